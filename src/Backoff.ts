@@ -1,0 +1,129 @@
+/**
+ * How long to wait before trying again.
+ *
+ * A client that retries at fixed or synchronised times turns one outage into a second one, and an exponential
+ * without a cap soon waits for ever. `exponential` is Effect's own schedule with the two bounds that are always
+ * wanted: no delay is longer than `max`, and the jitter is drawn after the cap, so that clients which have all
+ * reached the cap still spread.
+ *
+ * @since 0.1.0
+ */
+import type * as Headers from "@effect/platform/Headers"
+import * as Clock from "effect/Clock"
+import * as Duration from "effect/Duration"
+import * as Effect from "effect/Effect"
+import * as Option from "effect/Option"
+import * as Random from "effect/Random"
+import * as Schedule from "effect/Schedule"
+import { InvalidOptions } from "./InvalidOptions.js"
+import { duration, longestTimer } from "./internal/options.js"
+
+/**
+ * A capped exponential backoff that never ends by itself: `initial`, `initial · factor`, … up to `max`.
+ * The schedule's output is the delay it chose.
+ *
+ * - `initial`: the first delay; default 500 ms, about the time a load balancer needs to notice a dead server.
+ * - `factor`: by how much each delay grows; default 2.
+ * - `max`: no delay is ever longer, jitter included; default 30 seconds, at most 2³¹−1 ms.
+ * - `jitter`: `"full"` (the default) draws each delay uniformly from `[0, delay]` after the cap, with `Random`;
+ *   `"none"` takes it as it is.
+ *
+ * **Throws** `InvalidOptions` (this is no `Effect`) for an `initial` that is zero, negative, NaN or above `max`,
+ * a `factor` below 1, infinite or NaN, and a `max` that no timer can hold.
+ *
+ * @example
+ * ```ts
+ * import * as Backoff from "effect-holdfast/Backoff"
+ * import * as Effect from "effect/Effect"
+ * import * as Schedule from "effect/Schedule"
+ *
+ * declare const connect: Effect.Effect<string, Error>
+ *
+ * const connected = connect.pipe(
+ *   Effect.retry(Backoff.exponential({ max: "10 seconds" }).pipe(Schedule.intersect(Schedule.recurs(8))))
+ * )
+ * ```
+ *
+ * @since 0.1.0
+ * @category constructors
+ */
+export const exponential = (options: {
+  readonly initial?: Duration.DurationInput | undefined
+  readonly factor?: number | undefined
+  readonly max?: Duration.DurationInput | undefined
+  readonly jitter?: "full" | "none" | undefined
+} = {}): Schedule.Schedule<Duration.Duration, unknown> => {
+  const max = duration("max", options.max ?? "30 seconds", { min: "1 nanos" })
+  const initial = duration("initial", options.initial ?? "500 millis", { min: "1 nanos", max })
+  const factor = options.factor ?? 2
+  if (!(factor >= 1 && factor < Infinity)) {
+    throw new InvalidOptions({ option: "factor", value: factor, reason: "must be a number of at least 1" })
+  }
+  const jitter = options.jitter ?? "full"
+  if (jitter !== "full" && jitter !== "none") {
+    throw new InvalidOptions({ option: "jitter", value: jitter, reason: `must be "full" or "none"` })
+  }
+  // A union takes the shorter of its two delays: that is the cap, also where the exponential is Infinity.
+  const capped = Schedule.exponential(initial, factor).pipe(Schedule.union(Schedule.spaced(max)))
+  const spread = jitter === "none"
+    ? capped
+    : Schedule.modifyDelayEffect(capped, (_, delay) =>
+      Effect.map(Random.next, (r) => Duration.times(delay, r)))
+  return Schedule.delays(spread)
+}
+
+/**
+ * How long a server asks to be left alone: the `Retry-After` header, RFC 9110 section 10.2.3, as
+ * delta-seconds or as an HTTP-date in any of its three forms (section 5.6.7), measured by `Clock`.
+ *
+ * A date that has passed is zero. A header that is missing or malformed is `None`. What exceeds the longest
+ * timer (2³¹−1 ms, about 24.8 days) is cut to it; a caller with less patience caps it with `Duration.min`.
+ *
+ * @example
+ * ```ts
+ * import * as Backoff from "effect-holdfast/Backoff"
+ * import type { HttpClientResponse } from "@effect/platform/HttpClientResponse"
+ * import * as Duration from "effect/Duration"
+ * import * as Effect from "effect/Effect"
+ * import * as Option from "effect/Option"
+ *
+ * const waitAsAsked = (response: HttpClientResponse) =>
+ *   Backoff.retryAfter(response.headers).pipe(
+ *     Effect.map(Option.getOrElse(() => Duration.seconds(1))),
+ *     Effect.flatMap(Effect.sleep)
+ *   )
+ * ```
+ *
+ * @since 0.1.0
+ * @category constructors
+ */
+export const retryAfter = (headers: Headers.Headers): Effect.Effect<Option.Option<Duration.Duration>> =>
+  Effect.map(Clock.currentTimeMillis, (now) =>
+    Option.flatMap(Option.fromNullable(headers["retry-after"]), (value) => {
+      const text = value.trim()
+      const millis = /^\d+$/.test(text) ? Number(text) * 1000 : parseHttpDate(text, now) - now
+      return Number.isNaN(millis)
+        ? Option.none()
+        : Option.some(Duration.min(Duration.millis(Math.max(0, millis)), longestTimer))
+    }))
+
+const months = ["Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec"]
+const imfFixdate = /^[A-Z][a-z]{2}, (?<day>\d{2}) (?<month>[A-Z][a-z]{2}) (?<year>\d{4}) (?<time>\d{2}:\d{2}:\d{2}) GMT$/
+const rfc850Date = /^[A-Z][a-z]{5,8}, (?<day>\d{2})-(?<month>[A-Z][a-z]{2})-(?<year>\d{2}) (?<time>\d{2}:\d{2}:\d{2}) GMT$/
+const asctimeDate = /^[A-Z][a-z]{2} (?<month>[A-Z][a-z]{2}) (?<day>[ \d]\d) (?<time>\d{2}:\d{2}:\d{2}) (?<year>\d{4})$/
+
+/** Epoch milliseconds, NaN if it is no HTTP-date. `Date.parse` reads asctime as local time and much else besides. */
+const parseHttpDate = (text: string, now: number): number => {
+  const parts = (imfFixdate.exec(text) ?? rfc850Date.exec(text) ?? asctimeDate.exec(text))?.groups as
+    | { readonly day: string; readonly month: string; readonly year: string; readonly time: string }
+    | undefined
+  if (parts === undefined) return NaN
+  const month = String(months.indexOf(parts.month) + 1).padStart(2, "0")
+  const day = parts.day.trim().padStart(2, "0")
+  const at = (year: number) => Date.parse(`${year}-${month}-${day}T${parts.time}Z`)
+  if (parts.year.length === 4) return at(Number(parts.year))
+  // Section 5.6.7: a two-digit year that seems more than 50 years ahead is the past one with those digits.
+  const thisYear = new Date(now).getUTCFullYear()
+  const year = thisYear - (thisYear % 100) + Number(parts.year)
+  return at(year > thisYear + 50 ? year - 100 : year)
+}

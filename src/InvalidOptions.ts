@@ -1,0 +1,26 @@
+/**
+ * The one error for nonsense in options: which option, what was given, and why it was refused.
+ *
+ * @since 0.1.0
+ */
+import * as Data from "effect/Data"
+import * as Inspectable from "effect/Inspectable"
+
+/**
+ * An option that makes no sense (a negative duration, a factor below one, an expiry that is not a time).
+ * Every `make` of this library validates its options once and fails with this before anything has started.
+ *
+ * `value` is what was given. It is never a credential: only times, counts and callbacks are validated.
+ *
+ * @since 0.1.0
+ * @category errors
+ */
+export class InvalidOptions extends Data.TaggedError("InvalidOptions")<{
+  readonly option: string
+  readonly value: unknown
+  readonly reason: string
+}> {
+  override get message(): string {
+    return `${this.option}: ${this.reason}, got ${Inspectable.toStringUnknown(this.value, 0)}`
+  }
+}
