@@ -503,7 +503,6 @@ export const make = <A, E = never, R = never, E2 = never, R2 = never, E3 = never
     const resources = yield* Scope.fork(yield* Effect.scope, ExecutionStrategy.sequential)
     const fork = yield* FiberSet.makeRuntime<Env>()
     const renewed = yield* PubSub.sliding<Generation<A>>(1)
-    yield* Effect.addFinalizer(() => close)
 
     const self = {}
     const counts = { refreshes: 0, failures: 0, consecutive: 0 }
@@ -892,6 +891,8 @@ export const make = <A, E = never, R = never, E2 = never, R2 = never, E3 = never
       link.holders--
       return releaseUnheld(link)
     }
+
+    yield* Effect.addFinalizer(() => close)
 
     return Object.assign(Object.create(Proto), {
       current: Effect.map(currentLink, generationOf),

@@ -1,0 +1,16 @@
+/**
+ * Sessions, sockets and shared state that hold on while everything they talk to misbehaves.
+ *
+ * @since 0.1.0
+ */
+
+/** @since 0.1.0 */
+export * as Backoff from "./Backoff.js"
+/** @since 0.1.0 */
+export { InvalidOptions } from "./InvalidOptions.js"
+/** @since 0.1.0 */
+export * as Session from "./Session.js"
+/** @since 0.1.0 */
+export * as SessionHttpClient from "./SessionHttpClient.js"
+/** @since 0.1.0 */
+export * as SessionMap from "./SessionMap.js"
