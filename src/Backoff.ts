@@ -15,8 +15,7 @@ import * as Effect from "effect/Effect"
 import * as Option from "effect/Option"
 import * as Random from "effect/Random"
 import * as Schedule from "effect/Schedule"
-import { InvalidOptions } from "./InvalidOptions.js"
-import { duration, longestTimer } from "./internal/options.js"
+import { duration, InvalidOptions, longestTimer } from "./InvalidOptions.js"
 
 /**
  * A capped exponential backoff that never ends by itself: `initial`, `initial · factor`, … up to `max`.

@@ -48,7 +48,7 @@ import * as Stream from "effect/Stream"
 import type * as Types from "effect/Types"
 import * as Backoff from "./Backoff.js"
 import { InvalidOptions } from "./InvalidOptions.js"
-import * as Check from "./internal/options.js"
+import * as Check from "./InvalidOptions.js"
 
 // -----------------------------------------------------------------------------
 // models

@@ -36,14 +36,21 @@ import * as SessionMap from "./SessionMap.js"
  * @since 0.1.0
  * @category models
  */
-export interface Options<in A> {
-  /**
-   * Puts the session's value on a request. One that throws is a `RequestError` with reason `"Encode"`.
-   */
+export interface Options<in A> extends RefusalOptions {
+  /** Puts the session's value on a request. One that throws is a `RequestError` with reason `"Encode"`. */
   readonly attach: (
     request: HttpClientRequest.HttpClientRequest,
     value: A
   ) => HttpClientRequest.HttpClientRequest | Effect.Effect<HttpClientRequest.HttpClientRequest>
+}
+
+/**
+ * What a refusal is, and what is done about it.
+ *
+ * @since 0.1.0
+ * @category models
+ */
+export interface RefusalOptions {
   /**
    * Whether a response says that the value was refused. May read the body (`text`, `json` and `arrayBuffer` can
    * be read again by the caller, a `stream` cannot). One that throws is a `ResponseError` with reason
@@ -129,7 +136,7 @@ export const withSession = <E0, R, A, E>(
   E0 | HttpClientError.HttpClientError | E | Session.SessionError | SessionRejected | NotReplayable,
   R
 > => {
-  const send = sendWith(client, options)
+  const send = sendWith(attaching(client, options.attach), options)
   return HttpClient.makeWith(
     (request) => Effect.flatMap(request, (request) => send(session, request)),
     Effect.succeed<HttpClientRequest.HttpClientRequest>
@@ -189,7 +196,7 @@ export const makeKeyed = <K, A, E>(
   HttpClient.HttpClient
 > =>
   Effect.map(HttpClient.HttpClient, (client) => {
-    const send = sendWith(client, options)
+    const send = sendWith(attaching(client, options.attach), options)
     return HttpClient.makeWith(
       (request) =>
         Effect.flatMap(request, (request) =>
@@ -245,11 +252,9 @@ export const layer = <I, A, E>(
     Effect.gen(function*() {
       const inner = yield* HttpClient.HttpClient
       const session = yield* tag
-      const send = sendWith(
-        // What the wrapped client fails with is told from what the session's own requests failed with.
-        HttpClient.transform(inner, (effect) => Effect.mapError(effect, (error) => new FromClient(error))),
-        options
-      )
+      // What the wrapped client fails with is told from what the session's own requests failed with.
+      const client = HttpClient.transform(inner, (effect) => Effect.mapError(effect, (error) => new FromClient(error)))
+      const send = sendWith(attaching(client, options.attach), options)
       return HttpClient.makeWith(
         (request) =>
           Effect.flatMap(request, (request) =>
@@ -288,26 +293,22 @@ type SendError<E0, E> =
   | SessionRejected
   | NotReplayable
 
-const sendWith = <E0, R, A>(client: HttpClient.HttpClient.With<E0, R>, options: Options<A>) => {
-  const { attach, maxRefreshes = 1, rejected = isUnauthorized, replay = isReplayable } = options
+/**
+ * Executes requests with a session's value. `execute` puts the value on a request and sends it once.
+ *
+ * @internal
+ */
+export const sendWith = <A, E0, R>(
+  execute: (
+    request: HttpClientRequest.HttpClientRequest,
+    value: A
+  ) => Effect.Effect<HttpClientResponse.HttpClientResponse, E0, R>,
+  options: RefusalOptions
+) => {
+  const { maxRefreshes = 1, rejected = isUnauthorized, replay = isReplayable } = options
   const useOptions: Session.UseOptions<unknown> = {
     rejected: (error) => error instanceof Refused,
     maxRefreshes: options.maxRefreshes
-  }
-
-  const execute = (request: HttpClientRequest.HttpClientRequest, value: A) => {
-    let attached: ReturnType<typeof attach>
-    try {
-      attached = attach(request, value)
-    } catch (cause) {
-      return cannotEncode(request, "attach", cause)
-    }
-    return Effect.isEffect(attached)
-      ? Effect.flatMap(
-        Effect.catchAllDefect(attached, (cause) => cannotEncode(request, "attach", cause)),
-        client.execute
-      )
-      : client.execute(attached)
   }
 
   const judge = (
@@ -355,9 +356,28 @@ const sendWith = <E0, R, A>(client: HttpClient.HttpClient.With<E0, R>, options: 
   }
 }
 
+const attaching = <E0, R, A>(client: HttpClient.HttpClient.With<E0, R>, attach: Options<A>["attach"]) =>
+(
+  request: HttpClientRequest.HttpClientRequest,
+  value: A
+): Effect.Effect<HttpClientResponse.HttpClientResponse, E0 | HttpClientError.RequestError, R> => {
+  try {
+    const attached = attach(request, value)
+    return Effect.isEffect(attached)
+      ? Effect.flatMap(
+        Effect.catchAllDefect(attached, (cause) => cannotEncode(request, "attach", cause)),
+        client.execute
+      )
+      : client.execute(attached)
+  } catch (cause) {
+    return cannotEncode(request, "attach", cause)
+  }
+}
+
 const isUnauthorized = (response: HttpClientResponse.HttpClientResponse): boolean => response.status === 401
 
-const isReplayable = ({ body }: HttpClientRequest.HttpClientRequest): boolean =>
+/** @internal */
+export const isReplayable = ({ body }: HttpClientRequest.HttpClientRequest): boolean =>
   body._tag === "Raw" ? !isReadOnce(body.body) : body._tag !== "Stream"
 
 const isReadOnce = (body: unknown): boolean =>
@@ -379,8 +399,10 @@ const cannotDecode = (response: HttpClientResponse.HttpClientResponse, cause: un
 /**
  * A connection whose response was not read to its end cannot be used again. What is longer than a page of error
  * text, or slower than a second, costs more to read than a new connection, and is cut off.
+ *
+ * @internal
  */
-const drain = (response: HttpClientResponse.HttpClientResponse): Effect.Effect<void> =>
+export const drain = (response: HttpClientResponse.HttpClientResponse): Effect.Effect<void> =>
   Stream.runForEachWhile(
     Stream.mapAccum(response.stream, 0, (read, chunk) => [read + chunk.length, read + chunk.length]),
     (read) => Effect.succeed(read < 64 * 1024)

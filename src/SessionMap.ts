@@ -26,7 +26,7 @@ import * as Runtime from "effect/Runtime"
 import * as Scope from "effect/Scope"
 import type * as Types from "effect/Types"
 import type { InvalidOptions } from "./InvalidOptions.js"
-import * as Check from "./internal/options.js"
+import * as Check from "./InvalidOptions.js"
 import * as Session from "./Session.js"
 
 /**

@@ -1,0 +1,392 @@
+/**
+ * A browser-like session with one server: identity headers, cookies and TLS options that are replaced together,
+ * and proved by a probe before any request is sent with them.
+ *
+ * **What it guarantees.** Identity, cookies and TLS options change together or not at all: a generation is made
+ * whole (identity, an empty cookie jar, a probe that the server accepted) before anyone sees it, and a probe that
+ * fails leaves the former one as it was. A late response writes into the cookies of the generation it was sent
+ * with, never into those of its successor. Cookies go only where RFC 6265 and the public suffix list let them.
+ *
+ * **What it does not.** It brings no browser fingerprints and answers no captcha: the application says who it is
+ * (`identity`) and how a challenge is met (`challenge`). The probe and the answers to a challenge follow no
+ * redirects: a 3xx is a success there.
+ *
+ * **One session for each origin.** A session belongs to one server; requests that the client sends elsewhere carry
+ * its identity headers too. For many servers put the sessions in a `SessionMap` keyed by origin; then one origin's
+ * failure never reaches another:
+ *
+ * ```ts
+ * import { HttpSession } from "effect-holdfast"
+ * import * as Headers from "@effect/platform/Headers"
+ * import * as Effect from "effect/Effect"
+ * import * as RcMap from "effect/RcMap"
+ *
+ * const identity = Effect.succeed({ headers: Headers.fromInput({ "user-agent": "example/1.0" }) })
+ *
+ * const perOrigin = RcMap.make({
+ *   lookup: (origin: string) => HttpSession.make({ identity, probe: origin }),
+ *   idleTimeToLive: "10 minutes"
+ * })
+ * ```
+ *
+ * @since 0.1.0
+ */
+import * as FetchHttpClient from "@effect/platform/FetchHttpClient"
+import * as Headers from "@effect/platform/Headers"
+import * as HttpClient from "@effect/platform/HttpClient"
+import * as HttpClientError from "@effect/platform/HttpClientError"
+import * as HttpClientRequest from "@effect/platform/HttpClientRequest"
+import type * as HttpClientResponse from "@effect/platform/HttpClientResponse"
+import * as UrlParams from "@effect/platform/UrlParams"
+import * as Context from "effect/Context"
+import * as Data from "effect/Data"
+import type * as Duration from "effect/Duration"
+import * as Effect from "effect/Effect"
+import * as Either from "effect/Either"
+import * as Option from "effect/Option"
+import type * as Scope from "effect/Scope"
+import * as CookieJar from "./internal/cookieJar.js"
+import { count, InvalidOptions, validated } from "./InvalidOptions.js"
+import * as Session from "./Session.js"
+import * as SessionHttpClient from "./SessionHttpClient.js"
+
+// -----------------------------------------------------------------------------
+// models
+// -----------------------------------------------------------------------------
+
+/**
+ * Who the session is: the headers of every request, and the TLS options of its connections.
+ *
+ * `tls` needs a client that can open its own connections (`NodeHttpSession` in `effect-holdfast/node`); with any
+ * other it is ignored and a warning is logged.
+ *
+ * @since 0.1.0
+ * @category models
+ */
+export interface Identity {
+  readonly headers: Headers.Headers
+  readonly tls?: TlsOptions | undefined
+}
+
+/**
+ * @since 0.1.0
+ * @category models
+ */
+export interface TlsOptions {
+  /** OpenSSL cipher list. */
+  readonly ciphers?: string | undefined
+  readonly minVersion?: "TLSv1" | "TLSv1.1" | "TLSv1.2" | "TLSv1.3" | undefined
+}
+
+/**
+ * What the generations of the session hold.
+ *
+ * @since 0.1.0
+ * @category models
+ */
+export interface State {
+  readonly identity: Identity
+  /** The `Cookie` header that a request to this URL would carry now. */
+  readonly cookies: (url: string | URL) => Effect.Effect<Option.Option<string>>
+  /**
+   * Sends a request as this generation, without its credentials if it goes to another origin.
+   *
+   * @internal
+   */
+  readonly send: (
+    request: HttpClientRequest.HttpClientRequest,
+    isHome: boolean
+  ) => Effect.Effect<HttpClientResponse.HttpClientResponse, HttpClientError.HttpClientError>
+}
+
+/**
+ * The errors of a session over HTTP, besides the application's own.
+ *
+ * @since 0.1.0
+ * @category errors
+ */
+export type HttpSessionError = HttpClientError.HttpClientError | ProbeFailed
+
+/**
+ * @since 0.1.0
+ * @category models
+ */
+export interface HttpSession<E = never> {
+  /** Sends requests with the session; follows redirects, refreshes when it is rejected. */
+  readonly client: HttpClient.HttpClient.With<
+    | HttpSessionError
+    | E
+    | Session.SessionError
+    | SessionHttpClient.SessionRejected
+    | SessionHttpClient.NotReplayable
+  >
+  readonly session: Session.Session<State, HttpSessionError | E>
+}
+
+/**
+ * @since 0.1.0
+ * @category models
+ */
+export interface Options<E = never, R = never, E2 = never, R2 = never>
+  extends
+    Pick<Session.Options<State, HttpSessionError | E | E2>, "timeout" | "retry" | "cooldown" | "budget" | "name">,
+    SessionHttpClient.RefusalOptions
+{
+  /** Who the session is from now on; asked for each generation. */
+  readonly identity: Effect.Effect<Identity, E, R>
+  /**
+   * Sent with the new identity and an empty cookie jar, its redirects not followed. A status of 2xx or 3xx
+   * proves the generation; anything else fails the refresh with `ProbeFailed`.
+   */
+  readonly probe: HttpClientRequest.HttpClientRequest | string
+  /**
+   * Answers a challenge that the server met the probe with (a form, a code): `None` if the response is none.
+   * What the answer comes to is judged as the probe would have been. `send` carries the candidate's identity,
+   * cookies and TLS options, follows no redirects and can never cause a refresh.
+   */
+  readonly challenge?:
+    | ((
+      response: HttpClientResponse.HttpClientResponse,
+      send: (
+        request: HttpClientRequest.HttpClientRequest
+      ) => Effect.Effect<HttpClientResponse.HttpClientResponse, HttpClientError.HttpClientError>
+    ) => Option.Option<Effect.Effect<HttpClientResponse.HttpClientResponse, E2, R2>>)
+    | undefined
+  /** An age limit for a generation. Default: 1 hour. */
+  readonly maxAge?: Duration.DurationInput | undefined
+  /** Whether a response refuses the session; redirects have been followed by then. Default: 401 and 403. */
+  readonly rejected?: SessionHttpClient.RefusalOptions["rejected"]
+  /** How many redirects of one request are followed. Default: 10. */
+  readonly maxRedirects?: number | undefined
+}
+
+// -----------------------------------------------------------------------------
+// errors
+// -----------------------------------------------------------------------------
+
+/**
+ * The server did not accept the new generation: the probe, or the answer to its challenge, had this `status`.
+ *
+ * @since 0.1.0
+ * @category errors
+ */
+export class ProbeFailed extends Data.TaggedError("ProbeFailed")<{
+  readonly status: number
+  readonly response: HttpClientResponse.HttpClientResponse
+}> {
+  override get message(): string {
+    return `the probe was answered with ${this.status}`
+  }
+}
+
+// -----------------------------------------------------------------------------
+// constructors
+// -----------------------------------------------------------------------------
+
+/**
+ * Makes a session and the client that carries it, over the `HttpClient` of the context.
+ *
+ * @example
+ * ```ts
+ * import * as HttpSession from "effect-holdfast/HttpSession"
+ * import * as Headers from "@effect/platform/Headers"
+ * import * as Effect from "effect/Effect"
+ *
+ * const program = Effect.gen(function*() {
+ *   const { client } = yield* HttpSession.make({
+ *     identity: Effect.succeed({ headers: Headers.fromInput({ "user-agent": "example/1.0" }) }),
+ *     probe: "https://shop.example.com/"
+ *   })
+ *   return yield* client.get("https://shop.example.com/orders")
+ * })
+ * ```
+ *
+ * @since 0.1.0
+ * @category constructors
+ */
+export const make = <E = never, R = never, E2 = never, R2 = never>(
+  options: Options<E, R, E2, R2>
+): Effect.Effect<HttpSession<E | E2>, InvalidOptions, HttpClient.HttpClient | R | R2 | Scope.Scope> =>
+  Effect.flatMap(HttpClient.HttpClient, (client) =>
+    makeWith(options, (tls) =>
+      tls === undefined
+        ? Effect.succeed(client)
+        : Effect.as(
+          Effect.logWarning("the identity's TLS options are ignored: this HttpClient cannot change its connections'"),
+          client
+        )))
+
+/**
+ * Makes a session whose generations each have a client, and so connections, of their own. `connect` opens it in
+ * the generation's scope, which closes when the generation has been superseded and its last request was answered.
+ *
+ * @since 0.1.0
+ * @category constructors
+ */
+export const makeWith = <E = never, R = never, E2 = never, R2 = never, E3 = never, R3 = never>(
+  options: Options<E, R, E2 | E3, R2>,
+  connect: (tls: TlsOptions | undefined) => Effect.Effect<HttpClient.HttpClient, E3, R3>
+): Effect.Effect<HttpSession<E | E2 | E3>, InvalidOptions, R | R2 | R3 | Scope.Scope> =>
+  Effect.gen(function*() {
+    const { maxRedirects, probe } = yield* validated(() => ({
+      probe: validProbe(options.probe),
+      maxRedirects: count("maxRedirects", options.maxRedirects ?? 10, 0)
+    }))
+    const { challenge, rejected = isRefusal } = options
+
+    const acquire = Effect.gen(function*() {
+      const identity = yield* options.identity
+      const candidate = stateOf(identity, yield* connect(identity.tls))
+      const send = (request: HttpClientRequest.HttpClientRequest) => candidate.send(request, true)
+      const probed = yield* send(probe)
+      const answer = challenge?.(probed, send) ?? Option.none()
+      const response = Option.isSome(answer) ? yield* answer.value : probed
+      if (response.status < 200 || response.status >= 400) {
+        return yield* new ProbeFailed({ status: response.status, response })
+      }
+      yield* SessionHttpClient.drain(response)
+      return candidate
+    })
+    const { budget, cooldown, name, retry, timeout } = options
+    const maxAge = options.maxAge ?? "1 hour"
+    const session = yield* Session.make({ acquire, maxAge, budget, cooldown, name, retry, timeout })
+    const send = SessionHttpClient.sendWith(
+      (request, state: State) => followRedirects(request, state, maxRedirects),
+      { ...options, rejected }
+    )
+    return {
+      session,
+      client: HttpClient.makeWith(
+        (request) => Effect.flatMap(request, (request) => send(session, request)),
+        Effect.succeed<HttpClientRequest.HttpClientRequest>
+      )
+    }
+  })
+
+const isRefusal = ({ status }: HttpClientResponse.HttpClientResponse): boolean => status === 401 || status === 403
+
+const validProbe = (probe: HttpClientRequest.HttpClientRequest | string): HttpClientRequest.HttpClientRequest => {
+  const request = typeof probe === "string" ? HttpClientRequest.get(probe) : probe
+  if (Either.isRight(urlOf(request))) return request
+  // What a URL may keep secret stands before its host and behind its path.
+  const value = request.url.replace(/\/\/[^/]*@/, "//").replace(/[?#].*$/, "")
+  throw new InvalidOptions({ option: "probe", value, reason: "must be an absolute http or https URL" })
+}
+
+// -----------------------------------------------------------------------------
+// one generation
+// -----------------------------------------------------------------------------
+
+const stateOf = (identity: Identity, client: HttpClient.HttpClient): State => {
+  const jar = CookieJar.make()
+  return {
+    identity,
+    cookies: (url) => Effect.map(jar.header(String(url)), Option.fromNullable),
+    send: (request, isHome) =>
+      Effect.flatMap(urlOf(request), ({ href }) =>
+        Effect.flatMap(jar.header(href), (cookies) =>
+          client.execute(dressed(request, identity, isHome, cookies)).pipe(
+            Effect.mapInputContext(withRedirectsShown),
+            Effect.tap((response) => jar.store(href, response))
+          )))
+  }
+}
+
+const dressed = (
+  request: HttpClientRequest.HttpClientRequest,
+  identity: Identity,
+  isHome: boolean,
+  cookies: string | undefined
+): HttpClientRequest.HttpClientRequest => {
+  const merged = Headers.merge(identity.headers, request.headers)
+  const headers = isHome ? merged : Headers.remove(merged, credentials)
+  const all = [headers["cookie"], cookies].filter((cookie) => cookie !== undefined)
+  return HttpClientRequest.make(request.method)(request.url, {
+    urlParams: request.urlParams,
+    hash: Option.getOrUndefined(request.hash),
+    body: request.body,
+    headers: all.length === 0 ? headers : Headers.set(headers, "cookie", all.join("; "))
+  })
+}
+
+const credentials = ["authorization", "proxy-authorization", "cookie", "x-api-key"]
+
+/**
+ * `fetch` follows redirects by itself and hides the cookies that are set on the way. A browser does so too, and
+ * keeps the cookies; there the response to a redirect that is not followed cannot be read.
+ */
+const withRedirectsShown = (context: Context.Context<never>): Context.Context<never> =>
+  isBrowser ? context : Context.add(context, FetchHttpClient.RequestInit, {
+    ...Option.getOrUndefined(Context.getOption(context, FetchHttpClient.RequestInit)),
+    redirect: "manual"
+  })
+
+const isBrowser = "document" in globalThis || "WorkerGlobalScope" in globalThis
+
+const urlOf = (
+  request: HttpClientRequest.HttpClientRequest
+): Either.Either<URL, HttpClientError.RequestError> =>
+  UrlParams.makeUrl(request.url, request.urlParams, request.hash).pipe(
+    Either.filterOrLeft(isHttp, () => new TypeError("neither http nor https")),
+    Either.mapLeft((cause) => new HttpClientError.RequestError({ request, reason: "InvalidUrl", cause }))
+  )
+
+const isHttp = (url: URL): boolean => url.protocol === "http:" || url.protocol === "https:"
+
+// -----------------------------------------------------------------------------
+// redirects
+// -----------------------------------------------------------------------------
+
+/** RFC 9110 section 15.4. Each hop gets the cookies that are for it; credentials go to no other origin. */
+const followRedirects = (
+  request: HttpClientRequest.HttpClientRequest,
+  state: State,
+  maxRedirects: number
+): Effect.Effect<
+  HttpClientResponse.HttpClientResponse,
+  HttpClientError.HttpClientError | SessionHttpClient.NotReplayable
+> =>
+  Effect.flatMap(urlOf(request), (home) => {
+    const hop = (
+      request: HttpClientRequest.HttpClientRequest,
+      url: URL,
+      redirects: number
+    ): ReturnType<typeof followRedirects> =>
+      Effect.flatMap(state.send(request, url.origin === home.origin), (response) => {
+        const { location } = response.headers
+        if (!redirectStatuses.has(response.status) || location === undefined || maxRedirects === 0) {
+          return Effect.succeed(response)
+        }
+        if (redirects === maxRedirects) {
+          const description = `more than ${maxRedirects} redirects`
+          return new HttpClientError.ResponseError({ request, response, reason: "StatusCode", description })
+        }
+        const next = redirected(request, response.status)
+        if (!SessionHttpClient.isReplayable(next)) {
+          return new SessionHttpClient.NotReplayable({ request, response })
+        }
+        const target = URL.canParse(location, url) ? new URL(location, url) : undefined
+        if (target === undefined || !isHttp(target)) {
+          const description = "the Location of a redirect is no http or https URL"
+          return new HttpClientError.RequestError({ request, reason: "InvalidUrl", description })
+        }
+        return Effect.zipRight(
+          SessionHttpClient.drain(response),
+          hop(HttpClientRequest.setUrl(next, target), target, redirects + 1)
+        )
+      })
+    return hop(request, home, 0)
+  })
+
+const redirectStatuses = new Set([301, 302, 303, 307, 308])
+
+/** 303 asks for a GET; so do 301 and 302 of a POST, as every browser reads them. 307 and 308 keep method and body. */
+const redirected = (
+  request: HttpClientRequest.HttpClientRequest,
+  status: number
+): HttpClientRequest.HttpClientRequest => {
+  const becomesGet = status === 303 ? request.method !== "HEAD" : status < 303 && request.method === "POST"
+  return becomesGet
+    ? HttpClientRequest.get(request.url, { headers: Headers.remove(request.headers, /^content-/) })
+    : request
+}

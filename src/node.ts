@@ -1,0 +1,8 @@
+/**
+ * What needs Node.
+ *
+ * @since 0.1.0
+ */
+
+/** @since 0.1.0 */
+export * as NodeHttpSession from "./node/NodeHttpSession.js"

@@ -1,0 +1,67 @@
+/**
+ * `HttpSession` on Node: each generation has connections of its own, with its own TLS options.
+ *
+ * A generation whose identity brings other ciphers or another minimum version speaks them from its first probe
+ * on, because no connection of the former one is used for it. The former one's connections end with their last
+ * request, its body included.
+ *
+ * @since 0.1.0
+ */
+import type * as HttpClient from "@effect/platform/HttpClient"
+import * as NodeHttpClient from "@effect/platform-node/NodeHttpClient"
+import * as Undici from "@effect/platform-node/Undici"
+import * as Effect from "effect/Effect"
+import type * as Scope from "effect/Scope"
+import * as HttpSession from "../HttpSession.js"
+import type { InvalidOptions } from "../InvalidOptions.js"
+
+/**
+ * Makes a session over undici. `agent` are options for the connections of every generation (timeouts, pool sizes,
+ * `connect` with a CA or a client certificate); an identity's own TLS options are laid over them.
+ *
+ * @example
+ * ```ts
+ * import { NodeHttpSession } from "effect-holdfast/node"
+ * import * as Headers from "@effect/platform/Headers"
+ * import * as Effect from "effect/Effect"
+ *
+ * const session = NodeHttpSession.make({
+ *   identity: Effect.succeed({
+ *     headers: Headers.fromInput({ "user-agent": "example/1.0" }),
+ *     tls: { minVersion: "TLSv1.3" }
+ *   }),
+ *   probe: "https://shop.example.com/"
+ * })
+ * ```
+ *
+ * @since 0.1.0
+ * @category constructors
+ */
+export const make = <E = never, R = never, E2 = never, R2 = never>(
+  options: HttpSession.Options<E, R, E2, R2> & { readonly agent?: Undici.Agent.Options | undefined }
+): Effect.Effect<HttpSession.HttpSession<E | E2>, InvalidOptions, R | R2 | Scope.Scope> =>
+  Effect.flatMap(agents(options.agent), (connect) => HttpSession.makeWith(options, connect))
+
+/**
+ * A superseded agent closes once its requests are answered, and nobody waits for that: the one who reads the last
+ * body may be the one who let go of it. What is still open when the session's scope closes is destroyed.
+ */
+const agents = (options: Undici.Agent.Options = {}) =>
+  Effect.gen(function*() {
+    const open = new Set<Undici.Agent>()
+    yield* Effect.addFinalizer(() => Effect.promise(() => Promise.all([...open].map((agent) => agent.destroy()))))
+    return (tls: HttpSession.TlsOptions | undefined): Effect.Effect<HttpClient.HttpClient, never, Scope.Scope> =>
+      Effect.map(
+        Effect.acquireRelease(
+          Effect.sync(() => {
+            const agent = new Undici.Agent(
+              typeof options.connect === "function" ? options : { ...options, connect: { ...options.connect, ...tls } }
+            )
+            open.add(agent)
+            return agent
+          }),
+          (agent) => Effect.sync(() => void agent.close().finally(() => open.delete(agent)))
+        ),
+        NodeHttpClient.makeUndici
+      )
+  })
