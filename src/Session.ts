@@ -212,8 +212,9 @@ export interface Options<A, E = never, R = never, E2 = never, R2 = never, E3 = n
    */
   readonly refreshAhead?: Duration.DurationInput | undefined
   /**
-   * The bound of one refresh, retries and `onRenewed` included, after which it fails with `RefreshTimeout`.
-   * Default: 30 seconds, the usual patience of a proxy in front of an authorization server.
+   * The bound of one refresh, retries and `onRenewed` included, after which it is interrupted and fails with
+   * `RefreshTimeout`. A token that the upstream has rotated by then is lost with it, so this is to be longer than
+   * any answer takes that may still come. Default: 30 seconds, the usual patience of a proxy.
    */
   readonly timeout?: Duration.DurationInput | undefined
   /** Retries inside one refresh, for transient failures; `fatal` ones are not retried. Default: none. */
@@ -683,22 +684,24 @@ export const make = <A, E = never, R = never, E2 = never, R2 = never, E3 = never
         onTimeout: () => Exit.fail(new RefreshTimeout({ session: name, timeout }))
       })
       worker.unsafeInterruptAsFork(FiberId.none)
-      const outcome: Outcome<A, Err> = Exit.isFailure(exit) && Cause.isInterruptedOnly(exit.cause)
+      const outcome: Outcome<A, Err> = Exit.isSuccess(exit)
+        ? exit
+        : Cause.isInterruptedOnly(exit.cause)
         ? Exit.fail(new RefreshInterrupted({ session: name }))
-        : exit
+        : Exit.failCause(withoutSpan(exit.cause))
       const cooldownMillis = Exit.isFailure(outcome) ? yield* cooldown.next(outcome.cause, now()) : cooldown.reset()
       const waiters = settle(link, renewal, outcome, cooldownMillis)
       if (waiters !== undefined) {
         yield* report(outcome, waiters)
         yield* releaseUnheld(link)
       }
-      // A renewal that does not heed its interruption may still bring a value: the next one waits for it, and
-      // what comes after `end` is revoked.
+      // What a renewal brings that `end` has detached is revoked.
       yield* Fiber.await(worker)
       if (state._tag === "Open" && state.head !== link) yield* discardCandidate(link)
     }, Effect.interruptible)
 
     const renew = Effect.fnUntraced(function*(link: Link<A, Err>) {
+      // One that timed out may not heed its interruption yet; two at once would present the same token.
       if (link.failure?.renewal.worker !== undefined) yield* Fiber.await(link.failure.renewal.worker)
       if (link.candidate === undefined || !isFresh(link.candidate)) yield* obtain(link)
       const { acquiredAt, scope, value } = link.candidate!
@@ -955,6 +958,17 @@ const Proto = {
 }
 
 const generationOf = <A, E>(link: Link<A, E>): Generation<A> => link.generation!
+
+/** A span wraps each error that is raised in it in a proxy. The waiters get the error itself. */
+const withoutSpan = <E>(cause: Cause.Cause<E>): Cause.Cause<E> =>
+  Cause.match(cause, {
+    onEmpty: Cause.empty as Cause.Cause<E>,
+    onFail: (error) => Cause.fail(Cause.originalError(error)),
+    onDie: (defect) => Cause.die(Cause.originalError(defect)),
+    onInterrupt: Cause.interrupt,
+    onSequential: Cause.sequential,
+    onParallel: Cause.parallel
+  })
 
 const nameOfThrown = (thrown: unknown): string => Predicate.isError(thrown) ? thrown.name : typeof thrown
 

@@ -1,0 +1,1613 @@
+import { assert, describe, it } from "@effect/vitest"
+import { InvalidOptions } from "effect-holdfast/InvalidOptions"
+import * as Session from "effect-holdfast/Session"
+import * as Cause from "effect/Cause"
+import * as Chunk from "effect/Chunk"
+import * as Context from "effect/Context"
+import * as DateTime from "effect/DateTime"
+import * as Deferred from "effect/Deferred"
+import * as Duration from "effect/Duration"
+import * as Effect from "effect/Effect"
+import * as Exit from "effect/Exit"
+import * as Fiber from "effect/Fiber"
+import * as FiberRef from "effect/FiberRef"
+import * as Option from "effect/Option"
+import * as Random from "effect/Random"
+import * as Schedule from "effect/Schedule"
+import * as Scope from "effect/Scope"
+import * as Stream from "effect/Stream"
+import * as TestClock from "effect/TestClock"
+
+class Refused {
+  readonly _tag = "Refused"
+  readonly why: string
+  constructor(why: string) {
+    this.why = why
+  }
+}
+
+/** An upstream that counts its calls, answers when it is told to, and fails as it is told to. */
+const upstream = () => {
+  const calls: Array<string> = []
+  let next = 0
+  const answers: Array<Effect.Effect<string, Refused>> = []
+  const answer = (call: string) =>
+    Effect.suspend(() => {
+      calls.push(call)
+      return answers.shift() ?? Effect.succeed(`v${next++}`)
+    })
+  return {
+    calls,
+    /** What the next calls do instead of succeeding at once. */
+    next: (...effects: ReadonlyArray<Effect.Effect<string, Refused>>) => answers.push(...effects),
+    acquire: answer("acquire"),
+    renew: (value: string) => answer(`renew ${value}`)
+  }
+}
+
+/** An answer that waits for its cue. */
+const held = (effect: Effect.Effect<string, Refused>) =>
+  Effect.map(Effect.all([Deferred.make<void>(), Deferred.make<void>()]), ([started, cue]) => ({
+    answer: Effect.zipRight(Deferred.succeed(started, undefined), Effect.zipRight(Deferred.await(cue), effect)),
+    started: Deferred.await(started),
+    release: Deferred.succeed(cue, undefined)
+  }))
+
+/** Lets every fiber that can run do so. */
+const settle = TestClock.adjust(0).pipe(Effect.zipRight(Effect.yieldNow()), Effect.repeatN(20))
+
+const many = <A, E, R>(count: number, effect: Effect.Effect<A, E, R>) =>
+  Effect.all(Array.from({ length: count }, () => Effect.exit(effect)), { concurrency: "unbounded" })
+
+const failureOf = <A, E>(exit: Exit.Exit<A, E>): E => {
+  assert.isTrue(Exit.isFailure(exit), "succeeded")
+  return Option.getOrThrowWith(
+    Cause.failureOption((exit as Exit.Failure<A, E>).cause),
+    () => new Error(`no typed failure: ${String(exit)}`)
+  )
+}
+
+const valuesOf = <A, E>(exits: ReadonlyArray<Exit.Exit<Session.Generation<A>, E>>) =>
+  exits.map((exit) => Exit.isSuccess(exit) ? exit.value.value : String(exit))
+
+describe("the first sign-in", () => {
+  it.scoped("is not made before anyone asks", () =>
+    Effect.gen(function*() {
+      const up = upstream()
+      yield* Session.make(up)
+      yield* settle
+      assert.deepStrictEqual(up.calls, [])
+    }))
+
+  for (const callers of [20, 10_000]) {
+    it.scoped(`is made once for ${callers} concurrent callers`, () =>
+      Effect.gen(function*() {
+        const up = upstream()
+        up.next(Effect.delay(Effect.succeed("token"), "20 millis"))
+        const session = yield* Session.make(up)
+        const fiber = yield* Effect.fork(many(callers, session.current))
+        yield* TestClock.adjust("20 millis")
+        const exits = yield* Fiber.join(fiber)
+        assert.deepStrictEqual(new Set(valuesOf(exits)), new Set(["token"]))
+        assert.deepStrictEqual(up.calls, ["acquire"])
+      }))
+  }
+
+  it.scoped("is generation 0, and stays current", () =>
+    Effect.gen(function*() {
+      yield* TestClock.setTime(5_000)
+      const up = upstream()
+      const session = yield* Session.make(up)
+      const first = yield* session.current
+      assert.deepStrictEqual(first, { number: 0, value: "v0", acquiredAt: 5_000, expiresAt: Infinity })
+      yield* TestClock.adjust("1000 days")
+      assert.strictEqual(yield* session.current, first)
+      assert.deepStrictEqual(up.calls, ["acquire"])
+    }))
+
+  it.scoped("that fails is tried again by the next caller after the cooldown, for all", () =>
+    Effect.gen(function*() {
+      const up = upstream()
+      up.next(Effect.fail(new Refused("password")))
+      const session = yield* Session.make(up)
+      const first = failureOf(yield* Effect.exit(session.current))
+      const others = yield* many(100, session.current)
+      for (const exit of others) assert.strictEqual(failureOf(exit), first)
+      assert.deepStrictEqual(up.calls, ["acquire"])
+      yield* TestClock.adjust("1 second")
+      assert.deepStrictEqual(new Set(valuesOf(yield* many(100, session.current))), new Set(["v0"]))
+      assert.deepStrictEqual(up.calls, ["acquire", "acquire"])
+    }))
+})
+
+describe("a refused generation", () => {
+  for (const callers of [20, 10_000]) {
+    it.scoped(`is renewed once for ${callers} callers that hold it`, () =>
+      Effect.gen(function*() {
+        const up = upstream()
+        const session = yield* Session.make(up)
+        const stale = yield* session.current
+        up.next(Effect.delay(Effect.succeed("fresh"), "20 millis"))
+        const fiber = yield* Effect.fork(many(callers, session.refresh(stale)))
+        yield* TestClock.adjust("20 millis")
+        assert.deepStrictEqual(new Set(valuesOf(yield* Fiber.join(fiber))), new Set(["fresh"]))
+        assert.deepStrictEqual(up.calls, ["acquire", "renew v0"])
+      }))
+  }
+
+  it.scoped("is renewed once however late its holders come back", () =>
+    Effect.gen(function*() {
+      const up = upstream()
+      const session = yield* Session.make(up)
+      const stale = yield* session.current
+      const fresh = yield* session.refresh(stale)
+      for (let i = 0; i < 20; i++) {
+        yield* TestClock.adjust("1 minute")
+        assert.strictEqual(yield* session.refresh(stale), fresh)
+        assert.strictEqual(yield* session.refresh({ ...stale }), fresh)
+      }
+      const newest = yield* session.refresh(fresh)
+      assert.strictEqual(yield* session.refresh(stale), newest)
+      assert.deepStrictEqual(up.calls, ["acquire", "renew v0", "renew v1"])
+      assert.strictEqual(newest.number, 2)
+    }))
+
+  it.scoped("is acquired again where there is no way to renew", () =>
+    Effect.gen(function*() {
+      const up = upstream()
+      const session = yield* Session.make({ acquire: up.acquire })
+      yield* session.refresh(yield* session.current)
+      assert.deepStrictEqual(up.calls, ["acquire", "acquire"])
+    }))
+
+  it.scoped("is not served while it is renewed: those who ask wait", () =>
+    Effect.gen(function*() {
+      const up = upstream()
+      const session = yield* Session.make(up)
+      const stale = yield* session.current
+      const renewal = yield* held(Effect.succeed("fresh"))
+      up.next(renewal.answer)
+      yield* Effect.fork(session.refresh(stale))
+      yield* renewal.started
+      const asking = yield* Effect.fork(session.current)
+      yield* settle
+      assert.isNull(asking.unsafePoll())
+      yield* renewal.release
+      assert.strictEqual((yield* Fiber.join(asking)).value, "fresh")
+    }))
+
+  it.scoped("loses no interest when its renewal had been started in the background", () =>
+    Effect.gen(function*() {
+      const up = upstream()
+      const session = yield* Session.make({ ...up, maxAge: "10 minutes", refreshAhead: "2 minutes" })
+      const stale = yield* session.current
+      const renewal = yield* held(Effect.succeed("fresh"))
+      up.next(renewal.answer)
+      yield* TestClock.adjust("9 minutes")
+      assert.strictEqual(yield* session.current, stale)
+      yield* renewal.started
+      const refusing = yield* Effect.fork(session.refresh(stale))
+      const asking = yield* Effect.fork(session.current)
+      yield* settle
+      assert.isNull(asking.unsafePoll())
+      yield* renewal.release
+      assert.strictEqual((yield* Fiber.join(refusing)).value, "fresh")
+      assert.strictEqual((yield* Fiber.join(asking)).value, "fresh")
+      assert.deepStrictEqual(up.calls, ["acquire", "renew v0"])
+    }))
+})
+
+describe("interrupting waiters", () => {
+  const scenario = (
+    name: string,
+    victims: (waiters: ReadonlyArray<Fiber.RuntimeFiber<Session.Generation<string>, unknown>>) => ReadonlyArray<
+      Fiber.RuntimeFiber<Session.Generation<string>, unknown>
+    >
+  ) =>
+    it.scoped(`${name}: the renewal goes on, is kept, and nobody else notices`, () =>
+      Effect.gen(function*() {
+        const up = upstream()
+        const session = yield* Session.make(up)
+        const stale = yield* session.current
+        const renewal = yield* held(Effect.succeed("fresh"))
+        up.next(renewal.answer)
+        const waiters = yield* Effect.forEach(Array.from({ length: 50 }), () => Effect.fork(session.refresh(stale)))
+        yield* renewal.started
+        yield* settle
+        const interrupted = victims(waiters)
+        for (const exit of yield* Effect.forEach(interrupted, Fiber.interrupt)) assert.isTrue(Exit.isInterrupted(exit))
+        yield* renewal.release
+        yield* settle
+        for (const waiter of waiters) {
+          if (!interrupted.includes(waiter)) assert.strictEqual((yield* Fiber.join(waiter)).value, "fresh")
+        }
+        assert.strictEqual((yield* session.current).value, "fresh")
+        assert.strictEqual((yield* session.refresh(stale)).value, "fresh")
+        assert.deepStrictEqual(up.calls, ["acquire", "renew v0"])
+      }))
+
+  scenario("the one who started the renewal", (waiters) => waiters.slice(0, 1))
+  scenario("another", (waiters) => waiters.slice(17, 18))
+  scenario("all but one", (waiters) => waiters.slice(0, -1))
+  scenario("all", (waiters) => waiters)
+
+  it.scoped("the first caller of all: the sign-in is completed for the others", () =>
+    Effect.gen(function*() {
+      const up = upstream()
+      const signIn = yield* held(Effect.succeed("token"))
+      up.next(signIn.answer)
+      const session = yield* Session.make(up)
+      const first = yield* Effect.fork(session.current)
+      yield* signIn.started
+      const second = yield* Effect.fork(session.current)
+      yield* settle
+      yield* Fiber.interrupt(first)
+      yield* signIn.release
+      assert.strictEqual((yield* Fiber.join(second)).value, "token")
+      assert.deepStrictEqual(up.calls, ["acquire"])
+    }))
+
+  it.scoped("10,000 of 10,001: the last one is answered", () =>
+    Effect.gen(function*() {
+      const up = upstream()
+      const signIn = yield* held(Effect.succeed("token"))
+      up.next(signIn.answer)
+      const session = yield* Session.make(up)
+      const waiters = yield* Effect.forEach(Array.from({ length: 10_000 }), () => Effect.fork(session.current))
+      const last = yield* Effect.fork(session.current)
+      yield* settle
+      yield* Fiber.interruptAll(waiters.reverse())
+      const status = yield* session.status
+      assert.strictEqual(status._tag === "Refreshing" && status.waiters, 1)
+      yield* signIn.release
+      assert.strictEqual((yield* Fiber.join(last)).value, "token")
+    }))
+
+  it.scoped("a caller that times out does not stop the renewal", () =>
+    Effect.gen(function*() {
+      const up = upstream()
+      up.next(Effect.delay(Effect.succeed("token"), "5 seconds"))
+      const session = yield* Session.make(up)
+      const impatient = yield* Effect.fork(Effect.timeoutOption(session.current, "1 second"))
+      yield* TestClock.adjust("1 second")
+      assert.isTrue(Option.isNone(yield* Fiber.join(impatient)))
+      yield* TestClock.adjust("4 seconds")
+      assert.strictEqual((yield* session.current).value, "token")
+      assert.deepStrictEqual(up.calls, ["acquire"])
+    }))
+})
+
+describe("a renewal that fails", () => {
+  it.scoped("fails all its waiters with the same error, those of `current` too", () =>
+    Effect.gen(function*() {
+      const up = upstream()
+      const session = yield* Session.make(up)
+      const stale = yield* session.current
+      const error = new Refused("maintenance")
+      const renewal = yield* held(Effect.fail(error))
+      up.next(renewal.answer)
+      const refreshing = yield* Effect.fork(many(10, session.refresh(stale)))
+      yield* renewal.started
+      const asking = yield* Effect.fork(many(10, session.current))
+      yield* settle
+      yield* renewal.release
+      for (const exit of [...(yield* Fiber.join(refreshing)), ...(yield* Fiber.join(asking))]) {
+        assert.strictEqual(failureOf(exit), error)
+      }
+      assert.deepStrictEqual(up.calls, ["acquire", "renew v0"])
+    }))
+
+  it.scoped("leaves the generation to be served until it expires, and then is the answer itself", () =>
+    Effect.gen(function*() {
+      const up = upstream()
+      const session = yield* Session.make({ ...up, maxAge: "1 minute", cooldown: "10 minutes" })
+      const stale = yield* session.current
+      const error = new Refused("maintenance")
+      up.next(Effect.fail(error))
+      assert.strictEqual(failureOf(yield* Effect.exit(session.refresh(stale))), error)
+      assert.strictEqual(yield* session.current, stale)
+      yield* TestClock.adjust("59 seconds")
+      assert.strictEqual(yield* session.current, stale)
+      yield* TestClock.adjust("1 second")
+      assert.strictEqual(failureOf(yield* Effect.exit(session.current)), error)
+      assert.deepStrictEqual(up.calls, ["acquire", "renew v0"])
+    }))
+
+  it.scoped("answers for the cooldown, then one caller tries again for all", () =>
+    Effect.gen(function*() {
+      const up = upstream()
+      const session = yield* Session.make(up)
+      const stale = yield* session.current
+      const error = new Refused("maintenance")
+      up.next(Effect.fail(error))
+      yield* Effect.exit(session.refresh(stale))
+      yield* TestClock.adjust("999 millis")
+      for (const exit of yield* many(100, session.refresh(stale))) assert.strictEqual(failureOf(exit), error)
+      assert.deepStrictEqual(up.calls, ["acquire", "renew v0"])
+      yield* TestClock.adjust("1 millis")
+      assert.deepStrictEqual(new Set(valuesOf(yield* many(100, session.refresh(stale)))), new Set(["v1"]))
+      assert.deepStrictEqual(up.calls, ["acquire", "renew v0", "renew v0"])
+    }))
+
+  /** For how long, in seconds, each of the consecutive failures answers. */
+  const cooldowns = (session: Session.Session<string, Refused>, up: ReturnType<typeof upstream>, count: number) =>
+    Effect.gen(function*() {
+      const stale = yield* session.current
+      const seen: Array<number> = []
+      for (let i = 0; i < count; i++) {
+        up.next(Effect.fail(new Refused(`${i}`)))
+        const calls = up.calls.length
+        yield* Effect.exit(session.refresh(stale))
+        assert.strictEqual(up.calls.length, calls + 1)
+        const status = yield* session.status
+        assert.strictEqual(status._tag, "Failing")
+        if (status._tag !== "Failing") continue
+        assert.strictEqual(status.consecutive, i + 1)
+        seen.push((status.retryAt - status.since) / 1000)
+        yield* TestClock.setTime(status.retryAt)
+      }
+      return seen
+    })
+
+  it.scoped("cools down for longer with each consecutive failure, up to 30 seconds, and anew after a success", () =>
+    Effect.gen(function*() {
+      const up = upstream()
+      const session = yield* Session.make({ ...up, budget: { refreshes: 100, within: "1 hour" } })
+      assert.deepStrictEqual(yield* cooldowns(session, up, 7), [1, 2, 4, 8, 16, 30, 30])
+      yield* session.refresh(yield* session.current)
+      assert.deepStrictEqual(yield* cooldowns(session, up, 2), [1, 2])
+    }))
+
+  it.scoped("cools down for a fixed time if told so, and by any schedule; one that ends keeps its last delay", () =>
+    Effect.gen(function*() {
+      const fixed = upstream()
+      const session = yield* Session.make({ ...fixed, cooldown: "7 seconds" })
+      assert.deepStrictEqual(yield* cooldowns(session, fixed, 3), [7, 7, 7])
+      const scheduled = upstream()
+      const cooldown = Schedule.linear("3 seconds").pipe(Schedule.intersect(Schedule.recurs(2)))
+      const other = yield* Session.make({ ...scheduled, cooldown })
+      assert.deepStrictEqual(yield* cooldowns(other, scheduled, 4), [3, 6, 6, 6])
+      const none = upstream()
+      const eager = yield* Session.make({ ...none, cooldown: 0 })
+      assert.deepStrictEqual(yield* cooldowns(eager, none, 3), [0, 0, 0])
+    }))
+
+  it.scoped("gives its cause to the cooldown's schedule; a schedule that dies keeps nobody waiting", () =>
+    Effect.gen(function*() {
+      const up = upstream()
+      const causes: Array<unknown> = []
+      const cooldown = Schedule.spaced("1 second").pipe(
+        Schedule.tapInput((cause: Cause.Cause<Refused | Session.SessionError>) =>
+          Effect.sync(() => causes.push(Option.getOrUndefined(Cause.failureOption(cause))))
+        )
+      )
+      const session = yield* Session.make({ ...up, cooldown })
+      const error = new Refused("no")
+      up.next(Effect.fail(error))
+      yield* Effect.exit(session.current)
+      assert.deepStrictEqual(causes, [error])
+
+      const dying = yield* Session.make({
+        acquire: Effect.fail(error),
+        cooldown: Schedule.spaced("1 second").pipe(Schedule.tapInput(() => Effect.die("boom")))
+      })
+      assert.strictEqual(failureOf(yield* Effect.exit(dying.current)), error)
+    }))
+
+  it.scoped("is retried inside the refresh by the retry schedule, for all waiters at once", () =>
+    Effect.gen(function*() {
+      const up = upstream()
+      const session = yield* Session.make({ ...up, retry: Schedule.recurs(2) })
+      const stale = yield* session.current
+      up.next(Effect.fail(new Refused("1")), Effect.fail(new Refused("2")))
+      assert.deepStrictEqual(new Set(valuesOf(yield* many(20, session.refresh(stale)))), new Set(["v1"]))
+      assert.deepStrictEqual(up.calls, ["acquire", "renew v0", "renew v0", "renew v0"])
+      const last = new Refused("c")
+      up.next(Effect.fail(new Refused("a")), Effect.fail(new Refused("b")), Effect.fail(last))
+      assert.strictEqual(failureOf(yield* Effect.exit(session.refresh(yield* session.current))), last)
+    }))
+})
+
+describe("a renewal that dies or interrupts itself", () => {
+  const boom = new Error("boom")
+  const defects: ReadonlyArray<[string, Partial<Session.Options<string, Refused>>]> = [
+    ["`acquire` dies", { acquire: Effect.die(boom) }],
+    ["`acquire` throws", {
+      acquire: Effect.suspend(() => {
+        throw boom
+      })
+    }],
+    ["`onRenewed` dies", { onRenewed: () => Effect.die(boom) }],
+    ["`onRenewed` throws", {
+      onRenewed: () => {
+        throw boom
+      }
+    }]
+  ]
+  for (const [name, options] of defects) {
+    it.scoped(`${name}: all waiters get the defect, and the session works after the cooldown`, () =>
+      Effect.gen(function*() {
+        let broken = true
+        const good = upstream()
+        const session = yield* Session.make({
+          acquire: Effect.suspend(() => broken ? options.acquire ?? good.acquire : good.acquire),
+          onRenewed: (generation: Session.Generation<string>) =>
+            broken && options.onRenewed !== undefined ? options.onRenewed(generation) : Effect.void
+        })
+        for (const exit of yield* many(20, session.current)) {
+          assert.isTrue(Exit.isFailure(exit))
+          if (Exit.isFailure(exit)) assert.deepStrictEqual(Chunk.toArray(Cause.defects(exit.cause)), [boom])
+        }
+        broken = false
+        yield* TestClock.adjust("1 second")
+        assert.strictEqual((yield* session.current).value, "v0")
+        assert.deepStrictEqual(good.calls, ["acquire"])
+      }))
+  }
+
+  it.scoped("a `renew` that throws instead of returning an effect is a defect for all waiters", () =>
+    Effect.gen(function*() {
+      let broken = true
+      const session = yield* Session.make({
+        acquire: Effect.succeed("v0"),
+        renew: (value) => {
+          if (broken) throw boom
+          return Effect.succeed(`${value}'`)
+        }
+      })
+      const stale = yield* session.current
+      for (const exit of yield* many(20, session.refresh(stale))) {
+        assert.isTrue(Exit.isFailure(exit) && Chunk.toReadonlyArray(Cause.defects(exit.cause))[0] === boom)
+      }
+      assert.strictEqual(yield* session.current, stale)
+      broken = false
+      yield* TestClock.adjust("1 second")
+      assert.strictEqual((yield* session.refresh(stale)).value, "v0'")
+    }))
+
+  it.scoped("a renewal that interrupts itself is RefreshInterrupted for all waiters, none is interrupted", () =>
+    Effect.gen(function*() {
+      const up = upstream()
+      up.next(Effect.interrupt)
+      const session = yield* Session.make({ ...up, name: "billing" })
+      for (const exit of yield* many(20, session.current)) {
+        const failure = failureOf(exit)
+        assert.strictEqual(failure._tag, "RefreshInterrupted")
+        assert.include((failure as Session.RefreshInterrupted).message, "billing")
+      }
+      yield* TestClock.adjust("1 second")
+      assert.strictEqual((yield* session.current).value, "v0")
+    }))
+})
+
+describe("closing the scope", () => {
+  it.effect("interrupts the renewal in flight and fails its waiters and later callers with SessionClosed", () =>
+    Effect.gen(function*() {
+      const scope = yield* Scope.make()
+      let interrupted = false
+      const started = yield* Deferred.make<void>()
+      const session = yield* Session.make({
+        acquire: Deferred.succeed(started, undefined).pipe(
+          Effect.zipRight(Effect.never),
+          Effect.onInterrupt(() => Effect.sync(() => interrupted = true))
+        )
+      }).pipe(Scope.extend(scope))
+      const waiting = yield* Effect.fork(many(20, session.current))
+      yield* Deferred.await(started)
+      yield* settle
+      yield* Scope.close(scope, Exit.void)
+      assert.isTrue(interrupted)
+      for (const exit of yield* Fiber.join(waiting)) assert.strictEqual(failureOf(exit)._tag, "SessionClosed")
+      const stale = { number: 0, value: undefined as never, acquiredAt: 0, expiresAt: Infinity }
+      for (
+        const asking of [
+          session.current,
+          session.refresh(stale),
+          Session.use(session, () => Effect.void),
+          Effect.scoped(Session.scoped(session))
+        ]
+      ) {
+        assert.strictEqual(failureOf(yield* Effect.exit(Effect.asVoid(asking)))._tag, "SessionClosed")
+      }
+      yield* session.end
+      assert.deepStrictEqual(yield* session.status, { _tag: "Closed", refreshes: 0, failures: 0 })
+      assert.isTrue(Chunk.isEmpty(yield* Stream.runCollect(Session.changes(session))))
+    }))
+
+  it.effect("answers the waiters before it waits for a renewal that takes its time to stop", () =>
+    Effect.gen(function*() {
+      const scope = yield* Scope.make()
+      const started = yield* Deferred.make<void>()
+      const session = yield* Session.make({
+        acquire: Deferred.succeed(started, undefined).pipe(
+          Effect.zipRight(Effect.sleep("1 minute")),
+          Effect.uninterruptible
+        )
+      }).pipe(Scope.extend(scope))
+      const waiting = yield* Effect.fork(Effect.exit(session.current))
+      yield* Deferred.await(started)
+      yield* settle
+      const closing = yield* Effect.fork(Scope.close(scope, Exit.void))
+      assert.strictEqual(failureOf(yield* Fiber.join(waiting))._tag, "SessionClosed")
+      assert.isNull(closing.unsafePoll())
+      yield* TestClock.adjust("1 minute")
+      yield* Fiber.join(closing)
+    }))
+
+  it.effect("works for a session that was made in an uninterruptible region, as a layer's is", () =>
+    Effect.gen(function*() {
+      const scope = yield* Scope.make()
+      const session = yield* Effect.uninterruptible(Session.make({ acquire: Effect.never })).pipe(Scope.extend(scope))
+      const waiting = yield* Effect.fork(Effect.exit(session.current))
+      yield* settle
+      yield* Scope.close(scope, Exit.void)
+      assert.strictEqual(failureOf(yield* Fiber.join(waiting))._tag, "SessionClosed")
+    }))
+
+  it.effect("in a scope that is closed already, makes a session that is closed", () =>
+    Effect.gen(function*() {
+      const scope = yield* Scope.make()
+      yield* Scope.close(scope, Exit.void)
+      const session = yield* Session.make(upstream()).pipe(Scope.extend(scope))
+      assert.strictEqual(failureOf(yield* Effect.exit(session.current))._tag, "SessionClosed")
+    }))
+})
+
+describe("a renewal that asks its own session", () => {
+  const ways: ReadonlyArray<
+    [string, (session: Session.Session<string, unknown>) => Effect.Effect<unknown, unknown>]
+  > = [
+    ["current", (session) => session.current],
+    ["refresh", (session) => session.refresh({ number: 0, value: "v0", acquiredAt: 0, expiresAt: Infinity })],
+    ["use", (session) => Session.use(session, Effect.succeed)],
+    ["scoped", (session) => Effect.scoped(Session.scoped(session))],
+    ["a child fiber", (session) => Effect.flatMap(Effect.fork(session.current), Fiber.join)],
+    ["timeout", (session) => Effect.timeout(session.current, "1 minute")],
+    ["race", (session) => Effect.raceFirst(session.current, Effect.never)],
+    ["parallel children", (session) => Effect.all([session.current, session.current], { concurrency: 2 })],
+    ["a daemon that it waits for", (session) => Effect.flatMap(Effect.forkDaemon(session.current), Fiber.join)],
+    ["many layers", (session) => {
+      let effect: Effect.Effect<unknown, unknown> = session.current
+      for (let i = 0; i < 50; i++) effect = Effect.scoped(Effect.timeout(Effect.disconnect(effect), "1 minute"))
+      return effect
+    }]
+  ]
+  for (const [name, ask] of ways) {
+    it.scoped(`by ${name} fails at once with ReentrantRefresh`, () =>
+      Effect.gen(function*() {
+        let first = true
+        const session: Session.Session<string, unknown> = yield* Session.make<string, unknown, never, unknown, never>({
+          acquire: Effect.suspend(() => first ? (first = false, Effect.succeed("v0")) : Effect.as(ask(session), "never")),
+          timeout: "1 hour"
+        })
+        const stale = yield* session.current
+        const exits = yield* many(5, session.refresh(stale))
+        for (const exit of exits) {
+          assert.instanceOf(failureOf(exit), Session.ReentrantRefresh)
+        }
+      }))
+
+    it.scoped(`by ${name} fails so in the first sign-in and in the background too`, () =>
+      Effect.gen(function*() {
+        const seen: Array<unknown> = []
+        let signedIn = false
+        const session: Session.Session<string, unknown> = yield* Session.make<string, unknown, never, unknown, never>({
+          acquire: Effect.suspend(() =>
+            Effect.exit(ask(session)).pipe(
+              Effect.map((exit) => {
+                seen.push(failureOf(exit))
+                return signedIn ? "v1" : "v0"
+              })
+            )
+          ),
+          maxAge: "10 minutes",
+          refreshAhead: "2 minutes"
+        })
+        assert.strictEqual((yield* session.current).value, "v0")
+        signedIn = true
+        yield* TestClock.adjust("9 minutes")
+        assert.strictEqual((yield* session.current).value, "v0")
+        yield* settle
+        assert.strictEqual((yield* session.current).value, "v1")
+        assert.strictEqual(seen.length, 2)
+        for (const error of seen) assert.instanceOf(error, Session.ReentrantRefresh)
+      }))
+  }
+
+  it.scoped("may be outlived by a daemon, which then may ask", () =>
+    Effect.gen(function*() {
+      const asked = yield* Deferred.make<string, unknown>()
+      const session: Session.Session<string> = yield* Session.make({
+        acquire: Effect.suspend(() =>
+          Effect.sleep("1 second").pipe(
+            Effect.zipRight(session.current),
+            Effect.map((generation) => generation.value),
+            Effect.intoDeferred(asked),
+            Effect.forkDaemon,
+            Effect.as("token")
+          )
+        )
+      })
+      yield* session.current
+      yield* TestClock.adjust("1 second")
+      assert.strictEqual(yield* Deferred.await(asked), "token")
+    }))
+
+  it.scoped("may recover from ReentrantRefresh and go on", () =>
+    Effect.gen(function*() {
+      const session: Session.Session<string, never> = yield* Session.make({
+        acquire: Effect.suspend((): Effect.Effect<string> =>
+          session.current.pipe(Effect.map((g) => g.value), Effect.catchAll((error) => Effect.succeed(error._tag)))
+        )
+      })
+      assert.strictEqual((yield* session.current).value, "ReentrantRefresh")
+    }))
+})
+
+describe("two sessions that renew through each other", () => {
+  const pair = (concurrent: boolean) =>
+    Effect.gen(function*() {
+      const bothStarted = yield* Deferred.make<void>()
+      let started = 0
+      const rendezvous = Effect.suspend(() =>
+        ++started === 2 || !concurrent ? Deferred.succeed(bothStarted, undefined) : Deferred.await(bothStarted)
+      )
+      const errors: Array<unknown> = []
+      const through = (other: () => Session.Session<string, unknown>) =>
+        rendezvous.pipe(
+          Effect.zipRight(Effect.suspend(() => Effect.timeout(other().current, "1 minute"))),
+          Effect.map((generation) => generation.value),
+          Effect.tapError((error) => Effect.sync(() => errors.push(error)))
+        )
+      const a: Session.Session<string, unknown> = yield* Session.make({ name: "a", acquire: through(() => b) })
+      const b: Session.Session<string, unknown> = yield* Session.make({ name: "b", acquire: through(() => a) })
+      return { a, b, errors }
+    })
+
+  it.scoped("started by one of them: the join that closes the circle fails", () =>
+    Effect.gen(function*() {
+      const { a, errors } = yield* pair(false)
+      const exit = yield* Effect.exit(a.current)
+      assert.instanceOf(failureOf(exit), Session.ReentrantRefresh)
+      assert.strictEqual((errors[0] as Session.ReentrantRefresh)._tag, "ReentrantRefresh")
+    }))
+
+  it.scoped("started at the same time by different callers: the join that closes the circle fails", () =>
+    Effect.gen(function*() {
+      const { a, b } = yield* pair(true)
+      const exits = yield* Effect.all([Effect.exit(a.current), Effect.exit(b.current)], { concurrency: 2 })
+      for (const exit of exits) assert.instanceOf(failureOf(exit), Session.ReentrantRefresh)
+    }))
+
+  it.scoped("a longer circle is found too, and a chain that is none is not one", () =>
+    Effect.gen(function*() {
+      const sessions: Array<Session.Session<string, unknown>> = []
+      for (let i = 0; i < 5; i++) {
+        const next = (i + 1) % 5
+        sessions.push(
+          yield* Session.make({
+            acquire: Effect.suspend(() => Effect.map(sessions[next]!.current, (generation) => generation.value))
+          })
+        )
+      }
+      const exits = yield* Effect.all(sessions.map((session) => Effect.exit(session.current)), { concurrency: "unbounded" })
+      for (const exit of exits) assert.instanceOf(failureOf(exit), Session.ReentrantRefresh)
+
+      const root = yield* Session.make({ acquire: Effect.delay(Effect.succeed("root"), "1 second") })
+      const through = Session.make({ acquire: Effect.map(root.current, (generation) => `by ${generation.value}`) })
+      const [left, right] = [yield* through, yield* through]
+      const fiber = yield* Effect.fork(Effect.all([left.current, right.current, root.current], { concurrency: 3 }))
+      yield* TestClock.adjust("1 second")
+      assert.deepStrictEqual((yield* Fiber.join(fiber)).map((g) => g.value), ["by root", "by root", "root"])
+    }))
+})
+
+describe("expiry", () => {
+  it.scoped("an expired generation is renewed before anyone gets it, once for all", () =>
+    Effect.gen(function*() {
+      const up = upstream()
+      const session = yield* Session.make({ ...up, expiresAt: () => 60_000 + (up.calls.length - 1) * 1e9 })
+      const first = yield* session.current
+      assert.strictEqual(first.expiresAt, 60_000)
+      yield* TestClock.adjust("59999 millis")
+      assert.strictEqual(yield* session.current, first)
+      yield* TestClock.adjust("1 millis")
+      assert.deepStrictEqual(new Set(valuesOf(yield* many(50, session.current))), new Set(["v1"]))
+      assert.deepStrictEqual(up.calls, ["acquire", "renew v0"])
+    }))
+
+  it.scoped("an expired generation is never served when its renewal fails", () =>
+    Effect.gen(function*() {
+      const up = upstream()
+      const session = yield* Session.make({ ...up, maxAge: "1 minute" })
+      yield* session.current
+      yield* TestClock.adjust("1 minute")
+      const error = new Refused("down")
+      up.next(Effect.fail(error))
+      for (const exit of yield* many(20, session.current)) assert.strictEqual(failureOf(exit), error)
+      yield* TestClock.adjust("1 second")
+      assert.strictEqual((yield* session.current).value, "v1")
+      assert.deepStrictEqual(up.calls, ["acquire", "renew v0", "renew v0"])
+    }))
+
+  it.scoped("takes a DateTime, a number, or undefined for never, and the age limit besides", () =>
+    Effect.gen(function*() {
+      const expiries = [DateTime.unsafeMake(90_000), 30_000, undefined, Infinity]
+      let i = 0
+      const session = yield* Session.make({
+        acquire: Effect.sync(() => i++),
+        expiresAt: (n) => expiries[n],
+        maxAge: "1 minute"
+      })
+      const seen: Array<number> = []
+      let generation = yield* session.current
+      for (;;) {
+        seen.push(generation.expiresAt)
+        if (seen.length === expiries.length) break
+        generation = yield* session.refresh(generation)
+      }
+      assert.deepStrictEqual(seen, [60_000, 30_000, 60_000, 60_000])
+    }))
+
+  it.live("an age limit of 1 ms with 20 callers neither hangs nor breaks", () =>
+    Effect.scoped(Effect.gen(function*() {
+      const session = yield* Session.make({
+        acquire: Effect.zipRight(Effect.yieldNow(), Effect.succeed("token")),
+        maxAge: "1 millis"
+      })
+      const loop = Effect.repeatN(Effect.zipRight(session.current, Effect.sleep("1 millis")), 20)
+      for (const exit of yield* many(20, loop)) assert.isTrue(Exit.isSuccess(exit), String(exit))
+    })))
+})
+
+describe("refreshAhead", () => {
+  const make = (up: ReturnType<typeof upstream>) =>
+    Session.make({ ...up, maxAge: "10 minutes", refreshAhead: "2 minutes" }).pipe(
+      Effect.withRandom(Random.fixed([0.5]))
+    )
+
+  it.scoped("renews in the background from the first `current` inside the window; nobody waits", () =>
+    Effect.gen(function*() {
+      const up = upstream()
+      // The jitter is drawn in the renewal, by the Random of `make`: half of a tenth of two minutes.
+      const session = yield* make(up)
+      const first = yield* session.current
+      yield* TestClock.adjust(Duration.minutes(8.1).pipe(Duration.subtract("1 millis")))
+      assert.strictEqual(yield* session.current, first)
+      yield* settle
+      assert.deepStrictEqual(up.calls, ["acquire"])
+      const renewal = yield* held(Effect.succeed("fresh"))
+      up.next(renewal.answer)
+      yield* TestClock.adjust("1 millis")
+      yield* settle
+      assert.deepStrictEqual(up.calls, ["acquire"], "started without a caller")
+      for (const exit of yield* many(50, session.current)) {
+        assert.isTrue(Exit.isSuccess(exit) && exit.value === first)
+      }
+      yield* renewal.started
+      assert.strictEqual(yield* session.current, first)
+      yield* renewal.release
+      yield* settle
+      assert.strictEqual((yield* session.current).value, "fresh")
+      assert.deepStrictEqual(up.calls, ["acquire", "renew v0"])
+    }))
+
+  it.scoped("that fails is nobody's failure; it is tried again after the cooldown", () =>
+    Effect.gen(function*() {
+      const up = upstream()
+      const session = yield* make(up)
+      const first = yield* session.current
+      yield* TestClock.adjust("9 minutes")
+      up.next(Effect.fail(new Refused("down")), Effect.die("worse"))
+      for (let i = 0; i < 10; i++) {
+        assert.strictEqual(yield* session.current, first)
+        yield* settle
+      }
+      assert.deepStrictEqual(up.calls, ["acquire", "renew v0"])
+      yield* TestClock.adjust("1 second")
+      assert.strictEqual(yield* session.current, first)
+      yield* settle
+      assert.deepStrictEqual(up.calls, ["acquire", "renew v0", "renew v0"])
+      yield* TestClock.adjust("2 seconds")
+      yield* session.current
+      yield* settle
+      assert.strictEqual((yield* session.current).value, "v1")
+    }))
+
+  it.scoped("never starts before half the lifetime, however wide the window", () =>
+    Effect.gen(function*() {
+      const up = upstream()
+      const session = yield* Session.make({ ...up, maxAge: "10 minutes", refreshAhead: "1 hour" })
+      yield* session.current
+      yield* TestClock.adjust("299999 millis")
+      yield* session.current
+      yield* settle
+      assert.deepStrictEqual(up.calls, ["acquire"])
+      yield* TestClock.adjust("31 seconds")
+      yield* session.current
+      yield* settle
+      assert.deepStrictEqual(up.calls, ["acquire", "renew v0"])
+    }))
+
+  it.scoped("is spread over at most a tenth of the window", () =>
+    Effect.gen(function*() {
+      const starts: Array<number> = []
+      const sessions = yield* Effect.forEach(Array.from({ length: 40 }, upstream), (up) =>
+        Effect.map(
+          Session.make({ ...up, maxAge: "1000 seconds", refreshAhead: "100 seconds" }),
+          (session) => ({ session, up })
+        ))
+      yield* Effect.forEach(sessions, ({ session }) => session.current)
+      yield* TestClock.setTime(899_000)
+      for (let second = 899; second <= 911; second++) {
+        yield* TestClock.setTime(second * 1000)
+        yield* Effect.forEach(sessions, ({ session }) => session.current)
+        yield* settle
+        starts.push(sessions.filter(({ up }) => up.calls.length > 1).length)
+      }
+      assert.strictEqual(starts[0], 0)
+      assert.strictEqual(starts.at(-1), 40)
+      assert.isAbove(new Set(starts).size, 5)
+    }))
+})
+
+describe("what a generation acquires in its scope", () => {
+  /** A session whose values are resources; `log` tells when each was opened and closed. */
+  const resources = Effect.gen(function*() {
+    const log: Array<string> = []
+    let next = 0
+    const session = yield* Session.make({
+      acquire: Effect.acquireRelease(
+        Effect.sync(() => {
+          const value = next++
+          log.push(`open ${value}`)
+          return value
+        }),
+        (value) => Effect.sync(() => log.push(`close ${value}`))
+      )
+    })
+    return { log, session }
+  })
+
+  it.scoped("is released when the generation has been superseded and nothing holds it", () =>
+    Effect.gen(function*() {
+      const { log, session } = yield* resources
+      const first = yield* session.current
+      assert.deepStrictEqual(log, ["open 0"])
+      yield* session.refresh(first)
+      yield* settle
+      assert.deepStrictEqual(log, ["open 0", "open 1", "close 0"])
+    }))
+
+  for (const how of ["use", "scoped"] as const) {
+    it.scoped(`stays while a \`${how}\` of it goes on, and is released with the last`, () =>
+      Effect.gen(function*() {
+        const { log, session } = yield* resources
+        const first = yield* session.current
+        const cues = yield* Effect.all([Deferred.make<void>(), Deferred.make<void>()])
+        const users = yield* Effect.forEach(cues, (cue) =>
+          Effect.fork(
+            how === "use"
+              ? Session.use(session, () => Deferred.await(cue))
+              : Effect.scoped(Effect.zipRight(Session.scoped(session), Deferred.await(cue)))
+          ))
+        yield* settle
+        yield* session.refresh(first)
+        yield* settle
+        assert.deepStrictEqual(log, ["open 0", "open 1"])
+        yield* Deferred.succeed(cues[0], undefined)
+        yield* Fiber.join(users[0]!)
+        assert.deepStrictEqual(log, ["open 0", "open 1"])
+        yield* Fiber.interrupt(users[1]!)
+        assert.deepStrictEqual(log, ["open 0", "open 1", "close 0"])
+      }))
+  }
+
+  it.scoped("is released by `end`, after the last use", () =>
+    Effect.gen(function*() {
+      const { log, session } = yield* resources
+      const cue = yield* Deferred.make<void>()
+      const user = yield* Effect.fork(Session.use(session, () => Deferred.await(cue)))
+      yield* settle
+      yield* session.end
+      assert.deepStrictEqual(log, ["open 0"])
+      yield* Deferred.succeed(cue, undefined)
+      yield* Fiber.join(user)
+      assert.deepStrictEqual(log, ["open 0", "close 0"])
+      yield* session.current
+      yield* session.end
+      assert.deepStrictEqual(log, ["open 0", "close 0", "open 1", "close 1"])
+    }))
+
+  it.effect("is released at once when the session's scope closes, held or not", () =>
+    Effect.gen(function*() {
+      const scope = yield* Scope.make()
+      const { log, session } = yield* Scope.extend(resources, scope)
+      const holding = yield* Scope.make()
+      yield* Session.scoped(session).pipe(Scope.extend(holding))
+      yield* session.refresh(yield* session.current)
+      yield* Scope.close(scope, Exit.void)
+      assert.deepStrictEqual(log.slice(0, 2), ["open 0", "open 1"])
+      assert.deepStrictEqual(new Set(log.slice(2)), new Set(["close 0", "close 1"]))
+      yield* Scope.close(holding, Exit.void)
+      assert.strictEqual(log.length, 4)
+    }))
+
+  it.scoped("is released with the try that failed, retries included", () =>
+    Effect.gen(function*() {
+      const log: Array<string> = []
+      let tries = 0
+      const session = yield* Session.make({
+        acquire: Effect.gen(function*() {
+          const number = tries++
+          yield* Effect.acquireRelease(
+            Effect.sync(() => log.push(`open ${number}`)),
+            () => Effect.sync(() => log.push(`close ${number}`))
+          )
+          if (number < 2) return yield* Effect.fail(new Refused("try again"))
+          return number
+        }),
+        retry: Schedule.recurs(2)
+      })
+      yield* session.current
+      assert.deepStrictEqual(log, ["open 0", "close 0", "open 1", "close 1", "open 2"])
+    }))
+
+  it.scoped("whose release dies is logged, and is nobody's failure", () =>
+    Effect.gen(function*() {
+      let generations = 0
+      const session = yield* Session.make({
+        acquire: Effect.suspend(() =>
+          generations++ === 0 ? Effect.as(Effect.addFinalizer(() => Effect.die("stuck")), "v0") : Effect.succeed("v1")
+        )
+      })
+      const first = yield* session.current
+      const used = yield* Effect.exit(Session.use(session, () => session.refresh(first)))
+      assert.isTrue(Exit.isSuccess(used))
+      yield* settle
+    }))
+})
+
+describe("the budget", () => {
+  it.scoped("stops a loop of refusals; the unexpired generation is still served, and the window passes", () =>
+    Effect.gen(function*() {
+      const up = upstream()
+      const session = yield* Session.make({ ...up, budget: { refreshes: 3, within: "1 minute" } })
+      for (let i = 0; i < 3; i++) yield* session.refresh(yield* session.current)
+      const last = yield* session.current
+      for (const exit of yield* many(50, session.refresh(last))) {
+        const failure = failureOf(exit)
+        assert.strictEqual(failure._tag, "RefreshBudgetExceeded")
+        if (failure._tag !== "RefreshBudgetExceeded") continue
+        assert.strictEqual(failure.refreshes, 3)
+        assert.strictEqual(Duration.toMillis(failure.within), 60_000)
+      }
+      assert.strictEqual(yield* session.current, last)
+      assert.strictEqual(up.calls.length, 4)
+      yield* TestClock.adjust("1 minute")
+      assert.strictEqual((yield* session.refresh(last)).number, 4)
+    }))
+
+  it.scoped("is 10 within a minute by default, failed renewals included", () =>
+    Effect.gen(function*() {
+      const up = upstream()
+      const session = yield* Session.make({ ...up, cooldown: 0 })
+      const stale = yield* session.current
+      for (let i = 0; i < 10; i++) {
+        up.next(Effect.fail(new Refused("no")))
+        assert.strictEqual(failureOf(yield* Effect.exit(session.refresh(stale)))._tag, "Refused")
+      }
+      assert.strictEqual(failureOf(yield* Effect.exit(session.refresh(stale)))._tag, "RefreshBudgetExceeded")
+    }))
+
+  it.scoped("does not count expiry, age or renewals in the background", () =>
+    Effect.gen(function*() {
+      const up = upstream()
+      const session = yield* Session.make({
+        ...up,
+        maxAge: "1 second",
+        refreshAhead: "200 millis",
+        budget: { refreshes: 1, within: "1 day" }
+      })
+      for (let i = 0; i < 50; i++) {
+        yield* session.current
+        yield* TestClock.adjust(i % 2 === 0 ? "1 second" : "900 millis")
+      }
+      assert.isAbove(up.calls.length, 25)
+      yield* settle
+      yield* TestClock.adjust("1 second")
+      yield* session.refresh(yield* session.current)
+      assert.strictEqual(
+        failureOf(yield* Effect.exit(Effect.flatMap(session.current, session.refresh)))._tag,
+        "RefreshBudgetExceeded"
+      )
+    }))
+
+  it.scoped("stops values that arrive already expired; nobody is given one", () =>
+    Effect.gen(function*() {
+      const up = upstream()
+      let skewed = true
+      const session = yield* Session.make({ ...up, expiresAt: () => skewed ? -1 : Infinity })
+      for (const exit of yield* many(20, session.current)) {
+        assert.strictEqual(failureOf(exit)._tag, "RefreshBudgetExceeded")
+      }
+      assert.strictEqual(up.calls.length, 10)
+      skewed = false
+      yield* TestClock.adjust("1 minute")
+      assert.strictEqual((yield* session.current).value, "v10")
+    }))
+})
+
+describe("a renewal runs with the context and the fiber references of `make`", () => {
+  class Tenant extends Context.Tag("test/Tenant")<Tenant, string>() {}
+
+  it.scoped("not with those of the caller that started it", () =>
+    Effect.gen(function*() {
+      const ref = FiberRef.unsafeMake("default")
+      const session = yield* Session.make({
+        acquire: Effect.all([Tenant, FiberRef.get(ref)])
+      }).pipe(Effect.provideService(Tenant, "made"), Effect.locally(ref, "made"))
+      const generation = yield* session.current.pipe(
+        Effect.provideService(Tenant, "caller"),
+        Effect.locally(ref, "caller")
+      )
+      assert.deepStrictEqual(generation.value, ["made", "made"])
+    }))
+
+  it.scoped("and leaves the caller's own untouched", () =>
+    Effect.gen(function*() {
+      const ref = FiberRef.unsafeMake("default")
+      const session = yield* Session.make({
+        acquire: Effect.zipRight(FiberRef.set(ref, "renewal"), Effect.succeed("token")),
+        onEnd: () => FiberRef.set(ref, "end")
+      })
+      yield* FiberRef.set(ref, "caller")
+      yield* Session.use(session, () => Effect.void)
+      yield* session.end
+      assert.strictEqual(yield* FiberRef.get(ref), "caller")
+    }))
+})
+
+describe("onRenewed", () => {
+  it.scoped("sees each new generation before anyone else does", () =>
+    Effect.gen(function*() {
+      const up = upstream()
+      const stored: Array<string> = []
+      const gate = yield* Deferred.make<void>()
+      const session = yield* Session.make({
+        ...up,
+        onRenewed: ({ number, value }) =>
+          Effect.zipRight(Deferred.await(gate), Effect.sync(() => stored.push(`${number} ${value}`)))
+      })
+      const asking = yield* Effect.fork(session.current)
+      yield* settle
+      assert.isNull(asking.unsafePoll())
+      yield* Deferred.succeed(gate, undefined)
+      const first = yield* Fiber.join(asking)
+      assert.deepStrictEqual(stored, ["0 v0"])
+      yield* session.refresh(first)
+      assert.deepStrictEqual(stored, ["0 v0", "1 v1"])
+    }))
+
+  it.scoped("that fails fails the refresh, and the spent token is not presented again: its value is kept", () =>
+    Effect.gen(function*() {
+      const up = upstream()
+      const broken: Array<Effect.Effect<void, Refused>> = []
+      const session = yield* Session.make({ ...up, onRenewed: () => Effect.suspend(() => broken.shift() ?? Effect.void) })
+      const stale = yield* session.current
+      const error = new Refused("disk full")
+      broken.push(Effect.fail(error), Effect.die("disk gone"), Effect.interrupt)
+      assert.strictEqual(failureOf(yield* Effect.exit(session.refresh(stale))), error)
+      assert.strictEqual(yield* session.current, stale)
+      yield* TestClock.adjust("1 second")
+      assert.isTrue(Exit.isFailure(yield* Effect.exit(session.refresh(stale))))
+      yield* TestClock.adjust("2 seconds")
+      assert.strictEqual(failureOf(yield* Effect.exit(session.refresh(stale)))._tag, "RefreshInterrupted")
+      yield* TestClock.adjust("4 seconds")
+      assert.strictEqual((yield* session.refresh(stale)).value, "v1")
+      assert.deepStrictEqual(up.calls, ["acquire", "renew v0"])
+    }))
+
+  it.scoped("that fails again and again until its value has expired: the renewal goes on from that value", () =>
+    Effect.gen(function*() {
+      const up = upstream()
+      let broken = true
+      const session = yield* Session.make({
+        ...up,
+        expiresAt: (value) => value === "v0" ? 10_000 : Infinity,
+        onRenewed: () => broken ? Effect.fail(new Refused("disk full")) : Effect.void
+      })
+      yield* Effect.exit(session.current)
+      broken = false
+      yield* TestClock.adjust("10 seconds")
+      assert.strictEqual((yield* session.current).value, "v1")
+      assert.deepStrictEqual(up.calls, ["acquire", "renew v0"])
+    }))
+
+  it.scoped("is not told of `initial`", () =>
+    Effect.gen(function*() {
+      const stored: Array<string> = []
+      const session = yield* Session.make({
+        ...upstream(),
+        initial: "saved",
+        onRenewed: ({ value }) => Effect.sync(() => stored.push(value))
+      })
+      yield* session.current
+      assert.deepStrictEqual(stored, [])
+    }))
+})
+
+describe("initial", () => {
+  it.scoped("is served without an upstream call until it is refused, then renewed", () =>
+    Effect.gen(function*() {
+      const up = upstream()
+      const session = yield* Session.make({ ...up, initial: "saved" })
+      const saved = yield* session.current
+      assert.deepInclude(saved, { number: 0, value: "saved" })
+      assert.deepStrictEqual(up.calls, [])
+      const fresh = yield* session.refresh(saved)
+      assert.deepInclude(fresh, { number: 1, value: "v0" })
+      assert.deepStrictEqual(up.calls, ["renew saved"])
+    }))
+
+  it.scoped("that has expired is renewed before anyone gets it", () =>
+    Effect.gen(function*() {
+      const up = upstream()
+      const session = yield* Session.make({ ...up, initial: "saved", expiresAt: (v) => v === "saved" ? -1 : undefined })
+      assert.strictEqual((yield* session.current).value, "v0")
+      assert.deepStrictEqual(up.calls, ["renew saved"])
+    }))
+})
+
+describe("fatal", () => {
+  const isFatal = (error: Refused) => error.why === "invalid_grant"
+
+  it.scoped("a dead credential is forgotten, and the same refresh signs in anew", () =>
+    Effect.gen(function*() {
+      const up = upstream()
+      const session = yield* Session.make({ ...up, fatal: isFatal, retry: Schedule.recurs(5) })
+      const stale = yield* session.current
+      up.next(Effect.fail(new Refused("invalid_grant")))
+      assert.deepStrictEqual(new Set(valuesOf(yield* many(20, session.refresh(stale)))), new Set(["v1"]))
+      assert.deepStrictEqual(up.calls, ["acquire", "renew v0", "acquire"])
+    }))
+
+  it.scoped("if that fails too, the dead value is neither served nor renewed again", () =>
+    Effect.gen(function*() {
+      const up = upstream()
+      const session = yield* Session.make({ ...up, fatal: isFatal })
+      const stale = yield* session.current
+      const down = new Refused("down")
+      up.next(Effect.fail(new Refused("invalid_grant")), Effect.fail(down))
+      assert.strictEqual(failureOf(yield* Effect.exit(session.refresh(stale))), down)
+      assert.strictEqual(failureOf(yield* Effect.exit(session.current)), down)
+      yield* TestClock.adjust("1 second")
+      assert.strictEqual((yield* session.current).value, "v1")
+      assert.deepStrictEqual(up.calls, ["acquire", "renew v0", "acquire", "acquire"])
+    }))
+
+  it.scoped("where `acquire` is the only way, a fatal failure forgets the value and is tried once", () =>
+    Effect.gen(function*() {
+      const up = upstream()
+      const session = yield* Session.make({ acquire: up.acquire, fatal: isFatal, retry: Schedule.recurs(5) })
+      const stale = yield* session.current
+      const dead = new Refused("invalid_grant")
+      up.next(Effect.fail(dead))
+      assert.strictEqual(failureOf(yield* Effect.exit(session.refresh(stale))), dead)
+      assert.strictEqual(failureOf(yield* Effect.exit(session.current)), dead)
+      assert.deepStrictEqual(up.calls, ["acquire", "acquire"])
+    }))
+
+  it.scoped("that throws is a defect of that refresh, and the session goes on", () =>
+    Effect.gen(function*() {
+      const up = upstream()
+      const session = yield* Session.make({
+        ...up,
+        fatal: () => {
+          throw new Error("boom")
+        }
+      })
+      const stale = yield* session.current
+      up.next(Effect.fail(new Refused("no")))
+      const exit = yield* Effect.exit(session.refresh(stale))
+      assert.isTrue(Exit.isFailure(exit) && Cause.isDie(exit.cause))
+      yield* TestClock.adjust("1 second")
+      assert.strictEqual((yield* session.refresh(stale)).value, "v1")
+    }))
+})
+
+describe("timeout", () => {
+  it.scoped("bounds one refresh, retries and `onRenewed` included", () =>
+    Effect.gen(function*() {
+      let interrupted = 0
+      const slow = Effect.onInterrupt(Effect.never, () => Effect.sync(() => interrupted++))
+      const sessions = [
+        yield* Session.make({ acquire: slow }),
+        yield* Session.make({ acquire: Effect.fail("no"), retry: Schedule.spaced("7 seconds") }),
+        yield* Session.make({ acquire: Effect.succeed("token"), onRenewed: () => slow })
+      ]
+      for (const session of sessions) {
+        const waiting = yield* Effect.fork(many(3, Effect.asVoid(session.current as Effect.Effect<unknown, { readonly _tag: string }>)))
+        yield* TestClock.adjust("29 seconds")
+        assert.isNull(waiting.unsafePoll())
+        yield* TestClock.adjust("1 second")
+        for (const exit of yield* Fiber.join(waiting)) {
+          assert.strictEqual(failureOf(exit)._tag, "RefreshTimeout")
+        }
+        assert.strictEqual((yield* session.status)._tag, "Failing")
+      }
+      assert.strictEqual(interrupted, 2)
+    }))
+
+  it.scoped("does not wait for a renewal that will not stop, and starts no second one beside it", () =>
+    Effect.gen(function*() {
+      const calls: Array<string> = []
+      let running = 0
+      const session = yield* Session.make({
+        acquire: Effect.succeed("v0"),
+        renew: (value) =>
+          Effect.gen(function*() {
+            calls.push(value)
+            running++
+            yield* Effect.sleep("40 seconds")
+            running--
+            return `${value}'`
+          }).pipe(Effect.uninterruptible)
+      })
+      const stale = yield* session.current
+      const first = yield* Effect.fork(Effect.exit(session.refresh(stale)))
+      yield* TestClock.adjust("30 seconds")
+      assert.strictEqual(failureOf(yield* Fiber.join(first))._tag, "RefreshTimeout")
+      yield* TestClock.adjust("1 second")
+      const second = yield* Effect.fork(session.refresh(stale))
+      yield* settle
+      assert.isNull(second.unsafePoll())
+      assert.strictEqual(running, 1)
+      yield* TestClock.adjust("9 seconds")
+      assert.strictEqual(running, 1)
+      yield* TestClock.adjust("40 seconds")
+      assert.strictEqual(failureOf(yield* Fiber.await(second))._tag, "RefreshTimeout")
+      assert.deepStrictEqual(calls, ["v0", "v0"])
+    }))
+})
+
+describe("end", () => {
+  it.scoped("forgets the value, revokes it, and the next `current` signs in anew", () =>
+    Effect.gen(function*() {
+      const up = upstream()
+      const revoked: Array<string> = []
+      const session = yield* Session.make({ ...up, onEnd: (value) => Effect.sync(() => revoked.push(value)) })
+      const first = yield* session.current
+      yield* session.end
+      assert.deepStrictEqual(revoked, ["v0"])
+      assert.strictEqual((yield* session.status)._tag, "Idle")
+      const second = yield* session.current
+      assert.deepInclude(second, { number: 1, value: "v1" })
+      assert.strictEqual(yield* session.refresh(first), second)
+      assert.deepStrictEqual(up.calls, ["acquire", "acquire"])
+    }))
+
+  it.scoped("with nothing to forget does nothing", () =>
+    Effect.gen(function*() {
+      const revoked: Array<string> = []
+      const session = yield* Session.make({ ...upstream(), onEnd: (value) => Effect.sync(() => revoked.push(value)) })
+      yield* session.end
+      yield* session.end
+      assert.deepStrictEqual(revoked, [])
+    }))
+
+  it.scoped("detaches a renewal in flight: its waiters get SessionEnded, what it brings is revoked and seen by nobody", () =>
+    Effect.gen(function*() {
+      const up = upstream()
+      const revoked: Array<string> = []
+      const session = yield* Session.make({ ...up, onEnd: (value) => Effect.sync(() => revoked.push(value)) })
+      const stale = yield* session.current
+      const renewal = yield* held(Effect.succeed("late"))
+      up.next(renewal.answer)
+      const waiting = yield* Effect.fork(many(20, session.refresh(stale)))
+      yield* renewal.started
+      yield* settle
+      yield* session.end
+      for (const exit of yield* Fiber.join(waiting)) assert.strictEqual(failureOf(exit)._tag, "SessionEnded")
+      assert.deepStrictEqual(revoked, ["v0"])
+      assert.strictEqual((yield* session.current).value, "v1")
+      yield* renewal.release
+      yield* settle
+      assert.deepStrictEqual(revoked, ["v0", "late"])
+      assert.strictEqual((yield* session.current).value, "v1")
+      assert.deepStrictEqual(up.calls, ["acquire", "renew v0", "acquire"])
+    }))
+
+  it.scoped("revokes to the end though its caller is interrupted, and a second `end` does not revoke twice", () =>
+    Effect.gen(function*() {
+      const revoked: Array<string> = []
+      const session = yield* Session.make({
+        ...upstream(),
+        onEnd: (value) => Effect.zipRight(Effect.sleep("1 second"), Effect.sync(() => revoked.push(value)))
+      })
+      yield* session.current
+      const ending = yield* Effect.fork(session.end)
+      yield* settle
+      yield* session.end
+      yield* Fiber.interrupt(ending)
+      yield* TestClock.adjust("1 second")
+      yield* settle
+      assert.deepStrictEqual(revoked, ["v0"])
+    }))
+
+  it.scoped("ends the cooldown of a failure too", () =>
+    Effect.gen(function*() {
+      const up = upstream()
+      up.next(Effect.fail(new Refused("password")))
+      const session = yield* Session.make(up)
+      yield* Effect.exit(session.current)
+      yield* session.end
+      assert.strictEqual((yield* session.current).value, "v0")
+    }))
+
+  it.scoped("called by a renewal does not wait for that renewal", () =>
+    Effect.gen(function*() {
+      let first = true
+      const session: Session.Session<string> = yield* Session.make({
+        acquire: Effect.suspend(() => first ? (first = false, Effect.as(session.end, "lost")) : Effect.succeed("token"))
+      })
+      assert.strictEqual(failureOf(yield* Effect.exit(session.current))._tag, "SessionEnded")
+      assert.strictEqual((yield* session.current).value, "token")
+    }))
+})
+
+describe("use", () => {
+  it.scoped("refreshes the generation it ran with when the failure is a refusal, and runs again", () =>
+    Effect.gen(function*() {
+      const up = upstream()
+      const session = yield* Session.make(up)
+      const seen: Array<string> = []
+      const call = Session.use(session, (value) => {
+        seen.push(value)
+        return value === "v0" ? Effect.fail(new Refused("401")) : Effect.succeed(`ok ${value}`)
+      }, { rejected: (error) => error.why === "401" })
+      assert.deepStrictEqual(
+        (yield* many(20, call)).map((exit) => Exit.getOrElse(exit, String)),
+        Array.from({ length: 20 }, () => "ok v1")
+      )
+      assert.deepStrictEqual(up.calls, ["acquire", "renew v0"])
+    }))
+
+  it.scoped("runs at most `1 + maxRefreshes` times, then its own failure is the answer", () =>
+    Effect.gen(function*() {
+      for (const maxRefreshes of [0, 1, 3]) {
+        const session = yield* Session.make(upstream())
+        let runs = 0
+        const error = new Refused("401")
+        const exit = yield* Effect.exit(Session.use(session, () => {
+          runs++
+          return Effect.fail(error)
+        }, { rejected: () => true, maxRefreshes }))
+        assert.strictEqual(failureOf(exit), error)
+        assert.strictEqual(runs, 1 + maxRefreshes)
+      }
+    }))
+
+  it.scoped("leaves failures that are no refusal, defects and interruption alone", () =>
+    Effect.gen(function*() {
+      const up = upstream()
+      const session = yield* Session.make(up)
+      const rejected = (error: Refused) => error.why === "401"
+      const error = new Refused("500")
+      assert.strictEqual(failureOf(yield* Effect.exit(Session.use(session, () => Effect.fail(error), { rejected }))), error)
+      assert.strictEqual(failureOf(yield* Effect.exit(Session.use(session, () => Effect.fail(error)))), error)
+      const died = yield* Effect.exit(Session.use(session, () => Effect.die("boom"), { rejected }))
+      assert.isTrue(Exit.isFailure(died) && Cause.isDie(died.cause))
+      const thrown = yield* Effect.exit(Session.use(session, (): Effect.Effect<void> => {
+        throw new Error("boom")
+      }, { rejected }))
+      assert.isTrue(Exit.isFailure(thrown) && Cause.isDie(thrown.cause))
+      const interrupted = yield* Effect.exit(Session.use(session, () => Effect.interrupt, { rejected }))
+      assert.isTrue(Exit.isInterrupted(interrupted))
+      assert.deepStrictEqual(up.calls, ["acquire"])
+    }))
+
+  it.scoped("fails with the refresh's own failure where that fails", () =>
+    Effect.gen(function*() {
+      const up = upstream()
+      const session = yield* Session.make(up)
+      yield* session.current
+      const error = new Refused("refresh")
+      up.next(Effect.fail(error))
+      const exit = yield* Effect.exit(Session.use(session, () => Effect.fail(new Refused("401")), { rejected: () => true }))
+      assert.strictEqual(failureOf(exit), error)
+    }))
+
+  it.scoped("refuses nonsense with InvalidOptions and survives a `rejected` that throws", () =>
+    Effect.gen(function*() {
+      const session = yield* Session.make(upstream())
+      for (const maxRefreshes of [NaN, -1, 1.5, Infinity]) {
+        const failure = failureOf(yield* Effect.exit(Session.use(session, Effect.succeed, { maxRefreshes })))
+        assert.instanceOf(failure, InvalidOptions)
+        assert.strictEqual((failure as InvalidOptions).option, "maxRefreshes")
+      }
+      const failure = failureOf(
+        yield* Effect.exit(Session.use(session, () => Effect.fail(new Refused("401")), {
+          rejected: () => {
+            throw new TypeError("a secret")
+          }
+        }))
+      )
+      assert.instanceOf(failure, InvalidOptions)
+      assert.notInclude((failure as InvalidOptions).message, "secret")
+      assert.strictEqual(yield* Session.use(session, Effect.succeed), "v0")
+    }))
+
+  it.scoped("can be piped", () =>
+    Effect.gen(function*() {
+      const session = yield* Session.make(upstream())
+      assert.strictEqual(yield* session.pipe(Session.use((value) => Effect.succeed(value))), "v0")
+    }))
+})
+
+describe("changes", () => {
+  it.scoped("gives the present generation first, then each that becomes current", () =>
+    Effect.gen(function*() {
+      const session = yield* Session.make(upstream())
+      yield* session.current
+      const seen: Array<number> = []
+      const reading = yield* Effect.fork(
+        Stream.runForEach(Session.changes(session), ({ number }) => Effect.sync(() => seen.push(number)))
+      )
+      yield* settle
+      for (let i = 0; i < 3; i++) {
+        yield* session.refresh(yield* session.current)
+        yield* settle
+      }
+      assert.deepStrictEqual(seen, [0, 1, 2, 3])
+      yield* Fiber.interrupt(reading)
+    }))
+
+  it.scoped("acquires nothing by itself, and waits for the first", () =>
+    Effect.gen(function*() {
+      const up = upstream()
+      const session = yield* Session.make(up)
+      const first = yield* Effect.fork(Stream.runHead(Session.changes(session)))
+      yield* settle
+      assert.deepStrictEqual(up.calls, [])
+      yield* session.current
+      assert.strictEqual(Option.getOrThrow(yield* Fiber.join(first)).value, "v0")
+    }))
+
+  it.scoped("lets a slow reader miss what lies between, never the latest", () =>
+    Effect.gen(function*() {
+      const session = yield* Session.make({ ...upstream(), budget: { refreshes: 1000, within: "1 minute" } })
+      yield* session.current
+      const gate = yield* Deferred.make<void>()
+      const seen: Array<number> = []
+      yield* Effect.fork(Stream.runForEach(Session.changes(session), ({ number }) =>
+        Effect.zipRight(Effect.sync(() => seen.push(number)), Deferred.await(gate))))
+      yield* settle
+      for (let i = 0; i < 100; i++) yield* session.refresh(yield* session.current)
+      yield* Deferred.succeed(gate, undefined)
+      yield* settle
+      assert.strictEqual(seen[0], 0)
+      assert.strictEqual(seen.at(-1), 100)
+      assert.isBelow(seen.length, 5)
+    }))
+
+  it.effect("ends when the session closes", () =>
+    Effect.gen(function*() {
+      const scope = yield* Scope.make()
+      const session = yield* Session.make(upstream()).pipe(Scope.extend(scope))
+      yield* session.current
+      const reading = yield* Effect.fork(Stream.runCollect(Session.changes(session)))
+      yield* settle
+      yield* Scope.close(scope, Exit.void)
+      assert.strictEqual(Chunk.size(yield* Fiber.join(reading)), 1)
+    }))
+})
+
+describe("status", () => {
+  it.scoped("tells what the session is doing, with times and counts", () =>
+    Effect.gen(function*() {
+      const up = upstream()
+      const session = yield* Session.make({ ...up, maxAge: "1 minute" })
+      const counts = (refreshes: number, failures: number) => ({ refreshes, failures })
+      assert.deepStrictEqual(yield* session.status, { _tag: "Idle", ...counts(0, 0) })
+      const signIn = yield* held(Effect.succeed("token"))
+      up.next(signIn.answer)
+      const waiting = yield* Effect.fork(many(3, session.current))
+      yield* settle
+      assert.deepStrictEqual(yield* session.status, {
+        _tag: "Refreshing",
+        since: 0,
+        waiters: 3,
+        serving: false,
+        ...counts(0, 0)
+      })
+      yield* signIn.release
+      yield* Fiber.join(waiting)
+      assert.deepStrictEqual(yield* session.status, {
+        _tag: "Active",
+        generation: 0,
+        acquiredAt: 0,
+        expiresAt: 60_000,
+        ...counts(1, 0)
+      })
+      yield* TestClock.adjust("10 seconds")
+      up.next(Effect.fail(new Refused("no")))
+      yield* Effect.exit(session.refresh(yield* session.current))
+      assert.deepStrictEqual(yield* session.status, {
+        _tag: "Failing",
+        consecutive: 1,
+        since: 10_000,
+        retryAt: 11_000,
+        serving: true,
+        ...counts(1, 1)
+      })
+      yield* TestClock.adjust("50 seconds")
+      const failing = yield* session.status
+      assert.isTrue(failing._tag === "Failing" && !failing.serving)
+    }))
+})
+
+describe("nonsense in the options", () => {
+  const acquire = Effect.succeed("token")
+  const nonsense: ReadonlyArray<[string, Partial<Session.Options<string>>]> = [
+    ["maxAge", { maxAge: 0 }],
+    ["maxAge", { maxAge: NaN }],
+    ["maxAge", { maxAge: -1 }],
+    ["maxAge", { maxAge: "1 fortnight" as "1 day" }],
+    ["refreshAhead", { refreshAhead: -5 }],
+    ["refreshAhead", { refreshAhead: NaN }],
+    ["timeout", { timeout: 0 }],
+    ["timeout", { timeout: NaN }],
+    ["timeout", { timeout: "25 days" }],
+    ["cooldown", { cooldown: -1 }],
+    ["cooldown", { cooldown: Infinity }],
+    ["budget.refreshes", { budget: { refreshes: 0, within: "1 minute" } }],
+    ["budget.refreshes", { budget: { refreshes: 1.5, within: "1 minute" } }],
+    ["budget.refreshes", { budget: { refreshes: NaN, within: "1 minute" } }],
+    ["budget.within", { budget: { refreshes: 5, within: 0 } }],
+    ["budget.within", { budget: { refreshes: 5, within: NaN } }]
+  ]
+  for (const [option, options] of nonsense) {
+    it.scoped(`is refused by InvalidOptions: ${option} ${JSON.stringify(options)}`, () =>
+      Effect.gen(function*() {
+        const failure = failureOf(yield* Effect.exit(Session.make({ acquire, ...options })))
+        assert.instanceOf(failure, InvalidOptions)
+        assert.strictEqual(failure.option, option)
+        assert.include(failure.message, option)
+      }))
+  }
+
+  for (
+    const [what, garbage] of [
+      ["NaN", () => NaN],
+      ["a text", () => "tomorrow" as unknown as number],
+      ["an invalid date", () => new Date(NaN) as unknown as number],
+      ["an exception", (): number => {
+        throw new TypeError("a secret")
+      }]
+    ] as const
+  ) {
+    it.scoped(`an expiry that is ${what} fails the refresh with InvalidOptions; the token is kept to renew from`, () =>
+      Effect.gen(function*() {
+        const up = upstream()
+        let broken = true
+        const session = yield* Session.make({ ...up, expiresAt: () => broken ? garbage() : undefined })
+        const failure = failureOf(yield* Effect.exit(session.current))
+        assert.instanceOf(failure, InvalidOptions)
+        assert.strictEqual((failure as InvalidOptions).option, "expiresAt")
+        assert.notInclude((failure as InvalidOptions).message, "secret")
+        yield* TestClock.adjust("1 second")
+        yield* Effect.exit(session.current)
+        broken = false
+        yield* TestClock.adjust("2 seconds")
+        assert.strictEqual((yield* session.current).value, "v1")
+        assert.deepStrictEqual(up.calls, ["acquire", "renew v0"])
+      }))
+  }
+
+  it.scoped("an `initial` whose expiry is garbage is refused by `make`", () =>
+    Effect.gen(function*() {
+      const failure = failureOf(yield* Effect.exit(Session.make({ acquire, initial: "saved", expiresAt: () => NaN })))
+      assert.strictEqual(failure.option, "expiresAt")
+    }))
+})
