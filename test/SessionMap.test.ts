@@ -1,0 +1,261 @@
+import { assert, describe, it } from "@effect/vitest"
+import { InvalidOptions } from "effect-holdfast/InvalidOptions"
+import * as Session from "effect-holdfast/Session"
+import * as SessionMap from "effect-holdfast/SessionMap"
+import * as Cause from "effect/Cause"
+import * as Context from "effect/Context"
+import * as Data from "effect/Data"
+import * as Deferred from "effect/Deferred"
+import * as Effect from "effect/Effect"
+import * as Exit from "effect/Exit"
+import * as Fiber from "effect/Fiber"
+import * as Option from "effect/Option"
+import * as Scheduler from "effect/Scheduler"
+import * as Scope from "effect/Scope"
+import * as TestClock from "effect/TestClock"
+
+/** Counts the sign-ins of each key. */
+const counting = () => {
+  const signIns: Array<string> = []
+  return {
+    signIns,
+    lookup: (key: string) => ({
+      acquire: Effect.sync(() => {
+        signIns.push(key)
+        return `${key}${signIns.filter((other) => other === key).length}`
+      })
+    })
+  }
+}
+
+const valueOf = <A, E>(map: SessionMap.SessionMap<string, A, E>, key: string) =>
+  Effect.scoped(Effect.flatMap(SessionMap.get(map, key), (session) => Session.use(session, Effect.succeed)))
+
+const failureOf = <A, E>(exit: Exit.Exit<A, E>): E => {
+  assert.isTrue(Exit.isFailure(exit), "succeeded")
+  return Option.getOrThrow(Cause.failureOption((exit as Exit.Failure<A, E>).cause))
+}
+
+const settle = TestClock.adjust(0).pipe(Effect.zipRight(Effect.yieldNow()), Effect.repeatN(10))
+
+describe("keys", () => {
+  it.scoped("each have a session of their own, made once", () =>
+    Effect.gen(function*() {
+      const { lookup, signIns } = counting()
+      const map = yield* SessionMap.make({ lookup })
+      const keys = Array.from({ length: 300 }, (_, i) => "abc"[i % 3]!)
+      const values = yield* Effect.forEach(keys, (key) => valueOf(map, key), { concurrency: "unbounded" })
+      assert.deepStrictEqual(new Set(values), new Set(["a1", "b1", "c1"]))
+      assert.deepStrictEqual(signIns.sort(), ["a", "b", "c"])
+    }))
+
+  it.scoped("are compared by Equal", () =>
+    Effect.gen(function*() {
+      class Tenant extends Data.Class<{ readonly id: number }> {}
+      let signIns = 0
+      const map = yield* SessionMap.make({ lookup: (_: Tenant) => ({ acquire: Effect.sync(() => ++signIns) }) })
+      const first = yield* SessionMap.get(map, new Tenant({ id: 1 }))
+      assert.strictEqual(yield* SessionMap.get(map, new Tenant({ id: 1 })), first)
+      assert.notStrictEqual(yield* map.pipe(SessionMap.get(new Tenant({ id: 2 }))), first)
+    }))
+
+  it.scoped("never share a failure or a wait", () =>
+    Effect.gen(function*() {
+      const cue = yield* Deferred.make<void>()
+      const map = yield* SessionMap.make({
+        lookup: (key: string): Session.Options<string, string> => ({
+          acquire: key === "slow"
+            ? Effect.as(Deferred.await(cue), "slow")
+            : key === "broken"
+            ? Effect.fail("broken")
+            : key === "dead"
+            ? Effect.die("dead")
+            : Effect.succeed(key)
+        })
+      })
+      const slow = yield* Effect.fork(valueOf(map, "slow"))
+      yield* settle
+      assert.strictEqual(failureOf(yield* Effect.exit(valueOf(map, "broken"))), "broken")
+      const dead = yield* Effect.exit(valueOf(map, "dead"))
+      assert.isTrue(Exit.isFailure(dead) && Cause.isDie(dead.cause))
+      assert.strictEqual(yield* valueOf(map, "good"), "good")
+      assert.isNull(slow.unsafePoll())
+      yield* Deferred.succeed(cue, undefined)
+      assert.strictEqual(yield* Fiber.join(slow), "slow")
+    }))
+
+  it.scoped("refreshed, ended or interrupted for one are untouched for another", () =>
+    Effect.gen(function*() {
+      const { lookup, signIns } = counting()
+      const map = yield* SessionMap.make({ lookup })
+      const a = yield* SessionMap.get(map, "a")
+      const b = yield* SessionMap.get(map, "b")
+      const kept = yield* b.current
+      yield* a.refresh(yield* a.current)
+      yield* a.end
+      yield* Fiber.interrupt(yield* Effect.fork(a.current))
+      assert.strictEqual(yield* b.current, kept)
+      assert.deepStrictEqual(signIns.filter((key) => key === "b"), ["b"])
+    }))
+})
+
+describe("an idle session", () => {
+  it.scoped("is kept for ten minutes, then dropped: its value is forgotten", () =>
+    Effect.gen(function*() {
+      const { lookup } = counting()
+      const map = yield* SessionMap.make({ lookup })
+      assert.strictEqual(yield* valueOf(map, "a"), "a1")
+      yield* TestClock.adjust("599 seconds")
+      assert.strictEqual(yield* valueOf(map, "a"), "a1")
+      yield* TestClock.adjust("599 seconds")
+      assert.strictEqual(yield* valueOf(map, "a"), "a1", "the time starts anew with each use")
+      yield* TestClock.adjust("600 seconds")
+      assert.strictEqual(yield* valueOf(map, "a"), "a2")
+    }))
+
+  it.scoped("is not idle while one scope still holds it", () =>
+    Effect.gen(function*() {
+      const { lookup } = counting()
+      const map = yield* SessionMap.make({ lookup, idleTimeToLive: "1 second" })
+      const session = yield* SessionMap.get(map, "a")
+      assert.strictEqual(yield* valueOf(map, "a"), "a1")
+      yield* TestClock.adjust("1 hour")
+      assert.strictEqual((yield* session.current).value, "a1")
+      assert.strictEqual(yield* valueOf(map, "a"), "a1")
+    }))
+
+  it.scoped("is dropped at once with a time to live of zero, never with an infinite one", () =>
+    Effect.gen(function*() {
+      const { lookup } = counting()
+      const hasty = yield* SessionMap.make({ lookup, idleTimeToLive: 0 })
+      assert.strictEqual(yield* valueOf(hasty, "a"), "a1")
+      assert.strictEqual(yield* valueOf(hasty, "a"), "a2")
+      const patient = yield* SessionMap.make({ lookup, idleTimeToLive: Infinity })
+      assert.strictEqual(yield* valueOf(patient, "b"), "b1")
+      yield* TestClock.adjust("20 days")
+      assert.strictEqual(yield* valueOf(patient, "b"), "b1")
+    }))
+
+  it.scoped("goes first when the map is full; with all in use it is SessionMapFull", () =>
+    Effect.gen(function*() {
+      const { lookup } = counting()
+      const map = yield* SessionMap.make({ lookup, capacity: 2 })
+      yield* valueOf(map, "a")
+      yield* valueOf(map, "b")
+      yield* valueOf(map, "a")
+      const c = yield* SessionMap.get(map, "c")
+      assert.strictEqual(yield* valueOf(map, "a"), "a1", "the longest idle one was b")
+      const a = yield* SessionMap.get(map, "a")
+      const failure = failureOf(yield* Effect.exit(valueOf(map, "d")))
+      assert.deepInclude(failure, { _tag: "SessionMapFull", capacity: 2 })
+      assert.strictEqual(yield* SessionMap.get(map, "a"), a, "keys that are there can still be had")
+      assert.strictEqual((yield* c.current).value, "c1")
+    }))
+
+  it.scoped("that makes room is closed: no renewal of it goes on", () =>
+    Effect.gen(function*() {
+      let interrupted = false
+      const map = yield* SessionMap.make({
+        lookup: (_: string) => ({
+          acquire: Effect.onInterrupt(Effect.never, () => Effect.sync(() => interrupted = true))
+        }),
+        capacity: 1
+      })
+      const impatient = yield* Effect.fork(Effect.timeoutOption(valueOf(map, "a"), "1 second"))
+      yield* TestClock.adjust("1 second")
+      yield* Fiber.join(impatient)
+      assert.isFalse(interrupted)
+      yield* SessionMap.get(map, "b")
+      assert.isTrue(interrupted)
+    }))
+})
+
+describe("the map", () => {
+  class Region extends Context.Tag("test/Region")<Region, string>() {}
+
+  it.scoped("makes its sessions with its own context, not with that of the caller who asks first", () =>
+    Effect.gen(function*() {
+      const map = yield* SessionMap.make({ lookup: (_: string) => ({ acquire: Region }) }).pipe(
+        Effect.provideService(Region, "map")
+      )
+      assert.strictEqual(yield* Effect.provideService(valueOf(map, "a"), Region, "caller"), "map")
+    }))
+
+  it.effect("closes its sessions with its scope; a session asked for later is closed", () =>
+    Effect.gen(function*() {
+      const scope = yield* Scope.make()
+      const { lookup } = counting()
+      const map = yield* SessionMap.make({ lookup }).pipe(Scope.extend(scope))
+      const holding = yield* Scope.make()
+      const session = yield* SessionMap.get(map, "a").pipe(Scope.extend(holding))
+      yield* session.current
+      yield* Scope.close(scope, Exit.void)
+      assert.strictEqual(failureOf(yield* Effect.exit(session.current))._tag, "SessionClosed")
+      assert.strictEqual(failureOf(yield* Effect.exit(valueOf(map, "a")))._tag, "SessionClosed")
+      assert.strictEqual(failureOf(yield* Effect.exit(valueOf(map, "b")))._tag, "SessionClosed")
+      yield* Scope.close(holding, Exit.void)
+    }))
+
+  it.scoped("refuses nonsense by InvalidOptions, in its own options and in those that lookup gives", () =>
+    Effect.gen(function*() {
+      const { lookup } = counting()
+      for (
+        const [option, options] of [
+          ["capacity", { capacity: 0 }],
+          ["capacity", { capacity: NaN }],
+          ["capacity", { capacity: 1.5 }],
+          ["idleTimeToLive", { idleTimeToLive: -1 }],
+          ["idleTimeToLive", { idleTimeToLive: NaN }]
+        ] as const
+      ) {
+        const failure = failureOf(yield* Effect.exit(SessionMap.make({ lookup, ...options })))
+        assert.instanceOf(failure, InvalidOptions)
+        assert.strictEqual(failure.option, option)
+      }
+      let timeout = NaN
+      const map = yield* SessionMap.make({ lookup: (key: string) => ({ ...lookup(key), timeout }) })
+      const failure = failureOf(yield* Effect.exit(valueOf(map, "a")))
+      assert.strictEqual((failure as InvalidOptions).option, "timeout")
+      timeout = 1000
+      assert.strictEqual(yield* valueOf(map, "a"), "a1", "a refused one is not remembered")
+    }))
+
+  it.scoped("survives a lookup that throws", () =>
+    Effect.gen(function*() {
+      const { lookup } = counting()
+      const map = yield* SessionMap.make({
+        lookup: (key: string) => {
+          if (key === "bad") throw new Error("no such tenant")
+          return lookup(key)
+        },
+        capacity: 1
+      })
+      const exit = yield* Effect.exit(valueOf(map, "bad"))
+      assert.isTrue(Exit.isFailure(exit) && Cause.isDie(exit.cause))
+      assert.strictEqual(yield* valueOf(map, "a"), "a1")
+    }))
+
+  it("makes one session of a key wherever its callers are suspended", async () => {
+    // Every operation of every fiber yields to the others, so that each pair of steps is taken apart once.
+    for (let every = 1; every <= 40; every++) {
+      const signIns: Array<string> = []
+      let operations = 0
+      class Preempting extends Scheduler.MixedScheduler {
+        override shouldYield(): number | false {
+          return ++operations % every === 0 && operations < 4_000 ? 0 : false
+        }
+      }
+      await Effect.gen(function*() {
+        const map = yield* SessionMap.make({
+          lookup: (key: string) => ({ acquire: Effect.sync(() => signIns.push(key)) }),
+          capacity: 1
+        })
+        yield* Effect.forEach([1, 2, 3], () => valueOf(map, "a"), { concurrency: "unbounded" })
+      }).pipe(
+        Effect.scoped,
+        (effect) => Effect.runPromise(Effect.withScheduler(effect, new Preempting(2048)))
+      )
+      assert.deepStrictEqual(signIns, ["a"], `yielding every ${every} operations`)
+    }
+  })
+})
