@@ -895,6 +895,26 @@ export const make = <A, E = never, R = never, E2 = never, R2 = never, E3 = never
       return releaseUnheld(link)
     }
 
+    const hold = <B, E5, R5>(
+      wanted: "current" | { readonly after: Generation<A> },
+      f: (generation: Generation<A>) => Effect.Effect<B, E5, R5>
+    ): Effect.Effect<Held<A, B, E5>, Err | SessionError, R5> =>
+      Effect.uninterruptibleMask((restore) => {
+        const whileHeld = (link: Link<A, Err>): Effect.Effect<Held<A, B, E5>, never, R5> => {
+          const generation = link.generation!
+          return Effect.matchCauseEffect(restore(Effect.suspend(() => f(generation))), {
+            onFailure: (cause) => Effect.as(letGo(link), { generation, exit: Exit.failCause(cause) }),
+            onSuccess: (value) => Effect.as(letGo(link), { generation, exit: Exit.succeed(value) })
+          })
+        }
+        const ready = wanted === "current" ? readyLink() : undefined
+        if (ready === undefined) {
+          return Effect.flatMap(held(restore, wanted === "current" ? currentLink : linkAfter(wanted.after)), whileHeld)
+        }
+        ready.holders++
+        return whileHeld(ready)
+      })
+
     yield* Effect.addFinalizer(() => close)
 
     return Object.assign(Object.create(Proto), {
@@ -916,22 +936,7 @@ export const make = <A, E = never, R = never, E2 = never, R2 = never, E3 = never
         const { acquiredAt, expiresAt, number } = generation
         return { _tag: "Active", generation: number, acquiredAt, expiresAt, refreshes, failures }
       }),
-      hold: (wanted, f) =>
-        Effect.uninterruptibleMask((restore) => {
-          const whileHeld = (link: Link<A, Err>) => {
-            const generation = link.generation!
-            return Effect.matchCauseEffect(restore(Effect.suspend(() => f(generation))), {
-              onFailure: (cause) => Effect.as(letGo(link), { generation, exit: Exit.failCause(cause) }),
-              onSuccess: (value) => Effect.as(letGo(link), { generation, exit: Exit.succeed(value) })
-            })
-          }
-          const ready = wanted === "current" ? readyLink() : undefined
-          if (ready === undefined) {
-            return Effect.flatMap(held(restore, wanted === "current" ? currentLink : linkAfter(wanted.after)), whileHeld)
-          }
-          ready.holders++
-          return whileHeld(ready)
-        }),
+      hold,
       scoped: Effect.uninterruptibleMask((restore) =>
         Effect.flatMap(held(restore, currentLink), (link) =>
           Effect.as(Effect.addFinalizer(() => Effect.suspend(() => letGo(link))), link.generation!))

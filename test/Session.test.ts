@@ -256,7 +256,7 @@ describe("interrupting waiters", () => {
       const waiters = yield* Effect.forEach(Array.from({ length: 10_000 }), () => Effect.fork(session.current))
       const last = yield* Effect.fork(session.current)
       yield* settle
-      yield* Fiber.interruptAll(waiters.reverse())
+      yield* Fiber.interruptAll(waiters.toReversed())
       const status = yield* session.status
       assert.strictEqual(status._tag === "Refreshing" && status.waiters, 1)
       yield* signIn.release

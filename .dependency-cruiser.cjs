@@ -1,0 +1,71 @@
+/**
+ * The import directions of the package. Floors, from the ground: what needs only `effect`; sessions; what talks
+ * HTTP; the entry points for one platform. An import points down a floor or stays inside one idea.
+ */
+const floor1 = "^src/(InvalidOptions|Backoff)\\.ts$"
+const floor2 = "^src/(Session|SessionMap)\\.ts$"
+const floor3 = "^src/(SessionHttpClient|HttpSession)\\.ts$"
+const platform = "^node_modules/@effect/platform/"
+
+/** @type {import("dependency-cruiser").IConfiguration} */
+module.exports = {
+  forbidden: [
+    { name: "no-cycles", severity: "error", from: {}, to: { circular: true } },
+    {
+      name: "every-module-has-a-floor",
+      severity: "error",
+      from: { path: "^src/", pathNot: [floor1, floor2, floor3, "^src/internal/", "^src/(node|index)\\.ts$", "^src/node/"] },
+      to: {}
+    },
+    { name: "floor-1-imports-nothing-above", severity: "error", from: { path: floor1 }, to: { path: "^src/", pathNot: floor1 } },
+    {
+      name: "floor-2-imports-nothing-above",
+      severity: "error",
+      from: { path: floor2 },
+      to: { path: "^src/", pathNot: [floor1, floor2, "^src/internal/"] }
+    },
+    {
+      name: "floor-3-imports-nothing-above",
+      severity: "error",
+      from: { path: floor3 },
+      to: { path: "^src/", pathNot: [floor1, floor2, floor3, "^src/internal/"] }
+    },
+    {
+      name: "floors-1-and-2-need-only-effect",
+      severity: "error",
+      from: { path: [floor1, floor2] },
+      to: { path: "^node_modules/", pathNot: "^node_modules/effect/", dependencyTypesNot: ["type-only"] }
+    },
+    {
+      name: "floor-3-needs-only-effect-and-platform",
+      severity: "error",
+      from: { path: floor3 },
+      to: { path: "^node_modules/", pathNot: ["^node_modules/effect/", platform], dependencyTypesNot: ["type-only"] }
+    },
+    {
+      name: "internal-imports-no-public-values",
+      severity: "error",
+      from: { path: "^src/internal/" },
+      to: { path: "^src/[^/]+\\.ts$", dependencyTypesNot: ["type-only"] }
+    },
+    {
+      name: "core-imports-no-node",
+      severity: "error",
+      from: { path: "^src/", pathNot: "^src/node(/|\\.ts$)" },
+      to: { path: ["^src/node(/|\\.ts$)", "^node_modules/@effect/platform-node"] }
+    },
+    {
+      name: "core-runs-in-browsers",
+      severity: "error",
+      from: { path: "^src/", pathNot: "^src/node(/|\\.ts$)" },
+      to: { dependencyTypes: ["core"] }
+    },
+    { name: "nothing-unresolved", severity: "error", from: {}, to: { couldNotResolve: true } }
+  ],
+  options: {
+    tsPreCompilationDeps: "specify",
+    tsConfig: { fileName: "tsconfig.json" },
+    doNotFollow: { path: "^node_modules" },
+    enhancedResolveOptions: { exportsFields: ["exports"], conditionNames: ["types", "import", "default"] }
+  }
+}
