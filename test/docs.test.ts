@@ -1,0 +1,57 @@
+import { assert, describe, it } from "@effect/vitest"
+import { readdirSync, readFileSync } from "node:fs"
+import { join, resolve } from "node:path"
+import ts from "typescript"
+
+const root = resolve(import.meta.dirname, "..")
+
+const sources = readdirSync(join(root, "src"), { recursive: true, encoding: "utf8" })
+  .filter((file) => file.endsWith(".ts"))
+  .map((file) => join("src", file))
+
+/** The TypeScript examples of a file, each as a module of its own beside the sources. */
+const examplesIn = (file: string) =>
+  [...readFileSync(join(root, file), "utf8").matchAll(/^( \* |)```ts\n([\s\S]*?)^\1```$/gm)].map(([, prefix, code], i) => ({
+    name: join(root, `${file.replaceAll(/[./\\]/g, "_")}_${i}.ts`),
+    code: code!.replaceAll(new RegExp(`^${prefix!.replaceAll("*", "\\*").trimEnd()} ?`, "gm"), "")
+  }))
+
+describe("the documentation", () => {
+  it("has examples that compile under the strictest settings", () => {
+    const examples = [...sources, "README.md"].flatMap(examplesIn)
+    assert.isAbove(examples.length, 10)
+    const { config } = ts.readConfigFile(join(root, "tsconfig.json"), (path) => ts.sys.readFile(path))
+    const { options } = ts.parseJsonConfigFileContent(config, ts.sys, root)
+    // An example may declare what it does not go on to use.
+    const host = ts.createCompilerHost({ ...options, noUnusedLocals: false })
+    const { fileExists, getSourceFile, readFile } = host
+    const find = (path: string) => examples.find(({ name }) => name === path)?.code
+    host.fileExists = (path) => find(path) !== undefined || fileExists(path)
+    host.readFile = (path) => find(path) ?? readFile(path)
+    host.getSourceFile = (path, version, ...rest) => {
+      const code = find(path)
+      return code === undefined ? getSourceFile(path, version, ...rest) : ts.createSourceFile(path, code, version)
+    }
+    const program = ts.createProgram(examples.map(({ name }) => name), { ...options, noUnusedLocals: false }, host)
+    const problems = examples.flatMap(({ name }) =>
+      ts.getPreEmitDiagnostics(program, program.getSourceFile(name)).map((problem) =>
+        `${name}: ${ts.flattenDiagnosticMessageText(problem.messageText, "\n")}`
+      )
+    )
+    assert.deepStrictEqual(problems, [])
+  }, 60_000)
+
+  it("gives every public function an example, and every export a version and a category", () => {
+    for (const file of sources.filter((file) => !/internal|index\.ts$|node\.ts$/.test(file))) {
+      const text = readFileSync(join(root, file), "utf8")
+      for (const [, comment, name] of text.matchAll(/\/\*\*((?:(?!\*\/)[\s\S])*?)\*\/\nexport (?:const|class|interface|type|declare namespace) (\w+)/g)) {
+        if (comment!.includes("@internal")) continue
+        assert.include(comment, "@since", `${file} ${name}`)
+        assert.include(comment, "@category", `${file} ${name}`)
+        if (/@category (?:constructors|combinators|layers)/.test(comment!)) {
+          assert.include(comment, "@example", `${file} ${name}`)
+        }
+      }
+    }
+  })
+})

@@ -1,0 +1,119 @@
+/**
+ * Real HTTP servers on the loopback, whose handlers are effects, so that a test holds an answer back with a latch
+ * and never with a delay.
+ */
+import * as Deferred from "effect/Deferred"
+import * as Effect from "effect/Effect"
+import * as FiberId from "effect/FiberId"
+import type * as Scope from "effect/Scope"
+import * as Http from "node:http"
+import * as Https from "node:https"
+import type { AddressInfo, Socket } from "node:net"
+import { TLSSocket } from "node:tls"
+
+export interface Received {
+  readonly method: string
+  /** Path and query as they came over the wire. */
+  readonly path: string
+  readonly headers: Http.IncomingHttpHeaders
+  readonly body: Buffer
+  /** Which of the server's connections it came on, counted from 1. */
+  readonly connection: number
+  /** The negotiated protocol and cipher, for a server that speaks TLS. */
+  readonly tls: { readonly protocol: string | null; readonly cipher: string } | undefined
+  /** Done when the client went away before the answer was out. */
+  readonly aborted: Deferred.Deferred<void>
+}
+
+export interface Reply {
+  readonly status?: number
+  readonly headers?: Http.OutgoingHttpHeaders
+  readonly body?: string | Uint8Array
+  /** Writes the answer by hand instead, its head included. */
+  readonly write?: (response: Http.ServerResponse) => void
+}
+
+export interface TestServer {
+  readonly url: string
+  readonly port: number
+  readonly received: Array<Received>
+  /** How many connections were ever opened. */
+  readonly connections: () => number
+  /** Which of them are open now. */
+  readonly open: () => ReadonlyArray<number>
+}
+
+export const serve = (
+  handle: (request: Received) => Reply | Effect.Effect<Reply>,
+  tls?: Https.ServerOptions
+): Effect.Effect<TestServer, never, Scope.Scope> =>
+  Effect.gen(function*() {
+    const received: Array<Received> = []
+    const sockets = new Map<Socket, number>()
+    let connections = 0
+
+    const onRequest = (request: Http.IncomingMessage, response: Http.ServerResponse) => {
+      const chunks: Array<Buffer> = []
+      request.on("data", (chunk: Buffer) => chunks.push(chunk))
+      request.on("error", () => {})
+      request.on("end", () => {
+        const { socket } = request
+        const one: Received = {
+          method: request.method!,
+          path: request.url!,
+          headers: request.headers,
+          body: Buffer.concat(chunks),
+          connection: sockets.get(socket) ?? 0,
+          tls: socket instanceof TLSSocket
+            ? { protocol: socket.getProtocol(), cipher: socket.getCipher().standardName }
+            : undefined,
+          aborted: Deferred.unsafeMake(FiberId.none)
+        }
+        response.on("close", () => {
+          if (!response.writableFinished) Deferred.unsafeDone(one.aborted, Effect.void)
+        })
+        received.push(one)
+        const reply = handle(one)
+        Effect.runFork(Effect.flatMap(Effect.isEffect(reply) ? reply : Effect.succeed(reply), (reply) =>
+          Effect.sync(() => {
+            if (reply.write !== undefined) return reply.write(response)
+            response.writeHead(reply.status ?? 200, reply.headers)
+            response.end(reply.body)
+          })))
+      })
+    }
+
+    const server = tls === undefined ? Http.createServer(onRequest) : Https.createServer(tls, onRequest)
+    server.on(tls === undefined ? "connection" : "secureConnection", (socket: Socket) => {
+      sockets.set(socket, ++connections)
+      socket.on("error", () => {})
+      socket.on("close", () => sockets.delete(socket))
+    })
+    yield* Effect.acquireRelease(
+      Effect.async<void>((resume) => {
+        server.listen(0, "127.0.0.1", () => resume(Effect.void))
+      }),
+      () =>
+        Effect.async<void>((resume) => {
+          server.close(() => resume(Effect.void))
+          server.closeAllConnections()
+        })
+    )
+    const { port } = server.address() as AddressInfo
+    return {
+      url: `${tls === undefined ? "http" : "https"}://127.0.0.1:${port}`,
+      port,
+      received,
+      connections: () => connections,
+      open: () => [...sockets.values()]
+    }
+  })
+
+/** Asks again on each turn of the event loop until the condition holds; the test's own time limit is the bound. */
+export const eventually = <E, R>(condition: Effect.Effect<boolean, E, R>): Effect.Effect<void, E, R> =>
+  Effect.repeat(Effect.zipLeft(condition, nextTurn), { until: (holds) => holds }).pipe(Effect.asVoid)
+
+export const nextTurn: Effect.Effect<void> = Effect.async((resume) => {
+  const immediate = setImmediate(() => resume(Effect.void))
+  return Effect.sync(() => clearImmediate(immediate))
+})
