@@ -1675,6 +1675,8 @@ describe("wherever fibers are suspended", () => {
       assert.strictEqual(yield* Fiber.join(fibers[1]!), 1)
       assert.strictEqual(yield* Fiber.join(fibers[3]!), 1)
       yield* session.end
+      assert.include(log, "close 1")
+      while (log.length < 2) yield* Effect.yieldNow()
       assert.deepStrictEqual(log.toSorted(), ["close 0", "close 1"])
       assert.strictEqual(next, 2)
     })
