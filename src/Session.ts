@@ -536,10 +536,13 @@ export const make = <A, E = never, R = never, E2 = never, R2 = never, E3 = never
       return link
     }
 
-    // `Effect.cached` runs its effect on the first caller's fiber: interrupt that one, and all who share it are
-    // interrupted with it, for ever. So what is cached is the fork of the renewal, which waits for nothing.
+    // A cached effect runs on the fiber of its first caller: interrupt that one, and all who share it are interrupted
+    // with it, for ever. So what is cached is the fork of the renewal, which waits for nothing. (Plain `Effect.cached`
+    // would not do: with the value it hands on the first caller's fiber references, its interruption among them.)
     const successorOf = (link: Link<A, Err>): Effect.Effect<Renewal<A, Err>> =>
-      Effect.uninterruptible(Effect.runSync(Effect.cached(Effect.sync(() => startRenewal(link)))))
+      Effect.uninterruptible(
+        Effect.runSync(Effect.cachedWithTTL(Effect.sync(() => startRenewal(link)), Duration.infinity))
+      )
 
     const generationFrom = (number: number, value: A, acquiredAt: number, expiresAt: number): Generation<A> => ({
       number,

@@ -1629,7 +1629,7 @@ describe("wherever fibers are suspended", () => {
 
   const sweep = (name: string, program: Effect.Effect<void, unknown, Scope.Scope>) =>
     it(name, async () => {
-      for (let every = 1; every <= 60; every++) {
+      for (let every = 1; every <= 150; every++) {
         const exit = await program.pipe(
           Effect.timeoutFail({ duration: "2 seconds", onTimeout: () => "hangs" }),
           Effect.scoped,
