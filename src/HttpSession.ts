@@ -269,7 +269,7 @@ const validProbe = (probe: HttpClientRequest.HttpClientRequest | string): HttpCl
   const request = typeof probe === "string" ? HttpClientRequest.get(probe) : probe
   if (Either.isRight(urlOf(request))) return request
   // What a URL may keep secret stands before its host and behind its path.
-  const value = request.url.replace(/\/\/[^/]*@/, "//").replace(/[?#].*$/, "")
+  const value = request.url.includes("@") ? "a URL with credentials" : request.url.replace(/[?#].*$/s, "")
   throw new InvalidOptions({ option: "probe", value, reason: "must be an absolute http or https URL" })
 }
 
@@ -287,7 +287,8 @@ const stateOf = (identity: Identity, client: HttpClient.HttpClient): State => {
         Effect.flatMap(jar.header(href), (cookies) =>
           client.execute(dressed(request, identity, isHome, cookies)).pipe(
             Effect.mapInputContext(withRedirectsShown),
-            Effect.tap((response) => jar.store(href, response))
+            Effect.tap((response) => jar.store(href, response)),
+            Effect.map((response) => SessionHttpClient.answering(request, response))
           )))
   }
 }
@@ -304,9 +305,11 @@ const dressed = (
   return HttpClientRequest.make(request.method)(request.url, {
     urlParams: request.urlParams,
     hash: Option.getOrUndefined(request.hash),
-    body: request.body,
-    headers: all.length === 0 ? headers : Headers.set(headers, "cookie", all.join("; "))
-  })
+    body: request.body
+  }).pipe(
+    // Last, because a body brings its own content type, and the caller may have set another.
+    HttpClientRequest.setHeaders(all.length === 0 ? headers : Headers.set(headers, "cookie", all.join("; ")))
+  )
 }
 
 const credentials = ["authorization", "proxy-authorization", "cookie", "x-api-key"]
@@ -372,7 +375,7 @@ const followRedirects = (
         }
         return Effect.zipRight(
           SessionHttpClient.drain(response),
-          hop(HttpClientRequest.setUrl(next, target), target, redirects + 1)
+          hop(movedTo(target, next), target, redirects + 1)
         )
       })
     return hop(request, home, 0)
@@ -389,4 +392,12 @@ const redirected = (
   return becomesGet
     ? HttpClientRequest.get(request.url, { headers: Headers.remove(request.headers, /^content-/) })
     : request
+}
+
+/** The same request for another URL, to the letter: `setUrl` writes its parameters anew, and a signature breaks. */
+const movedTo = (url: URL, request: HttpClientRequest.HttpClientRequest): HttpClientRequest.HttpClientRequest => {
+  url.hash = ""
+  return HttpClientRequest.make(request.method)(url.href, { body: request.body }).pipe(
+    HttpClientRequest.setHeaders(request.headers)
+  )
 }

@@ -29,10 +29,8 @@ import * as ExecutionStrategy from "effect/ExecutionStrategy"
 import * as Exit from "effect/Exit"
 import * as Fiber from "effect/Fiber"
 import * as FiberId from "effect/FiberId"
-import * as FiberRef from "effect/FiberRef"
 import * as FiberSet from "effect/FiberSet"
 import { dual } from "effect/Function"
-import { globalValue } from "effect/GlobalValue"
 import * as Metric from "effect/Metric"
 import * as MetricLabel from "effect/MetricLabel"
 import * as Option from "effect/Option"
@@ -41,12 +39,12 @@ import * as Predicate from "effect/Predicate"
 import * as PubSub from "effect/PubSub"
 import * as Random from "effect/Random"
 import * as Schedule from "effect/Schedule"
-import * as ScheduleDecision from "effect/ScheduleDecision"
-import * as ScheduleIntervals from "effect/ScheduleIntervals"
 import * as Scope from "effect/Scope"
 import * as Stream from "effect/Stream"
 import type * as Types from "effect/Types"
 import * as Backoff from "./Backoff.js"
+import * as Cooldown from "./internal/cooldown.js"
+import * as Renewal from "./internal/renewal.js"
 import { InvalidOptions } from "./InvalidOptions.js"
 import * as Check from "./InvalidOptions.js"
 
@@ -353,9 +351,9 @@ interface Link<A, E> {
   /** The value was expired when it came: nobody is given it, and its renewal is on the budget. */
   readonly arrivedExpired: boolean
   /** Memoised: forks the renewal into the session's scope, for the first who runs it. Anew after a failure. */
-  successor: Effect.Effect<Renewal<A, E>>
+  successor: Effect.Effect<SharedRenewal<A, E>>
   /** What `successor` forked, while it has no outcome. */
-  renewal: Renewal<A, E> | undefined
+  renewal: SharedRenewal<A, E> | undefined
   /** The last renewal, if it failed; it answers until its cooldown has passed. */
   failure: Failure<A, E> | undefined
   /** A caller has handed it to `refresh`, and no renewal has failed since. */
@@ -372,7 +370,7 @@ interface Failure<A, E> {
   readonly exit: Exit.Exit<never, E | SessionError>
   readonly since: number
   readonly until: number
-  readonly renewal: Renewal<A, E>
+  readonly renewal: SharedRenewal<A, E>
 }
 
 interface Candidate<A> {
@@ -381,27 +379,9 @@ interface Candidate<A> {
   readonly scope: Scope.CloseableScope
 }
 
+type SharedRenewal<A, E> = Renewal.Renewal<Link<A, E>, E | SessionError>
+
 type Outcome<A, E> = Exit.Exit<Link<A, E>, E | SessionError>
-
-/** One run of a link's successor. */
-interface Renewal<in out A, in out E> {
-  readonly session: object
-  readonly since: number
-  outcome: Outcome<A, E> | undefined
-  worker: Fiber.RuntimeFiber<unknown, unknown> | undefined
-  /** Who waits for it. A `Deferred` keeps them in an array, in which each that is interrupted is searched for. */
-  readonly waiters: Set<Waiter<A, E>>
-  /** For which renewals, of whatever session, this one's fibers wait. */
-  readonly waitsFor: Set<{ readonly on: AnyRenewal }>
-}
-
-type AnyRenewal = Renewal<any, any>
-
-interface Waiter<A, E> {
-  readonly on: Renewal<A, E>
-  readonly within: AnyRenewal | undefined
-  readonly resume: (outcome: Outcome<A, E>) => void
-}
 
 type State<A, E> =
   | { readonly _tag: "Open"; readonly head: Link<A, E> }
@@ -421,23 +401,6 @@ interface SessionImpl<in out A, out E> extends Session<A, E> {
 interface Held<A, B, E> {
   readonly generation: Generation<A>
   readonly exit: Exit.Exit<B, E>
-}
-
-/** The renewal that the present fiber is part of. Inherited by its children, `timeout` and `race` included. */
-const currentRenewal = globalValue(
-  Symbol.for("effect-holdfast/Session/currentRenewal"),
-  () => FiberRef.unsafeMake<AnyRenewal | undefined>(undefined)
-)
-
-/** Whether its fiber still runs: a daemon that outlives its renewal is no longer part of it. */
-const isAlive = (renewal: AnyRenewal): boolean => renewal.worker === undefined || renewal.worker.unsafePoll() === null
-
-const isWaitingFor = (renewal: AnyRenewal, target: AnyRenewal): boolean => {
-  if (renewal === target) return true
-  for (const { on } of renewal.waitsFor) {
-    if (isWaitingFor(on, target)) return true
-  }
-  return false
 }
 
 const refreshCounter = Metric.counter("holdfast_session_refreshes_total", {
@@ -539,7 +502,7 @@ export const make = <A, E = never, R = never, E2 = never, R2 = never, E3 = never
     // A cached effect runs on the fiber of its first caller: interrupt that one, and all who share it are interrupted
     // with it, for ever. So what is cached is the fork of the renewal, which waits for nothing. (Plain `Effect.cached`
     // would not do: with the value it hands on the first caller's fiber references, its interruption among them.)
-    const successorOf = (link: Link<A, Err>): Effect.Effect<Renewal<A, Err>> =>
+    const successorOf = (link: Link<A, Err>): Effect.Effect<SharedRenewal<A, Err>> =>
       Effect.uninterruptible(
         Effect.runSync(Effect.cachedWithTTL(Effect.sync(() => startRenewal(link)), Duration.infinity))
       )
@@ -581,7 +544,7 @@ export const make = <A, E = never, R = never, E2 = never, R2 = never, E3 = never
       if (state._tag === "Closed") return closed
       const link = state.head
       if (!isServable(link) || link.rejected) return successorLink(link)
-      if (link.renewal !== undefined) return Effect.as(outsideOf(link.renewal), link)
+      if (link.renewal !== undefined) return Effect.as(Renewal.outside(link.renewal, reentrant), link)
       return Effect.as(refusal(link, false) === undefined ? link.successor : Effect.void, link)
     })
 
@@ -593,24 +556,15 @@ export const make = <A, E = never, R = never, E2 = never, R2 = never, E3 = never
         if (link.generation?.number !== stale.number) return currentLink
         const refused = refusal(link, true)
         if (refused !== undefined) return refused
-        return Effect.zipRight(
-          link.renewal === undefined ? Effect.void : outsideOf(link.renewal),
-          Effect.suspend(() => {
-            link.rejected = true
-            return successorLink(link)
-          })
-        )
+        link.rejected = true
+        return successorLink(link)
       })
 
     /** Runs the link's successor, or joins the run. A value that arrived expired is renewed in its turn. */
     const successorLink = (link: Link<A, Err>): Effect.Effect<Link<A, Err>, Err | SessionError> =>
-      Effect.suspend(() =>
-        refusal(link, link.rejected) ??
-          Effect.flatMap(
-            link.renewal === undefined ? link.successor : Effect.succeed(link.renewal),
-            (renewal) =>
-              Effect.flatMap(outcomeOf(renewal), (next) => next.arrivedExpired ? currentLink : Effect.succeed(next))
-          )
+      refusal(link, link.rejected) ?? (link.renewal === undefined ? link.successor : Effect.succeed(link.renewal)).pipe(
+        Effect.flatMap((renewal) => Renewal.join(renewal, reentrant)),
+        Effect.flatMap((next) => next.arrivedExpired ? currentLink : Effect.succeed(next))
       )
 
     /** What stands against starting a renewal of this link now: the cooldown of a failed one, or the budget. */
@@ -625,42 +579,15 @@ export const make = <A, E = never, R = never, E2 = never, R2 = never, E3 = never
         : Exit.fail(new RefreshBudgetExceeded({ session: name, ...budget }))
     }
 
-    /** Fails for the fibers of a renewal of this session: what they ask for is what they are to bring. */
-    const outsideOf = (renewal: Renewal<A, Err>): Effect.Effect<void, ReentrantRefresh> =>
-      Effect.flatMap(FiberRef.get(currentRenewal), (mark) =>
-        mark !== undefined && mark.session === renewal.session && isAlive(mark) ? reentrant : Effect.void)
-
-    /** Waits for a renewal, unless that would close a circle of renewals which wait for each other. */
-    const outcomeOf = (renewal: Renewal<A, Err>): Effect.Effect<Link<A, Err>, Err | SessionError> =>
-      Effect.flatMap(FiberRef.get(currentRenewal), (mark) =>
-        // The circle is looked for and the edge added in one step, so that no two fibers can each miss the other's.
-        Effect.async((resume) => {
-          const within = mark !== undefined && isAlive(mark) ? mark : undefined
-          if (within !== undefined && (within.session === renewal.session || isWaitingFor(renewal, within))) {
-            return resume(reentrant)
-          }
-          if (renewal.outcome !== undefined) return resume(renewal.outcome)
-          const waiter: Waiter<A, Err> = { on: renewal, within, resume }
-          renewal.waiters.add(waiter)
-          within?.waitsFor.add(waiter)
-          return Effect.sync(() => {
-            renewal.waiters.delete(waiter)
-            within?.waitsFor.delete(waiter)
-          })
-        }))
-
     // --- renewing ------------------------------------------------------------
 
-    const startRenewal = (link: Link<A, Err>): Renewal<A, Err> => {
-      const renewal: Renewal<A, Err> = {
-        session: self,
-        since: now(),
-        outcome: state._tag === "Closed" ? closed : state.head !== link ? ended : undefined,
-        worker: undefined,
-        waiters: new Set(),
-        waitsFor: new Set()
-      }
-      if (renewal.outcome === undefined) {
+    const startRenewal = (link: Link<A, Err>): SharedRenewal<A, Err> => {
+      const renewal: SharedRenewal<A, Err> = Renewal.make(self, now())
+      if (state._tag === "Closed") {
+        renewal.outcome = closed
+      } else if (state.head !== link) {
+        renewal.outcome = ended
+      } else {
         if (link.failure !== undefined) renewal.waitsFor.add({ on: link.failure.renewal })
         if (link.rejected) demands.push(now())
         link.renewal = renewal
@@ -670,11 +597,11 @@ export const make = <A, E = never, R = never, E2 = never, R2 = never, E3 = never
     }
 
     /** Gives the renewal its time, and moves the chain by what has become of it. */
-    const supervise = Effect.fnUntraced(function*(link: Link<A, Err>, renewal: Renewal<A, Err>) {
+    const supervise = Effect.fnUntraced(function*(link: Link<A, Err>, renewal: SharedRenewal<A, Err>) {
       const worker = fork(
         renew(link).pipe(
           Effect.withSpan("Session.refresh", { attributes: { session: name } }),
-          Effect.locally(currentRenewal, renewal),
+          Effect.locally(Renewal.current, renewal),
           // The runtime flags of `make` are those of a layer being built: uninterruptible.
           Effect.interruptible
         ),
@@ -692,7 +619,7 @@ export const make = <A, E = never, R = never, E2 = never, R2 = never, E3 = never
         : Cause.isInterruptedOnly(exit.cause)
         ? Exit.fail(new RefreshInterrupted({ session: name }))
         : Exit.failCause(withoutSpan(exit.cause))
-      const cooldownMillis = Exit.isFailure(outcome) ? yield* cooldown.next(outcome.cause, now()) : cooldown.reset()
+      const cooldownMillis = Exit.isFailure(outcome) ? yield* cooldown.next(outcome.cause, now()) : 0
       const waiters = settle(link, renewal, outcome, cooldownMillis)
       if (waiters !== undefined) {
         yield* report(outcome, waiters)
@@ -789,7 +716,7 @@ export const make = <A, E = never, R = never, E2 = never, R2 = never, E3 = never
     /** The successor becomes current, or its failure is remembered. `undefined`: ended or closed meanwhile. */
     const settle = (
       link: Link<A, Err>,
-      renewal: Renewal<A, Err>,
+      renewal: SharedRenewal<A, Err>,
       outcome: Outcome<A, Err>,
       cooldownMillis: number
     ): number | undefined => {
@@ -797,6 +724,7 @@ export const make = <A, E = never, R = never, E2 = never, R2 = never, E3 = never
       link.renewal = undefined
       if (Exit.isSuccess(outcome)) {
         link.candidate = undefined
+        cooldown.reset()
         counts.refreshes++
         counts.consecutive = 0
         if (outcome.value.arrivedExpired) demands.push(now())
@@ -808,26 +736,16 @@ export const make = <A, E = never, R = never, E2 = never, R2 = never, E3 = never
         counts.failures++
         counts.consecutive++
       }
-      return answer(renewal, outcome)
-    }
-
-    const answer = (renewal: Renewal<A, Err>, outcome: Outcome<A, Err>): number => {
-      renewal.outcome = outcome
-      for (const waiter of renewal.waiters) {
-        waiter.within?.waitsFor.delete(waiter)
-        waiter.resume(outcome)
-      }
-      const waiters = renewal.waiters.size
-      renewal.waiters.clear()
-      return waiters
+      return Renewal.answer(renewal, outcome)
     }
 
     const end = Effect.suspend(() => {
       if (state._tag === "Closed") return Effect.void
       const link = state.head
       state = { _tag: "Open", head: makeLink({ nextNumber: link.nextNumber }) }
-      counts.consecutive = cooldown.reset()
-      if (link.renewal !== undefined) answer(link.renewal, ended)
+      cooldown.reset()
+      counts.consecutive = 0
+      if (link.renewal !== undefined) Renewal.answer(link.renewal, ended)
       return finish(Effect.gen(function*() {
         if (link.generation !== undefined && !link.dead) yield* revoke(link.generation.value)
         if (link.renewal === undefined) yield* discardCandidate(link)
@@ -838,7 +756,7 @@ export const make = <A, E = never, R = never, E2 = never, R2 = never, E3 = never
     const close = Effect.suspend(() => {
       const { head } = state as Extract<State<A, Err>, { readonly _tag: "Open" }>
       state = { _tag: "Closed" }
-      if (head.renewal !== undefined) answer(head.renewal, closed)
+      if (head.renewal !== undefined) Renewal.answer(head.renewal, closed)
       return PubSub.shutdown(renewed)
     })
 
@@ -1000,7 +918,7 @@ const validate = (options: Options<any, any, any, any, any, any, any, any>) => (
     ? undefined
     : Duration.toMillis(Check.duration("refreshAhead", options.refreshAhead, { min: "1 millis", max: Duration.infinity })),
   timeout: Check.duration("timeout", options.timeout ?? "30 seconds", { min: "1 millis" }),
-  cooldown: cooldownFrom(
+  cooldown: Cooldown.make(
     options.cooldown === undefined
       ? Backoff.exponential({ initial: "1 second", max: "30 seconds", jitter: "none" })
       : Schedule.isSchedule(options.cooldown)
@@ -1015,30 +933,6 @@ const validate = (options: Options<any, any, any, any, any, any, any, any>) => (
     })
   }
 })
-
-/** A schedule asked for its delays, without sleeping them. */
-const cooldownFrom = (schedule: Schedule.Schedule<unknown, Cause.Cause<any>>) => {
-  let state = schedule.initial
-  let delay = 0
-  return {
-    next: (cause: Cause.Cause<any>, now: number): Effect.Effect<number> =>
-      schedule.step(now, cause, state).pipe(
-        Effect.map(([next, _, decision]) => {
-          state = next
-          if (ScheduleDecision.isContinue(decision)) {
-            delay = Math.max(0, ScheduleIntervals.start(decision.intervals) - now)
-          }
-          return delay
-        }),
-        // A schedule that throws must not keep the waiters waiting.
-        Effect.catchAllCause(() => Effect.succeed(delay))
-      ),
-    reset: (): number => {
-      state = schedule.initial
-      return delay = 0
-    }
-  }
-}
 
 // -----------------------------------------------------------------------------
 // combinators

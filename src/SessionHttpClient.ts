@@ -19,6 +19,7 @@ import type * as HttpClientResponse from "@effect/platform/HttpClientResponse"
 import type * as Context from "effect/Context"
 import * as Data from "effect/Data"
 import * as Effect from "effect/Effect"
+import * as Inspectable from "effect/Inspectable"
 import * as Layer from "effect/Layer"
 import * as Predicate from "effect/Predicate"
 import type * as Redacted from "effect/Redacted"
@@ -52,9 +53,9 @@ export interface Options<in A> extends RefusalOptions {
  */
 export interface RefusalOptions {
   /**
-   * Whether a response says that the value was refused. May read the body (`text`, `json` and `arrayBuffer` can
-   * be read again by the caller, a `stream` cannot). One that throws is a `ResponseError` with reason
-   * `"Decode"`. Default: status 401.
+   * Whether a response says that the value was refused. May read the body (`text` and `json` can be read again
+   * by the caller, a `stream` cannot). One that throws is a `ResponseError` with reason `"Decode"`. Default:
+   * status 401.
    */
   readonly rejected?: ((response: HttpClientResponse.HttpClientResponse) => boolean | Effect.Effect<boolean>) | undefined
   /** How often one request may refresh the session and be sent again. Default: 1. */
@@ -71,7 +72,8 @@ export interface RefusalOptions {
 // -----------------------------------------------------------------------------
 
 /**
- * The server still refused the request after `refreshes` refreshes. The last `response` can be read.
+ * The server still refused the request after `refreshes` refreshes. The last `response` can be read; its `request`
+ * is the caller's own, without the session's value.
  *
  * @since 0.1.0
  * @category errors
@@ -87,7 +89,7 @@ export class SessionRejected extends Data.TaggedError("SessionRejected")<{
 
 /**
  * The server refused the request, and its body cannot be read a second time. The session has been refreshed;
- * send a new request. `request` is the caller's own, without the session's value.
+ * send a new request. `request`, of the error and of its `response`, is the caller's own, without the session's value.
  *
  * @since 0.1.0
  * @category errors
@@ -283,7 +285,7 @@ class FromClient {
 // -----------------------------------------------------------------------------
 
 /** A refusal that is to be answered by a refresh. It never leaves `Session.use`. */
-class Refused {}
+const refused = Symbol("effect-holdfast/SessionHttpClient/refused")
 
 type SendError<E0, E> =
   | E0
@@ -307,20 +309,21 @@ export const sendWith = <A, E0, R>(
 ) => {
   const { maxRefreshes = 1, rejected = isUnauthorized, replay = isReplayable } = options
   const useOptions: Session.UseOptions<unknown> = {
-    rejected: (error) => error instanceof Refused,
+    rejected: (error) => error === refused,
     maxRefreshes: options.maxRefreshes
   }
 
   const judge = (
+    request: HttpClientRequest.HttpClientRequest,
     response: HttpClientResponse.HttpClientResponse
   ): boolean | Effect.Effect<boolean, HttpClientError.ResponseError> => {
     try {
       const verdict = rejected(response)
       return Effect.isEffect(verdict)
-        ? Effect.catchAllDefect(verdict, (cause) => cannotDecode(response, cause))
+        ? Effect.catchAllDefect(verdict, (cause) => cannotDecode(request, response, cause))
         : verdict
     } catch (cause) {
-      return cannotDecode(response, cause)
+      return cannotDecode(request, response, cause)
     }
   }
 
@@ -331,23 +334,29 @@ export const sendWith = <A, E0, R>(
     let refreshes = -1
     let notReplayable: NotReplayable | undefined
 
-    const answer = (response: HttpClientResponse.HttpClientResponse, isRejected: boolean) => {
+    const answer = (
+      response: HttpClientResponse.HttpClientResponse,
+      isRejected: boolean
+    ): Effect.Effect<
+      HttpClientResponse.HttpClientResponse,
+      HttpClientError.RequestError | SessionRejected | typeof refused
+    > => {
       if (!isRejected) return Effect.succeed(response)
-      if (refreshes === maxRefreshes) return new SessionRejected({ response, refreshes })
+      if (refreshes === maxRefreshes) return new SessionRejected({ response: answering(request, response), refreshes })
       try {
-        if (replay(request)) return Effect.zipRight(drain(response), Effect.fail(new Refused()))
+        if (replay(request)) return Effect.zipRight(drain(response), Effect.fail(refused))
       } catch (cause) {
         return cannotEncode(request, "replay", cause)
       }
-      notReplayable = new NotReplayable({ request, response })
-      return Effect.fail(new Refused())
+      notReplayable = new NotReplayable({ request, response: answering(request, response) })
+      return Effect.fail(refused)
     }
 
     return Session.use(session, (value) => {
       refreshes++
       if (notReplayable !== undefined) return notReplayable
       return Effect.flatMap(execute(request, value), (response) => {
-        const verdict = judge(response)
+        const verdict = judge(request, response)
         return Effect.isEffect(verdict)
           ? Effect.flatMap(verdict, (isRejected) => answer(response, isRejected))
           : answer(response, verdict)
@@ -387,14 +396,37 @@ const isReadOnce = (body: unknown): boolean =>
 const cannotEncode = (request: HttpClientRequest.HttpClientRequest, option: string, cause: unknown) =>
   new HttpClientError.RequestError({ request, reason: "Encode", description: `\`${option}\` threw`, cause })
 
-const cannotDecode = (response: HttpClientResponse.HttpClientResponse, cause: unknown) =>
+const cannotDecode = (
+  request: HttpClientRequest.HttpClientRequest,
+  response: HttpClientResponse.HttpClientResponse,
+  cause: unknown
+) =>
   new HttpClientError.ResponseError({
-    request: response.request,
-    response,
+    request,
+    response: answering(request, response),
     reason: "Decode",
     description: "`rejected` threw",
     cause
   })
+
+/**
+ * The response as an answer to what the caller asked. The request that was sent carries the session's value, and
+ * whoever prints a response, or an error that holds one, prints its request, headers and all.
+ *
+ * @internal
+ */
+export const answering = (
+  request: HttpClientRequest.HttpClientRequest,
+  response: HttpClientResponse.HttpClientResponse
+): HttpClientResponse.HttpClientResponse => {
+  const toJSON = () => ({ ...response.toJSON() as object, request: request.toJSON() })
+  return Object.create(response, {
+    request: { value: request },
+    toJSON: { value: toJSON },
+    toString: { value: () => Inspectable.format(toJSON()) },
+    [Inspectable.NodeInspectSymbol]: { value: toJSON }
+  })
+}
 
 /**
  * A connection whose response was not read to its end cannot be used again. What is longer than a page of error
@@ -408,5 +440,6 @@ export const drain = (response: HttpClientResponse.HttpClientResponse): Effect.E
     (read) => Effect.succeed(read < 64 * 1024)
   ).pipe(
     Effect.timeout("1 second"),
-    Effect.ignore
+    // Asking for the stream of a body that `rejected` has read is a defect on fetch.
+    Effect.catchAllCause(() => Effect.void)
   )

@@ -25,7 +25,7 @@ export const make = (): CookieJar => {
       Effect.suspend(() => {
         if (jar === undefined) return Effect.succeed(undefined)
         const { store } = jar
-        const matching = jar.getCookiesSync(url, { expire: false })
+        const matching = jar.getCookiesSync(url, { expire: false, sort: true })
         return Effect.map(Clock.currentTimeMillis, (now) => {
           const cookies = matching.filter((cookie) => {
             if (!(cookie.expires instanceof Date) || cookie.expires.getTime() > now) return true
@@ -58,11 +58,29 @@ export const make = (): CookieJar => {
 
 /**
  * The response's `Set-Cookie` lines. The parsed `cookies` have one for each name, whatever its path, and `headers`
- * has them all joined by commas (which dates have as well), or, from fetch, only the last: the longer one wins.
+ * has them all joined by commas (which dates and values have as well), or, from fetch, only the last: the longer
+ * one wins.
  */
 const setCookieLines = (response: HttpClientResponse.HttpClientResponse): ReadonlyArray<string> => {
-  const parsed = HttpCookies.toSetCookieHeaders(response.cookies)
-  const joined = response.headers["set-cookie"]
-  const split = joined === undefined ? [] : joined.split(/,\s*(?=[^\s;,=]+=)/)
-  return split.length >= parsed.length ? split : parsed
+  const { cookies } = response.cookies
+  const lines: Array<string> = []
+  for (const part of response.headers["set-cookie"]?.split(/, (?=[^\s;,=]+=)/) ?? []) {
+    const last = lines.length - 1
+    if (last >= 0 && isOneLine(cookies, lines[last]!, part)) lines[last] += `, ${part}`
+    else lines.push(part)
+  }
+  return lines.length >= Object.keys(cookies).length ? lines : HttpCookies.toSetCookieHeaders(response.cookies)
+}
+
+/** Whether a comma stands within a line: what follows is no cookie's name, or is known to belong to a value. */
+const isOneLine = (cookies: HttpCookies.Cookies["cookies"], line: string, part: string): boolean => {
+  const [name, value] = pairOf(line)
+  const [nextName, nextValue] = pairOf(part)
+  return !(nextName in cookies) || cookies[name]?.valueEncoded.startsWith(`${value}, ${nextName}=${nextValue}`) === true
+}
+
+const pairOf = (line: string): readonly [name: string, value: string] => {
+  const [pair] = line.split(";", 1)
+  const equals = pair!.indexOf("=")
+  return [pair!.slice(0, equals), pair!.slice(equals + 1)]
 }

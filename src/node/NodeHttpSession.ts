@@ -44,23 +44,29 @@ export const make = <E = never, R = never, E2 = never, R2 = never>(
 
 /**
  * A superseded agent closes once its requests are answered, and nobody waits for that: the one who reads the last
- * body may be the one who let go of it. What is still open when the session's scope closes is destroyed.
+ * body may be the one who let go of it. What is still open when the session's scope closes is destroyed, pool by
+ * pool, for an agent that was told to close forgets its pools.
  */
 const agents = (options: Undici.Agent.Options = {}) =>
   Effect.gen(function*() {
-    const open = new Set<Undici.Agent>()
-    yield* Effect.addFinalizer(() => Effect.promise(() => Promise.all([...open].map((agent) => agent.destroy()))))
+    const pools = new Set<Undici.Dispatcher>()
+    yield* Effect.addFinalizer(() => Effect.promise(() => Promise.all([...pools].map((pool) => pool.destroy()))))
+    const factory: Undici.Agent.Options["factory"] = (origin, poolOptions) => {
+      for (const pool of pools) {
+        if ("destroyed" in pool && pool.destroyed === true) pools.delete(pool)
+      }
+      const pool = options.factory?.(origin, poolOptions) ?? new Undici.Pool(origin, poolOptions)
+      pools.add(pool)
+      return pool
+    }
     return (tls: HttpSession.TlsOptions | undefined): Effect.Effect<HttpClient.HttpClient, never, Scope.Scope> =>
       Effect.map(
         Effect.acquireRelease(
           Effect.sync(() => {
-            const agent = new Undici.Agent(
-              typeof options.connect === "function" ? options : { ...options, connect: { ...options.connect, ...tls } }
-            )
-            open.add(agent)
-            return agent
+            const connect = typeof options.connect === "function" ? options.connect : { ...options.connect, ...tls }
+            return new Undici.Agent({ ...options, connect, factory })
           }),
-          (agent) => Effect.sync(() => void agent.close().finally(() => open.delete(agent)))
+          (agent) => Effect.sync(() => void agent.close())
         ),
         NodeHttpClient.makeUndici
       )
