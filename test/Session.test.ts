@@ -615,23 +615,29 @@ describe("a renewal that asks its own session", () => {
       }))
   }
 
-  it.scoped("may be outlived by a daemon, which then may ask", () =>
+  it.scoped("may be outlived by a daemon, which then may ask, and wait for a later renewal too", () =>
     Effect.gen(function*() {
       const asked = yield* Deferred.make<string, unknown>()
-      const session: Session.Session<string> = yield* Session.make({
-        acquire: Effect.suspend(() =>
-          Effect.sleep("1 second").pipe(
+      const later = yield* held(Effect.succeed("later"))
+      let first = true
+      const session: Session.Session<string, Refused> = yield* Session.make({
+        acquire: Effect.suspend(() => {
+          if (!first) return later.answer
+          first = false
+          return later.started.pipe(
             Effect.zipRight(session.current),
             Effect.map((generation) => generation.value),
             Effect.intoDeferred(asked),
             Effect.forkDaemon,
             Effect.as("token")
           )
-        )
+        })
       })
-      yield* session.current
-      yield* TestClock.adjust("1 second")
-      assert.strictEqual(yield* Deferred.await(asked), "token")
+      yield* Effect.fork(session.refresh(yield* session.current))
+      yield* settle
+      assert.isFalse(yield* Deferred.isDone(asked))
+      yield* later.release
+      assert.strictEqual(yield* Deferred.await(asked), "later")
     }))
 
   it.scoped("may recover from ReentrantRefresh and go on", () =>
