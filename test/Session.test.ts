@@ -1342,6 +1342,23 @@ describe("end", () => {
       assert.deepStrictEqual(revoked, ["v0"])
     }))
 
+  it.effect("revokes to the end though the session is closed meanwhile", () =>
+    Effect.gen(function*() {
+      const scope = yield* Scope.make()
+      const revoked: Array<string> = []
+      const session = yield* Session.make({
+        ...upstream(),
+        onEnd: (value) => Effect.zipRight(Effect.sleep("1 second"), Effect.sync(() => revoked.push(value)))
+      }).pipe(Scope.extend(scope))
+      yield* session.current
+      yield* Effect.fork(session.end)
+      yield* settle
+      const closing = yield* Effect.fork(Scope.close(scope, Exit.void))
+      yield* TestClock.adjust("1 second")
+      yield* Fiber.join(closing)
+      assert.deepStrictEqual(revoked, ["v0"])
+    }))
+
   it.scoped("ends the cooldown of a failure too", () =>
     Effect.gen(function*() {
       const up = upstream()
