@@ -1706,6 +1706,35 @@ describe("wherever fibers are suspended", () => {
   )
 
   sweep(
+    "nobody uses what has been released",
+    Effect.gen(function*() {
+      const session = yield* Session.make({
+        acquire: Effect.acquireRelease(
+          Effect.sync(() => ({ open: true })),
+          (value) => Effect.sync(() => value.open = false)
+        )
+      })
+      const used = Session.use(session, (value) => Effect.sync(() => assert.isTrue(value.open)))
+      const refused = Effect.flatMap(session.current, session.refresh)
+      yield* Effect.all([used, refused, used, refused, used, refused, used], { concurrency: "unbounded" })
+    })
+  )
+
+  sweep(
+    "no reader of the changes sees a generation twice",
+    Effect.gen(function*() {
+      const session = yield* Session.make(upstream())
+      const read = Effect.fork(Stream.runCollect(Stream.takeUntil(Session.changes(session), ({ number }) => number === 3)))
+      const readers = yield* Effect.forEach([1, 2, 3], () =>
+        Effect.zipLeft(read, Effect.flatMap(session.current, session.refresh)))
+      for (const reader of readers) {
+        const numbers = Chunk.toArray(yield* Fiber.join(reader)).map(({ number }) => number)
+        assert.deepStrictEqual(numbers, [...new Set(numbers)])
+      }
+    })
+  )
+
+  sweep(
     "a failure is one failure, and nobody hangs on a session that ends or closes",
     Effect.gen(function*() {
       const scope = yield* Scope.make()
