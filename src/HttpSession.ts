@@ -16,16 +16,22 @@
  * failure never reaches another:
  *
  * ```ts
- * import { HttpSession } from "effect-holdfast"
+ * import { HttpSession, Session, SessionMap } from "effect-holdfast"
  * import * as Headers from "@effect/platform/Headers"
  * import * as Effect from "effect/Effect"
- * import * as RcMap from "effect/RcMap"
  *
  * const identity = Effect.succeed({ headers: Headers.fromInput({ "user-agent": "example/1.0" }) })
  *
- * const perOrigin = RcMap.make({
- *   lookup: (origin: string) => HttpSession.make({ identity, probe: origin }),
- *   idleTimeToLive: "10 minutes"
+ * const program = Effect.gen(function*() {
+ *   const perOrigin = yield* SessionMap.make({
+ *     lookup: (origin: string) => ({ acquire: HttpSession.make({ identity, probe: origin }) })
+ *   })
+ *   const get = (url: URL) =>
+ *     SessionMap.get(perOrigin, url.origin).pipe(
+ *       Effect.flatMap(Session.use(({ client }) => client.get(url))),
+ *       Effect.scoped
+ *     )
+ *   return yield* get(new URL("https://shop.example.com/orders"))
  * })
  * ```
  *
@@ -219,6 +225,22 @@ export const make = <E = never, R = never, E2 = never, R2 = never>(
 /**
  * Makes a session whose generations each have a client, and so connections, of their own. `connect` opens it in
  * the generation's scope, which closes when the generation has been superseded and its last request was answered.
+ *
+ * @example
+ * ```ts
+ * import * as HttpSession from "effect-holdfast/HttpSession"
+ * import type * as HttpClient from "@effect/platform/HttpClient"
+ * import * as Headers from "@effect/platform/Headers"
+ * import * as Effect from "effect/Effect"
+ * import type * as Scope from "effect/Scope"
+ *
+ * declare const openPool: (ciphers: string | undefined) => Effect.Effect<HttpClient.HttpClient, never, Scope.Scope>
+ *
+ * const session = HttpSession.makeWith({
+ *   identity: Effect.succeed({ headers: Headers.empty, tls: { ciphers: "TLS_AES_256_GCM_SHA384" } }),
+ *   probe: "https://shop.example.com/"
+ * }, (tls) => openPool(tls?.ciphers))
+ * ```
  *
  * @since 0.1.0
  * @category constructors

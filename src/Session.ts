@@ -1014,6 +1014,17 @@ export interface UseOptions<in E> {
  * The current generation, held until the scope closes: what its `acquire` acquired stays open, also after it
  * has been superseded. For work that outlives a call, such as a streamed body.
  *
+ * @example
+ * ```ts
+ * import * as Session from "effect-holdfast/Session"
+ * import * as Effect from "effect/Effect"
+ * import * as Stream from "effect/Stream"
+ *
+ * declare const session: Session.Session<{ readonly rows: Stream.Stream<string> }>
+ *
+ * const rows = Stream.unwrapScoped(Effect.map(Session.scoped(session), ({ value }) => value.rows))
+ * ```
+ *
  * @since 0.1.0
  * @category combinators
  */
@@ -1023,6 +1034,17 @@ export const scoped = <A, E>(self: Session<A, E>): Effect.Effect<Generation<A>, 
 /**
  * The present generation, if there is one, then each that becomes current. A slow reader gets the latest and
  * misses those between. Acquires nothing by itself; ends when the session's scope closes.
+ *
+ * @example
+ * ```ts
+ * import * as Session from "effect-holdfast/Session"
+ * import * as Effect from "effect/Effect"
+ * import * as Stream from "effect/Stream"
+ *
+ * declare const session: Session.Session<string>
+ *
+ * const logged = Stream.runForEach(Session.changes(session), ({ number }) => Effect.log(`generation ${number}`))
+ * ```
  *
  * @since 0.1.0
  * @category combinators

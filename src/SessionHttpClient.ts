@@ -148,6 +148,19 @@ export const withSession = <E0, R, A, E>(
 /**
  * Puts a session on the `HttpClient` of the context.
  *
+ * @example
+ * ```ts
+ * import * as Session from "effect-holdfast/Session"
+ * import * as SessionHttpClient from "effect-holdfast/SessionHttpClient"
+ * import * as HttpClientRequest from "@effect/platform/HttpClientRequest"
+ *
+ * declare const session: Session.Session<{ readonly key: string }>
+ *
+ * const client = SessionHttpClient.make(session, {
+ *   attach: (request, { key }) => HttpClientRequest.setHeader(request, "x-api-key", key)
+ * })
+ * ```
+ *
  * @since 0.1.0
  * @category constructors
  */
@@ -213,6 +226,18 @@ export const makeKeyed = <K, A, E>(
 
 /**
  * An `attach` that sends the session's value as a bearer token, RFC 6750 section 2.1.
+ *
+ * @example
+ * ```ts
+ * import * as SessionHttpClient from "effect-holdfast/SessionHttpClient"
+ * import type * as Redacted from "effect/Redacted"
+ *
+ * interface Tokens { readonly access: Redacted.Redacted<string> }
+ *
+ * const options: SessionHttpClient.Options<Tokens> = {
+ *   attach: (request, tokens) => SessionHttpClient.bearer(request, tokens.access)
+ * }
+ * ```
  *
  * @since 0.1.0
  * @category combinators
