@@ -389,18 +389,17 @@ type State<A, E> =
 
 /** What the functions of this module need of a session besides its public half. */
 interface SessionImpl<in out A, out E> extends Session<A, E> {
-  /** Runs `f` with the value of the link that `link` gives, which is held meanwhile. */
-  readonly hold: <B, E2, R>(
-    link: "current" | { readonly after: Generation<A> },
-    f: (generation: Generation<A>) => Effect.Effect<B, E2, R>
-  ) => Effect.Effect<Held<A, B, E2>, E | SessionError, R>
+  /**
+   * Runs `f` with the current generation, or with the one after another, and holds it meanwhile. `onFailure` decides
+   * what comes of a failure, when the generation has been let go.
+   */
+  readonly hold: <B, E2, R, E3, R3>(
+    wanted: "current" | { readonly after: Generation<A> },
+    f: (generation: Generation<A>) => Effect.Effect<B, E2, R>,
+    onFailure: (cause: Cause.Cause<E2>, generation: Generation<A>) => Effect.Effect<B, E3, R3>
+  ) => Effect.Effect<B, E | SessionError | E3, R | R3>
   readonly scoped: Effect.Effect<Generation<A>, E | SessionError, Scope.Scope>
   readonly changes: Stream.Stream<Generation<A>>
-}
-
-interface Held<A, B, E> {
-  readonly generation: Generation<A>
-  readonly exit: Exit.Exit<B, E>
 }
 
 const refreshCounter = Metric.counter("holdfast_session_refreshes_total", {
@@ -816,16 +815,16 @@ export const make = <A, E = never, R = never, E2 = never, R2 = never, E3 = never
       return releaseUnheld(link)
     }
 
-    const hold = <B, E5, R5>(
-      wanted: "current" | { readonly after: Generation<A> },
-      f: (generation: Generation<A>) => Effect.Effect<B, E5, R5>
-    ): Effect.Effect<Held<A, B, E5>, Err | SessionError, R5> =>
+    const hold: SessionImpl<A, Err>["hold"] = (wanted, f, onFailure) =>
       Effect.uninterruptibleMask((restore) => {
-        const whileHeld = (link: Link<A, Err>): Effect.Effect<Held<A, B, E5>, never, R5> => {
+        const whileHeld = (link: Link<A, Err>) => {
           const generation = link.generation!
-          return Effect.matchCauseEffect(restore(Effect.suspend(() => f(generation))), {
-            onFailure: (cause) => Effect.as(letGo(link), { generation, exit: Exit.failCause(cause) }),
-            onSuccess: (value) => Effect.as(letGo(link), { generation, exit: Exit.succeed(value) })
+          return Effect.matchCauseEffect(restore(suspended(f, generation)), {
+            onFailure: (cause) => Effect.zipRight(letGo(link), restore(onFailure(cause, generation))),
+            onSuccess: (value) => {
+              const released = letGo(link)
+              return released === Effect.void ? Effect.succeed(value) : Effect.as(released, value)
+            }
           })
         }
         const ready = wanted === "current" ? readyLink() : undefined
@@ -895,6 +894,15 @@ const withoutSpan = <E>(cause: Cause.Cause<E>): Cause.Cause<E> =>
     onSequential: Cause.sequential,
     onParallel: Cause.parallel
   })
+
+/** `Effect.suspend`, without its cost where nothing throws. */
+const suspended = <I, B, E, R>(f: (input: I) => Effect.Effect<B, E, R>, input: I): Effect.Effect<B, E, R> => {
+  try {
+    return f(input)
+  } catch (defect) {
+    return Effect.die(defect)
+  }
+}
 
 const nameOfThrown = (thrown: unknown): string => Predicate.isError(thrown) ? thrown.name : typeof thrown
 
@@ -979,19 +987,23 @@ export const use: {
   ): Effect.Effect<B, E | E2 | SessionError, R> => {
     const { rejected } = options
     const run = (
-      link: "current" | { readonly after: Generation<A> },
+      wanted: "current" | { readonly after: Generation<A> },
       refreshes: number
     ): Effect.Effect<B, E | E2 | SessionError, R> =>
-      Effect.flatMap((self as SessionImpl<A, E>).hold(link, ({ value }) => f(value)), ({ exit, generation }) => {
-        if (Exit.isSuccess(exit) || rejected === undefined || refreshes === 0) return exit
-        const failure = Cause.failureOption(exit.cause)
-        if (Option.isNone(failure)) return exit
-        try {
-          return rejected(failure.value) ? run({ after: generation }, refreshes - 1) : exit
-        } catch (error) {
-          return new InvalidOptions({ option: "rejected", value: nameOfThrown(error), reason: "must not throw" })
+      hold(
+        self,
+        wanted,
+        ({ value }) => f(value),
+        (cause, generation): Effect.Effect<B, E | E2 | SessionError, R> => {
+          const failure = refreshes === 0 || rejected === undefined ? Option.none() : Cause.failureOption(cause)
+          if (Option.isNone(failure)) return Effect.failCause(cause)
+          try {
+            return rejected!(failure.value) ? run({ after: generation }, refreshes - 1) : Effect.failCause(cause)
+          } catch (error) {
+            return new InvalidOptions({ option: "rejected", value: nameOfThrown(error), reason: "must not throw" })
+          }
         }
-      })
+      )
     return options.maxRefreshes === undefined ? run("current", 1) : Effect.flatMap(
       Check.validated(() => Check.count("maxRefreshes", options.maxRefreshes!, 0)),
       (maxRefreshes) => run("current", maxRefreshes)
@@ -1009,6 +1021,18 @@ export interface UseOptions<in E> {
   /** How often one call may refresh. Default: 1. */
   readonly maxRefreshes?: number | undefined
 }
+
+/**
+ * What `use` is made of, for those who decide by more than a predicate what comes of a failure.
+ *
+ * @internal
+ */
+export const hold = <A, E, B, E2, R, E3, R3>(
+  self: Session<A, E>,
+  wanted: "current" | { readonly after: Generation<A> },
+  f: (generation: Generation<A>) => Effect.Effect<B, E2, R>,
+  onFailure: (cause: Cause.Cause<E2>, generation: Generation<A>) => Effect.Effect<B, E3, R3>
+): Effect.Effect<B, E | SessionError | E3, R | R3> => (self as SessionImpl<A, E>).hold(wanted, f, onFailure)
 
 /**
  * The current generation, held until the scope closes: what its `acquire` acquired stays open, also after it

@@ -16,14 +16,18 @@ import * as HttpClient from "@effect/platform/HttpClient"
 import * as HttpClientError from "@effect/platform/HttpClientError"
 import * as HttpClientRequest from "@effect/platform/HttpClientRequest"
 import type * as HttpClientResponse from "@effect/platform/HttpClientResponse"
+import * as Cause from "effect/Cause"
 import type * as Context from "effect/Context"
 import * as Data from "effect/Data"
 import * as Effect from "effect/Effect"
+import * as Fiber from "effect/Fiber"
 import * as Inspectable from "effect/Inspectable"
 import * as Layer from "effect/Layer"
+import * as Option from "effect/Option"
 import * as Predicate from "effect/Predicate"
 import type * as Redacted from "effect/Redacted"
 import * as Stream from "effect/Stream"
+import { count, validated } from "./InvalidOptions.js"
 import * as Session from "./Session.js"
 import * as SessionMap from "./SessionMap.js"
 
@@ -309,8 +313,8 @@ class FromClient {
 // sending
 // -----------------------------------------------------------------------------
 
-/** A refusal that is to be answered by a refresh. It never leaves `Session.use`. */
-const refused = Symbol("effect-holdfast/SessionHttpClient/refused")
+/** A refusal. It never leaves this module. */
+class Refused extends Data.TaggedClass("Refused")<{ readonly response: HttpClientResponse.HttpClientResponse }> {}
 
 type SendError<E0, E> =
   | E0
@@ -333,20 +337,18 @@ export const sendWith = <A, E0, R>(
   options: RefusalOptions
 ) => {
   const { maxRefreshes = 1, rejected = isUnauthorized, replay = isReplayable } = options
-  const useOptions: Session.UseOptions<unknown> = {
-    rejected: (error) => error === refused,
-    maxRefreshes: options.maxRefreshes
-  }
+  type Response = HttpClientResponse.HttpClientResponse
 
-  const judge = (
+  const judged = (
     request: HttpClientRequest.HttpClientRequest,
-    response: HttpClientResponse.HttpClientResponse
-  ): boolean | Effect.Effect<boolean, HttpClientError.ResponseError> => {
+    response: Response
+  ): Effect.Effect<Response, HttpClientError.ResponseError | Refused> => {
+    const judge = (isRejected: boolean) => isRejected ? Effect.fail(new Refused({ response })) : Effect.succeed(response)
     try {
       const verdict = rejected(response)
       return Effect.isEffect(verdict)
-        ? Effect.catchAllDefect(verdict, (cause) => cannotDecode(request, response, cause))
-        : verdict
+        ? Effect.flatMap(Effect.catchAllDefect(verdict, (cause) => cannotDecode(request, response, cause)), judge)
+        : judge(verdict)
     } catch (cause) {
       return cannotDecode(request, response, cause)
     }
@@ -355,38 +357,53 @@ export const sendWith = <A, E0, R>(
   return <E>(
     session: Session.Session<A, E>,
     request: HttpClientRequest.HttpClientRequest
-  ): Effect.Effect<HttpClientResponse.HttpClientResponse, SendError<E0, E>, R> => {
-    let refreshes = -1
-    let notReplayable: NotReplayable | undefined
+  ): Effect.Effect<Response, SendError<E0, E>, R> => {
+    const attempt = (
+      wanted: "current" | { readonly after: Session.Generation<A> },
+      refreshes: number,
+      former: Effect.Effect<void>
+    ): Effect.Effect<Response, SendError<E0, E>, R> =>
+      Session.hold(
+        session,
+        wanted,
+        ({ value }) => {
+          const sent = Effect.flatMap(execute(request, value), (response) => judged(request, response))
+          return former === Effect.void ? sent : Effect.zipRight(former, sent)
+        },
+        (cause, generation) => {
+          const failure = Option.getOrUndefined(Cause.failureOption(cause))
+          return failure instanceof Refused
+            ? afterRefusal(failure.response, generation, refreshes)
+            : Effect.failCause(cause as Cause.Cause<Exclude<typeof failure & {}, Refused>>)
+        }
+      )
 
-    const answer = (
-      response: HttpClientResponse.HttpClientResponse,
-      isRejected: boolean
-    ): Effect.Effect<
-      HttpClientResponse.HttpClientResponse,
-      HttpClientError.RequestError | SessionRejected | typeof refused
-    > => {
-      if (!isRejected) return Effect.succeed(response)
+    const afterRefusal = (
+      response: Response,
+      refused: Session.Generation<A>,
+      refreshes: number
+    ): Effect.Effect<Response, SendError<E0, E>, R> => {
       if (refreshes === maxRefreshes) return new SessionRejected({ response: answering(request, response), refreshes })
+      let canReplay: boolean
       try {
-        if (replay(request)) return Effect.zipRight(drain(response), Effect.fail(refused))
+        canReplay = replay(request)
       } catch (cause) {
         return cannotEncode(request, "replay", cause)
       }
-      notReplayable = new NotReplayable({ request, response: answering(request, response) })
-      return Effect.fail(refused)
+      if (!canReplay) {
+        return Effect.zipRight(
+          session.refresh(refused),
+          new NotReplayable({ request, response: answering(request, response) })
+        )
+      }
+      // The body is read while the session is refreshed; what has come of it by then decides about the connection.
+      return whileDrained(response, (drained) => attempt({ after: refused }, refreshes + 1, drained))
     }
 
-    return Session.use(session, (value) => {
-      refreshes++
-      if (notReplayable !== undefined) return notReplayable
-      return Effect.flatMap(execute(request, value), (response) => {
-        const verdict = judge(request, response)
-        return Effect.isEffect(verdict)
-          ? Effect.flatMap(verdict, (isRejected) => answer(response, isRejected))
-          : answer(response, verdict)
-      })
-    }, useOptions) as Effect.Effect<HttpClientResponse.HttpClientResponse, SendError<E0, E>, R>
+    return options.maxRefreshes === undefined ? attempt("current", 0, Effect.void) : Effect.zipRight(
+      validated(() => count("maxRefreshes", maxRefreshes, 0)),
+      attempt("current", 0, Effect.void)
+    )
   }
 }
 
@@ -460,11 +477,32 @@ export const answering = (
  * @internal
  */
 export const drain = (response: HttpClientResponse.HttpClientResponse): Effect.Effect<void> =>
-  Stream.runForEachWhile(
-    Stream.mapAccum(response.stream, 0, (read, chunk) => [read + chunk.length, read + chunk.length]),
-    (read) => Effect.succeed(read < 64 * 1024)
-  ).pipe(
-    Effect.timeout("1 second"),
-    // Asking for the stream of a body that `rejected` has read is a defect on fetch.
-    Effect.catchAllCause(() => Effect.void)
-  )
+  whileDrained(response, (drained) => drained)
+
+/** Reads the body while `f` runs. `drained` waits for that, for a second at most. */
+const whileDrained = <A, E, R>(
+  response: HttpClientResponse.HttpClientResponse,
+  f: (drained: Effect.Effect<void>) => Effect.Effect<A, E, R>
+): Effect.Effect<A, E, R> =>
+  Effect.flatMap(Effect.fork(Effect.interruptible(readToEnd(response))), (reading) => {
+    const deadline = Effect.interruptible(Effect.zipRight(Effect.sleep("1 second"), Fiber.interrupt(reading)))
+    const drained = Effect.suspend(() =>
+      reading.unsafePoll() !== null ? Effect.void : Effect.flatMap(Effect.fork(deadline), (deadline) =>
+        Effect.zipRight(Fiber.await(reading), Fiber.interruptFork(deadline)))
+    )
+    return Effect.onExit(f(drained), () => Fiber.interruptFork(reading))
+  })
+
+const longestBody = 64 * 1024
+
+/** As far as the bound. A short body is read at once: an Effect stream costs a hundred times as much. */
+const readToEnd = (response: HttpClientResponse.HttpClientResponse): Effect.Effect<void> =>
+  (Number(response.headers["content-length"]) <= longestBody && response.headers["content-encoding"] === undefined
+    ? Effect.asVoid(response.arrayBuffer)
+    : Stream.runForEachWhile(
+      Stream.mapAccum(response.stream, 0, (read, chunk) => [read + chunk.length, read + chunk.length]),
+      (read) => Effect.succeed(read < longestBody)
+    )).pipe(
+      // Asking for the stream of a body that `rejected` has read is a defect on fetch.
+      Effect.catchAllCause(() => Effect.void)
+    )

@@ -4,7 +4,7 @@ import * as HttpBody from "@effect/platform/HttpBody"
 import * as HttpClient from "@effect/platform/HttpClient"
 import * as HttpClientError from "@effect/platform/HttpClientError"
 import * as HttpClientRequest from "@effect/platform/HttpClientRequest"
-import * as HttpClientResponse from "@effect/platform/HttpClientResponse"
+import type * as HttpClientResponse from "@effect/platform/HttpClientResponse"
 import * as NodeHttpClient from "@effect/platform-node/NodeHttpClient"
 import { assert, describe, it } from "@effect/vitest"
 import { InvalidOptions } from "effect-holdfast/InvalidOptions"
@@ -26,7 +26,7 @@ import * as TestClock from "effect/TestClock"
 import * as Tracer from "effect/Tracer"
 import { Readable } from "node:stream"
 import { inspect } from "node:util"
-import { assertTransport, clients, failedWith, failureOf, many, printsOf } from "./support/httpClients.js"
+import { assertTransport, clients, failedWith, failureOf, many, printsOf, times } from "./support/httpClients.js"
 import { eventually, nextTurn, type Received, type Reply, serve } from "./support/httpServer.js"
 
 class SignInFailed {
@@ -72,9 +72,6 @@ const refuses = (...stale: ReadonlyArray<string>) => (token: string | undefined)
 const statusesOf = (exits: ReadonlyArray<Exit.Exit<HttpClientResponse.HttpClientResponse, unknown>>) =>
   exits.map((exit) => Exit.isSuccess(exit) ? exit.value.status : String(exit))
 
-const asRequest = (options: { readonly url: string; readonly path: string }) =>
-  HttpClientRequest.get(`${options.url}${options.path}`)
-
 describe.each(clients)("over %s", (name, layer) => {
   it.scopedLive("a refused request is built again from the caller's own, and nothing of the old value is in it", () =>
     Effect.gen(function*() {
@@ -115,7 +112,7 @@ describe.each(clients)("over %s", (name, layer) => {
       })
       const client = yield* SessionHttpClient.make(session, { attach: SessionHttpClient.bearer })
       const exits = yield* many(20, Effect.flatMap(client.get(server.url), (response) => response.text))
-      assert.deepStrictEqual(exits, Array.from({ length: 20 }, () => Exit.succeed("ok")))
+      assert.deepStrictEqual(exits, times(20, Exit.succeed("ok")))
       assert.strictEqual(signIns(), 2)
       assert.strictEqual(server.received.length, 40)
     }).pipe(Effect.provide(layer)))
@@ -466,8 +463,8 @@ describe("a renewal in flight", () => {
       const { first, later, renewal, server, signIns } = yield* underway
       assert.strictEqual(server.received.length, 1)
       yield* renewal.open
-      assert.deepStrictEqual(statusesOf([yield* Fiber.await(first), ...yield* Fiber.awaitAll(later)]), Array(11).fill(200))
-      assert.deepStrictEqual(server.received.map(tokenOf), ["token-0", ...Array(11).fill("token-1")])
+      assert.deepStrictEqual(statusesOf([yield* Fiber.await(first), ...yield* Fiber.awaitAll(later)]), times(11, 200))
+      assert.deepStrictEqual(server.received.map(tokenOf), ["token-0", ...times(11, "token-1")])
       assert.strictEqual(signIns(), 2)
     })))
 
@@ -478,7 +475,7 @@ describe("a renewal in flight", () => {
         const [gone, ...rest] = who === "the first caller" ? [first, ...later] : [...later, first]
         yield* Fiber.interrupt(gone!)
         yield* renewal.open
-        assert.deepStrictEqual(statusesOf(yield* Fiber.awaitAll(rest)), Array(10).fill(200))
+        assert.deepStrictEqual(statusesOf(yield* Fiber.awaitAll(rest)), times(10, 200))
         assert.strictEqual(server.received.length, 11)
         assert.strictEqual(signIns(), 2)
       })))
@@ -602,7 +599,7 @@ it.scopedLive("twenty stragglers who come back with the old token cause no furth
       yield* gate.open
       yield* nextTurn
     }
-    assert.deepStrictEqual(statusesOf(yield* Fiber.join(stragglers)), Array(20).fill(200))
+    assert.deepStrictEqual(statusesOf(yield* Fiber.join(stragglers)), times(20, 200))
     assert.strictEqual(signIns(), 2)
   })))
 
@@ -739,13 +736,11 @@ it.scopedLive("an `attach` may be an effect: what it does is done for each attem
     let signatures = 0
     const client = yield* SessionHttpClient.make(session, {
       attach: (request, token) =>
-        Effect.sync(() => HttpClientRequest.setHeader(fineBearer(request, token), "x-signature", `${token}#${++signatures}`))
+        Effect.sync(() => HttpClientRequest.setHeader(SessionHttpClient.bearer(request, token), "x-signature", `${token}#${++signatures}`))
     })
     yield* client.get(server.url)
     assert.deepStrictEqual(server.received.map(({ headers }) => headers["x-signature"]), ["token-0#1", "token-1#2"])
   })))
-
-const fineBearer = SessionHttpClient.bearer
 
 it.scopedLive("a redacted token is sent as it is, and not printed with its generation", () =>
   onUndici(Effect.gen(function*() {
@@ -851,7 +846,7 @@ describe("a session for each key", () => {
       const tenants = Array.from({ length: 60 }, (_, i) => `tenant${i % 6}`)
       const bodies = yield* Effect.forEach(tenants, ask, { concurrency: "unbounded" })
       assert.deepStrictEqual(bodies, tenants.map((tenant) => `${tenant}-1`))
-      assert.deepStrictEqual([...issued.values()], Array(6).fill(2))
+      assert.deepStrictEqual([...issued.values()], times(6, 2))
       for (const { headers } of server.received) {
         assert.include(headers.authorization!, String(headers["x-tenant"]))
       }
@@ -916,7 +911,7 @@ describe("the layer", () => {
       const failure = new SignInFailed()
       next(Effect.fail(failure))
       const client = yield* throughLayer(session)
-      const request = asRequest({ url: "http://127.0.0.1:1", path: "/" })
+      const request = HttpClientRequest.get("http://127.0.0.1:1")
       const error = failedWith(yield* Effect.exit(client.execute(request)), HttpClientError.RequestError)
       assert.strictEqual(error.reason, "Transport")
       assert.strictEqual(error.cause, failure)
@@ -983,4 +978,28 @@ it.scopedLive("a client that was put together before keeps what was put on it", 
       ["/orders", "1"]
     ])
     assert.isTrue(Headers.isHeaders((yield* client.get("/orders")).headers))
+  })))
+
+it.scopedLive("two sessions on one client are refreshed each for its own refusals", () =>
+  onUndici(Effect.gen(function*() {
+    const api = yield* tokens()
+    const proxy = yield* tokens()
+    const server = yield* serve(({ headers }) =>
+      headers["proxy-authorization"] === "token-0"
+        ? { status: 407 }
+        : headers.authorization === "Bearer token-0"
+        ? { status: 401 }
+        : { body: "ok" }
+    )
+    const inner = yield* SessionHttpClient.make(proxy.session, {
+      attach: (request, token) => HttpClientRequest.setHeader(request, "proxy-authorization", token),
+      rejected: ({ status }) => status === 407
+    })
+    const client = SessionHttpClient.withSession(inner, api.session, { attach: SessionHttpClient.bearer })
+    assert.strictEqual((yield* client.get(server.url)).status, 200)
+    assert.deepStrictEqual(
+      server.received.map(({ headers }) => [headers["proxy-authorization"], headers.authorization]),
+      [["token-0", "Bearer token-0"], ["token-1", "Bearer token-0"], ["token-1", "Bearer token-1"]]
+    )
+    assert.deepStrictEqual([proxy.signIns(), api.signIns()], [2, 2])
   })))

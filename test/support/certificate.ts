@@ -8,11 +8,9 @@ export const selfSigned = (): { readonly key: string; readonly cert: string } =>
   const folder = mkdtempSync(join(tmpdir(), "holdfast-"))
   try {
     const [key, cert] = [join(folder, "key.pem"), join(folder, "cert.pem")]
-    execFileSync("openssl", [
-      ...["req", "-x509", "-nodes", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1"],
-      ...["-keyout", key, "-out", cert, "-days", "2", "-subj", "/CN=localhost"],
-      ...["-addext", "subjectAltName=DNS:localhost,IP:127.0.0.1"]
-    ], { stdio: "ignore" })
+    const request = "req -x509 -nodes -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -days 2 -subj /CN=localhost"
+    const names = ["-addext", "subjectAltName=DNS:localhost,IP:127.0.0.1"]
+    execFileSync("openssl", [...request.split(" "), ...names, "-keyout", key, "-out", cert], { stdio: "ignore" })
     return { key: readFileSync(key, "utf8"), cert: readFileSync(cert, "utf8") }
   } finally {
     rmSync(folder, { recursive: true })

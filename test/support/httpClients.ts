@@ -23,6 +23,8 @@ export const clients: ReadonlyArray<readonly [name: string, layer: Layer.Layer<H
 export const many = <A, E, R>(count: number, effect: Effect.Effect<A, E, R>) =>
   Effect.all(Array.from({ length: count }, () => Effect.exit(effect)), { concurrency: "unbounded" })
 
+export const times = <A>(count: number, value: A): Array<A> => Array.from({ length: count }, () => value)
+
 export const failureOf = <A, E>(exit: Exit.Exit<A, E>): E => {
   assert.isTrue(Exit.isFailure(exit), "succeeded")
   return Option.getOrThrowWith(

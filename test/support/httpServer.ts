@@ -7,6 +7,7 @@ import * as Effect from "effect/Effect"
 import * as FiberId from "effect/FiberId"
 import type * as Scope from "effect/Scope"
 import * as Http from "node:http"
+import * as Http2 from "node:http2"
 import * as Https from "node:https"
 import type { AddressInfo, Socket } from "node:net"
 import { TLSSocket } from "node:tls"
@@ -17,10 +18,11 @@ export interface Received {
   readonly path: string
   readonly headers: Http.IncomingHttpHeaders
   readonly body: Buffer
+  readonly httpVersion: string
   /** Which of the server's connections it came on, counted from 1. */
   readonly connection: number
   /** The negotiated protocol and cipher, for a server that speaks TLS. */
-  readonly tls: { readonly protocol: string | null; readonly cipher: string } | undefined
+  readonly tls: { readonly protocol: string | null; readonly cipher: string; readonly isResumed: boolean } | undefined
   /** Done when the client went away before the answer was out. */
   readonly aborted: Deferred.Deferred<void>
 }
@@ -45,7 +47,7 @@ export interface TestServer {
 
 export const serve = (
   handle: (request: Received) => Reply | Effect.Effect<Reply>,
-  tls?: Https.ServerOptions
+  tls?: Https.ServerOptions & { readonly http2?: boolean }
 ): Effect.Effect<TestServer, never, Scope.Scope> =>
   Effect.gen(function*() {
     const received: Array<Received> = []
@@ -63,9 +65,14 @@ export const serve = (
           path: request.url!,
           headers: request.headers,
           body: Buffer.concat(chunks),
+          httpVersion: request.httpVersion,
           connection: sockets.get(socket) ?? 0,
           tls: socket instanceof TLSSocket
-            ? { protocol: socket.getProtocol(), cipher: socket.getCipher().standardName }
+            ? {
+              protocol: socket.getProtocol(),
+              cipher: socket.getCipher().standardName,
+              isResumed: socket.isSessionReused()
+            }
             : undefined,
           aborted: Deferred.unsafeMake(FiberId.none)
         }
@@ -73,17 +80,22 @@ export const serve = (
           if (!response.writableFinished) Deferred.unsafeDone(one.aborted, Effect.void)
         })
         received.push(one)
+        const send = (reply: Reply) => {
+          if (reply.write !== undefined) return reply.write(response)
+          response.writeHead(reply.status ?? 200, reply.headers)
+          response.end(reply.body)
+        }
         const reply = handle(one)
-        Effect.runFork(Effect.flatMap(Effect.isEffect(reply) ? reply : Effect.succeed(reply), (reply) =>
-          Effect.sync(() => {
-            if (reply.write !== undefined) return reply.write(response)
-            response.writeHead(reply.status ?? 200, reply.headers)
-            response.end(reply.body)
-          })))
+        if (Effect.isEffect(reply)) Effect.runFork(Effect.map(reply, send))
+        else send(reply)
       })
     }
 
-    const server = tls === undefined ? Http.createServer(onRequest) : Https.createServer(tls, onRequest)
+    const server = tls === undefined
+      ? Http.createServer(onRequest)
+      : tls.http2 === true
+      ? Http2.createSecureServer(tls, onRequest as never)
+      : Https.createServer(tls, onRequest)
     server.on(tls === undefined ? "connection" : "secureConnection", (socket: Socket) => {
       sockets.set(socket, ++connections)
       socket.on("error", () => {})
@@ -96,7 +108,7 @@ export const serve = (
       () =>
         Effect.async<void>((resume) => {
           server.close(() => resume(Effect.void))
-          server.closeAllConnections()
+          for (const socket of sockets.keys()) socket.destroy()
         })
     )
     const { port } = server.address() as AddressInfo

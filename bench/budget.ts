@@ -1,0 +1,17 @@
+/** How much a run measures. */
+export interface Budget {
+  readonly name: string
+  /** Callers in a burst and in a straggler storm. */
+  readonly callers: number
+  /** Over how many milliseconds the refusals of a straggler storm are spread. */
+  readonly spread: number
+  /** Repetitions of a burst. */
+  readonly bursts: number
+  /** Rounds of the happy path, and the milliseconds that one client's share of a round is to take. */
+  readonly rounds: number
+  readonly slice: number
+}
+
+export const full: Budget = { name: "full", callers: 10_000, spread: 10_000, bursts: 5, rounds: 40, slice: 30 }
+
+export const quick: Budget = { name: "quick", callers: 1_000, spread: 1_000, bursts: 3, rounds: 10, slice: 10 }

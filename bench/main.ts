@@ -1,0 +1,33 @@
+/**
+ * `npm run bench -- [suite ...] [--quick]` runs the named suites, all of them where none is named.
+ *
+ * A benchmark is not a test: it prints what it found and exits with 0, whether the targets were reached or not.
+ */
+import { register } from "node:module"
+import * as Os from "node:os"
+import type { Budget } from "./budget.js"
+import { full, quick } from "./budget.js"
+
+register("./emit.mjs", import.meta.url)
+
+// Loaded when asked for: then the hook above is in place, and no suite pays for another's rivals.
+const suites: Record<string, () => Promise<{ readonly run: (budget: Budget) => Promise<void> }>> = {
+  session: () => import("./session.js")
+}
+
+const words = process.argv.slice(2)
+const unknown = words.filter((word) => word !== "--quick" && !Object.hasOwn(suites, word))
+if (unknown.length > 0) {
+  console.error(`unknown: ${unknown.join(", ")}; suites: ${Object.keys(suites).join(", ")}; options: --quick`)
+  process.exit(2)
+}
+
+const named = words.filter((word) => word !== "--quick")
+const budget = words.includes("--quick") ? quick : full
+const cpus = Os.cpus()
+
+console.log(`Node ${process.version}, ${cpus.length} CPUs (${cpus[0]?.model.trim() ?? "unknown"}), ${budget.name} run`)
+for (const name of named.length > 0 ? named : Object.keys(suites)) {
+  const { run } = await suites[name]!()
+  await run(budget)
+}

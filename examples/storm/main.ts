@@ -1,0 +1,132 @@
+/**
+ * The storm: starts real counterparties in processes of their own, drives a client through an outage, and keeps a
+ * ledger of what was promised. `npm start -- --help` tells the options.
+ */
+import * as NodeRuntime from "@effect/platform-node/NodeRuntime"
+import * as Cause from "effect/Cause"
+import * as Effect from "effect/Effect"
+import * as Either from "effect/Either"
+import * as Exit from "effect/Exit"
+import * as Logger from "effect/Logger"
+import * as Random from "effect/Random"
+import { chance } from "./chance.js"
+import * as Counterparties from "./counterparty.js"
+import * as Display from "./display.js"
+import * as Ledger from "./ledger.js"
+import * as Options from "./options.js"
+import type { Part } from "./part.js"
+import type { Proxy } from "./proxy.js"
+import * as SessionPart from "./session/part.js"
+
+/** Answers with the exit code. */
+const storm = Effect.fnUntraced(function*(options: Options.Options) {
+  const { callers, json, seconds, seed } = options
+  if (!json) console.log(`storm: seed ${seed}, ${callers} callers, ${seconds} s`)
+
+  const counterparties = yield* Counterparties.make
+  const { faults, sections } = yield* Effect.raceFirst(
+    Effect.scoped(blow(options, counterparties)),
+    counterparties.lost
+  )
+  const { running, started } = yield* counterparties.count
+  const ledger: ReadonlyArray<Ledger.Section> = [...sections, {
+    part: "storm",
+    entries: [{
+      promise: "nothing is left running",
+      held: running === 0,
+      happened: `${started} processes started, ${running} still running`
+    }],
+    counts: { faults }
+  }]
+
+  const held = Ledger.allHeld(ledger)
+  console.log(
+    json ? JSON.stringify({ seed, seconds, callers, held, ledger }) : [
+      "",
+      Ledger.toTable(ledger),
+      "",
+      `The proxy passed ${faults.connections} connections on, with ${faults.resets} resets, ${faults.stalls} stalls, ` +
+      `${faults.delays} delays and ${faults.outages} outage.`,
+      `${held ? "Every promise was held." : "A promise was BROKEN."} To repeat the weather: ` +
+      `npm start -- --seed ${seed} --callers ${callers} --seconds ${seconds}`
+    ].join("\n")
+  )
+  return held ? 0 : 1
+})
+
+/** All parts meet their counterparties through one proxy. */
+const blow = Effect.fnUntraced(function*(options: Options.Options, counterparties: Counterparties.Counterparties) {
+  const proxy = yield* counterparties.fork<Proxy>("proxy", new URL("./proxy.ts", import.meta.url))
+  const parts: ReadonlyArray<Part> = [
+    yield* SessionPart.make(options, counterparties, proxy)
+  ]
+
+  const counters = Effect.gen(function*() {
+    const { delays, resets, stalls } = yield* proxy.ask("report")
+    const ofParts = yield* Effect.all(parts.map((part) => part.counters))
+    return Object.assign({}, ...ofParts, { resets, stalls, delays }) as Display.Counters
+  })
+
+  const sections = yield* Effect.scoped(Effect.gen(function*() {
+    yield* Effect.forkScoped(outage(options, proxy))
+    if (!options.json) yield* Display.show(options.seconds, counters)
+    return yield* Effect.all(parts.map((part) => part.run), { concurrency: "unbounded" })
+  }))
+  return { sections, faults: yield* proxy.ask("report") }
+})
+
+/** Once, at about half time, nothing can be reached: for a second, or a tenth of a shorter storm. */
+const outage = ({ seconds, seed }: Options.Options, proxy: Counterparties.Counterparty<Proxy>) =>
+  Effect.delay(
+    proxy.ask("goOut", Math.min(1000, seconds * 100)),
+    chance(seed, "outage").between(300, 600) * seconds
+  )
+
+// --- the process -------------------------------------------------------------
+
+const print = (stream: NodeJS.WriteStream, text: string, exitCode: number) =>
+  Effect.sync(() => {
+    stream.write(`${text}\n`)
+    return exitCode
+  })
+
+const main: Effect.Effect<number> = Either.match(Options.parse(process.argv.slice(2)), {
+  onLeft: (complaint) => print(process.stderr, complaint, 2),
+  onRight: (options) => {
+    if (options === "help") return print(process.stdout, Options.help, 0)
+    // Every wait in the storm has a bound of its own. This one is for the bug in that.
+    setTimeout(() => {
+      console.error("the storm does not end")
+      process.exit(1)
+    }, options.seconds * 1000 + 120_000).unref()
+    return storm(options).pipe(
+      Effect.catchAll((error) => print(process.stderr, error.message, 1)),
+      Effect.withRandom(Random.make(options.seed)),
+      // What goes to standard output is the ledger.
+      Effect.provide(Logger.replace(Logger.defaultLogger, Logger.withConsoleError(Logger.stringLogger)))
+    )
+  }
+})
+
+let signalled: number | undefined
+
+const onSignal = (exitCode: number) => () => {
+  signalled ??= exitCode
+  // `runMain` interrupts the storm. That takes a few milliseconds; on a machine that is busy it may not come to it.
+  setTimeout(() => process.exit(exitCode), 500).unref()
+}
+process.on("SIGINT", onSignal(130))
+process.on("SIGTERM", onSignal(143))
+// Whoever read the output is gone, as with `npm start | head -1`.
+process.stdout.on("error", () => process.exit(1))
+
+NodeRuntime.runMain(main, {
+  disableErrorReporting: true,
+  teardown: (exit, onExit) => {
+    if (signalled !== undefined) return onExit(signalled)
+    if (Exit.isFailure(exit)) console.error(Cause.pretty(exit.cause))
+    // With 0 a process ends when it has nothing left to do. One that has, has a leak.
+    setTimeout(() => process.exit(1), 2000).unref()
+    onExit(Exit.isSuccess(exit) ? Number(exit.value) : 1)
+  }
+})

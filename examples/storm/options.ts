@@ -1,0 +1,77 @@
+/** What can be asked of the storm on its command line. */
+import * as Either from "effect/Either"
+import { randomInt } from "node:crypto"
+import { parseArgs } from "node:util"
+
+export interface Options {
+  readonly seconds: number
+  readonly callers: number
+  readonly seed: number
+  readonly json: boolean
+}
+
+const numbers = {
+  seconds: { fallback: () => 10, max: 3600, about: "how long it lasts (default 10)" },
+  // More would mostly measure the machine: they and the servers they load share it.
+  callers: { fallback: () => 200, max: 2000, about: "how many share one session (default 200)" },
+  seed: { fallback: () => randomInt(1, 1_000_000), max: 4_294_967_295, about: "of all that is left to chance (default random)" }
+}
+
+export const help = `The storm: many callers share one session while everything it talks to misbehaves.
+
+npm start -- [options]
+${
+  Object.entries(numbers)
+    .map(([name, { about, max }]) => `  --${name.padEnd(8)} <1…${max}>`.padEnd(28) + about)
+    .join("\n")
+}
+  --json                    the ledger as one JSON object, and nothing else (npm start --silent -- --json)
+  --help                    this text
+
+The exit code is 0 if every promise was held, 1 if not, and 2 for an option that is not known.`
+
+/** `Left`: what is wrong, in one line. `"help"`: only that was asked for. */
+export const parse = (args: ReadonlyArray<string>): Either.Either<Options | "help", string> => {
+  const { tokens, values } = parseArgs({
+    args: [...args],
+    strict: false,
+    tokens: true,
+    options: {
+      seconds: { type: "string" },
+      callers: { type: "string" },
+      seed: { type: "string" },
+      json: { type: "boolean" },
+      help: { type: "boolean" }
+    }
+  })
+
+  for (const token of tokens) {
+    if (token.kind === "option-terminator") continue
+    const given = token.kind === "option" ? token.rawName : JSON.stringify(token.value)
+    if (token.kind === "positional" || !(token.name in numbers || token.name === "json" || token.name === "help")) {
+      return Either.left(`${given} is not known: the options are --seconds, --callers, --seed, --json and --help`)
+    }
+    if (!(token.name in numbers) && token.value !== undefined) return Either.left(`${given} takes no value`)
+  }
+  if (values["help"] === true) return Either.right("help")
+
+  return Either.gen(function*() {
+    return {
+      seconds: yield* number("seconds", values["seconds"]),
+      callers: yield* number("callers", values["callers"]),
+      seed: yield* number("seed", values["seed"]),
+      json: values["json"] === true
+    }
+  })
+}
+
+const number = (name: keyof typeof numbers, given: string | boolean | undefined): Either.Either<number, string> => {
+  const { fallback, max } = numbers[name]
+  if (given === undefined) return Either.right(fallback())
+  const value = typeof given === "string" && /^\d+$/.test(given) ? Number(given) : NaN
+  return value >= 1 && value <= max
+    ? Either.right(value)
+    : Either.left(
+      `--${name} must be a whole number from 1 to ${max}, not ${given === true ? "missing" : JSON.stringify(given)}`
+    )
+}

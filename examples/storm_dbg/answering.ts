@@ -1,0 +1,30 @@
+/**
+ * The half of a counterparty that runs in its own process: it answers the storm's questions, and ends when the
+ * storm does, however that came about. The other half is `counterparty.ts`.
+ */
+
+/** What a counterparty can be asked. The arguments and answers cross processes as JSON. */
+export type Questions = Readonly<Record<string, (input: never) => unknown>>
+
+export interface Question {
+  readonly id: number
+  readonly name: string
+  readonly input: unknown
+}
+
+export type Answer =
+  | { readonly id: number; readonly value?: unknown }
+  | { readonly id: number; readonly refused: string }
+
+export const answerWith = <Q extends Questions>(questions: Q): Q => {
+  process.on("message", async ({ id, input, name }: Question) => {
+    const answer: Answer = await Promise.resolve()
+      .then(() => questions[name]!(input as never))
+      .then((value) => ({ id, value }), (error: unknown) => ({ id, refused: String(error) }))
+    if (process.connected) process.send!(answer)
+  })
+  process.on("disconnect", () => process.exit(0))
+  // Ctrl-C reaches every process of the terminal's group. When to end is for the storm to say.
+  process.on("SIGINT", () => {})
+  return questions
+}

@@ -1,0 +1,118 @@
+/**
+ * Counterparties: servers in processes of their own. Each is forked in a scope and gone when the scope has closed.
+ */
+import * as Data from "effect/Data"
+import * as Deferred from "effect/Deferred"
+import * as Effect from "effect/Effect"
+import * as Exit from "effect/Exit"
+import type * as Scope from "effect/Scope"
+import { type ChildProcess, fork as forkProcess } from "node:child_process"
+import { fileURLToPath } from "node:url"
+import type { Answer, Question, Questions } from "./answering.js"
+
+export interface Counterparty<Q extends Questions> {
+  readonly ask: <Name extends keyof Q & string>(
+    name: Name,
+    ...input: Parameters<Q[Name]>
+  ) => Effect.Effect<Awaited<ReturnType<Q[Name]>>, CounterpartyLost>
+}
+
+export class CounterpartyLost extends Data.TaggedError("CounterpartyLost")<{
+  readonly counterparty: string
+  readonly reason: string
+}> {
+  override get message(): string {
+    return `the ${this.counterparty} ${this.reason}`
+  }
+}
+
+/** The counterparties of one storm. */
+export interface Counterparties {
+  /** `module` names a file that ends in `answerWith`. */
+  readonly fork: <Q extends Questions>(name: string, module: URL) => Effect.Effect<Counterparty<Q>, never, Scope.Scope>
+  /** Fails when a counterparty ends which nobody has asked to. */
+  readonly lost: Effect.Effect<never, CounterpartyLost>
+  readonly count: Effect.Effect<{ readonly started: number; readonly running: number }>
+}
+
+export const make: Effect.Effect<Counterparties> = Effect.gen(function*() {
+  const lost = yield* Deferred.make<never, CounterpartyLost>()
+  const children: Array<ChildProcess> = []
+  // Where this process has no time to close its scopes. Where it has none for this either, the channel's end tells.
+  process.on("exit", () => children.filter(isRunning).forEach((child) => child.kill("SIGKILL")))
+
+  return {
+    fork: (name, module) =>
+      Effect.gen(function*() {
+        const child = yield* Effect.acquireRelease(
+          // What this process was started with (`--import tsx`) is passed on: the module may be TypeScript.
+          Effect.sync(() => forkProcess(fileURLToPath(module), { stdio: ["ignore", "ignore", "inherit", "ipc"] })),
+          end
+        )
+        children.push(child)
+        return counterparty(name, child, (error) => Deferred.unsafeDone(lost, Exit.fail(error)))
+      }),
+    lost: Deferred.await(lost),
+    count: Effect.sync(() => ({ started: children.length, running: children.filter(isRunning).length }))
+  }
+})
+
+/** A question that has waited this long will not be answered: to start on a busy machine takes the longest. */
+const patience = "15 seconds"
+
+const counterparty = <Q extends Questions>(
+  name: string,
+  child: ChildProcess,
+  onLost: (error: CounterpartyLost) => void
+): Counterparty<Q> => {
+  const asked = new Map<number, (answer: Effect.Effect<any, CounterpartyLost>) => void>()
+  let questions = 0
+
+  const lose = (reason: string) => {
+    const error = new CounterpartyLost({ counterparty: name, reason })
+    for (const resume of asked.values()) resume(error)
+    onLost(error)
+  }
+  child.on("error", (error) => lose(`has failed: ${error.message}`))
+  child.on("exit", (code, signal) => lose(`has ended with ${signal ?? code}`))
+  child.on("message", (answer: Answer) =>
+    asked.get(answer.id)?.(
+      "refused" in answer
+        ? new CounterpartyLost({ counterparty: name, reason: `refused: ${answer.refused}` })
+        : Effect.succeed(answer.value)
+    ))
+
+  return {
+    ask: (question, input?: unknown) =>
+      Effect.suspend(() => {
+        const id = questions++
+        return Effect.async<any, CounterpartyLost>((resume) => {
+          asked.set(id, resume)
+          child.send({ id, name: question, input } satisfies Question, (error) => {
+            if (error !== null) resume(new CounterpartyLost({ counterparty: name, reason: "cannot be asked" }))
+          })
+        }).pipe(
+          Effect.timeoutFail({
+            duration: patience,
+            onTimeout: () => new CounterpartyLost({ counterparty: name, reason: `did not answer "${question}"` })
+          }),
+          Effect.ensuring(Effect.sync(() => asked.delete(id)))
+        )
+      })
+  }
+}
+
+const isRunning = (child: ChildProcess): boolean =>
+  child.pid !== undefined && child.exitCode === null && child.signalCode === null
+
+/** At once: a counterparty has nothing that would have to be put in order. */
+const end = (child: ChildProcess): Effect.Effect<void> =>
+  Effect.async<void>((resume) => {
+    child.removeAllListeners("exit")
+    if (!isRunning(child)) return resume(Effect.void)
+    child.once("exit", () => resume(Effect.void))
+    child.kill("SIGKILL")
+  }).pipe(
+    Effect.timeoutOption("1 second"),
+    Effect.asVoid
+  )

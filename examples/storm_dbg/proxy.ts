@@ -1,0 +1,133 @@
+/**
+ * The network: a TCP proxy between the client and every server, which resets, stalls and delays connections. A
+ * process of its own, started by `counterparty.ts`.
+ */
+import { once } from "node:events"
+import { type AddressInfo, connect, createServer, type Socket } from "node:net"
+import { pipeline } from "node:stream/promises"
+import { setTimeout as sleep } from "node:timers/promises"
+import { answerWith } from "./answering.js"
+import { type Chance, chance } from "./chance.js"
+
+export interface Route {
+  readonly name: string
+  readonly seed: number
+  /** Where the connections lead, on the loopback interface. */
+  readonly port: number
+  /**
+   * `anywhere`: faults strike at any moment, also in the middle of an answer.
+   *
+   * `before forwarding`: they strike before a connection reaches the server, and never after. That is for a token
+   * endpoint. If its answer to a refresh is lost, the refresh token is spent and its successor known to nobody, and
+   * no client can mend that: a lost answer looks like a lost request, and to ask again is what reuse detection
+   * punishes. A storm that did it would count the network's doing as the client's.
+   */
+  readonly faults: "anywhere" | "before forwarding"
+}
+
+const counts = { connections: 0, resets: 0, stalls: 0, delays: 0, outages: 0 }
+
+/** How many connections the clients of each route hold. */
+const held = new Map<string, number>()
+
+/** The connections that an outage cuts. */
+const exposed = new Set<Socket>()
+
+let isOut = false
+
+const openRoute = async ({ faults, name, port, seed }: Route): Promise<number> => {
+  const luck = chance(seed, name)
+  const server = createServer({ allowHalfOpen: true }, (client) => {
+    counts.connections++
+    held.set(name, heldBy(name) + 1)
+    exposed.add(client)
+    client.once("close", () => {
+      held.set(name, heldBy(name) - 1)
+      exposed.delete(client)
+    })
+    // What has failed is closed next, and its other half with it.
+    client.on("error", () => {})
+    if (isOut) return reset(client)
+    if (faults === "anywhere") forward(client, port, (chunks) => harass(chunks, client, luck))
+    else void admit(client, port, luck)
+  })
+  await once(server.listen(0, "127.0.0.1"), "listening")
+  return (server.address() as AddressInfo).port
+}
+
+const heldBy = (route: string): number => held.get(route) ?? 0
+
+/** Strikes first. What is admitted then passes unharmed. */
+const admit = async (client: Socket, port: number, luck: Chance): Promise<void> => {
+  const fault = luck.pick({ reset: 0.08, stall: 0.04, delay: 0.2 })
+  if (fault === "delay") await pause("delays", luck.between(5, 150))
+  if (fault === "stall") await pause("stalls", luck.between(300, 1500))
+  if (fault === "reset" || fault === "stall") return reset(client)
+  if (client.destroyed) return
+  exposed.delete(client)
+  forward(client, port, (chunks) => chunks)
+}
+
+/** Each chunk, either way, is at the mercy of chance. */
+const harass = async function*(chunks: AsyncIterable<Buffer>, client: Socket, luck: Chance): AsyncIterable<Buffer> {
+  for await (const chunk of chunks) {
+    const fault = luck.pick({ reset: 0.002, cut: 0.002, stall: 0.002, delay: 0.05 })
+    if (fault === "delay") await pause("delays", luck.between(5, 100))
+    if (fault === "stall") await pause("stalls", luck.between(300, 4000))
+    if (fault === "cut") {
+      yield chunk.subarray(0, chunk.length / 2)
+      // A reset overtakes what has not been read yet.
+      await sleep(5)
+    }
+    if (fault === "cut" || fault === "reset") return reset(client)
+    yield chunk
+  }
+}
+
+const forward = (client: Socket, port: number, through: (chunks: AsyncIterable<Buffer>) => AsyncIterable<Buffer>): void => {
+  const server = connect({ port, host: "127.0.0.1", allowHalfOpen: true })
+  const close = () => {
+    client.destroy()
+    server.destroy()
+  }
+  server.on("error", () => {})
+  server.once("close", close)
+  client.once("close", close)
+  pipeline(client, through, server).catch(close)
+  pipeline(server, through, client).catch(close)
+}
+
+const reset = (socket: Socket): void => {
+  if (socket.destroyed) return
+  counts.resets++
+  socket.resetAndDestroy()
+}
+
+const pause = async (kind: "stalls" | "delays", millis: number): Promise<void> => {
+  counts[kind]++
+  await sleep(millis)
+}
+
+const questions = answerWith({
+  /** Answers with the port on which the route begins. */
+  openRoute,
+  /** Cuts all that may be cut, and lets nothing new in for so long. */
+  goOut: async (millis: number): Promise<void> => {
+    counts.outages++
+    isOut = true
+    exposed.forEach(reset)
+    await sleep(millis)
+    isOut = false
+  },
+  /**
+   * Answers when the clients hold no connection of the route any more, or after five seconds with how many they do:
+   * that one was closed is noticed when it is read from, and so after a stall.
+   */
+  drained: async (route: string): Promise<number> => {
+    for (let waited = 0; waited < 5000 && heldBy(route) > 0; waited += 20) await sleep(20)
+    return heldBy(route)
+  },
+  report: () => counts
+})
+
+export type Proxy = typeof questions

@@ -1,0 +1,107 @@
+/** Those who save orders, again and again until the storm is over, and what becomes of it. */
+import * as Clock from "effect/Clock"
+import * as Effect from "effect/Effect"
+import * as Option from "effect/Option"
+import * as Schema from "effect/Schema"
+import { chance } from "../chance.js"
+import type { Options } from "../options.js"
+import { Order, Orders, type OrdersError } from "./client.js"
+
+export interface Crowd {
+  /** Ends when each has the answer to the last order, or when `patience` milliseconds more have passed. */
+  readonly run: (patience: number) => Effect.Effect<void, never, Orders>
+  readonly tally: Effect.Effect<Tally>
+}
+
+export interface Tally {
+  readonly served: number
+  /** By their callers, before there was an answer. */
+  readonly abandoned: number
+  readonly failed: Readonly<Record<string, number>>
+  readonly waiting: number
+  /** Callers who were told that the session failed. */
+  readonly falselyBlamed: number
+  /** In milliseconds, from the order to its answer, those included who still wait. */
+  readonly slowest: number
+}
+
+export const make = (options: Options): Crowd => {
+  const luck = chance(options.seed, "crowd")
+  const waitingSince = new Map<number, number>()
+  const failed: Record<string, number> = {}
+  const falselyBlamed = new Set<number>()
+  let served = 0
+  let abandoned = 0
+  let slowest = 0
+
+  const fail = (caller: number, error: OrdersError) => {
+    const why = error._tag === "NotSignedIn" ? error.cause._tag : error._tag
+    failed[why] = (failed[why] ?? 0) + 1
+    // The authorization server is there, and renews whatever is properly asked of it: no session had to fail.
+    if (error._tag === "NotSignedIn") falselyBlamed.add(caller)
+  }
+
+  const succeed = (order: Order, saved: Order) => {
+    if (isSame(order, saved)) served++
+    else failed["WrongOrder"] = (failed["WrongOrder"] ?? 0) + 1
+  }
+
+  const save = Effect.fnUntraced(function*(caller: number, order: Order) {
+    const orders = yield* Orders
+    const since = yield* Clock.currentTimeMillis
+    waitingSince.set(caller, since)
+    const saving = Effect.match(orders.save(order), {
+      onFailure: (error) => { console.error('F', Date.now(), order.id, error._tag, (error as any).cause?._tag); fail(caller, error) },
+      onSuccess: (saved) => succeed(order, saved)
+    })
+    if (luck.pick({ leave: 0.02 }) === "leave") {
+      // Often in the midst of a renewal, and maybe of one which this very caller began.
+      const ended = yield* Effect.timeoutOption(saving, luck.between(0, 300))
+      if (Option.isNone(ended)) abandoned++
+    } else {
+      yield* saving
+    }
+    waitingSince.delete(caller)
+    slowest = Math.max(slowest, (yield* Clock.currentTimeMillis) - since)
+  })
+
+  const saveUntil = Effect.fnUntraced(function*(endsAt: number, caller: number) {
+    const sleep = (millis: number) =>
+      Effect.flatMap(Clock.currentTimeMillis, (now) => Effect.sleep(Math.max(0, Math.min(millis, endsAt - now))))
+    yield* sleep(options.callers * luck.between(0, 2))
+    for (let turn = 0; turn === 0 || (yield* Clock.currentTimeMillis) < endsAt; turn++) {
+      yield* save(caller, orderOf(caller, turn))
+      // About four hundred orders a second, however many the callers: what two busy cores can carry.
+      yield* sleep(Math.max(10, options.callers * luck.between(1, 4)))
+    }
+  })
+
+  return {
+    run: Effect.fnUntraced(function*(patience) {
+      const endsAt = (yield* Clock.currentTimeMillis) + options.seconds * 1000
+      yield* Effect.forEach(
+        Array.from({ length: options.callers }, (_, caller) => caller),
+        (caller) => saveUntil(endsAt, caller),
+        { concurrency: "unbounded", discard: true }
+      ).pipe(
+        Effect.timeoutOption(options.seconds * 1000 + patience)
+      )
+    }),
+    tally: Effect.map(Clock.currentTimeMillis, (now) => ({
+      served,
+      abandoned,
+      failed,
+      waiting: waitingSince.size,
+      falselyBlamed: falselyBlamed.size,
+      slowest: Math.max(slowest, ...[...waitingSince.values()].map((since) => now - since))
+    }))
+  }
+}
+
+/** Long enough to be cut off in the middle. */
+const orderOf = (caller: number, turn: number): Order => {
+  const id = `${caller}-${turn}`
+  return new Order({ id, items: Array.from({ length: 20 }, (_, item) => `${id}/${item}`) })
+}
+
+const isSame = Schema.equivalence(Order)
