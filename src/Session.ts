@@ -45,6 +45,7 @@ import type * as Types from "effect/Types"
 import * as Backoff from "./Backoff.js"
 import * as Cooldown from "./internal/cooldown.js"
 import * as Renewal from "./internal/renewal.js"
+import * as Resources from "./internal/resources.js"
 import { InvalidOptions } from "./InvalidOptions.js"
 import * as Check from "./InvalidOptions.js"
 
@@ -178,7 +179,8 @@ export declare namespace SessionStatus {
 export interface Options<A, E = never, R = never, E2 = never, R2 = never, E3 = never, R3 = never, R4 = never> {
   /**
    * The first sign-in, and every later one where there is no `renew`. Resources it acquires in its `Scope`
-   * belong to the generation and are released once it has been superseded and its last `use` has ended.
+   * belong to the generation and are released once it has been superseded and its last `use` has ended. (What is
+   * added to that scope only afterwards, where there was nothing before, stays until the session closes.)
    */
   readonly acquire: Effect.Effect<A, E, R>
   /** Replaces a value by its successor, say with its refresh token. Default: `acquire`. */
@@ -344,8 +346,8 @@ interface Link<A, E> {
   readonly generation: Generation<A> | undefined
   /** The number of the generation that comes next. */
   readonly nextNumber: number
-  /** Holds what the generation's `acquire` or `renew` acquired. */
-  readonly scope: Scope.CloseableScope | undefined
+  /** What the generation's `acquire` or `renew` acquired. */
+  readonly resources: Resources.Resources | undefined
   /** From this moment on `current` starts a renewal in the background. */
   readonly refreshAt: number
   /** The value was expired when it came: nobody is given it, and its renewal is on the budget. */
@@ -376,7 +378,7 @@ interface Failure<A, E> {
 interface Candidate<A> {
   readonly value: A
   readonly acquiredAt: number
-  readonly scope: Scope.CloseableScope
+  readonly resources: Resources.Resources
 }
 
 type SharedRenewal<A, E> = Renewal.Renewal<Link<A, E>, E | SessionError>
@@ -463,7 +465,7 @@ export const make = <A, E = never, R = never, E2 = never, R2 = never, E3 = never
     const now = () => clock.unsafeCurrentTimeMillis()
 
     // Undone in reverse: first the waiters are answered, then the fibers interrupted, then what they held released.
-    const resources = yield* Scope.fork(yield* Effect.scope, ExecutionStrategy.sequential)
+    const allResources = yield* Scope.fork(yield* Effect.scope, ExecutionStrategy.sequential)
     const fork = yield* FiberSet.makeRuntime<Env>()
     const renewed = yield* PubSub.sliding<Generation<A>>(1)
 
@@ -478,11 +480,11 @@ export const make = <A, E = never, R = never, E2 = never, R2 = never, E3 = never
     // --- the links -----------------------------------------------------------
 
     const makeLink = (
-      fields: Pick<Link<A, Err>, "nextNumber"> & Partial<Pick<Link<A, Err>, "generation" | "scope" | "refreshAt" | "arrivedExpired">>
+      fields: Pick<Link<A, Err>, "nextNumber"> & Partial<Pick<Link<A, Err>, "generation" | "resources" | "refreshAt" | "arrivedExpired">>
     ): Link<A, Err> => {
       const link: Link<A, Err> = {
         generation: undefined,
-        scope: undefined,
+        resources: undefined,
         refreshAt: Infinity,
         arrivedExpired: false,
         ...fields,
@@ -633,14 +635,14 @@ export const make = <A, E = never, R = never, E2 = never, R2 = never, E3 = never
       // One that timed out may not heed its interruption yet; two at once would present the same token.
       if (link.failure?.renewal.worker !== undefined) yield* Fiber.await(link.failure.renewal.worker)
       if (link.candidate === undefined || !isFresh(link.candidate)) yield* obtain(link)
-      const { acquiredAt, scope, value } = link.candidate!
+      const { acquiredAt, resources, value } = link.candidate!
       const expiresAt = yield* expiryOf(value)
       const generation = generationFrom(link.nextNumber, value, acquiredAt, expiresAt)
       if (options.onRenewed !== undefined) yield* retrying(Effect.suspend(() => options.onRenewed!(generation)))
       return makeLink({
         generation,
         nextNumber: link.nextNumber + 1,
-        scope,
+        resources,
         refreshAt: yield* refreshAtOf(generation),
         arrivedExpired: expiresAt <= acquiredAt
       })
@@ -663,13 +665,15 @@ export const make = <A, E = never, R = never, E2 = never, R2 = never, E3 = never
     /** What comes is kept on the link in the same step: nothing that happens next can lose it. */
     const candidateFrom = (link: Link<A, Err>, effect: Effect.Effect<A, Err, Env>) =>
       Effect.uninterruptibleMask((restore) =>
-        Effect.flatMap(Scope.fork(resources, ExecutionStrategy.sequential), (scope) =>
-          Effect.matchCauseEffect(restore(Scope.extend(effect, scope)), {
-            onFailure: (cause) => Effect.zipRight(Scope.close(scope, Exit.failCause(cause)), Effect.failCause(cause)),
+        Effect.flatMap(Resources.make(allResources), (resources) =>
+          Effect.matchCauseEffect(restore(Scope.extend(effect, resources.watched)), {
+            onFailure: (cause) =>
+              Effect.zipRight(Scope.close(resources.scope, Exit.failCause(cause)), Effect.failCause(cause)),
             onSuccess: (value) => {
               const former = link.candidate
-              link.candidate = { value, acquiredAt: now(), scope }
-              return former === undefined ? Effect.void : closeScope(former.scope)
+              resources.seal()
+              link.candidate = { value, acquiredAt: now(), resources }
+              return former === undefined ? Effect.void : release(former.resources)
             }
           }))
       )
@@ -772,20 +776,20 @@ export const make = <A, E = never, R = never, E2 = never, R2 = never, E3 = never
       const { candidate } = link
       if (candidate === undefined) return Effect.void
       link.candidate = undefined
-      return Effect.ensuring(Effect.suspend(() => revoke(candidate.value)), closeScope(candidate.scope))
+      return Effect.ensuring(Effect.suspend(() => revoke(candidate.value)), release(candidate.resources))
     }
 
-    const closeScope = (scope: Scope.CloseableScope): Effect.Effect<void> =>
+    const release = ({ scope }: Resources.Resources): Effect.Effect<void> =>
       Effect.catchAllCause(
         Scope.close(scope, Exit.void),
         (cause) => Effect.logError(`${name}: a superseded generation could not be released`, cause)
       )
 
     const isUnheld = (link: Link<A, Err>): boolean =>
-      state._tag === "Open" && state.head !== link && link.holders === 0
+      state._tag === "Open" && state.head !== link && link.holders === 0 && !link.resources?.isPinned()
 
     const releaseUnheld = (link: Link<A, Err>): Effect.Effect<void> =>
-      isUnheld(link) && link.scope !== undefined ? finish(closeScope(link.scope)) : Effect.void
+      isUnheld(link) && link.resources !== undefined ? finish(release(link.resources)) : Effect.void
 
     const report = (outcome: Outcome<A, Err>, waiters: number) => {
       const label = outcomeLabel(outcome)
@@ -816,23 +820,21 @@ export const make = <A, E = never, R = never, E2 = never, R2 = never, E3 = never
     }
 
     const hold: SessionImpl<A, Err>["hold"] = (wanted, f, onFailure) =>
-      Effect.uninterruptibleMask((restore) => {
-        const whileHeld = (link: Link<A, Err>) => {
-          const generation = link.generation!
-          return Effect.matchCauseEffect(restore(suspended(f, generation)), {
-            onFailure: (cause) => Effect.zipRight(letGo(link), restore(onFailure(cause, generation))),
-            onSuccess: (value) => {
-              const released = letGo(link)
-              return released === Effect.void ? Effect.succeed(value) : Effect.as(released, value)
-            }
-          })
-        }
+      Effect.suspend(() => {
         const ready = wanted === "current" ? readyLink() : undefined
-        if (ready === undefined) {
-          return Effect.flatMap(held(restore, wanted === "current" ? currentLink : linkAfter(wanted.after)), whileHeld)
+        if (ready !== undefined && !ready.resources?.isUsed()) {
+          const generation = ready.generation!
+          return Effect.catchAllCause(f(generation), (cause) => onFailure(cause, generation))
         }
-        ready.holders++
-        return whileHeld(ready)
+        return Effect.uninterruptibleMask((restore) =>
+          Effect.flatMap(held(restore, wanted === "current" ? currentLink : linkAfter(wanted.after)), (link) => {
+            const generation = link.generation!
+            return Effect.matchCauseEffect(restore(Effect.suspend(() => f(generation))), {
+              onFailure: (cause) => Effect.zipRight(letGo(link), restore(onFailure(cause, generation))),
+              onSuccess: (value) => Effect.as(letGo(link), value)
+            })
+          })
+        )
       })
 
     yield* Effect.addFinalizer(() => close)
@@ -894,15 +896,6 @@ const withoutSpan = <E>(cause: Cause.Cause<E>): Cause.Cause<E> =>
     onSequential: Cause.sequential,
     onParallel: Cause.parallel
   })
-
-/** `Effect.suspend`, without its cost where nothing throws. */
-const suspended = <I, B, E, R>(f: (input: I) => Effect.Effect<B, E, R>, input: I): Effect.Effect<B, E, R> => {
-  try {
-    return f(input)
-  } catch (defect) {
-    return Effect.die(defect)
-  }
-}
 
 const nameOfThrown = (thrown: unknown): string => Predicate.isError(thrown) ? thrown.name : typeof thrown
 

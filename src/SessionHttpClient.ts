@@ -337,73 +337,67 @@ export const sendWith = <A, E0, R>(
   options: RefusalOptions
 ) => {
   const { maxRefreshes = 1, rejected = isUnauthorized, replay = isReplayable } = options
+  type Request = HttpClientRequest.HttpClientRequest
   type Response = HttpClientResponse.HttpClientResponse
 
-  const judged = (
-    request: HttpClientRequest.HttpClientRequest,
-    response: Response
-  ): Effect.Effect<Response, HttpClientError.ResponseError | Refused> => {
-    const judge = (isRejected: boolean) => isRejected ? Effect.fail(new Refused({ response })) : Effect.succeed(response)
+  const sendOnce = (request: Request, value: A): Effect.Effect<Response, SendError<E0, never> | Refused, R> =>
+    Effect.flatMap(execute(request, value), (response) => {
+      let verdict: ReturnType<typeof rejected>
+      try {
+        verdict = rejected(response)
+      } catch (cause) {
+        return cannotDecode(request, response, cause)
+      }
+      if (verdict === false) return Effect.succeed(response)
+      if (verdict === true) return Effect.fail(new Refused({ response }))
+      return Effect.flatMap(
+        Effect.catchAllDefect(verdict, (cause) => cannotDecode(request, response, cause)),
+        (isRejected) => isRejected ? Effect.fail(new Refused({ response })) : Effect.succeed(response)
+      )
+    })
+
+  const recover = <E>(
+    session: Session.Session<A, E>,
+    request: Request,
+    refreshes: number,
+    cause: Cause.Cause<SendError<E0, never> | Refused>,
+    generation: Session.Generation<A>
+  ): Effect.Effect<Response, SendError<E0, E>, R> => {
+    const failure = Option.getOrUndefined(Cause.failureOption(cause))
+    if (!(failure instanceof Refused)) return Effect.failCause(cause as Cause.Cause<SendError<E0, never>>)
+    const { response } = failure
+    if (refreshes === maxRefreshes) return new SessionRejected({ response: answering(request, response), refreshes })
+    let canReplay: boolean
     try {
-      const verdict = rejected(response)
-      return Effect.isEffect(verdict)
-        ? Effect.flatMap(Effect.catchAllDefect(verdict, (cause) => cannotDecode(request, response, cause)), judge)
-        : judge(verdict)
+      canReplay = replay(request)
     } catch (cause) {
-      return cannotDecode(request, response, cause)
+      return cannotEncode(request, "replay", cause)
     }
+    return canReplay
+      // The body is read while the session is refreshed.
+      ? whileDrained(response, (drained) =>
+        Session.hold(
+          session,
+          { after: generation },
+          ({ value }) => Effect.zipRight(drained, sendOnce(request, value)),
+          (cause, generation) => recover(session, request, refreshes + 1, cause, generation)
+        ))
+      : Effect.zipRight(
+        session.refresh(generation),
+        new NotReplayable({ request, response: answering(request, response) })
+      )
   }
 
-  return <E>(
-    session: Session.Session<A, E>,
-    request: HttpClientRequest.HttpClientRequest
-  ): Effect.Effect<Response, SendError<E0, E>, R> => {
-    const attempt = (
-      wanted: "current" | { readonly after: Session.Generation<A> },
-      refreshes: number,
-      former: Effect.Effect<void>
-    ): Effect.Effect<Response, SendError<E0, E>, R> =>
-      Session.hold(
-        session,
-        wanted,
-        ({ value }) => {
-          const sent = Effect.flatMap(execute(request, value), (response) => judged(request, response))
-          return former === Effect.void ? sent : Effect.zipRight(former, sent)
-        },
-        (cause, generation) => {
-          const failure = Option.getOrUndefined(Cause.failureOption(cause))
-          return failure instanceof Refused
-            ? afterRefusal(failure.response, generation, refreshes)
-            : Effect.failCause(cause as Cause.Cause<Exclude<typeof failure & {}, Refused>>)
-        }
-      )
-
-    const afterRefusal = (
-      response: Response,
-      refused: Session.Generation<A>,
-      refreshes: number
-    ): Effect.Effect<Response, SendError<E0, E>, R> => {
-      if (refreshes === maxRefreshes) return new SessionRejected({ response: answering(request, response), refreshes })
-      let canReplay: boolean
-      try {
-        canReplay = replay(request)
-      } catch (cause) {
-        return cannotEncode(request, "replay", cause)
-      }
-      if (!canReplay) {
-        return Effect.zipRight(
-          session.refresh(refused),
-          new NotReplayable({ request, response: answering(request, response) })
-        )
-      }
-      // The body is read while the session is refreshed; what has come of it by then decides about the connection.
-      return whileDrained(response, (drained) => attempt({ after: refused }, refreshes + 1, drained))
-    }
-
-    return options.maxRefreshes === undefined ? attempt("current", 0, Effect.void) : Effect.zipRight(
-      validated(() => count("maxRefreshes", maxRefreshes, 0)),
-      attempt("current", 0, Effect.void)
+  return <E>(session: Session.Session<A, E>, request: Request): Effect.Effect<Response, SendError<E0, E>, R> => {
+    const sent = Session.hold(
+      session,
+      "current",
+      ({ value }) => sendOnce(request, value),
+      (cause, generation) => recover(session, request, 0, cause, generation)
     )
+    return options.maxRefreshes === undefined
+      ? sent
+      : Effect.zipRight(validated(() => count("maxRefreshes", maxRefreshes, 0)), sent)
   }
 }
 
@@ -414,12 +408,12 @@ const attaching = <E0, R, A>(client: HttpClient.HttpClient.With<E0, R>, attach: 
 ): Effect.Effect<HttpClientResponse.HttpClientResponse, E0 | HttpClientError.RequestError, R> => {
   try {
     const attached = attach(request, value)
-    return Effect.isEffect(attached)
-      ? Effect.flatMap(
+    return "headers" in attached
+      ? client.execute(attached)
+      : Effect.flatMap(
         Effect.catchAllDefect(attached, (cause) => cannotEncode(request, "attach", cause)),
         client.execute
       )
-      : client.execute(attached)
   } catch (cause) {
     return cannotEncode(request, "attach", cause)
   }

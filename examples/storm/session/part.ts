@@ -61,23 +61,20 @@ export const make = (
     const luck = chance(options.seed, "revocations")
     let revocations = 0
 
-    const revoke = Effect.gen(function*() {
-      yield* Effect.sleep(luck.between(500, 2500))
-      yield* server.ask("revoke", luck.pick({ grant: 0.25 }) ?? "tokens")
-      revocations++
-    })
+    const revokeAfter = (orders: number) =>
+      Effect.gen(function*() {
+        const before = yield* crowd.tally
+        yield* Effect.sleep(luck.between(800, 2500))
+        yield* Effect.repeat(Effect.delay(crowd.tally, "10 millis"), {
+          until: (now) => now.served >= before.served + orders
+        })
+        yield* server.ask("revoke", luck.pick({ grant: 0.25 }) ?? "tokens")
+        revocations++
+      })
 
-    const mostAreServed = Effect.repeat(Effect.delay(crowd.tally, "20 millis"), {
-      until: ({ waiting }) => waiting <= options.callers / 2
-    })
-
-    // One takes the crowd as it finds it, also in the midst of a renewal. The next waits until most are served: where
-    // tokens die faster than the machine can serve all who wait for one, no client could hold a promise.
-    const revokeAgainAndAgain = revoke.pipe(
-      Effect.zipRight(mostAreServed),
-      Effect.zipRight(revoke),
-      Effect.forever
-    )
+    // One takes the crowd as it finds it, also in the midst of a renewal. The next comes when there were as many orders
+    // as callers: where tokens die faster than the machine can serve all who wait for one, no client could hold a promise.
+    const revokeAgainAndAgain = Effect.forever(Effect.zipRight(revokeAfter(0), revokeAfter(options.callers)))
 
     const useTheClient = Effect.gen(function*() {
       const session = yield* ApiSession

@@ -44,7 +44,7 @@ const listen = async ({ authorizationPort, introspectionSecret, seed }: Settings
     const token = /^Bearer (.+)$/.exec(request.headers.authorization ?? "")?.[1]
     const body = await text(request)
     // There is work before it. So there are always some on their way with a token that is revoked meanwhile.
-    await sleep(luck.between(20, 300))
+    await sleep(luck.between(20, 200))
     if (token === undefined || !await isActive(token)) {
       counts.refused++
       response.writeHead(401, { "www-authenticate": `Bearer error="invalid_token"` }).end()
