@@ -21,6 +21,7 @@ import type * as Context from "effect/Context"
 import * as Data from "effect/Data"
 import * as Effect from "effect/Effect"
 import * as Fiber from "effect/Fiber"
+import * as FiberId from "effect/FiberId"
 import * as Inspectable from "effect/Inspectable"
 import * as Layer from "effect/Layer"
 import * as Option from "effect/Option"
@@ -482,9 +483,14 @@ const whileDrained = <A, E, R>(
     const deadline = Effect.interruptible(Effect.zipRight(Effect.sleep("1 second"), Fiber.interrupt(reading)))
     const drained = Effect.suspend(() =>
       reading.unsafePoll() !== null ? Effect.void : Effect.flatMap(Effect.fork(deadline), (deadline) =>
-        Effect.zipRight(Fiber.await(reading), Fiber.interruptFork(deadline)))
+        Effect.zipRight(Fiber.await(reading), abandon(deadline)))
     )
-    return Effect.onExit(f(drained), () => Fiber.interruptFork(reading))
+    return Effect.onExit(f(drained), () => abandon(reading))
+  })
+
+const abandon = (fiber: Fiber.RuntimeFiber<unknown>): Effect.Effect<void> =>
+  Effect.sync(() => {
+    if (fiber.unsafePoll() === null) fiber.unsafeInterruptAsFork(FiberId.none)
   })
 
 const longestBody = 64 * 1024

@@ -280,6 +280,15 @@ describe.each(clients)("over %s", (_name, layer) => {
       assert.strictEqual(total, 64 * 64 * 1024)
     }).pipe(Effect.provide(layer)))
 
+  it.scopedLive("the answer to a probe is read, so that its connection is used again", () =>
+    Effect.gen(function*() {
+      const server = yield* site(() => ({}), () => ({ body: "x".repeat(60_000) }))
+      const { session } = yield* HttpSession.make({ ...identities(), probe: server.url })
+      for (let i = 0; i < 10; i++) yield* session.refresh(yield* session.current)
+      assert.strictEqual(server.probes().length, 11)
+      assert.isAtMost(server.connections(), 3)
+    }).pipe(Effect.provide(layer)))
+
   it.scopedLive("interrupting a caller aborts its request", () =>
     Effect.gen(function*() {
       const server = yield* site(() => Effect.never)

@@ -242,6 +242,17 @@ describe("connections of a superseded generation", () => {
       yield* haveEnded(server, "0")
     }))
 
+  it.scopedLive("do not wait for the repetition of a request that they refused", () =>
+    Effect.gen(function*() {
+      const server = yield* site((request) => identityOf(request) === "0" ? forbidden : Effect.never)
+      const { client } = yield* visit(server.url, undefined)
+      const repeating = yield* Effect.fork(client.get(`${server.url}/page`))
+      yield* eventually(Effect.sync(() => server.received.length === 4))
+      yield* haveEnded(server, "0")
+      assert.include(server.open(), server.received[3]!.connection)
+      yield* Fiber.interrupt(repeating)
+    }))
+
   it.scopedLive("end with a request that is interrupted", () =>
     Effect.gen(function*() {
       const server = yield* site((request) => request.path === "/never" ? Effect.never : refusing("0")(request))

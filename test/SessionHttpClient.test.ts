@@ -4,7 +4,7 @@ import * as HttpBody from "@effect/platform/HttpBody"
 import * as HttpClient from "@effect/platform/HttpClient"
 import * as HttpClientError from "@effect/platform/HttpClientError"
 import * as HttpClientRequest from "@effect/platform/HttpClientRequest"
-import type * as HttpClientResponse from "@effect/platform/HttpClientResponse"
+import * as HttpClientResponse from "@effect/platform/HttpClientResponse"
 import * as NodeHttpClient from "@effect/platform-node/NodeHttpClient"
 import { assert, describe, it } from "@effect/vitest"
 import { InvalidOptions } from "effect-holdfast/InvalidOptions"
@@ -68,6 +68,9 @@ const api = (isStale: (token: string | undefined, request: Received) => boolean,
 
 const refuses = (...stale: ReadonlyArray<string>) => (token: string | undefined) =>
   token === undefined || stale.includes(token)
+
+const textOf = <E, R>(response: Effect.Effect<HttpClientResponse.HttpClientResponse, E, R>) =>
+  Effect.flatMap(response, (response) => response.text)
 
 const statusesOf = (exits: ReadonlyArray<Exit.Exit<HttpClientResponse.HttpClientResponse, unknown>>) =>
   exits.map((exit) => Exit.isSuccess(exit) ? exit.value.status : String(exit))
@@ -201,45 +204,79 @@ describe.each(clients)("over %s", (name, layer) => {
       assert.isAtMost(server.connections(), 3)
     }).pipe(Effect.provide(layer)))
 
-  it.scopedLive("a refusal whose body never ends is cut off, and the request goes on", () =>
-    Effect.gen(function*() {
-      const { session } = yield* tokens()
-      const server = yield* serve((request) =>
-        tokenOf(request) === "token-1" ? { body: "ok" } : {
-          write: (response) => {
-            response.writeHead(401)
-            const more = () => {
-              if (response.destroyed) return
-              if (response.write("x".repeat(16_384))) setImmediate(more)
-              else response.once("drain", more)
+  // The time limit never comes: what cuts these off is their length.
+  for (const declared of [undefined, 1024 ** 3]) {
+    it.scoped(`a refusal ${declared === undefined ? "without end" : "that declares a gigabyte"} is cut off`, () =>
+      Effect.gen(function*() {
+        const { session } = yield* tokens()
+        const server = yield* serve((request) =>
+          tokenOf(request) === "token-1" ? { body: "ok" } : {
+            write: (response) => {
+              response.writeHead(401, declared === undefined ? {} : { "content-length": declared })
+              const more = () => {
+                if (response.destroyed) return
+                if (response.write("x".repeat(16_384))) setImmediate(more)
+                else response.once("drain", more)
+              }
+              more()
             }
-            more()
           }
-        }
-      )
-      const client = yield* SessionHttpClient.make(session, { attach: SessionHttpClient.bearer })
-      const response = yield* client.get(server.url)
-      assert.strictEqual(yield* response.text, "ok")
-      yield* Deferred.await(server.received[0]!.aborted)
-    }).pipe(Effect.provide(layer)))
+        )
+        const client = yield* SessionHttpClient.make(session, { attach: SessionHttpClient.bearer })
+        const response = yield* client.get(server.url)
+        assert.strictEqual(yield* response.text, "ok")
+        yield* Deferred.await(server.received[0]!.aborted)
+      }).pipe(Effect.provide(layer)))
+  }
 
-  it.scoped("a refusal whose body stalls is cut off after a second, and the request goes on", () =>
+  const stalling: Reply = {
+    write: (response) => void response.writeHead(401).write("the first of many bytes")
+  }
+  const stallingInShort: Reply = {
+    write: (response) => void response.writeHead(401, { "content-length": 100 }).write("the first of a hundred")
+  }
+  for (const [length, stalled] of [["unknown", stalling], ["known", stallingInShort]] as const) {
+    it.scoped(`a refusal of ${length} length that stalls is cut off after a second, and the request goes on`, () =>
+      Effect.gen(function*() {
+        const { session } = yield* tokens()
+        const server = yield* serve((request) => tokenOf(request) === "token-1" ? { body: "ok" } : stalled)
+        const client = yield* SessionHttpClient.make(session, { attach: SessionHttpClient.bearer })
+        const fiber = yield* Effect.fork(textOf(client.get(server.url)))
+        yield* eventually(Effect.zipRight(
+          TestClock.adjust("100 millis"),
+          Effect.map(Fiber.poll(fiber), Option.isSome)
+        ))
+        assert.strictEqual(yield* Fiber.join(fiber), "ok")
+        assert.isAtLeast(yield* Effect.clockWith((clock) => clock.currentTimeMillis), 1000)
+        yield* Deferred.await(server.received[0]!.aborted)
+      }).pipe(Effect.provide(layer)))
+
+    it.scoped(`the refresh does not wait for a refusal of ${length} length that stalls, and lets go of it if it fails`, () =>
+      Effect.gen(function*() {
+        const { next, session } = yield* tokens()
+        const server = yield* serve(() => stalled)
+        const client = yield* SessionHttpClient.make(session, { attach: SessionHttpClient.bearer })
+        yield* session.current
+        next(Effect.fail(new SignInFailed()))
+        failedWith(yield* Effect.exit(client.get(server.url)), SignInFailed)
+        yield* Deferred.await(server.received[0]!.aborted)
+      }).pipe(Effect.provide(layer)))
+  }
+
+  it.scoped("a caller who is interrupted lets go of the refusal that it was reading", () =>
     Effect.gen(function*() {
-      const { session } = yield* tokens()
-      const server = yield* serve((request) =>
-        tokenOf(request) === "token-1" ? { body: "ok" } : {
-          write: (response) => void response.writeHead(401).write("the first of many bytes")
-        }
-      )
+      const { held, session, waiters } = yield* tokens()
+      const server = yield* serve((request) => tokenOf(request) === "token-1" ? { body: "ok" } : stalling)
       const client = yield* SessionHttpClient.make(session, { attach: SessionHttpClient.bearer })
-      const fiber = yield* Effect.fork(Effect.flatMap(client.get(server.url), (response) => response.text))
-      yield* eventually(Effect.zipRight(
-        TestClock.adjust("100 millis"),
-        Effect.map(Fiber.poll(fiber), Option.isSome)
-      ))
-      assert.strictEqual(yield* Fiber.join(fiber), "ok")
-      assert.isAtLeast(yield* Effect.clockWith((clock) => clock.currentTimeMillis), 1000)
+      yield* session.current
+      const signIn = held()
+      const caller = yield* Effect.fork(client.get(server.url))
+      yield* eventually(Effect.map(waiters, (count) => count === 1))
+      yield* Fiber.interrupt(caller)
       yield* Deferred.await(server.received[0]!.aborted)
+      yield* signIn.open
+      assert.strictEqual(yield* textOf(client.get(server.url)), "ok")
+      assert.strictEqual(server.received.length, 2)
     }).pipe(Effect.provide(layer)))
 
   it.scopedLive("a long response passes through while the server is still writing it", () =>
@@ -403,6 +440,32 @@ describe("a body that can be read only once", () => {
       assert.strictEqual((yield* send).status, 200)
       assert.deepStrictEqual(server.received.map(({ body }) => body.toString()), ["once", "once"])
     })))
+
+  const shapes: ReadonlyArray<readonly [string, unknown, sends: number]> = [
+    ["what can be piped", { pipe: () => {} }, 1],
+    ["what has a reader", { getReader: () => {} }, 1],
+    ["an iterator", { next: () => {} }, 1],
+    ["an asynchronous iterable", { [Symbol.asyncIterator]: () => {} }, 1],
+    ["a blob", new Blob(["again"]), 2],
+    ["URL parameters", new URLSearchParams({ a: "1" }), 2],
+    ["a string", "again", 2],
+    ["nothing", null, 2]
+  ]
+  it.scoped.each(shapes)("is known by its shape: %s", ([, body, sends]) =>
+    Effect.gen(function*() {
+      const { session } = yield* tokens()
+      let sent = 0
+      const refusing = HttpClient.make((request) =>
+        Effect.sync(() => {
+          sent++
+          return HttpClientResponse.fromWeb(request, new Response("expired", { status: 401 }))
+        })
+      )
+      const client = SessionHttpClient.withSession(refusing, session, { attach: SessionHttpClient.bearer })
+      const exit = yield* Effect.exit(client.post("http://a.test", { body: HttpBody.raw(body) }))
+      assert.strictEqual(failureOf(exit)._tag, sends === 1 ? "NotReplayable" : "SessionRejected")
+      assert.strictEqual(sent, sends)
+    }))
 
   it.scopedLive("is refused at once when no refresh is left to wait for", () =>
     onUndici(Effect.gen(function*() {

@@ -9,7 +9,7 @@ import * as ManagedRuntime from "effect/ManagedRuntime"
 import * as Scope from "effect/Scope"
 import * as Session from "effect-holdfast/Session"
 import * as SessionHttpClient from "effect-holdfast/SessionHttpClient"
-import type { Client, Contender, Loop } from "./contender.js"
+import { type Client, type Contender, type Loop, stormOf } from "./contender.js"
 import { type Server, url } from "./server.js"
 
 /** Effect's own fetch client, with the server for its `fetch`. */
@@ -29,11 +29,7 @@ const connect = async (server: Server): Promise<Client> => {
   const send = Effect.match(client.get(url), { onFailure: () => 0, onSuccess: ({ status }) => status })
   await runtime.runPromise(send)
   return {
-    storm: (callers) =>
-      runtime.runPromise(Effect.map(
-        Effect.forEach(Array.from({ length: callers }), () => send, { concurrency: "unbounded" }),
-        (statuses) => statuses.filter((status) => status === 200).length
-      )),
+    storm: stormOf(() => runtime.runPromise(send)),
     close: async () => {
       await runtime.runPromise(Scope.close(scope, Exit.void))
       await runtime.dispose()

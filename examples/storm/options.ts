@@ -47,11 +47,13 @@ export const parse = (args: ReadonlyArray<string>): Either.Either<Options | "hel
 
   for (const token of tokens) {
     if (token.kind === "option-terminator") continue
-    const given = token.kind === "option" ? token.rawName : JSON.stringify(token.value)
-    if (token.kind === "positional" || !(token.name in numbers || token.name === "json" || token.name === "help")) {
+    const given = JSON.stringify(token.kind === "option" ? token.rawName : token.value)
+    const isNumber = token.kind === "option" && Object.hasOwn(numbers, token.name)
+    const isFlag = token.kind === "option" && (token.name === "json" || token.name === "help")
+    if (!isNumber && !isFlag) {
       return Either.left(`${given} is not known: the options are --seconds, --callers, --seed, --json and --help`)
     }
-    if (!(token.name in numbers) && token.value !== undefined) return Either.left(`${given} takes no value`)
+    if (isFlag && token.value !== undefined) return Either.left(`${given} takes no value`)
   }
   if (values["help"] === true) return Either.right("help")
 

@@ -96,6 +96,8 @@ export const serve = (
       : tls.http2 === true
       ? Http2.createSecureServer(tls, onRequest as never)
       : Https.createServer(tls, onRequest)
+    // An idle connection ends because someone ends it, not because it was idle for long enough.
+    if ("keepAliveTimeout" in server) server.keepAliveTimeout = 600_000
     server.on(tls === undefined ? "connection" : "secureConnection", (socket: Socket) => {
       sockets.set(socket, ++connections)
       socket.on("error", () => {})

@@ -151,7 +151,7 @@ export class ApiSession extends Context.Tag("storm/ApiSession")<ApiSession, Sess
           Schedule.whileInput((error: SignInError) => error._tag === "AuthorizationUnreachable")
         ),
         timeout: "10 seconds",
-        // The storm kills two or three tokens in a second at worst. Twice as many would be a loop.
+        // The storm kills two tokens in a second at worst. Three times as many would be a loop.
         budget: { refreshes: 30, within: "5 seconds" }
       })
     })
