@@ -28,7 +28,10 @@ const identityOf = ({ headers }: Received) => headers["x-identity"]
 /** A site over TLS: its root welcomes, unless said otherwise; what is not its root is answered by `handle`. */
 const site = (
   handle: (request: Received) => Reply | Effect.Effect<Reply>,
-  options: { readonly root?: (request: Received) => Reply | Effect.Effect<Reply>; readonly tls?: ServerOptions & { readonly http2?: boolean } } = {}
+  options: {
+    readonly root?: (request: Received) => Reply | Effect.Effect<Reply>
+    readonly tls?: ServerOptions & { readonly http2?: boolean }
+  } = {}
 ) =>
   Effect.suspend(() =>
     serve((request) => request.path === "/" ? options.root?.(request) ?? {} : handle(request), {
@@ -284,6 +287,19 @@ describe("closing the scope", () => {
       yield* eventually(Effect.sync(() => server.open().length === 0))
       failedWith(yield* Effect.exit(client.get(`${server.url}/page`)), Session.SessionClosed)
       assert.strictEqual(server.open().length, 0)
+    }))
+
+  it.scopedLive("fails a request under way, typed", () =>
+    Effect.gen(function*() {
+      const server = yield* site(() => Effect.never)
+      const caller = yield* Effect.scoped(Effect.gen(function*() {
+        const { client } = yield* visit(server.url, undefined)
+        const caller = yield* Effect.forkDaemon(client.get(`${server.url}/page`))
+        yield* eventually(Effect.sync(() => server.received.length === 2))
+        return caller
+      }))
+      assertTransport(yield* Fiber.await(caller))
+      yield* eventually(Effect.sync(() => server.open().length === 0))
     }))
 
   it.scopedLive("aborts a probe under way", () =>

@@ -493,7 +493,11 @@ describe("a body that can be read only once", () => {
       const { session } = yield* tokens()
       const server = yield* api((token) => token !== "token-2")
       const stream = HttpBody.stream(Stream.make(encoder.encode("again")))
-      const always = yield* SessionHttpClient.make(session, { attach: SessionHttpClient.bearer, replay: () => true, maxRefreshes: 2 })
+      const always = yield* SessionHttpClient.make(session, {
+        attach: SessionHttpClient.bearer,
+        replay: () => true,
+        maxRefreshes: 2
+      })
       assert.strictEqual((yield* always.post(server.url, { body: stream })).status, 200)
       assert.deepStrictEqual(server.received.map(({ body }) => body.toString()), ["again", "again", "again"])
       const other = yield* tokens()
@@ -676,7 +680,7 @@ it.scopedLive("fifty callers of three requests each all succeed while refreshes 
       return uses.get(token!)! > 10
     })
     const client = yield* SessionHttpClient.make(session, { attach: SessionHttpClient.bearer, maxRefreshes: 50 })
-    const three = Effect.all([1, 2, 3].map((n) => Effect.flatMap(client.get(`${server.url}/${n}`), (response) => response.text)))
+    const three = Effect.all([1, 2, 3].map((n) => textOf(client.get(`${server.url}/${n}`))))
     for (const exit of yield* many(50, three)) assert.deepStrictEqual(exit, Exit.succeed(["ok", "ok", "ok"]))
     assert.isAtLeast(signIns(), 15)
     assert.isAtMost(signIns(), 16)
@@ -799,7 +803,11 @@ it.scopedLive("an `attach` may be an effect: what it does is done for each attem
     let signatures = 0
     const client = yield* SessionHttpClient.make(session, {
       attach: (request, token) =>
-        Effect.sync(() => HttpClientRequest.setHeader(SessionHttpClient.bearer(request, token), "x-signature", `${token}#${++signatures}`))
+        Effect.sync(() =>
+          SessionHttpClient.bearer(request, token).pipe(
+            HttpClientRequest.setHeader("x-signature", `${token}#${++signatures}`)
+          )
+        )
     })
     yield* client.get(server.url)
     assert.deepStrictEqual(server.received.map(({ headers }) => headers["x-signature"]), ["token-0#1", "token-1#2"])
@@ -1019,7 +1027,7 @@ describe("the layer", () => {
     Effect.gen(function*() {
       const request = HttpClientRequest.post("http://auth.test/token")
       const failure = new HttpClientError.RequestError({ request, reason: "Transport" })
-      const session: Session.Session<string, unknown> = yield* Session.make<string, unknown>({ acquire: Effect.fail(failure) })
+      const session = yield* Session.make<string, unknown>({ acquire: Effect.fail(failure) })
       const client = yield* throughLayer(session as Session.Session<string, SignInFailed>)
       const error = failedWith(yield* Effect.exit(client.get("http://127.0.0.1:1")), HttpClientError.RequestError)
       assert.strictEqual(error.cause, failure)

@@ -18,9 +18,10 @@ export const show = <E, R>(
       const now = yield* counters
       const elapsed = ((yield* Clock.currentTimeMillis) - startedAt) / 1000
       const figures = Object.entries(now).map(([name, count]) => `${name} ${count}`)
+      const time = `${elapsed.toFixed(1)}/${seconds} s`
       stdout.write(
         stdout.isTTY
-          ? `\r${fitted(bar(elapsed / seconds), [`${elapsed.toFixed(1)}/${seconds} s`, ...figures], stdout.columns || 80)}${eraseToEnd}`
+          ? `\r${fitted(bar(elapsed / seconds), [time, ...figures], stdout.columns || 80)}${eraseToEnd}`
           : `${elapsed.toFixed(0).padStart(String(seconds).length)} s  ${figures.join("  ")}\n`
       )
     })
@@ -36,11 +37,17 @@ export const show = <E, R>(
 const eraseToEnd = "\u001b[K"
 
 const bar = (done: number): string => {
-  const width = 20
+  const width = 16
   const full = Math.round(Math.min(1, done) * width)
   return "█".repeat(full) + "░".repeat(width - full)
 }
 
-/** As many of the figures as the line has room for. */
-const fitted = (bar: string, figures: ReadonlyArray<string>, columns: number): string =>
-  figures.reduce((line, figure) => line.length + 2 + figure.length < columns ? `${line}  ${figure}` : line, bar)
+/** The line has room for the first so many of the figures. */
+const fitted = (bar: string, figures: ReadonlyArray<string>, columns: number): string => {
+  let line = bar
+  for (const figure of figures) {
+    if (line.length + 2 + figure.length >= columns) break
+    line += `  ${figure}`
+  }
+  return line
+}

@@ -84,7 +84,9 @@ const harass = async function*(chunks: AsyncIterable<Buffer>, client: Socket, lu
   }
 }
 
-const forward = (client: Socket, port: number, through: (chunks: AsyncIterable<Buffer>) => AsyncIterable<Buffer>): void => {
+type Passage = (chunks: AsyncIterable<Buffer>) => AsyncIterable<Buffer>
+
+const forward = (client: Socket, port: number, through: Passage): void => {
   const server = connect({ port, host: "127.0.0.1", allowHalfOpen: true })
   const close = () => {
     client.destroy()

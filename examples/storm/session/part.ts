@@ -73,7 +73,7 @@ export const make = (
       })
 
     // One takes the crowd as it finds it, also in the midst of a renewal. The next comes when there were as many orders
-    // as callers: where tokens die faster than the machine can serve all who wait for one, no client could hold a promise.
+    // as callers: where tokens die faster than the machine can serve all who wait for one, no client holds a promise.
     const revokeAgainAndAgain = Effect.forever(Effect.zipRight(revokeAfter(0), revokeAfter(options.callers)))
 
     const useTheClient = Effect.gen(function*() {
@@ -92,9 +92,9 @@ export const make = (
           served,
           waiting,
           failed: sum(failed),
-          revocations,
-          renewals: Math.max(0, issued - 1),
-          "sign-ins": signIns
+          revoked: revocations,
+          renewed: Math.max(0, issued - 1),
+          "signed in": signIns
         }
       }),
 
