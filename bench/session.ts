@@ -10,7 +10,7 @@ import { axiosAuthRefresh, axiosAuthRefreshNoDedupe } from "./session/axios.js"
 import { azure } from "./session/azure.js"
 import type { Contender, Loop } from "./session/contender.js"
 import { google } from "./session/google.js"
-import { holdfast } from "./session/holdfast.js"
+import { holdfast, holdfastOverFetch } from "./session/holdfast.js"
 import { kyNaive, kyShared } from "./session/ky.js"
 import { plainPromises, plainPromisesOverEffect } from "./session/references.js"
 import { makeServer } from "./session/server.js"
@@ -18,6 +18,7 @@ import { count, printTable, printTarget, spread } from "./table.js"
 
 const contenders = [
   holdfast,
+  holdfastOverFetch,
   plainPromises,
   plainPromisesOverEffect,
   axiosAuthRefresh,
@@ -91,6 +92,12 @@ export const run = async (budget: Budget): Promise<void> => {
     "the burst no slower than plain promises over the same client",
     toPeer.median <= 1,
     `ratio ${spread(toPeer, 2)}`
+  )
+  const toPromises = ratioTo(plainPromises, holdfastOverFetch)
+  printTarget(
+    "the burst no slower than plain promises, both over bare fetch",
+    toPromises.median <= 1,
+    `ratio ${spread(toPromises, 2)}`
   )
   printTarget(
     "at most 1 µs over a static bearer header",

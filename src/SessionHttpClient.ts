@@ -43,7 +43,10 @@ import * as SessionMap from "./SessionMap.js"
  * @category models
  */
 export interface Options<in A> extends RefusalOptions {
-  /** Puts the session's value on a request. One that throws is a `RequestError` with reason `"Encode"`. */
+  /**
+   * Puts the session's value on a request. One that throws is a `RequestError` with reason `"Encode"`. A secret
+   * belongs in a header: the wrapped client's spans and errors show the URL.
+   */
   readonly attach: (
     request: HttpClientRequest.HttpClientRequest,
     value: A

@@ -37,6 +37,32 @@ const connect = async (server: Server): Promise<Client> => {
   }
 }
 
+/** The session alone, around `fetch`: what it costs apart from Effect's client. */
+export const holdfastOverFetch: Contender = {
+  name: "Holdfast, bare fetch",
+  connect: async (server) => {
+    const scope = Effect.runSync(Scope.make())
+    const session = await Effect.runPromise(Scope.extend(
+      Session.make({ acquire: Effect.promise(server.refresh), initial: server.first }),
+      scope
+    ))
+    const send = Session.use(session, (token) =>
+      Effect.flatMap(
+        Effect.promise(() => server.fetch(url, { headers: { authorization: `Bearer ${token}` } })),
+        (response) =>
+          response.status === 401
+            ? Effect.zipRight(Effect.promise(() => response.text()), Effect.fail("refused"))
+            : Effect.succeed(response.status)
+      ), { rejected: () => true })
+    const status = Effect.match(send, { onFailure: () => 0, onSuccess: (status) => status })
+    await Effect.runPromise(status)
+    return {
+      storm: stormOf(() => Effect.runPromise(status)),
+      close: () => Effect.runPromise(Scope.close(scope, Exit.void))
+    }
+  }
+}
+
 // One response for all: what is to be seen is what the client does, and `fetch` would hide it.
 const ok = new Response(null, { status: 200 })
 

@@ -17,7 +17,8 @@ import type { InvalidOptions } from "../InvalidOptions.js"
 
 /**
  * Makes a session over undici. `agent` are options for the connections of every generation (timeouts, pool sizes,
- * `connect` with a CA or a client certificate); an identity's own TLS options are laid over them.
+ * `connect` with a CA or a client certificate); an identity's own TLS options are laid over them. A `connect` that is
+ * a function is used as it is: it would have to apply those options itself.
  *
  * @example
  * ```ts
