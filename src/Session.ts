@@ -199,7 +199,7 @@ export interface Options<A, E = never, R = never, E2 = never, R2 = never, E3 = n
    * Whether a failed renewal means that the credential itself is dead (OAuth's `invalid_grant`). Then it is
    * forgotten, not retried, and the same refresh goes on with `acquire`. Default: no failure does.
    */
-  readonly fatal?: ((error: E | E2) => boolean) | undefined
+  readonly fatal?: ((error: NoInfer<E | E2>) => boolean) | undefined
   /** When a value expires, as epoch milliseconds or a `DateTime`; `undefined`: never. Default: never. */
   readonly expiresAt?: ((value: A) => DateTime.Utc | number | undefined) | undefined
   /** An age limit, besides `expiresAt`. Default: none. */
@@ -218,13 +218,16 @@ export interface Options<A, E = never, R = never, E2 = never, R2 = never, E3 = n
    */
   readonly timeout?: Duration.DurationInput | undefined
   /** Retries inside one refresh, for transient failures; `fatal` ones are not retried. Default: none. */
-  readonly retry?: Schedule.Schedule<unknown, E | E2 | E3> | undefined
+  readonly retry?: Schedule.Schedule<unknown, NoInfer<E | E2 | E3>> | undefined
   /**
    * For how long the failure of a refresh answers those who ask again, before the next of them tries once
    * more for all. A schedule is stepped by consecutive failures (its input is their cause) and starts anew
    * after a success; one that ends keeps its last delay. Default: 1 second, doubled up to 30.
    */
-  readonly cooldown?: Duration.DurationInput | Schedule.Schedule<unknown, Cause.Cause<E | E2 | E3 | SessionError>> | undefined
+  readonly cooldown?:
+    | Duration.DurationInput
+    | Schedule.Schedule<unknown, Cause.Cause<NoInfer<E | E2 | E3> | SessionError>>
+    | undefined
   /**
    * The loop breaker against an upstream that refuses what it has just given out: at most `refreshes` within
    * the window. Counted are renewals that `refresh` demanded and values that arrive already expired; expiry,
@@ -522,6 +525,8 @@ export const make = <A, E = never, R = never, E2 = never, R2 = never, E3 = never
       return Effect.map(Random.next, (random) => generation.expiresAt - window * (1 - random / 10))
     }
 
+    const isDetached = (link: Link<A, Err>): boolean => state._tag === "Closed" || state.head !== link
+
     const isServable = (link: Link<A, Err>): boolean =>
       link.generation !== undefined && !link.dead &&
       (link.generation.expiresAt === Infinity || now() < link.generation.expiresAt)
@@ -589,7 +594,7 @@ export const make = <A, E = never, R = never, E2 = never, R2 = never, E3 = never
       } else if (state.head !== link) {
         renewal.outcome = ended
       } else {
-        if (link.failure !== undefined) renewal.waitsFor.add({ on: link.failure.renewal })
+        if (link.failure !== undefined) Renewal.follow(renewal, link.failure.renewal)
         if (link.rejected) demands.push(now())
         link.renewal = renewal
         fork(supervise(link, renewal), { immediate: false })
@@ -635,10 +640,15 @@ export const make = <A, E = never, R = never, E2 = never, R2 = never, E3 = never
       // One that timed out may not heed its interruption yet; two at once would present the same token.
       if (link.failure?.renewal.worker !== undefined) yield* Fiber.await(link.failure.renewal.worker)
       if (link.candidate === undefined || !isFresh(link.candidate)) yield* obtain(link)
+      // A renewal that `end` has detached brings nothing that is to be written down.
+      if (isDetached(link)) return yield* ended
       const { acquiredAt, resources, value } = link.candidate!
       const expiresAt = yield* expiryOf(value)
       const generation = generationFrom(link.nextNumber, value, acquiredAt, expiresAt)
-      if (options.onRenewed !== undefined) yield* retrying(Effect.suspend(() => options.onRenewed!(generation)))
+      if (options.onRenewed !== undefined) {
+        yield* retrying(Effect.suspend((): Effect.Effect<void, Err, Env> =>
+          isDetached(link) ? Effect.void : options.onRenewed!(generation)), () => false)
+      }
       return makeLink({
         generation,
         nextNumber: link.nextNumber + 1,
@@ -649,7 +659,7 @@ export const make = <A, E = never, R = never, E2 = never, R2 = never, E3 = never
     })
 
     const obtain = (link: Link<A, Err>): Effect.Effect<void, Err, Env> => {
-      const acquire = retrying(candidateFrom(link, options.acquire))
+      const acquire = retrying(candidateFrom(link, options.acquire), isFatal)
       const spent = link.candidate ?? link.generation
       if (spent === undefined || link.dead) return acquire
       const forget = Effect.sync(() => {
@@ -657,7 +667,7 @@ export const make = <A, E = never, R = never, E2 = never, R2 = never, E3 = never
       })
       return options.renew === undefined
         ? Effect.tapError(acquire, (error) => isFatal(error) ? forget : Effect.void)
-        : retrying(candidateFrom(link, Effect.suspend(() => options.renew!(spent.value)))).pipe(
+        : retrying(candidateFrom(link, Effect.suspend(() => options.renew!(spent.value))), isFatal).pipe(
           Effect.catchIf(isFatal, () => Effect.zipRight(forget, acquire))
         )
     }
@@ -680,10 +690,13 @@ export const make = <A, E = never, R = never, E2 = never, R2 = never, E3 = never
 
     const isFatal = (error: Err): boolean => options.fatal !== undefined && options.fatal(error as E | E2)
 
-    const retrying = <B>(effect: Effect.Effect<B, Err, Env>): Effect.Effect<B, Err, Env> =>
+    const retrying = <B>(
+      effect: Effect.Effect<B, Err, Env>,
+      isFinal: (error: Err) => boolean
+    ): Effect.Effect<B, Err, Env> =>
       options.retry === undefined
         ? effect
-        : Effect.retry(effect, { schedule: options.retry, while: (error) => !isFatal(error) })
+        : Effect.retry(effect, { schedule: options.retry, while: (error) => !isFinal(error) })
 
     const expiryOf = (value: A): Either.Either<number, InvalidOptions> => {
       if (options.expiresAt === undefined) return Either.right(Infinity)
@@ -702,7 +715,7 @@ export const make = <A, E = never, R = never, E2 = never, R2 = never, E3 = never
     }
 
     const isFresh = (candidate: Candidate<A>): boolean =>
-      Either.match(expiryOf(candidate.value), { onLeft: () => false, onRight: (expiresAt) => now() < expiresAt })
+      Either.match(expiryOf(candidate.value), { onLeft: () => false, onRight: (expiresAt) => now() < Math.min(expiresAt, candidate.acquiredAt + maxAge) })
 
     // --- moving --------------------------------------------------------------
 
@@ -749,11 +762,12 @@ export const make = <A, E = never, R = never, E2 = never, R2 = never, E3 = never
       cooldown.reset()
       counts.consecutive = 0
       if (link.renewal !== undefined) Renewal.answer(link.renewal, ended)
-      return finish(Effect.gen(function*() {
-        if (link.generation !== undefined && !link.dead) yield* revoke(link.generation.value)
-        if (link.renewal === undefined) yield* discardCandidate(link)
-        yield* releaseUnheld(link)
-      }))
+      const revoked = link.generation === undefined || link.dead ? Effect.void : revoke(link.generation.value)
+      const discarded = link.renewal === undefined ? Effect.suspend(() => discardCandidate(link)) : Effect.void
+      return finish(revoked.pipe(
+        Effect.ensuring(discarded),
+        Effect.ensuring(Effect.suspend(() => releaseUnheld(link)))
+      ))
     })
 
     const close = Effect.suspend(() => {
@@ -770,13 +784,13 @@ export const make = <A, E = never, R = never, E2 = never, R2 = never, E3 = never
       Effect.flatten(Fiber.await(fork(Effect.uninterruptible(effect))))
 
     const revoke = (value: A): Effect.Effect<void, never, Env> =>
-      options.onEnd === undefined ? Effect.void : options.onEnd(value)
+      options.onEnd === undefined ? Effect.void : Effect.suspend(() => options.onEnd!(value))
 
     const discardCandidate = (link: Link<A, Err>): Effect.Effect<void, never, Env> => {
       const { candidate } = link
       if (candidate === undefined) return Effect.void
       link.candidate = undefined
-      return Effect.ensuring(Effect.suspend(() => revoke(candidate.value)), release(candidate.resources))
+      return Effect.ensuring(revoke(candidate.value), release(candidate.resources))
     }
 
     const release = ({ scope }: Resources.Resources): Effect.Effect<void> =>

@@ -149,9 +149,10 @@ export const make = <K, A, E = never, R = never, E2 = never, R2 = never, E3 = ne
         )
         if (Exit.isFailure(made)) return Effect.zipRight(Scope.close(scope, made), Exit.failCause(made.cause))
         const entry = { key, session: made.value, scope, holders: 1, timer: undefined }
-        const makeRoom = isFull ? drop(longestIdle!) : Effect.void
+        // Nobody waits for another key's session to close.
+        if (isFull) fork(drop(longestIdle!))
         MutableHashMap.set(entries, key, entry)
-        return Effect.as(makeRoom, entry)
+        return Effect.succeed(entry)
       })
 
     const release = (entry: Entry<K, A, E | E2 | E3>): Effect.Effect<void> =>

@@ -1,4 +1,4 @@
-import { assert, describe, it } from "@effect/vitest"
+import { assert, describe, expectTypeOf, it } from "@effect/vitest"
 import { InvalidOptions } from "effect-holdfast/InvalidOptions"
 import * as Session from "effect-holdfast/Session"
 import * as Cause from "effect/Cause"
@@ -388,6 +388,14 @@ describe("a renewal that fails", () => {
       yield* Effect.exit(session.current)
       assert.deepStrictEqual(causes, [error])
 
+      const throwing = yield* Session.make({
+        acquire: Effect.fail(error),
+        cooldown: Schedule.makeWithState<number, unknown, void>(0, () => {
+          throw new Error("boom")
+        })
+      })
+      assert.strictEqual(failureOf(yield* Effect.exit(throwing.current)), error)
+
       const dying = yield* Session.make({
         acquire: Effect.fail(error),
         cooldown: Schedule.spaced("1 second").pipe(Schedule.tapInput(() => Effect.die("boom")))
@@ -685,6 +693,19 @@ describe("two sessions that renew through each other", () => {
       const exits = yield* Effect.all([Effect.exit(a.current), Effect.exit(b.current)], { concurrency: 2 })
       for (const exit of exits) assert.instanceOf(failureOf(exit), Session.ReentrantRefresh)
     }))
+
+  it.scoped("are told from a long outage that has ended", () =>
+    Effect.gen(function*() {
+      let down = true
+      const inner = yield* Session.make({
+        acquire: Effect.suspend(() => down ? Effect.fail("down") : Effect.succeed("up")),
+        cooldown: 0
+      })
+      for (let i = 0; i < 15_000; i++) yield* Effect.exit(inner.current)
+      down = false
+      const outer = yield* Session.make({ acquire: Effect.map(inner.current, ({ value }) => value) })
+      assert.strictEqual((yield* outer.current).value, "up")
+    }), 30_000)
 
   it.scoped("a longer circle is found too, and a chain that is none is not one", () =>
     Effect.gen(function*() {
@@ -1131,6 +1152,32 @@ describe("onRenewed", () => {
       assert.deepStrictEqual(up.calls, ["acquire", "renew v0"])
     }))
 
+  it.scoped("that fails until its value is too old: the value is not served, but renewed", () =>
+    Effect.gen(function*() {
+      const up = upstream()
+      let broken = true
+      const session = yield* Session.make({
+        ...up,
+        maxAge: "1 minute",
+        onRenewed: () => broken ? Effect.fail(new Refused("disk full")) : Effect.void
+      })
+      yield* Effect.exit(session.current)
+      broken = false
+      yield* TestClock.adjust("10 minutes")
+      assert.deepInclude(yield* session.current, { value: "v1", acquiredAt: 600_000 })
+    }))
+
+  it.scoped("has failures of its own, about which `fatal` is not asked", () =>
+    Effect.gen(function*() {
+      const session = yield* Session.make({
+        acquire: Effect.succeed("token") as Effect.Effect<string, Refused>,
+        onRenewed: () => Effect.fail(new Error("disk full")),
+        retry: Schedule.recurs(1),
+        fatal: (error) => error.why.startsWith("invalid")
+      })
+      assert.instanceOf(failureOf(yield* Effect.exit(session.current)), Error)
+    }))
+
   it.scoped("is not told of `initial`", () =>
     Effect.gen(function*() {
       const stored: Array<string> = []
@@ -1367,6 +1414,45 @@ describe("end", () => {
       yield* Effect.exit(session.current)
       yield* session.end
       assert.strictEqual((yield* session.current).value, "v0")
+    }))
+
+  it.scoped("keeps what a detached renewal brings from being written down", () =>
+    Effect.gen(function*() {
+      const up = upstream()
+      const stored: Array<string> = []
+      const session = yield* Session.make({ ...up, onRenewed: ({ value }) => Effect.sync(() => stored.push(value)) })
+      const stale = yield* session.current
+      const renewal = yield* held(Effect.succeed("late"))
+      up.next(renewal.answer)
+      yield* Effect.fork(Effect.exit(session.refresh(stale)))
+      yield* renewal.started
+      yield* session.end
+      yield* session.current
+      yield* renewal.release
+      yield* settle
+      assert.deepStrictEqual(stored, ["v0", "v1"])
+    }))
+
+  it.scoped("releases and revokes the rest though `onEnd` dies", () =>
+    Effect.gen(function*() {
+      const log: Array<string> = []
+      let fail = false
+      const session = yield* Session.make({
+        acquire: Effect.acquireRelease(Effect.succeed("v0"), () => Effect.sync(() => log.push("release v0"))),
+        renew: () => Effect.acquireRelease(Effect.succeed("v1"), () => Effect.sync(() => log.push("release v1"))),
+        onRenewed: () => fail ? Effect.fail("disk full") : Effect.void,
+        onEnd: (value) => {
+          log.push(`revoke ${value}`)
+          if (value === "v0") throw new Error("boom")
+          return Effect.void
+        }
+      })
+      const first = yield* session.current
+      fail = true
+      yield* Effect.exit(session.refresh(first))
+      const exit = yield* Effect.exit(session.end)
+      assert.isTrue(Exit.isFailure(exit) && Cause.isDie(exit.cause))
+      assert.deepStrictEqual(log, ["revoke v0", "revoke v1", "release v1", "release v0"])
     }))
 
   it.scoped("called by a renewal does not wait for that renewal", () =>
@@ -1752,4 +1838,20 @@ describe("wherever fibers are suspended", () => {
       assert.strictEqual(failureOf(yield* Effect.exit(session.current))._tag, "SessionClosed")
     })
   )
+})
+
+describe("the types", () => {
+  it("unite the errors of the effects, and of nothing else", () => {
+    const acquire = Effect.succeed("token") as Effect.Effect<string, "E1">
+    const renew = (_: string) => Effect.succeed("token") as Effect.Effect<string, "E2">
+    expectTypeOf(Session.make({ acquire })).toEqualTypeOf<
+      Effect.Effect<Session.Session<string, "E1">, InvalidOptions, Scope.Scope>
+    >()
+    expectTypeOf(
+      Session.make({ acquire, renew, retry: Schedule.recurs(3), cooldown: Schedule.spaced(1000), fatal: () => false })
+    ).toEqualTypeOf<Effect.Effect<Session.Session<string, "E1" | "E2">, InvalidOptions, Scope.Scope>>()
+    expectTypeOf(Session.make({ acquire: Effect.succeed(1), retry: Schedule.recurs(3) })).toEqualTypeOf<
+      Effect.Effect<Session.Session<number, never>, InvalidOptions, Scope.Scope>
+    >()
+  })
 })

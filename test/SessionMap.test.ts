@@ -166,7 +166,23 @@ describe("an idle session", () => {
       yield* Fiber.join(impatient)
       assert.isFalse(interrupted)
       yield* SessionMap.get(map, "b")
+      yield* settle
       assert.isTrue(interrupted)
+    }))
+
+  it.scoped("that makes room keeps nobody waiting while it closes", () =>
+    Effect.gen(function*() {
+      const map = yield* SessionMap.make({
+        lookup: (key: string) => ({
+          acquire: key === "slow" ? Effect.as(Effect.addFinalizer(() => Effect.sleep("1 minute")), key) : Effect.succeed(key)
+        }),
+        capacity: 1
+      })
+      yield* valueOf(map, "slow")
+      const other = yield* Effect.fork(valueOf(map, "other"))
+      yield* settle
+      assert.strictEqual(yield* Fiber.join(other), "other")
+      yield* TestClock.adjust("1 minute")
     }))
 })
 

@@ -18,12 +18,14 @@ export interface CookieJar {
   readonly store: (url: string, response: HttpClientResponse.HttpClientResponse) => Effect.Effect<void>
 }
 
+const latestDate = 8.64e15
+
 export const make = (): CookieJar => {
   let jar: Tough.CookieJar | undefined
   return {
     header: (url) =>
       Effect.suspend(() => {
-        if (jar === undefined) return Effect.succeed(undefined)
+        if (jar === undefined || !URL.canParse(url)) return Effect.succeed(undefined)
         const { store } = jar
         const matching = jar.getCookiesSync(url, { expire: false, sort: true })
         return Effect.map(Clock.currentTimeMillis, (now) => {
@@ -46,7 +48,7 @@ export const make = (): CookieJar => {
             if (cookie === undefined) continue
             // RFC 6265 5.2.2 counts Max-Age from now; tough-cookie counts it from the last access, by its own clock.
             if (typeof cookie.maxAge === "number") {
-              cookie.expires = new Date(cookie.maxAge <= 0 ? 0 : now + cookie.maxAge * 1000)
+              cookie.expires = new Date(cookie.maxAge <= 0 ? 0 : Math.min(latestDate, now + cookie.maxAge * 1000))
               cookie.maxAge = null
             }
             jar.setCookieSync(cookie, url, { ignoreError: true })

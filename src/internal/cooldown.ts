@@ -18,7 +18,7 @@ export const make = (schedule: Schedule.Schedule<unknown, Cause.Cause<any>>): Co
   let delay = 0
   return {
     next: (cause, now) =>
-      schedule.step(now, cause, state).pipe(
+      Effect.suspend(() => schedule.step(now, cause, state)).pipe(
         Effect.map(([next, _, decision]) => {
           state = next
           if (ScheduleDecision.isContinue(decision)) {

@@ -47,12 +47,24 @@ export const current = globalValue(
 /** A daemon that outlives its renewal is no longer part of it. */
 const isAlive = ({ worker }: AnyRenewal): boolean => worker === undefined || worker.unsafePoll() === null
 
-const isWaitingFor = (renewal: AnyRenewal, target: AnyRenewal): boolean => {
-  if (renewal === target) return true
-  for (const { on } of renewal.waitsFor) {
-    if (isWaitingFor(on, target)) return true
+const isWaitingFor = (from: AnyRenewal, target: AnyRenewal): boolean => {
+  const seen = new Set<AnyRenewal>()
+  const open = [from]
+  for (let renewal = open.pop(); renewal !== undefined; renewal = open.pop()) {
+    if (renewal === target) return true
+    if (seen.has(renewal)) continue
+    seen.add(renewal)
+    for (const { on } of renewal.waitsFor) open.push(on)
   }
   return false
+}
+
+/** The renewal is to wait for the end of a former one, which has failed but may not heed its interruption yet. */
+export const follow = (renewal: AnyRenewal, former: AnyRenewal): void => {
+  if (!isAlive(former)) return
+  const edge = { on: former }
+  renewal.waitsFor.add(edge)
+  former.worker?.addObserver(() => renewal.waitsFor.delete(edge))
 }
 
 /** Fails with `reentrant` for the fibers of a renewal of the same session: what they ask for they are to bring. */
