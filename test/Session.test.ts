@@ -1169,13 +1169,14 @@ describe("onRenewed", () => {
 
   it.scoped("has failures of its own, about which `fatal` is not asked", () =>
     Effect.gen(function*() {
+      const full = { _tag: "DiskFull" as const }
       const session = yield* Session.make({
         acquire: Effect.succeed("token") as Effect.Effect<string, Refused>,
-        onRenewed: () => Effect.fail(new Error("disk full")),
+        onRenewed: () => Effect.fail(full),
         retry: Schedule.recurs(1),
         fatal: (error) => error.why.startsWith("invalid")
       })
-      assert.instanceOf(failureOf(yield* Effect.exit(session.current)), Error)
+      assert.strictEqual(failureOf(yield* Effect.exit(session.current)), full)
     }))
 
   it.scoped("is not told of `initial`", () =>
