@@ -1,9 +1,11 @@
 import { fileURLToPath } from "node:url"
 import { defineConfig } from "vitest/config"
+import { canaryPlugin } from "./test/support/canaries.js"
 
 const src = (path: string) => fileURLToPath(new URL(`./src/${path}`, import.meta.url))
 
 export default defineConfig({
+  plugins: [canaryPlugin(src("."))],
   resolve: {
     // The tests import the package by its name; what they run is the source.
     alias: [
@@ -12,6 +14,7 @@ export default defineConfig({
     ]
   },
   test: {
-    include: ["test/**/*.test.ts"]
+    include: ["test/**/*.test.ts"],
+    reporters: ["default", "./test/support/summary.ts"]
   }
 })

@@ -86,13 +86,14 @@ const isNonsense = (value: unknown): boolean =>
     : false
 
 /**
- * A whole number of at least `min`.
+ * A whole number between `min` and `max`, both included.
  *
  * @internal
  */
-export const count = (option: string, value: number, min: number): number => {
+export const count = (option: string, value: number, min: number, max = Number.MAX_SAFE_INTEGER): number => {
   if (!Number.isSafeInteger(value) || value < min) {
     throw new InvalidOptions({ option, value, reason: `must be a whole number of at least ${min}` })
   }
+  if (value > max) throw new InvalidOptions({ option, value, reason: `must be at most ${max}` })
   return value
 }

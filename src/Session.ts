@@ -36,7 +36,6 @@ import * as MetricLabel from "effect/MetricLabel"
 import * as Option from "effect/Option"
 import { type Pipeable, pipeArguments } from "effect/Pipeable"
 import * as Predicate from "effect/Predicate"
-import * as PubSub from "effect/PubSub"
 import * as Random from "effect/Random"
 import * as Schedule from "effect/Schedule"
 import * as Scope from "effect/Scope"
@@ -44,6 +43,7 @@ import * as Stream from "effect/Stream"
 import type * as Types from "effect/Types"
 import * as Backoff from "./Backoff.js"
 import * as Cooldown from "./internal/cooldown.js"
+import { Latest } from "./internal/latest.js"
 import * as Renewal from "./internal/renewal.js"
 import * as Resources from "./internal/resources.js"
 import { InvalidOptions } from "./InvalidOptions.js"
@@ -470,7 +470,7 @@ export const make = <A, E = never, R = never, E2 = never, R2 = never, E3 = never
     // Undone in reverse: first the waiters are answered, then the fibers interrupted, then what they held released.
     const allResources = yield* Scope.fork(yield* Effect.scope, ExecutionStrategy.sequential)
     const fork = yield* FiberSet.makeRuntime<Env>()
-    const renewed = yield* PubSub.sliding<Generation<A>>(1)
+    const renewed = new Latest<Generation<A>>()
 
     const self = {}
     const counts = { refreshes: 0, failures: 0, consecutive: 0 }
@@ -745,6 +745,7 @@ export const make = <A, E = never, R = never, E2 = never, R2 = never, E3 = never
         counts.consecutive = 0
         if (outcome.value.arrivedExpired) demands.push(now())
         state = { _tag: "Open", head: outcome.value }
+        renewed.offer(outcome.value.generation!)
       } else {
         link.successor = successorOf(link)
         link.failure = { exit: Exit.failCause(outcome.cause), since: now(), until: now() + cooldownMillis, renewal }
@@ -774,7 +775,8 @@ export const make = <A, E = never, R = never, E2 = never, R2 = never, E3 = never
       const { head } = state as Extract<State<A, Err>, { readonly _tag: "Open" }>
       state = { _tag: "Closed" }
       if (head.renewal !== undefined) Renewal.answer(head.renewal, closed)
-      return PubSub.shutdown(renewed)
+      renewed.end()
+      return Effect.void
     })
 
     // --- giving up -----------------------------------------------------------
@@ -810,7 +812,6 @@ export const make = <A, E = never, R = never, E2 = never, R2 = never, E3 = never
       return Effect.all([
         Metric.increment(Metric.taggedWithLabels(refreshCounter, [MetricLabel.make("session", name), MetricLabel.make("outcome", label)])),
         Metric.set(Metric.tagged(waiterGauge, "session", name), waiters),
-        Exit.isSuccess(outcome) ? PubSub.publish(renewed, outcome.value.generation!) : Effect.void,
         Effect.logDebug(`${name}: refresh ended in ${label}, ${waiters} waited for it`)
       ], { discard: true })
     }
@@ -877,17 +878,11 @@ export const make = <A, E = never, R = never, E2 = never, R2 = never, E3 = never
         Effect.flatMap(held(restore, currentLink), (link) =>
           Effect.as(Effect.addFinalizer(() => Effect.suspend(() => letGo(link))), link.generation!))
       ),
-      changes: Stream.unwrapScoped(Effect.suspend(() => {
-        if (state._tag === "Closed") return Effect.succeed(Stream.empty)
-        return Effect.map(PubSub.subscribe(renewed), (renewals) => {
-          const present = state._tag === "Open" && !state.head.dead ? state.head.generation : undefined
-          const seen = present?.number ?? -1
-          return Stream.concat(
-            present === undefined ? Stream.empty : Stream.succeed(present),
-            Stream.filter(Stream.fromQueue(renewals), (generation) => generation.number > seen)
-          )
-        })
-      }))
+      changes: Stream.suspend(() =>
+        state._tag === "Closed" ? Stream.empty : renewed.changes(() =>
+          state._tag === "Open" && !state.head.dead ? Option.fromNullable(state.head.generation) : Option.none()
+        )
+      )
     } satisfies Omit<SessionImpl<A, Err>, typeof TypeId | "pipe">)
   })
 

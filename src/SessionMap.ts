@@ -15,7 +15,7 @@ import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import * as ExecutionStrategy from "effect/ExecutionStrategy"
 import * as Exit from "effect/Exit"
-import type * as Fiber from "effect/Fiber"
+import * as Fiber from "effect/Fiber"
 import * as FiberId from "effect/FiberId"
 import * as FiberSet from "effect/FiberSet"
 import { dual } from "effect/Function"
@@ -73,12 +73,18 @@ interface SessionMapImpl<in K, in out A, out E> extends SessionMap<K, A, E> {
 
 interface Entry<K, A, E> {
   readonly key: K
-  readonly session: Session.Session<A, E>
+  /** Makes the session, once for all who ask. */
+  readonly making: Fiber.RuntimeFiber<Session.Session<A, E>, InvalidOptions>
   readonly scope: Scope.CloseableScope
   /** How many scopes hold the session. At zero it is idle. */
   holders: number
   /** Drops it when it has been idle for long enough. */
   timer: Fiber.RuntimeFiber<void> | undefined
+}
+
+interface Held<K, A, E> {
+  readonly entry: Entry<K, A, E>
+  readonly session: Session.Session<A, E>
 }
 
 /**
@@ -129,54 +135,75 @@ export const make = <K, A, E = never, R = never, E2 = never, R2 = never, E3 = ne
     /** Longest idle first. */
     const idle = new Set<Entry<K, A, E | E2 | E3>>()
 
-    // One step, as `Session.make` waits for nothing: no two fibers can each make a session of one key. (Effect's
-    // `RcMap` looks a key up in one step and adds it in a later one; its lookup runs with the caller's context.)
-    const acquire = (key: K): Effect.Effect<Entry<K, A, E | E2 | E3>, InvalidOptions | SessionMapFull> =>
-      Effect.suspend((): Effect.Effect<Entry<K, A, E | E2 | E3>, InvalidOptions | SessionMapFull> => {
-        const found = Option.getOrUndefined(MutableHashMap.get(entries, key))
-        if (found !== undefined) {
-          found.holders++
-          idle.delete(found)
-          found.timer?.unsafeInterruptAsFork(FiberId.none)
-          return Effect.succeed(found)
-        }
-        const isFull = MutableHashMap.size(entries) >= capacity
+    // One step, so that no two fibers can each add a session of one key. (Effect's `RcMap` looks a key up in one step
+    // and adds it in a later one; its lookup runs with the caller's context.) The session is made on a fiber of the
+    // map's runtime, so that its renewals run with that runtime's scheduler and context.
+    const entryOf = (key: K): Entry<K, A, E | E2 | E3> | undefined => {
+      const found = Option.getOrUndefined(MutableHashMap.get(entries, key))
+      if (found !== undefined) {
+        idle.delete(found)
+        found.timer?.unsafeInterruptAsFork(FiberId.none)
+        return found
+      }
+      if (MutableHashMap.size(entries) >= capacity) {
         const [longestIdle] = idle
-        if (isFull && longestIdle === undefined) return new SessionMapFull({ capacity })
-        const scope = Effect.runSync(Scope.fork(mapScope, ExecutionStrategy.sequential))
-        const made = Runtime.runSyncExit(runtime)(
-          Scope.extend(Effect.suspend(() => Session.make(options.lookup(key))), scope)
-        )
-        if (Exit.isFailure(made)) return Effect.zipRight(Scope.close(scope, made), Exit.failCause(made.cause))
-        const entry = { key, session: made.value, scope, holders: 1, timer: undefined }
+        if (longestIdle === undefined) return undefined
         // Nobody waits for another key's session to close.
-        if (isFull) fork(drop(longestIdle!))
-        MutableHashMap.set(entries, key, entry)
-        return Effect.succeed(entry)
+        forget(longestIdle)
+        fork(close(longestIdle))
+      }
+      const scope = Effect.runSync(Scope.fork(mapScope, ExecutionStrategy.sequential))
+      const making = Runtime.runFork(runtime)(
+        Scope.extend(Effect.suspend(() => Session.make(options.lookup(key))), scope)
+      )
+      const entry = { key, making, scope, holders: 0, timer: undefined }
+      MutableHashMap.set(entries, key, entry)
+      return entry
+    }
+
+    const acquire = (key: K): Effect.Effect<Held<K, A, E | E2 | E3>, InvalidOptions | SessionMapFull> =>
+      Effect.suspend((): Effect.Effect<Held<K, A, E | E2 | E3>, InvalidOptions | SessionMapFull> => {
+        const entry = entryOf(key)
+        if (entry === undefined) return new SessionMapFull({ capacity })
+        entry.holders++
+        return Effect.matchCauseEffect(Effect.flatten(Fiber.await(entry.making)), {
+          onSuccess: (session) => Effect.succeed({ entry, session }),
+          onFailure: (cause) => {
+            forget(entry)
+            return Effect.zipRight(close(entry), Effect.failCause(cause))
+          }
+        })
       })
 
-    const release = (entry: Entry<K, A, E | E2 | E3>): Effect.Effect<void> =>
+    const release = ({ entry }: Held<K, A, E | E2 | E3>): Effect.Effect<void> =>
       Effect.suspend(() => {
         if (--entry.holders > 0) return Effect.void
-        if (Duration.isZero(idleTimeToLive)) return drop(entry)
         idle.add(entry)
+        if (Duration.isZero(idleTimeToLive)) return drop(entry)
         if (Duration.isFinite(idleTimeToLive)) {
-          entry.timer = fork(Effect.zipRight(
-            Effect.sleep(idleTimeToLive),
-            Effect.suspend(() => idle.has(entry) ? drop(entry) : Effect.void)
-          ).pipe(Effect.interruptible))
+          entry.timer = fork(Effect.interruptible(Effect.zipRight(Effect.sleep(idleTimeToLive), drop(entry))))
         }
         return Effect.void
       })
 
-    const drop = (entry: Entry<K, A, E | E2 | E3>): Effect.Effect<void> => {
+    const drop = (entry: Entry<K, A, E | E2 | E3>): Effect.Effect<void> =>
+      Effect.suspend(() => {
+        if (!idle.has(entry)) return Effect.void
+        forget(entry)
+        return close(entry)
+      })
+
+    const forget = (entry: Entry<K, A, E | E2 | E3>): void => {
       idle.delete(entry)
-      MutableHashMap.remove(entries, entry.key)
-      return Effect.uninterruptible(Scope.close(entry.scope, Exit.void))
+      const present = MutableHashMap.get(entries, entry.key)
+      if (Option.isSome(present) && present.value === entry) MutableHashMap.remove(entries, entry.key)
     }
 
+    const close = ({ scope }: Entry<K, A, E | E2 | E3>): Effect.Effect<void> =>
+      Effect.uninterruptible(Scope.close(scope, Exit.void))
+
     return Object.assign(Object.create(Proto), {
-      get: (key: K) => Effect.map(Effect.acquireRelease(acquire(key), release), (entry) => entry.session)
+      get: (key: K) => Effect.map(Effect.acquireRelease(acquire(key), release), ({ session }) => session)
     })
   })
 

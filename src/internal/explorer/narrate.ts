@@ -1,0 +1,165 @@
+/**
+ * Tells what a run did, in words: which fiber ran which operations, what made it stop, and who waits for what.
+ */
+import * as Effect from "effect/Effect"
+import * as FiberId from "effect/FiberId"
+import * as FiberRef from "effect/FiberRef"
+import * as FiberRefs from "effect/FiberRefs"
+import * as Runtime from "effect/Runtime"
+import * as RuntimeFlags from "effect/RuntimeFlags"
+import * as Supervisor from "effect/Supervisor"
+import type { Lane, Run, Setting, Strategy } from "./run.js"
+
+/** What of an operation can be told. These are the fields of Effect's primitives. */
+interface Operation {
+  readonly _op: string
+  readonly effect_instruction_i0?: unknown
+  readonly effect_instruction_i1?: unknown
+}
+
+interface Stretch {
+  readonly lane: Lane
+  readonly first: number
+  last: number
+  end: string | undefined
+}
+
+/** Watches one run. */
+export class Narrator {
+  private readonly stretches: Array<Stretch> = []
+  private readonly latest = new Map<Lane, Operation>()
+  private upcoming: Operation | undefined
+
+  /** The setting, observed: the runtime tells each operation that it begins. */
+  observing(setting: Setting): Setting {
+    return {
+      ...setting,
+      runtime: Runtime.make({
+        context: setting.runtime.context,
+        runtimeFlags: RuntimeFlags.enable(setting.runtime.runtimeFlags, RuntimeFlags.OpSupervision),
+        fiberRefs: FiberRefs.updateAs(setting.runtime.fiberRefs, {
+          fiberId: FiberId.unsafeMake(),
+          fiberRef: FiberRef.currentSupervisor,
+          value: new Observer(
+            (operation) => this.upcoming = operation as unknown as Operation
+          )
+        })
+      })
+    }
+  }
+
+  /** The strategy, with its decisions noted. */
+  noting(strategy: Strategy): Strategy {
+    return {
+      seed: strategy.seed,
+      atOperation: (run, lane) => {
+        const before = run.departures.length
+        const preemption = strategy.atOperation(run, lane)
+        const stretch = this.stretchOf(run, lane)
+        stretch.last = lane.operations
+        if (this.upcoming !== undefined) this.latest.set(lane, this.upcoming)
+        const interrupted = run.departures.at(before)
+        if (interrupted !== undefined) stretch.end = `${nameOf(interrupted.to)} is interrupted before ${describe(this.upcoming)}`
+        if (preemption !== undefined) {
+          stretch.end = `preempted${preemption.long ? ", for long," : ""} before ${describe(this.upcoming)}`
+        }
+        return preemption
+      },
+      atPick: (run, paused) => strategy.atPick(run, paused)
+    }
+  }
+
+  private stretchOf(run: Run, lane: Lane): Stretch {
+    const stretch = this.stretches.at(-1)
+    if (stretch?.lane === lane && stretch.end === undefined) return stretch
+    if (stretch !== undefined) stretch.end ??= this.pause(run, stretch.lane)
+    const next: Stretch = { lane, first: lane.operations, last: lane.operations, end: undefined }
+    this.stretches.push(next)
+    return next
+  }
+
+  /** Why a fiber does not go on. */
+  private pause(run: Run, lane: Lane): string {
+    const exit = lane.fiber?.unsafePoll()
+    if (exit) return `ends in ${exit._tag === "Success" ? "success" : "failure"}`
+    const operation = this.latest.get(lane)
+    if (operation?._op === "Yield") return "yields"
+    if (operation?._op !== "Async") return "lets others go on"
+    const awaited = FiberId.isFiberId(operation.effect_instruction_i1)
+      ? [...FiberId.ids(operation.effect_instruction_i1)]
+      : []
+    const makers = run.lanes.filter((other) => other.fiber !== undefined && awaited.includes(other.fiber.id().id))
+    const maker = makers[0]
+    const what = maker === undefined
+      ? "a callback (a semaphore, a timer, Effect.async)"
+      : maker === lane
+      ? "a Deferred that it made"
+      : `${nameOf(maker.name)} (its end, or a Deferred that it made)`
+    const next = continuationOf(lane.fiber)
+    return `waits for ${what}${next === undefined ? "" : `, then ${next}`}`
+  }
+
+  /** The whole run, a line a stretch. */
+  schedule(run: Run): string {
+    const stretch = this.stretches.at(-1)
+    if (stretch !== undefined) stretch.end ??= this.pause(run, stretch.lane)
+    const lines = this.stretches.map(({ end, first, lane, last }) =>
+      `  ${nameOf(lane.name).padEnd(14)} ${`${first}–${last}`.padEnd(9)} ${end}`
+    )
+    return lines.length <= mostLines ? lines.join("\n") : [
+      ...lines.slice(0, mostLines / 2),
+      `  … ${lines.length - mostLines} more`,
+      ...lines.slice(-mostLines / 2)
+    ].join("\n")
+  }
+
+  /** Those that have not ended, and what each waits for. */
+  waits(run: Run): ReadonlyArray<string> {
+    return run.lanes.flatMap((lane) => {
+      if (lane.fiber === undefined || lane.fiber.unsafePoll() !== null) return []
+      const span = lane.fiber.currentSpan
+      return [
+        `${nameOf(lane.name)}${span?._tag === "Span" ? ` in span "${span.name}"` : ""} ${this.pause(run, lane)}`
+      ]
+    })
+  }
+}
+
+/** By their descent: `fiber 0.2.1` is the first that the second that the root started has started. */
+const nameOf = (lane: string): string => lane === "*" ? "callbacks" : lane === "0" ? "the root, 0" : `fiber ${lane}`
+
+/** In a longer run only its beginning and its end are told. */
+const mostLines = 60
+
+const describe = (operation: Operation | undefined): string => {
+  if (operation === undefined) return "its first operation"
+  const { _op, effect_instruction_i0, effect_instruction_i1 } = operation
+  const code = [effect_instruction_i1, effect_instruction_i0].find((part) => typeof part === "function")
+  return code === undefined ? _op : `${_op} ${sourceOf(code)}`
+}
+
+/** What the fiber will do with what it waits for. */
+const continuationOf = (fiber: unknown): string | undefined => {
+  const { _stack } = fiber as { readonly _stack?: ReadonlyArray<Operation> }
+  const next = _stack?.findLast(({ _op }) => _op === "OnSuccess")?.effect_instruction_i1
+  return next === undefined ? undefined : sourceOf(next)
+}
+
+const sourceOf = (code: unknown): string => {
+  const source = String(code).replaceAll(/\s+/g, " ")
+  return source.length > 70 ? `${source.slice(0, 69)}…` : source
+}
+
+class Observer extends Supervisor.AbstractSupervisor<void> {
+  readonly value = Effect.void
+  readonly begins: (operation: Effect.Effect<unknown, unknown, unknown>) => void
+
+  constructor(begins: (operation: Effect.Effect<unknown, unknown, unknown>) => void) {
+    super()
+    this.begins = begins
+  }
+
+  override onEffect(_fiber: unknown, effect: Effect.Effect<unknown, unknown, unknown>): void {
+    this.begins(effect)
+  }
+}

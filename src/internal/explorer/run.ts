@@ -1,0 +1,350 @@
+/**
+ * One run of an effect with every suspension owned: a scheduler that asks a strategy which fiber goes on, and a
+ * clock whose time passes only when nothing else can happen. A run is synchronous from its start to its end.
+ */
+import * as Clock from "effect/Clock"
+import * as Context from "effect/Context"
+import * as DefaultServices from "effect/DefaultServices"
+import * as Duration from "effect/Duration"
+import * as Effect from "effect/Effect"
+import type * as Exit from "effect/Exit"
+import type * as Fiber from "effect/Fiber"
+import * as FiberId from "effect/FiberId"
+import * as FiberRef from "effect/FiberRef"
+import * as FiberRefs from "effect/FiberRefs"
+import * as Random from "effect/Random"
+import * as Runtime from "effect/Runtime"
+import * as RuntimeFlags from "effect/RuntimeFlags"
+import * as Scheduler from "effect/Scheduler"
+import type { Outside } from "./outside.js"
+import type { Departure, Schedule } from "./schedule.js"
+
+type AnyFiber = Fiber.RuntimeFiber<unknown, unknown>
+
+/** Decides what the run does where it could do several things. */
+export interface Strategy {
+  /** Of Effect's `Random` in the run. */
+  readonly seed: number
+  /** Before each operation of `lane`: whether it is suspended. */
+  readonly atOperation: (run: Run, lane: Lane) => Preemption | undefined
+  /** Where several could go on: the one of `run.ready` that does. `paused` is the one that went on before. */
+  readonly atPick: (run: Run, paused: Lane | undefined) => Lane
+}
+
+export interface Preemption {
+  /** The one of `run.ready` that goes on. */
+  readonly to: Lane
+  /** The plain order comes back to the suspended one only where all others wait. */
+  readonly long: boolean
+}
+
+/** A fiber and what it has yet to do, in order. What belongs to no fiber (a wake-up, say) shares one lane. */
+export interface Lane {
+  readonly name: string
+  /** In the order of their appearance in this run. */
+  readonly number: number
+  readonly fiber: AnyFiber | undefined
+  readonly tasks: Array<Scheduler.Task>
+  /** The number of the operation that it begins next. */
+  operations: number
+  /** How often it has paused before that. */
+  pauses: number
+  /** Operations of the runtime's own, between a suspension we forced and the operation it was forced before. */
+  resuming: number
+  /** How many fibers it has started. */
+  children: number
+  /** It was suspended for long. */
+  starved: boolean
+}
+
+/** How a run ended. */
+export type Outcome<A, E> =
+  | { readonly _tag: "Done"; readonly exit: Exit.Exit<A, E> }
+  /** Nothing can happen any more, and the effect has not ended. */
+  | { readonly _tag: "Deadlock" }
+  /** It waits, or let time pass, with something started outside Effect's fibers. */
+  | { readonly _tag: "Escaped"; readonly started: ReadonlyArray<string> }
+  /** It went on for longer than `maxOperations`. */
+  | { readonly _tag: "Livelock" }
+
+/** What is the same in all the runs of an effect. */
+export interface Setting {
+  readonly runtime: Runtime.Runtime<never>
+  readonly maxOperations: number
+  readonly outside: Outside
+}
+
+/** What the effect inherits from the fiber that explores it, less what would give that fiber away. */
+export const settingFor = (
+  runtime: Runtime.Runtime<never>,
+  options: Omit<Setting, "runtime">
+): Setting => ({
+  ...options,
+  runtime: Runtime.make({
+    context: runtime.context,
+    runtimeFlags: RuntimeFlags.make(RuntimeFlags.Interruption, RuntimeFlags.CooperativeYielding),
+    fiberRefs: [FiberRef.interruptedCause, FiberRef.currentSupervisor, FiberRef.currentRuntimeFlags].reduce(
+      (refs, ref: FiberRef.FiberRef<any>) => FiberRefs.delete(refs, ref),
+      runtime.fiberRefs
+    )
+  })
+})
+
+interface Timer {
+  readonly at: number
+  readonly fire: () => void
+}
+
+export class Run implements Scheduler.Scheduler {
+  /** Virtual time, in milliseconds. */
+  now = 0
+  /** How many operations have begun, over all fibers. */
+  operations = 0
+  /** How many of them others could have gone before. */
+  contended = 0
+  /** Those that can go on, in the order in which they became able to. */
+  readonly ready: Array<Lane> = []
+  readonly lanes: Array<Lane> = []
+  readonly departures: Array<Departure> = []
+  /** Those that the effect has marked for interruption. */
+  readonly victims: Array<Lane> = []
+  /** A digest of which fiber did what, in order: equal runs have equal ones. */
+  trace = 0
+
+  private readonly laneOf = new Map<AnyFiber | undefined, Lane>()
+  private readonly timers: Array<Timer> = []
+  private orphans = 0
+  private running: Lane | undefined
+  private paused: Lane | undefined
+  private favoured: Lane | undefined
+  private phase: "running" | "finishing" | "finished" | "released" = "running"
+
+  readonly setting: Setting
+  readonly strategy: Strategy
+  constructor(setting: Setting, strategy: Strategy) {
+    this.setting = setting
+    this.strategy = strategy
+  }
+
+  get schedule(): Schedule {
+    return { seed: this.strategy.seed, departures: this.departures }
+  }
+
+  execute<A, E>(effect: Effect.Effect<A, E>): Outcome<A, E> {
+    const { maxOperations, outside, runtime } = this.setting
+    outside.forget()
+    const services = FiberRefs.getOrDefault(runtime.fiberRefs, DefaultServices.currentServices)
+    const fiberRefs = FiberRefs.updateAs(runtime.fiberRefs, {
+      fiberId: FiberId.unsafeMake(),
+      fiberRef: DefaultServices.currentServices,
+      value: Context.add(
+        Context.add(services, Clock.Clock, virtualClock(this)),
+        Random.Random,
+        Random.make(this.strategy.seed)
+      )
+    })
+    const root = Runtime.runFork(Runtime.make({ ...runtime, fiberRefs }), effect, {
+      scheduler: this,
+      immediate: false
+    })
+    for (;;) {
+      while (this.ready.length > 0) {
+        this.step()
+        const exit = root.unsafePoll()
+        if (exit !== null) return { _tag: "Done", exit }
+        if (this.operations > maxOperations) return { _tag: "Livelock" }
+      }
+      if (outside.started.size > 0) {
+        const started = [...outside.started]
+        // It holds something real, which its finalizers are to give back, in real time.
+        this.phase = "released"
+        root.unsafeInterruptAsFork(FiberId.none)
+        return { _tag: "Escaped", started }
+      }
+      if (this.timers.length === 0) return { _tag: "Deadlock" }
+      this.passTime()
+    }
+  }
+
+  /** Interrupts what is left of the run (daemons, the fibers of a deadlock), so that nothing stays of it. */
+  finish(): void {
+    if (this.phase === "released") return
+    this.phase = "finishing"
+    for (const { fiber } of this.lanes) {
+      if (fiber?.unsafePoll() === null) fiber.unsafeInterruptAsFork(FiberId.none)
+    }
+    for (let steps = 0; steps < mostFinishingSteps; steps++) {
+      if (this.ready.length > 0) this.step()
+      else if (this.timers.length > 0) this.passTime()
+      else break
+    }
+    this.phase = "finished"
+  }
+
+  // --- the scheduler ---------------------------------------------------------
+
+  shouldYield(fiber: AnyFiber): number | false {
+    if (this.phase !== "running") return Scheduler.defaultShouldYield(fiber)
+    const lane = this.running?.fiber === fiber ? this.running : (this.running = this.laneFor(fiber))
+    if (lane.resuming > 0) {
+      lane.resuming--
+      return false
+    }
+    const preemption = this.strategy.atOperation(this, lane)
+    if (preemption !== undefined) {
+      const { long, to } = preemption
+      this.departures.push({ kind: "preempt", fiber: lane.name, at: lane.operations, to: to.name, long })
+      this.favoured = to
+      lane.starved = long
+    }
+    if (this.ready.length > 0) this.contended++
+    this.operations++
+    lane.operations++
+    lane.pauses = 0
+    this.trace = (Math.imul(this.trace, 31) + lane.number) | 0
+    if (this.favoured !== undefined) {
+      lane.resuming = resumption()
+      return 0
+    }
+    return this.operations > this.setting.maxOperations ? 0 : false
+  }
+
+  scheduleTask(task: Scheduler.Task, priority: number, fiber?: AnyFiber): void {
+    if (this.phase === "finished") return
+    if (this.phase === "released") return Scheduler.defaultScheduler.scheduleTask(task, priority, fiber)
+    const lane = this.laneFor(fiber)
+    if (lane.tasks.push(task) === 1) this.ready.push(lane)
+  }
+
+  /** Interrupts a fiber before the operation of `lane` that comes next; `now`: and lets it go on at once. */
+  interrupt(lane: Lane, victim: Lane, now: boolean): void {
+    this.departures.push({ kind: "interrupt", fiber: lane.name, at: lane.operations, to: victim.name, now })
+    victim.fiber?.unsafeInterruptAsFork(FiberId.none)
+    if (now && victim !== lane && this.ready.includes(victim)) this.favoured = victim
+  }
+
+  private laneFor(fiber: AnyFiber | undefined): Lane {
+    let lane = this.laneOf.get(fiber)
+    if (lane === undefined) {
+      lane = {
+        name: fiber === undefined ? "*" : this.nextName(),
+        number: this.lanes.length,
+        fiber,
+        tasks: [],
+        operations: 0,
+        pauses: 0,
+        resuming: 0,
+        children: 0,
+        starved: false
+      }
+      this.lanes.push(lane)
+      this.laneOf.set(fiber, lane)
+    }
+    return lane
+  }
+
+  private nextName(): string {
+    return this.running === undefined ? `${this.orphans++}` : `${this.running.name}.${++this.running.children}`
+  }
+
+  /** Marks a fiber for interruption by the strategies that interrupt. */
+  mark(fiber: AnyFiber): void {
+    const lane = this.laneFor(fiber)
+    if (!this.victims.includes(lane)) this.victims.push(lane)
+  }
+
+  private step(): void {
+    const lane = this.next()
+    this.ready.splice(this.ready.indexOf(lane), 1)
+    const task = lane.tasks.shift()!
+    // Those of one fiber are done in their order, as by Effect's own scheduler.
+    if (lane.tasks.length > 0) this.ready.push(lane)
+    this.trace = (Math.imul(this.trace, 31) + ~lane.number) | 0
+    this.running = lane
+    lane.starved = false
+    task()
+    this.paused = lane
+    lane.pauses++
+  }
+
+  /** The one that goes on in the plain order. */
+  get plain(): Lane {
+    return this.ready.find(({ starved }) => !starved) ?? this.ready[0]!
+  }
+
+  private next(): Lane {
+    const { favoured, paused, ready } = this
+    this.favoured = undefined
+    if (this.phase !== "running") return ready[0]!
+    if (favoured !== undefined && ready.includes(favoured)) return favoured
+    if (ready.length === 1) return ready[0]!
+    const lane = this.strategy.atPick(this, paused)
+    if (lane !== this.plain && paused !== undefined) {
+      this.departures.push({ kind: "pick", fiber: paused.name, at: paused.operations, pause: paused.pauses, to: lane.name })
+    }
+    return lane
+  }
+
+  // --- the clock -------------------------------------------------------------
+
+  /** Fires in the order of the times, and of their making where these are equal. Gives what takes it back. */
+  after(millis: number, fire: () => void): () => void {
+    const timer: Timer = { at: this.now + millis, fire }
+    const after = this.timers.findLastIndex(({ at }) => at <= timer.at)
+    this.timers.splice(after + 1, 0, timer)
+    return () => {
+      const index = this.timers.indexOf(timer)
+      if (index >= 0) this.timers.splice(index, 1)
+    }
+  }
+
+  private passTime(): void {
+    this.running = undefined
+    this.now = this.timers[0]!.at
+    while (this.timers.length > 0 && this.timers[0]!.at === this.now) this.timers.shift()!.fire()
+  }
+}
+
+/** What does not heed its interruption is given up. */
+const mostFinishingSteps = 10_000
+
+/** What JavaScript's timers can hold, in milliseconds. The live clock never fires a longer one. */
+const longestTimer = 2 ** 31 - 1
+
+const virtualClock = (run: Run): Clock.Clock => {
+  return {
+    [Clock.ClockTypeId]: Clock.ClockTypeId,
+    unsafeCurrentTimeMillis: () => run.now,
+    unsafeCurrentTimeNanos: () => BigInt(Math.round(run.now * 1_000_000)),
+    currentTimeMillis: Effect.sync(() => run.now),
+    currentTimeNanos: Effect.sync(() => BigInt(Math.round(run.now * 1_000_000))),
+    sleep: (duration) =>
+      Effect.async<void>((resume) => {
+        const millis = Duration.toMillis(duration)
+        return millis > longestTimer ? undefined : Effect.sync(run.after(millis, () => resume(Effect.void)))
+      })
+  }
+}
+
+/**
+ * How many more operations the runtime asks about when an operation was preempted, until it comes to that operation
+ * again. Not counting them, an operation has the same number whether others were preempted before it or not.
+ */
+const resumption = (): number => {
+  if (operationsOfResumption === undefined) {
+    const count = (preempted: number): number => {
+      const tasks: Array<Scheduler.Task> = []
+      let operations = 0
+      Runtime.runFork(Runtime.defaultRuntime, Effect.asVoid(Effect.void), {
+        immediate: false,
+        scheduler: { shouldYield: () => ++operations === preempted ? 0 : false, scheduleTask: (task) => tasks.push(task) }
+      })
+      for (const task of tasks) task()
+      return operations
+    }
+    operationsOfResumption = count(1) - count(0)
+  }
+  return operationsOfResumption
+}
+
+let operationsOfResumption: number | undefined

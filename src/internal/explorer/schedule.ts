@@ -1,0 +1,68 @@
+/**
+ * A schedule: where a run departs from the plain order, in which each fiber goes on until it waits, and those that
+ * can go on do so in the order in which they became able to. Nothing else is needed to run it again.
+ *
+ * A fiber is named by its descent (`0.2.1`: the first that the second that the root started has started), and a place
+ * by a fiber and how many operations it has begun: both stay the same when something elsewhere is left out.
+ */
+
+export type Departure =
+  /** Before its operation `at`, `fiber` is suspended and `to` goes on; `long`: `fiber` not before all others wait. */
+  | { readonly kind: "preempt"; readonly fiber: string; readonly at: number; readonly to: string; readonly long: boolean }
+  /** When `fiber` has paused before its operation `at`, for the `pause`th time there, `to` goes on. */
+  | { readonly kind: "pick"; readonly fiber: string; readonly at: number; readonly pause: number; readonly to: string }
+  /** Before operation `at` of `fiber`, `to` is interrupted; `now`: and goes on at once. */
+  | { readonly kind: "interrupt"; readonly fiber: string; readonly at: number; readonly to: string; readonly now: boolean }
+
+export interface Schedule {
+  /** Of Effect's `Random` in the run. */
+  readonly seed: number
+  readonly departures: ReadonlyArray<Departure>
+}
+
+export const preemptions = (schedule: Schedule): number =>
+  schedule.departures.filter(({ kind }) => kind === "preempt").length
+
+/** One line: `holdfast:1 r42 p0.1@66>0.2! c0@12+1>0.2 i0.1@40>0.3!`. */
+export const format = ({ departures, seed }: Schedule): string =>
+  [
+    "holdfast:1",
+    `r${seed}`,
+    ...departures.map((departure) => {
+      const { at, fiber, to } = departure
+      switch (departure.kind) {
+        case "preempt":
+          return `p${fiber}@${at}>${to}${departure.long ? "!" : ""}`
+        case "pick":
+          return `c${fiber}@${at}+${departure.pause}>${to}`
+        case "interrupt":
+          return `i${fiber}@${at}>${to}${departure.now ? "!" : ""}`
+      }
+    })
+  ].join(" ")
+
+/** `undefined`: it is no such line. */
+export const parse = (line: string): Schedule | undefined => {
+  const [version, random, ...words] = line.trim().split(/\s+/)
+  const seed = /^r(\d{1,15})$/.exec(random ?? "")?.[1]
+  if (version !== "holdfast:1" || seed === undefined) return undefined
+  const departures: Array<Departure> = []
+  for (const word of words) {
+    const parts = departurePattern.exec(word)?.groups
+    if (parts === undefined) return undefined
+    const { kind, mark, pause } = parts
+    const place = { fiber: parts["fiber"]!, at: Number(parts["at"]), to: parts["to"]! }
+    if ((kind === "c") !== (pause !== undefined) || (kind === "c" && mark !== undefined)) return undefined
+    departures.push(
+      kind === "p"
+        ? { kind: "preempt", ...place, long: mark !== undefined }
+        : kind === "c"
+        ? { kind: "pick", ...place, pause: Number(pause) }
+        : { kind: "interrupt", ...place, now: mark !== undefined }
+    )
+  }
+  return { seed: Number(seed), departures }
+}
+
+const departurePattern =
+  /^(?<kind>[pci])(?<fiber>[\d.]+|\*)@(?<at>\d{1,15})(?:\+(?<pause>\d{1,15}))?>(?<to>[\d.]+|\*)(?<mark>!)?$/

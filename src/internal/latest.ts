@@ -1,0 +1,69 @@
+/**
+ * The latest value for each of several readers, who may be slow: what they have not read is replaced.
+ *
+ * Offering is one step, so that no two offers can overtake each other. (Those of Effect's sliding `PubSub` can: an
+ * older value that is published late replaces the newer one. Its `Mailbox` can miss a value that is offered between
+ * a taker's look and its waiting.)
+ */
+import * as Effect from "effect/Effect"
+import * as Option from "effect/Option"
+import type * as Scope from "effect/Scope"
+import * as Stream from "effect/Stream"
+
+interface Reader<in out A> {
+  unread: Option.Option<A>
+  /** Set while it waits. */
+  resume: (() => void) | undefined
+}
+
+export class Latest<in out A> {
+  private readonly readers = new Set<Reader<A>>()
+  private isOver = false
+
+  offer(value: A): void {
+    for (const reader of this.readers) {
+      reader.unread = Option.some(value)
+      reader.resume?.()
+    }
+  }
+
+  /** No more will come; what is unread can be read. */
+  end(): void {
+    this.isOver = true
+    for (const reader of this.readers) reader.resume?.()
+  }
+
+  /** A stream of what is offered from now on, and of the `first` value before. */
+  changes(first: () => Option.Option<A>): Stream.Stream<A> {
+    return Stream.unwrapScoped(Effect.map(this.reader(first), (reader) => Stream.repeatEffectOption(this.take(reader))))
+  }
+
+  private reader(first: () => Option.Option<A>): Effect.Effect<Reader<A>, never, Scope.Scope> {
+    return Effect.acquireRelease(
+      Effect.sync(() => {
+        const reader: Reader<A> = { unread: first(), resume: undefined }
+        this.readers.add(reader)
+        return reader
+      }),
+      (reader) => Effect.sync(() => this.readers.delete(reader))
+    )
+  }
+
+  private take(reader: Reader<A>): Effect.Effect<A, Option.Option<never>> {
+    return Effect.async((resume) => {
+      const take = (): boolean => {
+        if (Option.isNone(reader.unread) && !this.isOver) return false
+        reader.resume = undefined
+        resume(Effect.suspend(() => {
+          const { unread } = reader
+          reader.unread = Option.none()
+          return Option.isSome(unread) ? Effect.succeed(unread.value) : Effect.fail(Option.none())
+        }))
+        return true
+      }
+      if (take()) return
+      reader.resume = take
+      return Effect.sync(() => reader.resume = undefined)
+    })
+  }
+}

@@ -1,0 +1,536 @@
+/**
+ * Runs an effect under thousands of schedules, finds the one that breaks it, and replays it.
+ *
+ * **The problem.** A race in an Effect program is a suspension at the wrong place: between a `get` and a `set`,
+ * between taking a permit and noting that it was taken. The runtime suspends fibers where they wait and after every
+ * 2,048 operations, so a test that runs once a day sees the wrong place once in a year.
+ *
+ * **The idea.** Every suspension of a fiber goes through its `Scheduler`, and all time through its `Clock`. Here both
+ * are the explorer's: it decides between any two operations which fiber goes on, and time passes only when nothing
+ * else can happen, so that `Effect.sleep` costs nothing. A run is synchronous, takes microseconds, and is described
+ * wholly by the few places where it departs from the plain order; that is the line by which a failure is replayed.
+ *
+ * **What it guarantees.** The same effect and the same replay line give the same run. A program in which nothing can
+ * happen any more is reported as a deadlock, at once and not by a timeout. A failure is shrunk to the fewest
+ * preemptions that still fail.
+ *
+ * **What it does not.** It sees what happens between Effect's operations, not inside one. Randomness and time are the
+ * run's own as long as they come from Effect's `Random` and `Clock`; `Math.random`, `Date.now` and state that
+ * outlives a run make runs differ, which a failure then says. What leaves Effect's fibers (a promise, a timer, I/O)
+ * cannot come to an end inside a run and is reported as `Escaped` (on Node; elsewhere as a deadlock). A fiber that
+ * computes for ever without an operation hangs the explorer as it hangs any program. Only `exhaustive` proves
+ * anything, and only within its number of preemptions; the others find faults.
+ *
+ * @since 0.2.0
+ */
+import * as Cause from "effect/Cause"
+import * as Console from "effect/Console"
+import * as Context from "effect/Context"
+import * as Data from "effect/Data"
+import * as DefaultServices from "effect/DefaultServices"
+import * as Effect from "effect/Effect"
+import * as Exit from "effect/Exit"
+import * as FiberId from "effect/FiberId"
+import * as FiberRefs from "effect/FiberRefs"
+import * as Runtime from "effect/Runtime"
+import { Narrator } from "../internal/explorer/narrate.js"
+import { Outside } from "../internal/explorer/outside.js"
+import * as Run from "../internal/explorer/run.js"
+import * as Schedule from "../internal/explorer/schedule.js"
+import { shrink } from "../internal/explorer/shrink.js"
+import * as Strategies from "../internal/explorer/strategies.js"
+import { InvalidOptions } from "../InvalidOptions.js"
+import * as Check from "../InvalidOptions.js"
+
+// -----------------------------------------------------------------------------
+// models
+// -----------------------------------------------------------------------------
+
+/**
+ * How schedules are chosen.
+ *
+ * - `random`: at each point any fiber that can go on, and some preemptions anywhere. The widest net.
+ * - `pct`: random priorities, changed `depth - 1` times (Burckhardt and others, "A Randomized Scheduler with
+ *   Probabilistic Guarantees of Finding Bugs", ASPLOS 2010). Finds what needs a fiber to be starved for long.
+ * - `sweep`: one preemption (or up to `preemptions`) at every operation, in favour of every fiber that could go on.
+ *   The cheapest strong search, and first to be tried.
+ * - `exhaustive`: every order of the fibers with up to `preemptions`. For a few fibers of a few dozen operations.
+ * - `interrupt`: interrupts each fiber that `victim` marks at every operation while it lives, with up to
+ *   `preemptions` besides.
+ *
+ * @since 0.2.0
+ * @category models
+ */
+export type Strategy = "random" | "pct" | "sweep" | "exhaustive" | "interrupt"
+
+/**
+ * @since 0.2.0
+ * @category models
+ */
+export interface Options {
+  /** Default: `random`. */
+  readonly strategy?: Strategy | undefined
+  /** How many schedules `random` and `pct` try. Default: 1,000, some tenths of a second for a small effect. */
+  readonly seeds?: number | undefined
+  /** The first seed; also that of Effect's `Random` in the runs. Default: 0. */
+  readonly seed?: number | undefined
+  /**
+   * At most so many in a run. Default: 3 for `random`, 2 for `exhaustive`, 1 for `sweep`, none for `interrupt`: most
+   * races need one or two, and the number of schedules grows with the power of it.
+   */
+  readonly preemptions?: number | undefined
+  /** Of `pct`: how many orderings a fault may need. Default: 3. */
+  readonly depth?: number | undefined
+  /** `sweep`, `exhaustive` and `interrupt` are cut after so many runs; the report says so. Default: 100,000. */
+  readonly limit?: number | undefined
+  /** A run that goes on for longer is a `Livelock`. Default: 100,000 operations. */
+  readonly maxOperations?: number | undefined
+}
+
+/**
+ * What was explored without finding a failure.
+ *
+ * @since 0.2.0
+ * @category models
+ */
+export interface Report {
+  readonly strategy: Strategy
+  /** How many runs were made. */
+  readonly interleavings: number
+  /** Whether every schedule that the strategy goes through was run; never with `random` and `pct`. */
+  readonly complete: boolean
+  /** Of the longest run. */
+  readonly operations: number
+}
+
+/**
+ * One run.
+ *
+ * @since 0.2.0
+ * @category models
+ */
+export interface Trace<A, E> {
+  /** Of a run that has none, a defect: the `InterleavingFailure` that says why. */
+  readonly exit: Exit.Exit<A, E>
+  /** Which fiber ran which operations, and why it stopped, line by line. */
+  readonly schedule: string
+  readonly operations: number
+  /** Of which fiber did what, in order: the same for runs that were the same. */
+  readonly digest: number
+}
+
+// -----------------------------------------------------------------------------
+// errors
+// -----------------------------------------------------------------------------
+
+/**
+ * A schedule under which the effect does not succeed.
+ *
+ * - `Failure`: it ended with `cause`.
+ * - `Deadlock`: it has not ended, and nothing can happen any more; `waits` says who waits for what.
+ * - `Escaped`: it waits, or let time pass, with something that was started outside Effect's fibers; `started` says
+ *   what, by Node's names. The root is interrupted and goes on in real time, to give back what it holds.
+ * - `Livelock`: it went on for longer than `maxOperations`.
+ *
+ * @since 0.2.0
+ * @category errors
+ */
+export class InterleavingFailure<out E = unknown> extends Data.TaggedError("InterleavingFailure")<{
+  readonly reason: "Failure" | "Deadlock" | "Escaped" | "Livelock"
+  /** Of the schedule that was found, before it was shrunk. */
+  readonly seed: number
+  /** How many runs it took to find. */
+  readonly interleavings: number
+  /** How many preemptions are left of it. */
+  readonly preemptions: number
+  /** The shrunk schedule: which fiber ran which operations, and why it stopped. */
+  readonly schedule: string
+  /** Empty where the effect did not end. */
+  readonly cause: Cause.Cause<any>
+  readonly waits: ReadonlyArray<string>
+  readonly started: ReadonlyArray<string>
+  /** For `replay` and `trace`. */
+  readonly replay: string
+  /** Whether it ran in the same way twice. If not, the effect depends on something that is not the run's own. */
+  readonly reproducible: boolean
+}> {
+  declare readonly cause: Cause.Cause<E>
+  override get message(): string {
+    return [
+      `${headlines[this.reason]} (seed ${this.seed}, run ${this.interleavings}, ${this.preemptions} preemptions)`,
+      ...Cause.isEmpty(this.cause) ? [] : [Cause.pretty(this.cause)],
+      ...this.waits.map((line) => `  ${line}`),
+      ...this.started.length === 0 ? [] : [`  started outside: ${this.started.join(", ")}`],
+      "schedule (fiber, its operations, why it stopped):",
+      this.schedule,
+      ...this.reproducible ? [] : ["A second run differed: the effect depends on what is not its run's own."],
+      `replay: Interleavings.replay(effect, ${JSON.stringify(this.replay)})`
+    ].join("\n")
+  }
+}
+
+const headlines = {
+  Failure: "the effect fails under an interleaving",
+  Deadlock: "deadlock: nothing can happen any more",
+  Escaped: "the effect leaves Effect's fibers, where no schedule reaches",
+  Livelock: "livelock: the effect does not come to an end"
+}
+
+// -----------------------------------------------------------------------------
+// exploring
+// -----------------------------------------------------------------------------
+
+/**
+ * Runs the effect under many schedules and fails with the first under which it does not succeed, shrunk.
+ *
+ * The effect is to hold its own assertions: a failure, a defect or an interruption of it is what is looked for. It is
+ * run from its beginning each time, so its state must be made inside it. It inherits the caller's fiber references
+ * and default services, but for the clock, which is virtual and begins at 0, `Random`, which is seeded, and the
+ * console, which is silent.
+ *
+ * @example
+ * ```ts
+ * import { Interleavings } from "effect-holdfast/testing"
+ * import * as Effect from "effect/Effect"
+ * import * as Ref from "effect/Ref"
+ *
+ * const lostUpdate = Effect.gen(function*() {
+ *   const counter = yield* Ref.make(0)
+ *   const increment = Effect.flatMap(Ref.get(counter), (n) => Ref.set(counter, n + 1))
+ *   yield* Effect.all([increment, increment], { concurrency: "unbounded" })
+ *   if ((yield* Ref.get(counter)) !== 2) return yield* Effect.fail("an update was lost")
+ * })
+ *
+ * // Fails: one preemption between `get` and `set` does.
+ * const found = Interleavings.explore(lostUpdate, { strategy: "sweep" })
+ * ```
+ *
+ * @since 0.2.0
+ * @category testing
+ */
+export const explore = <A, E>(
+  effect: Effect.Effect<A, E>,
+  options: Options = {}
+): Effect.Effect<Report, InterleavingFailure<E> | InvalidOptions> =>
+  Effect.gen(function*() {
+    const checked = yield* Check.validated(() => validate(options))
+    const setting = yield* settingOf(checked.maxOperations, { isSilent: true })
+    const search = runs(checked, (strategy) => runOnce(effect, setting, strategy))
+    let interleavings = 0
+    let operations = 0
+    let hasVictim = false
+    for (;;) {
+      const slice = yield* Effect.sync(() =>
+        setting.outside.observe((): Slice<A, E> => {
+          const until = performance.now() + sliceMillis
+          while (performance.now() < until) {
+            if (interleavings === checked.limit) return { _tag: "Ended", complete: false }
+            const next = search.next()
+            if (next.done === true) return { _tag: "Ended", complete: !isByChance(checked.strategy) }
+            interleavings++
+            operations = Math.max(operations, next.value.run.operations)
+            hasVictim ||= next.value.run.victims.length > 0
+            if (hasFailed(next.value.outcome)) return { _tag: "Found", ran: next.value }
+          }
+          return { _tag: "More" }
+        })
+      )
+      if (slice._tag === "Found") return yield* failureOf(effect, setting, slice.ran, interleavings)
+      if (slice._tag === "Ended") {
+        if (checked.strategy === "interrupt" && !hasVictim) {
+          return yield* new InvalidOptions({
+            option: "strategy",
+            value: checked.strategy,
+            reason: "needs an effect that marks a fiber with `victim`"
+          })
+        }
+        return { strategy: checked.strategy, interleavings, complete: slice.complete, operations }
+      }
+      // The event loop gets its turn, in real time: the caller's clock may be a test's.
+      yield* Effect.async<void>((resume) => {
+        const timer = setTimeout(() => resume(Effect.void), 0)
+        return Effect.sync(() => clearTimeout(timer))
+      })
+    }
+  })
+
+/** For how long the explorer keeps the thread: short enough for a heartbeat, long against its own cost. */
+const sliceMillis = 25
+
+interface Ran<A, E> {
+  readonly run: Run.Run
+  readonly outcome: Run.Outcome<A, E>
+}
+
+const runOnce = <A, E>(effect: Effect.Effect<A, E>, setting: Run.Setting, strategy: Run.Strategy): Ran<A, E> => {
+  const run = new Run.Run(setting, strategy)
+  const outcome = run.execute(effect)
+  run.finish()
+  return { run, outcome }
+}
+
+type Slice<A, E> =
+  | { readonly _tag: "More" }
+  | { readonly _tag: "Found"; readonly ran: Ran<A, E> }
+  | { readonly _tag: "Ended"; readonly complete: boolean }
+
+type Checked = ReturnType<typeof validate>
+
+const isByChance = (strategy: Strategy): boolean => strategy === "random" || strategy === "pct"
+
+function* runs<A, E>(
+  { depth, preemptions, seed, seeds, strategy }: Checked,
+  run: (strategy: Run.Strategy) => Ran<A, E>
+): Generator<Ran<A, E>> {
+  if (!isByChance(strategy)) {
+    return yield* Strategies.systematically({
+      seed,
+      preemptions,
+      picks: strategy === "exhaustive",
+      interruption: strategy === "interrupt"
+    }, run)
+  }
+  // The plain order comes first, and tells how long a run is.
+  const plain = run(new Strategies.Following({ seed, departures: [] }))
+  const horizon = Math.max(1, plain.run.contended)
+  yield plain
+  for (let next = seed; next < seed + seeds; next++) {
+    yield run(
+      strategy === "random"
+        ? new Strategies.AtRandom(next, horizon, preemptions)
+        : new Strategies.ByPriority(next, horizon, depth)
+    )
+  }
+}
+
+const hasFailed = (outcome: Run.Outcome<unknown, unknown>): boolean =>
+  outcome._tag !== "Done" || Exit.isFailure(outcome.exit)
+
+/** What must stay the same while a failure is shrunk: how it ended, and with which kind of error. */
+const kindOf = (outcome: Run.Outcome<unknown, unknown>): string => {
+  if (outcome._tag !== "Done") return outcome._tag
+  if (Exit.isSuccess(outcome.exit)) return "Success"
+  const { cause } = outcome.exit
+  const error: any = Cause.squash(cause)
+  return `${Cause.isInterruptedOnly(cause)} ${Cause.isFailure(cause)} ${error?._tag ?? error?.name ?? typeof error}`
+}
+
+const failureOf = <A, E>(
+  effect: Effect.Effect<A, E>,
+  setting: Run.Setting,
+  found: Ran<A, E>,
+  interleavings: number
+): Effect.Effect<never, InterleavingFailure<E>> =>
+  Effect.suspend(() =>
+    setting.outside.observe(() => {
+      const kind = kindOf(found.outcome)
+      const mostRuns = Math.min(2_000, Math.ceil(mostOperations / found.run.operations))
+      // What leaves the fibers is not started again and again.
+      const least = kind === "Escaped" ? found.run.schedule : shrink(found.run.schedule, mostRuns, (strategy) => {
+        const { outcome, run } = runOnce(effect, setting, strategy)
+        return kindOf(outcome) === kind ? run.schedule : undefined
+      })
+      const again = runOnce(effect, setting, new Strategies.Following(least))
+      const told = tell(effect, setting, least)
+      return new InterleavingFailure<E>({
+        ...told.what,
+        reason: reasonOf(found.outcome),
+        cause: causeOf(again.outcome),
+        seed: found.run.strategy.seed,
+        interleavings,
+        preemptions: Schedule.preemptions(least),
+        replay: Schedule.format(least),
+        reproducible: told.digest === again.run.trace && told.kind === kind
+      })
+    })
+  )
+
+/** Of the shrinking of one failure: some seconds. */
+const mostOperations = 2_000_000
+
+const reasonOf = (outcome: Run.Outcome<unknown, unknown>): InterleavingFailure["reason"] =>
+  outcome._tag === "Done" ? "Failure" : outcome._tag
+
+const causeOf = <E>(outcome: Run.Outcome<unknown, E>): Cause.Cause<E> =>
+  outcome._tag === "Done" && Exit.isFailure(outcome.exit) ? outcome.exit.cause : Cause.empty
+
+/** Runs by a schedule once more, and tells of it. */
+const tell = <A, E>(effect: Effect.Effect<A, E>, setting: Run.Setting, schedule: Schedule.Schedule) => {
+  const narrator = new Narrator()
+  const run = new Run.Run(narrator.observing(setting), narrator.noting(new Strategies.Following(schedule)))
+  const outcome = run.execute(effect)
+  const what = {
+    schedule: narrator.schedule(run),
+    waits: outcome._tag === "Done" ? [] : narrator.waits(run),
+    started: outcome._tag === "Escaped" ? outcome.started : []
+  }
+  run.finish()
+  return { outcome, what, kind: kindOf(outcome), digest: run.trace, operations: run.operations }
+}
+
+// -----------------------------------------------------------------------------
+// replaying
+// -----------------------------------------------------------------------------
+
+/**
+ * Runs the effect once more by the replay line of a failure, and gives its exit. Where that failure was that the
+ * effect did not end, the exit is a defect: the `InterleavingFailure`. Logs are printed.
+ *
+ * @example
+ * ```ts
+ * import { Interleavings } from "effect-holdfast/testing"
+ * import * as Effect from "effect/Effect"
+ *
+ * declare const effect: Effect.Effect<number>
+ *
+ * const exit = Interleavings.replay(effect, "holdfast:1 r0 p29:1")
+ * ```
+ *
+ * @since 0.2.0
+ * @category testing
+ */
+export const replay = <A, E>(
+  effect: Effect.Effect<A, E>,
+  replay: string
+): Effect.Effect<Exit.Exit<A, E>, InvalidOptions> => Effect.map(trace(effect, replay), ({ exit }) => exit)
+
+/**
+ * Like `replay`, with all that can be told of the run. Without a line: in the plain order.
+ *
+ * @example
+ * ```ts
+ * import { Interleavings } from "effect-holdfast/testing"
+ * import * as Effect from "effect/Effect"
+ *
+ * declare const effect: Effect.Effect<number>
+ *
+ * const printed = Effect.flatMap(Interleavings.trace(effect), ({ schedule }) => Effect.log(schedule))
+ * ```
+ *
+ * @since 0.2.0
+ * @category testing
+ */
+export const trace = <A, E>(
+  effect: Effect.Effect<A, E>,
+  replay?: string
+): Effect.Effect<Trace<A, E>, InvalidOptions> =>
+  Effect.gen(function*() {
+    const schedule = replay === undefined ? { seed: 0, departures: [] } : Schedule.parse(replay)
+    if (schedule === undefined) {
+      return yield* new InvalidOptions({ option: "replay", value: replay, reason: "must be the replay line of a failure" })
+    }
+    const setting = yield* settingOf(defaultMaxOperations, { isSilent: false })
+    return yield* Effect.sync(() =>
+      setting.outside.observe(() => {
+        const { digest, operations, outcome, what } = tell(effect, setting, schedule)
+        return {
+          exit: outcome._tag === "Done" ? outcome.exit : Exit.die(
+            new InterleavingFailure({
+              ...what,
+              reason: outcome._tag,
+              cause: Cause.empty,
+              seed: schedule.seed,
+              interleavings: 1,
+              preemptions: Schedule.preemptions(schedule),
+              replay: Schedule.format(schedule),
+              reproducible: true
+            })
+          ),
+          schedule: what.schedule,
+          operations,
+          digest
+        }
+      })
+    )
+  })
+
+// -----------------------------------------------------------------------------
+// marking
+// -----------------------------------------------------------------------------
+
+/**
+ * Marks the fiber that runs `self` as one that the strategy `interrupt` interrupts. Outside of an exploration it does
+ * nothing.
+ *
+ * @example
+ * ```ts
+ * import { Interleavings } from "effect-holdfast/testing"
+ * import * as Effect from "effect/Effect"
+ * import * as Fiber from "effect/Fiber"
+ *
+ * const keepsItsPermits = Effect.gen(function*() {
+ *   const semaphore = yield* Effect.makeSemaphore(1)
+ *   const fiber = yield* Effect.fork(Interleavings.victim(semaphore.withPermits(1)(Effect.void)))
+ *   yield* semaphore.withPermits(1)(Effect.void)
+ *   yield* Fiber.await(fiber)
+ *   yield* semaphore.withPermits(1)(Effect.void)
+ * })
+ *
+ * const report = Interleavings.explore(keepsItsPermits, { strategy: "interrupt" })
+ * ```
+ *
+ * @since 0.2.0
+ * @category testing
+ */
+export const victim = <A, E, R>(self: Effect.Effect<A, E, R>): Effect.Effect<A, E, R> =>
+  Effect.withFiberRuntime((fiber) => {
+    if (fiber.currentScheduler instanceof Run.Run) fiber.currentScheduler.mark(fiber)
+    return self
+  })
+
+// -----------------------------------------------------------------------------
+// options
+// -----------------------------------------------------------------------------
+
+const defaultMaxOperations = 100_000
+
+const defaultPreemptions: Record<Strategy, number> = { random: 3, pct: 0, sweep: 1, exhaustive: 2, interrupt: 0 }
+
+const validate = (options: Options) => {
+  const strategy = options.strategy ?? "random"
+  if (!Object.hasOwn(defaultPreemptions, strategy)) {
+    throw new InvalidOptions({
+      option: "strategy",
+      value: strategy,
+      reason: `must be one of ${Object.keys(defaultPreemptions).join(", ")}`
+    })
+  }
+  return {
+    strategy,
+    seeds: Check.count("seeds", options.seeds ?? 1_000, 1, 1_000_000_000),
+    seed: Check.count("seed", options.seed ?? 0, 0, 1_000_000_000_000),
+    preemptions: Check.count("preemptions", options.preemptions ?? defaultPreemptions[strategy], 0, 1_000),
+    depth: Check.count("depth", options.depth ?? 3, 1, 1_000),
+    limit: Check.count("limit", options.limit ?? (isByChance(strategy) ? Number.MAX_SAFE_INTEGER : 100_000), 1),
+    maxOperations: Check.count("maxOperations", options.maxOperations ?? defaultMaxOperations, 1)
+  }
+}
+
+const settingOf = (
+  maxOperations: number,
+  { isSilent }: { readonly isSilent: boolean }
+): Effect.Effect<Run.Setting> =>
+  Effect.map(Effect.runtime<never>(), (runtime) =>
+    Run.settingFor(isSilent ? silenced(runtime) : runtime, { maxOperations, outside: new Outside() }))
+
+/** Thousands of runs would print their lines thousands of times. */
+const silenced = (runtime: Runtime.Runtime<never>): Runtime.Runtime<never> =>
+  Runtime.make({
+    ...runtime,
+    fiberRefs: FiberRefs.updateAs(runtime.fiberRefs, {
+      fiberId: FiberId.unsafeMake(),
+      fiberRef: DefaultServices.currentServices,
+      value: Context.add(
+        FiberRefs.getOrDefault(runtime.fiberRefs, DefaultServices.currentServices),
+        Console.Console,
+        silentConsole
+      )
+    })
+  })
+
+const quietly = new Proxy({}, { get: () => () => undefined }) as Console.UnsafeConsole
+
+const silentConsole = new Proxy({ unsafe: quietly } as Console.Console, {
+  get: (console, method) =>
+    method === "unsafe" ? console.unsafe : method === "clear" || method === "groupEnd" ? Effect.void : () => Effect.void
+})

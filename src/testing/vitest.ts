@@ -1,0 +1,130 @@
+/**
+ * `@effect/vitest`, with a tester for interleavings.
+ *
+ * - `HOLDFAST_SEED` sets the first seed. Without it the seed is the day's: every day explores new schedules, and all
+ *   runs of a day the same.
+ * - `HOLDFAST_EFFORT` multiplies `seeds` and `limit`: 5 for a nightly run, say. Default: 1.
+ *
+ * @since 0.2.0
+ */
+import * as V from "@effect/vitest"
+import * as Effect from "effect/Effect"
+import { InvalidOptions } from "../InvalidOptions.js"
+import * as Interleavings from "./Interleavings.js"
+
+export * from "@effect/vitest"
+
+/**
+ * @since 0.2.0
+ * @category models
+ */
+export interface Options extends Omit<Interleavings.Options, "strategy"> {
+  /** One after the other. Default: `sweep`, which is cheapest, then `random`, then `pct`. */
+  readonly strategy?: Interleavings.Strategy | ReadonlyArray<Interleavings.Strategy> | undefined
+  /** The test's own, in milliseconds of real time. Default: 60,000. */
+  readonly timeout?: number | undefined
+}
+
+/**
+ * @since 0.2.0
+ * @category models
+ */
+export type Test = <A, E>(name: string, effect: Effect.Effect<A, E>, options?: Options) => void
+
+/**
+ * @since 0.2.0
+ * @category models
+ */
+export interface Tester extends Test {
+  readonly skip: Test
+  readonly only: Test
+}
+
+/**
+ * A test that fails if the effect does under any schedule that is tried; its message has the line that replays it.
+ * The interleavings it has run are added up in `task.meta.interleavings`, for a reporter.
+ *
+ * @example
+ * ```ts
+ * import { it } from "effect-holdfast/testing/vitest"
+ * import * as Effect from "effect/Effect"
+ * import * as Ref from "effect/Ref"
+ *
+ * it.interleavings(
+ *   "two increments are two",
+ *   Effect.gen(function*() {
+ *     const counter = yield* Ref.make(0)
+ *     const increment = Ref.update(counter, (n) => n + 1)
+ *     yield* Effect.all([increment, increment], { concurrency: "unbounded" })
+ *     if ((yield* Ref.get(counter)) !== 2) return yield* Effect.fail("an update was lost")
+ *   })
+ * )
+ * ```
+ *
+ * @since 0.2.0
+ * @category testing
+ */
+export const interleavings: Tester = Object.assign(testerOn((...args) => V.it(...args)), {
+  skip: testerOn((...args) => V.it.skip(...args)),
+  only: testerOn((...args) => V.it.only(...args))
+})
+
+/**
+ * `it` of `@effect/vitest`, and `it.interleavings`.
+ *
+ * @since 0.2.0
+ * @category testing
+ */
+export const it: V.Vitest.Methods & { readonly interleavings: Tester } = Object.assign(V.it, { interleavings })
+
+const everyKind: ReadonlyArray<Interleavings.Strategy> = ["sweep", "random", "pct"]
+
+type Declare = (name: string, options: { readonly timeout: number }, test: V.TestFunction) => void
+
+function testerOn(declare: Declare): Test {
+  return (name, effect, { strategy = everyKind, timeout = 60_000, ...options } = {}) => {
+    const { effort, seed } = environment()
+    const strategies: ReadonlyArray<Interleavings.Strategy> = typeof strategy === "string" ? [strategy] : strategy
+    declare(name, { timeout: timeout * effort }, (context) =>
+      Effect.forEach(strategies, (strategy) =>
+        Effect.tap(
+          Interleavings.explore(effect, {
+            seed,
+            ...options,
+            strategy,
+            seeds: (options.seeds ?? 1_000) * effort,
+            limit: options.limit === undefined ? undefined : options.limit * effort
+          }),
+          (report) => note(context, report.interleavings)
+        )).pipe(
+          Effect.tapErrorTag("InterleavingFailure", (failure) => note(context, failure.interleavings)),
+          Effect.runPromise
+        ))
+  }
+}
+
+declare module "vitest" {
+  interface TaskMeta {
+    interleavings?: number
+  }
+}
+
+const note = ({ task }: V.TestContext, interleavings: number): Effect.Effect<void> =>
+  Effect.sync(() => {
+    task.meta.interleavings = (task.meta.interleavings ?? 0) + interleavings
+  })
+
+const environment = (): { readonly seed: number; readonly effort: number } => ({
+  seed: fromEnvironment("HOLDFAST_SEED", 0) ?? Math.floor(Date.now() / 86_400_000) * 1_000_000,
+  effort: fromEnvironment("HOLDFAST_EFFORT", 1) ?? 1
+})
+
+const fromEnvironment = (name: string, min: number): number | undefined => {
+  const text = globalThis.process?.env[name]
+  if (text === undefined || text === "") return undefined
+  const value = Number(text)
+  if (!Number.isSafeInteger(value) || value < min) {
+    throw new InvalidOptions({ option: name, value: text, reason: `must be a whole number of at least ${min}` })
+  }
+  return value
+}

@@ -1,0 +1,335 @@
+/**
+ * What a session promises, as programs that hold under every interleaving. They take the module they try, so that
+ * one with a known fault can be tried as well.
+ */
+import type * as SessionModule from "effect-holdfast/Session"
+import { Interleavings } from "effect-holdfast/testing"
+import * as Cause from "effect/Cause"
+import * as Chunk from "effect/Chunk"
+import * as Clock from "effect/Clock"
+import * as Data from "effect/Data"
+import * as Effect from "effect/Effect"
+import * as Exit from "effect/Exit"
+import * as Fiber from "effect/Fiber"
+import * as FiberRef from "effect/FiberRef"
+import * as Option from "effect/Option"
+import * as Scope from "effect/Scope"
+import * as Stream from "effect/Stream"
+import * as assert from "node:assert/strict"
+
+export class Refused extends Data.TaggedError("Refused")<{ readonly why: string }> {}
+
+/** An upstream that takes its time over each call, notes it, and answers it as it is told to: by default, with success. */
+export const upstream = (...answers: Array<Effect.Effect<void, Refused>>) => {
+  const calls: Array<string> = []
+  let next = 0
+  const call = (name: string): Effect.Effect<string, Refused> =>
+    Effect.suspend(() => {
+      calls.push(name)
+      const answer = answers.shift() ?? Effect.void
+      return Effect.zipRight(Effect.yieldNow(), Effect.map(answer, () => `v${next++}`))
+    })
+  return { calls, acquire: call("acquire"), renew: (value: string) => call(`renew ${value}`) }
+}
+
+const together = <A, E>(effects: ReadonlyArray<Effect.Effect<A, E>>) =>
+  Effect.flatMap(Effect.forEach(effects, Effect.fork), Effect.forEach(Fiber.await))
+
+const times = <A>(count: number, value: A): Array<A> => Array.from({ length: count }, () => value)
+
+const failureOf = <E>(exit: Exit.Exit<unknown, E>): E => {
+  assert.ok(Exit.isFailure(exit), `a success: ${String(exit)}`)
+  const failure = Cause.failureOption(exit.cause)
+  assert.ok(Option.isSome(failure), `no failure: ${String(exit)}`)
+  return failure.value
+}
+
+const valueOf = <A, E>(exit: Exit.Exit<A, E>): A => {
+  assert.ok(Exit.isSuccess(exit), `no success: ${String(exit)}`)
+  return exit.value
+}
+
+export const scenarios = (Session: typeof SessionModule) => {
+  /** What an application does: a call that is refused with the first value, and succeeds with later ones. */
+  const callWith = (session: SessionModule.Session<string, Refused>, refusedValue = "v0") =>
+    Session.use(session, (value) => value === refusedValue ? Effect.fail("401" as const) : Effect.succeed(value), {
+      rejected: (error) => error === "401"
+    })
+
+  return {
+    "first callers together make one sign-in": Effect.gen(function*() {
+      const up = upstream()
+      const session = yield* Session.make(up)
+      const values = (yield* together(times(3, session.current))).map(valueOf)
+      assert.deepEqual(values.map(({ value }) => value), ["v0", "v0", "v0"])
+      assert.deepEqual(up.calls, ["acquire"])
+    }),
+
+    "a refused generation is renewed once, for callers together and for a straggler": Effect.gen(function*() {
+      const up = upstream()
+      const session = yield* Session.make(up)
+      const straggler = yield* session.current
+      const values = (yield* together(times(3, callWith(session)))).map(valueOf)
+      assert.deepEqual(values, ["v1", "v1", "v1"])
+      assert.equal((yield* session.refresh(straggler)).value, "v1")
+      assert.deepEqual(up.calls, ["acquire", "renew v0"])
+    }),
+
+    "an interrupted waiter takes nothing with it": Effect.gen(function*() {
+      const up = upstream()
+      const session = yield* Session.make(up)
+      const stale = yield* session.current
+      const leader = yield* Effect.fork(Interleavings.victim(session.refresh(stale)))
+      const others = yield* together(times(2, session.refresh(stale)))
+      assert.deepEqual(others.map((exit) => valueOf(exit).value), ["v1", "v1"])
+      const exit = yield* Fiber.await(leader)
+      if (Exit.isSuccess(exit)) assert.equal(exit.value.value, "v1")
+      assert.equal((yield* session.current).value, "v1")
+      assert.deepEqual(up.calls, ["acquire", "renew v0"])
+    }),
+
+    "a renewal is completed and kept though all its waiters are interrupted": Effect.gen(function*() {
+      const up = upstream()
+      const session = yield* Session.make(up)
+      const stale = yield* session.current
+      const waiters = yield* Effect.forEach([1, 2], () => Effect.fork(session.refresh(stale)))
+      yield* Effect.yieldNow()
+      for (const waiter of waiters) waiter.unsafeInterruptAsFork(waiter.id())
+      yield* Effect.forEach(waiters, Fiber.await)
+      const { value } = yield* session.current
+      assert.deepEqual(up.calls, value === "v1" ? ["acquire", "renew v0"] : ["acquire"])
+    }),
+
+    "a failure is one for all, answers for its cooldown, and is then tried again once": Effect.gen(function*() {
+      const up = upstream(Effect.void, Effect.fail(new Refused({ why: "down" })))
+      const session = yield* Session.make({ ...up, cooldown: "1 second" })
+      const stale = yield* session.current
+      const failures = (yield* together(times(3, session.refresh(stale)))).map(failureOf)
+      assert.equal(new Set(failures).size, 1)
+      assert.equal(failureOf(yield* Effect.exit(session.refresh(stale))), failures[0])
+      assert.equal(yield* session.current, stale)
+      assert.deepEqual(up.calls, ["acquire", "renew v0"])
+      yield* Effect.sleep("1 second")
+      const values = (yield* together(times(2, session.refresh(stale)))).map((exit) => valueOf(exit).value)
+      assert.deepEqual(values, ["v1", "v1"])
+      assert.deepEqual(up.calls, ["acquire", "renew v0", "renew v0"])
+    }),
+
+    "a refused generation is not served while it is renewed": Effect.gen(function*() {
+      const up = upstream(Effect.void, Effect.sleep("1 second"))
+      const session = yield* Session.make(up)
+      const stale = yield* session.current
+      const refreshing = yield* Effect.fork(session.refresh(stale))
+      yield* Effect.sleep("1 millis")
+      assert.deepEqual((yield* together(times(2, session.current))).map((exit) => valueOf(exit).value), ["v1", "v1"])
+      assert.equal((yield* Fiber.join(refreshing)).value, "v1")
+    }),
+
+    "a defect is one for all, and the session works again after the cooldown": Effect.gen(function*() {
+      const defect = new Error("broken")
+      const up = upstream(Effect.die(defect))
+      const session = yield* Session.make({ ...up, cooldown: "1 second" })
+      for (const exit of yield* together(times(3, session.current))) {
+        assert.ok(Exit.isFailure(exit))
+        assert.deepEqual(Option.getOrUndefined(Cause.dieOption(exit.cause)), defect)
+      }
+      yield* Effect.sleep("1 second")
+      assert.equal((yield* session.current).value, "v0")
+      assert.deepEqual(up.calls, ["acquire", "acquire"])
+    }),
+
+    "a renewal that interrupts itself is RefreshInterrupted, and interrupts nobody": Effect.gen(function*() {
+      const session = yield* Session.make(upstream(Effect.interrupt))
+      for (const exit of yield* together(times(3, session.current))) {
+        assert.equal(failureOf(exit)._tag, "RefreshInterrupted")
+      }
+    }),
+
+    "closing answers everyone": Effect.gen(function*() {
+      const scope = yield* Scope.make()
+      const session = yield* Scope.extend(Session.make(upstream(Effect.void, Effect.sleep("1 hour"))), scope)
+      const callers = yield* Effect.forEach([1, 2], () => Effect.fork(callWith(session)))
+      const first = yield* Effect.fork(session.current)
+      yield* Scope.close(scope, Exit.void)
+      for (const caller of [first, ...callers]) {
+        const exit: Exit.Exit<unknown, unknown> = yield* Fiber.await<unknown, unknown>(caller)
+        if (Exit.isFailure(exit)) assert.equal((failureOf(exit) as { readonly _tag: string })._tag, "SessionClosed")
+      }
+      assert.equal(failureOf(yield* Effect.exit(session.current))._tag, "SessionClosed")
+    }),
+
+    "a renewal that asks its own session is told so": Effect.gen(function*() {
+      const session: SessionModule.Session<string, unknown> = yield* Session.make<string, unknown>({
+        acquire: Effect.yieldNow().pipe(
+          Effect.zipRight(Effect.suspend(() => Effect.all([session.current, Effect.never], { concurrency: "unbounded" }))),
+          Effect.as("never")
+        )
+      })
+      for (const exit of yield* together(times(2, session.current))) {
+        assert.equal((failureOf(exit) as { readonly _tag: string })._tag, "ReentrantRefresh")
+      }
+    }),
+
+    "two sessions that renew through each other do not wait for ever": Effect.gen(function*() {
+      const a: SessionModule.Session<string, unknown> = yield* Session.make<string, unknown>({
+        acquire: Effect.suspend(() => Effect.map(b.current, ({ value }) => `a of ${value}`))
+      })
+      const b: SessionModule.Session<string, unknown> = yield* Session.make<string, unknown>({
+        acquire: Effect.suspend(() => Effect.map(a.current, ({ value }) => `b of ${value}`))
+      })
+      for (const exit of yield* together([a.current, b.current, a.current])) {
+        assert.equal((failureOf(exit) as { readonly _tag: string })._tag, "ReentrantRefresh")
+      }
+    }),
+
+    "a valid generation is served at once while it is renewed in the background": Effect.gen(function*() {
+      const up = upstream(Effect.void, Effect.sleep("5 seconds"))
+      const session = yield* Session.make({ ...up, maxAge: "100 seconds", refreshAhead: "20 seconds" })
+      yield* session.current
+      yield* Effect.sleep("90 seconds")
+      const before = yield* Clock.currentTimeMillis
+      const values = (yield* together(times(3, session.current))).map((exit) => valueOf(exit).value)
+      assert.deepEqual(values, ["v0", "v0", "v0"])
+      assert.equal(yield* Clock.currentTimeMillis, before)
+      yield* Effect.sleep("6 seconds")
+      assert.equal((yield* session.current).value, "v1")
+      assert.deepEqual(up.calls, ["acquire", "renew v0"])
+    }),
+
+    "an expired generation is served to nobody": Effect.gen(function*() {
+      const up = upstream()
+      const session = yield* Session.make({ ...up, maxAge: "1 second" })
+      yield* session.current
+      yield* Effect.sleep("1 second")
+      const values = (yield* together(times(3, session.current))).map((exit) => valueOf(exit).value)
+      assert.deepEqual(values, ["v1", "v1", "v1"])
+      assert.deepEqual(up.calls, ["acquire", "renew v0"])
+    }),
+
+    "a generation's resources are open while it is used, and closed once": Effect.gen(function*() {
+      const closed: Array<number> = []
+      const scope = yield* Scope.make()
+      let next = 0
+      const session = yield* Scope.extend(
+        Session.make({
+          acquire: Effect.acquireRelease(
+            Effect.sync(() => ({ number: next++, open: true })),
+            (value) =>
+              Effect.sync(() => {
+                value.open = false
+                closed.push(value.number)
+              })
+          )
+        }),
+        scope
+      )
+      const used = Session.use(session, (value) =>
+        Effect.zipRight(Effect.yieldNow(), Effect.sync(() => assert.ok(value.open, "used after its release"))))
+      const refused = Effect.asVoid(Effect.flatMap(session.current, session.refresh))
+      const victim = yield* Effect.fork(Interleavings.victim(used))
+      for (const exit of yield* together([used, refused, used, refused])) valueOf(exit)
+      yield* Fiber.await(victim)
+      yield* Effect.sleep("1 millis")
+      // All but the present one.
+      assert.deepEqual(closed.toSorted(), Array.from({ length: next - 1 }, (_, number) => number))
+      yield* Scope.close(scope, Exit.void)
+      assert.deepEqual(closed.toSorted(), Array.from({ length: next }, (_, number) => number))
+    }),
+
+    "a loop of refusals is stopped by the budget, for callers together too": Effect.gen(function*() {
+      const up = upstream()
+      const session = yield* Session.make({ ...up, budget: { refreshes: 2, within: "1 minute" } })
+      const refused = Effect.flatMap(session.current, session.refresh)
+      yield* together(times(6, refused))
+      assert.ok(up.calls.length <= 3, up.calls.join())
+      assert.equal(failureOf(yield* Effect.exit(Effect.repeatN(refused, 2)))._tag, "RefreshBudgetExceeded")
+      assert.equal((yield* session.current).value, "v2")
+      yield* Effect.sleep("1 minute")
+      assert.equal((yield* refused).value, "v3")
+    }),
+
+    "one request refreshes as often as it may, and no more": Effect.gen(function*() {
+      const up = upstream()
+      const session = yield* Session.make(up)
+      let sends = 0
+      const request = Session.use(session, () => Effect.suspend(() => Effect.fail(++sends)), {
+        rejected: () => true,
+        maxRefreshes: 2
+      })
+      assert.equal(failureOf(yield* Effect.exit(request)), 3)
+      assert.equal(up.calls.length, 3)
+    }),
+
+    "nothing is current before it has been persisted": Effect.gen(function*() {
+      const up = upstream()
+      const persisted: Array<string> = []
+      const session = yield* Session.make({
+        ...up,
+        cooldown: 0,
+        onRenewed: ({ value }) =>
+          Effect.zipRight(
+            Effect.yieldNow(),
+            value === "v1" && persisted.length === 1
+              ? Effect.suspend(() => Effect.fail(new Refused({ why: `disk full for ${persisted.push(`not ${value}`)}` })))
+              : Effect.sync(() => persisted.push(value))
+          )
+      })
+      const stale = yield* session.current
+      const reader = yield* Effect.fork(Effect.repeatN(
+        Effect.flatMap(Effect.either(session.current), (seen) =>
+          Effect.sync(() => seen._tag === "Right" && assert.ok(persisted.includes(seen.right.value), seen.right.value))),
+        3
+      ))
+      assert.equal(failureOf(yield* Effect.exit(session.refresh(stale)))._tag, "Refused")
+      assert.equal((yield* session.current).value, "v0")
+      assert.equal((yield* session.refresh(stale)).value, "v1")
+      yield* Fiber.join(reader)
+      // The token that could not be persisted was not presented again.
+      assert.deepEqual(up.calls, ["acquire", "renew v0"])
+    }),
+
+    "a renewal has the fiber references of `make`, and the caller keeps its own": Effect.gen(function*() {
+      const reference = FiberRef.unsafeMake("make")
+      const seen: Array<string> = []
+      const session = yield* Session.make({
+        acquire: Effect.zipRight(
+          Effect.flatMap(FiberRef.get(reference), (value) => Effect.sync(() => seen.push(value))),
+          FiberRef.set(reference, "acquire")
+        )
+      })
+      const asking = Effect.zipRight(session.current, FiberRef.get(reference)).pipe(Effect.locally(reference, "caller"))
+      assert.deepEqual((yield* together(times(2, asking))).map(valueOf), ["caller", "caller"])
+      assert.deepEqual(seen, ["make"])
+    }),
+
+    "signing out revokes each value once, and leaves nobody waiting": Effect.gen(function*() {
+      const up = upstream()
+      const revoked: Array<string> = []
+      const session = yield* Session.make({ ...up, onEnd: (value) => Effect.sync(() => revoked.push(value)) })
+      const stale = yield* session.current
+      const victim = yield* Effect.fork(Interleavings.victim(session.end))
+      for (const exit of yield* together([session.refresh(stale), session.current, session.refresh(stale)])) {
+        if (Exit.isFailure(exit)) assert.equal(failureOf(exit)._tag, "SessionEnded")
+      }
+      yield* Fiber.await(victim)
+      yield* session.end
+      yield* Effect.sleep("1 millis")
+      assert.deepEqual([...new Set(revoked)], revoked)
+      const obtained = up.calls.length
+      assert.ok(revoked.length >= obtained - 1, `${revoked.join()} of ${up.calls.join()}`)
+      assert.equal((yield* session.current).value, `v${obtained}`)
+    }),
+
+    "no reader of the changes sees a generation twice, or misses the last": Effect.gen(function*() {
+      const session = yield* Session.make(upstream())
+      const read = Stream.runCollect(Stream.takeUntil(Session.changes(session), ({ number }) => number === 2))
+      const readers = yield* Effect.forEach([1, 2], () => Effect.fork(read))
+      const first = yield* session.current
+      yield* Effect.flatMap(session.refresh(first), session.refresh)
+      for (const reader of readers) {
+        const numbers = Chunk.toArray(yield* Fiber.join(reader)).map(({ number }) => number)
+        assert.deepEqual(numbers, [...new Set(numbers)].sort())
+      }
+    })
+  } satisfies Record<string, Effect.Effect<void, unknown, Scope.Scope>>
+}

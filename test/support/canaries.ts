@@ -1,0 +1,122 @@
+/**
+ * Known faults, each put back into a copy of the module that once had it, or might have. A suite that does not go red
+ * with them proves nothing.
+ *
+ * `import("…/src/Session.ts?canary=name")` gives the module with that fault. The whole graph below it is a copy.
+ */
+import { dirname, resolve } from "node:path"
+import type { Plugin } from "vitest/config"
+
+interface Canary {
+  /** What is wrong with it. */
+  readonly fault: string
+  /** Relative to `src`. */
+  readonly edits: ReadonlyArray<{ readonly file: string; readonly from: string; readonly to: string }>
+}
+
+const edit = (file: string, from: string, to: string) => ({ file, from, to })
+
+export const canaries = {
+  "leader-interruption": {
+    fault: "a waiter's interruption cancels the refresh for all",
+    edits: [edit(
+      "Session.ts",
+      "Effect.flatMap((renewal) => Renewal.join(renewal, reentrant)),",
+      `Effect.flatMap((renewal) => Effect.onInterrupt(Renewal.join(renewal, reentrant), () =>
+        Effect.sync(() => renewal.worker?.unsafeInterruptAsFork(FiberId.none)))),`
+    )]
+  },
+  "straggler": {
+    fault: "a straggler with the old generation starts a second refresh",
+    edits: [edit(
+      "Session.ts",
+      "if (link.generation?.number !== stale.number) return currentLink",
+      "if (link.generation === undefined) return currentLink"
+    )]
+  },
+  "remembered-failure": {
+    fault: "a failed refresh is remembered for ever",
+    edits: [edit(
+      "Session.ts",
+      "link.successor = successorOf(link)\n        link.failure",
+      "link.failure"
+    )]
+  },
+  "unshared-failure": {
+    fault: "a failed refresh is tried again by each waiter",
+    edits: [edit("Session.ts", "until: now() + cooldownMillis", "until: 0")]
+  },
+  "early-commit": {
+    fault: "the state is committed before the probe has succeeded",
+    edits: [edit(
+      "Session.ts",
+      "link.candidate = { value, acquiredAt: now(), resources }",
+      `link.candidate = { value, acquiredAt: now(), resources }
+              if (link.generation !== undefined) Object.assign(link.generation, { value })`
+    )]
+  },
+  "self-wait": {
+    fault: "a refresh re-enters itself and waits for itself",
+    edits: [edit(
+      "internal/renewal.ts",
+      "if (within !== undefined && (within.session === renewal.session || isWaitingFor(renewal, within))) {",
+      "if (1 > 2) {"
+    )]
+  },
+  "recursion": {
+    fault: "retries multiply by recursion",
+    edits: [edit("Session.ts", "run({ after: generation }, refreshes - 1)", "run({ after: generation }, refreshes)")]
+  },
+  "late-publication": {
+    fault: "a generation is published in a later step than that which makes it current",
+    edits: [
+      edit("Session.ts", "renewed.offer(outcome.value.generation!)\n", "\n"),
+      edit(
+        "Session.ts",
+        "      return Effect.all([\n        Metric.increment(",
+        `      return Effect.all([
+        Effect.sync(() => Exit.isSuccess(outcome) && renewed.offer(outcome.value.generation!)),
+        Metric.increment(`
+      )
+    ]
+  },
+  "late-waiter": {
+    fault: "a waiter that wakes late uses a generation that has been released",
+    edits: [edit("Session.ts", "if (isUnheld(link)) return held(restore, currentLink)", "")]
+  },
+  "foreign-scheduler": {
+    fault: "the sessions of a map run on another scheduler than the map's",
+    edits: [edit("SessionMap.ts", "Runtime.runFork(runtime)(", "Runtime.runFork(Runtime.defaultRuntime)(")]
+  },
+  "held-after-interruption": {
+    fault: "a session of a map stays held when its caller is interrupted",
+    edits: [edit(
+      "SessionMap.ts",
+      "Effect.map(Effect.acquireRelease(acquire(key), release), ({ session }) => session)",
+      "Effect.tap(Effect.interruptible(acquire(key)), (held) => Effect.addFinalizer(() => release(held))).pipe(Effect.map(({ session }) => session))"
+    )]
+  }
+} satisfies Record<string, Canary>
+
+export type CanaryName = keyof typeof canaries
+
+export const canaryPlugin = (src: string): Plugin => ({
+  name: "canaries",
+  enforce: "pre",
+  transform(code, id) {
+    const [path, query = ""] = id.split("?")
+    const name = new URLSearchParams(query).get("canary")
+    if (name === null) return undefined
+    const { edits }: Canary = canaries[name as CanaryName]
+    const faulty = edits
+      .filter(({ file }) => resolve(src, file) === path)
+      .reduce((code, { from, to }) => {
+        if (code.split(from).length !== 2) throw new Error(`canary ${name}: ${JSON.stringify(from)} is not in ${path} once`)
+        return code.replace(from, () => to)
+      }, code)
+    return faulty.replaceAll(
+      /from "(\.[^"]+)\.js"/g,
+      (_, module: string) => `from "${resolve(dirname(path!), `${module}.ts`)}?canary=${name}"`
+    )
+  }
+})

@@ -1,0 +1,45 @@
+import { Interleavings } from "effect-holdfast/testing"
+import { it } from "effect-holdfast/testing/vitest"
+import * as Effect from "effect/Effect"
+import * as assert from "node:assert/strict"
+
+declare module "vitest" {
+  interface TaskMeta {
+    canary?: { readonly caught: string | undefined }
+  }
+}
+
+/**
+ * A test that fails unless the fault is found, within so many interleavings of one of the strategies, and replayed a
+ * hundred times identically.
+ */
+export const canary = (
+  fault: string,
+  faulty: () => Effect.Effect<unknown, unknown> | Promise<Effect.Effect<unknown, unknown>>,
+  options: Interleavings.Options & {
+    readonly within: number
+    readonly reason?: Interleavings.InterleavingFailure["reason"]
+    readonly replays?: number
+  }
+): void =>
+  it(`canary: ${fault}`, { timeout: 120_000 }, async ({ task }) => {
+    task.meta.canary = { caught: undefined }
+    const { reason = "Failure", replays = 100, within, ...search } = options
+    const effect = await faulty()
+    const failure = await Effect.runPromise(Effect.flip(Interleavings.explore(effect, search)))
+    assert.ok(failure instanceof Interleavings.InterleavingFailure, String(failure))
+    assert.equal(failure.reason, reason, failure.message)
+    assert.ok(failure.interleavings <= within, `found after ${failure.interleavings}, not within ${within}`)
+    if (reason !== "Escaped") {
+      assert.ok(failure.reproducible, failure.message)
+      const traces = await Effect.runPromise(
+        Effect.all(Array.from({ length: replays }, () => Interleavings.trace(effect, failure.replay)))
+      )
+      for (const trace of traces) {
+        assert.equal(trace.exit._tag, "Failure")
+        assert.equal(trace.schedule, traces[0]!.schedule)
+        assert.equal(trace.digest, traces[0]!.digest)
+      }
+    }
+    task.meta.canary = { caught: `${search.strategy ?? "random"}, run ${failure.interleavings}` }
+  })

@@ -1,0 +1,21 @@
+/** Says at the end of a run how many interleavings were explored, and which canaries were caught. */
+import type { TestModule, Reporter } from "vitest/node"
+
+export default class Summary implements Reporter {
+  onTestRunEnd(modules: ReadonlyArray<TestModule>): void {
+    const tests = modules.flatMap((module) => [...module.children.allTests()])
+    const interleavings = tests.reduce((sum, test) => sum + (test.meta().interleavings ?? 0), 0)
+    const canaries = tests.flatMap((test) => {
+      const { canary } = test.meta()
+      return canary === undefined ? [] : [{ name: test.name, caught: test.result().state === "passed" ? canary.caught : undefined }]
+    })
+    if (interleavings === 0 && canaries.length === 0) return
+    const caught = canaries.filter((canary) => canary.caught !== undefined)
+    process.stdout.write([
+      "",
+      ...canaries.map(({ caught, name }) => `${name}: ${caught === undefined ? "NOT CAUGHT" : `caught (${caught})`}`),
+      `interleavings: ${interleavings.toLocaleString("en")} explored; canaries: ${caught.length} of ${canaries.length} caught`,
+      ""
+    ].join("\n"))
+  }
+}
