@@ -5,6 +5,7 @@
 const floor1 = "^src/(InvalidOptions|Backoff)\\.ts$"
 const floor2 = "^src/(Session|SessionMap)\\.ts$"
 const floor3 = "^src/(SessionHttpClient|HttpSession)\\.ts$"
+const testing = "^src/testing(/|\\.ts$)"
 const platform = "^node_modules/@effect/platform/"
 
 /** @type {import("dependency-cruiser").IConfiguration} */
@@ -14,7 +15,7 @@ module.exports = {
     {
       name: "every-module-has-a-floor",
       severity: "error",
-      from: { path: "^src/", pathNot: [floor1, floor2, floor3, "^src/internal/", "^src/(node|index)\\.ts$", "^src/node/"] },
+      from: { path: "^src/", pathNot: [floor1, floor2, floor3, "^src/internal/", "^src/(node|index)\\.ts$", "^src/node/", testing] },
       to: {}
     },
     { name: "floor-1-imports-nothing-above", severity: "error", from: { path: floor1 }, to: { path: "^src/", pathNot: floor1 } },
@@ -47,6 +48,24 @@ module.exports = {
       severity: "error",
       from: { path: "^src/internal/" },
       to: { path: "^src/[^/]+\\.ts$", dependencyTypesNot: ["type-only"] }
+    },
+    {
+      name: "testing-stands-on-the-ground",
+      severity: "error",
+      from: { path: testing },
+      to: { path: "^src/", pathNot: [floor1, testing, "^src/internal/explorer/"] }
+    },
+    {
+      name: "only-its-own-entry-point-needs-vitest",
+      severity: "error",
+      from: { path: "^src/", pathNot: "^src/testing/vitest\\.ts$" },
+      to: { path: ["^node_modules/@effect/vitest/", "^node_modules/vitest/"] }
+    },
+    {
+      name: "core-imports-no-testing",
+      severity: "error",
+      from: { path: "^src/", pathNot: testing },
+      to: { path: testing }
     },
     {
       name: "core-imports-no-node",

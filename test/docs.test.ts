@@ -48,7 +48,7 @@ describe("the documentation", () => {
         if (comment!.includes("@internal")) continue
         assert.include(comment, "@since", `${file} ${name}`)
         assert.include(comment, "@category", `${file} ${name}`)
-        if (/@category (?:constructors|combinators|layers)/.test(comment!)) {
+        if (/@category (?:constructors|combinators|layers|testing)/.test(comment!)) {
           assert.include(comment, "@example", `${file} ${name}`)
         }
       }

@@ -21,7 +21,7 @@
  * computes for ever without an operation hangs the explorer as it hangs any program. Only `exhaustive` proves
  * anything, and only within its number of preemptions; the others find faults.
  *
- * @since 0.2.0
+ * @since 0.1.0
  */
 import * as Cause from "effect/Cause"
 import * as Console from "effect/Console"
@@ -58,19 +58,19 @@ import * as Check from "../InvalidOptions.js"
  * - `interrupt`: interrupts each fiber that `victim` marks at every operation while it lives, with up to
  *   `preemptions` besides.
  *
- * @since 0.2.0
+ * @since 0.1.0
  * @category models
  */
 export type Strategy = "random" | "pct" | "sweep" | "exhaustive" | "interrupt"
 
 /**
- * @since 0.2.0
+ * @since 0.1.0
  * @category models
  */
 export interface Options {
-  /** Default: `random`. */
-  readonly strategy?: Strategy | undefined
-  /** How many schedules `random` and `pct` try. Default: 1,000, some tenths of a second for a small effect. */
+  /** One, or several one after the other. Default: `sweep`, which is cheapest, then `random`, then `pct`. */
+  readonly strategy?: Strategy | ReadonlyArray<Strategy> | undefined
+  /** How many schedules `random` and `pct` try each. Default: 1,000, a tenth of a second for a small effect. */
   readonly seeds?: number | undefined
   /** The first seed; also that of Effect's `Random` in the runs. Default: 0. */
   readonly seed?: number | undefined
@@ -81,7 +81,7 @@ export interface Options {
   readonly preemptions?: number | undefined
   /** Of `pct`: how many orderings a fault may need. Default: 3. */
   readonly depth?: number | undefined
-  /** `sweep`, `exhaustive` and `interrupt` are cut after so many runs; the report says so. Default: 100,000. */
+  /** `sweep`, `exhaustive` and `interrupt` are cut after so many runs each; the report says so. Default: 10,000. */
   readonly limit?: number | undefined
   /** A run that goes on for longer is a `Livelock`. Default: 100,000 operations. */
   readonly maxOperations?: number | undefined
@@ -90,23 +90,33 @@ export interface Options {
 /**
  * What was explored without finding a failure.
  *
- * @since 0.2.0
+ * @since 0.1.0
  * @category models
  */
 export interface Report {
-  readonly strategy: Strategy
   /** How many runs were made. */
   readonly interleavings: number
-  /** Whether every schedule that the strategy goes through was run; never with `random` and `pct`. */
+  /** Whether all that `sweep`, `exhaustive` and `interrupt` go through was run; `random` and `pct` have no end. */
   readonly complete: boolean
   /** Of the longest run. */
   readonly operations: number
+  readonly searches: ReadonlyArray<Search>
+}
+
+/**
+ * @since 0.1.0
+ * @category models
+ */
+export interface Search {
+  readonly strategy: Strategy
+  readonly interleavings: number
+  readonly complete: boolean
 }
 
 /**
  * One run.
  *
- * @since 0.2.0
+ * @since 0.1.0
  * @category models
  */
 export interface Trace<A, E> {
@@ -132,7 +142,7 @@ export interface Trace<A, E> {
  *   what, by Node's names. The root is interrupted and goes on in real time, to give back what it holds.
  * - `Livelock`: it went on for longer than `maxOperations`.
  *
- * @since 0.2.0
+ * @since 0.1.0
  * @category errors
  */
 export class InterleavingFailure<out E = unknown> extends Data.TaggedError("InterleavingFailure")<{
@@ -205,7 +215,7 @@ const headlines = {
  * const found = Interleavings.explore(lostUpdate, { strategy: "sweep" })
  * ```
  *
- * @since 0.2.0
+ * @since 0.1.0
  * @category testing
  */
 export const explore = <A, E>(
@@ -215,7 +225,7 @@ export const explore = <A, E>(
   Effect.gen(function*() {
     const checked = yield* Check.validated(() => validate(options))
     const setting = yield* settingOf(checked.maxOperations, { isSilent: true })
-    const search = runs(checked, (strategy) => runOnce(effect, setting, strategy))
+    const ongoing = searchesOf(checked, (strategy) => runOnce(effect, setting, strategy))
     let interleavings = 0
     let operations = 0
     let hasVictim = false
@@ -224,9 +234,8 @@ export const explore = <A, E>(
         setting.outside.observe((): Slice<A, E> => {
           const until = performance.now() + sliceMillis
           while (performance.now() < until) {
-            if (interleavings === checked.limit) return { _tag: "Ended", complete: false }
-            const next = search.next()
-            if (next.done === true) return { _tag: "Ended", complete: !isByChance(checked.strategy) }
+            const next = ongoing.next()
+            if (next.done === true) return { _tag: "Ended", searches: next.value }
             interleavings++
             operations = Math.max(operations, next.value.run.operations)
             hasVictim ||= next.value.run.victims.length > 0
@@ -237,14 +246,17 @@ export const explore = <A, E>(
       )
       if (slice._tag === "Found") return yield* failureOf(effect, setting, slice.ran, interleavings)
       if (slice._tag === "Ended") {
-        if (checked.strategy === "interrupt" && !hasVictim) {
+        const { searches } = slice
+        if (!hasVictim && searches.some(({ strategy }) => strategy === "interrupt")) {
           return yield* new InvalidOptions({
             option: "strategy",
-            value: checked.strategy,
+            value: "interrupt",
             reason: "needs an effect that marks a fiber with `victim`"
           })
         }
-        return { strategy: checked.strategy, interleavings, complete: slice.complete, operations }
+        const inOrder = searches.filter(({ strategy }) => !isByChance(strategy))
+        const complete = inOrder.length > 0 && inOrder.every(({ complete }) => complete)
+        return { interleavings, complete, operations, searches }
       }
       // The event loop gets its turn, in real time: the caller's clock may be a test's.
       yield* Effect.async<void>((resume) => {
@@ -272,23 +284,43 @@ const runOnce = <A, E>(effect: Effect.Effect<A, E>, setting: Run.Setting, strate
 type Slice<A, E> =
   | { readonly _tag: "More" }
   | { readonly _tag: "Found"; readonly ran: Ran<A, E> }
-  | { readonly _tag: "Ended"; readonly complete: boolean }
+  | { readonly _tag: "Ended"; readonly searches: ReadonlyArray<Search> }
 
 type Checked = ReturnType<typeof validate>
 
 const isByChance = (strategy: Strategy): boolean => strategy === "random" || strategy === "pct"
 
-function* runs<A, E>(
-  { depth, preemptions, seed, seeds, strategy }: Checked,
+function* searchesOf<A, E>(
+  checked: Checked,
+  run: (strategy: Run.Strategy) => Ran<A, E>
+): Generator<Ran<A, E>, ReadonlyArray<Search>> {
+  const searches: Array<Search> = []
+  for (const strategy of checked.strategies) {
+    const runs = runsOf(strategy, checked, run)
+    const limit = isByChance(strategy) ? Infinity : checked.limit
+    let interleavings = 0
+    let isOver = false
+    while (interleavings < limit && !isOver) {
+      const next = runs.next()
+      isOver = next.done === true
+      if (next.done === true) break
+      interleavings++
+      yield next.value
+    }
+    searches.push({ strategy, interleavings, complete: isOver && !isByChance(strategy) })
+  }
+  return searches
+}
+
+function* runsOf<A, E>(
+  strategy: Strategy,
+  { depth, preemptions, seed, seeds }: Checked,
   run: (strategy: Run.Strategy) => Ran<A, E>
 ): Generator<Ran<A, E>> {
+  const most = preemptions ?? defaultPreemptions[strategy]
   if (!isByChance(strategy)) {
-    return yield* Strategies.systematically({
-      seed,
-      preemptions,
-      picks: strategy === "exhaustive",
-      interruption: strategy === "interrupt"
-    }, run)
+    const space = { seed, preemptions: most, picks: strategy === "exhaustive", interruption: strategy === "interrupt" }
+    return yield* Strategies.systematically(space, run)
   }
   // The plain order comes first, and tells how long a run is.
   const plain = run(new Strategies.Following({ seed, departures: [] }))
@@ -297,7 +329,7 @@ function* runs<A, E>(
   for (let next = seed; next < seed + seeds; next++) {
     yield run(
       strategy === "random"
-        ? new Strategies.AtRandom(next, horizon, preemptions)
+        ? new Strategies.AtRandom(next, horizon, most)
         : new Strategies.ByPriority(next, horizon, depth)
     )
   }
@@ -335,7 +367,7 @@ const failureOf = <A, E>(
       return new InterleavingFailure<E>({
         ...told.what,
         reason: reasonOf(found.outcome),
-        cause: causeOf(again.outcome),
+        cause: causeOf(kindOf(again.outcome) === kind ? again.outcome : found.outcome),
         seed: found.run.strategy.seed,
         interleavings,
         preemptions: Schedule.preemptions(least),
@@ -386,7 +418,7 @@ const tell = <A, E>(effect: Effect.Effect<A, E>, setting: Run.Setting, schedule:
  * const exit = Interleavings.replay(effect, "holdfast:1 r0 p29:1")
  * ```
  *
- * @since 0.2.0
+ * @since 0.1.0
  * @category testing
  */
 export const replay = <A, E>(
@@ -407,7 +439,7 @@ export const replay = <A, E>(
  * const printed = Effect.flatMap(Interleavings.trace(effect), ({ schedule }) => Effect.log(schedule))
  * ```
  *
- * @since 0.2.0
+ * @since 0.1.0
  * @category testing
  */
 export const trace = <A, E>(
@@ -469,7 +501,7 @@ export const trace = <A, E>(
  * const report = Interleavings.explore(keepsItsPermits, { strategy: "interrupt" })
  * ```
  *
- * @since 0.2.0
+ * @since 0.1.0
  * @category testing
  */
 export const victim = <A, E, R>(self: Effect.Effect<A, E, R>): Effect.Effect<A, E, R> =>
@@ -486,22 +518,28 @@ const defaultMaxOperations = 100_000
 
 const defaultPreemptions: Record<Strategy, number> = { random: 3, pct: 0, sweep: 1, exhaustive: 2, interrupt: 0 }
 
+const everyday: ReadonlyArray<Strategy> = ["sweep", "random", "pct"]
+
 const validate = (options: Options) => {
-  const strategy = options.strategy ?? "random"
-  if (!Object.hasOwn(defaultPreemptions, strategy)) {
-    throw new InvalidOptions({
-      option: "strategy",
-      value: strategy,
-      reason: `must be one of ${Object.keys(defaultPreemptions).join(", ")}`
-    })
+  const { strategy = everyday } = options
+  const strategies = typeof strategy === "string" ? [strategy] : strategy
+  for (const one of strategies) {
+    if (Object.hasOwn(defaultPreemptions, one)) continue
+    const reason = `must be one of ${Object.keys(defaultPreemptions).join(", ")}`
+    throw new InvalidOptions({ option: "strategy", value: one, reason })
+  }
+  if (strategies.length === 0) {
+    throw new InvalidOptions({ option: "strategy", value: strategies, reason: "must name one at least" })
   }
   return {
-    strategy,
+    strategies,
     seeds: Check.count("seeds", options.seeds ?? 1_000, 1, 1_000_000_000),
     seed: Check.count("seed", options.seed ?? 0, 0, 1_000_000_000_000),
-    preemptions: Check.count("preemptions", options.preemptions ?? defaultPreemptions[strategy], 0, 1_000),
+    preemptions: options.preemptions === undefined
+      ? undefined
+      : Check.count("preemptions", options.preemptions, 0, 1_000),
     depth: Check.count("depth", options.depth ?? 3, 1, 1_000),
-    limit: Check.count("limit", options.limit ?? (isByChance(strategy) ? Number.MAX_SAFE_INTEGER : 100_000), 1),
+    limit: Check.count("limit", options.limit ?? 10_000, 1),
     maxOperations: Check.count("maxOperations", options.maxOperations ?? defaultMaxOperations, 1)
   }
 }

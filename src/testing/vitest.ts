@@ -5,7 +5,7 @@
  *   runs of a day the same.
  * - `HOLDFAST_EFFORT` multiplies `seeds` and `limit`: 5 for a nightly run, say. Default: 1.
  *
- * @since 0.2.0
+ * @since 0.1.0
  */
 import * as V from "@effect/vitest"
 import * as Effect from "effect/Effect"
@@ -15,24 +15,22 @@ import * as Interleavings from "./Interleavings.js"
 export * from "@effect/vitest"
 
 /**
- * @since 0.2.0
+ * @since 0.1.0
  * @category models
  */
-export interface Options extends Omit<Interleavings.Options, "strategy"> {
-  /** One after the other. Default: `sweep`, which is cheapest, then `random`, then `pct`. */
-  readonly strategy?: Interleavings.Strategy | ReadonlyArray<Interleavings.Strategy> | undefined
+export interface Options extends Interleavings.Options {
   /** The test's own, in milliseconds of real time. Default: 60,000. */
   readonly timeout?: number | undefined
 }
 
 /**
- * @since 0.2.0
+ * @since 0.1.0
  * @category models
  */
 export type Test = <A, E>(name: string, effect: Effect.Effect<A, E>, options?: Options) => void
 
 /**
- * @since 0.2.0
+ * @since 0.1.0
  * @category models
  */
 export interface Tester extends Test {
@@ -42,7 +40,8 @@ export interface Tester extends Test {
 
 /**
  * A test that fails if the effect does under any schedule that is tried; its message has the line that replays it.
- * The interleavings it has run are added up in `task.meta.interleavings`, for a reporter.
+ * `task.meta.interleavings` says how many it has run,
+ * for a reporter.
  *
  * @example
  * ```ts
@@ -61,7 +60,7 @@ export interface Tester extends Test {
  * )
  * ```
  *
- * @since 0.2.0
+ * @since 0.1.0
  * @category testing
  */
 export const interleavings: Tester = Object.assign(testerOn((...args) => V.it(...args)), {
@@ -72,34 +71,32 @@ export const interleavings: Tester = Object.assign(testerOn((...args) => V.it(..
 /**
  * `it` of `@effect/vitest`, and `it.interleavings`.
  *
- * @since 0.2.0
+ * @since 0.1.0
  * @category testing
  */
 export const it: V.Vitest.Methods & { readonly interleavings: Tester } = Object.assign(V.it, { interleavings })
 
-const everyKind: ReadonlyArray<Interleavings.Strategy> = ["sweep", "random", "pct"]
-
 type Declare = (name: string, options: { readonly timeout: number }, test: V.TestFunction) => void
 
 function testerOn(declare: Declare): Test {
-  return (name, effect, { strategy = everyKind, timeout = 60_000, ...options } = {}) => {
+  return (name, effect, { timeout = 60_000, ...options } = {}) => {
     const { effort, seed } = environment()
-    const strategies: ReadonlyArray<Interleavings.Strategy> = typeof strategy === "string" ? [strategy] : strategy
-    declare(name, { timeout: timeout * effort }, (context) =>
-      Effect.forEach(strategies, (strategy) =>
-        Effect.tap(
-          Interleavings.explore(effect, {
-            seed,
-            ...options,
-            strategy,
-            seeds: (options.seeds ?? 1_000) * effort,
-            limit: options.limit === undefined ? undefined : options.limit * effort
-          }),
-          (report) => note(context, report.interleavings)
-        )).pipe(
-          Effect.tapErrorTag("InterleavingFailure", (failure) => note(context, failure.interleavings)),
-          Effect.runPromise
-        ))
+    declare(name, { timeout: timeout * effort }, ({ task }) =>
+      Interleavings.explore(effect, {
+        seed,
+        ...options,
+        seeds: (options.seeds ?? 1_000) * effort,
+        limit: (options.limit ?? 10_000) * effort
+      }).pipe(
+        Effect.tapBoth({
+          onSuccess: ({ interleavings }) => Effect.sync(() => task.meta.interleavings = interleavings),
+          onFailure: (failure) =>
+            Effect.sync(() => {
+              if (failure._tag === "InterleavingFailure") task.meta.interleavings = failure.interleavings
+            })
+        }),
+        Effect.runPromise
+      ))
   }
 }
 
@@ -108,11 +105,6 @@ declare module "vitest" {
     interleavings?: number
   }
 }
-
-const note = ({ task }: V.TestContext, interleavings: number): Effect.Effect<void> =>
-  Effect.sync(() => {
-    task.meta.interleavings = (task.meta.interleavings ?? 0) + interleavings
-  })
 
 const environment = (): { readonly seed: number; readonly effort: number } => ({
   seed: fromEnvironment("HOLDFAST_SEED", 0) ?? Math.floor(Date.now() / 86_400_000) * 1_000_000,

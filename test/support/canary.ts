@@ -41,5 +41,5 @@ export const canary = (
         assert.equal(trace.digest, traces[0]!.digest)
       }
     }
-    task.meta.canary = { caught: `${search.strategy ?? "random"}, run ${failure.interleavings}` }
+    task.meta.canary = { caught: `${[search.strategy ?? "sweep, random, pct"].join()}, run ${failure.interleavings}` }
   })

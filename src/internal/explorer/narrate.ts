@@ -88,8 +88,7 @@ export class Narrator {
     const awaited = FiberId.isFiberId(operation.effect_instruction_i1)
       ? [...FiberId.ids(operation.effect_instruction_i1)]
       : []
-    const makers = run.lanes.filter((other) => other.fiber !== undefined && awaited.includes(other.fiber.id().id))
-    const maker = makers[0]
+    const maker = run.lanes.find((other) => other.fiber !== undefined && awaited.includes(other.fiber.id().id))
     const what = maker === undefined
       ? "a callback (a semaphore, a timer, Effect.async)"
       : maker === lane

@@ -79,8 +79,10 @@ export class AtRandom implements Strategy {
   constructor(seed: number, horizon: number, preemptions: number) {
     this.seed = seed
     this.random = new Utils.PCGRandom(seed)
-    const count = preemptions === 0 ? 0 : 1 + this.random.integer(preemptions)
-    this.places = new Set(Array.from({ length: count }, () => this.random.integer(horizon)))
+    // The first walks evenly over the horizon from seed to seed, so that a hundred seeds miss few places.
+    const first = Math.floor(((seed * goldenRatio) % 1) * horizon)
+    const others = Array.from({ length: this.random.integer(Math.max(1, preemptions)) }, () => this.random.integer(horizon))
+    this.places = new Set(preemptions === 0 ? [] : [first, ...others])
   }
 
   atOperation(run: Run): Preemption | undefined {
@@ -91,6 +93,8 @@ export class AtRandom implements Strategy {
     return ready[this.random.integer(ready.length)]!
   }
 }
+
+const goldenRatio = (Math.sqrt(5) - 1) / 2
 
 /**
  * Probabilistic concurrency testing (Burckhardt and others, ASPLOS 2010): fibers have random priorities, the highest
@@ -133,7 +137,7 @@ export interface Space {
   readonly preemptions: number
   /** All orders in which those that can go on might, too. */
   readonly picks: boolean
-  /** Each with one interruption of each marked fiber, at each operation while it lives. */
+  /** Each also with one interruption of each marked fiber, at each operation while it lives. */
   readonly interruption: boolean
 }
 
@@ -157,7 +161,7 @@ interface Allowance {
   readonly interruptions: number
 }
 
-/** The schedules that begin with these departures, and use the whole allowance besides. */
+/** The schedules that begin with these departures and make as many preemptions besides as are allowed. */
 function* below<A>(
   space: Space,
   run: (strategy: Strategy) => A,
@@ -166,7 +170,7 @@ function* below<A>(
 ): Generator<A> {
   const strategy = new Enumerating({ seed: space.seed, departures }, space, allowance)
   const done = run(strategy)
-  if (allowance.preemptions === 0 && allowance.interruptions === 0) yield done
+  if (allowance.preemptions === 0) yield done
   for (const departure of strategy.next()) {
     yield* below(space, run, [...departures, departure], {
       preemptions: allowance.preemptions - (departure.kind === "preempt" ? 1 : 0),
@@ -217,16 +221,21 @@ class Enumerating extends Following {
   }
 
   *next(): Generator<Departure> {
+    // A long suspension finds most, and soonest.
+    yield* this.departures(true)
+    // A short one is among those of which all orders are gone through.
+    if (!this.space.picks) yield* this.departures(false)
+  }
+
+  private *departures(long: boolean): Generator<Departure> {
     for (const { kind, others, pause, ...place } of this.places) {
       for (const { name: to } of others) {
-        if (kind === "pick") yield { kind, ...place, pause, to }
-        else if (kind === "interrupt") {
+        if (kind === "preempt") yield { kind, ...place, to, long: long && !this.space.picks }
+        else if (!long) continue
+        else if (kind === "pick") yield { kind, ...place, pause, to }
+        else {
           yield { kind, ...place, to, now: false }
           yield { kind, ...place, to, now: true }
-        } else {
-          yield { kind, ...place, to, long: false }
-          // Where all orders are gone through, this one is among them.
-          if (!this.space.picks) yield { kind, ...place, to, long: true }
         }
       }
     }

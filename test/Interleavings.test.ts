@@ -1,0 +1,610 @@
+import { assert, describe, expectTypeOf, it } from "@effect/vitest"
+import { InvalidOptions } from "effect-holdfast/InvalidOptions"
+import { Interleavings } from "effect-holdfast/testing"
+import * as Cause from "effect/Cause"
+import * as Clock from "effect/Clock"
+import * as Context from "effect/Context"
+import * as Deferred from "effect/Deferred"
+import * as Effect from "effect/Effect"
+import * as Exit from "effect/Exit"
+import * as Fiber from "effect/Fiber"
+import * as FiberRef from "effect/FiberRef"
+import * as Logger from "effect/Logger"
+import * as Mailbox from "effect/Mailbox"
+import * as PubSub from "effect/PubSub"
+import * as Queue from "effect/Queue"
+import * as Random from "effect/Random"
+import * as RcMap from "effect/RcMap"
+import * as Ref from "effect/Ref"
+import * as Schedule from "effect/Schedule"
+import type * as Scope from "effect/Scope"
+import { readFile } from "node:fs"
+import { canary } from "./support/canary.js"
+
+const both = <A, E, R>(effect: Effect.Effect<A, E, R>) => Effect.all([effect, effect], { concurrency: "unbounded" })
+
+/** Read, then write, with or without a pause between them. */
+const twoIncrements = (pause: Effect.Effect<void> = Effect.void) =>
+  Effect.gen(function*() {
+    const counter = yield* Ref.make(0)
+    yield* both(Effect.flatMap(Ref.get(counter), (n) => Effect.zipRight(pause, Ref.set(counter, n + 1))))
+    const count = yield* Ref.get(counter)
+    if (count !== 2) return yield* Effect.fail(`counted ${count}`)
+  })
+
+const oppositeLocks = Effect.gen(function*() {
+  const a = yield* Effect.makeSemaphore(1)
+  const b = yield* Effect.makeSemaphore(1)
+  yield* Effect.all([
+    a.withPermits(1)(b.withPermits(1)(Effect.void)),
+    b.withPermits(1)(a.withPermits(1)(Effect.void))
+  ], { concurrency: "unbounded" })
+})
+
+const leakingPermit = Effect.gen(function*() {
+  const semaphore = yield* Effect.makeSemaphore(1)
+  const fiber = yield* Effect.fork(Interleavings.victim(semaphore.withPermits(1)(Effect.void)))
+  yield* semaphore.withPermits(1)(Effect.void)
+  yield* Fiber.await(fiber)
+  yield* semaphore.withPermits(1)(Effect.void)
+})
+
+const safe = Effect.gen(function*() {
+  const counter = yield* Ref.make(0)
+  yield* both(Ref.update(counter, (n) => n + 1))
+  assert.strictEqual(yield* Ref.get(counter), 2)
+})
+
+const found = <A, E>(effect: Effect.Effect<A, E>, options?: Interleavings.Options) =>
+  Effect.map(Effect.flip(Interleavings.explore(effect, options)), (failure) => {
+    assert.instanceOf(failure, Interleavings.InterleavingFailure)
+    return failure as Interleavings.InterleavingFailure<E>
+  })
+
+const strategies = ["random", "pct", "sweep", "exhaustive"] as const
+
+describe("known faults are found within so many interleavings, and replayed a hundred times identically", () => {
+  for (const strategy of ["random", "pct", "sweep"] as const) {
+    canary(`a lost update (${strategy})`, () => twoIncrements(), { strategy, within: 100 })
+    canary(`a deadlock of two locks (${strategy})`, () => oppositeLocks, { strategy, within: 100, reason: "Deadlock" })
+  }
+  canary("a lost update across a yield", () => twoIncrements(Effect.yieldNow()), { within: 1 })
+  canary("a lost update (exhaustive)", () => twoIncrements(), { strategy: "exhaustive", within: 5_000 })
+  canary("a permit of Effect's semaphore leaks when its taker is interrupted", () => leakingPermit, {
+    strategy: "interrupt",
+    within: 100,
+    reason: "Deadlock"
+  })
+  canary(
+    "check, then act: RcMap looks up a resource twice",
+    () =>
+      Effect.scoped(Effect.gen(function*() {
+        let lookups = 0
+        const map = yield* RcMap.make({ lookup: (_: string) => Effect.sync(() => ++lookups) })
+        yield* both(Effect.scoped(RcMap.get(map, "key")))
+        assert.strictEqual(lookups, 1)
+      })),
+    { strategy: "sweep", within: 1_000 }
+  )
+  canary(
+    "a lost wake-up: a Mailbox misses what is offered between a look and a wait",
+    () =>
+      Effect.gen(function*() {
+        const mailbox = yield* Mailbox.make<number>()
+        const taker = yield* Effect.fork(mailbox.take)
+        yield* Effect.yieldNow()
+        yield* mailbox.offer(1)
+        yield* Fiber.join(taker)
+      }),
+    { strategy: "sweep", within: 1_000, reason: "Deadlock" }
+  )
+  canary(
+    "a late publication: a sliding PubSub puts an older value in a newer one's place",
+    () =>
+      Effect.scoped(Effect.gen(function*() {
+        const pubsub = yield* PubSub.sliding<number>(1)
+        const reader = yield* PubSub.subscribe(pubsub)
+        let version = 0
+        const next = Effect.suspend(() => PubSub.publish(pubsub, ++version))
+        yield* PubSub.publish(pubsub, 0)
+        yield* both(next)
+        assert.strictEqual(yield* Queue.take(reader), 2)
+      })),
+    { strategy: "sweep", preemptions: 2, within: 20_000 }
+  )
+  canary(
+    "the leader's interruption leaves all who share Effect.cached waiting",
+    () =>
+      Effect.gen(function*() {
+        const shared = yield* Effect.cached(Effect.yieldNow())
+        const leader = yield* Effect.fork(Interleavings.victim(shared))
+        yield* Effect.yieldNow()
+        yield* shared
+        yield* Fiber.await(leader)
+      }),
+    { strategy: "interrupt", within: 1_000, reason: "Deadlock" }
+  )
+})
+
+describe("a replay line", () => {
+  it.effect("gives the failure that it was printed with, however it was found", () =>
+    Effect.gen(function*() {
+      for (const strategy of strategies) {
+        const failure = yield* found(twoIncrements(), { strategy, seed: 7 })
+        assert.isTrue(failure.reproducible)
+        const exit = yield* Interleavings.replay(twoIncrements(), failure.replay)
+        assert.deepStrictEqual(exit, Exit.fail("counted 1"))
+        assert.include(failure.message, JSON.stringify(failure.replay))
+      }
+    }))
+
+  it.effect("of a deadlock gives its failure as a defect", () =>
+    Effect.gen(function*() {
+      const { replay } = yield* found(oppositeLocks)
+      const exit = yield* Interleavings.replay(oppositeLocks, replay)
+      assert.isTrue(Exit.isFailure(exit))
+      const [defect] = Exit.isFailure(exit) ? [...Cause.defects(exit.cause)] : []
+      assert.instanceOf(defect, Interleavings.InterleavingFailure)
+      assert.strictEqual((defect as Interleavings.InterleavingFailure).reason, "Deadlock")
+    }))
+
+  it.effect("brings the same random numbers back", () =>
+    Effect.gen(function*() {
+      const unlucky = Effect.flatMap(Random.nextIntBetween(0, 50), (n) => n === 13 ? Effect.fail(n) : Effect.void)
+      const failure = yield* found(unlucky)
+      assert.strictEqual(failure.preemptions, 0)
+      assert.deepStrictEqual(yield* Interleavings.replay(unlucky, failure.replay), Exit.fail(13))
+    }))
+
+  it.effect("that is none is refused with InvalidOptions", () =>
+    Effect.gen(function*() {
+      const lines = [
+        "", "nonsense", "holdfast:2 r0", "holdfast:1", "holdfast:1 r-1", "holdfast:1 rx", "holdfast:1 r0 x0@1>0",
+        "holdfast:1 r0 p0@1", "holdfast:1 r0 p0@1+1>0", "holdfast:1 r0 c0@1>0", "holdfast:1 r0 c0@1+1>0!", "holdfast:1 r0 pp"
+      ]
+      for (const line of lines) {
+        const failure = yield* Effect.flip(Interleavings.replay(safe, line))
+        assert.instanceOf(failure, InvalidOptions)
+        assert.strictEqual(failure.option, "replay")
+        assert.strictEqual(failure.value, line)
+      }
+    }))
+
+  it.effect("that departs where the effect does not come by is the plain order", () =>
+    Effect.map(Interleavings.replay(safe, "holdfast:1 r0 p0.9@5>0.1! c*@1+1>0 i0@99999>0.3!"), (exit) =>
+      assert.isTrue(Exit.isSuccess(exit))))
+})
+
+describe("a failure", () => {
+  it.effect("is shrunk to the fewest preemptions that fail", () =>
+    Effect.gen(function*() {
+      for (let seed = 0; seed < 20; seed++) {
+        for (const strategy of ["random", "pct"] as const) {
+          const failure = yield* found(twoIncrements(), { strategy, seed, preemptions: 10, depth: 6 })
+          assert.strictEqual(failure.preemptions, 1, failure.message)
+        }
+        const across = yield* found(twoIncrements(Effect.yieldNow()), { seed })
+        assert.strictEqual(across.preemptions, 0)
+      }
+    }))
+
+  it.effect("stays the same failure while it is shrunk", () =>
+    Effect.gen(function*() {
+      // The plain order fails in one way, one preemption in another.
+      const two = Effect.zipRight(
+        Effect.flatMap(Random.nextBoolean, (early) => early ? Effect.fail({ _tag: "Early" }) : Effect.void),
+        Effect.mapError(twoIncrements(), () => ({ _tag: "Late" }))
+      )
+      for (let seed = 0; seed < 40; seed++) {
+        const failure = yield* found(two, { seed })
+        const [first] = [...Cause.failures(failure.cause)]
+        const exit = yield* Interleavings.replay(two, failure.replay)
+        assert.deepStrictEqual(exit, Exit.fail(first!))
+      }
+    }))
+
+  it.effect("says which fiber ran which operations and where it was preempted", () =>
+    Effect.gen(function*() {
+      const { message, schedule } = yield* found(twoIncrements(), { strategy: "sweep" })
+      assert.match(schedule, /fiber 0\.1\.1 +0–\d+ +preempted.* before \w+/)
+      assert.match(schedule, /fiber 0\.1\.2 +\d+–\d+ +ends in success/)
+      assert.match(schedule, /the root, 0 .* ends in failure/)
+      assert.include(message, "counted 1")
+      assert.match(message, /replay: Interleavings\.replay\(effect, "holdfast:1 r0 p0\.1\.1@\d+>0\.1\.2!?"\)/)
+    }))
+
+  it.effect("that does not come again says that the effect depends on what is not its run's own", () =>
+    Effect.gen(function*() {
+      let runs = 0
+      const failure = yield* found(Effect.suspend(() => ++runs === 7 ? Effect.fail("once") : Effect.void))
+      assert.isFalse(failure.reproducible)
+      assert.deepStrictEqual(failure.cause, Cause.fail("once"))
+      assert.include(failure.message, "what is not its run's own")
+    }))
+
+  it.effect("by a defect or an interruption is a failure too", () =>
+    Effect.gen(function*() {
+      const defect = yield* found(Effect.die(new Error("broken")))
+      assert.isTrue(Cause.isDie(defect.cause))
+      const interruption = yield* found(Effect.interrupt)
+      assert.isTrue(Cause.isInterruptedOnly(interruption.cause))
+      assert.deepStrictEqual([defect.reason, interruption.reason], ["Failure", "Failure"])
+    }))
+})
+
+describe("time", () => {
+  it.effect("is virtual: a year costs nothing, and starts at 0 in each run", () =>
+    Effect.gen(function*() {
+      const before = performance.now()
+      const year = Effect.gen(function*() {
+        assert.strictEqual(yield* Clock.currentTimeMillis, 0)
+        yield* Effect.repeat(Effect.sleep("1 hour"), Schedule.recurs(365 * 24 - 1))
+        assert.strictEqual(yield* Clock.currentTimeMillis, 365 * 24 * 3_600_000)
+        assert.strictEqual(yield* Clock.currentTimeNanos, 365n * 24n * 3_600_000_000_000n)
+      })
+      yield* Interleavings.explore(year, { seeds: 2, maxOperations: 1_000_000 })
+      assert.isBelow(performance.now() - before, 60_000)
+    }))
+
+  it.effect("passes in order, whatever the schedule, and only when nothing else can happen", () =>
+    Interleavings.explore(
+      Effect.gen(function*() {
+        const log: Array<string> = []
+        const after = (millis: number, name: string) =>
+          Effect.zipRight(Effect.sleep(millis), Effect.sync(() => log.push(name)))
+        const busy = Effect.zipRight(Effect.repeatN(Effect.yieldNow(), 20), Effect.sync(() => log.push("busy")))
+        yield* Effect.all([after(30, "c"), after(10, "a"), busy, after(20, "b"), after(0, "now")], {
+          concurrency: "unbounded"
+        })
+        assert.deepStrictEqual(log, ["busy", "now", "a", "b", "c"])
+      }),
+      { seeds: 300 }
+    ))
+
+  it.effect("fires timers of one moment in any order, a cancelled one not at all", () =>
+    Effect.gen(function*() {
+      const orders = new Set<string>()
+      yield* Interleavings.explore(
+        Effect.gen(function*() {
+          const log: Array<string> = []
+          const after = (name: string) => Effect.zipRight(Effect.sleep(5), Effect.sync(() => log.push(name)))
+          yield* Effect.all([after("a"), after("b")], { concurrency: "unbounded" })
+          yield* Effect.timeoutOption(after("never"), 3)
+          yield* Effect.sleep(100)
+          orders.add(log.join())
+        })
+      )
+      assert.deepStrictEqual([...orders].sort(), ["a,b", "b,a"])
+    }))
+
+  it.effect("never ends a sleep that a real timer could not hold", () =>
+    Effect.map(found(Effect.sleep(2 ** 31)), ({ reason }) => assert.strictEqual(reason, "Deadlock")))
+})
+
+describe("a deadlock", () => {
+  it.effect("is reported at once, with who waits for what", () =>
+    Effect.gen(function*() {
+      const stuck = Effect.gen(function*() {
+        const answer = yield* Deferred.make<number>()
+        const asker = yield* Effect.fork(Effect.withSpan(Deferred.await(answer), "asking"))
+        yield* Fiber.join(asker)
+      })
+      const before = performance.now()
+      const failure = yield* found(stuck)
+      assert.isBelow(performance.now() - before, 5_000)
+      assert.strictEqual(failure.reason, "Deadlock")
+      assert.deepStrictEqual([failure.interleavings, failure.preemptions], [1, 0])
+      assert.strictEqual(failure.waits.length, 2)
+      assert.match(failure.waits[0]!, /^the root, 0 waits for fiber 0\.1 /)
+      assert.match(failure.waits[1]!, /^fiber 0\.1 in span "asking" waits for the root, 0 /)
+      assert.include(failure.message, failure.waits[1]!)
+    }))
+
+  it.effect("is none while a timer is to come", () =>
+    Interleavings.explore(Effect.timeoutOption(Effect.never, "1 hour"), { seeds: 10 }))
+})
+
+describe("what leaves Effect's fibers", () => {
+  const escapes: Record<string, readonly [Effect.Effect<unknown, unknown>, string]> = {
+    "a promise": [Effect.promise(() => Promise.resolve(1)), "PROMISE"],
+    "a promise beside a virtual timer": [
+      Effect.race(Effect.promise(() => Promise.resolve(1)), Effect.sleep("1 second")),
+      "PROMISE"
+    ],
+    "a timer": [Effect.async<void>((resume) => {
+      setTimeout(() => resume(Effect.void), 1)
+    }), "Timeout"],
+    "a microtask": [Effect.async<void>((resume) => queueMicrotask(() => resume(Effect.void))), "Microtask"],
+    "I/O": [Effect.async<void>((resume) => readFile("package.json", () => resume(Effect.void))), "FSREQCALLBACK"],
+    "another runtime": [Effect.async<void>((resume) => {
+      Effect.runFork(Effect.zipRight(Effect.yieldNow(), Effect.sync(() => resume(Effect.void))))
+    }), "PROMISE"]
+  }
+  for (const [name, [effect, kind]] of Object.entries(escapes)) {
+    it.effect(`is reported as escaped, not as a deadlock: ${name}`, () =>
+      Effect.gen(function*() {
+        const failure = yield* found(effect)
+        assert.strictEqual(failure.reason, "Escaped", failure.message)
+        assert.include(failure.started, kind)
+        assert.include(failure.message, kind)
+      }))
+  }
+
+  it.live("gives back what it holds, in real time", () =>
+    Effect.gen(function*() {
+      const released = yield* Deferred.make<void>()
+      yield* found(Effect.acquireUseRelease(
+        Effect.void,
+        () => Effect.promise((signal) => new Promise((resolve) => signal.addEventListener("abort", resolve))),
+        () => Effect.zipRight(Effect.promise(() => Promise.resolve()), Deferred.succeed(released, undefined))
+      ))
+      yield* Effect.timeout(Deferred.await(released), "5 seconds")
+    }))
+
+  it.effect("is neither a log nor Effect.never", () =>
+    Interleavings.explore(
+      Effect.gen(function*() {
+        yield* Effect.fork(Effect.never)
+        yield* Effect.log("a line")
+        // oxlint-disable-next-line no-console
+        console.log("a line of an explored effect")
+        yield* Effect.sleep("1 second")
+      }),
+      { strategy: "random", seeds: 1 }
+    ))
+})
+
+describe("an effect that does not come to an end", () => {
+  for (const [name, effect] of Object.entries({
+    "computing": Effect.forever(Effect.void),
+    "yielding": Effect.forever(Effect.yieldNow()),
+    "sleeping": Effect.forever(Effect.sleep(1))
+  })) {
+    it.effect(`is a livelock: ${name}`, () =>
+      Effect.map(found(effect, { maxOperations: 5_000 }), ({ reason }) => assert.strictEqual(reason, "Livelock")))
+  }
+})
+
+describe("the strategies", () => {
+  /** Three fibers of two steps each; what each saw is the order of all six. */
+  const orders = (seen: Set<string>, pause: Effect.Effect<void>) =>
+    Effect.suspend(() => {
+      let log = ""
+      const fiber = (name: string) =>
+        Effect.zipRight(
+          Effect.sync(() => log += name),
+          Effect.zipRight(pause, Effect.sync(() => log += name))
+        )
+      return Effect.gen(function*() {
+        const fibers = [yield* Effect.fork(fiber("a")), yield* Effect.fork(fiber("b")), yield* Effect.fork(fiber("c"))]
+        for (const one of fibers) yield* Fiber.await(one)
+        seen.add(log)
+      })
+    })
+
+  it.effect("exhaustive goes through every order of the steps, and each schedule once", () =>
+    Effect.gen(function*() {
+      const seen = new Set<string>()
+      const report = yield* Interleavings.explore(orders(seen, Effect.yieldNow()), { strategy: "exhaustive", preemptions: 0 })
+      assert.isTrue(report.complete)
+      // 6! / (2! 2! 2!)
+      assert.strictEqual(seen.size, 90)
+      const without = new Set<string>()
+      yield* Interleavings.explore(orders(without, Effect.void), { strategy: "exhaustive", preemptions: 0 })
+      assert.deepStrictEqual([...without].sort(), ["aabbcc", "aaccbb", "bbaacc", "bbccaa", "ccaabb", "ccbbaa"])
+    }))
+
+  it.effect("exhaustive reaches with preemptions what needs them", () =>
+    Effect.gen(function*() {
+      const seen = new Set<string>()
+      const report = yield* Interleavings.explore(orders(seen, Effect.void), {
+        strategy: "exhaustive",
+        preemptions: 2,
+        limit: 1_000_000
+      })
+      assert.isTrue(report.complete)
+      // Any order of the six steps in which no more than two fibers are left between their steps.
+      assert.isTrue(["abbcca", "abbacc", "abccab", "cabbac"].every((order) => seen.has(order)), [...seen].sort().join())
+    }), 60_000)
+
+  it.effect("sweep preempts at every operation at which another fiber could go on", () =>
+    Effect.gen(function*() {
+      const effect = orders(new Set(), Effect.void)
+      const plain = yield* Interleavings.explore(effect, { strategy: "sweep", preemptions: 0 })
+      assert.deepStrictEqual([plain.interleavings, plain.complete], [1, true])
+      const one = yield* Interleavings.explore(effect, { strategy: "sweep" })
+      const two = yield* Interleavings.explore(effect, { strategy: "sweep", preemptions: 2 })
+      assert.isTrue(one.complete && two.complete)
+      assert.isAbove(one.interleavings, plain.operations)
+      assert.isAbove(two.interleavings, 10 * one.interleavings)
+    }))
+
+  it.effect("interrupt interrupts the marked fiber at each of its operations, and wherever others are", () =>
+    Effect.gen(function*() {
+      const reached = new Set<number>()
+      let steps = 0
+      const counted = Effect.suspend(() => {
+        steps = 0
+        const step = Effect.sync(() => ++steps)
+        return Effect.gen(function*() {
+          const fiber = yield* Effect.fork(Interleavings.victim(Effect.all([step, step, step, step])))
+          yield* Fiber.await(fiber)
+          reached.add(steps)
+        })
+      })
+      const report = yield* Interleavings.explore(counted, { strategy: "interrupt" })
+      assert.isTrue(report.complete)
+      assert.deepStrictEqual([...reached].sort(), [0, 1, 2, 3, 4])
+    }))
+
+  it.effect("are cut at the limit, and the report says so", () =>
+    Effect.gen(function*() {
+      for (const strategy of ["sweep", "exhaustive"] as const) {
+        const report = yield* Interleavings.explore(safe, { strategy, limit: 10 })
+        assert.deepStrictEqual(report.searches, [{ strategy, interleavings: 10, complete: false }])
+        assert.isFalse(report.complete)
+      }
+      const all = yield* Interleavings.explore(safe, { seeds: 10, strategy: ["exhaustive", "random", "pct"], preemptions: 0 })
+      assert.isTrue(all.complete)
+      assert.deepStrictEqual(all.searches.slice(1), [
+        // The seeds, and the plain order.
+        { strategy: "random", interleavings: 11, complete: false },
+        { strategy: "pct", interleavings: 11, complete: false }
+      ])
+      assert.strictEqual(all.interleavings, all.searches.reduce((sum, { interleavings }) => sum + interleavings, 0))
+    }))
+
+  it.effect("keep the tasks of one fiber in their order, as Effect's scheduler does", () =>
+    Interleavings.explore(
+      Effect.gen(function*() {
+        const queue = yield* Queue.unbounded<number>()
+        const writer = yield* Effect.fork(Effect.forEach([1, 2, 3, 4], (n) => Effect.zipRight(Effect.yieldNow(), queue.offer(n))))
+        const values = yield* Effect.replicateEffect(Queue.take(queue), 4)
+        yield* Fiber.join(writer)
+        assert.deepStrictEqual(values, [1, 2, 3, 4])
+      })
+    ))
+})
+
+describe("an exploration", () => {
+  it.effect("tries the same schedules for the same seed, and others for another", () =>
+    Effect.gen(function*() {
+      const digestsOf = (seed: number) =>
+        Effect.gen(function*() {
+          const seen: Array<string> = []
+          const noting = Effect.gen(function*() {
+            const log: Array<number> = []
+            yield* Effect.forEach([1, 2, 3, 4], (n) => Effect.zipRight(Effect.yieldNow(), Effect.sync(() => log.push(n))), {
+              concurrency: "unbounded"
+            })
+            seen.push(`${log.join()} ${yield* Random.nextInt}`)
+          })
+          yield* Interleavings.explore(noting, { seed, seeds: 50 })
+          yield* Interleavings.explore(noting, { seed, seeds: 50, strategy: "pct" })
+          return seen.join(" ")
+        })
+      assert.strictEqual(yield* digestsOf(1), yield* digestsOf(1))
+      assert.notStrictEqual(yield* digestsOf(1), yield* digestsOf(1_000))
+    }))
+
+  it.effect("inherits the fiber references of its caller, and leaves them alone", () =>
+    Effect.gen(function*() {
+      const reference = FiberRef.unsafeMake("default")
+      const asserting = Effect.zipRight(
+        Effect.map(FiberRef.get(reference), (value) => assert.strictEqual(value, "caller's")),
+        FiberRef.set(reference, "explored")
+      )
+      yield* Effect.zipRight(
+        Interleavings.explore(asserting, { seeds: 5 }),
+        Effect.map(FiberRef.get(reference), (value) => assert.strictEqual(value, "caller's"))
+      ).pipe(Effect.locally(reference, "caller's"))
+    }))
+
+  it.effect("works in an uninterruptible region, and explores an effect that can be interrupted", () =>
+    Effect.uninterruptible(Interleavings.explore(
+      Effect.gen(function*() {
+        const fiber = yield* Effect.fork(Effect.never)
+        yield* Fiber.interrupt(fiber)
+      }),
+      { seeds: 5 }
+    )))
+
+  it.live("prints nothing; a replay does", () =>
+    Effect.gen(function*() {
+      const lines: Array<unknown> = []
+      const logger = Logger.replace(Logger.defaultLogger, Logger.withConsoleLog(Logger.make(({ message }) => message)))
+      const log = globalThis.console.log
+      globalThis.console.log = (line: unknown) => lines.push(line)
+      yield* Effect.gen(function*() {
+        yield* Interleavings.explore(Effect.log("line"), { seeds: 5 })
+        assert.strictEqual(lines.length, 0)
+        yield* Interleavings.trace(Effect.log("line"))
+        assert.strictEqual(lines.length, 1)
+      }).pipe(Effect.provide(logger), Effect.ensuring(Effect.sync(() => globalThis.console.log = log)))
+    }))
+
+  it.live("lets the event loop turn, and can be interrupted", () =>
+    Effect.gen(function*() {
+      let turns = 0
+      const timer = setInterval(() => turns++, 1)
+      const exploring = yield* Effect.fork(Interleavings.explore(safe, { seeds: 100_000_000 }))
+      yield* Effect.sleep("200 millis")
+      yield* Fiber.interrupt(exploring)
+      clearInterval(timer)
+      assert.isAbove(turns, 2)
+    }))
+
+  it.live("leaves nothing behind: no fiber, no timer", () =>
+    Effect.gen(function*() {
+      let started = 0
+      const finalized: Array<string> = []
+      const timers = () => process.getActiveResourcesInfo().filter((kind) => kind === "Timeout").length
+      const before = timers()
+      const leaving = Effect.gen(function*() {
+        yield* Effect.forkDaemon(Effect.acquireUseRelease(
+          Effect.sync(() => started++),
+          () => Effect.never,
+          () => Effect.zipRight(Effect.sleep("1 second"), Effect.sync(() => finalized.push("daemon")))
+        ))
+        yield* Effect.yieldNow()
+      })
+      yield* Interleavings.explore(leaving, { seeds: 20 })
+      assert.isAbove(started, 5)
+      assert.strictEqual(finalized.length, started)
+      yield* found(Effect.ensuring(Effect.never, Effect.sync(() => finalized.push("deadlock"))))
+      assert.include(finalized, "deadlock")
+      assert.strictEqual(timers(), before)
+    }))
+
+  it.effect("refuses nonsense with InvalidOptions", () =>
+    Effect.gen(function*() {
+      const nonsense: ReadonlyArray<readonly [string, Interleavings.Options]> = [
+        ["seeds", { seeds: 0 }],
+        ["seeds", { seeds: 1.5 }],
+        ["seeds", { seeds: Number.NaN }],
+        ["seeds", { seeds: 1e12 }],
+        ["seed", { seed: -1 }],
+        ["seed", { seed: Infinity }],
+        ["preemptions", { preemptions: -1 }],
+        ["preemptions", { preemptions: 1e6 }],
+        ["depth", { depth: 0 }],
+        ["depth", { depth: 1e6, strategy: "pct" }],
+        ["limit", { limit: 0 }],
+        ["maxOperations", { maxOperations: 0 }],
+        ["strategy", { strategy: [] }],
+        ["strategy", { strategy: ["sweep", "luck" as "random"] }],
+        ["strategy", { strategy: "luck" as "random" }],
+        ["strategy", { strategy: "toString" as "random" }],
+        // Nobody is marked.
+        ["strategy", { strategy: "interrupt" }]
+      ]
+      for (const [option, options] of nonsense) {
+        const failure = yield* Effect.flip(Interleavings.explore(safe, options))
+        assert.instanceOf(failure, InvalidOptions, option)
+        assert.strictEqual((failure as InvalidOptions).option, option)
+      }
+    }))
+})
+
+describe("a victim", () => {
+  it.effect("outside of an exploration is an effect like others", () =>
+    Effect.map(Interleavings.victim(Effect.succeed(1)), (value) => assert.strictEqual(value, 1)))
+})
+
+describe("the types", () => {
+  it("do not take an effect that needs services, and keep its errors", () => {
+    class Service extends Context.Tag("Service")<Service, number>() {}
+    const needy: Effect.Effect<number, never, Service> = Service
+    // @ts-expect-error: the service is missing
+    void (() => Interleavings.explore(needy))
+    // @ts-expect-error: the scope is missing
+    void (() => Interleavings.replay(Effect.scope as Effect.Effect<Scope.Scope, never, Scope.Scope>, ""))
+    expectTypeOf(Interleavings.explore(Effect.fail("no" as const))).toEqualTypeOf<
+      Effect.Effect<Interleavings.Report, Interleavings.InterleavingFailure<"no"> | InvalidOptions>
+    >()
+    expectTypeOf(Interleavings.replay(Effect.succeed(1), "")).toEqualTypeOf<
+      Effect.Effect<Exit.Exit<number>, InvalidOptions>
+    >()
+    expectTypeOf<Interleavings.InterleavingFailure<"no">["cause"]>().toEqualTypeOf<Cause.Cause<"no">>()
+  })
+})
