@@ -18,7 +18,11 @@ import * as RcMap from "effect/RcMap"
 import * as Ref from "effect/Ref"
 import * as Schedule from "effect/Schedule"
 import type * as Scope from "effect/Scope"
+import { AsyncLocalStorage } from "node:async_hooks"
+import { randomBytes, scryptSync } from "node:crypto"
 import { readFile } from "node:fs"
+import { gzipSync } from "node:zlib"
+import { vi } from "vitest"
 import { canary } from "./support/canary.js"
 
 const both = <A, E, R>(effect: Effect.Effect<A, E, R>) => Effect.all([effect, effect], { concurrency: "unbounded" })
@@ -170,9 +174,29 @@ describe("a replay line", () => {
       }
     }))
 
-  it.effect("that departs where the effect does not come by is the plain order", () =>
-    Effect.map(Interleavings.replay(safe, "holdfast:1 r0 p0.9@5>0.1! c*@1+1>0 i0@99999>0.3!"), (exit) =>
-      assert.isTrue(Exit.isSuccess(exit))))
+  it.effect("that departs where the effect does not come by is the plain order, and says so", () =>
+    Effect.gen(function*() {
+      const line = "holdfast:1 r0 p0.9@5>0.1! c*.1@1+1>0 i0@99999>0.3!"
+      assert.isTrue(Exit.isSuccess(yield* Interleavings.replay(safe, line)))
+      assert.isFalse((yield* Interleavings.trace(safe, line)).fits)
+      const failure = yield* found(twoIncrements())
+      assert.isTrue((yield* Interleavings.trace(twoIncrements(), failure.replay)).fits)
+    }))
+
+  it.effect("keeps the bound of operations that the failure was found with", () =>
+    Effect.gen(function*() {
+      const long = (operations: number) =>
+        Effect.iterate(0, { while: (n) => n < operations, body: (n) => Effect.succeed(n + 1) })
+      const late = yield* found(Effect.zipRight(long(60_000), Effect.fail("late")), { maxOperations: 1_000_000 })
+      assert.strictEqual(late.reason, "Failure")
+      assert.deepStrictEqual(
+        yield* Interleavings.replay(Effect.zipRight(long(60_000), Effect.fail("late")), late.replay),
+        Exit.fail("late")
+      )
+      const livelock = yield* found(long(5_000), { maxOperations: 1_000 })
+      assert.strictEqual(livelock.reason, "Livelock")
+      assert.isTrue(Exit.isFailure(yield* Interleavings.replay(long(5_000), livelock.replay)))
+    }))
 })
 
 describe("a failure", () => {
@@ -187,6 +211,28 @@ describe("a failure", () => {
         assert.strictEqual(across.preemptions, 0)
       }
     }))
+
+  it.effect("is shrunk to two preemptions where the search found more than it takes", () =>
+    Effect.gen(function*() {
+      const slow = Effect.repeatN(Effect.void, 6)
+      const increment = (ref: Ref.Ref<number>) =>
+        Effect.flatMap(Ref.get(ref), (n) => Effect.zipRight(slow, Ref.set(ref, n + 1)))
+      const bothLost = Effect.gen(function*() {
+        const a = yield* Ref.make(0)
+        const b = yield* Ref.make(0)
+        yield* both(Effect.zipRight(increment(a), increment(b)))
+        if ((yield* Ref.get(a)) === 1 && (yield* Ref.get(b)) === 1) return yield* Effect.fail(new Error("both lost"))
+        if ((yield* Ref.get(a)) === 1 || (yield* Ref.get(b)) === 1) return yield* Effect.fail(new Error("one lost"))
+      })
+      let twos = 0
+      for (let seed = 0; seed < 40; seed++) {
+        const failure = yield* found(bothLost, { strategy: "random", preemptions: 8, seeds: 500, seed: seed * 500 })
+        const lost = failure.message.includes("both lost") ? 2 : 1
+        assert.isAtMost(failure.preemptions, lost, failure.message)
+        if (lost === 2) twos++
+      }
+      assert.isAbove(twos, 0)
+    }), 120_000)
 
   it.effect("stays the same failure while it is shrunk", () =>
     Effect.gen(function*() {
@@ -341,6 +387,33 @@ describe("what leaves Effect's fibers", () => {
       yield* Effect.timeout(Deferred.await(released), "5 seconds")
     }))
 
+  it.live("gives back what it holds with finalizers that take their time, those of daemons too", () =>
+    Effect.gen(function*() {
+      const released = yield* Queue.unbounded<string>()
+      const held = (name: string) =>
+        Effect.acquireRelease(Effect.void, () => Effect.delay(Queue.offer(released, name), "10 millis"))
+      yield* found(Effect.gen(function*() {
+        yield* Effect.forkDaemon(Effect.scoped(Effect.zipRight(held("daemon"), Effect.never)))
+        yield* Effect.scoped(Effect.zipRight(held("root"), Effect.promise(() => new Promise(() => undefined))))
+      }))
+      const names = yield* Effect.timeout(Queue.takeN(released, 2), "5 seconds")
+      assert.deepStrictEqual([...names].sort(), ["daemon", "root"])
+    }))
+
+  it.effect("is not what is done at once, or given up, or by the way", () =>
+    Interleavings.explore(
+      Effect.gen(function*() {
+        randomBytes(16)
+        scryptSync("password", "salt", 16, { N: 2 })
+        gzipSync("x")
+        AsyncLocalStorage.bind(() => 1)()
+        clearTimeout(setTimeout(() => undefined, 10))
+        queueMicrotask(() => undefined)
+        yield* Effect.sleep(1)
+      }),
+      { seeds: 5 }
+    ))
+
   it.effect("is neither a log nor Effect.never", () =>
     Interleavings.explore(
       Effect.gen(function*() {
@@ -444,6 +517,8 @@ describe("the strategies", () => {
         assert.deepStrictEqual(report.searches, [{ strategy, interleavings: 10, complete: false }])
         assert.isFalse(report.complete)
       }
+      const whole = yield* Interleavings.explore(Effect.void, { strategy: "exhaustive", limit: 1 })
+      assert.deepStrictEqual([whole.interleavings, whole.complete], [1, true])
       const all = yield* Interleavings.explore(safe, { seeds: 10, strategy: ["exhaustive", "random", "pct"], preemptions: 0 })
       assert.isTrue(all.complete)
       assert.deepStrictEqual(all.searches.slice(1), [
@@ -523,6 +598,49 @@ describe("an exploration", () => {
       }).pipe(Effect.provide(logger), Effect.ensuring(Effect.sync(() => globalThis.console.log = log)))
     }))
 
+  it.live("keeps the caller's loggers silent, not those of the effect", () =>
+    Effect.gen(function*() {
+      const lines: Array<string> = []
+      yield* Interleavings.explore(Effect.log("line"), { strategy: "random", seeds: 1 }).pipe(
+        Effect.provide(Logger.add(Logger.make(() => lines.push("caller's"))))
+      )
+      assert.deepStrictEqual(lines, [])
+      const added = Effect.provide(Effect.log("line"), Logger.add(Logger.make(() => lines.push("added"))))
+      yield* Interleavings.explore(added, { strategy: "random", seeds: 1 })
+      assert.deepStrictEqual(lines, ["added", "added"])
+    }))
+
+  it.live("inside an explored effect runs in one step, however long it is", () =>
+    Interleavings.explore(
+      Effect.asVoid(Interleavings.explore(safe, { seeds: 500 })),
+      { strategy: "random", seeds: 1 }
+    ))
+
+  it("does not hang under false timers", async () => {
+    vi.useFakeTimers()
+    try {
+      const { interleavings } = await Effect.runPromise(Interleavings.explore(safe, { strategy: "random", seeds: 5_000 }))
+      assert.strictEqual(interleavings, 5_001)
+    } finally {
+      vi.useRealTimers()
+    }
+  }, 60_000)
+
+  it.live("lets the event loop turn while it shrinks and where there is nothing to preempt", () =>
+    Effect.gen(function*() {
+      let longest = 0
+      let last = performance.now()
+      const timer = setInterval(() => {
+        longest = Math.max(longest, performance.now() - last)
+        last = performance.now()
+      }, 1)
+      const tail = Effect.iterate(0, { while: (n) => n < 5_000, body: (n) => Effect.succeed(n + 1) })
+      yield* Interleavings.explore(tail, { strategy: "sweep", preemptions: 1000 })
+      yield* Effect.flip(Interleavings.explore(Effect.catchAll(twoIncrements(), (error) => Effect.zipRight(tail, Effect.fail(error)))))
+      clearInterval(timer)
+      assert.isBelow(longest, 2_000)
+    }), 60_000)
+
   it.live("lets the event loop turn, and can be interrupted", () =>
     Effect.gen(function*() {
       let turns = 0
@@ -553,6 +671,7 @@ describe("an exploration", () => {
       assert.strictEqual(finalized.length, started)
       yield* found(Effect.ensuring(Effect.never, Effect.sync(() => finalized.push("deadlock"))))
       assert.include(finalized, "deadlock")
+      yield* found(Effect.uninterruptible(Effect.never))
       assert.strictEqual(timers(), before)
     }))
 
@@ -572,6 +691,7 @@ describe("an exploration", () => {
         ["limit", { limit: 0 }],
         ["maxOperations", { maxOperations: 0 }],
         ["strategy", { strategy: [] }],
+        ["strategy", { strategy: null as unknown as "random" }],
         ["strategy", { strategy: ["sweep", "luck" as "random"] }],
         ["strategy", { strategy: "luck" as "random" }],
         ["strategy", { strategy: "toString" as "random" }],

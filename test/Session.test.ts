@@ -14,7 +14,6 @@ import * as FiberRef from "effect/FiberRef"
 import * as Option from "effect/Option"
 import * as Random from "effect/Random"
 import * as Schedule from "effect/Schedule"
-import * as Scheduler from "effect/Scheduler"
 import * as Scope from "effect/Scope"
 import * as Stream from "effect/Stream"
 import * as TestClock from "effect/TestClock"
@@ -1721,124 +1720,6 @@ describe("nonsense in the options", () => {
       const failure = failureOf(yield* Effect.exit(Session.make({ acquire, initial: "saved", expiresAt: () => NaN })))
       assert.strictEqual(failure.option, "expiresAt")
     }))
-})
-
-describe("wherever fibers are suspended", () => {
-  /** Yields to the other fibers after every `every`-th operation, for a while. */
-  class Preempting extends Scheduler.MixedScheduler {
-    private operations = 0
-    private readonly every: number
-    constructor(every: number) {
-      super(2048)
-      this.every = every
-    }
-    override shouldYield(): number | false {
-      return ++this.operations % this.every === 0 && this.operations < 10_000 ? 0 : false
-    }
-  }
-
-  const sweep = (name: string, program: Effect.Effect<void, unknown, Scope.Scope>) =>
-    it(name, async () => {
-      for (let every = 1; every <= 150; every++) {
-        const exit = await program.pipe(
-          Effect.timeoutFail({ duration: "2 seconds", onTimeout: () => "hangs" }),
-          Effect.scoped,
-          Effect.withScheduler(new Preempting(every)),
-          Effect.runPromiseExit
-        )
-        assert.isTrue(Exit.isSuccess(exit), `yielding every ${every} operations: ${String(exit)}`)
-      }
-    })
-
-  sweep(
-    "one generation is acquired and renewed once",
-    Effect.gen(function*() {
-      const up = upstream()
-      const session = yield* Session.make(up)
-      const call = Session.use(session, (value) => value === "v0" ? Effect.fail("401") : Effect.succeed(value), {
-        rejected: () => true
-      })
-      const values = yield* Effect.all([call, call, call], { concurrency: "unbounded" })
-      assert.deepStrictEqual(values, ["v1", "v1", "v1"])
-      assert.deepStrictEqual(up.calls, ["acquire", "renew v0"])
-    })
-  )
-
-  sweep(
-    "interrupted callers take nothing with them, and hold nothing",
-    Effect.gen(function*() {
-      const log: Array<string> = []
-      let next = 0
-      const session = yield* Session.make({
-        acquire: Effect.acquireRelease(
-          Effect.sync(() => next++),
-          (value) => Effect.sync(() => log.push(`close ${value}`))
-        )
-      })
-      const call = Session.use(session, (value) => value === 0 ? Effect.fail("401") : Effect.succeed(value), {
-        rejected: () => true
-      })
-      const fibers = yield* Effect.forEach([1, 2, 3, 4], () => Effect.fork(call))
-      yield* Effect.yieldNow()
-      yield* Fiber.interrupt(fibers[0]!)
-      yield* Fiber.interrupt(fibers[2]!)
-      assert.strictEqual(yield* Fiber.join(fibers[1]!), 1)
-      assert.strictEqual(yield* Fiber.join(fibers[3]!), 1)
-      yield* session.end
-      assert.include(log, "close 1")
-      while (log.length < 2) yield* Effect.yieldNow()
-      assert.deepStrictEqual(log.toSorted(), ["close 0", "close 1"])
-      assert.strictEqual(next, 2)
-    })
-  )
-
-  sweep(
-    "nobody uses what has been released",
-    Effect.gen(function*() {
-      const session = yield* Session.make({
-        acquire: Effect.acquireRelease(
-          Effect.sync(() => ({ open: true })),
-          (value) => Effect.sync(() => value.open = false)
-        )
-      })
-      const used = Session.use(session, (value) => Effect.sync(() => assert.isTrue(value.open)))
-      const refused = Effect.flatMap(session.current, session.refresh)
-      yield* Effect.all([used, refused, used, refused, used, refused, used], { concurrency: "unbounded" })
-    })
-  )
-
-  sweep(
-    "no reader of the changes sees a generation twice",
-    Effect.gen(function*() {
-      const session = yield* Session.make(upstream())
-      const read = Effect.fork(Stream.runCollect(Stream.takeUntil(Session.changes(session), ({ number }) => number === 3)))
-      const readers = yield* Effect.forEach([1, 2, 3], () =>
-        Effect.zipLeft(read, Effect.flatMap(session.current, session.refresh)))
-      for (const reader of readers) {
-        const numbers = Chunk.toArray(yield* Fiber.join(reader)).map(({ number }) => number)
-        assert.deepStrictEqual(numbers, [...new Set(numbers)])
-      }
-    })
-  )
-
-  sweep(
-    "a failure is one failure, and nobody hangs on a session that ends or closes",
-    Effect.gen(function*() {
-      const scope = yield* Scope.make()
-      const up = upstream()
-      up.next(Effect.fail(new Refused("down")))
-      const session = yield* Session.make(up).pipe(Scope.extend(scope))
-      for (const exit of yield* many(3, session.current)) assert.strictEqual(failureOf(exit)._tag, "Refused")
-      assert.deepStrictEqual(up.calls, ["acquire"])
-      const asking = yield* Effect.fork(many(3, Effect.zipRight(session.end, session.current)))
-      const closing = yield* Effect.fork(Scope.close(scope, Exit.void))
-      for (const exit of yield* Fiber.join(asking)) {
-        if (Exit.isFailure(exit)) assert.include(["SessionEnded", "SessionClosed"], failureOf(exit)._tag)
-      }
-      yield* Fiber.join(closing)
-      assert.strictEqual(failureOf(yield* Effect.exit(session.current))._tag, "SessionClosed")
-    })
-  )
 })
 
 describe("the types", () => {

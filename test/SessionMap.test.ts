@@ -10,7 +10,6 @@ import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
 import * as Fiber from "effect/Fiber"
 import * as Option from "effect/Option"
-import * as Scheduler from "effect/Scheduler"
 import * as Scope from "effect/Scope"
 import * as TestClock from "effect/TestClock"
 
@@ -250,28 +249,4 @@ describe("the map", () => {
       assert.isTrue(Exit.isFailure(exit) && Cause.isDie(exit.cause))
       assert.strictEqual(yield* valueOf(map, "a"), "a1")
     }))
-
-  it("makes one session of a key wherever its callers are suspended", async () => {
-    // Every operation of every fiber yields to the others, so that each pair of steps is taken apart once.
-    for (let every = 1; every <= 40; every++) {
-      const signIns: Array<string> = []
-      let operations = 0
-      class Preempting extends Scheduler.MixedScheduler {
-        override shouldYield(): number | false {
-          return ++operations % every === 0 && operations < 4_000 ? 0 : false
-        }
-      }
-      await Effect.gen(function*() {
-        const map = yield* SessionMap.make({
-          lookup: (key: string) => ({ acquire: Effect.sync(() => signIns.push(key)) }),
-          capacity: 1
-        })
-        yield* Effect.forEach([1, 2, 3], () => valueOf(map, "a"), { concurrency: "unbounded" })
-      }).pipe(
-        Effect.scoped,
-        (effect) => Effect.runPromise(Effect.withScheduler(effect, new Preempting(2048)))
-      )
-      assert.deepStrictEqual(signIns, ["a"], `yielding every ${every} operations`)
-    }
-  })
 })

@@ -33,13 +33,16 @@ export class Latest<in out A> {
     for (const reader of this.readers) reader.resume?.()
   }
 
-  /** A stream of what is offered from now on, and of the `first` value before. */
+  /** A stream of the `first` value, and of what is offered from then on. */
   changes(first: () => Option.Option<A>): Stream.Stream<A> {
-    return Stream.unwrapScoped(Effect.map(this.reader(first), (reader) => Stream.repeatEffectOption(this.take(reader))))
+    return Stream.unwrapScoped(Effect.map(this.subscribe(first), Stream.repeatEffectOption))
   }
 
-  private reader(first: () => Option.Option<A>): Effect.Effect<Reader<A>, never, Scope.Scope> {
-    return Effect.acquireRelease(
+  /** Gives what takes the next value that it has not taken, waiting for it; it fails with `None` at the end. */
+  subscribe(
+    first: () => Option.Option<A>
+  ): Effect.Effect<Effect.Effect<A, Option.Option<never>>, never, Scope.Scope> {
+    const subscribed = Effect.acquireRelease(
       Effect.sync(() => {
         const reader: Reader<A> = { unread: first(), resume: undefined }
         this.readers.add(reader)
@@ -47,6 +50,7 @@ export class Latest<in out A> {
       }),
       (reader) => Effect.sync(() => this.readers.delete(reader))
     )
+    return Effect.map(subscribed, (reader) => this.take(reader))
   }
 
   private take(reader: Reader<A>): Effect.Effect<A, Option.Option<never>> {

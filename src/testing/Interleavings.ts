@@ -11,15 +11,20 @@
  * wholly by the few places where it departs from the plain order; that is the line by which a failure is replayed.
  *
  * **What it guarantees.** The same effect and the same replay line give the same run. A program in which nothing can
- * happen any more is reported as a deadlock, at once and not by a timeout. A failure is shrunk to the fewest
- * preemptions that still fail.
+ * happen any more is reported as a deadlock, at once and not by a timeout. A failure is shrunk: none of the
+ * preemptions that are left can be left out, and where one or two are found to do, it is those.
  *
- * **What it does not.** It sees what happens between Effect's operations, not inside one. Randomness and time are the
- * run's own as long as they come from Effect's `Random` and `Clock`; `Math.random`, `Date.now` and state that
- * outlives a run make runs differ, which a failure then says. What leaves Effect's fibers (a promise, a timer, I/O)
- * cannot come to an end inside a run and is reported as `Escaped` (on Node; elsewhere as a deadlock). A fiber that
- * computes for ever without an operation hangs the explorer as it hangs any program. Only `exhaustive` proves
- * anything, and only within its number of preemptions; the others find faults.
+ * **What it does not.**
+ * - It sees what happens between Effect's operations, not inside one.
+ * - Computing takes no time: a timer never fires while any fiber can go on. A fault that needs a timeout to strike in
+ *   the midst of a computation is found by interrupting it there, with `victim`.
+ * - Randomness and time are the run's own as long as they come from Effect's `Random` and `Clock`. `Math.random`,
+ *   `Date.now`, state that outlives a run, and the order of a `HashSet` or `HashMap` of things that are hashed by
+ *   identity make runs differ, which a failure then says.
+ * - What leaves Effect's fibers (a promise, a timer, I/O) cannot come to an end inside a run, and is reported as
+ *   `Escaped` where the run would wait or let time pass. Node tells what was started; elsewhere it is a deadlock.
+ * - A fiber that computes for ever without an operation hangs the explorer as it hangs any program.
+ * - Only `exhaustive` proves anything, and only within its number of preemptions; the others find faults.
  *
  * @since 0.1.0
  */
@@ -30,8 +35,9 @@ import * as Data from "effect/Data"
 import * as DefaultServices from "effect/DefaultServices"
 import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
-import * as FiberId from "effect/FiberId"
+import * as FiberRef from "effect/FiberRef"
 import * as FiberRefs from "effect/FiberRefs"
+import * as HashSet from "effect/HashSet"
 import * as Runtime from "effect/Runtime"
 import { Narrator } from "../internal/explorer/narrate.js"
 import { Outside } from "../internal/explorer/outside.js"
@@ -100,6 +106,8 @@ export interface Report {
   readonly complete: boolean
   /** Of the longest run. */
   readonly operations: number
+  /** Of which fiber did what in which run, in order: the same for explorations that were the same. */
+  readonly digest: number
   readonly searches: ReadonlyArray<Search>
 }
 
@@ -122,6 +130,8 @@ export interface Search {
 export interface Trace<A, E> {
   /** Of a run that has none, a defect: the `InterleavingFailure` that says why. */
   readonly exit: Exit.Exit<A, E>
+  /** Whether the effect came by all places at which the line departs. If not, it is not the effect of that line. */
+  readonly fits: boolean
   /** Which fiber ran which operations, and why it stopped, line by line. */
   readonly schedule: string
   readonly operations: number
@@ -139,7 +149,7 @@ export interface Trace<A, E> {
  * - `Failure`: it ended with `cause`.
  * - `Deadlock`: it has not ended, and nothing can happen any more; `waits` says who waits for what.
  * - `Escaped`: it waits, or let time pass, with something that was started outside Effect's fibers; `started` says
- *   what, by Node's names. The root is interrupted and goes on in real time, to give back what it holds.
+ *   what, by Node's names. Its fibers are interrupted and go on in real time, to give back what they hold.
  * - `Livelock`: it went on for longer than `maxOperations`.
  *
  * @since 0.1.0
@@ -196,7 +206,9 @@ const headlines = {
  * The effect is to hold its own assertions: a failure, a defect or an interruption of it is what is looked for. It is
  * run from its beginning each time, so its state must be made inside it. It inherits the caller's fiber references
  * and default services, but for the clock, which is virtual and begins at 0, `Random`, which is seeded, and the
- * console, which is silent.
+ * caller's loggers and console, which are silent.
+ *
+ * Inside an effect that is explored itself, it runs to its end in one step.
  *
  * @example
  * ```ts
@@ -226,48 +238,81 @@ export const explore = <A, E>(
     const checked = yield* Check.validated(() => validate(options))
     const setting = yield* settingOf(checked.maxOperations, { isSilent: true })
     const ongoing = searchesOf(checked, (strategy) => runOnce(effect, setting, strategy))
+    const sliced = yield* slicing(setting)
     let interleavings = 0
     let operations = 0
+    let digest = 0
     let hasVictim = false
-    for (;;) {
-      const slice = yield* Effect.sync(() =>
-        setting.outside.observe((): Slice<A, E> => {
-          const until = performance.now() + sliceMillis
-          while (performance.now() < until) {
-            const next = ongoing.next()
-            if (next.done === true) return { _tag: "Ended", searches: next.value }
-            interleavings++
-            operations = Math.max(operations, next.value.run.operations)
-            hasVictim ||= next.value.run.victims.length > 0
-            if (hasFailed(next.value.outcome)) return { _tag: "Found", ran: next.value }
-          }
-          return { _tag: "More" }
-        })
-      )
-      if (slice._tag === "Found") return yield* failureOf(effect, setting, slice.ran, interleavings)
-      if (slice._tag === "Ended") {
-        const { searches } = slice
-        if (!hasVictim && searches.some(({ strategy }) => strategy === "interrupt")) {
-          return yield* new InvalidOptions({
-            option: "strategy",
-            value: "interrupt",
-            reason: "needs an effect that marks a fiber with `victim`"
-          })
-        }
-        const inOrder = searches.filter(({ strategy }) => !isByChance(strategy))
-        const complete = inOrder.length > 0 && inOrder.every(({ complete }) => complete)
-        return { interleavings, complete, operations, searches }
-      }
-      // The event loop gets its turn, in real time: the caller's clock may be a test's.
-      yield* Effect.async<void>((resume) => {
-        const timer = setTimeout(() => resume(Effect.void), 0)
-        return Effect.sync(() => clearTimeout(timer))
+    const found = yield* sliced((): Step<Ended<A, E>> => {
+      const next = ongoing.next()
+      if (next.done === true) return done({ _tag: "Nothing", searches: next.value })
+      if (next.value === undefined) return more
+      const { outcome, run } = next.value
+      interleavings++
+      operations = Math.max(operations, run.operations)
+      digest = (Math.imul(digest, 31) + run.trace) | 0
+      hasVictim ||= run.victims.length > 0
+      return hasFailed(outcome) ? done({ _tag: "Failure", ran: next.value }) : more
+    })
+    if (found._tag === "Failure") {
+      const shrinking = shrinkingOf(effect, setting, found.ran)
+      const least = yield* sliced((): Step<Schedule.Schedule> => {
+        const next = shrinking.next()
+        return next.done === true ? done(next.value) : more
+      })
+      return yield* yield* sliced(() => done(failureOf(effect, setting, found.ran, least, interleavings)))
+    }
+    const { searches } = found
+    if (!hasVictim && searches.some(({ strategy }) => strategy === "interrupt")) {
+      return yield* new InvalidOptions({
+        option: "strategy",
+        value: "interrupt",
+        reason: "needs an effect that marks a fiber with `victim`"
       })
     }
+    const inOrder = searches.filter(({ strategy }) => !isByChance(strategy))
+    const complete = inOrder.length > 0 && inOrder.every(({ complete }) => complete)
+    return { interleavings, complete, operations, digest, searches }
   })
+
+type Ended<A, E> =
+  | { readonly _tag: "Failure"; readonly ran: Ran<A, E> }
+  | { readonly _tag: "Nothing"; readonly searches: ReadonlyArray<Search> }
+
+/** What a step of some long work has come to. */
+type Step<A> = { readonly isDone: false } | { readonly isDone: true; readonly value: A }
+
+const more = { isDone: false } as const
+const done = <A>(value: A): Step<A> => ({ isDone: true, value })
 
 /** For how long the explorer keeps the thread: short enough for a heartbeat, long against its own cost. */
 const sliceMillis = 25
+
+// Taken before a test can replace them by false ones.
+const { clearTimeout, setTimeout } = globalThis
+const elapsed = performance.now.bind(performance)
+
+/** Runs long work step by step, observed, and lets the event loop turn in between. */
+const slicing = ({ outside }: Run.Setting): Effect.Effect<<A>(step: () => Step<A>) => Effect.Effect<A>> =>
+  Effect.withFiberRuntime((fiber) => {
+    // The event loop does not turn inside a run.
+    const slice = fiber.currentScheduler instanceof Run.Run ? Infinity : sliceMillis
+    const turn = Effect.async<void>((resume) => {
+      const timer = setTimeout(() => resume(Effect.void), 0)
+      return Effect.sync(() => clearTimeout(timer))
+    })
+    const sliced = <A>(step: () => Step<A>): Effect.Effect<A> =>
+      Effect.suspend(() => {
+        const until = elapsed() + slice
+        const last = outside.observe(() => {
+          let last = step()
+          while (!last.isDone && elapsed() < until) last = step()
+          return last
+        })
+        return last.isDone ? Effect.succeed(last.value) : Effect.flatMap(turn, () => sliced(step))
+      })
+    return Effect.succeed(sliced)
+  })
 
 interface Ran<A, E> {
   readonly run: Run.Run
@@ -281,11 +326,6 @@ const runOnce = <A, E>(effect: Effect.Effect<A, E>, setting: Run.Setting, strate
   return { run, outcome }
 }
 
-type Slice<A, E> =
-  | { readonly _tag: "More" }
-  | { readonly _tag: "Found"; readonly ran: Ran<A, E> }
-  | { readonly _tag: "Ended"; readonly searches: ReadonlyArray<Search> }
-
 type Checked = ReturnType<typeof validate>
 
 const isByChance = (strategy: Strategy): boolean => strategy === "random" || strategy === "pct"
@@ -293,21 +333,21 @@ const isByChance = (strategy: Strategy): boolean => strategy === "random" || str
 function* searchesOf<A, E>(
   checked: Checked,
   run: (strategy: Run.Strategy) => Ran<A, E>
-): Generator<Ran<A, E>, ReadonlyArray<Search>> {
+): Generator<Ran<A, E> | undefined, ReadonlyArray<Search>> {
   const searches: Array<Search> = []
   for (const strategy of checked.strategies) {
-    const runs = runsOf(strategy, checked, run)
     const limit = isByChance(strategy) ? Infinity : checked.limit
     let interleavings = 0
-    let isOver = false
-    while (interleavings < limit && !isOver) {
-      const next = runs.next()
-      isOver = next.done === true
-      if (next.done === true) break
-      interleavings++
-      yield next.value
+    let isCut = false
+    for (const ran of runsOf(strategy, checked, run)) {
+      if (ran !== undefined) {
+        isCut = interleavings === limit
+        if (isCut) break
+        interleavings++
+      }
+      yield ran
     }
-    searches.push({ strategy, interleavings, complete: isOver && !isByChance(strategy) })
+    searches.push({ strategy, interleavings, complete: !isCut && !isByChance(strategy) })
   }
   return searches
 }
@@ -316,69 +356,77 @@ function* runsOf<A, E>(
   strategy: Strategy,
   { depth, preemptions, seed, seeds }: Checked,
   run: (strategy: Run.Strategy) => Ran<A, E>
-): Generator<Ran<A, E>> {
+): Generator<Ran<A, E> | undefined> {
   const most = preemptions ?? defaultPreemptions[strategy]
   if (!isByChance(strategy)) {
     const space = { seed, preemptions: most, picks: strategy === "exhaustive", interruption: strategy === "interrupt" }
     return yield* Strategies.systematically(space, run)
   }
   // The plain order comes first, and tells how long a run is.
-  const plain = run(new Strategies.Following({ seed, departures: [] }))
-  const horizon = Math.max(1, plain.run.contended)
-  yield plain
+  let last = run(new Strategies.Following({ seed, departures: [] }))
+  let horizon = 1
   for (let next = seed; next < seed + seeds; next++) {
-    yield run(
+    yield last
+    horizon = Math.max(horizon, last.run.contended)
+    last = run(
       strategy === "random"
         ? new Strategies.AtRandom(next, horizon, most)
         : new Strategies.ByPriority(next, horizon, depth)
     )
   }
+  yield last
 }
 
 const hasFailed = (outcome: Run.Outcome<unknown, unknown>): boolean =>
   outcome._tag !== "Done" || Exit.isFailure(outcome.exit)
 
-/** What must stay the same while a failure is shrunk: how it ended, and with which kind of error. */
+/** What must stay the same while a failure is shrunk: how it ended, and with which error, but for its numbers. */
 const kindOf = (outcome: Run.Outcome<unknown, unknown>): string => {
   if (outcome._tag !== "Done") return outcome._tag
   if (Exit.isSuccess(outcome.exit)) return "Success"
   const { cause } = outcome.exit
   const error: any = Cause.squash(cause)
-  return `${Cause.isInterruptedOnly(cause)} ${Cause.isFailure(cause)} ${error?._tag ?? error?.name ?? typeof error}`
+  const what = `${error?._tag ?? error?.name ?? typeof error} ${error?.message ?? (typeof error === "string" ? error : "")}`
+  return `${Cause.isInterruptedOnly(cause)} ${Cause.isFailure(cause)} ${what.replaceAll(/\d+/g, "0")}`
 }
+
+/** What leaves the fibers is not started again and again. */
+function* shrinkingOf<A, E>(
+  effect: Effect.Effect<A, E>,
+  setting: Run.Setting,
+  found: Ran<A, E>
+): Generator<void, Schedule.Schedule> {
+  const kind = kindOf(found.outcome)
+  return kind === "Escaped" ? found.run.schedule : yield* shrink(found.run.schedule, mostOperations, (strategy) => {
+    const { outcome, run } = runOnce(effect, setting, strategy)
+    return { failed: kindOf(outcome) === kind ? run.schedule : undefined, operations: run.operations }
+  })
+}
+
+/** Of each part of the shrinking of one failure: some seconds. */
+const mostOperations = 3_000_000
 
 const failureOf = <A, E>(
   effect: Effect.Effect<A, E>,
   setting: Run.Setting,
   found: Ran<A, E>,
+  least: Schedule.Schedule,
   interleavings: number
-): Effect.Effect<never, InterleavingFailure<E>> =>
-  Effect.suspend(() =>
-    setting.outside.observe(() => {
-      const kind = kindOf(found.outcome)
-      const mostRuns = Math.min(2_000, Math.ceil(mostOperations / found.run.operations))
-      // What leaves the fibers is not started again and again.
-      const least = kind === "Escaped" ? found.run.schedule : shrink(found.run.schedule, mostRuns, (strategy) => {
-        const { outcome, run } = runOnce(effect, setting, strategy)
-        return kindOf(outcome) === kind ? run.schedule : undefined
-      })
-      const again = runOnce(effect, setting, new Strategies.Following(least))
-      const told = tell(effect, setting, least)
-      return new InterleavingFailure<E>({
-        ...told.what,
-        reason: reasonOf(found.outcome),
-        cause: causeOf(kindOf(again.outcome) === kind ? again.outcome : found.outcome),
-        seed: found.run.strategy.seed,
-        interleavings,
-        preemptions: Schedule.preemptions(least),
-        replay: Schedule.format(least),
-        reproducible: told.digest === again.run.trace && told.kind === kind
-      })
-    })
-  )
-
-/** Of the shrinking of one failure: some seconds. */
-const mostOperations = 2_000_000
+): InterleavingFailure<E> => {
+  const kind = kindOf(found.outcome)
+  const told = tell(effect, setting, least)
+  const again = kind === "Escaped" ? undefined : runOnce(effect, setting, new Strategies.Following(least))
+  return new InterleavingFailure<E>({
+    ...told.what,
+    reason: reasonOf(found.outcome),
+    cause: causeOf(told.kind === kind ? told.outcome : found.outcome),
+    seed: found.run.strategy.seed,
+    interleavings,
+    preemptions: Schedule.preemptions(least),
+    replay: Schedule.format(least),
+    reproducible: told.kind === kind && (again === undefined || (told.digest === again.run.trace && kindOf(again.outcome) === kind))
+  })
+}
 
 const reasonOf = (outcome: Run.Outcome<unknown, unknown>): InterleavingFailure["reason"] =>
   outcome._tag === "Done" ? "Failure" : outcome._tag
@@ -389,7 +437,8 @@ const causeOf = <E>(outcome: Run.Outcome<unknown, E>): Cause.Cause<E> =>
 /** Runs by a schedule once more, and tells of it. */
 const tell = <A, E>(effect: Effect.Effect<A, E>, setting: Run.Setting, schedule: Schedule.Schedule) => {
   const narrator = new Narrator()
-  const run = new Run.Run(narrator.observing(setting), narrator.noting(new Strategies.Following(schedule)))
+  const strategy = new Strategies.Following(schedule)
+  const run = new Run.Run(narrator.observing(setting), narrator.noting(strategy))
   const outcome = run.execute(effect)
   const what = {
     schedule: narrator.schedule(run),
@@ -397,7 +446,14 @@ const tell = <A, E>(effect: Effect.Effect<A, E>, setting: Run.Setting, schedule:
     started: outcome._tag === "Escaped" ? outcome.started : []
   }
   run.finish()
-  return { outcome, what, kind: kindOf(outcome), digest: run.trace, operations: run.operations }
+  return {
+    outcome,
+    what,
+    kind: kindOf(outcome),
+    fits: strategy.left === 0,
+    digest: run.trace,
+    operations: run.operations
+  }
 }
 
 // -----------------------------------------------------------------------------
@@ -406,7 +462,8 @@ const tell = <A, E>(effect: Effect.Effect<A, E>, setting: Run.Setting, schedule:
 
 /**
  * Runs the effect once more by the replay line of a failure, and gives its exit. Where that failure was that the
- * effect did not end, the exit is a defect: the `InterleavingFailure`. Logs are printed.
+ * effect did not end, the exit is a defect: the `InterleavingFailure`. Logs are printed. Of an effect that does not
+ * come by all places of the line it is another run (`trace` tells).
  *
  * @example
  * ```ts
@@ -447,15 +504,16 @@ export const trace = <A, E>(
   replay?: string
 ): Effect.Effect<Trace<A, E>, InvalidOptions> =>
   Effect.gen(function*() {
-    const schedule = replay === undefined ? { seed: 0, departures: [] } : Schedule.parse(replay)
+    const schedule = Schedule.parse(replay ?? "holdfast:1 r0")
     if (schedule === undefined) {
       return yield* new InvalidOptions({ option: "replay", value: replay, reason: "must be the replay line of a failure" })
     }
-    const setting = yield* settingOf(defaultMaxOperations, { isSilent: false })
+    const setting = yield* settingOf(schedule.maxOperations, { isSilent: false })
     return yield* Effect.sync(() =>
       setting.outside.observe(() => {
-        const { digest, operations, outcome, what } = tell(effect, setting, schedule)
+        const { digest, fits, operations, outcome, what } = tell(effect, setting, schedule)
         return {
+          fits,
           exit: outcome._tag === "Done" ? outcome.exit : Exit.die(
             new InterleavingFailure({
               ...what,
@@ -481,8 +539,8 @@ export const trace = <A, E>(
 // -----------------------------------------------------------------------------
 
 /**
- * Marks the fiber that runs `self` as one that the strategy `interrupt` interrupts. Outside of an exploration it does
- * nothing.
+ * Marks the fiber that runs `self` as one that the strategy `interrupt` interrupts, from here on. The root is better
+ * not marked: its interruption is a failure. Outside of an exploration this does nothing.
  *
  * @example
  * ```ts
@@ -514,8 +572,6 @@ export const victim = <A, E, R>(self: Effect.Effect<A, E, R>): Effect.Effect<A, 
 // options
 // -----------------------------------------------------------------------------
 
-const defaultMaxOperations = 100_000
-
 const defaultPreemptions: Record<Strategy, number> = { random: 3, pct: 0, sweep: 1, exhaustive: 2, interrupt: 0 }
 
 const everyday: ReadonlyArray<Strategy> = ["sweep", "random", "pct"]
@@ -523,8 +579,8 @@ const everyday: ReadonlyArray<Strategy> = ["sweep", "random", "pct"]
 const validate = (options: Options) => {
   const { strategy = everyday } = options
   const strategies = typeof strategy === "string" ? [strategy] : strategy
-  for (const one of strategies) {
-    if (Object.hasOwn(defaultPreemptions, one)) continue
+  for (const one of strategies ?? [strategy]) {
+    if (Object.hasOwn(defaultPreemptions, one ?? "none")) continue
     const reason = `must be one of ${Object.keys(defaultPreemptions).join(", ")}`
     throw new InvalidOptions({ option: "strategy", value: one, reason })
   }
@@ -540,7 +596,7 @@ const validate = (options: Options) => {
       : Check.count("preemptions", options.preemptions, 0, 1_000),
     depth: Check.count("depth", options.depth ?? 3, 1, 1_000),
     limit: Check.count("limit", options.limit ?? 10_000, 1),
-    maxOperations: Check.count("maxOperations", options.maxOperations ?? defaultMaxOperations, 1)
+    maxOperations: Check.count("maxOperations", options.maxOperations ?? Schedule.defaultMaxOperations, 1)
   }
 }
 
@@ -552,19 +608,13 @@ const settingOf = (
     Run.settingFor(isSilent ? silenced(runtime) : runtime, { maxOperations, outside: new Outside() }))
 
 /** Thousands of runs would print their lines thousands of times. */
-const silenced = (runtime: Runtime.Runtime<never>): Runtime.Runtime<never> =>
-  Runtime.make({
-    ...runtime,
-    fiberRefs: FiberRefs.updateAs(runtime.fiberRefs, {
-      fiberId: FiberId.unsafeMake(),
-      fiberRef: DefaultServices.currentServices,
-      value: Context.add(
-        FiberRefs.getOrDefault(runtime.fiberRefs, DefaultServices.currentServices),
-        Console.Console,
-        silentConsole
-      )
-    })
-  })
+const silenced = (runtime: Runtime.Runtime<never>): Runtime.Runtime<never> => {
+  const services = FiberRefs.getOrDefault(runtime.fiberRefs, DefaultServices.currentServices)
+  return runtime.pipe(
+    Runtime.setFiberRef(FiberRef.currentLoggers, HashSet.empty()),
+    Runtime.setFiberRef(DefaultServices.currentServices, Context.add(services, Console.Console, silentConsole))
+  )
+}
 
 const quietly = new Proxy({}, { get: () => () => undefined }) as Console.UnsafeConsole
 

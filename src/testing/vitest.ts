@@ -35,13 +35,15 @@ export type Test = <A, E>(name: string, effect: Effect.Effect<A, E>, options?: O
  */
 export interface Tester extends Test {
   readonly skip: Test
+  readonly skipIf: (condition: unknown) => Test
+  readonly runIf: (condition: unknown) => Test
   readonly only: Test
+  readonly fails: Test
 }
 
 /**
  * A test that fails if the effect does under any schedule that is tried; its message has the line that replays it.
- * `task.meta.interleavings` says how many it has run,
- * for a reporter.
+ * `task.meta.interleavings` says how many were run, for a reporter.
  *
  * @example
  * ```ts
@@ -65,14 +67,17 @@ export interface Tester extends Test {
  */
 export const interleavings: Tester = Object.assign(testerOn((...args) => V.it(...args)), {
   skip: testerOn((...args) => V.it.skip(...args)),
-  only: testerOn((...args) => V.it.only(...args))
+  skipIf: (condition: unknown) => testerOn((...args) => V.it.skipIf(condition)(...args)),
+  runIf: (condition: unknown) => testerOn((...args) => V.it.runIf(condition)(...args)),
+  only: testerOn((...args) => V.it.only(...args)),
+  fails: testerOn((...args) => V.it.fails(...args))
 })
 
 /**
  * `it` of `@effect/vitest`, and `it.interleavings`.
  *
  * @since 0.1.0
- * @category testing
+ * @category re-exports
  */
 export const it: V.Vitest.Methods & { readonly interleavings: Tester } = Object.assign(V.it, { interleavings })
 
@@ -81,7 +86,7 @@ type Declare = (name: string, options: { readonly timeout: number }, test: V.Tes
 function testerOn(declare: Declare): Test {
   return (name, effect, { timeout = 60_000, ...options } = {}) => {
     const { effort, seed } = environment()
-    declare(name, { timeout: timeout * effort }, ({ task }) =>
+    declare(name, { timeout: timeout * effort }, ({ signal, task }) =>
       Interleavings.explore(effect, {
         seed,
         ...options,
@@ -95,7 +100,8 @@ function testerOn(declare: Declare): Test {
               if (failure._tag === "InterleavingFailure") task.meta.interleavings = failure.interleavings
             })
         }),
-        Effect.runPromise
+        // A test that has timed out does not go on exploring.
+        (exploration) => Effect.runPromise(exploration, { signal })
       ))
   }
 }

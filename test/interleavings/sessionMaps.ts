@@ -30,6 +30,9 @@ const upstream = () => {
   }
 }
 
+/** Those that mark a fiber for interruption. */
+export const interrupted: ReadonlyArray<string> = ["an interrupted caller neither takes a session with it nor holds one"]
+
 export const scenarios = (SessionMap: typeof SessionMapModule) => {
   const valueOf = (map: SessionMapModule.SessionMap<string, string>, key: string) =>
     Effect.scoped(Effect.flatMap(SessionMap.get(map, key), (session) => Session.use(session, Effect.succeed)))

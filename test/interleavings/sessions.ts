@@ -49,6 +49,61 @@ const valueOf = <A, E>(exit: Exit.Exit<A, E>): A => {
   return exit.value
 }
 
+/** Those that mark a fiber for interruption. */
+export const interrupted: ReadonlyArray<string> = [
+  "an interrupted waiter takes nothing with it",
+  "an interrupted first caller takes nothing with it",
+  "an interrupted call takes nothing with it, refreshing or not",
+  "a generation's resources are open while it is used, and closed once",
+  "an interrupted holder lets go",
+  "signing out revokes each value once, and leaves nobody waiting"
+]
+
+/**
+ * A renewal of three steps that ends in one way at one of them: all who wait get that end, what it had acquired is
+ * given back, and the next one, after the cooldown, works.
+ */
+export const endingAt = (
+  Session: typeof SessionModule,
+  step: number,
+  end: Effect.Effect<never, Refused>,
+  isThatEnd: (cause: Cause.Cause<Refused | SessionModule.SessionError>) => boolean
+) =>
+  Effect.gen(function*() {
+    let open = 0
+    let renewals = 0
+    const steps = (count: number) =>
+      Effect.forEach(Array.from({ length: count }), () =>
+        Effect.zipRight(
+          Effect.acquireRelease(Effect.sync(() => open++), () => Effect.sync(() => open--)),
+          Effect.yieldNow()
+        ), { discard: true })
+    const scope = yield* Scope.make()
+    const session = yield* Scope.extend(
+      Session.make({
+        acquire: Effect.suspend(() =>
+          renewals++ === 1
+            ? Effect.zipRight(steps(step), end)
+            : Effect.as(steps(3), `v${renewals - 1}`)
+        ),
+        cooldown: "1 second"
+      }),
+      scope
+    )
+    const stale = yield* session.current
+    const ends = yield* together(times(3, session.refresh(stale)))
+    for (const exit of ends) assert.ok(Exit.isFailure(exit) && isThatEnd(exit.cause), String(exit))
+    assert.equal(yield* session.current, stale)
+    assert.equal(open, 3)
+    yield* Effect.sleep("1 second")
+    const values = (yield* together(times(2, session.refresh(stale)))).map((exit) => valueOf(exit).value)
+    assert.deepEqual(values, ["v2", "v2"])
+    yield* Effect.sleep("1 millis")
+    assert.equal(open, 3)
+    yield* Scope.close(scope, Exit.void)
+    assert.deepEqual([open, renewals], [0, 3])
+  })
+
 export const scenarios = (Session: typeof SessionModule) => {
   /** What an application does: a call that is refused with the first value, and succeeds with later ones. */
   const callWith = (session: SessionModule.Session<string, Refused>, refusedValue = "v0") =>
@@ -84,6 +139,25 @@ export const scenarios = (Session: typeof SessionModule) => {
       assert.deepEqual(others.map((exit) => valueOf(exit).value), ["v1", "v1"])
       const exit = yield* Fiber.await(leader)
       if (Exit.isSuccess(exit)) assert.equal(exit.value.value, "v1")
+      assert.equal((yield* session.current).value, "v1")
+      assert.deepEqual(up.calls, ["acquire", "renew v0"])
+    }),
+
+    "an interrupted first caller takes nothing with it": Effect.gen(function*() {
+      const up = upstream()
+      const session = yield* Session.make(up)
+      const first = yield* Effect.fork(Interleavings.victim(session.current))
+      assert.deepEqual((yield* together(times(2, session.current))).map((exit) => valueOf(exit).value), ["v0", "v0"])
+      yield* Fiber.await(first)
+      assert.deepEqual(up.calls, ["acquire"])
+    }),
+
+    "an interrupted call takes nothing with it, refreshing or not": Effect.gen(function*() {
+      const up = upstream()
+      const session = yield* Session.make(up)
+      const victim = yield* Effect.fork(Interleavings.victim(callWith(session)))
+      assert.equal(yield* callWith(session), "v1")
+      yield* Fiber.await(victim)
       assert.equal((yield* session.current).value, "v1")
       assert.deepEqual(up.calls, ["acquire", "renew v0"])
     }),
@@ -234,6 +308,22 @@ export const scenarios = (Session: typeof SessionModule) => {
       assert.deepEqual(closed.toSorted(), Array.from({ length: next - 1 }, (_, number) => number))
       yield* Scope.close(scope, Exit.void)
       assert.deepEqual(closed.toSorted(), Array.from({ length: next }, (_, number) => number))
+    }),
+
+    "an interrupted holder lets go": Effect.gen(function*() {
+      const closed: Array<number> = []
+      let next = 0
+      const session = yield* Session.make({
+        acquire: Effect.acquireRelease(Effect.sync(() => next++), (value) => Effect.sync(() => closed.push(value)))
+      })
+      const holding = Effect.scoped(Effect.flatMap(Session.scoped(session), ({ value }) =>
+        Effect.zipRight(Effect.yieldNow(), Effect.sync(() => assert.ok(!closed.includes(value))))))
+      const victim = yield* Effect.fork(Interleavings.victim(holding))
+      const stale = yield* session.current
+      yield* session.refresh(stale)
+      yield* Fiber.await(victim)
+      yield* Effect.sleep("1 millis")
+      assert.deepEqual(closed, [0])
     }),
 
     "a loop of refusals is stopped by the budget, for callers together too": Effect.gen(function*() {

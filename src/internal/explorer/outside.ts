@@ -4,12 +4,22 @@
  *
  * Node's `async_hooks` tell. Elsewhere nothing is noticed, and what waits for the outside looks like a deadlock.
  */
+interface Resource {
+  readonly type: string
+  readonly object: {
+    /** Of timers. */
+    readonly _idleTimeout?: number
+    readonly _destroyed?: boolean
+    /** Of jobs that are done on another thread: what is called then. */
+    readonly ondone?: unknown
+  }
+}
+
 export class Outside {
-  /** What was started since the last `forget`, by Node's names for it. */
-  readonly started = new Set<string>()
+  private resources: Array<Resource> = []
   private readonly hook = globalThis.process?.getBuiltinModule?.("node:async_hooks")?.createHook({
-    init: (_id, type, _trigger, resource) => {
-      if (!isForEver(resource) && !isOfConsole()) this.started.add(type)
+    init: (_id, type, _trigger, object) => {
+      if (!isOfConsole()) this.resources.push({ type, object })
     }
   })
 
@@ -23,13 +33,35 @@ export class Outside {
     }
   }
 
+  /** A run begins or is over. The timers by which `Effect.never` keeps a process alive do not outlive it. */
   forget(): void {
-    if (this.started.size > 0) this.started.clear()
+    if (this.resources.length === 0) return
+    for (const resource of this.resources) {
+      if (isForEver(resource)) clearInterval(resource.object as unknown as NodeJS.Timeout)
+    }
+    this.resources = []
+  }
+
+  /** What may still come to an end, by Node's names for it; `isLast`: when nothing else can happen any more. */
+  started(isLast: boolean): ReadonlyArray<string> {
+    if (this.resources.length === 0) return []
+    const pending = this.resources.filter((resource) =>
+      !isForEver(resource) && !isOver(resource) && (isLast || !isIncidental(resource))
+    )
+    return [...new Set(pending.map(({ type }) => type))]
   }
 }
 
-/** The timer by which `Effect.never` keeps a process alive never fires. */
-const isForEver = (resource: { readonly _idleTimeout?: number }): boolean => resource._idleTimeout === 2 ** 31 - 1
+const isForEver = ({ object }: Resource): boolean => object._idleTimeout === 2 ** 31 - 1
+
+/** A timer that was cleared, a job that was done at once, a function that only keeps its context. */
+const isOver = ({ object, type }: Resource): boolean =>
+  object._destroyed === true || type === "bound-anonymous-fn" || (isJob(type) && object.ondone === undefined)
+
+const isJob = (type: string): boolean => type.endsWith("REQUEST")
+
+/** What libraries leave to happen by the way. */
+const isIncidental = ({ type }: Resource): boolean => type === "TickObject" || type === "Microtask" || type === "ZLIB"
 
 /** Writing to a console may defer its output; nobody waits for that. */
 const isOfConsole = (): boolean => {

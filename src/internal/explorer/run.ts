@@ -127,7 +127,11 @@ export class Run implements Scheduler.Scheduler {
   }
 
   get schedule(): Schedule {
-    return { seed: this.strategy.seed, departures: this.departures }
+    return {
+      seed: this.strategy.seed,
+      maxOperations: this.setting.maxOperations,
+      departures: this.departures
+    }
   }
 
   execute<A, E>(effect: Effect.Effect<A, E>): Outcome<A, E> {
@@ -154,15 +158,22 @@ export class Run implements Scheduler.Scheduler {
         if (exit !== null) return { _tag: "Done", exit }
         if (this.operations > maxOperations) return { _tag: "Livelock" }
       }
-      if (outside.started.size > 0) {
-        const started = [...outside.started]
-        // It holds something real, which its finalizers are to give back, in real time.
-        this.phase = "released"
-        root.unsafeInterruptAsFork(FiberId.none)
+      const started = outside.started(this.timers.length === 0)
+      if (started.length > 0) {
+        this.release()
         return { _tag: "Escaped", started }
       }
       if (this.timers.length === 0) return { _tag: "Deadlock" }
       this.passTime()
+    }
+  }
+
+  /** Goes on in real time, interrupted: it holds something real, which its finalizers are to give back. */
+  private release(): void {
+    this.phase = "released"
+    for (const { at, fire } of this.timers) setTimeout(fire, at - this.now)
+    for (const { fiber } of this.lanes) {
+      if (fiber?.unsafePoll() === null) fiber.unsafeInterruptAsFork(FiberId.none)
     }
   }
 
@@ -179,6 +190,7 @@ export class Run implements Scheduler.Scheduler {
       else break
     }
     this.phase = "finished"
+    this.setting.outside.forget()
   }
 
   // --- the scheduler ---------------------------------------------------------
@@ -255,21 +267,22 @@ export class Run implements Scheduler.Scheduler {
 
   private step(): void {
     const lane = this.next()
-    this.ready.splice(this.ready.indexOf(lane), 1)
-    const task = lane.tasks.shift()!
-    // Those of one fiber are done in their order, as by Effect's own scheduler.
-    if (lane.tasks.length > 0) this.ready.push(lane)
+    if (lane === this.ready[0]) this.ready.shift()
+    else this.ready.splice(this.ready.indexOf(lane), 1)
     this.trace = (Math.imul(this.trace, 31) + ~lane.number) | 0
     this.running = lane
     lane.starved = false
-    task()
+    // What has gathered for one fiber is done in a row, as by Effect's own scheduler.
+    if (lane.tasks.length === 1) lane.tasks.pop()!()
+    else for (const task of lane.tasks.splice(0)) task()
     this.paused = lane
     lane.pauses++
   }
 
   /** The one that goes on in the plain order. */
   get plain(): Lane {
-    return this.ready.find(({ starved }) => !starved) ?? this.ready[0]!
+    const first = this.ready[0]!
+    return first.starved ? this.ready.find(({ starved }) => !starved) ?? first : first
   }
 
   private next(): Lane {
@@ -289,6 +302,10 @@ export class Run implements Scheduler.Scheduler {
 
   /** Fires in the order of the times, and of their making where these are equal. Gives what takes it back. */
   after(millis: number, fire: () => void): () => void {
+    if (this.phase === "released") {
+      const timer = setTimeout(fire, millis)
+      return () => clearTimeout(timer)
+    }
     const timer: Timer = { at: this.now + millis, fire }
     const after = this.timers.findLastIndex(({ at }) => at <= timer.at)
     this.timers.splice(after + 1, 0, timer)

@@ -17,17 +17,22 @@ export type Departure =
 export interface Schedule {
   /** Of Effect's `Random` in the run. */
   readonly seed: number
+  /** A run that goes on for longer is a livelock. */
+  readonly maxOperations: number
   readonly departures: ReadonlyArray<Departure>
 }
 
 export const preemptions = (schedule: Schedule): number =>
   schedule.departures.filter(({ kind }) => kind === "preempt").length
 
-/** One line: `holdfast:1 r42 p0.1@66>0.2! c0@12+1>0.2 i0.1@40>0.3!`. */
-export const format = ({ departures, seed }: Schedule): string =>
+export const defaultMaxOperations = 100_000
+
+/** One line: `holdfast:1 r42 m5000 p0.1@66>0.2! c0@12+1>0.2 i0.1@40>0.3!`. */
+export const format = ({ departures, maxOperations, seed }: Schedule): string =>
   [
     "holdfast:1",
     `r${seed}`,
+    ...maxOperations === defaultMaxOperations ? [] : [`m${maxOperations}`],
     ...departures.map((departure) => {
       const { at, fiber, to } = departure
       switch (departure.kind) {
@@ -46,6 +51,8 @@ export const parse = (line: string): Schedule | undefined => {
   const [version, random, ...words] = line.trim().split(/\s+/)
   const seed = /^r(\d{1,15})$/.exec(random ?? "")?.[1]
   if (version !== "holdfast:1" || seed === undefined) return undefined
+  const most = /^m([1-9]\d{0,14})$/.exec(words[0] ?? "")?.[1]
+  if (most !== undefined) words.shift()
   const departures: Array<Departure> = []
   for (const word of words) {
     const parts = departurePattern.exec(word)?.groups
@@ -61,8 +68,8 @@ export const parse = (line: string): Schedule | undefined => {
         : { kind: "interrupt", ...place, now: mark !== undefined }
     )
   }
-  return { seed: Number(seed), departures }
+  return { seed: Number(seed), maxOperations: most === undefined ? defaultMaxOperations : Number(most), departures }
 }
 
 const departurePattern =
-  /^(?<kind>[pci])(?<fiber>[\d.]+|\*)@(?<at>\d{1,15})(?:\+(?<pause>\d{1,15}))?>(?<to>[\d.]+|\*)(?<mark>!)?$/
+  /^(?<kind>[pci])(?<fiber>[\d.*]+)@(?<at>\d{1,15})(?:\+(?<pause>\d{1,15}))?>(?<to>[\d.*]+)(?<mark>!)?$/

@@ -1,57 +1,63 @@
 /**
- * Makes a failing schedule small: the fewest preemptions that still fail, and what else can go is gone.
+ * Makes a failing schedule small: as few preemptions as are found to do, none of which can be left out.
  */
 import type { Strategy } from "./run.js"
-import type { Departure, Schedule } from "./schedule.js"
+import { type Departure, preemptions, type Schedule } from "./schedule.js"
 import { Following, systematically } from "./strategies.js"
 
-/**
- * `failing` runs by a strategy, and gives the schedule it ran by if that failed in the way that was found. Each of the
- * two parts takes at most `mostRuns`.
- */
-export const shrink = (
+/** What came of one attempt. */
+export interface Attempt {
+  /** What it was run by, if it failed in the way that was found. */
+  readonly failed: Schedule | undefined
+  readonly operations: number
+}
+
+/** Gives way after each attempt. `attempt` runs by a strategy; each of the two parts ends after `most` operations. */
+export function* shrink(
   found: Schedule,
-  mostRuns: number,
-  failing: (strategy: Strategy) => Schedule | undefined
-): Schedule => {
+  most: number,
+  attempt: (strategy: Strategy) => Attempt
+): Generator<void, Schedule> {
   let least = found
-  let runs = 0
-  const isEnough = (departures: ReadonlyArray<Departure>): boolean => {
-    if (++runs > mostRuns) return false
-    const failed = failing(new Following({ seed: found.seed, departures }))
+  let spent = 0
+
+  function* isEnough(departures: ReadonlyArray<Departure>): Generator<void, boolean> {
+    if (spent > most) return false
+    const { failed, operations } = attempt(new Following({ seed: found.seed, departures }))
+    spent += operations
+    yield
     if (failed === undefined || failed.departures.length > departures.length) return false
     least = failed
     return true
   }
-  if (isEnough([])) return least
-  const simple = withOnePreemption(found, mostRuns, failing)
-  if (simple !== undefined) return simple
+
+  /** One or two may do where the search has found many. */
+  function* withFewer(): Generator<void, Schedule | undefined> {
+    const interruptions = found.departures.filter(({ kind }) => kind === "interrupt")
+    const space = { seed: found.seed, preemptions: Math.min(2, Math.max(1, preemptions(least) - 1)), picks: false, interruption: false }
+    for (const tried of systematically(space, attempt, interruptions)) {
+      yield
+      if (tried?.failed !== undefined) return tried.failed
+      spent += tried?.operations ?? 0
+      if (spent > most) return undefined
+    }
+    return undefined
+  }
+
+  if (yield* isEnough([])) return least
   // A fiber that stays behind when it was suspended once need not be kept behind again and again.
-  isEnough(least.departures.map((departure) => departure.kind === "preempt" ? { ...departure, long: true } : departure))
+  yield* isEnough(least.departures.map((departure) => departure.kind === "preempt" ? { ...departure, long: true } : departure))
   // Large parts first, then ever smaller ones; single ones until none of them can go.
   for (let size = least.departures.length; size >= 1;) {
     let isLess = false
     for (let start = Math.max(0, least.departures.length - size); ; start = Math.max(0, start - size)) {
-      if (isEnough(least.departures.toSpliced(start, size))) isLess = true
+      if (yield* isEnough(least.departures.toSpliced(start, size))) isLess = true
       if (start === 0) break
     }
     size = size > 1 ? Math.floor(size / 2) : isLess ? 1 : 0
   }
-  return least
-}
-
-/** The search may have found many where one does. */
-const withOnePreemption = (
-  found: Schedule,
-  mostRuns: number,
-  failing: (strategy: Strategy) => Schedule | undefined
-): Schedule | undefined => {
-  let runs = 0
-  const interruptions = found.departures.filter(({ kind }) => kind === "interrupt")
-  const space = { seed: found.seed, preemptions: 1, picks: false, interruption: false }
-  for (const failed of systematically(space, failing, interruptions)) {
-    if (failed !== undefined) return failed
-    if (++runs > mostRuns) return undefined
-  }
-  return undefined
+  const left = preemptions(least)
+  if (left === 0 || (left === 1 && !least.departures.some(({ kind }) => kind === "pick"))) return least
+  spent = 0
+  return (yield* withFewer()) ?? least
 }

@@ -19,9 +19,9 @@ export class Following implements Strategy {
   private lane: Lane | undefined
   private plan: Plan | undefined
   /** How many departures are yet to be made. */
-  protected left: number
+  left: number
 
-  constructor({ departures, seed }: Schedule) {
+  constructor({ departures, seed }: Pick<Schedule, "departures" | "seed">) {
     this.seed = seed
     this.left = departures.length
     for (const departure of departures) {
@@ -143,15 +143,18 @@ export interface Space {
 
 /**
  * Goes through all schedules of a space, once each. Each run tells where the next could depart from it: a schedule's
- * children are itself and one departure more, later than its last.
+ * children are itself and one departure more, later than its last. Gives `undefined` for a run that was made before,
+ * and is made again for what it tells.
  */
 export function* systematically<A>(
   space: Space,
   run: (strategy: Strategy) => A,
   prefix: ReadonlyArray<Departure> = []
-): Generator<A> {
+): Generator<A | undefined> {
   for (let preemptions = 0; preemptions <= space.preemptions; preemptions++) {
-    yield* below(space, run, prefix, { preemptions, interruptions: space.interruption ? 1 : 0 })
+    const isNew = yield* below(space, run, prefix, { preemptions, interruptions: space.interruption ? 1 : 0 })
+    // Where there is no place for so many, there is none for more.
+    if (!isNew) return
   }
 }
 
@@ -161,22 +164,28 @@ interface Allowance {
   readonly interruptions: number
 }
 
-/** The schedules that begin with these departures and make as many preemptions besides as are allowed. */
+/**
+ * The schedules that begin with these departures and make as many preemptions besides as are allowed; whether there
+ * are any.
+ */
 function* below<A>(
   space: Space,
   run: (strategy: Strategy) => A,
   departures: ReadonlyArray<Departure>,
   allowance: Allowance
-): Generator<A> {
+): Generator<A | undefined, boolean> {
   const strategy = new Enumerating({ seed: space.seed, departures }, space, allowance)
   const done = run(strategy)
-  if (allowance.preemptions === 0) yield done
+  let isAny = allowance.preemptions === 0
+  yield isAny ? done : undefined
   for (const departure of strategy.next()) {
-    yield* below(space, run, [...departures, departure], {
+    const isMore = yield* below(space, run, [...departures, departure], {
       preemptions: allowance.preemptions - (departure.kind === "preempt" ? 1 : 0),
       interruptions: allowance.interruptions - (departure.kind === "interrupt" ? 1 : 0)
     })
+    isAny ||= isMore
   }
+  return isAny
 }
 
 /** Follows a schedule, and notes where after its last departure there are others to be made. */
@@ -191,7 +200,7 @@ class Enumerating extends Following {
   private readonly space: Space
   private readonly allowance: Allowance
 
-  constructor(schedule: Schedule, space: Space, allowance: Allowance) {
+  constructor(schedule: Pick<Schedule, "departures" | "seed">, space: Space, allowance: Allowance) {
     super(schedule)
     this.space = space
     this.allowance = allowance

@@ -1,0 +1,59 @@
+import * as Session from "effect-holdfast/Session"
+import { describe, it } from "effect-holdfast/testing/vitest"
+import * as Cause from "effect/Cause"
+import * as Effect from "effect/Effect"
+import * as Option from "effect/Option"
+import { canaries, type CanaryName } from "../support/canaries.js"
+import { canary } from "../support/canary.js"
+import { endingAt, Refused, scenarios } from "./sessions.js"
+
+describe("a renewal may end at any of its steps, whatever the interleaving", () => {
+  const failure = new Refused({ why: "down" })
+  const defect = new Error("broken")
+  const failsWith = (cause: Cause.Cause<Refused | Session.SessionError>) => Option.getOrUndefined(Cause.failureOption(cause))
+  const ends = {
+    "in failure": [Effect.fail(failure), (cause) => failsWith(cause) === failure],
+    "by a defect": [Effect.die(defect), (cause) => Option.getOrUndefined(Cause.dieOption(cause)) === defect],
+    "by interruption": [Effect.interrupt, (cause) => failsWith(cause)?._tag === "RefreshInterrupted"]
+  } satisfies Record<string, readonly [
+    Effect.Effect<never, Refused>,
+    (cause: Cause.Cause<Refused | Session.SessionError>) => boolean
+  ]>
+  for (const [how, [end, isThatEnd]] of Object.entries(ends)) {
+    for (const step of [0, 1, 2, 3]) {
+      it.interleavings(`${how} after ${step} of 3`, Effect.scoped(endingAt(Session, step, end, isThatEnd)), {
+        seeds: 300,
+        limit: 4_000
+      })
+    }
+  }
+})
+
+describe("a session with a known fault is caught", () => {
+  const canaryOf = (name: CanaryName, scenario: keyof ReturnType<typeof scenarios>, options: Parameters<typeof canary>[2]) =>
+    canary(canaries[name].fault, async () => {
+      const faulty: typeof Session = await import(/* @vite-ignore */ `../../src/Session.ts?canary=${name}`)
+      return Effect.scoped(scenarios(faulty)[scenario])
+    }, { replays: 10, ...options })
+
+  canaryOf("leader-interruption", "an interrupted waiter takes nothing with it", { strategy: "interrupt", within: 1_000 })
+  canaryOf("straggler", "a refused generation is renewed once, for callers together and for a straggler", { within: 1 })
+  canaryOf("remembered-failure", "a failure is one for all, answers for its cooldown, and is then tried again once", {
+    within: 1
+  })
+  canaryOf("unshared-failure", "a failure is one for all, answers for its cooldown, and is then tried again once", {
+    within: 1
+  })
+  canaryOf("early-commit", "nothing is current before it has been persisted", { within: 1 })
+  canaryOf("self-wait", "a renewal that asks its own session is told so", { within: 1 })
+  canaryOf("recursion", "one request refreshes as often as it may, and no more", { within: 1 })
+  canaryOf("late-publication", "no reader of the changes sees a generation twice, or misses the last", {
+    strategy: "pct",
+    within: 1_000,
+    reason: "Deadlock"
+  })
+  canaryOf("late-waiter", "a generation's resources are open while it is used, and closed once", {
+    strategy: "pct",
+    within: 1_000
+  })
+})

@@ -1,0 +1,191 @@
+import * as Session from "effect-holdfast/Session"
+import * as SessionMap from "effect-holdfast/SessionMap"
+import { Interleavings } from "effect-holdfast/testing"
+import { assert, describe, it } from "effect-holdfast/testing/vitest"
+import * as Deferred from "effect/Deferred"
+import * as Effect from "effect/Effect"
+import * as Either from "effect/Either"
+import * as Exit from "effect/Exit"
+import * as Fiber from "effect/Fiber"
+import * as Option from "effect/Option"
+import * as Scope from "effect/Scope"
+import { Latest } from "../../src/internal/latest.js"
+import * as Renewal from "../../src/internal/renewal.js"
+import { scenarios as sessions } from "./sessions.js"
+
+/** Every schedule of a small scope, so that nothing is left to chance in it; then a great many with more preemptions. */
+const everySchedule = (
+  name: string,
+  effect: Effect.Effect<unknown, unknown>,
+  options: { readonly preemptions: number; readonly strategy?: "exhaustive" | "interrupt"; readonly seeds?: number }
+) => {
+  it(`${name}: every schedule with ${options.preemptions} preemptions`, { timeout: 120_000 }, async ({ task }) => {
+    const report = await Effect.runPromise(
+      Interleavings.explore(effect, { strategy: "exhaustive", limit: 1_000_000, ...options })
+    )
+    task.meta.interleavings = report.interleavings
+    assert.isTrue(report.complete)
+  })
+  if (options.seeds !== undefined) {
+    it.interleavings(`${name}: random schedules`, effect, {
+      strategy: ["random", "pct"],
+      seeds: options.seeds,
+      preemptions: 6,
+      depth: 5,
+      timeout: 120_000
+    })
+  }
+}
+
+describe("the latest value", () => {
+  const reading = (latest: Latest<number>) =>
+    Effect.scoped(Effect.flatMap(latest.subscribe(Option.none), (take) => {
+      const seen: Array<number> = []
+      return Effect.as(
+        Effect.ignore(Effect.forever(Effect.tap(take, (value) => Effect.sync(() => seen.push(value))))),
+        seen
+      )
+    }))
+
+  const scope = (readers: number, writers: ReadonlyArray<ReadonlyArray<number>>) =>
+    Effect.gen(function*() {
+      const latest = new Latest<number>()
+      const fibers = yield* Effect.forEach(Array.from({ length: readers }), () => Effect.fork(reading(latest)))
+      yield* Effect.yieldNow()
+      const writing = yield* Effect.forEach(writers, (values) =>
+        Effect.fork(Effect.forEach(values, (value) => Effect.sync(() => latest.offer(value)))))
+      for (const writer of writing) yield* Fiber.await(writer)
+      latest.end()
+      return (yield* Effect.forEach(fibers, Fiber.join)).map(String)
+    })
+
+  everySchedule(
+    "comes last, and nothing comes twice",
+    // A reader that begins late finds nothing but the end.
+    Effect.map(scope(1, [[1, 2]]), ([seen]) => assert.include(["", "2", "1,2"], seen)),
+    { preemptions: 1, seeds: 25_000 }
+  )
+  everySchedule(
+    "comes to each reader",
+    Effect.map(scope(2, [[1]]), (all) => all.forEach((seen) => assert.include(["", "1"], seen))),
+    { preemptions: 1, seeds: 25_000 }
+  )
+  everySchedule(
+    "of two writers comes in one order",
+    Effect.map(scope(1, [[1], [2]]), ([seen]) => assert.include(["", "1", "2", "1,2", "2,1"], seen)),
+    { preemptions: 1, seeds: 25_000 }
+  )
+  everySchedule(
+    "is not missed by a reader that is about to wait",
+    Effect.gen(function*() {
+      const latest = new Latest<number>()
+      const ready = yield* Deferred.make<void>()
+      const reader = yield* Effect.fork(Effect.scoped(Effect.flatMap(latest.subscribe(Option.none), (take) =>
+        Effect.zipRight(Deferred.succeed(ready, undefined), take))))
+      yield* Deferred.await(ready)
+      latest.offer(1)
+      assert.strictEqual(yield* Fiber.join(reader), 1)
+    }),
+    { preemptions: 2, seeds: 25_000 }
+  )
+  everySchedule(
+    "an interrupted reader leaves nothing behind",
+    Effect.gen(function*() {
+      const latest = new Latest<number>()
+      const reader = yield* Effect.fork(Interleavings.victim(reading(latest)))
+      yield* Effect.yieldNow()
+      latest.offer(1)
+      yield* Effect.yieldNow()
+      latest.end()
+      yield* Fiber.await(reader)
+      assert.strictEqual((latest as unknown as { readonly readers: Set<unknown> }).readers.size, 0)
+    }),
+    { preemptions: 1, strategy: "interrupt" }
+  )
+})
+
+describe("a renewal that many wait for", () => {
+  const reentrant = Exit.fail("reentrant" as const)
+  const make = (session: object) => Renewal.make<number, "reentrant">(session, 0)
+
+  everySchedule(
+    "answers those who come before and after its outcome",
+    Effect.gen(function*() {
+      const renewal = make({})
+      const waiters = yield* Effect.forEach([1, 2], () => Effect.fork(Renewal.join(renewal, reentrant)))
+      yield* Effect.yieldNow()
+      Renewal.answer(renewal, Exit.succeed(7))
+      for (const waiter of waiters) assert.strictEqual(yield* Fiber.join(waiter), 7)
+      assert.strictEqual(renewal.waiters.size, 0)
+    }),
+    { preemptions: 2, seeds: 25_000 }
+  )
+  everySchedule(
+    "keeps nothing of a waiter that is interrupted",
+    Effect.gen(function*() {
+      const renewal = make({})
+      const victim = yield* Effect.fork(Interleavings.victim(Renewal.join(renewal, reentrant)))
+      const other = yield* Effect.fork(Renewal.join(renewal, reentrant))
+      yield* Effect.yieldNow()
+      Renewal.answer(renewal, Exit.succeed(7))
+      assert.strictEqual(yield* Fiber.join(other), 7)
+      yield* Fiber.await(victim)
+      assert.strictEqual(renewal.waiters.size, 0)
+    }),
+    { preemptions: 1, strategy: "interrupt" }
+  )
+
+  /** Each renewal waits for the next, and the last for the first. */
+  const circle = (length: number) =>
+    Effect.gen(function*() {
+      const renewals = Array.from({ length }, () => make({}))
+      const workers = yield* Effect.forEach(renewals, (renewal, index) => {
+        const next = renewals[(index + 1) % length]!
+        return Effect.fork(
+          Effect.yieldNow().pipe(
+            Effect.zipRight(Renewal.join(next, reentrant)),
+            Effect.exit,
+            Effect.tap((outcome) => Effect.sync(() => Renewal.answer(renewal, outcome))),
+            Effect.locally(Renewal.current, renewal)
+          )
+        )
+      })
+      for (const [index, worker] of workers.entries()) renewals[index]!.worker = worker
+      for (const worker of workers) assert.deepStrictEqual(yield* Fiber.join(worker), reentrant)
+    })
+
+  everySchedule("in a circle of two is told so", circle(2), { preemptions: 2, seeds: 25_000 })
+  everySchedule("in a circle of three is told so", circle(3), { preemptions: 1, seeds: 25_000 })
+})
+
+describe("a session, in every order of its fibers", () => {
+  const acquire = Effect.as(Effect.yieldNow(), 1)
+
+  everySchedule(
+    "answers a caller while it closes",
+    Effect.gen(function*() {
+      const scope = yield* Scope.make()
+      const session = yield* Scope.extend(Session.make({ acquire }), scope)
+      const caller = yield* Effect.fork(Effect.either(session.current))
+      yield* Scope.close(scope, Exit.void)
+      const answer = yield* Fiber.join(caller)
+      if (Either.isLeft(answer)) assert.strictEqual(answer.left._tag, "SessionClosed")
+    }),
+    { preemptions: 1 }
+  )
+  everySchedule(
+    "renews with the fiber references of `make`",
+    Effect.scoped(sessions(Session)["a renewal has the fiber references of `make`, and the caller keeps its own"]),
+    { preemptions: 0 }
+  )
+  everySchedule(
+    "is one for one key",
+    Effect.scoped(Effect.gen(function*() {
+      const map = yield* SessionMap.make({ lookup: (_: string) => ({ acquire }) })
+      const get = SessionMap.get(map, "a")
+      const [one, other] = yield* Effect.all([get, get], { concurrency: "unbounded" })
+      assert.strictEqual(one, other)
+    })),
+    { preemptions: 1 }
+  )
+})
