@@ -15,6 +15,9 @@ export default defineConfig({
   },
   test: {
     include: ["test/**/*.test.ts"],
+    // Two: what the smallest machine of a CI has. By default one is left idle.
+    maxWorkers: 2,
+    minWorkers: 1,
     reporters: ["default", "./test/support/summary.ts"]
   }
 })

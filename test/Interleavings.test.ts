@@ -221,8 +221,8 @@ describe("a failure", () => {
         const a = yield* Ref.make(0)
         const b = yield* Ref.make(0)
         yield* both(Effect.zipRight(increment(a), increment(b)))
-        if ((yield* Ref.get(a)) === 1 && (yield* Ref.get(b)) === 1) return yield* Effect.fail(new Error("both lost"))
-        if ((yield* Ref.get(a)) === 1 || (yield* Ref.get(b)) === 1) return yield* Effect.fail(new Error("one lost"))
+        if ((yield* Ref.get(a)) === 1 && (yield* Ref.get(b)) === 1) return yield* Effect.fail("both lost")
+        if ((yield* Ref.get(a)) === 1 || (yield* Ref.get(b)) === 1) return yield* Effect.fail("one lost")
       })
       let twos = 0
       for (let seed = 0; seed < 40; seed++) {
