@@ -11,6 +11,7 @@ import * as Fiber from "effect/Fiber"
 import * as FiberRef from "effect/FiberRef"
 import * as Logger from "effect/Logger"
 import * as Mailbox from "effect/Mailbox"
+import * as Option from "effect/Option"
 import * as PubSub from "effect/PubSub"
 import * as Queue from "effect/Queue"
 import * as Random from "effect/Random"
@@ -164,7 +165,8 @@ describe("a replay line", () => {
     Effect.gen(function*() {
       const lines = [
         "", "nonsense", "holdfast:2 r0", "holdfast:1", "holdfast:1 r-1", "holdfast:1 rx", "holdfast:1 r0 x0@1>0",
-        "holdfast:1 r0 p0@1", "holdfast:1 r0 p0@1+1>0", "holdfast:1 r0 c0@1>0", "holdfast:1 r0 c0@1+1>0!", "holdfast:1 r0 pp"
+        "holdfast:1 r0 p0@1", "holdfast:1 r0 p0@1+1>0", "holdfast:1 r0 c0@1>0", "holdfast:1 r0 c0@1+1>0!", "holdfast:1 r0 pp",
+        "holdfast:1 r0 t0@1>0", "holdfast:1 r0 t0", "holdfast:1 m0 r0"
       ]
       for (const line of lines) {
         const failure = yield* Effect.flip(Interleavings.replay(safe, line))
@@ -508,6 +510,34 @@ describe("the strategies", () => {
       const report = yield* Interleavings.explore(counted, { strategy: "interrupt" })
       assert.isTrue(report.complete)
       assert.deepStrictEqual([...reached].sort(), [0, 1, 2, 3, 4])
+    }))
+
+  it.effect("timers lets a timeout strike at each operation of what it bounds, and every other before", () =>
+    Effect.gen(function*() {
+      const reached = new Set<string>()
+      const bounded = Effect.suspend(() => {
+        let steps = 0
+        const step = Effect.sync(() => ++steps)
+        return Effect.map(
+          Effect.timeoutOption(Effect.zipRight(Effect.yieldNow(), Effect.all([step, step, step, step])), "1 minute"),
+          (outcome) => reached.add(`${outcome._tag} after ${steps}`)
+        )
+      })
+      const plain = yield* Interleavings.explore(bounded)
+      assert.isFalse(plain.searches.some(({ strategy }) => strategy === "timers"))
+      assert.deepStrictEqual([...reached], ["Some after 4"])
+      const report = yield* Interleavings.explore(bounded, { strategy: "timers" })
+      assert.isTrue(report.complete)
+      assert.deepStrictEqual([...reached].sort(), [
+        "None after 0", "None after 1", "None after 2", "None after 3", "None after 4", "Some after 4"
+      ])
+      const failure = yield* found(
+        Effect.filterOrFail(Effect.timeoutOption(Effect.yieldNow(), "1 minute"), Option.isSome),
+        { strategy: "timers" }
+      )
+      assert.match(failure.replay, /^holdfast:1 r0 t[\d.]+@\d+!?$/)
+      assert.match(failure.schedule, /time passes to the next timer before/)
+      assert.isTrue(failure.reproducible)
     }))
 
   it.effect("are cut at the limit, and the report says so", () =>

@@ -16,8 +16,7 @@
  *
  * **What it does not.**
  * - It sees what happens between Effect's operations, not inside one.
- * - Computing takes no time: a timer never fires while any fiber can go on. A fault that needs a timeout to strike in
- *   the midst of a computation is found by interrupting it there, with `victim`.
+ * - Computing takes no time: a timer fires when no fiber can go on, and only with the strategy `timers` before.
  * - Randomness and time are the run's own as long as they come from Effect's `Random` and `Clock`. `Math.random`,
  *   `Date.now`, state that outlives a run, and the order of a `HashSet` or `HashMap` of things that are hashed by
  *   identity make runs differ, which a failure then says.
@@ -63,11 +62,13 @@ import * as Check from "../InvalidOptions.js"
  * - `exhaustive`: every order of the fibers with up to `preemptions`. For a few fibers of a few dozen operations.
  * - `interrupt`: interrupts each fiber that `victim` marks at every operation while it lives, with up to
  *   `preemptions` besides.
+ * - `timers`: lets the next timer fire at every operation, as it does where computing takes long: a timeout that
+ *   strikes in the midst of work. For effects that are to hold however slow the machine is.
  *
  * @since 0.1.0
  * @category models
  */
-export type Strategy = "random" | "pct" | "sweep" | "exhaustive" | "interrupt"
+export type Strategy = "random" | "pct" | "sweep" | "exhaustive" | "interrupt" | "timers"
 
 /**
  * @since 0.1.0
@@ -81,13 +82,13 @@ export interface Options {
   /** The first seed; also that of Effect's `Random` in the runs. Default: 0. */
   readonly seed?: number | undefined
   /**
-   * At most so many in a run. Default: 3 for `random`, 2 for `exhaustive`, 1 for `sweep`, none for `interrupt`: most
-   * races need one or two, and the number of schedules grows with the power of it.
+   * At most so many in a run. Default: 3 for `random`, 2 for `exhaustive`, 1 for `sweep`, none for `interrupt` and
+   * `timers`: most races need one or two, and the number of schedules grows with the power of it.
    */
   readonly preemptions?: number | undefined
   /** Of `pct`: how many orderings a fault may need. Default: 3. */
   readonly depth?: number | undefined
-  /** `sweep`, `exhaustive` and `interrupt` are cut after so many runs each; the report says so. Default: 10,000. */
+  /** All but `random` and `pct` are cut after so many runs each; the report says so. Default: 10,000. */
   readonly limit?: number | undefined
   /** A run that goes on for longer is a `Livelock`. Default: 100,000 operations. */
   readonly maxOperations?: number | undefined
@@ -102,7 +103,7 @@ export interface Options {
 export interface Report {
   /** How many runs were made. */
   readonly interleavings: number
-  /** Whether all that `sweep`, `exhaustive` and `interrupt` go through was run; `random` and `pct` have no end. */
+  /** Whether all that the strategies go through was run, but for `random` and `pct`, which have no end. */
   readonly complete: boolean
   /** Of the longest run. */
   readonly operations: number
@@ -328,6 +329,8 @@ const runOnce = <A, E>(effect: Effect.Effect<A, E>, setting: Run.Setting, strate
 
 type Checked = ReturnType<typeof validate>
 
+const events: Partial<Record<Strategy, "interrupt" | "timer">> = { interrupt: "interrupt", timers: "timer" }
+
 const isByChance = (strategy: Strategy): boolean => strategy === "random" || strategy === "pct"
 
 function* searchesOf<A, E>(
@@ -359,7 +362,7 @@ function* runsOf<A, E>(
 ): Generator<Ran<A, E> | undefined> {
   const most = preemptions ?? defaultPreemptions[strategy]
   if (!isByChance(strategy)) {
-    const space = { seed, preemptions: most, picks: strategy === "exhaustive", interruption: strategy === "interrupt" }
+    const space = { seed, preemptions: most, picks: strategy === "exhaustive", event: events[strategy] }
     return yield* Strategies.systematically(space, run)
   }
   // The plain order comes first, and tells how long a run is.
@@ -572,7 +575,14 @@ export const victim = <A, E, R>(self: Effect.Effect<A, E, R>): Effect.Effect<A, 
 // options
 // -----------------------------------------------------------------------------
 
-const defaultPreemptions: Record<Strategy, number> = { random: 3, pct: 0, sweep: 1, exhaustive: 2, interrupt: 0 }
+const defaultPreemptions: Record<Strategy, number> = {
+  random: 3,
+  pct: 0,
+  sweep: 1,
+  exhaustive: 2,
+  interrupt: 0,
+  timers: 0
+}
 
 const everyday: ReadonlyArray<Strategy> = ["sweep", "random", "pct"]
 

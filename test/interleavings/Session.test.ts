@@ -1,13 +1,18 @@
 import * as Session from "effect-holdfast/Session"
 import { describe, it } from "effect-holdfast/testing/vitest"
 import * as Effect from "effect/Effect"
-import { interrupted, scenarios } from "./sessions.js"
+import { interrupted, scenarios, slow } from "./sessions.js"
 
 describe("a session, whatever the interleaving", () => {
   for (const [name, scenario] of Object.entries(scenarios(Session))) {
-    const strategy = ["sweep", "random", "pct"] as const
     it.interleavings(name, Effect.scoped(scenario), {
-      strategy: interrupted.includes(name) ? [...strategy, "interrupt"] : strategy,
+      strategy: [
+        "sweep",
+        "random",
+        "pct",
+        ...interrupted.includes(name) ? ["interrupt" as const] : [],
+        ...slow.includes(name) ? ["timers" as const] : []
+      ],
       timeout: 120_000
     })
   }

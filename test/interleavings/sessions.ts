@@ -13,6 +13,7 @@ import * as Exit from "effect/Exit"
 import * as Fiber from "effect/Fiber"
 import * as FiberRef from "effect/FiberRef"
 import * as Option from "effect/Option"
+import * as Schedule from "effect/Schedule"
 import * as Scope from "effect/Scope"
 import * as Stream from "effect/Stream"
 import * as assert from "node:assert/strict"
@@ -57,6 +58,11 @@ export const interrupted: ReadonlyArray<string> = [
   "a generation's resources are open while it is used, and closed once",
   "an interrupted holder lets go",
   "signing out revokes each value once, and leaves nobody waiting"
+]
+
+/** Those that hold however slow the machine is: a timer may strike at any moment. */
+export const slow: ReadonlyArray<string> = [
+  "a refresh that its timeout overtakes is RefreshTimeout for all, and the session goes on"
 ]
 
 /**
@@ -210,6 +216,26 @@ export const scenarios = (Session: typeof SessionModule) => {
       yield* Effect.sleep("1 second")
       assert.equal((yield* session.current).value, "v0")
       assert.deepEqual(up.calls, ["acquire", "acquire"])
+    }),
+
+    "a refresh that its timeout overtakes is RefreshTimeout for all, and the session goes on": Effect.gen(function*() {
+      const up = upstream()
+      const session = yield* Session.make({ ...up, timeout: "30 seconds" })
+      const patiently = <A, E>(effect: Effect.Effect<A, E | SessionModule.RefreshTimeout>) =>
+        Effect.retry(effect, {
+          schedule: Schedule.spaced("2 seconds"),
+          while: (error) => error instanceof Session.RefreshTimeout,
+          times: 2
+        })
+      const stale = yield* patiently(session.current)
+      const exits = yield* together(times(3, session.refresh(stale)))
+      const failures = exits.filter(Exit.isFailure).map(failureOf)
+      for (const failure of failures) assert.equal(failure._tag, "RefreshTimeout")
+      assert.ok(new Set(failures).size <= 1)
+      const { number } = yield* patiently(session.refresh(stale))
+      assert.equal(number, stale.number + 1)
+      // What a renewal brought that its timeout overtook is not asked for again.
+      assert.ok(up.calls.length <= 3, up.calls.join())
     }),
 
     "a renewal that interrupts itself is RefreshInterrupted, and interrupts nobody": Effect.gen(function*() {

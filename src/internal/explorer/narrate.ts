@@ -58,8 +58,11 @@ export class Narrator {
         const stretch = this.stretchOf(run, lane)
         stretch.last = lane.operations
         if (this.upcoming !== undefined) this.latest.set(lane, this.upcoming)
-        const interrupted = run.departures.at(before)
-        if (interrupted !== undefined) stretch.end = `${nameOf(interrupted.to)} is interrupted before ${describe(this.upcoming)}`
+        const event = run.departures.at(before)
+        if (event !== undefined) {
+          const what = event.kind === "interrupt" ? `${nameOf(event.to)} is interrupted` : "time passes to the next timer"
+          stretch.end = `${what} before ${describe(this.upcoming)}`
+        }
         if (preemption !== undefined) {
           stretch.end = `preempted${preemption.long ? ", for long," : ""} before ${describe(this.upcoming)}`
         }

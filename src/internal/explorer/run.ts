@@ -235,6 +235,22 @@ export class Run implements Scheduler.Scheduler {
     if (now && victim !== lane && this.ready.includes(victim)) this.favoured = victim
   }
 
+  get hasTimers(): boolean {
+    return this.timers.length > 0
+  }
+
+  /** Time passes to the next timer, while `lane` computes; `now`: and `lane` goes on when all others wait. */
+  hasten(lane: Lane, now: boolean): void {
+    if (!this.hasTimers) return
+    this.departures.push({ kind: "timer", fiber: lane.name, at: lane.operations, now })
+    this.passTime()
+    this.running = lane
+    if (now && this.ready.length > 0) {
+      lane.starved = true
+      this.favoured = this.plain
+    }
+  }
+
   private laneFor(fiber: AnyFiber | undefined): Lane {
     let lane = this.laneOf.get(fiber)
     if (lane === undefined) {

@@ -13,6 +13,8 @@ export type Departure =
   | { readonly kind: "pick"; readonly fiber: string; readonly at: number; readonly pause: number; readonly to: string }
   /** Before operation `at` of `fiber`, `to` is interrupted; `now`: and goes on at once. */
   | { readonly kind: "interrupt"; readonly fiber: string; readonly at: number; readonly to: string; readonly now: boolean }
+  /** Before operation `at` of `fiber`, time passes to the next timer; `now`: and `fiber` goes on when all others wait. */
+  | { readonly kind: "timer"; readonly fiber: string; readonly at: number; readonly now: boolean }
 
 export interface Schedule {
   /** Of Effect's `Random` in the run. */
@@ -34,14 +36,16 @@ export const format = ({ departures, maxOperations, seed }: Schedule): string =>
     `r${seed}`,
     ...maxOperations === defaultMaxOperations ? [] : [`m${maxOperations}`],
     ...departures.map((departure) => {
-      const { at, fiber, to } = departure
+      const { at, fiber } = departure
       switch (departure.kind) {
         case "preempt":
-          return `p${fiber}@${at}>${to}${departure.long ? "!" : ""}`
+          return `p${fiber}@${at}>${departure.to}${departure.long ? "!" : ""}`
         case "pick":
-          return `c${fiber}@${at}+${departure.pause}>${to}`
+          return `c${fiber}@${at}+${departure.pause}>${departure.to}`
         case "interrupt":
-          return `i${fiber}@${at}>${to}${departure.now ? "!" : ""}`
+          return `i${fiber}@${at}>${departure.to}${departure.now ? "!" : ""}`
+        case "timer":
+          return `t${fiber}@${at}${departure.now ? "!" : ""}`
       }
     })
   ].join(" ")
@@ -57,19 +61,24 @@ export const parse = (line: string): Schedule | undefined => {
   for (const word of words) {
     const parts = departurePattern.exec(word)?.groups
     if (parts === undefined) return undefined
-    const { kind, mark, pause } = parts
-    const place = { fiber: parts["fiber"]!, at: Number(parts["at"]), to: parts["to"]! }
-    if ((kind === "c") !== (pause !== undefined) || (kind === "c" && mark !== undefined)) return undefined
+    const { fiber, kind, mark, pause, to } = parts
+    const place = { fiber: fiber!, at: Number(parts["at"]) }
+    const marked = mark !== undefined
+    if ((kind === "c") !== (pause !== undefined) || (kind === "c" && marked) || (kind === "t") !== (to === undefined)) {
+      return undefined
+    }
     departures.push(
       kind === "p"
-        ? { kind: "preempt", ...place, long: mark !== undefined }
+        ? { kind: "preempt", ...place, to: to!, long: marked }
         : kind === "c"
-        ? { kind: "pick", ...place, pause: Number(pause) }
-        : { kind: "interrupt", ...place, now: mark !== undefined }
+        ? { kind: "pick", ...place, to: to!, pause: Number(pause) }
+        : kind === "i"
+        ? { kind: "interrupt", ...place, to: to!, now: marked }
+        : { kind: "timer", ...place, now: marked }
     )
   }
   return { seed: Number(seed), maxOperations: most === undefined ? defaultMaxOperations : Number(most), departures }
 }
 
 const departurePattern =
-  /^(?<kind>[pci])(?<fiber>[\d.*]+)@(?<at>\d{1,15})(?:\+(?<pause>\d{1,15}))?>(?<to>[\d.*]+)(?<mark>!)?$/
+  /^(?<kind>[pcit])(?<fiber>[\d.*]+)@(?<at>\d{1,15})(?:\+(?<pause>\d{1,15}))?(?:>(?<to>[\d.*]+))?(?<mark>!)?$/

@@ -33,9 +33,9 @@ export function* shrink(
 
   /** One or two may do where the search has found many. */
   function* withFewer(): Generator<void, Schedule | undefined> {
-    const interruptions = found.departures.filter(({ kind }) => kind === "interrupt")
-    const space = { seed: found.seed, preemptions: Math.min(2, Math.max(1, preemptions(least) - 1)), picks: false, interruption: false }
-    for (const tried of systematically(space, attempt, interruptions)) {
+    const events = found.departures.filter(({ kind }) => kind === "interrupt" || kind === "timer")
+    const space = { seed: found.seed, preemptions: Math.min(2, Math.max(1, preemptions(least) - 1)), picks: false, event: undefined }
+    for (const tried of systematically(space, attempt, events)) {
       yield
       if (tried?.failed !== undefined) return tried.failed
       spent += tried?.operations ?? 0

@@ -10,6 +10,7 @@ interface Plan {
   readonly preempt: Map<number, Departure & { readonly kind: "preempt" }>
   readonly pick: Map<number, ReadonlyArray<Departure & { readonly kind: "pick" }>>
   readonly interrupt: Map<number, Departure & { readonly kind: "interrupt" }>
+  readonly timer: Map<number, Departure & { readonly kind: "timer" }>
 }
 
 /** The plain order, but for a schedule's departures. */
@@ -25,10 +26,11 @@ export class Following implements Strategy {
     this.seed = seed
     this.left = departures.length
     for (const departure of departures) {
-      const plan = this.plans.get(departure.fiber) ?? { preempt: new Map(), pick: new Map(), interrupt: new Map() }
+      const plan = this.plans.get(departure.fiber) ?? { preempt: new Map(), pick: new Map(), interrupt: new Map(), timer: new Map() }
       this.plans.set(departure.fiber, plan)
       if (departure.kind === "preempt") plan.preempt.set(departure.at, departure)
       else if (departure.kind === "interrupt") plan.interrupt.set(departure.at, departure)
+      else if (departure.kind === "timer") plan.timer.set(departure.at, departure)
       else plan.pick.set(departure.at, [...plan.pick.get(departure.at) ?? [], departure])
     }
   }
@@ -49,6 +51,11 @@ export class Following implements Strategy {
     if (interrupt !== undefined) {
       const victim = run.lanes.find(({ name }) => name === interrupt.to)
       if (victim !== undefined) run.interrupt(lane, victim, interrupt.now)
+      this.left--
+    }
+    const timer = plan.timer.get(lane.operations)
+    if (timer !== undefined) {
+      run.hasten(lane, timer.now)
       this.left--
     }
     const preempt = plan.preempt.get(lane.operations)
@@ -137,8 +144,11 @@ export interface Space {
   readonly preemptions: number
   /** All orders in which those that can go on might, too. */
   readonly picks: boolean
-  /** Each also with one interruption of each marked fiber, at each operation while it lives. */
-  readonly interruption: boolean
+  /**
+   * Each also with one event at each operation: the interruption of each marked fiber that lives, or time that passes
+   * to the next timer.
+   */
+  readonly event: "interrupt" | "timer" | undefined
 }
 
 /**
@@ -152,7 +162,7 @@ export function* systematically<A>(
   prefix: ReadonlyArray<Departure> = []
 ): Generator<A | undefined> {
   for (let preemptions = 0; preemptions <= space.preemptions; preemptions++) {
-    const isNew = yield* below(space, run, prefix, { preemptions, interruptions: space.interruption ? 1 : 0 })
+    const isNew = yield* below(space, run, prefix, { preemptions, events: space.event === undefined ? 0 : 1 })
     // Where there is no place for so many, there is none for more.
     if (!isNew) return
   }
@@ -161,7 +171,7 @@ export function* systematically<A>(
 /** How many departures a schedule may yet make. */
 interface Allowance {
   readonly preemptions: number
-  readonly interruptions: number
+  readonly events: number
 }
 
 /**
@@ -181,7 +191,7 @@ function* below<A>(
   for (const departure of strategy.next()) {
     const isMore = yield* below(space, run, [...departures, departure], {
       preemptions: allowance.preemptions - (departure.kind === "preempt" ? 1 : 0),
-      interruptions: allowance.interruptions - (departure.kind === "interrupt" ? 1 : 0)
+      events: allowance.events - (departure.kind === space.event ? 1 : 0)
     })
     isAny ||= isMore
   }
@@ -209,9 +219,12 @@ class Enumerating extends Following {
   override atOperation(run: Run, lane: Lane): Preemption | undefined {
     if (this.left > 0) return super.atOperation(run, lane)
     const place = { fiber: lane.name, at: lane.operations, pause: 0 }
-    if (this.allowance.interruptions > 0 && run.victims.length > 0) {
+    if (this.allowance.events > 0 && this.space.event === "interrupt" && run.victims.length > 0) {
       const others = run.victims.filter(({ fiber }) => fiber!.unsafePoll() === null)
       if (others.length > 0) this.places.push({ kind: "interrupt", ...place, others })
+    }
+    if (this.allowance.events > 0 && this.space.event === "timer" && run.hasTimers) {
+      this.places.push({ kind: "timer", ...place, others: [lane] })
     }
     if (this.allowance.preemptions > 0 && run.ready.length > 0) {
       this.places.push({ kind: "preempt", ...place, others: [...run.ready] })
@@ -242,9 +255,12 @@ class Enumerating extends Following {
         if (kind === "preempt") yield { kind, ...place, to, long: long && !this.space.picks }
         else if (!long) continue
         else if (kind === "pick") yield { kind, ...place, pause, to }
-        else {
+        else if (kind === "interrupt") {
           yield { kind, ...place, to, now: false }
           yield { kind, ...place, to, now: true }
+        } else {
+          yield { kind, ...place, now: false }
+          yield { kind, ...place, now: true }
         }
       }
     }
