@@ -185,6 +185,14 @@ describe("a replay line", () => {
       assert.isTrue((yield* Interleavings.trace(twoIncrements(), failure.replay)).fits)
     }))
 
+  it.effect("counts operations alike, whatever was preempted before them", () =>
+    Effect.gen(function*() {
+      const effect = Effect.ignore(twoIncrements())
+      const plain = yield* Interleavings.trace(effect)
+      const { replay } = yield* found(twoIncrements())
+      assert.strictEqual((yield* Interleavings.trace(effect, replay)).operations, plain.operations)
+    }))
+
   it.effect("keeps the bound of operations that the failure was found with", () =>
     Effect.gen(function*() {
       const long = (operations: number) =>
@@ -396,10 +404,13 @@ describe("what leaves Effect's fibers", () => {
         Effect.acquireRelease(Effect.void, () => Effect.delay(Queue.offer(released, name), "10 millis"))
       yield* found(Effect.gen(function*() {
         yield* Effect.forkDaemon(Effect.scoped(Effect.zipRight(held("daemon"), Effect.never)))
+        yield* Effect.forkDaemon(Effect.uninterruptible(Effect.delay(Queue.offer(released, "sleeper"), "10 millis")))
+        yield* Effect.yieldNow()
         yield* Effect.scoped(Effect.zipRight(held("root"), Effect.promise(() => new Promise(() => undefined))))
       }))
-      const names = yield* Effect.timeout(Queue.takeN(released, 2), "5 seconds")
-      assert.deepStrictEqual([...names].sort(), ["daemon", "root"])
+      // The failure was run twice: when it was found, and to tell of it.
+      const names = yield* Effect.timeout(Queue.takeBetween(released, 6, 6), "5 seconds")
+      assert.deepStrictEqual([...names].sort(), ["daemon", "daemon", "root", "root", "sleeper", "sleeper"])
     }))
 
   it.effect("is not what is done at once, or given up, or by the way", () =>
@@ -613,6 +624,16 @@ describe("an exploration", () => {
       }),
       { seeds: 5 }
     )))
+
+  it.effect("works in the finalizer of an interrupted fiber, whose interruption is not the effect's", () =>
+    Effect.gen(function*() {
+      const explored = yield* Deferred.make<Exit.Exit<Interleavings.Report, unknown>>()
+      const fiber = yield* Effect.fork(Effect.onInterrupt(Effect.never, () =>
+        Effect.flatMap(Effect.exit(Interleavings.explore(safe, { seeds: 5 })), (exit) => Deferred.succeed(explored, exit))))
+      yield* Effect.yieldNow()
+      yield* Fiber.interrupt(fiber)
+      assert.isTrue(Exit.isSuccess(yield* Deferred.await(explored)))
+    }))
 
   it.live("prints nothing; a replay does", () =>
     Effect.gen(function*() {
