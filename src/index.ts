@@ -16,3 +16,5 @@ export * as Session from "./Session.js"
 export * as SessionHttpClient from "./SessionHttpClient.js"
 /** @since 0.1.0 */
 export * as SessionMap from "./SessionMap.js"
+/** @since 0.1.0 */
+export * as TransactionalRef from "./TransactionalRef.js"

@@ -9,6 +9,7 @@ import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
 import * as Fiber from "effect/Fiber"
 import * as FiberRef from "effect/FiberRef"
+import * as HashSet from "effect/HashSet"
 import * as Logger from "effect/Logger"
 import * as Mailbox from "effect/Mailbox"
 import * as Option from "effect/Option"
@@ -17,6 +18,7 @@ import * as Queue from "effect/Queue"
 import * as Random from "effect/Random"
 import * as RcMap from "effect/RcMap"
 import * as Ref from "effect/Ref"
+import * as Runtime from "effect/Runtime"
 import * as Schedule from "effect/Schedule"
 import type * as Scope from "effect/Scope"
 import { AsyncLocalStorage } from "node:async_hooks"
@@ -118,6 +120,21 @@ describe("known faults are found within so many interleavings, and replayed a hu
     { strategy: "sweep", preemptions: 2, within: 20_000 }
   )
   canary(
+    "what is given up too late: Effect.async forgets its cleanup when it is interrupted as it registers",
+    () =>
+      Effect.gen(function*() {
+        const registered = new Set<unknown>()
+        const fiber = yield* Effect.fork(Interleavings.victim(Effect.async<void>((resume) => {
+          registered.add(resume)
+          return Effect.sync(() => registered.delete(resume))
+        })))
+        yield* Effect.yieldNow()
+        yield* Fiber.interrupt(fiber)
+        assert.strictEqual(registered.size, 0)
+      }),
+    { strategy: "interrupt", within: 100 }
+  )
+  canary(
     "the leader's interruption leaves all who share Effect.cached waiting",
     () =>
       Effect.gen(function*() {
@@ -161,18 +178,32 @@ describe("a replay line", () => {
       assert.deepStrictEqual(yield* Interleavings.replay(unlucky, failure.replay), Exit.fail(13))
     }))
 
+  it.effect("brings Math.random back too, and so the order of what is hashed by identity", () =>
+    Effect.gen(function*() {
+      const order = Effect.sync(() => [
+        Math.random(),
+        ...Array.from(HashSet.fromIterable([1, 2, 3, 4, 5, 6].map((n) => ({ n, f: () => n }))), ({ n }) => n)
+      ])
+      const random = Math.random
+      const exits = yield* Effect.replicateEffect(Interleavings.replay(order, "holdfast:1 r5"), 5)
+      assert.strictEqual(new Set(exits.map(String)).size, 1)
+      assert.notDeepEqual(yield* Interleavings.replay(order, "holdfast:1 r6"), exits[0])
+      assert.strictEqual(Math.random, random)
+    }))
+
   it.effect("that is none is refused with InvalidOptions", () =>
     Effect.gen(function*() {
       const lines = [
         "", "nonsense", "holdfast:2 r0", "holdfast:1", "holdfast:1 r-1", "holdfast:1 rx", "holdfast:1 r0 x0@1>0",
         "holdfast:1 r0 p0@1", "holdfast:1 r0 p0@1+1>0", "holdfast:1 r0 c0@1>0", "holdfast:1 r0 c0@1+1>0!", "holdfast:1 r0 pp",
-        "holdfast:1 r0 t0@1>0", "holdfast:1 r0 t0", "holdfast:1 m0 r0"
+        "holdfast:1 r0 t0@1>0", "holdfast:1 r0 t0", "holdfast:1 m0 r0",
+        "holdfast:1 r0 p..@1>*", 5 as unknown as string, {} as string
       ]
       for (const line of lines) {
         const failure = yield* Effect.flip(Interleavings.replay(safe, line))
         assert.instanceOf(failure, InvalidOptions)
         assert.strictEqual(failure.option, "replay")
-        assert.strictEqual(failure.value, line)
+        assert.deepStrictEqual(failure.value, line)
       }
     }))
 
@@ -275,6 +306,9 @@ describe("a failure", () => {
       const failure = yield* found(Effect.suspend(() => ++runs === 7 ? Effect.fail("once") : Effect.void))
       assert.isFalse(failure.reproducible)
       assert.deepStrictEqual(failure.cause, Cause.fail("once"))
+      let uses = 0
+      const outlives = yield* found(Effect.suspend(() => ++uses > 1 ? Effect.fail("used before") : Effect.void))
+      assert.isFalse(outlives.reproducible)
       assert.include(failure.message, "what is not its run's own")
     }))
 
@@ -317,7 +351,18 @@ describe("time", () => {
       { seeds: 300 }
     ))
 
-  it.effect("fires timers of one moment in any order, a cancelled one not at all", () =>
+  it.effect("fires timers of one moment one after the other: what the first wakes goes on before the next", () =>
+    Interleavings.explore(
+      Effect.gen(function*() {
+        const answer = yield* Deferred.make<number>()
+        yield* Effect.fork(Effect.delay(Deferred.succeed(answer, 1), 10))
+        yield* Effect.sleep(1)
+        assert.strictEqual(yield* Effect.timeout(Deferred.await(answer), 9), 1)
+      }),
+      { strategy: "exhaustive", preemptions: 0 }
+    ))
+
+  it.effect("fires timers of one moment in the order of their making, a cancelled one not at all", () =>
     Effect.gen(function*() {
       const orders = new Set<string>()
       yield* Interleavings.explore(
@@ -504,6 +549,35 @@ describe("the strategies", () => {
       assert.isAbove(one.interleavings, plain.operations)
       assert.isAbove(two.interleavings, 10 * one.interleavings)
     }))
+
+  it.effect("preempt a fiber that another has started in its midst, in favour of that other", () =>
+    Effect.gen(function*() {
+      const early = Effect.gen(function*() {
+        const runtime = yield* Effect.runtime<never>()
+        let isDone = false
+        const fiber = Runtime.runFork(runtime)(Effect.zipRight(Effect.void, Effect.sync(() => isDone = true)))
+        if (!isDone) return yield* Effect.zipRight(Fiber.join(fiber), Effect.fail("not done yet"))
+      })
+      for (const strategy of strategies) {
+        const failure = yield* found(early, { strategy })
+        assert.isTrue(failure.reproducible)
+        assert.strictEqual(failure.preemptions, 1)
+      }
+    }))
+
+  it.effect("do not preempt a fiber that was told never to yield", () =>
+    Interleavings.explore(
+      Effect.gen(function*() {
+        const counter = yield* Ref.make(0)
+        yield* both(
+          Effect.withMaxOpsBeforeYield(
+            Effect.flatMap(Ref.get(counter), (n) => Ref.set(counter, n + 1)),
+            Number.MAX_SAFE_INTEGER
+          )
+        )
+        assert.strictEqual(yield* Ref.get(counter), 2)
+      })
+    ))
 
   it.effect("interrupt interrupts the marked fiber at each of its operations, and wherever others are", () =>
     Effect.gen(function*() {
@@ -741,6 +815,10 @@ describe("an exploration", () => {
         ["depth", { depth: 1e6, strategy: "pct" }],
         ["limit", { limit: 0 }],
         ["maxOperations", { maxOperations: 0 }],
+        ["options", null as unknown as Interleavings.Options],
+        ["options", "random" as Interleavings.Options],
+        ["strategy", { strategy: 5 as unknown as "random" }],
+        ["strategy", { strategy: {} as "random" }],
         ["strategy", { strategy: [] }],
         ["strategy", { strategy: null as unknown as "random" }],
         ["strategy", { strategy: ["sweep", "luck" as "random"] }],

@@ -112,6 +112,18 @@ describe("an idle session", () => {
       assert.strictEqual(yield* valueOf(map, "a"), "a2")
     }))
 
+  it.scoped("is idle anew after each use: an earlier idleness does not count", () =>
+    Effect.gen(function*() {
+      const { lookup, signIns } = counting()
+      const map = yield* SessionMap.make({ lookup, idleTimeToLive: "10 seconds" })
+      yield* valueOf(map, "a")
+      yield* TestClock.adjust("9 seconds")
+      yield* valueOf(map, "a")
+      yield* TestClock.adjust("9 seconds")
+      assert.strictEqual(yield* valueOf(map, "a"), "a1")
+      assert.deepStrictEqual(signIns, ["a"])
+    }))
+
   it.scoped("is not idle while one scope still holds it", () =>
     Effect.gen(function*() {
       const { lookup } = counting()

@@ -6,9 +6,11 @@
  * a taker's look and its waiting.)
  */
 import * as Effect from "effect/Effect"
+import * as Exit from "effect/Exit"
 import * as Option from "effect/Option"
 import type * as Scope from "effect/Scope"
 import * as Stream from "effect/Stream"
+import { wait } from "./wait.js"
 
 interface Reader<in out A> {
   unread: Option.Option<A>
@@ -54,20 +56,26 @@ export class Latest<in out A> {
   }
 
   private take(reader: Reader<A>): Effect.Effect<A, Option.Option<never>> {
-    return Effect.async((resume) => {
-      const take = (): boolean => {
-        if (Option.isNone(reader.unread) && !this.isOver) return false
-        reader.resume = undefined
-        resume(Effect.suspend(() => {
-          const { unread } = reader
-          reader.unread = Option.none()
-          return Option.isSome(unread) ? Effect.succeed(unread.value) : Effect.fail(Option.none())
-        }))
-        return true
+    return Effect.flatMap(
+      wait<void>((resume) => {
+        const wake = () => {
+          reader.resume = undefined
+          resume(Exit.void)
+        }
+        if (Option.isSome(reader.unread) || this.isOver) {
+          wake()
+          return undefined
+        }
+        reader.resume = wake
+        return () => {
+          reader.resume = undefined
+        }
+      }),
+      () => {
+        const { unread } = reader
+        reader.unread = Option.none()
+        return Option.isSome(unread) ? Effect.succeed(unread.value) : Effect.fail(Option.none())
       }
-      if (take()) return
-      reader.resume = take
-      return Effect.sync(() => reader.resume = undefined)
-    })
+    )
   }
 }

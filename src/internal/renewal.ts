@@ -7,6 +7,7 @@ import type * as Exit from "effect/Exit"
 import type * as Fiber from "effect/Fiber"
 import * as FiberRef from "effect/FiberRef"
 import { globalValue } from "effect/GlobalValue"
+import { wait } from "./wait.js"
 
 export interface Renewal<in out A, in out E> {
   /** Whose renewal it is. */
@@ -76,19 +77,21 @@ export const outside = <E>(renewal: AnyRenewal, reentrant: Exit.Exit<never, E>):
 export const join = <A, E>(renewal: Renewal<A, E>, reentrant: Exit.Exit<never, E>): Effect.Effect<A, E> =>
   Effect.flatMap(FiberRef.get(current), (mark) =>
     // The circle is looked for and the edge added in one step, so that no two fibers can each miss the other's.
-    Effect.async((resume) => {
+    wait<A, E>((resume) => {
       const within = mark !== undefined && isAlive(mark) ? mark : undefined
-      if (within !== undefined && (within.session === renewal.session || isWaitingFor(renewal, within))) {
-        return resume(reentrant)
+      const isCircle = within !== undefined && (within.session === renewal.session || isWaitingFor(renewal, within))
+      const answer = isCircle ? reentrant : renewal.outcome
+      if (answer !== undefined) {
+        resume(answer)
+        return undefined
       }
-      if (renewal.outcome !== undefined) return resume(renewal.outcome)
       const waiter: Waiter<A, E> = { on: renewal, within, resume }
       renewal.waiters.add(waiter)
       within?.waitsFor.add(waiter)
-      return Effect.sync(() => {
+      return () => {
         renewal.waiters.delete(waiter)
         within?.waitsFor.delete(waiter)
-      })
+      }
     }))
 
 /** Gives all waiters the outcome, and returns how many there were. */

@@ -17,9 +17,13 @@
  * **What it does not.**
  * - It sees what happens between Effect's operations, not inside one.
  * - Computing takes no time: a timer fires when no fiber can go on, and only with the strategy `timers` before.
- * - Randomness and time are the run's own as long as they come from Effect's `Random` and `Clock`. `Math.random`,
- *   `Date.now`, state that outlives a run, and the order of a `HashSet` or `HashMap` of things that are hashed by
- *   identity make runs differ, which a failure then says.
+ * - The schedules are more than Effect's own scheduler would choose among: it lets a fiber go on for 2,048 operations.
+ *   What happens between two operations is the same.
+ * - Randomness and time are the run's own: Effect's `Random` and `Clock`, and `Math.random`. `Date.now` and state that
+ *   outlives a run (a request cache, what was made outside the effect) make runs differ, which a failure then says.
+ * - Sleeps pass by themselves: no `TestClock` is to be adjusted, and none to be provided. A part that runs with another
+ *   scheduler is not explored.
+ * - What sleeps again and again hides a deadlock beside it: that is a `Livelock`.
  * - What leaves Effect's fibers (a promise, a timer, I/O) cannot come to an end inside a run, and is reported as
  *   `Escaped` where the run would wait or let time pass. Node tells what was started; elsewhere it is a deadlock.
  * - A fiber that computes for ever without an operation hangs the explorer as it hangs any program.
@@ -37,6 +41,7 @@ import * as Exit from "effect/Exit"
 import * as FiberRef from "effect/FiberRef"
 import * as FiberRefs from "effect/FiberRefs"
 import * as HashSet from "effect/HashSet"
+import * as Predicate from "effect/Predicate"
 import * as Runtime from "effect/Runtime"
 import { Narrator } from "../internal/explorer/narrate.js"
 import { Outside } from "../internal/explorer/outside.js"
@@ -172,7 +177,7 @@ export class InterleavingFailure<out E = unknown> extends Data.TaggedError("Inte
   readonly started: ReadonlyArray<string>
   /** For `replay` and `trace`. */
   readonly replay: string
-  /** Whether it ran in the same way twice. If not, the effect depends on something that is not the run's own. */
+  /** Whether it always ran in the same way. If not, the effect depends on something that is not the run's own. */
   readonly reproducible: boolean
 }> {
   declare readonly cause: Cause.Cause<E>
@@ -184,7 +189,7 @@ export class InterleavingFailure<out E = unknown> extends Data.TaggedError("Inte
       ...this.started.length === 0 ? [] : [`  started outside: ${this.started.join(", ")}`],
       "schedule (fiber, its operations, why it stopped):",
       this.schedule,
-      ...this.reproducible ? [] : ["A second run differed: the effect depends on what is not its run's own."],
+      ...this.reproducible ? [] : ["The same schedule has run differently: the effect depends on what is not its run's own."],
       `replay: Interleavings.replay(effect, ${JSON.stringify(this.replay)})`
     ].join("\n")
   }
@@ -233,7 +238,7 @@ const headlines = {
  */
 export const explore = <A, E>(
   effect: Effect.Effect<A, E>,
-  options: Options = {}
+  options?: Options
 ): Effect.Effect<Report, InterleavingFailure<E> | InvalidOptions> =>
   Effect.gen(function*() {
     const checked = yield* Check.validated(() => validate(options))
@@ -261,7 +266,9 @@ export const explore = <A, E>(
         const next = shrinking.next()
         return next.done === true ? done(next.value) : more
       })
-      return yield* yield* sliced(() => done(failureOf(effect, setting, found.ran, least, interleavings)))
+      // The first run was in the plain order, and did not fail.
+      const hadSucceeded = interleavings > 1 && least.departures.length === 0 && least.seed === checked.seed
+      return yield* yield* sliced(() => done(failureOf(effect, setting, found.ran, least, interleavings, hadSucceeded)))
     }
     const { searches } = found
     if (!hasVictim && searches.some(({ strategy }) => strategy === "interrupt")) {
@@ -366,18 +373,16 @@ function* runsOf<A, E>(
     return yield* Strategies.systematically(space, run)
   }
   // The plain order comes first, and tells how long a run is.
-  let last = run(new Strategies.Following({ seed, departures: [] }))
-  let horizon = 1
-  for (let next = seed; next < seed + seeds; next++) {
-    yield last
-    horizon = Math.max(horizon, last.run.contended)
-    last = run(
+  const plain = run(new Strategies.Following({ seed, departures: [] }))
+  const horizon = Math.max(1, plain.run.contended)
+  yield plain
+  for (let turn = 0; turn < seeds; turn++) {
+    yield run(
       strategy === "random"
-        ? new Strategies.AtRandom(next, horizon, most)
-        : new Strategies.ByPriority(next, horizon, depth)
+        ? new Strategies.AtRandom(seed + turn, turn, horizon, most)
+        : new Strategies.ByPriority(seed + turn, turn, horizon, depth)
     )
   }
-  yield last
 }
 
 const hasFailed = (outcome: Run.Outcome<unknown, unknown>): boolean =>
@@ -414,7 +419,8 @@ const failureOf = <A, E>(
   setting: Run.Setting,
   found: Ran<A, E>,
   least: Schedule.Schedule,
-  interleavings: number
+  interleavings: number,
+  hadSucceeded: boolean
 ): InterleavingFailure<E> => {
   const kind = kindOf(found.outcome)
   const told = tell(effect, setting, least)
@@ -427,7 +433,8 @@ const failureOf = <A, E>(
     interleavings,
     preemptions: Schedule.preemptions(least),
     replay: Schedule.format(least),
-    reproducible: told.kind === kind && (again === undefined || (told.digest === again.run.trace && kindOf(again.outcome) === kind))
+    reproducible: !hadSucceeded && told.kind === kind &&
+      (again === undefined || (told.digest === again.run.trace && kindOf(again.outcome) === kind))
   })
 }
 
@@ -507,7 +514,7 @@ export const trace = <A, E>(
   replay?: string
 ): Effect.Effect<Trace<A, E>, InvalidOptions> =>
   Effect.gen(function*() {
-    const schedule = Schedule.parse(replay ?? "holdfast:1 r0")
+    const schedule = replay === undefined ? Schedule.parse("holdfast:1 r0") : Schedule.parse(String(replay))
     if (schedule === undefined) {
       return yield* new InvalidOptions({ option: "replay", value: replay, reason: "must be the replay line of a failure" })
     }
@@ -586,10 +593,14 @@ const defaultPreemptions: Record<Strategy, number> = {
 
 const everyday: ReadonlyArray<Strategy> = ["sweep", "random", "pct"]
 
-const validate = (options: Options) => {
+const validate = (options: Options = {}) => {
+  const given: unknown = options
+  if (!Predicate.isRecord(given)) {
+    throw new InvalidOptions({ option: "options", value: given, reason: "must be an object" })
+  }
   const { strategy = everyday } = options
-  const strategies = typeof strategy === "string" ? [strategy] : strategy
-  for (const one of strategies ?? [strategy]) {
+  const strategies = Array.isArray(strategy) ? strategy as ReadonlyArray<Strategy> : [strategy as Strategy]
+  for (const one of strategies) {
     if (Object.hasOwn(defaultPreemptions, one ?? "none")) continue
     const reason = `must be one of ${Object.keys(defaultPreemptions).join(", ")}`
     throw new InvalidOptions({ option: "strategy", value: one, reason })

@@ -88,8 +88,8 @@ function testerOn(declare: Declare): Test {
     const { effort, seed } = environment()
     declare(name, { timeout: timeout * effort }, ({ signal, task }) =>
       Interleavings.explore(effect, {
-        seed,
         ...options,
+        seed: options.seed ?? seed,
         seeds: (options.seeds ?? 1_000) * effort,
         limit: (options.limit ?? 10_000) * effort
       }).pipe(

@@ -11,6 +11,8 @@ import * as Option from "effect/Option"
 import * as Scope from "effect/Scope"
 import { Latest } from "../../src/internal/latest.js"
 import * as Renewal from "../../src/internal/renewal.js"
+import { canaries } from "../support/canaries.js"
+import { canary } from "../support/canary.js"
 import { scenarios as sessions } from "./sessions.js"
 
 /** Every schedule of a small scope, so that nothing is left to chance in it; then a great many with more preemptions. */
@@ -63,17 +65,17 @@ describe("the latest value", () => {
     "comes last, and nothing comes twice",
     // A reader that begins late finds nothing but the end.
     Effect.map(scope(1, [[1, 2]]), ([seen]) => assert.include(["", "2", "1,2"], seen)),
-    { preemptions: 1, seeds: 25_000 }
+    { preemptions: 1, seeds: 20_000 }
   )
   everySchedule(
     "comes to each reader",
     Effect.map(scope(2, [[1]]), (all) => all.forEach((seen) => assert.include(["", "1"], seen))),
-    { preemptions: 1, seeds: 25_000 }
+    { preemptions: 1, seeds: 20_000 }
   )
   everySchedule(
     "of two writers comes in one order",
     Effect.map(scope(1, [[1], [2]]), ([seen]) => assert.include(["", "1", "2", "1,2", "2,1"], seen)),
-    { preemptions: 1, seeds: 25_000 }
+    { preemptions: 1, seeds: 20_000 }
   )
   everySchedule(
     "is not missed by a reader that is about to wait",
@@ -86,7 +88,7 @@ describe("the latest value", () => {
       latest.offer(1)
       assert.strictEqual(yield* Fiber.join(reader), 1)
     }),
-    { preemptions: 2, seeds: 25_000 }
+    { preemptions: 2, seeds: 20_000 }
   )
   everySchedule(
     "an interrupted reader leaves nothing behind",
@@ -118,7 +120,7 @@ describe("a renewal that many wait for", () => {
       for (const waiter of waiters) assert.strictEqual(yield* Fiber.join(waiter), 7)
       assert.strictEqual(renewal.waiters.size, 0)
     }),
-    { preemptions: 2, seeds: 25_000 }
+    { preemptions: 2, seeds: 20_000 }
   )
   everySchedule(
     "keeps nothing of a waiter that is interrupted",
@@ -133,6 +135,27 @@ describe("a renewal that many wait for", () => {
       assert.strictEqual(renewal.waiters.size, 0)
     }),
     { preemptions: 1, strategy: "interrupt" }
+  )
+
+  const forgetting = ({ join }: typeof Renewal) =>
+    Effect.gen(function*() {
+      const renewal = make({})
+      const victim = yield* Effect.fork(Interleavings.victim(join(renewal, reentrant)))
+      yield* Effect.yieldNow()
+      yield* Fiber.interrupt(victim)
+      assert.strictEqual(renewal.waiters.size, 0)
+    })
+  everySchedule("forgets a waiter that is interrupted, wherever", forgetting(Renewal), {
+    preemptions: 1,
+    strategy: "interrupt"
+  })
+  canary(
+    canaries["stuck-waiter"].fault,
+    async () => {
+      const path = "../../src/internal/renewal.ts?canary=stuck-waiter"
+      return forgetting(await import(/* @vite-ignore */ path))
+    },
+    { strategy: "interrupt", within: 100 }
   )
 
   /** Each renewal waits for the next, and the last for the first. */
@@ -154,8 +177,8 @@ describe("a renewal that many wait for", () => {
       for (const worker of workers) assert.deepStrictEqual(yield* Fiber.join(worker), reentrant)
     })
 
-  everySchedule("in a circle of two is told so", circle(2), { preemptions: 2, seeds: 25_000 })
-  everySchedule("in a circle of three is told so", circle(3), { preemptions: 1, seeds: 25_000 })
+  everySchedule("in a circle of two is told so", circle(2), { preemptions: 2, seeds: 20_000 })
+  everySchedule("in a circle of three is told so", circle(3), { preemptions: 1, seeds: 20_000 })
 })
 
 describe("a session, in every order of its fibers", () => {

@@ -59,13 +59,21 @@ export const canaries = {
     fault: "a refresh re-enters itself and waits for itself",
     edits: [edit(
       "internal/renewal.ts",
-      "if (within !== undefined && (within.session === renewal.session || isWaitingFor(renewal, within))) {",
-      "if (1 > 2) {"
+      "within !== undefined && (within.session === renewal.session || isWaitingFor(renewal, within))",
+      "1 > 2"
     )]
   },
   "recursion": {
     fault: "retries multiply by recursion",
     edits: [edit("Session.ts", "run({ after: generation }, refreshes - 1)", "run({ after: generation }, refreshes)")]
+  },
+  "stuck-waiter": {
+    fault: "a waiter that is interrupted as it registers stays registered",
+    edits: [edit(
+      "internal/wait.ts",
+      "return Effect.onInterrupt(\n      Effect.async<A, E>((resume) => {\n        giveUp = register(resume)\n      }),\n      () => Effect.sync(() => giveUp?.())\n    )",
+      "return Effect.async<A, E>((resume) => {\n      giveUp = register(resume)\n      return Effect.sync(() => giveUp?.())\n    })"
+    )]
   },
   "late-publication": {
     fault: "a generation is published in a later step than that which makes it current",
@@ -95,6 +103,52 @@ export const canaries = {
       "Effect.map(Effect.acquireRelease(acquire(key), release), ({ session }) => session)",
       "Effect.tap(Effect.interruptible(acquire(key)), (held) => Effect.addFinalizer(() => release(held))).pipe(Effect.map(({ session }) => session))"
     )]
+  },
+  "lock-held": {
+    fault: "the lock stays held after a defect",
+    edits: [edit(
+      "TransactionalRef.ts",
+      "      Effect.flatMap((closed): Exit.Exit<B, E | TransactionError> => {\n        giveBack(transaction)",
+      "      Effect.flatMap((closed): Exit.Exit<B, E | TransactionError> => {\n        if (Exit.isSuccess(exit)) giveBack(transaction)"
+    )]
+  },
+  "half-change": {
+    fault: "half-changed state after a defect",
+    edits: [edit("TransactionalRef.ts", "if (Exit.isSuccess(end)) cell.commit(value)", "if (value) cell.commit(value)")]
+  },
+  "lock-order": {
+    fault: "several refs are locked in the order they are named in",
+    edits: [edit("TransactionalRef.ts", "cells.toSorted((a, b) => a.order - b.order)", "cells")]
+  },
+  "unseen-circle": {
+    fault: "nested transactions that wait for each other hang",
+    edits: [edit("TransactionalRef.ts", "|| !holdsAny(transaction)", "|| 1 < 2")]
+  },
+  "parallel-circle": {
+    fault: "those ahead in the queue are not waited for",
+    edits: [edit("internal/turn.ts", "      if (waiting === holder) return\n      yield waiting\n", "")]
+  },
+  "sibling-bypass": {
+    fault: "sibling fibers of one transaction bypass its lock",
+    edits: [
+      edit(
+        "TransactionalRef.ts",
+        "      turnFor(transaction, { turn, cell }),",
+        "      transaction.outer === undefined ? turnFor(transaction, { turn, cell }) : Effect.void,"
+      ),
+      edit("TransactionalRef.ts", "transaction.phase !== \"Open\" || turn.holder !== transaction)", "transaction.phase !== \"Open\")")
+    ]
+  },
+  "leaked-turn": {
+    fault: "a turn leaks when its taker is interrupted between being handed it and noting it",
+    edits: [
+      edit("internal/turn.ts", "    this.holder = holder\n    this.onTaken(holder, this)", "    this.holder = holder"),
+      edit(
+        "TransactionalRef.ts",
+        "      Effect.suspend(() => {\n        if (transaction.phase",
+        "      Effect.suspend(() => {\n        transaction.turns.add(turn)\n        if (transaction.phase"
+      )
+    ]
   }
 } satisfies Record<string, Canary>
 

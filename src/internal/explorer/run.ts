@@ -16,6 +16,7 @@ import * as Random from "effect/Random"
 import * as Runtime from "effect/Runtime"
 import * as RuntimeFlags from "effect/RuntimeFlags"
 import * as Scheduler from "effect/Scheduler"
+import * as Utils from "effect/Utils"
 import type { Outside } from "./outside.js"
 import type { Departure, Schedule } from "./schedule.js"
 
@@ -115,15 +116,20 @@ export class Run implements Scheduler.Scheduler {
   private readonly timers: Array<Timer> = []
   private orphans = 0
   private running: Lane | undefined
+  /** The running fiber, behind those in whose midst it was started (by `Runtime.runFork`, say). */
+  private readonly stack: Array<Lane> = []
   private paused: Lane | undefined
   private favoured: Lane | undefined
   private phase: "running" | "finishing" | "finished" | "released" = "running"
+
+  private readonly random: Utils.PCGRandom
 
   readonly setting: Setting
   readonly strategy: Strategy
   constructor(setting: Setting, strategy: Strategy) {
     this.setting = setting
     this.strategy = strategy
+    this.random = new Utils.PCGRandom(strategy.seed)
   }
 
   get schedule(): Schedule {
@@ -135,6 +141,21 @@ export class Run implements Scheduler.Scheduler {
   }
 
   execute<A, E>(effect: Effect.Effect<A, E>): Outcome<A, E> {
+    return this.withRandomness(() => this.start(effect))
+  }
+
+  /** `Math.random` is the run's own too: Effect hashes by it what is hashed by identity. */
+  private withRandomness<A>(work: () => A): A {
+    const { random } = Math
+    Math.random = () => this.random.number()
+    try {
+      return work()
+    } finally {
+      Math.random = random
+    }
+  }
+
+  private start<A, E>(effect: Effect.Effect<A, E>): Outcome<A, E> {
     const { maxOperations, outside, runtime } = this.setting
     outside.forget()
     const services = FiberRefs.getOrDefault(runtime.fiberRefs, DefaultServices.currentServices)
@@ -184,11 +205,13 @@ export class Run implements Scheduler.Scheduler {
     for (const { fiber } of this.lanes) {
       if (fiber?.unsafePoll() === null) fiber.unsafeInterruptAsFork(FiberId.none)
     }
-    for (let steps = 0; steps < mostFinishingSteps; steps++) {
-      if (this.ready.length > 0) this.step()
-      else if (this.timers.length > 0) this.passTime()
-      else break
-    }
+    this.withRandomness(() => {
+      for (let steps = 0; steps < mostFinishingSteps; steps++) {
+        if (this.ready.length > 0) this.step()
+        else if (this.timers.length > 0) this.passTime()
+        else break
+      }
+    })
     this.phase = "finished"
     this.setting.outside.forget()
   }
@@ -197,28 +220,53 @@ export class Run implements Scheduler.Scheduler {
 
   shouldYield(fiber: AnyFiber): number | false {
     if (this.phase !== "running") return Scheduler.defaultShouldYield(fiber)
-    const lane = this.running?.fiber === fiber ? this.running : (this.running = this.laneFor(fiber))
+    const lane = this.running?.fiber === fiber ? this.running : this.enter(this.laneFor(fiber))
     if (lane.resuming > 0) {
       lane.resuming--
       return false
     }
+    const isContended = this.isContended
     const preemption = this.strategy.atOperation(this, lane)
-    if (preemption !== undefined) {
+    // A fiber that has been told never to yield does not.
+    const isPreempted = preemption !== undefined && fiber.getFiberRef(FiberRef.currentMaxOpsBeforeYield) < neverYields
+    if (isPreempted) {
       const { long, to } = preemption
       this.departures.push({ kind: "preempt", fiber: lane.name, at: lane.operations, to: to.name, long })
-      this.favoured = to
+      // The one in whose midst this one was started goes on by itself.
+      if (to !== this.outer) this.favoured = to
       lane.starved = long
     }
-    if (this.ready.length > 0) this.contended++
+    if (isContended) this.contended++
     this.operations++
     lane.operations++
     lane.pauses = 0
     this.trace = (Math.imul(this.trace, 31) + lane.number) | 0
-    if (this.favoured !== undefined) {
+    if (isPreempted || this.favoured !== undefined) {
       lane.resuming = resumption()
       return 0
     }
     return this.operations > this.setting.maxOperations ? 0 : false
+  }
+
+  private enter(lane: Lane): Lane {
+    const depth = this.stack.indexOf(lane)
+    if (depth < 0) this.stack.push(lane)
+    else this.stack.length = depth + 1
+    return this.running = lane
+  }
+
+  /** The fiber in whose midst the running one was started. */
+  private get outer(): Lane | undefined {
+    return this.stack.at(-2)
+  }
+
+  get isContended(): boolean {
+    return this.ready.length > 0 || this.outer !== undefined
+  }
+
+  /** Those that could go on instead of the running one. */
+  get others(): ReadonlyArray<Lane> {
+    return this.outer === undefined ? this.ready : [...this.ready, this.outer]
   }
 
   scheduleTask(task: Scheduler.Task, priority: number, fiber?: AnyFiber): void {
@@ -286,7 +334,8 @@ export class Run implements Scheduler.Scheduler {
     if (lane === this.ready[0]) this.ready.shift()
     else this.ready.splice(this.ready.indexOf(lane), 1)
     this.trace = (Math.imul(this.trace, 31) + ~lane.number) | 0
-    this.running = lane
+    this.stack.length = 0
+    this.enter(lane)
     lane.starved = false
     // What has gathered for one fiber is done in a row, as by Effect's own scheduler.
     if (lane.tasks.length === 1) lane.tasks.pop()!()
@@ -331,12 +380,17 @@ export class Run implements Scheduler.Scheduler {
     }
   }
 
+  /** One at a time: what the first of a moment wakes goes on before the next fires, as in Node. */
   private passTime(): void {
     this.running = undefined
-    this.now = this.timers[0]!.at
-    while (this.timers.length > 0 && this.timers[0]!.at === this.now) this.timers.shift()!.fire()
+    const { at, fire } = this.timers.shift()!
+    this.now = at
+    fire()
   }
 }
+
+/** More operations before a yield than any fiber makes. */
+const neverYields = 2 ** 31
 
 /** What does not heed its interruption is given up. */
 const mostFinishingSteps = 10_000

@@ -81,4 +81,4 @@ export const parse = (line: string): Schedule | undefined => {
 }
 
 const departurePattern =
-  /^(?<kind>[pcit])(?<fiber>[\d.*]+)@(?<at>\d{1,15})(?:\+(?<pause>\d{1,15}))?(?:>(?<to>[\d.*]+))?(?<mark>!)?$/
+  /^(?<kind>[pcit])(?<fiber>(?:\d+|\*)(?:\.\d+)*)@(?<at>\d{1,15})(?:\+(?<pause>\d{1,15}))?(?:>(?<to>(?:\d+|\*)(?:\.\d+)*))?(?<mark>!)?$/

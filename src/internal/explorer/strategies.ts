@@ -61,7 +61,7 @@ export class Following implements Strategy {
     const preempt = plan.preempt.get(lane.operations)
     if (preempt === undefined) return undefined
     this.left--
-    const to = run.ready.find(({ name }) => name === preempt.to)
+    const to = run.others.find(({ name }) => name === preempt.to)
     return to === undefined ? undefined : { to, long: preempt.long }
   }
 
@@ -83,23 +83,30 @@ export class AtRandom implements Strategy {
   private readonly random: Utils.PCGRandom
   private readonly places: ReadonlySet<number>
 
-  constructor(seed: number, horizon: number, preemptions: number) {
+  /** `turn` is the how manieth seed it is. */
+  constructor(seed: number, turn: number, horizon: number, preemptions: number) {
     this.seed = seed
     this.random = new Utils.PCGRandom(seed)
     // The first walks evenly over the horizon from seed to seed, so that a hundred seeds miss few places.
-    const first = Math.floor(((seed * goldenRatio) % 1) * horizon)
+    const first = placeOf(turn, horizon)
     const others = Array.from({ length: this.random.integer(Math.max(1, preemptions)) }, () => this.random.integer(horizon))
     this.places = new Set(preemptions === 0 ? [] : [first, ...others])
   }
 
   atOperation(run: Run): Preemption | undefined {
-    return run.ready.length > 0 && this.places.has(run.contended) ? { to: this.atPick(run), long: false } : undefined
+    return run.isContended && this.places.has(run.contended) ? { to: this.oneOf(run.others), long: false } : undefined
   }
 
   atPick({ ready }: Run): Lane {
-    return ready[this.random.integer(ready.length)]!
+    return this.oneOf(ready)
+  }
+
+  private oneOf(lanes: ReadonlyArray<Lane>): Lane {
+    return lanes[this.random.integer(lanes.length)]!
   }
 }
+
+const placeOf = (turn: number, horizon: number): number => Math.floor(((turn * goldenRatio) % 1) * horizon)
 
 const goldenRatio = (Math.sqrt(5) - 1) / 2
 
@@ -115,21 +122,27 @@ export class ByPriority implements Strategy {
   private readonly changes: ReadonlySet<number>
   private lowest = 0
 
-  constructor(seed: number, horizon: number, depth: number) {
+  /** `turn` is the how manieth seed it is. */
+  constructor(seed: number, turn: number, horizon: number, depth: number) {
     this.seed = seed
     this.random = new Utils.PCGRandom(seed)
-    this.changes = new Set(Array.from({ length: depth - 1 }, () => this.random.integer(horizon)))
+    const others = Array.from({ length: Math.max(0, depth - 2) }, () => this.random.integer(horizon))
+    this.changes = new Set(depth === 1 ? [] : [placeOf(turn, horizon), ...others])
   }
 
   atOperation(run: Run, lane: Lane): Preemption | undefined {
-    if (run.ready.length === 0) return undefined
+    if (!run.isContended) return undefined
     if (this.changes.has(run.contended)) this.priorities[lane.number] = --this.lowest
-    const to = this.atPick(run)
+    const to = this.firstOf(run.others)
     return this.priorityOf(to) > this.priorityOf(lane) ? { to, long: false } : undefined
   }
 
   atPick({ ready }: Run): Lane {
-    return ready.reduce((first, lane) => this.priorityOf(lane) > this.priorityOf(first) ? lane : first)
+    return this.firstOf(ready)
+  }
+
+  private firstOf(lanes: ReadonlyArray<Lane>): Lane {
+    return lanes.reduce((first, lane) => this.priorityOf(lane) > this.priorityOf(first) ? lane : first)
   }
 
   private priorityOf({ number }: Lane): number {
@@ -226,8 +239,8 @@ class Enumerating extends Following {
     if (this.allowance.events > 0 && this.space.event === "timer" && run.hasTimers) {
       this.places.push({ kind: "timer", ...place, others: [lane] })
     }
-    if (this.allowance.preemptions > 0 && run.ready.length > 0) {
-      this.places.push({ kind: "preempt", ...place, others: [...run.ready] })
+    if (this.allowance.preemptions > 0 && run.isContended) {
+      this.places.push({ kind: "preempt", ...place, others: [...run.others] })
     }
     return undefined
   }

@@ -1,0 +1,777 @@
+/**
+ * Shared state whose half-made changes nobody ever sees, and which go away on failure, defect or interruption.
+ *
+ * **The idea.** A transaction works on a private draft. The body is given a `Ref` that only it can see; readers go on
+ * to see the last committed value and never wait. Success commits all drafts in one step; any other exit drops them.
+ * Transactions of one ref take turns, first come first served, so that a body may be any effect, runs once, and never
+ * again on a conflict.
+ *
+ * **What it guarantees.** However a body ends (success, failure, a defect, a throw, interruption at any point), the
+ * lock is given back, and the refs are either all changed or all as before. A transaction inside another joins it:
+ * on the same ref as a savepoint, on another ref by adding that to the whole. Transactions that wait for each other
+ * in a circle are told so as the circle closes.
+ *
+ * **What it does not.** Values are to be immutable: what a body changes inside a mutable value is changed for all, at
+ * once, and is not taken back. What a body does besides (a request, a file) is not undone; finalizers are the place
+ * for that. It is one process's memory, neither durable nor shared.
+ *
+ * @since 0.1.0
+ */
+import * as Cause from "effect/Cause"
+import * as Clock from "effect/Clock"
+import * as Context from "effect/Context"
+import * as Data from "effect/Data"
+import * as DefaultServices from "effect/DefaultServices"
+import * as Effect from "effect/Effect"
+import * as Effectable from "effect/Effectable"
+import * as Exit from "effect/Exit"
+import type * as Fiber from "effect/Fiber"
+import type * as FiberId from "effect/FiberId"
+import * as FiberRef from "effect/FiberRef"
+import { dual } from "effect/Function"
+import { globalValue } from "effect/GlobalValue"
+import * as Option from "effect/Option"
+import { type Pipeable, pipeArguments } from "effect/Pipeable"
+import * as Predicate from "effect/Predicate"
+import * as Readable from "effect/Readable"
+import * as Ref from "effect/Ref"
+import * as Scope from "effect/Scope"
+import type * as Stream from "effect/Stream"
+import type * as Types from "effect/Types"
+import { Latest } from "./internal/latest.js"
+import { Turn } from "./internal/turn.js"
+import { wait } from "./internal/wait.js"
+
+// -----------------------------------------------------------------------------
+// models
+// -----------------------------------------------------------------------------
+
+/**
+ * @since 0.1.0
+ * @category symbols
+ */
+export const TypeId: unique symbol = Symbol.for("effect-holdfast/TransactionalRef")
+
+/**
+ * @since 0.1.0
+ * @category symbols
+ */
+export type TypeId = typeof TypeId
+
+/**
+ * Shared state that is changed by transactions; see the module's description.
+ *
+ * @since 0.1.0
+ * @category models
+ */
+export interface TransactionalRef<in out A> extends Pipeable {
+  readonly [TypeId]: { readonly _A: Types.Invariant<A> }
+}
+
+/**
+ * Several refs, as a record or a tuple.
+ *
+ * @since 0.1.0
+ * @category models
+ */
+export type Refs = { readonly [name: string]: TransactionalRef<any> } | readonly [
+  TransactionalRef<any>,
+  ...ReadonlyArray<TransactionalRef<any>>
+]
+
+/**
+ * The drafts of several refs, under the same names or places.
+ *
+ * @since 0.1.0
+ * @category models
+ */
+export type Drafts<R extends Refs> = {
+  readonly [K in keyof R]: R[K] extends TransactionalRef<infer A> ? Ref.Ref<A> : never
+}
+
+/**
+ * The values of several refs, under the same names or places.
+ *
+ * @since 0.1.0
+ * @category models
+ */
+export type Values<R extends Refs> = {
+  readonly [K in keyof R]: R[K] extends TransactionalRef<infer A> ? A : never
+}
+
+/**
+ * What is going on at a ref. `commits` and `rollbacks` count the outermost transactions that had it since `make`;
+ * `since` is epoch milliseconds.
+ *
+ * @since 0.1.0
+ * @category models
+ */
+export interface Inspection {
+  readonly name: string
+  readonly holder: Option.Option<{ readonly fiber: FiberId.Runtime; readonly since: number }>
+  readonly waiters: number
+  readonly commits: number
+  readonly rollbacks: number
+}
+
+// -----------------------------------------------------------------------------
+// errors
+// -----------------------------------------------------------------------------
+
+/**
+ * At the end of a transaction a value did not satisfy its ref's invariant. All refs of it are as before.
+ *
+ * @since 0.1.0
+ * @category errors
+ */
+export class InvariantViolated extends Data.TaggedError("InvariantViolated")<{ readonly name: string }> {
+  override get message(): string {
+    return `the transaction would violate the invariant of ${this.name}`
+  }
+}
+
+/**
+ * The transaction asked for a ref that another holds, which waits for one that this one holds: `cycle` names the
+ * refs. The outermost transaction is rolled back, whatever its body makes of this error; running that one again, after
+ * a pause, is the cure, or to name all refs at its beginning, where they are taken in one order.
+ *
+ * @since 0.1.0
+ * @category errors
+ */
+export class TransactionDeadlock
+  extends Data.TaggedError("TransactionDeadlock")<{ readonly cycle: ReadonlyArray<string> }>
+{
+  override get message(): string {
+    return `transactions wait for each other: ${this.cycle.join(", ")}`
+  }
+}
+
+/**
+ * A transaction inside another was still going on when that one ended (in a daemon, say). Its changes are dropped.
+ *
+ * @since 0.1.0
+ * @category errors
+ */
+export class TransactionConflict extends Data.TaggedError("TransactionConflict")<{ readonly name: string }> {
+  override get message(): string {
+    return `the transaction around the one on ${this.name} has ended before it`
+  }
+}
+
+/**
+ * What can go wrong with a transaction besides its body's own errors.
+ *
+ * @since 0.1.0
+ * @category errors
+ */
+export type TransactionError = InvariantViolated | TransactionDeadlock | TransactionConflict
+
+// -----------------------------------------------------------------------------
+// transactions, from the inside
+// -----------------------------------------------------------------------------
+
+/** The inside of a ref. */
+class Cell<in out A> implements TransactionalRef<A> {
+  readonly [TypeId] = { _A: (_: A) => _ }
+  readonly name: string
+  readonly invariant: ((value: A) => boolean) | undefined
+  /** Held by the outermost transaction that changes it. */
+  readonly turn = new Turn<Transaction>(noteTurn)
+  readonly latest = new Latest<A>()
+  /** Refs are locked in this order. */
+  readonly order = order.next++
+  commits = 0
+  rollbacks = 0
+  committed: A
+
+  constructor(initial: A, name: string, invariant: ((value: A) => boolean) | undefined) {
+    this.committed = initial
+    this.name = name
+    this.invariant = invariant
+  }
+
+  pipe() {
+    return pipeArguments(this, arguments)
+  }
+
+  commit(value: A): void {
+    this.commits++
+    if (Object.is(value, this.committed)) return
+    this.committed = value
+    this.latest.offer(value)
+  }
+}
+
+const order = globalValue(Symbol.for("effect-holdfast/TransactionalRef/order"), () => ({ next: 0 }))
+
+/** A transaction, outermost or nested. */
+interface Transaction {
+  /** The one that it is nested in. */
+  readonly outer: Transaction | undefined
+  readonly fiber: FiberId.Runtime
+  readonly since: number
+  /** Of the outermost one: where finalizers are added. */
+  readonly scope: Scope.CloseableScope
+  readonly entries: Map<Cell<any>, Entry<any>>
+  /** What it holds: the turns of refs if it is an outermost one, else those of its outer one's entries. */
+  readonly turns: Set<Turn<Transaction>>
+  /** What fibers of it wait for. */
+  readonly waitsFor: Set<Wait>
+  /** The transactions inside it that go on. */
+  readonly inner: Set<Transaction>
+  /** `Ending`: its changes are committed or dropped, its finalizers run, it still holds its turns. */
+  phase: "Open" | "Ending" | "Over"
+  /** Of the outermost one: it is to fail, whatever its body makes of it. */
+  deadlock: TransactionDeadlock | undefined
+}
+
+interface Wait {
+  readonly turn: Turn<Transaction>
+  readonly cell: Cell<any>
+}
+
+/** One ref in one transaction. */
+interface Entry<A> {
+  readonly cell: Cell<A>
+  value: A
+  /** Held by the transaction inside this one that works on the same ref. */
+  readonly turn: Turn<Transaction>
+}
+
+function noteTurn(transaction: Transaction, turn: Turn<Transaction>): void {
+  transaction.turns.add(turn)
+}
+
+/** The transaction that the present fiber is in. Its children inherit it, those of `timeout` and `race` included. */
+const current = globalValue(
+  Symbol.for("effect-holdfast/TransactionalRef/current"),
+  () => FiberRef.unsafeMake<Transaction | undefined>(undefined)
+)
+
+/** A daemon that outlives a transaction is not inside it. */
+const transactionOf = (fiber: Fiber.RuntimeFiber<unknown, unknown>): Transaction | undefined => {
+  const transaction = fiber.getFiberRef(current)
+  return transaction?.phase === "Over" ? undefined : transaction
+}
+
+/** What a reader sees: the draft of its own transaction, or of one around it; else what is committed. */
+const valueIn = <A>(cell: Cell<A>, transaction: Transaction | undefined): A => {
+  for (let around = transaction; around !== undefined; around = around.outer) {
+    const entry = around.entries.get(cell)
+    if (entry !== undefined) return entry.value
+  }
+  return cell.committed
+}
+
+/** The `Ref` that a body is given. */
+class Draft<in out A> extends Effectable.Class<A> implements Ref.Ref<A> {
+  readonly [Ref.RefTypeId] = { _A: (_: any) => _ }
+  readonly [Readable.TypeId]: Readable.TypeId = Readable.TypeId
+  readonly get: Effect.Effect<A>
+  private readonly entry: Entry<A>
+  private readonly transaction: Transaction
+
+  constructor(entry: Entry<A>, transaction: Transaction) {
+    super()
+    this.entry = entry
+    this.transaction = transaction
+    this.get = this.modify((value) => [value, value])
+  }
+
+  commit() {
+    return this.get
+  }
+
+  modify<B>(f: (a: A) => readonly [B, A]): Effect.Effect<B> {
+    return Effect.sync(() => {
+      if (this.transaction.phase !== "Open") throw new Error(`the transaction on ${this.entry.cell.name} is over: its draft is no more`)
+      if (this.entry.turn.holder !== undefined) {
+        throw new Error(`a transaction inside this one works on ${this.entry.cell.name}: its draft is the one to use`)
+      }
+      const [result, value] = f(this.entry.value)
+      this.entry.value = value
+      return result
+    })
+  }
+}
+
+/** The ref in this transaction: waits for its turn, in the transactions around this one first. */
+const entryOf = <A>(
+  transaction: Transaction,
+  cell: Cell<A>
+): Effect.Effect<Entry<A>, TransactionDeadlock | TransactionConflict> => {
+  const present = transaction.entries.get(cell)
+  if (present !== undefined) return Effect.succeed(present)
+  const turnOf: Effect.Effect<Turn<Transaction>, TransactionDeadlock | TransactionConflict> =
+    transaction.outer === undefined
+      ? Effect.succeed(cell.turn)
+      : Effect.map(entryOf(transaction.outer, cell), ({ turn }) => turn)
+  return Effect.flatMap(turnOf, (turn) =>
+    Effect.zipRight(
+      turnFor(transaction, { turn, cell }),
+      Effect.suspend(() => {
+        if (transaction.phase !== "Open" || turn.holder !== transaction) return new TransactionConflict({ name: cell.name })
+        // Another fiber of this transaction may have been faster.
+        const present = transaction.entries.get(cell)
+        if (present !== undefined) return Effect.succeed(present as Entry<A>)
+        const entry: Entry<A> = { cell, value: valueIn(cell, transaction.outer), turn: new Turn<Transaction>(noteTurn) }
+        transaction.entries.set(cell, entry)
+        return Effect.succeed(entry)
+      })
+    ))
+}
+
+/** All is decided and noted in the step in which the turn is asked for, so that no two can each miss the other's. */
+const turnFor = (
+  transaction: Transaction,
+  asked: Wait
+): Effect.Effect<void, TransactionDeadlock | TransactionConflict> =>
+  wait((resume) => {
+    const { cell, turn } = asked
+    const cycle = transaction.phase !== "Open" || turn.tryTake(transaction) || !holdsAny(transaction)
+      ? undefined
+      : cycleOver(asked, transaction, transaction, [cell.name], new Set())
+    if (cycle !== undefined) {
+      const deadlock = new TransactionDeadlock({ cycle })
+      outermost(transaction).deadlock ??= deadlock
+      resume(Exit.fail(deadlock))
+    } else if (transaction.phase !== "Open" || turn.holder === transaction) {
+      resume(transaction.phase === "Open" ? Exit.void : Exit.fail(new TransactionConflict({ name: cell.name })))
+    } else {
+      transaction.waitsFor.add(asked)
+      const leave = turn.enqueue(transaction, () => {
+        transaction.waitsFor.delete(asked)
+        resume(Exit.void)
+      })
+      return () => {
+        transaction.waitsFor.delete(asked)
+        leave()
+      }
+    }
+    return undefined
+  })
+
+/** Nobody can wait for one that holds nothing, itself or around it. */
+const holdsAny = (transaction: Transaction): boolean =>
+  transaction.turns.size > 0 || (transaction.outer !== undefined && holdsAny(transaction.outer))
+
+/** The refs by which those who are ahead of `from` wait for `target` or one around it. */
+const cycleOver = (
+  { turn }: Wait,
+  from: Transaction,
+  target: Transaction,
+  names: ReadonlyArray<string>,
+  seen: Set<Transaction>
+): ReadonlyArray<string> | undefined => {
+  for (const ahead of turn.ahead(from)) {
+    const cycle = cycleFrom(ahead, target, names, seen)
+    if (cycle !== undefined) return cycle
+  }
+  return undefined
+}
+
+const cycleFrom = (
+  from: Transaction,
+  target: Transaction,
+  names: ReadonlyArray<string>,
+  seen: Set<Transaction>
+): ReadonlyArray<string> | undefined => {
+  if (isAround(from, target)) return names
+  if (seen.has(from)) return undefined
+  seen.add(from)
+  for (const wait of from.waitsFor) {
+    const cycle = cycleOver(wait, from, target, [...names, wait.cell.name], seen)
+    if (cycle !== undefined) return cycle
+  }
+  for (const inner of from.inner) {
+    const cycle = cycleFrom(inner, target, names, seen)
+    if (cycle !== undefined) return cycle
+  }
+  return undefined
+}
+
+const isAround = (outer: Transaction, inner: Transaction): boolean =>
+  outer === inner || (inner.outer !== undefined && isAround(outer, inner.outer))
+
+const outermost = (transaction: Transaction): Transaction =>
+  transaction.outer === undefined ? transaction : outermost(transaction.outer)
+
+const run = <B, E, R>(
+  cells: ReadonlyArray<Cell<any>>,
+  body: (drafts: ReadonlyArray<Ref.Ref<any>>) => Effect.Effect<B, E, R>
+): Effect.Effect<B, E | TransactionError, Exclude<R, Scope.Scope>> =>
+  Effect.uninterruptibleMask((restore) =>
+    Effect.withFiberRuntime<B, E | TransactionError, Exclude<R, Scope.Scope>>((fiber) => {
+      const outer = transactionOf(fiber)
+      if (outer !== undefined && outer.phase !== "Open") return new TransactionConflict({ name: namesOf(cells) })
+      return Effect.flatMap(scopeFor(outer), (scope) => {
+        const transaction: Transaction = {
+          outer,
+          fiber: fiber.id(),
+          since: clockOf(fiber).unsafeCurrentTimeMillis(),
+          scope,
+          entries: new Map(),
+          turns: new Set(),
+          waitsFor: new Set(),
+          inner: new Set(),
+          phase: "Open",
+          deadlock: undefined
+        }
+        outer?.inner.add(transaction)
+        const drafts = Effect.forEach(
+          cells.toSorted((a, b) => a.order - b.order),
+          (cell) => Effect.map(entryOf(transaction, cell), (entry) => [cell, new Draft(entry, transaction)] as const)
+        )
+        const inside = Effect.flatMap(drafts, (drafts) => {
+          const draftOf = new Map<Cell<any>, Ref.Ref<any>>(drafts)
+          return body(cells.map((cell) => draftOf.get(cell)!))
+        })
+        return restore(inside).pipe(
+          Effect.provideService(Scope.Scope, scope),
+          Effect.locally(current, transaction),
+          Effect.exit,
+          Effect.flatMap((exit) => outer === undefined ? endOutermost(transaction, exit) : endInner(transaction, outer, exit))
+        ) as Effect.Effect<B, E | TransactionError, Exclude<R, Scope.Scope>>
+      })
+    })
+  )
+
+const scopeFor = (outer: Transaction | undefined): Effect.Effect<Scope.CloseableScope> =>
+  outer === undefined ? Scope.make() : Effect.succeed(outer.scope)
+
+const clockOf = (fiber: Fiber.RuntimeFiber<unknown, unknown>): Clock.Clock =>
+  Context.get(fiber.getFiberRef(DefaultServices.currentServices), Clock.Clock)
+
+const namesOf = (cells: ReadonlyArray<Cell<any>>): string => cells.map(({ name }) => name).join(", ")
+
+/** What it changed is now the draft of the one around it. */
+const endInner = <B, E>(
+  transaction: Transaction,
+  outer: Transaction,
+  exit: Exit.Exit<B, E>
+): Effect.Effect<B, E | TransactionError> =>
+  Effect.suspend((): Effect.Effect<B, E | TransactionError> => {
+    const isOrphan = outermost(transaction).phase !== "Open" || outer.phase !== "Open"
+    if (Exit.isSuccess(exit) && !isOrphan) {
+      for (const [cell, { value }] of transaction.entries) outer.entries.get(cell)!.value = value
+    }
+    const conflict = new TransactionConflict({ name: namesOf([...transaction.entries.keys()]) })
+    giveBack(transaction)
+    outer.inner.delete(transaction)
+    return Exit.isSuccess(exit) && isOrphan ? conflict : exit
+  })
+
+/** Commits all or nothing in this one step; then the finalizers, then the next in turn. */
+const endOutermost = <B, E>(
+  transaction: Transaction,
+  exit: Exit.Exit<B, E>
+): Effect.Effect<B, E | TransactionError> =>
+  Effect.suspend((): Effect.Effect<B, E | TransactionError> => {
+    const end: Exit.Exit<B, E | TransactionError> = Exit.isSuccess(exit)
+      ? Exit.zipRight(objection(transaction), exit)
+      : exit
+    for (const [cell, { value }] of transaction.entries) {
+      if (Exit.isSuccess(end)) cell.commit(value)
+      else cell.rollbacks++
+    }
+    transaction.entries.forEach(({ turn }) => turn.dismissAll())
+    transaction.entries.clear()
+    transaction.phase = "Ending"
+    return Scope.close(transaction.scope, end).pipe(
+      Effect.locally(current, transaction),
+      Effect.exit,
+      Effect.flatMap((closed): Exit.Exit<B, E | TransactionError> => {
+        giveBack(transaction)
+        if (Exit.isSuccess(closed)) return end
+        return Exit.failCause(Exit.isSuccess(end) ? closed.cause : Cause.sequential(end.cause, closed.cause))
+      })
+    )
+  })
+
+/** What stands against committing. */
+const objection = (transaction: Transaction): Exit.Exit<void, TransactionError> => {
+  if (transaction.deadlock !== undefined) return Exit.fail(transaction.deadlock)
+  try {
+    for (const [{ invariant, name }, { value }] of transaction.entries) {
+      if (invariant !== undefined && !invariant(value)) return Exit.fail(new InvariantViolated({ name }))
+    }
+    return Exit.void
+  } catch (defect) {
+    return Exit.die(defect)
+  }
+}
+
+const giveBack = (transaction: Transaction): void => {
+  transaction.phase = "Over"
+  for (const { turn } of transaction.waitsFor) turn.dismiss(transaction)
+  for (const { turn } of transaction.entries.values()) turn.dismissAll()
+  for (const turn of transaction.turns) turn.release()
+}
+
+// -----------------------------------------------------------------------------
+// constructors
+// -----------------------------------------------------------------------------
+
+/**
+ * Makes a ref. `invariant` is asked about each value that is to be committed; `name` is what errors call it.
+ *
+ * @example
+ * ```ts
+ * import * as TransactionalRef from "effect-holdfast/TransactionalRef"
+ *
+ * const balance = TransactionalRef.make(100, { name: "balance", invariant: (cents) => cents >= 0 })
+ * ```
+ *
+ * @since 0.1.0
+ * @category constructors
+ */
+export const make = <A>(
+  initial: A,
+  options: { readonly name?: string | undefined; readonly invariant?: ((value: A) => boolean) | undefined } = {}
+): Effect.Effect<TransactionalRef<A>> =>
+  Effect.sync(() => new Cell(initial, options.name ?? `ref ${order.next}`, options.invariant))
+
+// -----------------------------------------------------------------------------
+// reading
+// -----------------------------------------------------------------------------
+
+/**
+ * The last committed value; inside a transaction on it, its own draft. Never waits.
+ *
+ * @since 0.1.0
+ * @category getters
+ */
+export const get = <A>(self: TransactionalRef<A>): Effect.Effect<A> =>
+  Effect.withFiberRuntime((fiber) => Effect.succeed(valueIn(self as Cell<A>, transactionOf(fiber))))
+
+/**
+ * The values of several refs, all from one moment: no commit lies between them.
+ *
+ * @since 0.1.0
+ * @category getters
+ */
+export const snapshot = <const R extends Refs>(refs: R): Effect.Effect<Values<R>> =>
+  Effect.withFiberRuntime((fiber) => {
+    const transaction = transactionOf(fiber)
+    return Effect.succeed(likewise(refs, (cell) => valueIn(cell, transaction)) as Values<R>)
+  })
+
+/**
+ * The committed values: the present one, then each that is committed. A slow reader gets the latest and misses those
+ * between. It goes on for as long as it is read.
+ *
+ * @since 0.1.0
+ * @category getters
+ */
+export const changes = <A>(self: TransactionalRef<A>): Stream.Stream<A> => {
+  const cell = self as Cell<A>
+  return cell.latest.changes(() => Option.some(cell.committed))
+}
+
+/**
+ * Who holds the ref, how many wait, and what has become of former transactions; for health checks.
+ *
+ * @since 0.1.0
+ * @category getters
+ */
+export const inspect = <A>(self: TransactionalRef<A>): Effect.Effect<Inspection> =>
+  Effect.sync(() => {
+    const { commits, name, rollbacks, turn } = self as Cell<A>
+    const holder = Option.map(Option.fromNullable(turn.holder), ({ fiber, since }) => ({ fiber, since }))
+    return { name, holder, waiters: turn.waiters, commits, rollbacks }
+  })
+
+/** A record or a tuple of the same shape. */
+const likewise = (refs: Refs, f: (cell: Cell<any>) => unknown): unknown =>
+  Array.isArray(refs) ? refs.map(f) : Object.fromEntries(Object.entries(refs).map(([key, ref]) => [key, f(ref as Cell<any>)]))
+
+// -----------------------------------------------------------------------------
+// changing
+// -----------------------------------------------------------------------------
+
+/**
+ * Changes the ref by a function, and gives what it returns besides.
+ *
+ * @example
+ * ```ts
+ * import * as TransactionalRef from "effect-holdfast/TransactionalRef"
+ *
+ * declare const balance: TransactionalRef.TransactionalRef<number>
+ *
+ * const next = TransactionalRef.modify(balance, (cents) => [`was ${cents}`, cents + 1])
+ * ```
+ *
+ * @since 0.1.0
+ * @category combinators
+ */
+export const modify: {
+  <A, B>(f: (a: A) => readonly [B, A]): (self: TransactionalRef<A>) => Effect.Effect<B, TransactionError>
+  <A, B>(self: TransactionalRef<A>, f: (a: A) => readonly [B, A]): Effect.Effect<B, TransactionError>
+} = dual(
+  2,
+  <A, B>(self: TransactionalRef<A>, f: (a: A) => readonly [B, A]): Effect.Effect<B, TransactionError> =>
+    Effect.withFiberRuntime((fiber) => {
+      const cell = self as Cell<A>
+      // Where nobody is before us, a function needs no draft: it is one step.
+      if (cell.turn.holder !== undefined || transactionOf(fiber) !== undefined) {
+        return run([cell], ([draft]) => draft!.modify(f))
+      }
+      const [result, value] = f(cell.committed)
+      if (cell.invariant !== undefined && !cell.invariant(value)) {
+        cell.rollbacks++
+        return new InvariantViolated({ name: cell.name })
+      }
+      cell.commit(value)
+      return Effect.succeed(result)
+    })
+)
+
+/**
+ * Changes the ref by a function.
+ *
+ * @example
+ * ```ts
+ * import * as TransactionalRef from "effect-holdfast/TransactionalRef"
+ *
+ * declare const balance: TransactionalRef.TransactionalRef<number>
+ *
+ * const paid = TransactionalRef.update(balance, (cents) => cents + 100)
+ * ```
+ *
+ * @since 0.1.0
+ * @category combinators
+ */
+export const update: {
+  <A>(f: (a: A) => A): (self: TransactionalRef<A>) => Effect.Effect<void, TransactionError>
+  <A>(self: TransactionalRef<A>, f: (a: A) => A): Effect.Effect<void, TransactionError>
+} = dual(
+  2,
+  <A>(self: TransactionalRef<A>, f: (a: A) => A): Effect.Effect<void, TransactionError> =>
+    modify(self, (value): [void, A] => [undefined, f(value)])
+)
+
+/**
+ * Sets the ref to a value.
+ *
+ * @example
+ * ```ts
+ * import * as TransactionalRef from "effect-holdfast/TransactionalRef"
+ *
+ * declare const balance: TransactionalRef.TransactionalRef<number>
+ *
+ * const emptied = TransactionalRef.set(balance, 0)
+ * ```
+ *
+ * @since 0.1.0
+ * @category combinators
+ */
+export const set: {
+  <A>(value: A): (self: TransactionalRef<A>) => Effect.Effect<void, TransactionError>
+  <A>(self: TransactionalRef<A>, value: A): Effect.Effect<void, TransactionError>
+} = dual(
+  2,
+  <A>(self: TransactionalRef<A>, value: A): Effect.Effect<void, TransactionError> =>
+    modify(self, (): [void, A] => [undefined, value])
+)
+
+/**
+ * Changes the ref by an effect. The ref is held meanwhile; readers see the former value.
+ *
+ * @example
+ * ```ts
+ * import * as TransactionalRef from "effect-holdfast/TransactionalRef"
+ * import type * as Effect from "effect/Effect"
+ *
+ * declare const balance: TransactionalRef.TransactionalRef<number>
+ * declare const withInterest: (cents: number) => Effect.Effect<number, "bank is closed">
+ *
+ * const credited = TransactionalRef.updateEffect(balance, withInterest)
+ * ```
+ *
+ * @since 0.1.0
+ * @category combinators
+ */
+export const updateEffect: {
+  <A, E, R>(
+    f: (a: A) => Effect.Effect<A, E, R>
+  ): (self: TransactionalRef<A>) => Effect.Effect<void, E | TransactionError, Exclude<R, Scope.Scope>>
+  <A, E, R>(
+    self: TransactionalRef<A>,
+    f: (a: A) => Effect.Effect<A, E, R>
+  ): Effect.Effect<void, E | TransactionError, Exclude<R, Scope.Scope>>
+} = dual(
+  2,
+  <A, E, R>(self: TransactionalRef<A>, f: (a: A) => Effect.Effect<A, E, R>) =>
+    transaction(self, (draft) => Effect.flatMap(Effect.flatMap(draft.get, f), (value) => Ref.set(draft, value)))
+)
+
+/**
+ * Runs a body with drafts of one or several refs that only it can see. If it succeeds, all are committed in one step;
+ * if it fails, dies or is interrupted, all are as before.
+ *
+ * The refs are held from the beginning to the end; others wait for their turn, and readers see the former values.
+ * Inside another transaction it joins that one. What the body adds to its `Scope` is finalized at the end of the
+ * outermost transaction, with its exit, when its changes are committed or dropped and before others get their turn:
+ * the place to compensate for what cannot be rolled back.
+ *
+ * @example
+ * ```ts
+ * import * as Backoff from "effect-holdfast/Backoff"
+ * import * as TransactionalRef from "effect-holdfast/TransactionalRef"
+ * import * as Effect from "effect/Effect"
+ * import * as Ref from "effect/Ref"
+ *
+ * declare const from: TransactionalRef.TransactionalRef<number>
+ * declare const to: TransactionalRef.TransactionalRef<number>
+ * declare const book: (cents: number) => Effect.Effect<void, "refused">
+ *
+ * const transfer = (cents: number) =>
+ *   TransactionalRef.transaction({ from, to }, (drafts) =>
+ *     Effect.gen(function*() {
+ *       yield* Ref.update(drafts.from, (balance) => balance - cents)
+ *       yield* book(cents)
+ *       yield* Ref.update(drafts.to, (balance) => balance + cents)
+ *     })).pipe(
+ *     Effect.retry({
+ *       schedule: Backoff.exponential({ initial: "1 millis", max: "1 second" }),
+ *       while: (error) => error instanceof TransactionalRef.TransactionDeadlock
+ *     })
+ *   )
+ * ```
+ *
+ * @since 0.1.0
+ * @category combinators
+ */
+export const transaction: {
+  <A, B, E, R>(
+    self: TransactionalRef<A>,
+    body: (draft: Ref.Ref<A>) => Effect.Effect<B, E, R>
+  ): Effect.Effect<B, E | TransactionError, Exclude<R, Scope.Scope>>
+  <const Rs extends Refs, B, E, R>(
+    refs: Rs,
+    body: (drafts: Drafts<Rs>) => Effect.Effect<B, E, R>
+  ): Effect.Effect<B, E | TransactionError, Exclude<R, Scope.Scope>>
+  <A, B, E, R>(
+    body: (draft: Ref.Ref<A>) => Effect.Effect<B, E, R>
+  ): (self: TransactionalRef<A>) => Effect.Effect<B, E | TransactionError, Exclude<R, Scope.Scope>>
+} = dual(
+  2,
+  <B, E, R>(
+    refs: TransactionalRef<any> | Refs,
+    body: (drafts: any) => Effect.Effect<B, E, R>
+  ): Effect.Effect<B, E | TransactionError, Exclude<R, Scope.Scope>> => {
+    if (isTransactionalRef(refs)) return run([refs as Cell<any>], ([draft]) => body(draft))
+    const cells = Object.values(refs) as ReadonlyArray<unknown> as ReadonlyArray<Cell<any>>
+    return run(cells, (drafts) => body(likewise(refs, (cell) => drafts[cells.indexOf(cell)])))
+  }
+)
+
+// -----------------------------------------------------------------------------
+// guards
+// -----------------------------------------------------------------------------
+
+/**
+ * @since 0.1.0
+ * @category guards
+ */
+export const isTransactionalRef = (u: unknown): u is TransactionalRef<unknown> => Predicate.hasProperty(u, TypeId)

@@ -1,0 +1,482 @@
+import { assert, describe, expectTypeOf, it } from "@effect/vitest"
+import * as TransactionalRef from "effect-holdfast/TransactionalRef"
+import * as Cause from "effect/Cause"
+import * as Chunk from "effect/Chunk"
+import * as Deferred from "effect/Deferred"
+import * as Effect from "effect/Effect"
+import * as Exit from "effect/Exit"
+import * as Fiber from "effect/Fiber"
+import * as Option from "effect/Option"
+import * as Ref from "effect/Ref"
+import type * as Scope from "effect/Scope"
+import * as Stream from "effect/Stream"
+import * as TestClock from "effect/TestClock"
+
+const add = (draft: Ref.Ref<number>, n: number) => Ref.update(draft, (value) => value + n)
+
+const failureOf = <A, E>(exit: Exit.Exit<A, E>): E => {
+  assert.isTrue(Exit.isFailure(exit), `succeeded: ${String(exit)}`)
+  return Option.getOrThrowWith(Cause.failureOption((exit as Exit.Failure<A, E>).cause), () => exit)
+}
+
+const untouched = (...refs: ReadonlyArray<TransactionalRef.TransactionalRef<number>>) =>
+  Effect.forEach(refs, (ref) =>
+    Effect.gen(function*() {
+      const { holder, waiters } = yield* TransactionalRef.inspect(ref)
+      assert.deepStrictEqual([holder, waiters], [Option.none(), 0])
+    }))
+
+/** The ways in which a body can end without success. */
+const ends: Record<string, Effect.Effect<never, string>> = {
+  failure: Effect.fail("no"),
+  "a defect": Effect.die("broken"),
+  "a throw": Effect.suspend(() => {
+    throw new Error("thrown")
+  }),
+  interruption: Effect.interrupt
+}
+
+describe("a transaction", () => {
+  it.effect("commits what its body has made of the draft, and gives what the body gives", () =>
+    Effect.gen(function*() {
+      const ref = yield* TransactionalRef.make(1)
+      const given = yield* TransactionalRef.transaction(ref, (draft) => Effect.as(add(draft, 1), "given"))
+      assert.strictEqual(given, "given")
+      assert.strictEqual(yield* TransactionalRef.get(ref), 2)
+      yield* untouched(ref)
+    }))
+
+  for (const [name, end] of Object.entries(ends)) {
+    it.effect(`that ends in ${name} leaves every ref as it was, and gives its turn back`, () =>
+      Effect.gen(function*() {
+        const a = yield* TransactionalRef.make(1)
+        const b = yield* TransactionalRef.make(2)
+        const exit = yield* Effect.exit(TransactionalRef.transaction({ a, b }, (drafts) =>
+          Effect.zipRight(Effect.zipRight(add(drafts.a, 5), add(drafts.b, 5)), end)))
+        assert.isTrue(Exit.isFailure(exit))
+        assert.deepStrictEqual(yield* TransactionalRef.snapshot([a, b]), [1, 2])
+        assert.strictEqual((yield* TransactionalRef.inspect(a)).rollbacks, 1)
+        yield* untouched(a, b)
+      }))
+  }
+
+  it.effect("whose body throws instead of giving an effect is a defect", () =>
+    Effect.gen(function*() {
+      const ref = yield* TransactionalRef.make(1)
+      const exit = yield* Effect.exit(TransactionalRef.transaction(ref, (): Effect.Effect<void> => {
+        throw new Error("thrown")
+      }))
+      assert.isTrue(Exit.isFailure(exit) && Cause.isDie(exit.cause))
+      yield* untouched(ref)
+    }))
+
+  it.effect("is seen by no reader before its end, and readers never wait", () =>
+    Effect.gen(function*() {
+      const ref = yield* TransactionalRef.make(1)
+      const seen = yield* Effect.fork(Stream.runCollect(Stream.take(TransactionalRef.changes(ref), 2)))
+      yield* Effect.yieldNow()
+      const holding = yield* Effect.fork(TransactionalRef.transaction(ref, (draft) =>
+        Effect.zipRight(Ref.set(draft, 2), Effect.zipRight(Effect.sleep("1 second"), Ref.set(draft, 3)))))
+      yield* Effect.yieldNow()
+      assert.strictEqual(yield* TransactionalRef.get(ref), 1)
+      assert.deepStrictEqual(yield* TransactionalRef.snapshot({ ref }), { ref: 1 })
+      yield* TestClock.adjust("1 second")
+      yield* Fiber.join(holding)
+      assert.strictEqual(yield* TransactionalRef.get(ref), 3)
+      assert.deepStrictEqual(Chunk.toArray(yield* Fiber.join(seen)), [1, 3])
+    }))
+
+  it.effect("sees its own draft with get and snapshot", () =>
+    Effect.gen(function*() {
+      const ref = yield* TransactionalRef.make(1)
+      yield* TransactionalRef.transaction(ref, (draft) =>
+        Effect.gen(function*() {
+          yield* Ref.set(draft, 2)
+          assert.strictEqual(yield* TransactionalRef.get(ref), 2)
+          assert.deepStrictEqual(yield* TransactionalRef.snapshot([ref]), [2])
+          assert.strictEqual(yield* draft, 2)
+        }))
+    }))
+
+  it.effect("takes turns with others, first come first served", () =>
+    Effect.gen(function*() {
+      const ref = yield* TransactionalRef.make<ReadonlyArray<number>>([])
+      const one = (n: number) =>
+        TransactionalRef.transaction(ref, (draft) =>
+          Effect.zipRight(Effect.sleep(1), Ref.update(draft, (all) => [...all, n])))
+      const fibers = yield* Effect.forEach(Array.from({ length: 20 }, (_, n) => n), (n) => Effect.fork(one(n)))
+      yield* Effect.yieldNow()
+      assert.strictEqual((yield* TransactionalRef.inspect(ref)).waiters, 19)
+      yield* TestClock.adjust("1 second")
+      yield* Effect.forEach(fibers, Fiber.join)
+      assert.deepStrictEqual(yield* TransactionalRef.get(ref), Array.from({ length: 20 }, (_, n) => n))
+    }))
+
+  it.live("is given its turn by one wake-up: 1,000 that wait across a step of time", () =>
+    Effect.gen(function*() {
+      const ref = yield* TransactionalRef.make(0)
+      const before = performance.now()
+      yield* Effect.all(
+        Array.from({ length: 1_000 }, () =>
+          TransactionalRef.transaction(ref, (draft) => Effect.zipRight(Effect.yieldNow(), add(draft, 1)))),
+        { concurrency: "unbounded" }
+      )
+      assert.strictEqual(yield* TransactionalRef.get(ref), 1_000)
+      assert.isBelow(performance.now() - before, 3_000)
+    }))
+
+  it.effect("interrupted while it waits, or while it holds, leaks nothing", () =>
+    Effect.gen(function*() {
+      const ref = yield* TransactionalRef.make(0)
+      const forever = TransactionalRef.transaction(ref, (draft) => Effect.zipRight(add(draft, 1), Effect.never))
+      const holder = yield* Effect.fork(forever)
+      const waiters = [yield* Effect.fork(forever), yield* Effect.fork(forever)]
+      yield* Effect.yieldNow()
+      yield* Fiber.interrupt(waiters[0]!)
+      assert.strictEqual((yield* TransactionalRef.inspect(ref)).waiters, 1)
+      yield* Fiber.interrupt(holder)
+      yield* Fiber.interrupt(waiters[1]!)
+      yield* untouched(ref)
+      yield* TransactionalRef.update(ref, (n) => n + 1)
+      assert.strictEqual(yield* TransactionalRef.get(ref), 1)
+    }))
+
+  it.effect("on several refs locks them in one order, whatever the order they are named in", () =>
+    Effect.gen(function*() {
+      const a = yield* TransactionalRef.make(0)
+      const b = yield* TransactionalRef.make(0)
+      const both = (refs: readonly [typeof a, typeof a]) =>
+        TransactionalRef.transaction(refs, ([x, y]) => Effect.zipRight(add(x, 1), Effect.zipRight(Effect.yieldNow(), add(y, 1))))
+      yield* Effect.all(Array.from({ length: 50 }, (_, n) => both(n % 2 === 0 ? [a, b] : [b, a])), {
+        concurrency: "unbounded"
+      })
+      assert.deepStrictEqual(yield* TransactionalRef.snapshot({ a, b }), { a: 50, b: 50 })
+    }))
+
+  it.effect("may name a ref twice: it is one draft", () =>
+    Effect.gen(function*() {
+      const ref = yield* TransactionalRef.make(0)
+      yield* TransactionalRef.transaction([ref, ref], ([x, y]) => Effect.zipRight(add(x, 1), add(y, 1)))
+      assert.strictEqual(yield* TransactionalRef.get(ref), 2)
+    }))
+})
+
+describe("a transaction inside a transaction", () => {
+  it.effect("on the same ref is a savepoint: its failure undoes only its own changes", () =>
+    Effect.gen(function*() {
+      const ref = yield* TransactionalRef.make(0)
+      const inner = (end: Effect.Effect<void, string>) =>
+        TransactionalRef.transaction(ref, (draft) => Effect.zipRight(add(draft, 10), end))
+      yield* TransactionalRef.transaction(ref, (draft) =>
+        Effect.gen(function*() {
+          yield* add(draft, 1)
+          yield* Effect.ignore(inner(Effect.fail("no")))
+          assert.strictEqual(yield* draft, 1)
+          yield* inner(Effect.void)
+          assert.strictEqual(yield* draft, 11)
+          assert.strictEqual((yield* TransactionalRef.inspect(ref)).commits, 0)
+        }))
+      assert.strictEqual(yield* TransactionalRef.get(ref), 11)
+    }))
+
+  it.effect("on another ref adds it to the whole, which is committed or dropped with the outermost", () =>
+    Effect.gen(function*() {
+      const a = yield* TransactionalRef.make(0)
+      const b = yield* TransactionalRef.make(0)
+      const whole = (end: Effect.Effect<void, string>) =>
+        TransactionalRef.transaction(a, (draft) =>
+          Effect.gen(function*() {
+            yield* add(draft, 1)
+            yield* TransactionalRef.update(b, (n) => n + 1)
+            assert.strictEqual(yield* TransactionalRef.get(b), 1)
+            yield* end
+          }))
+      yield* Effect.ignore(whole(Effect.fail("no")))
+      assert.deepStrictEqual(yield* TransactionalRef.snapshot([a, b]), [0, 0])
+      yield* whole(Effect.void)
+      assert.deepStrictEqual(yield* TransactionalRef.snapshot([a, b]), [1, 1])
+      yield* untouched(a, b)
+    }))
+
+  it.effect("undoes what its own inner ones did, on refs that it does not name itself", () =>
+    Effect.gen(function*() {
+      const a = yield* TransactionalRef.make(0)
+      const b = yield* TransactionalRef.make(0)
+      yield* TransactionalRef.transaction(a, () =>
+        Effect.gen(function*() {
+          yield* Effect.ignore(TransactionalRef.transaction(a, () =>
+            Effect.zipRight(TransactionalRef.update(b, (n) => n + 1), Effect.fail("no"))))
+          assert.strictEqual(yield* TransactionalRef.get(b), 0)
+          yield* TransactionalRef.transaction(a, () => TransactionalRef.update(b, (n) => n + 2))
+          assert.strictEqual(yield* TransactionalRef.get(b), 2)
+        }))
+      assert.strictEqual(yield* TransactionalRef.get(b), 2)
+    }))
+
+  for (const [name, through] of Object.entries({
+    timeout: <A, E>(effect: Effect.Effect<A, E>) => Effect.timeout(effect, "1 minute"),
+    race: <A, E>(effect: Effect.Effect<A, E>) => Effect.race(effect, Effect.never),
+    "Effect.all": <A, E>(effect: Effect.Effect<A, E>) => Effect.all([effect, Effect.void], { concurrency: "unbounded" }),
+    fork: <A, E>(effect: Effect.Effect<A, E>) => Effect.flatMap(Effect.fork(effect), Fiber.join)
+  })) {
+    it.effect(`joins it through ${name}`, () =>
+      Effect.gen(function*() {
+        const ref = yield* TransactionalRef.make(0)
+        yield* TransactionalRef.transaction(ref, () => through(TransactionalRef.update(ref, (n) => n + 1)))
+        assert.strictEqual(yield* TransactionalRef.get(ref), 1)
+        const exit = yield* Effect.exit(TransactionalRef.transaction(ref, () =>
+          Effect.zipRight(through(TransactionalRef.update(ref, (n) => n + 1)), Effect.fail("no"))))
+        assert.strictEqual(failureOf(exit), "no")
+        assert.strictEqual(yield* TransactionalRef.get(ref), 1)
+      }))
+  }
+
+  it.effect("takes turns with its siblings", () =>
+    Effect.gen(function*() {
+      const a = yield* TransactionalRef.make(0)
+      const b = yield* TransactionalRef.make(0)
+      const slowly = (ref: typeof a) =>
+        TransactionalRef.transaction(ref, (draft) =>
+          Effect.flatMap(draft.get, (n) => Effect.zipRight(Effect.yieldNow(), Ref.set(draft, n + 1))))
+      yield* TransactionalRef.transaction(a, () =>
+        Effect.all([slowly(a), slowly(b), slowly(a), slowly(b), slowly(a), slowly(b)], { concurrency: "unbounded" }))
+      assert.deepStrictEqual(yield* TransactionalRef.snapshot([a, b]), [3, 3])
+    }))
+
+  it.effect("makes the outer draft a defect to use while it goes on; after its end every draft is", () =>
+    Effect.gen(function*() {
+      const ref = yield* TransactionalRef.make(0)
+      const exit = yield* Effect.exit(TransactionalRef.transaction(ref, (outer) =>
+        TransactionalRef.transaction(ref, () => Ref.set(outer, 1))))
+      assert.isTrue(Exit.isFailure(exit) && Cause.isDie(exit.cause))
+      const leaked = yield* TransactionalRef.transaction(ref, Effect.succeed)
+      assert.isTrue(Cause.isDie((yield* Effect.sandbox(leaked.get).pipe(Effect.flip)) as Cause.Cause<never>))
+      assert.strictEqual(yield* TransactionalRef.get(ref), 0)
+    }))
+
+  it.effect("that outlives the one around it is a conflict; a daemon that begins later is not inside", () =>
+    Effect.gen(function*() {
+      const ref = yield* TransactionalRef.make(0)
+      const cue = yield* Deferred.make<void>()
+      const [late, later] = yield* TransactionalRef.transaction(ref, () =>
+        Effect.all([
+          Effect.forkDaemon(TransactionalRef.transaction(ref, (draft) => Effect.zipRight(add(draft, 1), Deferred.await(cue)))),
+          Effect.forkDaemon(Effect.zipRight(Deferred.await(cue), TransactionalRef.update(ref, (n) => n + 10)))
+        ]).pipe(Effect.zipLeft(Effect.yieldNow())))
+      yield* untouched(ref)
+      yield* Deferred.succeed(cue, undefined)
+      assert.strictEqual(failureOf(yield* Fiber.await(late))._tag, "TransactionConflict")
+      yield* Fiber.join(later)
+      assert.strictEqual(yield* TransactionalRef.get(ref), 10)
+    }))
+})
+
+describe("transactions that wait for each other", () => {
+  it.effect("are told so as the circle closes; the outermost rolls back whatever its body makes of it", () =>
+    Effect.gen(function*() {
+      const a = yield* TransactionalRef.make(0, { name: "a" })
+      const b = yield* TransactionalRef.make(0, { name: "b" })
+      const met = yield* Deferred.make<void>()
+      const first = yield* Effect.fork(TransactionalRef.transaction(a, (draft) =>
+        Effect.gen(function*() {
+          yield* add(draft, 1)
+          yield* Deferred.await(met)
+          yield* TransactionalRef.update(b, (n) => n + 1)
+        })))
+      const second = TransactionalRef.transaction(b, (draft) =>
+        Effect.gen(function*() {
+          yield* add(draft, 10)
+          yield* Deferred.succeed(met, undefined)
+          yield* Effect.yieldNow()
+          yield* Effect.yieldNow()
+          return yield* Effect.either(TransactionalRef.update(a, (n) => n + 10))
+        }))
+      const deadlock = failureOf(yield* Effect.exit(second))
+      assert.instanceOf(deadlock, TransactionalRef.TransactionDeadlock)
+      assert.deepStrictEqual([...(deadlock as TransactionalRef.TransactionDeadlock).cycle].sort(), ["a", "b"])
+      yield* Fiber.join(first)
+      assert.deepStrictEqual(yield* TransactionalRef.snapshot([a, b]), [1, 1])
+      yield* untouched(a, b)
+    }))
+
+  it.effect("succeed when the outermost is run again", () =>
+    Effect.gen(function*() {
+      const a = yield* TransactionalRef.make(0)
+      const b = yield* TransactionalRef.make(0)
+      const nested = (x: typeof a, y: typeof a) =>
+        TransactionalRef.transaction(x, (draft) =>
+          Effect.zipRight(add(draft, 1), Effect.zipRight(Effect.yieldNow(), TransactionalRef.update(y, (n) => n + 1)))).pipe(
+          Effect.retry({ while: (error) => error._tag === "TransactionDeadlock" })
+        )
+      yield* Effect.all(Array.from({ length: 20 }, (_, n) => n % 2 === 0 ? nested(a, b) : nested(b, a)), {
+        concurrency: "unbounded"
+      })
+      assert.deepStrictEqual(yield* TransactionalRef.snapshot([a, b]), [20, 20])
+    }))
+})
+
+describe("an invariant", () => {
+  it.effect("that does not hold at the end is InvariantViolated, and all is as before", () =>
+    Effect.gen(function*() {
+      const a = yield* TransactionalRef.make(5, { name: "balance", invariant: (n) => n >= 0 })
+      const b = yield* TransactionalRef.make(0)
+      const transfer = (n: number) =>
+        TransactionalRef.transaction({ a, b }, (drafts) => Effect.zipRight(add(drafts.b, n), add(drafts.a, -n)))
+      const violation = failureOf(yield* Effect.exit(transfer(6)))
+      assert.deepStrictEqual([violation._tag, violation.message], [
+        "InvariantViolated",
+        "the transaction would violate the invariant of balance"
+      ])
+      assert.deepStrictEqual(yield* TransactionalRef.snapshot([a, b]), [5, 0])
+      assert.strictEqual(failureOf(yield* Effect.exit(TransactionalRef.set(a, -1)))._tag, "InvariantViolated")
+      // In between it need not hold.
+      yield* TransactionalRef.transaction(a, (draft) => Effect.zipRight(Ref.set(draft, -1), Ref.set(draft, 1)))
+      assert.strictEqual(yield* TransactionalRef.get(a), 1)
+    }))
+
+  it.effect("that throws is a defect, and all is as before", () =>
+    Effect.gen(function*() {
+      const ref = yield* TransactionalRef.make(1, {
+        invariant: () => {
+          throw new Error("thrown")
+        }
+      })
+      const ways = [TransactionalRef.set(ref, 2), TransactionalRef.transaction(ref, (draft) => Ref.set(draft, 2))]
+      for (const way of ways) {
+        const exit = yield* Effect.exit(way)
+        assert.isTrue(Exit.isFailure(exit) && Cause.isDie(exit.cause))
+        assert.strictEqual(yield* TransactionalRef.get(ref), 1)
+        yield* untouched(ref)
+      }
+    }))
+})
+
+describe("what a body finalizes", () => {
+  it.effect("runs at the outermost end with its exit, after the commit and before the next in turn", () =>
+    Effect.gen(function*() {
+      const log: Array<string> = []
+      const ref = yield* TransactionalRef.make(0)
+      const noting = (name: string) =>
+        Effect.addFinalizer((exit) =>
+          Effect.flatMap(TransactionalRef.get(ref), (value) => Effect.sync(() => log.push(`${name} ${exit._tag} ${value}`))))
+      const whole = (end: Effect.Effect<void, string>) =>
+        TransactionalRef.transaction(ref, (draft) =>
+          Effect.gen(function*() {
+            yield* noting("outer")
+            yield* add(draft, 1)
+            yield* Effect.ignore(TransactionalRef.transaction(ref, () => Effect.zipRight(noting("inner"), Effect.fail("no"))))
+            log.push("body")
+            yield* end
+          }))
+      const first = yield* Effect.fork(whole(Effect.yieldNow()))
+      const second = yield* Effect.fork(TransactionalRef.transaction(ref, () => Effect.sync(() => log.push("next"))))
+      yield* Fiber.join(first)
+      yield* Fiber.join(second)
+      assert.deepStrictEqual(log, ["body", "inner Success 1", "outer Success 1", "next"])
+      log.length = 0
+      yield* Effect.ignore(whole(Effect.fail("no")))
+      assert.deepStrictEqual(log, ["body", "inner Failure 1", "outer Failure 1"])
+    }))
+
+  it.effect("may not begin a transaction of its own: that is a conflict, and no deadlock", () =>
+    Effect.gen(function*() {
+      const ref = yield* TransactionalRef.make(0)
+      const seen = yield* Ref.make<unknown>(undefined)
+      yield* TransactionalRef.transaction(ref, () =>
+        Effect.addFinalizer(() =>
+          Effect.flatMap(Effect.either(TransactionalRef.update(ref, (n) => n + 1)), (either) => Ref.set(seen, either))))
+      assert.match(String(yield* seen), /TransactionConflict/)
+    }))
+
+  it.effect("that dies is a defect of the transaction, whose changes stay committed; the turn is given back", () =>
+    Effect.gen(function*() {
+      const ref = yield* TransactionalRef.make(0)
+      const exit = yield* Effect.exit(TransactionalRef.transaction(ref, (draft) =>
+        Effect.zipRight(Effect.addFinalizer(() => Effect.die("broken")), add(draft, 1))))
+      assert.isTrue(Exit.isFailure(exit) && Cause.isDie(exit.cause))
+      assert.strictEqual(yield* TransactionalRef.get(ref), 1)
+      yield* untouched(ref)
+    }))
+})
+
+describe("the short ways", () => {
+  it.effect("change the ref, data first and data last", () =>
+    Effect.gen(function*() {
+      const ref = yield* TransactionalRef.make(1)
+      yield* TransactionalRef.update(ref, (n) => n + 1)
+      yield* ref.pipe(TransactionalRef.update((n) => n + 1))
+      assert.strictEqual(yield* TransactionalRef.modify(ref, (n) => [n * 10, n + 1]), 30)
+      assert.strictEqual(yield* ref.pipe(TransactionalRef.modify((n) => [`${n}`, n + 1])), "4")
+      yield* TransactionalRef.set(ref, 7)
+      yield* ref.pipe(TransactionalRef.set(8))
+      yield* TransactionalRef.updateEffect(ref, (n) => Effect.succeed(n + 1))
+      yield* ref.pipe(TransactionalRef.updateEffect((n) => Effect.delay(Effect.succeed(n + 1), 0)), Effect.fork, Effect.tap(() => TestClock.adjust(1)), Effect.flatMap(Fiber.join))
+      yield* ref.pipe(TransactionalRef.transaction((draft) => add(draft, 1)))
+      assert.strictEqual(yield* TransactionalRef.get(ref), 11)
+      assert.strictEqual((yield* TransactionalRef.inspect(ref)).commits, 9)
+      assert.isTrue(TransactionalRef.isTransactionalRef(ref))
+    }))
+
+  it.effect("that throw are defects, and change nothing", () =>
+    Effect.gen(function*() {
+      const ref = yield* TransactionalRef.make(1)
+      const exit = yield* Effect.exit(TransactionalRef.update(ref, () => {
+        throw new Error("thrown")
+      }))
+      assert.isTrue(Exit.isFailure(exit) && Cause.isDie(exit.cause))
+      assert.strictEqual(yield* TransactionalRef.get(ref), 1)
+    }))
+
+  it.effect("wait for their turn behind a transaction", () =>
+    Effect.gen(function*() {
+      const ref = yield* TransactionalRef.make(0)
+      const holder = yield* Effect.fork(TransactionalRef.transaction(ref, (draft) =>
+        Effect.flatMap(draft.get, (n) => Effect.delay(Ref.set(draft, n + 1), 5))))
+      yield* Effect.yieldNow()
+      const update = yield* Effect.fork(TransactionalRef.update(ref, (n) => n * 10))
+      yield* TestClock.adjust(5)
+      yield* Fiber.join(holder)
+      yield* Fiber.join(update)
+      assert.strictEqual(yield* TransactionalRef.get(ref), 10)
+    }))
+})
+
+describe("inspect", () => {
+  it.effect("tells who holds the ref since when, and how many wait", () =>
+    Effect.gen(function*() {
+      yield* TestClock.adjust(1_000)
+      const ref = yield* TransactionalRef.make(0, { name: "inspected" })
+      const holder = yield* Effect.fork(TransactionalRef.transaction(ref, () => Effect.never))
+      yield* Effect.yieldNow()
+      const waiter = yield* Effect.fork(TransactionalRef.update(ref, (n) => n))
+      yield* Effect.yieldNow()
+      assert.deepStrictEqual(yield* TransactionalRef.inspect(ref), {
+        name: "inspected",
+        holder: Option.some({ fiber: holder.id(), since: 1_000 }),
+        waiters: 1,
+        commits: 0,
+        rollbacks: 0
+      })
+      yield* Fiber.interrupt(holder)
+      yield* Fiber.join(waiter)
+    }))
+})
+
+describe("the types", () => {
+  it("keep the names, places and values of the refs, and take the scope away", () => {
+    void Effect.gen(function*() {
+      const a = yield* TransactionalRef.make(1)
+      const b = yield* TransactionalRef.make("b")
+      expectTypeOf(yield* TransactionalRef.snapshot({ a, b })).toEqualTypeOf<{ readonly a: number; readonly b: string }>()
+      expectTypeOf(yield* TransactionalRef.snapshot([a, b])).toEqualTypeOf<readonly [number, string]>()
+      yield* TransactionalRef.transaction([a, b], ([x, y]) => {
+        expectTypeOf(x).toEqualTypeOf<Ref.Ref<number>>()
+        expectTypeOf(y).toEqualTypeOf<Ref.Ref<string>>()
+        return Effect.void
+      })
+      const scoped = TransactionalRef.transaction(a, () => Effect.zipRight(Effect.scope, Effect.fail("no" as const)))
+      expectTypeOf(scoped).toEqualTypeOf<Effect.Effect<never, "no" | TransactionalRef.TransactionError>>()
+      expectTypeOf<Effect.Effect.Context<typeof scoped>>().not.toEqualTypeOf<Scope.Scope>()
+    })
+  })
+})

@@ -1,0 +1,104 @@
+import { Interleavings } from "effect-holdfast/testing"
+import { assert, describe, it } from "effect-holdfast/testing/vitest"
+import * as TransactionalRef from "effect-holdfast/TransactionalRef"
+import * as Effect from "effect/Effect"
+import * as Exit from "effect/Exit"
+import * as Fiber from "effect/Fiber"
+import { Turn } from "../../src/internal/turn.js"
+import { wait } from "../../src/internal/wait.js"
+import { canaries, type CanaryName } from "../support/canaries.js"
+import { canary } from "../support/canary.js"
+import { interrupted, scenarios } from "./transactions.js"
+
+describe("a turn, in every order of three fibers", () => {
+  interface Holder {
+    readonly name: string
+    readonly turns: Set<Turn<Holder>>
+  }
+
+  const take = (turn: Turn<Holder>, holder: Holder) =>
+    wait<void>((resume) => {
+      const wake = () => resume(Exit.void)
+      return turn.tryTake(holder) ? void wake() : turn.enqueue(holder, wake)
+    })
+
+  /** Each takes the turn, pauses, and gives back what it has, however it ends; `waiting` marks one for interruption. */
+  const scope = (mark: <A>(effect: Effect.Effect<A>) => Effect.Effect<A>) =>
+    Effect.gen(function*() {
+      const turn = new Turn<Holder>((holder, turn) => holder.turns.add(turn))
+      let inside = 0
+      const one = (name: string) =>
+        Effect.suspend(() => {
+          const holder: Holder = { name, turns: new Set() }
+          return Effect.uninterruptibleMask((restore) =>
+            Effect.ensuring(
+              restore(Effect.zipRight(take(turn, holder), Effect.sync(() => assert.strictEqual(++inside, 1)))).pipe(
+                Effect.zipRight(Effect.yieldNow()),
+                Effect.zipRight(Effect.sync(() => inside--))
+              ),
+              Effect.sync(() => holder.turns.forEach((turn) => turn.release()))
+            )
+          )
+        })
+      const fibers = [
+        yield* Effect.fork(one("a")),
+        yield* Effect.fork(mark(one("b"))),
+        yield* Effect.fork(one("c"))
+      ]
+      for (const fiber of fibers) yield* Fiber.await(fiber)
+      assert.deepStrictEqual([turn.holder, turn.waiters, inside], [undefined, 0, 0])
+    })
+
+  it("one at a time, and nothing is left", { timeout: 120_000 }, async ({ task }) => {
+    const report = await Effect.runPromise(
+      Interleavings.explore(scope((effect) => effect), { strategy: "exhaustive", preemptions: 1, limit: 1_000_000 })
+    )
+    task.meta.interleavings = report.interleavings
+    assert.isTrue(report.complete)
+  })
+
+  it("though one is interrupted anywhere", { timeout: 120_000 }, async ({ task }) => {
+    const report = await Effect.runPromise(
+      Interleavings.explore(scope(Interleavings.victim), { strategy: "interrupt", preemptions: 1, limit: 1_000_000 })
+    )
+    task.meta.interleavings = report.interleavings
+    assert.isTrue(report.complete)
+  })
+})
+
+describe("a transaction, whatever the interleaving", () => {
+  for (const [name, scenario] of Object.entries(scenarios(TransactionalRef))) {
+    it.interleavings(name, scenario, {
+      strategy: ["sweep", "random", "pct", ...interrupted.includes(name) ? ["interrupt" as const] : []],
+      timeout: 120_000
+    })
+  }
+})
+
+describe("a transaction with a known fault is caught", () => {
+  const canaryOf = (name: CanaryName, scenario: keyof ReturnType<typeof scenarios>, options: Parameters<typeof canary>[2]) =>
+    canary(canaries[name].fault, async () => {
+      const faulty: typeof TransactionalRef = await import(/* @vite-ignore */ `../../src/TransactionalRef.ts?canary=${name}`)
+      return scenarios(faulty)[scenario]
+    }, { replays: 20, ...options })
+
+  canaryOf("lock-held", "a defect gives the turn back, and the change up", { within: 1, reason: "Deadlock" })
+  canaryOf("half-change", "a defect gives the turn back, and the change up", { within: 1 })
+  canaryOf("lock-order", "several refs are locked in one order", { within: 100 })
+  canaryOf("unseen-circle", "a circle that nesting makes is told, and running again succeeds", {
+    within: 100,
+    reason: "Deadlock"
+  })
+  canaryOf("parallel-circle", "a circle through parallel parts of a transaction is told", {
+    strategy: ["pct", "random"],
+    seeds: 20_000,
+    within: 40_000,
+    reason: "Deadlock"
+  })
+  canaryOf("sibling-bypass", "siblings inside one transaction take turns", { within: 100 })
+  canaryOf("leaked-turn", "an interrupted transaction changes all or nothing, and gives its turn back", {
+    strategy: "interrupt",
+    within: 5_000,
+    reason: "Deadlock"
+  })
+})
