@@ -455,10 +455,11 @@ const endInner = <B, E>(
     if (Exit.isSuccess(exit) && !isOrphan) {
       for (const [cell, { value }] of transaction.entries) outer.entries.get(cell)!.value = value
     }
-    const conflict = new TransactionConflict({ name: namesOf([...transaction.entries.keys()]) })
     giveBack(transaction)
     outer.inner.delete(transaction)
-    return Exit.isSuccess(exit) && isOrphan ? conflict : exit
+    return Exit.isSuccess(exit) && isOrphan
+      ? new TransactionConflict({ name: namesOf([...transaction.entries.keys()]) })
+      : exit
   })
 
 /** Commits all or nothing in this one step; then the finalizers, then the next in turn. */
