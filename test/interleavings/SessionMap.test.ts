@@ -10,6 +10,7 @@ describe("a map of sessions, whatever the interleaving", () => {
     const strategy = ["sweep", "random", "pct"] as const
     it.interleavings(name, Effect.scoped(scenario), {
       strategy: interrupted.includes(name) ? [...strategy, "interrupt"] : strategy,
+      limit: 4_000,
       timeout: 120_000
     })
   }
