@@ -83,7 +83,7 @@ export class AtRandom implements Strategy {
   private readonly random: Utils.PCGRandom
   private readonly places: ReadonlySet<number>
 
-  /** `turn` is the how manieth seed it is. */
+  /** `turn` counts the seeds of a search from 0. */
   constructor(seed: number, turn: number, horizon: number, preemptions: number) {
     this.seed = seed
     this.random = new Utils.PCGRandom(seed)
@@ -122,7 +122,7 @@ export class ByPriority implements Strategy {
   private readonly changes: ReadonlySet<number>
   private lowest = 0
 
-  /** `turn` is the how manieth seed it is. */
+  /** `turn` counts the seeds of a search from 0. */
   constructor(seed: number, turn: number, horizon: number, depth: number) {
     this.seed = seed
     this.random = new Utils.PCGRandom(seed)
