@@ -11,8 +11,8 @@
  * wholly by the few places where it departs from the plain order; that is the line by which a failure is replayed.
  *
  * **What it guarantees.** The same effect and the same replay line give the same run. A program in which nothing can
- * happen any more is reported as a deadlock, at once and not by a timeout. A failure is shrunk: none of the
- * preemptions that are left can be left out, and where one or two are found to do, it is those.
+ * happen any more is reported as a deadlock, at once and not by a timeout. A failure is shrunk, within a bound of some
+ * seconds: none of the preemptions that are left can be left out, and where one or two are found to do, it is those.
  *
  * **What it does not.**
  * - It sees what happens between Effect's operations, not inside one.
