@@ -13,7 +13,8 @@ register("./emit.mjs", import.meta.url)
 // Loaded when asked for: then the hook above is in place, and no suite pays for another's rivals.
 const suites: Record<string, () => Promise<{ readonly run: (budget: Budget) => Promise<void> }>> = {
   session: () => import("./session.js"),
-  interleavings: () => import("./interleavings.js")
+  interleavings: () => import("./interleavings.js"),
+  state: () => import("./state.js")
 }
 
 const words = process.argv.slice(2)

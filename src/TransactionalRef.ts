@@ -24,12 +24,15 @@ import * as Data from "effect/Data"
 import * as DefaultServices from "effect/DefaultServices"
 import * as Effect from "effect/Effect"
 import * as Effectable from "effect/Effectable"
+import * as ExecutionStrategy from "effect/ExecutionStrategy"
 import * as Exit from "effect/Exit"
-import type * as Fiber from "effect/Fiber"
+import * as Fiber from "effect/Fiber"
 import type * as FiberId from "effect/FiberId"
 import * as FiberRef from "effect/FiberRef"
 import { dual } from "effect/Function"
 import { globalValue } from "effect/GlobalValue"
+import * as Metric from "effect/Metric"
+import * as MetricLabel from "effect/MetricLabel"
 import * as Option from "effect/Option"
 import { type Pipeable, pipeArguments } from "effect/Pipeable"
 import * as Predicate from "effect/Predicate"
@@ -38,7 +41,9 @@ import * as Ref from "effect/Ref"
 import * as Scope from "effect/Scope"
 import type * as Stream from "effect/Stream"
 import type * as Types from "effect/Types"
+import * as Tracer from "effect/Tracer"
 import { Latest } from "./internal/latest.js"
+import { locally } from "./internal/locally.js"
 import { Turn } from "./internal/turn.js"
 import { wait } from "./internal/wait.js"
 
@@ -172,8 +177,9 @@ export type TransactionError = InvariantViolated | TransactionDeadlock | Transac
 
 /** The inside of a ref. */
 class Cell<in out A> implements TransactionalRef<A> {
-  readonly [TypeId] = { _A: (_: A) => _ }
+  readonly [TypeId] = variance
   readonly name: string
+  readonly labels: ReadonlyArray<MetricLabel.MetricLabel>
   readonly invariant: ((value: A) => boolean) | undefined
   /** Held by the outermost transaction that changes it. */
   readonly turn = new Turn<Transaction>(noteTurn)
@@ -184,9 +190,11 @@ class Cell<in out A> implements TransactionalRef<A> {
   rollbacks = 0
   committed: A
 
-  constructor(initial: A, name: string, invariant: ((value: A) => boolean) | undefined) {
+  constructor(initial: A, { invariant, name }: Options<A>) {
     this.committed = initial
-    this.name = name
+    this.name = name ?? `ref ${this.order}`
+    // A ref that was given no name has no series of its own: there may be any number of them.
+    this.labels = name === undefined ? [] : [MetricLabel.make("ref", name)]
     this.invariant = invariant
   }
 
@@ -196,38 +204,92 @@ class Cell<in out A> implements TransactionalRef<A> {
 
   commit(value: A): void {
     this.commits++
+    commitCounter.unsafeUpdate(1, this.labels)
     if (Object.is(value, this.committed)) return
     this.committed = value
     this.latest.offer(value)
   }
+
+  rollBack(): void {
+    this.rollbacks++
+    rollbackCounter.unsafeUpdate(1, this.labels)
+  }
 }
+
+const commitCounter = Metric.counter("holdfast_transactional_ref_commits_total", {
+  description: "Transactions that committed, for each ref they had",
+  incremental: true
+})
+
+const rollbackCounter = Metric.counter("holdfast_transactional_ref_rollbacks_total", {
+  description: "Transactions that were rolled back, for each ref they had",
+  incremental: true
+})
 
 const order = globalValue(Symbol.for("effect-holdfast/TransactionalRef/order"), () => ({ next: 0 }))
 
 /** A transaction, outermost or nested. */
-interface Transaction {
+class Transaction {
   /** The one that it is nested in. */
   readonly outer: Transaction | undefined
   readonly fiber: FiberId.Runtime
   readonly since: number
   /** Of the outermost one: where finalizers are added. */
-  readonly scope: Scope.CloseableScope
-  readonly entries: Map<Cell<any>, Entry<any>>
+  readonly scope = new LazyScope()
+  readonly entries = new Map<Cell<any>, Entry<any>>()
   /** What it holds: the turns of refs if it is an outermost one, else those of its outer one's entries. */
-  readonly turns: Set<Turn<Transaction>>
+  readonly turns = new Set<Turn<Transaction>>()
   /** What fibers of it wait for. */
-  readonly waitsFor: Set<Wait>
+  waitsFor: Set<Wait> | undefined
   /** The transactions inside it that go on. */
-  readonly inner: Set<Transaction>
+  inner: Set<Transaction> | undefined
   /** `Ending`: its changes are committed or dropped, its finalizers run, it still holds its turns. */
-  phase: "Open" | "Ending" | "Over"
+  phase: "Open" | "Ending" | "Over" = "Open"
   /** Of the outermost one: it is to fail, whatever its body makes of it. */
   deadlock: TransactionDeadlock | undefined
+
+  constructor(outer: Transaction | undefined, fiber: Fiber.RuntimeFiber<unknown, unknown>) {
+    this.outer = outer
+    this.fiber = fiber.id()
+    this.since = clockOf(fiber).unsafeCurrentTimeMillis()
+  }
 }
 
-interface Wait {
+/** A scope that costs nothing as long as it is not used. */
+class LazyScope implements Scope.CloseableScope {
+  readonly [Scope.ScopeTypeId]: typeof Scope.ScopeTypeId = Scope.ScopeTypeId
+  readonly [Scope.CloseableScopeTypeId]: typeof Scope.CloseableScopeTypeId = Scope.CloseableScopeTypeId
+  readonly strategy = ExecutionStrategy.sequential
+  private scope: Scope.CloseableScope | undefined
+
+  get isUsed(): boolean {
+    return this.scope !== undefined
+  }
+
+  get used(): Scope.CloseableScope {
+    return this.scope ??= Effect.runSync(Scope.make())
+  }
+
+  pipe() {
+    return pipeArguments(this, arguments)
+  }
+
+  fork(strategy: ExecutionStrategy.ExecutionStrategy) {
+    return Effect.suspend(() => Scope.fork(this.used, strategy))
+  }
+
+  addFinalizer(finalizer: Scope.Scope.Finalizer) {
+    return Effect.suspend(() => Scope.addFinalizerExit(this.used, finalizer))
+  }
+
+  close(exit: Exit.Exit<unknown, unknown>) {
+    return Effect.suspend(() => Scope.close(this.used, exit))
+  }
+}
+
+interface Wait<in out A = any> {
   readonly turn: Turn<Transaction>
-  readonly cell: Cell<any>
+  readonly cell: Cell<A>
 }
 
 /** One ref in one transaction. */
@@ -263,11 +325,12 @@ const valueIn = <A>(cell: Cell<A>, transaction: Transaction | undefined): A => {
   return cell.committed
 }
 
+const variance = { _A: (_: any) => _ }
+
 /** The `Ref` that a body is given. */
 class Draft<in out A> extends Effectable.Class<A> implements Ref.Ref<A> {
-  readonly [Ref.RefTypeId] = { _A: (_: any) => _ }
+  readonly [Ref.RefTypeId] = variance
   readonly [Readable.TypeId]: Readable.TypeId = Readable.TypeId
-  readonly get: Effect.Effect<A>
   private readonly entry: Entry<A>
   private readonly transaction: Transaction
 
@@ -275,7 +338,10 @@ class Draft<in out A> extends Effectable.Class<A> implements Ref.Ref<A> {
     super()
     this.entry = entry
     this.transaction = transaction
-    this.get = this.modify((value) => [value, value])
+  }
+
+  get get(): Effect.Effect<A> {
+    return this.modify((value) => [value, value])
   }
 
   commit() {
@@ -295,61 +361,83 @@ class Draft<in out A> extends Effectable.Class<A> implements Ref.Ref<A> {
   }
 }
 
-/** The ref in this transaction: waits for its turn, in the transactions around this one first. */
-const entryOf = <A>(
-  transaction: Transaction,
-  cell: Cell<A>
-): Effect.Effect<Entry<A>, TransactionDeadlock | TransactionConflict> => {
+type Refusal = TransactionDeadlock | TransactionConflict
+
+/** The ref in a transaction, by the fiber that runs it. It waits for its turn, in the transactions around first. */
+const entryOf = <A>(transaction: Transaction, cell: Cell<A>): Effect.Effect<Entry<A>, Refusal> =>
+  transaction.outer === undefined
+    ? entryBehind(transaction, { turn: cell.turn, cell }, waitAtEase)
+    : Effect.flatMap(entryFor(transaction.outer, cell), ({ turn }) =>
+      entryBehind(transaction, { turn, cell }, waitAtEase))
+
+/** The same, by a fiber of a transaction inside it. That one may be interrupted alone. */
+const entryFor = <A>(transaction: Transaction, cell: Cell<A>): Effect.Effect<Entry<A>, Refusal> => {
   const present = transaction.entries.get(cell)
   if (present !== undefined) return Effect.succeed(present)
-  const turnOf: Effect.Effect<Turn<Transaction>, TransactionDeadlock | TransactionConflict> =
-    transaction.outer === undefined
-      ? Effect.succeed(cell.turn)
-      : Effect.map(entryOf(transaction.outer, cell), ({ turn }) => turn)
-  return Effect.flatMap(turnOf, (turn) =>
-    Effect.zipRight(
-      turnFor(transaction, { turn, cell }),
-      Effect.suspend(() => {
-        if (transaction.phase !== "Open" || turn.holder !== transaction) return new TransactionConflict({ name: cell.name })
-        // Another fiber of this transaction may have been faster.
-        const present = transaction.entries.get(cell)
-        if (present !== undefined) return Effect.succeed(present as Entry<A>)
-        const entry: Entry<A> = { cell, value: valueIn(cell, transaction.outer), turn: new Turn<Transaction>(noteTurn) }
-        transaction.entries.set(cell, entry)
-        return Effect.succeed(entry)
-      })
-    ))
+  return transaction.outer === undefined
+    ? entryBehind(transaction, { turn: cell.turn, cell }, wait)
+    : Effect.flatMap(entryFor(transaction.outer, cell), ({ turn }) => entryBehind(transaction, { turn, cell }, wait))
+}
+
+/** `wait` without a cleanup: whatever the transaction's own fiber has asked for is given back at the end. */
+const waitAtEase: typeof wait = (register) =>
+  Effect.async((resume) => {
+    register(resume)
+  })
+
+const entryBehind = <A>(
+  transaction: Transaction,
+  asked: Wait<A>,
+  waiting: typeof wait
+): Effect.Effect<Entry<A>, Refusal> => {
+  const entry = freeEntry(transaction, asked)
+  if (entry !== undefined) return Effect.succeed(entry)
+  return Effect.flatMap(waiting<void, Refusal>((resume) => askForTurn(transaction, asked, resume)), () =>
+    asked.turn.holder === transaction
+      ? entryBehind(transaction, asked, waiting)
+      : new TransactionConflict({ name: asked.cell.name }))
+}
+
+/** If it need not be waited for. */
+const freeEntry = <A>(transaction: Transaction, { cell, turn }: Wait<A>): Entry<A> | undefined => {
+  if (transaction.phase !== "Open" || !turn.tryTake(transaction)) return undefined
+  // Another fiber of this transaction may have been faster.
+  const present: Entry<A> | undefined = transaction.entries.get(cell)
+  if (present !== undefined) return present
+  const entry: Entry<A> = { cell, value: valueIn(cell, transaction.outer), turn: new Turn<Transaction>(noteTurn) }
+  transaction.entries.set(cell, entry)
+  return entry
 }
 
 /** All is decided and noted in the step in which the turn is asked for, so that no two can each miss the other's. */
-const turnFor = (
+const askForTurn = (
   transaction: Transaction,
-  asked: Wait
-): Effect.Effect<void, TransactionDeadlock | TransactionConflict> =>
-  wait((resume) => {
-    const { cell, turn } = asked
-    const cycle = transaction.phase !== "Open" || turn.tryTake(transaction) || !holdsAny(transaction)
-      ? undefined
-      : cycleOver(asked, transaction, transaction, [cell.name], new Set())
-    if (cycle !== undefined) {
-      const deadlock = new TransactionDeadlock({ cycle })
-      outermost(transaction).deadlock ??= deadlock
-      resume(Exit.fail(deadlock))
-    } else if (transaction.phase !== "Open" || turn.holder === transaction) {
-      resume(transaction.phase === "Open" ? Exit.void : Exit.fail(new TransactionConflict({ name: cell.name })))
-    } else {
-      transaction.waitsFor.add(asked)
-      const leave = turn.enqueue(transaction, () => {
-        transaction.waitsFor.delete(asked)
-        resume(Exit.void)
-      })
-      return () => {
-        transaction.waitsFor.delete(asked)
-        leave()
-      }
+  asked: Wait,
+  resume: (exit: Exit.Exit<void, Refusal>) => void
+): (() => void) | undefined => {
+  const { cell, turn } = asked
+  const cycle = transaction.phase !== "Open" || turn.tryTake(transaction) || !holdsAny(transaction)
+    ? undefined
+    : cycleOver(asked, transaction, transaction, [cell.name], new Set())
+  if (cycle !== undefined) {
+    const deadlock = new TransactionDeadlock({ cycle })
+    outermost(transaction).deadlock ??= deadlock
+    resume(Exit.fail(deadlock))
+  } else if (transaction.phase !== "Open" || turn.holder === transaction) {
+    resume(transaction.phase === "Open" ? Exit.void : Exit.fail(new TransactionConflict({ name: cell.name })))
+  } else {
+    (transaction.waitsFor ??= new Set()).add(asked)
+    const leave = turn.enqueue(transaction, () => {
+      transaction.waitsFor?.delete(asked)
+      resume(Exit.void)
+    })
+    return () => {
+      transaction.waitsFor?.delete(asked)
+      leave()
     }
-    return undefined
-  })
+  }
+  return undefined
+}
 
 /** Nobody can wait for one that holds nothing, itself or around it. */
 const holdsAny = (transaction: Transaction): boolean =>
@@ -379,11 +467,11 @@ const cycleFrom = (
   if (isAround(from, target)) return names
   if (seen.has(from)) return undefined
   seen.add(from)
-  for (const wait of from.waitsFor) {
+  for (const wait of from.waitsFor ?? []) {
     const cycle = cycleOver(wait, from, target, [...names, wait.cell.name], seen)
     if (cycle !== undefined) return cycle
   }
-  for (const inner of from.inner) {
+  for (const inner of from.inner ?? []) {
     const cycle = cycleFrom(inner, target, names, seen)
     if (cycle !== undefined) return cycle
   }
@@ -400,44 +488,60 @@ const run = <B, E, R>(
   cells: ReadonlyArray<Cell<any>>,
   body: (drafts: ReadonlyArray<Ref.Ref<any>>) => Effect.Effect<B, E, R>
 ): Effect.Effect<B, E | TransactionError, Exclude<R, Scope.Scope>> =>
-  Effect.uninterruptibleMask((restore) =>
-    Effect.withFiberRuntime<B, E | TransactionError, Exclude<R, Scope.Scope>>((fiber) => {
+  Effect.uninterruptibleMask((restore) => {
+    const transact = (): Effect.Effect<B, E | TransactionError, R> => {
+      const fiber = currentFiber()
       const outer = transactionOf(fiber)
       if (outer !== undefined && outer.phase !== "Open") return new TransactionConflict({ name: namesOf(cells) })
-      return Effect.flatMap(scopeFor(outer), (scope) => {
-        const transaction: Transaction = {
-          outer,
-          fiber: fiber.id(),
-          since: clockOf(fiber).unsafeCurrentTimeMillis(),
-          scope,
-          entries: new Map(),
-          turns: new Set(),
-          waitsFor: new Set(),
-          inner: new Set(),
-          phase: "Open",
-          deadlock: undefined
-        }
-        outer?.inner.add(transaction)
-        const drafts = Effect.forEach(
-          cells.toSorted((a, b) => a.order - b.order),
-          (cell) => Effect.map(entryOf(transaction, cell), (entry) => [cell, new Draft(entry, transaction)] as const)
-        )
-        const inside = Effect.flatMap(drafts, (drafts) => {
-          const draftOf = new Map<Cell<any>, Ref.Ref<any>>(drafts)
-          return body(cells.map((cell) => draftOf.get(cell)!))
-        })
-        return restore(inside).pipe(
-          Effect.provideService(Scope.Scope, scope),
-          Effect.locally(current, transaction),
-          Effect.exit,
-          Effect.flatMap((exit) => outer === undefined ? endOutermost(transaction, exit) : endInner(transaction, outer, exit))
-        ) as Effect.Effect<B, E | TransactionError, Exclude<R, Scope.Scope>>
+      const transaction = new Transaction(outer, fiber)
+      if (outer !== undefined) (outer.inner ??= new Set()).add(transaction)
+      const leave = locally(
+        fiber,
+        [current, transaction],
+        [FiberRef.currentContext, Context.add(fiber.currentContext, Scope.Scope, outermost(transaction).scope)]
+      )
+      const end = (exit: Exit.Exit<B, E | TransactionError>) =>
+        outer === undefined ? endOutermost(transaction, exit, leave) : endInner(transaction, outer, exit, leave)
+      return Effect.matchCauseEffect(restore(withDrafts(transaction, cells, body)), {
+        onFailure: (cause) => end(Exit.failCause(cause)),
+        onSuccess: (value) => end(Exit.succeed(value))
       })
-    })
-  )
+    }
+    const transacted = isTraced(currentFiber())
+      ? Effect.withSpan(Effect.suspend(transact), "TransactionalRef.transaction", {
+        attributes: { refs: namesOf(cells) },
+        captureStackTrace: false
+      })
+      : transact()
+    return transacted as Effect.Effect<B, E | TransactionError, Exclude<R, Scope.Scope>>
+  })
 
-const scopeFor = (outer: Transaction | undefined): Effect.Effect<Scope.CloseableScope> =>
-  outer === undefined ? Scope.make() : Effect.succeed(outer.scope)
+/** Not by `Effect.withFiberRuntime`: each operation that a transaction consists of is paid for by all who wait. */
+const currentFiber = () => Option.getOrThrow(Fiber.getCurrentFiber())
+
+/** The tracer that every fiber of Effect has tells nobody, and to make its span takes longer than the transaction. */
+const isTraced = (fiber: Fiber.RuntimeFiber<unknown, unknown>): boolean =>
+  Context.get(fiber.getFiberRef(DefaultServices.currentServices), Tracer.Tracer) !== silentTracer &&
+  fiber.getFiberRef(FiberRef.currentTracerEnabled)
+
+const silentTracer = Context.get(DefaultServices.liveServices, Tracer.Tracer)
+
+/** In the order of `cells`, whatever the order in which they are locked. */
+const withDrafts = <B, E, R>(
+  transaction: Transaction,
+  cells: ReadonlyArray<Cell<any>>,
+  body: (drafts: ReadonlyArray<Ref.Ref<any>>) => Effect.Effect<B, E, R>
+): Effect.Effect<B, E | Refusal, R> => {
+  if (cells.length === 1) {
+    const cell = cells[0]!
+    const inside = (entry: Entry<any>) => body([new Draft(entry, transaction)])
+    const entry = transaction.outer === undefined ? freeEntry(transaction, { turn: cell.turn, cell }) : undefined
+    return entry !== undefined ? Effect.suspend(() => inside(entry)) : Effect.flatMap(entryOf(transaction, cell), inside)
+  }
+  const inOrder = cells.toSorted((a, b) => a.order - b.order)
+  return Effect.flatMap(Effect.forEach(inOrder, (cell) => entryOf(transaction, cell)), (entries) =>
+    body(cells.map((cell) => new Draft(entries[inOrder.indexOf(cell)]!, transaction))))
+}
 
 const clockOf = (fiber: Fiber.RuntimeFiber<unknown, unknown>): Clock.Clock =>
   Context.get(fiber.getFiberRef(DefaultServices.currentServices), Clock.Clock)
@@ -448,55 +552,55 @@ const namesOf = (cells: ReadonlyArray<Cell<any>>): string => cells.map(({ name }
 const endInner = <B, E>(
   transaction: Transaction,
   outer: Transaction,
-  exit: Exit.Exit<B, E>
-): Effect.Effect<B, E | TransactionError> =>
-  Effect.suspend((): Effect.Effect<B, E | TransactionError> => {
-    const isOrphan = outermost(transaction).phase !== "Open" || outer.phase !== "Open"
-    if (Exit.isSuccess(exit) && !isOrphan) {
-      for (const [cell, { value }] of transaction.entries) outer.entries.get(cell)!.value = value
-    }
-    giveBack(transaction)
-    outer.inner.delete(transaction)
-    return Exit.isSuccess(exit) && isOrphan
-      ? new TransactionConflict({ name: namesOf([...transaction.entries.keys()]) })
-      : exit
-  })
+  exit: Exit.Exit<B, E | TransactionError>,
+  leave: () => void
+): Exit.Exit<B, E | TransactionError> => {
+  leave()
+  const isOrphan = outermost(transaction).phase !== "Open" || outer.phase !== "Open"
+  if (Exit.isSuccess(exit) && !isOrphan) {
+    for (const [cell, { value }] of transaction.entries) outer.entries.get(cell)!.value = value
+  }
+  giveBack(transaction)
+  outer.inner?.delete(transaction)
+  return Exit.isSuccess(exit) && isOrphan
+    ? Exit.fail(new TransactionConflict({ name: namesOf([...transaction.entries.keys()]) }))
+    : exit
+}
 
 /** Commits all or nothing in this one step; then the finalizers, then the next in turn. */
 const endOutermost = <B, E>(
   transaction: Transaction,
-  exit: Exit.Exit<B, E>
-): Effect.Effect<B, E | TransactionError> =>
-  Effect.suspend((): Effect.Effect<B, E | TransactionError> => {
-    const end: Exit.Exit<B, E | TransactionError> = Exit.isSuccess(exit)
-      ? Exit.zipRight(objection(transaction), exit)
-      : exit
-    for (const [cell, { value }] of transaction.entries) {
-      if (Exit.isSuccess(end)) cell.commit(value)
-      else cell.rollbacks++
-    }
-    transaction.entries.forEach(({ turn }) => turn.dismissAll())
-    transaction.entries.clear()
-    transaction.phase = "Ending"
-    return Scope.close(transaction.scope, end).pipe(
-      Effect.locally(current, transaction),
-      Effect.exit,
-      Effect.flatMap((closed): Exit.Exit<B, E | TransactionError> => {
-        giveBack(transaction)
-        if (Exit.isSuccess(closed)) return end
-        return Exit.failCause(Exit.isSuccess(end) ? closed.cause : Cause.sequential(end.cause, closed.cause))
-      })
-    )
+  exit: Exit.Exit<B, E | TransactionError>,
+  leave: () => void
+): Effect.Effect<B, E | TransactionError> => {
+  const end = Exit.isSuccess(exit) ? objection(transaction) ?? exit : exit
+  transaction.entries.forEach(({ cell, turn, value }) => {
+    if (Exit.isSuccess(end)) cell.commit(value)
+    else cell.rollBack()
+    turn.dismissAll()
   })
+  transaction.entries.clear()
+  transaction.phase = "Ending"
+  const finish = (end: Exit.Exit<B, E | TransactionError>) => {
+    giveBack(transaction)
+    leave()
+    return end
+  }
+  if (!transaction.scope.isUsed) return finish(end)
+  return Effect.matchCauseEffect(Scope.close(transaction.scope, end), {
+    onFailure: (cause) => finish(Exit.failCause(Exit.isSuccess(end) ? cause : Cause.sequential(end.cause, cause))),
+    onSuccess: () => finish(end)
+  })
+}
 
 /** What stands against committing. */
-const objection = (transaction: Transaction): Exit.Exit<void, TransactionError> => {
+const objection = (transaction: Transaction): Exit.Exit<never, TransactionError> | undefined => {
   if (transaction.deadlock !== undefined) return Exit.fail(transaction.deadlock)
   try {
-    for (const [{ invariant, name }, { value }] of transaction.entries) {
+    for (const { cell: { invariant, name }, value } of transaction.entries.values()) {
       if (invariant !== undefined && !invariant(value)) return Exit.fail(new InvariantViolated({ name }))
     }
-    return Exit.void
+    return undefined
   } catch (defect) {
     return Exit.die(defect)
   }
@@ -504,7 +608,7 @@ const objection = (transaction: Transaction): Exit.Exit<void, TransactionError> 
 
 const giveBack = (transaction: Transaction): void => {
   transaction.phase = "Over"
-  for (const { turn } of transaction.waitsFor) turn.dismiss(transaction)
+  for (const { turn } of transaction.waitsFor ?? []) turn.dismiss(transaction)
   for (const { turn } of transaction.entries.values()) turn.dismissAll()
   for (const turn of transaction.turns) turn.release()
 }
@@ -514,7 +618,19 @@ const giveBack = (transaction: Transaction): void => {
 // -----------------------------------------------------------------------------
 
 /**
- * Makes a ref. `invariant` is asked about each value that is to be committed; `name` is what errors call it.
+ * `invariant` is asked about each value that is to be committed; none by default. `name` is what errors, spans and
+ * metrics call the ref; by default it is numbered, and counted in the metrics together with all that have no name.
+ *
+ * @since 0.1.0
+ * @category models
+ */
+export interface Options<in A> {
+  readonly name?: string | undefined
+  readonly invariant?: ((value: A) => boolean) | undefined
+}
+
+/**
+ * Makes a ref.
  *
  * @example
  * ```ts
@@ -526,11 +642,8 @@ const giveBack = (transaction: Transaction): void => {
  * @since 0.1.0
  * @category constructors
  */
-export const make = <A>(
-  initial: A,
-  options: { readonly name?: string | undefined; readonly invariant?: ((value: A) => boolean) | undefined } = {}
-): Effect.Effect<TransactionalRef<A>> =>
-  Effect.sync(() => new Cell(initial, options.name ?? `ref ${order.next}`, options.invariant))
+export const make = <A>(initial: A, options: Options<A> = {}): Effect.Effect<TransactionalRef<A>> =>
+  Effect.sync(() => new Cell(initial, options))
 
 // -----------------------------------------------------------------------------
 // reading
@@ -619,7 +732,7 @@ export const modify: {
       }
       const [result, value] = f(cell.committed)
       if (cell.invariant !== undefined && !cell.invariant(value)) {
-        cell.rollbacks++
+        cell.rollBack()
         return new InvariantViolated({ name: cell.name })
       }
       cell.commit(value)
@@ -761,7 +874,7 @@ export const transaction: {
     refs: TransactionalRef<any> | Refs,
     body: (drafts: any) => Effect.Effect<B, E, R>
   ): Effect.Effect<B, E | TransactionError, Exclude<R, Scope.Scope>> => {
-    if (isTransactionalRef(refs)) return run([refs as Cell<any>], ([draft]) => body(draft))
+    if (isTransactionalRef(refs)) return run([refs as Cell<any>], (drafts) => body(drafts[0]))
     const cells = Object.values(refs) as ReadonlyArray<unknown> as ReadonlyArray<Cell<any>>
     return run(cells, (drafts) => body(likewise(refs, (cell) => drafts[cells.indexOf(cell)])))
   }

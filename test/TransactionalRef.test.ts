@@ -6,11 +6,15 @@ import * as Deferred from "effect/Deferred"
 import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
 import * as Fiber from "effect/Fiber"
+import * as FiberRef from "effect/FiberRef"
+import * as Metric from "effect/Metric"
+import type * as MetricState from "effect/MetricState"
 import * as Option from "effect/Option"
 import * as Ref from "effect/Ref"
 import type * as Scope from "effect/Scope"
 import * as Stream from "effect/Stream"
 import * as TestClock from "effect/TestClock"
+import * as Tracer from "effect/Tracer"
 
 const add = (draft: Ref.Ref<number>, n: number) => Ref.update(draft, (value) => value + n)
 
@@ -479,4 +483,138 @@ describe("the types", () => {
       expectTypeOf<Effect.Effect.Context<typeof scoped>>().not.toEqualTypeOf<Scope.Scope>()
     })
   })
+})
+
+describe("what an operator sees", () => {
+  const count = (name: string, ref?: string) =>
+    Effect.map(Metric.snapshot, (pairs) =>
+      pairs.flatMap(({ metricKey, metricState }) =>
+        metricKey.name === `holdfast_transactional_ref_${name}_total` &&
+          Array.from(metricKey.tags).find(({ key }) => key === "ref")?.value === ref
+          ? [(metricState as MetricState.MetricState.Counter<number>).count]
+          : []
+      ))
+
+  it.effect("commits and rollbacks are counted, by the names of the refs", () =>
+    Effect.gen(function*() {
+      const a = yield* TransactionalRef.make(1, { name: "counted a", invariant: (n) => n > 0 })
+      const b = yield* TransactionalRef.make(1, { name: "counted b" })
+      yield* TransactionalRef.update(a, (n) => n + 1)
+      yield* Effect.ignore(TransactionalRef.update(a, () => -1))
+      yield* TransactionalRef.transaction({ a, b }, (drafts) => add(drafts.a, 1))
+      yield* Effect.ignore(TransactionalRef.transaction({ a, b }, () => Effect.fail("no")))
+      assert.deepStrictEqual(yield* count("commits", "counted a"), [2])
+      assert.deepStrictEqual(yield* count("rollbacks", "counted a"), [2])
+      assert.deepStrictEqual(yield* count("commits", "counted b"), [1])
+      assert.deepStrictEqual(yield* count("rollbacks", "counted b"), [1])
+    }))
+
+  it.effect("refs without a name are counted together", () =>
+    Effect.gen(function*() {
+      const [before] = yield* count("commits")
+      yield* TransactionalRef.update(yield* TransactionalRef.make(1), (n) => n + 1)
+      yield* TransactionalRef.update(yield* TransactionalRef.make(1), (n) => n + 1)
+      assert.deepStrictEqual(yield* count("commits"), [before! + 2])
+    }))
+
+  const tracing = Effect.sync(() => {
+    const spans: Array<Tracer.Span> = []
+    const tracer = Tracer.make({
+      context: (f) => f(),
+      span: (name, parent, context, links, startTime, kind) => {
+        const attributes = new Map<string, unknown>()
+        const span: Tracer.Span & { status: Tracer.SpanStatus } = {
+          _tag: "Span",
+          name,
+          spanId: String(spans.length),
+          traceId: "trace",
+          parent,
+          context,
+          status: { _tag: "Started", startTime },
+          attributes,
+          links,
+          sampled: true,
+          kind,
+          attribute: (key, value) => attributes.set(key, value),
+          event: () => {},
+          addLinks: () => {},
+          end: (endTime, exit) => {
+            span.status = { _tag: "Ended", startTime, endTime, exit }
+          }
+        }
+        spans.push(span)
+        return span
+      }
+    })
+    return { spans, tracer }
+  })
+
+  it.effect("a transaction is a span of the application's tracer, and ends as the transaction does", () =>
+    Effect.gen(function*() {
+      const { spans, tracer } = yield* tracing
+      const a = yield* TransactionalRef.make(1, { name: "a", invariant: (n) => n > 0 })
+      const b = yield* TransactionalRef.make(1, { name: "b" })
+      yield* TransactionalRef.transaction({ a, b }, () =>
+        TransactionalRef.updateEffect(a, () =>
+          Effect.succeed(-1))).pipe(
+            Effect.ignore,
+            Effect.withTracer(tracer)
+          )
+      const [outer, inner] = spans
+      assert.deepStrictEqual(spans.map(({ name }) => name), ["TransactionalRef.transaction", "TransactionalRef.transaction"])
+      assert.deepStrictEqual(spans.map(({ attributes }) => attributes.get("refs")), ["a, b", "a"])
+      assert.strictEqual(Option.getOrUndefined(inner!.parent), outer)
+      assert.isTrue(inner!.status._tag === "Ended" && Exit.isSuccess(inner!.status.exit))
+      assert.isTrue(outer!.status._tag === "Ended" && Exit.isFailure(outer!.status.exit))
+    }))
+
+  it.effect("there is no span where spans are off", () =>
+    Effect.gen(function*() {
+      const { spans, tracer } = yield* tracing
+      const ref = yield* TransactionalRef.make(1)
+      yield* TransactionalRef.updateEffect(ref, Effect.succeed).pipe(
+        Effect.withTracerEnabled(false),
+        Effect.withTracer(tracer)
+      )
+      assert.deepStrictEqual(spans, [])
+    }))
+})
+
+describe("what the fiber refers to", () => {
+  const color = FiberRef.unsafeMake("none")
+
+  for (const [name, end] of Object.entries({ success: Effect.void, ...ends })) {
+    it.effect(`is after ${name} as the body has left it, but for the scope and the transaction`, () =>
+      Effect.gen(function*() {
+        const ref = yield* TransactionalRef.make(1)
+        const fiber = Effect.gen(function*() {
+          const before = yield* Effect.context<never>()
+          yield* Effect.exit(TransactionalRef.transaction(ref, () =>
+            Effect.zipRight(FiberRef.set(color, "red"), end)))
+          assert.strictEqual(yield* FiberRef.get(color), "red")
+          assert.strictEqual(yield* Effect.context<never>(), before)
+          // Were this still inside, it would not be committed.
+          yield* TransactionalRef.update(ref, () => 7)
+          assert.strictEqual((yield* TransactionalRef.inspect(ref)).commits, name === "success" ? 2 : 1)
+        })
+        // Of its own, since one that has been interrupted goes on only as far as it must.
+        yield* Effect.uninterruptible(Effect.fork(fiber)).pipe(Effect.flatMap(Fiber.join))
+      }))
+  }
+
+  it.effect("is in a fiber inside what it is outside, and the scope is the transaction's", () =>
+    Effect.gen(function*() {
+      const ref = yield* TransactionalRef.make(1)
+      const log: Array<string> = []
+      yield* Effect.locally(
+        TransactionalRef.transaction(ref, () =>
+          Effect.all([
+            Effect.flatMap(FiberRef.get(color), (value) => Effect.sync(() => log.push(value))),
+            Effect.addFinalizer(() => Effect.sync(() => log.push("finalized")))
+          ], { concurrency: "unbounded" })),
+        color,
+        "blue"
+      )
+      assert.deepStrictEqual(log, ["blue", "finalized"])
+    }))
 })

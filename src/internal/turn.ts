@@ -8,8 +8,8 @@
  */
 export class Turn<H> {
   holder: H | undefined
-  /** The fibers that wait, by the holder they wait for. */
-  private readonly queue = new Map<H, Set<() => void>>()
+  /** The fibers that wait, by the holder they wait for. Made when first one waits. */
+  private queue: Map<H, Set<() => void>> | undefined
   private readonly onTaken: (holder: H, turn: Turn<H>) => void
 
   /** `onTaken` is called in the step in which a holder gets the turn. */
@@ -18,13 +18,13 @@ export class Turn<H> {
   }
 
   get waiters(): number {
-    return this.queue.size
+    return this.queue?.size ?? 0
   }
 
   /** Who has it before `holder` does, as things stand. */
   *ahead(holder: H): Generator<H> {
     if (this.holder !== undefined && this.holder !== holder) yield this.holder
-    for (const waiting of this.queue.keys()) {
+    for (const waiting of this.queue?.keys() ?? []) {
       if (waiting === holder) return
       yield waiting
     }
@@ -32,7 +32,7 @@ export class Turn<H> {
 
   /** Lets go all who wait, without the turn. */
   dismissAll(): void {
-    for (const holder of this.queue.keys()) this.dismiss(holder)
+    for (const holder of this.queue?.keys() ?? []) this.dismiss(holder)
   }
 
   /** Whether it is the holder's now. */
@@ -44,17 +44,19 @@ export class Turn<H> {
 
   /** Calls `wake` when the turn is the holder's, or when it is let go without. Gives what takes the request back. */
   enqueue(holder: H, wake: () => void): () => void {
-    const fibers = this.queue.get(holder) ?? new Set()
-    this.queue.set(holder, fibers.add(wake))
+    const queue = (this.queue ??= new Map())
+    const fibers = queue.get(holder) ?? new Set()
+    queue.set(holder, fibers.add(wake))
     return () => {
       fibers.delete(wake)
-      if (fibers.size === 0 && this.queue.get(holder) === fibers) this.queue.delete(holder)
+      if (fibers.size === 0 && queue.get(holder) === fibers) queue.delete(holder)
     }
   }
 
   /** Hands it to the one who has waited longest. */
   release(): void {
     this.holder = undefined
+    if (this.queue === undefined) return
     for (const [holder, fibers] of this.queue) {
       this.queue.delete(holder)
       this.handTo(holder)
@@ -65,9 +67,9 @@ export class Turn<H> {
 
   /** Lets go the fibers that wait for a holder, without the turn. */
   dismiss(holder: H): void {
-    const fibers = this.queue.get(holder)
+    const fibers = this.queue?.get(holder)
     if (fibers === undefined) return
-    this.queue.delete(holder)
+    this.queue?.delete(holder)
     for (const wake of fibers) wake()
   }
 

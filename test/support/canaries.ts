@@ -108,8 +108,8 @@ export const canaries = {
     fault: "the lock stays held after a defect",
     edits: [edit(
       "TransactionalRef.ts",
-      "      Effect.flatMap((closed): Exit.Exit<B, E | TransactionError> => {\n        giveBack(transaction)",
-      "      Effect.flatMap((closed): Exit.Exit<B, E | TransactionError> => {\n        if (Exit.isSuccess(exit)) giveBack(transaction)"
+      "    giveBack(transaction)\n    leave()",
+      "    if (Exit.isSuccess(exit)) giveBack(transaction)\n    leave()"
     )]
   },
   "half-change": {
@@ -130,14 +130,11 @@ export const canaries = {
   },
   "sibling-bypass": {
     fault: "sibling fibers of one transaction bypass its lock",
-    edits: [
-      edit(
-        "TransactionalRef.ts",
-        "      turnFor(transaction, { turn, cell }),",
-        "      transaction.outer === undefined ? turnFor(transaction, { turn, cell }) : Effect.void,"
-      ),
-      edit("TransactionalRef.ts", "transaction.phase !== \"Open\" || turn.holder !== transaction)", "transaction.phase !== \"Open\")")
-    ]
+    edits: [edit(
+      "TransactionalRef.ts",
+      "|| !turn.tryTake(transaction)) return undefined",
+      "|| (!turn.tryTake(transaction) && transaction.outer === undefined)) return undefined"
+    )]
   },
   "leaked-turn": {
     fault: "a turn leaks when its taker is interrupted between being handed it and noting it",
@@ -145,8 +142,8 @@ export const canaries = {
       edit("internal/turn.ts", "    this.holder = holder\n    this.onTaken(holder, this)", "    this.holder = holder"),
       edit(
         "TransactionalRef.ts",
-        "      Effect.suspend(() => {\n        if (transaction.phase",
-        "      Effect.suspend(() => {\n        transaction.turns.add(turn)\n        if (transaction.phase"
+        "  const present: Entry<A> | undefined",
+        "  transaction.turns.add(turn)\n  const present: Entry<A> | undefined"
       )
     ]
   }
