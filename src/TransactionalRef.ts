@@ -24,7 +24,6 @@ import * as Data from "effect/Data"
 import * as DefaultServices from "effect/DefaultServices"
 import * as Effect from "effect/Effect"
 import * as Effectable from "effect/Effectable"
-import * as ExecutionStrategy from "effect/ExecutionStrategy"
 import * as Exit from "effect/Exit"
 import * as Fiber from "effect/Fiber"
 import type * as FiberId from "effect/FiberId"
@@ -235,7 +234,7 @@ class Transaction {
   readonly fiber: FiberId.Runtime
   readonly since: number
   /** Of the outermost one: where finalizers are added. */
-  readonly scope = new LazyScope()
+  readonly scope: Scope.CloseableScope
   readonly entries = new Map<Cell<any>, Entry<any>>()
   /** What it holds: the turns of refs if it is an outermost one, else those of its outer one's entries. */
   readonly turns = new Set<Turn<Transaction>>()
@@ -248,42 +247,15 @@ class Transaction {
   /** Of the outermost one: it is to fail, whatever its body makes of it. */
   deadlock: TransactionDeadlock | undefined
 
-  constructor(outer: Transaction | undefined, fiber: Fiber.RuntimeFiber<unknown, unknown>) {
+  constructor(
+    outer: Transaction | undefined,
+    scope: Scope.CloseableScope,
+    fiber: Fiber.RuntimeFiber<unknown, unknown>
+  ) {
     this.outer = outer
+    this.scope = scope
     this.fiber = fiber.id()
     this.since = clockOf(fiber).unsafeCurrentTimeMillis()
-  }
-}
-
-/** A scope that costs nothing as long as it is not used. */
-class LazyScope implements Scope.CloseableScope {
-  readonly [Scope.ScopeTypeId]: typeof Scope.ScopeTypeId = Scope.ScopeTypeId
-  readonly [Scope.CloseableScopeTypeId]: typeof Scope.CloseableScopeTypeId = Scope.CloseableScopeTypeId
-  readonly strategy = ExecutionStrategy.sequential
-  private scope: Scope.CloseableScope | undefined
-
-  get isUsed(): boolean {
-    return this.scope !== undefined
-  }
-
-  get used(): Scope.CloseableScope {
-    return this.scope ??= Effect.runSync(Scope.make())
-  }
-
-  pipe() {
-    return pipeArguments(this, arguments)
-  }
-
-  fork(strategy: ExecutionStrategy.ExecutionStrategy) {
-    return Effect.suspend(() => Scope.fork(this.used, strategy))
-  }
-
-  addFinalizer(finalizer: Scope.Scope.Finalizer) {
-    return Effect.suspend(() => Scope.addFinalizerExit(this.used, finalizer))
-  }
-
-  close(exit: Exit.Exit<unknown, unknown>) {
-    return Effect.suspend(() => Scope.close(this.used, exit))
   }
 }
 
@@ -489,16 +461,16 @@ const run = <B, E, R>(
   body: (drafts: ReadonlyArray<Ref.Ref<any>>) => Effect.Effect<B, E, R>
 ): Effect.Effect<B, E | TransactionError, Exclude<R, Scope.Scope>> =>
   Effect.uninterruptibleMask((restore) => {
-    const transact = (): Effect.Effect<B, E | TransactionError, R> => {
-      const fiber = currentFiber()
-      const outer = transactionOf(fiber)
+    const outer = transactionOf(currentFiber())
+    const transacted = Effect.flatMap(scopeFor(outer), (scope): Effect.Effect<B, E | TransactionError, R> => {
       if (outer !== undefined && outer.phase !== "Open") return new TransactionConflict({ name: namesOf(cells) })
-      const transaction = new Transaction(outer, fiber)
+      const fiber = currentFiber()
+      const transaction = new Transaction(outer, scope, fiber)
       if (outer !== undefined) (outer.inner ??= new Set()).add(transaction)
       const leave = locally(
         fiber,
         [current, transaction],
-        [FiberRef.currentContext, Context.add(fiber.currentContext, Scope.Scope, outermost(transaction).scope)]
+        [FiberRef.currentContext, Context.add(fiber.currentContext, Scope.Scope, scope)]
       )
       const end = (exit: Exit.Exit<B, E | TransactionError>) =>
         outer === undefined ? endOutermost(transaction, exit, leave) : endInner(transaction, outer, exit, leave)
@@ -506,23 +478,24 @@ const run = <B, E, R>(
         onFailure: (cause) => end(Exit.failCause(cause)),
         onSuccess: (value) => end(Exit.succeed(value))
       })
-    }
-    const transacted = isTraced(currentFiber())
-      ? Effect.withSpan(Effect.suspend(transact), "TransactionalRef.transaction", {
-        attributes: { refs: namesOf(cells) },
-        captureStackTrace: false
-      })
-      : transact()
-    return transacted as Effect.Effect<B, E | TransactionError, Exclude<R, Scope.Scope>>
+    })
+    return traced(transacted, cells) as Effect.Effect<B, E | TransactionError, Exclude<R, Scope.Scope>>
   })
+
+const scopeFor = (outer: Transaction | undefined): Effect.Effect<Scope.CloseableScope> =>
+  outer === undefined ? Scope.make() : Effect.succeed(outer.scope)
 
 /** Not by `Effect.withFiberRuntime`: each operation that a transaction consists of is paid for by all who wait. */
 const currentFiber = () => Option.getOrThrow(Fiber.getCurrentFiber())
 
 /** The tracer that every fiber of Effect has tells nobody, and to make its span takes longer than the transaction. */
-const isTraced = (fiber: Fiber.RuntimeFiber<unknown, unknown>): boolean =>
-  Context.get(fiber.getFiberRef(DefaultServices.currentServices), Tracer.Tracer) !== silentTracer &&
-  fiber.getFiberRef(FiberRef.currentTracerEnabled)
+const traced = <B, E, R>(self: Effect.Effect<B, E, R>, cells: ReadonlyArray<Cell<any>>): Effect.Effect<B, E, R> => {
+  const fiber = currentFiber()
+  const tracer = Context.get(fiber.getFiberRef(DefaultServices.currentServices), Tracer.Tracer)
+  if (tracer === silentTracer || !fiber.getFiberRef(FiberRef.currentTracerEnabled)) return self
+  const span = { attributes: { refs: namesOf(cells) }, captureStackTrace: false }
+  return Effect.withSpan(self, "TransactionalRef.transaction", span) as Effect.Effect<B, E, R>
+}
 
 const silentTracer = Context.get(DefaultServices.liveServices, Tracer.Tracer)
 
@@ -586,7 +559,6 @@ const endOutermost = <B, E>(
     leave()
     return end
   }
-  if (!transaction.scope.isUsed) return finish(end)
   return Effect.matchCauseEffect(Scope.close(transaction.scope, end), {
     onFailure: (cause) => finish(Exit.failCause(Exit.isSuccess(end) ? cause : Cause.sequential(end.cause, cause))),
     onSuccess: () => finish(end)

@@ -382,6 +382,14 @@ describe("what a body finalizes", () => {
       assert.deepStrictEqual(log, ["body", "inner Failure 1", "outer Failure 1"])
     }))
 
+  it.effect("may be a fiber: one that is forked in the scope is interrupted at the end", () =>
+    Effect.gen(function*() {
+      const ref = yield* TransactionalRef.make(1)
+      const fiber = yield* TransactionalRef.transaction(ref, () => Effect.forkScoped(Effect.never))
+      assert.isTrue(Exit.isInterrupted(yield* Fiber.await(fiber)))
+      yield* untouched(ref)
+    }))
+
   it.effect("may not begin a transaction of its own: that is a conflict, and no deadlock", () =>
     Effect.gen(function*() {
       const ref = yield* TransactionalRef.make(0)
