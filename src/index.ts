@@ -7,6 +7,8 @@
 /** @since 0.1.0 */
 export * as Backoff from "./Backoff.js"
 /** @since 0.1.0 */
+export * as DefectBoundary from "./DefectBoundary.js"
+/** @since 0.1.0 */
 export * as HttpSession from "./HttpSession.js"
 /** @since 0.1.0 */
 export { InvalidOptions } from "./InvalidOptions.js"

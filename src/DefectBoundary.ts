@@ -1,0 +1,473 @@
+/**
+ * What an HTTP server does after a handler's defect: isolate it, or terminate in good order.
+ *
+ * **The problem.** A server that recovers whatever its handlers throw goes on with state that the throw has left half
+ * changed, and nobody is told. (Effect's own server answers a defect with an empty 500, logged at Info or not at all.)
+ * A server that exits at once takes all other requests with it.
+ *
+ * **What it guarantees.** A defect becomes a 500 with an incident id (`application/problem+json`, RFC 9457), which
+ * tells the client nothing of what went wrong, and one log at Error with that id, which tells the operator all of it.
+ * The connection and all other handlers go on. With a policy that terminates, the server stops accepting, lets the
+ * requests in flight finish within a grace, closes, and fails with `DefectLimitExceeded`, so that the process ends
+ * and what supervises it starts another.
+ *
+ * **What it does not.** It repairs no state: that is what `TransactionalRef` is for. Typed failures, interruptions,
+ * clients that go away, and what a handler throws in order to answer (an `HttpServerResponse`, or an error that has
+ * a response of its own) are no defects. It does not see into fibers that outlive the request (`Effect.forkDaemon`,
+ * a scope of one's own), nor what is thrown outside Effect: those reach `process`. A fiber that a handler forks in
+ * the request's scope (`Effect.forkScoped`, `Effect.forkIn`) is seen; a finalizer of that scope, which runs when the
+ * response is out, is not. A handler that never lets the event loop go
+ * can be ended by nobody but the operating system.
+ *
+ * @since 0.1.0
+ */
+import * as HttpApp from "@effect/platform/HttpApp"
+import * as HttpBody from "@effect/platform/HttpBody"
+import * as HttpServer from "@effect/platform/HttpServer"
+import * as HttpServerRequest from "@effect/platform/HttpServerRequest"
+import * as HttpServerRespondable from "@effect/platform/HttpServerRespondable"
+import * as HttpServerResponse from "@effect/platform/HttpServerResponse"
+import * as Cause from "effect/Cause"
+import * as Clock from "effect/Clock"
+import * as Context from "effect/Context"
+import * as Data from "effect/Data"
+import * as Deferred from "effect/Deferred"
+import * as Duration from "effect/Duration"
+import * as Effect from "effect/Effect"
+import * as Exit from "effect/Exit"
+import * as Fiber from "effect/Fiber"
+import * as Layer from "effect/Layer"
+import * as Metric from "effect/Metric"
+import * as Option from "effect/Option"
+import * as Runtime from "effect/Runtime"
+import * as Scope from "effect/Scope"
+import * as Stream from "effect/Stream"
+import { ScopeWatch } from "./internal/scopeWatch.js"
+import { count, duration, InvalidOptions, validated } from "./InvalidOptions.js"
+
+// -----------------------------------------------------------------------------
+// models
+// -----------------------------------------------------------------------------
+
+/**
+ * `isolate` goes on after any number of defects. `terminate` ends with the first; `terminateAfter` when there have
+ * been so many within so long, as a supervisor in OTP would.
+ *
+ * @since 0.1.0
+ * @category models
+ */
+export type Policy = "isolate" | "terminate" | {
+  readonly terminateAfter: { readonly defects: number; readonly within: Duration.DurationInput }
+}
+
+/**
+ * @since 0.1.0
+ * @category models
+ */
+export interface Options {
+  /** By default `"isolate"`. `defects` is from 1 to 10,000, each of which is remembered for as long as it counts. */
+  readonly policy?: Policy | undefined
+  /**
+   * How long requests in flight may go on once the server is to terminate. Then their connections are closed. By
+   * default 5 seconds: half of what orchestrators wait until they kill, rounded down.
+   */
+  readonly grace?: Duration.DurationInput | undefined
+}
+
+/**
+ * A boundary around one application, or several that share a policy.
+ *
+ * @since 0.1.0
+ * @category models
+ */
+export interface DefectBoundary {
+  /** To be applied to the app itself: a middleware of `HttpServer.serve` comes too late, the empty 500 is out. */
+  readonly apply: <E, R>(app: HttpApp.Default<E, R>) => HttpApp.Default<E, R>
+  /**
+   * Waits until there have been too many defects, puts the server out of service, waits for the requests in flight
+   * for as long as the grace lasts, and fails. It is to be waited for beside the server: without that, the boundary
+   * refuses requests from then on, but nothing is closed.
+   */
+  readonly terminated: Effect.Effect<never, DefectLimitExceeded>
+}
+
+// -----------------------------------------------------------------------------
+// isolating
+// -----------------------------------------------------------------------------
+
+/**
+ * The app with its defects isolated: each becomes a 500 with an incident id, is logged once at Error with its cause,
+ * and counted (`holdfast_defect_boundary_defects_total`). A defect in a response's stream, when the head of the
+ * response is out already, is logged and counted, and the response cut off.
+ *
+ * @example
+ * ```ts
+ * import * as DefectBoundary from "effect-holdfast/DefectBoundary"
+ * import * as HttpRouter from "@effect/platform/HttpRouter"
+ * import * as HttpServer from "@effect/platform/HttpServer"
+ * import * as HttpServerResponse from "@effect/platform/HttpServerResponse"
+ *
+ * const app = HttpRouter.empty.pipe(
+ *   HttpRouter.get("/", HttpServerResponse.text("hello")),
+ *   DefectBoundary.isolate
+ * )
+ *
+ * const server = HttpServer.serve(app)
+ * ```
+ *
+ * @since 0.1.0
+ * @category combinators
+ */
+export const isolate = <E, R>(app: HttpApp.Default<E, R>): HttpApp.Default<E, R> => bounded(app, () => {})
+
+const bounded = <E, R>(
+  app: HttpApp.Default<E, R>,
+  onDefect: (incident: string, now: number) => void
+): HttpApp.Default<E, R> =>
+  Effect.withFiberRuntime((fiber) => {
+    const request = Context.unsafeGet(fiber.currentContext, HttpServerRequest.HttpServerRequest)
+    // The same defect can come to light in a fiber and again where that is joined.
+    const incidents = new Map<unknown, string>()
+
+    const report = (cause: Cause.Cause<unknown>, place: Place): Effect.Effect<string> =>
+      Effect.suspend(() => {
+        const defects = defectsOf(cause)
+        const known = defects.map((defect) => incidents.get(defect)).find((incident) => incident !== undefined)
+        if (known !== undefined) return Effect.succeed(known)
+        // Not from `Random`: an application that seeds it would number the incidents of each run alike.
+        const incident = crypto.randomUUID()
+        for (const defect of defects) incidents.set(defect, incident)
+        return Clock.currentTimeMillis.pipe(
+          Effect.map((now) => onDefect(incident, now)),
+          Effect.zipRight(Metric.increment(Metric.tagged(defectCounter, "place", place))),
+          Effect.zipRight(Effect.logError(`a defect in ${places[place]}`, cause)),
+          Effect.zipRight(Effect.annotateCurrentSpan({ incident })),
+          Effect.annotateLogs({ incident, "http.method": request.method, "http.url": pathOf(request) }),
+          // A logger may be broken too.
+          Effect.catchAllCause(() => Effect.void),
+          Effect.as(incident)
+        )
+      })
+
+    const watch = new ScopeWatch((exit, fiber) => {
+      if (Exit.isFailure(exit) && defectsOf(exit.cause).length > 0) {
+        runLike(fiber, report(exit.cause, "fiber"))
+      }
+    })
+    const scope = Context.getOption(fiber.currentContext as Context.Context<Scope.Scope>, Scope.Scope)
+    const watched = Option.isSome(scope) ? watch.supervise(app, scope.value) : app
+    return watched.pipe(
+      Effect.map((response) => reportingStream(response, (cause) => report(cause, "stream"))),
+      Effect.catchAllCause((cause) =>
+        defectsOf(cause).length === 0
+          ? Effect.failCause(cause)
+          : Effect.map(report(cause, "handler"), (incident) =>
+            problem(500, "Internal Server Error", { instance: `urn:uuid:${incident}`, incident })))
+    )
+  })
+
+const places = {
+  handler: "a request handler",
+  fiber: "a fiber that a request handler has forked",
+  stream: "the stream of a response"
+}
+
+type Place = keyof typeof places
+
+const defectCounter = Metric.counter("holdfast_defect_boundary_defects_total", {
+  description: "Defects of request handlers, by the place where they came to light",
+  incremental: true
+})
+
+/** Those that have a response of their own are how a handler answers. */
+const defectsOf = (cause: Cause.Cause<unknown>): ReadonlyArray<unknown> =>
+  Array.from(Cause.defects(cause)).filter((defect) =>
+    !HttpServerResponse.isServerResponse(defect) && !HttpServerRespondable.isRespondable(defect)
+  )
+
+/** A query may hold secrets. */
+const pathOf = ({ url }: HttpServerRequest.HttpServerRequest): string => url.split("?", 1)[0]!
+
+/** RFC 9457. With `about:blank` the title is the status's own phrase. */
+const problem = (status: number, title: string, members: Readonly<Record<string, string>> = {}) =>
+  HttpServerResponse.text(JSON.stringify({ type: "about:blank", title, status, ...members }), {
+    status,
+    contentType: "application/problem+json"
+  })
+
+const reportingStream = (
+  response: HttpServerResponse.HttpServerResponse,
+  report: (cause: Cause.Cause<unknown>) => Effect.Effect<unknown>
+): HttpServerResponse.HttpServerResponse => {
+  const { body } = response
+  if (body._tag !== "Stream") return response
+  const stream = Stream.tapErrorCause(body.stream, (cause) =>
+    defectsOf(cause).length === 0 ? Effect.void : report(cause))
+  return HttpServerResponse.setBody(response, HttpBody.stream(stream, body.contentType, body.contentLength))
+}
+
+/** With the loggers and services of a fiber that has ended. */
+const runLike = (fiber: Fiber.RuntimeFiber<unknown, unknown>, effect: Effect.Effect<unknown>): void => {
+  const runtime = Runtime.make({
+    context: fiber.currentContext,
+    fiberRefs: fiber.getFiberRefs(),
+    runtimeFlags: Runtime.defaultRuntimeFlags
+  })
+  Runtime.runFork(runtime)(effect)
+}
+
+// -----------------------------------------------------------------------------
+// terminating
+// -----------------------------------------------------------------------------
+
+/**
+ * There have been as many defects as the policy allows. `incident` is the last one's; the log has its cause.
+ * `within` is infinite for the policy `"terminate"`.
+ *
+ * @since 0.1.0
+ * @category errors
+ */
+export class DefectLimitExceeded extends Data.TaggedError("DefectLimitExceeded")<{
+  readonly defects: number
+  readonly within: Duration.Duration
+  readonly incident: string
+}> {
+  override get message(): string {
+    const within = Duration.isFinite(this.within) ? ` within ${Duration.format(this.within)}` : ""
+    return `the server ends after ${this.defects} ${this.defects === 1 ? "defect" : "defects"}${within}; ` +
+      `the last is incident ${this.incident}`
+  }
+}
+
+type State =
+  | { readonly _tag: "Serving"; readonly recent: ReadonlyArray<number> }
+  | { readonly _tag: "Draining" }
+
+/**
+ * Makes a boundary for a server that one starts oneself; `serve` is the short way.
+ *
+ * @example
+ * ```ts
+ * import * as DefectBoundary from "effect-holdfast/DefectBoundary"
+ * import * as HttpApp from "@effect/platform/HttpApp"
+ * import * as HttpServer from "@effect/platform/HttpServer"
+ * import * as Effect from "effect/Effect"
+ *
+ * declare const orders: HttpApp.Default
+ *
+ * const program = Effect.scoped(Effect.gen(function*() {
+ *   const boundary = yield* DefectBoundary.make({ policy: { terminateAfter: { defects: 5, within: "1 minute" } } })
+ *   yield* HttpServer.serveEffect(boundary.apply(orders))
+ *   return yield* boundary.terminated
+ * }))
+ * ```
+ *
+ * @since 0.1.0
+ * @category constructors
+ */
+export const make = (options?: Options): Effect.Effect<DefectBoundary, InvalidOptions> =>
+  Effect.map(makeDraining(options), ({ apply, terminated }) => ({ apply, terminated }))
+
+/** With what puts the server out of service whether there were defects or not. */
+const makeDraining = (
+  options: Options = {}
+): Effect.Effect<DefectBoundary & { readonly drained: Effect.Effect<void> }, InvalidOptions> =>
+  Effect.gen(function*() {
+    const { defects, grace, within } = yield* validated(() => limitsOf(options))
+    const exceeded = yield* Deferred.make<never, DefectLimitExceeded>()
+    const emptied = yield* Deferred.make<void>()
+    const inFlight = new Set<HttpServerRequest.HttpServerRequest>()
+    const servers = new Set<NodeServer>()
+    let state: State = { _tag: "Serving", recent: [] }
+
+    const onDefect = (incident: string, now: number): void => {
+      if (state._tag === "Draining" || defects === Infinity) return
+      const recent = [...state.recent.filter((at) => now - at < Duration.toMillis(within)), now]
+      if (recent.length < defects) {
+        state = { _tag: "Serving", recent }
+      } else {
+        drain()
+        Deferred.unsafeDone(exceeded, Exit.fail(new DefectLimitExceeded({ defects, within, incident })))
+      }
+    }
+
+    const drain = (): void => {
+      state = { _tag: "Draining" }
+      noteEmpty()
+    }
+
+    const noteEmpty = (): void => {
+      if (state._tag === "Draining" && inFlight.size === 0) Deferred.unsafeDone(emptied, Exit.void)
+    }
+
+    const drained = Effect.suspend(() => {
+      drain()
+      return Effect.forEach(servers, closed, { concurrency: "unbounded", discard: true }).pipe(
+        Effect.zipRight(Deferred.await(emptied)),
+        Effect.timeoutOption(grace),
+        Effect.flatMap(Option.match({
+          onSome: () => Effect.void,
+          onNone: () => {
+            for (const request of inFlight) socketOf(request)?.destroy()
+            for (const server of servers) server.closeAllConnections()
+            // Handlers that can be interrupted are, and finalize what they have.
+            return Effect.asVoid(Effect.timeoutOption(Deferred.await(emptied), afterGrace))
+          }
+        }))
+      )
+    })
+
+    /** A request is in flight until its response is out: its scope is closed only then. */
+    const tracked = <E, R>(app: HttpApp.Default<E, R>): HttpApp.Default<E, R> =>
+      Effect.withFiberRuntime((fiber) => {
+        if (state._tag === "Draining") return Effect.succeed(refusal)
+        const request = Context.unsafeGet(fiber.currentContext, HttpServerRequest.HttpServerRequest)
+        const scope = Context.unsafeGet(fiber.currentContext as Context.Context<Scope.Scope>, Scope.Scope)
+        const server = serverOf(request)
+        if (server !== undefined) servers.add(server)
+        inFlight.add(request)
+        const forget = Effect.sync(() => {
+          inFlight.delete(request)
+          noteEmpty()
+        })
+        return Effect.zipRight(Scope.addFinalizer(scope, forget), app)
+      })
+
+    // As a handler of all responses, since the platform answers typed failures outside the app.
+    const closing: HttpApp.PreResponseHandler = (_, response) =>
+      Effect.succeed(
+        state._tag === "Draining" ? HttpServerResponse.setHeader(response, "connection", "close") : response
+      )
+
+    return {
+      apply: (app) => Effect.zipRight(HttpApp.appendPreResponseHandler(closing), tracked(bounded(app, onDefect))),
+      terminated: Effect.catchAll(Deferred.await(exceeded), (error) => Effect.zipRight(drained, error)),
+      drained
+    }
+  })
+
+const refusal = problem(503, "Service Unavailable")
+
+/** Of the second that a termination may take beyond the grace: the rest is for the application's own finalizers. */
+const afterGrace = "500 millis"
+
+const limitsOf = ({ grace = "5 seconds", policy = "isolate" }: Options) => ({
+  grace: duration("grace", grace, { min: 0 }),
+  ...limitOf(policy)
+})
+
+const limitOf = (policy: Policy): { readonly defects: number; readonly within: Duration.Duration } => {
+  if (policy === "isolate") return { defects: Infinity, within: Duration.infinity }
+  if (policy === "terminate") return { defects: 1, within: Duration.infinity }
+  const after = (policy as Partial<Exclude<Policy, string>> | null)?.terminateAfter
+  if (typeof after !== "object" || after === null) {
+    throw new InvalidOptions({
+      option: "policy",
+      value: policy,
+      reason: "must be \"isolate\", \"terminate\" or { terminateAfter: { defects, within } }"
+    })
+  }
+  return {
+    defects: count("policy.terminateAfter.defects", after.defects, 1, 10_000),
+    within: duration("policy.terminateAfter.within", after.within, { min: 1, max: Duration.infinity })
+  }
+}
+
+// -----------------------------------------------------------------------------
+// serving
+// -----------------------------------------------------------------------------
+
+/**
+ * Serves the app behind a boundary, and never ends but by termination. Then it stops accepting, answers what is in
+ * flight with `connection: close`, waits for that as long as the grace lasts, closes, and fails with
+ * `DefectLimitExceeded`, so that `runMain` exits with 1 after the application's finalizers. Interrupted, as by a
+ * signal, it does the same, but for the failure: nobody waits for a handler that hangs.
+ *
+ * @example
+ * ```ts
+ * import * as DefectBoundary from "effect-holdfast/DefectBoundary"
+ * import * as HttpApp from "@effect/platform/HttpApp"
+ * import * as NodeHttpServer from "@effect/platform-node/NodeHttpServer"
+ * import * as NodeRuntime from "@effect/platform-node/NodeRuntime"
+ * import * as Effect from "effect/Effect"
+ * import { createServer } from "node:http"
+ *
+ * declare const orders: HttpApp.Default
+ *
+ * DefectBoundary.serve(orders, { policy: "terminate" }).pipe(
+ *   Effect.provide(NodeHttpServer.layer(createServer, { port: 3000 })),
+ *   NodeRuntime.runMain
+ * )
+ * ```
+ *
+ * @since 0.1.0
+ * @category constructors
+ */
+export const serve = <E, R>(
+  app: HttpApp.Default<E, R>,
+  options?: Options
+): Effect.Effect<
+  never,
+  DefectLimitExceeded | InvalidOptions,
+  HttpServer.HttpServer | Exclude<R, HttpServerRequest.HttpServerRequest | Scope.Scope>
+> =>
+  Effect.scoped(Effect.flatMap(makeDraining(options), ({ apply, drained, terminated }) =>
+    Effect.zipRight(
+      HttpServer.serveEffect(apply(app)),
+      // In a fiber of its own: nothing can be timed in one that has been interrupted.
+      Effect.onInterrupt(terminated, () => Effect.flatMap(Effect.forkDaemon(Effect.interruptible(drained)), Fiber.join))
+    ))) as Effect.Effect<
+      never,
+      DefectLimitExceeded | InvalidOptions,
+      HttpServer.HttpServer | Exclude<R, HttpServerRequest.HttpServerRequest | Scope.Scope>
+    >
+
+/**
+ * `serve` as a layer, for `Layer.launch`: it is built for as long as it serves, and fails when it terminates. A layer
+ * that needs this one would wait for ever.
+ *
+ * @since 0.1.0
+ * @category layers
+ */
+export const layer = <E, R>(
+  app: HttpApp.Default<E, R>,
+  options?: Options
+): Layer.Layer<
+  never,
+  DefectLimitExceeded | InvalidOptions,
+  HttpServer.HttpServer | Exclude<R, HttpServerRequest.HttpServerRequest | Scope.Scope>
+> => Layer.effectDiscard(Effect.interruptible(serve(app, options)))
+
+// -----------------------------------------------------------------------------
+// the server behind a request
+// -----------------------------------------------------------------------------
+
+/**
+ * What the platform's `HttpServer` cannot be asked for, and Node's servers can: to accept no more, and to let go of
+ * connections whose requests or clients hang. Other servers are drained by their requests alone.
+ */
+interface NodeServer {
+  readonly close: (onClosed: () => void) => void
+  readonly closeAllConnections: () => void
+}
+
+interface NodeSocket {
+  readonly server?: Partial<NodeServer>
+  readonly destroy: () => void
+}
+
+const socketOf = ({ source }: HttpServerRequest.HttpServerRequest): NodeSocket | undefined =>
+  (source as { readonly socket?: NodeSocket } | undefined)?.socket
+
+const serverOf = (request: HttpServerRequest.HttpServerRequest): NodeServer | undefined => {
+  const server = socketOf(request)?.server
+  return typeof server?.close === "function" && typeof server.closeAllConnections === "function"
+    ? (server as NodeServer)
+    : undefined
+}
+
+/** Accepts no more, and waits until the last connection has ended. */
+const closed = (server: NodeServer): Effect.Effect<void> =>
+  Effect.async((resume) => {
+    server.close(() => resume(Effect.void))
+  })

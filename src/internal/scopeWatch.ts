@@ -1,0 +1,61 @@
+/**
+ * Sees the ends of the fibers that an effect forks in its scope (`Effect.forkScoped`, `Effect.forkIn`), and of no
+ * others: a fiber of `Effect.all`, of a `race` or a `timeout` answers to the one that waits for it.
+ *
+ * A supervisor sees all fibers start, but not into which scope. `Effect.forkIn` looks into the scope's state in the
+ * very step in which it has started the fiber; so a scope that notices such looks tells which. It has to be that very
+ * scope and no stand-in: what knows it, knows it by identity. Were `forkIn` one day to add a finalizer like everyone
+ * else, nothing would be seen, and nothing would break.
+ */
+import * as Effect from "effect/Effect"
+import type * as Exit from "effect/Exit"
+import * as Fiber from "effect/Fiber"
+import * as Option from "effect/Option"
+import type * as Scope from "effect/Scope"
+import * as Supervisor from "effect/Supervisor"
+
+type AnyFiber = Fiber.RuntimeFiber<any, any>
+
+export class ScopeWatch extends Supervisor.AbstractSupervisor<void> {
+  readonly value = Effect.void
+  private readonly watched = new WeakSet<AnyFiber>()
+  private readonly onFiberEnd: (exit: Exit.Exit<unknown, unknown>, fiber: AnyFiber) => void
+  /** The last fiber to have started, and the one that forked it. */
+  private started: readonly [fiber: AnyFiber, parent: AnyFiber] | undefined
+
+  constructor(onFiberEnd: (exit: Exit.Exit<unknown, unknown>, fiber: AnyFiber) => void) {
+    super()
+    this.onFiberEnd = onFiberEnd
+  }
+
+  override onStart(_context: unknown, _effect: unknown, parent: Option.Option<AnyFiber>, fiber: AnyFiber): void {
+    this.started = Option.isSome(parent) ? [fiber, parent.value] : undefined
+  }
+
+  override onEnd(exit: Exit.Exit<unknown, unknown>, fiber: AnyFiber): void {
+    if (this.watched.has(fiber)) this.onFiberEnd(exit, fiber)
+  }
+
+  supervise<A, E, R>(self: Effect.Effect<A, E, R>, scope: Scope.Scope): Effect.Effect<A, E, R> {
+    let { state } = scope as Scope.Scope & { state: unknown }
+    Object.defineProperty(scope, "state", {
+      configurable: true,
+      enumerable: true,
+      get: () => {
+        this.onLook()
+        return state
+      },
+      set: (next) => {
+        state = next
+      }
+    })
+    return Effect.supervised(self, this)
+  }
+
+  private onLook(): void {
+    if (this.started === undefined) return
+    const [fiber, parent] = this.started
+    if (Option.getOrUndefined(Fiber.getCurrentFiber()) === parent) this.watched.add(fiber)
+    this.started = undefined
+  }
+}
