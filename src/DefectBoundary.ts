@@ -157,7 +157,11 @@ const bounded = <E, R>(
     const scope = Context.getOption(fiber.currentContext as Context.Context<Scope.Scope>, Scope.Scope)
     const watched = Option.isSome(scope) ? watch.supervise(app, scope.value) : app
     return watched.pipe(
-      Effect.map((response) => reportingStream(response, (cause) => report(cause, "stream"))),
+      Effect.map((response) =>
+        reportingStream(response, (cause) =>
+          // The platform would end the response as if it were whole.
+          Effect.map(report(cause, "stream"), () => socketOf(request)?.destroy()))
+      ),
       Effect.catchAllCause((cause) =>
         defectsOf(cause).length === 0
           ? Effect.failCause(cause)
@@ -300,21 +304,18 @@ const makeDraining = (
       if (state._tag === "Draining" && inFlight.size === 0) Deferred.unsafeDone(emptied, Exit.void)
     }
 
-    const drained = Effect.suspend(() => {
+    const drained = Effect.gen(function*() {
       drain()
-      return Effect.forEach(servers, closed, { concurrency: "unbounded", discard: true }).pipe(
-        Effect.zipRight(Deferred.await(emptied)),
-        Effect.timeoutOption(grace),
-        Effect.flatMap(Option.match({
-          onSome: () => Effect.void,
-          onNone: () => {
-            for (const request of inFlight) socketOf(request)?.destroy()
-            for (const server of servers) server.closeAllConnections()
-            // Handlers that can be interrupted are, and finalize what they have.
-            return Effect.asVoid(Effect.timeoutOption(Deferred.await(emptied), afterGrace))
-          }
-        }))
-      )
+      const closing = yield* Effect.forkAll(Array.from(servers, closed), { discard: false })
+      const isEmpty = yield* Effect.timeoutOption(Deferred.await(emptied), grace)
+      if (Option.isSome(isEmpty)) {
+        yield* Effect.timeoutOption(Fiber.await(closing), afterLast)
+      } else {
+        for (const request of inFlight) socketOf(request)?.destroy()
+      }
+      for (const server of servers) server.closeAllConnections()
+      // Handlers that can be interrupted are, and finalize what they have.
+      yield* Effect.timeoutOption(Deferred.await(emptied), afterGrace)
     })
 
     /** A request is in flight until its response is out: its scope is closed only then. */
@@ -347,6 +348,12 @@ const makeDraining = (
   })
 
 const refusal = problem(503, "Service Unavailable")
+
+/**
+ * When the last response is out: the time it has to reach its client. A client that holds a connection without having
+ * asked anything (browsers do, for later) is not waited for any longer.
+ */
+const afterLast = "200 millis"
 
 /** Of the second that a termination may take beyond the grace: the rest is for the application's own finalizers. */
 const afterGrace = "500 millis"

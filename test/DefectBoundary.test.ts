@@ -1,0 +1,817 @@
+import * as HttpApp from "@effect/platform/HttpApp"
+import * as HttpRouter from "@effect/platform/HttpRouter"
+import * as HttpServer from "@effect/platform/HttpServer"
+import * as HttpServerRespondable from "@effect/platform/HttpServerRespondable"
+import * as HttpServerResponse from "@effect/platform/HttpServerResponse"
+import * as NodeHttpServer from "@effect/platform-node/NodeHttpServer"
+import { assert, describe, expectTypeOf, it } from "@effect/vitest"
+import * as DefectBoundary from "effect-holdfast/DefectBoundary"
+import type { InvalidOptions } from "effect-holdfast/InvalidOptions"
+import * as Cause from "effect/Cause"
+import * as Context from "effect/Context"
+import * as Data from "effect/Data"
+import * as Deferred from "effect/Deferred"
+import * as Duration from "effect/Duration"
+import * as Effect from "effect/Effect"
+import * as Exit from "effect/Exit"
+import * as Fiber from "effect/Fiber"
+import * as HashMap from "effect/HashMap"
+import * as Layer from "effect/Layer"
+import * as Logger from "effect/Logger"
+import * as LogLevel from "effect/LogLevel"
+import * as Metric from "effect/Metric"
+import type * as MetricState from "effect/MetricState"
+import * as Option from "effect/Option"
+import * as Schedule from "effect/Schedule"
+import type * as Scope from "effect/Scope"
+import * as Stream from "effect/Stream"
+import * as TestClock from "effect/TestClock"
+import { spawn } from "node:child_process"
+import * as Http from "node:http"
+import * as Net from "node:net"
+import { fileURLToPath } from "node:url"
+
+// -----------------------------------------------------------------------------
+// servers and clients
+// -----------------------------------------------------------------------------
+
+/** A server on the loopback that lasts as long as the scope. */
+const listening = Effect.map(
+  Layer.build(NodeHttpServer.layer(() => Http.createServer(), { port: 0, host: "127.0.0.1" })),
+  (context) => Context.get(context, HttpServer.HttpServer)
+)
+
+const portOf = ({ address }: HttpServer.HttpServer): number => address._tag === "TcpAddress" ? address.port : 0
+
+const serving = <E>(app: HttpApp.Default<E, Scope.Scope>) =>
+  Effect.gen(function*() {
+    const server = yield* listening
+    yield* server.serve(app)
+    return portOf(server)
+  })
+
+interface Reply {
+  readonly status: number
+  readonly headers: Http.IncomingHttpHeaders
+  readonly body: string
+  /** The whole of it, as it came. */
+  readonly raw: string
+  readonly connection: number | undefined
+}
+
+class Failed extends Data.TaggedError("Failed")<{ readonly code: string }> {}
+
+const failed = (error: NodeJS.ErrnoException) => new Failed({ code: error.code ?? error.message })
+
+const request = (port: number, path: string, options: Http.RequestOptions = {}): Effect.Effect<Reply, Failed> =>
+  Effect.async((resume) => {
+    const sent = Http.request({ host: "127.0.0.1", port, path, agent: false, ...options }, (response) => {
+      const chunks: Array<Buffer> = []
+      const connection = response.socket.localPort
+      response.on("data", (chunk: Buffer) => chunks.push(chunk))
+      response.on("error", (error: NodeJS.ErrnoException) => resume(failed(error)))
+      response.on("end", () => {
+        const body = Buffer.concat(chunks).toString()
+        const { headers, rawHeaders, statusCode, statusMessage } = response
+        resume(Effect.succeed({
+          status: statusCode!,
+          headers,
+          body,
+          raw: [statusMessage, ...rawHeaders, body].join("\n"),
+          connection
+        }))
+      })
+    })
+    sent.on("error", (error: NodeJS.ErrnoException) => resume(failed(error)))
+    sent.end()
+    return Effect.sync(() => sent.destroy())
+  })
+
+const connecting = (port: number) =>
+  Effect.acquireRelease(
+    Effect.async<Net.Socket>((resume) => {
+      const socket = Net.connect(port, "127.0.0.1", () => resume(Effect.succeed(socket)))
+      socket.on("error", () => {})
+    }),
+    (socket) => Effect.sync(() => socket.destroy())
+  )
+
+// -----------------------------------------------------------------------------
+// what the operator sees
+// -----------------------------------------------------------------------------
+
+interface Logged {
+  readonly level: string
+  readonly message: unknown
+  readonly cause: Cause.Cause<unknown>
+  readonly annotations: Record<string, unknown>
+}
+
+const withLogs = <A, E, R>(f: (logs: ReadonlyArray<Logged>) => Effect.Effect<A, E, R>): Effect.Effect<A, E, R> =>
+  Effect.suspend(() => {
+    const logs: Array<Logged> = []
+    const logger = Logger.make(({ annotations, cause, logLevel, message }) => {
+      logs.push({ level: logLevel.label, message, cause, annotations: Object.fromEntries(HashMap.entries(annotations)) })
+    })
+    return Effect.provide(f(logs), Logger.replace(Logger.defaultLogger, logger))
+  })
+
+const errorsIn = (logs: ReadonlyArray<Logged>) => logs.filter(({ level }) => level === LogLevel.Error.label)
+
+/** How many defects were counted, by place, since the beginning. */
+const counts: Effect.Effect<Record<string, number>> = Effect.map(Metric.snapshot, (pairs) =>
+  Object.fromEntries(pairs.flatMap(({ metricKey, metricState }) =>
+    metricKey.name === "holdfast_defect_boundary_defects_total"
+      ? [[
+        Array.from(metricKey.tags, ({ value }) => value).join(),
+        (metricState as MetricState.MetricState.Counter<number>).count
+      ]]
+      : []
+  )))
+
+const counted = <A, E, R>(effect: Effect.Effect<A, E, R>) =>
+  Effect.gen(function*() {
+    const before = yield* counts
+    yield* effect
+    const after = yield* counts
+    return Object.fromEntries(
+      Object.entries(after).map(([place, n]) => [place, n - (before[place] ?? 0)]).filter(([, n]) => n !== 0)
+    )
+  })
+
+const eventually = <E, R>(holds: Effect.Effect<boolean, E, R>) =>
+  Effect.repeat(holds, { until: (held) => held, schedule: Schedule.spaced("2 millis") }).pipe(
+    Effect.timeoutFail({ duration: "5 seconds", onTimeout: () => new Error("it does not come to hold") })
+  )
+
+const ok = HttpServerResponse.text("ok")
+
+// -----------------------------------------------------------------------------
+// isolate
+// -----------------------------------------------------------------------------
+
+describe("a defect behind isolate", () => {
+  const secret = "the-password-is-swordfish"
+
+  const ways: Record<string, HttpApp.Default<string>> = {
+    "a defect": Effect.die(new Error(secret)),
+    "a defect that is no error": Effect.die({ secret }),
+    "a throw": Effect.sync(() => {
+      throw new TypeError(secret)
+    }),
+    "a throw where an effect was to be made": Effect.suspend((): HttpApp.Default => {
+      throw new TypeError(secret)
+    }),
+    "a promise that was to be kept": Effect.promise(() => Promise.reject(new Error(secret))),
+    "a defect in cleaning up after a failure": Effect.ensuring(Effect.fail("no"), Effect.die(new Error(secret))),
+    "a defect in cleaning up after success": Effect.ensuring(ok, Effect.die(new Error(secret))),
+    "a defect in one of several fibers": Effect.as(
+      Effect.all([Effect.die(new Error(secret)), Effect.sleep("1 minute")].map(Effect.interruptible), {
+        concurrency: "unbounded"
+      }),
+      HttpServerResponse.empty()
+    ),
+    "a defect under a time limit": Effect.timeoutTo(Effect.die(new Error(secret)), {
+      duration: "1 minute",
+      onSuccess: () => HttpServerResponse.empty(),
+      onTimeout: () => HttpServerResponse.empty()
+    })
+  }
+
+  for (const [way, app] of Object.entries(ways)) {
+    it.scopedLive(`(${way}) is a 500 with an incident id that tells nothing, and one log that tells all`, () =>
+      withLogs((logs) =>
+        Effect.gen(function*() {
+          const port = yield* serving(DefectBoundary.isolate(app))
+          let reply!: Reply
+          const counts = yield* counted(Effect.map(request(port, "/orders?token=hunter2"), (it) => {
+            reply = it
+          }))
+          assert.strictEqual(reply.status, 500)
+          assert.strictEqual(reply.headers["content-type"], "application/problem+json")
+          const problem = JSON.parse(reply.body) as Record<string, unknown>
+          const { incident, instance } = problem
+          assert.deepStrictEqual(problem, {
+            type: "about:blank",
+            title: "Internal Server Error",
+            status: 500,
+            instance,
+            incident
+          })
+          assert.match(String(incident), /^[\da-f]{8}(-[\da-f]{4}){3}-[\da-f]{12}$/)
+          assert.strictEqual(instance, `urn:uuid:${String(incident)}`)
+          assert.notInclude(reply.raw, "swordfish")
+          assert.notMatch(reply.raw, /\bat .*:\d+|Error:/)
+
+          assert.lengthOf(errorsIn(logs), 1)
+          const [{ annotations, cause }] = errorsIn(logs) as [Logged]
+          assert.include(JSON.stringify(Array.from(Cause.defects(cause), (defect) =>
+            defect instanceof Error ? defect.message : defect)), secret)
+          assert.deepStrictEqual(annotations, { incident, "http.method": "GET", "http.url": "/orders" })
+          assert.deepStrictEqual(counts, { handler: 1 })
+        })
+      ))
+  }
+
+  it.scopedLive("leaves the connection and all other handlers alone", () =>
+    withLogs(() =>
+      Effect.gen(function*() {
+        const entered = yield* Deferred.make<void>()
+        const release = yield* Deferred.make<void>()
+        const app = HttpRouter.empty.pipe(
+          HttpRouter.get("/slow", Effect.zipRight(Deferred.succeed(entered, undefined), Effect.as(Deferred.await(release), ok))),
+          HttpRouter.get("/die", Effect.die("broken")),
+          HttpRouter.get("/ok", ok)
+        )
+        const port = yield* serving(DefectBoundary.isolate(app))
+        const agent = new Http.Agent({ keepAlive: true, maxSockets: 1 })
+        yield* Effect.addFinalizer(() => Effect.sync(() => agent.destroy()))
+        const slow = yield* Effect.fork(request(port, "/slow"))
+        yield* Deferred.await(entered)
+        const died = yield* request(port, "/die", { agent })
+        const next = yield* request(port, "/ok", { agent })
+        assert.deepStrictEqual([died.status, next.status], [500, 200])
+        assert.strictEqual(next.connection, died.connection)
+        yield* Deferred.succeed(release, undefined)
+        assert.strictEqual((yield* Fiber.join(slow)).body, "ok")
+      })
+    ))
+
+  it.scopedLive("has no body for HEAD, and its type all the same", () =>
+    withLogs(() =>
+      Effect.gen(function*() {
+        const port = yield* serving(DefectBoundary.isolate(Effect.die("broken")))
+        const { body, headers, status } = yield* request(port, "/", { method: "HEAD" })
+        assert.deepStrictEqual([status, headers["content-type"], body], [500, "application/problem+json", ""])
+      })
+    ))
+
+  it.scopedLive("is answered though the logger is broken too", () =>
+    Effect.gen(function*() {
+      const port = yield* serving(DefectBoundary.isolate(Effect.die("broken")))
+      assert.strictEqual((yield* request(port, "/")).status, 500)
+    }).pipe(
+      Effect.provide(Logger.replace(
+        Logger.defaultLogger,
+        Logger.make(() => {
+          throw new Error("no log")
+        })
+      ))
+    ))
+
+  it.scopedLive("is logged once where two boundaries stand around the app", () =>
+    withLogs((logs) =>
+      Effect.gen(function*() {
+        const port = yield* serving(DefectBoundary.isolate(DefectBoundary.isolate(Effect.die("broken"))))
+        assert.deepStrictEqual(yield* counted(request(port, "/")), { handler: 1 })
+        assert.lengthOf(errorsIn(logs), 1)
+      })
+    ))
+})
+
+describe("what is no defect", () => {
+  class Teapot extends Error implements HttpServerRespondable.Respondable {
+    [HttpServerRespondable.symbol]() {
+      return HttpServerResponse.text("short and stout", { status: 418 })
+    }
+  }
+
+  const answers: Record<string, readonly [app: HttpApp.Default<unknown>, status: number]> = {
+    "a success": [ok, 200],
+    "a typed failure": [Effect.fail("no"), 500],
+    "a typed failure with a response of its own": [Effect.fail(new Teapot()), 418],
+    "a route that is not there": [HttpRouter.empty, 404],
+    "a response that is thrown": [Effect.die(HttpServerResponse.text("moved", { status: 410 })), 410],
+    "a defect with a response of its own": [Effect.die(new Teapot()), 418],
+    "a handler that interrupts itself": [Effect.interrupt, 503],
+    "a failure that one of several fibers meets": [
+      Effect.as(
+        Effect.all([Effect.fail(new Teapot()), Effect.never].map(Effect.interruptible), { concurrency: "unbounded" }),
+        HttpServerResponse.empty()
+      ),
+      418
+    ]
+  }
+
+  for (const [what, [app, status]] of Object.entries(answers)) {
+    it.scopedLive(`${what} is answered as without a boundary`, () =>
+      withLogs((logs) =>
+        Effect.gen(function*() {
+          const bare = yield* serving(app)
+          const port = yield* serving(DefectBoundary.isolate(app))
+          const expected = yield* request(bare, "/")
+          const counts = yield* counted(Effect.map(request(port, "/"), ({ body, headers, status }) => {
+            assert.deepStrictEqual([status, body], [expected.status, expected.body])
+            assert.strictEqual(headers["content-type"], expected.headers["content-type"])
+          }))
+          assert.strictEqual(expected.status, status)
+          assert.deepStrictEqual(counts, {})
+          assert.lengthOf(errorsIn(logs), 0)
+        })
+      ))
+  }
+
+  it.scopedLive("a client that goes away is not, and its handler is interrupted", () =>
+    withLogs((logs) =>
+      Effect.gen(function*() {
+        const entered = yield* Deferred.make<void>()
+        const left = yield* Deferred.make<Exit.Exit<unknown, unknown>>()
+        const handler = Effect.zipRight(Deferred.succeed(entered, undefined), Effect.never).pipe(
+          Effect.onExit((exit) => Deferred.succeed(left, exit))
+        )
+        const app = HttpRouter.get(HttpRouter.empty, "/", handler)
+        const port = yield* serving(DefectBoundary.isolate(app))
+        const counts = yield* counted(Effect.gen(function*() {
+          const client = yield* Effect.fork(request(port, "/"))
+          yield* Deferred.await(entered)
+          yield* Fiber.interrupt(client)
+          assert.isTrue(Exit.isInterrupted(yield* Deferred.await(left)))
+        }))
+        assert.deepStrictEqual(counts, {})
+        assert.lengthOf(errorsIn(logs), 0)
+      })
+    ))
+
+  it.scopedLive("a client that goes away is not, but what breaks in cleaning up after it is", () =>
+    withLogs((logs) =>
+      Effect.gen(function*() {
+        const entered = yield* Deferred.make<void>()
+        const handler = Effect.zipRight(Deferred.succeed(entered, undefined), Effect.never).pipe(
+          Effect.ensuring(Effect.die("broken"))
+        )
+        const port = yield* serving(DefectBoundary.isolate(HttpRouter.get(HttpRouter.empty, "/", handler)))
+        const client = yield* Effect.fork(request(port, "/"))
+        yield* Deferred.await(entered)
+        yield* Fiber.interrupt(client)
+        yield* eventually(Effect.sync(() => errorsIn(logs).length === 1))
+      })
+    ))
+})
+
+describe("what comes to light beside the response", () => {
+  it.scopedLive("a defect in its stream is logged and counted, and the response cut off", () =>
+    withLogs((logs) =>
+      Effect.gen(function*() {
+        const stream = Stream.concat(Stream.make(new Uint8Array(5)), Stream.die(new Error("broken")))
+        const port = yield* serving(DefectBoundary.isolate(Effect.succeed(HttpServerResponse.stream(stream))))
+        const counts = yield* counted(Effect.map(Effect.exit(request(port, "/")), (exit) =>
+          assert.isTrue(Exit.isFailure(exit), "the client is not to take it for whole")))
+        assert.deepStrictEqual(counts, { stream: 1 })
+        assert.lengthOf(errorsIn(logs), 1)
+      })
+    ))
+
+  it.scopedLive("a stream that fails is no defect, and one that ends keeps its head", () =>
+    withLogs((logs) =>
+      Effect.gen(function*() {
+        const failing = HttpServerResponse.stream(Stream.fail("no"))
+        const whole = HttpServerResponse.stream(Stream.make(new TextEncoder().encode("whole")), {
+          contentType: "text/plain",
+          contentLength: 5,
+          headers: { "x-own": "kept" },
+          status: 203
+        })
+        const app = HttpRouter.empty.pipe(HttpRouter.get("/failing", failing), HttpRouter.get("/whole", whole))
+        const port = yield* serving(DefectBoundary.isolate(app))
+        assert.deepStrictEqual(yield* counted(Effect.exit(request(port, "/failing"))), {})
+        assert.lengthOf(errorsIn(logs), 0)
+        const { body, headers, status } = yield* request(port, "/whole")
+        assert.deepStrictEqual(
+          [status, body, headers["content-type"], headers["content-length"], headers["x-own"]],
+          [203, "whole", "text/plain", "5", "kept"]
+        )
+      })
+    ))
+
+  const forks: Record<string, (dying: Effect.Effect<never>) => HttpApp.Default<never, Scope.Scope>> = {
+    "forkScoped": (dying) => Effect.zipRight(Effect.flatMap(Effect.forkScoped(dying), Fiber.await), ok),
+    "forkIn": (dying) =>
+      Effect.zipRight(Effect.flatMap(Effect.flatMap(Effect.scope, (scope) => Effect.forkIn(dying, scope)), Fiber.await), ok)
+  }
+  for (const [name, handler] of Object.entries(forks)) {
+    it.scopedLive(`a defect in a fiber that ${name} put into the request's scope is logged and counted`, () =>
+      withLogs((logs) =>
+        Effect.gen(function*() {
+          const port = yield* serving(DefectBoundary.isolate(handler(Effect.die(new Error("broken")))))
+          assert.deepStrictEqual(yield* counted(request(port, "/")), { fiber: 1 })
+          const [{ annotations }] = errorsIn(logs) as [Logged]
+          assert.strictEqual(annotations["http.url"], "/")
+          assert.lengthOf(errorsIn(logs), 1)
+        })
+      ))
+  }
+
+  it.scopedLive("one that such a fiber hands on to the handler is one", () =>
+    withLogs((logs) =>
+      Effect.gen(function*() {
+        const port = yield* serving(DefectBoundary.isolate(
+          Effect.flatMap(Effect.forkScoped(Effect.die(new Error("broken"))), Fiber.join)
+        ))
+        let reply!: Reply
+        const counts = yield* counted(Effect.map(request(port, "/"), (it) => {
+          reply = it
+        }))
+        assert.strictEqual(reply.status, 500)
+        assert.deepStrictEqual(counts, { fiber: 1 })
+        assert.deepStrictEqual(
+          errorsIn(logs).map(({ annotations }) => annotations["incident"]),
+          [(JSON.parse(reply.body) as { incident: string }).incident]
+        )
+      })
+    ))
+
+  it.scopedLive("a fiber that the handler looks after itself is its own affair", () =>
+    withLogs((logs) =>
+      Effect.gen(function*() {
+        const dying = Effect.die(new Error("broken"))
+        const handled = [
+          Effect.exit(Effect.flatMap(Effect.fork(dying), Fiber.join)),
+          Effect.exit(Effect.all([dying, Effect.void], { concurrency: "unbounded" })),
+          Effect.exit(Effect.interruptible(Effect.timeout(dying, "1 minute"))),
+          // Out of the boundary's reach, and so documented.
+          Effect.flatMap(Effect.forkDaemon(dying), Fiber.await)
+        ]
+        const port = yield* serving(DefectBoundary.isolate(Effect.zipRight(Effect.all(handled), ok)))
+        assert.deepStrictEqual(yield* counted(request(port, "/")), {})
+        assert.lengthOf(errorsIn(logs), 0)
+      })
+    ))
+
+  it.scopedLive("the request's scope is still the request's", () =>
+    Effect.gen(function*() {
+      const log: Array<string> = []
+      const scopes: Array<Scope.Scope> = []
+      const port = yield* serving(Effect.gen(function*() {
+        scopes.push(yield* Effect.scope)
+        return yield* DefectBoundary.isolate(Effect.gen(function*() {
+          scopes.push(yield* Effect.scope)
+          yield* Effect.addFinalizer((exit) => Effect.sync(() => log.push(`finalized, ${exit._tag}`)))
+          yield* Effect.forkScoped(Effect.onInterrupt(Effect.interruptible(Effect.never), () => Effect.sync(() => log.push("interrupted"))))
+          yield* Effect.yieldNow()
+          return yield* ok
+        }))
+      }))
+      yield* request(port, "/")
+      yield* eventually(Effect.sync(() => log.length === 2))
+      assert.deepStrictEqual(log, ["interrupted", "finalized, Success"])
+      assert.strictEqual(scopes[0], scopes[1])
+    }))
+})
+
+// -----------------------------------------------------------------------------
+// policies
+// -----------------------------------------------------------------------------
+
+describe("options", () => {
+  const refused: ReadonlyArray<readonly [options: unknown, option: string]> = [
+    [{ policy: "explode" }, "policy"],
+    [{ policy: null }, "policy"],
+    [{ policy: {} }, "policy"],
+    [{ policy: { terminateAfter: 3 } }, "policy"],
+    [{ policy: { terminateAfter: { defects: 0, within: "1 second" } } }, "policy.terminateAfter.defects"],
+    [{ policy: { terminateAfter: { defects: 1.5, within: "1 second" } } }, "policy.terminateAfter.defects"],
+    [{ policy: { terminateAfter: { defects: 10_001, within: "1 second" } } }, "policy.terminateAfter.defects"],
+    [{ policy: { terminateAfter: { defects: 2, within: 0 } } }, "policy.terminateAfter.within"],
+    [{ policy: { terminateAfter: { defects: 2, within: "soon" } } }, "policy.terminateAfter.within"],
+    [{ policy: { terminateAfter: { defects: 2 } } }, "policy.terminateAfter.within"],
+    [{ grace: -1 }, "grace"],
+    [{ grace: NaN }, "grace"],
+    [{ grace: "infinity" }, "grace"]
+  ]
+  for (const [options, option] of refused) {
+    it.effect(`${JSON.stringify(options)} is refused by name`, () =>
+      Effect.gen(function*() {
+        const exit = yield* Effect.exit(DefectBoundary.make(options as DefectBoundary.Options))
+        assert.isTrue(Exit.isFailure(exit))
+        const error = Option.getOrThrow(Cause.failureOption((exit as Exit.Failure<never, InvalidOptions>).cause))
+        assert.deepStrictEqual([error._tag, error.option], ["InvalidOptions", option])
+      }))
+  }
+})
+
+/** A boundary whose app dies at `/die`, without a socket, so that its time is the test's. */
+const inMemory = (options: DefectBoundary.Options) =>
+  Effect.gen(function*() {
+    const boundary = yield* DefectBoundary.make(options)
+    const app = HttpRouter.empty.pipe(HttpRouter.get("/die", Effect.die("broken")), HttpRouter.get("/ok", ok))
+    const handler = HttpApp.toWebHandlerRuntime(yield* Effect.runtime<never>())(boundary.apply(app))
+    const ended = yield* Effect.fork(Effect.flip(boundary.terminated))
+    return {
+      ended,
+      hasEnded: Effect.map(Fiber.poll(ended), Option.isSome),
+      get: (path: string) => Effect.promise(() => handler(new Request(`http://localhost${path}`)))
+    }
+  })
+
+describe("a policy", () => {
+  it.effect("of isolation never ends the server", () =>
+    withLogs(() =>
+      Effect.gen(function*() {
+        const { get, hasEnded } = yield* inMemory({})
+        yield* Effect.repeatN(get("/die"), 99)
+        assert.isFalse(yield* hasEnded)
+        assert.strictEqual((yield* get("/ok")).status, 200)
+      })
+    ))
+
+  it.effect("of termination ends it after the first", () =>
+    withLogs((logs) =>
+      Effect.gen(function*() {
+        const { ended, get } = yield* inMemory({ policy: "terminate" })
+        const response = yield* get("/die")
+        assert.deepStrictEqual([response.status, response.headers.get("connection")], [500, "close"])
+        const error = yield* Fiber.join(ended)
+        const { incident } = (yield* Effect.promise(() => response.json())) as { readonly incident: string }
+        assert.deepStrictEqual([error._tag, error.defects, error.incident], ["DefectLimitExceeded", 1, incident])
+        assert.strictEqual(errorsIn(logs)[0]!.annotations["incident"], incident)
+        assert.strictEqual(error.message, `the server ends after 1 defect; the last is incident ${incident}`)
+      })
+    ))
+
+  it.effect("of so many within so long counts those that are not older", () =>
+    withLogs(() =>
+      Effect.gen(function*() {
+        const { ended, get, hasEnded } = yield* inMemory({
+          policy: { terminateAfter: { defects: 3, within: "10 seconds" } }
+        })
+        yield* get("/die")
+        yield* TestClock.adjust("5 seconds")
+        yield* get("/die")
+        // The first is now as old as it may be and no longer counts.
+        yield* TestClock.adjust("5 seconds")
+        yield* get("/die")
+        assert.isFalse(yield* hasEnded)
+        yield* TestClock.adjust("4999 millis")
+        yield* get("/die")
+        const error = yield* Fiber.join(ended)
+        assert.deepStrictEqual([error.defects, Duration.toSeconds(error.within)], [3, 10])
+        assert.include(error.message, "3 defects within 10s")
+      })
+    ))
+
+  it.effect("that has been met answers whatever comes later with 503 and an end of the connection", () =>
+    withLogs(() =>
+      Effect.gen(function*() {
+        const { ended, get } = yield* inMemory({ policy: "terminate" })
+        yield* get("/die")
+        yield* Fiber.join(ended)
+        const response = yield* get("/ok")
+        assert.deepStrictEqual([response.status, response.headers.get("connection")], [503, "close"])
+        assert.deepStrictEqual(yield* Effect.promise(() => response.json()), {
+          type: "about:blank",
+          title: "Service Unavailable",
+          status: 503
+        })
+      })
+    ))
+})
+
+// -----------------------------------------------------------------------------
+// termination, on real sockets
+// -----------------------------------------------------------------------------
+
+/** Serves in the background; `ended` gives how long that took, and why it ended. */
+const terminating = <E>(routes: HttpApp.Default<E, Scope.Scope>, options: DefectBoundary.Options = {}) =>
+  Effect.gen(function*() {
+    const server = yield* listening
+    const serving = yield* Effect.forkScoped(
+      DefectBoundary.serve(routes, { policy: "terminate", ...options }).pipe(
+        Effect.provideService(HttpServer.HttpServer, server),
+        Effect.flip
+      )
+    )
+    // Forked, it has to be given the time to take up serving.
+    yield* eventually(Effect.isSuccess(request(portOf(server), "/ok")))
+    return { port: portOf(server), ended: Effect.timed(Fiber.join(serving)), serving }
+  })
+
+const dying = HttpRouter.empty.pipe(HttpRouter.get("/ok", ok), HttpRouter.get("/die", Effect.die("broken")))
+
+const isRefused = (port: number) =>
+  Effect.match(request(port, "/ok"), { onFailure: ({ code }) => code === "ECONNREFUSED", onSuccess: () => false })
+
+describe("serve, when it terminates", () => {
+  it.scopedLive("accepts no more, lets what is in flight finish, and closes its connections", () =>
+    withLogs(() =>
+      Effect.gen(function*() {
+        const entered = yield* Deferred.make<void>()
+        const release = yield* Deferred.make<void>()
+        const held = <A, E>(after: Effect.Effect<A, E>) =>
+          Effect.zipRight(Effect.zipRight(Deferred.succeed(entered, undefined), Deferred.await(release)), after)
+        const { ended, port } = yield* terminating(
+          dying.pipe(HttpRouter.get("/slow", held(ok)), HttpRouter.get("/refused", held(Effect.fail("no")))),
+          { grace: "1 minute" }
+        )
+        const agent = new Http.Agent({ keepAlive: true })
+        yield* Effect.addFinalizer(() => Effect.sync(() => agent.destroy()))
+        const silent = yield* connecting(port)
+        const slow = yield* Effect.fork(request(port, "/slow", { agent }))
+        const refused = yield* Effect.fork(request(port, "/refused", { agent }))
+        yield* Deferred.await(entered)
+        const died = yield* request(port, "/die", { agent })
+        assert.deepStrictEqual([died.status, died.headers.connection], [500, "close"])
+        yield* eventually(isRefused(port))
+
+        yield* Deferred.succeed(release, undefined)
+        const answered = yield* Fiber.join(slow)
+        assert.deepStrictEqual([answered.body, answered.headers.connection], ["ok", "close"])
+        const failed = yield* Fiber.join(refused)
+        assert.deepStrictEqual([failed.status, failed.headers.connection], [500, "close"])
+        const [took, error] = yield* ended
+        assert.strictEqual(error._tag, "DefectLimitExceeded")
+        assert.isBelow(Duration.toSeconds(took), 5)
+        yield* eventually(Effect.sync(() => silent.destroyed))
+      })
+    ))
+
+  const hangs: Record<string, HttpApp.Default<never, Scope.Scope>> = {
+    "that can be interrupted": Effect.interruptible(Effect.never),
+    "that cannot be interrupted": Effect.never,
+    "whose cleaning up hangs": Effect.interruptible(Effect.ensuring(Effect.never, Effect.never)),
+    "that sends without end": HttpServerResponse.stream(Stream.repeatEffect(Effect.succeed(new Uint8Array(65_536))))
+  }
+  for (const [what, handler] of Object.entries(hangs)) {
+    it.scopedLive(`waits no longer than the grace for a handler ${what}`, () =>
+      withLogs(() =>
+        Effect.gen(function*() {
+          const entered = yield* Deferred.make<void>()
+          const { ended, port } = yield* terminating(
+            dying.pipe(
+              HttpRouter.get("/hang", Effect.zipRight(Deferred.succeed(entered, undefined), handler), {
+                uninterruptible: true
+              })
+            ),
+            { grace: "300 millis" }
+          )
+          // Which never reads.
+          const socket = yield* connecting(port)
+          socket.write("GET /hang HTTP/1.1\r\nhost: localhost\r\n\r\n")
+          yield* Deferred.await(entered)
+          const died = yield* request(port, "/die")
+          assert.strictEqual(died.status, 500)
+          const [took, error] = yield* ended
+          assert.strictEqual(error._tag, "DefectLimitExceeded")
+          assert.isAtLeast(Duration.toMillis(took), 290)
+          assert.isBelow(Duration.toMillis(took), 1300)
+          yield* eventually(Effect.sync(() => socket.destroyed))
+        })
+      ))
+  }
+
+  it.scopedLive("waits no longer for a client that does not come to the end of its request", () =>
+    withLogs(() =>
+      Effect.gen(function*() {
+        const { ended, port } = yield* terminating(dying, { grace: "1 minute" })
+        const socket = yield* connecting(port)
+        socket.write("GET /ok HTTP/1.1\r\nhost: loc")
+        yield* request(port, "/die")
+        const [took] = yield* ended
+        assert.isBelow(Duration.toSeconds(took), 5)
+      })
+    ))
+
+  it.scopedLive("lets a handler that it ends finalize what it has", () =>
+    withLogs(() =>
+      Effect.gen(function*() {
+        const entered = yield* Deferred.make<void>()
+        const finalized = yield* Deferred.make<void>()
+        const { ended, port } = yield* terminating(
+          HttpRouter.get(
+            dying,
+            "/hang",
+            Effect.zipRight(Deferred.succeed(entered, undefined), Effect.never).pipe(
+              Effect.ensuring(Effect.zipRight(Effect.sleep("50 millis"), Deferred.succeed(finalized, undefined)))
+            )
+          ),
+          { grace: "100 millis" }
+        )
+        yield* Effect.fork(request(port, "/hang"))
+        yield* Deferred.await(entered)
+        yield* request(port, "/die")
+        yield* ended
+        assert.isTrue(yield* Deferred.isDone(finalized))
+      })
+    ))
+
+  it.scopedLive("does the same when it is interrupted, and does not wait for a handler that hangs", () =>
+    withLogs(() =>
+      Effect.gen(function*() {
+        const entered = yield* Deferred.make<void>()
+        const { port, serving } = yield* terminating(
+          HttpRouter.get(dying, "/hang", Effect.zipRight(Deferred.succeed(entered, undefined), Effect.never), {
+            uninterruptible: true
+          }),
+          { grace: "200 millis" }
+        )
+        yield* Effect.fork(request(port, "/hang"))
+        yield* Deferred.await(entered)
+        const [took] = yield* Effect.timed(Fiber.interrupt(serving))
+        assert.isAtLeast(Duration.toMillis(took), 190)
+        assert.isBelow(Duration.toMillis(took), 1200)
+      })
+    ))
+
+  it.scopedLive("ends for InvalidOptions before it serves", () =>
+    Effect.gen(function*() {
+      const server = yield* listening
+      const error = yield* DefectBoundary.serve(dying, { grace: -1 }).pipe(
+        Effect.provideService(HttpServer.HttpServer, server),
+        Effect.flip
+      )
+      assert.strictEqual(error._tag, "InvalidOptions")
+    }))
+})
+
+// -----------------------------------------------------------------------------
+// processes
+// -----------------------------------------------------------------------------
+
+/** A server in a process of its own, and what it has written. */
+const launched = (...args: ReadonlyArray<string>) =>
+  Effect.gen(function*() {
+    const child = yield* Effect.acquireRelease(
+      Effect.sync(() =>
+        spawn(process.execPath, ["--import", "tsx", "test/fixtures/server.ts", ...args], {
+          cwd: fileURLToPath(new URL("..", import.meta.url)),
+          stdio: ["ignore", "pipe", "pipe"]
+        })
+      ),
+      (child) => Effect.sync(() => child.kill("SIGKILL"))
+    )
+    let written = ""
+    for (const stream of [child.stdout, child.stderr]) {
+      stream.on("data", (chunk: Buffer) => {
+        written += chunk.toString()
+      })
+    }
+    const ended = yield* Deferred.make<number | null>()
+    child.on("close", (code) => Deferred.unsafeDone(ended, Exit.succeed(code)))
+    yield* Effect.repeat(Effect.sync(() => /listening on \d+/.test(written)), {
+      until: (started) => started,
+      schedule: Schedule.spaced("20 millis")
+    }).pipe(Effect.timeout("20 seconds"))
+    return {
+      child,
+      ended: Effect.timeout(Deferred.await(ended), "20 seconds"),
+      port: Number(/listening on (\d+)/.exec(written)![1]),
+      written: () => written
+    }
+  })
+
+describe("a process", () => {
+  for (const way of ["serve", "layer"]) {
+    it.scopedLive(`that terminates (${way}) answers, runs its finalizers and exits with 1, a hanging handler or not`, () =>
+      Effect.gen(function*() {
+        const { ended, port, written } = yield* launched(way, "terminate")
+        assert.strictEqual((yield* request(port, "/ok")).status, 200)
+        const hanging = yield* Effect.fork(Effect.exit(request(port, "/hang")))
+        yield* eventually(Effect.sync(() => written().includes("hanging")))
+        const reply = yield* request(port, "/die")
+        const [took, code] = yield* Effect.timed(ended)
+        assert.deepStrictEqual([reply.status, code], [500, 1])
+        // The server's grace is half a second; the rest is for a machine that runs other tests besides.
+        assert.isBelow(Duration.toMillis(took), 500 + 1000)
+        assert.include(written(), "finalized")
+        assert.include(written(), (JSON.parse(reply.body) as { incident: string }).incident)
+        assert.isTrue(Exit.isFailure(yield* Fiber.join(hanging)))
+      }), 60_000)
+
+    it.scopedLive(`that is told to end (${way}) does so within the grace, a hanging handler or not`, () =>
+      Effect.gen(function*() {
+        const { child, ended, port, written } = yield* launched(way, "isolate")
+        yield* Effect.fork(Effect.exit(request(port, "/hang")))
+        yield* eventually(Effect.sync(() => written().includes("hanging")))
+        assert.strictEqual((yield* request(port, "/die")).status, 500)
+        assert.strictEqual((yield* request(port, "/ok")).status, 200)
+        child.kill("SIGTERM")
+        const [took, code] = yield* Effect.timed(ended)
+        assert.strictEqual(code, 0)
+        assert.isBelow(Duration.toMillis(took), 500 + 1000)
+        assert.include(written(), "finalized")
+      }), 60_000)
+  }
+})
+
+// -----------------------------------------------------------------------------
+// types
+// -----------------------------------------------------------------------------
+
+describe("the types", () => {
+  class Database extends Context.Tag("test/Database")<Database, string>() {}
+
+  it("keep the app's errors and requirements; a server has those of the platform less", () => {
+    const app = Effect.zipRight(Effect.zipRight(Database, Effect.scope), Effect.fail("no" as const))
+    expectTypeOf(DefectBoundary.isolate(app)).toEqualTypeOf<
+      HttpApp.Default<"no", Database | Scope.Scope>
+    >()
+    expectTypeOf(DefectBoundary.serve(app)).toEqualTypeOf<
+      Effect.Effect<never, DefectBoundary.DefectLimitExceeded | InvalidOptions, HttpServer.HttpServer | Database>
+    >()
+    expectTypeOf(DefectBoundary.layer(app)).toEqualTypeOf<
+      Layer.Layer<never, DefectBoundary.DefectLimitExceeded | InvalidOptions, HttpServer.HttpServer | Database>
+    >()
+    expectTypeOf(DefectBoundary.make).returns.toEqualTypeOf<
+      Effect.Effect<DefectBoundary.DefectBoundary, InvalidOptions>
+    >()
+  })
+})
