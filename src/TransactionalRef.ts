@@ -12,8 +12,9 @@
  * in a circle are told so as the circle closes.
  *
  * **What it does not.** Values are to be immutable: what a body changes inside a mutable value is changed for all, at
- * once, and is not taken back. What a body does besides (a request, a file) is not undone; finalizers are the place
- * for that. It is one process's memory, neither durable nor shared.
+ * once, and is not taken back. What a body reads of a ref that it does not hold is committed, but others may change it
+ * before the transaction ends: what a decision rests on has to be among its refs. What a body does besides (a request,
+ * a file) is not undone; finalizers are the place for that. It is one process's memory, neither durable nor shared.
  *
  * @since 0.1.0
  */
