@@ -402,7 +402,7 @@ const limitOf = (policy: Policy): { readonly defects: number; readonly within: D
  * declare const orders: HttpApp.Default
  *
  * DefectBoundary.serve(orders, { policy: "terminate" }).pipe(
- *   Effect.provide(NodeHttpServer.layer(createServer, { port: 3000 })),
+ *   Effect.provide(NodeHttpServer.layer(() => createServer(), { port: 3000 })),
  *   NodeRuntime.runMain
  * )
  * ```
@@ -432,6 +432,24 @@ export const serve = <E, R>(
 /**
  * `serve` as a layer, for `Layer.launch`: it is built for as long as it serves, and fails when it terminates. A layer
  * that needs this one would wait for ever.
+ *
+ * @example
+ * ```ts
+ * import * as DefectBoundary from "effect-holdfast/DefectBoundary"
+ * import type * as HttpApp from "@effect/platform/HttpApp"
+ * import * as NodeHttpServer from "@effect/platform-node/NodeHttpServer"
+ * import * as NodeRuntime from "@effect/platform-node/NodeRuntime"
+ * import * as Layer from "effect/Layer"
+ * import { createServer } from "node:http"
+ *
+ * declare const orders: HttpApp.Default
+ *
+ * DefectBoundary.layer(orders, { policy: "terminate" }).pipe(
+ *   Layer.provide(NodeHttpServer.layer(() => createServer(), { port: 3000 })),
+ *   Layer.launch,
+ *   NodeRuntime.runMain
+ * )
+ * ```
  *
  * @since 0.1.0
  * @category layers

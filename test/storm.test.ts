@@ -2,6 +2,9 @@ import * as Either from "effect/Either"
 import { execFile } from "node:child_process"
 import { fileURLToPath } from "node:url"
 import { describe, expect, it } from "vitest"
+import type { Tally } from "../examples/storm/balances/crowd.js"
+import * as BalancesLedger from "../examples/storm/balances/ledger.js"
+import { accountCount, initialCents, Transfer } from "../examples/storm/balances/transfer.js"
 import * as Options from "../examples/storm/options.js"
 
 /**
@@ -50,6 +53,74 @@ describe("the storm's options", () => {
   })
 })
 
+describe("the ledger of the balances", () => {
+  type Accounts = Parameters<typeof BalancesLedger.section>[1]
+
+  /** One transfer was done, one died, one was left midway. */
+  const tally: Tally = {
+    known: { Done: ["done"], Died: ["died"], Failed: [], Left: ["left"], Overdrawn: [] },
+    waiting: 0,
+    unanswered: {},
+    incidents: ["i-1"],
+    improper: 0,
+    sums: { read: 1, wrong: [], withDebts: 0 }
+  }
+  const initial = Array.from({ length: accountCount }, () => initialCents)
+  const done = new Transfer({ id: "done", from: 0, to: 1, cents: 1 })
+  const accounts: Accounts = {
+    locks: { held: 0, waiting: 0 },
+    balances: [initialCents - 1, initialCents + 1, ...initial.slice(2)],
+    committed: [done],
+    undone: { died: ["died"], failed: [], interrupted: ["left"], overdrawn: [] },
+    defects: { answered: 1, logged: ["i-1"] }
+  }
+
+  const broken = (changed: { readonly tally?: Partial<Tally>; readonly accounts?: Partial<Accounts> }) =>
+    BalancesLedger.section({ ...tally, ...changed.tally }, { ...accounts, ...changed.accounts }).entries
+      .filter(({ held }) => !held)
+      .map(({ promise }) => promise)
+
+  it("holds if nothing is amiss", () => {
+    expect(broken({})).toEqual([])
+  })
+
+  it.each<readonly [string, string, Parameters<typeof broken>[0]]>([
+    ["a debit stays", "the sum is what it was, to the cent", {
+      accounts: { balances: [initialCents - 2, initialCents + 1, ...initial.slice(2)] }
+    }],
+    ["a transfer that is in no journal is done, and the sum right", "what is not done leaves no trace", {
+      accounts: { balances: [initialCents - 2, initialCents + 2, ...initial.slice(2)] }
+    }],
+    ["a reader sees a debit without its credit", "nobody ever reads another sum", {
+      tally: { sums: { read: 2, wrong: [accountCount * initialCents - 1], withDebts: 0 } }
+    }],
+    ["a reader sees a debt", "nobody ever reads another sum", {
+      tally: { sums: { read: 2, wrong: [], withDebts: 1 } }
+    }],
+    ["no sum is read", "nobody ever reads another sum", {
+      tally: { sums: { read: 0, wrong: [], withDebts: 0 } }
+    }],
+    ["a transfer that was answered is not done", "what is done is done once", {
+      accounts: { balances: initial, committed: [] }
+    }],
+    ["a transfer that died is done", "what is not done leaves no trace", {
+      accounts: { balances: initial, committed: [done, new Transfer({ id: "died", from: 1, to: 0, cents: 1 })] }
+    }],
+    ["a caller hears nothing", "every transfer is answered", { tally: { unanswered: { ApiUnreachable: 1 } } }],
+    ["a caller hears too much", "a defect is a 500 with an incident", { tally: { improper: 1 } }],
+    ["a defect is not answered", "a defect is a 500 with an incident", {
+      accounts: { defects: { answered: 0, logged: ["i-1"] } }
+    }],
+    ["a defect is logged twice", "and is logged once", {
+      accounts: { defects: { answered: 1, logged: ["i-1", "i-1"] } }
+    }],
+    ["another incident is logged", "and is logged once", { accounts: { defects: { answered: 1, logged: ["i-2"] } } }],
+    ["an account stays locked", "no account is left locked", { accounts: { locks: { held: 1, waiting: 0 } } }]
+  ])("is broken if %s", (_, promise, changed) => {
+    expect(broken(changed)).toContain(promise)
+  })
+})
+
 describe("the storm", () => {
   it("ends with 2 and one line on standard error for a bad option", async () => {
     const { code, stderr, stdout } = await storm(["--seconds", "soon"])
@@ -71,6 +142,8 @@ describe("the storm", () => {
     const { held, ledger } = JSON.parse(stdout) as {
       readonly held: boolean
       readonly ledger: ReadonlyArray<{
+        readonly part: string
+        readonly counts: Readonly<Record<string, any>>
         readonly entries: ReadonlyArray<{ readonly promise: string; readonly held: boolean }>
       }>
     }
@@ -78,6 +151,10 @@ describe("the storm", () => {
     expect(entries.filter(({ held }) => !held)).toEqual([])
     expect(entries.map(({ promise }) => promise)).toContain("a dead token is renewed once")
     expect({ code, held, stderr }).toEqual({ code: 0, held: true, stderr: "" })
+
+    // Whatever the machine was busy with, each caller has paid once, and what becomes of that is the seed's.
+    const { answered } = ledger.find(({ part }) => part === "balances")!.counts
+    for (const what of ["Done", "Died", "Failed", "Left"]) expect(answered[what], what).toBeGreaterThan(0)
   }, 60_000)
 
   it("leaves nothing running when it is interrupted", async () => {
