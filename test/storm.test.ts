@@ -65,11 +65,11 @@ describe("the ledger of the balances", () => {
     improper: 0,
     sums: { read: 1, wrong: [], withDebts: 0 }
   }
-  const initial = Array.from({ length: accountCount }, () => initialCents)
+  const others = Array.from({ length: accountCount - 2 }, () => initialCents)
   const done = new Transfer({ id: "done", from: 0, to: 1, cents: 1 })
   const accounts: Accounts = {
     locks: { held: 0, waiting: 0 },
-    balances: [initialCents - 1, initialCents + 1, ...initial.slice(2)],
+    balances: [initialCents - 1, initialCents + 1, ...others],
     committed: [done],
     undone: { died: ["died"], failed: [], interrupted: ["left"], overdrawn: [] },
     defects: { answered: 1, logged: ["i-1"] }
@@ -86,10 +86,10 @@ describe("the ledger of the balances", () => {
 
   it.each<readonly [string, string, Parameters<typeof broken>[0]]>([
     ["a debit stays", "the sum is what it was, to the cent", {
-      accounts: { balances: [initialCents - 2, initialCents + 1, ...initial.slice(2)] }
+      accounts: { balances: [initialCents - 2, initialCents + 1, ...others] }
     }],
     ["a transfer that is in no journal is done, and the sum right", "what is not done leaves no trace", {
-      accounts: { balances: [initialCents - 2, initialCents + 2, ...initial.slice(2)] }
+      accounts: { balances: [initialCents - 2, initialCents + 2, ...others] }
     }],
     ["a reader sees a debit without its credit", "nobody ever reads another sum", {
       tally: { sums: { read: 2, wrong: [accountCount * initialCents - 1], withDebts: 0 } }
@@ -101,10 +101,16 @@ describe("the ledger of the balances", () => {
       tally: { sums: { read: 0, wrong: [], withDebts: 0 } }
     }],
     ["a transfer that was answered is not done", "what is done is done once", {
-      accounts: { balances: initial, committed: [] }
+      accounts: { balances: [initialCents, initialCents, ...others], committed: [] }
     }],
     ["a transfer that died is done", "what is not done leaves no trace", {
-      accounts: { balances: initial, committed: [done, new Transfer({ id: "died", from: 1, to: 0, cents: 1 })] }
+      accounts: {
+        balances: [initialCents, initialCents, ...others],
+        committed: [done, new Transfer({ id: "died", from: 1, to: 0, cents: 1 })]
+      }
+    }],
+    ["nobody pays", "every transfer is answered", {
+      tally: { known: { Done: [], Died: [], Failed: [], Left: [], Overdrawn: [] } }
     }],
     ["a caller hears nothing", "every transfer is answered", { tally: { unanswered: { ApiUnreachable: 1 } } }],
     ["a caller hears too much", "a defect is a 500 with an incident", { tally: { improper: 1 } }],

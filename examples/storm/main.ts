@@ -72,7 +72,7 @@ const blow = Effect.fnUntraced(function*(options: Options.Options, counterpartie
     if (!options.json) yield* Display.show(options.seconds, counters)
     return yield* Effect.all(parts.map((part) => part.run), { concurrency: "unbounded" })
   }))
-  return { sections, faults: yield* proxy.ask("report") }
+  return { sections: sections.flat(), faults: yield* proxy.ask("report") }
 })
 
 /** Once, at about half time, nothing can be reached: for a second, or a tenth of a shorter storm. */

@@ -6,7 +6,7 @@ import type { Section } from "./ledger.js"
 
 export interface Part {
   /** Ends when the storm is over and the client is closed, with what has become of the promises. */
-  readonly run: Effect.Effect<Section, CounterpartyLost | InvalidOptions>
+  readonly run: Effect.Effect<ReadonlyArray<Section>, CounterpartyLost | InvalidOptions>
   /** What can be told meanwhile. */
   readonly counters: Effect.Effect<Readonly<Record<string, number>>, CounterpartyLost>
 }

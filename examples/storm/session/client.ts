@@ -1,11 +1,13 @@
 /**
- * The application that the storm is about: it saves orders with an API that asks for a bearer token.
+ * The application that the storm is about: it saves orders with an API that asks for a bearer token. What it does with
+ * the accounts of that API is in `../balances/client.ts`.
  *
  * ```
  * Orders           saves an order, come what may
- *   ApiSession     the tokens, one set for all who save
- *     SignIn       where tokens come from
- *       Servers, HttpClient
+ *   Api            asks until it is answered
+ *     ApiSession   the tokens, one set for all who ask
+ *       SignIn     where tokens come from
+ *         Servers, HttpClient
  * ```
  */
 import * as Cookies from "@effect/platform/Cookies"
@@ -19,6 +21,7 @@ import * as Clock from "effect/Clock"
 import * as Context from "effect/Context"
 import * as Data from "effect/Data"
 import * as Effect from "effect/Effect"
+import * as FiberRef from "effect/FiberRef"
 import * as Layer from "effect/Layer"
 import type * as ParseResult from "effect/ParseResult"
 import * as Redacted from "effect/Redacted"
@@ -43,13 +46,34 @@ export class Order extends Schema.Class<Order>("Order")({
   items: Schema.Array(Schema.String)
 }) {}
 
+export class Orders extends Context.Tag("storm/Orders")<Orders, {
+  readonly save: (order: Order) => Effect.Effect<Order, ApiError>
+}>() {
+  static readonly layer: Layer.Layer<Orders, never, Api> = Layer.effect(
+    Orders,
+    Effect.gen(function*() {
+      const api = yield* Api
+      return {
+        save: (order) =>
+          api.ask(
+            HttpClientRequest.put(`/orders/${order.id}`).pipe(HttpClientRequest.bodyUnsafeJson(order)),
+            (response) =>
+              Effect.flatMap(HttpClientResponse.filterStatusOk(response), HttpClientResponse.schemaBodyJson(Order))
+          )
+      }
+    })
+  )
+}
+
+// --- the API -----------------------------------------------------------------
+
 const patience = "3 seconds"
 
 /** As often as it was tried, the API could not be reached or was cut off. */
-export class OrdersUnreachable extends Data.TaggedError("OrdersUnreachable")<{ readonly cause: unknown }> {}
+export class ApiUnreachable extends Data.TaggedError("ApiUnreachable")<{ readonly cause: unknown }> {}
 
 /** The API answered something that this application does not understand. */
-export class OrdersNotUnderstood extends Data.TaggedError("OrdersNotUnderstood")<{ readonly cause: unknown }> {}
+export class ApiNotUnderstood extends Data.TaggedError("ApiNotUnderstood")<{ readonly cause: unknown }> {}
 
 /** The session failed: its user would have to look after it. */
 export class NotSignedIn extends Data.TaggedError("NotSignedIn")<{
@@ -60,18 +84,31 @@ export class NotSignedIn extends Data.TaggedError("NotSignedIn")<{
     | SessionHttpClient.NotReplayable
 }> {}
 
-export type OrdersError = OrdersUnreachable | OrdersNotUnderstood | NotSignedIn
+export type ApiError = ApiUnreachable | ApiNotUnderstood | NotSignedIn
 
-export class Orders extends Context.Tag("storm/Orders")<Orders, {
-  readonly save: (order: Order) => Effect.Effect<Order, OrdersError>
+export class Api extends Context.Tag("storm/Api")<Api, {
+  /**
+   * `request` is to be idempotent: what may or may not have arrived is sent again. `onSent` runs each time that it is,
+   * which may be long after it was asked for: a session that is renewed is waited for.
+   */
+  readonly ask: <A>(
+    request: HttpClientRequest.HttpClientRequest,
+    read: (
+      response: HttpClientResponse.HttpClientResponse
+    ) => Effect.Effect<A, HttpClientError.ResponseError | ParseResult.ParseError>,
+    onSent?: Effect.Effect<unknown>
+  ) => Effect.Effect<A, ApiError>
 }>() {
-  static readonly layer: Layer.Layer<Orders, never, ApiSession | HttpClient.HttpClient | Servers> = Layer.effect(
-    Orders,
+  static readonly layer: Layer.Layer<Api, never, ApiSession | HttpClient.HttpClient | Servers> = Layer.effect(
+    Api,
     Effect.gen(function*() {
       const { api } = yield* Servers
       const client = SessionHttpClient.withSession(
         // So long for one attempt. To wait until the session is renewed is not part of it, and has a limit of its own.
-        HttpClient.transformResponse(yield* HttpClient.HttpClient, Effect.timeout(patience)),
+        (yield* HttpClient.HttpClient).pipe(
+          HttpClient.transformResponse(Effect.timeout(patience)),
+          HttpClient.tapRequest(() => Effect.flatten(FiberRef.get(whenSent)))
+        ),
         yield* ApiSession,
         {
           attach: (request, tokens) => SessionHttpClient.bearer(request, tokens.access),
@@ -81,43 +118,40 @@ export class Orders extends Context.Tag("storm/Orders")<Orders, {
         }
       )
 
-      // To save is idempotent: what may or may not have arrived is sent again.
       const untilItArrives = Backoff.exponential({ initial: "20 millis", max: "500 millis" }).pipe(
         Schedule.intersect(Schedule.recurs(30)),
-        Schedule.whileInput((error: OrdersError) => error._tag === "OrdersUnreachable")
+        Schedule.whileInput((error: ApiError) => error._tag === "ApiUnreachable")
       )
 
       return {
-        save: (order) =>
-          HttpClientRequest.put(`${api}/orders/${order.id}`).pipe(
-            HttpClientRequest.schemaBodyJson(Order)(order),
-            Effect.flatMap(client.execute),
-            Effect.flatMap(HttpClientResponse.filterStatusOk),
-            Effect.flatMap((response) =>
-              Effect.timeout(HttpClientResponse.schemaBodyJson(Order)(response), patience)
-            ),
-            Effect.mapError((error): OrdersError => {
+        ask: (request, read, onSent = Effect.void) =>
+          client.execute(HttpClientRequest.prependUrl(request, api)).pipe(
+            Effect.flatMap((response) => Effect.timeout(read(response), patience)),
+            Effect.mapError((error): ApiError => {
               switch (error._tag) {
                 case "RequestError":
                 case "TimeoutException":
-                  return new OrdersUnreachable({ cause: error })
+                  return new ApiUnreachable({ cause: error })
                 case "ResponseError":
                   return error.response.status < 400 || error.response.status >= 500
-                    ? new OrdersUnreachable({ cause: error })
-                    : new OrdersNotUnderstood({ cause: error })
-                case "HttpBodyError":
+                    ? new ApiUnreachable({ cause: error })
+                    : new ApiNotUnderstood({ cause: error })
                 case "ParseError":
-                  return new OrdersNotUnderstood({ cause: error })
+                  return new ApiNotUnderstood({ cause: error })
                 default:
                   return new NotSignedIn({ cause: error })
               }
             }),
-            Effect.retry(untilItArrives)
+            Effect.retry(untilItArrives),
+            Effect.locally(whenSent, onSent)
           )
       }
     })
   )
 }
+
+/** The client is one for all requests; what is to happen when one is sent is the request's own. */
+const whenSent = FiberRef.unsafeMake<Effect.Effect<unknown>>(Effect.void)
 
 /** Connections are for sharing: a crowd that opens one each is slower than one that queues, and harder on the API. */
 export const layerHttpClient: Layer.Layer<HttpClient.HttpClient> = NodeHttpClient.layerUndiciWithoutDispatcher.pipe(

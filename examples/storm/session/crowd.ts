@@ -1,15 +1,18 @@
-/** Those who save orders, again and again until the storm is over, and what becomes of it. */
+/** Those who save orders and pay, again and again until the storm is over, and what becomes of it. */
 import * as Clock from "effect/Clock"
 import * as Effect from "effect/Effect"
 import * as Option from "effect/Option"
 import * as Schema from "effect/Schema"
+import type { Accounts } from "../balances/client.js"
+import type * as Balances from "../balances/crowd.js"
 import { chance } from "../chance.js"
 import type { Options } from "../options.js"
-import { Order, Orders, type OrdersError } from "./client.js"
+import { takeTurns } from "../turns.js"
+import { type ApiError, Order, Orders } from "./client.js"
 
 export interface Crowd {
-  /** Ends when each has the answer to the last order, or when `patience` milliseconds more have passed. */
-  readonly run: (patience: number) => Effect.Effect<void, never, Orders>
+  /** Ends when each has the answer to the last request, or when `patience` milliseconds more have passed. */
+  readonly run: (patience: number) => Effect.Effect<void, never, Accounts | Orders>
   readonly tally: Effect.Effect<Tally>
 }
 
@@ -25,7 +28,7 @@ export interface Tally {
   readonly slowest: number
 }
 
-export const make = (options: Options): Crowd => {
+export const make = (options: Options, { pay }: Pick<Balances.Crowd, "pay">): Crowd => {
   const luck = chance(options.seed, "crowd")
   const waitingSince = new Map<number, number>()
   const failed: Record<string, number> = {}
@@ -34,7 +37,7 @@ export const make = (options: Options): Crowd => {
   let abandoned = 0
   let slowest = 0
 
-  const fail = (caller: number, error: OrdersError) => {
+  const fail = (caller: number, error: ApiError) => {
     const why = error._tag === "NotSignedIn" ? error.cause._tag : error._tag
     failed[why] = (failed[why] ?? 0) + 1
     // The authorization server is there, and renews whatever is properly asked of it: no session had to fail.
@@ -65,22 +68,18 @@ export const make = (options: Options): Crowd => {
     slowest = Math.max(slowest, (yield* Clock.currentTimeMillis) - since)
   })
 
-  const saveUntil = Effect.fnUntraced(function*(endsAt: number, caller: number) {
-    const sleep = (millis: number) =>
-      Effect.flatMap(Clock.currentTimeMillis, (now) => Effect.sleep(Math.max(0, Math.min(millis, endsAt - now))))
-    yield* sleep(options.callers * luck.between(0, 2))
-    for (let turn = 0; turn === 0 || (yield* Clock.currentTimeMillis) < endsAt; turn++) {
-      yield* save(caller, orderOf(caller, turn))
-      // About four hundred orders a second, however many the callers: what two busy cores can carry.
-      yield* sleep(Math.max(10, options.callers * luck.between(1, 4)))
-    }
-  })
+  const { callers } = options
+  // About four hundred requests a second, however many the callers: what two busy cores can carry. Every other order
+  // is paid for, before the caller has another: so there are never more requests than callers.
+  const saveUntil = (endsAt: number, caller: number) =>
+    takeTurns(endsAt, { first: callers * luck.between(0, 2), next: () => callers * luck.between(1, 4) }, (turn) =>
+      Effect.zipRight(save(caller, orderOf(caller, turn)), turn % 2 === 0 ? pay(`${caller}-${turn}`) : Effect.void))
 
   return {
     run: Effect.fnUntraced(function*(patience) {
       const endsAt = (yield* Clock.currentTimeMillis) + options.seconds * 1000
       yield* Effect.forEach(
-        Array.from({ length: options.callers }, (_, caller) => caller),
+        Array.from({ length: callers }, (_, caller) => caller),
         (caller) => saveUntil(endsAt, caller),
         { concurrency: "unbounded", discard: true }
       ).pipe(

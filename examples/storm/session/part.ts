@@ -7,13 +7,17 @@ import * as Effect from "effect/Effect"
 import * as Layer from "effect/Layer"
 import type * as Scope from "effect/Scope"
 import { randomBytes } from "node:crypto"
+import { Accounts } from "../balances/client.js"
+import * as Balances from "../balances/crowd.js"
+import * as BalancesLedger from "../balances/ledger.js"
 import { chance } from "../chance.js"
 import type { Counterparties, Counterparty, CounterpartyLost } from "../counterparty.js"
+import type { Section } from "../ledger.js"
 import type { Options } from "../options.js"
 import type { Part } from "../part.js"
 import type { Proxy, Route } from "../proxy.js"
 import type { AuthorizationServer } from "./authorization-server.js"
-import { ApiSession, layerHttpClient, Orders, Servers, SignIn } from "./client.js"
+import { Api, ApiSession, layerHttpClient, Orders, Servers, SignIn } from "./client.js"
 import * as Crowd from "./crowd.js"
 import type { ResourceApi } from "./resource-api.js"
 
@@ -50,14 +54,16 @@ export const make = (
       authorization: yield* through({ name: "authorization", port: forClients, faults: "before forwarding" })
     })
 
-    const client = Orders.layer.pipe(
+    const client = Layer.merge(Orders.layer, Accounts.layer).pipe(
+      Layer.provide(Api.layer),
       Layer.provideMerge(ApiSession.layer),
       Layer.provide(SignIn.layer),
       Layer.provide(servers),
       Layer.provide(layerHttpClient)
     )
 
-    const crowd = Crowd.make(options)
+    const balances = Balances.make(options)
+    const crowd = Crowd.make(options, balances)
     const luck = chance(options.seed, "revocations")
     let revocations = 0
 
@@ -78,7 +84,11 @@ export const make = (
 
     const useTheClient = Effect.gen(function*() {
       const session = yield* ApiSession
-      yield* Effect.raceFirst(crowd.run(longestWait(options)), revokeAgainAndAgain)
+      const patience = longestWait(options)
+      yield* Effect.raceFirst(
+        Effect.all([crowd.run(patience), balances.watch(patience)], { concurrency: "unbounded", discard: true }),
+        revokeAgainAndAgain
+      )
       // Somebody may have left in the midst of a renewal. What it brings is to be counted.
       yield* Effect.ignore(Effect.timeout(session.current, "10 seconds"))
       return { session, received: (yield* session.status).refreshes }
@@ -87,6 +97,7 @@ export const make = (
     return {
       counters: Effect.gen(function*() {
         const { failed, served, waiting } = yield* crowd.tally
+        const { known } = yield* balances.tally
         const { issued, signIns } = yield* server.ask("report")
         return {
           served,
@@ -94,7 +105,11 @@ export const make = (
           failed: sum(failed),
           revoked: revocations,
           renewed: Math.max(0, issued - 1),
-          "signed in": signIns
+          "signed in": signIns,
+          transfers: known.Done.length,
+          died: known.Died.length,
+          "failed midway": known.Failed.length,
+          aborted: known.Left.length
         }
       }),
 
@@ -112,7 +127,7 @@ export const make = (
         const died = tokens.revoked + tokens.expired
         const renewals = tokens.issued - 1
 
-        return {
+        const ofSession: Section = {
           part: "session",
           entries: [
             {
@@ -160,6 +175,7 @@ export const make = (
           ],
           counts: { ...tally, tokens, answers, revocations, received }
         }
+        return [ofSession, BalancesLedger.section(yield* balances.tally, yield* api.ask("accounts"))]
       })
     }
   })

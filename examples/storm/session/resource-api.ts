@@ -1,13 +1,24 @@
 /**
- * A resource API. It asks the authorization server about the token of each request, and refuses those that are
- * expired or revoked. A process of its own.
+ * A resource API: it saves orders, and keeps accounts. It asks the authorization server about the token of each
+ * request, and refuses those that are expired or revoked. A process of its own.
  */
-import { once } from "node:events"
-import { createServer, type IncomingMessage, type ServerResponse } from "node:http"
-import { text } from "node:stream/consumers"
-import { setTimeout as sleep } from "node:timers/promises"
+import * as HttpMiddleware from "@effect/platform/HttpMiddleware"
+import * as HttpRouter from "@effect/platform/HttpRouter"
+import * as HttpServerRequest from "@effect/platform/HttpServerRequest"
+import * as HttpServerResponse from "@effect/platform/HttpServerResponse"
+import * as NodeHttpServer from "@effect/platform-node/NodeHttpServer"
+import * as Effect from "effect/Effect"
+import * as HashMap from "effect/HashMap"
+import * as Logger from "effect/Logger"
+import * as Option from "effect/Option"
+import * as Scope from "effect/Scope"
+import * as DefectBoundary from "effect-holdfast/DefectBoundary"
+import { createServer } from "node:http"
 import { answerWith } from "../answering.js"
-import { chance } from "../chance.js"
+import * as Bank from "../balances/bank.js"
+import * as Bookkeeping from "../balances/bookkeeping.js"
+import * as Balances from "../balances/routes.js"
+import { type Chance, chance } from "../chance.js"
 
 export interface Settings {
   readonly authorizationPort: number
@@ -17,8 +28,11 @@ export interface Settings {
 
 const counts = { served: 0, refused: 0, errors: 0 }
 
-const listen = async ({ authorizationPort, introspectionSecret, seed }: Settings): Promise<number> => {
-  const luck = chance(seed, "api")
+// --- tokens ------------------------------------------------------------------
+
+type IsActive = (token: string) => Promise<boolean>
+
+const introspection = ({ authorizationPort, introspectionSecret }: Settings): IsActive => {
   const ask = async (token: string): Promise<boolean> => {
     const response = await fetch(`http://127.0.0.1:${authorizationPort}/token/introspection`, {
       method: "POST",
@@ -32,45 +46,103 @@ const listen = async ({ authorizationPort, introspectionSecret, seed }: Settings
 
   // Requests that come while their token is being asked about share the answer. It is not kept after that.
   const asking = new Map<string, Promise<boolean>>()
-  const isActive = (token: string): Promise<boolean> => {
+  return (token) => {
     const asked = asking.get(token)
     if (asked !== undefined) return asked
     const answer = ask(token).finally(() => asking.delete(token))
     asking.set(token, answer)
     return answer
   }
-
-  const answer = async (request: IncomingMessage, response: ServerResponse): Promise<void> => {
-    const token = /^Bearer (.+)$/.exec(request.headers.authorization ?? "")?.[1]
-    const body = await text(request)
-    // There is work before it. So there are always some on their way with a token that is revoked meanwhile.
-    await sleep(luck.between(20, 200))
-    if (token === undefined || !await isActive(token)) {
-      counts.refused++
-      response.writeHead(401, { "www-authenticate": `Bearer error="invalid_token"` }).end()
-      return
-    }
-    counts.served++
-    response.writeHead(200, { "content-type": "application/json" }).end(body)
-  }
-
-  const server = createServer((request, response) => {
-    answer(request, response).catch((error: unknown) => {
-      // A client that went away in the middle is no error of the API's.
-      if (request.destroyed && !request.complete) return
-      counts.errors++
-      response.writeHead(503).end(String(error))
-    })
-  })
-  server.listen(0, "127.0.0.1")
-  await once(server, "listening")
-  return (server.address() as { readonly port: number }).port
 }
+
+const authorized = (isActive: IsActive, luck: Chance) =>
+  HttpMiddleware.make((route) =>
+    Effect.gen(function*() {
+      const request = yield* HttpServerRequest.HttpServerRequest
+      const token = /^Bearer (.+)$/.exec(request.headers["authorization"] ?? "")?.[1]
+      // There is work before it. So there are always some on their way with a token that is revoked meanwhile.
+      yield* Effect.sleep(luck.between(20, 200))
+      if (token === undefined || !(yield* Effect.tryPromise(() => isActive(token)))) {
+        counts.refused++
+        return HttpServerResponse.empty({ status: 401 }).pipe(
+          HttpServerResponse.setHeader("www-authenticate", "Bearer error=\"invalid_token\"")
+        )
+      }
+      return yield* route
+    })
+  )
+
+// --- orders ------------------------------------------------------------------
+
+/** To save it is to send it back. */
+const orders = HttpRouter.empty.pipe(
+  HttpRouter.put(
+    "/orders/:id",
+    Effect.flatMap(HttpServerRequest.HttpServerRequest, ({ text }) => text).pipe(
+      Effect.map((order) => {
+        counts.served++
+        return HttpServerResponse.text(order, { contentType: "application/json" })
+      })
+    )
+  )
+)
+
+// --- accounts ----------------------------------------------------------------
+
+const bank = Effect.runSync(Bank.make)
+
+const defects = { answered: 0, logged: [] as Array<string> }
+
+/** Whoever keeps the ledger wants to know of each defect that it was logged. All else is not expected. */
+const logger = Logger.make((log) =>
+  Option.match(HashMap.get(log.annotations, "incident"), {
+    onSome: (incident) => defects.logged.push(String(incident)),
+    onNone: () => console.error(Logger.stringLogger.log(log))
+  })
+)
+
+// --- the server --------------------------------------------------------------
+
+const listen = (settings: Settings): Promise<number> =>
+  Effect.gen(function*() {
+    const app = HttpRouter.concat(orders, Balances.make(bank, Bookkeeping.make(settings.seed))).pipe(
+      HttpRouter.use(authorized(introspection(settings), chance(settings.seed, "api"))),
+      DefectBoundary.isolate,
+      Effect.tap(({ status }) => {
+        if (status === 500) defects.answered++
+      }),
+      Effect.catchAll((error) => {
+        // A client that went away in the middle of its request is no error of the API's, and hears nothing of this.
+        if (error._tag !== "RequestError") counts.errors++
+        return HttpServerResponse.text(String(error), { status: 503 })
+      })
+    )
+    const server = yield* NodeHttpServer.make(createServer, { port: 0, host: "127.0.0.1" })
+    yield* server.serve(app)
+    return (server.address as { readonly port: number }).port
+  }).pipe(
+    // For as long as the process lives: that ends without notice.
+    Effect.provideService(Scope.Scope, Effect.runSync(Scope.make())),
+    Effect.provide(Logger.replace(Logger.defaultLogger, logger)),
+    Effect.runPromise
+  )
 
 const questions = answerWith({
   /** Answers with the port. */
   listen,
-  report: () => counts
+  report: () => counts,
+  /** Of the accounts, when nothing holds one any more, or after five seconds with what does. */
+  accounts: () =>
+    Effect.runPromise(Effect.all({
+      locks: Effect.repeat(Effect.delay(bank.locks, "20 millis"), {
+        until: ({ held, waiting }) => held + waiting === 0,
+        times: 250
+      }),
+      balances: bank.balances,
+      committed: bank.committed,
+      undone: bank.undone,
+      defects: Effect.succeed(defects)
+    }))
 })
 
 export type ResourceApi = typeof questions
