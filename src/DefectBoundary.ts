@@ -13,11 +13,12 @@
  *
  * **What it does not.** It repairs no state: that is what `TransactionalRef` is for. Typed failures, interruptions,
  * clients that go away, and what a handler throws in order to answer (an `HttpServerResponse`, or an error that has
- * a response of its own) are no defects. It does not see into fibers that outlive the request (`Effect.forkDaemon`,
+ * a response of its own) are no defects; neither is a multipart body that cannot be read, which is a 400 or a 413. It
+ * does not hold what the platform does with a finished response: a status or a header that Node refuses to send ends
+ * without an answer, or with an empty one. It does not see into fibers that outlive the request (`Effect.forkDaemon`,
  * a scope of one's own), nor what is thrown outside Effect: those reach `process`. A fiber that a handler forks in
  * the request's scope (`Effect.forkScoped`, `Effect.forkIn`) is seen; a finalizer of that scope, which runs when the
- * response is out, is not. A handler that never lets the event loop go
- * can be ended by nobody but the operating system.
+ * response is out, is not. A handler that never lets the event loop go can be ended by nobody but the operating system.
  *
  * @since 0.1.0
  */
@@ -27,6 +28,7 @@ import * as HttpServer from "@effect/platform/HttpServer"
 import * as HttpServerRequest from "@effect/platform/HttpServerRequest"
 import * as HttpServerRespondable from "@effect/platform/HttpServerRespondable"
 import * as HttpServerResponse from "@effect/platform/HttpServerResponse"
+import type * as Multipart from "@effect/platform/Multipart"
 import * as Cause from "effect/Cause"
 import * as Clock from "effect/Clock"
 import * as Context from "effect/Context"
@@ -36,9 +38,11 @@ import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
 import * as Fiber from "effect/Fiber"
+import * as FiberRef from "effect/FiberRef"
 import * as Layer from "effect/Layer"
 import * as Metric from "effect/Metric"
 import * as Option from "effect/Option"
+import * as Predicate from "effect/Predicate"
 import * as Runtime from "effect/Runtime"
 import * as Scope from "effect/Scope"
 import * as Stream from "effect/Stream"
@@ -129,44 +133,52 @@ const bounded = <E, R>(
     // The same defect can come to light in a fiber and again where that is joined.
     const incidents = new Map<unknown, string>()
 
-    const report = (cause: Cause.Cause<unknown>, place: Place): Effect.Effect<string> =>
-      Effect.suspend(() => {
-        const defects = defectsOf(cause)
-        const known = defects.map((defect) => incidents.get(defect)).find((incident) => incident !== undefined)
-        if (known !== undefined) return Effect.succeed(known)
-        // Not from `Random`: an application that seeds it would number the incidents of each run alike.
-        const incident = crypto.randomUUID()
-        for (const defect of defects) incidents.set(defect, incident)
-        return Clock.currentTimeMillis.pipe(
-          Effect.map((now) => onDefect(incident, now)),
-          Effect.zipRight(Metric.increment(Metric.tagged(defectCounter, "place", place))),
-          Effect.zipRight(Effect.logError(`a defect in ${places[place]}`, cause)),
-          Effect.zipRight(Effect.annotateCurrentSpan({ incident })),
-          Effect.annotateLogs({ incident, "http.method": request.method, "http.url": pathOf(request) }),
-          // A logger may be broken too.
-          Effect.catchAllCause(() => Effect.void),
-          Effect.as(incident)
-        )
-      })
+    // Noted at once, reported by the effect.
+    const report = (cause: Cause.Cause<unknown>, place: Place): Effect.Effect<string> => {
+      const defects = defectsOf(cause)
+      const known = defects.map((defect) => incidents.get(defect)).find((incident) => incident !== undefined)
+      if (known !== undefined) return Effect.succeed(known)
+      // Not from `Random`: an application that seeds it would number the incidents of each run alike.
+      const incident = crypto.randomUUID()
+      for (const defect of defects) incidents.set(defect, incident)
+      return Clock.currentTimeMillis.pipe(
+        Effect.map((now) => onDefect(incident, now)),
+        Effect.zipRight(Metric.increment(Metric.tagged(defectCounter, "place", place))),
+        Effect.zipRight(Effect.logError(`a defect in ${places[place]}`, cause)),
+        Effect.zipRight(Effect.annotateCurrentSpan({ incident })),
+        Effect.annotateLogs({ incident, "http.method": request.method, "http.url": pathOf(request) }),
+        // A logger may be broken too.
+        Effect.catchAllCause(() => Effect.void),
+        Effect.as(incident)
+      )
+    }
 
     const watch = new ScopeWatch((exit, fiber) => {
       if (Exit.isFailure(exit) && defectsOf(exit.cause).length > 0) {
         runLike(fiber, report(exit.cause, "fiber"))
       }
     })
+    const answering = <E, R>(self: Effect.Effect<HttpServerResponse.HttpServerResponse, E, R>) =>
+      Effect.catchAllCause(self, (cause) => {
+        if (defectsOf(cause).length === 0) return clientFault(cause) ?? Effect.failCause(cause)
+        return Effect.map(report(cause, "handler"), (incident) =>
+          problem(500, "Internal Server Error", { instance: `urn:uuid:${incident}`, incident }))
+      })
+
     const scope = Context.getOption(fiber.currentContext as Context.Context<Scope.Scope>, Scope.Scope)
-    const watched = Option.isSome(scope) ? watch.supervise(app, scope.value) : app
-    return watched.pipe(
+    return (Option.isSome(scope) ? watch.supervise(app, scope.value) : app).pipe(
       Effect.map((response) =>
         reportingStream(response, (cause) =>
           // The platform would end the response as if it were whole.
           Effect.map(report(cause, "stream"), () => socketOf(request)?.destroy()))
       ),
-      Effect.catchAllCause((cause) =>
-        defectsOf(cause).length === 0
-          ? Effect.failCause(cause)
-          : Effect.map(report(cause, "handler"), (incident) =>
-            problem(500, "Internal Server Error", { instance: `urn:uuid:${incident}`, incident })))
+      answering,
+      // What the app has left to be done with each response is done outside it.
+      Effect.ensuring(FiberRef.update(
+        HttpApp.currentPreResponseHandlers,
+        Option.map((handler): HttpApp.PreResponseHandler => (request, response) =>
+          answering(Effect.suspend(() => handler(request, response))))
+      ))
     )
   })
 
@@ -183,11 +195,45 @@ const defectCounter = Metric.counter("holdfast_defect_boundary_defects_total", {
   incremental: true
 })
 
-/** Those that have a response of their own are how a handler answers. */
+/** Those that have a response of their own are how a handler answers; others are the client's fault. */
 const defectsOf = (cause: Cause.Cause<unknown>): ReadonlyArray<unknown> =>
-  Array.from(Cause.defects(cause)).filter((defect) =>
-    !HttpServerResponse.isServerResponse(defect) && !HttpServerRespondable.isRespondable(defect)
+  // A span puts a proxy around each error that is raised in it.
+  Array.from(Cause.defects(cause), Cause.originalError).filter((defect) =>
+    !HttpServerResponse.isServerResponse(defect) && !HttpServerRespondable.isRespondable(defect) &&
+    statusOf(defect) === undefined
   )
+
+/**
+ * A multipart body that cannot be read is the client's fault. `HttpApi` makes a defect of it; and what the parser says
+ * when nobody listens becomes one of Node's. Were these defects, any client could end the server.
+ */
+const statusOf = (defect: unknown): 400 | 413 | undefined => {
+  if (Predicate.isTagged(defect, "MultipartError")) return statuses[(defect as unknown as Multipart.MultipartError).reason]
+  if (!Predicate.hasProperty(defect, "code") || defect.code !== "ERR_UNHANDLED_ERROR") return undefined
+  const { context } = defect as { readonly context?: unknown }
+  return Predicate.hasProperty(context, "_tag") ? statuses[String(context._tag)] : undefined
+}
+
+const statuses: Readonly<Record<string, 400 | 413>> = {
+  Parse: 400,
+  BodyTooLarge: 413,
+  FieldTooLarge: 413,
+  FileTooLarge: 413,
+  TooManyParts: 413,
+  // The parser's own.
+  InvalidBoundary: 400,
+  BadHeaders: 400,
+  InvalidDisposition: 400,
+  EndNotReached: 400,
+  ReachedLimit: 413
+}
+
+const clientFault = (
+  cause: Cause.Cause<unknown>
+): Effect.Effect<HttpServerResponse.HttpServerResponse> | undefined => {
+  const status = Array.from(Cause.defects(cause), statusOf).find((status) => status !== undefined)
+  return status && Effect.succeed(problem(status, status === 400 ? "Bad Request" : "Content Too Large"))
+}
 
 /** A query may hold secrets. */
 const pathOf = ({ url }: HttpServerRequest.HttpServerRequest): string => url.split("?", 1)[0]!
@@ -306,13 +352,15 @@ const makeDraining = (
 
     const drained = Effect.gen(function*() {
       drain()
-      const closing = yield* Effect.forkAll(Array.from(servers, closed), { discard: false })
-      const isEmpty = yield* Effect.timeoutOption(Deferred.await(emptied), grace)
-      if (Option.isSome(isEmpty)) {
-        yield* Effect.timeoutOption(Fiber.await(closing), afterLast)
-      } else {
-        for (const request of inFlight) socketOf(request)?.destroy()
-      }
+      // Each is closed after its response, which may take longer to reach the client than it took to be handed over.
+      const sockets = Array.from(inFlight, socketOf).filter((socket) => socket !== undefined)
+      for (const server of servers) stopAccepting(server)
+      const finished = Effect.zipRight(
+        Deferred.await(emptied),
+        Effect.forEach(sockets, ended, { concurrency: "unbounded", discard: true })
+      )
+      yield* Effect.timeoutOption(finished, grace)
+      for (const socket of sockets) socket.destroy()
       for (const server of servers) server.closeAllConnections()
       // Handlers that can be interrupted are, and finalize what they have.
       yield* Effect.timeoutOption(Deferred.await(emptied), afterGrace)
@@ -349,14 +397,8 @@ const makeDraining = (
 
 const refusal = problem(503, "Service Unavailable")
 
-/**
- * When the last response is out: the time it has to reach its client. A client that holds a connection without having
- * asked anything (browsers do, for later) is not waited for any longer.
- */
-const afterLast = "200 millis"
-
-/** Of the second that a termination may take beyond the grace: the rest is for the application's own finalizers. */
-const afterGrace = "500 millis"
+/** A fourth of the second that a termination may take beyond the grace: the rest is for the application's finalizers. */
+const afterGrace = "250 millis"
 
 const limitsOf = ({ grace = "5 seconds", policy = "isolate" }: Options) => ({
   grace: duration("grace", grace, { min: 0 }),
@@ -388,7 +430,8 @@ const limitOf = (policy: Policy): { readonly defects: number; readonly within: D
  * Serves the app behind a boundary, and never ends but by termination. Then it stops accepting, answers what is in
  * flight with `connection: close`, waits for that as long as the grace lasts, closes, and fails with
  * `DefectLimitExceeded`, so that `runMain` exits with 1 after the application's finalizers. Interrupted, as by a
- * signal, it does the same, but for the failure: nobody waits for a handler that hangs.
+ * signal, it does the same, but for the failure: nobody waits for a handler that hangs. A server is known from its
+ * first request on. Before that, a client that has connected and asked nothing can hold up the platform's own closing.
  *
  * @example
  * ```ts
@@ -418,16 +461,27 @@ export const serve = <E, R>(
   DefectLimitExceeded | InvalidOptions,
   HttpServer.HttpServer | Exclude<R, HttpServerRequest.HttpServerRequest | Scope.Scope>
 > =>
-  Effect.scoped(Effect.flatMap(makeDraining(options), ({ apply, drained, terminated }) =>
-    Effect.zipRight(
-      HttpServer.serveEffect(apply(app)),
-      // In a fiber of its own: nothing can be timed in one that has been interrupted.
-      Effect.onInterrupt(terminated, () => Effect.flatMap(Effect.forkDaemon(Effect.interruptible(drained)), Fiber.join))
-    ))) as Effect.Effect<
+  Effect.flatMap(makeDraining(options), ({ apply, drained, terminated }) =>
+    Effect.acquireUseRelease(
+      Scope.make(),
+      (scope) =>
+        Effect.zipRight(
+          Scope.extend(HttpServer.serveEffect(apply(app)), scope),
+          Effect.onInterrupt(terminated, () => inFiberOfItsOwn(drained))
+        ),
+      // The platform waits there for handlers of upgraded connections, for ever if they hang.
+      (scope, exit) =>
+        Effect.flatMap(Effect.forkDaemon(Scope.close(scope, exit)), (closing) =>
+          inFiberOfItsOwn(Effect.timeoutOption(Fiber.await(closing), afterGrace)))
+    )) as Effect.Effect<
       never,
       DefectLimitExceeded | InvalidOptions,
       HttpServer.HttpServer | Exclude<R, HttpServerRequest.HttpServerRequest | Scope.Scope>
     >
+
+/** Nothing can be timed in a fiber that has been interrupted. */
+const inFiberOfItsOwn = <A>(effect: Effect.Effect<A>): Effect.Effect<A> =>
+  Effect.flatMap(Effect.forkDaemon(Effect.interruptible(effect)), Fiber.join)
 
 /**
  * `serve` as a layer, for `Layer.launch`: it is built for as long as it serves, and fails when it terminates. A layer
@@ -472,12 +526,15 @@ export const layer = <E, R>(
  * connections whose requests or clients hang. Other servers are drained by their requests alone.
  */
 interface NodeServer {
-  readonly close: (onClosed: () => void) => void
+  readonly close: () => void
+  closeIdleConnections: () => void
   readonly closeAllConnections: () => void
 }
 
 interface NodeSocket {
   readonly server?: Partial<NodeServer>
+  readonly closed: boolean
+  readonly once: (event: "close", listener: () => void) => void
   readonly destroy: () => void
 }
 
@@ -491,8 +548,16 @@ const serverOf = (request: HttpServerRequest.HttpServerRequest): NodeServer | un
     : undefined
 }
 
-/** Accepts no more, and waits until the last connection has ended. */
-const closed = (server: NodeServer): Effect.Effect<void> =>
+/** `close` would also close what it takes for idle: connections whose response is handed over and on its way (Node 20). */
+const stopAccepting = (server: NodeServer): void => {
+  const { closeIdleConnections } = server
+  server.closeIdleConnections = () => {}
+  server.close()
+  server.closeIdleConnections = closeIdleConnections
+}
+
+const ended = (socket: NodeSocket): Effect.Effect<void> =>
   Effect.async((resume) => {
-    server.close(() => resume(Effect.void))
+    if (socket.closed) resume(Effect.void)
+    else socket.once("close", () => resume(Effect.void))
   })

@@ -74,15 +74,12 @@ export interface TransactionalRef<in out A> extends Pipeable {
 }
 
 /**
- * Several refs, as a record or a tuple.
+ * Several refs, as a record, a tuple or an array.
  *
  * @since 0.1.0
  * @category models
  */
-export type Refs = { readonly [name: string]: TransactionalRef<any> } | readonly [
-  TransactionalRef<any>,
-  ...ReadonlyArray<TransactionalRef<any>>
-]
+export type Refs = { readonly [name: string]: TransactionalRef<any> } | ReadonlyArray<TransactionalRef<any>>
 
 /**
  * The drafts of several refs, under the same names or places.
@@ -137,7 +134,7 @@ export class InvariantViolated extends Data.TaggedError("InvariantViolated")<{ r
 
 /**
  * The transaction asked for a ref that another holds, which waits for one that this one holds: `cycle` names the
- * refs. The outermost transaction is rolled back, whatever its body makes of this error; running that one again, after
+ * refs. (That the other's wait may have a time limit is not known.) The outermost transaction is rolled back, whatever its body makes of this error; running that one again, after
  * a pause, is the cure, or to name all refs at its beginning, where they are taken in one order.
  *
  * @since 0.1.0
@@ -152,7 +149,8 @@ export class TransactionDeadlock
 }
 
 /**
- * A transaction inside another was still going on when that one ended (in a daemon, say). Its changes are dropped.
+ * A transaction inside another was still going on when that one ended (in a daemon, say), or was begun while that one
+ * was ending (by a finalizer of it, say). Its changes are dropped.
  *
  * @since 0.1.0
  * @category errors
@@ -277,16 +275,20 @@ function noteTurn(transaction: Transaction, turn: Turn<Transaction>): void {
   transaction.turns.add(turn)
 }
 
-/** The transaction that the present fiber is in. Its children inherit it, those of `timeout` and `race` included. */
+/**
+ * The transaction that the present fiber is in. Its children inherit it, those of `timeout` and `race` included; who
+ * joins one of them is not in it for that.
+ */
 const current = globalValue(
   Symbol.for("effect-holdfast/TransactionalRef/current"),
-  () => FiberRef.unsafeMake<Transaction | undefined>(undefined)
+  () => FiberRef.unsafeMake<Transaction | undefined>(undefined, { join: (parent) => parent })
 )
 
-/** A daemon that outlives a transaction is not inside it. */
+/** A fiber that outlives a transaction is no longer inside it, but may be inside the one around it. */
 const transactionOf = (fiber: Fiber.RuntimeFiber<unknown, unknown>): Transaction | undefined => {
-  const transaction = fiber.getFiberRef(current)
-  return transaction?.phase === "Over" ? undefined : transaction
+  let transaction = fiber.getFiberRef(current)
+  while (transaction?.phase === "Over") transaction = transaction.outer
+  return transaction
 }
 
 /** What a reader sees: the draft of its own transaction, or of one around it; else what is committed. */
@@ -391,7 +393,7 @@ const askForTurn = (
   const { cell, turn } = asked
   const cycle = transaction.phase !== "Open" || turn.tryTake(transaction) || !holdsAny(transaction)
     ? undefined
-    : cycleOver(asked, transaction, transaction, [cell.name], new Set())
+    : cycleOver(asked, transaction)
   if (cycle !== undefined) {
     const deadlock = new TransactionDeadlock({ cycle })
     outermost(transaction).deadlock ??= deadlock
@@ -416,39 +418,45 @@ const askForTurn = (
 const holdsAny = (transaction: Transaction): boolean =>
   transaction.turns.size > 0 || (transaction.outer !== undefined && holdsAny(transaction.outer))
 
-/** The refs by which those who are ahead of `from` wait for `target` or one around it. */
-const cycleOver = (
-  { turn }: Wait,
-  from: Transaction,
-  target: Transaction,
-  names: ReadonlyArray<string>,
-  seen: Set<Transaction>
-): ReadonlyArray<string> | undefined => {
-  for (const ahead of turn.ahead(from)) {
-    const cycle = cycleFrom(ahead, target, names, seen)
-    if (cycle !== undefined) return cycle
+/** The refs by which those who are ahead of a transaction wait for it, or for one around it. */
+const cycleOver = (asked: Wait, target: Transaction): ReadonlyArray<string> | undefined => {
+  const seen = new Set<Transaction>()
+  const toVisit: Array<Visit> = []
+  const visitAhead = (wait: Wait, from: Transaction, before: Path | undefined): void => {
+    const path: Path = { name: wait.cell.name, before }
+    for (const transaction of wait.turn.ahead(from)) toVisit.push({ transaction, by: wait.turn, path })
+  }
+  visitAhead(asked, target, undefined)
+  for (let visit = toVisit.pop(); visit !== undefined; visit = toVisit.pop()) {
+    const { by, path, transaction } = visit
+    if (isAround(transaction, target)) return namesAlong(path)
+    // One that is ending waits for nobody any more: those inside it that do have been given up.
+    if (seen.has(transaction) || transaction.phase !== "Open") continue
+    seen.add(transaction)
+    for (const wait of transaction.waitsFor ?? []) {
+      // All who are ahead of it there are to be visited already.
+      if (wait.turn !== by) visitAhead(wait, transaction, path)
+    }
+    for (const inner of transaction.inner ?? []) toVisit.push({ transaction: inner, by: undefined, path })
   }
   return undefined
 }
 
-const cycleFrom = (
-  from: Transaction,
-  target: Transaction,
-  names: ReadonlyArray<string>,
-  seen: Set<Transaction>
-): ReadonlyArray<string> | undefined => {
-  if (isAround(from, target)) return names
-  if (seen.has(from)) return undefined
-  seen.add(from)
-  for (const wait of from.waitsFor ?? []) {
-    const cycle = cycleOver(wait, from, target, [...names, wait.cell.name], seen)
-    if (cycle !== undefined) return cycle
-  }
-  for (const inner of from.inner ?? []) {
-    const cycle = cycleFrom(inner, target, names, seen)
-    if (cycle !== undefined) return cycle
-  }
-  return undefined
+interface Visit {
+  readonly transaction: Transaction
+  readonly by: Turn<Transaction> | undefined
+  readonly path: Path
+}
+
+interface Path {
+  readonly name: string
+  readonly before: Path | undefined
+}
+
+const namesAlong = (path: Path): ReadonlyArray<string> => {
+  const names: Array<string> = []
+  for (let at: Path | undefined = path; at !== undefined; at = at.before) names.unshift(at.name)
+  return names
 }
 
 const isAround = (outer: Transaction, inner: Transaction): boolean =>
@@ -644,8 +652,8 @@ export const snapshot = <const R extends Refs>(refs: R): Effect.Effect<Values<R>
   })
 
 /**
- * The committed values: the present one, then each that is committed. A slow reader gets the latest and misses those
- * between. It goes on for as long as it is read.
+ * The committed values: the present one, then each that is committed and is another (`Object.is`). A slow reader gets
+ * the latest and misses those between. It goes on for as long as it is read.
  *
  * @since 0.1.0
  * @category getters
@@ -703,13 +711,19 @@ export const modify: {
       if (cell.turn.holder !== undefined || transactionOf(fiber) !== undefined) {
         return run([cell], ([draft]) => draft!.modify(f))
       }
-      const [result, value] = f(cell.committed)
-      if (cell.invariant !== undefined && !cell.invariant(value)) {
+      let changed: readonly [B, A]
+      try {
+        changed = f(cell.committed)
+        if (cell.invariant !== undefined && !cell.invariant(changed[1])) {
+          cell.rollBack()
+          return new InvariantViolated({ name: cell.name })
+        }
+      } catch (defect) {
         cell.rollBack()
-        return new InvariantViolated({ name: cell.name })
+        return Effect.die(defect)
       }
-      cell.commit(value)
-      return Effect.succeed(result)
+      cell.commit(changed[1])
+      return Effect.succeed(changed[0])
     })
 )
 
@@ -799,7 +813,9 @@ export const updateEffect: {
  * The refs are held from the beginning to the end; others wait for their turn, and readers see the former values.
  * Inside another transaction it joins that one. What the body adds to its `Scope` is finalized at the end of the
  * outermost transaction, with its exit, when its changes are committed or dropped and before others get their turn:
- * the place to compensate for what cannot be rolled back.
+ * the place to compensate for what cannot be rolled back. A finalizer cannot change any `TransactionalRef`, for what it
+ * might have to wait for may be waiting for it: that is a `TransactionConflict`. What is to be noted in another ref is
+ * to be noted after the transaction.
  *
  * @example
  * ```ts

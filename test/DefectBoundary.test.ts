@@ -1,8 +1,10 @@
 import * as HttpApp from "@effect/platform/HttpApp"
 import * as HttpRouter from "@effect/platform/HttpRouter"
 import * as HttpServer from "@effect/platform/HttpServer"
+import * as HttpServerRequest from "@effect/platform/HttpServerRequest"
 import * as HttpServerRespondable from "@effect/platform/HttpServerRespondable"
 import * as HttpServerResponse from "@effect/platform/HttpServerResponse"
+import * as Multipart from "@effect/platform/Multipart"
 import * as NodeHttpServer from "@effect/platform-node/NodeHttpServer"
 import { assert, describe, expectTypeOf, it } from "@effect/vitest"
 import * as DefectBoundary from "effect-holdfast/DefectBoundary"
@@ -123,7 +125,7 @@ const counts: Effect.Effect<Record<string, number>> = Effect.map(Metric.snapshot
   Object.fromEntries(pairs.flatMap(({ metricKey, metricState }) =>
     metricKey.name === "holdfast_defect_boundary_defects_total"
       ? [[
-        Array.from(metricKey.tags, ({ value }) => value).join(),
+        Array.from(metricKey.tags).find(({ key }) => key === "place")?.value,
         (metricState as MetricState.MetricState.Counter<number>).count
       ]]
       : []
@@ -204,7 +206,8 @@ describe("a defect behind isolate", () => {
           assert.notMatch(reply.raw, /\bat .*:\d+|Error:/)
 
           assert.lengthOf(errorsIn(logs), 1)
-          const [{ annotations, cause }] = errorsIn(logs) as [Logged]
+          const [{ annotations, cause, message }] = errorsIn(logs) as [Logged]
+          assert.deepStrictEqual(message, ["a defect in a request handler"])
           assert.include(JSON.stringify(Array.from(Cause.defects(cause), (defect) =>
             defect instanceof Error ? defect.message : defect)), secret)
           assert.deepStrictEqual(annotations, { incident, "http.method": "GET", "http.url": "/orders" })
@@ -249,7 +252,8 @@ describe("a defect behind isolate", () => {
   it.scopedLive("is answered though the logger is broken too", () =>
     Effect.gen(function*() {
       const port = yield* serving(DefectBoundary.isolate(Effect.die("broken")))
-      assert.strictEqual((yield* request(port, "/")).status, 500)
+      const { headers, status } = yield* request(port, "/")
+      assert.deepStrictEqual([status, headers["content-type"]], [500, "application/problem+json"])
     }).pipe(
       Effect.provide(Logger.replace(
         Logger.defaultLogger,
@@ -262,9 +266,26 @@ describe("a defect behind isolate", () => {
   it.scopedLive("is logged once where two boundaries stand around the app", () =>
     withLogs((logs) =>
       Effect.gen(function*() {
-        const port = yield* serving(DefectBoundary.isolate(DefectBoundary.isolate(Effect.die("broken"))))
-        assert.deepStrictEqual(yield* counted(request(port, "/")), { handler: 1 })
+        const app = HttpRouter.empty.pipe(HttpRouter.get("/die", Effect.die("broken")), HttpRouter.get("/ok", ok))
+        const port = yield* serving(DefectBoundary.isolate(DefectBoundary.isolate(app)))
+        assert.deepStrictEqual(yield* counted(request(port, "/die")), { handler: 1 })
         assert.lengthOf(errorsIn(logs), 1)
+        assert.strictEqual((yield* request(port, "/ok")).body, "ok")
+      })
+    ))
+
+  it.scopedLive("is told to the request's span by its incident", () =>
+    withLogs(() =>
+      Effect.gen(function*() {
+        let attributes: ReadonlyMap<string, unknown> | undefined
+        const port = yield* serving(Effect.zipLeft(
+          DefectBoundary.isolate(Effect.die("broken")),
+          Effect.map(Effect.currentSpan, (span) => {
+            attributes = span.attributes
+          })
+        ))
+        const { body } = yield* request(port, "/")
+        assert.strictEqual(attributes?.get("incident"), (JSON.parse(body) as { incident: string }).incident)
       })
     ))
 })
@@ -310,6 +331,37 @@ describe("what is no defect", () => {
         })
       ))
   }
+
+  it.scopedLive("a multipart body that cannot be read is not: it is the client's fault", () =>
+    withLogs((logs) =>
+      Effect.gen(function*() {
+        const app = Effect.gen(function*() {
+          const request = yield* HttpServerRequest.HttpServerRequest
+          yield* Effect.orDie(Stream.runDrain(request.multipartStream))
+          return yield* ok
+        })
+        const limited = DefectBoundary.isolate(app).pipe(
+          Multipart.withLimits({ maxFileSize: Option.some(1000) })
+        )
+        const port = yield* serving(limited)
+        const part = "--b\r\ncontent-disposition: form-data; name=x; filename=f\r\n\r\n"
+        const bodies: ReadonlyArray<readonly [type: string, body: string, status: number]> = [
+          ["multipart/form-data", part, 400],
+          ["multipart/form-data; boundary=b", `${part}cut off`, 400],
+          ["multipart/form-data; boundary=b", `${part}${"x".repeat(2000)}\r\n--b--\r\n`, 413],
+          ["multipart/form-data; boundary=b", "--b\r\nx-y: z\r\n\r\nx\r\n--b--\r\n", 400]
+        ]
+        const counts = yield* counted(Effect.forEach(bodies, ([type, body, status]) =>
+          Effect.gen(function*() {
+            const response = yield* Effect.promise(() =>
+              fetch(`http://127.0.0.1:${port}/`, { method: "POST", body, headers: { "content-type": type } }))
+            assert.strictEqual(response.status, status, body)
+            assert.strictEqual(((yield* Effect.promise(() => response.json())) as { status: number }).status, status)
+          })))
+        assert.deepStrictEqual(counts, {})
+        assert.lengthOf(errorsIn(logs), 0)
+      })
+    ))
 
   it.scopedLive("a client that goes away is not, and its handler is interrupted", () =>
     withLogs((logs) =>
@@ -420,6 +472,97 @@ describe("what comes to light beside the response", () => {
       })
     ))
 
+  it.scopedLive("one that comes to light again beside another is one", () =>
+    withLogs(() =>
+      Effect.gen(function*() {
+        const known = new Error("broken")
+        const port = yield* serving(DefectBoundary.isolate(
+          Effect.flatMap(Effect.forkScoped(Effect.die(known)), Fiber.await).pipe(
+            Effect.zipRight(Effect.failCause(Cause.parallel(Cause.die("another"), Cause.die(known))))
+          )
+        ))
+        assert.deepStrictEqual(yield* counted(request(port, "/")), { fiber: 1 })
+      })
+    ))
+
+  it.scopedLive("a fiber in the request's scope that ends otherwise is none", () =>
+    withLogs((logs) =>
+      Effect.gen(function*() {
+        const ends = [Effect.void, Effect.fail("no"), Effect.interrupt, Effect.die(HttpServerResponse.empty())]
+        const app = Effect.forEach(ends, (end) => Effect.flatMap(Effect.forkScoped(end), Fiber.await))
+        const port = yield* serving(DefectBoundary.isolate(Effect.zipRight(app, ok)))
+        assert.deepStrictEqual(yield* counted(request(port, "/")), {})
+        assert.lengthOf(errorsIn(logs), 0)
+      })
+    ))
+
+  it.scopedLive("a fiber that was forked before one in the scope ended is not taken for that", () =>
+    withLogs((logs) =>
+      Effect.gen(function*() {
+        const app = Effect.gen(function*() {
+          const cue = yield* Deferred.make<void>()
+          const scoped = yield* Effect.forkScoped(Deferred.await(cue))
+          const own = yield* Effect.fork(Effect.zipRight(Effect.sleep("5 millis"), Effect.die("handled")))
+          yield* Deferred.succeed(cue, undefined)
+          yield* Fiber.await(scoped)
+          yield* Fiber.await(own)
+          return yield* ok
+        })
+        const port = yield* serving(DefectBoundary.isolate(app))
+        assert.deepStrictEqual(yield* counted(request(port, "/")), {})
+        assert.lengthOf(errorsIn(logs), 0)
+      })
+    ))
+
+  it.scopedLive("a fiber that was forked before the scope was used is not taken for one in it", () =>
+    withLogs((logs) =>
+      Effect.gen(function*() {
+        const app = Effect.gen(function*() {
+          const own = yield* Effect.fork(Effect.die("handled"))
+          yield* Effect.acquireRelease(Effect.void, () => Effect.void)
+          yield* Effect.catchAllDefect(Fiber.join(own), () => Effect.void)
+          return yield* ok
+        })
+        const port = yield* serving(DefectBoundary.isolate(app))
+        assert.deepStrictEqual(yield* counted(request(port, "/")), {})
+        assert.lengthOf(errorsIn(logs), 0)
+      })
+    ))
+
+  it.scopedLive("a defect of what the app has left to be done with each response is a handler's", () =>
+    withLogs((logs) =>
+      Effect.gen(function*() {
+        for (const broken of [() => Effect.die("broken"), (): Effect.Effect<never> => {
+          throw new Error("broken")
+        }]) {
+          const port = yield* serving(DefectBoundary.isolate(Effect.zipRight(HttpApp.appendPreResponseHandler(broken), ok)))
+          let reply!: Reply
+          const counts = yield* counted(Effect.map(request(port, "/"), (it) => {
+            reply = it
+          }))
+          assert.deepStrictEqual([reply.status, reply.headers["content-type"]], [500, "application/problem+json"])
+          assert.deepStrictEqual(counts, { handler: 1 })
+        }
+        assert.lengthOf(errorsIn(logs), 2)
+        const kept = yield* serving(DefectBoundary.isolate(Effect.zipRight(
+          HttpApp.appendPreResponseHandler((_, response) =>
+            Effect.succeed(HttpServerResponse.setHeader(response, "x-own", "kept"))),
+          ok
+        )))
+        assert.strictEqual((yield* request(kept, "/")).headers["x-own"], "kept")
+      })
+    ))
+
+  it.scopedLive("a scope that is closed interrupts what is forked in it", () =>
+    Effect.gen(function*() {
+      const scopes: Array<Scope.Scope> = []
+      const app = Effect.flatMap(Effect.scope, (scope) => Effect.zipRight(Effect.sync(() => scopes.push(scope)), ok))
+      const port = yield* serving(DefectBoundary.isolate(app))
+      yield* request(port, "/")
+      const late = Effect.flatMap(Effect.forkIn(Effect.never, scopes[0]!), Fiber.await)
+      assert.isTrue(Exit.isInterrupted(yield* Effect.timeout(late, "1 second")))
+    }))
+
   it.scopedLive("a fiber that the handler looks after itself is its own affair", () =>
     withLogs((logs) =>
       Effect.gen(function*() {
@@ -468,6 +611,7 @@ describe("options", () => {
     [{ policy: null }, "policy"],
     [{ policy: {} }, "policy"],
     [{ policy: { terminateAfter: 3 } }, "policy"],
+    [{ policy: { terminateAfter: null } }, "policy"],
     [{ policy: { terminateAfter: { defects: 0, within: "1 second" } } }, "policy.terminateAfter.defects"],
     [{ policy: { terminateAfter: { defects: 1.5, within: "1 second" } } }, "policy.terminateAfter.defects"],
     [{ policy: { terminateAfter: { defects: 10_001, within: "1 second" } } }, "policy.terminateAfter.defects"],
@@ -485,6 +629,7 @@ describe("options", () => {
         assert.isTrue(Exit.isFailure(exit))
         const error = Option.getOrThrow(Cause.failureOption((exit as Exit.Failure<never, InvalidOptions>).cause))
         assert.deepStrictEqual([error._tag, error.option], ["InvalidOptions", option])
+        assert.match(error.message, /must be (?:"isolate"|a|at)/)
       }))
   }
 })
@@ -498,7 +643,6 @@ const inMemory = (options: DefectBoundary.Options) =>
     const ended = yield* Effect.fork(Effect.flip(boundary.terminated))
     return {
       ended,
-      hasEnded: Effect.map(Fiber.poll(ended), Option.isSome),
       get: (path: string) => Effect.promise(() => handler(new Request(`http://localhost${path}`)))
     }
   })
@@ -507,10 +651,10 @@ describe("a policy", () => {
   it.effect("of isolation never ends the server", () =>
     withLogs(() =>
       Effect.gen(function*() {
-        const { get, hasEnded } = yield* inMemory({})
+        const { get } = yield* inMemory({})
         yield* Effect.repeatN(get("/die"), 99)
-        assert.isFalse(yield* hasEnded)
-        assert.strictEqual((yield* get("/ok")).status, 200)
+        const { headers, status } = yield* get("/ok")
+        assert.deepStrictEqual([status, headers.get("connection")], [200, null])
       })
     ))
 
@@ -531,16 +675,14 @@ describe("a policy", () => {
   it.effect("of so many within so long counts those that are not older", () =>
     withLogs(() =>
       Effect.gen(function*() {
-        const { ended, get, hasEnded } = yield* inMemory({
-          policy: { terminateAfter: { defects: 3, within: "10 seconds" } }
-        })
+        const { ended, get } = yield* inMemory({ policy: { terminateAfter: { defects: 3, within: "10 seconds" } } })
         yield* get("/die")
         yield* TestClock.adjust("5 seconds")
         yield* get("/die")
         // The first is now as old as it may be and no longer counts.
         yield* TestClock.adjust("5 seconds")
         yield* get("/die")
-        assert.isFalse(yield* hasEnded)
+        assert.strictEqual((yield* get("/ok")).status, 200)
         yield* TestClock.adjust("4999 millis")
         yield* get("/die")
         const error = yield* Fiber.join(ended)
@@ -589,6 +731,9 @@ const dying = HttpRouter.empty.pipe(HttpRouter.get("/ok", ok), HttpRouter.get("/
 
 const isRefused = (port: number) =>
   Effect.match(request(port, "/ok"), { onFailure: ({ code }) => code === "ECONNREFUSED", onSuccess: () => false })
+
+const upgrade = "GET /socket HTTP/1.1\r\nhost: localhost\r\nconnection: upgrade\r\nupgrade: websocket\r\n" +
+  "sec-websocket-version: 13\r\nsec-websocket-key: AQIDBAUGBwgJCgsMDQ4PEA==\r\n\r\n"
 
 describe("serve, when it terminates", () => {
   it.scopedLive("accepts no more, lets what is in flight finish, and closes its connections", () =>
@@ -658,6 +803,83 @@ describe("serve, when it terminates", () => {
         })
       ))
   }
+
+  it.scopedLive("lets a response in memory reach a client that reads slowly", () =>
+    withLogs(() =>
+      Effect.gen(function*() {
+        const size = 20_000_000
+        const entered = yield* Deferred.make<void>()
+        const { ended, port } = yield* terminating(
+          HttpRouter.get(
+            dying,
+            "/large",
+            Effect.as(Deferred.succeed(entered, undefined), HttpServerResponse.uint8Array(new Uint8Array(size)))
+          ),
+          { grace: "1 minute" }
+        )
+        const socket = yield* connecting(port)
+        let received = 0
+        const closed = yield* Deferred.make<void>()
+        socket.on("end", () => Deferred.unsafeDone(closed, Exit.void))
+        socket.on("close", () => Deferred.unsafeDone(closed, Exit.void))
+        socket.pause()
+        socket.write("GET /large HTTP/1.1\r\nhost: localhost\r\n\r\n")
+        yield* Deferred.await(entered)
+        yield* request(port, "/die")
+        yield* eventually(isRefused(port))
+        yield* Effect.sleep("300 millis")
+        socket.on("data", (chunk) => {
+          received += chunk.length
+        })
+        socket.resume()
+        yield* Deferred.await(closed)
+        assert.isAtLeast(received, size)
+        yield* ended
+      })
+    ), 20_000)
+
+  it.scopedLive("waits no longer than the grace for a handler of an upgraded connection that hangs", () =>
+    withLogs(() =>
+      Effect.gen(function*() {
+        const entered = yield* Deferred.make<void>()
+        const hanging = Effect.zipRight(HttpServerRequest.upgrade, Deferred.succeed(entered, undefined)).pipe(
+          Effect.zipRight(Effect.never),
+          Effect.orDie
+        )
+        const { ended, port } = yield* terminating(
+          HttpRouter.get(dying, "/socket", hanging, { uninterruptible: true }),
+          { grace: "200 millis" }
+        )
+        const socket = yield* connecting(port)
+        socket.resume()
+        socket.write(upgrade)
+        yield* Deferred.await(entered)
+        yield* request(port, "/die")
+        const [took] = yield* ended
+        assert.isBelow(Duration.toMillis(took), 1200)
+      })
+    ))
+
+  it.scopedLive("ends a connection that was upgraded", () =>
+    withLogs(() =>
+      Effect.gen(function*() {
+        const entered = yield* Deferred.make<void>()
+        const upgraded = Effect.flatMap(HttpServerRequest.upgrade, (socket) =>
+          Effect.zipRight(Deferred.succeed(entered, undefined), socket.run(() => {})))
+        const { ended, port } = yield* terminating(
+          HttpRouter.get(dying, "/socket", Effect.as(Effect.ignore(upgraded), HttpServerResponse.empty())),
+          { grace: "200 millis" }
+        )
+        const socket = yield* connecting(port)
+        socket.resume()
+        socket.write(upgrade)
+        yield* Deferred.await(entered)
+        yield* request(port, "/die")
+        const [took] = yield* ended
+        assert.isBelow(Duration.toMillis(took), 1200)
+        yield* eventually(Effect.sync(() => socket.destroyed))
+      })
+    ))
 
   it.scopedLive("waits no longer for a client that does not come to the end of its request", () =>
     withLogs(() =>

@@ -3,10 +3,12 @@ import * as TransactionalRef from "effect-holdfast/TransactionalRef"
 import * as Cause from "effect/Cause"
 import * as Chunk from "effect/Chunk"
 import * as Deferred from "effect/Deferred"
+import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
 import * as Fiber from "effect/Fiber"
 import * as FiberRef from "effect/FiberRef"
+import * as Layer from "effect/Layer"
 import * as Metric from "effect/Metric"
 import type * as MetricState from "effect/MetricState"
 import * as Option from "effect/Option"
@@ -275,7 +277,138 @@ describe("a transaction inside a transaction", () => {
     }))
 })
 
+describe("who is inside a transaction", () => {
+  it.effect("is not who joins a fiber of it", () =>
+    Effect.gen(function*() {
+      const stock = yield* TransactionalRef.make(10)
+      const cue = yield* Deferred.make<void>()
+      const forked = yield* Deferred.make<Fiber.Fiber<void>>()
+      const outer = yield* Effect.fork(TransactionalRef.transaction(stock, (draft) =>
+        Effect.gen(function*() {
+          yield* add(draft, 90)
+          yield* Deferred.succeed(forked, yield* Effect.forkDaemon(Effect.void))
+          yield* Deferred.await(cue)
+          return yield* Effect.fail("no")
+        })))
+      yield* Fiber.join(yield* Deferred.await(forked))
+      assert.strictEqual(yield* TransactionalRef.get(stock), 10)
+      const update = yield* Effect.fork(TransactionalRef.update(stock, (n) => n - 1))
+      yield* Deferred.succeed(cue, undefined)
+      yield* Fiber.join(update)
+      yield* Fiber.await(outer)
+      assert.strictEqual(yield* TransactionalRef.get(stock), 9)
+    }))
+
+  it.effect("is still who joins a fiber of another", () =>
+    Effect.gen(function*() {
+      const a = yield* TransactionalRef.make(0)
+      const b = yield* TransactionalRef.make(0)
+      const daemon = yield* TransactionalRef.transaction(a, () => Effect.forkDaemon(Effect.void))
+      yield* TransactionalRef.transaction(b, (draft) =>
+        Effect.gen(function*() {
+          yield* add(draft, 5)
+          yield* Fiber.join(daemon)
+          assert.strictEqual(yield* TransactionalRef.get(b), 5)
+          yield* TransactionalRef.update(b, (n) => n + 1)
+        }))
+      assert.strictEqual(yield* TransactionalRef.get(b), 6)
+    }))
+
+  it.effect("is a fiber that was forked in an inner one which has ended", () =>
+    Effect.gen(function*() {
+      const a = yield* TransactionalRef.make(0)
+      const b = yield* TransactionalRef.make(0)
+      for (const fork of [Effect.fork, Effect.forkDaemon, Effect.forkScoped]) {
+        yield* TransactionalRef.transaction(a, (draft) =>
+          Effect.gen(function*() {
+            const cue = yield* Deferred.make<void>()
+            yield* Ref.set(draft, 5)
+            const later = Effect.zipRight(Deferred.await(cue), TransactionalRef.modify(a, (n) => [n, n + 1]))
+            const fiber = yield* TransactionalRef.transaction(b, () => fork(later))
+            yield* Deferred.succeed(cue, undefined)
+            assert.strictEqual(yield* Fiber.join(fiber), 5)
+          }))
+        assert.strictEqual(yield* TransactionalRef.get(a), 6)
+      }
+    }))
+
+  it.scoped("is still who provides itself with a memoized layer that was built by a transaction", () =>
+    Effect.gen(function*() {
+      const a = yield* TransactionalRef.make(0)
+      const b = yield* TransactionalRef.make(0)
+      const forking = TransactionalRef.transaction(a, () => Effect.flatMap(Effect.fork(Effect.void), Fiber.join))
+      const memoized = yield* Layer.memoize(Layer.effectDiscard(forking))
+      yield* Effect.provide(Effect.void, memoized)
+      yield* TransactionalRef.transaction(b, (draft) =>
+        Effect.gen(function*() {
+          yield* Ref.set(draft, 5)
+          yield* Effect.provide(Effect.void, memoized)
+          assert.strictEqual(yield* TransactionalRef.get(b), 5)
+          yield* Effect.provide(TransactionalRef.update(b, (n) => n + 1), memoized)
+        }))
+      assert.strictEqual(yield* TransactionalRef.get(b), 6)
+    }))
+})
+
 describe("transactions that wait for each other", () => {
+  it.effect("are none where the other one is ending, whoever it has left waiting", () =>
+    Effect.gen(function*() {
+      const a = yield* TransactionalRef.make(0, { name: "a" })
+      const b = yield* TransactionalRef.make(0, { name: "b" })
+      const holdsB = yield* Deferred.make<void>()
+      const isEnding = yield* Deferred.make<void>()
+      const first = yield* Effect.fork(Effect.zipRight(
+        Deferred.await(holdsB),
+        TransactionalRef.transaction(a, () =>
+          Effect.gen(function*() {
+            yield* Effect.addFinalizer(() =>
+              Effect.zipRight(Deferred.succeed(isEnding, undefined), Effect.repeatN(Effect.yieldNow(), 50)))
+            // Which waits for b, and is left to itself.
+            yield* Effect.forkDaemon(TransactionalRef.update(b, (n) => n + 1))
+            yield* Effect.repeatN(Effect.yieldNow(), 5)
+          }))
+      ))
+      yield* TransactionalRef.transaction(b, () =>
+        Effect.gen(function*() {
+          yield* Deferred.succeed(holdsB, undefined)
+          yield* Deferred.await(isEnding)
+          yield* TransactionalRef.update(a, (n) => n + 1)
+        }))
+      yield* Fiber.join(first)
+      assert.strictEqual(yield* TransactionalRef.get(a), 1)
+    }))
+
+  it.live("are looked for in time that grows as those that wait", () =>
+    Effect.gen(function*() {
+      const hot = yield* TransactionalRef.make(0)
+      const one = Effect.flatMap(TransactionalRef.make(0), (own) =>
+        TransactionalRef.transaction(own, () =>
+          TransactionalRef.updateEffect(hot, (n) => Effect.as(Effect.yieldNow(), n + 1))))
+      const [took] = yield* Effect.timed(
+        Effect.all(Array.from({ length: 1000 }, () => one), { concurrency: "unbounded", discard: true })
+      )
+      assert.strictEqual(yield* TransactionalRef.get(hot), 1000)
+      // Ten seconds were it cubic; here a tenth of one, and the rest for a machine that runs other tests besides.
+      assert.isBelow(Duration.toMillis(took), 3000)
+    }))
+
+  it.live("may be thousands in a row", () =>
+    Effect.gen(function*() {
+      const refs = yield* Effect.replicateEffect(TransactionalRef.make(0), 3000)
+      const cue = yield* Deferred.make<void>()
+      // Each holds one and waits for the one before.
+      const chain = yield* Effect.forEach(refs, (ref, place) =>
+        Effect.zipLeft(
+          Effect.fork(TransactionalRef.transaction(ref, () =>
+            place === 0 ? Deferred.await(cue) : TransactionalRef.update(refs[place - 1]!, (n) => n + 1))),
+          Effect.yieldNow()
+        ))
+      yield* Deferred.succeed(cue, undefined)
+      for (const fiber of chain) yield* Fiber.join(fiber)
+      const values = yield* TransactionalRef.snapshot(refs)
+      assert.strictEqual(values.reduce((sum, n) => sum + n, 0), 2999)
+    }), 30_000)
+
   it.effect("are told so as the circle closes; the outermost rolls back whatever its body makes of it", () =>
     Effect.gen(function*() {
       const a = yield* TransactionalRef.make(0, { name: "a" })
@@ -498,7 +631,7 @@ describe("what an operator sees", () => {
     Effect.map(Metric.snapshot, (pairs) =>
       pairs.flatMap(({ metricKey, metricState }) =>
         metricKey.name === `holdfast_transactional_ref_${name}_total` &&
-          Array.from(metricKey.tags).find(({ key }) => key === "ref")?.value === ref
+          Array.from(metricKey.tags, ({ key, value }) => `${key}=${value}`).join() === (ref === undefined ? "" : `ref=${ref}`)
           ? [(metricState as MetricState.MetricState.Counter<number>).count]
           : []
       ))
@@ -624,5 +757,118 @@ describe("what the fiber refers to", () => {
         "blue"
       )
       assert.deepStrictEqual(log, ["blue", "finalized"])
+    }))
+})
+
+describe("what errors and defects say", () => {
+  it("names the refs", () => {
+    assert.strictEqual(
+      new TransactionalRef.InvariantViolated({ name: "a" }).message,
+      "the transaction would violate the invariant of a"
+    )
+    assert.strictEqual(
+      new TransactionalRef.TransactionDeadlock({ cycle: ["a", "b"] }).message,
+      "transactions wait for each other: a, b"
+    )
+    assert.strictEqual(
+      new TransactionalRef.TransactionConflict({ name: "a" }).message,
+      "the transaction around the one on a has ended before it"
+    )
+  })
+
+  it.effect("refs without a name are numbered", () =>
+    Effect.gen(function*() {
+      const { name } = yield* TransactionalRef.inspect(yield* TransactionalRef.make(1))
+      const { name: next } = yield* TransactionalRef.inspect(yield* TransactionalRef.make(1))
+      assert.match(name, /^ref \d+$/)
+      assert.strictEqual(next, `ref ${Number(name.slice(4)) + 1}`)
+    }))
+
+  it.effect("a short way names its ref too", () =>
+    Effect.gen(function*() {
+      const ref = yield* TransactionalRef.make(1, { name: "positive", invariant: (n) => n > 0 })
+      const error = yield* Effect.flip(TransactionalRef.update(ref, () => 0))
+      assert.deepStrictEqual([error._tag, (error as TransactionalRef.InvariantViolated).name], ["InvariantViolated", "positive"])
+    }))
+
+  it.effect("a short way that throws is a rollback, as it is in a transaction", () =>
+    Effect.gen(function*() {
+      const broken = (): number => {
+        throw new Error("broken")
+      }
+      const ref = yield* TransactionalRef.make(1, { invariant: (n) => n > 1 || broken() > 0 })
+      for (const f of [broken, () => 0]) {
+        const exit = yield* Effect.exit(TransactionalRef.update(ref, f))
+        assert.isTrue(Exit.isFailure(exit) && Cause.isDie(exit.cause))
+      }
+      assert.strictEqual((yield* TransactionalRef.inspect(ref)).rollbacks, 2)
+      assert.strictEqual(yield* TransactionalRef.get(ref), 1)
+    }))
+
+  it.effect("a draft that is used at the wrong time", () =>
+    Effect.gen(function*() {
+      const ref = yield* TransactionalRef.make(1, { name: "a" })
+      const defectOf = (effect: Effect.Effect<unknown, unknown>) =>
+        Effect.map(Effect.sandbox(effect).pipe(Effect.flip), (cause) => String(Chunk.unsafeHead(Cause.defects(cause))))
+      const draft = yield* TransactionalRef.transaction(ref, Effect.succeed)
+      assert.include(yield* defectOf(Ref.get(draft)), "the transaction on a is over")
+      const meanwhile = TransactionalRef.transaction(ref, (draft) => TransactionalRef.transaction(ref, () => Ref.get(draft)))
+      assert.include(yield* defectOf(meanwhile), "a transaction inside this one works on a")
+    }))
+
+  it.effect("a defect of a finalizer is told beside the body's", () =>
+    Effect.gen(function*() {
+      const ref = yield* TransactionalRef.make(1)
+      const dying = Effect.addFinalizer(() => Effect.die("late"))
+      const alone = yield* Effect.exit(TransactionalRef.transaction(ref, () => dying))
+      assert.deepStrictEqual(alone, Exit.die("late"))
+      const both = yield* Effect.exit(TransactionalRef.transaction(ref, () => Effect.zipRight(dying, Effect.fail("no"))))
+      assert.deepStrictEqual(both, Exit.failCause(Cause.sequential(Cause.fail("no"), Cause.die("late"))))
+      yield* untouched(ref)
+    }))
+
+  it.effect("a conflict names what it was on", () =>
+    Effect.gen(function*() {
+      const ref = yield* TransactionalRef.make(1, { name: "a" })
+      const other = yield* TransactionalRef.make(1, { name: "b" })
+      const cue = yield* Deferred.make<void>()
+      const begun = yield* Deferred.make<void>()
+      const daemon = yield* TransactionalRef.transaction(ref, () =>
+        Effect.zipLeft(
+          Effect.forkDaemon(TransactionalRef.transaction({ ref, other }, () =>
+            Effect.zipRight(Deferred.succeed(begun, undefined), Deferred.await(cue)))),
+          Deferred.await(begun)
+        ))
+      yield* Deferred.succeed(cue, undefined)
+      const conflict = failureOf(yield* Fiber.await(daemon)) as TransactionalRef.TransactionConflict
+      assert.deepStrictEqual([conflict._tag, conflict.name], ["TransactionConflict", "a, b"])
+
+      const exits: Array<Exit.Exit<unknown, unknown>> = []
+      yield* TransactionalRef.transaction(ref, () =>
+        Effect.addFinalizer(() =>
+          Effect.map(Effect.exit(TransactionalRef.transaction([other, ref], () => Effect.void)), (exit) => exits.push(exit))))
+      assert.strictEqual((failureOf(exits[0]!) as TransactionalRef.TransactionConflict).name, "b, a")
+    }))
+})
+
+describe("changes", () => {
+  it.effect("are told once: what is set to what it is has not changed", () =>
+    Effect.gen(function*() {
+      const ref = yield* TransactionalRef.make(1)
+      const seen = yield* Effect.fork(Stream.runCollect(Stream.take(TransactionalRef.changes(ref), 2)))
+      yield* Effect.yieldNow()
+      yield* TransactionalRef.set(ref, 1)
+      yield* Effect.repeatN(Effect.yieldNow(), 10)
+      yield* TransactionalRef.set(ref, 2)
+      assert.deepStrictEqual(Chunk.toArray(yield* Fiber.join(seen)), [1, 2])
+    }))
+})
+
+describe("spans", () => {
+  it.effect("are not made where no tracer listens", () =>
+    Effect.gen(function*() {
+      const ref = yield* TransactionalRef.make(1)
+      const within = yield* TransactionalRef.transaction(ref, () => Effect.option(Effect.currentSpan))
+      assert.isTrue(Option.isNone(within))
     }))
 })

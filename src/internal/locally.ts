@@ -29,36 +29,42 @@ export const locally = <A, B>(
 ): () => void => {
   const inside = fiber as Fiber.RuntimeFiber<unknown, unknown> & Inside
   const before = inside._fiberRefs ?? inside.getFiberRefs()
-  const own = withBoth(before, fiber.id(), first, second)
+  const own = changed(before, (locals) => {
+    assign(locals, fiber.id(), ...first)
+    assign(locals, fiber.id(), ...second)
+  })
   inside.setFiberRefs(own)
   return () =>
     inside.setFiberRefs(
-      inside._fiberRefs === own
-        ? before
-        : withBoth(inside.getFiberRefs(), fiber.id(), previous(before, first), previous(before, second))
+      inside._fiberRefs === own ? before : changed(inside.getFiberRefs(), (locals) => {
+        setBack(locals, fiber.id(), first[0], before)
+        setBack(locals, fiber.id(), second[0], before)
+      })
     )
 }
 
-const previous = <A>(before: FiberRefs.FiberRefs, [fiberRef]: Assignment<A>): Assignment<A> => [
-  fiberRef,
-  FiberRefs.getOrDefault(before, fiberRef)
-]
+type Locals = Map<FiberRef.FiberRef<any>, FiberRefs.FiberRefs["locals"] extends Map<any, infer Stack> ? Stack : never>
 
-const withBoth = <A, B>(
-  fiberRefs: FiberRefs.FiberRefs,
-  fiberId: FiberId.Single,
-  first: Assignment<A>,
-  second: Assignment<B>
-): FiberRefs.FiberRefs => {
-  const locals = new Map(fiberRefs.locals)
-  assign(locals, fiberId, first)
-  assign(locals, fiberId, second)
+const changed = (fiberRefs: FiberRefs.FiberRefs, change: (locals: Locals) => void): FiberRefs.FiberRefs => {
+  const locals: Locals = new Map(fiberRefs.locals)
+  change(locals)
   return FiberRefs.unsafeMake(locals)
 }
 
 /** A FiberRef's value is a stack: on top that of the fiber itself, below it those that it has inherited. */
-const assign = <A>(locals: FiberRefs.FiberRefs["locals"], fiberId: FiberId.Single, [fiberRef, value]: Assignment<A>) => {
+const assign = <A>(locals: Locals, fiberId: FiberId.Single, fiberRef: FiberRef.FiberRef<A>, value: A) => {
   const stack = locals.get(fiberRef) ?? []
   const inherited = stack.length > 0 && Equal.equals(stack[0]![0], fiberId) ? stack.slice(1) : stack
   locals.set(fiberRef, [[fiberId, value], ...inherited])
+}
+
+/** What was not set is not to be set: a memoized layer hands on what its building has set. */
+const setBack = <A>(
+  locals: Locals,
+  fiberId: FiberId.Single,
+  fiberRef: FiberRef.FiberRef<A>,
+  before: FiberRefs.FiberRefs
+) => {
+  if (before.locals.has(fiberRef)) assign(locals, fiberId, fiberRef, FiberRefs.getOrDefault(before, fiberRef))
+  else locals.delete(fiberRef)
 }

@@ -20,8 +20,8 @@ export class ScopeWatch extends Supervisor.AbstractSupervisor<void> {
   readonly value = Effect.void
   private readonly watched = new WeakSet<AnyFiber>()
   private readonly onFiberEnd: (exit: Exit.Exit<unknown, unknown>, fiber: AnyFiber) => void
-  /** The last fiber to have started, and the one that forked it. */
-  private started: readonly [fiber: AnyFiber, parent: AnyFiber] | undefined
+  /** The last fiber to have started, the one that forked it, and at which of its operations. */
+  private started: readonly [fiber: AnyFiber, parent: AnyFiber, operation: number] | undefined
 
   constructor(onFiberEnd: (exit: Exit.Exit<unknown, unknown>, fiber: AnyFiber) => void) {
     super()
@@ -29,7 +29,7 @@ export class ScopeWatch extends Supervisor.AbstractSupervisor<void> {
   }
 
   override onStart(_context: unknown, _effect: unknown, parent: Option.Option<AnyFiber>, fiber: AnyFiber): void {
-    this.started = Option.isSome(parent) ? [fiber, parent.value] : undefined
+    this.started = Option.isSome(parent) ? [fiber, parent.value, parent.value.currentOpCount] : undefined
   }
 
   override onEnd(exit: Exit.Exit<unknown, unknown>, fiber: AnyFiber): void {
@@ -54,8 +54,9 @@ export class ScopeWatch extends Supervisor.AbstractSupervisor<void> {
 
   private onLook(): void {
     if (this.started === undefined) return
-    const [fiber, parent] = this.started
-    if (Option.getOrUndefined(Fiber.getCurrentFiber()) === parent) this.watched.add(fiber)
+    const [fiber, parent, operation] = this.started
+    const isSameStep = Option.getOrUndefined(Fiber.getCurrentFiber()) === parent && parent.currentOpCount === operation
+    if (isSameStep) this.watched.add(fiber)
     this.started = undefined
   }
 }

@@ -10,6 +10,7 @@ export default defineConfig({
   test: {
     include: [
       "test/TransactionalRef.test.ts",
+      "test/locally.test.ts",
       "test/byteCache.test.ts",
       "test/DefectBoundary.test.ts"
     ],
