@@ -208,11 +208,16 @@ const defectsOf = (cause: Cause.Cause<unknown>): ReadonlyArray<unknown> =>
  * when nobody listens becomes one of Node's. Were these defects, any client could end the server.
  */
 const statusOf = (defect: unknown): 400 | 413 | undefined => {
-  if (Predicate.isTagged(defect, "MultipartError")) return statuses[(defect as unknown as Multipart.MultipartError).reason]
-  if (!Predicate.hasProperty(defect, "code") || defect.code !== "ERR_UNHANDLED_ERROR") return undefined
-  const { context } = defect as { readonly context?: unknown }
-  return Predicate.hasProperty(context, "_tag") ? statuses[String(context._tag)] : undefined
+  if (Predicate.isTagged(defect, "MultipartError")) {
+    const { cause, reason } = defect as unknown as Multipart.MultipartError
+    return statuses[reason] ?? statusOfParser(cause)
+  }
+  const isUnheard = Predicate.hasProperty(defect, "code") && defect.code === "ERR_UNHANDLED_ERROR"
+  return isUnheard && Predicate.hasProperty(defect, "context") ? statusOfParser(defect.context) : undefined
 }
+
+const statusOfParser = (error: unknown): 400 | 413 | undefined =>
+  Predicate.hasProperty(error, "_tag") ? statuses[String(error._tag)] : undefined
 
 const statuses: Readonly<Record<string, 400 | 413>> = {
   Parse: 400,
