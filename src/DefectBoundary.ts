@@ -16,9 +16,10 @@
  * a response of its own) are no defects; neither is a multipart body that cannot be read, which is a 400 or a 413. It
  * does not hold what the platform does with a finished response: a status or a header that Node refuses to send ends
  * without an answer, or with an empty one. It does not see into fibers that outlive the request (`Effect.forkDaemon`,
- * a scope of one's own), nor what is thrown outside Effect: those reach `process`. A fiber that a handler forks in
- * the request's scope (`Effect.forkScoped`, `Effect.forkIn`) is seen; a finalizer of that scope, which runs when the
- * response is out, is not. A handler that never lets the event loop go can be ended by nobody but the operating system.
+ * a scope of one's own): of their defects Effect tells nobody. What is thrown outside Effect reaches `process`. A fiber
+ * that a handler forks in the request's scope (`Effect.forkScoped`, `Effect.forkIn`) is seen; a finalizer of that
+ * scope, which runs when the response is out, is not. A handler that never lets the event loop go can be ended by
+ * nobody but the operating system.
  *
  * @since 0.1.0
  */
@@ -55,7 +56,8 @@ import { count, duration, InvalidOptions, validated } from "./InvalidOptions.js"
 
 /**
  * `isolate` goes on after any number of defects. `terminate` ends with the first; `terminateAfter` when there have
- * been so many within so long, as a supervisor in OTP would.
+ * been so many within so long, as a supervisor in OTP would. With these two, a client that knows how to provoke a
+ * defect can end the server.
  *
  * @since 0.1.0
  * @category models
