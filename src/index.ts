@@ -20,3 +20,5 @@ export * as SessionHttpClient from "./SessionHttpClient.js"
 export * as SessionMap from "./SessionMap.js"
 /** @since 0.1.0 */
 export * as TransactionalRef from "./TransactionalRef.js"
+/** @since 0.1.0 */
+export * as WebSocketDialer from "./WebSocketDialer.js"

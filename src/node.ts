@@ -6,3 +6,5 @@
 
 /** @since 0.1.0 */
 export * as NodeHttpSession from "./node/NodeHttpSession.js"
+/** @since 0.1.0 */
+export * as NodeWebSocketDialer from "./node/NodeWebSocketDialer.js"

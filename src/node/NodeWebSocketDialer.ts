@@ -1,0 +1,177 @@
+/**
+ * Dials with `ws`, always: also where Node has a `WebSocket` of its own, which sends no headers and no pings, and does
+ * not tell why an upgrade was refused.
+ *
+ * @since 0.1.0
+ */
+import * as Headers from "@effect/platform/Headers"
+import * as Effect from "effect/Effect"
+import * as Exit from "effect/Exit"
+import * as Layer from "effect/Layer"
+import * as Option from "effect/Option"
+import type * as Http from "node:http"
+import type { Socket } from "node:net"
+import type { ConnectionOptions } from "node:tls"
+import { type ClientOptions, WebSocket } from "ws"
+import { Incoming } from "../internal/incoming.js"
+import { wait } from "../internal/wait.js"
+import {
+  type Connection,
+  ConnectionClosed,
+  type ConnectionFailure,
+  ConnectionLost,
+  DialError,
+  type DialRequest,
+  type Message,
+  terminatedWithScope,
+  WebSocketDialer
+} from "../WebSocketDialer.js"
+
+/**
+ * @since 0.1.0
+ * @category models
+ */
+export interface Options {
+  /** For `wss:`: a CA, a client certificate, a server name. */
+  readonly tls?: ConnectionOptions | undefined
+  /** Connects instead of us: a proxy's agent, say. */
+  readonly agent?: Http.Agent | undefined
+  /** Offers compression (RFC 7692). Off by default: it costs memory for each connection, and time for each message. */
+  readonly perMessageDeflate?: boolean | undefined
+  /** The longest message that is taken, in bytes; a longer one ends the connection. Default: 16 MiB. */
+  readonly maxPayload?: number | undefined
+}
+
+/**
+ * @example
+ * ```ts
+ * import { NodeWebSocketDialer } from "effect-holdfast/node"
+ * import { readFileSync } from "node:fs"
+ *
+ * const dialer = NodeWebSocketDialer.layer({ tls: { ca: readFileSync("ca.pem") } })
+ * ```
+ *
+ * @since 0.1.0
+ * @category layers
+ */
+export const layer = (options: Options = {}): Layer.Layer<WebSocketDialer> =>
+  Layer.succeed(WebSocketDialer, { dial: (request) => terminatedWithScope(opened(request, options)) })
+
+const opened = (request: DialRequest, options: Options): Effect.Effect<Connection, DialError> =>
+  wait((resume) => {
+    const url = String(request.url)
+    const fail = (reason: DialError["reason"], cause: unknown, response?: Http.IncomingMessage) =>
+      resume(Exit.fail(
+        new DialError({
+          reason,
+          url,
+          cause,
+          ...response && { status: response.statusCode, headers: Headers.fromInput(response.headers as Headers.Input) }
+        })
+      ))
+    let socket: WebSocket
+    try {
+      socket = new WebSocket(url, [...request.protocols ?? []], clientOptions(request, options))
+    } catch (cause) {
+      fail("InvalidRequest", cause)
+      return undefined
+    }
+    let transport: Socket | undefined
+    socket.on("upgrade", (response) => {
+      transport = response.socket
+    })
+    socket.on("unexpected-response", (sent, response) => {
+      fail("Refused", undefined, response)
+      sent.destroy()
+    })
+    const onError = (cause: Error) => fail("Transport", cause)
+    socket.on("error", onError)
+    socket.on("open", () => {
+      socket.off("error", onError)
+      // Until somebody listens.
+      socket.pause()
+      resume(Exit.succeed(connectionOver(socket, transport!)))
+    })
+    return () => socket.terminate()
+  })
+
+const clientOptions = (
+  { headers }: DialRequest,
+  { agent, maxPayload = 16 * 1024 * 1024, perMessageDeflate = false, tls }: Options
+): ClientOptions => ({
+  // Of what `checkServerIdentity` gives, the types of `ws` know another story than Node.
+  ...tls as unknown as ClientOptions,
+  headers: { ...Headers.fromInput(headers) },
+  maxPayload,
+  perMessageDeflate,
+  followRedirects: false,
+  ...agent && { agent }
+})
+
+const connectionOver = (socket: WebSocket, transport: Socket): Connection => {
+  const incoming = new Incoming<Message, ConnectionClosed | ConnectionLost>()
+  socket.on("message", (data: Buffer, isBinary) =>
+    incoming.message(isBinary ? new Uint8Array(data.buffer, data.byteOffset, data.byteLength) : data.toString()))
+  socket.on("ping", () => incoming.control())
+  socket.on("pong", () => incoming.control())
+  // Of the receiver: the peer has broken the protocol. Those of the transport are followed by `close`, and tell more.
+  socket.on("error", (cause: NodeJS.ErrnoException) =>
+    incoming.over(new ConnectionLost({ reason: cause.code?.startsWith("WS_ERR_") === true ? "InvalidData" : "Reset", cause })))
+  socket.on("close", (code, reason) =>
+    incoming.over(
+      code === 1006
+        ? new ConnectionLost({ reason: "Reset" })
+        : new ConnectionClosed({ code, reason: reason.toString() })
+    ))
+
+  const handedOver = (
+    hand: (done: (error?: Error | null) => void) => void
+  ): Effect.Effect<void, ConnectionFailure> =>
+    wait((resume) => {
+      if (incoming.end !== undefined) {
+        resume(Exit.fail(incoming.end))
+        return undefined
+      }
+      const forget = incoming.onOver(() => resume(Exit.fail(incoming.end!)))
+      hand((error) => {
+        forget()
+        // What has gone wrong is told by the end that comes of it.
+        if (error === undefined || error === null) resume(Exit.void)
+        else incoming.onOver(() => resume(Exit.fail(incoming.end!)))
+      })
+      return forget
+    })
+
+  return {
+    protocol: socket.protocol,
+    listen: (listener) =>
+      Effect.sync(() => {
+        incoming.listen(listener)
+        socket.resume()
+      }),
+    write: (messages) =>
+      messages.length === 0
+        ? Effect.void
+        : handedOver((done) => {
+          // One packet for many messages.
+          transport.cork()
+          messages.forEach((message, place) => {
+            if (place < messages.length - 1) socket.send(message)
+            else socket.send(message, done)
+          })
+          transport.uncork()
+        }),
+    ping: Option.some(handedOver((done) => socket.ping(undefined, undefined, done))),
+    backpressure: Option.some({ pause: Effect.sync(() => socket.pause()), resume: Effect.sync(() => socket.resume()) }),
+    close: (code, reason) =>
+      Effect.sync(() => {
+        // The peer's close frame is to be read.
+        socket.resume()
+        socket.close(code, reason)
+      }),
+    terminate: Effect.sync(() => {
+      incoming.over(new ConnectionLost({ reason: "Reset", cause: "terminated" }))
+      socket.terminate()
+    })
+  }
+}

@@ -1,0 +1,388 @@
+import { assert, describe, it } from "@effect/vitest"
+import { NodeWebSocketDialer } from "effect-holdfast/node"
+import * as WebSocketDialer from "effect-holdfast/WebSocketDialer"
+import * as Deferred from "effect/Deferred"
+import * as Effect from "effect/Effect"
+import * as Exit from "effect/Exit"
+import * as Fiber from "effect/Fiber"
+import * as Layer from "effect/Layer"
+import * as Option from "effect/Option"
+import * as Queue from "effect/Queue"
+import * as Schedule from "effect/Schedule"
+import type * as Scope from "effect/Scope"
+import * as Http from "node:http"
+import type { AddressInfo, Socket } from "node:net"
+import { WebSocket, WebSocketServer } from "ws"
+
+// -----------------------------------------------------------------------------
+// servers
+// -----------------------------------------------------------------------------
+
+interface Accepted {
+  readonly socket: WebSocket
+  readonly request: Http.IncomingMessage
+}
+
+/** `refuse` may answer an upgrade itself. */
+const serving = (refuse: (socket: Socket) => boolean = () => false) =>
+  Effect.gen(function*() {
+    const accepted = yield* Queue.unbounded<Accepted>()
+    const transports = new Set<Socket>()
+    const upgrades = new WebSocketServer({ noServer: true, handleProtocols: (names) => [...names].at(-1) ?? false })
+    const server = Http.createServer()
+    server.on("connection", (socket: Socket) => {
+      transports.add(socket)
+      socket.on("close", () => transports.delete(socket))
+    })
+    server.on("upgrade", (request, socket, head) => {
+      if (refuse(socket as Socket)) return
+      upgrades.handleUpgrade(request, socket, head, (socket) => {
+        socket.on("error", () => {})
+        accepted.unsafeOffer({ socket, request })
+      })
+    })
+    yield* Effect.async<void>((resume) => {
+      server.listen(0, "127.0.0.1", () => resume(Effect.void))
+    })
+    yield* Effect.addFinalizer(() =>
+      Effect.sync(() => {
+        server.close()
+        for (const transport of transports) transport.destroy()
+      }))
+    const { port } = server.address() as AddressInfo
+    return { url: `ws://127.0.0.1:${port}/path`, accept: Queue.take(accepted), transports, port }
+  })
+
+type Told = WebSocketDialer.Message | "control" | WebSocketDialer.ConnectionClosed | WebSocketDialer.ConnectionLost
+
+const listening = (connection: WebSocketDialer.Connection) =>
+  Effect.gen(function*() {
+    const told = yield* Queue.unbounded<Told>()
+    yield* connection.listen({
+      onMessage: (message) => told.unsafeOffer(message),
+      onControl: () => told.unsafeOffer("control"),
+      onEnd: (failure) => told.unsafeOffer(failure)
+    })
+    return Queue.take(told)
+  })
+
+const dialing = (request: WebSocketDialer.DialRequest) =>
+  Effect.flatMap(WebSocketDialer.WebSocketDialer, ({ dial }) => dial(request))
+
+const eventually = (holds: () => boolean) =>
+  Effect.repeat(Effect.sync(holds), { until: (held) => held, schedule: Schedule.spaced("2 millis") }).pipe(
+    Effect.timeout("5 seconds")
+  )
+
+const nextMessage = (socket: WebSocket) =>
+  Effect.async<WebSocketDialer.Message>((resume) => {
+    socket.once("message", (data: Buffer, isBinary) => resume(Effect.succeed(isBinary ? new Uint8Array(data) : data.toString())))
+  })
+
+/** The platform's socket: what Node 20 has not, and later ones have, is here that of `ws`, which has the same face. */
+const global = Layer.unwrapScoped(Effect.as(
+  Effect.acquireRelease(
+    Effect.sync(() => {
+      const before = globalThis.WebSocket
+      Object.assign(globalThis, { WebSocket })
+      return before
+    }),
+    (before) => Effect.sync(() => Object.assign(globalThis, { WebSocket: before }))
+  ),
+  WebSocketDialer.layerGlobal
+))
+
+const dialers = { Node: NodeWebSocketDialer.layer(), global }
+
+for (const [name, dialer] of Object.entries(dialers)) {
+  const test = (what: string, effect: () => Effect.Effect<unknown, unknown, Scope.Scope | WebSocketDialer.WebSocketDialer>) =>
+    it.scopedLive(what, () => Effect.provide(effect(), dialer))
+
+  describe(`a connection (${name})`, () => {
+    test("carries text and bytes both ways, in order", () =>
+      Effect.gen(function*() {
+        const { accept, url } = yield* serving()
+        const connection = yield* dialing({ url })
+        const next = yield* listening(connection)
+        const { socket } = yield* accept
+        const received: Array<WebSocketDialer.Message> = []
+        socket.on("message", (data: Buffer, isBinary) => {
+          received.push(isBinary ? new Uint8Array(data) : data.toString())
+        })
+        const sent = Array.from({ length: 100 }, (_, n) => n % 2 === 0 ? `${n}` : Uint8Array.of(n))
+        yield* connection.write(sent.slice(0, 60))
+        yield* connection.write([])
+        yield* connection.write(sent.slice(60))
+        yield* eventually(() => received.length === 100)
+        assert.deepStrictEqual(received, sent)
+        for (const message of sent) socket.send(message)
+        for (const message of sent) assert.deepStrictEqual(yield* next, message)
+      }))
+
+    test("loses nothing of what comes before somebody listens", () =>
+      Effect.gen(function*() {
+        const { accept, url } = yield* serving()
+        const dialed = yield* Effect.fork(dialing({ url }))
+        const { socket } = yield* accept
+        socket.send("first")
+        socket.send("second")
+        socket.close(4000, "enough")
+        const connection = yield* Fiber.join(dialed)
+        yield* Effect.sleep("20 millis")
+        const next = yield* listening(connection)
+        assert.deepStrictEqual([yield* next, yield* next], ["first", "second"])
+        assert.deepStrictEqual(yield* next, new WebSocketDialer.ConnectionClosed({ code: 4000, reason: "enough" }))
+      }))
+
+    test("agrees on a subprotocol", () =>
+      Effect.gen(function*() {
+        const { accept, url } = yield* serving()
+        const { protocol } = yield* dialing({ url: new URL(url), protocols: ["one", "two"] })
+        assert.strictEqual(protocol, "two")
+        assert.strictEqual((yield* accept).request.url, "/path")
+      }))
+
+    for (const [code, told] of [[1000, 1000], [1001, 1001], [1008, 1008], [4401, 4401], [undefined, 1005]] as const) {
+      test(`ends with the server's close frame (${code ?? "without a code"}), once`, () =>
+        Effect.gen(function*() {
+          const { accept, transports, url } = yield* serving()
+          const connection = yield* dialing({ url })
+          const next = yield* listening(connection)
+          const { socket } = yield* accept
+          socket.close(code)
+          assert.deepStrictEqual(yield* next, new WebSocketDialer.ConnectionClosed({ code: told, reason: "" }))
+          yield* eventually(() => transports.size === 0)
+          yield* connection.terminate
+          const failure = yield* Effect.flip(connection.write(["late"]))
+          assert.strictEqual(failure._tag, "ConnectionClosed")
+        }))
+    }
+
+    test("is closed with a close frame, and ends with the peer's", () =>
+      Effect.gen(function*() {
+        const { accept, url } = yield* serving()
+        const connection = yield* dialing({ url })
+        const next = yield* listening(connection)
+        const { socket } = yield* accept
+        const closed = yield* Deferred.make<readonly [number, string]>()
+        socket.on("close", (code, reason) => Deferred.unsafeDone(closed, Exit.succeed([code, reason.toString()])))
+        yield* connection.close(4001, "bye")
+        assert.deepStrictEqual(yield* Deferred.await(closed), [4001, "bye"])
+        assert.strictEqual(((yield* next) as WebSocketDialer.ConnectionClosed).code, 4001)
+      }))
+
+    test("is lost when the transport breaks", () =>
+      Effect.gen(function*() {
+        const { accept, transports, url } = yield* serving()
+        const connection = yield* dialing({ url })
+        const next = yield* listening(connection)
+        yield* accept
+        for (const transport of transports) transport.resetAndDestroy()
+        const end = yield* next
+        assert.deepInclude(end as object, { _tag: "ConnectionLost", reason: "Reset" })
+        assert.strictEqual((yield* Effect.flip(connection.write(["late"])))._tag, "ConnectionLost")
+      }))
+
+    test("lasts no longer than its scope", () =>
+      Effect.gen(function*() {
+        const { accept, transports, url } = yield* serving()
+        const next = yield* Effect.scoped(Effect.flatMap(dialing({ url }), listening))
+        yield* accept
+        assert.strictEqual(((yield* next) as WebSocketDialer.ConnectionLost)._tag, "ConnectionLost")
+        yield* eventually(() => transports.size === 0)
+      }))
+
+    test("that is not reached is a DialError", () =>
+      Effect.gen(function*() {
+        const { url } = yield* Effect.scoped(serving())
+        const error = yield* Effect.flip(dialing({ url }))
+        assert.deepInclude(error as object, { _tag: "DialError", reason: "Transport", url })
+      }))
+
+    test("to what is no URL is a DialError", () =>
+      Effect.gen(function*() {
+        for (const url of ["nonsense", "ftp://localhost", "ws://localhost/#fragment"]) {
+          const error = yield* Effect.flip(dialing({ url }))
+          assert.deepInclude(error as object, { _tag: "DialError", reason: "InvalidRequest", url })
+        }
+      }))
+
+    test("that is given up while it opens leaves nothing open", () =>
+      Effect.gen(function*() {
+        const { transports, url } = yield* serving((socket) => {
+          socket.resume()
+          socket.on("end", () => socket.destroy())
+          return true
+        })
+        const dialed = yield* Effect.fork(dialing({ url }))
+        yield* eventually(() => transports.size === 1)
+        yield* Fiber.interrupt(dialed)
+        yield* eventually(() => transports.size === 0)
+      }))
+  })
+}
+
+describe("a connection of Node", () => {
+  const dial = (request: WebSocketDialer.DialRequest, options?: NodeWebSocketDialer.Options) =>
+    Effect.provide(dialing(request), NodeWebSocketDialer.layer(options))
+
+  it.scopedLive("tells what a refused upgrade says", () =>
+    Effect.gen(function*() {
+      const { transports, url } = yield* serving((socket) => {
+        socket.end("HTTP/1.1 401 Unauthorized\r\nretry-after: 7\r\ncontent-length: 2\r\n\r\nno")
+        return true
+      })
+      const error = yield* Effect.flip(dial({ url }))
+      assert.deepStrictEqual([error.reason, error.status, error.headers?.["retry-after"]], ["Refused", 401, "7"])
+      assert.strictEqual(error.message, `${url} refused the upgrade with 401`)
+      yield* eventually(() => transports.size === 0)
+    }))
+
+  it.scopedLive("sends the headers of its request", () =>
+    Effect.gen(function*() {
+      const { accept, url } = yield* serving()
+      yield* dial({ url, headers: { authorization: "Bearer x" } })
+      assert.strictEqual((yield* accept).request.headers.authorization, "Bearer x")
+    }))
+
+  it.scopedLive("pings, and tells of pings and pongs", () =>
+    Effect.gen(function*() {
+      const { accept, url } = yield* serving()
+      const connection = yield* dial({ url })
+      const next = yield* listening(connection)
+      const { socket } = yield* accept
+      yield* Option.getOrThrow(connection.ping)
+      assert.strictEqual(yield* next, "control")
+      socket.ping()
+      assert.strictEqual(yield* next, "control")
+    }))
+
+  const broken: Record<string, readonly [bytes: ReadonlyArray<number>, end: string]> = {
+    "invalid UTF-8": [[0x81, 0x02, 0xc3, 0x28], "InvalidData"],
+    "a frame with a reserved bit": [[0xc1, 0x01, 0x61], "InvalidData"],
+    "an unknown opcode": [[0x83, 0x00], "InvalidData"],
+    "a message that is too long": [[0x82, 0x7f, 0, 0, 0, 0, 0x06, 0x40, 0, 0], "InvalidData"]
+  }
+  for (const [what, [bytes, reason]] of Object.entries(broken)) {
+    it.scopedLive(`is lost for ${what}`, () =>
+      Effect.gen(function*() {
+        const { accept, transports, url } = yield* serving()
+        const next = yield* Effect.flatMap(dial({ url }), listening)
+        yield* accept
+        for (const transport of transports) transport.write(Uint8Array.from(bytes))
+        assert.deepInclude((yield* next) as object, { _tag: "ConnectionLost", reason })
+      }))
+  }
+
+  it.scopedLive("is lost for a frame that is cut off", () =>
+    Effect.gen(function*() {
+      const { accept, transports, url } = yield* serving()
+      const next = yield* Effect.flatMap(dial({ url }), listening)
+      yield* accept
+      for (const transport of transports) transport.end(Uint8Array.from([0x81, 0x05, 0x61]))
+      assert.deepInclude((yield* next) as object, { _tag: "ConnectionLost", reason: "Reset" })
+    }))
+
+  it.scopedLive("waits with a write for a peer that does not read, and can be taken out of it", () =>
+    Effect.gen(function*() {
+      const { accept, url } = yield* serving()
+      const connection = yield* dial({ url })
+      const { socket } = yield* accept
+      socket.pause()
+      const large = new Uint8Array(1024 * 1024)
+      const writing = yield* Effect.fork(connection.write(Array.from({ length: 32 }, () => large)))
+      yield* Effect.sleep("50 millis")
+      assert.isTrue(Option.isNone(yield* Fiber.poll(writing)))
+      const second = yield* Effect.fork(connection.write(["behind"]))
+      yield* Fiber.interrupt(second)
+      yield* connection.terminate
+      assert.strictEqual((yield* Effect.flip(Fiber.join(writing)))._tag, "ConnectionLost")
+    }))
+
+  it.scopedLive("makes the peer feel that nobody reads", () =>
+    Effect.gen(function*() {
+      const { accept, url } = yield* serving()
+      const connection = yield* dial({ url })
+      const next = yield* listening(connection)
+      const { pause, resume } = Option.getOrThrow(connection.backpressure)
+      const { socket } = yield* accept
+      yield* pause
+      const large = new Uint8Array(1024 * 1024)
+      for (let n = 0; n < 32; n++) socket.send(large)
+      yield* Effect.sleep("50 millis")
+      assert.isAbove(socket.bufferedAmount, 0)
+      yield* resume
+      for (let n = 0; n < 32; n++) assert.lengthOf((yield* next) as Uint8Array, large.length)
+    }))
+
+  it.scopedLive("puts what is written together into few packets", () =>
+    Effect.gen(function*() {
+      const { accept, transports, url } = yield* serving()
+      const connection = yield* dial({ url })
+      const { socket } = yield* accept
+      let packets = 0
+      for (const transport of transports) transport.on("data", () => packets++)
+      const received = nextMessage(socket)
+      yield* Effect.fork(connection.write(Array.from({ length: 200 }, (_, n) => `${n}`)))
+      yield* received
+      yield* Effect.sleep("20 millis")
+      assert.isBelow(packets, 20)
+    }))
+})
+
+describe("a connection of the platform", () => {
+  it.scopedLive("is not dialed with headers that it could not send", () =>
+    Effect.gen(function*() {
+      const error = yield* Effect.flip(dialing({ url: "ws://127.0.0.1:1", headers: { authorization: "secret" } }))
+      assert.strictEqual(error.reason, "InvalidRequest")
+      assert.notInclude(JSON.stringify(error), "secret")
+    }).pipe(Effect.provide(global)))
+})
+
+describe("layerTest", () => {
+  it.scoped("lets the test speak for the server", () =>
+    Effect.gen(function*() {
+      const { dial } = yield* WebSocketDialer.WebSocketDialer
+      const { attempt } = yield* WebSocketDialer.TestServer
+
+      const refused = yield* Effect.fork(Effect.flip(dial({ url: "ws://test", headers: { a: "1" } })))
+      const first = yield* attempt
+      assert.deepStrictEqual(first.request, { url: "ws://test", headers: { a: "1" } })
+      yield* first.refuse(503, { "retry-after": "1" })
+      const error = yield* Fiber.join(refused)
+      assert.deepStrictEqual([error.reason, error.status, error.headers?.["retry-after"]], ["Refused", 503, "1"])
+
+      const failing = yield* Effect.fork(Effect.flip(dial({ url: "ws://test" })))
+      yield* Effect.flatMap(attempt, ({ fail }) => fail("down"))
+      assert.strictEqual((yield* Fiber.join(failing)).reason, "Transport")
+
+      const dialed = yield* Effect.fork(dial({ url: "ws://test" }))
+      const peer = yield* Effect.flatMap(attempt, ({ open }) => open({ protocol: "p" }))
+      const connection = yield* Fiber.join(dialed)
+      yield* peer.send("early")
+      const next = yield* listening(connection)
+      yield* peer.ping
+      yield* Option.getOrThrow(connection.ping)
+      assert.deepStrictEqual([connection.protocol, yield* next, yield* next, yield* next], ["p", "early", "control", "control"])
+      yield* connection.write(["a", "b"])
+      assert.deepStrictEqual([yield* peer.receive, yield* peer.receive], ["a", "b"])
+      yield* peer.stall
+      const writing = yield* Effect.fork(Effect.flip(connection.write(["c"])))
+      yield* Effect.repeatN(Effect.yieldNow(), 10)
+      assert.isTrue(Option.isNone(yield* Fiber.poll(writing)))
+      yield* peer.close(1012)
+      assert.deepStrictEqual(yield* Fiber.join(writing), new WebSocketDialer.ConnectionClosed({ code: 1012, reason: "" }))
+      assert.deepStrictEqual(yield* next, yield* peer.ended)
+    }).pipe(Effect.provide(WebSocketDialer.layerTest)))
+
+  it.scoped("ends a connection with its scope", () =>
+    Effect.gen(function*() {
+      const { dial } = yield* WebSocketDialer.WebSocketDialer
+      const { attempt } = yield* WebSocketDialer.TestServer
+      const dialed = yield* Effect.fork(Effect.scoped(Effect.zipRight(dial({ url: "ws://test" }), Effect.never)))
+      const peer = yield* Effect.flatMap(attempt, ({ open }) => open())
+      yield* Effect.repeatN(Effect.yieldNow(), 10)
+      yield* Fiber.interrupt(dialed)
+      assert.strictEqual((yield* peer.ended)._tag, "ConnectionLost")
+    }).pipe(Effect.provide(WebSocketDialer.layerTest)))
+})
