@@ -298,7 +298,8 @@ export class DefectLimitExceeded extends Data.TaggedError("DefectLimitExceeded")
 
 type State =
   | { readonly _tag: "Serving"; readonly recent: ReadonlyArray<number> }
-  | { readonly _tag: "Draining" }
+  /** Until then, in epoch milliseconds, the requests in flight may go on. */
+  | { readonly _tag: "Draining"; readonly until: number }
 
 /**
  * Makes a boundary for a server that one starts oneself; `serve` is the short way.
@@ -343,14 +344,16 @@ const makeDraining = (
       if (recent.length < defects) {
         state = { _tag: "Serving", recent }
       } else {
-        drain()
+        drain(now)
         Deferred.unsafeDone(exceeded, Exit.fail(new DefectLimitExceeded({ defects, within, incident })))
       }
     }
 
-    const drain = (): void => {
-      state = { _tag: "Draining" }
+    /** Gives how long it may still last, however often it is asked for. */
+    const drain = (now: number): number => {
+      if (state._tag === "Serving") state = { _tag: "Draining", until: now + Duration.toMillis(grace) }
       noteEmpty()
+      return Math.max(0, state.until - now)
     }
 
     const noteEmpty = (): void => {
@@ -358,15 +361,15 @@ const makeDraining = (
     }
 
     const drained = Effect.gen(function*() {
-      drain()
-      // Each is closed after its response, which may take longer to reach the client than it took to be handed over.
+      const millis = drain(yield* Clock.currentTimeMillis)
       const sockets = Array.from(inFlight, socketOf).filter((socket) => socket !== undefined)
       for (const server of servers) stopAccepting(server)
+      // A response may take longer to reach the client than it took to be handed over.
       const finished = Effect.zipRight(
         Deferred.await(emptied),
         Effect.forEach(sockets, ended, { concurrency: "unbounded", discard: true })
       )
-      yield* Effect.timeoutOption(finished, grace)
+      yield* Effect.timeoutOption(finished, millis)
       for (const socket of sockets) socket.destroy()
       for (const server of servers) server.closeAllConnections()
       // Handlers that can be interrupted are, and finalize what they have.
@@ -396,7 +399,7 @@ const makeDraining = (
       )
 
     return {
-      apply: (app) => Effect.zipRight(HttpApp.appendPreResponseHandler(closing), tracked(bounded(app, onDefect))),
+      apply: (app) => Effect.ensuring(tracked(bounded(app, onDefect)), HttpApp.appendPreResponseHandler(closing)),
       terminated: Effect.catchAll(Deferred.await(exceeded), (error) => Effect.zipRight(drained, error)),
       drained
     }
@@ -542,6 +545,7 @@ interface NodeSocket {
   readonly server?: Partial<NodeServer>
   readonly closed: boolean
   readonly once: (event: "close", listener: () => void) => void
+  readonly end: () => void
   readonly destroy: () => void
 }
 
@@ -563,8 +567,10 @@ const stopAccepting = (server: NodeServer): void => {
   server.closeIdleConnections = closeIdleConnections
 }
 
+/** Ends it behind what is on its way, and waits for the client to do the same. */
 const ended = (socket: NodeSocket): Effect.Effect<void> =>
   Effect.async((resume) => {
-    if (socket.closed) resume(Effect.void)
-    else socket.once("close", () => resume(Effect.void))
+    if (socket.closed) return resume(Effect.void)
+    socket.once("close", () => resume(Effect.void))
+    socket.end()
   })

@@ -134,7 +134,7 @@ export class InvariantViolated extends Data.TaggedError("InvariantViolated")<{ r
 
 /**
  * The transaction asked for a ref that another holds, which waits for one that this one holds: `cycle` names the
- * refs. (That the other's wait may have a time limit is not known.) The outermost transaction is rolled back, whatever its body makes of this error; running that one again, after
+ * refs. (That the other's wait may have a time limit, or be a daemon's, is not known.) The outermost transaction is rolled back, whatever its body makes of this error; running that one again, after
  * a pause, is the cure, or to name all refs at its beginning, where they are taken in one order.
  *
  * @since 0.1.0
@@ -391,7 +391,7 @@ const askForTurn = (
   resume: (exit: Exit.Exit<void, Refusal>) => void
 ): (() => void) | undefined => {
   const { cell, turn } = asked
-  const cycle = transaction.phase !== "Open" || turn.tryTake(transaction) || !holdsAny(transaction)
+  const cycle = transaction.phase !== "Open" || turn.tryTake(transaction) || !isWaitedFor(transaction)
     ? undefined
     : cycleOver(asked, transaction)
   if (cycle !== undefined) {
@@ -414,9 +414,10 @@ const askForTurn = (
   return undefined
 }
 
-/** Nobody can wait for one that holds nothing, itself or around it. */
-const holdsAny = (transaction: Transaction): boolean =>
-  transaction.turns.size > 0 || (transaction.outer !== undefined && holdsAny(transaction.outer))
+/** Nobody can wait for one that holds nothing and stands in no queue, itself or around it. */
+const isWaitedFor = (transaction: Transaction): boolean =>
+  transaction.turns.size > 0 || (transaction.waitsFor?.size ?? 0) > 0 ||
+  (transaction.outer !== undefined && isWaitedFor(transaction.outer))
 
 /** The refs by which those who are ahead of a transaction wait for it, or for one around it. */
 const cycleOver = (asked: Wait, target: Transaction): ReadonlyArray<string> | undefined => {
@@ -563,6 +564,8 @@ const endOutermost = <B, E>(
   })
   transaction.entries.clear()
   transaction.phase = "Ending"
+  // Those inside it that still wait are told so now: its finalizers may wait for them.
+  for (const { turn } of [...transaction.waitsFor ?? []]) turn.dismiss(transaction)
   const finish = (end: Exit.Exit<B, E | TransactionError>) => {
     giveBack(transaction)
     leave()

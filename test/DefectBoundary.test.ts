@@ -953,6 +953,59 @@ describe("serve, when it terminates", () => {
       })
     ))
 
+  it.scopedLive("lasts one grace, though it is interrupted on the way", () =>
+    withLogs(() =>
+      Effect.gen(function*() {
+        const entered = yield* Deferred.make<void>()
+        const { port, serving } = yield* terminating(
+          HttpRouter.get(dying, "/hang", Effect.zipRight(Deferred.succeed(entered, undefined), Effect.never), {
+            uninterruptible: true
+          }),
+          { grace: "800 millis" }
+        )
+        yield* Effect.fork(request(port, "/hang"))
+        yield* Deferred.await(entered)
+        const [took] = yield* Effect.timed(
+          Effect.zipRight(request(port, "/die"), Effect.delay(Fiber.interrupt(serving), "600 millis"))
+        )
+        assert.isBelow(Duration.toMillis(took), 800 + 1000)
+        assert.isAtLeast(Duration.toMillis(took), 790)
+      })
+    ))
+
+  it.scopedLive("does not wait for a connection that a stream leaves open, nor for one whose response broke late", () =>
+    withLogs(() =>
+      Effect.gen(function*() {
+        const entered = yield* Deferred.make<void>()
+        const release = yield* Deferred.make<void>()
+        const stream = Stream.concat(
+          Stream.make(Uint8Array.of(1)),
+          Stream.fromEffect(Effect.as(Deferred.await(release), Uint8Array.of(2)))
+        )
+        const broken = Effect.zipRight(HttpApp.appendPreResponseHandler(() => Effect.die("broken")), ok)
+        const { ended, port } = yield* terminating(
+          HttpRouter.empty.pipe(
+            HttpRouter.get("/ok", ok),
+            HttpRouter.get("/broken", broken),
+            HttpRouter.get("/stream", Effect.as(Deferred.succeed(entered, undefined), HttpServerResponse.stream(stream)))
+          ),
+          { grace: "1 minute" }
+        )
+        const agent = new Http.Agent({ keepAlive: true })
+        yield* Effect.addFinalizer(() => Effect.sync(() => agent.destroy()))
+        const streaming = yield* Effect.fork(request(port, "/stream", { agent }))
+        yield* Deferred.await(entered)
+        yield* Effect.sleep("20 millis")
+        const died = yield* request(port, "/broken", { agent })
+        assert.deepStrictEqual([died.status, died.headers.connection], [500, "close"])
+        yield* eventually(isRefused(port))
+        yield* Deferred.succeed(release, undefined)
+        assert.strictEqual((yield* Fiber.join(streaming)).body, "\u0001\u0002")
+        const [took] = yield* ended
+        assert.isBelow(Duration.toSeconds(took), 3)
+      })
+    ))
+
   it.scopedLive("ends for InvalidOptions before it serves", () =>
     Effect.gen(function*() {
       const server = yield* listening

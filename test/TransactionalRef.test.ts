@@ -378,6 +378,55 @@ describe("transactions that wait for each other", () => {
       assert.strictEqual(yield* TransactionalRef.get(a), 1)
     }))
 
+  it.effect("are found where one holds nothing, and stands in a queue before another", () =>
+    Effect.gen(function*() {
+      const x = yield* TransactionalRef.make(0, { name: "x" })
+      const y = yield* TransactionalRef.make(0, { name: "y" })
+      const cue = yield* Deferred.make<void>()
+      const pause = Effect.repeatN(Effect.yieldNow(), 10)
+      const holder = yield* Effect.fork(TransactionalRef.transaction(x, () => Deferred.await(cue)))
+      yield* pause
+      const outer = yield* Effect.fork(TransactionalRef.transaction([], () =>
+        Effect.all([TransactionalRef.set(x, 1), Effect.zipRight(Effect.repeatN(Effect.yieldNow(), 40), TransactionalRef.set(y, 1))], {
+          concurrency: "unbounded"
+        })))
+      yield* pause
+      const other = yield* Effect.fork(TransactionalRef.transaction(y, () => TransactionalRef.set(x, 2)))
+      yield* Effect.repeatN(Effect.yieldNow(), 100)
+      yield* Deferred.succeed(cue, undefined)
+      assert.deepStrictEqual(failureOf(yield* Fiber.await(outer)), new TransactionalRef.TransactionDeadlock({ cycle: ["y", "x"] }))
+      for (const fiber of [holder, other]) yield* Fiber.join(fiber)
+      assert.deepStrictEqual(yield* TransactionalRef.snapshot([x, y]), [2, 0])
+      yield* untouched(x, y)
+    }))
+
+  const awaiting: Record<string, (child: Effect.Effect<void, TransactionalRef.TransactionError>) => Effect.Effect<unknown, never, Scope.Scope>> = {
+    "a fiber in its scope": (child) => Effect.forkScoped(Effect.uninterruptible(child)),
+    "what a finalizer waits for": (child) =>
+      Effect.flatMap(Effect.forkDaemon(child), (fiber) => Effect.addFinalizer(() => Fiber.await(fiber)))
+  }
+  for (const [who, fork] of Object.entries(awaiting)) {
+    it.effect(`are none with one that ends: ${who} is told that it has ended`, () =>
+      Effect.gen(function*() {
+        const x = yield* TransactionalRef.make(0)
+        const z = yield* TransactionalRef.make(0)
+        const holdsZ = yield* Deferred.make<void>()
+        const waits = Effect.repeatN(Effect.yieldNow(), 20)
+        const ending = yield* Effect.fork(Effect.zipRight(
+          Deferred.await(holdsZ),
+          TransactionalRef.transaction(x, () => Effect.zipRight(fork(TransactionalRef.update(z, (n) => n + 1)), waits))
+        ))
+        yield* TransactionalRef.transaction(z, () =>
+          Effect.zipRight(
+            Effect.zipRight(Deferred.succeed(holdsZ, undefined), Effect.repeatN(Effect.yieldNow(), 200)),
+            TransactionalRef.update(x, (n) => n + 1)
+          ))
+        yield* Fiber.join(ending)
+        assert.deepStrictEqual(yield* TransactionalRef.snapshot([x, z]), [1, 0])
+        yield* untouched(x, z)
+      }))
+  }
+
   it.live("are looked for in time that grows as those that wait", () =>
     Effect.gen(function*() {
       const hot = yield* TransactionalRef.make(0)

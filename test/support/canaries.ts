@@ -122,7 +122,7 @@ export const canaries = {
   },
   "unseen-circle": {
     fault: "nested transactions that wait for each other hang",
-    edits: [edit("TransactionalRef.ts", "|| !holdsAny(transaction)", "|| 1 < 2")]
+    edits: [edit("TransactionalRef.ts", "|| !isWaitedFor(transaction)", "|| 1 < 2")]
   },
   "parallel-circle": {
     fault: "those ahead in the queue are not waited for",
