@@ -565,7 +565,7 @@ const endOutermost = <B, E>(
   transaction.entries.clear()
   transaction.phase = "Ending"
   // Those inside it that still wait are told so now: its finalizers may wait for them.
-  for (const { turn } of [...transaction.waitsFor ?? []]) turn.dismiss(transaction)
+  for (const { turn } of transaction.waitsFor ?? []) turn.dismiss(transaction)
   const finish = (end: Exit.Exit<B, E | TransactionError>) => {
     giveBack(transaction)
     leave()
