@@ -400,6 +400,33 @@ describe("transactions that wait for each other", () => {
       yield* untouched(x, y)
     }))
 
+  it.effect("are none through one that stands behind in a queue", () =>
+    Effect.gen(function*() {
+      const [a, b, t] = [
+        yield* TransactionalRef.make(0, { name: "a" }),
+        yield* TransactionalRef.make(0, { name: "b" }),
+        yield* TransactionalRef.make(0, { name: "t" })
+      ]
+      const cue = yield* Deferred.make<void>()
+      const pause = Effect.repeatN(Effect.yieldNow(), 20)
+      const increment = (ref: TransactionalRef.TransactionalRef<number>) => TransactionalRef.update(ref, (n) => n + 1)
+      const begin = <A, E>(effect: Effect.Effect<A, E>) => Effect.zipLeft(Effect.fork(effect), pause)
+      const goOn = yield* Deferred.make<void>()
+      const fibers: ReadonlyArray<Fiber.Fiber<unknown, TransactionalRef.TransactionError>> = [
+        yield* begin(TransactionalRef.transaction(t, () => Deferred.await(cue))),
+        yield* begin(TransactionalRef.transaction(a, () => Effect.zipRight(Deferred.await(goOn), increment(b)))),
+        yield* begin(TransactionalRef.transaction(b, () => increment(t))),
+        // Waits for t behind the one before, and for a.
+        yield* begin(TransactionalRef.transaction([], () =>
+          Effect.all([increment(t), increment(a)], { concurrency: "unbounded" })))
+      ]
+      yield* Deferred.succeed(goOn, undefined)
+      yield* pause
+      yield* Deferred.succeed(cue, undefined)
+      for (const fiber of fibers) yield* Fiber.join(fiber)
+      assert.deepStrictEqual(yield* TransactionalRef.snapshot([a, b, t]), [1, 1, 2])
+    }))
+
   const awaiting: Record<string, (child: Effect.Effect<void, TransactionalRef.TransactionError>) => Effect.Effect<unknown, never, Scope.Scope>> = {
     "a fiber in its scope": (child) => Effect.forkScoped(Effect.uninterruptible(child)),
     "what a finalizer waits for": (child) =>
@@ -498,6 +525,46 @@ describe("transactions that wait for each other", () => {
         concurrency: "unbounded"
       })
       assert.deepStrictEqual(yield* TransactionalRef.snapshot([a, b]), [20, 20])
+    }))
+})
+
+describe("one that waits inside another", () => {
+  it.effect("and is interrupted there, leaves the other in no queue", () =>
+    Effect.gen(function*() {
+      const a = yield* TransactionalRef.make(0)
+      const b = yield* TransactionalRef.make(0)
+      const cue = yield* Deferred.make<void>()
+      const holder = yield* Effect.fork(TransactionalRef.transaction(b, () => Deferred.await(cue)))
+      yield* Effect.yieldNow()
+      yield* TransactionalRef.transaction(a, () =>
+        Effect.gen(function*() {
+          const waiting = yield* Effect.fork(TransactionalRef.set(b, 1))
+          yield* Effect.repeatN(Effect.yieldNow(), 10)
+          assert.strictEqual((yield* TransactionalRef.inspect(b)).waiters, 1)
+          yield* Fiber.interrupt(waiting)
+          assert.strictEqual((yield* TransactionalRef.inspect(b)).waiters, 0)
+          yield* Deferred.succeed(cue, undefined)
+          yield* Fiber.join(holder)
+          yield* untouched(b)
+        }))
+    }))
+
+  it.effect("behind one that does not end, is told when the other has ended", () =>
+    Effect.gen(function*() {
+      const ref = yield* TransactionalRef.make(0)
+      const pause = Effect.repeatN(Effect.yieldNow(), 10)
+      const [holding, waiting] = yield* TransactionalRef.transaction(ref, () =>
+        Effect.zipLeft(
+          Effect.all([
+            Effect.zipLeft(Effect.forkDaemon(TransactionalRef.transaction(ref, () => Effect.never)), pause),
+            Effect.zipLeft(Effect.forkDaemon(TransactionalRef.set(ref, 1)), pause)
+          ]),
+          pause
+        ))
+      assert.strictEqual(failureOf(yield* Fiber.await(waiting))._tag, "TransactionConflict")
+      yield* Fiber.interrupt(holding)
+      assert.strictEqual(yield* TransactionalRef.get(ref), 0)
+      yield* untouched(ref)
     }))
 })
 
