@@ -40,6 +40,8 @@ export interface DialRequest {
   readonly url: string | URL
   readonly protocols?: ReadonlyArray<string> | undefined
   readonly headers?: Headers.Input | undefined
+  /** The longest message that is taken, in bytes, where the platform can refuse one that is longer as it comes in. */
+  readonly maxPayload?: number | undefined
 }
 
 /**
@@ -95,6 +97,7 @@ export interface Connection {
  * The connection did not come about. `Refused`: the server answered with something else than an upgrade, `status` and
  * `headers` say what, where the platform tells (browsers do not, and report `Transport`). `Timeout`: it took too long.
  * `Transport`: the server could not be reached, or broke off. `InvalidRequest`: this request can never succeed.
+ * `url` is without credentials and query.
  *
  * @since 0.1.0
  * @category errors
@@ -111,14 +114,21 @@ export class DialError extends Data.TaggedError("DialError")<{
       case "Refused":
         return `${this.url} refused the upgrade with ${this.status}`
       case "Timeout":
-        return `${this.url} did not open in time`
+        return `${this.url === "" ? "the connection" : this.url} did not open in time`
       case "Transport":
-        return `${this.url} cannot be reached`
+        return `${this.url === "" ? "the server" : this.url} cannot be reached`
       case "InvalidRequest":
         return `${this.url} cannot be dialed`
     }
   }
 }
+
+/**
+ * A URL as it may be shown: without credentials and query, which often hold a token.
+ *
+ * @internal
+ */
+export const shown = (url: string | URL): string => String(url).replace(/[?#].*$/s, "").replace(/\/\/[^/]*@/, "//")
 
 /**
  * The connection was closed by a close frame, the peer's or our own. RFC 6455 section 7.4 lists the codes; 1005 stands
@@ -224,7 +234,7 @@ export const terminatedWithScope = (
 const openedGlobal = (request: DialRequest): Effect.Effect<Connection, DialError> =>
   Effect.suspend(() => {
     const url = String(request.url)
-    const invalid = (cause: unknown) => new DialError({ reason: "InvalidRequest", url, cause })
+    const invalid = (cause: unknown) => new DialError({ reason: "InvalidRequest", url: shown(url), cause })
     if (Object.keys(Headers.fromInput(request.headers)).length > 0) {
       return invalid("the platform's WebSocket can send no headers")
     }
@@ -236,7 +246,7 @@ const openedGlobal = (request: DialRequest): Effect.Effect<Connection, DialError
         resume(Exit.fail(invalid(cause)))
         return undefined
       }
-      const onRefused = (cause: Event) => resume(Exit.fail(new DialError({ reason: "Transport", url, cause })))
+      const onRefused = (cause: Event) => resume(Exit.fail(new DialError({ reason: "Transport", url: shown(url), cause })))
       socket.binaryType = "arraybuffer"
       // Told by `close` as well.
       socket.addEventListener("error", () => {})
@@ -271,13 +281,16 @@ const connectionOver = (socket: globalThis.WebSocket): Connection => {
       ),
     ping: Option.none(),
     backpressure: Option.none(),
-    close: (code, reason) => Effect.sync(() => socket.close(code, reason)),
+    close: (code, reason) => Effect.sync(() => socket.close(code === undefined ? undefined : closable(code), reason)),
     terminate: Effect.sync(() => {
       socket.close()
       incoming.over(new ConnectionLost({ reason: "Reset", cause: "terminated" }))
     })
   }
 }
+
+/** What the platform lets a page say. */
+const closable = (code: number): number => code >= 3000 && code <= 4999 ? code : 1000
 
 /** RFC 6455 section 7.4.1: 1006 and 1015 are never sent, they say that there was no close frame. */
 const endOf = (code: number, reason: string): ConnectionClosed | ConnectionLost =>
@@ -366,7 +379,7 @@ export const layerTest: Layer.Layer<WebSocketDialer | TestServer> = Layer.effect
 
 const attempted = (attempts: Queue.Queue<Attempt>, request: DialRequest): Effect.Effect<Connection, DialError> =>
   wait((resume) => {
-    const url = String(request.url)
+    const url = shown(request.url)
     let isOver = false
     const answer = <A>(exit: Exit.Exit<Connection, DialError>, value: A): Effect.Effect<A> =>
       Effect.sync(() => {

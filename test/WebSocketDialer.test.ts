@@ -8,50 +8,13 @@ import * as Fiber from "effect/Fiber"
 import * as Layer from "effect/Layer"
 import * as Option from "effect/Option"
 import * as Queue from "effect/Queue"
-import * as Schedule from "effect/Schedule"
 import type * as Scope from "effect/Scope"
-import * as Http from "node:http"
-import type { AddressInfo, Socket } from "node:net"
-import { WebSocket, WebSocketServer } from "ws"
+import { WebSocket } from "ws"
+import { eventually, serving } from "./support/loopbackWebSockets.js"
 
 // -----------------------------------------------------------------------------
 // servers
 // -----------------------------------------------------------------------------
-
-interface Accepted {
-  readonly socket: WebSocket
-  readonly request: Http.IncomingMessage
-}
-
-/** `refuse` may answer an upgrade itself. */
-const serving = (refuse: (socket: Socket) => boolean = () => false) =>
-  Effect.gen(function*() {
-    const accepted = yield* Queue.unbounded<Accepted>()
-    const transports = new Set<Socket>()
-    const upgrades = new WebSocketServer({ noServer: true, handleProtocols: (names) => [...names].at(-1) ?? false })
-    const server = Http.createServer()
-    server.on("connection", (socket: Socket) => {
-      transports.add(socket)
-      socket.on("close", () => transports.delete(socket))
-    })
-    server.on("upgrade", (request, socket, head) => {
-      if (refuse(socket as Socket)) return
-      upgrades.handleUpgrade(request, socket, head, (socket) => {
-        socket.on("error", () => {})
-        accepted.unsafeOffer({ socket, request })
-      })
-    })
-    yield* Effect.async<void>((resume) => {
-      server.listen(0, "127.0.0.1", () => resume(Effect.void))
-    })
-    yield* Effect.addFinalizer(() =>
-      Effect.sync(() => {
-        server.close()
-        for (const transport of transports) transport.destroy()
-      }))
-    const { port } = server.address() as AddressInfo
-    return { url: `ws://127.0.0.1:${port}/path`, accept: Queue.take(accepted), transports, port }
-  })
 
 type Told = WebSocketDialer.Message | "control" | WebSocketDialer.ConnectionClosed | WebSocketDialer.ConnectionLost
 
@@ -68,11 +31,6 @@ const listening = (connection: WebSocketDialer.Connection) =>
 
 const dialing = (request: WebSocketDialer.DialRequest) =>
   Effect.flatMap(WebSocketDialer.WebSocketDialer, ({ dial }) => dial(request))
-
-const eventually = (holds: () => boolean) =>
-  Effect.repeat(Effect.sync(holds), { until: (held) => held, schedule: Schedule.spaced("2 millis") }).pipe(
-    Effect.timeout("5 seconds")
-  )
 
 const nextMessage = (socket: WebSocket) =>
   Effect.async<WebSocketDialer.Message>((resume) => {
@@ -199,11 +157,20 @@ for (const [name, dialer] of Object.entries(dialers)) {
         assert.deepInclude(error as object, { _tag: "DialError", reason: "Transport", url })
       }))
 
+    test("that fails shows no credentials and no query", () =>
+      Effect.gen(function*() {
+        for (const scheme of ["ftp", "ws"]) {
+          const error = yield* Effect.flip(dialing({ url: `${scheme}://user:secret@127.0.0.1:1/path?token=secret` }))
+          assert.strictEqual(error.url, `${scheme}://127.0.0.1:1/path`)
+          assert.notInclude(error.message, "secret")
+        }
+      }))
+
     test("to what is no URL is a DialError", () =>
       Effect.gen(function*() {
         for (const url of ["nonsense", "ftp://localhost", "ws://localhost/#fragment"]) {
           const error = yield* Effect.flip(dialing({ url }))
-          assert.deepInclude(error as object, { _tag: "DialError", reason: "InvalidRequest", url })
+          assert.deepInclude(error as object, { _tag: "DialError", reason: "InvalidRequest", url: url.replace(/#.*/, "") })
         }
       }))
 

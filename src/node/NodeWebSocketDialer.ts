@@ -23,6 +23,7 @@ import {
   DialError,
   type DialRequest,
   type Message,
+  shown,
   terminatedWithScope,
   WebSocketDialer
 } from "../WebSocketDialer.js"
@@ -38,7 +39,7 @@ export interface Options {
   readonly agent?: Http.Agent | undefined
   /** Offers compression (RFC 7692). Off by default: it costs memory for each connection, and time for each message. */
   readonly perMessageDeflate?: boolean | undefined
-  /** The longest message that is taken, in bytes; a longer one ends the connection. Default: 16 MiB. */
+  /** The longest message that is taken unless the request says so, in bytes; a longer one ends the connection. Default: 16 MiB. */
   readonly maxPayload?: number | undefined
 }
 
@@ -64,7 +65,7 @@ const opened = (request: DialRequest, options: Options): Effect.Effect<Connectio
       resume(Exit.fail(
         new DialError({
           reason,
-          url,
+          url: shown(url),
           cause,
           ...response && { status: response.statusCode, headers: Headers.fromInput(response.headers as Headers.Input) }
         })
@@ -96,13 +97,13 @@ const opened = (request: DialRequest, options: Options): Effect.Effect<Connectio
   })
 
 const clientOptions = (
-  { headers }: DialRequest,
-  { agent, maxPayload = 16 * 1024 * 1024, perMessageDeflate = false, tls }: Options
+  { headers, maxPayload }: DialRequest,
+  { agent, maxPayload: byDefault = 16 * 1024 * 1024, perMessageDeflate = false, tls }: Options
 ): ClientOptions => ({
   // Of what `checkServerIdentity` gives, the types of `ws` know another story than Node.
   ...tls as unknown as ClientOptions,
   headers: { ...Headers.fromInput(headers) },
-  maxPayload,
+  maxPayload: maxPayload ?? byDefault,
   perMessageDeflate,
   followRedirects: false,
   ...agent && { agent }
