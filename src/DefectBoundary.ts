@@ -339,7 +339,7 @@ const makeDraining = (
     let state: State = { _tag: "Serving", recent: [] }
 
     const onDefect = (incident: string, now: number): void => {
-      if (state._tag === "Draining" || defects === Infinity) return
+      if (state._tag === "Draining") return
       const recent = [...state.recent.filter((at) => now - at < Duration.toMillis(within)), now]
       if (recent.length < defects) {
         state = { _tag: "Serving", recent }
@@ -410,13 +410,18 @@ const refusal = problem(503, "Service Unavailable")
 /** A fourth of the second that a termination may take beyond the grace: the rest is for the application's finalizers. */
 const afterGrace = "250 millis"
 
-const limitsOf = ({ grace = "5 seconds", policy = "isolate" }: Options) => ({
-  grace: duration("grace", grace, { min: 0 }),
-  ...limitOf(policy)
-})
+const limitsOf = (options: Options) => {
+  const given: unknown = options
+  if (!Predicate.isRecord(given)) {
+    throw new InvalidOptions({ option: "options", value: given, reason: "must be an object" })
+  }
+  const { grace = "5 seconds", policy = "isolate" } = options
+  return { grace: duration("grace", grace, { min: 0 }), ...limitOf(policy) }
+}
 
 const limitOf = (policy: Policy): { readonly defects: number; readonly within: Duration.Duration } => {
-  if (policy === "isolate") return { defects: Infinity, within: Duration.infinity }
+  // None is remembered.
+  if (policy === "isolate") return { defects: Infinity, within: Duration.zero }
   if (policy === "terminate") return { defects: 1, within: Duration.infinity }
   const after = (policy as Partial<Exclude<Policy, string>> | null)?.terminateAfter
   if (typeof after !== "object" || after === null) {
@@ -550,7 +555,7 @@ interface NodeSocket {
 }
 
 const socketOf = ({ source }: HttpServerRequest.HttpServerRequest): NodeSocket | undefined =>
-  (source as { readonly socket?: NodeSocket } | undefined)?.socket
+  (source as { readonly socket?: NodeSocket }).socket
 
 const serverOf = (request: HttpServerRequest.HttpServerRequest): NodeServer | undefined => {
   const server = socketOf(request)?.server

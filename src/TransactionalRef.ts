@@ -239,8 +239,6 @@ class Transaction {
   readonly turns = new Set<Turn<Transaction>>()
   /** What fibers of it wait for. */
   waitsFor: Set<Wait> | undefined
-  /** The transactions inside it that go on. */
-  inner: Set<Transaction> | undefined
   /** `Ending`: its changes are committed or dropped, its finalizers run, it still holds its turns. */
   phase: "Open" | "Ending" | "Over" = "Open"
   /** Of the outermost one: it is to fail, whatever its body makes of it. */
@@ -346,13 +344,10 @@ const entryOf = <A>(transaction: Transaction, cell: Cell<A>): Effect.Effect<Entr
       entryBehind(transaction, { turn, cell }, waitAtEase))
 
 /** The same, by a fiber of a transaction inside it. That one may be interrupted alone. */
-const entryFor = <A>(transaction: Transaction, cell: Cell<A>): Effect.Effect<Entry<A>, Refusal> => {
-  const present = transaction.entries.get(cell)
-  if (present !== undefined) return Effect.succeed(present)
-  return transaction.outer === undefined
+const entryFor = <A>(transaction: Transaction, cell: Cell<A>): Effect.Effect<Entry<A>, Refusal> =>
+  transaction.outer === undefined
     ? entryBehind(transaction, { turn: cell.turn, cell }, wait)
     : Effect.flatMap(entryFor(transaction.outer, cell), ({ turn }) => entryBehind(transaction, { turn, cell }, wait))
-}
 
 /** `wait` without a cleanup: whatever the transaction's own fiber has asked for is given back at the end. */
 const waitAtEase: typeof wait = (register) =>
@@ -368,7 +363,7 @@ const entryBehind = <A>(
   const entry = freeEntry(transaction, asked)
   if (entry !== undefined) return Effect.succeed(entry)
   return Effect.flatMap(waiting<void, Refusal>((resume) => askForTurn(transaction, asked, resume)), () =>
-    asked.turn.holder === transaction
+    transaction.phase === "Open" && asked.turn.holder === transaction
       ? entryBehind(transaction, asked, waiting)
       : new TransactionConflict({ name: asked.cell.name }))
 }
@@ -388,9 +383,9 @@ const freeEntry = <A>(transaction: Transaction, { cell, turn }: Wait<A>): Entry<
 const askForTurn = (
   transaction: Transaction,
   asked: Wait,
-  resume: (exit: Exit.Exit<void, Refusal>) => void
+  resume: (exit: Exit.Exit<void, TransactionDeadlock>) => void
 ): (() => void) | undefined => {
-  const { cell, turn } = asked
+  const { turn } = asked
   const cycle = transaction.phase !== "Open" || turn.tryTake(transaction) || !isWaitedFor(transaction)
     ? undefined
     : cycleOver(asked, transaction)
@@ -399,27 +394,30 @@ const askForTurn = (
     outermost(transaction).deadlock ??= deadlock
     resume(Exit.fail(deadlock))
   } else if (transaction.phase !== "Open" || turn.holder === transaction) {
-    resume(transaction.phase === "Open" ? Exit.void : Exit.fail(new TransactionConflict({ name: cell.name })))
+    resume(Exit.void)
   } else {
-    (transaction.waitsFor ??= new Set()).add(asked)
+    const waitsFor = (transaction.waitsFor ??= new Set()).add(asked)
     const leave = turn.enqueue(transaction, () => {
-      transaction.waitsFor?.delete(asked)
+      waitsFor.delete(asked)
       resume(Exit.void)
     })
     return () => {
-      transaction.waitsFor?.delete(asked)
+      waitsFor.delete(asked)
       leave()
     }
   }
   return undefined
 }
 
-/** Nobody can wait for one that holds nothing and stands in no queue, itself or around it. */
+/** Nobody can wait for one that holds nothing and stands in no queue. */
 const isWaitedFor = (transaction: Transaction): boolean =>
-  transaction.turns.size > 0 || (transaction.waitsFor?.size ?? 0) > 0 ||
-  (transaction.outer !== undefined && isWaitedFor(transaction.outer))
+  transaction.turns.size > 0 || (transaction.waitsFor?.size ?? 0) > 0
 
-/** The refs by which those who are ahead of a transaction wait for it, or for one around it. */
+/**
+ * The refs by which those who are ahead of a transaction wait for it. They are all inside the same one, or all
+ * outermost: what an inner one asks for beyond those beside it is asked for by the one around it. So whatever inner
+ * ones a circle goes through, it is also one of those around them, and closes there.
+ */
 const cycleOver = (asked: Wait, target: Transaction): ReadonlyArray<string> | undefined => {
   const seen = new Set<Transaction>()
   const toVisit: Array<Visit> = []
@@ -430,22 +428,20 @@ const cycleOver = (asked: Wait, target: Transaction): ReadonlyArray<string> | un
   visitAhead(asked, target, undefined)
   for (let visit = toVisit.pop(); visit !== undefined; visit = toVisit.pop()) {
     const { by, path, transaction } = visit
-    if (isAround(transaction, target)) return namesAlong(path)
-    // One that is ending waits for nobody any more: those inside it that do have been given up.
-    if (seen.has(transaction) || transaction.phase !== "Open") continue
+    if (transaction === target) return namesAlong(path)
+    if (seen.has(transaction)) continue
     seen.add(transaction)
     for (const wait of transaction.waitsFor ?? []) {
       // All who are ahead of it there are to be visited already.
       if (wait.turn !== by) visitAhead(wait, transaction, path)
     }
-    for (const inner of transaction.inner ?? []) toVisit.push({ transaction: inner, by: undefined, path })
   }
   return undefined
 }
 
 interface Visit {
   readonly transaction: Transaction
-  readonly by: Turn<Transaction> | undefined
+  readonly by: Turn<Transaction>
   readonly path: Path
 }
 
@@ -460,11 +456,12 @@ const namesAlong = (path: Path): ReadonlyArray<string> => {
   return names
 }
 
-const isAround = (outer: Transaction, inner: Transaction): boolean =>
-  outer === inner || (inner.outer !== undefined && isAround(outer, inner.outer))
-
 const outermost = (transaction: Transaction): Transaction =>
   transaction.outer === undefined ? transaction : outermost(transaction.outer)
+
+/** It and all around it go on. */
+const isOpen = (transaction: Transaction | undefined): boolean =>
+  transaction === undefined || (transaction.phase === "Open" && isOpen(transaction.outer))
 
 const run = <B, E, R>(
   cells: ReadonlyArray<Cell<any>>,
@@ -473,10 +470,9 @@ const run = <B, E, R>(
   Effect.uninterruptibleMask((restore) => {
     const outer = transactionOf(currentFiber())
     const transacted = Effect.flatMap(scopeFor(outer), (scope): Effect.Effect<B, E | TransactionError, R> => {
-      if (outer !== undefined && outer.phase !== "Open") return new TransactionConflict({ name: namesOf(cells) })
+      if (!isOpen(outer)) return new TransactionConflict({ name: namesOf(cells) })
       const fiber = currentFiber()
       const transaction = new Transaction(outer, scope, fiber)
-      if (outer !== undefined) (outer.inner ??= new Set()).add(transaction)
       const leave = locally(
         fiber,
         [current, transaction],
@@ -539,12 +535,11 @@ const endInner = <B, E>(
   leave: () => void
 ): Exit.Exit<B, E | TransactionError> => {
   leave()
-  const isOrphan = outermost(transaction).phase !== "Open" || outer.phase !== "Open"
+  const isOrphan = !isOpen(outer)
   if (Exit.isSuccess(exit) && !isOrphan) {
     for (const [cell, { value }] of transaction.entries) outer.entries.get(cell)!.value = value
   }
   giveBack(transaction)
-  outer.inner?.delete(transaction)
   return Exit.isSuccess(exit) && isOrphan
     ? Exit.fail(new TransactionConflict({ name: namesOf([...transaction.entries.keys()]) }))
     : exit

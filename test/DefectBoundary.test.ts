@@ -364,14 +364,20 @@ describe("what is no defect", () => {
     withLogs(() =>
       Effect.gen(function*() {
         const runtime = yield* Effect.runtime<never>()
+        const answerTo = (defect: unknown) =>
+          Effect.promise(async () => {
+            const handler = HttpApp.toWebHandlerRuntime(runtime)(DefectBoundary.isolate(Effect.die(defect)))
+            const response = await handler(new Request("http://localhost/"))
+            const { status, title } = (await response.json()) as { readonly status: number; readonly title: string }
+            assert.strictEqual(response.status, status)
+            return [status, title] as const
+          })
         const statusFor = (reason: Multipart.MultipartError["reason"], cause: unknown = undefined) =>
-          Effect.map(
-            Effect.promise(() =>
-              HttpApp.toWebHandlerRuntime(runtime)(
-                DefectBoundary.isolate(Effect.die(new Multipart.MultipartError({ reason, cause })))
-              )(new Request("http://localhost/"))),
-            ({ status }) => status
-          )
+          Effect.map(answerTo(new Multipart.MultipartError({ reason, cause })), ([status, title]) => {
+            const titles: Record<number, string> = { 400: "Bad Request", 413: "Content Too Large", 500: "Internal Server Error" }
+            assert.strictEqual(title, titles[status])
+            return status
+          })
         for (const reason of ["BodyTooLarge", "FieldTooLarge", "FileTooLarge", "TooManyParts"] as const) {
           assert.strictEqual(yield* statusFor(reason), 413)
         }
@@ -379,6 +385,13 @@ describe("what is no defect", () => {
         assert.strictEqual(yield* statusFor("InternalError", { _tag: "ReachedLimit" }), 413)
         assert.strictEqual(yield* statusFor("InternalError", { _tag: "EndNotReached" }), 400)
         assert.strictEqual(yield* statusFor("InternalError", new Error("no space left")), 500)
+
+        const context = { _tag: "EndNotReached" }
+        const unheard = Object.assign(new Error("Unhandled error."), { code: "ERR_UNHANDLED_ERROR", context })
+        assert.deepStrictEqual(yield* answerTo(unheard), [400, "Bad Request"])
+        for (const other of [{ context }, { code: "ERR_OTHER", context }, { code: "ERR_UNHANDLED_ERROR" }, null, undefined]) {
+          assert.strictEqual((yield* answerTo(other))[0], 500)
+        }
       })
     ))
 
@@ -428,6 +441,19 @@ describe("what comes to light beside the response", () => {
         const counts = yield* counted(Effect.map(Effect.exit(request(port, "/")), (exit) =>
           assert.isTrue(Exit.isFailure(exit), "the client is not to take it for whole")))
         assert.deepStrictEqual(counts, { stream: 1 })
+        assert.lengthOf(errorsIn(logs), 1)
+      })
+    ))
+
+  it.effect("a defect in its stream is told to who reads it where there is no socket to be cut off", () =>
+    withLogs((logs) =>
+      Effect.gen(function*() {
+        const app = Effect.succeed(HttpServerResponse.stream(Stream.die(new Error("broken"))))
+        const handler = HttpApp.toWebHandlerRuntime(yield* Effect.runtime<never>())(DefectBoundary.isolate(app))
+        const response = yield* Effect.promise(() => handler(new Request("http://localhost/")))
+        const reason = yield* Effect.promise(() => response.text().catch(String))
+        assert.include(reason, "broken")
+        assert.notInclude(reason, "TypeError")
         assert.lengthOf(errorsIn(logs), 1)
       })
     ))
@@ -626,11 +652,19 @@ describe("what comes to light beside the response", () => {
 
 describe("options", () => {
   const refused: ReadonlyArray<readonly [options: unknown, option: string]> = [
+    [null, "options"],
+    ["terminate", "options"],
+    [[], "options"],
     [{ policy: "explode" }, "policy"],
+    [{ policy: true }, "policy"],
+    [{ policy: [] }, "policy"],
+    [{ policy: { terminate: true } }, "policy"],
+    [{ policy: { defects: 3, within: "1 second" } }, "policy"],
     [{ policy: null }, "policy"],
     [{ policy: {} }, "policy"],
     [{ policy: { terminateAfter: 3 } }, "policy"],
     [{ policy: { terminateAfter: null } }, "policy"],
+    [{ policy: { terminateAfter: [] } }, "policy.terminateAfter.defects"],
     [{ policy: { terminateAfter: { defects: 0, within: "1 second" } } }, "policy.terminateAfter.defects"],
     [{ policy: { terminateAfter: { defects: 1.5, within: "1 second" } } }, "policy.terminateAfter.defects"],
     [{ policy: { terminateAfter: { defects: 10_001, within: "1 second" } } }, "policy.terminateAfter.defects"],
@@ -657,14 +691,26 @@ describe("options", () => {
 const inMemory = (options: DefectBoundary.Options) =>
   Effect.gen(function*() {
     const boundary = yield* DefectBoundary.make(options)
-    const app = HttpRouter.empty.pipe(HttpRouter.get("/die", Effect.die("broken")), HttpRouter.get("/ok", ok))
+    const cue = yield* Deferred.make<void>()
+    const app = HttpRouter.empty.pipe(
+      HttpRouter.get("/die", Effect.die("broken")),
+      HttpRouter.get("/die/late", Effect.zipRight(Deferred.await(cue), Effect.die("broken late"))),
+      HttpRouter.get("/late", Effect.zipRight(Deferred.await(cue), ok)),
+      HttpRouter.get("/ok", ok)
+    )
     const handler = HttpApp.toWebHandlerRuntime(yield* Effect.runtime<never>())(boundary.apply(app))
     const ended = yield* Effect.fork(Effect.flip(boundary.terminated))
     return {
+      boundary,
+      cue: Deferred.succeed(cue, undefined),
       ended,
-      get: (path: string) => Effect.promise(() => handler(new Request(`http://localhost${path}`)))
+      get: (path: string, socket?: object) =>
+        Effect.promise(() => handler(Object.assign(new Request(`http://localhost${path}`), socket && { socket })))
     }
   })
+
+/** Lets go the event loop, by which the requests of `inMemory` go on. */
+const settled = Effect.repeatN(Effect.promise(() => new Promise((resolve) => setImmediate(resolve))), 5)
 
 describe("a policy", () => {
   it.effect("of isolation never ends the server", () =>
@@ -707,6 +753,78 @@ describe("a policy", () => {
         const error = yield* Fiber.join(ended)
         assert.deepStrictEqual([error.defects, Duration.toSeconds(error.within)], [3, 10])
         assert.include(error.message, "3 defects within 10s")
+      })
+    ))
+
+  it.effect("that has been met waits for what is in flight, whose defects are logged too", () =>
+    withLogs((logs) =>
+      Effect.gen(function*() {
+        const { cue, ended, get } = yield* inMemory({ policy: "terminate" })
+        const late = yield* Effect.fork(get("/die/late"))
+        yield* settled
+        const response = yield* get("/die")
+        yield* settled
+        assert.isTrue(Option.isNone(yield* Fiber.poll(ended)))
+        yield* cue
+        assert.strictEqual((yield* Fiber.join(late)).status, 500)
+        const { incident } = (yield* Effect.promise(() => response.json())) as { readonly incident: string }
+        assert.strictEqual((yield* Fiber.join(ended)).incident, incident)
+        assert.lengthOf(errorsIn(logs), 2)
+      })
+    ))
+
+  it.effect("that has been met gives one grace, however often its end is waited for", () =>
+    withLogs(() =>
+      Effect.gen(function*() {
+        const { boundary, ended, get } = yield* inMemory({ policy: "terminate", grace: "5 seconds" })
+        yield* Effect.fork(get("/late"))
+        yield* settled
+        yield* get("/die")
+        yield* TestClock.adjust("3 seconds")
+        const again = yield* Effect.fork(Effect.flip(boundary.terminated))
+        yield* TestClock.adjust("1999 millis")
+        for (const waiting of [ended, again]) assert.isTrue(Option.isNone(yield* Fiber.poll(waiting)))
+        // And a quarter of a second for handlers that are interrupted.
+        yield* TestClock.adjust("251 millis")
+        for (const waiting of [ended, again]) assert.isTrue(Option.isSome(yield* Fiber.poll(waiting)))
+      })
+    ))
+
+  it.effect("that has been met ends all connections at once, and waits for each", () =>
+    withLogs(() =>
+      Effect.gen(function*() {
+        const { cue, ended, get } = yield* inMemory({ policy: "terminate" })
+        const log: Array<string> = []
+        const closing: Array<() => void> = []
+        const late = yield* Effect.forEach(["a", "b"], (name) =>
+          Effect.fork(get("/late", {
+            closed: false,
+            destroy: () => log.push(`destroy ${name}`),
+            end: () => log.push(`end ${name}`),
+            once: (_: "close", listener: () => void) => closing.push(listener)
+          })))
+        yield* settled
+        yield* get("/die")
+        yield* cue
+        yield* Effect.forEach(late, Fiber.join)
+        yield* settled
+        assert.deepStrictEqual(log, ["end a", "end b"])
+        assert.isTrue(Option.isNone(yield* Fiber.poll(ended)))
+        for (const close of closing) close()
+        yield* Fiber.join(ended)
+        assert.deepStrictEqual(log, ["end a", "end b", "destroy a", "destroy b"])
+      })
+    ))
+
+  it.effect("that has been met leaves a server alone that is none of Node's", () =>
+    withLogs(() =>
+      Effect.gen(function*() {
+        const { ended, get } = yield* inMemory({ policy: "terminate" })
+        const log: Array<string> = []
+        for (const server of [undefined, {}, { close: () => log.push("closed") }]) yield* get("/ok", { server })
+        yield* get("/die")
+        assert.strictEqual((yield* Fiber.join(ended))._tag, "DefectLimitExceeded")
+        assert.deepStrictEqual(log, [])
       })
     ))
 
@@ -1006,15 +1124,21 @@ describe("serve, when it terminates", () => {
       })
     ))
 
-  it.scopedLive("ends for InvalidOptions before it serves", () =>
-    Effect.gen(function*() {
-      const server = yield* listening
-      const error = yield* DefectBoundary.serve(dying, { grace: -1 }).pipe(
-        Effect.provideService(HttpServer.HttpServer, server),
-        Effect.flip
-      )
-      assert.strictEqual(error._tag, "InvalidOptions")
-    }))
+  for (const [what, options] of [["null", null], ["a negative grace", { grace: -1 }]] as const) {
+    it.scopedLive(`ends for InvalidOptions before it serves, as a layer too: ${what}`, () =>
+      Effect.gen(function*() {
+        const server = yield* listening
+        for (
+          const ending of [
+            DefectBoundary.serve(dying, options as DefectBoundary.Options),
+            Layer.launch(DefectBoundary.layer(dying, options as DefectBoundary.Options))
+          ]
+        ) {
+          const error = yield* Effect.flip(Effect.provideService(ending, HttpServer.HttpServer, server))
+          assert.strictEqual(error._tag, "InvalidOptions")
+        }
+      }))
+  }
 })
 
 // -----------------------------------------------------------------------------

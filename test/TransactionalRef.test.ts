@@ -17,6 +17,7 @@ import type * as Scope from "effect/Scope"
 import * as Stream from "effect/Stream"
 import * as TestClock from "effect/TestClock"
 import * as Tracer from "effect/Tracer"
+import { Turn } from "../src/internal/turn.js"
 
 const add = (draft: Ref.Ref<number>, n: number) => Ref.update(draft, (value) => value + n)
 
@@ -29,7 +30,8 @@ const untouched = (...refs: ReadonlyArray<TransactionalRef.TransactionalRef<numb
   Effect.forEach(refs, (ref) =>
     Effect.gen(function*() {
       const { holder, waiters } = yield* TransactionalRef.inspect(ref)
-      assert.deepStrictEqual([holder, waiters], [Option.none(), 0])
+      // Chai takes some and none for deeply equal.
+      assert.deepStrictEqual([Option.isNone(holder), waiters], [true, 0])
     }))
 
 /** The ways in which a body can end without success. */
@@ -275,6 +277,38 @@ describe("a transaction inside a transaction", () => {
       yield* Fiber.join(later)
       assert.strictEqual(yield* TransactionalRef.get(ref), 10)
     }))
+
+  for (const [which, depth] of [["the outermost", 0], ["one in between", 1]] as const) {
+    it.effect(`that outlives ${which} around it is a conflict, however many lie between; nothing begins in those`, () =>
+      Effect.gen(function*() {
+        const ref = yield* TransactionalRef.make(0)
+        const cues = [yield* Deferred.make<void>(), yield* Deferred.make<void>()] as const
+        let begun = 0
+        const late: Array<Fiber.Fiber<void, TransactionalRef.TransactionError>> = []
+        const ending = TransactionalRef.transaction(ref, (draft) => Effect.zipRight(add(draft, 1), Deferred.await(cues[1])))
+        const beginning = Effect.zipRight(
+          Deferred.await(cues[0]),
+          TransactionalRef.transaction([], () => Effect.sync(() => begun++))
+        )
+        const forking = (effect: Effect.Effect<void, TransactionalRef.TransactionError>) =>
+          Effect.map(Effect.forkDaemon(effect), (fiber) => {
+            late.push(fiber)
+          })
+        const within = (level: number): Effect.Effect<void, TransactionalRef.TransactionError> =>
+          level === 4 ? Effect.zipRight(forking(beginning), ending) : TransactionalRef.transaction(ref, () =>
+            level === depth
+              ? Effect.zipLeft(forking(within(level + 1)), Effect.repeatN(Effect.yieldNow(), 20))
+              : within(level + 1))
+        yield* within(0)
+        // The one inside was forked last.
+        for (const cue of cues) {
+          yield* Deferred.succeed(cue, undefined)
+          assert.strictEqual(failureOf(yield* Fiber.await(late.pop()!))._tag, "TransactionConflict")
+        }
+        assert.deepStrictEqual([begun, yield* TransactionalRef.get(ref)], [0, 0])
+        yield* untouched(ref)
+      }))
+  }
 })
 
 describe("who is inside a transaction", () => {
@@ -468,6 +502,30 @@ describe("transactions that wait for each other", () => {
       assert.isBelow(Duration.toMillis(took), 3000)
     }))
 
+  it.effect("are looked for once in each, by however many ways it is waited for", () =>
+    Effect.gen(function*() {
+      const increment = (ref: TransactionalRef.TransactionalRef<number>) => TransactionalRef.update(ref, (n) => n + 1)
+      const cue = yield* Deferred.make<void>()
+      let below: ReadonlyArray<TransactionalRef.TransactionalRef<number>> = []
+      const fibers: Array<Fiber.Fiber<unknown, TransactionalRef.TransactionError>> = []
+      const all: Array<TransactionalRef.TransactionalRef<number>> = []
+      // Each pair waits for both of the pair below: two to the power of thirty ways down.
+      for (let level = 0; level < 30; level++) {
+        const pair = [yield* TransactionalRef.make(0), yield* TransactionalRef.make(0)]
+        for (const own of pair) {
+          const waits = level === 0 ? Deferred.await(cue) : Effect.all(below.map(increment), { concurrency: "unbounded" })
+          fibers.push(yield* Effect.fork(TransactionalRef.transaction(own, () => waits)))
+          yield* Effect.repeatN(Effect.yieldNow(), 10)
+        }
+        all.push(...pair)
+        below = pair
+      }
+      yield* Deferred.succeed(cue, undefined)
+      for (const fiber of fibers) yield* Fiber.join(fiber)
+      const values = yield* TransactionalRef.snapshot(all)
+      assert.deepStrictEqual(values, all.map((_, place) => place < 58 ? 2 : 0))
+    }))
+
   it.live("may be thousands in a row", () =>
     Effect.gen(function*() {
       const refs = yield* Effect.replicateEffect(TransactionalRef.make(0), 3000)
@@ -512,6 +570,26 @@ describe("transactions that wait for each other", () => {
       yield* untouched(a, b)
     }))
 
+  it.effect("inside one are told so too, and that one rolls back whatever its body makes of it", () =>
+    Effect.gen(function*() {
+      const a = yield* TransactionalRef.make(0, { name: "a" })
+      const b = yield* TransactionalRef.make(0, { name: "b" })
+      const nested = (x: typeof a, y: typeof a) =>
+        TransactionalRef.transaction(x, () =>
+          Effect.zipRight(Effect.yieldNow(), TransactionalRef.transaction([], () => TransactionalRef.update(y, (n) => n + 1))))
+      const exits: Array<Exit.Exit<void, TransactionalRef.TransactionError>> = []
+      const whole = yield* Effect.exit(TransactionalRef.transaction([a, b], () =>
+        Effect.forEach([nested(a, b), nested(b, a)], (part) => Effect.map(Effect.exit(part), (exit) => exits.push(exit)), {
+          concurrency: "unbounded"
+        })))
+      assert.deepStrictEqual(exits.map(({ _tag }) => _tag).sort(), ["Failure", "Success"])
+      const deadlock = failureOf(exits.find(Exit.isFailure)!) as TransactionalRef.TransactionDeadlock
+      assert.deepStrictEqual([deadlock._tag, [...deadlock.cycle].sort()], ["TransactionDeadlock", ["a", "b"]])
+      assert.strictEqual(failureOf(whole), deadlock)
+      assert.deepStrictEqual(yield* TransactionalRef.snapshot([a, b]), [0, 0])
+      yield* untouched(a, b)
+    }))
+
   it.effect("succeed when the outermost is run again", () =>
     Effect.gen(function*() {
       const a = yield* TransactionalRef.make(0)
@@ -551,7 +629,7 @@ describe("one that waits inside another", () => {
 
   it.effect("behind one that does not end, is told when the other has ended", () =>
     Effect.gen(function*() {
-      const ref = yield* TransactionalRef.make(0)
+      const ref = yield* TransactionalRef.make(0, { name: "a" })
       const pause = Effect.repeatN(Effect.yieldNow(), 10)
       const [holding, waiting] = yield* TransactionalRef.transaction(ref, () =>
         Effect.zipLeft(
@@ -561,10 +639,28 @@ describe("one that waits inside another", () => {
           ]),
           pause
         ))
-      assert.strictEqual(failureOf(yield* Fiber.await(waiting))._tag, "TransactionConflict")
+      const conflict = failureOf(yield* Fiber.await(waiting)) as TransactionalRef.TransactionConflict
+      assert.deepStrictEqual([conflict._tag, conflict.name], ["TransactionConflict", "a"])
       yield* Fiber.interrupt(holding)
       assert.strictEqual(yield* TransactionalRef.get(ref), 0)
       yield* untouched(ref)
+    }))
+
+  it.effect("and has its turn as the other ends, is given no further ref by that one", () =>
+    Effect.gen(function*() {
+      const a = yield* TransactionalRef.make(0, { name: "a" })
+      const b = yield* TransactionalRef.make(0, { name: "b" })
+      const held = yield* Deferred.make<void>()
+      const both = Effect.zipRight(Deferred.await(held), TransactionalRef.transaction([a, b], () => Effect.void))
+      const waiting = yield* TransactionalRef.transaction([], () =>
+        Effect.zipLeft(
+          Effect.forkDaemon(both),
+          TransactionalRef.transaction(a, () =>
+            Effect.zipRight(Deferred.succeed(held, undefined), Effect.repeatN(Effect.yieldNow(), 20)))
+        ))
+      const conflict = failureOf(yield* Fiber.await(waiting)) as TransactionalRef.TransactionConflict
+      assert.deepStrictEqual([conflict._tag, conflict.name], ["TransactionConflict", "b"])
+      yield* untouched(a, b)
     }))
 })
 
@@ -711,9 +807,10 @@ describe("inspect", () => {
       yield* Effect.yieldNow()
       const waiter = yield* Effect.fork(TransactionalRef.update(ref, (n) => n))
       yield* Effect.yieldNow()
-      assert.deepStrictEqual(yield* TransactionalRef.inspect(ref), {
+      const inspection = yield* TransactionalRef.inspect(ref)
+      assert.deepStrictEqual({ ...inspection, holder: Option.getOrThrow(inspection.holder) }, {
         name: "inspected",
-        holder: Option.some({ fiber: holder.id(), since: 1_000 }),
+        holder: { fiber: holder.id(), since: 1_000 },
         waiters: 1,
         commits: 0,
         rollbacks: 0
@@ -859,6 +956,18 @@ describe("what the fiber refers to", () => {
       }))
   }
 
+  it.effect("has been given to it by a fiber each", () =>
+    Effect.gen(function*() {
+      const ref = yield* TransactionalRef.make(1)
+      yield* TransactionalRef.transaction(ref, () =>
+        Effect.withFiberRuntime<void>((fiber) => {
+          for (const stack of fiber.getFiberRefs().locals.values()) {
+            for (const entry of stack) assert.lengthOf(entry, 2)
+          }
+          return Effect.void
+        }))
+    }))
+
   it.effect("is in a fiber inside what it is outside, and the scope is the transaction's", () =>
     Effect.gen(function*() {
       const ref = yield* TransactionalRef.make(1)
@@ -972,7 +1081,7 @@ describe("changes", () => {
     Effect.gen(function*() {
       const ref = yield* TransactionalRef.make(1)
       const seen = yield* Effect.fork(Stream.runCollect(Stream.take(TransactionalRef.changes(ref), 2)))
-      yield* Effect.yieldNow()
+      yield* Effect.repeatN(Effect.yieldNow(), 10)
       yield* TransactionalRef.set(ref, 1)
       yield* Effect.repeatN(Effect.yieldNow(), 10)
       yield* TransactionalRef.set(ref, 2)
@@ -987,4 +1096,77 @@ describe("spans", () => {
       const within = yield* TransactionalRef.transaction(ref, () => Effect.option(Effect.currentSpan))
       assert.isTrue(Option.isNone(within))
     }))
+})
+
+describe("a turn", () => {
+  const turnOf = () => {
+    const log: Array<string> = []
+    const turn = new Turn<string>((holder, turn) => log.push(`${holder} has it: ${turn.holder}`))
+    const enqueue = (holder: string, fiber = "") => turn.enqueue(holder, () => log.push(`${holder}${fiber} is woken`))
+    return { enqueue, log, turn }
+  }
+
+  it("is handed on in the order in which it was asked for, and wakes all who asked for one", () => {
+    const { enqueue, log, turn } = turnOf()
+    turn.release()
+    turn.dismiss("a")
+    turn.dismissAll()
+    assert.strictEqual(turn.waiters, 0)
+    assert.deepStrictEqual([turn.tryTake("a"), turn.tryTake("a"), turn.tryTake("b")], [true, true, false])
+    assert.deepStrictEqual([...turn.ahead("b")], ["a"])
+    for (const [holder, fiber] of [["b", " (1)"], ["c"], ["b", " (2)"], ["d"]] as const) enqueue(holder, fiber)
+    assert.strictEqual(turn.waiters, 3)
+    assert.deepStrictEqual([...turn.ahead("d")], ["a", "b", "c"])
+    turn.release()
+    assert.strictEqual(turn.holder, "b")
+    turn.dismiss("c")
+    assert.strictEqual(turn.waiters, 1)
+    turn.release()
+    turn.release()
+    assert.isUndefined(turn.holder)
+    assert.deepStrictEqual(log, [
+      "a has it: a",
+      "b has it: b",
+      "b (1) is woken",
+      "b (2) is woken",
+      "c is woken",
+      "d has it: d",
+      "d is woken"
+    ])
+  })
+
+  it("lets all go who wait, and hands them nothing", () => {
+    const { enqueue, log, turn } = turnOf()
+    turn.tryTake("a")
+    enqueue("b")
+    enqueue("c")
+    turn.dismissAll()
+    turn.release()
+    assert.deepStrictEqual([turn.waiters, turn.holder], [0, undefined])
+    assert.deepStrictEqual(log, ["a has it: a", "b is woken", "c is woken"])
+  })
+
+  it("is not handed to whom nobody waits for any more; to whom one still does, it is", () => {
+    const { enqueue, log, turn } = turnOf()
+    turn.tryTake("a")
+    const [first, second, third] = [enqueue("b"), enqueue("c", " (1)"), enqueue("c", " (2)")]
+    first()
+    second()
+    assert.strictEqual(turn.waiters, 1)
+    turn.release()
+    assert.deepStrictEqual(log, ["a has it: a", "c has it: c", "c (2) is woken"])
+    third()
+    assert.strictEqual(turn.holder, "c")
+  })
+
+  it("stays asked for by who asks again, though the former request is taken back late", () => {
+    const { enqueue, log, turn } = turnOf()
+    turn.tryTake("a")
+    const former = enqueue("b", " (1)")
+    turn.dismiss("b")
+    enqueue("b", " (2)")
+    former()
+    turn.release()
+    assert.deepStrictEqual(log, ["a has it: a", "b (1) is woken", "b has it: b", "b (2) is woken"])
+  })
 })

@@ -52,5 +52,5 @@ describe("a cache of bytes, after a defect in the midst of put", () => {
         assert.isTrue(yield* cache.put("more", bytes(2)))
       }),
       { strategy: ["sweep", "random", "pct", "interrupt"] }
-    ))
+    ), 60_000)
 })

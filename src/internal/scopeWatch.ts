@@ -40,7 +40,6 @@ export class ScopeWatch extends Supervisor.AbstractSupervisor<void> {
     let { state } = scope as Scope.Scope & { state: unknown }
     Object.defineProperty(scope, "state", {
       configurable: true,
-      enumerable: true,
       get: () => {
         this.onLook()
         return state

@@ -21,9 +21,9 @@ export class Turn<H> {
     return this.queue?.size ?? 0
   }
 
-  /** Who has it before `holder` does, as things stand. */
+  /** Who has it before `holder`, which waits or is about to, as things stand. */
   *ahead(holder: H): Generator<H> {
-    if (this.holder !== undefined && this.holder !== holder) yield this.holder
+    yield this.holder!
     for (const waiting of this.queue?.keys() ?? []) {
       if (waiting === holder) return
       yield waiting
@@ -32,7 +32,7 @@ export class Turn<H> {
 
   /** Lets go all who wait, without the turn. */
   dismissAll(): void {
-    for (const holder of this.queue?.keys() ?? []) this.dismiss(holder)
+    this.queue?.forEach((_, holder) => this.dismiss(holder))
   }
 
   /** Whether it is the holder's now. */

@@ -1,0 +1,78 @@
+/**
+ * Random trees of transactions with parallel parts, which make circles of every kind: among outermost ones, among those
+ * inside one, and through several levels of both. Whatever the interleaving, nobody waits for ever.
+ */
+import { Interleavings } from "effect-holdfast/testing"
+import { assert, describe, it } from "effect-holdfast/testing/vitest"
+import * as TransactionalRef from "effect-holdfast/TransactionalRef"
+import * as Effect from "effect/Effect"
+import * as Exit from "effect/Exit"
+import * as Fiber from "effect/Fiber"
+import * as Option from "effect/Option"
+import * as fc from "fast-check"
+
+interface Tree {
+  readonly refs: ReadonlyArray<number>
+  readonly inside: ReadonlyArray<Tree>
+  readonly isParallel: boolean
+  /** Its body makes nothing of what becomes of those inside. */
+  readonly recovers: boolean
+}
+
+const treeOf = (levels: number): fc.Arbitrary<Tree> =>
+  fc.record({
+    refs: fc.uniqueArray(fc.integer({ min: 0, max: 3 }), { maxLength: 2 }),
+    inside: levels === 1 ? fc.constant([]) : fc.array(treeOf(levels - 1), { maxLength: 3 }),
+    isParallel: fc.boolean(),
+    recovers: fc.boolean()
+  })
+
+type Ends = Array<Exit.Exit<void, TransactionalRef.TransactionError>>
+
+const grown = (
+  refs: ReadonlyArray<TransactionalRef.TransactionalRef<number>>,
+  { inside, isParallel, recovers, refs: named }: Tree
+): Effect.Effect<void, TransactionalRef.TransactionError> =>
+  TransactionalRef.transaction(named.map((index) => refs[index]!) as [TransactionalRef.TransactionalRef<number>], () =>
+    Effect.gen(function*() {
+      const parts = inside.map((part) => Effect.exit(Effect.zipRight(Effect.yieldNow(), grown(refs, part))))
+      // Not by `Effect.all`, which hangs by itself where it is interrupted before its first fiber has run.
+      const fibers = isParallel ? yield* Effect.forEach(parts, Effect.fork) : []
+      const exits = yield* isParallel ? Effect.forEach(fibers, Fiber.join) : Effect.all(parts)
+      const failure = exits.find(Exit.isFailure)
+      if (failure !== undefined && !recovers) yield* failure
+    }))
+
+const planted = (trees: ReadonlyArray<Tree>, noteEnds: (ends: Ends) => void) =>
+  Effect.gen(function*() {
+    const refs = yield* Effect.replicateEffect(TransactionalRef.make(0), 4)
+    const fibers = yield* Effect.forEach(trees, (tree) => Effect.fork(grown(refs, tree)))
+    const ends = yield* Effect.forEach(fibers, Fiber.await)
+    for (const exit of ends) if (Exit.isFailure(exit)) assert.match(String(exit), /TransactionDeadlock/)
+    for (const ref of refs) {
+      const { holder, waiters } = yield* TransactionalRef.inspect(ref)
+      assert.deepStrictEqual([Option.isNone(holder), waiters], [true, 0])
+    }
+    noteEnds(ends)
+  })
+
+describe("random trees of transactions", () => {
+  it("wait for nobody for ever, and are told of circles alone", { timeout: 120_000 }, async ({ task }) => {
+    let interleavings = 0
+    let circles = 0
+    await fc.assert(
+      fc.asyncProperty(fc.array(treeOf(4), { minLength: 2, maxLength: 3 }), async (trees) => {
+        const report = await Effect.runPromise(Interleavings.explore(
+          planted(trees, (ends) => {
+            circles += ends.filter(Exit.isFailure).length
+          }),
+          { strategy: ["random", "pct"], seeds: 10, preemptions: 3 }
+        ))
+        interleavings += report.interleavings
+      }),
+      { numRuns: 200 }
+    )
+    task.meta.interleavings = interleavings
+    assert.isAbove(circles, 100)
+  })
+})
