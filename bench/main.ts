@@ -14,6 +14,7 @@ register("./emit.mjs", import.meta.url)
 const suites: Record<string, () => Promise<{ readonly run: (budget: Budget) => Promise<void> }>> = {
   session: () => import("./session.js"),
   interleavings: () => import("./interleavings.js"),
+  socket: () => import("./socket.js"),
   state: () => import("./state.js")
 }
 
