@@ -1,10 +1,22 @@
+import * as Duration from "effect/Duration"
 import * as Either from "effect/Either"
+import type { SocketEvent } from "effect-holdfast/ReconnectingSocket"
+import { ConnectionLost } from "effect-holdfast/WebSocketDialer"
 import { execFile } from "node:child_process"
+import { mkdtempSync, rmSync, writeFileSync } from "node:fs"
+import { tmpdir } from "node:os"
+import { join } from "node:path"
 import { fileURLToPath } from "node:url"
 import { describe, expect, it } from "vitest"
 import type { Tally } from "../examples/storm/balances/crowd.js"
 import * as BalancesLedger from "../examples/storm/balances/ledger.js"
 import { accountCount, initialCents, Transfer } from "../examples/storm/balances/transfer.js"
+import { Events } from "../examples/storm/feed/events.js"
+import { Hearing } from "../examples/storm/feed/hearing.js"
+import * as Journal from "../examples/storm/feed/journal.js"
+import * as FeedLedger from "../examples/storm/feed/ledger.js"
+import type { FromServer } from "../examples/storm/feed/messages.js"
+import { Numbers } from "../examples/storm/feed/numbers.js"
 import * as Options from "../examples/storm/options.js"
 
 /**
@@ -127,6 +139,184 @@ describe("the ledger of the balances", () => {
   })
 })
 
+describe("the ledger of the feed", () => {
+  /** Two clients; the second was cut off once, and a token has died. */
+  const evidence: FeedLedger.Evidence = {
+    tally: {
+      said: { ada: 2, bob: 1 },
+      acknowledged: { ada: 2, bob: 1 },
+      flushed: 2,
+      gaveUp: [],
+      swaps: 1,
+      heard: 1,
+      outOfOrder: 0,
+      missing: 0,
+      events: [
+        { opened: 1, lost: 0, untold: 0, waits: 0, late: 0, early: 0, beyondCap: 0, miscounted: 0 },
+        { opened: 2, lost: 1, untold: 0, waits: 1, late: 3, early: 1, beyondCap: 0, miscounted: 0 }
+      ],
+      late: 10
+    },
+    journal: [
+      ["spoke", "ada", true],
+      ["accepted", "ada", 1],
+      ["spoke", "bob", true],
+      ["accepted", "bob", 1],
+      ["repeated", "bob", 1],
+      ["accepted", "ada", 2]
+    ],
+    gate: {
+      connections: 3,
+      resets: 0,
+      stalls: 0,
+      halfOpen: 1,
+      noticed: 1,
+      longestSilence: 650,
+      longestSilenceHalfOpen: 650,
+      late: 20
+    },
+    tokens: {
+      issued: 2,
+      signIns: 1,
+      revoked: 1,
+      expired: 0,
+      needless: 0,
+      needlessSignIns: 0,
+      presentedTwice: 0,
+      reuseDetections: 0,
+      grantsRevoked: 0,
+      errors: 0
+    },
+    revocations: 1,
+    kills: 1,
+    clients: 2,
+    wellSubscribed: 2,
+    openConnections: 0,
+    patience: 600
+  }
+  const { events, ...others } = evidence.tally
+
+  const broken = ({ gate, tally, tokens, ...changed }: {
+    readonly [Name in keyof FeedLedger.Evidence]?: Partial<FeedLedger.Evidence[Name]>
+  }) =>
+    FeedLedger.section({
+      ...evidence,
+      ...changed as Partial<FeedLedger.Evidence>,
+      gate: { ...evidence.gate, ...gate },
+      tally: { ...evidence.tally, ...tally },
+      tokens: { ...evidence.tokens, ...tokens }
+    }).entries.filter(({ held }) => !held).map(({ promise }) => promise)
+
+  const eventful = (changed: Partial<(typeof events)[number]>) => ({
+    tally: { ...others, events: [events[0]!, { ...events[1]!, ...changed }] }
+  })
+
+  it("holds if nothing is amiss", () => {
+    expect(broken({})).toEqual([])
+  })
+
+  it.each<readonly [string, string, Parameters<typeof broken>[0]]>([
+    ["a message is lost", "every message arrives", { journal: evidence.journal.slice(0, -1) }],
+    ["a message is lost though others of its client came after", "every message arrives", {
+      journal: evidence.journal.filter(([kind, client, number]) => `${kind} ${client} ${number}` !== "accepted ada 1")
+    }],
+    ["nobody says anything", "every message arrives", { tally: { said: {} } }],
+    ["a socket gives up", "every message arrives", { tally: { gaveUp: ["SocketFailed"] } }],
+    ["a message is accepted twice", "once, and in order", { journal: [...evidence.journal, ["accepted", "ada", 2]] }],
+    ["messages change places", "once, and in order", {
+      journal: [["accepted", "ada", 2], ["accepted", "ada", 1], ["accepted", "bob", 1]]
+    }],
+    ["a message is not acknowledged", "and is acknowledged", { tally: { acknowledged: { ada: 1, bob: 1 } } }],
+    ["a client is not told", "and is acknowledged", { tally: { flushed: 1 } }],
+    ["a client lacks a subscription", "three subscriptions are kept", { wellSubscribed: 1 }],
+    ["a client hears of a topic in another order", "three subscriptions are kept", { tally: { outOfOrder: 1 } }],
+    ["a client misses something", "three subscriptions are kept", { tally: { missing: 1 } }],
+    ["a client hears nothing", "three subscriptions are kept", { tally: { heard: 0 } }],
+    ["a client speaks before it has subscribed", "open means ready", {
+      journal: [...evidence.journal, ["spoke", "bob", false]]
+    }],
+    ["a loss is not told", "each loss is told once", eventful({ untold: 1 })],
+    ["nobody opens a connection anew", "each loss is told once", eventful({ opened: 1 })],
+    ["a half-open connection is not noticed", "silence is noticed", { gate: { noticed: 0 } }],
+    ["silence is noticed late", "silence is noticed", { gate: { longestSilence: 601 + FeedLedger.allowance + 2 * 10 + 20 } }],
+    ["a delay is too long", "no attempt is off its schedule", eventful({ beyondCap: 1 })],
+    ["a backoff begins anew too soon", "no attempt is off its schedule", eventful({ miscounted: 1 })],
+    ["an attempt is late", "no attempt is off its schedule", eventful({ late: 1 + FeedLedger.allowance + 10 })],
+    ["an attempt is early", "no attempt is off its schedule", eventful({ early: 13 })],
+    ["a token is renewed twice", "a dead token is renewed once", { tokens: { issued: 3, needless: 1 } }],
+    ["a connection stays open", "the clients are closed", { openConnections: 1 }]
+  ])("is broken if %s", (_, promise, changed) => {
+    expect(broken(changed)).toContain(promise)
+  })
+})
+
+describe("what the feed is judged by", () => {
+  const failure = new ConnectionLost({ reason: "Reset" })
+  const opened = { _tag: "Opened", protocol: "" } as const
+  const lost = { _tag: "Lost", failure } as const
+  const dialing = { _tag: "Dialing", attempt: 0 } as const
+  const waiting = (attempt: number, millis: number) =>
+    ({ _tag: "Waiting", attempt, delay: Duration.millis(millis), until: 0, failure }) as const
+
+  const judged = (...seen: ReadonlyArray<readonly [at: number, event: SocketEvent]>) => {
+    const events = new Events()
+    for (const [at, event] of seen) events.see(event, at)
+    return events.verdict
+  }
+
+  it("knows a loss that is told once from others", () => {
+    expect(judged([0, dialing], [1, opened], [2, lost], [3, dialing])).toMatchObject({ opened: 1, lost: 1, untold: 0 })
+    expect(judged([0, dialing], [1, lost], [2, dialing])).toMatchObject({ opened: 0, lost: 1, untold: 0 })
+    expect(judged([0, dialing], [1, opened], [2, dialing])).toMatchObject({ untold: 1 })
+    expect(judged([0, dialing], [1, opened], [2, lost], [2, lost], [3, dialing])).toMatchObject({ untold: 1 })
+  })
+
+  it("measures waits", () => {
+    expect(judged([0, waiting(1, 20)], [25, dialing])).toMatchObject({ waits: 1, late: 5, early: 0, beyondCap: 0 })
+    expect(judged([0, waiting(1, 20)], [13, dialing])).toMatchObject({ late: 0, early: 7 })
+    expect(judged([0, waiting(1, 21)], [21, dialing])).toMatchObject({ beyondCap: 1 })
+    expect(judged([0, waiting(1, 20)], [20, dialing], [21, waiting(2, 40)], [61, dialing])).toMatchObject({ beyondCap: 0 })
+  })
+
+  it("knows when a backoff may begin anew", () => {
+    const first = [[0, dialing], [1, waiting(1, 20)], [21, dialing], [22, opened]] as const
+    expect(judged(...first, [40, lost], [40, waiting(2, 40)])).toMatchObject({ miscounted: 0 })
+    expect(judged(...first, [40, lost], [40, waiting(1, 20)])).toMatchObject({ miscounted: 1 })
+    expect(judged(...first, [400, lost], [400, waiting(1, 20)])).toMatchObject({ miscounted: 0 })
+    expect(judged(...first, [40, lost], [40, waiting(3, 20)])).toMatchObject({ miscounted: 1 })
+  })
+
+  it("hears gaps within a subscription, and disorder anywhere", () => {
+    const heard = (...messages: ReadonlyArray<FromServer>) => {
+      const hearing = new Hearing()
+      for (const message of messages) hearing.hear(message)
+      return [hearing.outOfOrder, hearing.missing]
+    }
+    const of = (number: number) => ({ topic: "t", number })
+    expect(heard({ subscribed: "t" }, of(7), of(8), { subscribed: "t" }, of(11), of(12))).toEqual([0, 0])
+    expect(heard(of(7), of(10))).toEqual([0, 2])
+    expect(heard(of(7), of(7), { subscribed: "t" }, of(6))).toEqual([2, 0])
+  })
+
+  it("recognises numbers that come again", () => {
+    const numbers = new Numbers()
+    expect([1, 3, 1, 3].map((number) => numbers.add(number))).toEqual([true, true, false, false])
+    expect(numbers.upTo).toBe(1)
+    expect([numbers.add(2), numbers.upTo]).toEqual([true, 3])
+  })
+
+  it("keeps a journal that survives the death of who writes it", () => {
+    const directory = mkdtempSync(join(tmpdir(), "journal-"))
+    const path = join(directory, "journal")
+    // The next entry was begun.
+    writeFileSync(path, "[\"accepted\",\"ada\",1]\n[\"acc")
+    expect(Journal.read(path)).toEqual([["accepted", "ada", 1]])
+    Journal.append(path)(["accepted", "ada", 2])
+    expect(Journal.read(path)).toEqual([["accepted", "ada", 1], ["accepted", "ada", 2]])
+    rmSync(directory, { recursive: true })
+  })
+})
+
 describe("the storm", () => {
   it("ends with 2 and one line on standard error for a bad option", async () => {
     const { code, stderr, stdout } = await storm(["--seconds", "soon"])
@@ -161,6 +351,14 @@ describe("the storm", () => {
     // Whatever the machine was busy with, each caller has paid once, and what becomes of that is the seed's.
     const { answered } = ledger.find(({ part }) => part === "balances")!.counts
     for (const what of ["Done", "Died", "Failed", "Left"]) expect(answered[what], what).toBeGreaterThan(0)
+    // The feed has met everything at least once, and those whom it met came back.
+    const { accepted, closedWith, gate, kills, revocations } = ledger.find(({ part }) => part === "feed")!.counts
+    for (const code of [1000, 1001, 1005, 1011, 1012, 1013, 1014, 3000, 4000]) {
+      expect(closedWith[code], `closed with ${code}`).toBeGreaterThan(0)
+    }
+    for (const count of [accepted, kills, revocations, gate.resets, gate.stalls, gate.halfOpen]) {
+      expect(count).toBeGreaterThan(0)
+    }
   }, 60_000)
 
   it("leaves nothing running when it is interrupted", async () => {

@@ -12,6 +12,7 @@ import * as Random from "effect/Random"
 import { chance } from "./chance.js"
 import * as Counterparties from "./counterparty.js"
 import * as Display from "./display.js"
+import * as FeedPart from "./feed/part.js"
 import * as Ledger from "./ledger.js"
 import * as Options from "./options.js"
 import type { Part } from "./part.js"
@@ -57,9 +58,10 @@ const storm = Effect.fnUntraced(function*(options: Options.Options) {
 /** All parts meet their counterparties through one proxy. */
 const blow = Effect.fnUntraced(function*(options: Options.Options, counterparties: Counterparties.Counterparties) {
   const proxy = yield* counterparties.fork<Proxy>("proxy", new URL("./proxy.ts", import.meta.url))
-  const parts: ReadonlyArray<Part> = [
-    yield* SessionPart.make(options, counterparties, proxy)
-  ]
+  const parts: ReadonlyArray<Part> = yield* Effect.all([
+    SessionPart.make(options, counterparties, proxy),
+    FeedPart.make(options, counterparties, proxy)
+  ], { concurrency: "unbounded" })
 
   const counters = Effect.gen(function*() {
     const { delays, resets, stalls } = yield* proxy.ask("report")

@@ -17,7 +17,7 @@ const numbers = {
   seed: { fallback: () => randomInt(1, 1_000_000), max: 4_294_967_295, about: "of what is left to chance (default random)" }
 }
 
-export const help = `The storm: many callers share one session while everything it talks to misbehaves.
+export const help = `The storm: many callers share one session, and clients hold on to a feed, while all they talk to misbehaves.
 
 npm start -- [options]
 ${

@@ -1,0 +1,72 @@
+/**
+ * The clients of the feed, in a process of their own: what is said about their heartbeats and waits is then not about
+ * how busy the callers are.
+ */
+import * as Effect from "effect/Effect"
+import * as Exit from "effect/Exit"
+import * as Layer from "effect/Layer"
+import * as Logger from "effect/Logger"
+import * as ManagedRuntime from "effect/ManagedRuntime"
+import * as Random from "effect/Random"
+import * as Scope from "effect/Scope"
+import { NodeWebSocketDialer } from "effect-holdfast/node"
+import { monitorEventLoopDelay } from "node:perf_hooks"
+import { answerWith } from "../answering.js"
+import { ApiSession, layerHttpClient, Servers, SignIn } from "../session/client.js"
+import * as Crowd from "./crowd.js"
+
+export interface Settings {
+  readonly seed: number
+  /** Where each of them finds the feed. */
+  readonly urls: Readonly<Record<string, string>>
+  readonly authorization: string
+}
+
+const lateness = monitorEventLoopDelay({ resolution: 10 })
+
+const layer = ({ authorization }: Settings) =>
+  ApiSession.layer.pipe(
+    Layer.provide(SignIn.layer),
+    // The feed is not asked over HTTP.
+    Layer.provide(Layer.succeed(Servers, { api: "", authorization })),
+    Layer.provide(layerHttpClient),
+    Layer.merge(NodeWebSocketDialer.layer()),
+    Layer.provideMerge(Logger.replace(Logger.defaultLogger, Logger.withConsoleError(Logger.stringLogger)))
+  )
+
+const enter = async (settings: Settings) => {
+  const runtime = ManagedRuntime.make(layer(settings))
+  const scope = Effect.runSync(Scope.make())
+  lateness.enable()
+  const crowd = await Crowd.make(settings.seed, settings.urls, 5000).pipe(
+    Scope.extend(scope),
+    Effect.withRandom(Random.make(settings.seed)),
+    runtime.runPromise
+  )
+  return {
+    crowd,
+    leave: async () => {
+      await runtime.runPromise(Scope.close(scope, Exit.void))
+      await runtime.dispose()
+    }
+  }
+}
+
+let present: Awaited<ReturnType<typeof enter>>
+
+const questions = answerWith({
+  /** Answers when they are connected, or after five seconds. */
+  enter: async (settings: Settings): Promise<void> => {
+    present = await enter(settings)
+  },
+  /** After that nobody says anything any more. Answers with what each is subscribed to. */
+  calm: (patience: number) => Effect.runPromise(present.crowd.calm(patience)),
+  leave: (): Promise<void> => present.leave(),
+  /** `late`: in milliseconds, by how much this process was late at worst. */
+  report: async () => ({
+    ...await Effect.runPromise(present.crowd.tally),
+    late: Math.round(lateness.max / 1e6)
+  })
+})
+
+export type Clients = typeof questions

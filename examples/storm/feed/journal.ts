@@ -1,0 +1,31 @@
+/**
+ * What the feed server must still know when it has been killed. It is in the file before anybody hears of it: that
+ * outlives the process, not the machine, for which each entry would have to be synced.
+ */
+import { closeSync, ftruncateSync, openSync, readFileSync, writeSync } from "node:fs"
+
+export type Entry =
+  | readonly ["accepted" | "repeated", client: string, number: number]
+  /** `ready`: all of the client's subscriptions came before the first thing it said. */
+  | readonly ["spoke", client: string, ready: boolean]
+  | readonly ["opened", client: string]
+  | readonly ["refused", status: number]
+  | readonly ["closed", code: number]
+
+export const read = (path: string): ReadonlyArray<Entry> =>
+  whole(readFileSync(path, "utf8")).split("\n").slice(0, -1).map((line) => JSON.parse(line) as Entry)
+
+export const append = (path: string): (entry: Entry) => void => {
+  repair(path)
+  const file = openSync(path, "a")
+  return (entry) => void writeSync(file, `${JSON.stringify(entry)}\n`)
+}
+
+/** Without the line in whose midst the writer was killed. Nobody has heard of that. */
+const whole = (text: string): string => text.slice(0, text.lastIndexOf("\n") + 1)
+
+const repair = (path: string): void => {
+  const file = openSync(path, "a+")
+  ftruncateSync(file, Buffer.byteLength(whole(readFileSync(file, "utf8"))))
+  closeSync(file)
+}

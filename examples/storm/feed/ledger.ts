@@ -1,0 +1,187 @@
+/** What has become of the feed, judged by the server's journal, by what the network saw, and by what the clients know. */
+import type { Section } from "../ledger.js"
+import type { AuthorizationServer } from "../session/authorization-server.js"
+import type { Tally } from "./crowd.js"
+import type { Verdict } from "./events.js"
+import type { Gate } from "./gate.js"
+import type { Entry } from "./journal.js"
+
+export interface Evidence {
+  /** `late`: in milliseconds, by how much the event loop of the clients' process was late at worst. */
+  readonly tally: Tally & { readonly late: number }
+  readonly journal: ReadonlyArray<Entry>
+  readonly gate: Awaited<ReturnType<Gate["report"]>>
+  readonly tokens: Awaited<ReturnType<AuthorizationServer["report"]>>
+  readonly revocations: number
+  readonly kills: number
+  readonly clients: number
+  /** Of those, how many had at the end just the subscriptions at the server that they thought they had. */
+  readonly wellSubscribed: number
+  readonly openConnections: number
+  /** In milliseconds: after so much silence a client is to give its connection up. */
+  readonly patience: number
+}
+
+/** In milliseconds: what a machine with more to do than cores to do it may add, besides what was measured. */
+export const allowance = 250
+
+export const section = (evidence: Evidence): Section => {
+  const { clients, gate, journal, kills, openConnections, patience, revocations, tally, tokens, wellSubscribed } =
+    evidence
+  const { gaveUp, late } = tally
+
+  const said = sum(Object.values(tally.said))
+  const acknowledged = sum(Object.values(tally.acknowledged))
+  const arrivals = arrivalsIn(journal)
+  const lost = sum(
+    Object.entries(tally.said).map(([client, count]) =>
+      numbersTo(count).filter((number) => !arrivals.has(`${client} ${number}`)).length
+    )
+  )
+  const accepted = arrivals.size
+  const twice = count(journal, ([kind]) => kind === "accepted") - accepted
+  const repeats = count(journal, ([kind]) => kind === "repeated")
+  const reordered = reorderedIn(journal)
+  const unacknowledged = sum(
+    Object.entries(tally.said).map(([client, count]) => Math.max(0, count - (tally.acknowledged[client] ?? 0)))
+  )
+
+  const spoke = journal.filter((entry) => entry[0] === "spoke")
+  const unready = count(spoke, ([, , ready]) => ready === false)
+
+  const events = total(tally.events)
+  // The client may be late twice, when it asks and when it gives up, and the gate once, when it sees that.
+  const silenceAllowed = allowance + 2 * late + gate.late
+  const lateAllowed = allowance + late
+  // What a socket tells is read as soon as the loop comes to it, and its clock has whole milliseconds.
+  const earlyAllowed = 2 + late
+
+  const died = tokens.revoked + tokens.expired
+  const renewals = tokens.issued - 1
+  const reasons = gaveUp.length === 0 ? "" : ` (${gaveUp.join(", ")})`
+
+  return {
+    part: "feed",
+    entries: [
+      {
+        promise: "every message arrives",
+        held: said > 0 && lost === 0 && gaveUp.length === 0,
+        happened: `${said} said by ${clients} clients, ${accepted} accepted, ${lost} lost; the server was killed ` +
+          `${kills} times, ${gaveUp.length} gave up${reasons}`
+      },
+      {
+        promise: "once, and in order",
+        held: twice === 0 && reordered === 0,
+        happened: `${reordered} reordered, ${twice} accepted twice, ${repeats} repeats recognised`
+      },
+      {
+        promise: "and is acknowledged",
+        held: unacknowledged === 0 && tally.flushed === clients,
+        happened: `${acknowledged} acknowledged, ${unacknowledged} not; ${tally.flushed} clients had nothing left to say`
+      },
+      {
+        promise: "three subscriptions are kept",
+        held: wellSubscribed === clients && tally.outOfOrder === 0 && tally.missing === 0 && tally.heard > 0,
+        happened: `${tally.swaps} changed, ${wellSubscribed} of ${clients} clients have theirs; ${tally.heard} heard, ` +
+          `${tally.outOfOrder} out of order, ${tally.missing} missing`
+      },
+      {
+        promise: "open means ready",
+        held: spoke.length > 0 && unready === 0,
+        happened: `${unready} of ${spoke.length} connections were spoken on before their subscriptions were there`
+      },
+      {
+        promise: "each loss is told once",
+        held: events.opened > clients && events.untold === 0,
+        happened: `${events.opened} opened, ${events.lost} losses, ${events.untold} told not at all or twice`
+      },
+      {
+        promise: "silence is noticed",
+        held: gate.longestSilence <= patience + silenceAllowed && gate.noticed === gate.halfOpen,
+        happened: `${gate.longestSilence} ms at the longest, of ${patience} + ${silenceAllowed}; ${gate.halfOpen} half-open, ` +
+          `${gate.noticed} noticed after ${gate.longestSilenceHalfOpen} ms at most`
+      },
+      {
+        promise: "no attempt is off its schedule",
+        held: events.waits > 0 && events.beyondCap + events.miscounted === 0 && events.late <= lateAllowed &&
+          events.early <= earlyAllowed,
+        happened: `${events.waits} waits, ${events.beyondCap} beyond the schedule, ${events.miscounted} miscounted; ` +
+          `${events.late} ms late at worst, of ${lateAllowed}, and ${events.early} early, of ${earlyAllowed}`
+      },
+      {
+        promise: "a dead token is renewed once",
+        held: renewals === died && tokens.needless === 0,
+        happened: `${died} died (${tokens.revoked} of ${revocations} revocations, ${tokens.expired} of age), ${renewals} ` +
+          `renewals for ${clients} clients, ${tokens.needless} needless`
+      },
+      {
+        promise: "the clients are closed",
+        held: openConnections === 0,
+        happened: `${openConnections} connections are open`
+      }
+    ],
+    counts: {
+      said,
+      accepted,
+      acknowledged,
+      lost,
+      reordered,
+      repeats,
+      swaps: tally.swaps,
+      heard: tally.heard,
+      kills,
+      revocations,
+      closedWith: tallied(journal, "closed"),
+      refusedWith: tallied(journal, "refused"),
+      gate,
+      events,
+      tokens,
+      late
+    }
+  }
+}
+
+const arrivalsIn = (journal: ReadonlyArray<Entry>): ReadonlySet<string> =>
+  new Set(journal.flatMap((entry) => entry[0] === "accepted" ? [`${entry[1]} ${entry[2]}`] : []))
+
+/** Those accepted after one with a higher number of the same client. */
+const reorderedIn = (journal: ReadonlyArray<Entry>): number => {
+  const highest = new Map<string, number>()
+  let reordered = 0
+  for (const entry of journal) {
+    if (entry[0] !== "accepted") continue
+    const [, client, number] = entry
+    const before = highest.get(client) ?? 0
+    if (number < before) reordered++
+    highest.set(client, Math.max(before, number))
+  }
+  return reordered
+}
+
+const tallied = (journal: ReadonlyArray<Entry>, kind: "closed" | "refused"): Readonly<Record<string, number>> => {
+  const counts: Record<string, number> = {}
+  for (const entry of journal) {
+    if (entry[0] === kind) counts[entry[1]] = (counts[entry[1]] ?? 0) + 1
+  }
+  return counts
+}
+
+const total = (verdicts: ReadonlyArray<Verdict>): Verdict => {
+  const of = (name: keyof Verdict) => sum(verdicts.map((verdict) => verdict[name]))
+  return {
+    opened: of("opened"),
+    lost: of("lost"),
+    untold: of("untold"),
+    waits: of("waits"),
+    late: Math.round(Math.max(0, ...verdicts.map(({ late }) => late))),
+    early: Math.round(Math.max(0, ...verdicts.map(({ early }) => early))),
+    beyondCap: of("beyondCap"),
+    miscounted: of("miscounted")
+  }
+}
+
+const count = <A>(all: ReadonlyArray<A>, is: (one: A) => boolean): number => all.filter(is).length
+
+const numbersTo = (last: number): ReadonlyArray<number> => Array.from({ length: last }, (_, place) => place + 1)
+
+const sum = (numbers: ReadonlyArray<number>): number => numbers.reduce((total, number) => total + number, 0)

@@ -1,0 +1,14 @@
+/** The numbers of one client's messages that the server has. */
+export class Numbers {
+  private readonly beyond = new Set<number>()
+  /** It has each up to this one. */
+  upTo = 0
+
+  /** False if it has that one already. */
+  add(number: number): boolean {
+    if (number <= this.upTo || this.beyond.has(number)) return false
+    this.beyond.add(number)
+    while (this.beyond.delete(this.upTo + 1)) this.upTo++
+    return true
+  }
+}
