@@ -4,7 +4,7 @@
  */
 const floor1 = "^src/(InvalidOptions|Backoff|TransactionalRef)\\.ts$"
 const floor2 = "^src/(Session|SessionMap)\\.ts$"
-const floor3 = "^src/(SessionHttpClient|HttpSession|DefectBoundary|WebSocketDialer)\\.ts$"
+const floor3 = "^src/(SessionHttpClient|HttpSession|DefectBoundary|WebSocketDialer|ReconnectingSocket)\\.ts$"
 const testing = "^src/testing(/|\\.ts$)"
 const platform = "^node_modules/@effect/platform/"
 

@@ -1,11 +1,11 @@
 /**
- * A schedule that is asked for its delays without sleeping them: for how long the n-th consecutive failure answers.
+ * For how long the n-th consecutive failure answers.
  */
 import type * as Cause from "effect/Cause"
 import * as Effect from "effect/Effect"
+import * as Option from "effect/Option"
 import type * as Schedule from "effect/Schedule"
-import * as ScheduleDecision from "effect/ScheduleDecision"
-import * as ScheduleIntervals from "effect/ScheduleIntervals"
+import * as Delays from "./delays.js"
 
 export interface Cooldown {
   /** Milliseconds. A schedule that has ended keeps its last delay; so does one that dies, lest waiters hang. */
@@ -14,22 +14,16 @@ export interface Cooldown {
 }
 
 export const make = (schedule: Schedule.Schedule<unknown, Cause.Cause<any>>): Cooldown => {
-  let state = schedule.initial
+  const delays = Delays.make(schedule)
   let delay = 0
   return {
     next: (cause, now) =>
-      Effect.suspend(() => schedule.step(now, cause, state)).pipe(
-        Effect.map(([next, _, decision]) => {
-          state = next
-          if (ScheduleDecision.isContinue(decision)) {
-            delay = Math.max(0, ScheduleIntervals.start(decision.intervals) - now)
-          }
-          return delay
-        }),
+      delays.next(cause, now).pipe(
+        Effect.map((next) => (delay = Option.getOrElse(next, () => delay))),
         Effect.catchAllCause(() => Effect.succeed(delay))
       ),
     reset: () => {
-      state = schedule.initial
+      delays.reset()
       delay = 0
     }
   }

@@ -1,5 +1,5 @@
 /**
- * The latest value for each of several readers, who may be slow: what they have not read is replaced.
+ * The latest values for each of several readers, who may be slow: of what they have not read, the oldest make room.
  *
  * Offering is one step, so that no two offers can overtake each other. (Those of Effect's sliding `PubSub` can: an
  * older value that is published late replaces the newer one. Its `Mailbox` can miss a value that is offered between
@@ -13,18 +13,25 @@ import * as Stream from "effect/Stream"
 import { wait } from "./wait.js"
 
 interface Reader<in out A> {
-  unread: Option.Option<A>
+  readonly unread: Array<A>
   /** Set while it waits. */
   resume: (() => void) | undefined
 }
 
 export class Latest<in out A> {
   private readonly readers = new Set<Reader<A>>()
+  private readonly capacity: number
   private isOver = false
+
+  /** `capacity`: how many values are kept for a reader. */
+  constructor(capacity = 1) {
+    this.capacity = capacity
+  }
 
   offer(value: A): void {
     for (const reader of this.readers) {
-      reader.unread = Option.some(value)
+      if (reader.unread.length === this.capacity) reader.unread.shift()
+      reader.unread.push(value)
       reader.resume?.()
     }
   }
@@ -46,7 +53,7 @@ export class Latest<in out A> {
   ): Effect.Effect<Effect.Effect<A, Option.Option<never>>, never, Scope.Scope> {
     const subscribed = Effect.acquireRelease(
       Effect.sync(() => {
-        const reader: Reader<A> = { unread: first(), resume: undefined }
+        const reader: Reader<A> = { unread: Option.toArray(first()), resume: undefined }
         this.readers.add(reader)
         return reader
       }),
@@ -62,7 +69,7 @@ export class Latest<in out A> {
           reader.resume = undefined
           resume(Exit.void)
         }
-        if (Option.isSome(reader.unread) || this.isOver) {
+        if (reader.unread.length > 0 || this.isOver) {
           wake()
           return undefined
         }
@@ -71,11 +78,7 @@ export class Latest<in out A> {
           reader.resume = undefined
         }
       }),
-      () => {
-        const { unread } = reader
-        reader.unread = Option.none()
-        return Option.isSome(unread) ? Effect.succeed(unread.value) : Effect.fail(Option.none())
-      }
+      () => reader.unread.length > 0 ? Effect.succeed(reader.unread.shift()!) : Effect.fail(Option.none())
     )
   }
 }

@@ -146,6 +146,50 @@ export const canaries = {
         "  transaction.turns.add(turn)\n  const present: Entry<A> | undefined"
       )
     ]
+  },
+  "two-writers": {
+    fault: "two writers interleave on one connection",
+    edits: [edit(
+      "ReconnectingSocket.ts",
+      "const write = live.writing.withPermits(1)(Effect.acquireUseRelease(",
+      "const write = (Effect.acquireUseRelease("
+    )]
+  },
+  "requeued-at-the-tail": {
+    fault: "a message whose write failed is appended behind those that wait",
+    edits: [edit(
+      "internal/outbox.ts",
+      "new Set([...handed, ...this.queued])",
+      "new Set([...this.queued, ...handed])"
+    )]
+  },
+  "kept-though-lost": {
+    fault: "a message that may have arrived is sent again, though nobody acknowledges",
+    edits: [edit(
+      "internal/outbox.ts",
+      "if (!this.limits.keeps || entry.only !== undefined) this.finish",
+      "if (isWritten || entry.only !== undefined) this.finish"
+    )]
+  },
+  "overflowing-backoff": {
+    fault: "the backoff grows beyond what a timer can wait",
+    edits: [edit(
+      "ReconnectingSocket.ts",
+      "Math.min(Math.max(next, least), Duration.toMillis(longestTimer))",
+      "Math.max(next, least)"
+    )]
+  },
+  "restarted-backoff": {
+    fault: "the backoff begins anew in the middle of an outage",
+    edits: [edit("ReconnectingSocket.ts", "openFor >= this.settings.stableAfter", "openFor >= 0")]
+  },
+  "unreset-backoff": {
+    fault: "the backoff never begins anew",
+    edits: [edit("ReconnectingSocket.ts", "        this.delays.reset()\n", "\n")]
+  },
+  "deaf-to-the-end": {
+    fault: "the reader goes on after a close frame",
+    edits: [edit("ReconnectingSocket.ts", "    if (live.failure !== undefined) return\n    live.heard", "    live.heard")]
   }
 } satisfies Record<string, Canary>
 

@@ -1,0 +1,159 @@
+/** The bundle of the package's main entry in a real browser, against a server that is killed. */
+import { assert, describe, it } from "@effect/vitest"
+import * as Effect from "effect/Effect"
+import { build, type BuildResult } from "esbuild"
+import { accessSync, constants, mkdtempSync, rmSync } from "node:fs"
+import { isBuiltin } from "node:module"
+import { tmpdir } from "node:os"
+import { delimiter, join } from "node:path"
+import { fileURLToPath } from "node:url"
+import { chromium } from "playwright-core"
+import { print, serverProcess } from "./support/webSocketServer.js"
+
+const names = ["chromium", "chromium-browser", "google-chrome", "google-chrome-stable"]
+
+/** That of the environment variable, or the first on the path. */
+const browser = [
+  ...process.env["CHROMIUM"] === undefined ? [] : [process.env["CHROMIUM"]],
+  ...(process.env["PATH"] ?? "").split(delimiter).flatMap((folder) => names.map((name) => join(folder, name)))
+].find((path) => {
+  try {
+    accessSync(path, constants.X_OK)
+    return true
+  } catch {
+    return false
+  }
+})
+
+/** What the page gives to the test. */
+interface Page {
+  readonly events: ReadonlyArray<string>
+  readonly received: ReadonlyArray<string>
+  readonly send: (message: string) => Promise<void>
+  readonly close: () => Promise<void>
+}
+
+const script = `
+import * as Effect from "effect/Effect"
+import * as Stream from "effect/Stream"
+import * as Holdfast from "./src/index.ts"
+
+const { Backoff, ReconnectingSocket, WebSocketDialer } = Holdfast
+const page = { events: [], received: [], all: Holdfast }
+globalThis.page = page
+
+Effect.runFork(Effect.scoped(Effect.gen(function*() {
+  const socket = yield* ReconnectingSocket.make({
+    dial: { url: "ws://" + location.host + "/echo" },
+    backoff: Backoff.exponential({ initial: "5 millis", max: "50 millis" })
+  })
+  page.send = (message) => Effect.runPromise(socket.send(message))
+  page.close = () => Effect.runPromise(socket.close(1000, "done"))
+  yield* Effect.forkScoped(Stream.runForEach(socket.events, (event) => Effect.sync(() => page.events.push(event._tag))))
+  yield* Stream.runForEach(socket.messages, (message) =>
+    Effect.sync(() => page.received.push(typeof message === "string" ? message : "bytes:" + message.join())))
+})).pipe(Effect.provide(WebSocketDialer.layerGlobal)))
+`
+
+const bundle = (outfile: string): Promise<BuildResult<{ metafile: true }>> =>
+  build({
+    stdin: { contents: script, resolveDir: fileURLToPath(new URL("..", import.meta.url)), loader: "ts" },
+    bundle: true,
+    platform: "browser",
+    format: "esm",
+    metafile: true,
+    minify: true,
+    logLevel: "silent",
+    outfile
+  })
+
+const bundled = Effect.gen(function*() {
+  const folder = yield* Effect.acquireRelease(
+    Effect.sync(() => mkdtempSync(join(tmpdir(), "holdfast-"))),
+    (folder) => Effect.sync(() => rmSync(folder, { recursive: true, force: true, maxRetries: 5 }))
+  )
+  const file = join(folder, "module.js")
+  const { metafile } = yield* Effect.promise(() => bundle(file))
+  return { folder, file, metafile }
+})
+
+describe("the package's main entry", () => {
+  it.scopedLive("is bundled for browsers without any module of Node, and without ws", () =>
+    Effect.gen(function*() {
+      const { metafile } = yield* bundled
+      const inputs = Object.entries(metafile.inputs)
+      assert.isTrue(inputs.some(([path]) => path.endsWith("src/ReconnectingSocket.ts")))
+      assert.deepStrictEqual(
+        inputs.filter(([path]) => /node_modules\/(ws|undici|@effect\/platform-node)\/|src\/node/.test(path)),
+        []
+      )
+      const imported = inputs.flatMap(([path, { imports }]) => imports.map((one) => ({ path, of: one.path })))
+      assert.deepStrictEqual(imported.filter(({ of }) => isBuiltin(of)), [])
+      const [output] = Object.values(metafile.outputs)
+      assert.deepStrictEqual(output!.imports, [])
+      print(`the main entry for browsers: ${inputs.length} modules, ${(output!.bytes / 1024).toFixed(0)} KiB minified`)
+    }), 30_000)
+
+  if (browser === undefined) {
+    print(`not in a browser: none of ${names.join(", ")} is on the path, and CHROMIUM names none`)
+  }
+
+  it.scopedLive.skipIf(browser === undefined)("sends, receives and comes back in Chromium", () =>
+    Effect.gen(function*() {
+      const { file, folder } = yield* bundled
+      const server = yield* serverProcess({ module: file })
+      const context = yield* Effect.acquireRelease(
+        Effect.promise(() =>
+          chromium.launchPersistentContext(join(folder, "profile"), {
+            executablePath: browser!,
+            headless: true,
+            args: [
+              // Where tests run as root.
+              "--no-sandbox",
+              "--disable-gpu",
+              "--disable-quic",
+              "--disable-dev-shm-usage",
+              "--no-first-run",
+              "--disable-background-networking",
+              "--disable-component-update",
+              "--disable-sync"
+            ]
+          })
+        ),
+        (context) => Effect.promise(() => context.close())
+      )
+      const tab = yield* Effect.promise(() => context.newPage())
+      const problems: Array<unknown> = []
+      tab.on("pageerror", (error) => problems.push(error))
+      yield* Effect.promise(() => tab.goto(`http://127.0.0.1:${server.port}/`))
+
+      const page = () => Effect.promise(() => tab.evaluate(() => (globalThis as unknown as { readonly page: Page }).page))
+      const send = (message: string) =>
+        Effect.promise(() =>
+          tab.evaluate((message) => (globalThis as unknown as { readonly page: Page }).page.send(message), message)
+        )
+      const until = (holds: (page: Page) => boolean) =>
+        Effect.repeat(page(), { until: holds }).pipe(Effect.timeout("10 seconds"))
+      const opened = (count: number) => ({ events }: Page) => events.filter((tag) => tag === "Opened").length === count
+
+      yield* Effect.promise(() => tab.waitForFunction("globalThis.page?.send"))
+      yield* send("one")
+      yield* until(({ received }) => received.join() === "one")
+      for (const kill of [1, 2, 3]) {
+        yield* server.kill
+        yield* until(({ events }) => events.filter((tag) => tag === "Lost").length === kill)
+        // Queued while there is nobody.
+        yield* send(`queued ${kill}`)
+        yield* server.start()
+        yield* until(({ received }) => received.at(-1) === `queued ${kill}`)
+        yield* until(opened(kill + 1))
+      }
+      const { received } = yield* page()
+      assert.deepStrictEqual(received, ["one", "queued 1", "queued 2", "queued 3"])
+      yield* Effect.promise(() => tab.evaluate(() => (globalThis as unknown as { readonly page: Page }).page.close()))
+      yield* until(({ events }) => events.at(-1) === "Closed")
+      assert.deepStrictEqual((yield* server.report).closed, [{ code: 1000, reason: "done" }])
+      assert.deepStrictEqual(problems, [])
+      print(`${context.browser()?.version() ?? "Chromium"}: back after three kills, nothing lost of what was queued`)
+    }), 60_000)
+})

@@ -1,0 +1,178 @@
+/** `@effect/rpc` over the socket, against a server in another process that is killed. */
+import { assert, describe, it } from "@effect/vitest"
+import * as Socket from "@effect/platform/Socket"
+import * as RpcClient from "@effect/rpc/RpcClient"
+import * as RpcSerialization from "@effect/rpc/RpcSerialization"
+import * as Backoff from "effect-holdfast/Backoff"
+import { NodeWebSocketDialer } from "effect-holdfast/node"
+import * as ReconnectingSocket from "effect-holdfast/ReconnectingSocket"
+import * as Context from "effect/Context"
+import type * as Duration from "effect/Duration"
+import * as Effect from "effect/Effect"
+import * as Either from "effect/Either"
+import * as Exit from "effect/Exit"
+import * as Fiber from "effect/Fiber"
+import * as Layer from "effect/Layer"
+import * as Queue from "effect/Queue"
+import * as Schedule from "effect/Schedule"
+import * as Scope from "effect/Scope"
+import * as Stream from "effect/Stream"
+import { effort, eventually, print, resources, serverProcess } from "./support/webSocketServer.js"
+import { Rpcs } from "./support/webSocketServerRpcs.js"
+
+const serving = serverProcess({ program: "./webSocketServerRpcChild.ts" })
+
+/** A client, and the socket that it is over. */
+const clientOf = (url: string) =>
+  Effect.gen(function*() {
+    const socket = yield* ReconnectingSocket.make({
+      dial: { url },
+      backoff: Backoff.exponential({ initial: "5 millis", max: "50 millis" })
+    })
+    const protocol = RpcClient.layerProtocolSocket({ retrySchedule: Schedule.spaced("1 millis") }).pipe(
+      Layer.provide(Layer.succeed(Socket.Socket, ReconnectingSocket.toSocket(socket))),
+      Layer.provide(RpcSerialization.layerJson)
+    )
+    const context = yield* Layer.build(protocol)
+    const client = yield* RpcClient.make(Rpcs).pipe(
+      Effect.provideService(RpcClient.Protocol, Context.get(context, RpcClient.Protocol))
+    )
+    return { client, socket }
+  })
+
+const test = <E>(what: string, effect: () => Effect.Effect<unknown, E, Scope.Scope | ReconnectingSocketDialer>) =>
+  it.scopedLive(what, () => Effect.provide(effect(), NodeWebSocketDialer.layer()), 30_000)
+
+type ReconnectingSocketDialer = Layer.Layer.Success<ReturnType<typeof NodeWebSocketDialer.layer>>
+
+type Client = Effect.Effect.Success<ReturnType<typeof clientOf>>["client"]
+
+/** None that hangs is left to do so. */
+const within = <A, E, R>(effect: Effect.Effect<A, E, R>, limit: Duration.DurationInput = "5 seconds") =>
+  Effect.timeoutFail(effect, { duration: limit, onTimeout: () => "it hangs" as const })
+
+const again = <A, E>(call: Effect.Effect<A, E>) => within(Effect.retry(call, Schedule.spaced("5 millis")))
+
+const hangingAre = (client: Client, count: number) =>
+  within(Effect.repeat(client.Hanging(), { until: (hanging) => hanging === count, schedule: Schedule.spaced("5 millis") }))
+
+describe("RPC over a socket that comes back", () => {
+  test("calls, a thousand at once, and is told the server's own failures", () =>
+    Effect.gen(function*() {
+      const server = yield* serving
+      const { client } = yield* clientOf(server.url("/rpc"))
+      const numbers = Array.from({ length: 1000 * effort }, (_, n) => n)
+      const doubled = yield* within(
+        Effect.forEach(numbers, (number) => client.Double({ number }), { concurrency: "unbounded" })
+      )
+      assert.deepStrictEqual(doubled, numbers.map((number) => number * 2))
+      assert.deepInclude(yield* Effect.flip(client.Double({ number: -1 })), { _tag: "Refused", number: -1 })
+    }))
+
+  test("waits with the calls that come before the first connection", () =>
+    Effect.gen(function*() {
+      const server = yield* serving
+      yield* server.kill
+      const { client } = yield* clientOf(server.url("/rpc"))
+      const calling = yield* Effect.fork(client.Double({ number: 1 }))
+      yield* server.start()
+      assert.strictEqual(yield* within(Fiber.join(calling)), 2)
+    }))
+
+  test("fails the calls in flight when the server is killed, and answers those after its restart", () =>
+    Effect.gen(function*() {
+      const server = yield* serving
+      const { client } = yield* clientOf(server.url("/rpc"))
+      const kills = 5 * effort
+      let failed = 0
+      let whileAway = 0
+      for (let kill = 0; kill < kills; kill++) {
+        const calls = yield* Effect.forEach(Array.from({ length: 50 }), () => Effect.fork(Effect.flip(client.Hang())))
+        yield* hangingAre(client, calls.length)
+        server.unsafeKill()
+        for (const { _tag } of yield* within(Effect.forEach(calls, Fiber.join))) {
+          assert.strictEqual(_tag, "RpcClientError")
+          failed++
+        }
+        yield* server.gone
+        // Whatever becomes of those that come now, it comes.
+        const early = yield* Effect.fork(
+          Effect.forEach(Array.from({ length: 50 }), (_, number) => Effect.either(client.Double({ number })), {
+            concurrency: "unbounded"
+          })
+        )
+        yield* server.start()
+        for (const outcome of yield* within(Fiber.join(early))) {
+          if (Either.isLeft(outcome)) assert.strictEqual(outcome.left._tag, "RpcClientError")
+          whileAway++
+        }
+        assert.strictEqual(yield* again(client.Double({ number: kill })), kill * 2)
+      }
+      print(`RPC: killed ${kills} times, ${failed} calls in flight failed typed, ${whileAway} ended that came while it was away`)
+    }))
+
+  test("streams no faster than is taken", () =>
+    Effect.gen(function*() {
+      const server = yield* serving
+      const { client } = yield* clientOf(server.url("/rpc"))
+      // An RPC client that has no room for one answer reads no other.
+      const { client: other } = yield* clientOf(server.url("/rpc"))
+      const upTo = 5000
+      const taken: Array<number> = []
+      const permits = yield* Queue.unbounded<void>()
+      const reading = yield* Effect.fork(Stream.runForEach(client.Numbers({ upTo }), (number) =>
+        Effect.zipRight(Queue.take(permits), Effect.sync(() => taken.push(number)))))
+      yield* Queue.offerAll(permits, Array.from({ length: 10 }))
+      yield* within(eventually(() => taken.length === 10))
+      // It has stopped when it makes none while as many calls as this are answered.
+      let made = -1
+      for (let now = yield* other.Made(); now !== made; now = yield* other.Made()) {
+        made = now
+        yield* Effect.forEach(Array.from({ length: 100 }), (_, number) => other.Double({ number }))
+      }
+      print(`RPC: of a stream of ${upTo} of which 10 were taken, the server made ${made}`)
+      assert.isBelow(made, 200)
+      yield* Queue.offerAll(permits, Array.from({ length: upTo }))
+      yield* within(Fiber.join(reading), "20 seconds")
+      assert.deepStrictEqual(taken, Array.from({ length: upTo }, (_, n) => n))
+    }))
+
+  test("fails a stream whose server is killed, and streams anew after its restart", () =>
+    Effect.gen(function*() {
+      const server = yield* serving
+      const { client } = yield* clientOf(server.url("/rpc"))
+      const taken: Array<number> = []
+      const reading = yield* Effect.fork(Effect.flip(Stream.runForEach(client.Numbers({ upTo: 1e9 }), (number) =>
+        Effect.sync(() => {
+          taken.push(number)
+        }))))
+      yield* within(eventually(() => taken.length > 100))
+      server.unsafeKill()
+      const failure = yield* within(Fiber.join(reading))
+      assert.strictEqual(failure._tag, "RpcClientError")
+      assert.deepStrictEqual(taken, taken.map((_, n) => n))
+      yield* server.gone
+      yield* server.start()
+      const numbers = yield* again(Stream.runCollect(client.Numbers({ upTo: 3 })))
+      assert.deepStrictEqual([...numbers], [0, 1, 2])
+    }))
+
+  test("leaves nothing when the client's scope closes, neither here nor there", () =>
+    Effect.gen(function*() {
+      const server = yield* serving
+      const other = yield* clientOf(server.url("/rpc"))
+      yield* other.client.Made()
+      const before = resources()
+      const scope = yield* Scope.make()
+      const { client, socket } = yield* Scope.extend(clientOf(server.url("/rpc")), scope)
+      const calls = yield* Effect.forEach(Array.from({ length: 20 }), () => Effect.fork(Effect.exit(client.Hang())))
+      yield* hangingAre(client, calls.length)
+      yield* within(Scope.close(scope, Exit.void))
+      assert.deepInclude(yield* socket.state, { _tag: "Closed" })
+      for (const exit of yield* within(Effect.forEach(calls, Fiber.join))) assert.isTrue(Exit.isFailure(exit))
+      yield* hangingAre(other.client, 0)
+      yield* within(eventually(() =>
+        Object.entries(resources()).every(([kind, count]) => kind === "Timeout" || count <= (before[kind] ?? 0))
+      ))
+    }))
+})

@@ -1,0 +1,752 @@
+/** The socket over real connections to servers that die, stall, refuse and lie. */
+import { assert, describe, it } from "@effect/vitest"
+import * as Backoff from "effect-holdfast/Backoff"
+import { NodeWebSocketDialer } from "effect-holdfast/node"
+import * as ReconnectingSocket from "effect-holdfast/ReconnectingSocket"
+import * as WebSocketDialer from "effect-holdfast/WebSocketDialer"
+import * as Chunk from "effect/Chunk"
+import * as Clock from "effect/Clock"
+import * as Duration from "effect/Duration"
+import * as Effect from "effect/Effect"
+import * as Either from "effect/Either"
+import * as Fiber from "effect/Fiber"
+import * as Layer from "effect/Layer"
+import * as Option from "effect/Option"
+import * as Random from "effect/Random"
+import * as Schedule from "effect/Schedule"
+import type * as Scope from "effect/Scope"
+import * as Stream from "effect/Stream"
+import * as Http from "node:http"
+import { WebSocket } from "ws"
+import { selfSigned } from "./support/certificate.js"
+import {
+  effort,
+  eventually,
+  hop,
+  mebi,
+  memory,
+  print,
+  resources,
+  seeing,
+  serverProcess
+} from "./support/webSocketServer.js"
+
+type Message = WebSocketDialer.Message
+
+const quick = Backoff.exponential({ initial: "5 millis", max: "50 millis" })
+
+/** Of what a machine that runs other tests besides may be late. */
+const late = 1000
+
+const test = <E>(
+  what: string,
+  effect: () => Effect.Effect<unknown, E, Scope.Scope | WebSocketDialer.WebSocketDialer>,
+  dialer = NodeWebSocketDialer.layer()
+) => it.scopedLive(what, () => Effect.provide(effect(), dialer), 60_000)
+
+const socketTo = (
+  url: string,
+  options: Omit<ReconnectingSocket.Options<Message, Message>, "dial"> = {}
+) => ReconnectingSocket.make<Message, Message>({ dial: { url }, backoff: quick, heartbeat: false, ...options })
+
+const timed = <A, E, R>(effect: Effect.Effect<A, E, R>) =>
+  Effect.map(Effect.timed(effect), ([took, value]) => [Duration.toMillis(took), value] as const)
+
+const numbered = (count: number) => Array.from({ length: count }, (_, n) => n)
+
+/** The echo of one more message: the socket works. */
+const answers = (socket: ReconnectingSocket.ReconnectingSocket<Message, Message>) =>
+  Effect.gen(function*() {
+    yield* socket.send("are you there?")
+    const first = yield* Stream.runHead(socket.messages)
+    assert.deepStrictEqual(first, Option.some<Message>("are you there?"))
+  })
+
+describe("a server that is killed", () => {
+  const kills = 20
+  const count = 10_000 * effort
+  const perRound = count / kills
+
+  test("while 10,000 messages are sent, twenty times: none overtakes or repeats, and what is lost is told", () =>
+    Effect.gen(function*() {
+      const server = yield* serverProcess()
+      const socket = yield* socketTo(server.url("/log?id=plain"), { outbox: { overflow: "suspend" } })
+      const seen = yield* seeing(socket)
+      const outcomes = new Map<number, "written" | "lost">()
+      let next = 0
+      const deliver = (n: number, filler: string) =>
+        Effect.map(Effect.either(socket.deliver(`${n}:${filler}`)), (outcome) => {
+          if (Either.isRight(outcome)) outcomes.set(n, "written")
+          else if (outcome.left._tag === "MessageLost") outcomes.set(n, "lost")
+        })
+      const some = (many: number, filler: string) => {
+        const numbers = numbered(many).map((n) => next + n)
+        next += many
+        return Effect.fork(Effect.forEach(numbers, (n) => deliver(n, filler), { concurrency: "unbounded", discard: true }))
+      }
+      const unmoved = Effect.gen(function*() {
+        for (let before = -1; before !== outcomes.size;) {
+          before = outcomes.size
+          yield* Effect.sleep("20 millis")
+        }
+      })
+
+      for (let kill = 0; kill < kills; kill++) {
+        yield* socket.awaitOpen
+        const before = server.received("plain").length
+        const one = yield* some(perRound / 2, "")
+        let other: Fiber.RuntimeFiber<void> | undefined
+        yield* eventually(() => server.received("plain").length > before)
+        if (kill % 2 === 0) {
+          yield* eventually(() => server.received("plain").length > before + perRound * 0.2)
+          server.unsafeKill()
+        } else {
+          // More than the system keeps for who does not read, so that it dies with a write undone.
+          server.unsafeStop()
+          other = yield* some(perRound / 2, "x".repeat(64 * 1024))
+          yield* unmoved
+          server.unsafeKill()
+        }
+        other ??= yield* some(perRound / 2, "")
+        yield* server.gone
+        yield* server.start()
+        yield* Fiber.join(one)
+        yield* Fiber.join(other)
+      }
+      yield* socket.close()
+
+      const received = server.received("plain").map(Number)
+      assert.isTrue(received.every((n, place) => place === 0 || n > received[place - 1]!), "in order, none twice")
+      const arrived = new Set(received)
+      const dropped = new Set(seen.of("Dropped").map(({ message, reason }) => {
+        assert.strictEqual(reason, "Lost")
+        return Number(String(message).split(":")[0])
+      }))
+      assert.strictEqual(outcomes.size, count)
+      const withOutcome = (outcome: string) => [...outcomes].filter(([, is]) => is === outcome).map(([n]) => n)
+      assert.deepStrictEqual([...dropped].sort((a, b) => a - b), withOutcome("lost").sort((a, b) => a - b))
+      const missing = numbered(count).filter((n) => !arrived.has(n))
+      for (const n of missing) assert.isTrue(dropped.has(n) || outcomes.get(n) === "written")
+      assert.strictEqual(seen.of("Opened").length, kills + 1)
+      assert.strictEqual(seen.of("Lost").length, kills)
+      print(
+        `killed ${kills} times in ${count} sends: ${arrived.size} arrived, ${missing.length} did not`
+          + ` (${missing.filter((n) => dropped.has(n)).length} told as dropped, the others had been written)`
+      )
+      assert.isAbove(dropped.size, 0)
+    }))
+
+  const acknowledge = {
+    id: (message: Message) => message,
+    acknowledged: (message: Message) =>
+      typeof message === "string" && message.startsWith("ack:") ? Option.some(message.slice(4)) : Option.none()
+  }
+
+  /** What a server has that ignores what it has had before. */
+  const unrepeated = (received: ReadonlyArray<string>) => {
+    const kept: Array<number> = []
+    for (const line of received) if (Number(line) > (kept.at(-1) ?? -1)) kept.push(Number(line))
+    return kept
+  }
+
+  test("while 10,000 messages are sent, twenty times: it has each that is acknowledged, in order", () =>
+    Effect.gen(function*() {
+      const server = yield* serverProcess()
+      const socket = yield* socketTo(server.url("/log?id=kept&acknowledge"), {
+        acknowledge,
+        outbox: { overflow: "suspend", capacity: 400 }
+      })
+      const seen = yield* seeing(socket)
+      const sending = yield* Effect.fork(Effect.forEach(numbered(count), (n) => socket.send(`${n}`), { discard: true }))
+      for (let kill = 0; kill < kills; kill++) {
+        yield* seen.nth("Opened", kill + 1)
+        yield* eventually(() => Number(server.received("kept").at(-1) ?? -1) > (kill + 0.5) * perRound)
+        server.unsafeKill()
+        yield* server.gone
+        yield* server.start()
+      }
+      yield* Fiber.join(sending)
+      yield* socket.flush
+      const received = server.received("kept")
+      assert.deepStrictEqual(unrepeated(received), numbered(count))
+      assert.deepStrictEqual(seen.of("Dropped"), [])
+      assert.strictEqual(seen.of("Lost").length, kills)
+      print(`killed ${kills} times in ${count} acknowledged sends: ${received.length - count} repeats, none missing`)
+    }))
+
+  test("as it reads the first of 5,000 queued messages loses none that is to be acknowledged", () =>
+    Effect.gen(function*() {
+      const server = yield* serverProcess({ isStarted: false })
+      const socket = yield* socketTo(server.url("/log?id=queued&acknowledge"), {
+        acknowledge,
+        outbox: { capacity: 5000 }
+      })
+      const seen = yield* seeing(socket)
+      yield* Effect.forEach(numbered(5000), (n) => socket.send(`${n}`), { discard: true })
+      assert.strictEqual((yield* Effect.flip(socket.send("one too many")))._tag, "OutboxFull")
+      yield* server.start({ isToDie: true })
+      yield* server.gone
+      assert.deepStrictEqual(server.received("queued"), [])
+      yield* server.start()
+      yield* socket.flush
+      assert.deepStrictEqual(unrepeated(server.received("queued")), numbered(5000))
+      assert.deepStrictEqual(seen.of("Dropped"), [])
+    }))
+})
+
+describe("a peer that does not read", () => {
+  const message = "x".repeat(64 * 1024)
+
+  test("costs the connection after the write timeout, and the outbox no more than its capacity", () =>
+    Effect.gen(function*() {
+      const server = yield* serverProcess()
+      const writeTimeout = 500
+      const before = yield* memory
+      const socket = yield* socketTo(server.url("/deaf"), {
+        writeTimeout,
+        outbox: { capacity: 128, overflow: "suspend" }
+      })
+      const seen = yield* seeing(socket)
+      yield* socket.awaitOpen
+      const accepted = [Date.now()]
+      // A string is shared, however often it is sent: what is counted is what is kept besides.
+      yield* Effect.forkScoped(Effect.forever(Effect.tap(socket.send(message), () => {
+        accepted.push(Date.now())
+      })))
+      const { at, event } = yield* seen.nth("Lost", 1)
+      assert.deepInclude(event.failure, { _tag: "ConnectionLost", reason: "WriteTimeout" })
+      const took = Math.max(...accepted.filter((time) => time <= at).map((time, n) => time - (accepted[n - 1] ?? time)))
+      assert.isBelow(took, writeTimeout + late)
+      yield* seen.nth("Lost", 3)
+      const after = yield* memory
+      print(
+        `a peer that does not read: WriteTimeout after ${took} ms in which it took nothing (bound ${writeTimeout}),`
+          + ` ${((after - before) / mebi).toFixed(1)} MiB after three of them`
+      )
+      assert.isBelow(after - before, 32 * mebi)
+    }))
+
+  test("does not keep `close` for more than its 2 seconds", () =>
+    Effect.gen(function*() {
+      const server = yield* serverProcess()
+      const socket = yield* socketTo(server.url("/deaf"), {
+        writeTimeout: "1 minute",
+        outbox: { capacity: 1024, overflow: "fail", bytes: 64 * mebi }
+      })
+      const seen = yield* seeing(socket)
+      yield* socket.awaitOpen
+      yield* Effect.forEach(numbered(400), () => socket.send(message), { discard: true })
+      const [took] = yield* timed(socket.close())
+      print(`closing one whose peer does not read: ${took.toFixed(0)} ms`)
+      assert.isBelow(took, 2000 + late)
+      assert.isAbove(seen.of("Dropped").length, 0)
+    }))
+})
+
+describe("a connection that swallows", () => {
+  test("is noticed after the heartbeat's interval and timeout, and left for another", () =>
+    Effect.gen(function*() {
+      const server = yield* serverProcess()
+      const way = yield* hop(server.port)
+      const [interval, timeout] = [300, 200]
+      const socket = yield* socketTo(way.url("/echo"), { heartbeat: { interval, timeout } })
+      const seen = yield* seeing(socket)
+      yield* answers(socket)
+      const since = Date.now()
+      yield* way.swallow
+      yield* socket.send("into the void")
+      const { at, event } = yield* seen.nth("Lost", 1)
+      assert.deepInclude(event.failure, { _tag: "ConnectionLost", reason: "HeartbeatTimeout" })
+      print(`half-open: noticed after ${at - since} ms (interval ${interval} + timeout ${timeout})`)
+      assert.isAtLeast(at - since, interval + timeout - 50)
+      assert.isBelow(at - since, interval + timeout + late)
+      yield* seen.nth("Opened", 2)
+      yield* answers(socket)
+    }))
+
+  test("that carries a heartbeat is kept, however long nobody says anything", () =>
+    Effect.gen(function*() {
+      const server = yield* serverProcess()
+      const socket = yield* socketTo(server.url("/echo"), { heartbeat: { interval: 20, timeout: 2000 } })
+      const seen = yield* seeing(socket)
+      yield* socket.awaitOpen
+      yield* Effect.sleep("1 second")
+      assert.deepStrictEqual(seen.of("Lost"), [])
+    }))
+
+  test("while it is dialed is given up after the open timeout", () =>
+    Effect.gen(function*() {
+      const server = yield* serverProcess()
+      const openTimeout = 200
+      const since = Date.now()
+      const socket = yield* socketTo(server.url("/silent?id=silent&bad=1"), { openTimeout })
+      const seen = yield* seeing(socket)
+      const { at, event } = yield* seen.nth("Waiting", 1)
+      assert.deepInclude(event.failure, { _tag: "DialError", reason: "Timeout" })
+      assert.isBelow(at - since, openTimeout + late)
+      yield* socket.awaitOpen
+      yield* answers(socket)
+    }))
+})
+
+describe("a reader that does not take what comes", () => {
+  test("makes the server wait, and costs no memory; then it has all, in order", () =>
+    Effect.gen(function*() {
+      const server = yield* serverProcess()
+      const [count, bytes] = [50_000, 1000]
+      const before = yield* memory
+      const socket = yield* socketTo(server.url(`/flood?count=${count}&bytes=${bytes}`), {
+        inbox: { capacity: 100 },
+        heartbeat: { interval: 50, timeout: 50 }
+      })
+      const seen = yield* seeing(socket)
+      let stopped = yield* server.report
+      for (let again = -1; again !== stopped.flooded || again === 0;) {
+        again = stopped.flooded
+        yield* Effect.sleep("200 millis")
+        stopped = yield* server.report
+      }
+      const after = yield* memory
+      print(
+        `a reader that takes nothing: the server stopped after ${stopped.flooded} of ${count} messages of ${bytes} bytes,`
+          + ` ${((after - before) / mebi).toFixed(1)} MiB more here`
+      )
+      assert.isBelow(stopped.flooded, count / 2)
+      assert.isBelow(after - before, 8 * mebi)
+
+      const taken = yield* Stream.runCollect(Stream.take(socket.messages, count))
+      const numbers = Chunk.toReadonlyArray(taken).map((message) => Number(String(message).split(":")[0]))
+      assert.deepStrictEqual(numbers, numbered(count))
+      // The pause was not the peer's fault.
+      assert.deepStrictEqual(seen.of("Lost"), [])
+    }))
+})
+
+describe("what no server should send", () => {
+  const kinds: Readonly<Record<string, WebSocketDialer.ConnectionLost["reason"]>> = {
+    truncated: "Reset",
+    truncatedHead: "Reset",
+    cut: "Reset",
+    ended: "Reset",
+    invalidText: "InvalidData",
+    reservedOpcode: "InvalidData",
+    masked: "InvalidData",
+    reservedBits: "InvalidData",
+    fragmentedPing: "InvalidData",
+    strayContinuation: "InvalidData",
+    invalidCloseCode: "InvalidData"
+  }
+
+  test("ends the connection once, is told to nobody as a message, and the socket comes back", () =>
+    Effect.gen(function*() {
+      const server = yield* serverProcess()
+      for (const [kind, reason] of Object.entries(kinds)) {
+        yield* Effect.scoped(Effect.gen(function*() {
+          const socket = yield* socketTo(server.url(`/wrong?id=${kind}&bad=2&kind=${kind}`))
+          const seen = yield* seeing(socket)
+          yield* seen.nth("Opened", 3)
+          yield* answers(socket)
+          const lost = seen.of("Lost").map(({ failure }) => failure._tag === "ConnectionLost" ? failure.reason : failure)
+          assert.deepStrictEqual(lost, [reason, reason], kind)
+        }))
+      }
+    }))
+
+  for (const kind of ["huge", "hugeInPieces"]) {
+    test(`and is longer than \`maxPayload\` by far (${kind}) ends the connection, without that memory`, () =>
+      Effect.gen(function*() {
+        const server = yield* serverProcess()
+        const before = yield* memory
+        let peak = 0
+        yield* Effect.forkScoped(Effect.forever(Effect.zipRight(
+          Effect.sleep("1 millis"),
+          Effect.sync(() => {
+            const { arrayBuffers, heapUsed } = process.memoryUsage()
+            peak = Math.max(peak, heapUsed + arrayBuffers)
+          })
+        )))
+        const socket = yield* socketTo(server.url(`/wrong?id=${kind}&bad=2&kind=${kind}`))
+        const seen = yield* seeing(socket)
+        yield* seen.nth("Opened", 3)
+        for (const { failure } of seen.of("Lost")) {
+          assert.deepInclude(failure, { _tag: "ConnectionLost", reason: "InvalidData" })
+        }
+        yield* answers(socket)
+        print(`100 MiB sent (${kind}) twice: ${((peak - before) / mebi).toFixed(1)} MiB at the most, maxPayload 16 MiB`)
+        assert.isBelow(peak - before, 80 * mebi)
+      }))
+  }
+})
+
+describe("a server that refuses", () => {
+  const fatal = [400, 401, 403, 404, 405, 410, 426]
+
+  test("is asked again, but for the statuses that will not change", () =>
+    Effect.gen(function*() {
+      const server = yield* serverProcess()
+      const statuses = numbered(400).map((n) => n + 200)
+      const gaveUp = yield* Effect.filter(statuses, (status) =>
+        Effect.scoped(Effect.gen(function*() {
+          const socket = yield* socketTo(server.url(`/refuse?id=${status}&bad=2&status=${status}`))
+          const seen = yield* seeing(socket)
+          const opened = yield* Effect.either(socket.awaitOpen)
+          if (Either.isRight(opened)) {
+            for (const { failure } of seen.of("Waiting")) {
+              assert.deepInclude(failure, { _tag: "DialError", reason: "Refused", status })
+            }
+            assert.strictEqual(seen.of("Waiting").length, 2)
+            // It was never a connection.
+            assert.deepStrictEqual(seen.of("Lost"), [])
+            return false
+          }
+          const { left } = opened
+          assert.strictEqual(left._tag, "SocketFailed")
+          if (left._tag === "SocketFailed") assert.deepInclude(left.failure, { _tag: "DialError", status })
+          assert.deepInclude(yield* Effect.flip(Stream.runDrain(socket.messages)), { _tag: "SocketFailed" })
+          assert.strictEqual((yield* Effect.flip(socket.send("?")))._tag, "SocketClosed")
+          return true
+        })), { concurrency: 20 })
+      assert.deepStrictEqual(gaveUp, fatal)
+      assert.strictEqual((yield* server.report).upgrades, (400 - fatal.length) * 3 + fatal.length)
+    }))
+
+  test("and says when to come again is left alone until then", () =>
+    Effect.gen(function*() {
+      const server = yield* serverProcess()
+      const socket = yield* socketTo(server.url("/refuse?id=later&bad=1&status=503&retryAfter=1"))
+      yield* socket.awaitOpen
+      const [first, second] = (yield* server.report).arrivals
+      assert.isAtLeast(second! - first!, 990)
+      assert.isBelow(second! - first!, 1000 + late)
+    }))
+})
+
+describe("a close", () => {
+  const fatal = new Set<number | undefined>([1002, 1003, 1007, 1008, 1009, 1010])
+  const sendable = [1000, 1001, 1002, 1003, 1007, 1008, 1009, 1010, 1011, 1012, 1013, 1014, 3000, 4000, 4401, 4999]
+
+  test("by the server is one loss, and the socket comes back, but for the codes that will not change", () =>
+    Effect.gen(function*() {
+      const server = yield* serverProcess()
+      for (const code of [undefined, ...sendable]) {
+        yield* Effect.scoped(Effect.gen(function*() {
+          const asked = code === undefined ? "" : `&code=${code}&reason=why`
+          const socket = yield* socketTo(server.url(`/close?id=${code}&bad=1${asked}`))
+          const seen = yield* seeing(socket)
+          const { event } = yield* seen.nth("Lost", 1)
+          assert.deepInclude(event.failure, {
+            _tag: "ConnectionClosed",
+            code: code ?? 1005,
+            reason: code === undefined ? "" : "why"
+          })
+          if (fatal.has(code)) {
+            assert.strictEqual((yield* Effect.flip(Stream.runDrain(socket.messages)))._tag, "SocketFailed")
+          } else {
+            yield* seen.nth("Opened", 2)
+            yield* answers(socket)
+          }
+          assert.strictEqual(seen.of("Lost").length, 1)
+        }))
+      }
+    }))
+
+  test("by us sends its code and reason and awaits the server's; codes that nobody may send become 1000", () =>
+    Effect.gen(function*() {
+      const server = yield* serverProcess()
+      const codes = [...sendable, 0, 999, 1004, 1005, 1006, 1015, 2999, 5000, 70_000, NaN]
+      for (const code of codes) {
+        const socket = yield* socketTo(server.url("/echo"))
+        yield* socket.awaitOpen
+        const [took] = yield* timed(socket.close(code, "é".repeat(100)))
+        assert.isBelow(took, late, String(code))
+      }
+      const { closed, open } = yield* server.report
+      assert.strictEqual(open, 0)
+      assert.deepStrictEqual(
+        closed,
+        codes.map((code) => ({ code: sendable.includes(code) ? code : 1000, reason: "é".repeat(61) }))
+      )
+    }))
+
+  /** As a browser's: a page may send no other codes. That of `ws` sends them all. */
+  class Restricted extends WebSocket {
+    override close(code?: number, reason?: string | Buffer) {
+      if (code !== undefined && code !== 1000 && !(code >= 3000 && code <= 4999)) {
+        throw new DOMException("invalid code", "InvalidAccessError")
+      }
+      super.close(code, reason)
+    }
+  }
+
+  const restricted = Layer.unwrapScoped(Effect.as(
+    Effect.acquireRelease(
+      Effect.sync(() => {
+        const before = globalThis.WebSocket
+        Object.assign(globalThis, { WebSocket: Restricted })
+        return before
+      }),
+      (before) => Effect.sync(() => Object.assign(globalThis, { WebSocket: before }))
+    ),
+    WebSocketDialer.layerGlobal
+  ))
+
+  test(
+    "by us sends 1000 where the platform refuses the code",
+    () =>
+      Effect.gen(function*() {
+        const server = yield* serverProcess()
+        const codes = [1001, 1011, 4001]
+        for (const code of codes) {
+          const socket = yield* socketTo(server.url("/echo"))
+          yield* socket.awaitOpen
+          yield* socket.close(code, "bye")
+          const info = { code, reason: "bye", failure: Option.none() }
+          assert.deepStrictEqual(yield* socket.state, { _tag: "Closed", info })
+        }
+        assert.deepStrictEqual(
+          (yield* server.report).closed,
+          codes.map((code) => ({ code: code === 4001 ? code : 1000, reason: "bye" }))
+        )
+      }),
+    restricted
+  )
+})
+
+describe("dialing", () => {
+  const tls = selfSigned()
+
+  test(
+    "goes over TLS to a server whose authority it is given",
+    () =>
+      Effect.gen(function*() {
+        const server = yield* serverProcess({ tls })
+        const socket = yield* socketTo(server.url("/echo"))
+        const seen = yield* seeing(socket)
+        yield* answers(socket)
+        yield* server.kill
+        yield* server.start()
+        yield* seen.nth("Opened", 2)
+        yield* answers(socket)
+      }),
+    NodeWebSocketDialer.layer({ tls: { ca: tls.cert } })
+  )
+
+  test("goes on failing where the authority is unknown", () =>
+    Effect.gen(function*() {
+      const server = yield* serverProcess({ tls })
+      const socket = yield* socketTo(server.url("/echo"))
+      const seen = yield* seeing(socket)
+      const { event } = yield* seen.nth("Waiting", 3)
+      assert.deepInclude(event.failure, { _tag: "DialError", reason: "Transport" })
+      assert.deepStrictEqual(seen.of("Opened"), [])
+    }))
+
+  let connected = 0
+  class Counting extends Http.Agent {
+    override createConnection(...args: Parameters<Http.Agent["createConnection"]>) {
+      connected++
+      return super.createConnection(...args)
+    }
+  }
+
+  test(
+    "goes through an agent each time",
+    () =>
+      Effect.gen(function*() {
+        const server = yield* serverProcess()
+        const socket = yield* socketTo(server.url("/close?id=agent&bad=4&code=1001"))
+        const seen = yield* seeing(socket)
+        yield* seen.nth("Opened", 5)
+        yield* answers(socket)
+        assert.strictEqual(connected, 5)
+      }),
+    NodeWebSocketDialer.layer({ agent: new Counting({ keepAlive: true }) })
+  )
+
+  test(
+    "agrees on compression where both want it",
+    () =>
+      Effect.gen(function*() {
+        const server = yield* serverProcess()
+        const socket = yield* socketTo(server.url("/compressed"))
+        const sent = numbered(50).map((n) => `${n}:${"x".repeat(n * 1000)}`)
+        yield* Effect.forEach(sent, socket.send, { discard: true })
+        const back = yield* Stream.runCollect(Stream.take(socket.messages, sent.length))
+        assert.deepStrictEqual(Chunk.toReadonlyArray(back), sent)
+        assert.match((yield* server.report).extensions[0]!, /permessage-deflate/)
+      }),
+    NodeWebSocketDialer.layer({ perMessageDeflate: true })
+  )
+})
+
+describe("a thousand clients of a server that restarts", () => {
+  test("come back spread over the whole of the first delay", () =>
+    Effect.gen(function*() {
+      const clients = 1000
+      const server = yield* serverProcess()
+      const initial = 2000
+      const waits: Array<number> = []
+      // All draw from one seeded sequence: whoever comes first, together they have the same draws.
+      yield* Effect.withRandom(Random.make("a thousand clients"))(Effect.forEach(numbered(clients), () =>
+        Effect.gen(function*() {
+          const socket = yield* socketTo(server.url("/echo"), { backoff: Backoff.exponential({ initial }) })
+          yield* Effect.forkScoped(Stream.runForEach(socket.events, (event) =>
+            Effect.sync(() => {
+              if (event._tag === "Waiting" && event.attempt === 1) waits.push(Duration.toMillis(event.delay))
+            })))
+          yield* socket.awaitOpen
+        }), { concurrency: 50 }))
+      assert.strictEqual((yield* server.report).open, clients)
+      server.unsafeKill()
+      yield* server.gone
+      const restarted = Date.now()
+      yield* server.start()
+      yield* eventually(() => waits.length === clients)
+      let report = yield* server.report
+      while (report.open < clients) {
+        yield* Effect.sleep("50 millis")
+        report = yield* server.report
+      }
+      const distance = kolmogorovSmirnov(waits.map((wait) => wait / initial))
+      const arrived = report.arrivals.map((at) => at - restarted)
+      const busiest = Math.max(...numbered(60).map((bin) =>
+        arrived.filter((at) => Math.floor(at / 100) === bin).length
+      ))
+      print(
+        `${clients} clients: delays ${distance.toFixed(4)} from uniform (bound ${bound(clients).toFixed(4)}), all back`
+          + ` ${Math.max(...arrived)} ms after, ${busiest} in the busiest 100 ms (${clients / initial * 100} if even)`
+      )
+      assert.isBelow(distance, bound(clients))
+    }))
+
+  /** The greatest distance of the sample from the uniform distribution on [0, 1]. */
+  const kolmogorovSmirnov = (sample: ReadonlyArray<number>): number => {
+    const n = sample.length
+    return Math.max(...[...sample].sort((a, b) => a - b).map((x, place) =>
+      Math.max(Math.abs(x - place / n), Math.abs(x - (place + 1) / n))
+    ))
+  }
+
+  /** Dvoretzky, Kiefer, Wolfowitz, Massart: a uniform sample is further off with a probability below 1e-6. */
+  const bound = (n: number): number => Math.sqrt(Math.log(2 / 1e-6) / (2 * n))
+})
+
+describe("coming and going", () => {
+  /** As it is, but for a wait of nothing, which is none. */
+  const hurried = (clock: Clock.Clock): Clock.Clock => ({
+    [Clock.ClockTypeId]: Clock.ClockTypeId,
+    unsafeCurrentTimeMillis: () => clock.unsafeCurrentTimeMillis(),
+    unsafeCurrentTimeNanos: () => clock.unsafeCurrentTimeNanos(),
+    currentTimeMillis: clock.currentTimeMillis,
+    currentTimeNanos: clock.currentTimeNanos,
+    sleep: (duration) => Duration.toMillis(duration) === 0 ? Effect.yieldNow() : clock.sleep(duration)
+  })
+
+  /** A connection that tells a message and ends, one way or another. */
+  const ending = (dials: number): WebSocketDialer.Connection => ({
+    protocol: "",
+    listen: (listener) =>
+      Effect.sync(() => {
+        setImmediate(() => {
+          listener.onMessage("hello")
+          listener.onEnd(
+            dials % 2 === 0
+              ? new WebSocketDialer.ConnectionClosed({ code: 1001, reason: "" })
+              : new WebSocketDialer.ConnectionLost({ reason: "Reset" })
+          )
+        })
+      }),
+    write: () => Effect.void,
+    ping: Option.some(Effect.void),
+    backpressure: Option.none(),
+    close: () => Effect.void,
+    terminate: Effect.void
+  })
+
+  // 100,000 with HOLDFAST_EFFORT=10.
+  it.scopedLive("10,000 times leaves no listener, timer or fiber", () =>
+    Effect.gen(function*() {
+      const cycles = 10_000 * effort
+      let dials = 0
+      let scopes = 0
+      const dialer = WebSocketDialer.WebSocketDialer.of({
+        dial: () =>
+          Effect.acquireRelease(
+            Effect.sync(() => {
+              scopes++
+              return ending(dials++)
+            }),
+            () => Effect.sync(() => scopes--)
+          )
+      })
+      const socket = yield* ReconnectingSocket.make({
+        dial: { url: "ws://double" },
+        backoff: Schedule.spaced(0),
+        stableAfter: 0,
+        onOpen: ({ send }) => Effect.zipRight(Effect.addFinalizer(() => Effect.void), send("login"))
+      }).pipe(Effect.provideService(WebSocketDialer.WebSocketDialer, dialer))
+      yield* Effect.scoped(socket.subscribe({ open: "open", close: "close" }))
+      yield* socket.subscribe({ open: "open" })
+      const messages = yield* Effect.forkScoped(Stream.runDrain(socket.messages))
+      const events = yield* Effect.forkScoped(Stream.runDrain(socket.events))
+      const until = (count: number) => eventually(() => dials >= count)
+      const measured = Effect.zip(memory, Effect.sync(resources))
+
+      yield* until(cycles / 10)
+      const [before, had] = yield* measured
+      const since = Date.now()
+      const from = dials
+      yield* until(cycles)
+      const [after, has] = yield* measured
+      print(
+        `${dials - from} cycles: ${((Date.now() - since) * 1000 / (dials - from)).toFixed(0)} µs each,`
+          + ` ${((after - before) / 1024).toFixed(0)} KiB more, ${JSON.stringify(has)} before ${JSON.stringify(had)}`
+      )
+      assert.isBelow(after - before, 3 * mebi)
+      assert.isAtMost(has["Timeout"] ?? 0, (had["Timeout"] ?? 0) + 8)
+      assert.isAtMost(scopes, 2)
+      yield* socket.close()
+      yield* Fiber.join(messages)
+      yield* Fiber.join(events)
+      assert.strictEqual(scopes, 0)
+    }).pipe((effect) => Effect.flatMap(Effect.clock, (clock) => Effect.withClock(effect, hurried(clock)))), 120_000 * effort)
+
+  test("400 times over real connections leaves none either, in this process and in the server", () =>
+    Effect.gen(function*() {
+      const server = yield* serverProcess()
+      const before = resources()
+      const cycles = 400
+      let dials = 0
+      yield* Effect.scoped(Effect.gen(function*() {
+        const socket = yield* ReconnectingSocket.make<Message, Message>({
+          dial: Effect.sync(() => ({
+            url: server.url(dials++ >= cycles ? "/echo" : dials % 2 === 0 ? "/reset" : "/close?bad=1000&code=1001")
+          })),
+          backoff: Schedule.spaced(1)
+        })
+        // Failures hold on to their stacks: they are counted, not kept.
+        const counts = { Opened: 0, Lost: 0 }
+        yield* Effect.forkScoped(Stream.runForEach(socket.events, ({ _tag }) =>
+          Effect.sync(() => {
+            if (_tag === "Opened" || _tag === "Lost") counts[_tag]++
+          })))
+        yield* eventually(() => counts.Opened >= cycles / 4)
+        const early = yield* memory
+        yield* eventually(() => counts.Opened === cycles + 1)
+        yield* answers(socket)
+        const growth = (yield* memory) - early
+        print(`${cycles} real connections: ${(growth / 1024).toFixed(0)} KiB more`)
+        assert.isBelow(growth, 4 * mebi)
+        assert.strictEqual(counts.Lost, cycles)
+        assert.strictEqual((yield* server.report).open, 1)
+      }))
+      yield* eventually(() => {
+        const now = resources()
+        return Object.entries(now).every(([kind, count]) => count <= (before[kind] ?? 0) + (kind === "Timeout" ? 1 : 0))
+      }).pipe(Effect.timeout("5 seconds"), Effect.orElse(() => {
+        assert.deepStrictEqual(resources(), before)
+        return Effect.void
+      }))
+      assert.strictEqual((yield* server.report).open, 0)
+    }))
+})

@@ -1,0 +1,235 @@
+import * as ReconnectingSocket from "effect-holdfast/ReconnectingSocket"
+import { Interleavings } from "effect-holdfast/testing"
+import { assert, describe, it } from "effect-holdfast/testing/vitest"
+import * as WebSocketDialer from "effect-holdfast/WebSocketDialer"
+import * as Effect from "effect/Effect"
+import * as Exit from "effect/Exit"
+import * as Fiber from "effect/Fiber"
+import * as Option from "effect/Option"
+import * as Schedule from "effect/Schedule"
+import { first } from "../../src/internal/first.js"
+import { LiveConnection } from "../../src/internal/liveConnection.js"
+import { type Entry, Outbox } from "../../src/internal/outbox.js"
+import { wait } from "../../src/internal/wait.js"
+import { canaries, type CanaryName } from "../support/canaries.js"
+import { canary } from "../support/canary.js"
+import { interrupted, scenarios, slow } from "./sockets.js"
+
+describe("a reconnecting socket, whatever the interleaving", () => {
+  for (const [name, scenario] of Object.entries(scenarios({ ReconnectingSocket, WebSocketDialer }))) {
+    it.interleavings(name, scenario, {
+      strategy: ["sweep", "random", "pct", ...slow.includes(name) ? ["timers" as const] : []],
+      seeds: 40,
+      limit: 100,
+      timeout: 120_000
+    })
+    if (!interrupted.includes(name)) continue
+    it.interleavings(`${name}, wherever that is`, scenario, { strategy: "interrupt", limit: 800, timeout: 120_000 })
+  }
+})
+
+describe("a reconnecting socket with a known fault is caught", () => {
+  const canaryOf = (name: CanaryName, scenario: keyof ReturnType<typeof scenarios>, options: Parameters<typeof canary>[2]) =>
+    canary(canaries[name].fault, async () => {
+      const faulty = {
+        ReconnectingSocket: await import(/* @vite-ignore */ `../../src/ReconnectingSocket.ts?canary=${name}`),
+        WebSocketDialer: await import(/* @vite-ignore */ `../../src/WebSocketDialer.ts?canary=${name}`)
+      }
+      return scenarios(faulty)[scenario]
+    }, { replays: 5, ...options })
+
+  canaryOf("two-writers", "writes and pings take turns, and a peer that answers is alive", { within: 100 })
+  canaryOf(
+    "requeued-at-the-tail",
+    "messages arrive in order and none is lost where they are acknowledged, though connections break",
+    { within: 100 }
+  )
+  canaryOf(
+    "kept-though-lost",
+    "messages of several senders arrive at most once, in each one's order, though connections break",
+    { within: 100 }
+  )
+  const backoff = "the backoff goes on through an outage, begins anew after a stable connection, and is never longer than a timer"
+  // Such a sleep never ends.
+  canaryOf("overflowing-backoff", backoff, { within: 1, reason: "Deadlock" })
+  canaryOf("restarted-backoff", backoff, { within: 1 })
+  canaryOf("unreset-backoff", backoff, { within: 1 })
+  canaryOf("deaf-to-the-end", "the reader stops at the end of a connection, whatever the transport says then", { within: 1 })
+})
+
+/** Every schedule of a small scope, so that nothing is left to chance in it. */
+const everySchedule = (
+  name: string,
+  effect: Effect.Effect<unknown, unknown>,
+  options: { readonly preemptions: number; readonly strategy?: "exhaustive" | "interrupt" }
+) =>
+  it(`${name}: every schedule with ${options.preemptions} preemptions`, { timeout: 120_000 }, async ({ task }) => {
+    const report = await Effect.runPromise(
+      Interleavings.explore(effect, { strategy: "exhaustive", limit: 1_000_000, ...options })
+    )
+    task.meta.interleavings = report.interleavings
+    assert.isTrue(report.complete)
+  })
+
+describe("the first of two", () => {
+  const scope = Effect.gen(function*() {
+    const racing = yield* Effect.fork(first(wait<never>(() => undefined), wait<never>(() => undefined)))
+    yield* Effect.fork(Fiber.interrupt(racing))
+    assert.isTrue(Exit.isInterrupted(yield* Fiber.await(racing)))
+  })
+  everySchedule("is given up, whenever its fiber is interrupted", scope, { preemptions: 1 })
+})
+
+/** A connection whose writes take a step, and are noted. */
+const connected = () => {
+  const written: Array<string> = []
+  let listener: WebSocketDialer.Listener | undefined
+  let end: WebSocketDialer.ConnectionClosed | WebSocketDialer.ConnectionLost | undefined
+  const over = (failure: NonNullable<typeof end>) =>
+    Effect.sync(() => {
+      if (end !== undefined) return
+      end = failure
+      listener?.onEnd(failure)
+    })
+  const connection: WebSocketDialer.Connection = {
+    protocol: "",
+    listen: (given) => Effect.sync(() => listener = given),
+    write: (messages) =>
+      Effect.suspend(() => {
+        if (end !== undefined) return Effect.fail(end)
+        written.push(...messages.map(String))
+        return Effect.yieldNow()
+      }),
+    ping: Option.none(),
+    backpressure: Option.none(),
+    close: (code = 1005, reason = "") => over(new WebSocketDialer.ConnectionClosed({ code, reason })),
+    terminate: over(new WebSocketDialer.ConnectionLost({ reason: "Reset" }))
+  }
+  return { connection, written }
+}
+
+describe("an outbox, in every order of its senders and its writer", () => {
+  const entryOf = (message: string): Entry<string> => ({
+    message,
+    data: message,
+    bytes: 1,
+    id: message,
+    expiresAt: Infinity,
+    only: undefined,
+    onAccepted: undefined,
+    onDone: undefined,
+    place: 0,
+    isHanded: false
+  })
+
+  /** Senders wait for room; the writer takes one message at a time. */
+  const scope = (mark: <A>(effect: Effect.Effect<A>) => Effect.Effect<A>) =>
+    Effect.gen(function*() {
+      const left: Array<string> = []
+      const outbox = new Outbox<string>(
+        { capacity: 1, bytes: 100, overflow: "suspend", keeps: false, inFlight: 1 },
+        (entry) => left.push(entry.message)
+      )
+      const { connection, written } = connected()
+      const live = new LiveConnection(connection, undefined, 0)
+      outbox.onWork = () => live.wakeWriter()
+      const send = (message: string) =>
+        Effect.suspend(() => {
+          const entry = entryOf(message)
+          if (!outbox.wouldWait(entry)) return Effect.sync(() => outbox.offer(entry))
+          return wait((resume) => {
+            entry.onAccepted = () => resume(Exit.void)
+            outbox.offer(entry)
+            return () => outbox.takeBack(entry)
+          })
+        })
+      assert.strictEqual(outbox.offer(entryOf("a")), "Accepted")
+      const b = yield* Effect.fork(mark(send("b")))
+      const c = yield* Effect.fork(send("c"))
+      const writer = yield* Effect.fork(Effect.forever(
+        Effect.flatMap(live.work(() => outbox.hasWork), () => {
+          const batch = outbox.take(1)
+          return Effect.map(Effect.exit(connection.write(batch.map(({ data }) => data))), (exit) =>
+            outbox.settle(batch, Exit.isSuccess(exit)))
+        })
+      ))
+      const exit = yield* Fiber.await(b)
+      yield* Fiber.join(c)
+      yield* wait<void>((resume) => outbox.onFlushed(() => resume(Exit.void)))
+      yield* Fiber.interrupt(writer)
+      assert.strictEqual(new Set(written).size, written.length)
+      assert.includeMembers(written, ["a", "c"])
+      if (Exit.isSuccess(exit)) assert.include(written, "b")
+      assert.deepStrictEqual(left.filter((message) => written.includes(message)), [])
+      // There is room again.
+      assert.strictEqual(outbox.offer(entryOf("d")), "Accepted")
+      assert.isTrue(outbox.wouldWait(entryOf("e")))
+    })
+
+  everySchedule("all are sent, once, and room is given back", scope((effect) => effect), { preemptions: 0 })
+  everySchedule("though one is interrupted anywhere", scope(Interleavings.victim), { strategy: "interrupt", preemptions: 0 })
+})
+
+describe("what only one connection is to send, in every order of those who send it, its writer and its end", () => {
+  everySchedule(
+    "is written or refused, and nobody waits for ever",
+    Effect.gen(function*() {
+      const { connection, written } = connected()
+      const live = new LiveConnection(connection, undefined, 0)
+      yield* connection.listen({ onMessage: () => {}, onControl: () => {}, onEnd: (failure) => live.over(failure) })
+      const sending = yield* Effect.fork(live.sendAll(["a", "b"]))
+      const writer = yield* Effect.fork(Effect.flatMap(live.work(() => false), () => {
+        const own = live.takeOwn()
+        return Effect.map(Effect.exit(connection.write(own.map(({ data }) => data))), (exit) => {
+          if (Exit.isSuccess(exit)) own.forEach(({ onWritten }) => onWritten?.())
+        })
+      }))
+      const ending = yield* Effect.fork(connection.terminate)
+      const exit = yield* Fiber.await(sending)
+      yield* Fiber.join(ending)
+      yield* Fiber.interrupt(writer)
+      if (Exit.isSuccess(exit)) assert.deepStrictEqual(written, ["a", "b"])
+      assert.include(["", "a,b"], String(written))
+    }),
+    { preemptions: 1 }
+  )
+})
+
+describe("a socket, in many orders of few fibers", () => {
+  const serving = (body: (socket: ReconnectingSocket.ReconnectingSocket<WebSocketDialer.Message, WebSocketDialer.Message>, first: ReturnType<typeof connected>) => Effect.Effect<unknown, unknown>) =>
+    Effect.scoped(Effect.gen(function*() {
+      const first = connected()
+      let dials = 0
+      const socket = yield* ReconnectingSocket.make({
+        dial: { url: "ws://test" },
+        heartbeat: false,
+        backoff: Schedule.spaced("1 second")
+      }).pipe(Effect.provideService(WebSocketDialer.WebSocketDialer, {
+        dial: () => Effect.sync(() => dials++ === 0 ? first.connection : connected().connection)
+      }))
+      yield* body(socket, first)
+    }))
+
+  it.interleavings(
+    "a subscription is sent once, before what is sent after it, though the connection is about to be open",
+    serving((socket, { written }) =>
+      Effect.gen(function*() {
+        const subscribing = Effect.zipRight(socket.subscribe({ open: "open" }), socket.send("a"))
+        yield* Fiber.join(yield* Effect.fork(Effect.scoped(Effect.zipRight(subscribing, Effect.sleep("1 millis")))))
+        assert.deepStrictEqual(written, ["open", "a"])
+        yield* socket.close()
+      })),
+    { strategy: ["exhaustive", "random"], seeds: 500, limit: 1_000, timeout: 120_000 }
+  )
+  it.interleavings(
+    "a close that meets the end of the connection is finished",
+    serving((socket, { connection }) =>
+      Effect.gen(function*() {
+        const closing = yield* Effect.fork(socket.close())
+        yield* connection.terminate
+        yield* Fiber.join(closing)
+        assert.strictEqual((yield* socket.state)._tag, "Closed")
+      })),
+    { strategy: ["exhaustive", "random"], seeds: 500, limit: 1_000, timeout: 120_000 }
+  )
+})
