@@ -2,7 +2,7 @@
  * The import directions of the package. Floors, from the ground: what needs only `effect`; sessions; what talks
  * HTTP; the entry points for one platform. An import points down a floor or stays inside one idea.
  */
-const floor1 = "^src/(InvalidOptions|Backoff|TransactionalRef)\\.ts$"
+const floor1 = "^src/(InvalidOptions|Backoff|TransactionalRef|TicketCache)\\.ts$"
 const floor2 = "^src/(Session|SessionMap)\\.ts$"
 const floor3 = "^src/(SessionHttpClient|HttpSession|DefectBoundary|WebSocketDialer|ReconnectingSocket)\\.ts$"
 const testing = "^src/testing(/|\\.ts$)"

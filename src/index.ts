@@ -21,6 +21,8 @@ export * as SessionHttpClient from "./SessionHttpClient.js"
 /** @since 0.1.0 */
 export * as SessionMap from "./SessionMap.js"
 /** @since 0.1.0 */
+export * as TicketCache from "./TicketCache.js"
+/** @since 0.1.0 */
 export * as TransactionalRef from "./TransactionalRef.js"
 /** @since 0.1.0 */
 export * as WebSocketDialer from "./WebSocketDialer.js"

@@ -7,4 +7,6 @@
 /** @since 0.1.0 */
 export * as NodeHttpSession from "./node/NodeHttpSession.js"
 /** @since 0.1.0 */
+export * as NodeTicketCache from "./node/NodeTicketCache.js"
+/** @since 0.1.0 */
 export * as NodeWebSocketDialer from "./node/NodeWebSocketDialer.js"

@@ -1,0 +1,124 @@
+/**
+ * Who a TLS connection says it is, and whom it takes the server for: a digest of every option that this depends on,
+ * and the `SecureContext` made of them, which costs more than the rest of a resumed handshake when it is made anew.
+ */
+import { createHash, type Hash } from "node:crypto"
+import * as Tls from "node:tls"
+
+export interface TlsIdentity {
+  readonly digest: string
+  readonly context: Tls.SecureContext
+}
+
+const names = [
+  "ca",
+  "cert",
+  "key",
+  "pfx",
+  "passphrase",
+  "crl",
+  "allowPartialTrustChain",
+  "clientCertEngine",
+  "privateKeyEngine",
+  "privateKeyIdentifier",
+  "secureContext",
+  "checkServerIdentity",
+  "pskCallback",
+  "ciphers",
+  "sigalgs",
+  "ecdhCurve",
+  "dhparam",
+  "minDHSize",
+  "minVersion",
+  "maxVersion",
+  "secureProtocol",
+  "secureOptions",
+  "honorCipherOrder",
+  "sessionIdContext",
+  "ticketKeys",
+  "sessionTimeout",
+  "requestOCSP"
+] as const
+
+/** More than a client has at once; what is made for each connection anew is not to pile up. */
+const capacity = 32
+
+export class TlsIdentities {
+  /** Used last first. */
+  private readonly known: Array<{ readonly values: ReadonlyArray<unknown>; readonly identity: TlsIdentity }> = []
+
+  /** Throws what Node throws, for options that make no sense. */
+  of(options: Tls.ConnectionOptions): TlsIdentity {
+    const values = valuesOf(options)
+    const at = this.known.findIndex((known) => known.values.every((value, i) => value === values[i]))
+    if (at === 0) return this.known[0]!.identity
+    if (at > 0) {
+      const [found] = this.known.splice(at, 1)
+      this.known.unshift(found!)
+      return found!.identity
+    }
+    const digest = digestOf(values)
+    // The same content in other objects is the same identity.
+    const identity = this.known.find((known) => known.identity.digest === digest)?.identity ??
+      { digest, context: options.secureContext ?? Tls.createSecureContext(options) }
+    this.known.unshift({ values, identity })
+    if (this.known.length > capacity) this.known.pop()
+    return identity
+  }
+}
+
+/** Also what stands in for an option that is not given, where it can change: Node's variable, the default CAs. */
+const valuesOf = (options: Tls.ConnectionOptions): ReadonlyArray<unknown> => [
+  rejects(options),
+  options.ca === undefined && options.secureContext === undefined ? defaultCAs() : undefined,
+  ...names.map((name) => (options as Record<string, unknown>)[name])
+]
+
+/** Whether a server is refused that cannot say who it is. */
+export const rejects = (options: Tls.ConnectionOptions): boolean =>
+  options.rejectUnauthorized ?? process.env["NODE_TLS_REJECT_UNAUTHORIZED"] !== "0"
+
+/** They can be set since Node 24.5; it is another list then. */
+const defaultCAs = (): number | undefined =>
+  "setDefaultCACertificates" in Tls && "getCACertificates" in Tls
+    ? referenceOf((Tls.getCACertificates as (type: string) => object)("default"))
+    : undefined
+
+const digestOf = (values: ReadonlyArray<unknown>): string => {
+  const hash = createHash("sha256")
+  for (const value of values) add(hash, value)
+  return hash.digest("base64url")
+}
+
+/** By content where there is content, else by reference. Each part says its kind and length, so that none runs into another. */
+const add = (hash: Hash, value: unknown): void => {
+  if (typeof value === "string") hash.update(`s${Buffer.byteLength(value)}:${value}`)
+  else if (ArrayBuffer.isView(value)) {
+    hash.update(`b${value.byteLength}:`).update(value as NodeJS.ArrayBufferView)
+  } else if (Array.isArray(value)) {
+    hash.update(`a${value.length}:`)
+    for (const item of value) add(hash, item)
+  } else if (isRecord(value)) {
+    const entries = Object.entries(value)
+    hash.update(`o${entries.length}:`)
+    for (const [name, item] of entries) {
+      add(hash, name)
+      add(hash, item)
+    }
+  } else if ((typeof value === "object" && value !== null) || typeof value === "function") {
+    hash.update(`r${referenceOf(value)}:`)
+  } else hash.update(`v${String(value)}:`)
+}
+
+const isRecord = (value: unknown): value is object =>
+  typeof value === "object" && value !== null && Object.getPrototypeOf(value) === Object.prototype
+
+const references = new WeakMap<object, number>()
+let nextReference = 0
+
+const referenceOf = (value: object): number => {
+  const known = references.get(value)
+  if (known !== undefined) return known
+  references.set(value, nextReference)
+  return nextReference++
+}
