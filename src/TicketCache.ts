@@ -261,7 +261,7 @@ class TicketCacheImpl extends Inspectable.Class implements TicketCache {
   }
 
   clear(filter: (key: ServerKey) => boolean): void {
-    for (const server of [...this.servers.values()]) {
+    for (const server of this.servers.values()) {
       if (filter(server.key)) this.drop(server, () => true)
     }
   }
@@ -286,7 +286,7 @@ class TicketCacheImpl extends Inspectable.Class implements TicketCache {
   }
 
   stats(now: number): Stats {
-    for (const server of [...this.servers.values()]) {
+    for (const server of this.servers.values()) {
       for (let i = server.entries.length; i-- > 0;) {
         if (now >= server.entries[i]!.expiresAt) this.discard(server, i, "expired")
       }

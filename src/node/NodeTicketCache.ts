@@ -429,7 +429,7 @@ const opened = <A, R>(
       ),
       Effect.catchTag("TicketBroke", ({ error }) => error),
       (effect) => within(effect, settings.connectTimeout, () => new TlsError({ reason: "Timeout", ...address })),
-      Effect.withSpan("TicketCache.connect", { attributes: address })
+      Effect.withSpan("NodeTicketCache.connect", { attributes: address })
     )
     return restore(opening).pipe(
       Effect.onError(() => Effect.sync(() => made.socket?.destroy())),
