@@ -68,7 +68,8 @@ export interface Ticket {
 }
 
 /**
- * Whom a ticket is from, and who is to use it. Keys are compared by content; the host without regard to case.
+ * Whom a ticket is from, and who is to use it. Keys are compared by content; names of hosts without regard to
+ * case.
  *
  * @since 0.1.0
  * @category models
@@ -147,13 +148,25 @@ interface Server {
 }
 
 class TicketImpl extends Inspectable.Class implements Ticket {
-  readonly session: Uint8Array
+  declare readonly session: Uint8Array
   readonly expiresAt: number
   readonly issuedAt: number
+  readonly #session: Uint8Array
+
+  // Not a property of its own: whoever copies or prints those of an unknown value copies or prints no secret. Still one
+  // that is there for those who compare.
+  static {
+    Object.defineProperty(this.prototype, "session", {
+      enumerable: true,
+      get(this: TicketImpl) {
+        return this.#session
+      }
+    })
+  }
 
   constructor({ expiresAt, issuedAt, session }: Ticket) {
     super()
-    this.session = new Uint8Array(session)
+    this.#session = new Uint8Array(session)
     this.expiresAt = expiresAt
     this.issuedAt = issuedAt
   }
@@ -185,7 +198,7 @@ class TicketCacheImpl extends Inspectable.Class implements TicketCache {
   readonly [TypeId]: TypeId = TypeId
   private readonly limits: { readonly [K in keyof Required<Options>]: number }
   /** Used longest ago first. None is empty. */
-  private readonly servers = new Map<string, Server>()
+  readonly #servers = new Map<string, Server>()
   /** Where a ticket that was taken had stood. */
   private readonly places = new WeakMap<Ticket, number>()
   /** Servers that were said not to replenish. */
@@ -204,7 +217,7 @@ class TicketCacheImpl extends Inspectable.Class implements TicketCache {
   // --- what is done, each in one step ---------------------------------------
 
   take(key: ServerKey, now: number): Option.Option<Ticket> {
-    const server = this.servers.get(idOf(key))
+    const server = this.#servers.get(idOf(key))
     if (server === undefined) return Option.none()
     this.touch(server)
     while (server.entries.length > 0) {
@@ -225,12 +238,12 @@ class TicketCacheImpl extends Inspectable.Class implements TicketCache {
     const { maxBytes, maxLifetime, servers, ticketsPerServer } = this.limits
     const { expiresAt, issuedAt, session } = ticket
     const until = Math.min(expiresAt, issuedAt + maxLifetime, now + maxLifetime)
-    // What is not a time makes `until` NaN.
-    if (this.isClosed || session.length === 0 || session.length > Math.min(longestSession, maxBytes) || !(now < until)) {
-      return this.count("dropped")
-    }
+    const isUsable = session.length > 0 && session.length <= Math.min(longestSession, maxBytes) &&
+      // What is not a time makes `until` NaN.
+      Number.isFinite(issuedAt) && now < until
+    if (this.isClosed || !isUsable) return this.count("dropped")
     const id = idOf(key)
-    const server = this.servers.get(id) ?? { id, key: { ...key }, entries: [] }
+    const server = this.#servers.get(id) ?? { id, key: copyOf(key), entries: [] }
     for (let i = server.entries.length; i-- > 0;) {
       if (now >= server.entries[i]!.expiresAt) this.discard(server, i, "expired")
     }
@@ -246,14 +259,14 @@ class TicketCacheImpl extends Inspectable.Class implements TicketCache {
     this.bytes += session.length
     this.touch(server)
     if (server.entries.length > ticketsPerServer) this.discard(server, 0, "dropped")
-    while (this.servers.size > servers) this.drop(this.longestUnused(), () => true)
+    while (this.#servers.size > servers) this.drop(this.longestUnused(), () => true)
     while (this.bytes > maxBytes) this.discard(this.longestUnused(), 0, "dropped")
   }
 
   /** Those that were issued before it go too: a server that has forgotten its key has forgotten it for all of them. */
   reject(key: ServerKey, refused: Ticket): void {
     this.count("refused")
-    const server = this.servers.get(idOf(key))
+    const server = this.#servers.get(idOf(key))
     if (server === undefined) return
     const place = this.places.get(refused) ?? Infinity
     this.drop(server, (entry) =>
@@ -261,7 +274,7 @@ class TicketCacheImpl extends Inspectable.Class implements TicketCache {
   }
 
   clear(filter: (key: ServerKey) => boolean): void {
-    for (const server of this.servers.values()) {
+    for (const server of this.#servers.values()) {
       if (filter(server.key)) this.drop(server, () => true)
     }
   }
@@ -286,18 +299,18 @@ class TicketCacheImpl extends Inspectable.Class implements TicketCache {
   }
 
   stats(now: number): Stats {
-    for (const server of this.servers.values()) {
+    for (const server of this.#servers.values()) {
       for (let i = server.entries.length; i-- > 0;) {
         if (now >= server.entries[i]!.expiresAt) this.discard(server, i, "expired")
       }
     }
-    return { servers: this.servers.size, tickets: this.tickets, bytes: this.bytes, ...this.counts }
+    return { servers: this.#servers.size, tickets: this.tickets, bytes: this.bytes, ...this.counts }
   }
 
   toJSON() {
     return {
       _id: "effect-holdfast/TicketCache",
-      servers: this.servers.size,
+      servers: this.#servers.size,
       tickets: this.tickets,
       bytes: this.bytes,
       ...this.counts
@@ -312,19 +325,19 @@ class TicketCacheImpl extends Inspectable.Class implements TicketCache {
 
   /** It is the one that was used last. */
   private touch(server: Server): void {
-    this.servers.delete(server.id)
-    if (server.entries.length > 0) this.servers.set(server.id, server)
+    this.#servers.delete(server.id)
+    if (server.entries.length > 0) this.#servers.set(server.id, server)
   }
 
   private longestUnused(): Server {
-    return this.servers.values().next().value!
+    return this.#servers.values().next().value!
   }
 
   private remove(server: Server, at: number): void {
     const [{ ticket }] = server.entries.splice(at, 1) as [Entry]
     this.tickets--
     this.bytes -= ticket.session.length
-    if (server.entries.length === 0) this.servers.delete(server.id)
+    if (server.entries.length === 0) this.#servers.delete(server.id)
   }
 
   private discard(server: Server, at: number, as: "expired" | "dropped"): void {
@@ -340,6 +353,11 @@ class TicketCacheImpl extends Inspectable.Class implements TicketCache {
     }
   }
 }
+
+const copyOf = (key: ServerKey): ServerKey => ({
+  ...key,
+  ...typeof key.alpn === "object" && { alpn: [...key.alpn] }
+})
 
 const idOf = ({ alpn, host, identity, partition, port, servername }: ServerKey): string =>
   JSON.stringify([

@@ -45,7 +45,7 @@ import { wait } from "../internal/wait.js"
 import * as Check from "../InvalidOptions.js"
 import { InvalidOptions } from "../InvalidOptions.js"
 import * as TicketCache from "../TicketCache.js"
-import { rejects, TlsIdentities } from "./internal/tlsIdentities.js"
+import { rejects, TlsIdentities, type TlsIdentity } from "./internal/tlsIdentities.js"
 
 /**
  * A connection that did not come about.
@@ -124,7 +124,7 @@ export const lifetime = (
   session: Uint8Array
 ): Option.Option<{ readonly issuedAt: number; readonly expiresAt: number }> => {
   const read = readTlsSession(session)
-  if (read === undefined) return Option.none()
+  if (read === undefined || read.issuedAt > latest) return Option.none()
   const seconds = read.lifetimeHint ?? (read.version < TLS_1_3 ? read.timeout : undefined) ?? 0
   return seconds === 0 ? Option.none() : Option.some({
     issuedAt: read.issuedAt * 1_000,
@@ -134,6 +134,8 @@ export const lifetime = (
 
 const TLS_1_3 = 0x0304
 const sevenDays = 604_800
+/** What a `Date` can tell, in seconds. */
+const latest = 8.64e12
 
 /**
  * A dispatcher for `NodeHttpClient.layerUndiciWithoutDispatcher`, and for undici itself. `undici` are the options of
@@ -178,7 +180,9 @@ export const layerDispatcher = (
         ...options.tls
       }
       const connector = yield* makeConnector({ connectTimeout, ...defined(options), tls }, connections)
-      const plain = Undici.buildConnector({ ...defined({ socketPath, timeout: connectTimeout }) })
+      const plain = Undici.buildConnector(
+        defined({ socketPath, timeout: connectTimeout, autoSelectFamily, autoSelectFamilyAttemptTimeout })
+      )
       const connect: Undici.buildConnector.connector = (target, callback) => {
         if (target.protocol !== "https:") return plain(target, callback)
         const { hostname, httpSocket, port, servername } = target
@@ -187,7 +191,8 @@ export const layerDispatcher = (
           ...defined({ localAddress: target.localAddress ?? localAddress, socket: httpSocket }),
           host: hostname,
           port: port === "" ? 443 : Number(port),
-          ...servername !== undefined && servername !== "" && { servername }
+          // There is none where the URL has an address: `tls` may have one then.
+          ...servername && { servername }
         }
         connector.open(
           given,
@@ -348,20 +353,27 @@ interface Settings {
   readonly runtime: Runtime.Runtime<never>
 }
 
-/** Of the whole process: the same options are the same identity, wherever they are given. */
-const identities = new TlsIdentities()
+/** They go with their cache. */
+const identities = new WeakMap<TicketCache.TicketCache, TlsIdentities>()
+
+const identityOf = (cache: TicketCache.TicketCache, options: Tls.ConnectionOptions): TlsIdentity => {
+  const known = identities.get(cache) ?? new TlsIdentities()
+  identities.set(cache, known)
+  return known.of(options)
+}
 
 const settingsOf = (
   { connectTimeout, partition }: Options,
   cache: TicketCache.TicketCache,
   runtime: Runtime.Runtime<never>
 ): Effect.Effect<Settings, InvalidOptions> =>
-  Check.validated(() => ({
-    cache,
-    partition,
-    connectTimeout: Duration.toMillis(Check.duration("connectTimeout", connectTimeout ?? "10 seconds", { min: "1 millis" })),
-    runtime
-  }))
+  Check.validated(() => {
+    if (!TicketCache.isTicketCache(cache)) {
+      throw new InvalidOptions({ option: "cache", value: cache, reason: "must be a TicketCache" })
+    }
+    const timeout = Check.duration("connectTimeout", connectTimeout ?? "10 seconds", { min: "1 millis" })
+    return { cache, partition, connectTimeout: Duration.toMillis(timeout), runtime }
+  })
 
 interface Connector {
   /** Gives what gives it up. */
@@ -382,7 +394,7 @@ const makeConnector = (
       (yield* TicketCache.make({ ticketsPerServer: Math.max(64, Number.isSafeInteger(width) ? width! : 0) }))
     const settings = yield* settingsOf(options, cache, runtime)
     yield* Effect.try({
-      try: () => identities.of(options.tls),
+      try: () => identityOf(cache, options.tls),
       // Neither a key nor a passphrase is shown.
       catch: (cause) => new InvalidOptions({ option: "tls", value: "<redacted>", reason: `is refused by Node (${String(cause)})` })
     })
@@ -408,7 +420,8 @@ const makeConnector = (
 
 const addressOf = ({ host, path, port }: Tls.ConnectionOptions) => ({
   host: path ? `unix:${path}` : host ?? "localhost",
-  port: port ?? 0
+  // `node:https` takes text too.
+  port: Number(port ?? 0)
 })
 
 /** The connection is handed over in the same step as it is done: there is no moment at which nobody has it. */
@@ -448,7 +461,7 @@ interface Target extends Settings {
 }
 
 const targetOf = (settings: Settings, given: Tls.ConnectionOptions, made: Target["made"]): Target => {
-  const { context, digest } = identities.of(given)
+  const { context, digest } = identityOf(settings.cache, given)
   const address = addressOf(given)
   const host = given.host ?? "localhost"
   const servername = given.servername ?? (Net.isIP(host) === 0 ? host : undefined)
