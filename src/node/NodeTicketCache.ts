@@ -35,6 +35,7 @@ import * as Option from "effect/Option"
 import * as Runtime from "effect/Runtime"
 import type * as Scope from "effect/Scope"
 import { X509Certificate } from "node:crypto"
+import type * as Http from "node:http"
 import * as Https from "node:https"
 import * as Net from "node:net"
 import type { Duplex } from "node:stream"
@@ -74,6 +75,12 @@ export class TlsError extends Data.TaggedError("TlsError")<{
   override get message(): string {
     return `${this.reason}: no TLS connection to ${this.host}:${this.port}` +
       (this.cause instanceof Error ? ` (${this.cause.message})` : "")
+  }
+
+  /** Without the cause: Node's refusal of a certificate holds all of it, in circles. */
+  override toJSON() {
+    const { code, host, message, port, reason } = this
+    return { _tag: "TlsError", reason, host, port, code, message }
   }
 }
 
@@ -237,64 +244,103 @@ export const agent = (options: Options & Https.AgentOptions = {}): Effect.Effect
     if ("proxyEnv" in all && all.proxyEnv !== undefined) {
       return yield* new InvalidOptions({ option: "proxyEnv", value: typeof all.proxyEnv, reason: "is not supported" })
     }
+    let agent: TicketAgent | undefined
+    // When the connector has closed: what the agent would dial for those that are queued is refused then.
+    yield* Effect.addFinalizer(() => Effect.sync(() => agent?.destroy()))
     const connector = yield* makeConnector({ cache, connectTimeout, partition, tls: all }, rest.maxSockets)
-    return yield* Effect.acquireRelease(
-      Effect.sync(() => new TicketAgent(all, connector)),
-      (agent) => Effect.sync(() => agent.destroy())
-    )
+    return agent = new TicketAgent(all, connector)
   })
 
 /** What `https.Agent` does not tell its types. */
 interface Pool {
   sockets: { [name: string]: Array<Net.Socket> | undefined }
   totalSocketCount: number
-  removeSocket(socket: Net.Socket, options: object): void
+  createSocket(request: Http.ClientRequest, options: object, callback: () => void): void
 }
 
 class TicketAgent extends Https.Agent {
   private readonly connector: Connector
+  /** Whom the connection is for that is to be created next. */
+  private request: Http.ClientRequest | undefined
 
   constructor(options: Https.AgentOptions, connector: Connector) {
     super(options)
     this.connector = connector
   }
 
+  createSocket(...args: Parameters<Pool["createSocket"]>): void {
+    this.request = args[0]
+    ;(Https.Agent.prototype as unknown as Pool).createSocket.apply(this, args)
+  }
+
+  /**
+   * The socket comes with the end of the handshake. Until then another stands for it, by which the agent counts
+   * (`maxSockets`), and through which it, and the request, give it up; where the handshake fails, it is the one that
+   * fails. So those that wait for a socket, and whoever listens for errors, see what they see with Node's own agent.
+   */
   override createConnection(
     options: Https.RequestOptions,
     callback?: (error: Error | null, socket: Duplex) => void
-  ): undefined {
-    // An agent counts only sockets that it has, so one stands in for each that is still to come: `maxSockets` holds, and
-    // `destroy` reaches it.
+  ): Duplex | null | undefined {
+    if (callback === undefined) return super.createConnection(options)
     const pool = this as unknown as Pool
     const name = this.getName(options)
-    const placeholder = new Net.Socket()
-    ;(pool.sockets[name] ??= []).push(placeholder)
+    const request = this.request
+    this.request = undefined
+
+    const standIn = new StandIn()
+    ;(pool.sockets[name] ??= []).push(standIn)
     pool.totalSocketCount++
-    const giveUp = this.connector.open(
+    const handOver = (socket: Net.Socket): void => {
+      standIn.onDestroy = undefined
+      standIn.setTimeout(0)
+      if (request !== undefined) delete (request as Partial<Http.ClientRequest>).destroy
+      callback(null, socket)
+      // It has been counted by now, be it the one that stood in.
+      const sockets = pool.sockets[name]
+      sockets?.splice(sockets.lastIndexOf(standIn), 1)
+      pool.totalSocketCount--
+    }
+    let giveUp = () => {}
+    standIn.onDestroy = () => {
+      handOver(standIn)
+      giveUp()
+    }
+    // One that is queued waits for any socket, and Node lets it wait.
+    if (request !== undefined && this.requests[name]?.includes(request) !== true) {
+      request.destroy = (error) => {
+        delete (request as Partial<Http.ClientRequest>).destroy
+        request.destroy(error)
+        standIn.destroy(error)
+        return request
+      }
+      if (options.timeout) standIn.setTimeout(options.timeout, () => request.emit("timeout"))
+    }
+    giveUp = this.connector.open(
       options as Tls.ConnectionOptions,
       Either.match({
         onLeft: (error) => {
-          placeholder.removeAllListeners("close")
-          callback?.(error, undefined as never)
-          // Those that wait for a socket get their turn.
-          pool.removeSocket(placeholder, options)
+          if (standIn.onDestroy === undefined) return
+          handOver(standIn)
+          standIn.destroy(error)
         },
         onRight: (socket) => {
-          placeholder.removeAllListeners("close")
-          // The agent was destroyed a moment ago.
-          if (placeholder.destroyed) socket.destroy()
-          const sockets = pool.sockets[name] ?? []
-          const at = sockets.indexOf(placeholder)
-          if (at >= 0) {
-            sockets.splice(at, 1)
-            pool.totalSocketCount--
-          }
-          callback?.(null, socket)
+          if (standIn.onDestroy === undefined) socket.destroy()
+          else handOver(socket)
         }
       })
     )
-    placeholder.on("close", giveUp)
     return undefined
+  }
+}
+
+/** A socket that is never connected. */
+class StandIn extends Net.Socket {
+  onDestroy: (() => void) | undefined
+
+  override destroy(error?: Error): this {
+    this.onDestroy?.()
+    return super.destroy(error)
   }
 }
 
@@ -395,8 +441,7 @@ const makeConnector = (
     const settings = yield* settingsOf(options, cache, runtime)
     yield* Effect.try({
       try: () => identityOf(cache, options.tls),
-      // Neither a key nor a passphrase is shown.
-      catch: (cause) => new InvalidOptions({ option: "tls", value: "<redacted>", reason: `is refused by Node (${String(cause)})` })
+      catch: (thrown) => new InvalidOptions({ option: "tls", value: "<redacted>", reason: refusal(thrown).message })
     })
     const fork = yield* FiberSet.makeRuntime()
     return {
@@ -435,7 +480,7 @@ const opened = <A, R>(
     const made: { socket: Tls.TLSSocket | undefined } = { socket: undefined }
     const opening = Effect.try({
       try: () => targetOf(settings, given, made),
-      catch: (cause) => new TlsError({ reason: "InvalidOptions", ...address, cause })
+      catch: (thrown) => new TlsError({ reason: "InvalidOptions", ...address, cause: refusal(thrown) })
     }).pipe(
       Effect.flatMap((target) =>
         Effect.catchIf(attempt(target, true), (error) => error instanceof TicketBroke, () => attempt(target, false))
@@ -465,7 +510,11 @@ const targetOf = (settings: Settings, given: Tls.ConnectionOptions, made: Target
   const address = addressOf(given)
   const host = given.host ?? "localhost"
   const servername = given.servername ?? (Net.isIP(host) === 0 ? host : undefined)
-  const options = { ...given, ...defined({ servername }), secureContext: context }
+  const options = {
+    ...given,
+    ...defined({ servername, checkServerIdentity: given.checkServerIdentity && unthrowing(given.checkServerIdentity) }),
+    secureContext: context
+  }
   // Only ours.
   delete options.session
   return {
@@ -522,7 +571,7 @@ const attempt = (target: Target, mayOffer: boolean): Effect.Effect<Tls.TLSSocket
     }
     const fail = (cause?: unknown): void => {
       if (state === "Over") return
-      const isUntrusted = Boolean(made.socket?.authorizationError)
+      const isUntrusted = (made.socket?.authorizationError ?? undefined) !== undefined
       const error = new TlsError({
         reason: state === "Connecting" ? "Connect" : isUntrusted ? "Identity" : "Handshake",
         ...address,
@@ -574,9 +623,9 @@ const attempt = (target: Target, mayOffer: boolean): Effect.Effect<Tls.TLSSocket
           offer((session) => watch(Tls.connect({ ...options, session })))
           if (ticket === undefined) watch(Tls.connect(options))
         }
-      } catch (cause) {
+      } catch (thrown) {
         state = "Over"
-        resume(Exit.fail(new TlsError({ reason: "InvalidOptions", ...address, cause })))
+        resume(Exit.fail(new TlsError({ reason: "InvalidOptions", ...address, cause: refusal(thrown) })))
       }
     }
     const { socket: underneath } = options
@@ -600,13 +649,32 @@ const objectionTo = (
 ): NodeJS.ErrnoException | undefined => {
   const der = readTlsSession(session)?.certificate
   if (der === undefined) return objection("ERR_TLS_CERT_MISSING", "the session has no certificate")
+  let certificate: X509Certificate
   try {
-    const certificate = new X509Certificate(der)
-    if (Date.parse(certificate.validTo) < now) return objection("CERT_HAS_EXPIRED", "certificate has expired")
-    return checkServerIdentity(hostname, certificate.toLegacyObject())
-  } catch (thrown) {
-    return objection("ERR_TLS_CERT_UNCHECKED", String(thrown))
+    certificate = new X509Certificate(der)
+  } catch {
+    return objection("ERR_TLS_CERT_UNREADABLE", "the session's certificate cannot be read")
   }
+  return Date.parse(certificate.validTo) < now
+    ? objection("CERT_HAS_EXPIRED", "certificate has expired")
+    : checkServerIdentity(hostname, certificate.toLegacyObject())
+}
+
+type CheckServerIdentity = NonNullable<Tls.ConnectionOptions["checkServerIdentity"]>
+
+/** Node calls it where a throw ends the process. */
+const unthrowing = (check: CheckServerIdentity): CheckServerIdentity => (hostname, certificate) => {
+  try {
+    return check(hostname, certificate)
+  } catch (thrown) {
+    return thrown instanceof Error ? thrown : new Error(String(thrown))
+  }
+}
+
+/** Without Node's message, which shows what was given: a key, a passphrase. */
+const refusal = (thrown: unknown): NodeJS.ErrnoException => {
+  const code = codeOf(thrown) ?? "ERR_INVALID_ARG_VALUE"
+  return objection(code, `Node refuses the options: ${code}`)
 }
 
 const objection = (code: string, message: string): NodeJS.ErrnoException => Object.assign(new Error(message), { code })

@@ -50,7 +50,9 @@ export class TlsIdentities {
   /** Throws what Node throws, for options that make no sense. */
   of(options: Tls.ConnectionOptions): TlsIdentity {
     const values = valuesOf(options)
-    const at = this.known.findIndex((known) => known.values.every((value, i) => value === values[i]))
+    const at = this.known.findIndex((known) =>
+      known.values.length === values.length && known.values.every((value, i) => value === values[i])
+    )
     if (at === 0) return this.known[0]!.identity
     if (at > 0) {
       const [found] = this.known.splice(at, 1)
@@ -71,12 +73,21 @@ export class TlsIdentities {
 const valuesOf = (options: Tls.ConnectionOptions): ReadonlyArray<unknown> => [
   rejects(options),
   options.ca === undefined && options.secureContext === undefined ? defaultCAs() : undefined,
-  ...names.map((name) => (options as Record<string, unknown>)[name])
+  ...names.flatMap((name) => {
+    const value = (options as Record<string, unknown>)[name]
+    // With a copy of what is in it, an array that is changed is another.
+    return Array.isArray(value) ? [ARRAY, value.length, ...value] : [value]
+  })
 ]
+
+const ARRAY = Symbol("array")
 
 /** Whether a server is refused that cannot say who it is. */
 export const rejects = (options: Tls.ConnectionOptions): boolean =>
-  options.rejectUnauthorized ?? process.env["NODE_TLS_REJECT_UNAUTHORIZED"] !== "0"
+  // As Node has it: `undefined`, where it is given, is not the variable's business.
+  Object.hasOwn(options, "rejectUnauthorized")
+    ? options.rejectUnauthorized !== false
+    : process.env["NODE_TLS_REJECT_UNAUTHORIZED"] !== "0"
 
 /** They can be set since Node 24.5; it is another list then. */
 const defaultCAs = (): number | undefined =>
