@@ -73,14 +73,14 @@ export class TlsIdentities {
 const valuesOf = (options: Tls.ConnectionOptions): ReadonlyArray<unknown> => [
   rejects(options),
   options.ca === undefined && options.secureContext === undefined ? defaultCAs() : undefined,
+  // With what is in it, an array that is changed is another.
   ...names.flatMap((name) => {
     const value = (options as Record<string, unknown>)[name]
-    // With a copy of what is in it, an array that is changed is another.
-    return Array.isArray(value) ? [ARRAY, value.length, ...value] : [value]
+    return Array.isArray(value) ? [ARRAY, value.length].concat(value) : [value]
   })
 ]
 
-const ARRAY = Symbol("array")
+const ARRAY: unknown = Symbol("array")
 
 /** Whether a server is refused that cannot say who it is. */
 export const rejects = (options: Tls.ConnectionOptions): boolean =>
