@@ -274,7 +274,8 @@ class TicketCacheImpl extends Inspectable.Class implements TicketCache {
   }
 
   clear(filter: (key: ServerKey) => boolean): void {
-    for (const server of this.#servers.values()) {
+    // A filter that uses the cache moves its servers.
+    for (const server of Array.from(this.#servers.values())) {
       if (filter(server.key)) this.drop(server, () => true)
     }
   }

@@ -67,9 +67,9 @@ export class TlsError extends Data.TaggedError("TlsError")<{
   readonly port: number
   readonly cause?: unknown
 }> {
-  /** Node's code for it (`ECONNREFUSED`, `ERR_TLS_CERT_ALTNAME_INVALID`, …), if it has one. */
+  /** Node's code for it (`ECONNREFUSED`, `ERR_TLS_CERT_ALTNAME_INVALID`, `ETIMEDOUT`, …), if it has one. */
   get code(): string | undefined {
-    return this.reason === "Timeout" ? "ETIMEDOUT" : codeOf(this.cause)
+    return this.reason === "Timeout" ? "ETIMEDOUT" : this.reason === "Closed" ? "ECONNRESET" : codeOf(this.cause)
   }
 
   override get message(): string {
@@ -176,7 +176,9 @@ export const layerDispatcher = (
           reason: "must not be given; `tls` says how to connect"
         })
       }
-      const { allowH2, autoSelectFamily, autoSelectFamilyAttemptTimeout, connections, connectTimeout, localAddress, socketPath } = undici
+      const { allowH2, autoSelectFamily, autoSelectFamilyAttemptTimeout, connections, localAddress, socketPath } = undici
+      // To undici, 0 is no limit.
+      const connectTimeout = undici.connectTimeout === 0 ? Check.longestTimer : undici.connectTimeout
       const tls = {
         highWaterMark: 16 * 1024,
         keepAlive: true,
@@ -188,7 +190,7 @@ export const layerDispatcher = (
       }
       const connector = yield* makeConnector({ connectTimeout, ...defined(options), tls }, connections)
       const plain = Undici.buildConnector(
-        defined({ socketPath, timeout: connectTimeout, autoSelectFamily, autoSelectFamilyAttemptTimeout })
+        defined({ socketPath, timeout: undici.connectTimeout, autoSelectFamily, autoSelectFamilyAttemptTimeout })
       )
       const connect: Undici.buildConnector.connector = (target, callback) => {
         if (target.protocol !== "https:") return plain(target, callback)
@@ -210,7 +212,7 @@ export const layerDispatcher = (
         )
       }
       return yield* Effect.acquireRelease(
-        Effect.sync(() => new Undici.Agent({ ...undici, connect })),
+        built("undici", () => new Undici.Agent({ ...undici, connect })),
         (agent) => Effect.promise(() => agent.destroy())
       )
     })
@@ -248,12 +250,19 @@ export const agent = (options: Options & Https.AgentOptions = {}): Effect.Effect
     // When the connector has closed: what the agent would dial for those that are queued is refused then.
     yield* Effect.addFinalizer(() => Effect.sync(() => agent?.destroy()))
     const connector = yield* makeConnector({ cache, connectTimeout, partition, tls: all }, rest.maxSockets)
-    return agent = new TicketAgent(all, connector)
+    return agent = yield* built("agent", () => new TicketAgent(all, connector))
+  })
+
+const built = <A>(option: string, build: () => A): Effect.Effect<A, InvalidOptions> =>
+  Effect.try({
+    try: build,
+    catch: (thrown) => new InvalidOptions({ option, value: "<options>", reason: `refused: ${String(thrown)}` })
   })
 
 /** What `https.Agent` does not tell its types. */
 interface Pool {
   sockets: { [name: string]: Array<Net.Socket> | undefined }
+  requests: { [name: string]: Array<Http.ClientRequest> | undefined }
   totalSocketCount: number
   createSocket(request: Http.ClientRequest, options: object, callback: () => void): void
 }
@@ -291,10 +300,19 @@ class TicketAgent extends Https.Agent {
     const standIn = new StandIn()
     ;(pool.sockets[name] ??= []).push(standIn)
     pool.totalSocketCount++
+    // Node leaves a queued request that it dials for in its queue, which would have others dial for it as well.
+    const queue = pool.requests[name] ?? []
+    const isQueued = request !== undefined && queue.includes(request)
+    if (isQueued) {
+      queue.splice(queue.indexOf(request), 1)
+      if (queue.length === 0) delete pool.requests[name]
+    }
+
     const handOver = (socket: Net.Socket): void => {
       standIn.onDestroy = undefined
       standIn.setTimeout(0)
       if (request !== undefined) delete (request as Partial<Http.ClientRequest>).destroy
+      if (isQueued) (pool.requests[name] ??= []).unshift(request)
       callback(null, socket)
       // It has been counted by now, be it the one that stood in.
       const sockets = pool.sockets[name]
@@ -306,8 +324,7 @@ class TicketAgent extends Https.Agent {
       handOver(standIn)
       giveUp()
     }
-    // One that is queued waits for any socket, and Node lets it wait.
-    if (request !== undefined && this.requests[name]?.includes(request) !== true) {
+    if (request !== undefined) {
       request.destroy = (error) => {
         delete (request as Partial<Http.ClientRequest>).destroy
         request.destroy(error)
@@ -456,7 +473,7 @@ const makeConnector = (
         fiber.addObserver((exit) => {
           if (Exit.isSuccess(exit)) return
           finish(Either.left(Option.getOrElse(Cause.failureOption(exit.cause), () =>
-            new TlsError({ reason: "Closed", ...addressOf(given), cause: Cause.squash(exit.cause) }))))
+            new TlsError({ reason: "Closed", ...addressOf(given) }))))
         })
         return () => fiber.unsafeInterruptAsFork(FiberId.none)
       }
@@ -571,6 +588,8 @@ const attempt = (target: Target, mayOffer: boolean): Effect.Effect<Tls.TLSSocket
     }
     const fail = (cause?: unknown): void => {
       if (state === "Over") return
+      const code = codeOf(cause) ?? ""
+      const isAlert = code.startsWith("ERR_SSL_") || code === "EPROTO"
       const isUntrusted = (made.socket?.authorizationError ?? undefined) !== undefined
       const error = new TlsError({
         reason: state === "Connecting" ? "Connect" : isUntrusted ? "Identity" : "Handshake",
@@ -578,15 +597,20 @@ const attempt = (target: Target, mayOffer: boolean): Effect.Effect<Tls.TLSSocket
         cause
       })
       state = "Over"
-      if (ticket !== undefined) run(TicketCache.reject(cache, key, ticket))
+      // A reset says nothing of the ticket, except that it may be the cause. Who is not trusted has refused it.
+      if (ticket !== undefined && (isAlert || isUntrusted)) run(TicketCache.reject(cache, key, ticket))
       // A socket that was given serves for one handshake only.
-      const mayTryAgain = ticket !== undefined && !isUntrusted && options.socket === undefined
+      const mayTryAgain = ticket !== undefined && options.socket === undefined && (isAlert || code === "ECONNRESET")
       resume(Exit.fail(mayTryAgain ? new TicketBroke({ error }) : error))
     }
 
     const watch = (socket: Tls.TLSSocket): Tls.TLSSocket => {
       let isReplenished = false
       made.socket = socket
+      // Those of Node 20's `tls.connect` come to nothing.
+      const { keepAlive, keepAliveInitialDelay, noDelay } = options as Net.TcpSocketConnectOpts
+      if (noDelay === true) socket.setNoDelay(true)
+      if (keepAlive === true) socket.setKeepAlive(true, keepAliveInitialDelay)
       socket.on("session", (session) => {
         isReplenished = true
         const times = lifetime(session)
@@ -629,17 +653,27 @@ const attempt = (target: Target, mayOffer: boolean): Effect.Effect<Tls.TLSSocket
       }
     }
     const { socket: underneath } = options
-    if (underneath instanceof Net.Socket && underneath.connecting) {
-      underneath.once("connect", begin).once("error", fail).once("close", () => fail())
-    } else {
-      begin()
+    if (underneath?.destroyed === true) {
+      fail(new Error("the socket that was given is closed"))
+      return undefined
     }
+    const isThere = underneath === undefined ? undefined : eventOfReaching(underneath)
+    if (isThere === undefined) begin()
+    else underneath?.once(isThere, begin).once("error", fail).once("close", () => fail())
     return () => {
       state = "Over"
       made.socket?.destroy()
       underneath?.destroy()
     }
   })
+
+/** What a socket that is not there yet will say when it is. */
+const eventOfReaching = (socket: Duplex): "connect" | "secureConnect" | undefined =>
+  socket instanceof Tls.TLSSocket && (socket as { readonly secureConnecting?: boolean }).secureConnecting === true
+    ? "secureConnect"
+    : socket instanceof Net.Socket && socket.pending
+    ? "connect"
+    : undefined
 
 /** What a whole handshake would say against the certificate that a ticket stands for. */
 const objectionTo = (

@@ -3,7 +3,7 @@
  * and the `SecureContext` made of them, which costs more than the rest of a resumed handshake when it is made anew.
  */
 import { createHash, type Hash } from "node:crypto"
-import * as Tls from "node:tls"
+import Tls from "node:tls"
 
 export interface TlsIdentity {
   readonly digest: string
@@ -18,6 +18,7 @@ const names = [
   "passphrase",
   "crl",
   "allowPartialTrustChain",
+  "certificateCompression",
   "clientCertEngine",
   "privateKeyEngine",
   "privateKeyIdentifier",
@@ -69,10 +70,14 @@ export class TlsIdentities {
   }
 }
 
-/** Also what stands in for an option that is not given, where it can change: Node's variable, the default CAs. */
+/** Also what stands in for an option that is not given, where it can change: Node's variable, and its defaults. */
 const valuesOf = (options: Tls.ConnectionOptions): ReadonlyArray<unknown> => [
   rejects(options),
-  options.ca === undefined && options.secureContext === undefined ? defaultCAs() : undefined,
+  options.ca || options.secureContext ? undefined : defaultCAs(),
+  Tls.DEFAULT_CIPHERS,
+  Tls.DEFAULT_ECDH_CURVE,
+  Tls.DEFAULT_MIN_VERSION,
+  Tls.DEFAULT_MAX_VERSION,
   // With what is in it, an array that is changed is another.
   ...names.flatMap((name) => {
     const value = (options as Record<string, unknown>)[name]
