@@ -68,8 +68,8 @@ export interface Ticket {
 }
 
 /**
- * Whom a ticket is from, and who is to use it. Keys are compared by content; names of hosts without regard to
- * case.
+ * Whom a ticket is from, and who is to use it. Keys are compared by content; the names of hosts
+ * without regard to case, but not a path (of a Unix socket), which has a slash.
  *
  * @since 0.1.0
  * @category models
@@ -238,7 +238,7 @@ class TicketCacheImpl extends Inspectable.Class implements TicketCache {
     const { maxBytes, maxLifetime, servers, ticketsPerServer } = this.limits
     const { expiresAt, issuedAt, session } = ticket
     const until = Math.min(expiresAt, issuedAt + maxLifetime, now + maxLifetime)
-    const isUsable = session.length > 0 && session.length <= Math.min(longestSession, maxBytes) &&
+    const isUsable = session instanceof Uint8Array && session.length > 0 && session.length <= Math.min(longestSession, maxBytes) &&
       // What is not a time makes `until` NaN.
       Number.isFinite(issuedAt) && now < until
     if (this.isClosed || !isUsable) return this.count("dropped")
@@ -294,8 +294,9 @@ class TicketCacheImpl extends Inspectable.Class implements TicketCache {
   isSparing({ host, port }: ServerKey): boolean {
     const server = `${host.toLowerCase()}:${port}`
     if (this.sparing.has(server)) return false
-    if (this.sparing.size >= this.limits.servers) this.sparing.clear()
     this.sparing.add(server)
+    const [oldest] = this.sparing
+    if (this.sparing.size > this.limits.servers) this.sparing.delete(oldest!)
     return true
   }
 
@@ -362,7 +363,8 @@ const copyOf = (key: ServerKey): ServerKey => ({
 
 const idOf = ({ alpn, host, identity, partition, port, servername }: ServerKey): string =>
   JSON.stringify([
-    host.toLowerCase(),
+    // A path is no name.
+    host.includes("/") ? host : host.toLowerCase(),
     port,
     servername?.toLowerCase(),
     typeof alpn === "string" ? [alpn] : alpn,

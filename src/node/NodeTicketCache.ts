@@ -15,7 +15,11 @@
  * **What it does not.** Resumption saves the certificate and the work that goes with it. With TLS 1.3 it saves no
  * round trip; with TLS 1.2 it saves one. A certificate that is revoked, or a CA that is taken from a store behind
  * one's back, is noticed with the next whole handshake. Tickets come with what the server sends first: a connection
- * that is never read gets none.
+ * that is never read gets none. A resumed connection shows no certificate to `getPeerCertificate`; what
+ * `checkServerIdentity` is shown for it is the server's own, without those of its issuers.
+ *
+ * Options are compared by content, but functions and other objects (a `secureContext`) by reference: one that is made
+ * for each connection anew is another identity each time, and resumes nothing. `session` is not used.
  *
  * @since 0.1.0
  */
@@ -46,7 +50,7 @@ import { wait } from "../internal/wait.js"
 import * as Check from "../InvalidOptions.js"
 import { InvalidOptions } from "../InvalidOptions.js"
 import * as TicketCache from "../TicketCache.js"
-import { rejects, TlsIdentities, type TlsIdentity } from "./internal/tlsIdentities.js"
+import { TlsIdentities, type TlsIdentity } from "./internal/tlsIdentities.js"
 
 /**
  * A connection that did not come about.
@@ -74,7 +78,7 @@ export class TlsError extends Data.TaggedError("TlsError")<{
 
   override get message(): string {
     return `${this.reason}: no TLS connection to ${this.host}:${this.port}` +
-      (this.cause instanceof Error ? ` (${this.cause.message})` : "")
+      (this.cause instanceof Error ? ` (${this.cause.message || this.code})` : "")
   }
 
   /** Without the cause: Node's refusal of a certificate holds all of it, in circles. */
@@ -223,7 +227,10 @@ const defined = <A extends object>(options: A): { [K in keyof A]: Exclude<A[K], 
 
 /**
  * An agent for `node:https`, and for `wss:` with `NodeWebSocketDialer`; it is destroyed with the scope. What
- * `https.Agent` takes can be given beside the rest.
+ * `https.Agent` takes can be given beside the rest, and has the last word.
+ *
+ * A request gets its socket when the handshake is over, where Node's own agent gives it before; the socket says
+ * `secureConnect` then, before anything is sent.
  *
  * @example
  * ```ts
@@ -242,7 +249,7 @@ const defined = <A extends object>(options: A): { [K in keyof A]: Exclude<A[K], 
 export const agent = (options: Options & Https.AgentOptions = {}): Effect.Effect<Https.Agent, InvalidOptions, Scope.Scope> =>
   Effect.gen(function*() {
     const { cache, connectTimeout, partition, tls, ...rest } = options
-    const all = { ...rest, ...tls, maxCachedSessions: 0 }
+    const all = { ...tls, ...rest, maxCachedSessions: 0 }
     if ("proxyEnv" in all && all.proxyEnv !== undefined) {
       return yield* new InvalidOptions({ option: "proxyEnv", value: typeof all.proxyEnv, reason: "is not supported" })
     }
@@ -313,6 +320,7 @@ class TicketAgent extends Https.Agent {
       standIn.setTimeout(0)
       if (request !== undefined) delete (request as Partial<Http.ClientRequest>).destroy
       if (isQueued) (pool.requests[name] ??= []).unshift(request)
+      if (socket !== standIn) request?.prependOnceListener("socket", announce)
       callback(null, socket)
       // It has been counted by now, be it the one that stood in.
       const sockets = pool.sockets[name]
@@ -349,6 +357,18 @@ class TicketAgent extends Https.Agent {
     )
     return undefined
   }
+}
+
+/**
+ * Whoever gets a socket with its request listens for `secureConnect`, to look at the certificate before anything is
+ * sent. It comes once more for them.
+ */
+const announce = (socket: Net.Socket): void => {
+  socket.cork()
+  process.nextTick(() => {
+    socket.emit("secureConnect")
+    socket.uncork()
+  })
 }
 
 /** A socket that is never connected. */
@@ -467,7 +487,14 @@ const makeConnector = (
         const finish = (outcome: Either.Either<Tls.TLSSocket, TlsError>) => {
           if (isOver) return
           isOver = true
-          callback(outcome)
+          try {
+            callback(outcome)
+          } catch (thrown) {
+            // Not to be lost in a fiber: it is the application's.
+            queueMicrotask(() => {
+              throw thrown
+            })
+          }
         }
         const fiber = fork(opened(settings, given, (socket) => Effect.sync(() => finish(Either.right(socket)))))
         fiber.addObserver((exit) => {
@@ -507,6 +534,8 @@ const opened = <A, R>(
       Effect.withSpan("NodeTicketCache.connect", { attributes: address })
     )
     return restore(opening).pipe(
+      // It may have ended in the moments since.
+      Effect.filterOrFail((socket) => !socket.destroyed, () => new TlsError({ reason: "Handshake", ...address })),
       Effect.onError(() => Effect.sync(() => made.socket?.destroy())),
       Effect.flatMap(handOver)
     )
@@ -540,7 +569,8 @@ const targetOf = (settings: Settings, given: Tls.ConnectionOptions, made: Target
     key: {
       ...address,
       ...defined({ servername, partition: settings.partition }),
-      alpn: Array.from((given.ALPNProtocols ?? []) as ArrayLike<unknown>, String),
+      alpn: Array.from((given.ALPNProtocols ?? []) as ArrayLike<string | Uint8Array | number>, (name) =>
+        name instanceof Uint8Array ? Buffer.from(name).toString("latin1") : String(name)),
       identity: digest
     },
     options,
@@ -563,18 +593,14 @@ const attempt = (target: Target, mayOffer: boolean): Effect.Effect<Tls.TLSSocket
     const run = Runtime.runSync(runtime)
     let state: "Connecting" | "Shaking" | "Over" = "Connecting"
     let ticket: TicketCache.Ticket | undefined
-    let against: NodeJS.ErrnoException | undefined
 
     /** The server is reached: the hello that follows spends a ticket, if there is one. */
     const offer = (use: (session: Buffer) => void): void => {
       state = "Shaking"
       const taken = mayOffer ? Option.getOrUndefined(run(TicketCache.take(cache, key))) : undefined
       if (taken === undefined) return
-      const { buffer, byteLength, byteOffset } = taken.session
-      against = objectionTo(taken, target, run(Clock.currentTimeMillis))
-      if (against !== undefined && rejects(options)) {
-        run(TicketCache.reject(cache, key, taken))
-      } else {
+      if (isAccepted(taken, target, run(Clock.currentTimeMillis))) {
+        const { buffer, byteLength, byteOffset } = taken.session
         ticket = taken
         use(Buffer.from(buffer, byteOffset, byteLength))
       }
@@ -618,11 +644,6 @@ const attempt = (target: Target, mayOffer: boolean): Effect.Effect<Tls.TLSSocket
       })
       socket.once("secureConnect", () => {
         if (socket.isSessionReused()) {
-          // It is the caller's to judge, who must not be told other than after a whole handshake.
-          if (against !== undefined && socket.authorized) {
-            socket.authorized = false
-            socket.authorizationError = (codeOf(against) ?? against.message) as never
-          }
           const bytesRead = socket.bytesRead
           socket.once("close", () => {
             const hasSpoken = socket.bytesRead > bytesRead
@@ -675,23 +696,24 @@ const eventOfReaching = (socket: Duplex): "connect" | "secureConnect" | undefine
     ? "connect"
     : undefined
 
-/** What a whole handshake would say against the certificate that a ticket stands for. */
-const objectionTo = (
+/** Whether the certificate that a ticket stands for would be accepted now. If not, a whole handshake is to say so. */
+const isAccepted = (
   { session }: TicketCache.Ticket,
   { hostname, options: { checkServerIdentity = Tls.checkServerIdentity } }: Target,
   now: number
-): NodeJS.ErrnoException | undefined => {
+): boolean => {
   const der = readTlsSession(session)?.certificate
-  if (der === undefined) return objection("ERR_TLS_CERT_MISSING", "the session has no certificate")
-  let certificate: X509Certificate
+  if (der === undefined) return false
   try {
-    certificate = new X509Certificate(der)
+    const certificate = new X509Certificate(der)
+    if (Date.parse(certificate.validTo) < now) return false
+    // All there is of the chain; one that is its own issuer ends it.
+    const chain = certificate.toLegacyObject() as Tls.DetailedPeerCertificate
+    chain.issuerCertificate ??= chain
+    return checkServerIdentity(hostname, chain) === undefined
   } catch {
-    return objection("ERR_TLS_CERT_UNREADABLE", "the session's certificate cannot be read")
+    return false
   }
-  return Date.parse(certificate.validTo) < now
-    ? objection("CERT_HAS_EXPIRED", "certificate has expired")
-    : checkServerIdentity(hostname, certificate.toLegacyObject())
 }
 
 type CheckServerIdentity = NonNullable<Tls.ConnectionOptions["checkServerIdentity"]>
@@ -708,7 +730,5 @@ const unthrowing = (check: CheckServerIdentity): CheckServerIdentity => (hostnam
 /** Without Node's message, which shows what was given: a key, a passphrase. */
 const refusal = (thrown: unknown): NodeJS.ErrnoException => {
   const code = codeOf(thrown) ?? "ERR_INVALID_ARG_VALUE"
-  return objection(code, `Node refuses the options: ${code}`)
+  return Object.assign(new Error(`Node refuses the options: ${code}`), { code })
 }
-
-const objection = (code: string, message: string): NodeJS.ErrnoException => Object.assign(new Error(message), { code })

@@ -10,7 +10,8 @@ export interface TlsIdentity {
   readonly context: Tls.SecureContext
 }
 
-const names = [
+/** What a `SecureContext` is made of. */
+const ofContext = [
   "ca",
   "cert",
   "key",
@@ -23,13 +24,10 @@ const names = [
   "privateKeyEngine",
   "privateKeyIdentifier",
   "secureContext",
-  "checkServerIdentity",
-  "pskCallback",
   "ciphers",
   "sigalgs",
   "ecdhCurve",
   "dhparam",
-  "minDHSize",
   "minVersion",
   "maxVersion",
   "secureProtocol",
@@ -37,55 +35,63 @@ const names = [
   "honorCipherOrder",
   "sessionIdContext",
   "ticketKeys",
-  "sessionTimeout",
-  "requestOCSP"
-] as const
+  "sessionTimeout"
+]
+
+const ofConnection = ["checkServerIdentity", "pskCallback", "minDHSize", "requestOCSP"]
 
 /** More than a client has at once; what is made for each connection anew is not to pile up. */
 const capacity = 32
 
+interface Known {
+  readonly values: ReadonlyArray<unknown>
+  readonly contextDigest: string
+  readonly identity: TlsIdentity
+}
+
 export class TlsIdentities {
   /** Used last first. */
-  private readonly known: Array<{ readonly values: ReadonlyArray<unknown>; readonly identity: TlsIdentity }> = []
+  private readonly known: Array<Known> = []
 
   /** Throws what Node throws, for options that make no sense. */
   of(options: Tls.ConnectionOptions): TlsIdentity {
-    const values = valuesOf(options)
+    const forContext = [...defaults(options), ...valuesOf(options, ofContext)]
+    const values = [...forContext, rejects(options), ...valuesOf(options, ofConnection)]
     const at = this.known.findIndex((known) =>
       known.values.length === values.length && known.values.every((value, i) => value === values[i])
     )
-    if (at === 0) return this.known[0]!.identity
-    if (at > 0) {
-      const [found] = this.known.splice(at, 1)
-      this.known.unshift(found!)
-      return found!.identity
-    }
-    const digest = digestOf(values)
-    // The same content in other objects is the same identity.
-    const identity = this.known.find((known) => known.identity.digest === digest)?.identity ??
-      { digest, context: options.secureContext ?? Tls.createSecureContext(options) }
-    this.known.unshift({ values, identity })
+    const found = at < 0 ? this.make(options, forContext, values) : this.known.splice(at, 1)[0]!
+    this.known.unshift(found)
     if (this.known.length > capacity) this.known.pop()
-    return identity
+    return found.identity
+  }
+
+  private make(options: Tls.ConnectionOptions, forContext: ReadonlyArray<unknown>, values: ReadonlyArray<unknown>): Known {
+    const contextDigest = digestOf(forContext)
+    // The same content in other objects makes the same context.
+    const alike = this.known.find((known) => known.contextDigest === contextDigest)
+    const context = alike?.identity.context ?? options.secureContext ?? Tls.createSecureContext(options)
+    return { values, contextDigest, identity: { digest: digestOf(values), context } }
   }
 }
 
-/** Also what stands in for an option that is not given, where it can change: Node's variable, and its defaults. */
-const valuesOf = (options: Tls.ConnectionOptions): ReadonlyArray<unknown> => [
-  rejects(options),
-  options.ca || options.secureContext ? undefined : defaultCAs(),
-  Tls.DEFAULT_CIPHERS,
-  Tls.DEFAULT_ECDH_CURVE,
-  Tls.DEFAULT_MIN_VERSION,
-  Tls.DEFAULT_MAX_VERSION,
-  // With what is in it, an array that is changed is another.
-  ...names.flatMap((name) => {
+/** With what is in it, an array that is changed is another. */
+const valuesOf = (options: object, names: ReadonlyArray<string>): ReadonlyArray<unknown> =>
+  names.flatMap((name) => {
     const value = (options as Record<string, unknown>)[name]
     return Array.isArray(value) ? [ARRAY, value.length].concat(value) : [value]
   })
-]
 
 const ARRAY: unknown = Symbol("array")
+
+/** What stands in for an option that is not given, and can change. */
+const defaults = ({ ca, secureContext }: Tls.ConnectionOptions): ReadonlyArray<unknown> => [
+  ca || secureContext ? undefined : defaultCAs(),
+  Tls.DEFAULT_CIPHERS,
+  Tls.DEFAULT_ECDH_CURVE,
+  Tls.DEFAULT_MIN_VERSION,
+  Tls.DEFAULT_MAX_VERSION
+]
 
 /** Whether a server is refused that cannot say who it is. */
 export const rejects = (options: Tls.ConnectionOptions): boolean =>
