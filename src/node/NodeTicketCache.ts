@@ -182,7 +182,7 @@ export const layerDispatcher = (
       }
       const { allowH2, autoSelectFamily, autoSelectFamilyAttemptTimeout, connections, localAddress, socketPath } = undici
       // To undici, 0 is no limit.
-      const connectTimeout = undici.connectTimeout === 0 ? Check.longestTimer : undici.connectTimeout
+      const connectTimeout = options.connectTimeout ?? (undici.connectTimeout === 0 ? Check.longestTimer : undici.connectTimeout)
       const tls = {
         highWaterMark: 16 * 1024,
         keepAlive: true,
@@ -192,10 +192,9 @@ export const layerDispatcher = (
         ...defined({ autoSelectFamily, autoSelectFamilyAttemptTimeout, path: socketPath }),
         ...options.tls
       }
-      const connector = yield* makeConnector({ connectTimeout, ...defined(options), tls }, connections)
-      const plain = Undici.buildConnector(
-        defined({ socketPath, timeout: undici.connectTimeout, autoSelectFamily, autoSelectFamilyAttemptTimeout })
-      )
+      const connector = yield* makeConnector({ ...options, connectTimeout, tls }, connections)
+      const timeout = connectTimeout === undefined ? undefined : Duration.toMillis(connectTimeout)
+      const plain = Undici.buildConnector(defined({ socketPath, timeout, autoSelectFamily, autoSelectFamilyAttemptTimeout }))
       const connect: Undici.buildConnector.connector = (target, callback) => {
         if (target.protocol !== "https:") return plain(target, callback)
         const { hostname, httpSocket, port, servername } = target

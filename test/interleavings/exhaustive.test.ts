@@ -2,6 +2,7 @@ import * as Session from "effect-holdfast/Session"
 import * as SessionMap from "effect-holdfast/SessionMap"
 import { Interleavings } from "effect-holdfast/testing"
 import { assert, describe, it } from "effect-holdfast/testing/vitest"
+import * as TicketCache from "effect-holdfast/TicketCache"
 import * as Deferred from "effect/Deferred"
 import * as Effect from "effect/Effect"
 import * as Either from "effect/Either"
@@ -210,5 +211,23 @@ describe("a session, in every order of its fibers", () => {
       assert.strictEqual(one, other)
     })),
     { preemptions: 1 }
+  )
+})
+
+describe("a cache of tickets, in every order of its fibers", () => {
+  const key = { host: "api.test", port: 443 }
+  const ticket = (id: number) => ({ session: Uint8Array.of(id), issuedAt: id, expiresAt: 1_000 })
+
+  everySchedule(
+    "gives two tickets to two of three takers",
+    Effect.scoped(Effect.gen(function*() {
+      const cache = yield* TicketCache.make()
+      for (const id of [1, 2]) yield* TicketCache.put(cache, key, ticket(id))
+      const takers = yield* Effect.forEach([1, 2, 3], () => Effect.fork(TicketCache.take(cache, key)))
+      const taken = (yield* Effect.forEach(takers, Fiber.join)).map(Option.match({ onNone: () => 0, onSome: ({ session }) => session[0] }))
+      assert.deepStrictEqual(taken.toSorted(), [0, 1, 2])
+      assert.strictEqual(yield* TicketCache.size(cache), 0)
+    })),
+    { preemptions: 2 }
   )
 })

@@ -190,6 +190,45 @@ export const canaries = {
   "deaf-to-the-end": {
     fault: "the reader goes on after a close frame",
     edits: [edit("ReconnectingSocket.ts", "    if (live.failure !== undefined) return\n    live.heard", "    live.heard")]
+  },
+  "shared-ticket": {
+    fault: "one ticket is handed to two connections",
+    edits: [
+      edit(
+        "TicketCache.ts",
+        "      this.remove(server, server.entries.length - 1)\n      this.places.set",
+        "      this.places.set"
+      ),
+      edit(
+        "TicketCache.ts",
+        "now((at) => implOf(self).take(key, at)))",
+        `Effect.tap(now((at) => implOf(self).take(key, at)), (taken) =>
+        Effect.sync(() => Option.map(taken, (ticket) => implOf(self).spend(key, ticket)))))`
+      ),
+      edit(
+        "TicketCache.ts",
+        "  put(key: ServerKey, ticket: Ticket, now: number): void {",
+        `  spend(key: ServerKey, ticket: Ticket): void {
+    const server = this.#servers.get(idOf(key))
+    const at = server === undefined ? -1 : server.entries.findIndex((entry) => entry.ticket === ticket)
+    if (at >= 0) this.remove(server!, at)
+  }
+
+  put(key: ServerKey, ticket: Ticket, now: number): void {`
+      )
+    ]
+  },
+  "siblings-of-a-refused": {
+    fault: "a refused ticket's older siblings stay",
+    edits: [edit(
+      "TicketCache.ts",
+      "if (server === undefined) return\n    const place",
+      "if (1 < 2) return\n    const place"
+    )]
+  },
+  "kept-after-close": {
+    fault: "a ticket that comes after the close is kept",
+    edits: [edit("TicketCache.ts", "if (this.isClosed || ", "if (")]
   }
 } satisfies Record<string, Canary>
 

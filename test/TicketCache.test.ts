@@ -1,0 +1,1008 @@
+import { assert, describe, expectTypeOf, it, vi } from "@effect/vitest"
+import { InvalidOptions } from "effect-holdfast/InvalidOptions"
+import * as TicketCache from "effect-holdfast/TicketCache"
+import * as Cause from "effect/Cause"
+import type * as Duration from "effect/Duration"
+import * as Effect from "effect/Effect"
+import * as Exit from "effect/Exit"
+import { pipe } from "effect/Function"
+import * as Logger from "effect/Logger"
+import * as Metric from "effect/Metric"
+import type * as MetricState from "effect/MetricState"
+import * as Option from "effect/Option"
+import * as Runtime from "effect/Runtime"
+import * as Scope from "effect/Scope"
+import * as TestClock from "effect/TestClock"
+import { strict } from "node:assert"
+import { format, inspect } from "node:util"
+
+const key: TicketCache.ServerKey = { host: "api.test", port: 443 }
+const other: TicketCache.ServerKey = { host: "other.test", port: 443 }
+
+const keyWith = (fields: Partial<TicketCache.ServerKey>): TicketCache.ServerKey => ({ ...key, ...fields })
+
+const bytes = (text: string): Uint8Array => new TextEncoder().encode(text)
+
+/** One that is known by what is in it. */
+const ticket = (
+  session: string,
+  { expiresAt = 3_600_000, issuedAt = 0 }: Partial<Omit<TicketCache.Ticket, "session">> = {}
+): TicketCache.Ticket => ({ session: bytes(session), issuedAt, expiresAt })
+
+const ofLength = (length: number): TicketCache.Ticket => ({ ...ticket(""), session: new Uint8Array(length).fill(1) })
+
+const textOf = ({ session }: TicketCache.Ticket): string => new TextDecoder().decode(session)
+
+const taken = (cache: TicketCache.TicketCache, from = key) => Effect.map(TicketCache.take(cache, from), Option.getOrThrow)
+
+/** All of a server's, in the order in which they come. */
+const drained = (cache: TicketCache.TicketCache, from = key) =>
+  Effect.gen(function*() {
+    const names: Array<string> = []
+    for (let next = yield* TicketCache.take(cache, from); Option.isSome(next); next = yield* TicketCache.take(cache, from)) {
+      assert.isBelow(names.push(textOf(next.value)), 100, "they come without end")
+    }
+    return names
+  })
+
+const putAll = (cache: TicketCache.TicketCache, tickets: ReadonlyArray<TicketCache.Ticket>, from = key) =>
+  Effect.forEach(tickets, (one) => TicketCache.put(cache, from, one), { discard: true })
+
+const nothing = { servers: 0, tickets: 0, bytes: 0, offered: 0, resumed: 0, refused: 0, expired: 0, dropped: 0 }
+
+describe("a ticket", () => {
+  it.scoped("is taken by one, and then is gone", () =>
+    Effect.gen(function*() {
+      const cache = yield* TicketCache.make()
+      assert.isTrue(Option.isNone(yield* TicketCache.take(cache, key)))
+      yield* TicketCache.put(cache, key, ticket("a", { issuedAt: 1, expiresAt: 5_000 }))
+      const { expiresAt, issuedAt, session } = yield* taken(cache)
+      assert.deepStrictEqual({ expiresAt, issuedAt, session }, ticket("a", { issuedAt: 1, expiresAt: 5_000 }))
+      assert.isTrue(Option.isNone(yield* TicketCache.take(cache, key)))
+    }))
+
+  it.scoped("that was issued last comes first, whenever it was put", () =>
+    Effect.gen(function*() {
+      const cache = yield* TicketCache.make()
+      yield* putAll(cache, [3, 1, 5, 4, 2].map((issuedAt) => ticket(`${issuedAt}`, { issuedAt })))
+      assert.deepStrictEqual(yield* drained(cache), ["5", "4", "3", "2", "1"])
+    }))
+
+  it.scoped("that was put last comes first among those that were issued at once", () =>
+    Effect.gen(function*() {
+      const cache = yield* TicketCache.make()
+      yield* putAll(cache, ["a", "b", "c"].map((name) => ticket(name)))
+      yield* putAll(cache, [ticket("older", { issuedAt: -1 }), ticket("younger", { issuedAt: 1 }), ticket("d")])
+      assert.deepStrictEqual(yield* drained(cache), ["younger", "d", "c", "b", "a", "older"])
+    }))
+
+  it.scoped("is a copy: what becomes of the bytes that were put is nothing to it", () =>
+    Effect.gen(function*() {
+      const cache = yield* TicketCache.make()
+      const memory = bytes("--secret--")
+      yield* TicketCache.put(cache, key, { ...ticket(""), session: memory.subarray(2, 8) })
+      memory.fill(0)
+      const { session } = yield* taken(cache)
+      assert.deepStrictEqual(session, bytes("secret"))
+      // Nothing but itself is to be seen through its buffer.
+      assert.strictEqual(session.buffer.byteLength, 6)
+    }))
+
+  it.scoped("put twice is two", () =>
+    Effect.gen(function*() {
+      const cache = yield* TicketCache.make()
+      const one = ticket("a")
+      yield* putAll(cache, [one, one])
+      const [first, second] = [yield* taken(cache), yield* taken(cache)]
+      first.session.fill(0)
+      assert.strictEqual(textOf(second), "a")
+    }))
+
+  it.scoped("can be taken and put in pipes", () =>
+    Effect.gen(function*() {
+      const cache = yield* TicketCache.make()
+      yield* pipe(cache, TicketCache.put(key, ticket("a", { issuedAt: 1 })))
+      yield* cache.pipe(TicketCache.put(key, ticket("b", { issuedAt: 2 })))
+      assert.strictEqual(yield* TicketCache.size(cache), 2)
+      const first = Option.getOrThrow(yield* pipe(cache, TicketCache.take(key)))
+      assert.strictEqual(textOf(first), "b")
+      yield* pipe(cache, TicketCache.reject(key, first))
+      assert.strictEqual(yield* TicketCache.size(cache), 0)
+    }))
+
+  it.scoped("of one cache is not another's", () =>
+    Effect.gen(function*() {
+      const [one, another] = [yield* TicketCache.make(), yield* TicketCache.make()]
+      yield* TicketCache.put(one, key, ticket("a"))
+      assert.deepStrictEqual(yield* drained(another), [])
+      assert.deepStrictEqual(yield* drained(one), ["a"])
+    }))
+
+  it("is taken, put and refused by operations that cannot fail", () => {
+    const make = TicketCache.make()
+    expectTypeOf(make).toEqualTypeOf<Effect.Effect<TicketCache.TicketCache, InvalidOptions, Scope.Scope>>()
+    const take = TicketCache.take(key)
+    expectTypeOf(take).returns.toEqualTypeOf<Effect.Effect<Option.Option<TicketCache.Ticket>>>()
+    const put = TicketCache.put(key, ticket("a"))
+    expectTypeOf(put).returns.toEqualTypeOf<Effect.Effect<void>>()
+    const clear = TicketCache.clear()
+    expectTypeOf(clear).returns.toEqualTypeOf<Effect.Effect<void>>()
+  })
+
+  it.scoped("is kept in what `isTicketCache` knows", () =>
+    Effect.gen(function*() {
+      assert.isTrue(TicketCache.isTicketCache(yield* TicketCache.make()))
+      for (const u of [undefined, null, {}, new Map(), "cache"]) assert.isFalse(TicketCache.isTicketCache(u))
+    }))
+})
+
+describe("a server's key", () => {
+  const full: TicketCache.ServerKey = {
+    host: "api.test",
+    port: 443,
+    servername: "name.test",
+    alpn: ["h2", "http/1.1"],
+    identity: "i",
+    partition: "p"
+  }
+
+  const alike: ReadonlyArray<readonly [what: string, TicketCache.ServerKey, TicketCache.ServerKey]> = [
+    ["another object", full, { partition: "p", identity: "i", alpn: ["h2", "http/1.1"], servername: "name.test", port: 443, host: "api.test" }],
+    ["names of hosts in capitals", full, { ...full, host: "API.Test", servername: "NAME.test" }],
+    ["one protocol, as text", { ...key, alpn: ["h2"] }, { ...key, alpn: "h2" }],
+    ["what is undefined", key, { ...key, servername: undefined, alpn: undefined, identity: undefined, partition: undefined }]
+  ]
+  for (const [what, one, another] of alike) {
+    it.scoped(`is compared by content: ${what}`, () =>
+      Effect.gen(function*() {
+        const cache = yield* TicketCache.make()
+        yield* TicketCache.put(cache, one, ticket("a"))
+        yield* TicketCache.put(cache, another, ticket("b"))
+        assert.strictEqual((yield* TicketCache.stats(cache)).servers, 1)
+        assert.strictEqual(textOf(yield* taken(cache, one)), "b")
+        assert.strictEqual(textOf(yield* taken(cache, another)), "a")
+      }))
+  }
+
+  it.scoped("keeps tickets apart by each of its fields, and by which of them says what", () =>
+    Effect.gen(function*() {
+      const keys: ReadonlyArray<TicketCache.ServerKey> = [
+        key,
+        { ...key, host: "api.tes" },
+        { ...key, host: "" },
+        { ...key, port: 444 },
+        { ...key, port: 44 },
+        ...["x", "", "null", "undefined", "X", "api.test"].flatMap((text) => [
+          keyWith({ identity: text }),
+          keyWith({ partition: text })
+        ]),
+        ...["x", "", "null", "api.test"].map((servername) => keyWith({ servername })),
+        ...["x", "", "h2", "h2,http/1.1", "[\"h2\"]"].map((alpn) => keyWith({ alpn })),
+        { ...key, alpn: ["h2", "http/1.1"] },
+        { ...key, alpn: ["http/1.1", "h2"] },
+        { ...key, alpn: ["h2", "h2"] },
+        { ...key, alpn: ["H2"] },
+        { ...key, servername: "x", identity: "x" },
+        { ...key, servername: "x", partition: "x" },
+        { ...key, identity: "x", partition: "x" },
+        { ...key, identity: "x\",\"y" },
+        { ...key, identity: "x", partition: "y" },
+        full,
+        { ...full, host: "other.test" },
+        { ...full, port: 1 },
+        { ...full, servername: "other.test" },
+        { ...full, servername: undefined },
+        { ...full, alpn: "h2" },
+        { ...full, alpn: undefined },
+        { ...full, identity: "j" },
+        { ...full, identity: undefined },
+        { ...full, partition: "q" },
+        { ...full, partition: undefined }
+      ]
+      const cache = yield* TicketCache.make()
+      for (const [index, one] of keys.entries()) yield* TicketCache.put(cache, one, ticket(`${index}`))
+      assert.strictEqual((yield* TicketCache.stats(cache)).servers, keys.length)
+      for (const [index, one] of keys.entries()) assert.deepStrictEqual(yield* drained(cache, one), [`${index}`])
+    }))
+
+  it.scoped("is what it was when the ticket was put, though the object has been changed since", () =>
+    Effect.gen(function*() {
+      const cache = yield* TicketCache.make()
+      const alpn = ["h2"]
+      const changing = { host: "api.test", port: 443, partition: "p", alpn }
+      const before = { ...changing, alpn: ["h2"] }
+      yield* TicketCache.put(cache, changing, ticket("a"))
+      changing.partition = "q"
+      alpn[0] = "http/1.1"
+      const seen: Array<TicketCache.ServerKey> = []
+      yield* TicketCache.clear(cache, (one) => seen.push(one) === 0)
+      assert.deepStrictEqual(seen, [before])
+      assert.deepStrictEqual(yield* drained(cache, changing), [])
+      assert.deepStrictEqual(yield* drained(cache, before), ["a"])
+    }))
+})
+
+describe("a ticket that expires", () => {
+  it.scoped("can be taken in the last millisecond before, and not from then on", () =>
+    Effect.gen(function*() {
+      const cache = yield* TicketCache.make()
+      yield* putAll(cache, [ticket("a", { expiresAt: 1_000 }), ticket("b", { expiresAt: 1_000 })])
+      yield* TestClock.setTime(999)
+      assert.strictEqual(textOf(yield* taken(cache)), "b")
+      yield* TestClock.setTime(1_000)
+      assert.isTrue(Option.isNone(yield* TicketCache.take(cache, key)))
+      assert.deepStrictEqual(yield* TicketCache.stats(cache), { ...nothing, offered: 1, expired: 1 })
+    }))
+
+  it.scoped("is not among those that there are", () =>
+    Effect.gen(function*() {
+      const cache = yield* TicketCache.make()
+      yield* putAll(cache, [ticket("aaa", { expiresAt: 1_000 }), ticket("bb")])
+      yield* putAll(cache, [ticket("c", { expiresAt: 1_000 })], other)
+      yield* TestClock.setTime(999)
+      assert.strictEqual(yield* TicketCache.size(cache), 3)
+      assert.deepStrictEqual(yield* TicketCache.stats(cache), { ...nothing, servers: 2, tickets: 3, bytes: 6 })
+      yield* TestClock.setTime(1_000)
+      assert.strictEqual(yield* TicketCache.size(cache), 1)
+      assert.deepStrictEqual(yield* TicketCache.stats(cache), { ...nothing, servers: 1, tickets: 1, bytes: 2, expired: 2 })
+    }))
+
+  it.scoped("does not stand before an older one that lives", () =>
+    Effect.gen(function*() {
+      const cache = yield* TicketCache.make()
+      yield* putAll(cache, [
+        ticket("lives", { issuedAt: 1 }),
+        ticket("expires", { issuedAt: 2, expiresAt: 10 }),
+        ticket("expires too", { issuedAt: 3, expiresAt: 10 })
+      ])
+      yield* TestClock.setTime(10)
+      assert.strictEqual(textOf(yield* taken(cache)), "lives")
+      assert.deepStrictEqual(yield* TicketCache.stats(cache), { ...nothing, offered: 1, expired: 2 })
+    }))
+
+  it.scoped("takes no place from those that are put", () =>
+    Effect.gen(function*() {
+      const cache = yield* TicketCache.make({ ticketsPerServer: 2, maxBytes: 2 })
+      yield* putAll(cache, [ticket("a", { issuedAt: 1 }), ticket("b", { issuedAt: 2, expiresAt: 10 })])
+      yield* TestClock.setTime(10)
+      yield* TicketCache.put(cache, key, ticket("c", { issuedAt: 3 }))
+      assert.deepStrictEqual(yield* drained(cache), ["c", "a"])
+      assert.deepStrictEqual(yield* TicketCache.stats(cache), { ...nothing, offered: 2, expired: 1 })
+    }))
+
+  it.scoped("had done so when it was put: it is dropped", () =>
+    Effect.gen(function*() {
+      const cache = yield* TicketCache.make()
+      yield* TestClock.setTime(1_000)
+      yield* putAll(cache, [ticket("a", { expiresAt: 999 }), ticket("b", { expiresAt: 1_000 }), ticket("c", { expiresAt: 1_001 })])
+      assert.deepStrictEqual(yield* TicketCache.stats(cache), { ...nothing, servers: 1, tickets: 1, bytes: 1, dropped: 2 })
+      assert.deepStrictEqual(yield* drained(cache), ["c"])
+    }))
+
+  const lifetimes: ReadonlyArray<readonly [maxLifetime: Duration.DurationInput | undefined, millis: number]> = [
+    [undefined, 604_800_000],
+    ["7 days", 604_800_000],
+    ["10 seconds", 10_000],
+    ["1 millis", 1]
+  ]
+  for (const [maxLifetime, millis] of lifetimes) {
+    describe(`with a maxLifetime of ${String(maxLifetime ?? "seven days, as by default")}`, () => {
+      const make = TicketCache.make({ maxLifetime })
+
+      it.scoped("does so by then, whatever its server says, and says so itself", () =>
+        Effect.gen(function*() {
+          const cache = yield* make
+          yield* putAll(cache, [Infinity, millis * 2, millis].map((expiresAt) => ticket("a", { expiresAt })))
+          yield* TestClock.setTime(millis - 1)
+          assert.strictEqual((yield* taken(cache)).expiresAt, millis)
+          assert.strictEqual((yield* taken(cache)).expiresAt, millis)
+          yield* TestClock.setTime(millis)
+          assert.isTrue(Option.isNone(yield* TicketCache.take(cache, key)))
+        }))
+
+      it.scoped("is counted from when it was issued, not from when it was put", () =>
+        Effect.gen(function*() {
+          const cache = yield* make
+          yield* TestClock.setTime(millis - 1)
+          yield* TicketCache.put(cache, key, ticket("a", { expiresAt: millis * 10 }))
+          assert.strictEqual(yield* TicketCache.size(cache), 1)
+          yield* TestClock.setTime(millis)
+          assert.strictEqual(yield* TicketCache.size(cache), 0)
+          yield* TicketCache.put(cache, key, ticket("b", { expiresAt: millis * 10 }))
+          assert.deepStrictEqual(yield* TicketCache.stats(cache), { ...nothing, expired: 1, dropped: 1 })
+        }))
+
+      it.scoped("is counted from when it was put, where it comes from a clock that is ahead", () =>
+        Effect.gen(function*() {
+          const cache = yield* make
+          yield* TestClock.setTime(5_000)
+          const ahead = 5_000 + 10 * millis
+          const one = ticket("a", { issuedAt: ahead, expiresAt: ahead + millis })
+          yield* putAll(cache, [one, one])
+          yield* TestClock.setTime(5_000 + millis - 1)
+          const { expiresAt, issuedAt } = yield* taken(cache)
+          assert.deepStrictEqual({ expiresAt, issuedAt }, { expiresAt: ahead + millis, issuedAt: ahead })
+          yield* TestClock.setTime(5_000 + millis)
+          assert.isTrue(Option.isNone(yield* TicketCache.take(cache, key)))
+        }))
+    })
+  }
+})
+
+describe("what cannot be a ticket", () => {
+  const garbage: ReadonlyArray<readonly [what: string, TicketCache.Ticket]> = [
+    ["no session", ticket("")],
+    ["more than 64 KiB", ofLength(65_537)],
+    ["no time of expiry", ticket("a", { expiresAt: NaN })],
+    ["no time of issue", ticket("a", { issuedAt: NaN })],
+    ["an expiry long ago", ticket("a", { expiresAt: -Infinity })],
+    ["an issue long ago", ticket("a", { issuedAt: -Infinity, expiresAt: Infinity })],
+    ["an issue that never comes", ticket("a", { issuedAt: Infinity, expiresAt: Infinity })]
+  ]
+  for (const [what, one] of garbage) {
+    it.scoped(`is dropped, and counted, and disturbs nothing: ${what}`, () =>
+      Effect.gen(function*() {
+        const cache = yield* TicketCache.make({ servers: 1, ticketsPerServer: 1 })
+        yield* TicketCache.put(cache, key, ticket("good"))
+        yield* TicketCache.put(cache, key, one)
+        yield* TicketCache.put(cache, other, one)
+        assert.deepStrictEqual(yield* TicketCache.stats(cache), { ...nothing, servers: 1, tickets: 1, bytes: 4, dropped: 2 })
+        assert.deepStrictEqual(yield* drained(cache), ["good"])
+        assert.deepStrictEqual(yield* drained(cache, other), [])
+      }))
+  }
+})
+
+describe("a full cache", () => {
+  const a = { host: "a", port: 1 }
+  const b = { host: "b", port: 1 }
+  const c = { host: "c", port: 1 }
+
+  it.scoped("gives up the server that was used longest ago, with all its tickets", () =>
+    Effect.gen(function*() {
+      const cache = yield* TicketCache.make({ servers: 2 })
+      yield* putAll(cache, [ticket("1"), ticket("2")], a)
+      yield* putAll(cache, [ticket("3")], b)
+      yield* putAll(cache, [ticket("4")], c)
+      assert.deepStrictEqual(yield* TicketCache.stats(cache), { ...nothing, servers: 2, tickets: 2, bytes: 2, dropped: 2 })
+      assert.deepStrictEqual(yield* Effect.forEach([a, b, c], (from) => drained(cache, from)), [[], ["3"], ["4"]])
+    }))
+
+  const uses: ReadonlyArray<readonly [how: string, (cache: TicketCache.TicketCache) => Effect.Effect<unknown>]> = [
+    ["put for", (cache) => TicketCache.put(cache, a, ticket("5"))],
+    ["taken from", (cache) => TicketCache.take(cache, a)]
+  ]
+  for (const [how, use] of uses) {
+    it.scoped(`keeps the server that was ${how} since`, () =>
+      Effect.gen(function*() {
+        const cache = yield* TicketCache.make({ servers: 2 })
+        yield* putAll(cache, [ticket("1"), ticket("2")], a)
+        yield* putAll(cache, [ticket("3")], b)
+        yield* use(cache)
+        yield* putAll(cache, [ticket("4")], c)
+        assert.deepStrictEqual(yield* drained(cache, b), [])
+        assert.include(yield* drained(cache, a), "1")
+      }))
+  }
+
+  it.scoped("is not used by who only looks", () =>
+    Effect.gen(function*() {
+      const cache = yield* TicketCache.make({ servers: 2 })
+      yield* putAll(cache, [ticket("1")], a)
+      yield* putAll(cache, [ticket("2")], b)
+      yield* TicketCache.stats(cache)
+      yield* TicketCache.size(cache)
+      yield* TicketCache.clear(cache, () => false)
+      yield* TicketCache.take(cache, c)
+      yield* TicketCache.put(cache, a, ticket(""))
+      yield* putAll(cache, [ticket("3")], c)
+      assert.deepStrictEqual(yield* Effect.forEach([a, b, c], (from) => drained(cache, from)), [[], ["2"], ["3"]])
+    }))
+
+  it.scoped("has room again where a server's last ticket was taken", () =>
+    Effect.gen(function*() {
+      const cache = yield* TicketCache.make({ servers: 2 })
+      yield* putAll(cache, [ticket("1")], a)
+      yield* putAll(cache, [ticket("2")], b)
+      yield* taken(cache, b)
+      yield* putAll(cache, [ticket("3")], c)
+      assert.deepStrictEqual(yield* Effect.forEach([a, b, c], (from) => drained(cache, from)), [["1"], [], ["3"]])
+    }))
+
+  it.scoped("drops a server's oldest ticket for a younger one", () =>
+    Effect.gen(function*() {
+      const cache = yield* TicketCache.make({ ticketsPerServer: 2 })
+      yield* putAll(cache, [2, 1, 3].map((issuedAt) => ticket(`${issuedAt}`, { issuedAt })))
+      yield* putAll(cache, [ticket("other's")], other)
+      assert.deepStrictEqual(yield* TicketCache.stats(cache), { ...nothing, servers: 2, tickets: 3, bytes: 9, dropped: 1 })
+      assert.deepStrictEqual(yield* drained(cache), ["3", "2"])
+    }))
+
+  it.scoped("drops the one that is put, if that is the oldest", () =>
+    Effect.gen(function*() {
+      const cache = yield* TicketCache.make({ ticketsPerServer: 2 })
+      yield* putAll(cache, [2, 3, 1].map((issuedAt) => ticket(`${issuedAt}`, { issuedAt })))
+      assert.deepStrictEqual(yield* drained(cache), ["3", "2"])
+    }))
+
+  it.scoped("drops the oldest of the server that was used longest ago until the rest is small enough, and no more", () =>
+    Effect.gen(function*() {
+      const cache = yield* TicketCache.make({ maxBytes: 10 })
+      yield* putAll(cache, [ticket("aa", { issuedAt: 1 }), ticket("AA", { issuedAt: 2 }), ticket("@@", { issuedAt: 3 })], a)
+      yield* putAll(cache, [ticket("bbbb")], b)
+      assert.deepStrictEqual(yield* TicketCache.stats(cache), { ...nothing, servers: 2, tickets: 4, bytes: 10 })
+      yield* putAll(cache, [ticket("ccc")], c)
+      assert.deepStrictEqual(yield* TicketCache.stats(cache), { ...nothing, servers: 3, tickets: 3, bytes: 9, dropped: 2 })
+      yield* putAll(cache, [ticket("CCCCCCC")], c)
+      assert.deepStrictEqual(yield* TicketCache.stats(cache), { ...nothing, servers: 1, tickets: 2, bytes: 10, dropped: 4 })
+      assert.deepStrictEqual(yield* drained(cache, c), ["CCCCCCC", "ccc"])
+      assert.strictEqual((yield* TicketCache.stats(cache)).bytes, 0)
+    }))
+
+  it.scoped("drops its own server's oldest where there is no other", () =>
+    Effect.gen(function*() {
+      const cache = yield* TicketCache.make({ maxBytes: 3 })
+      yield* putAll(cache, [ticket("a", { issuedAt: 1 }), ticket("b", { issuedAt: 2 }), ticket("cc", { issuedAt: 3 })])
+      assert.deepStrictEqual(yield* drained(cache), ["cc", "b"])
+    }))
+
+  it.scoped("refuses a ticket that would not fit even alone, and keeps what it has", () =>
+    Effect.gen(function*() {
+      const cache = yield* TicketCache.make({ maxBytes: 3 })
+      yield* putAll(cache, [ticket("abc"), ticket("abcd")])
+      assert.deepStrictEqual(yield* TicketCache.stats(cache), { ...nothing, servers: 1, tickets: 1, bytes: 3, dropped: 1 })
+    }))
+
+  it.scoped("is by default full with 256 servers, 64 tickets of each, and 32 MiB", () =>
+    Effect.gen(function*() {
+      const cache = yield* TicketCache.make()
+      for (let port = 0; port < 257; port++) yield* TicketCache.put(cache, { host: "a", port }, ticket("a"))
+      const afterServers = yield* TicketCache.stats(cache)
+      assert.deepStrictEqual([afterServers.servers, afterServers.dropped], [256, 1])
+      assert.deepStrictEqual(yield* drained(cache, { host: "a", port: 0 }), [])
+      yield* TicketCache.clear(cache)
+
+      yield* putAll(cache, Array.from({ length: 65 }, (_, index) => ticket(`${index}`)))
+      const sixtyFour = yield* drained(cache)
+      assert.deepStrictEqual([sixtyFour.length, sixtyFour[0], sixtyFour[63]], [64, "64", "1"])
+
+      const longest = ofLength(65_536)
+      for (let port = 0; port < 256; port++) yield* putAll(cache, [longest, longest], { host: "a", port })
+      const mebi = 1024 * 1024
+      const before = yield* TicketCache.stats(cache)
+      assert.deepStrictEqual([before.tickets, before.bytes], [512, 32 * mebi])
+      yield* TicketCache.put(cache, { host: "a", port: 255 }, ticket("a"))
+      const after = yield* TicketCache.stats(cache)
+      assert.deepStrictEqual([after.tickets, after.bytes], [512, 32 * mebi - 65_536 + 1])
+    }))
+})
+
+describe("a refused ticket", () => {
+  it.scoped("takes its older siblings with it; the younger stay, and other servers' too", () =>
+    Effect.gen(function*() {
+      const cache = yield* TicketCache.make()
+      yield* putAll(cache, [1, 2, 3].map((issuedAt) => ticket(`${issuedAt}`, { issuedAt })))
+      const apart = [other, { ...key, port: 444 }, { ...key, partition: "p" }, { ...key, identity: "i" }]
+      yield* Effect.forEach(apart, (from) => TicketCache.put(cache, from, ticket("apart", { issuedAt: 1 })))
+      const refused = yield* taken(cache)
+      // These come while the server still thinks.
+      yield* putAll(cache, [4, 5, 0].map((issuedAt) => ticket(`${issuedAt}`, { issuedAt })))
+      yield* TicketCache.reject(cache, key, refused)
+      assert.deepStrictEqual(yield* TicketCache.stats(cache), {
+        ...nothing,
+        servers: 5,
+        tickets: 6,
+        bytes: 22,
+        offered: 1,
+        refused: 1,
+        dropped: 3
+      })
+      assert.deepStrictEqual(yield* drained(cache), ["5", "4"])
+      for (const from of apart) assert.deepStrictEqual(yield* drained(cache, from), ["apart"])
+    }))
+
+  it.scoped("leaves those that were put after it, and as it was issued", () =>
+    Effect.gen(function*() {
+      const cache = yield* TicketCache.make()
+      yield* putAll(cache, [ticket("a"), ticket("b"), ticket("c")])
+      const refused = yield* taken(cache)
+      yield* TicketCache.put(cache, key, ticket("d"))
+      yield* TicketCache.reject(cache, key, refused)
+      assert.deepStrictEqual(yield* drained(cache), ["d"])
+    }))
+
+  it.scoped("though overwritten by then, is known for what it was", () =>
+    Effect.gen(function*() {
+      const cache = yield* TicketCache.make()
+      yield* putAll(cache, [ticket("a"), ticket("b")])
+      const refused = yield* taken(cache)
+      yield* TicketCache.put(cache, key, ticket("c"))
+      refused.session.fill(0)
+      yield* TicketCache.reject(cache, { ...key, host: "API.TEST" }, refused)
+      assert.deepStrictEqual(yield* drained(cache), ["c"])
+    }))
+
+  it.scoped("that is not the very object is known by its times: of those issued at once all may be older", () =>
+    Effect.gen(function*() {
+      const cache = yield* TicketCache.make()
+      yield* putAll(cache, [1, 2, 2, 3].map((issuedAt) => ticket(`${issuedAt}`, { issuedAt })))
+      yield* TicketCache.reject(cache, key, ticket("2", { issuedAt: 2 }))
+      assert.deepStrictEqual(yield* drained(cache), ["3"])
+      assert.deepStrictEqual(yield* TicketCache.stats(cache), { ...nothing, offered: 1, refused: 1, dropped: 3 })
+    }))
+
+  it.scoped("among others that were taken is the one that counts", () =>
+    Effect.gen(function*() {
+      const cache = yield* TicketCache.make()
+      yield* putAll(cache, [1, 2, 3, 4].map((issuedAt) => ticket(`${issuedAt}`, { issuedAt })))
+      yield* taken(cache)
+      const refused = yield* taken(cache)
+      yield* putAll(cache, [ticket("4 again", { issuedAt: 4 })])
+      yield* TicketCache.reject(cache, key, refused)
+      assert.deepStrictEqual(yield* drained(cache), ["4 again"])
+    }))
+
+  it.scoped("of a server that has no others is counted", () =>
+    Effect.gen(function*() {
+      const cache = yield* TicketCache.make()
+      yield* TicketCache.put(cache, key, ticket("a"))
+      const refused = yield* taken(cache)
+      yield* TicketCache.reject(cache, key, refused)
+      yield* TicketCache.reject(cache, other, refused)
+      assert.deepStrictEqual(yield* TicketCache.stats(cache), { ...nothing, offered: 1, refused: 2 })
+    }))
+})
+
+describe("clearing", () => {
+  const filled = Effect.tap(TicketCache.make(), (cache) =>
+    Effect.forEach(["p", "q", undefined], (partition) =>
+      putAll(cache, [ticket("1"), ticket("2")], { ...key, partition })))
+
+  const all = (cache: TicketCache.TicketCache): Effect.Effect<void> => TicketCache.clear(cache)
+  const ways: ReadonlyArray<readonly [how: string, (cache: TicketCache.TicketCache) => Effect.Effect<void>]> = [
+    ["data first", all],
+    ["data last", (cache) => cache.pipe(TicketCache.clear())],
+    ["with a filter that says yes, data first", (cache) => TicketCache.clear(cache, () => true)],
+    ["with a filter that says yes, data last", (cache) => pipe(cache, TicketCache.clear(() => true))]
+  ]
+  for (const [how, clear] of ways) {
+    it.scoped(`drops all, ${how}`, () =>
+      Effect.gen(function*() {
+        const cache = yield* filled
+        yield* clear(cache)
+        assert.deepStrictEqual(yield* TicketCache.stats(cache), { ...nothing, dropped: 6 })
+        yield* TicketCache.put(cache, key, ticket("new"))
+        assert.deepStrictEqual(yield* drained(cache), ["new"])
+      }))
+  }
+
+  const filter = ({ partition }: TicketCache.ServerKey) => partition === "p"
+  for (const [how, clear] of [
+    ["data first", (cache: TicketCache.TicketCache) => TicketCache.clear(cache, filter)],
+    ["data last", TicketCache.clear(filter)]
+  ] as const) {
+    it.scoped(`drops what the filter says, ${how}`, () =>
+      Effect.gen(function*() {
+        const cache = yield* filled
+        yield* clear(cache)
+        const left = yield* Effect.forEach(["p", "q", undefined], (partition) => drained(cache, { ...key, partition }))
+        assert.deepStrictEqual(left, [[], ["2", "1"], ["2", "1"]])
+        assert.deepStrictEqual(yield* TicketCache.stats(cache), { ...nothing, offered: 4, dropped: 2 })
+      }))
+  }
+
+  it.scoped("asks once for each server, by the key that was put", () =>
+    Effect.gen(function*() {
+      const cache = yield* filled
+      const seen: Array<TicketCache.ServerKey> = []
+      yield* TicketCache.clear(cache, (one) => seen.push(one) === 0)
+      assert.deepStrictEqual(seen, ["p", "q", undefined].map((partition) => keyWith({ partition })))
+    }))
+
+  it.scoped("by a filter that throws is a defect, and leaves a cache that serves", () =>
+    Effect.gen(function*() {
+      const cache = yield* filled
+      const exit = yield* Effect.exit(TicketCache.clear(cache, ({ partition }) => {
+        if (partition === "q") throw new Error("no")
+        return true
+      }))
+      assert.isTrue(Exit.isFailure(exit) && Cause.isDie(exit.cause))
+      assert.deepStrictEqual(yield* TicketCache.stats(cache), { ...nothing, servers: 2, tickets: 4, bytes: 4, dropped: 2 })
+      assert.deepStrictEqual(yield* drained(cache), ["2", "1"])
+    }))
+
+  it.scoped("by a filter that uses the cache itself asks once for each server, and counts right", () =>
+    Effect.gen(function*() {
+      const cache = yield* filled
+      const run = Runtime.runSync(yield* Effect.runtime())
+      const seen: Array<string | undefined> = []
+      yield* TicketCache.clear(cache, (one) => {
+        seen.push(one.partition)
+        assert.isAtMost(seen.length, 3)
+        run(TicketCache.take(cache, one))
+        run(TicketCache.put(cache, one, ticket("new")))
+        return one.partition === "p"
+      })
+      assert.deepStrictEqual(seen, ["p", "q", undefined])
+      assert.deepStrictEqual(yield* TicketCache.stats(cache), {
+        ...nothing,
+        servers: 2,
+        tickets: 4,
+        bytes: 8,
+        offered: 3,
+        dropped: 2
+      })
+      for (const partition of ["q", undefined]) assert.deepStrictEqual(yield* drained(cache, { ...key, partition }), ["new", "1"])
+    }))
+})
+
+describe("a ticket's bytes", () => {
+  /** Gives all arrays of bytes that are made while it runs: the copies of a cache, wherever it keeps them. */
+  const copiesOf = <A, E, R>(effect: Effect.Effect<A, E, R>) =>
+    Effect.suspend(() => {
+      const copies: Array<Uint8Array> = []
+      vi.stubGlobal("Uint8Array", new Proxy(Uint8Array, {
+        construct: (target, args, newTarget) => {
+          const made = Reflect.construct(target, args, newTarget)
+          copies.push(made)
+          return made
+        }
+      }))
+      return Effect.ensuring(Effect.as(effect, copies), Effect.sync(() => vi.unstubAllGlobals()))
+    })
+
+  const isZero = (session: Uint8Array) => session.every((byte) => byte === 0)
+
+  /** Puts tickets issued at 1, 2, 3, … with sessions of these; gives which are zero after what was done. */
+  const zeroed = (
+    names: ReadonlyArray<string>,
+    options: TicketCache.Options,
+    use: (cache: TicketCache.TicketCache) => Effect.Effect<unknown>
+  ) =>
+    Effect.gen(function*() {
+      const cache = yield* TicketCache.make(options)
+      const given = names.map((name, index) => ticket(name, { issuedAt: index + 1, expiresAt: 1_000 }))
+      const copies = yield* copiesOf(putAll(cache, given))
+      assert.strictEqual(copies.length, names.length, "one copy of each")
+      yield* use(cache)
+      // Never what is the caller's.
+      assert.deepStrictEqual(given.map(textOf), names)
+      return names.filter((_, index) => isZero(copies[index]!))
+    })
+
+  it.scoped("are zero once it was dropped for a younger one", () =>
+    Effect.gen(function*() {
+      assert.deepStrictEqual(yield* zeroed(["a", "b", "c"], { ticketsPerServer: 2 }, () => Effect.void), ["a"])
+      assert.deepStrictEqual(yield* zeroed(["a", "b", "c"], { maxBytes: 1 }, () => Effect.void), ["a", "b"])
+    }))
+
+  it.scoped("are zero once its server was given up for another", () =>
+    Effect.gen(function*() {
+      const use = (cache: TicketCache.TicketCache) => TicketCache.put(cache, other, ticket("x"))
+      assert.deepStrictEqual(yield* zeroed(["a", "b"], { servers: 1 }, use), ["a", "b"])
+      assert.deepStrictEqual(yield* zeroed(["a", "b"], { servers: 2 }, use), [])
+    }))
+
+  it.scoped("are zero once it was cleared", () =>
+    Effect.gen(function*() {
+      assert.deepStrictEqual(yield* zeroed(["a", "b"], {}, (cache) => TicketCache.clear(cache)), ["a", "b"])
+      assert.deepStrictEqual(yield* zeroed(["a", "b"], {}, (cache) => TicketCache.clear(cache, () => false)), [])
+    }))
+
+  const findings: ReadonlyArray<readonly [who: string, (cache: TicketCache.TicketCache) => Effect.Effect<unknown>]> = [
+    ["who takes", (cache) => TicketCache.take(cache, key)],
+    ["who puts", (cache) => TicketCache.put(cache, key, ticket("new", { issuedAt: 900 }))],
+    ["who counts", TicketCache.size]
+  ]
+  for (const [who, find] of findings) {
+    it.scoped(`are zero once it is found to have expired by ${who}`, () =>
+      Effect.gen(function*() {
+        yield* TestClock.setTime(0)
+        const late = (cache: TicketCache.TicketCache) => Effect.zipRight(TestClock.setTime(1_000), find(cache))
+        assert.deepStrictEqual(yield* zeroed(["a", "b"], {}, late), ["a", "b"])
+      }))
+  }
+
+  it.scoped("are zero once a younger one was refused, and the refused one's are not the cache's any more", () =>
+    Effect.gen(function*() {
+      const zero = yield* zeroed(["a", "b", "c", "d"], {}, (cache) =>
+        Effect.gen(function*() {
+          yield* taken(cache)
+          yield* TicketCache.reject(cache, key, yield* taken(cache))
+        }))
+      assert.deepStrictEqual(zero, ["a", "b"])
+    }))
+
+  it.effect("are zero once the scope has closed, but for what was handed out", () =>
+    Effect.gen(function*() {
+      const scope = yield* Scope.make()
+      const out: Array<TicketCache.Ticket> = []
+      const zero = yield* Scope.extend(
+        zeroed(["a", "b", "c"], {}, (cache) =>
+          Effect.gen(function*() {
+            out.push(yield* taken(cache))
+            yield* Scope.close(scope, Exit.void)
+          })),
+        scope
+      )
+      assert.deepStrictEqual(zero, ["a", "b"])
+      assert.deepStrictEqual(out.map(textOf), ["c"])
+    }))
+
+  it.effect("that were handed out are the taker's, whatever becomes of the cache", () =>
+    Effect.gen(function*() {
+      const scope = yield* Scope.make()
+      const cache = yield* Scope.extend(TicketCache.make({ ticketsPerServer: 3 }), scope)
+      yield* putAll(cache, ["a", "b", "c"].map((name) => ticket(name)))
+      const out = [yield* taken(cache), yield* taken(cache), yield* taken(cache)]
+      yield* TicketCache.reject(cache, key, out[0]!)
+      yield* putAll(cache, ["d", "e", "f", "g"].map((name) => ticket(name)))
+      yield* TestClock.adjust("10 days")
+      yield* TicketCache.stats(cache)
+      yield* TicketCache.clear(cache)
+      yield* Scope.close(scope, Exit.void)
+      assert.deepStrictEqual(out.map(textOf), ["c", "b", "a"])
+    }))
+})
+
+describe("a cache whose scope has closed", () => {
+  it.effect("has no tickets, and keeps none", () =>
+    Effect.gen(function*() {
+      const scope = yield* Scope.make()
+      const cache = yield* Scope.extend(TicketCache.make(), scope)
+      yield* putAll(cache, [ticket("a"), ticket("b"), ticket("c")])
+      yield* TicketCache.put(cache, other, ticket("d"))
+      const refused = yield* taken(cache)
+      yield* Scope.close(scope, Exit.void)
+      assert.deepStrictEqual(yield* TicketCache.stats(cache), { ...nothing, offered: 1, dropped: 3 })
+      yield* TicketCache.put(cache, key, ticket("e"))
+      assert.isTrue(Option.isNone(yield* TicketCache.take(cache, key)))
+      assert.strictEqual(yield* TicketCache.size(cache), 0)
+      // These come late, from connections that were made before.
+      yield* TicketCache.reject(cache, key, refused)
+      yield* TicketCache.resumed(cache)
+      yield* TicketCache.unreplenished(cache, key)
+      yield* TicketCache.clear(cache)
+      assert.deepStrictEqual(yield* TicketCache.stats(cache), { ...nothing, offered: 1, resumed: 1, refused: 1, dropped: 4 })
+    }))
+})
+
+describe("the options", () => {
+  const counts = [0, -1, 1.5, NaN, Infinity, -Infinity, 2 ** 53, "64"]
+  const nonsense: ReadonlyArray<readonly [option: string, values: ReadonlyArray<unknown>]> = [
+    ["servers", counts],
+    ["ticketsPerServer", counts],
+    ["maxBytes", counts],
+    ["maxLifetime", [0, -1, NaN, Infinity, 604_800_001, "8 days", "0 millis", "soon", "-1 days", 1n]]
+  ]
+  for (const [option, values] of nonsense) {
+    for (const value of values) {
+      it.scoped(`are refused: ${option} ${inspect(value)}`, () =>
+        Effect.gen(function*() {
+          const error = yield* Effect.flip(TicketCache.make({ [option]: value }))
+          assert.instanceOf(error, InvalidOptions)
+          assert.deepStrictEqual([error._tag, error.option, error.value], ["InvalidOptions", option, value])
+          assert.match(error.message, new RegExp(`^${option}: must be `))
+        }))
+    }
+  }
+
+  it.scoped("that are undefined are the defaults, and the least that is allowed is enough for one ticket", () =>
+    Effect.gen(function*() {
+      const undefinedOnes = { servers: undefined, ticketsPerServer: undefined, maxLifetime: undefined, maxBytes: undefined }
+      for (const options of [undefinedOnes, { servers: 1, ticketsPerServer: 1, maxLifetime: 1, maxBytes: 1 }]) {
+        const cache = yield* TicketCache.make(options)
+        yield* TicketCache.put(cache, key, ticket("a"))
+        assert.deepStrictEqual(yield* drained(cache), ["a"])
+      }
+      yield* TicketCache.make({ maxLifetime: 604_800_000, maxBytes: Number.MAX_SAFE_INTEGER })
+    }))
+})
+
+describe("what an operator sees", () => {
+  /** Since the process began. */
+  const counters = Effect.map(Metric.snapshot, (pairs) =>
+    Object.fromEntries(pairs.flatMap(({ metricKey, metricState }) => {
+      const name = /^holdfast_tickets_(.+)_total$/.exec(metricKey.name)?.[1]
+      return name === undefined ? [] : [[name, (metricState as MetricState.MetricState.Counter<number>).count]]
+    })))
+
+  it.scoped("what became of each ticket is counted, of one cache and of all", () =>
+    Effect.gen(function*() {
+      const before = yield* counters
+      const cache = yield* TicketCache.make({ ticketsPerServer: 4 })
+      yield* putAll(cache, [1, 2, 3, 4, 5].map((issuedAt) => ticket("a", { issuedAt })))
+      yield* taken(cache)
+      yield* TicketCache.resumed(cache)
+      yield* TicketCache.reject(cache, key, ticket("a", { issuedAt: 3 }))
+      yield* taken(cache)
+      yield* TicketCache.resumed(cache)
+      yield* taken(cache).pipe(Effect.exit)
+      yield* TicketCache.put(cache, other, ticket("b", { expiresAt: 1_000 }))
+      yield* TicketCache.put(cache, other, ticket("c"))
+      yield* TestClock.setTime(1_000)
+      const { bytes, servers, tickets, ...counts } = yield* TicketCache.stats(cache)
+      assert.deepStrictEqual({ bytes, servers, tickets }, { bytes: 1, servers: 1, tickets: 1 })
+      assert.deepStrictEqual(counts, { offered: 2, resumed: 2, refused: 1, expired: 1, dropped: 3 })
+      const after = yield* counters
+      assert.deepStrictEqual(
+        Object.fromEntries(Object.entries(after).map(([name, count]) => [name, count - (before[name] ?? 0)])),
+        counts
+      )
+    }))
+
+  const logged = <A, E, R>(effect: Effect.Effect<A, E, R>) =>
+    Effect.suspend(() => {
+      const lines: Array<string> = []
+      const logger = Logger.make(({ logLevel, message }) => void lines.push(`${logLevel.label} ${String(message)}`))
+      return Effect.as(Effect.provide(effect, Logger.replace(Logger.defaultLogger, logger)), lines)
+    })
+
+  it.scoped("a server that gives no new tickets is told of once, at Info", () =>
+    Effect.gen(function*() {
+      const cache = yield* TicketCache.make()
+      const lines = yield* logged(Effect.gen(function*() {
+        yield* TicketCache.unreplenished(cache, key)
+        yield* cache.pipe(TicketCache.unreplenished(key))
+        yield* TicketCache.unreplenished(cache, { ...key, host: "API.test" })
+        yield* TicketCache.unreplenished(cache, { ...key, servername: "s", alpn: "h2", identity: "i", partition: "user-7" })
+        yield* TicketCache.unreplenished(cache, { ...key, port: 8443 })
+        yield* pipe(cache, TicketCache.unreplenished(other))
+        yield* TicketCache.unreplenished(cache, other)
+      }))
+      assert.lengthOf(lines, 3)
+      for (const [index, server] of ["api.test:443", "api.test:8443", "other.test:443"].entries()) {
+        assert.isTrue(lines[index]!.startsWith(`INFO ${server} `), lines[index])
+      }
+    }))
+
+  it.scoped("each cache tells of it, and whether a user or tenant has met it is not told", () =>
+    Effect.gen(function*() {
+      const lines = yield* logged(Effect.forEach([yield* TicketCache.make(), yield* TicketCache.make()], (cache) =>
+        TicketCache.unreplenished(cache, { ...key, identity: "a-digest", partition: "user-7" })))
+      assert.lengthOf(lines, 2)
+      assert.notMatch(lines.join(), /user-7|a-digest/)
+    }))
+
+  it.scoped("no more servers are remembered as told of than tickets are kept for", () =>
+    Effect.gen(function*() {
+      const cache = yield* TicketCache.make({ servers: 2 })
+      const tell = (...ports: ReadonlyArray<number>) =>
+        Effect.map(
+          logged(Effect.forEach(ports, (port) => TicketCache.unreplenished(cache, { host: "a", port }))),
+          (lines) => lines.length
+        )
+      assert.strictEqual(yield* tell(1, 2, 1, 2), 2)
+      assert.strictEqual(yield* tell(3), 1)
+      assert.strictEqual(yield* tell(3, 1), 1)
+    }))
+
+  it.scoped("nothing else is logged", () =>
+    Effect.gen(function*() {
+      const cache = yield* TicketCache.make({ servers: 1, ticketsPerServer: 1 })
+      const lines = yield* logged(Effect.gen(function*() {
+        yield* putAll(cache, [ticket("a"), ticket("b"), ticket("")])
+        yield* TicketCache.put(cache, other, ticket("c"))
+        yield* TicketCache.reject(cache, other, yield* taken(cache, other))
+        yield* TicketCache.resumed(cache)
+        yield* TicketCache.clear(cache)
+      }))
+      assert.deepStrictEqual(lines, [])
+    }))
+})
+
+describe("the secrets of a ticket", () => {
+  const secret = Uint8Array.of(0xde, 0xad, 0xbe, 0xef, 0xde, 0xad, 0xbe, 0xef)
+  const signs = /222\W+(\d\W+)?173|de ?ad ?be|3q2\+|\xde\xad/i
+
+  const withSecrets = Effect.gen(function*() {
+    const cache = yield* TicketCache.make()
+    const one = { ...ticket(""), session: secret }
+    yield* putAll(cache, [one, one])
+    return { cache, ticket: yield* taken(cache) }
+  })
+
+  it("are known by these signs when they are printed", () => {
+    const buffer = Buffer.from(secret)
+    for (const text of [JSON.stringify(secret), JSON.stringify([...secret]), inspect(secret), inspect(buffer), String(secret)]) {
+      assert.match(text, signs)
+    }
+    for (const encoding of ["hex", "base64", "latin1"] as const) assert.match(buffer.toString(encoding), signs)
+  })
+
+  it.scoped("are in nothing that prints it or the cache", () =>
+    Effect.gen(function*() {
+      const both = yield* withSecrets
+      for (const secretive of [both.cache, both.ticket, both, [both.ticket], new Map([["x", both.ticket]])]) {
+        for (
+          const text of [
+            JSON.stringify(secretive),
+            JSON.stringify(secretive, undefined, 2),
+            inspect(secretive),
+            inspect(secretive, { depth: null, showHidden: true, colors: true }),
+            inspect({ a: { b: { c: { d: secretive } } } }, { depth: Infinity }),
+            inspect(secretive, { depth: null, showHidden: true, customInspect: false }),
+            format("%s %o %O %j", secretive, secretive, secretive, secretive),
+            String(secretive),
+            `${inspect(Option.some(secretive), { depth: null })} ${inspect(Exit.fail(secretive), { depth: null })}`
+          ]
+        ) {
+          assert.notMatch(text, signs)
+        }
+      }
+      assert.include(String(both.ticket), "<redacted>")
+      assert.include(inspect(both.cache), "tickets: 1")
+    }))
+
+  it.scoped("are in nothing that its own properties are copied to", () =>
+    Effect.gen(function*() {
+      const { cache, ticket } = yield* withSecrets
+      for (const secretive of [ticket, cache]) {
+        assert.notMatch(inspect([{ ...secretive }, Object.entries(secretive), structuredClone({ ...ticket })], { depth: null }), signs)
+        // It gives an error the properties of what failed.
+        assert.notMatch(inspect(Cause.prettyErrors(Cause.fail(secretive)), { depth: null }), signs)
+        assert.notMatch(inspect(Cause.prettyErrors(Cause.die(secretive)), { depth: null }), signs)
+        // What failed assertions say.
+        for (const other of [1, {}, []]) {
+          strict.throws(() => strict.deepEqual(secretive, other), (error: Error) => {
+            assert.notMatch(inspect(error, { depth: null }) + error.message, signs)
+            return true
+          })
+        }
+      }
+    }))
+
+  it.scoped("leave its times and the cache's counts to be seen", () =>
+    Effect.gen(function*() {
+      const { cache, ticket } = yield* withSecrets
+      assert.deepStrictEqual(JSON.parse(JSON.stringify(ticket)), {
+        _id: "effect-holdfast/TicketCache/Ticket",
+        session: "<redacted>",
+        expiresAt: 3_600_000,
+        issuedAt: 0
+      })
+      assert.deepStrictEqual(JSON.parse(JSON.stringify(cache)), {
+        _id: "effect-holdfast/TicketCache",
+        ...nothing,
+        servers: 1,
+        tickets: 1,
+        bytes: 8,
+        offered: 1
+      })
+    }))
+
+  it.scoped("are in no cause, and no error that an effect throws", () =>
+    Effect.gen(function*() {
+      const { cache, ticket } = yield* withSecrets
+      for (const secretive of [ticket, cache, { _tag: "Refused", message: "no", ticket, cache }]) {
+        for (const cause of [Cause.fail(secretive), Cause.die(secretive), Cause.parallel(Cause.fail(secretive), Cause.die(ticket))]) {
+          assert.notMatch(Cause.pretty(cause, { renderErrorCause: true }), signs)
+          assert.notMatch(String(cause) + JSON.stringify(cause) + inspect(cause, { depth: null }), signs)
+          const thrown = yield* Effect.promise(() => Effect.runPromise(Effect.failCause(cause)).catch((error: unknown) => error))
+          assert.notMatch(`${String(thrown)} ${inspect(thrown, { depth: null, showHidden: true })}`, signs)
+        }
+      }
+    }))
+
+  const loggers: ReadonlyArray<readonly [name: string, Logger.Logger<unknown, unknown>]> = [
+    ["string", Logger.stringLogger],
+    ["logfmt", Logger.logfmtLogger],
+    ["JSON", Logger.jsonLogger],
+    ["structured", Logger.structuredLogger]
+  ]
+  for (const [name, logger] of loggers) {
+    it.scoped(`are in no line of the ${name} logger`, () =>
+      Effect.gen(function*() {
+        const { cache, ticket } = yield* withSecrets
+        const lines: Array<string> = []
+        const noting = Logger.map(logger, (line) => void lines.push(typeof line === "string" ? line : inspect(line, { depth: null })))
+        yield* Effect.logInfo("tickets", ticket, cache, { ticket }, Cause.fail(ticket)).pipe(
+          Effect.annotateLogs({ ticket, cache }),
+          Effect.provide(Logger.replace(Logger.defaultLogger, noting))
+        )
+        assert.lengthOf(lines, 1)
+        assert.include(lines[0], "<redacted>")
+        assert.notMatch(lines[0]!, signs)
+      }))
+  }
+})

@@ -1,0 +1,255 @@
+import { Interleavings } from "effect-holdfast/testing"
+import { describe, it } from "effect-holdfast/testing/vitest"
+import * as TicketCache from "effect-holdfast/TicketCache"
+import * as Clock from "effect/Clock"
+import * as Effect from "effect/Effect"
+import * as Exit from "effect/Exit"
+import * as Fiber from "effect/Fiber"
+import * as Option from "effect/Option"
+import * as Scope from "effect/Scope"
+import * as assert from "node:assert/strict"
+import { canaries, type CanaryName } from "../support/canaries.js"
+import { canary } from "../support/canary.js"
+
+const key = { host: "api.test", port: 443 }
+
+/** Those that mark a fiber for interruption. */
+const interrupted: ReadonlySet<string> = new Set([
+  "an interrupted taker has one ticket or none, and nobody else has its",
+  "a putter that is interrupted has put a ticket or not"
+])
+
+/** What a cache of tickets promises, as programs that hold under every interleaving. */
+const scenarios = ({ clear, make, put, reject, stats, take }: typeof TicketCache) => {
+  /** The bytes say which it is, and the time of issue too. */
+  const ticket = (id: number): TicketCache.Ticket => ({ session: Uint8Array.of(id), issuedAt: id, expiresAt: 1_000_000 })
+  const idOf = (one: TicketCache.Ticket): number => one.session[0]!
+
+  /** Takes so many times, and notes each in the same step. */
+  const taker = (cache: TicketCache.TicketCache, times: number, out: Array<number>, from = key) =>
+    Effect.repeatN(Effect.map(take(cache, from), Option.map((one) => out.push(idOf(one)))), times - 1)
+
+  const drain = (cache: TicketCache.TicketCache, out: Array<number>): Effect.Effect<void> =>
+    Effect.flatMap(take(cache, key), Option.match({
+      onNone: () => Effect.void,
+      onSome: (one) => {
+        assert.ok(out.push(idOf(one)) < 100, "they come without end")
+        return drain(cache, out)
+      }
+    }))
+
+  const putting = (cache: TicketCache.TicketCache, ids: ReadonlyArray<number>) =>
+    Effect.forEach(ids, (id) => put(cache, key, ticket(id)), { discard: true })
+
+  const allOf = (fibers: ReadonlyArray<Effect.Effect<unknown>>) => Effect.all(fibers, { concurrency: "unbounded", discard: true })
+
+  const ascending = (ids: ReadonlyArray<number>) => ids.toSorted((a, b) => a - b)
+  const isOnce = (ids: ReadonlyArray<number>) => assert.equal(new Set(ids).size, ids.length, `taken twice: ${ids.join()}`)
+
+  return {
+    "each ticket is one taker's, and none is lost": Effect.gen(function*() {
+      const cache = yield* make()
+      const out: Array<number> = []
+      yield* putting(cache, [1, 2])
+      yield* allOf([
+        taker(cache, 2, out),
+        taker(cache, 1, out),
+        taker(cache, 2, out),
+        putting(cache, [3, 4]),
+        putting(cache, [5])
+      ])
+      isOnce(out)
+      const { offered, tickets } = yield* stats(cache)
+      assert.deepEqual([offered, tickets], [out.length, 5 - out.length])
+      yield* drain(cache, out)
+      assert.deepEqual(ascending(out), [1, 2, 3, 4, 5])
+    }),
+
+    "a ticket is nobody's but who asks by its key": Effect.gen(function*() {
+      const cache = yield* make({ servers: 2 })
+      const another = { ...key, partition: "another" }
+      const [out, others]: [Array<number>, Array<number>] = [[], []]
+      yield* allOf([
+        taker(cache, 2, out),
+        taker(cache, 2, others, another),
+        putting(cache, [1, 2]),
+        put(cache, another, ticket(3))
+      ])
+      yield* drain(cache, out)
+      yield* taker(cache, 1, others, another)
+      assert.deepEqual(ascending(out), [1, 2])
+      assert.deepEqual(others, [3])
+    }),
+
+    "a refused ticket takes only older ones with it, and what nobody had is counted": Effect.gen(function*() {
+      const cache = yield* make()
+      const out: Array<number> = []
+      yield* putting(cache, [1, 2, 3])
+      const rejected: Array<number> = []
+      const rejecter = Effect.flatMap(take(cache, key), Option.match({
+        onNone: () => Effect.void,
+        onSome: (one) => {
+          out.push(idOf(one))
+          rejected.push(idOf(one))
+          return reject(cache, key, one)
+        }
+      }))
+      yield* allOf([rejecter, taker(cache, 1, out), putting(cache, [4, 5]), rejecter])
+      isOnce(out)
+      const { dropped, offered, refused, tickets } = yield* stats(cache)
+      assert.deepEqual([refused, offered], [rejected.length, out.length])
+      assert.equal(offered + dropped + tickets, 5)
+      const left: Array<number> = []
+      yield* drain(cache, left)
+      isOnce([...out, ...left])
+      // They are put in order, so that what was older than a refused one had been put by then.
+      assert.ok(left.every((id) => rejected.every((other) => id > other)), `${left.join()} though ${rejected.join()} were refused`)
+    }),
+
+    "when a refusal is over, no older ticket is there": Effect.gen(function*() {
+      const cache = yield* make()
+      const out: Array<number> = []
+      yield* putting(cache, [1, 2, 3, 4])
+      const refused = Option.getOrThrow(yield* take(cache, key))
+      let isRefused = false
+      const wary = Effect.suspend(() => {
+        const before = isRefused
+        return Effect.map(take(cache, key), (taken) => {
+          assert.ok(!before || Option.isNone(taken), "an older one was offered after the refusal")
+          if (Option.isSome(taken)) out.push(idOf(taken.value))
+        })
+      })
+      yield* allOf([
+        Effect.zipRight(reject(cache, key, refused), Effect.sync(() => isRefused = true)),
+        wary,
+        Effect.zipRight(wary, wary)
+      ])
+      isOnce(out)
+      const { dropped, tickets } = yield* stats(cache)
+      assert.deepEqual([out.length + dropped, tickets], [3, 0])
+    }),
+
+    "clearing drops what it finds, and no ticket is both dropped and taken": Effect.gen(function*() {
+      const cache = yield* make()
+      const out: Array<number> = []
+      yield* putting(cache, [1, 2, 3])
+      yield* allOf([taker(cache, 2, out), clear(cache), putting(cache, [4]), taker(cache, 1, out)])
+      // One that was taken, and zeroed after, would be 0.
+      assert.ok(!out.includes(0), "a ticket was overwritten")
+      isOnce(out)
+      const { dropped, tickets } = yield* stats(cache)
+      assert.equal(out.length + dropped + tickets, 4)
+    }),
+
+    "a small cache drops, and no ticket is both dropped and taken": Effect.gen(function*() {
+      const cache = yield* make({ ticketsPerServer: 1, servers: 1 })
+      const taken: Array<TicketCache.Ticket> = []
+      const one = Effect.map(take(cache, key), Option.map((one) => taken.push(one)))
+      yield* allOf([putting(cache, [1, 2]), one, putting(cache, [3]), put(cache, { ...key, port: 1 }, ticket(4)), one])
+      // They are what they were, whatever has been evicted since.
+      const ids = taken.map(idOf)
+      isOnce(ids)
+      assert.ok(ids.every((id) => id >= 1 && id <= 3), ids.join())
+      const { dropped, tickets } = yield* stats(cache)
+      assert.equal(ids.length + dropped + tickets, 4)
+    }),
+
+    "closing takes all tickets, those too that are put meanwhile, and none comes after": Effect.gen(function*() {
+      const scope = yield* Scope.make()
+      const cache = yield* Scope.extend(make(), scope)
+      const taken: Array<TicketCache.Ticket> = []
+      let isClosed = false
+      yield* putting(cache, [1, 2])
+      const one = Effect.suspend(() => {
+        const before = isClosed
+        return Effect.map(take(cache, key), Option.map((one) => {
+          assert.ok(!before, "taken after the close")
+          taken.push(one)
+        }))
+      })
+      yield* allOf([
+        Effect.zipRight(one, one),
+        Effect.zipRight(Scope.close(scope, Exit.void), Effect.sync(() => isClosed = true)),
+        putting(cache, [3, 4]),
+        Effect.zipRight(one, one)
+      ])
+      const ids = taken.map(idOf)
+      isOnce(ids)
+      assert.ok(!ids.includes(0), "a ticket was overwritten")
+      const { dropped, tickets } = yield* stats(cache)
+      assert.deepEqual([ids.length + dropped, tickets], [4, 0])
+      assert.ok(Option.isNone(yield* take(cache, key)))
+    }),
+
+    "an interrupted taker has one ticket or none, and nobody else has its": Effect.gen(function*() {
+      const cache = yield* make()
+      const [out, victims]: [Array<number>, Array<number>] = [[], []]
+      yield* putting(cache, [1, 2, 3])
+      const victim = yield* Effect.fork(Interleavings.victim(taker(cache, 2, victims)))
+      const other = yield* Effect.fork(taker(cache, 2, out))
+      yield* Fiber.join(other)
+      yield* Fiber.await(victim)
+      const { offered } = yield* stats(cache)
+      // It was taken, and its taker has gone before it knew.
+      const unheard = offered - out.length - victims.length
+      assert.ok(unheard === 0 || unheard === 1, `${unheard} have vanished`)
+      yield* drain(cache, out)
+      isOnce([...out, ...victims])
+      assert.equal(out.length + victims.length + unheard, 3)
+    }),
+
+    "a putter that is interrupted has put a ticket or not": Effect.gen(function*() {
+      const cache = yield* make()
+      const out: Array<number> = []
+      const victim = yield* Effect.fork(Interleavings.victim(putting(cache, [1, 2])))
+      yield* taker(cache, 2, out)
+      yield* Fiber.await(victim)
+      yield* drain(cache, out)
+      const { bytes, offered, servers, tickets } = yield* stats(cache)
+      assert.deepEqual({ bytes, offered, servers, tickets }, { bytes: 0, offered: out.length, servers: 0, tickets: 0 })
+      assert.ok(["", "1", "1,2"].includes(ascending(out).join()), out.join())
+    }),
+
+    "a ticket is not taken once it has expired": Effect.gen(function*() {
+      const cache = yield* make()
+      const out: Array<number> = []
+      // The newest expires first.
+      for (const id of [1, 2, 3]) yield* put(cache, key, { ...ticket(id), expiresAt: 1_000 * (4 - id) })
+      const late = (millis: number) =>
+        Effect.flatMap(Effect.delay(Clock.currentTimeMillis, millis), (before) =>
+          Effect.map(take(cache, key), Option.map((one) => {
+            assert.ok(one.expiresAt > before, "it had expired")
+            out.push(idOf(one))
+          })))
+      yield* allOf([late(1_000), late(2_999), late(3_000), late(999), late(2_000)])
+      isOnce(out)
+      yield* Effect.sleep(3_000)
+      const { expired, offered, tickets } = yield* stats(cache)
+      assert.deepEqual([offered, offered + expired, tickets], [out.length, 3, 0])
+    })
+  } satisfies Record<string, Effect.Effect<void, unknown, Scope.Scope>>
+}
+
+describe("a cache of tickets, whatever the interleaving", () => {
+  for (const [name, scenario] of Object.entries(scenarios(TicketCache))) {
+    const strategy = ["sweep", "random", "pct", "timers"] as const
+    it.interleavings(name, Effect.scoped(scenario), {
+      strategy: interrupted.has(name) ? [...strategy, "interrupt"] : strategy,
+      seeds: 500,
+      limit: 4_000,
+      timeout: 60_000
+    })
+  }
+})
+
+describe("a cache of tickets with a known fault is caught", () => {
+  const canaryOf = (name: CanaryName, scenario: keyof ReturnType<typeof scenarios>, options: Parameters<typeof canary>[2]) =>
+    canary(canaries[name].fault, async () => {
+      const faulty: typeof TicketCache = await import(/* @vite-ignore */ `../../src/TicketCache.ts?canary=${name}`)
+      return Effect.scoped(scenarios(faulty)[scenario])
+    }, { replays: 20, ...options })
+
+  canaryOf("shared-ticket", "each ticket is one taker's, and none is lost", { within: 500 })
+  canaryOf("siblings-of-a-refused", "when a refusal is over, no older ticket is there", { within: 100 })
+  canaryOf("kept-after-close", "closing takes all tickets, those too that are put meanwhile, and none comes after", { within: 1_000 })
+})
