@@ -134,8 +134,6 @@ const longestSession = 64 * 1024
 
 interface Entry {
   readonly ticket: TicketImpl
-  /** Counts what is put, for those that were issued in one second. */
-  readonly place: number
   /** As the cache sees it, also where the ticket's clock is ahead of the cache's. */
   readonly expiresAt: number
 }
@@ -147,11 +145,19 @@ interface Server {
   readonly entries: Array<Entry>
 }
 
+let nextPlace = 0
+
 class TicketImpl extends Inspectable.Class implements Ticket {
   declare readonly session: Uint8Array
   readonly expiresAt: number
   readonly issuedAt: number
   readonly #session: Uint8Array
+  readonly #place = nextPlace++
+
+  /** Tells which came first of those that were issued in one second. What no cache has returned comes last. */
+  static placeOf(ticket: Ticket): number {
+    return #place in ticket ? ticket.#place : Infinity
+  }
 
   // Not a property of its own: whoever copies or prints those of an unknown value copies or prints no secret. Still one
   // that is there for those who compare.
@@ -199,14 +205,13 @@ class TicketCacheImpl extends Inspectable.Class implements TicketCache {
   private readonly limits: { readonly [K in keyof Required<Options>]: number }
   /** Used longest ago first. None is empty. */
   readonly #servers = new Map<string, Server>()
-  /** Where a ticket that was taken had stood. */
-  private readonly places = new WeakMap<Ticket, number>()
+  /** The one that was used last. */
+  private last: Server | undefined
   /** Servers that were said not to replenish. */
   private readonly sparing = new Set<string>()
   private readonly counts = { offered: 0, resumed: 0, refused: 0, expired: 0, dropped: 0 }
   private tickets = 0
   private bytes = 0
-  private nextPlace = 0
   private isClosed = false
 
   constructor(limits: { readonly [K in keyof Required<Options>]: number }) {
@@ -227,7 +232,6 @@ class TicketCacheImpl extends Inspectable.Class implements TicketCache {
         continue
       }
       this.remove(server, server.entries.length - 1)
-      this.places.set(entry.ticket, entry.place)
       this.count("offered")
       return Option.some(entry.ticket)
     }
@@ -249,7 +253,6 @@ class TicketCacheImpl extends Inspectable.Class implements TicketCache {
     }
     const entry = {
       ticket: new TicketImpl({ session, issuedAt, expiresAt: Math.min(expiresAt, issuedAt + maxLifetime) }),
-      place: this.nextPlace++,
       expiresAt: until
     }
     let at = server.entries.length
@@ -268,9 +271,9 @@ class TicketCacheImpl extends Inspectable.Class implements TicketCache {
     this.count("refused")
     const server = this.#servers.get(idOf(key))
     if (server === undefined) return
-    const place = this.places.get(refused) ?? Infinity
-    this.drop(server, (entry) =>
-      entry.ticket.issuedAt === refused.issuedAt ? entry.place < place : entry.ticket.issuedAt < refused.issuedAt)
+    const place = TicketImpl.placeOf(refused)
+    this.drop(server, ({ ticket }) =>
+      ticket.issuedAt === refused.issuedAt ? TicketImpl.placeOf(ticket) < place : ticket.issuedAt < refused.issuedAt)
   }
 
   clear(filter: (key: ServerKey) => boolean): void {
@@ -327,8 +330,10 @@ class TicketCacheImpl extends Inspectable.Class implements TicketCache {
 
   /** It is the one that was used last. */
   private touch(server: Server): void {
+    if (this.last === server) return
+    this.last = server
     this.#servers.delete(server.id)
-    if (server.entries.length > 0) this.#servers.set(server.id, server)
+    this.#servers.set(server.id, server)
   }
 
   private longestUnused(): Server {
@@ -339,7 +344,9 @@ class TicketCacheImpl extends Inspectable.Class implements TicketCache {
     const [{ ticket }] = server.entries.splice(at, 1) as [Entry]
     this.tickets--
     this.bytes -= ticket.session.length
-    if (server.entries.length === 0) this.#servers.delete(server.id)
+    if (server.entries.length > 0) return
+    this.#servers.delete(server.id)
+    if (this.last === server) this.last = undefined
   }
 
   private discard(server: Server, at: number, as: "expired" | "dropped"): void {
@@ -361,16 +368,13 @@ const copyOf = (key: ServerKey): ServerKey => ({
   ...typeof key.alpn === "object" && { alpn: [...key.alpn] }
 })
 
+/** Each part with its length, so that none runs into the next. */
 const idOf = ({ alpn, host, identity, partition, port, servername }: ServerKey): string =>
-  JSON.stringify([
-    // A path is no name.
-    host.includes("/") ? host : host.toLowerCase(),
-    port,
-    servername?.toLowerCase(),
-    typeof alpn === "string" ? [alpn] : alpn,
-    identity,
-    partition
-  ])
+  // A path is no name.
+  part(host.includes("/") ? host : host.toLowerCase()) + port + part(servername?.toLowerCase()) + part(identity) +
+  part(partition) + (typeof alpn === "object" ? alpn.map(part).join("") : alpn === undefined ? "" : part(alpn))
+
+const part = (text: string | undefined): string => text === undefined ? "-" : `${text.length}:${text}`
 
 /**
  * Makes a cache, for as long as the scope is open; then it forgets its tickets, and keeps none that are put.

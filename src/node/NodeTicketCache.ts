@@ -473,7 +473,8 @@ const makeConnector = (
   Effect.gen(function*() {
     const runtime = yield* Effect.runtime<never>()
     const cache = options.cache ??
-      (yield* TicketCache.make({ ticketsPerServer: Math.max(64, Number.isSafeInteger(width) ? width! : 0) }))
+      // A whole handshake may bring two.
+      (yield* TicketCache.make({ ticketsPerServer: Math.max(64, Number.isSafeInteger(width) ? 2 * width! : 0) }))
     const settings = yield* settingsOf(options, cache, runtime)
     yield* Effect.try({
       try: () => identityOf(cache, options.tls),
@@ -704,15 +705,27 @@ const isAccepted = (
   const der = readTlsSession(session)?.certificate
   if (der === undefined) return false
   try {
-    const certificate = new X509Certificate(der)
-    if (Date.parse(certificate.validTo) < now) return false
-    // All there is of the chain; one that is its own issuer ends it.
-    const chain = certificate.toLegacyObject() as Tls.DetailedPeerCertificate
-    chain.issuerCertificate ??= chain
-    return checkServerIdentity(hostname, chain) === undefined
+    const certificate = readCertificate(der)
+    return now <= Date.parse(certificate.valid_to) && checkServerIdentity(hostname, certificate) === undefined
   } catch {
     return false
   }
+}
+
+/** The last ones: reading one costs more than all else that is done for a ticket. */
+const certificates = new Map<string, Tls.DetailedPeerCertificate>()
+
+const readCertificate = (der: Uint8Array): Tls.DetailedPeerCertificate => {
+  const id = Buffer.from(der).toString("latin1")
+  const known = certificates.get(id)
+  if (known !== undefined) return known
+  const certificate = new X509Certificate(der).toLegacyObject() as Tls.DetailedPeerCertificate
+  // All there is of the chain; one that is its own issuer ends it.
+  certificate.issuerCertificate ??= certificate
+  certificates.set(id, certificate)
+  const [oldest] = certificates.keys()
+  if (certificates.size > 64) certificates.delete(oldest!)
+  return certificate
 }
 
 type CheckServerIdentity = NonNullable<Tls.ConnectionOptions["checkServerIdentity"]>

@@ -196,8 +196,8 @@ export const canaries = {
     edits: [
       edit(
         "TicketCache.ts",
-        "      this.remove(server, server.entries.length - 1)\n      this.places.set",
-        "      this.places.set"
+        "      this.remove(server, server.entries.length - 1)\n      this.count(",
+        "      this.count("
       ),
       edit(
         "TicketCache.ts",
