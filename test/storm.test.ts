@@ -1,11 +1,17 @@
 import * as Duration from "effect/Duration"
+import * as Effect from "effect/Effect"
 import * as Either from "effect/Either"
 import type { SocketEvent } from "effect-holdfast/ReconnectingSocket"
+import { NodeTicketCache } from "effect-holdfast/node"
 import { ConnectionLost } from "effect-holdfast/WebSocketDialer"
 import { execFile } from "node:child_process"
+import { randomBytes } from "node:crypto"
+import { once } from "node:events"
 import { mkdtempSync, rmSync, writeFileSync } from "node:fs"
+import { type AddressInfo, connect, createServer } from "node:net"
 import { tmpdir } from "node:os"
 import { join } from "node:path"
+import * as Tls from "node:tls"
 import { fileURLToPath } from "node:url"
 import { describe, expect, it } from "vitest"
 import type { Tally } from "../examples/storm/balances/crowd.js"
@@ -18,6 +24,10 @@ import * as FeedLedger from "../examples/storm/feed/ledger.js"
 import type { FromServer } from "../examples/storm/feed/messages.js"
 import { Numbers } from "../examples/storm/feed/numbers.js"
 import * as Options from "../examples/storm/options.js"
+import * as Certificates from "../examples/storm/tls/certificates.js"
+import * as Failures from "../examples/storm/tls/failures.js"
+import { answerOf, ticketsOffered } from "../examples/storm/tls/hello.js"
+import * as TicketsLedger from "../examples/storm/tls/ledger.js"
 
 /**
  * Runs the storm as `npm start` does, but for what npm itself prints. Its counterparties have inherited its standard
@@ -317,6 +327,150 @@ describe("what the feed is judged by", () => {
   })
 })
 
+describe("the ledger of the tickets", () => {
+  /** Of five tickets the network has cut one off that the server had taken, and one was of the old keys. */
+  const evidence: TicketsLedger.Evidence = {
+    wire: { connections: 10, offered: 5, offeredTwice: 0, taken: 4, notTaken: 1, cut: 1, cutElsewhere: 1 },
+    server: { full: 4, resumed: 3 },
+    cache: { servers: 1, tickets: 0, bytes: 0, offered: 5, resumed: 3, refused: 2, expired: 0, dropped: 0 },
+    rotations: 1,
+    failures: { cut: 2, late: 0, forIdentity: 0, others: [] },
+    guests: { letIn: 2, refused: 0, lost: 0, waiting: 0 },
+    strangers: { letIn: 0, refused: 2, lost: 0, waiting: 0 },
+    openConnections: 0
+  }
+
+  const broken = (changed: {
+    readonly [Name in keyof TicketsLedger.Evidence]?: TicketsLedger.Evidence[Name] extends number ? number
+      : Partial<TicketsLedger.Evidence[Name]>
+  }) =>
+    TicketsLedger.section({
+      ...evidence,
+      ...changed as Partial<TicketsLedger.Evidence>,
+      wire: { ...evidence.wire, ...changed.wire },
+      server: { ...evidence.server, ...changed.server },
+      cache: { ...evidence.cache, ...changed.cache },
+      failures: { ...evidence.failures, ...changed.failures },
+      guests: { ...evidence.guests, ...changed.guests },
+      strangers: { ...evidence.strangers, ...changed.strangers }
+    }).entries.filter(({ held }) => !held).map(({ promise }) => promise)
+
+  it("holds if nothing is amiss", () => {
+    expect(broken({})).toEqual([])
+  })
+
+  it.each<readonly [string, string, Parameters<typeof broken>[0]]>([
+    ["every handshake is a full one", "handshakes are resumed", { server: { resumed: 0 } }],
+    ["a ticket is offered twice", "no ticket is offered twice", { wire: { offeredTwice: 1 } }],
+    ["none is offered", "no ticket is offered twice", { wire: { offered: 0 }, cache: { offered: 0 } }],
+    ["a ticket is offered that was not taken", "the client knows what became of each", { cache: { offered: 4 } }],
+    ["a ticket is taken and not offered", "the client knows what became of each", { cache: { offered: 6 } }],
+    ["the client misses that it resumed", "the client knows what became of each", { cache: { resumed: 2 } }],
+    ["the client thinks that it resumed", "the client knows what became of each", { cache: { resumed: 5 } }],
+    ["the keys stay the same", "nobody is troubled by new keys", { rotations: 0 }],
+    ["nobody has a ticket of the old keys", "nobody is troubled by new keys", { wire: { notTaken: 0 } }],
+    ["a connection fails that nobody cut", "nobody is troubled by new keys", { failures: { cut: 3 } }],
+    ["a connection fails for another reason", "nobody is troubled by new keys", {
+      failures: { others: ["Handshake ERR_SSL_DECRYPTION_FAILED"] }
+    }],
+    ["a stranger is let in", "no stranger is let in", { strangers: { letIn: 1 } }],
+    ["a stranger hears nothing", "no stranger is let in", { strangers: { waiting: 1 } }],
+    ["no stranger comes", "no stranger is let in", { strangers: { refused: 0 } }],
+    ["a guest is refused", "and nobody else is refused", { guests: { refused: 1 } }],
+    ["one of the crowd is refused", "and nobody else is refused", { failures: { forIdentity: 1 } }],
+    ["a connection stays open", "the connections are closed", { openConnections: 1 }]
+  ])("is broken if %s", (_, promise, changed) => {
+    expect(broken(changed)).toEqual([promise])
+  })
+})
+
+describe("what the tickets are judged by", () => {
+  it("reads from the wire what is offered, and whether it is taken", async () => {
+    const { api, authority } = await Effect.runPromise(Certificates.make)
+    const server = Tls.createServer({ ...api, minVersion: "TLSv1.3" }, (socket) => {
+      // In the same turn it would be before the tickets.
+      setImmediate(() => socket.end())
+    })
+    await once(server.listen(0, "127.0.0.1"), "listening")
+    const { port } = server.address() as AddressInfo
+
+    /** What each side has sent until the connection was closed, and the last ticket that came. */
+    const connection = async (session?: Buffer) => {
+      const heard = { client: Buffer.alloc(0), server: Buffer.alloc(0), session }
+      const relay = createServer((client) => {
+        const onward = connect(port, "127.0.0.1")
+        client.on("data", (chunk) => {
+          heard.client = Buffer.concat([heard.client, chunk])
+        })
+        onward.on("data", (chunk) => {
+          heard.server = Buffer.concat([heard.server, chunk])
+        })
+        client.pipe(onward).pipe(client)
+      })
+      await once(relay.listen(0, "127.0.0.1"), "listening")
+      const socket = Tls.connect({
+        host: "127.0.0.1",
+        port: (relay.address() as AddressInfo).port,
+        ca: authority,
+        servername: Certificates.serverName,
+        ...(session === undefined ? {} : { session })
+      })
+      socket.on("session", (given) => {
+        heard.session = given
+      })
+      await once(socket.resume(), "close")
+      relay.close()
+      return heard
+    }
+
+    const first = await connection()
+    expect(ticketsOffered(first.client)).toEqual([])
+    expect(answerOf(first.server)).toBe("begins anew")
+    // No part of it says less than it knows.
+    expect(ticketsOffered(first.client.subarray(0, 100))).toBe(undefined)
+    expect(answerOf(first.server.subarray(0, 60))).toBe(undefined)
+
+    const second = await connection(first.session)
+    const [ticket, ...others] = ticketsOffered(second.client)!
+    expect(first.session!.includes(ticket!)).toBe(true)
+    expect(others).toEqual([])
+    expect(answerOf(second.server)).toBe("resumes")
+
+    server.setTicketKeys(randomBytes(48))
+    const third = await connection(first.session)
+    expect(ticketsOffered(third.client)).toEqual([ticket])
+    expect(answerOf(third.server)).toBe("begins anew")
+    // An alert.
+    expect(answerOf(Buffer.from([21, 3, 3, 0, 2, 2, 40]))).toBe("refuses")
+    server.close()
+  })
+
+  it("knows what may be laid on the network", () => {
+    const { failures, note } = Failures.make()
+    const failed = (reason: NodeTicketCache.TlsError["reason"], code?: string) =>
+      new NodeTicketCache.TlsError({ reason, host: "h", port: 1, cause: Object.assign(new Error(), { code }) })
+    const cut = failed("Handshake", "ECONNRESET")
+    for (
+      const error of [
+        cut,
+        // Two requests have waited for one connection.
+        cut,
+        failed("Connect", "ECONNRESET"),
+        failed("Timeout"),
+        failed("Identity", "ERR_TLS_CERT_ALTNAME_INVALID"),
+        failed("Connect", "ECONNREFUSED"),
+        failed("Handshake", "ERR_SSL_DECRYPTION_FAILED_OR_BAD_RECORD_MAC")
+      ]
+    ) note(error)
+    expect(failures).toEqual({
+      cut: 2,
+      late: 1,
+      forIdentity: 1,
+      others: ["Connect ECONNREFUSED", "Handshake ERR_SSL_DECRYPTION_FAILED_OR_BAD_RECORD_MAC"]
+    })
+  })
+})
+
 describe("the storm", () => {
   it("ends with 2 and one line on standard error for a bad option", async () => {
     const { code, stderr, stdout } = await storm(["--seconds", "soon"])
@@ -357,6 +511,11 @@ describe("the storm", () => {
       expect(closedWith[code], `closed with ${code}`).toBeGreaterThan(0)
     }
     for (const count of [accepted, kills, revocations, gate.resets, gate.stalls, gate.halfOpen]) {
+      expect(count).toBeGreaterThan(0)
+    }
+    // Connections were made over TLS in full and with tickets, cut in their midst, and refused.
+    const { server, strangers, wire } = ledger.find(({ part }) => part === "tickets")!.counts
+    for (const count of [server.full, server.resumed, wire.cut, wire.notTaken, strangers.refused]) {
       expect(count).toBeGreaterThan(0)
     }
   }, 60_000)

@@ -8,6 +8,7 @@ import * as Effect from "effect/Effect"
 import * as Either from "effect/Either"
 import * as Exit from "effect/Exit"
 import * as Logger from "effect/Logger"
+import * as LogLevel from "effect/LogLevel"
 import * as Random from "effect/Random"
 import { chance } from "./chance.js"
 import * as Counterparties from "./counterparty.js"
@@ -104,6 +105,8 @@ const main: Effect.Effect<number> = Either.match(Options.parse(process.argv.slic
     return storm(options).pipe(
       Effect.catchAll((error) => print(process.stderr, error.message, 1)),
       Effect.withRandom(Random.make(options.seed)),
+      // At Info the tickets' cache tells what is known here: that Node's servers give no ticket to who had one.
+      Logger.withMinimumLogLevel(LogLevel.Warning),
       // What goes to standard output is the ledger.
       Effect.provide(Logger.replace(Logger.defaultLogger, Logger.withConsoleError(Logger.stringLogger)))
     )

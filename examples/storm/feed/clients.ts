@@ -28,7 +28,7 @@ const layer = ({ authorization }: Settings) =>
   ApiSession.layer.pipe(
     Layer.provide(SignIn.layer),
     // The feed is not asked over HTTP.
-    Layer.provide(Layer.succeed(Servers, { api: "", authorization })),
+    Layer.provide(Layer.succeed(Servers, { api: "", secureApi: "", authorization })),
     Layer.provide(layerHttpClient),
     Layer.merge(NodeWebSocketDialer.layer()),
     Layer.provideMerge(Logger.replace(Logger.defaultLogger, Logger.withConsoleError(Logger.stringLogger)))

@@ -36,6 +36,8 @@ import { createHash, randomBytes } from "node:crypto"
 
 export class Servers extends Context.Tag("storm/Servers")<Servers, {
   readonly api: string
+  /** The same over TLS. */
+  readonly secureApi: string
   readonly authorization: string
 }>() {}
 
@@ -68,6 +70,9 @@ export class Orders extends Context.Tag("storm/Orders")<Orders, {
 // --- the API -----------------------------------------------------------------
 
 const patience = "3 seconds"
+
+/** Handshakes are what the machine can carry least of. */
+const requestsForSecureOne = 5
 
 /** As often as it was tried, the API could not be reached or was cut off. */
 export class ApiUnreachable extends Data.TaggedError("ApiUnreachable")<{ readonly cause: unknown }> {}
@@ -102,7 +107,7 @@ export class Api extends Context.Tag("storm/Api")<Api, {
   static readonly layer: Layer.Layer<Api, never, ApiSession | HttpClient.HttpClient | Servers> = Layer.effect(
     Api,
     Effect.gen(function*() {
-      const { api } = yield* Servers
+      const { api, secureApi } = yield* Servers
       const client = SessionHttpClient.withSession(
         // So long for one attempt. To wait until the session is renewed is not part of it, and has a limit of its own.
         (yield* HttpClient.HttpClient).pipe(
@@ -123,28 +128,33 @@ export class Api extends Context.Tag("storm/Api")<Api, {
         Schedule.whileInput((error: ApiError) => error._tag === "ApiUnreachable")
       )
 
+      // What is sent again goes where it went before: the other address would hide what is wrong with this one.
+      let asked = 0
+      const nextAddress = Effect.sync(() => asked++ % requestsForSecureOne === 0 ? secureApi : api)
+
       return {
         ask: (request, read, onSent = Effect.void) =>
-          client.execute(HttpClientRequest.prependUrl(request, api)).pipe(
-            Effect.flatMap((response) => Effect.timeout(read(response), patience)),
-            Effect.mapError((error): ApiError => {
-              switch (error._tag) {
-                case "RequestError":
-                case "TimeoutException":
-                  return new ApiUnreachable({ cause: error })
-                case "ResponseError":
-                  return error.response.status < 400 || error.response.status >= 500
-                    ? new ApiUnreachable({ cause: error })
-                    : new ApiNotUnderstood({ cause: error })
-                case "ParseError":
-                  return new ApiNotUnderstood({ cause: error })
-                default:
-                  return new NotSignedIn({ cause: error })
-              }
-            }),
-            Effect.retry(untilItArrives),
-            Effect.locally(whenSent, onSent)
-          )
+          Effect.flatMap(nextAddress, (address) =>
+            client.execute(HttpClientRequest.prependUrl(request, address)).pipe(
+              Effect.flatMap((response) => Effect.timeout(read(response), patience)),
+              Effect.mapError((error): ApiError => {
+                switch (error._tag) {
+                  case "RequestError":
+                  case "TimeoutException":
+                    return new ApiUnreachable({ cause: error })
+                  case "ResponseError":
+                    return error.response.status < 400 || error.response.status >= 500
+                      ? new ApiUnreachable({ cause: error })
+                      : new ApiNotUnderstood({ cause: error })
+                  case "ParseError":
+                    return new ApiNotUnderstood({ cause: error })
+                  default:
+                    return new NotSignedIn({ cause: error })
+                }
+              }),
+              Effect.retry(untilItArrives),
+              Effect.locally(whenSent, onSent)
+            ))
       }
     })
   )

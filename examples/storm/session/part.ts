@@ -6,6 +6,7 @@
 import * as Effect from "effect/Effect"
 import * as Layer from "effect/Layer"
 import type * as Scope from "effect/Scope"
+import type { InvalidOptions } from "effect-holdfast/InvalidOptions"
 import { randomBytes } from "node:crypto"
 import { Accounts } from "../balances/client.js"
 import * as Balances from "../balances/crowd.js"
@@ -16,8 +17,10 @@ import type { Section } from "../ledger.js"
 import type { Options } from "../options.js"
 import type { Part } from "../part.js"
 import type { Proxy, Route } from "../proxy.js"
+import * as Certificates from "../tls/certificates.js"
+import * as Tickets from "../tls/tickets.js"
 import type { AuthorizationServer } from "./authorization-server.js"
-import { Api, ApiSession, layerHttpClient, Orders, Servers, SignIn } from "./client.js"
+import { Api, ApiSession, Orders, Servers, SignIn } from "./client.js"
 import * as Crowd from "./crowd.js"
 import type { ResourceApi } from "./resource-api.js"
 
@@ -31,13 +34,15 @@ export const make = (
   options: Options,
   counterparties: Counterparties,
   proxy: Counterparty<Proxy>
-): Effect.Effect<Part, CounterpartyLost, Scope.Scope> =>
+): Effect.Effect<Part, CounterpartyLost | Certificates.NoCertificates | InvalidOptions, Scope.Scope> =>
   Effect.gen(function*() {
     const server = yield* counterparties.fork<AuthorizationServer>(
       "authorization server",
       new URL("./authorization-server.ts", import.meta.url)
     )
     const api = yield* counterparties.fork<ResourceApi>("resource API", new URL("./resource-api.ts", import.meta.url))
+    const wiretap = yield* Tickets.forkWiretap(counterparties)
+    const certificates = yield* Certificates.make
 
     const introspectionSecret = randomBytes(16).toString("hex")
     const { forApi, forClients } = yield* server.ask("listen", {
@@ -45,12 +50,19 @@ export const make = (
       // So that a token lasts until all who wait for one have used it, also on a machine that is busy.
       lifetime: Math.max(2, Math.ceil(options.callers / 100))
     })
-    const apiPort = yield* api.ask("listen", { authorizationPort: forApi, introspectionSecret, seed: options.seed })
+    const apiPorts = yield* api.ask("listen", {
+      authorizationPort: forApi,
+      introspectionSecret,
+      seed: options.seed,
+      tls: certificates.api
+    })
+    const tickets = yield* Tickets.make({ api, certificates, options, port: apiPorts.secure, proxy, wiretap })
 
     const through = (route: Omit<Route, "seed">) =>
       Effect.map(proxy.ask("openRoute", { ...route, seed: options.seed }), (port) => `http://127.0.0.1:${port}`)
     const servers = Layer.succeed(Servers, {
-      api: yield* through({ name: "api", port: apiPort, faults: "anywhere" }),
+      api: yield* through({ name: "api", port: apiPorts.plain, faults: "anywhere" }),
+      secureApi: tickets.address,
       authorization: yield* through({ name: "authorization", port: forClients, faults: "before forwarding" })
     })
 
@@ -59,7 +71,7 @@ export const make = (
       Layer.provideMerge(ApiSession.layer),
       Layer.provide(SignIn.layer),
       Layer.provide(servers),
-      Layer.provide(layerHttpClient)
+      Layer.provide(tickets.layerHttpClient)
     )
 
     const balances = Balances.make(options)
@@ -86,7 +98,10 @@ export const make = (
       const session = yield* ApiSession
       const patience = longestWait(options)
       yield* Effect.raceFirst(
-        Effect.all([crowd.run(patience), balances.watch(patience)], { concurrency: "unbounded", discard: true }),
+        Effect.all([crowd.run(patience), balances.watch(patience), tickets.run(patience)], {
+          concurrency: "unbounded",
+          discard: true
+        }),
         revokeAgainAndAgain
       )
       // Somebody may have left in the midst of a renewal. What it brings is to be counted.
@@ -109,7 +124,8 @@ export const make = (
           transfers: known.Done.length,
           died: known.Died.length,
           "failed midway": known.Failed.length,
-          aborted: known.Left.length
+          aborted: known.Left.length,
+          ...yield* tickets.counters
         }
       }),
 
@@ -175,7 +191,11 @@ export const make = (
           ],
           counts: { ...tally, tokens, answers, revocations, received }
         }
-        return [ofSession, BalancesLedger.section(yield* balances.tally, yield* api.ask("accounts"))]
+        return [
+          ofSession,
+          BalancesLedger.section(yield* balances.tally, yield* api.ask("accounts")),
+          yield* tickets.section
+        ]
       })
     }
   })

@@ -1,5 +1,5 @@
 /**
- * A resource API: it saves orders, and keeps accounts. It asks the authorization server about the token of each
+ * A resource API, with and without TLS: it saves orders, and keeps accounts. It asks the authorization server about the token of each
  * request, and refuses those that are expired or revoked. A process of its own.
  */
 import * as HttpMiddleware from "@effect/platform/HttpMiddleware"
@@ -13,7 +13,10 @@ import * as Logger from "effect/Logger"
 import * as Option from "effect/Option"
 import * as Scope from "effect/Scope"
 import * as DefectBoundary from "effect-holdfast/DefectBoundary"
-import { createServer } from "node:http"
+import { randomBytes } from "node:crypto"
+import { createServer, type Server } from "node:http"
+import { createServer as createSecureServer } from "node:https"
+import type { TLSSocket } from "node:tls"
 import { answerWith } from "../answering.js"
 import * as Bank from "../balances/bank.js"
 import * as Bookkeeping from "../balances/bookkeeping.js"
@@ -24,9 +27,17 @@ export interface Settings {
   readonly authorizationPort: number
   readonly introspectionSecret: string
   readonly seed: number
+  /** In PEM. */
+  readonly tls: { readonly key: string; readonly cert: string }
 }
 
-const counts = { served: 0, refused: 0, errors: 0 }
+export interface Ports {
+  readonly plain: number
+  readonly secure: number
+}
+
+/** `handshakes`: those that have ended. */
+const counts = { served: 0, refused: 0, errors: 0, handshakes: { full: 0, resumed: 0 } }
 
 // --- tokens ------------------------------------------------------------------
 
@@ -103,7 +114,14 @@ const logger = Logger.make((log) =>
 
 // --- the server --------------------------------------------------------------
 
-const listen = (settings: Settings): Promise<number> =>
+const secureServer = createSecureServer()
+// Two requests for each connection, and then another handshake.
+secureServer.maxRequestsPerSocket = 2
+secureServer.on("secureConnection", (socket: TLSSocket) => {
+  counts.handshakes[socket.isSessionReused() ? "resumed" : "full"]++
+})
+
+const listen = (settings: Settings): Promise<Ports> =>
   Effect.gen(function*() {
     const app = HttpRouter.concat(orders, Balances.make(bank, Bookkeeping.make(settings.seed))).pipe(
       HttpRouter.use(authorized(introspection(settings), chance(settings.seed, "api"))),
@@ -117,9 +135,13 @@ const listen = (settings: Settings): Promise<number> =>
         return HttpServerResponse.text(String(error), { status: 503 })
       })
     )
-    const server = yield* NodeHttpServer.make(createServer, { port: 0, host: "127.0.0.1" })
-    yield* server.serve(app)
-    return (server.address as { readonly port: number }).port
+    secureServer.setSecureContext({ ...settings.tls, minVersion: "TLSv1.3" })
+    const serve = Effect.fnUntraced(function*(create: () => Server) {
+      const server = yield* NodeHttpServer.make(create, { port: 0, host: "127.0.0.1" })
+      yield* server.serve(app)
+      return (server.address as { readonly port: number }).port
+    })
+    return { plain: yield* serve(createServer), secure: yield* serve(() => secureServer) }
   }).pipe(
     // For as long as the process lives: that ends without notice.
     Effect.provideService(Scope.Scope, Effect.runSync(Scope.make())),
@@ -128,8 +150,9 @@ const listen = (settings: Settings): Promise<number> =>
   )
 
 const questions = answerWith({
-  /** Answers with the port. */
   listen,
+  /** Of the tickets. Those that are out are worth nothing from then on. */
+  changeTicketKeys: (): void => secureServer.setTicketKeys(randomBytes(48)),
   report: () => counts,
   /** Of the accounts, when nothing holds one any more, or after five seconds with what does. */
   accounts: () =>

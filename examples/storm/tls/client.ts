@@ -1,0 +1,44 @@
+/** How the application reaches the API over TLS: it trusts one authority, and each ticket is for one connection. */
+import * as HttpClient from "@effect/platform/HttpClient"
+import * as NodeHttpClient from "@effect/platform-node/NodeHttpClient"
+import * as Effect from "effect/Effect"
+import * as Layer from "effect/Layer"
+import type { InvalidOptions } from "effect-holdfast/InvalidOptions"
+import { NodeTicketCache } from "effect-holdfast/node"
+import type * as TicketCache from "effect-holdfast/TicketCache"
+import type { LookupFunction } from "node:net"
+import type { ConnectionOptions } from "node:tls"
+
+/** Every name is one of this machine's. */
+const lookup: LookupFunction = (_name, { all }, found) =>
+  all === true ? found(null, [{ address: "127.0.0.1", family: 4 }]) : found(null, "127.0.0.1", 4)
+
+export const trusting = (authority: string): ConnectionOptions => ({ ca: authority, lookup })
+
+/** As many connections as without TLS, and `http` is as it was. */
+export const layerHttpClient = (
+  cache: TicketCache.TicketCache,
+  tls: ConnectionOptions
+): Layer.Layer<HttpClient.HttpClient, InvalidOptions> =>
+  NodeHttpClient.layerUndiciWithoutDispatcher.pipe(
+    Layer.provide(NodeTicketCache.layerDispatcher({ cache, tls, undici: { connections: 100 } }))
+  )
+
+/** Tells of each connection that did not come about. */
+export const layerWatched = (
+  onFailed: (error: NodeTicketCache.TlsError) => void
+): Layer.Layer<HttpClient.HttpClient, never, HttpClient.HttpClient> =>
+  Layer.effect(
+    HttpClient.HttpClient,
+    Effect.map(HttpClient.HttpClient, HttpClient.tapError((error) =>
+      Effect.sync(() => {
+        const failure = tlsErrorOf(error)
+        if (failure !== undefined) onFailed(failure)
+      })))
+  )
+
+/** `HttpClient` has it as the cause of its `RequestError`. */
+export const tlsErrorOf = (error: unknown): NodeTicketCache.TlsError | undefined => {
+  if (error instanceof NodeTicketCache.TlsError) return error
+  return error instanceof Error && error.cause instanceof NodeTicketCache.TlsError ? error.cause : undefined
+}
