@@ -15,7 +15,8 @@ const suites: Record<string, () => Promise<{ readonly run: (budget: Budget) => P
   session: () => import("./session.js"),
   interleavings: () => import("./interleavings.js"),
   socket: () => import("./socket.js"),
-  state: () => import("./state.js")
+  state: () => import("./state.js"),
+  tickets: () => import("./tickets.js")
 }
 
 const words = process.argv.slice(2)

@@ -1,0 +1,65 @@
+import { fork } from "node:child_process"
+import { once } from "node:events"
+import { fileURLToPath } from "node:url"
+import type { Certificate } from "./certificates.js"
+
+export interface Setting {
+  readonly kind: "http" | "silent" | "openssl"
+  readonly certificate: Certificate
+  readonly version?: "TLSv1.2" | "TLSv1.3"
+}
+
+export interface Server {
+  readonly port: number
+  /** The same, with what is said there in the report. */
+  readonly relayPort: number
+  /** Of the connections to the relay since it was last asked. It waits until they are closed. */
+  readonly report: () => Promise<Report>
+}
+
+export interface Report {
+  readonly connections: number
+  readonly resumed: number
+  /** Tickets that were offered, and how many of these had been before, by whomever. */
+  readonly offered: number
+  readonly repeated: number
+  /** Bytes from the client, and to it. */
+  readonly up: number
+  readonly down: number
+}
+
+export interface Servers {
+  /** In the order of the settings. */
+  readonly all: ReadonlyArray<Server>
+  readonly stop: () => Promise<void>
+}
+
+export const startServers = async (settings: ReadonlyArray<Setting>): Promise<Servers> => {
+  const told = settings.map(({ certificate, ...rest }) => ({ ...certificate, ...rest }))
+  // Neither the loader nor the flags of this process: it starts the faster.
+  const child = fork(fileURLToPath(new URL("server.mjs", import.meta.url)), [JSON.stringify(told)], { execArgv: [] })
+  const gone = once(child, "exit")
+  const answer = async (): Promise<unknown> => {
+    const [message] = await Promise.race([
+      once(child, "message"),
+      gone.then(() => Promise.reject(new Error("the servers have ended")))
+    ])
+    return message
+  }
+  const ports = await answer() as ReadonlyArray<{ readonly port: number; readonly relayPort: number }>
+  return {
+    all: ports.map(({ port, relayPort }, index) => ({
+      port,
+      relayPort,
+      report: async () => {
+        const answered = answer()
+        child.send(index)
+        return await answered as Report
+      }
+    })),
+    stop: async () => {
+      if (child.connected) child.disconnect()
+      await gone
+    }
+  }
+}

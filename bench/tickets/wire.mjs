@@ -1,0 +1,55 @@
+/**
+ * What two ends of TLS say in the clear as they begin: which tickets a client offers, and whether the server takes one.
+ * Only TLS 1.3 is read, where both are in the extension `pre_shared_key` (RFC 8446, 4.2.11).
+ */
+const preSharedKey = 41
+
+/**
+ * Takes what comes on one side of a connection, and says once, with the first message: of a hello that offers tickets
+ * which they are, as strings that are the same for the same ticket; of one that takes a ticket a list that has one.
+ */
+export const firstMessage = (told) => {
+  let bytes = Buffer.alloc(0)
+  let isOver = false
+  return (chunk) => {
+    if (isOver) return
+    bytes = Buffer.concat([bytes, chunk])
+    // The head of the record, and of the message in it: a hello is in one record.
+    if (bytes.length < 5 || bytes.length < 5 + bytes.readUInt16BE(3)) return
+    isOver = true
+    const type = bytes[5]
+    told(type === 1 ? offeredIn(bytes) : type === 2 && extensionsOf(bytes, 2).has(preSharedKey) ? ["taken"] : [])
+  }
+}
+
+const offeredIn = (hello) => {
+  const extension = extensionsOf(hello, 1).get(preSharedKey)
+  if (extension === undefined) return []
+  const identities = []
+  const end = 2 + extension.readUInt16BE(0)
+  for (let at = 2; at < end;) {
+    const length = extension.readUInt16BE(at)
+    identities.push(extension.toString("base64", at + 2, at + 2 + length))
+    // After each stands its age.
+    at += 2 + length + 4
+  }
+  return identities
+}
+
+const extensionsOf = (hello, type) => {
+  // Record 5, message 4, version 2, random 32; then the session id.
+  let at = 43
+  at += 1 + hello[at]
+  if (type === 1) {
+    at += 2 + hello.readUInt16BE(at)
+    at += 1 + hello[at]
+  } else at += 3
+  const extensions = new Map()
+  const end = at + 2 + hello.readUInt16BE(at)
+  for (at += 2; at < end;) {
+    const length = hello.readUInt16BE(at + 2)
+    extensions.set(hello.readUInt16BE(at), hello.subarray(at + 4, at + 4 + length))
+    at += 4 + length
+  }
+  return extensions
+}
