@@ -719,7 +719,10 @@ const readCertificate = (der: Uint8Array): Tls.DetailedPeerCertificate => {
   const id = Buffer.from(der).toString("latin1")
   const known = certificates.get(id)
   if (known !== undefined) return known
-  const certificate = new X509Certificate(der).toLegacyObject() as Tls.DetailedPeerCertificate
+  const read = new X509Certificate(der)
+  // Throws for a key that cannot be read, where the next call ends the process (Node 24).
+  void read.publicKey
+  const certificate = read.toLegacyObject() as Tls.DetailedPeerCertificate
   // All there is of the chain; one that is its own issuer ends it.
   certificate.issuerCertificate ??= certificate
   certificates.set(id, certificate)
