@@ -1,0 +1,758 @@
+import { assert, describe } from "@effect/vitest"
+import { NodeTicketCache } from "effect-holdfast/node"
+import * as TicketCache from "effect-holdfast/TicketCache"
+import * as Effect from "effect/Effect"
+import * as Exit from "effect/Exit"
+import * as Fiber from "effect/Fiber"
+import * as Option from "effect/Option"
+import * as Scope from "effect/Scope"
+import { spawn } from "node:child_process"
+import { once } from "node:events"
+import * as Https from "node:https"
+import * as Net from "node:net"
+import type * as Tls from "node:tls"
+import {
+  addressIn,
+  ahead,
+  clientGet,
+  exchange,
+  failing,
+  failure,
+  type Given,
+  handshakes,
+  httpClient,
+  httpsGet,
+  keysOf,
+  offers,
+  secret,
+  serving,
+  test,
+  tlsErrorOf,
+  watched,
+  ways
+} from "./support/tlsClients.js"
+import { clientCertificate, serverCertificate } from "./support/tlsCertificates.js"
+import { opensslServer } from "./support/tlsServers.js"
+import { eventually } from "./support/webSocketServer.js"
+
+const { ca, cert, key } = serverCertificate()
+const tls: Tls.ConnectionOptions = { ca }
+
+const versions = ["TLSv1.3", "TLSv1.2"] as const
+
+const connecting = (given: Given & Tls.ConnectionOptions) => (url: string) =>
+  Effect.scoped(Effect.flatMap(NodeTicketCache.connect({ ...given, ...addressIn(url) }), exchange))
+
+interface Kept {
+  readonly key: TicketCache.ServerKey
+  /** Oldest first. */
+  readonly tickets: ReadonlyArray<TicketCache.Ticket>
+}
+
+const takeAll = (cache: TicketCache.TicketCache): Effect.Effect<ReadonlyArray<Kept>> =>
+  Effect.flatMap(keysOf(cache), (keys) =>
+    Effect.forEach(keys, (key) =>
+      Effect.gen(function*() {
+        const tickets: Array<TicketCache.Ticket> = []
+        for (let next = yield* TicketCache.take(cache, key); Option.isSome(next); next = yield* TicketCache.take(cache, key)) {
+          tickets.unshift(next.value)
+        }
+        return { key, tickets }
+      })))
+
+const putAll = (cache: TicketCache.TicketCache, all: ReadonlyArray<Kept>, change: Partial<TicketCache.ServerKey> = {}) =>
+  Effect.forEach(
+    all.flatMap(({ key, tickets }) => tickets.map((ticket) => TicketCache.put(cache, { ...key, ...change }, ticket))),
+    (put) => put,
+    { discard: true }
+  )
+
+/** Puts all tickets where those for another server, or for another client, are. */
+const moved = (cache: TicketCache.TicketCache, change: Partial<TicketCache.ServerKey>) =>
+  Effect.flatMap(takeAll(cache), (all) => putAll(cache, all, change))
+
+/** Has all tickets of so many whole handshakes. */
+const filled = (cache: TicketCache.TicketCache, ask: Effect.Effect<unknown, unknown>, handshakes = 2) =>
+  Effect.gen(function*() {
+    const all: Array<Kept> = []
+    for (let n = 0; n < handshakes; n++) {
+      yield* ask
+      all.push(...(yield* takeAll(cache)))
+    }
+    yield* putAll(cache, all)
+    return yield* TicketCache.stats(cache)
+  })
+
+const clients = Object.entries(ways)
+
+// -----------------------------------------------------------------------------
+// servers that are not reached
+// -----------------------------------------------------------------------------
+
+/** Nobody takes its connections, and its queue is full: it does not answer who knocks. */
+const blackHole = Effect.gen(function*() {
+  const script = `
+    const server = require("node:net").createServer()
+    server.listen({ port: 15000 + Math.floor(Math.random() * 17000), host: "127.0.0.1", backlog: 1 }, () => {
+      process.stdout.write(String(server.address().port) + "\\n")
+    })`
+  const child = yield* Effect.acquireRelease(
+    Effect.sync(() => spawn(process.execPath, ["-e", script], { stdio: ["ignore", "pipe", "inherit"] })),
+    (child) => Effect.sync(() => child.kill("SIGKILL"))
+  )
+  const [port] = yield* Effect.promise(() => once(child.stdout, "data") as Promise<[Buffer]>)
+  child.kill("SIGSTOP")
+  yield* Effect.acquireRelease(
+    Effect.sync(() => Array.from({ length: 8 }, () => Net.connect(Number(port), "127.0.0.1").on("error", () => {}))),
+    (sockets) =>
+      Effect.sync(() => {
+        for (const socket of sockets) socket.destroy()
+      })
+  )
+  yield* Effect.sleep("20 millis")
+  return Number(port)
+})
+
+describe("a server that is not reached is offered no ticket", () => {
+  for (const [name, way] of clients) {
+    test(`by ${name}: it refuses, or does not answer`, () =>
+      Effect.gen(function*() {
+        const cache = yield* TicketCache.make()
+        const recorded = yield* watched(yield* serving())
+        const ask = yield* way({ cache, tls })
+        assert.strictEqual((yield* filled(cache, ask(recorded.url()))).tickets, 4)
+        yield* recorded.inject({ _tag: "Refuse" })
+        for (let n = 0; n < 3; n++) {
+          const error = yield* failing(ask(recorded.url()))
+          assert.deepStrictEqual([error.reason, error.code, error.port], ["Connect", "ECONNREFUSED", recorded.port])
+        }
+        assert.strictEqual(yield* TicketCache.size(cache), 4)
+
+        const port = yield* blackHole
+        yield* moved(cache, { port })
+        const { offered } = yield* TicketCache.stats(cache)
+        const impatient = yield* way({ cache, tls, connectTimeout: "50 millis" })
+        const error = yield* failing(impatient(`https://localhost:${port}/`))
+        assert.deepStrictEqual([error.reason, error.code], ["Timeout", "ETIMEDOUT"])
+        const interrupted = yield* Effect.timeoutOption(ask(`https://localhost:${port}/`), "50 millis")
+        assert.isTrue(Option.isNone(interrupted))
+        const stats = yield* TicketCache.stats(cache)
+        assert.deepStrictEqual([stats.tickets, stats.offered], [4, offered])
+
+        yield* recorded.heal
+        yield* moved(cache, { port: recorded.port })
+        const before = recorded.hellos.length
+        yield* ask(recorded.url())
+        assert.deepStrictEqual(offers(recorded, before), [1])
+      }))
+  }
+})
+
+// -----------------------------------------------------------------------------
+// handshakes that do not end
+// -----------------------------------------------------------------------------
+
+describe("a handshake that does not end", () => {
+  for (const [name, way] of clients) {
+    const open = (given: Partial<Given> = {}) =>
+      Effect.gen(function*() {
+        const cache = yield* TicketCache.make()
+        const recorded = yield* watched(yield* serving())
+        const scope = yield* Effect.acquireRelease(Scope.make(), (scope) => Scope.close(scope, Exit.void))
+        const ask = yield* Scope.extend(way({ cache, tls, ...given }), scope)
+        const before = yield* filled(cache, ask(recorded.url()))
+        yield* recorded.inject({ _tag: "BlackHole" })
+        /** What has come of the tickets since. */
+        const counts = Effect.map(TicketCache.stats(cache), ({ offered, refused, resumed, tickets }) => ({
+          offered: offered - before.offered,
+          refused,
+          resumed,
+          left: tickets - before.tickets
+        }))
+        return { ask, counts, recorded, scope }
+      })
+
+    test(`by ${name}: is over with the interruption, and so are socket and ticket`, () =>
+      Effect.gen(function*() {
+        const { ask, counts, recorded } = yield* open()
+        const fiber = yield* Effect.fork(ask(recorded.url()))
+        yield* eventually(() => recorded.hellos.length === 3)
+        yield* Fiber.interrupt(fiber)
+        // Of undici's requests the connection is not one's own: it waits for the next, as long as the connection may take.
+        if (name !== "dispatcher") yield* eventually(() => recorded.passages.every(({ isOpen }) => !isOpen))
+        assert.deepStrictEqual(yield* counts, { offered: 1, refused: 0, resumed: 0, left: -1 })
+      }))
+
+    test(`by ${name}: takes no longer than \`connectTimeout\``, () =>
+      Effect.gen(function*() {
+        const { ask, counts, recorded } = yield* open({ connectTimeout: "300 millis" })
+        const error = yield* failing(ask(recorded.url()))
+        assert.deepStrictEqual([error.reason, error.code], ["Timeout", "ETIMEDOUT"])
+        yield* eventually(() => recorded.passages.every(({ isOpen }) => !isOpen))
+        assert.deepStrictEqual(yield* counts, { offered: 1, refused: 0, resumed: 0, left: -1 })
+        assert.lengthOf(recorded.hellos, 3)
+      }))
+
+    test(`by ${name}: fails who waits for it when the scope closes`, () =>
+      Effect.gen(function*() {
+        const { ask, counts, recorded, scope } = yield* open()
+        const fibers = yield* Effect.forEach([1, 2, 3], () => Effect.fork(ask(recorded.url())))
+        yield* eventually(() => recorded.hellos.length === 5)
+        if (name === "connect" || name === "http2") {
+          // Whose scope is the caller's.
+          yield* Fiber.interruptAll(fibers)
+        } else {
+          yield* Scope.close(scope, Exit.void)
+          for (const fiber of fibers) yield* failure(Fiber.join(fiber))
+          const late = yield* failure(ask(recorded.url()))
+          if (name === "agent") assert.strictEqual(tlsErrorOf(late).reason, "Closed")
+        }
+        yield* eventually(() => recorded.passages.every(({ isOpen }) => !isOpen))
+        assert.deepStrictEqual(yield* counts, { offered: 3, refused: 0, resumed: 0, left: -3 })
+        assert.lengthOf(recorded.hellos, 5)
+      }))
+  }
+})
+
+// -----------------------------------------------------------------------------
+// tickets that are refused
+// -----------------------------------------------------------------------------
+
+describe.each(versions)("a ticket that is refused (%s)", (version) => {
+  for (const [name, way] of clients) {
+    test(`by ${name}: is no error, and takes those before it along, when the server's keys are new`, () =>
+      Effect.gen(function*() {
+        const cache = yield* TicketCache.make()
+        const server = yield* serving({ maxVersion: version })
+        const recorded = yield* watched(server)
+        const ask = yield* way({ cache, tls })
+        const before = yield* filled(cache, ask(recorded.url()), 8)
+        assert.strictEqual(before.tickets, version === "TLSv1.3" ? 16 : 8)
+        yield* server.rotateTicketKeys()
+        for (let n = 0; n < 3; n++) yield* ask(recorded.url())
+        assert.deepStrictEqual(offers(recorded, 8), version === "TLSv1.3" ? [1, 1, 1] : [1, 1, 0])
+        const { dropped, offered, refused, resumed } = yield* TicketCache.stats(cache)
+        const again = version === "TLSv1.3" ? 2 : 1
+        assert.deepStrictEqual({ dropped, offered: offered - before.offered, refused, resumed }, {
+          dropped: before.tickets - 1,
+          offered: 1 + again,
+          refused: 1,
+          resumed: again
+        })
+        assert.deepStrictEqual(yield* handshakes(server, 11), { full: 11 - again, resumed: again })
+      }))
+
+    test(`by ${name}: is asked for without it, once, when the handshake breaks because of it`, () =>
+      Effect.gen(function*() {
+        const cache = yield* TicketCache.make()
+        const recorded = yield* watched(yield* serving({ maxVersion: version }))
+        const ask = yield* way({ cache, tls })
+        for (const part of version === "TLSv1.3" ? ["identity", "binder"] as const : ["identity"] as const) {
+          yield* TicketCache.clear(cache)
+          yield* ask(recorded.url())
+          const before = recorded.hellos.length
+          yield* recorded.inject({ _tag: "Corrupt", part, byte: 20 })
+          yield* ask(recorded.url())
+          assert.deepStrictEqual(offers(recorded, before), [1, 0])
+          yield* recorded.heal
+        }
+        const { offered, refused, resumed } = yield* TicketCache.stats(cache)
+        assert.deepStrictEqual([offered - refused, resumed], [0, 0])
+      }))
+
+    test(`by ${name}: is an error after one more attempt, when the server breaks off each time`, () =>
+      Effect.gen(function*() {
+        const cache = yield* TicketCache.make()
+        const recorded = yield* watched(yield* serving({ maxVersion: version }))
+        const ask = yield* way({ cache, tls })
+        for (const by of ["reset", "end"] as const) {
+          yield* ask(recorded.url())
+          const before = recorded.hellos.length
+          yield* recorded.inject({ _tag: "CutAfterHello", by })
+          const error = yield* failing(ask(recorded.url()))
+          assert.deepStrictEqual([error.reason, error.code], ["Handshake", "ECONNRESET"])
+          assert.deepStrictEqual(offers(recorded, before), [1, 0])
+          // Without a ticket there is nothing to be tried.
+          yield* TicketCache.clear(cache)
+          yield* failing(ask(recorded.url()))
+          assert.deepStrictEqual(offers(recorded, before), [1, 0, 0])
+          yield* recorded.heal
+        }
+        yield* eventually(() => recorded.passages.every(({ isOpen }) => !isOpen))
+      }))
+  }
+
+  test("is no error where the blob that was kept is damaged, wherever that is", () =>
+    Effect.gen(function*() {
+      const cache = yield* TicketCache.make()
+      const server = yield* serving({ maxVersion: version })
+      const ask = connecting({ cache, tls })
+      yield* ask(server.url())
+      const [key] = yield* keysOf(cache)
+      const { session, ...times } = Option.getOrThrow(yield* TicketCache.take(cache, key!))
+      const asked = 40
+      for (let n = 0; n < asked; n++) {
+        yield* TicketCache.clear(cache)
+        const damaged = new Uint8Array(session)
+        damaged[Math.floor(n / asked * session.length)]! ^= 0x55
+        yield* TicketCache.put(cache, key!, { ...times, session: damaged })
+        yield* ask(server.url())
+      }
+      for (const nonsense of [new Uint8Array(100), session.slice(0, 40), Buffer.from("no session at all")]) {
+        yield* TicketCache.clear(cache)
+        yield* TicketCache.put(cache, key!, { ...times, session: nonsense })
+        yield* ask(server.url())
+      }
+      const { offered, refused, resumed } = yield* TicketCache.stats(cache)
+      // The rest were seen to be damaged, and not offered.
+      assert.isAtLeast(offered, 1 + resumed + refused)
+      assert.isAbove(refused, 5)
+    }))
+})
+
+// -----------------------------------------------------------------------------
+// servers that are not who they were
+// -----------------------------------------------------------------------------
+
+describe.each(versions)("a server that is somebody else now (%s)", (version) => {
+  const elsewhere = serverCertificate({ names: ["elsewhere.test"] })
+
+  for (const [name, way] of clients) {
+    test(`by ${name}: is refused, after one handshake, and its tickets are gone`, () =>
+      Effect.gen(function*() {
+        const cache = yield* TicketCache.make()
+        const server = yield* serving({ maxVersion: version })
+        const recorded = yield* watched(server)
+        const ask = yield* way({ cache, tls })
+        yield* ask(recorded.url())
+        yield* server.swap(elsewhere)
+        const error = yield* failing(ask(recorded.url()))
+        assert.deepStrictEqual([error.reason, error.code], ["Identity", "ERR_TLS_CERT_ALTNAME_INVALID"])
+        assert.deepStrictEqual(offers(recorded), [0, 1])
+        assert.strictEqual(yield* TicketCache.size(cache), 0)
+        yield* failing(ask(recorded.url()))
+        assert.deepStrictEqual(offers(recorded), [0, 1, 0])
+        yield* server.swap({ key, cert })
+        yield* ask(recorded.url())
+      }))
+  }
+
+  const expired = serverCertificate({ seconds: -60 })
+  for (const [what, other, code] of [
+    ["another name", elsewhere, "ERR_TLS_CERT_ALTNAME_INVALID"],
+    ["a certificate that has expired", expired, "CERT_HAS_EXPIRED"]
+  ] as const) {
+    test(`a ticket of ${what} is not offered, and the server is judged by a whole handshake`, () =>
+      Effect.gen(function*() {
+        const cache = yield* TicketCache.make()
+        const server = yield* serving({ maxVersion: version })
+        const recorded = yield* watched(server)
+        // Whoever has put them there: they are good, and of this server.
+        const lenient = { cache, tls: { ...tls, rejectUnauthorized: false } }
+        yield* connecting({ cache, tls })(recorded.url())
+        const [strict] = yield* keysOf(cache)
+        yield* TicketCache.clear(cache)
+        const lay = Effect.gen(function*() {
+          yield* server.swap(other, { keepsTicketKeys: true })
+          yield* connecting(lenient)(recorded.url())
+          yield* moved(cache, { identity: strict!.identity })
+          assert.isAbove(yield* TicketCache.size(cache), 0)
+        })
+        for (const [name, way] of clients) {
+          const ask = yield* way({ cache, tls })
+          yield* lay
+          if (name === "http2") yield* moved(cache, { alpn: ["h2"] })
+          if (name === "dispatcher") yield* moved(cache, { alpn: ["http/1.1"] })
+          let before = recorded.hellos.length
+          const { refused } = yield* TicketCache.stats(cache)
+          const error = yield* failing(ask(recorded.url()))
+          assert.deepStrictEqual([error.reason, error.code], ["Identity", code])
+          assert.deepStrictEqual(offers(recorded, before), [0])
+          yield* server.swap({ key, cert }, { keepsTicketKeys: true })
+          before = recorded.hellos.length
+          yield* ask(recorded.url())
+          assert.deepStrictEqual(offers(recorded, before), [0], name)
+          assert.isAtMost((yield* TicketCache.stats(cache)).refused - refused, 2)
+          yield* TicketCache.clear(cache)
+        }
+      }))
+  }
+
+  test("a `checkServerIdentity` that thinks otherwise now is heard also where there is a ticket", () =>
+    Effect.gen(function*() {
+      const cache = yield* TicketCache.make()
+      const recorded = yield* watched(yield* serving({ maxVersion: version }))
+      let thinks: Error | undefined
+      const asked: Array<string> = []
+      const checkServerIdentity = (host: string) => {
+        asked.push(host)
+        return thinks
+      }
+      for (const [name, way] of clients) {
+        const before = recorded.hellos.length
+        thinks = undefined
+        const ask = yield* way({ cache, tls: { ...tls, checkServerIdentity } })
+        yield* ask(recorded.url())
+        thinks = Object.assign(new Error("not any more"), { code: "MINE" })
+        const error = yield* failing(ask(recorded.url()))
+        assert.deepStrictEqual([error.reason, error.code, error.cause], ["Identity", "MINE", thinks], name)
+        assert.deepStrictEqual(offers(recorded, before), [0, 0])
+        yield* TicketCache.clear(cache)
+      }
+      assert.deepStrictEqual([...new Set(asked)], ["localhost"])
+    }))
+
+  test("a `checkServerIdentity` that throws refuses", () =>
+    Effect.gen(function*() {
+      const cache = yield* TicketCache.make()
+      const recorded = yield* watched(yield* serving({ maxVersion: version }))
+      let throws = true
+      const checkServerIdentity = () => {
+        if (throws) throw new Error("thrown")
+        return undefined
+      }
+      const ask = connecting({ cache, ...tls, checkServerIdentity })
+      assert.strictEqual((yield* failing(ask(recorded.url()))).reason, "Identity")
+      throws = false
+      yield* ask(recorded.url())
+      throws = true
+      assert.strictEqual((yield* failing(ask(recorded.url()))).reason, "Identity")
+      assert.deepStrictEqual(offers(recorded), [0, 0, 0])
+    }))
+
+  test("a CA that is not trusted is refused at once, whatever tickets there are", () =>
+    Effect.gen(function*() {
+      const cache = yield* TicketCache.make()
+      const server = yield* serving({ maxVersion: version })
+      const recorded = yield* watched(server)
+      for (const [name, way] of clients) {
+        const before = recorded.hellos.length
+        const ask = yield* way({ cache, tls })
+        yield* ask(recorded.url())
+        yield* server.swap(serverCertificate({ authority: "untrusted" }))
+        const error = yield* failing(ask(recorded.url()))
+        assert.deepStrictEqual([error.reason, error.code], ["Identity", "UNABLE_TO_VERIFY_LEAF_SIGNATURE"], name)
+        assert.deepStrictEqual(offers(recorded, before), [0, 1], name)
+        assert.strictEqual(yield* TicketCache.size(cache), 0)
+        yield* server.swap({ key, cert })
+      }
+    }))
+
+  test("a server that wants a certificate that the client has not says so", () =>
+    Effect.gen(function*() {
+      const cache = yield* TicketCache.make()
+      const alice = clientCertificate("alice", { authority: "clients" })
+      const server = yield* serving({ maxVersion: version, requestCert: true, rejectUnauthorized: true, ca: alice.ca })
+      const recorded = yield* watched(server)
+      const identity = { key: secret(alice.key), cert: alice.cert }
+      yield* connecting({ cache, ...tls, ...identity })(recorded.url())
+      yield* connecting({ cache, ...tls, ...identity })(recorded.url())
+      const error = yield* failure(connecting({ cache, ...tls })(recorded.url()))
+      // In TLS 1.3 the client is done before the server asks.
+      assert.match(String((error as { readonly code?: unknown }).code), /^(ERR_SSL|ECONNRESET|EPIPE)/)
+      assert.deepStrictEqual(offers(recorded), [0, 1, 0])
+    }))
+})
+
+// -----------------------------------------------------------------------------
+// time
+// -----------------------------------------------------------------------------
+
+describe.each(versions)("a ticket that has expired (%s)", (version) => {
+  test("is not offered, be it by its server's word or by ours", () =>
+    Effect.gen(function*() {
+      const server = yield* serving({ maxVersion: version, sessionTimeout: 100 })
+      const recorded = yield* watched(server)
+      for (const [name, way] of clients) {
+        for (const [maxLifetime, passes, expected] of [
+          ["7 days", 95_000, 1],
+          ["7 days", 101_000, 0],
+          ["40 seconds", 35_000, 1],
+          ["40 seconds", 41_000, 0]
+        ] as const) {
+          const cache = yield* TicketCache.make({ maxLifetime })
+          yield* (yield* way({ cache, tls }))(recorded.url())
+          const { tickets } = yield* TicketCache.stats(cache)
+          const before = recorded.hellos.length
+          yield* Effect.flatMap(way({ cache, tls }), (ask) => ask(recorded.url())).pipe(ahead(passes))
+          assert.deepStrictEqual(offers(recorded, before), [expected], `${name} ${maxLifetime} ${passes}`)
+          assert.strictEqual((yield* TicketCache.stats(cache)).expired, expected === 1 ? 0 : tickets)
+        }
+      }
+    }), 10_000)
+
+  test("nor is one whose certificate has, though its server would take it", () =>
+    Effect.gen(function*() {
+      const own = serverCertificate({ seconds: 3_000 })
+      const server = yield* serving({ ...own, maxVersion: version, sessionTimeout: 7_000 })
+      const recorded = yield* watched(server)
+      for (const [name, way] of clients) {
+        const cache = yield* TicketCache.make()
+        const before = recorded.hellos.length
+        for (const passes of [0, 2_900_000, 3_001_000]) {
+          yield* TicketCache.clear(cache)
+          yield* (yield* way({ cache, tls }))(recorded.url())
+          yield* Effect.flatMap(way({ cache, tls }), (ask) => ask(recorded.url())).pipe(ahead(passes))
+        }
+        assert.deepStrictEqual(offers(recorded, before), [0, 1, 0, 1, 0, 0], name)
+        assert.strictEqual((yield* TicketCache.stats(cache)).expired, 0)
+      }
+    }), 10_000)
+})
+
+// -----------------------------------------------------------------------------
+// node:https
+// -----------------------------------------------------------------------------
+
+describe("the agent", () => {
+  const get = (url: string, agent: Https.Agent, options: Https.RequestOptions = {}) => httpsGet(url, { agent, ...options })
+
+  for (const limits of [{ maxSockets: 1 }, { maxSockets: 3 }, { maxTotalSockets: 2 }]) {
+    test(`goes on with those that wait when connections fail (${JSON.stringify(limits)})`, () =>
+      Effect.gen(function*() {
+        const cache = yield* TicketCache.make()
+        const recorded = yield* watched(yield* serving())
+        const agent = yield* NodeTicketCache.agent({ cache, tls, ...limits })
+        const ask = Effect.all(Array.from({ length: 12 }, () => Effect.either(get(recorded.url(), agent))), { concurrency: 12 })
+        const lefts = Effect.map(ask, (all) => all.filter(({ _tag }) => _tag === "Left").length)
+        yield* recorded.inject({ _tag: "Refuse" })
+        assert.strictEqual(yield* lefts, 12)
+        assert.lengthOf(recorded.passages, 0)
+        yield* recorded.inject({ _tag: "CutAfterHello" })
+        assert.strictEqual(yield* lefts, 12)
+        assert.lengthOf(recorded.passages, 12)
+        yield* recorded.inject({ _tag: "CutAfterHello" }, 5)
+        assert.strictEqual(yield* lefts, 5)
+        yield* recorded.heal
+        assert.strictEqual(yield* lefts, 0)
+        yield* eventually(() => recorded.passages.every(({ isOpen }) => !isOpen))
+        // Nothing is dialed that nobody waits for.
+        yield* Effect.sleep("50 millis")
+        assert.lengthOf(recorded.passages, 12 + 12 + 12)
+        assert.deepStrictEqual([Object.keys(agent.requests), Object.keys(agent.sockets)], [[], []])
+        assert.strictEqual((agent as unknown as { readonly totalSocketCount: number }).totalSocketCount, 0)
+      }))
+  }
+
+  test("has Node's codes, and reasons", () =>
+    Effect.gen(function*() {
+      const cache = yield* TicketCache.make()
+      const server = yield* serving()
+      const recorded = yield* watched(server)
+      const agent = yield* NodeTicketCache.agent({ cache, tls })
+      const found = (ask: Effect.Effect<unknown, unknown>) =>
+        Effect.map(failing(ask), ({ code, reason }) => [reason, code])
+      const none = get("https://nowhere.invalid/", agent)
+      assert.strictEqual((yield* found(none))[0], "Connect")
+      yield* recorded.inject({ _tag: "Refuse" })
+      assert.deepStrictEqual(yield* found(get(recorded.url(), agent)), ["Connect", "ECONNREFUSED"])
+      yield* recorded.inject({ _tag: "CutAfterHello" })
+      assert.deepStrictEqual(yield* found(get(recorded.url(), agent)), ["Handshake", "ECONNRESET"])
+      yield* recorded.inject({ _tag: "CutAfter", bytes: 50, by: "end" })
+      assert.deepStrictEqual(yield* found(get(recorded.url(), agent)), ["Handshake", "ECONNRESET"])
+      yield* recorded.heal
+      assert.deepStrictEqual(yield* found(get(recorded.url(), agent, { servername: "else.test" })), [
+        "Identity",
+        "ERR_TLS_CERT_ALTNAME_INVALID"
+      ])
+      const old = { minVersion: "TLSv1.1", maxVersion: "TLSv1.1", ciphers: "DEFAULT:@SECLEVEL=0" } as const
+      const [reason, code] = yield* found(get(recorded.url(), agent, old))
+      assert.strictEqual(reason, "Handshake")
+      assert.match(code!, /^ERR_SSL/)
+      const wrong = get(recorded.url(), agent, { ca: "no certificate", cert: "none", key: secret("none of your business") })
+      assert.strictEqual((yield* found(wrong))[0], "InvalidOptions")
+    }))
+
+  for (const how of ["destroy", "signal"] as const) {
+    test(`gives up the handshake of a request that is destroyed, and its place (${how})`, () =>
+      Effect.gen(function*() {
+        const cache = yield* TicketCache.make()
+        const recorded = yield* watched(yield* serving())
+        const agent = yield* NodeTicketCache.agent({ cache, tls, maxSockets: 1 })
+        yield* get(recorded.url(), agent)
+        const tickets = yield* TicketCache.size(cache)
+        yield* recorded.inject({ _tag: "BlackHole" }, 1)
+        const controller = new AbortController()
+        const request = Https.get(recorded.url(), { agent, signal: controller.signal })
+        const over = new Promise<NodeJS.ErrnoException>((resolve) => request.once("error", resolve))
+        const closed = new Promise((resolve) => request.once("close", resolve))
+        yield* eventually(() => recorded.hellos.length === 2)
+        const next = yield* Effect.fork(get(recorded.url(), agent))
+        yield* Effect.yieldNow()
+        if (how === "destroy") request.destroy()
+        else controller.abort()
+        const error = yield* Effect.promise(() => over)
+        assert.strictEqual(error.code, how === "destroy" ? "ECONNRESET" : "ABORT_ERR")
+        yield* Effect.promise(() => closed)
+        yield* Fiber.join(next)
+        yield* eventually(() => recorded.passages.every(({ isOpen }) => !isOpen))
+        const stats = yield* TicketCache.stats(cache)
+        assert.deepStrictEqual([stats.offered, stats.resumed, stats.tickets], [2, 1, tickets - 2])
+      }))
+  }
+
+  test("ends handshakes in flight when it is destroyed", () =>
+    Effect.gen(function*() {
+      const cache = yield* TicketCache.make()
+      const recorded = yield* watched(yield* serving())
+      const agent = yield* NodeTicketCache.agent({ cache, tls })
+      yield* recorded.inject({ _tag: "BlackHole" })
+      const fibers = yield* Effect.forEach([1, 2, 3], () => Effect.fork(get(recorded.url(), agent)))
+      yield* eventually(() => recorded.hellos.length === 3)
+      agent.destroy()
+      for (const fiber of fibers) yield* failure(Fiber.join(fiber))
+      yield* eventually(() => recorded.passages.every(({ isOpen }) => !isOpen))
+      assert.deepStrictEqual(Object.keys(agent.sockets), [])
+    }))
+
+  test("fails those that wait, too, when its scope closes, and dials no more", () =>
+    Effect.gen(function*() {
+      const cache = yield* TicketCache.make()
+      const recorded = yield* watched(yield* serving())
+      const scope = yield* Scope.make()
+      const agent = yield* Scope.extend(NodeTicketCache.agent({ cache, tls, maxSockets: 1 }), scope)
+      yield* recorded.inject({ _tag: "BlackHole" })
+      const fibers = yield* Effect.forEach([1, 2, 3], () => Effect.fork(get(recorded.url(), agent)))
+      yield* eventually(() => recorded.hellos.length === 1)
+      yield* Scope.close(scope, Exit.void)
+      for (const fiber of fibers) assert.strictEqual((yield* failing(Fiber.join(fiber))).reason, "Closed")
+      assert.lengthOf(recorded.passages, 1)
+      assert.deepStrictEqual([Object.keys(agent.sockets), Object.keys(agent.requests)], [[], []])
+    }))
+})
+
+// -----------------------------------------------------------------------------
+// undici
+// -----------------------------------------------------------------------------
+
+describe("the dispatcher", () => {
+  test("fails a request with what the connection failed with", () =>
+    Effect.gen(function*() {
+      const cache = yield* TicketCache.make()
+      const recorded = yield* watched(yield* serving())
+      const client = yield* httpClient({ cache, tls })
+      yield* recorded.inject({ _tag: "Refuse" })
+      const error = yield* failure(clientGet(client, recorded.url()))
+      assert.strictEqual(error._tag, "RequestError")
+      assert.instanceOf(error.cause, NodeTicketCache.TlsError)
+      yield* recorded.heal
+      const elsewhere = yield* httpClient({ cache, tls: { ...tls, servername: "else.test" } })
+      const named = yield* failing(clientGet(elsewhere, recorded.url()))
+      assert.strictEqual(named.reason, "Identity")
+    }))
+
+  test("serves who comes after a request that was interrupted in a handshake", () =>
+    Effect.gen(function*() {
+      const cache = yield* TicketCache.make()
+      const recorded = yield* watched(yield* serving())
+      const client = yield* httpClient({ cache, tls, connectTimeout: "200 millis", undici: { connections: 1 } })
+      yield* clientGet(client, recorded.url())
+      yield* recorded.inject({ _tag: "BlackHole" }, 1)
+      const fiber = yield* Effect.fork(clientGet(client, recorded.url()))
+      yield* eventually(() => recorded.hellos.length === 2)
+      yield* Fiber.interrupt(fiber)
+      yield* Effect.retry(clientGet(client, recorded.url()), { times: 1 })
+      yield* eventually(() => recorded.passages.every(({ isOpen }) => !isOpen))
+      const { offered, resumed } = yield* TicketCache.stats(cache)
+      assert.deepStrictEqual([offered, resumed], [2, 1])
+    }))
+})
+
+// -----------------------------------------------------------------------------
+// one connection
+// -----------------------------------------------------------------------------
+
+describe("connect", () => {
+  test("an `error` that nobody listens for ends the socket, and nothing else", () =>
+    Effect.gen(function*() {
+      const cache = yield* TicketCache.make()
+      const server = yield* serving()
+      const recorded = yield* watched(server)
+      for (const fault of [{ _tag: "CutAfter", bytes: 4_000 }, { _tag: "CutAfter", bytes: 400 }] as const) {
+        yield* TicketCache.clear(cache)
+        yield* recorded.inject(fault, 1)
+        yield* Effect.scoped(Effect.gen(function*() {
+          const opened = yield* Effect.either(NodeTicketCache.connect({ cache, tls, ...addressIn(recorded.url()) }))
+          if (opened._tag === "Left") return
+          const socket = opened.right
+          const isClosed = new Promise((resolve) => socket.once("close", resolve))
+          socket.resume()
+          for (let n = 0; n < 50; n++) socket.write("GET / HTTP/1.1\r\nhost: localhost\r\n\r\n")
+          yield* Effect.promise(() => isClosed)
+        }))
+      }
+      const socket = yield* NodeTicketCache.connect({ cache, tls, ...addressIn(recorded.url()) })
+      const isClosed = new Promise((resolve) => socket.once("close", resolve))
+      socket.destroy(new Error("mine"))
+      yield* Effect.promise(() => isClosed)
+    }))
+
+  test("asks once only over a socket that is given", () =>
+    Effect.gen(function*() {
+      const cache = yield* TicketCache.make()
+      const recorded = yield* watched(yield* serving())
+      const over = Effect.suspend(() =>
+        Effect.scoped(
+          Effect.flatMap(
+            NodeTicketCache.connect({ cache, tls, host: "localhost", socket: Net.connect(recorded.port, "127.0.0.1") }),
+            exchange
+          )
+        )
+      )
+      yield* over
+      yield* recorded.inject({ _tag: "CutAfterHello" })
+      assert.strictEqual((yield* failing(over)).reason, "Handshake")
+      assert.deepStrictEqual(offers(recorded), [0, 1])
+      yield* recorded.inject({ _tag: "Refuse" })
+      assert.strictEqual((yield* failing(over)).reason, "Connect")
+      yield* recorded.heal
+      yield* recorded.inject({ _tag: "BlackHole" })
+      const fiber = yield* Effect.fork(over)
+      yield* eventually(() => recorded.hellos.length === 3)
+      yield* Fiber.interrupt(fiber)
+      yield* eventually(() => recorded.passages.every(({ isOpen }) => !isOpen))
+    }))
+
+  test("goes on with a cache whose scope has closed, without tickets", () =>
+    Effect.gen(function*() {
+      const recorded = yield* watched(yield* serving())
+      const cache = yield* Effect.scoped(Effect.tap(TicketCache.make(), (cache) => connecting({ cache, tls })(recorded.url())))
+      yield* connecting({ cache, tls })(recorded.url())
+      yield* connecting({ cache, tls })(recorded.url())
+      assert.deepStrictEqual(offers(recorded), [0, 0, 0])
+    }))
+
+  test("is interrupted wherever it is, and leaves nothing", () =>
+    Effect.gen(function*() {
+      const cache = yield* TicketCache.make({ ticketsPerServer: 1_000 })
+      const server = yield* serving()
+      const recorded = yield* watched(server)
+      const ask = connecting({ cache, tls })
+      yield* filled(cache, ask(recorded.url()), 20)
+      for (let n = 0; n < 60; n++) {
+        const fiber = yield* Effect.fork(ask(recorded.url()))
+        yield* Effect.sleep(n % 20 / 2)
+        yield* Fiber.interrupt(fiber)
+      }
+      yield* eventually(() => recorded.passages.every(({ isOpen }) => !isOpen))
+      const { offered, refused, resumed } = yield* TicketCache.stats(cache)
+      assert.strictEqual(refused, 0)
+      assert.isAtMost(resumed, offered)
+      assert.strictEqual(recorded.hellos.flatMap((hello) => hello.offered).length <= offered, true)
+      yield* ask(recorded.url())
+    }))
+
+  test("keeps the rules with a server that gives a ticket for each that is spent", () =>
+    Effect.gen(function*() {
+      const cache = yield* TicketCache.make()
+      const recorded = yield* watched(yield* opensslServer({ key, cert, version: "1.3" }))
+      const ask = connecting({ cache, tls })
+      yield* ask(recorded.url())
+      yield* recorded.inject({ _tag: "Corrupt", part: "binder", byte: 3 }, 1)
+      yield* ask(recorded.url())
+      yield* recorded.inject({ _tag: "CutAfterHello" }, 1)
+      yield* ask(recorded.url())
+      yield* ask(recorded.url())
+      assert.deepStrictEqual(offers(recorded), [0, 1, 0, 1, 0, 1])
+    }))
+})

@@ -1,0 +1,353 @@
+/**
+ * Clients of `NodeTicketCache`, of each kind, and a test that watches over what holds for all of them: no ticket is
+ * offered twice, no early data is sent, and no secret is told.
+ */
+import * as HttpClient from "@effect/platform/HttpClient"
+import * as NodeHttpClient from "@effect/platform-node/NodeHttpClient"
+import { afterAll, assert, it } from "@effect/vitest"
+import type { InvalidOptions } from "effect-holdfast/InvalidOptions"
+import { NodeTicketCache, NodeWebSocketDialer } from "effect-holdfast/node"
+import * as TicketCache from "effect-holdfast/TicketCache"
+import * as WebSocketDialer from "effect-holdfast/WebSocketDialer"
+import * as Clock from "effect/Clock"
+import * as Context from "effect/Context"
+import * as Effect from "effect/Effect"
+import * as Exit from "effect/Exit"
+import * as Layer from "effect/Layer"
+import * as Logger from "effect/Logger"
+import * as LogLevel from "effect/LogLevel"
+import * as Scope from "effect/Scope"
+import * as Tracer from "effect/Tracer"
+import * as Http2 from "node:http2"
+import * as Https from "node:https"
+import * as Tls from "node:tls"
+import { inspect } from "node:util"
+import { serverCertificate } from "./tlsCertificates.js"
+import {
+  type Handshakes,
+  type NodeTlsServer,
+  nodeTlsServer,
+  type NodeTlsServerOptions,
+  type Recorder,
+  recorder,
+  type Told
+} from "./tlsServers.js"
+
+// -----------------------------------------------------------------------------
+// servers
+// -----------------------------------------------------------------------------
+
+const own = serverCertificate()
+
+type Settings = Partial<NodeTlsServerOptions>
+
+/** For as long as the tests of a file take. */
+const allTests = Effect.runSync(Scope.make())
+afterAll(() => Effect.runPromise(Scope.close(allTests, Exit.void)), 20_000)
+
+const idle = new Map<string, Array<NodeTlsServer>>()
+
+/**
+ * Node's server, with HTTP/2 and HTTP/1.1, for one who is alone with it. Those with the same settings have it one after
+ * the other, each with new keys: a process takes longer to start than a test to run. It has counted nothing.
+ */
+export const serving = (settings: Settings = {}): Effect.Effect<NodeTlsServer, never, Scope.Scope> =>
+  Effect.gen(function*() {
+    const { cert, key } = { ...own, ...settings }
+    const options = { ALPNProtocols: ["h2", "http/1.1"], ...settings, key, cert }
+    const name = JSON.stringify(options)
+    const server = idle.get(name)?.pop() ?? (yield* Scope.extend(nodeTlsServer(options), allTests))
+    const before = yield* server.report
+    yield* Effect.addFinalizer(() =>
+      Effect.gen(function*() {
+        yield* server.swap({ key, cert })
+        yield* server.closeConnections
+        idle.set(name, [...idle.get(name) ?? [], server])
+      })
+    )
+    return {
+      ...server,
+      report: Effect.map(server.report, ({ full, resumed, ...rest }) => ({
+        ...rest,
+        full: full - before.full,
+        resumed: resumed - before.resumed
+      }))
+    }
+  })
+
+// -----------------------------------------------------------------------------
+// clients
+// -----------------------------------------------------------------------------
+
+export interface Given extends NodeTicketCache.Options {
+  readonly cache: TicketCache.TicketCache
+}
+
+/** Gets one page over a connection that is its own, and is closed afterwards. Of a WebSocket it is an echo. */
+export type Ask = (url: string) => Effect.Effect<string, unknown>
+
+export type Way = (given: Given) => Effect.Effect<Ask, InvalidOptions, Scope.Scope>
+
+/** What comes until the peer ends it. */
+export const exchange = (socket: Tls.TLSSocket): Effect.Effect<string, Error> =>
+  Effect.async((resume) => {
+    let text = ""
+    socket.on("data", (chunk: Buffer) => {
+      text += chunk.toString()
+    })
+    socket.on("error", (error) => resume(Effect.fail(error)))
+    socket.on("close", () => resume(Effect.succeed(text.slice(text.indexOf("\r\n\r\n") + 4))))
+    socket.write("GET / HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n")
+  })
+
+export const addressIn = (url: string) => {
+  const { hostname, port } = new URL(url)
+  return { host: hostname, port: Number(port) }
+}
+
+export const httpsGet = (
+  url: string,
+  { headers = { connection: "close" }, ...options }: Https.RequestOptions
+): Effect.Effect<string, NodeJS.ErrnoException> =>
+  Effect.async((resume) => {
+    const request = Https.get(url, { ...options, headers }, (response) => {
+      let text = ""
+      response.on("data", (chunk: Buffer) => {
+        text += chunk.toString()
+      })
+      response.on("end", () => resume(Effect.succeed(text)))
+    })
+    request.on("error", (error) => resume(Effect.fail(error)))
+    return Effect.sync(() => request.destroy())
+  })
+
+export const httpClient = (
+  options: Parameters<typeof NodeTicketCache.layerDispatcher>[0]
+): Effect.Effect<HttpClient.HttpClient, InvalidOptions, Scope.Scope> =>
+  Effect.map(
+    Layer.build(
+      NodeHttpClient.layerUndiciWithoutDispatcher.pipe(Layer.provide(NodeTicketCache.layerDispatcher(options)))
+    ),
+    Context.get(HttpClient.HttpClient)
+  )
+
+export const clientGet = (
+  client: HttpClient.HttpClient,
+  url: string,
+  headers: Record<string, string> = { connection: "close" }
+) => Effect.flatMap(client.get(url, { headers }), ({ text }) => text)
+
+export const ways = {
+  connect: (given) =>
+    Effect.succeed((url) =>
+      Effect.scoped(Effect.flatMap(NodeTicketCache.connect({ ...given, ...addressIn(url) }), exchange))
+    ),
+  dispatcher: (given) => Effect.map(httpClient(given), (client) => (url) => clientGet(client, url)),
+  agent: (given) => Effect.map(NodeTicketCache.agent(given), (agent) => (url) => httpsGet(url, { agent })),
+  webSocket: (given) =>
+    Effect.map(NodeTicketCache.agent(given), (agent) => (url) =>
+      Effect.scoped(Effect.gen(function*() {
+        const { dial } = yield* WebSocketDialer.WebSocketDialer
+        const connection = yield* dial({ url: url.replace("https:", "wss:") })
+        yield* connection.write(["echo"])
+        return yield* Effect.async<string, unknown>((resume) => {
+          Effect.runSync(connection.listen({
+            onMessage: (message) => resume(Effect.succeed(String(message))),
+            onControl: () => {},
+            onEnd: (failure) => resume(Effect.fail(failure))
+          }))
+        })
+      })).pipe(Effect.provide(NodeWebSocketDialer.layer({ agent })))),
+  http2: (given) =>
+    Effect.succeed((url) =>
+      Effect.scoped(Effect.gen(function*() {
+        const tls = { ...given.tls, ALPNProtocols: ["h2"] }
+        const socket = yield* NodeTicketCache.connect({ ...given, tls, ...addressIn(url) })
+        return yield* Effect.async<string, Error>((resume) => {
+          const session = Http2.connect(url, { createConnection: () => socket })
+          session.on("error", (error) => resume(Effect.fail(error)))
+          const request = session.request({ ":path": "/" })
+          let text = ""
+          request.on("data", (chunk: Buffer) => {
+            text += chunk.toString()
+          })
+          request.on("error", (error) => resume(Effect.fail(error)))
+          request.on("end", () => {
+            session.destroy()
+            resume(Effect.succeed(text))
+          })
+        })
+      }))
+    )
+} satisfies Record<string, Way>
+
+export const told = (body: string): Told => JSON.parse(body) as Told
+
+// -----------------------------------------------------------------------------
+// what is looked at
+// -----------------------------------------------------------------------------
+
+/** What the server has counted, once that is so many handshakes. */
+export const handshakes = (
+  { report }: { readonly report: Effect.Effect<Handshakes> },
+  count: number
+): Effect.Effect<Handshakes> =>
+  Effect.map(
+    Effect.repeat(report, { until: ({ full, resumed }) => full + resumed >= count }),
+    ({ full, resumed }) => ({ full, resumed })
+  )
+
+/** A recorder, after which it is known of all hellos that no ticket was in two of them, and early data in none. */
+export const watched = (server: { readonly port: number }): Effect.Effect<Recorder, never, Scope.Scope> =>
+  Effect.gen(function*() {
+    const own = yield* recorder(server.port)
+    yield* Effect.addFinalizer(() =>
+      Effect.sync(() => {
+        const offered = own.hellos.flatMap((hello) => hello.offered)
+        assert.strictEqual(new Set(offered).size, offered.length, "a ticket was offered twice")
+        assert.isFalse(own.hellos.some(({ hasEarlyData }) => hasEarlyData), "early data was sent")
+      })
+    )
+    return own
+  })
+
+/** How many tickets each of the hellos offered, from the one at `from` on. */
+export const offers = ({ hellos }: Recorder, from = 0) => hellos.slice(from).map(({ offered }) => offered.length)
+
+/** The keys that a cache has tickets for. */
+export const keysOf = (cache: TicketCache.TicketCache): Effect.Effect<ReadonlyArray<TicketCache.ServerKey>> =>
+  Effect.suspend(() => {
+    const keys: Array<TicketCache.ServerKey> = []
+    const keep = (key: TicketCache.ServerKey) => {
+      keys.push(key)
+      return false
+    }
+    return Effect.as(TicketCache.clear(cache, keep), keys)
+  })
+
+/** With a clock that is ahead of the others by so much. */
+export const ahead = (millis: number) => {
+  const real = Clock.make()
+  const unsafeCurrentTimeMillis = () => real.unsafeCurrentTimeMillis() + millis
+  const clock: Clock.Clock = Object.assign(Object.create(real) as Clock.Clock, {
+    unsafeCurrentTimeMillis,
+    currentTimeMillis: Effect.sync(unsafeCurrentTimeMillis)
+  })
+  return Effect.withClock(clock)
+}
+
+// -----------------------------------------------------------------------------
+// secrets
+// -----------------------------------------------------------------------------
+
+let said: Array<string> = []
+let secrets: Array<string> = []
+let sessions: Array<Buffer> = []
+
+/** What a caller could print. */
+const say = (value: unknown): void => {
+  said.push(inspect(value, { depth: Infinity, showHidden: true, maxArrayLength: Infinity, maxStringLength: Infinity }))
+  said.push(String(value))
+}
+
+/** Of an effect that is to fail. */
+export const failure = <A, E, R>(effect: Effect.Effect<A, E, R>): Effect.Effect<E, A, R> =>
+  Effect.tap(Effect.flip(effect), (error) => Effect.sync(() => say(error)))
+
+/** What a failure of any kind was at the bottom: how a client wraps it is its own affair. */
+export const tlsErrorOf = (error: unknown): NodeTicketCache.TlsError => {
+  for (let cause = error; cause instanceof Object; cause = (cause as { readonly cause?: unknown }).cause) {
+    if (cause instanceof NodeTicketCache.TlsError) return cause
+  }
+  throw new Error(`no TlsError: ${String(error)}`)
+}
+
+export const failing = (ask: Effect.Effect<unknown, unknown>) => Effect.map(failure(ask), tlsErrorOf)
+
+/** That is not to be told. */
+export const secret = <A extends string>(text: A): A => {
+  // Of a key, what is between its first and last line.
+  secrets.push(text.replace(/-----[^\n]*-----/g, "").trim())
+  return text
+}
+
+/** What was logged in this test until now. */
+export const logged = (): ReadonlyArray<string> => lines
+
+let lines: Array<string> = []
+
+/**
+ * Parts of it that nobody else has, as they would be printed: of the id, of the secret, of the ticket. Between the last
+ * two is the server's certificate, which anybody may see.
+ */
+const printed = (session: Buffer): ReadonlyArray<string> => {
+  const start = session[0] === 0 ? session.indexOf(Buffer.of(0x30, 0x82)) : 0
+  return [start + 18, start + 54, start + 63, session.length - 90].flatMap((near) => {
+    // In base64 three bytes begin anew.
+    const at = near + (3 - near % 3) % 3
+    const part = session.subarray(at, at + 18)
+    return [
+      part.toString("hex"),
+      part.toString("hex").replace(/(..)(?=.)/g, "$1 "),
+      [...part].join(", "),
+      part.toString("base64"),
+      part.toString("latin1")
+    ]
+  })
+}
+
+const watchSessions = Effect.acquireRelease(
+  Effect.sync(() => {
+    const { emit } = Tls.TLSSocket.prototype
+    Tls.TLSSocket.prototype.emit = function(this: Tls.TLSSocket, event: string) {
+      if (event === "session" && sessions.length < 20) sessions.push(Buffer.from(arguments[1] as Buffer))
+      return Reflect.apply(emit, this, arguments) as boolean
+    } as typeof emit
+    return emit
+  }),
+  (emit) =>
+    Effect.sync(() => {
+      Tls.TLSSocket.prototype.emit = emit
+    })
+)
+
+const tellsNoSecrets = <A, E, R>(effect: Effect.Effect<A, E, R>) =>
+  Effect.gen(function*() {
+    said = []
+    lines = []
+    secrets = []
+    sessions = []
+    yield* watchSessions
+    const spans: Array<Tracer.Span> = []
+    const native = yield* Effect.tracer
+    const tracer = Tracer.make({
+      context: (f, fiber) => native.context(f, fiber),
+      span: (...args) => {
+        const span = native.span(...args)
+        if (spans.length < 100) spans.push(span)
+        return span
+      }
+    })
+    const logger = Logger.make<unknown, void>((entry) => {
+      lines.push(String(entry.message))
+      say([entry.message, entry.cause, entry.annotations])
+    })
+    const result = yield* Effect.scoped(effect).pipe(
+      Effect.provide(Logger.replace(Logger.defaultLogger, logger)),
+      Logger.withMinimumLogLevel(LogLevel.All),
+      Effect.withTracer(tracer)
+    )
+    for (const { attributes, name, status } of spans) say([name, attributes, status])
+    const text = said.join("\n")
+    for (const hidden of [...secrets, ...sessions.flatMap(printed)]) {
+      assert.isFalse(text.includes(hidden), "a secret was told")
+    }
+    return result
+  })
+
+/** A test in real time, in which nothing that is logged, traced, or told by a failure shows a secret. */
+export const test = (
+  name: string,
+  effect: () => Effect.Effect<unknown, unknown, Scope.Scope>,
+  timeout?: number
+): void => it.scopedLive(name, () => tellsNoSecrets(effect()), timeout)
