@@ -17,6 +17,8 @@
  * @since 0.1.0
  */
 import * as Clock from "effect/Clock"
+import * as Context from "effect/Context"
+import * as DefaultServices from "effect/DefaultServices"
 import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import { dual } from "effect/Function"
@@ -222,7 +224,7 @@ class TicketCacheImpl extends Inspectable.Class implements TicketCache {
   // --- what is done, each in one step ---------------------------------------
 
   take(key: ServerKey, now: number): Option.Option<Ticket> {
-    const server = this.#servers.get(idOf(key))
+    const server = this.find(key)
     if (server === undefined) return Option.none()
     this.touch(server)
     while (server.entries.length > 0) {
@@ -246,8 +248,7 @@ class TicketCacheImpl extends Inspectable.Class implements TicketCache {
       // What is not a time makes `until` NaN.
       Number.isFinite(issuedAt) && now < until
     if (this.isClosed || !isUsable) return this.count("dropped")
-    const id = idOf(key)
-    const server = this.#servers.get(id) ?? { id, key: copyOf(key), entries: [] }
+    const server = this.find(key) ?? { id: idOf(key), key: copyOf(key), entries: [] }
     for (let i = server.entries.length; i-- > 0;) {
       if (now >= server.entries[i]!.expiresAt) this.discard(server, i, "expired")
     }
@@ -269,7 +270,7 @@ class TicketCacheImpl extends Inspectable.Class implements TicketCache {
   /** Those that were issued before it go too: a server that has forgotten its key has forgotten it for all of them. */
   reject(key: ServerKey, refused: Ticket): void {
     this.count("refused")
-    const server = this.#servers.get(idOf(key))
+    const server = this.find(key)
     if (server === undefined) return
     const place = TicketImpl.placeOf(refused)
     this.drop(server, ({ ticket }) =>
@@ -328,6 +329,11 @@ class TicketCacheImpl extends Inspectable.Class implements TicketCache {
 
   // --- how -------------------------------------------------------------------
 
+  /** Mostly it is the one that was used last, which is told in less time than its id takes to make. */
+  private find(key: ServerKey): Server | undefined {
+    return this.last !== undefined && isSame(this.last.key, key) ? this.last : this.#servers.get(idOf(key))
+  }
+
   /** It is the one that was used last. */
   private touch(server: Server): void {
     if (this.last === server) return
@@ -367,6 +373,14 @@ const copyOf = (key: ServerKey): ServerKey => ({
   ...key,
   ...typeof key.alpn === "object" && { alpn: [...key.alpn] }
 })
+
+/** Only if so: names of the same host may differ in case. */
+const isSame = (a: ServerKey, b: ServerKey): boolean =>
+  a.host === b.host && a.port === b.port && a.servername === b.servername && a.identity === b.identity &&
+  a.partition === b.partition && (a.alpn === b.alpn || areSame(a.alpn, b.alpn))
+
+const areSame = (a: ServerKey["alpn"], b: ServerKey["alpn"]): boolean =>
+  typeof a === "object" && typeof b === "object" && a.length === b.length && a.every((name, i) => name === b[i])
 
 /** Each part with its length, so that none runs into the next. */
 const idOf = ({ alpn, host, identity, partition, port, servername }: ServerKey): string =>
@@ -416,7 +430,10 @@ const implOf = (cache: TicketCache): TicketCacheImpl => cache as TicketCacheImpl
 
 /** In one step, with the time. */
 const now = <A>(f: (now: number) => A): Effect.Effect<A> =>
-  Clock.clockWith((clock) => Effect.succeed(f(clock.unsafeCurrentTimeMillis())))
+  Effect.withFiberRuntime((fiber) => {
+    const clock = Context.get(fiber.getFiberRef(DefaultServices.currentServices), Clock.Clock)
+    return Effect.succeed(f(clock.unsafeCurrentTimeMillis()))
+  })
 
 /**
  * The newest ticket of a server, which is the caller's from then on, whether it is used or not. Whoever opens
