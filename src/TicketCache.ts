@@ -374,7 +374,7 @@ const copyOf = (key: ServerKey): ServerKey => ({
   ...typeof key.alpn === "object" && { alpn: [...key.alpn] }
 })
 
-/** Only if so: names of the same host may differ in case. */
+/** Where it says no they may still be the same: a host is written in one case or another. */
 const isSame = (a: ServerKey, b: ServerKey): boolean =>
   a.host === b.host && a.port === b.port && a.servername === b.servername && a.identity === b.identity &&
   a.partition === b.partition && (a.alpn === b.alpn || areSame(a.alpn, b.alpn))

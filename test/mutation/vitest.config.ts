@@ -12,7 +12,9 @@ export default defineConfig({
       "test/TransactionalRef.test.ts",
       "test/locally.test.ts",
       "test/byteCache.test.ts",
-      "test/DefectBoundary.test.ts"
+      "test/DefectBoundary.test.ts",
+      "test/TicketCache.test.ts",
+      "test/tlsSession.test.ts"
     ],
     testNamePattern: /^(?!.*canary|a process)/,
     maxWorkers: 1,
