@@ -39,8 +39,7 @@ import * as Option from "effect/Option"
 import * as Runtime from "effect/Runtime"
 import type * as Scope from "effect/Scope"
 import { X509Certificate } from "node:crypto"
-import type * as Http from "node:http"
-import * as Https from "node:https"
+import type * as Https from "node:https"
 import * as Net from "node:net"
 import type { Duplex } from "node:stream"
 import * as Tls from "node:tls"
@@ -50,6 +49,7 @@ import { wait } from "../internal/wait.js"
 import * as Check from "../InvalidOptions.js"
 import { InvalidOptions } from "../InvalidOptions.js"
 import * as TicketCache from "../TicketCache.js"
+import { TicketAgent } from "./internal/ticketAgent.js"
 import { TlsIdentities, type TlsIdentity } from "./internal/tlsIdentities.js"
 
 /**
@@ -256,7 +256,7 @@ export const agent = (options: Options & Https.AgentOptions = {}): Effect.Effect
     // When the connector has closed: what the agent would dial for those that are queued is refused then.
     yield* Effect.addFinalizer(() => Effect.sync(() => agent?.destroy()))
     const connector = yield* makeConnector({ cache, connectTimeout, partition, tls: all }, rest.maxSockets)
-    return agent = yield* built("agent", () => new TicketAgent(all, connector))
+    return agent = yield* built("agent", () => new TicketAgent(all, connector.open))
   })
 
 const built = <A>(option: string, build: () => A): Effect.Effect<A, InvalidOptions> =>
@@ -265,125 +265,10 @@ const built = <A>(option: string, build: () => A): Effect.Effect<A, InvalidOptio
     catch: (thrown) => new InvalidOptions({ option, value: "<options>", reason: `refused: ${String(thrown)}` })
   })
 
-/** What `https.Agent` does not tell its types. */
-interface Pool {
-  sockets: { [name: string]: Array<Net.Socket> | undefined }
-  requests: { [name: string]: Array<Http.ClientRequest> | undefined }
-  totalSocketCount: number
-  createSocket(request: Http.ClientRequest, options: object, callback: () => void): void
-}
-
-class TicketAgent extends Https.Agent {
-  private readonly connector: Connector
-  /** Whom the connection is for that is to be created next. */
-  private request: Http.ClientRequest | undefined
-
-  constructor(options: Https.AgentOptions, connector: Connector) {
-    super(options)
-    this.connector = connector
-  }
-
-  createSocket(...args: Parameters<Pool["createSocket"]>): void {
-    this.request = args[0]
-    ;(Https.Agent.prototype as unknown as Pool).createSocket.apply(this, args)
-  }
-
-  /**
-   * The socket comes with the end of the handshake. Until then another stands for it, by which the agent counts
-   * (`maxSockets`), and through which it, and the request, give it up; where the handshake fails, it is the one that
-   * fails. So those that wait for a socket, and whoever listens for errors, see what they see with Node's own agent.
-   */
-  override createConnection(
-    options: Https.RequestOptions,
-    callback?: (error: Error | null, socket: Duplex) => void
-  ): Duplex | null | undefined {
-    if (callback === undefined) return super.createConnection(options)
-    const pool = this as unknown as Pool
-    const name = this.getName(options)
-    const request = this.request
-    this.request = undefined
-
-    const standIn = new StandIn()
-    ;(pool.sockets[name] ??= []).push(standIn)
-    pool.totalSocketCount++
-    // Node leaves a queued request that it dials for in its queue, which would have others dial for it as well.
-    const queue = pool.requests[name] ?? []
-    const isQueued = request !== undefined && queue.includes(request)
-    if (isQueued) {
-      queue.splice(queue.indexOf(request), 1)
-      if (queue.length === 0) delete pool.requests[name]
-    }
-
-    const handOver = (socket: Net.Socket): void => {
-      standIn.onDestroy = undefined
-      standIn.setTimeout(0)
-      if (request !== undefined) delete (request as Partial<Http.ClientRequest>).destroy
-      if (isQueued) (pool.requests[name] ??= []).unshift(request)
-      if (socket !== standIn) request?.prependOnceListener("socket", announce)
-      callback(null, socket)
-      // It has been counted by now, be it the one that stood in.
-      const sockets = pool.sockets[name]
-      sockets?.splice(sockets.lastIndexOf(standIn), 1)
-      pool.totalSocketCount--
-    }
-    let giveUp = () => {}
-    standIn.onDestroy = () => {
-      handOver(standIn)
-      giveUp()
-    }
-    if (request !== undefined) {
-      request.destroy = (error) => {
-        delete (request as Partial<Http.ClientRequest>).destroy
-        request.destroy(error)
-        standIn.destroy(error)
-        return request
-      }
-      if (options.timeout) standIn.setTimeout(options.timeout, () => request.emit("timeout"))
-    }
-    giveUp = this.connector.open(
-      options as Tls.ConnectionOptions,
-      Either.match({
-        onLeft: (error) => {
-          if (standIn.onDestroy === undefined) return
-          handOver(standIn)
-          standIn.destroy(error)
-        },
-        onRight: (socket) => {
-          if (standIn.onDestroy === undefined) socket.destroy()
-          else handOver(socket)
-        }
-      })
-    )
-    return undefined
-  }
-}
-
-/**
- * Whoever gets a socket with its request listens for `secureConnect`, to look at the certificate before anything is
- * sent. It comes once more for them.
- */
-const announce = (socket: Net.Socket): void => {
-  socket.cork()
-  process.nextTick(() => {
-    socket.emit("secureConnect")
-    socket.uncork()
-  })
-}
-
-/** A socket that is never connected. */
-class StandIn extends Net.Socket {
-  onDestroy: (() => void) | undefined
-
-  override destroy(error?: Error): this {
-    this.onDestroy?.()
-    return super.destroy(error)
-  }
-}
-
 /**
  * One TLS connection, destroyed with the scope: for `http2.connect`'s `createConnection`, or any protocol. The options
  * are Node's for `tls.connect`, under `tls` or beside it. The server name that is sent, and asked for, is the host
- * unless `servername` says otherwise.
+ * unless `servername` says otherwise. With `socket`, `host` and `port` still say whose tickets are used.
  *
  * Whoever has the socket listens for what becomes of it; an `error` that nobody listens for ends the socket, and not
  * the process.
