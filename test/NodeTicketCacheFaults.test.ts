@@ -756,3 +756,131 @@ describe("connect", () => {
       assert.deepStrictEqual(offers(recorded), [0, 1, 0, 1, 0, 1])
     }))
 })
+
+// -----------------------------------------------------------------------------
+// as the clients that it stands in for
+// -----------------------------------------------------------------------------
+
+describe("what is expected of", () => {
+  test("an agent: who looks at the certificate on `secureConnect` is asked before anything is sent", () =>
+    Effect.gen(function*() {
+      const cache = yield* TicketCache.make()
+      const recorded = yield* watched(yield* serving())
+      const agent = yield* NodeTicketCache.agent({ cache, tls })
+      const pinned = (isRight: (socket: Tls.TLSSocket) => boolean) =>
+        Effect.async<string>((resume) => {
+          const request = Https.get(recorded.url(), { agent, headers: { connection: "close" } }, (response) => {
+            response.resume().on("end", () => resume(Effect.succeed("answered")))
+          })
+          request.on("socket", (socket) =>
+            socket.once("secureConnect", () => {
+              if (!isRight(socket as Tls.TLSSocket)) request.destroy()
+            }))
+          request.on("error", () => resume(Effect.succeed("given up")))
+        })
+      assert.strictEqual(yield* pinned((socket) => socket.getPeerCertificate().subject.CN === "localhost"), "answered")
+      const sent = recorded.passages[0]!.up
+      yield* TicketCache.clear(cache)
+      assert.strictEqual(yield* pinned((socket) => socket.getPeerCertificate().subject.CN === "another"), "given up")
+      yield* eventually(() => recorded.passages.every(({ isOpen }) => !isOpen))
+      // Not even the request line, which is longer than an alert.
+      assert.isBelow(recorded.passages[1]!.up, sent - 40)
+    }))
+
+  test("an agent: `timeout` is told in the midst of a handshake", () =>
+    Effect.gen(function*() {
+      const cache = yield* TicketCache.make()
+      const recorded = yield* watched(yield* serving())
+      yield* recorded.inject({ _tag: "BlackHole" })
+      const perRequest = yield* NodeTicketCache.agent({ cache, tls })
+      const perAgent = yield* NodeTicketCache.agent({ cache, tls, timeout: 50 })
+      for (const options of [{ agent: perRequest, timeout: 50 }, { agent: perAgent }]) {
+        const said = yield* Effect.async<string>((resume) => {
+          const request = Https.get(recorded.url(), options)
+          request.on("timeout", () => request.destroy(new Error("too late")))
+          request.on("error", ({ message }) => resume(Effect.succeed(message)))
+        })
+        assert.strictEqual(said, "too late")
+      }
+      yield* eventually(() => recorded.passages.every(({ isOpen }) => !isOpen))
+    }))
+
+  test("undici: small writes are sent at once, and a silent connection is kept alive", () =>
+    Effect.gen(function*() {
+      const cache = yield* TicketCache.make()
+      const recorded = yield* watched(yield* serving())
+      const sockets = new Map<string, ReadonlyArray<unknown>>()
+      const { setKeepAlive, setNoDelay } = Net.Socket.prototype
+      Net.Socket.prototype.setNoDelay = function(...args) {
+        sockets.set("noDelay", args)
+        return setNoDelay.apply(this, args)
+      }
+      Net.Socket.prototype.setKeepAlive = function(...args) {
+        sockets.set("keepAlive", args)
+        return setKeepAlive.apply(this, args)
+      }
+      yield* Effect.addFinalizer(() => Effect.sync(() => Object.assign(Net.Socket.prototype, { setKeepAlive, setNoDelay })))
+      yield* clientGet(yield* httpClient({ cache, tls }), recorded.url())
+      assert.deepStrictEqual([...sockets], [["noDelay", [true]], ["keepAlive", [true, 60_000]]])
+    }))
+
+  test("Node: a check that walks from certificate to issuer finds the end of what is left of the chain", () =>
+    Effect.gen(function*() {
+      const cache = yield* TicketCache.make()
+      const recorded = yield* watched(yield* serving())
+      const seen: Array<ReadonlyArray<string>> = []
+      const checkServerIdentity = (_: string, certificate: Tls.PeerCertificate) => {
+        const chain: Array<string> = []
+        let last: string | undefined
+        for (
+          let next = certificate as Tls.DetailedPeerCertificate;
+          next.fingerprint256 !== last;
+          next = next.issuerCertificate
+        ) {
+          last = next.fingerprint256
+          chain.push(next.fingerprint256)
+        }
+        seen.push(chain)
+        return undefined
+      }
+      const ask = connecting({ cache, ...tls, checkServerIdentity })
+      yield* ask(recorded.url())
+      yield* ask(recorded.url())
+      assert.deepStrictEqual(offers(recorded), [0, 1])
+      assert.deepStrictEqual(seen[1], seen[0]!.slice(0, 1))
+    }))
+
+  test("Node: who gives up by a signal gives up one ticket", () =>
+    Effect.gen(function*() {
+      const cache = yield* TicketCache.make()
+      const recorded = yield* watched(yield* serving())
+      yield* filled(cache, connecting({ cache, tls })(recorded.url()), 3)
+      const size = yield* TicketCache.size(cache)
+      const controller = new AbortController()
+      yield* recorded.inject({ _tag: "BlackHole" })
+      const hellos = recorded.hellos.length
+      const options = { cache, tls, ...addressIn(recorded.url()), signal: controller.signal }
+      const fiber = yield* Effect.fork(failing(Effect.scoped(NodeTicketCache.connect(options))))
+      yield* eventually(() => recorded.hellos.length === hellos + 1)
+      controller.abort()
+      assert.strictEqual((yield* Fiber.join(fiber)).code, "ABORT_ERR")
+      assert.strictEqual(yield* TicketCache.size(cache), size - 1)
+      assert.strictEqual(recorded.hellos.length, hellos + 1)
+    }))
+
+  test("Node: a socket that is closed, or that was never connected, costs no ticket", () =>
+    Effect.gen(function*() {
+      const cache = yield* TicketCache.make()
+      const recorded = yield* watched(yield* serving())
+      const given = { cache, tls, ...addressIn(recorded.url()), connectTimeout: "100 millis" } as const
+      yield* Effect.scoped(Effect.flatMap(NodeTicketCache.connect(given), exchange))
+      const size = yield* TicketCache.size(cache)
+      const dead = new Net.Socket().destroy()
+      yield* Effect.promise(() => once(dead, "close"))
+      const closed = yield* failing(Effect.scoped(NodeTicketCache.connect({ ...given, socket: dead })))
+      assert.strictEqual(closed.reason, "Connect")
+      const never = yield* failing(Effect.scoped(NodeTicketCache.connect({ ...given, socket: new Net.Socket() })))
+      assert.strictEqual(never.reason, "Timeout")
+      assert.strictEqual(yield* TicketCache.size(cache), size)
+    }))
+})
