@@ -385,8 +385,8 @@ const areSame = (a: ServerKey["alpn"], b: ServerKey["alpn"]): boolean =>
 /** Each part with its length, so that none runs into the next. */
 const idOf = ({ alpn, host, identity, partition, port, servername }: ServerKey): string =>
   // A path is no name.
-  part(host.includes("/") ? host : host.toLowerCase()) + port + part(servername?.toLowerCase()) + part(identity) +
-  part(partition) + (typeof alpn === "object" ? alpn.map(part).join("") : alpn === undefined ? "" : part(alpn))
+  part(host.includes("/") ? host : host.toLowerCase()) + part(String(port)) + part(servername?.toLowerCase()) +
+  part(identity) + part(partition) + (typeof alpn === "object" ? alpn.map(part).join("") : alpn === undefined ? "" : part(alpn))
 
 const part = (text: string | undefined): string => text === undefined ? "-" : `${text.length}:${text}`
 

@@ -182,6 +182,8 @@ describe("a server's key", () => {
         { ...key, alpn: ["http/1.1", "h2"] },
         { ...key, alpn: ["h2", "h2"] },
         { ...key, alpn: ["H2"] },
+        { ...key, alpn: ["h3"] },
+        { ...key, alpn: ["h3", "h2"] },
         { ...key, servername: "x", identity: "x" },
         { ...key, servername: "x", partition: "x" },
         { ...key, identity: "x", partition: "x" },
@@ -197,12 +199,27 @@ describe("a server's key", () => {
         { ...full, identity: "j" },
         { ...full, identity: undefined },
         { ...full, partition: "q" },
-        { ...full, partition: undefined }
+        { ...full, partition: undefined },
+        // One written after the other, their parts are the same text, but for where the port ends.
+        { ...key, port: 443, servername: "localhost", identity: `${"a".repeat(27)}-` },
+        { ...key, port: 44, servername: `localhost28:${"a".repeat(27)}` }
       ]
       const cache = yield* TicketCache.make()
       for (const [index, one] of keys.entries()) yield* TicketCache.put(cache, one, ticket(`${index}`))
       assert.strictEqual((yield* TicketCache.stats(cache)).servers, keys.length)
       for (const [index, one] of keys.entries()) assert.deepStrictEqual(yield* drained(cache, one), [`${index}`])
+      // Also from the one that was used last.
+      for (const one of keys) {
+        yield* TicketCache.put(cache, one, ticket("a"))
+        yield* TicketCache.put(cache, one, ticket("b"))
+        for (const another of keys) {
+          if (another === one) continue
+          assert.isTrue(Option.isNone(yield* TicketCache.take(cache, another)), JSON.stringify([one, another]))
+          yield* TicketCache.take(cache, one)
+          yield* TicketCache.put(cache, one, ticket("c"))
+        }
+        yield* drained(cache, one)
+      }
     }))
 
   it.scoped("is what it was when the ticket was put, though the object has been changed since", () =>
