@@ -287,6 +287,16 @@ describe("the reader of sessions", () => {
     }
   })
 
+  it("reads the longest length in the short form, and an empty field at the end in the long one", () => {
+    const fields = fieldsOf({ hint: 60 })
+    const sane = { ...readTlsSession(sessionOf({ hint: 60 }))! }
+    const certificate = Array.from({ length: 127 }, (_, i) => i)
+    const read = readTlsSession(Uint8Array.from(der(0x30, [...fields.flat(), ...tagged(3, certificate)])))!
+    assert.deepStrictEqual([...read.certificate!], certificate)
+    const empty = der(0xa7, [], { isLong: true })
+    assert.deepStrictEqual({ ...readTlsSession(Uint8Array.from(der(0x30, [...fields.flat(), ...empty]))) }, sane)
+  })
+
   it("reads lengths in the long form, though a short one would do", () => {
     for (const zeros of [0, 1, 2, 3]) {
       const long = (tag: number, content: Bytes): Bytes =>
