@@ -136,6 +136,25 @@ describe("a ticket", () => {
     }))
 })
 
+describe("a server whose last ticket is taken", () => {
+  it.scoped("is forgotten, and is one again with the next", () =>
+    Effect.gen(function*() {
+      const cache = yield* TicketCache.make()
+      for (const name of ["a", "b"]) {
+        yield* TicketCache.put(cache, key, ticket(name))
+        const { servers, tickets } = yield* TicketCache.stats(cache)
+        assert.deepStrictEqual([servers, tickets], [1, 1])
+        assert.strictEqual(textOf(yield* taken(cache, key)), name)
+        assert.strictEqual((yield* TicketCache.stats(cache)).servers, 0)
+      }
+      yield* TicketCache.put(cache, key, ticket("c"))
+      yield* TicketCache.clear(cache)
+      yield* TicketCache.put(cache, key, ticket("d"))
+      yield* TicketCache.clear(cache)
+      assert.isTrue(Option.isNone(yield* TicketCache.take(cache, key)))
+    }))
+})
+
 describe("a server's key", () => {
   const full: TicketCache.ServerKey = {
     host: "api.test",
