@@ -25,7 +25,7 @@ import {
   holdfastResumed,
   measureHandshakes
 } from "./tickets/handshakes.js"
-import { type Contender as Pool, contenders as pools, holdfast, holdfastAgent, holdfastRoomy } from "./tickets/pools.js"
+import { type Contender as Pool, contenders as pools, holdfast, holdfastAgent } from "./tickets/pools.js"
 import { type Report, type Server, startServers } from "./tickets/server.js"
 
 const versions = ["TLSv1.3", "TLSv1.2"] as const
@@ -143,7 +143,7 @@ const printBurstTargets = (replenishing: Bursts, sparing: Bursts, width: number)
       resumedOf(reports)
     )
   }
-  for (const contender of [holdfast, holdfastRoomy, holdfastAgent]) {
+  for (const contender of [holdfast, holdfastAgent]) {
     const reports = sparing.get(contender)!
     printTarget(
       `${contender.name}: 2 of 3 resumed by Node's server`,
@@ -151,7 +151,7 @@ const printBurstTargets = (replenishing: Bursts, sparing: Bursts, width: number)
       resumedOf(reports)
     )
   }
-  for (const contender of [holdfast, holdfastRoomy, holdfastAgent]) {
+  for (const contender of [holdfast, holdfastAgent]) {
     const reports = [...replenishing.get(contender)!, ...sparing.get(contender)!]
     printTarget(`${contender.name}: no ticket offered twice`, sum(reports, "repeated") === 0, repeatedOf(reports))
   }

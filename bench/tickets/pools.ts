@@ -2,7 +2,6 @@
 import * as NodeHttpClient from "@effect/platform-node/NodeHttpClient"
 import * as Undici from "@effect/platform-node/Undici"
 import { NodeTicketCache } from "effect-holdfast/node"
-import * as TicketCache from "effect-holdfast/TicketCache"
 import * as Context from "effect/Context"
 import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
@@ -64,17 +63,6 @@ export const holdfast: Contender = {
   open: (ca, width) => scoped(dispatcherOf({ tls: { ca }, undici: { connections: width } }), overUndici)
 }
 
-/** Node's server gives two tickets for each connection that is not resumed. */
-export const holdfastRoomy: Contender = {
-  name: "Holdfast, dispatcher, room for 2 tickets a connection",
-  open: (ca, width) =>
-    scoped(
-      Effect.flatMap(TicketCache.make({ ticketsPerServer: 2 * width }), (cache) =>
-        dispatcherOf({ tls: { ca }, cache, undici: { connections: width } })),
-      overUndici
-    )
-}
-
 export const holdfastAgent: Contender = {
   name: "Holdfast, https agent",
   open: (ca, width) => scoped(NodeTicketCache.agent({ ca, maxSockets: width }), overHttps)
@@ -105,4 +93,4 @@ export const httpsAgent: Contender = {
   }
 }
 
-export const contenders = [holdfast, holdfastRoomy, holdfastAgent, undici, undiciConnector, httpsAgent]
+export const contenders = [holdfast, holdfastAgent, undici, undiciConnector, httpsAgent]
