@@ -18,6 +18,7 @@ import {
   addressIn,
   type Ask,
   clientGet,
+  connecting,
   exchange,
   failing,
   failure,
@@ -32,6 +33,7 @@ import {
   serving,
   test,
   told,
+  versions,
   watched,
   ways
 } from "./support/tlsClients.js"
@@ -42,13 +44,8 @@ import { eventually, mebi, memory, print, resources } from "./support/webSocketS
 const { ca, cert, key } = serverCertificate()
 const tls: Tls.ConnectionOptions = { ca }
 
-const versions = ["TLSv1.3", "TLSv1.2"] as const
-
 const times = (count: number, ask: Effect.Effect<unknown, unknown>, concurrency = 1) =>
   Effect.forEach(Array.from({ length: count }), () => ask, { concurrency, discard: true })
-
-const connecting = (given: Given & Tls.ConnectionOptions) => (url: string) =>
-  Effect.scoped(Effect.flatMap(NodeTicketCache.connect({ ...given, ...addressIn(url) }), exchange))
 
 // -----------------------------------------------------------------------------
 // resumption

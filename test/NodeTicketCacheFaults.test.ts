@@ -15,6 +15,7 @@ import {
   addressIn,
   ahead,
   clientGet,
+  connecting,
   exchange,
   failing,
   failure,
@@ -28,6 +29,7 @@ import {
   serving,
   test,
   tlsErrorOf,
+  versions,
   watched,
   ways
 } from "./support/tlsClients.js"
@@ -37,11 +39,6 @@ import { eventually } from "./support/webSocketServer.js"
 
 const { ca, cert, key } = serverCertificate()
 const tls: Tls.ConnectionOptions = { ca }
-
-const versions = ["TLSv1.3", "TLSv1.2"] as const
-
-const connecting = (given: Given & Tls.ConnectionOptions) => (url: string) =>
-  Effect.scoped(Effect.flatMap(NodeTicketCache.connect({ ...given, ...addressIn(url) }), exchange))
 
 interface Kept {
   readonly key: TicketCache.ServerKey

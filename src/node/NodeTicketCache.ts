@@ -429,7 +429,7 @@ const opened = <A, R>(
 interface Target extends Settings {
   readonly address: { readonly host: string; readonly port: number }
   readonly key: TicketCache.ServerKey
-  readonly options: Tls.ConnectionOptions
+  readonly options: Tls.ConnectionOptions & { readonly checkServerIdentity: CheckServerIdentity }
   /** Whom the certificate must be for. */
   readonly hostname: string
   /** The socket of the present attempt. */
@@ -443,7 +443,8 @@ const targetOf = (settings: Settings, given: Tls.ConnectionOptions, made: Target
   const servername = given.servername ?? (Net.isIP(host) === 0 ? host : undefined)
   const options = {
     ...given,
-    ...defined({ servername, checkServerIdentity: given.checkServerIdentity && unthrowing(given.checkServerIdentity) }),
+    ...defined({ servername }),
+    checkServerIdentity: unthrowing(given.checkServerIdentity ?? Tls.checkServerIdentity),
     secureContext: context
   }
   // Only ours.
@@ -584,7 +585,7 @@ const eventOfReaching = (socket: Duplex): "connect" | "secureConnect" | undefine
 /** Whether the certificate that a ticket stands for would be accepted now. If not, a whole handshake is to say so. */
 const isAccepted = (
   { session }: TicketCache.Ticket,
-  { hostname, options: { checkServerIdentity = Tls.checkServerIdentity } }: Target,
+  { hostname, options: { checkServerIdentity } }: Target,
   now: number
 ): boolean => {
   const der = readTlsSession(session)?.certificate

@@ -105,6 +105,11 @@ export const addressIn = (url: string) => {
   return { host: hostname, port: Number(port) }
 }
 
+export const versions = ["TLSv1.3", "TLSv1.2"] as const
+
+export const connecting = (given: Given & Tls.ConnectionOptions) => (url: string) =>
+  Effect.scoped(Effect.flatMap(NodeTicketCache.connect({ ...given, ...addressIn(url) }), exchange))
+
 export const httpsGet = (
   url: string,
   { headers = { connection: "close" }, ...options }: Https.RequestOptions
