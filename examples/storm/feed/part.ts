@@ -99,18 +99,21 @@ export const make = (
     let revocations = 0
 
     /** Whoever is there: until there was somebody, or for some seconds. */
+    const untilStruck = (strike: Effect.Effect<boolean, CounterpartyLost>) =>
+      Effect.repeat(strike, { until: (struck) => struck, schedule: Schedule.spaced("20 millis"), times: 250 })
+
     const strikeSomebody = (strike: (client: string) => Effect.Effect<boolean, CounterpartyLost>) =>
-      Effect.suspend(() => strike(names[Math.floor(weather.luck.between(0, names.length))]!)).pipe(
-        Effect.repeat({ until: (struck) => struck, schedule: Schedule.spaced("20 millis"), times: 250 })
-      )
+      untilStruck(Effect.suspend(() => strike(names[Math.floor(weather.luck.between(0, names.length))]!)))
 
     const strike = (calamity: Weather.Calamity): Effect.Effect<unknown, CounterpartyLost> => {
       const { luck } = weather
       switch (calamity.kind) {
         case "close":
           return strikeSomebody((client) => running.server.ask("close", { client, code: calamity.code }))
-        case "overload":
-          return running.server.ask("overload", luck.between(100, 300))
+        case "overload": {
+          const millis = luck.between(100, 300)
+          return untilStruck(Effect.suspend(() => running.server.ask("overload", millis)))
+        }
         case "reset":
         case "half-open": {
           const { kind } = calamity

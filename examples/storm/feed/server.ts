@@ -200,13 +200,14 @@ const questions = answerWith({
   /** Closes what the client has open, and tells whether there was anything. */
   close: ({ client, code }: { readonly client: string; readonly code: number }): boolean =>
     [...open].filter((connection) => connection.client === client && connection.close(code)).length > 0,
-  /** Asks everybody to try again later, and lets nobody in for so long. */
-  overload: (millis: number): void => {
+  /** Asks everybody to try again later, and lets nobody in for so long. Tells whether there was anybody. */
+  overload: (millis: number): boolean => {
+    if ([...open].filter((connection) => connection.close(1013)).length === 0) return false
     isOverloaded = true
-    for (const connection of open) connection.close(1013)
     setTimeout(() => {
       isOverloaded = false
     }, millis)
+    return true
   },
   /** The topics of each client that is connected. */
   subscriptions: (): Readonly<Record<string, ReadonlyArray<string>>> =>
