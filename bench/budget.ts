@@ -14,4 +14,4 @@ export interface Budget {
 
 export const full: Budget = { name: "full", callers: 10_000, spread: 10_000, bursts: 5, rounds: 40, slice: 30 }
 
-export const quick: Budget = { name: "quick", callers: 500, spread: 300, bursts: 2, rounds: 6, slice: 10 }
+export const quick: Budget = { name: "quick", callers: 500, spread: 300, bursts: 3, rounds: 3, slice: 5 }
