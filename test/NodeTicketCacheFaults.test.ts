@@ -1,16 +1,21 @@
+import * as NodeHttpClient from "@effect/platform-node/NodeHttpClient"
 import { assert, describe } from "@effect/vitest"
 import { NodeTicketCache } from "effect-holdfast/node"
 import * as TicketCache from "effect-holdfast/TicketCache"
+import * as Context from "effect/Context"
 import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
 import * as Fiber from "effect/Fiber"
+import * as Layer from "effect/Layer"
 import * as Option from "effect/Option"
+import * as Scheduler from "effect/Scheduler"
 import * as Scope from "effect/Scope"
 import { spawn } from "node:child_process"
 import { once } from "node:events"
 import * as Https from "node:https"
 import * as Net from "node:net"
 import type * as Tls from "node:tls"
+import { createServer as createTlsServer } from "node:tls"
 import {
   addressIn,
   ahead,
@@ -784,6 +789,25 @@ describe("what is expected of", () => {
       assert.isBelow(recorded.passages[1]!.up, sent - 40)
     }))
 
+  test("an agent: a connection that ends as it is handed over is an error", () =>
+    Effect.gen(function*() {
+      const server = yield* Effect.acquireRelease(
+        Effect.sync(() => createTlsServer({ cert, key }, (socket) => socket.on("error", () => {}).destroy()).listen(0, "127.0.0.1")),
+        (server) => Effect.sync(() => server.close())
+      )
+      yield* eventually(() => server.listening)
+      // Between the handshake and the hand-over lie steps; here each takes a while.
+      const agent = yield* Effect.withScheduler(
+        NodeTicketCache.agent({ tls, cache: yield* TicketCache.make() }),
+        Scheduler.timer(5)
+      )
+      const { port } = server.address() as Net.AddressInfo
+      for (let n = 0; n < 5; n++) {
+        const error = yield* failure(httpsGet(`https://localhost:${port}/`, { agent }))
+        assert.include(["TlsError", undefined], (error as { readonly _tag?: string })._tag)
+      }
+    }))
+
   test("an agent: `timeout` is told in the midst of a handshake", () =>
     Effect.gen(function*() {
       const cache = yield* TicketCache.make()
@@ -819,6 +843,33 @@ describe("what is expected of", () => {
       yield* Effect.addFinalizer(() => Effect.sync(() => Object.assign(Net.Socket.prototype, { setKeepAlive, setNoDelay })))
       yield* clientGet(yield* httpClient({ cache, tls }), recorded.url())
       assert.deepStrictEqual([...sockets], [["noDelay", [true]], ["keepAlive", [true, 60_000]]])
+    }))
+
+  test("undici: what a listener of its throws is not lost", () =>
+    Effect.gen(function*() {
+      const cache = yield* TicketCache.make()
+      const recorded = yield* watched(yield* serving())
+      const dispatcher = Context.get(
+        yield* Layer.build(NodeTicketCache.layerDispatcher({ cache, tls })),
+        NodeHttpClient.Dispatcher
+      )
+      const mine = new Error("mine")
+      dispatcher.on("connect", () => {
+        throw mine
+      })
+      const thrown: Array<unknown> = []
+      const { queueMicrotask } = globalThis
+      globalThis.queueMicrotask = (task) =>
+        queueMicrotask(() => {
+          try {
+            task()
+          } catch (error) {
+            thrown.push(error)
+          }
+        })
+      yield* Effect.addFinalizer(() => Effect.sync(() => Object.assign(globalThis, { queueMicrotask })))
+      dispatcher.request({ origin: recorded.url(), path: "/", method: "GET" }).catch(() => {})
+      yield* eventually(() => thrown.includes(mine))
     }))
 
   test("Node: a check that walks from certificate to issuer finds the end of what is left of the chain", () =>

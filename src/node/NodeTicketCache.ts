@@ -49,7 +49,7 @@ import { wait } from "../internal/wait.js"
 import * as Check from "../InvalidOptions.js"
 import { InvalidOptions } from "../InvalidOptions.js"
 import * as TicketCache from "../TicketCache.js"
-import { TicketAgent } from "./internal/ticketAgent.js"
+import { type Open, TicketAgent } from "./internal/ticketAgent.js"
 import { TlsIdentities, type TlsIdentity } from "./internal/tlsIdentities.js"
 
 /**
@@ -192,7 +192,7 @@ export const layerDispatcher = (
         ...defined({ autoSelectFamily, autoSelectFamilyAttemptTimeout, path: socketPath }),
         ...options.tls
       }
-      const connector = yield* makeConnector({ ...options, connectTimeout, tls }, connections)
+      const open = yield* makeOpen({ ...options, connectTimeout, tls }, connections)
       const timeout = connectTimeout === undefined ? undefined : Duration.toMillis(connectTimeout)
       const plain = Undici.buildConnector(defined({ socketPath, timeout, autoSelectFamily, autoSelectFamilyAttemptTimeout }))
       const connect: Undici.buildConnector.connector = (target, callback) => {
@@ -206,7 +206,7 @@ export const layerDispatcher = (
           // There is none where the URL has an address: `tls` may have one then.
           ...servername && { servername }
         }
-        connector.open(
+        open(
           given,
           Either.match({
             onLeft: (error) => callback(error, null),
@@ -253,10 +253,10 @@ export const agent = (options: Options & Https.AgentOptions = {}): Effect.Effect
       return yield* new InvalidOptions({ option: "proxyEnv", value: typeof all.proxyEnv, reason: "is not supported" })
     }
     let agent: TicketAgent | undefined
-    // When the connector has closed: what the agent would dial for those that are queued is refused then.
+    // When no more is opened: what the agent would dial for those that are queued is refused then.
     yield* Effect.addFinalizer(() => Effect.sync(() => agent?.destroy()))
-    const connector = yield* makeConnector({ cache, connectTimeout, partition, tls: all }, rest.maxSockets)
-    return agent = yield* built("agent", () => new TicketAgent(all, connector.open))
+    const open = yield* makeOpen({ cache, connectTimeout, partition, tls: all }, rest.maxSockets)
+    return agent = yield* built("agent", () => new TicketAgent(all, open))
   })
 
 const built = <A>(option: string, build: () => A): Effect.Effect<A, InvalidOptions> =>
@@ -342,19 +342,11 @@ const settingsOf = (
     return { cache, partition, connectTimeout: Duration.toMillis(timeout), runtime }
   })
 
-interface Connector {
-  /** Gives what gives it up. */
-  readonly open: (
-    given: Tls.ConnectionOptions,
-    callback: (outcome: Either.Either<Tls.TLSSocket, TlsError>) => void
-  ) => () => void
-}
-
 /** `width`: how many connections there may be at once. */
-const makeConnector = (
+const makeOpen = (
   options: Options & { readonly tls: Tls.ConnectionOptions },
   width: number | null | undefined
-): Effect.Effect<Connector, InvalidOptions, Scope.Scope> =>
+): Effect.Effect<Open, InvalidOptions, Scope.Scope> =>
   Effect.gen(function*() {
     const runtime = yield* Effect.runtime<never>()
     const cache = options.cache ??
@@ -366,29 +358,27 @@ const makeConnector = (
       catch: (thrown) => new InvalidOptions({ option: "tls", value: "<redacted>", reason: refusal(thrown).message })
     })
     const fork = yield* FiberSet.makeRuntime()
-    return {
-      open: (given, callback) => {
-        let isOver = false
-        const finish = (outcome: Either.Either<Tls.TLSSocket, TlsError>) => {
-          if (isOver) return
-          isOver = true
-          try {
-            callback(outcome)
-          } catch (thrown) {
-            // Not to be lost in a fiber: it is the application's.
-            queueMicrotask(() => {
-              throw thrown
-            })
-          }
+    return (given, callback) => {
+      let isOver = false
+      const finish = (outcome: Either.Either<Tls.TLSSocket, TlsError>) => {
+        if (isOver) return
+        isOver = true
+        try {
+          callback(outcome)
+        } catch (thrown) {
+          // Not to be lost in a fiber: it is the application's.
+          queueMicrotask(() => {
+            throw thrown
+          })
         }
-        const fiber = fork(opened(settings, given, (socket) => Effect.sync(() => finish(Either.right(socket)))))
-        fiber.addObserver((exit) => {
-          if (Exit.isSuccess(exit)) return
-          finish(Either.left(Option.getOrElse(Cause.failureOption(exit.cause), () =>
-            new TlsError({ reason: "Closed", ...addressOf(given) }))))
-        })
-        return () => fiber.unsafeInterruptAsFork(FiberId.none)
       }
+      const fiber = fork(opened(settings, given, (socket) => Effect.sync(() => finish(Either.right(socket)))))
+      fiber.addObserver((exit) => {
+        if (Exit.isSuccess(exit)) return
+        finish(Either.left(Option.getOrElse(Cause.failureOption(exit.cause), () =>
+          new TlsError({ reason: "Closed", ...addressOf(given) }))))
+      })
+      return () => fiber.unsafeInterruptAsFork(FiberId.none)
     }
   })
 

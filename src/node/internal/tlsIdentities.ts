@@ -94,7 +94,7 @@ const defaults = ({ ca, secureContext }: Tls.ConnectionOptions): ReadonlyArray<u
 ]
 
 /** Whether a server is refused that cannot say who it is. */
-export const rejects = (options: Tls.ConnectionOptions): boolean =>
+const rejects = (options: Tls.ConnectionOptions): boolean =>
   // As Node has it: `undefined`, where it is given, is not the variable's business.
   Object.hasOwn(options, "rejectUnauthorized")
     ? options.rejectUnauthorized !== false
