@@ -1,4 +1,4 @@
-import { assert, describe } from "@effect/vitest"
+import { assert, describe, vi } from "@effect/vitest"
 import type { InvalidOptions } from "effect-holdfast/InvalidOptions"
 import { NodeTicketCache, NodeWebSocketDialer } from "effect-holdfast/node"
 import * as ReconnectingSocket from "effect-holdfast/ReconnectingSocket"
@@ -6,6 +6,7 @@ import * as TicketCache from "effect-holdfast/TicketCache"
 import * as Effect from "effect/Effect"
 import * as Fiber from "effect/Fiber"
 import * as Metric from "effect/Metric"
+import * as Option from "effect/Option"
 import * as Schedule from "effect/Schedule"
 import type * as Scope from "effect/Scope"
 import * as Stream from "effect/Stream"
@@ -100,6 +101,25 @@ describe.each(versions)("a connection that is resumed (%s)", (version) => {
         assert.isAtLeast(resumed, least)
       }), 20_000)
   }
+
+  test("overwrites the ticket's session with zeros, whether the ticket was offered or not", () =>
+    Effect.gen(function*() {
+      const cache = yield* TicketCache.make()
+      // `take` hands over the only copy of the session.
+      const take = vi.spyOn(cache as unknown as { take(): Option.Option<TicketCache.Ticket> }, "take")
+      let isTrusted = true
+      const ask = connecting({ cache, ca, checkServerIdentity: () => isTrusted ? undefined : new Error("not trusted") })
+      const recorded = yield* watched(yield* serving({ maxVersion: version }))
+      yield* ask(recorded.url())
+      yield* ask(recorded.url())
+      yield* TicketCache.clear(cache)
+      yield* ask(recorded.url())
+      isTrusted = false
+      yield* failing(ask(recorded.url()))
+      assert.deepStrictEqual(offers(recorded), [0, 1, 0, 0])
+      const taken = take.mock.results.flatMap(({ value }) => Option.toArray<TicketCache.Ticket>(value))
+      assert.deepStrictEqual(taken.map(({ session }) => session.every((byte) => byte === 0)), [true, true])
+    }))
 
   test("is said to the log once for a server that gives no new ticket", () =>
     Effect.gen(function*() {
