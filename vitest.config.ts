@@ -2,10 +2,11 @@ import { fileURLToPath } from "node:url"
 import { defineConfig } from "vitest/config"
 import { BaseSequencer, type TestSpecification } from "vitest/node"
 import { canaryPlugin } from "./test/support/canaries.js"
+import { amount, form } from "./test/support/form.js"
 
 const src = (path: string) => fileURLToPath(new URL(`./src/${path}`, import.meta.url))
 
-/** One that takes minutes and comes last leaves all other cores waiting for it. */
+/** A file that takes minutes and comes last leaves the other core waiting for it. */
 class LongestFirst extends BaseSequencer {
   override async sort(files: Array<TestSpecification>): Promise<Array<TestSpecification>> {
     const sorted = await super.sort(files)
@@ -13,6 +14,13 @@ class LongestFirst extends BaseSequencer {
     return [...sorted.filter(isLong), ...sorted.filter((file) => !isLong(file))]
   }
 }
+
+/** Files that count what their process holds (memory, timers, handles), or that change what all files share. */
+const alone = ["Interleavings", "NodeTicketCache", "NodeTicketCacheFaults", "ReconnectingSocketWire"]
+  .map((name) => `test/${name}.test.ts`)
+
+/** Files that need more than this repository and Node, or much time for what rarely breaks. */
+const onlyInFull = ["test/docs.test.ts", "test/node24.test.ts"]
 
 export default defineConfig({
   plugins: [canaryPlugin(src("."))],
@@ -24,11 +32,33 @@ export default defineConfig({
     ]
   },
   test: {
-    include: ["test/**/*.test.ts"],
+    env: { HOLDFAST_EFFORT: process.env["HOLDFAST_EFFORT"] ?? `${amount({ quick: 1, full: 1 })}` },
+    setupFiles: ["test/support/setup.ts"],
+    // A time limit ends a test that hangs. On a busy machine a sound test takes many times what it takes alone.
+    testTimeout: 60_000,
+    hookTimeout: 60_000,
     // Two: what the smallest machine of a CI has. By default one is left idle.
     maxWorkers: 2,
     minWorkers: 1,
     sequence: { sequencer: LongestFirst },
-    reporters: ["default", "./test/support/summary.ts"]
+    reporters: ["default", "./test/support/summary.ts"],
+    // Importing all modules anew for each file takes four times as long as importing them once for each worker.
+    poolOptions: { threads: { isolate: false } },
+    projects: [
+      {
+        extends: true,
+        test: { name: "alone", include: alone, pool: "forks", sequence: { groupOrder: 0 } }
+      },
+      {
+        extends: true,
+        test: {
+          name: "together",
+          include: ["test/**/*.test.ts"],
+          exclude: [...alone, ...form === "quick" ? onlyInFull : []],
+          pool: "threads",
+          sequence: { groupOrder: 1 }
+        }
+      }
+    ]
   }
 })

@@ -17,7 +17,8 @@ import * as Queue from "effect/Queue"
 import * as Schedule from "effect/Schedule"
 import * as Scope from "effect/Scope"
 import * as Stream from "effect/Stream"
-import { effort, eventually, print, resources, serverProcess } from "./support/webSocketServer.js"
+import { amount } from "./support/form.js"
+import { eventually, print, resources, serverProcess } from "./support/webSocketServer.js"
 import { Rpcs } from "./support/webSocketServerRpcs.js"
 
 const serving = serverProcess({ program: "./webSocketServerRpcChild.ts" })
@@ -61,7 +62,7 @@ describe("RPC over a socket that comes back", () => {
     Effect.gen(function*() {
       const server = yield* serving
       const { client } = yield* clientOf(server.url("/rpc"))
-      const numbers = Array.from({ length: 1000 * effort }, (_, n) => n)
+      const numbers = Array.from({ length: 1000 }, (_, n) => n)
       const doubled = yield* within(
         Effect.forEach(numbers, (number) => client.Double({ number }), { concurrency: "unbounded" })
       )
@@ -83,7 +84,7 @@ describe("RPC over a socket that comes back", () => {
     Effect.gen(function*() {
       const server = yield* serving
       const { client } = yield* clientOf(server.url("/rpc"))
-      const kills = 5 * effort
+      const kills = amount({ quick: 2, full: 5 })
       let failed = 0
       let whileAway = 0
       for (let kill = 0; kill < kills; kill++) {

@@ -1,7 +1,13 @@
-/** Says at the end of a run how many interleavings were explored, and which canaries were caught. */
+/** Says before a run which form it has, and after it how many interleavings were explored and which canaries caught. */
 import type { TestModule, Reporter } from "vitest/node"
+import { form } from "./form.js"
 
 export default class Summary implements Reporter {
+  onTestRunStart(): void {
+    const seed = process.env["HOLDFAST_SEED"]
+    process.stdout.write(` form: ${form}, seed: ${seed === undefined || seed === "" ? "the fixed one" : seed}\n\n`)
+  }
+
   onTestRunEnd(modules: ReadonlyArray<TestModule>): void {
     const tests = modules.flatMap((module) => [...module.children.allTests()])
     const interleavings = tests.reduce((sum, test) => sum + (test.meta().interleavings ?? 0), 0)

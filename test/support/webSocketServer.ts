@@ -17,9 +17,6 @@ import { setFlagsFromString } from "node:v8"
 import { runInNewContext } from "node:vm"
 import type { Report, Settings } from "./webSocketServerChild.js"
 
-/** Multiplies what is done often. */
-export const effort = Math.max(1, Number(process.env["HOLDFAST_EFFORT"] ?? 1))
-
 // -----------------------------------------------------------------------------
 // processes
 // -----------------------------------------------------------------------------
