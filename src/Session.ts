@@ -255,7 +255,8 @@ export class SessionClosed extends Data.TaggedError("SessionClosed")<{ readonly 
 }
 
 /**
- * `end` was called while the caller waited for a renewal. Asking again signs in anew.
+ * `end` was called while the caller waited for a renewal: somebody has signed out. A retry of the same request would
+ * sign in again behind their back, so nothing in this library retries it. The next `current` signs in anew.
  *
  * @since 0.1.0
  * @category errors
@@ -396,16 +397,25 @@ type State<A, E> =
 interface SessionImpl<in out A, out E> extends Session<A, E> {
   /**
    * Runs `f` with the current generation, or with the one after another, and holds it meanwhile. `onFailure` decides
-   * what comes of a failure, when the generation has been let go.
+   * what comes of a failure, when the generation has been let go. `retain`, for a generation with resources, holds it
+   * once more, until the effect that it returns has run (once).
    */
   readonly hold: <B, E2, R, E3, R3>(
     wanted: "current" | { readonly after: Generation<A> },
-    f: (generation: Generation<A>) => Effect.Effect<B, E2, R>,
+    f: (generation: Generation<A>, retain?: Retain) => Effect.Effect<B, E2, R>,
     onFailure: (cause: Cause.Cause<E2>, generation: Generation<A>) => Effect.Effect<B, E3, R3>
   ) => Effect.Effect<B, E | SessionError | E3, R | R3>
   readonly scoped: Effect.Effect<Generation<A>, E | SessionError, Scope.Scope>
   readonly changes: Stream.Stream<Generation<A>>
+  readonly isFatal: (error: unknown) => boolean
 }
+
+/**
+ * Holds something for longer than a call: until the effect that it returns has run.
+ *
+ * @internal
+ */
+export type Retain = () => Effect.Effect<void>
 
 const refreshCounter = Metric.counter("holdfast_session_refreshes_total", {
   description: "Refreshes by outcome: success, failure, timeout, interrupted or defect",
@@ -844,7 +854,11 @@ export const make = <A, E = never, R = never, E2 = never, R2 = never, E3 = never
         return Effect.uninterruptibleMask((restore) =>
           Effect.flatMap(held(restore, wanted === "current" ? currentLink : linkAfter(wanted.after)), (link) => {
             const generation = link.generation!
-            return Effect.matchCauseEffect(restore(Effect.suspend(() => f(generation))), {
+            const retain = link.resources?.isUsed() !== true ? undefined : () => {
+              link.holders++
+              return Effect.suspend(() => letGo(link))
+            }
+            return Effect.matchCauseEffect(restore(Effect.suspend(() => f(generation, retain))), {
               onFailure: (cause) => Effect.zipRight(letGo(link), restore(onFailure(cause, generation))),
               onSuccess: (value) => Effect.as(letGo(link), value)
             })
@@ -874,6 +888,7 @@ export const make = <A, E = never, R = never, E2 = never, R2 = never, E3 = never
         return { _tag: "Active", generation: number, acquiredAt, expiresAt, refreshes, failures }
       }),
       hold,
+      isFatal: (error) => isFatal(error as Err),
       scoped: Effect.uninterruptibleMask((restore) =>
         Effect.flatMap(held(restore, currentLink), (link) =>
           Effect.as(Effect.addFinalizer(() => Effect.suspend(() => letGo(link))), link.generation!))
@@ -1032,9 +1047,17 @@ export interface UseOptions<in E> {
 export const hold = <A, E, B, E2, R, E3, R3>(
   self: Session<A, E>,
   wanted: "current" | { readonly after: Generation<A> },
-  f: (generation: Generation<A>) => Effect.Effect<B, E2, R>,
+  f: (generation: Generation<A>, retain?: Retain) => Effect.Effect<B, E2, R>,
   onFailure: (cause: Cause.Cause<E2>, generation: Generation<A>) => Effect.Effect<B, E3, R3>
 ): Effect.Effect<B, E | SessionError | E3, R | R3> => (self as SessionImpl<A, E>).hold(wanted, f, onFailure)
+
+/**
+ * Whether the session's `fatal` knows the error, so that asking again would present the same dead credential.
+ *
+ * @internal
+ */
+export const isFatal = <A, E>(self: Session<A, E>, error: unknown): boolean =>
+  (self as SessionImpl<A, E>).isFatal(error)
 
 /**
  * The current generation, held until the scope closes: what its `acquire` acquired stays open, also after it
