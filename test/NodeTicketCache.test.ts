@@ -40,6 +40,7 @@ import {
 } from "./support/tlsClients.js"
 import { authority, clientCertificate, serverCertificate } from "./support/tlsCertificates.js"
 import { opensslServer } from "./support/tlsServers.js"
+import { openssl } from "./support/tools.js"
 import { eventually, mebi, memory, print, resources } from "./support/webSocketServer.js"
 
 const { ca, cert, key } = serverCertificate()
@@ -135,7 +136,7 @@ describe.each(versions)("a connection that is resumed (%s)", (version) => {
     }))
 })
 
-describe("a server that gives a ticket for each that is spent", () => {
+describe.runIf(openssl)("a server that gives a ticket for each that is spent", () => {
   for (const name of ["connect", "dispatcher", "agent"] as const) {
     test(`by ${name}: is asked for one whole handshake, and each ticket is offered once`, () =>
       Effect.gen(function*() {

@@ -1,16 +1,15 @@
 import { assert, describe, it } from "@effect/vitest"
 import * as Effect from "effect/Effect"
 import * as Either from "effect/Either"
-import { execFileSync } from "node:child_process"
 import { createHash, X509Certificate } from "node:crypto"
 import * as Http2 from "node:http2"
 import { connect } from "node:net"
 import { Duplex } from "node:stream"
 import * as Tls from "node:tls"
 import { WebSocket } from "ws"
-import { node24 } from "./support/node24.js"
 import { authority, clientCertificate, serverCertificate } from "./support/tlsCertificates.js"
 import { type NodeTlsServer, nodeTlsServer, opensslServer, recorder, type Told } from "./support/tlsServers.js"
+import { openssl } from "./support/tools.js"
 import { eventually } from "./support/webSocketServer.js"
 
 const { ca, cert, key } = serverCertificate()
@@ -210,23 +209,9 @@ describe("Node's server", () => {
       yield* other.kill
       assert.strictEqual(codeOf(yield* Effect.flip(dial(other.port))), "ECONNREFUSED")
     }))
-
-  it.scopedLive("runs by Node 24, whose binary is at hand", (context) =>
-    Effect.gen(function*() {
-      const found = yield* node24
-      if (Either.isLeft(found)) return context.skip(found.left)
-      const node = found.right
-      assert.match(execFileSync(node, ["--version"]).toString(), /^v24\./)
-      const server = yield* nodeTlsServer({ key, cert, node })
-      const first = yield* dial(server.port)
-      assert.lengthOf(first.sessions, 2)
-      const second = yield* dial(server.port, { session: first.sessions[0]! })
-      assert.deepStrictEqual([second.reused, second.sessions.length], [true, 0])
-      assert.deepStrictEqual(yield* idle(server), { full: 1, resumed: 1, open: 0, errors: [] })
-    }), 130_000)
 })
 
-describe("the openssl command line's server", () => {
+describe.runIf(openssl)("the openssl command line's server", () => {
   it.scopedLive("counts what is full and what is resumed, and in TLS 1.3 gives a ticket for each that is spent", () =>
     Effect.gen(function*() {
       for (const [version, given, again] of [["1.3", 4, 1], ["1.2", 1, 0]] as const) {

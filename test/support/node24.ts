@@ -1,9 +1,7 @@
 /**
- * A Node 24, which the package manager has as a package: never one of the project's own, as its command would take the
- * place of the `node` that the scripts run by.
+ * A Node 24 from the package manager. The package is not one of the project's own: its command would take the place of
+ * the `node` that the scripts run by.
  */
-import * as Effect from "effect/Effect"
-import * as Either from "effect/Either"
 import { execFile } from "node:child_process"
 import { existsSync, mkdirSync, mkdtempSync, renameSync, rmSync } from "node:fs"
 import { join } from "node:path"
@@ -16,16 +14,16 @@ const cache = fileURLToPath(new URL("../../node_modules/.cache/holdfast", import
 const installed = join(cache, "node-24")
 const binaryIn = (folder: string): string => join(folder, "node_modules", "node", "bin", "node")
 
-/** Whoever else installs it at the same time has a folder of its own, and the first to be done gives its to all. */
+/** Another run that installs it at the same time has a folder of its own. The first to be done gives its folder to both. */
 const install = async (): Promise<void> => {
-  mkdirSync(cache, { recursive: true })
+  // By itself the package manager asks a network that is away again and again, for minutes.
+  await run("npm", ["view", "node@24", "version", "--fetch-retries=0", "--fetch-timeout=2000"], { cwd: cache })
+    .catch(() => {
+      throw new Error("the package manager cannot reach its registry")
+    })
   const folder = mkdtempSync(join(cache, "node-24-"))
   try {
-    await run("npm", ["install", "--prefix", folder, "--no-audit", "--no-fund", "node@24"], {
-      cwd: folder,
-      timeout: 120_000,
-      killSignal: "SIGKILL"
-    })
+    await run("npm", ["install", "--prefix", folder, "--no-audit", "--no-fund", "node@24"], { cwd: folder })
     if (!existsSync(binaryIn(folder))) throw new Error("the package has come without a binary: its script has not run")
     try {
       renameSync(folder, installed)
@@ -37,21 +35,18 @@ const install = async (): Promise<void> => {
   }
 }
 
-const find = async (): Promise<string> => {
+/**
+ * The path of its binary: what `HOLDFAST_NODE24` says, or else one that is installed once below `node_modules/.cache`.
+ * Rejects with the reason if there is none, for example without a network.
+ */
+export const node24 = async (): Promise<string> => {
   const given = process.env["HOLDFAST_NODE24"]
   const binary = given || binaryIn(installed)
-  if (!given && !existsSync(binary)) await install()
-  const { stdout } = await run(binary, ["--version"], { timeout: 10_000 })
+  if (!given && !existsSync(binary)) {
+    mkdirSync(cache, { recursive: true })
+    await install()
+  }
+  const { stdout } = await run(binary, ["--version"])
   if (!stdout.startsWith("v24.")) throw new Error(`${binary} is ${stdout.trim()}`)
   return binary
 }
-
-let found: Promise<Either.Either<string, string>> | undefined
-
-/**
- * The path of its binary: what `HOLDFAST_NODE24` says, or else one that is installed once below `node_modules/.cache`.
- * On the left why there is none: no network, for one.
- */
-export const node24: Effect.Effect<Either.Either<string, string>> = Effect.promise(() =>
-  found ??= find().then(Either.right, (error: unknown) => Either.left(String(error)))
-)

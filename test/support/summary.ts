@@ -1,11 +1,19 @@
-/** Says before a run which form it has, and after it how many interleavings were explored and which canaries caught. */
+/**
+ * Says before a run which form it has and what it leaves out, and after it how many interleavings were explored and
+ * which canaries were caught.
+ */
 import type { TestModule, Reporter } from "vitest/node"
 import { form } from "./form.js"
+import { missing } from "./tools.js"
 
 export default class Summary implements Reporter {
   onTestRunStart(): void {
     const seed = process.env["HOLDFAST_SEED"]
-    process.stdout.write(` form: ${form}, seed: ${seed === undefined || seed === "" ? "the fixed one" : seed}\n\n`)
+    process.stdout.write([
+      `form: ${form}, seed: ${seed === undefined || seed === "" ? "the fixed one" : seed}`,
+      ...form === "quick" ? ["left to the full form: Node 24, and whether the examples in the documentation compile"] : [],
+      ...missing
+    ].map((line) => ` ${line}\n`).join("") + "\n")
   }
 
   onTestRunEnd(modules: ReadonlyArray<TestModule>): void {

@@ -45,10 +45,10 @@ interface ServerChild {
   readonly ask: <A extends Handshakes>(command: Command) => Effect.Effect<A>
 }
 
-/** The most that a process is waited for, as it starts and as it ends. */
-const patience = 10_000
+/** The longest that a process may take to start or to end: a machine may be busy with much else. */
+const patience = 60_000
 
-const serverChild = (settings: Settings, node: string): Effect.Effect<ServerChild, never, Scope.Scope> =>
+const serverChild = (settings: Settings): Effect.Effect<ServerChild, never, Scope.Scope> =>
   Effect.gen(function*() {
     const script = join(yield* folder, "server.cjs")
     writeFileSync(script, yield* Effect.promise(bundled))
@@ -57,7 +57,6 @@ const serverChild = (settings: Settings, node: string): Effect.Effect<ServerChil
     const { child, gone } = yield* Effect.acquireRelease(
       Effect.sync(() => {
         const child = fork(script, [JSON.stringify(settings)], {
-          execPath: node,
           execArgv: [],
           stdio: ["ignore", "ignore", "inherit", "ipc"]
         })
@@ -142,8 +141,6 @@ export interface NodeTlsServerOptions extends Omit<NodeSettings, "kind" | "ticke
    * other's tickets. Here it is the same for all.
    */
   readonly sessionIdContext?: string
-  /** The binary that runs it: this process's by default. */
-  readonly node?: string
 }
 
 export interface NodeTlsServer extends TlsServer {
@@ -176,13 +173,13 @@ export const nodeTlsServer = (
   options: NodeTlsServerOptions
 ): Effect.Effect<NodeTlsServer, never, Scope.Scope> =>
   Effect.gen(function*() {
-    const { node = process.execPath, sessionIdContext = "holdfast", ticketKeys, ...settings } = options
+    const { sessionIdContext = "holdfast", ticketKeys, ...settings } = options
     const { ask, kill, port } = yield* serverChild({
       kind: "node",
       sessionIdContext,
       ...settings,
       ticketKeys: ticketKeys === undefined ? undefined : base64(ticketKeys)
-    }, node)
+    })
     const done = (command: Command) => Effect.asVoid(ask(command))
     return {
       port,
@@ -243,7 +240,7 @@ export const opensslServer = (options: OpensslServerOptions): Effect.Effect<Open
       ...(numTickets === undefined ? [] : ["-num_tickets", String(numTickets)]),
       ...extraArgs
     ]
-    const { ask, kill, port } = yield* serverChild({ kind: "openssl", args }, process.execPath)
+    const { ask, kill, port } = yield* serverChild({ kind: "openssl", args })
     return { port, url: urlTo(port), kill, report: ask({ _tag: "Report" }) }
   })
 

@@ -1,0 +1,28 @@
+/** Programs that a machine may lack. A test that needs one is skipped without it, and the reporter says so. */
+import { accessSync, constants } from "node:fs"
+import { delimiter, join } from "node:path"
+
+const isProgram = (path: string): boolean => {
+  try {
+    accessSync(path, constants.X_OK)
+    return true
+  } catch {
+    return false
+  }
+}
+
+const onPath = (...names: ReadonlyArray<string>): string | undefined =>
+  (process.env["PATH"] ?? "").split(delimiter).flatMap((folder) => names.map((name) => join(folder, name))).find(isProgram)
+
+/** The browser that `CHROMIUM` names, or else the first on the path. */
+export const browser: string | undefined = [process.env["CHROMIUM"]].find((path) => path && isProgram(path))
+  ?? onPath("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
+
+/** The `openssl` command line. */
+export const openssl: string | undefined = onPath("openssl")
+
+/** A line for each program that is missing. */
+export const missing: ReadonlyArray<string> = [
+  ...browser === undefined ? ["skipped, no Chromium is on the path or named by CHROMIUM: the bundle in a browser"] : [],
+  ...openssl === undefined ? ["skipped, no openssl is on the path: tickets and sessions of OpenSSL's own server"] : []
+]
