@@ -9,27 +9,33 @@
  * tells the client nothing of what went wrong, and one log at Error with that id, which tells the operator all of it.
  * The connection and all other handlers go on. With a policy that terminates, the server stops accepting, lets the
  * requests in flight finish within a grace, closes, and fails with `DefectLimitExceeded`, so that the process ends
- * and what supervises it starts another.
+ * and what supervises it starts another. WebSocket clients are told immediately, with the close code 1001 (RFC 6455
+ * section 7.4.1, "going away").
  *
- * **What it does not.** It repairs no state: that is what `TransactionalRef` is for. Typed failures, interruptions,
- * clients that go away, and what a handler throws in order to answer (an `HttpServerResponse`, or an error that has
- * a response of its own) are no defects; neither is a multipart body that cannot be read, which is a 400 or a 413. It
- * does not hold what the platform does with a finished response: a status or a header that Node refuses to send ends
- * without an answer, or with an empty one. It does not see into fibers that outlive the request (`Effect.forkDaemon`,
- * a scope of one's own): of their defects Effect tells nobody. What is thrown outside Effect reaches `process`. A fiber
- * that a handler forks in the request's scope (`Effect.forkScoped`, `Effect.forkIn`) is seen; a finalizer of that
- * scope, which runs when the response is out, is not. A handler that never lets the event loop go can be ended by
- * nobody but the operating system.
+ * **What it does not.** The boundary repairs no state: that is what `TransactionalRef` is for. Typed failures,
+ * interruptions, clients that go away, and what a handler throws in order to answer (an `HttpServerResponse`, or an
+ * error that has a response of its own) are no defects; neither is a multipart body that cannot be read, which is a 400
+ * or a 413. The boundary has no say in what the platform does with a finished response: a status or a header that Node
+ * refuses to send ends without an answer, or with an empty one. Fibers that outlive the request (`Effect.forkDaemon`, a
+ * scope of one's own) are not seen: Effect tells nobody of their defects. Errors thrown outside Effect reach `process`.
+ * A fiber that a handler forks in the request's scope (`Effect.forkScoped`, `Effect.forkIn`) is seen; a finalizer of
+ * that scope, which runs when the response is out, is not. Only the operating system can end a handler that never lets
+ * the event loop go.
  *
  * @since 0.1.0
  */
+import type * as HttpApi from "@effect/platform/HttpApi"
+import * as HttpApiBuilder from "@effect/platform/HttpApiBuilder"
 import * as HttpApp from "@effect/platform/HttpApp"
 import * as HttpBody from "@effect/platform/HttpBody"
+import type * as HttpRouter from "@effect/platform/HttpRouter"
 import * as HttpServer from "@effect/platform/HttpServer"
+import * as HttpServerError from "@effect/platform/HttpServerError"
 import * as HttpServerRequest from "@effect/platform/HttpServerRequest"
 import * as HttpServerRespondable from "@effect/platform/HttpServerRespondable"
 import * as HttpServerResponse from "@effect/platform/HttpServerResponse"
 import type * as Multipart from "@effect/platform/Multipart"
+import * as Socket from "@effect/platform/Socket"
 import * as Cause from "effect/Cause"
 import * as Clock from "effect/Clock"
 import * as Context from "effect/Context"
@@ -47,6 +53,8 @@ import * as Predicate from "effect/Predicate"
 import * as Runtime from "effect/Runtime"
 import * as Scope from "effect/Scope"
 import * as Stream from "effect/Stream"
+import { ended, serverOf, socketOf, stopAccepting, watchServer } from "./internal/boundary/nodeServer.js"
+import type { NodeServer } from "./internal/boundary/nodeServer.js"
 import { ScopeWatch } from "./internal/scopeWatch.js"
 import { count, duration, InvalidOptions, validated } from "./InvalidOptions.js"
 
@@ -106,6 +114,11 @@ export interface DefectBoundary {
  * and counted (`holdfast_defect_boundary_defects_total`). A defect in a response's stream, when the head of the
  * response is out already, is logged and counted, and the response cut off.
  *
+ * The place for `isolate` is the app itself. As a middleware of `HttpServer.serve` or `HttpApiBuilder.serve` it comes
+ * after the platform has answered; it still gives that answer its incident, but cannot tell a defect from an error that
+ * nothing has answered until the answer is out: both have the same body there, only the defect is counted, and each is
+ * logged as what it is. For an `HttpApi` use `layerHttpApi`.
+ *
  * @example
  * ```ts
  * import * as DefectBoundary from "effect-holdfast/DefectBoundary"
@@ -128,29 +141,35 @@ export const isolate = <E, R>(app: HttpApp.Default<E, R>): HttpApp.Default<E, R>
 
 const bounded = <E, R>(
   app: HttpApp.Default<E, R>,
-  onDefect: (incident: string, now: number) => void
+  onDefect: (incident: string, nowMillis: number) => void
 ): HttpApp.Default<E, R> =>
   Effect.withFiberRuntime((fiber) => {
     const request = Context.unsafeGet(fiber.currentContext, HttpServerRequest.HttpServerRequest)
-    // The same defect can come to light in a fiber and again where that is joined.
+    // The same defect can come to light in a fiber and again where that fiber is joined.
     const incidents = new Map<unknown, string>()
+    // Set when the platform has answered before this boundary has seen the cause: see `answeringEarly`.
+    let early: string | undefined
+    let isInside = true
 
-    // Noted at once, reported by the effect.
+    const logged = (incident: string, message: string, cause: Cause.Cause<unknown>): Effect.Effect<void> =>
+      Effect.logError(message, cause).pipe(
+        Effect.zipRight(Effect.annotateCurrentSpan({ incident })),
+        Effect.annotateLogs({ incident, "http.method": request.method, "http.url": pathOf(request) }),
+        // A logger may be broken too.
+        Effect.catchAllCause(() => Effect.void)
+      )
+
+    // The incident is noted in this step, and reported by the effect.
     const report = (cause: Cause.Cause<unknown>, place: Place): Effect.Effect<string> => {
       const defects = defectsOf(cause)
       const known = defects.map((defect) => incidents.get(defect)).find((incident) => incident !== undefined)
       if (known !== undefined) return Effect.succeed(known)
-      // Not from `Random`: an application that seeds it would number the incidents of each run alike.
-      const incident = crypto.randomUUID()
+      const incident = early ?? newIncident()
       for (const defect of defects) incidents.set(defect, incident)
-      return Clock.currentTimeMillis.pipe(
+      return monotonicMillis.pipe(
         Effect.map((now) => onDefect(incident, now)),
         Effect.zipRight(Metric.increment(Metric.tagged(defectCounter, "place", place))),
-        Effect.zipRight(Effect.logError(`a defect in ${places[place]}`, cause)),
-        Effect.zipRight(Effect.annotateCurrentSpan({ incident })),
-        Effect.annotateLogs({ incident, "http.method": request.method, "http.url": pathOf(request) }),
-        // A logger may be broken too.
-        Effect.catchAllCause(() => Effect.void),
+        Effect.zipRight(logged(incident, `a defect in ${places[place]}`, cause)),
         Effect.as(incident)
       )
     }
@@ -162,27 +181,55 @@ const bounded = <E, R>(
     })
     const answering = <E, R>(self: Effect.Effect<HttpServerResponse.HttpServerResponse, E, R>) =>
       Effect.catchAllCause(self, (cause) => {
-        if (defectsOf(cause).length === 0) return clientFault(cause) ?? Effect.failCause(cause)
-        return Effect.map(report(cause, "handler"), (incident) =>
-          problem(500, "Internal Server Error", { instance: `urn:uuid:${incident}`, incident }))
+        if (defectsOf(cause).length > 0) return Effect.map(report(cause, "handler"), incidentResponse)
+        const answer = clientFault(cause) ?? Effect.failCause(cause)
+        return early === undefined
+          ? answer
+          : Effect.zipRight(logged(early, "an error of a request handler that nothing has answered", cause), answer)
       })
+    // Around an app that is served already, as a middleware is, the boundary sees a cause only after the platform has
+    // sent an empty 500 for it. The platform asks the handlers of responses before that, and its own 500 is always the
+    // same object; so the answer has its incident, and the cause is reported when it is there.
+    const answeringEarly: HttpApp.PreResponseHandler = (_, response) => {
+      if (!isInside || response !== platformError) return Effect.succeed(response)
+      early = newIncident()
+      return Effect.succeed(incidentResponse(early))
+    }
 
     const scope = Context.getOption(fiber.currentContext as Context.Context<Scope.Scope>, Scope.Scope)
-    return (Option.isSome(scope) ? watch.supervise(app, scope.value) : app).pipe(
+    return Effect.zipRight(
+      HttpApp.appendPreResponseHandler(answeringEarly),
+      Option.isSome(scope) ? watch.supervise(app, scope.value) : app
+    ).pipe(
       Effect.map((response) =>
         reportingStream(response, (cause) =>
           // The platform would end the response as if it were whole.
           Effect.map(report(cause, "stream"), () => socketOf(request)?.destroy()))
       ),
       answering,
-      // What the app has left to be done with each response is done outside it.
-      Effect.ensuring(FiberRef.update(
-        HttpApp.currentPreResponseHandlers,
-        Option.map((handler): HttpApp.PreResponseHandler => (request, response) =>
-          answering(Effect.suspend(() => handler(request, response))))
-      ))
+      // The handlers of responses that the app has added run outside the app.
+      Effect.ensuring(Effect.suspend(() => {
+        isInside = false
+        return FiberRef.update(
+          HttpApp.currentPreResponseHandlers,
+          Option.map((handler): HttpApp.PreResponseHandler => (request, response) =>
+            answering(Effect.suspend(() => handler(request, response))))
+        )
+      }))
     )
   })
+
+/** The platform's answer to a cause that has no response of its own, known by identity: an app's own 500 is another. */
+const platformError = HttpServerError.exitResponse(Exit.die(undefined))
+
+/** Not from `Random`: an application that seeds it would number the incidents of each run alike. */
+const newIncident = (): string => crypto.randomUUID()
+
+const incidentResponse = (incident: string): HttpServerResponse.HttpServerResponse =>
+  problem(500, "Internal Server Error", { instance: `urn:uuid:${incident}`, incident })
+
+/** A wall clock that is set back or forward must neither forget defects nor stretch the grace. */
+const monotonicMillis: Effect.Effect<number> = Effect.map(Clock.currentTimeNanos, (nanos) => Number(nanos) / 1e6)
 
 const places = {
   handler: "a request handler",
@@ -297,9 +344,18 @@ export class DefectLimitExceeded extends Data.TaggedError("DefectLimitExceeded")
 }
 
 type State =
+  /** When the defects came that still count, in milliseconds of the monotonic clock. */
   | { readonly _tag: "Serving"; readonly recent: ReadonlyArray<number> }
-  /** Until then, in epoch milliseconds, the requests in flight may go on. */
+  /** Requests in flight may go on until then, in milliseconds of the monotonic clock. */
   | { readonly _tag: "Draining"; readonly until: number }
+
+/** A request whose response is not out yet. */
+interface InFlight {
+  readonly request: HttpServerRequest.HttpServerRequest
+  readonly handler: Fiber.RuntimeFiber<unknown, unknown>
+  /** Set when the handler has upgraded the connection. */
+  webSocket: Socket.Socket | undefined
+}
 
 /**
  * Makes a boundary for a server that one starts oneself; `serve` is the short way.
@@ -326,15 +382,19 @@ type State =
 export const make = (options?: Options): Effect.Effect<DefectBoundary, InvalidOptions> =>
   Effect.map(makeDraining(options), ({ apply, terminated }) => ({ apply, terminated }))
 
-/** With what puts the server out of service whether there were defects or not. */
-const makeDraining = (
-  options: Options = {}
-): Effect.Effect<DefectBoundary & { readonly drained: Effect.Effect<void> }, InvalidOptions> =>
+interface Draining extends DefectBoundary {
+  /** Puts the server out of service whether there were defects or not, and waits for that. */
+  readonly drained: Effect.Effect<void>
+  /** A server to be put out of service though it may not have had a request. */
+  readonly add: (server: NodeServer) => void
+}
+
+const makeDraining = (options: Options = {}): Effect.Effect<Draining, InvalidOptions> =>
   Effect.gen(function*() {
     const { defects, grace, within } = yield* validated(() => limitsOf(options))
     const exceeded = yield* Deferred.make<never, DefectLimitExceeded>()
     const emptied = yield* Deferred.make<void>()
-    const inFlight = new Set<HttpServerRequest.HttpServerRequest>()
+    const inFlight = new Set<InFlight>()
     const servers = new Set<NodeServer>()
     let state: State = { _tag: "Serving", recent: [] }
 
@@ -349,7 +409,7 @@ const makeDraining = (
       }
     }
 
-    /** Gives how long it may still last, however often it is asked for. */
+    /** Returns how long the draining may still last, however often it is asked for. */
     const drain = (now: number): number => {
       if (state._tag === "Serving") state = { _tag: "Draining", until: now + Duration.toMillis(grace) }
       noteEmpty()
@@ -360,36 +420,46 @@ const makeDraining = (
       if (state._tag === "Draining" && inFlight.size === 0) Deferred.unsafeDone(emptied, Exit.void)
     }
 
-    const drained = Effect.gen(function*() {
-      const millis = drain(yield* Clock.currentTimeMillis)
-      const sockets = Array.from(inFlight, socketOf).filter((socket) => socket !== undefined)
+    const drained = inFiberOfItsOwn(Effect.gen(function*() {
+      const millis = drain(yield* monotonicMillis)
+      const sockets = Array.from(inFlight, ({ request }) => socketOf(request)).filter((socket) => socket !== undefined)
       for (const server of servers) stopAccepting(server)
-      // A response may take longer to reach the client than it took to be handed over.
-      const finished = Effect.zipRight(
-        Deferred.await(emptied),
-        Effect.forEach(sockets, ended, { concurrency: "unbounded", discard: true })
+      const finished = Effect.forEach(inFlight, dismissed, { concurrency: "unbounded", discard: true }).pipe(
+        Effect.zipRight(Deferred.await(emptied)),
+        // A response may take longer to reach the client than it took to be handed over.
+        Effect.zipRight(Effect.forEach(sockets, ended, { concurrency: "unbounded", discard: true }))
       )
       yield* Effect.timeoutOption(finished, millis)
       for (const socket of sockets) socket.destroy()
       for (const server of servers) server.closeAllConnections()
       // Handlers that can be interrupted are, and finalize what they have.
       yield* Effect.timeoutOption(Deferred.await(emptied), afterGrace)
-    })
+    }))
 
     /** A request is in flight until its response is out: its scope is closed only then. */
     const tracked = <E, R>(app: HttpApp.Default<E, R>): HttpApp.Default<E, R> =>
-      Effect.withFiberRuntime((fiber) => {
+      Effect.withFiberRuntime((handler) => {
         if (state._tag === "Draining") return Effect.succeed(refusal)
-        const request = Context.unsafeGet(fiber.currentContext, HttpServerRequest.HttpServerRequest)
-        const scope = Context.unsafeGet(fiber.currentContext as Context.Context<Scope.Scope>, Scope.Scope)
-        const server = serverOf(request)
+        const request = Context.unsafeGet(handler.currentContext, HttpServerRequest.HttpServerRequest)
+        const scope = Context.unsafeGet(handler.currentContext as Context.Context<Scope.Scope>, Scope.Scope)
+        const server = serverOf(socketOf(request))
         if (server !== undefined) servers.add(server)
-        inFlight.add(request)
+        const entry: InFlight = { request, handler, webSocket: undefined }
+        inFlight.add(entry)
         const forget = Effect.sync(() => {
-          inFlight.delete(request)
+          inFlight.delete(entry)
           noteEmpty()
         })
-        return Effect.zipRight(Scope.addFinalizer(scope, forget), app)
+        const onUpgrade = (webSocket: Socket.Socket): boolean => {
+          entry.webSocket = webSocket
+          return state._tag === "Serving"
+        }
+        return Effect.zipRight(
+          Scope.addFinalizer(scope, forget),
+          request.headers["upgrade"] === undefined
+            ? app
+            : Effect.provideService(app, HttpServerRequest.HttpServerRequest, noting(request, onUpgrade))
+        )
       })
 
     // As a handler of all responses, since the platform answers typed failures outside the app.
@@ -400,14 +470,50 @@ const makeDraining = (
 
     return {
       apply: (app) => Effect.ensuring(tracked(bounded(app, onDefect)), HttpApp.appendPreResponseHandler(closing)),
-      terminated: Effect.catchAll(Deferred.await(exceeded), (error) => Effect.zipRight(drained, error)),
-      drained
+      // An interruption on the way, a signal's say, neither shortens the draining nor hides why the server ends.
+      terminated: Effect.uninterruptibleMask((restore) =>
+        Effect.catchAll(restore(Deferred.await(exceeded)), (error) => Effect.zipRight(drained, error))
+      ),
+      drained,
+      add: (server) => servers.add(server)
     }
   })
 
+/** The request, which tells of its upgrade; false: the handler is interrupted instead. */
+const noting = (
+  request: HttpServerRequest.HttpServerRequest,
+  onUpgrade: (webSocket: Socket.Socket) => boolean
+): HttpServerRequest.HttpServerRequest => {
+  const modify: HttpServerRequest.HttpServerRequest["modify"] = (options) => noting(request.modify(options), onUpgrade)
+  const upgrade = Effect.tap(request.upgrade, (webSocket) => onUpgrade(webSocket) ? Effect.void : Effect.interrupt)
+  return new Proxy(request, {
+    get: (request, key) => key === "upgrade" ? upgrade : key === "modify" ? modify : Reflect.get(request, key)
+  })
+}
+
+/**
+ * Tells the client of a WebSocket that the server goes away, and interrupts the handler. In this order: a handler that
+ * ends first closes the connection without a code.
+ */
+const dismissed = ({ handler, webSocket }: InFlight): Effect.Effect<void> =>
+  webSocket === undefined
+    ? Effect.void
+    : Effect.scoped(Effect.flatMap(webSocket.writer, (write) => write(goingAway))).pipe(
+      // A socket that its handler does not run yet cannot be written to.
+      Effect.timeoutOption(farewell),
+      Effect.ignore,
+      Effect.zipRight(Fiber.interruptFork(handler))
+    )
+
+/** RFC 6455 section 7.4.1. */
+const goingAway = new Socket.CloseEvent(1001, "the server is shutting down")
+
+/** A close frame is handed over immediately, if at all. */
+const farewell = "100 millis"
+
 const refusal = problem(503, "Service Unavailable")
 
-/** A fourth of the second that a termination may take beyond the grace: the rest is for the application's finalizers. */
+/** A fourth of the second that a termination may take beyond the grace. The application's finalizers have the rest. */
 const afterGrace = "250 millis"
 
 const limitsOf = (options: Options) => {
@@ -442,11 +548,11 @@ const limitOf = (policy: Policy): { readonly defects: number; readonly within: D
 // -----------------------------------------------------------------------------
 
 /**
- * Serves the app behind a boundary, and never ends but by termination. Then it stops accepting, answers what is in
- * flight with `connection: close`, waits for that as long as the grace lasts, closes, and fails with
- * `DefectLimitExceeded`, so that `runMain` exits with 1 after the application's finalizers. Interrupted, as by a
- * signal, it does the same, but for the failure: nobody waits for a handler that hangs. A server is known from its
- * first request on. Before that, a client that has connected and asked nothing can hold up the platform's own closing.
+ * Serves the app behind a boundary, and ends only by termination. Then it stops accepting, answers what is in flight
+ * with `connection: close`, tells WebSocket clients 1001 and interrupts their handlers, waits for all that for as long
+ * as the grace lasts, closes, and fails with `DefectLimitExceeded`, so that `runMain` exits with 1 after the
+ * application's finalizers: also if a signal comes meanwhile. Interrupted before that, as by a signal, it does the
+ * same, but for the failure: nobody waits for a handler that hangs.
  *
  * @example
  * ```ts
@@ -475,32 +581,98 @@ export const serve = <E, R>(
   never,
   DefectLimitExceeded | InvalidOptions,
   HttpServer.HttpServer | Exclude<R, HttpServerRequest.HttpServerRequest | Scope.Scope>
+> => Effect.scoped(Effect.flatten(served(app, options)))
+
+/** Serves in the scope, which drains and closes the server when it is closed. Gives what waits for termination. */
+const served = <E, R>(
+  app: HttpApp.Default<E, R>,
+  options?: Options
+): Effect.Effect<
+  Effect.Effect<never, DefectLimitExceeded>,
+  InvalidOptions,
+  HttpServer.HttpServer | Scope.Scope | Exclude<R, HttpServerRequest.HttpServerRequest | Scope.Scope>
 > =>
-  Effect.flatMap(makeDraining(options), ({ apply, drained, terminated }) =>
-    Effect.acquireUseRelease(
-      Scope.make(),
-      (scope) =>
-        Effect.zipRight(
-          Scope.extend(HttpServer.serveEffect(apply(app)), scope),
-          Effect.onInterrupt(terminated, () => inFiberOfItsOwn(drained))
-        ),
+  Effect.gen(function*() {
+    const { add, apply, drained, terminated } = yield* makeDraining(options)
+    const { address } = yield* HttpServer.HttpServer
+    yield* Effect.acquireRelease(Effect.sync(() => watchServer(address, add)), (stop) => Effect.sync(stop))
+    const scope = yield* Effect.acquireRelease(Scope.make(), (scope, exit) =>
       // The platform waits there for handlers of upgraded connections, for ever if they hang.
-      (scope, exit) =>
-        Effect.flatMap(Effect.forkDaemon(Scope.close(scope, exit)), (closing) =>
-          inFiberOfItsOwn(Effect.timeoutOption(Fiber.await(closing), afterGrace)))
-    )) as Effect.Effect<
-      never,
-      DefectLimitExceeded | InvalidOptions,
-      HttpServer.HttpServer | Exclude<R, HttpServerRequest.HttpServerRequest | Scope.Scope>
-    >
+      Effect.flatMap(Effect.zipRight(drained, Effect.forkDaemon(Scope.close(scope, exit))), (closing) =>
+        inFiberOfItsOwn(Effect.timeoutOption(Fiber.await(closing), afterGrace))))
+    yield* Scope.extend(HttpServer.serveEffect(apply(app)), scope)
+    return terminated
+  }) as Effect.Effect<
+    Effect.Effect<never, DefectLimitExceeded>,
+    InvalidOptions,
+    HttpServer.HttpServer | Scope.Scope | Exclude<R, HttpServerRequest.HttpServerRequest | Scope.Scope>
+  >
 
 /** Nothing can be timed in a fiber that has been interrupted. */
 const inFiberOfItsOwn = <A>(effect: Effect.Effect<A>): Effect.Effect<A> =>
   Effect.flatMap(Effect.forkDaemon(Effect.interruptible(effect)), Fiber.join)
 
 /**
- * `serve` as a layer, for `Layer.launch`: it is built for as long as it serves, and fails when it terminates. A layer
- * that needs this one would wait for ever.
+ * Waits for the termination of a server that `layer` or `layerHttpApi` has started: its value fails with
+ * `DefectLimitExceeded` when that server has been closed, and never ends otherwise.
+ *
+ * @since 0.1.0
+ * @category models
+ */
+export class Termination extends Context.Tag("effect-holdfast/DefectBoundary/Termination")<
+  Termination,
+  Effect.Effect<never, DefectLimitExceeded>
+>() {}
+
+/**
+ * `serve` as a layer: built immediately, like that of `HttpServer.serve`. Closing its scope drains the server and
+ * closes it. With a policy that terminates, the application waits for `Termination` (or uses `launch`): a layer that
+ * has been built can end nobody, so that an application which does not wait goes on without a server, and has only
+ * the log at Error to tell.
+ *
+ * @example
+ * ```ts
+ * import * as DefectBoundary from "effect-holdfast/DefectBoundary"
+ * import type * as HttpApp from "@effect/platform/HttpApp"
+ * import * as NodeHttpServer from "@effect/platform-node/NodeHttpServer"
+ * import * as NodeRuntime from "@effect/platform-node/NodeRuntime"
+ * import * as Effect from "effect/Effect"
+ * import * as Layer from "effect/Layer"
+ * import { createServer } from "node:http"
+ *
+ * declare const orders: HttpApp.Default
+ *
+ * const server = DefectBoundary.layer(orders, { policy: "terminate" }).pipe(
+ *   Layer.provide(NodeHttpServer.layer(() => createServer(), { port: 3000 }))
+ * )
+ *
+ * Effect.flatten(DefectBoundary.Termination).pipe(
+ *   Effect.provide(server),
+ *   NodeRuntime.runMain
+ * )
+ * ```
+ *
+ * @since 0.1.0
+ * @category layers
+ */
+export const layer = <E, R>(
+  app: HttpApp.Default<E, R>,
+  options?: Options
+): Layer.Layer<
+  Termination,
+  InvalidOptions,
+  HttpServer.HttpServer | Exclude<R, HttpServerRequest.HttpServerRequest | Scope.Scope>
+> =>
+  Layer.scoped(
+    Termination,
+    Effect.tap(served(app, options), (terminated) =>
+      // A layer is built uninterruptibly.
+      Effect.forkScoped(Effect.interruptible(Effect.catchAll(terminated, (error) => Effect.logError(error.message)))))
+  )
+
+/**
+ * `serve` as a layer for `Layer.launch`: it is built for as long as it serves, and fails when the server terminates. A
+ * layer that needs this one would wait for ever.
  *
  * @example
  * ```ts
@@ -513,7 +685,7 @@ const inFiberOfItsOwn = <A>(effect: Effect.Effect<A>): Effect.Effect<A> =>
  *
  * declare const orders: HttpApp.Default
  *
- * DefectBoundary.layer(orders, { policy: "terminate" }).pipe(
+ * DefectBoundary.launch(orders, { policy: "terminate" }).pipe(
  *   Layer.provide(NodeHttpServer.layer(() => createServer(), { port: 3000 })),
  *   Layer.launch,
  *   NodeRuntime.runMain
@@ -523,7 +695,7 @@ const inFiberOfItsOwn = <A>(effect: Effect.Effect<A>): Effect.Effect<A> =>
  * @since 0.1.0
  * @category layers
  */
-export const layer = <E, R>(
+export const launch = <E, R>(
   app: HttpApp.Default<E, R>,
   options?: Options
 ): Layer.Layer<
@@ -532,50 +704,49 @@ export const layer = <E, R>(
   HttpServer.HttpServer | Exclude<R, HttpServerRequest.HttpServerRequest | Scope.Scope>
 > => Layer.effectDiscard(Effect.interruptible(serve(app, options)))
 
-// -----------------------------------------------------------------------------
-// the server behind a request
-// -----------------------------------------------------------------------------
-
 /**
- * What the platform's `HttpServer` cannot be asked for, and Node's servers can: to accept no more, and to let go of
- * connections whose requests or clients hang. Other servers are drained by their requests alone.
+ * `layer` for an `HttpApi`, in place of `HttpApiBuilder.serve()`: each defect of its handlers has its incident. (As
+ * that function's middleware, `isolate` comes after the platform's answer; it can add the incident, but neither tell a
+ * defect from an error that nothing has answered before the answer is out, nor count it among those that terminate.)
+ * A middleware is given as `options.middleware`, and stands inside the boundary.
+ *
+ * @example
+ * ```ts
+ * import * as DefectBoundary from "effect-holdfast/DefectBoundary"
+ * import type * as HttpApi from "@effect/platform/HttpApi"
+ * import * as NodeHttpServer from "@effect/platform-node/NodeHttpServer"
+ * import * as NodeRuntime from "@effect/platform-node/NodeRuntime"
+ * import * as Layer from "effect/Layer"
+ * import { createServer } from "node:http"
+ *
+ * declare const ordersApi: Layer.Layer<HttpApi.Api>
+ *
+ * DefectBoundary.layerHttpApi().pipe(
+ *   Layer.provide(ordersApi),
+ *   Layer.provide(NodeHttpServer.layer(() => createServer(), { port: 3000 })),
+ *   Layer.launch,
+ *   NodeRuntime.runMain
+ * )
+ * ```
+ *
+ * @since 0.1.0
+ * @category layers
  */
-interface NodeServer {
-  readonly close: () => void
-  closeIdleConnections: () => void
-  readonly closeAllConnections: () => void
-}
-
-interface NodeSocket {
-  readonly server?: Partial<NodeServer>
-  readonly closed: boolean
-  readonly once: (event: "close", listener: () => void) => void
-  readonly end: () => void
-  readonly destroy: () => void
-}
-
-const socketOf = ({ source }: HttpServerRequest.HttpServerRequest): NodeSocket | undefined =>
-  (source as { readonly socket?: NodeSocket }).socket
-
-const serverOf = (request: HttpServerRequest.HttpServerRequest): NodeServer | undefined => {
-  const server = socketOf(request)?.server
-  return typeof server?.close === "function" && typeof server.closeAllConnections === "function"
-    ? (server as NodeServer)
-    : undefined
-}
-
-/** `close` would also close what it takes for idle: connections whose response is handed over and on its way (Node 20). */
-const stopAccepting = (server: NodeServer): void => {
-  const { closeIdleConnections } = server
-  server.closeIdleConnections = () => {}
-  server.close()
-  server.closeIdleConnections = closeIdleConnections
-}
-
-/** Ends it behind what is on its way, and waits for the client to do the same. */
-const ended = (socket: NodeSocket): Effect.Effect<void> =>
-  Effect.async((resume) => {
-    if (socket.closed) return resume(Effect.void)
-    socket.once("close", () => resume(Effect.void))
-    socket.end()
-  })
+export const layerHttpApi = <R = never>(
+  options?: Options & {
+    readonly middleware?: ((app: HttpApp.Default) => HttpApp.Default<never, R>) | undefined
+  }
+): Layer.Layer<
+  Termination,
+  InvalidOptions,
+  | HttpServer.HttpServer
+  | HttpRouter.HttpRouter.DefaultServices
+  | HttpApi.Api
+  | Exclude<R, HttpServerRequest.HttpServerRequest | Scope.Scope>
+> =>
+  Layer.unwrapEffect(Effect.map(HttpApiBuilder.httpApp, (app) => {
+    const { middleware } = options ?? {}
+    return layer<never, unknown>(middleware === undefined ? app : middleware(app as HttpApp.Default), options)
+  })).pipe(
+    Layer.provide([HttpApiBuilder.Router.Live, HttpApiBuilder.Middleware.layer])
+  ) as Layer.Layer<any, InvalidOptions, any>

@@ -1178,7 +1178,7 @@ const launched = (...args: ReadonlyArray<string>) =>
   })
 
 describe("a process", () => {
-  for (const way of ["serve", "layer"]) {
+  for (const way of ["serve", "launch"]) {
     it.scopedLive(`that terminates (${way}) answers, runs its finalizers and exits with 1, a hanging handler or not`, () =>
       Effect.gen(function*() {
         const { ended, port, written } = yield* launched(way, "terminate")
@@ -1226,8 +1226,11 @@ describe("the types", () => {
     expectTypeOf(DefectBoundary.serve(app)).toEqualTypeOf<
       Effect.Effect<never, DefectBoundary.DefectLimitExceeded | InvalidOptions, HttpServer.HttpServer | Database>
     >()
-    expectTypeOf(DefectBoundary.layer(app)).toEqualTypeOf<
+    expectTypeOf(DefectBoundary.launch(app)).toEqualTypeOf<
       Layer.Layer<never, DefectBoundary.DefectLimitExceeded | InvalidOptions, HttpServer.HttpServer | Database>
+    >()
+    expectTypeOf(DefectBoundary.layer(app)).toEqualTypeOf<
+      Layer.Layer<DefectBoundary.Termination, InvalidOptions, HttpServer.HttpServer | Database>
     >()
     expectTypeOf(DefectBoundary.make).returns.toEqualTypeOf<
       Effect.Effect<DefectBoundary.DefectBoundary, InvalidOptions>

@@ -1,0 +1,173 @@
+import * as HttpApiBuilder from "@effect/platform/HttpApiBuilder"
+import type * as HttpApp from "@effect/platform/HttpApp"
+import * as HttpMiddleware from "@effect/platform/HttpMiddleware"
+import * as HttpRouter from "@effect/platform/HttpRouter"
+import * as HttpServer from "@effect/platform/HttpServer"
+import * as HttpServerResponse from "@effect/platform/HttpServerResponse"
+import * as NodeHttpServer from "@effect/platform-node/NodeHttpServer"
+import { assert, describe, it } from "@effect/vitest"
+import * as DefectBoundary from "effect-holdfast/DefectBoundary"
+import * as Cause from "effect/Cause"
+import * as Context from "effect/Context"
+import * as Effect from "effect/Effect"
+import * as HashMap from "effect/HashMap"
+import * as Layer from "effect/Layer"
+import * as Logger from "effect/Logger"
+import type * as LogLevel from "effect/LogLevel"
+import * as Metric from "effect/Metric"
+import type * as MetricState from "effect/MetricState"
+import * as Http from "node:http"
+import { ordersApi } from "../../examples/http-api.js"
+
+const node = NodeHttpServer.layer(() => Http.createServer(), { port: 0, host: "127.0.0.1" })
+
+interface Logged {
+  readonly level: LogLevel.LogLevel["label"]
+  readonly incident: unknown
+  readonly message: string
+  readonly cause: string
+}
+
+/** Builds the server, asks it for a path, and gives what came and what was logged at Error. */
+const asked = <A, E, R>(
+  server: Layer.Layer<A, E, R | HttpServer.HttpServer>,
+  path: string
+) =>
+  Effect.gen(function*() {
+    const logs: Array<Logged> = []
+    const logger = Logger.make(({ annotations, cause, logLevel, message }) => {
+      const incident = HashMap.unsafeGet(HashMap.union(HashMap.make(["incident", undefined]), annotations), "incident")
+      logs.push({ level: logLevel.label, incident, message: String(message), cause: Cause.pretty(cause) })
+    })
+    const before = yield* count
+    const context = yield* Layer.build(
+      Layer.provideMerge(server as Layer.Layer<A, E, HttpServer.HttpServer>, node).pipe(
+        Layer.provide(Logger.replace(Logger.defaultLogger, logger))
+      )
+    )
+    const { address } = Context.get(context as Context.Context<HttpServer.HttpServer>, HttpServer.HttpServer)
+    const response = yield* Effect.promise(() => fetch(`${HttpServer.formatAddress(address)}${path}`))
+    const text = yield* Effect.promise(() => response.text())
+    const counted = (yield* count) - before
+    return { response, text, counted, errors: logs.filter(({ level }) => level === "ERROR") }
+  })
+
+/** How many defects have been counted since the process began. */
+const count = Effect.map(Metric.snapshot, (pairs) =>
+  pairs
+    .filter(({ metricKey }) => metricKey.name === "holdfast_defect_boundary_defects_total")
+    .reduce((sum, { metricState }) => sum + (metricState as MetricState.MetricState.Counter<number>).count, 0))
+
+const incidentIn = (text: string): string => (JSON.parse(text) as { readonly incident: string }).incident
+
+const secret = "hunter2"
+
+const routes = HttpRouter.empty.pipe(
+  HttpRouter.get("/die", Effect.die(new Error(secret))),
+  HttpRouter.get("/fail", Effect.fail(new Error(secret))),
+  HttpRouter.get("/own", HttpServerResponse.empty({ status: 500 })),
+  HttpRouter.get("/ok", HttpServerResponse.text("ok"))
+)
+
+describe("an HttpApi (D5)", () => {
+  it.scopedLive("behind layerHttpApi answers a defect with its incident, and typed errors as it declares them", () =>
+    Effect.gen(function*() {
+      const server = Layer.provide(DefectBoundary.layerHttpApi(), ordersApi)
+      assert.strictEqual((yield* asked(server, "/orders/1")).text, "{\"id\":1,\"item\":\"an anvil\"}")
+      assert.strictEqual((yield* asked(server, "/orders/2")).response.status, 404)
+      const { counted, errors, response, text } = yield* asked(server, "/orders/13")
+      assert.deepStrictEqual(
+        [response.status, response.headers.get("content-type"), counted],
+        [500, "application/problem+json", 1]
+      )
+      assert.deepStrictEqual(errors.map(({ incident }) => incident), [incidentIn(text)])
+      assert.include(errors[0]!.cause, "the shelf of order 13 is null")
+      assert.notInclude(text, "shelf")
+    }))
+
+  it.scopedLive("has its middleware inside the boundary: a defect there is one too", () =>
+    Effect.gen(function*() {
+      const broken = (_: HttpApp.Default) => Effect.die("a broken middleware")
+      const server = Layer.provide(DefectBoundary.layerHttpApi({ middleware: broken }), ordersApi)
+      const { errors, text } = yield* asked(server, "/orders/1")
+      assert.deepStrictEqual(errors.map(({ incident }) => incident), [incidentIn(text)])
+      const logged = Layer.provide(DefectBoundary.layerHttpApi({ middleware: HttpMiddleware.logger }), ordersApi)
+      assert.strictEqual((yield* asked(logged, "/orders/1")).response.status, 200)
+    }))
+
+  it.scopedLive("that is wrong about its options is not served", () =>
+    Effect.gen(function*() {
+      const server = Layer.provide(DefectBoundary.layerHttpApi({ grace: -1 }), ordersApi)
+      const error = yield* Effect.flip(asked(server, "/orders/1"))
+      assert.strictEqual(error._tag, "InvalidOptions")
+    }))
+})
+
+describe("isolate where it comes after the platform's answer (D5)", () => {
+  const places: Record<string, Layer.Layer<never, never, HttpServer.HttpServer>> = {
+    "as the middleware of HttpServer.serve": HttpServer.serve(routes, DefectBoundary.isolate),
+    "around an app and as a middleware": HttpServer.serve(DefectBoundary.isolate(routes), DefectBoundary.isolate)
+  }
+  for (const [place, server] of Object.entries(places)) {
+    it.scopedLive(`answers a defect with the incident that is logged and counted: ${place}`, () =>
+      Effect.gen(function*() {
+        const { counted, errors, response, text } = yield* asked(server, "/die")
+        assert.deepStrictEqual(
+          [response.status, response.headers.get("content-type"), counted],
+          [500, "application/problem+json", 1]
+        )
+        assert.deepStrictEqual(errors.map(({ incident }) => incident), [incidentIn(text)])
+        assert.include(errors[0]!.cause, secret)
+        assert.notInclude(text, secret)
+      }))
+  }
+
+  it.scopedLive("answers a defect of an HttpApi with its incident", () =>
+    Effect.gen(function*() {
+      const server = Layer.provide(HttpApiBuilder.serve(DefectBoundary.isolate), ordersApi)
+      const { counted, errors, text } = yield* asked(server, "/orders/13")
+      assert.deepStrictEqual([counted, ...errors.map(({ incident }) => incident)], [1, incidentIn(text)])
+      assert.strictEqual((yield* asked(server, "/orders/2")).response.status, 404)
+    }))
+
+  it.scopedLive("gives an error that nothing has answered the same body, and logs it as what it is, uncounted", () =>
+    Effect.gen(function*() {
+      const server = HttpServer.serve(routes, DefectBoundary.isolate)
+      const { counted, errors, response, text } = yield* asked(server, "/fail")
+      assert.deepStrictEqual([response.status, counted, errors.length], [500, 0, 1])
+      assert.deepStrictEqual(errors[0]!.incident, incidentIn(text))
+      assert.include(errors[0]!.message, "an error of a request handler that nothing has answered")
+      assert.notInclude(text, secret)
+    }))
+
+  it.scopedLive("leaves an app's own empty 500 alone", () =>
+    Effect.gen(function*() {
+      const { counted, errors, response, text } = yield* asked(HttpServer.serve(routes, DefectBoundary.isolate), "/own")
+      assert.deepStrictEqual([response.status, text, counted, errors.length], [500, "", 0, 0])
+    }))
+
+  it.scopedLive("where it comes first, leaves an error that nothing has answered to the platform", () =>
+    Effect.gen(function*() {
+      const { counted, response, text } = yield* asked(HttpServer.serve(DefectBoundary.isolate(routes)), "/fail")
+      assert.deepStrictEqual([response.status, text, counted], [500, "", 0])
+    }))
+})
+
+describe("layer (D5)", () => {
+  it.scopedLive("is built immediately, and serves what it is provided to", () =>
+    Effect.gen(function*() {
+      assert.strictEqual((yield* asked(DefectBoundary.layer(routes), "/ok")).text, "ok")
+    }))
+
+  it.scopedLive("tells of its termination, when the server has been closed", () =>
+    Effect.gen(function*() {
+      const server = DefectBoundary.layer(routes, { policy: "terminate" })
+      const context = yield* Layer.build(Layer.provideMerge(server, node))
+      const { address } = Context.get(context, HttpServer.HttpServer)
+      const url = HttpServer.formatAddress(address)
+      yield* Effect.promise(() => fetch(`${url}/die`).then((response) => response.text()))
+      const error = yield* Effect.flip(Context.get(context, DefectBoundary.Termination))
+      assert.strictEqual(error._tag, "DefectLimitExceeded")
+      assert.isTrue(yield* Effect.promise(() => fetch(`${url}/ok`).then(() => false, () => true)))
+    }))
+})

@@ -1,0 +1,187 @@
+import type * as HttpApp from "@effect/platform/HttpApp"
+import * as HttpRouter from "@effect/platform/HttpRouter"
+import * as HttpServer from "@effect/platform/HttpServer"
+import * as HttpServerRequest from "@effect/platform/HttpServerRequest"
+import * as HttpServerResponse from "@effect/platform/HttpServerResponse"
+import * as NodeHttpServer from "@effect/platform-node/NodeHttpServer"
+import { assert, describe, it } from "@effect/vitest"
+import * as DefectBoundary from "effect-holdfast/DefectBoundary"
+import * as Cause from "effect/Cause"
+import * as Deferred from "effect/Deferred"
+import * as Effect from "effect/Effect"
+import * as Exit from "effect/Exit"
+import * as Fiber from "effect/Fiber"
+import * as Scope from "effect/Scope"
+import * as Http from "node:http"
+import * as Net from "node:net"
+import { WebSocket } from "ws"
+
+/** So long that a test which uses up the grace ends by its own limit instead. */
+const grace = "5 minutes"
+
+/** A server whose closing, `closed`, is the platform's behind ours: it waits for all connections. */
+const serving = <E>(app: HttpApp.Default<E, Scope.Scope>, policy: DefectBoundary.Policy = "isolate") =>
+  Effect.gen(function*() {
+    const scope = yield* Scope.make()
+    const started = yield* Deferred.make<number>()
+    const fiber = yield* HttpServer.addressWith((address) =>
+      Deferred.succeed(started, address._tag === "TcpAddress" ? address.port : 0)
+    ).pipe(
+      Effect.zipRight(DefectBoundary.serve(app, { grace, policy })),
+      Effect.provide(NodeHttpServer.layer(() => Http.createServer(), { port: 0, host: "127.0.0.1" })),
+      Effect.forkDaemon
+    )
+    yield* Effect.addFinalizer(() => Fiber.interrupt(fiber))
+    const port = yield* Deferred.await(started)
+    // The server serves an event loop's turn after it listens.
+    yield* Effect.promise(() => new Promise((resolve) => setTimeout(resolve, 10)))
+    return { port, scope, closed: Fiber.interrupt(fiber), ended: Fiber.await(fiber) }
+  })
+
+interface Ended {
+  readonly code: number
+  readonly reason: string
+}
+
+const webSocket = (port: number, path: string) =>
+  Effect.gen(function*() {
+    const ended = yield* Deferred.make<Ended>()
+    const socket = yield* Effect.acquireRelease(
+      Effect.async<WebSocket>((resume) => {
+        const socket = new WebSocket(`ws://127.0.0.1:${port}${path}`)
+        socket.on("open", () => resume(Effect.succeed(socket)))
+        socket.on("error", (error) => resume(Effect.die(error)))
+        socket.on("close", (code, reason) =>
+          Deferred.unsafeDone(ended, Exit.succeed({ code, reason: reason.toString() })))
+      }),
+      (socket) => Effect.sync(() => socket.terminate())
+    )
+    return { socket, ended: Deferred.await(ended) }
+  })
+
+const connected = (port: number) =>
+  Effect.acquireRelease(
+    Effect.async<Net.Socket>((resume) => {
+      const socket = Net.connect(port, "127.0.0.1", () => resume(Effect.succeed(socket)))
+      socket.on("error", () => {})
+    }),
+    (socket) => Effect.sync(() => socket.destroy())
+  )
+
+/** An echo that notes how its handler ends. */
+const echoing = (onExit: (exit: Exit.Exit<unknown, unknown>) => void) =>
+  Effect.flatMap(HttpServerRequest.upgrade, (socket) =>
+    Effect.scoped(Effect.flatMap(socket.writer, (write) => socket.runRaw((message) => write(message))))).pipe(
+      Effect.onExit((exit) => Effect.sync(() => onExit(exit))),
+      Effect.as(HttpServerResponse.empty())
+    )
+
+const told = { code: 1001, reason: "the server is shutting down" }
+
+describe("shutting down (D4)", () => {
+  for (const policy of ["isolate", "terminate"] as const) {
+    const way = policy === "isolate" ? "an interruption" : "a termination"
+    it.scopedLive(`tells WebSocket clients 1001 immediately and interrupts their handlers: ${way}`, () =>
+      Effect.gen(function*() {
+        const exits: Array<Exit.Exit<unknown, unknown>> = []
+        const echo = echoing((exit) => exits.push(exit))
+        const app = HttpRouter.empty.pipe(
+          HttpRouter.get("/echo", echo),
+          HttpRouter.get("/die", Effect.die("broken")),
+          HttpRouter.mount("/mounted", HttpRouter.get(HttpRouter.empty, "/echo", echo)),
+          HttpRouter.mountApp("/app", echo)
+        )
+        const { closed, ended, port } = yield* serving(app, policy)
+        const paths = ["/echo", "/mounted/echo", "/app/echo"]
+        const clients = yield* Effect.forEach(paths, (path) => webSocket(port, path))
+        const close = policy === "isolate"
+          ? closed
+          : Effect.zipRight(Effect.promise(() => fetch(`http://127.0.0.1:${port}/die`)), ended)
+        yield* close
+        assert.deepStrictEqual(yield* Effect.forEach(clients, ({ ended }) => ended), paths.map(() => told))
+        assert.isTrue(exits.length === 3 && exits.every((exit) => Exit.isInterrupted(exit)), exits.join())
+      }))
+  }
+
+  it.scopedLive("answers 503 to an upgrade that comes meanwhile", () =>
+    Effect.gen(function*() {
+      const entered = yield* Deferred.make<void>()
+      const cue = yield* Deferred.make<void>()
+      const late = Effect.zipRight(Deferred.succeed(entered, undefined), Deferred.await(cue)).pipe(
+        Effect.zipRight(HttpServerRequest.upgrade),
+        Effect.as(HttpServerResponse.empty())
+      )
+      const { closed, port } = yield* serving(late)
+      const status = yield* Effect.fork(Effect.async<number | undefined>((resume) => {
+        new WebSocket(`ws://127.0.0.1:${port}/`)
+          .on("unexpected-response", (_, response) => resume(Effect.succeed(response.statusCode)))
+          .on("error", () => {})
+      }))
+      yield* Deferred.await(entered)
+      const closing = yield* Effect.fork(closed)
+      yield* Effect.repeat(Effect.promise(() => isRefused(port)), { until: (refused) => refused })
+      yield* Deferred.succeed(cue, undefined)
+      assert.strictEqual(yield* Fiber.join(status), 503)
+      yield* Fiber.join(closing)
+    }))
+
+  it.scopedLive("does not wait for connections that have never asked for anything", () =>
+    Effect.gen(function*() {
+      const { closed, port } = yield* serving(HttpServerResponse.text("ok"))
+      const silent = yield* connected(port)
+      const gone = yield* Deferred.make<void>()
+      silent.on("close", () => Deferred.unsafeDone(gone, Exit.void))
+      silent.resume()
+      yield* closed
+      yield* Deferred.await(gone)
+    }))
+
+  it.scopedLive("leaves another server on the same machine alone", () =>
+    Effect.gen(function*() {
+      const other = yield* serving(HttpServerResponse.text("other"))
+      const { closed, port } = yield* serving(HttpServerResponse.text("ok"))
+      const silent = yield* connected(other.port)
+      yield* connected(port)
+      yield* closed
+      assert.strictEqual(yield* textOf(other.port, "/"), "other")
+      assert.isFalse(silent.destroyed)
+    }))
+
+  it.scopedLive("is a termination's failure though an interruption comes meanwhile (D2)", () =>
+    Effect.gen(function*() {
+      const entered = yield* Deferred.make<void>()
+      const release = yield* Deferred.make<void>()
+      const app = HttpRouter.empty.pipe(
+        HttpRouter.get("/die", Effect.die("broken")),
+        HttpRouter.get("/held", Effect.zipRight(Deferred.succeed(entered, undefined), Deferred.await(release)).pipe(
+          Effect.as(HttpServerResponse.text("held"))
+        ))
+      )
+      const { closed, ended, port } = yield* serving(app, "terminate")
+      const held = yield* Effect.fork(textOf(port, "/held"))
+      yield* Deferred.await(entered)
+      yield* Effect.promise(() => fetch(`http://127.0.0.1:${port}/die`))
+      const interrupted = yield* Effect.fork(closed)
+      yield* Effect.repeat(Effect.promise(() => isRefused(port)), { until: (refused) => refused })
+      yield* Deferred.succeed(release, undefined)
+      assert.strictEqual(yield* Fiber.join(held), "held")
+      yield* Fiber.join(interrupted)
+      const exit = yield* ended
+      assert.isTrue(Exit.isFailure(exit))
+      if (Exit.isFailure(exit)) {
+        assert.deepStrictEqual([...Cause.failures(exit.cause)].map(({ _tag }) => _tag), ["DefectLimitExceeded"])
+      }
+    }))
+})
+
+const textOf = (port: number, path: string): Effect.Effect<string> =>
+  Effect.promise(() => fetch(`http://127.0.0.1:${port}${path}`).then((response) => response.text()))
+
+const isRefused = (port: number): Promise<boolean> =>
+  new Promise((resolve) => {
+    const socket = Net.connect(port, "127.0.0.1", () => {
+      socket.destroy()
+      resolve(false)
+    })
+    socket.on("error", () => resolve(true))
+  })
