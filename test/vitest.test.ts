@@ -21,7 +21,7 @@ const run = (environment: Record<string, string>) =>
   })
 
 describe("it.interleavings", { timeout: 300_000 }, () => {
-  const [seeded, thrice, unset] = [{ HOLDFAST_SEED: "5" }, { HOLDFAST_SEED: "5", HOLDFAST_EFFORT: "3" }, {}]
+  const [seeded, thrice, unset] = [{ HOLDFAST_SEED: "5" }, { HOLDFAST_SEED: "5", HOLDFAST_EFFORT: "3" }, { HOLDFAST_EFFORT: "0.2" }]
     .map((environment) => {
       let output: Promise<string> | undefined
       return () => output ??= run(environment)
@@ -36,28 +36,32 @@ describe("it.interleavings", { timeout: 300_000 }, () => {
     assert.match(output, /interleavings: [\d,]+ explored/)
   })
 
-  it("takes its seed from HOLDFAST_SEED, by default from the day", async () => {
+  it("takes its seed from HOLDFAST_SEED, by default the same every day", async () => {
     const number = (output: string) => /first number: (-?\d+)/.exec(output)?.[1]
     assert.isDefined(number(await seeded!()))
     assert.strictEqual(number(await thrice!()), number(await seeded!()))
-    assert.isDefined(number(await unset!()))
+    // The first number of seed 0, on any day.
+    assert.strictEqual(number(await unset!()), "-2097003047")
     assert.notStrictEqual(number(await unset!()), number(await seeded!()))
   })
 
   it("takes its effort from HOLDFAST_EFFORT", async () => {
     const explored = (output: string) => Number(/interleavings: ([\d,]+) explored/.exec(output)?.[1]?.replaceAll(",", ""))
     assert.isAbove(explored(await thrice!()), explored(await seeded!()) + 30)
+    assert.isBelow(explored(await unset!()), explored(await seeded!()) - 10)
   })
 
   it.each([
-    ["HOLDFAST_SEED", "today", 0],
-    ["HOLDFAST_EFFORT", "0", 1]
-  ])("refuses %s=%s", (name, value, least) => {
+    ["HOLDFAST_SEED", "today", "a whole number of at least 0"],
+    ["HOLDFAST_SEED", "1.5", "a whole number of at least 0"],
+    ["HOLDFAST_EFFORT", "0", "a number above 0"],
+    ["HOLDFAST_EFFORT", "much", "a number above 0"]
+  ])("refuses %s=%s", (name, value, what) => {
     vi.stubEnv(name, value)
     try {
       assert.throws(
         () => interleavings("is refused", Effect.void),
-        `${name}: must be a whole number of at least ${least}, got ${value}`
+        `${name}: must be ${what}, got ${value}`
       )
     } finally {
       vi.unstubAllEnvs()

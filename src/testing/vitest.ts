@@ -1,9 +1,10 @@
 /**
  * `@effect/vitest`, with a tester for interleavings.
  *
- * - `HOLDFAST_SEED` sets the first seed. Without it the seed is the day's: every day explores new schedules, and all
- *   runs of a day the same.
- * - `HOLDFAST_EFFORT` multiplies `seeds` and `limit`: 5 for a nightly run, say. Default: 1.
+ * - `HOLDFAST_SEED` sets the first seed. Default: 0, so that a test has the same result on every machine and every
+ *   day. A nightly run sets another one each day, and so explores other schedules.
+ * - `HOLDFAST_EFFORT` multiplies `seeds` and `limit`: 5 for a nightly run, 0.1 for a quick look. From 1 upwards the
+ *   test's time limit grows with it. Default: 1.
  *
  * @since 0.1.0
  */
@@ -86,12 +87,12 @@ type Declare = (name: string, options: { readonly timeout: number }, test: V.Tes
 function testerOn(declare: Declare): Test {
   return (name, effect, { timeout = 60_000, ...options } = {}) => {
     const { effort, seed } = environment()
-    declare(name, { timeout: timeout * effort }, ({ signal, task }) =>
+    declare(name, { timeout: timeout * Math.max(1, effort) }, ({ signal, task }) =>
       Interleavings.explore(effect, {
         ...options,
         seed: options.seed ?? seed,
-        seeds: (options.seeds ?? 1_000) * effort,
-        limit: (options.limit ?? 10_000) * effort
+        seeds: Math.ceil((options.seeds ?? 1_000) * effort),
+        limit: Math.ceil((options.limit ?? 10_000) * effort)
       }).pipe(
         Effect.tapBoth({
           onSuccess: ({ interleavings }) => Effect.sync(() => task.meta.interleavings = interleavings),
@@ -113,16 +114,18 @@ declare module "vitest" {
 }
 
 const environment = (): { readonly seed: number; readonly effort: number } => ({
-  seed: fromEnvironment("HOLDFAST_SEED", 0) ?? Math.floor(Date.now() / 86_400_000) * 1_000_000,
-  effort: fromEnvironment("HOLDFAST_EFFORT", 1) ?? 1
+  seed: fromEnvironment("HOLDFAST_SEED", isSeed, "a whole number of at least 0") ?? 0,
+  effort: fromEnvironment("HOLDFAST_EFFORT", isEffort, "a number above 0") ?? 1
 })
 
-const fromEnvironment = (name: string, min: number): number | undefined => {
+const isSeed = (value: number): boolean => Number.isSafeInteger(value) && value >= 0
+
+const isEffort = (value: number): boolean => Number.isFinite(value) && value > 0
+
+const fromEnvironment = (name: string, isValid: (value: number) => boolean, what: string): number | undefined => {
   const text = globalThis.process?.env[name]
   if (text === undefined || text === "") return undefined
   const value = Number(text)
-  if (!Number.isSafeInteger(value) || value < min) {
-    throw new InvalidOptions({ option: name, value: text, reason: `must be a whole number of at least ${min}` })
-  }
+  if (!isValid(value)) throw new InvalidOptions({ option: name, value: text, reason: `must be ${what}` })
   return value
 }
