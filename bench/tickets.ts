@@ -9,7 +9,7 @@ import type { Budget } from "./budget.js"
 import { paired, type Summary, summarize } from "./interleave.js"
 import { count, printTable, printTarget, spread } from "./table.js"
 import { measureBursts } from "./tickets/bursts.js"
-import { type Algorithm, type Certificates, withCertificates } from "./tickets/certificates.js"
+import { type Certificates, makeCertificates } from "./tickets/certificates.js"
 import { measureCosts, type Operation } from "./tickets/costs.js"
 import {
   anyTicket,
@@ -26,76 +26,86 @@ import {
   measureHandshakes
 } from "./tickets/handshakes.js"
 import { type Contender as Pool, contenders as pools, holdfast, holdfastAgent } from "./tickets/pools.js"
-import { type Report, type Server, startServers } from "./tickets/server.js"
+import { hasOpenssl, type Report, type Server, startServers } from "./tickets/server.js"
 
 const versions = ["TLSv1.3", "TLSv1.2"] as const
 
-export const run = (budget: Budget): Promise<void> => {
-  const algorithms: ReadonlyArray<Algorithm> = budget.name === "quick" ? ["P-256"] : ["RSA-2048", "P-256"]
-  return withCertificates(algorithms, async (certificates) => {
-    const kinds = versions.flatMap((version) => algorithms.map((algorithm) => ({ version, algorithm })))
-    const { all, stop } = await startServers([
-      { kind: "openssl", certificate: certificates("P-256") },
-      { kind: "http", certificate: certificates("P-256") },
-      ...kinds.map(({ algorithm, version }) => ({ kind: "silent", certificate: certificates(algorithm), version } as const))
-    ])
-    try {
-      const [replenishing, sparing, ...silent] = all
-      await measureAll(
-        { replenishing: replenishing!, sparing: sparing! },
-        kinds.map(({ algorithm, version }, index) => ({ algorithm, version, server: silent[index]! })),
-        certificates,
-        budget
-      )
-    } finally {
-      await stop()
-    }
-  })
+export const run = async (budget: Budget): Promise<void> => {
+  const certificates = await makeCertificates("P-256")
+  const withEachKey = budget.name === "quick"
+    ? [["P-256", certificates] as const]
+    : [["RSA-2048", await makeCertificates("RSA-2048")] as const, ["P-256", certificates] as const]
+  const kinds = versions.flatMap((version) =>
+    withEachKey.map(([keys, certificates]) => ({ version, keys, certificates }))
+  )
+  const servers = await startServers([
+    { kind: "http", certificates },
+    ...kinds.map(({ certificates, version }) => ({ kind: "silent", certificates, version } as const)),
+    ...hasOpenssl ? [{ kind: "openssl", certificates } as const] : []
+  ])
+  try {
+    const [sparing, ...others] = servers.all
+    await measureAll(
+      { sparing: sparing!, replenishing: others[kinds.length] },
+      kinds.map(({ certificates, keys, version }, index) => ({
+        name: `${version.replace("v", " ")}, ${keys}`,
+        root: certificates.root,
+        server: others[index]!
+      })),
+      certificates,
+      budget
+    )
+  } finally {
+    await servers.stop()
+  }
 }
 
 interface Kind {
-  readonly version: typeof versions[number]
-  readonly algorithm: Algorithm
+  readonly name: string
+  readonly root: string
   readonly server: Server
 }
 
+/** `replenishing` is OpenSSL's own server, if its command is there. */
+interface Pooled<A> {
+  readonly sparing: A
+  readonly replenishing: A | undefined
+}
+
 const measureAll = async (
-  { replenishing, sparing }: { readonly replenishing: Server; readonly sparing: Server },
+  { replenishing, sparing }: Pooled<Server>,
   kinds: ReadonlyArray<Kind>,
-  certificates: Certificates,
+  { root }: Certificates,
   budget: Budget
 ): Promise<void> => {
   const isQuick = budget.name === "quick"
   const width = isQuick ? 10 : 50
   // Where nothing is replenished, two of three bursts find tickets: whole turns are counted.
   const bursts = isQuick ? 3 : 9
-  const { root } = certificates("P-256")
-  const atReplenishing = await measureBursts(pools, replenishing, root, width, bursts)
+  const atReplenishing = replenishing && await measureBursts(pools, replenishing, root, width, bursts)
   const atSparing = await measureBursts(pools, sparing, root, width, bursts)
   printBursts({ replenishing: atReplenishing, sparing: atSparing }, width, bursts)
 
   const handshakes = isQuick ? 2 : 10
   const handshakeRounds = Math.ceil(budget.rounds / 4)
   const found: Array<Handshakes> = []
-  for (const { algorithm, server, version } of kinds) {
-    const name = `${version.replace("v", " ")}, ${algorithm}`
+  for (const { name, root, server } of kinds) {
     // What the first has compiled serves the others too.
     const warmUp = isQuick || found.length > 0 ? 1 : 10
     const amount = { handshakes, rounds: handshakeRounds, warmUp }
-    found.push({ name, found: await measureHandshakes(server, certificates(algorithm).root, amount) })
+    found.push({ name, found: await measureHandshakes(server, root, amount) })
   }
   for (const kind of found) printHandshakes(kind, handshakes, handshakeRounds)
   printComparison(found)
 
   const rounds = Math.floor(budget.rounds / 2)
-  const [{ algorithm, server }] = kinds as [Kind]
-  const { root: ca } = certificates(algorithm)
+  const [{ root: ca, server }] = kinds as [Kind]
   const ticketed = await anyTicket(server.port, ca)
   const costs = await measureCosts(ticketed, ca, rounds, isQuick ? 2 : budget.slice)
   printCosts(costs, ticketed.ticket.session.length, rounds)
 
   console.log("\nTargets for Holdfast\n")
-  printBurstTargets(atReplenishing, atSparing, width)
+  printBurstTargets({ replenishing: atReplenishing, sparing: atSparing }, width)
   printCostTargets(costs)
 }
 
@@ -114,29 +124,33 @@ const resumedOf = (reports: ReadonlyArray<Report>): string =>
 const repeatedOf = (reports: ReadonlyArray<Report>): string =>
   `${count(sum(reports, "repeated"))} of ${count(sum(reports, "offered"))}`
 
-const printBursts = (found: { readonly replenishing: Bursts; readonly sparing: Bursts }, width: number, bursts: number) => {
+const printBursts = (found: Pooled<Bursts>, width: number, bursts: number) => {
   printTable(
     `${bursts} bursts of ${width} connections, after one that had no tickets, TLS 1.3: connections that were resumed, and of the tickets offered those that had been offered before`,
     ["bursts", "resumed: s_server", "offered again", "resumed: Node's server", "offered again", "of each burst"],
     pools.map((contender) => {
-      const replenishing = found.replenishing.get(contender)!
+      const replenishing = found.replenishing?.get(contender)
       const sparing = found.sparing.get(contender)!
       return [
         contender.name,
-        resumedOf(replenishing),
-        repeatedOf(replenishing),
+        replenishing ? resumedOf(replenishing) : "",
+        replenishing ? repeatedOf(replenishing) : "",
         resumedOf(sparing),
         repeatedOf(sparing),
         sparing.map(({ resumed }) => resumed).join(" ")
       ]
     })
   )
-  console.log("\ns_server is OpenSSL's: it gives a ticket to a connection that was resumed, and Node's server gives none.")
+  console.log(
+    found.replenishing
+      ? "\ns_server is OpenSSL's: it gives a ticket to a connection that was resumed, and Node's server gives none."
+      : "\nThere is no openssl command here: OpenSSL's s_server is left out."
+  )
 }
 
-const printBurstTargets = (replenishing: Bursts, sparing: Bursts, width: number) => {
-  for (const contender of [holdfast, holdfastAgent]) {
-    const reports = replenishing.get(contender)!
+const printBurstTargets = ({ replenishing, sparing }: Pooled<Bursts>, width: number) => {
+  for (const contender of replenishing ? [holdfast, holdfastAgent] : []) {
+    const reports = replenishing!.get(contender)!
     printTarget(
       `${contender.name}: ${width} of ${width} resumed where the server replenishes`,
       reports.every(({ connections, resumed }) => resumed === connections),
@@ -152,7 +166,7 @@ const printBurstTargets = (replenishing: Bursts, sparing: Bursts, width: number)
     )
   }
   for (const contender of [holdfast, holdfastAgent]) {
-    const reports = [...replenishing.get(contender)!, ...sparing.get(contender)!]
+    const reports = [...replenishing?.get(contender) ?? [], ...sparing.get(contender)!]
     printTarget(`${contender.name}: no ticket offered twice`, sum(reports, "repeated") === 0, repeatedOf(reports))
   }
 }

@@ -2,7 +2,7 @@ import * as Headers from "@effect/platform/Headers"
 import * as HttpBody from "@effect/platform/HttpBody"
 import type * as HttpClientResponse from "@effect/platform/HttpClientResponse"
 import * as Undici from "@effect/platform-node/Undici"
-import { assert, beforeAll, describe, it } from "@effect/vitest"
+import { assert, describe, it } from "@effect/vitest"
 import * as HttpSession from "effect-holdfast/HttpSession"
 import { NodeHttpSession } from "effect-holdfast/node"
 import * as Session from "effect-holdfast/Session"
@@ -14,14 +14,11 @@ import * as Fiber from "effect/Fiber"
 import * as Stream from "effect/Stream"
 import * as TestClock from "effect/TestClock"
 import type { ServerOptions } from "node:https"
-import { selfSigned } from "./support/certificate.js"
+import { serverCertificate } from "../examples/certificates.js"
 import { assertTransport, failedWith, many, times } from "./support/httpClients.js"
 import { eventually, type Received, type Reply, serve, type TestServer } from "./support/httpServer.js"
 
-let certificate: ReturnType<typeof selfSigned>
-beforeAll(() => {
-  certificate = selfSigned()
-})
+const certificate = await serverCertificate()
 
 const identityOf = ({ headers }: Received) => headers["x-identity"]
 
@@ -50,7 +47,7 @@ const visit = (url: string, ...tls: ReadonlyArray<HttpSession.TlsOptions | undef
         tls: tls[Math.min(made++, tls.length - 1)]
       })),
       probe: url,
-      agent: { allowH2: true, connect: { ca: certificate.cert } }
+      agent: { allowH2: true, connect: { ca: certificate.ca } }
     })
   })
 
@@ -331,7 +328,7 @@ it.scopedLive("a server that is not trusted is refused typed, not sent to", () =
 it.scopedLive("an agent's own connector is used as it is", () =>
   Effect.gen(function*() {
     const server = yield* site(refusing("0"))
-    const connector = Undici.buildConnector({ ca: certificate.cert })
+    const connector = Undici.buildConnector({ ca: certificate.ca })
     let connects = 0
     const { client } = yield* NodeHttpSession.make({
       identity: Effect.succeed({ headers: Headers.fromInput({ "x-identity": "2" }) }),

@@ -15,6 +15,7 @@ import * as Http from "node:http"
 import type { Agent, RequestOptions } from "node:https"
 import * as Net from "node:net"
 import * as Tls from "node:tls"
+import { authority, clientCertificate, serverCertificate } from "../examples/certificates.js"
 import {
   addressIn,
   type Ask,
@@ -38,12 +39,17 @@ import {
   watched,
   ways
 } from "./support/tlsClients.js"
-import { authority, clientCertificate, serverCertificate } from "./support/tlsCertificates.js"
 import { opensslServer } from "./support/tlsServers.js"
 import { openssl } from "./support/tools.js"
 import { eventually, mebi, memory, print, resources } from "./support/webSocketServer.js"
 
-const { ca, cert, key } = serverCertificate()
+const { ca, cert, key } = await serverCertificate()
+const named = await serverCertificate({ names: ["localhost", "a.test"] })
+const elsewhere = await serverCertificate({ names: ["elsewhere.test"] })
+const untrusted = await serverCertificate({ issuer: await authority("untrusted") })
+const clients = await authority("clients")
+const alice = await clientCertificate("alice", { issuer: clients })
+const bob = await clientCertificate("bob", { issuer: clients })
 const tls: Tls.ConnectionOptions = { ca }
 
 const times = (count: number, ask: Effect.Effect<unknown, unknown>, concurrency = 1) =>
@@ -241,9 +247,7 @@ describe("a ReconnectingSocket over TLS", () => {
 // -----------------------------------------------------------------------------
 
 describe.each(versions)("tickets of one identity are not offered by another (%s)", (version) => {
-  const other = authority("other").cert
-  const alice = clientCertificate("alice", { authority: "clients" })
-  const bob = clientCertificate("bob", { authority: "clients" })
+  const other = untrusted.ca
   const accepts = () => undefined
   const acceptsToo = () => undefined
   /** The same content in other objects. */
@@ -282,7 +286,6 @@ describe.each(versions)("tickets of one identity are not offered by another (%s)
       Effect.gen(function*() {
         for (const { key } of [alice, bob]) secret(key)
         const cache = yield* TicketCache.make()
-        const named = serverCertificate({ names: ["localhost", "a.test"] })
         const recorded = yield* watched(
           yield* serving({
             ...named,
@@ -369,8 +372,6 @@ describe.each(versions)("tickets of one identity are not offered by another (%s)
 })
 
 describe.each(versions)("a server that need not say who it is (%s)", (version) => {
-  const elsewhere = serverCertificate({ names: ["elsewhere.test"] })
-  const untrusted = serverCertificate({ authority: "untrusted" })
   const cases = {
     // What its certificate is to be refused for is heard in a whole handshake only, so it is asked for one each time.
     "of another name": [elsewhere, "ERR_TLS_CERT_ALTNAME_INVALID", false],
@@ -509,7 +510,7 @@ describe("the dispatcher", () => {
           { cert: "no certificate" },
           { cert, key: broken },
           { pfx: Buffer.from(passphrase), passphrase },
-          { cert, key: clientCertificate("alice").key },
+          { cert, key: alice.key },
           { ciphers: "none of them" },
           { minVersion: "TLSv1.7" },
           { ticketKeys: passphrase.slice(0, 20) },
@@ -579,7 +580,6 @@ describe("the agent", () => {
   test("takes the TLS options of a request, too", () =>
     Effect.gen(function*() {
       const cache = yield* TicketCache.make()
-      const alice = clientCertificate("alice", { authority: "clients" })
       const server = yield* serving({ requestCert: true, rejectUnauthorized: false, ca: alice.ca })
       const recorded = yield* watched(server)
       const agent = yield* NodeTicketCache.agent({ cache })
@@ -588,7 +588,7 @@ describe("the agent", () => {
       const identity = { ca, key: secret(alice.key), cert: alice.cert }
       assert.deepStrictEqual([yield* as(identity), yield* as({ ca }), yield* as(identity)], ["alice", null, "alice"])
       assert.deepStrictEqual(offers(recorded), [0, 0, 1])
-      const other = yield* failure(as({ ca: authority("other").cert }))
+      const other = yield* failure(as({ ca: untrusted.ca }))
       assert.strictEqual(other.code, "UNABLE_TO_VERIFY_LEAF_SIGNATURE")
       const named = yield* failure(as({ ca, servername: "elsewhere.test" }))
       assert.strictEqual(named.code, "ERR_TLS_CERT_ALTNAME_INVALID")

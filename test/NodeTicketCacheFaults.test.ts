@@ -16,6 +16,7 @@ import * as Https from "node:https"
 import * as Net from "node:net"
 import type * as Tls from "node:tls"
 import { createServer as createTlsServer } from "node:tls"
+import { authority, clientCertificate, serverCertificate } from "../examples/certificates.js"
 import {
   addressIn,
   ahead,
@@ -38,12 +39,15 @@ import {
   watched,
   ways
 } from "./support/tlsClients.js"
-import { clientCertificate, serverCertificate } from "./support/tlsCertificates.js"
 import { opensslServer } from "./support/tlsServers.js"
 import { openssl } from "./support/tools.js"
 import { eventually } from "./support/webSocketServer.js"
 
-const { ca, cert, key } = serverCertificate()
+const { ca, cert, key } = await serverCertificate()
+const elsewhere = await serverCertificate({ names: ["elsewhere.test"] })
+const expired = await serverCertificate({ seconds: -60 })
+const untrusted = await serverCertificate({ issuer: await authority("untrusted") })
+const alice = await clientCertificate("alice", { issuer: await authority("clients") })
 const tls: Tls.ConnectionOptions = { ca }
 
 interface Kept {
@@ -318,8 +322,6 @@ describe.each(versions)("a ticket that is refused (%s)", (version) => {
 // -----------------------------------------------------------------------------
 
 describe.each(versions)("a server that is somebody else now (%s)", (version) => {
-  const elsewhere = serverCertificate({ names: ["elsewhere.test"] })
-
   for (const [name, way] of clients) {
     test(`by ${name}: is refused, after one handshake, and its tickets are gone`, () =>
       Effect.gen(function*() {
@@ -340,7 +342,6 @@ describe.each(versions)("a server that is somebody else now (%s)", (version) => 
       }))
   }
 
-  const expired = serverCertificate({ seconds: -60 })
   for (const [what, other, code] of [
     ["another name", elsewhere, "ERR_TLS_CERT_ALTNAME_INVALID"],
     ["a certificate that has expired", expired, "CERT_HAS_EXPIRED"]
@@ -432,7 +433,7 @@ describe.each(versions)("a server that is somebody else now (%s)", (version) => 
         const before = recorded.hellos.length
         const ask = yield* way({ cache, tls })
         yield* ask(recorded.url())
-        yield* server.swap(serverCertificate({ authority: "untrusted" }))
+        yield* server.swap(untrusted)
         const error = yield* failing(ask(recorded.url()))
         assert.deepStrictEqual([error.reason, error.code], ["Identity", "UNABLE_TO_VERIFY_LEAF_SIGNATURE"], name)
         assert.deepStrictEqual(offers(recorded, before), [0, 1], name)
@@ -444,7 +445,6 @@ describe.each(versions)("a server that is somebody else now (%s)", (version) => 
   test("a server that wants a certificate that the client has not says so", () =>
     Effect.gen(function*() {
       const cache = yield* TicketCache.make()
-      const alice = clientCertificate("alice", { authority: "clients" })
       const server = yield* serving({ maxVersion: version, requestCert: true, rejectUnauthorized: true, ca: alice.ca })
       const recorded = yield* watched(server)
       const identity = { key: secret(alice.key), cert: alice.cert }
@@ -486,7 +486,7 @@ describe.each(versions)("a ticket that has expired (%s)", (version) => {
 
   test("nor is one whose certificate has, though its server would take it", () =>
     Effect.gen(function*() {
-      const own = serverCertificate({ seconds: 3_000 })
+      const own = yield* Effect.promise(() => serverCertificate({ seconds: 3_000 }))
       const server = yield* serving({ ...own, maxVersion: version, sessionTimeout: 7_000 })
       const recorded = yield* watched(server)
       for (const [name, way] of clients) {

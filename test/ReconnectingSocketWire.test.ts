@@ -18,7 +18,7 @@ import type * as Scope from "effect/Scope"
 import * as Stream from "effect/Stream"
 import * as Http from "node:http"
 import { WebSocket } from "ws"
-import { selfSigned } from "./support/certificate.js"
+import { serverCertificate } from "../examples/certificates.js"
 import { amount } from "./support/form.js"
 import {
   eventually,
@@ -512,9 +512,9 @@ describe("a close", () => {
   )
 })
 
-describe("dialing", () => {
-  const tls = selfSigned()
+const tls = await serverCertificate()
 
+describe("dialing", () => {
   test(
     "goes over TLS to a server whose authority it is given",
     () =>
@@ -528,7 +528,7 @@ describe("dialing", () => {
         yield* seen.nth("Opened", 2)
         yield* answers(socket)
       }),
-    NodeWebSocketDialer.layer({ tls: { ca: tls.cert } })
+    NodeWebSocketDialer.layer({ tls: { ca: tls.ca } })
   )
 
   test("goes on failing where the authority is unknown", () =>

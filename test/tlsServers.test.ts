@@ -1,18 +1,21 @@
 import { assert, describe, it } from "@effect/vitest"
 import * as Effect from "effect/Effect"
 import * as Either from "effect/Either"
-import { createHash, X509Certificate } from "node:crypto"
+import { createHash } from "node:crypto"
 import * as Http2 from "node:http2"
 import { connect } from "node:net"
 import { Duplex } from "node:stream"
 import * as Tls from "node:tls"
 import { WebSocket } from "ws"
-import { authority, clientCertificate, serverCertificate } from "./support/tlsCertificates.js"
+import { authority, clientCertificate, serverCertificate } from "../examples/certificates.js"
 import { type NodeTlsServer, nodeTlsServer, opensslServer, recorder, type Told } from "./support/tlsServers.js"
 import { openssl } from "./support/tools.js"
 import { eventually } from "./support/webSocketServer.js"
 
-const { ca, cert, key } = serverCertificate()
+const { ca, cert, key } = await serverCertificate()
+const next = await serverCertificate({ names: ["next.test", "localhost"] })
+const clients = await authority("clients")
+const alice = await clientCertificate("alice", { issuer: clients })
 
 interface Dialled {
   readonly reused: boolean
@@ -73,23 +76,6 @@ const helloOf = (options: Tls.ConnectionOptions): Effect.Effect<Buffer> =>
   })
 
 const codeOf = (error: Error): string | undefined => (error as NodeJS.ErrnoException).code
-
-describe("certificates", () => {
-  it("are good for their names, from their authority, and for as long as was asked for", () => {
-    const first = new X509Certificate(serverCertificate({ names: ["a.test", "127.0.0.1"], keys: "RSA-2048" }).cert)
-    assert.strictEqual(first.checkHost("a.test"), "a.test")
-    assert.strictEqual(first.checkIP("127.0.0.1"), "127.0.0.1")
-    assert.isUndefined(first.checkHost("b.test"))
-    assert.isTrue(first.verify(new X509Certificate(authority().cert).publicKey))
-    assert.isFalse(first.verify(new X509Certificate(authority("other").cert).publicKey))
-    assert.strictEqual(serverCertificate(), serverCertificate())
-
-    const left = ({ cert }: { readonly cert: string }) => Date.parse(new X509Certificate(cert).validTo) - Date.now()
-    assert.approximately(left(serverCertificate({ seconds: 60 })), 60_000, 10_000)
-    assert.isBelow(left(serverCertificate({ seconds: -5 })), 0)
-    assert.strictEqual(new X509Certificate(clientCertificate("alice").cert).subject, "CN=alice")
-  })
-})
 
 describe("Node's server", () => {
   it.scopedLive("counts what is full and what is resumed, and the recorder knows which ticket it was", () =>
@@ -172,8 +158,7 @@ describe("Node's server", () => {
 
   it.scopedLive("knows its clients by their certificates, also when resumed", () =>
     Effect.gen(function*() {
-      const server = yield* nodeTlsServer({ key, cert, ca: authority("clients").cert, requestCert: true })
-      const alice = clientCertificate("alice", { authority: "clients" })
+      const server = yield* nodeTlsServer({ key, cert, ca: clients.cert, requestCert: true })
       const options = { key: alice.key, cert: alice.cert }
       const first = yield* dial(server.port, options)
       assert.strictEqual(told(first).client, "alice")
@@ -197,7 +182,6 @@ describe("Node's server", () => {
       yield* server.rotateTicketKeys(ticketKeys)
       assert.isTrue((yield* dial(server.port, { session: session! })).reused)
 
-      const next = serverCertificate({ names: ["next.test", "localhost"] })
       yield* server.swap(next, { keepsTicketKeys: true })
       // A client is shown no certificate in a handshake that is resumed.
       const resumed = yield* dial(server.port, { session: session! })

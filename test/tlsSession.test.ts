@@ -7,8 +7,8 @@ import { constants, X509Certificate } from "node:crypto"
 import { once } from "node:events"
 import type { AddressInfo } from "node:net"
 import * as Tls from "node:tls"
+import { serverCertificate } from "../examples/certificates.js"
 import { readTlsSession } from "../src/internal/tlsSession.js"
-import { selfSigned } from "./support/certificate.js"
 import { openssl } from "./support/tools.js"
 
 // -----------------------------------------------------------------------------
@@ -91,7 +91,7 @@ const isSane = (blob: Uint8Array): void => {
 // sessions of Node's own making
 // -----------------------------------------------------------------------------
 
-const { cert, key } = selfSigned()
+const { ca, cert, key } = await serverCertificate()
 
 interface SessionOptions {
   readonly sessionTimeout: number
@@ -121,7 +121,7 @@ const givenSession = async (
   server.on("newSession", (_id, _session, callback) => callback())
   server.listen(0, "127.0.0.1")
   await once(server, "listening")
-  const socket = Tls.connect({ host: "127.0.0.1", port: (server.address() as AddressInfo).port, ca: cert, servername: "localhost" })
+  const socket = Tls.connect({ host: "127.0.0.1", port: (server.address() as AddressInfo).port, ca, servername: "localhost" })
   try {
     socket.resume()
     const [session] = await once(socket, "session")

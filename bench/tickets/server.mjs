@@ -8,10 +8,12 @@
  */
 import { spawn } from "node:child_process"
 import { once } from "node:events"
+import { mkdtempSync, rmSync, writeFileSync } from "node:fs"
 import { connect, createServer } from "node:net"
 import { createInterface } from "node:readline"
+import { tmpdir } from "node:os"
+import { join } from "node:path"
 import { createServer as createTlsServer } from "node:tls"
-import { readFileSync } from "node:fs"
 import { firstMessage } from "./wire.mjs"
 
 const settings = JSON.parse(process.argv[2])
@@ -29,10 +31,10 @@ const listening = async (server) => {
 
 const body = "HTTP/1.1 200 OK\r\ncontent-type: text/plain\r\ncontent-length: 2\r\nconnection: close\r\n\r\nok"
 
-const ofNode = ({ chain, key, kind, version }) => {
+const ofNode = ({ intermediate, key, kind, own, version }) => {
   const server = createTlsServer({
-    cert: readFileSync(chain),
-    key: readFileSync(key),
+    cert: own + intermediate,
+    key,
     ...version === undefined ? {} : { minVersion: version, maxVersion: version },
     ...kind === "http" ? { ALPNProtocols: ["http/1.1"] } : {}
   })
@@ -47,8 +49,15 @@ const ofNode = ({ chain, key, kind, version }) => {
 }
 
 const ofOpenssl = ({ intermediate, key, own }) => {
-  const args = ["-www", "-accept", "127.0.0.1:0", "-cert", own, "-cert_chain", intermediate, "-key", key, "-num_tickets", "2"]
-  const child = spawn("openssl", ["s_server", ...args], { stdio: ["ignore", "pipe", "ignore"] })
+  const folder = mkdtempSync(join(tmpdir(), "holdfast-"))
+  process.on("exit", () => rmSync(folder, { recursive: true, force: true }))
+  const file = (name, pem) => {
+    writeFileSync(join(folder, name), pem)
+    return join(folder, name)
+  }
+  const shown = ["-cert", file("own.pem", own), "-cert_chain", file("chain.pem", intermediate), "-key", file("key.pem", key)]
+  const args = ["s_server", "-www", "-accept", "127.0.0.1:0", ...shown, "-num_tickets", "2"]
+  const child = spawn("openssl", args, { stdio: ["ignore", "pipe", "ignore"] })
   children.push(child)
   return new Promise((resolve, reject) => {
     child.on("error", reject)

@@ -1,11 +1,13 @@
-import { fork } from "node:child_process"
+import { fork, spawnSync } from "node:child_process"
 import { once } from "node:events"
 import { fileURLToPath } from "node:url"
-import type { Certificate } from "./certificates.js"
+import type { Certificates } from "./certificates.js"
+
+export const hasOpenssl = spawnSync("openssl", ["version"]).status === 0
 
 export interface Setting {
   readonly kind: "http" | "silent" | "openssl"
-  readonly certificate: Certificate
+  readonly certificates: Certificates
   readonly version?: "TLSv1.2" | "TLSv1.3"
 }
 
@@ -35,7 +37,7 @@ export interface Servers {
 }
 
 export const startServers = async (settings: ReadonlyArray<Setting>): Promise<Servers> => {
-  const told = settings.map(({ certificate, ...rest }) => ({ ...certificate, ...rest }))
+  const told = settings.map(({ certificates, ...rest }) => ({ ...certificates, ...rest }))
   // Neither the loader nor the flags of this process: it starts the faster.
   const child = fork(fileURLToPath(new URL("server.mjs", import.meta.url)), [JSON.stringify(told)], { execArgv: [] })
   const gone = once(child, "exit")

@@ -22,7 +22,7 @@ import * as Http2 from "node:http2"
 import * as Https from "node:https"
 import * as Tls from "node:tls"
 import { inspect } from "node:util"
-import { serverCertificate } from "./tlsCertificates.js"
+import { serverCertificate } from "../../examples/certificates.js"
 import {
   type Handshakes,
   type NodeTlsServer,
@@ -37,7 +37,7 @@ import {
 // servers
 // -----------------------------------------------------------------------------
 
-const own = serverCertificate()
+const own = await serverCertificate()
 
 type Settings = Partial<NodeTlsServerOptions>
 

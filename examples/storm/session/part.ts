@@ -34,7 +34,7 @@ export const make = (
   options: Options,
   counterparties: Counterparties,
   proxy: Counterparty<Proxy>
-): Effect.Effect<Part, CounterpartyLost | Certificates.NoCertificates | InvalidOptions, Scope.Scope> =>
+): Effect.Effect<Part, CounterpartyLost | InvalidOptions, Scope.Scope> =>
   Effect.gen(function*() {
     const server = yield* counterparties.fork<AuthorizationServer>(
       "authorization server",
