@@ -56,6 +56,7 @@ import * as Stream from "effect/Stream"
 import { ended, serverOf, socketOf, stopAccepting, watchServer } from "./internal/boundary/nodeServer.js"
 import type { NodeServer } from "./internal/boundary/nodeServer.js"
 import { ScopeWatch } from "./internal/scopeWatch.js"
+import { isUnwinding } from "./internal/transaction/unwinding.js"
 import { count, duration, InvalidOptions, validated } from "./InvalidOptions.js"
 
 // -----------------------------------------------------------------------------
@@ -244,12 +245,15 @@ const defectCounter = Metric.counter("holdfast_defect_boundary_defects_total", {
   incremental: true
 })
 
-/** Those that have a response of their own are how a handler answers; others are the client's fault. */
+/**
+ * Some defects are none of the handler's: a defect with a response of its own is how a handler answers, some are the
+ * client's fault, and some only unwind the body of a transaction that a deadlock has ended.
+ */
 const defectsOf = (cause: Cause.Cause<unknown>): ReadonlyArray<unknown> =>
   // A span puts a proxy around each error that is raised in it.
   Array.from(Cause.defects(cause), Cause.originalError).filter((defect) =>
     !HttpServerResponse.isServerResponse(defect) && !HttpServerRespondable.isRespondable(defect) &&
-    statusOf(defect) === undefined
+    statusOf(defect) === undefined && !isUnwinding(defect)
   )
 
 /**

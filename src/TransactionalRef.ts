@@ -8,17 +8,21 @@
  *
  * **What it guarantees.** However a body ends (success, failure, a defect, a throw, interruption at any point), the
  * lock is given back, and the refs are either all changed or all as before. A transaction inside another joins it:
- * on the same ref as a savepoint, on another ref by adding that to the whole. Transactions that wait for each other
- * in a circle are told so as the circle closes.
+ * on the same ref as a savepoint, on another ref by adding that to the whole. Transactions that would wait for each
+ * other in a circle do not: the one that closes the circle is over immediately, with `TransactionDeadlock`, and the
+ * others go on. `retryDeadlock` runs it again.
  *
- * **What it does not.** Values are to be immutable: what a body changes inside a mutable value is changed for all, at
- * once, and is not taken back. What a body reads of a ref that it does not hold is committed, but others may change it
- * before the transaction ends: what a decision rests on has to be among its refs. What a body does besides (a request,
- * a file) is not undone; finalizers are the place for that. It is one process's memory, neither durable nor shared.
+ * **What it does not.** Values have to be immutable: if a body changes something inside a mutable value, everyone sees
+ * the change immediately, and nothing takes it back. What a body reads of a ref that it does not hold is committed, but
+ * others may change it before the transaction ends: a decision may rest only on refs that the transaction names. What a
+ * body does besides (a request, a file) is not undone; finalizers are the place for that. In a transaction that was
+ * over early because of a deadlock, the rest of the body is no longer alone: others hold its refs while it unwinds. The
+ * state is one process's memory, neither durable nor shared.
  *
  * @since 0.1.0
  */
 import * as Cause from "effect/Cause"
+import * as Chunk from "effect/Chunk"
 import * as Clock from "effect/Clock"
 import * as Context from "effect/Context"
 import * as Data from "effect/Data"
@@ -40,11 +44,14 @@ import * as Readable from "effect/Readable"
 import * as Ref from "effect/Ref"
 import * as Scope from "effect/Scope"
 import type * as Stream from "effect/Stream"
-import type * as Types from "effect/Types"
 import * as Tracer from "effect/Tracer"
+import type * as Types from "effect/Types"
+import * as Backoff from "./Backoff.js"
 import { Latest } from "./internal/latest.js"
 import { locally } from "./internal/locally.js"
-import { Turn } from "./internal/turn.js"
+import { circleThrough } from "./internal/transaction/circle.js"
+import { type Holder, type Place, Turn } from "./internal/transaction/turn.js"
+import { isUnwinding, noteUnwinding } from "./internal/transaction/unwinding.js"
 import { wait } from "./internal/wait.js"
 
 // -----------------------------------------------------------------------------
@@ -64,13 +71,14 @@ export const TypeId: unique symbol = Symbol.for("effect-holdfast/TransactionalRe
 export type TypeId = typeof TypeId
 
 /**
- * Shared state that is changed by transactions; see the module's description.
+ * Shared state that is changed by transactions; see the module's description. `I` is `InvariantViolated`, or `never`
+ * if the ref was made without an invariant.
  *
  * @since 0.1.0
  * @category models
  */
-export interface TransactionalRef<in out A> extends Pipeable {
-  readonly [TypeId]: { readonly _A: Types.Invariant<A> }
+export interface TransactionalRef<in out A, out I = InvariantViolated> extends Pipeable {
+  readonly [TypeId]: { readonly _A: Types.Invariant<A>; readonly _I: Types.Covariant<I> }
 }
 
 /**
@@ -82,13 +90,23 @@ export interface TransactionalRef<in out A> extends Pipeable {
 export type Refs = { readonly [name: string]: TransactionalRef<any> } | ReadonlyArray<TransactionalRef<any>>
 
 /**
+ * `InvariantViolated` if one of several refs has an invariant, else `never`.
+ *
+ * @since 0.1.0
+ * @category models
+ */
+export type Violation<R extends Refs> = ViolationOf<R[keyof R & (R extends ReadonlyArray<any> ? number : string)]>
+
+type ViolationOf<T> = T extends TransactionalRef<any, infer I> ? I : never
+
+/**
  * The drafts of several refs, under the same names or places.
  *
  * @since 0.1.0
  * @category models
  */
 export type Drafts<R extends Refs> = {
-  readonly [K in keyof R]: R[K] extends TransactionalRef<infer A> ? Ref.Ref<A> : never
+  readonly [K in keyof R]: R[K] extends TransactionalRef<infer A, any> ? Ref.Ref<A> : never
 }
 
 /**
@@ -98,12 +116,12 @@ export type Drafts<R extends Refs> = {
  * @category models
  */
 export type Values<R extends Refs> = {
-  readonly [K in keyof R]: R[K] extends TransactionalRef<infer A> ? A : never
+  readonly [K in keyof R]: R[K] extends TransactionalRef<infer A, any> ? A : never
 }
 
 /**
- * What is going on at a ref. `commits` and `rollbacks` count the outermost transactions that had it since `make`;
- * `since` is epoch milliseconds.
+ * The state of a ref's lock, and its history. `commits` and `rollbacks` count the outermost transactions that had the
+ * ref since `make`; `since` is epoch milliseconds.
  *
  * @since 0.1.0
  * @category models
@@ -121,7 +139,7 @@ export interface Inspection {
 // -----------------------------------------------------------------------------
 
 /**
- * At the end of a transaction a value did not satisfy its ref's invariant. All refs of it are as before.
+ * At the end of a transaction a value did not satisfy its ref's invariant. All refs of the transaction are as before.
  *
  * @since 0.1.0
  * @category errors
@@ -133,9 +151,11 @@ export class InvariantViolated extends Data.TaggedError("InvariantViolated")<{ r
 }
 
 /**
- * The transaction asked for a ref that another holds, which waits for one that this one holds: `cycle` names the
- * refs. (That the other's wait may have a time limit, or be a daemon's, is not known.) The outermost transaction is rolled back, whatever its body makes of this error; running that one again, after
- * a pause, is the cure, or to name all refs at its beginning, where they are taken in one order.
+ * The transaction asked for a ref that another one holds, which waits for a ref that this one holds: `cycle` names the
+ * refs. (A wait that has a time limit, or is a daemon's, counts too: Holdfast cannot know.) The outermost transaction
+ * is over: its changes are dropped, and others hold its refs. It fails with this error whatever its body makes of it.
+ * `retryDeadlock` runs it again after a pause. A transaction that names all its refs at its beginning, where they are
+ * taken in one order, never fails like this.
  *
  * @since 0.1.0
  * @category errors
@@ -149,8 +169,9 @@ export class TransactionDeadlock
 }
 
 /**
- * A transaction inside another was still going on when that one ended (in a daemon, say), or was begun while that one
- * was ending (by a finalizer of it, say). Its changes are dropped.
+ * A transaction inside another was still going on when the other ended (in a daemon, say), or was begun while the other
+ * was ending (by one of its finalizers, say), or after the other had been given up because of a deadlock. The changes
+ * of the inner one are dropped.
  *
  * @since 0.1.0
  * @category errors
@@ -170,435 +191,14 @@ export class TransactionConflict extends Data.TaggedError("TransactionConflict")
 export type TransactionError = InvariantViolated | TransactionDeadlock | TransactionConflict
 
 // -----------------------------------------------------------------------------
-// transactions, from the inside
-// -----------------------------------------------------------------------------
-
-/** The inside of a ref. */
-class Cell<in out A> implements TransactionalRef<A> {
-  readonly [TypeId] = variance
-  readonly name: string
-  readonly labels: ReadonlyArray<MetricLabel.MetricLabel>
-  readonly invariant: ((value: A) => boolean) | undefined
-  /** Held by the outermost transaction that changes it. */
-  readonly turn = new Turn<Transaction>(noteTurn)
-  readonly latest = new Latest<A>()
-  /** Refs are locked in this order. */
-  readonly order = order.next++
-  commits = 0
-  rollbacks = 0
-  committed: A
-
-  constructor(initial: A, { invariant, name }: Options<A>) {
-    this.committed = initial
-    this.name = name ?? `ref ${this.order}`
-    // A ref that was given no name has no series of its own: there may be any number of them.
-    this.labels = name === undefined ? [] : [MetricLabel.make("ref", name)]
-    this.invariant = invariant
-  }
-
-  pipe() {
-    return pipeArguments(this, arguments)
-  }
-
-  commit(value: A): void {
-    this.commits++
-    commitCounter.unsafeUpdate(1, this.labels)
-    if (Object.is(value, this.committed)) return
-    this.committed = value
-    this.latest.offer(value)
-  }
-
-  rollBack(): void {
-    this.rollbacks++
-    rollbackCounter.unsafeUpdate(1, this.labels)
-  }
-}
-
-const commitCounter = Metric.counter("holdfast_transactional_ref_commits_total", {
-  description: "Transactions that committed, for each ref they had",
-  incremental: true
-})
-
-const rollbackCounter = Metric.counter("holdfast_transactional_ref_rollbacks_total", {
-  description: "Transactions that were rolled back, for each ref they had",
-  incremental: true
-})
-
-const order = globalValue(Symbol.for("effect-holdfast/TransactionalRef/order"), () => ({ next: 0 }))
-
-/** A transaction, outermost or nested. */
-class Transaction {
-  /** The one that it is nested in. */
-  readonly outer: Transaction | undefined
-  readonly fiber: FiberId.Runtime
-  readonly since: number
-  /** Of the outermost one: where finalizers are added. */
-  readonly scope: Scope.CloseableScope
-  readonly entries = new Map<Cell<any>, Entry<any>>()
-  /** What it holds: the turns of refs if it is an outermost one, else those of its outer one's entries. */
-  readonly turns = new Set<Turn<Transaction>>()
-  /** What fibers of it wait for. */
-  waitsFor: Set<Wait> | undefined
-  /** `Ending`: its changes are committed or dropped, its finalizers run, it still holds its turns. */
-  phase: "Open" | "Ending" | "Over" = "Open"
-  /** Of the outermost one: it is to fail, whatever its body makes of it. */
-  deadlock: TransactionDeadlock | undefined
-
-  constructor(
-    outer: Transaction | undefined,
-    scope: Scope.CloseableScope,
-    fiber: Fiber.RuntimeFiber<unknown, unknown>
-  ) {
-    this.outer = outer
-    this.scope = scope
-    this.fiber = fiber.id()
-    this.since = clockOf(fiber).unsafeCurrentTimeMillis()
-  }
-}
-
-interface Wait<in out A = any> {
-  readonly turn: Turn<Transaction>
-  readonly cell: Cell<A>
-}
-
-/** One ref in one transaction. */
-interface Entry<A> {
-  readonly cell: Cell<A>
-  value: A
-  /** Held by the transaction inside this one that works on the same ref. */
-  readonly turn: Turn<Transaction>
-}
-
-function noteTurn(transaction: Transaction, turn: Turn<Transaction>): void {
-  transaction.turns.add(turn)
-}
-
-/**
- * The transaction that the present fiber is in. Its children inherit it, those of `timeout` and `race` included; who
- * joins one of them is not in it for that.
- */
-const current = globalValue(
-  Symbol.for("effect-holdfast/TransactionalRef/current"),
-  () => FiberRef.unsafeMake<Transaction | undefined>(undefined, { join: (parent) => parent })
-)
-
-/** A fiber that outlives a transaction is no longer inside it, but may be inside the one around it. */
-const transactionOf = (fiber: Fiber.RuntimeFiber<unknown, unknown>): Transaction | undefined => {
-  let transaction = fiber.getFiberRef(current)
-  while (transaction?.phase === "Over") transaction = transaction.outer
-  return transaction
-}
-
-/** What a reader sees: the draft of its own transaction, or of one around it; else what is committed. */
-const valueIn = <A>(cell: Cell<A>, transaction: Transaction | undefined): A => {
-  for (let around = transaction; around !== undefined; around = around.outer) {
-    const entry = around.entries.get(cell)
-    if (entry !== undefined) return entry.value
-  }
-  return cell.committed
-}
-
-const variance = { _A: (_: any) => _ }
-
-/** The `Ref` that a body is given. */
-class Draft<in out A> extends Effectable.Class<A> implements Ref.Ref<A> {
-  readonly [Ref.RefTypeId] = variance
-  readonly [Readable.TypeId]: Readable.TypeId = Readable.TypeId
-  private readonly entry: Entry<A>
-  private readonly transaction: Transaction
-
-  constructor(entry: Entry<A>, transaction: Transaction) {
-    super()
-    this.entry = entry
-    this.transaction = transaction
-  }
-
-  get get(): Effect.Effect<A> {
-    return this.modify((value) => [value, value])
-  }
-
-  commit() {
-    return this.get
-  }
-
-  modify<B>(f: (a: A) => readonly [B, A]): Effect.Effect<B> {
-    return Effect.sync(() => {
-      if (this.transaction.phase !== "Open") throw new Error(`the transaction on ${this.entry.cell.name} is over: its draft is no more`)
-      if (this.entry.turn.holder !== undefined) {
-        throw new Error(`a transaction inside this one works on ${this.entry.cell.name}: its draft is the one to use`)
-      }
-      const [result, value] = f(this.entry.value)
-      this.entry.value = value
-      return result
-    })
-  }
-}
-
-type Refusal = TransactionDeadlock | TransactionConflict
-
-/** The ref in a transaction, by the fiber that runs it. It waits for its turn, in the transactions around first. */
-const entryOf = <A>(transaction: Transaction, cell: Cell<A>): Effect.Effect<Entry<A>, Refusal> =>
-  transaction.outer === undefined
-    ? entryBehind(transaction, { turn: cell.turn, cell }, waitAtEase)
-    : Effect.flatMap(entryFor(transaction.outer, cell), ({ turn }) =>
-      entryBehind(transaction, { turn, cell }, waitAtEase))
-
-/** The same, by a fiber of a transaction inside it. That one may be interrupted alone. */
-const entryFor = <A>(transaction: Transaction, cell: Cell<A>): Effect.Effect<Entry<A>, Refusal> =>
-  transaction.outer === undefined
-    ? entryBehind(transaction, { turn: cell.turn, cell }, wait)
-    : Effect.flatMap(entryFor(transaction.outer, cell), ({ turn }) => entryBehind(transaction, { turn, cell }, wait))
-
-/** `wait` without a cleanup: whatever the transaction's own fiber has asked for is given back at the end. */
-const waitAtEase: typeof wait = (register) =>
-  Effect.async((resume) => {
-    register(resume)
-  })
-
-const entryBehind = <A>(
-  transaction: Transaction,
-  asked: Wait<A>,
-  waiting: typeof wait
-): Effect.Effect<Entry<A>, Refusal> => {
-  const entry = freeEntry(transaction, asked)
-  if (entry !== undefined) return Effect.succeed(entry)
-  return Effect.flatMap(waiting<void, Refusal>((resume) => askForTurn(transaction, asked, resume)), () =>
-    transaction.phase === "Open" && asked.turn.holder === transaction
-      ? entryBehind(transaction, asked, waiting)
-      : new TransactionConflict({ name: asked.cell.name }))
-}
-
-/** If it need not be waited for. */
-const freeEntry = <A>(transaction: Transaction, { cell, turn }: Wait<A>): Entry<A> | undefined => {
-  if (transaction.phase !== "Open" || !turn.tryTake(transaction)) return undefined
-  // Another fiber of this transaction may have been faster.
-  const present: Entry<A> | undefined = transaction.entries.get(cell)
-  if (present !== undefined) return present
-  const entry: Entry<A> = { cell, value: valueIn(cell, transaction.outer), turn: new Turn<Transaction>(noteTurn) }
-  transaction.entries.set(cell, entry)
-  return entry
-}
-
-/** All is decided and noted in the step in which the turn is asked for, so that no two can each miss the other's. */
-const askForTurn = (
-  transaction: Transaction,
-  asked: Wait,
-  resume: (exit: Exit.Exit<void, TransactionDeadlock>) => void
-): (() => void) | undefined => {
-  const { turn } = asked
-  const cycle = transaction.phase !== "Open" || turn.tryTake(transaction) || !isWaitedFor(transaction)
-    ? undefined
-    : cycleOver(asked, transaction)
-  if (cycle !== undefined) {
-    const deadlock = new TransactionDeadlock({ cycle })
-    outermost(transaction).deadlock ??= deadlock
-    resume(Exit.fail(deadlock))
-  } else if (transaction.phase !== "Open" || turn.holder === transaction) {
-    resume(Exit.void)
-  } else {
-    const waitsFor = (transaction.waitsFor ??= new Set()).add(asked)
-    const leave = turn.enqueue(transaction, () => {
-      waitsFor.delete(asked)
-      resume(Exit.void)
-    })
-    return () => {
-      waitsFor.delete(asked)
-      leave()
-    }
-  }
-  return undefined
-}
-
-/** Nobody can wait for one that holds nothing and stands in no queue. */
-const isWaitedFor = (transaction: Transaction): boolean =>
-  transaction.turns.size > 0 || (transaction.waitsFor?.size ?? 0) > 0
-
-/**
- * The refs by which those who are ahead of a transaction wait for it. They are all inside the same one, or all
- * outermost: what an inner one asks for beyond those beside it is asked for by the one around it. So whatever inner
- * ones a circle goes through, it is also one of those around them, and closes there.
- */
-const cycleOver = (asked: Wait, target: Transaction): ReadonlyArray<string> | undefined => {
-  const seen = new Set<Transaction>()
-  const toVisit: Array<Visit> = []
-  const visitAhead = (wait: Wait, from: Transaction, before: Path | undefined): void => {
-    const path: Path = { name: wait.cell.name, before }
-    for (const transaction of wait.turn.ahead(from)) toVisit.push({ transaction, by: wait.turn, path })
-  }
-  visitAhead(asked, target, undefined)
-  for (let visit = toVisit.pop(); visit !== undefined; visit = toVisit.pop()) {
-    const { by, path, transaction } = visit
-    if (transaction === target) return namesAlong(path)
-    if (seen.has(transaction)) continue
-    seen.add(transaction)
-    for (const wait of transaction.waitsFor ?? []) {
-      // All who are ahead of it there are to be visited already.
-      if (wait.turn !== by) visitAhead(wait, transaction, path)
-    }
-  }
-  return undefined
-}
-
-interface Visit {
-  readonly transaction: Transaction
-  readonly by: Turn<Transaction>
-  readonly path: Path
-}
-
-interface Path {
-  readonly name: string
-  readonly before: Path | undefined
-}
-
-const namesAlong = (path: Path): ReadonlyArray<string> => {
-  const names: Array<string> = []
-  for (let at: Path | undefined = path; at !== undefined; at = at.before) names.unshift(at.name)
-  return names
-}
-
-const outermost = (transaction: Transaction): Transaction =>
-  transaction.outer === undefined ? transaction : outermost(transaction.outer)
-
-/** It and all around it go on. */
-const isOpen = (transaction: Transaction | undefined): boolean =>
-  transaction === undefined || (transaction.phase === "Open" && isOpen(transaction.outer))
-
-const run = <B, E, R>(
-  cells: ReadonlyArray<Cell<any>>,
-  body: (drafts: ReadonlyArray<Ref.Ref<any>>) => Effect.Effect<B, E, R>
-): Effect.Effect<B, E | TransactionError, Exclude<R, Scope.Scope>> =>
-  Effect.uninterruptibleMask((restore) => {
-    const outer = transactionOf(currentFiber())
-    const transacted = Effect.flatMap(scopeFor(outer), (scope): Effect.Effect<B, E | TransactionError, R> => {
-      if (!isOpen(outer)) return new TransactionConflict({ name: namesOf(cells) })
-      const fiber = currentFiber()
-      const transaction = new Transaction(outer, scope, fiber)
-      const leave = locally(
-        fiber,
-        [current, transaction],
-        [FiberRef.currentContext, Context.add(fiber.currentContext, Scope.Scope, scope)]
-      )
-      const end = (exit: Exit.Exit<B, E | TransactionError>) =>
-        outer === undefined ? endOutermost(transaction, exit, leave) : endInner(transaction, outer, exit, leave)
-      return Effect.matchCauseEffect(restore(withDrafts(transaction, cells, body)), {
-        onFailure: (cause) => end(Exit.failCause(cause)),
-        onSuccess: (value) => end(Exit.succeed(value))
-      })
-    })
-    return traced(transacted, cells) as Effect.Effect<B, E | TransactionError, Exclude<R, Scope.Scope>>
-  })
-
-const scopeFor = (outer: Transaction | undefined): Effect.Effect<Scope.CloseableScope> =>
-  outer === undefined ? Scope.make() : Effect.succeed(outer.scope)
-
-/** Not by `Effect.withFiberRuntime`: each operation that a transaction consists of is paid for by all who wait. */
-const currentFiber = () => Option.getOrThrow(Fiber.getCurrentFiber())
-
-/** The tracer that every fiber of Effect has tells nobody, and to make its span takes longer than the transaction. */
-const traced = <B, E, R>(self: Effect.Effect<B, E, R>, cells: ReadonlyArray<Cell<any>>): Effect.Effect<B, E, R> => {
-  const fiber = currentFiber()
-  const tracer = Context.get(fiber.getFiberRef(DefaultServices.currentServices), Tracer.Tracer)
-  if (tracer === silentTracer || !fiber.getFiberRef(FiberRef.currentTracerEnabled)) return self
-  const span = { attributes: { refs: namesOf(cells) }, captureStackTrace: false }
-  return Effect.withSpan(self, "TransactionalRef.transaction", span) as Effect.Effect<B, E, R>
-}
-
-const silentTracer = Context.get(DefaultServices.liveServices, Tracer.Tracer)
-
-/** In the order of `cells`, whatever the order in which they are locked. */
-const withDrafts = <B, E, R>(
-  transaction: Transaction,
-  cells: ReadonlyArray<Cell<any>>,
-  body: (drafts: ReadonlyArray<Ref.Ref<any>>) => Effect.Effect<B, E, R>
-): Effect.Effect<B, E | Refusal, R> => {
-  if (cells.length === 1) {
-    const cell = cells[0]!
-    const inside = (entry: Entry<any>) => body([new Draft(entry, transaction)])
-    const entry = transaction.outer === undefined ? freeEntry(transaction, { turn: cell.turn, cell }) : undefined
-    return entry !== undefined ? Effect.suspend(() => inside(entry)) : Effect.flatMap(entryOf(transaction, cell), inside)
-  }
-  const inOrder = cells.toSorted((a, b) => a.order - b.order)
-  return Effect.flatMap(Effect.forEach(inOrder, (cell) => entryOf(transaction, cell)), (entries) =>
-    body(cells.map((cell) => new Draft(entries[inOrder.indexOf(cell)]!, transaction))))
-}
-
-const clockOf = (fiber: Fiber.RuntimeFiber<unknown, unknown>): Clock.Clock =>
-  Context.get(fiber.getFiberRef(DefaultServices.currentServices), Clock.Clock)
-
-const namesOf = (cells: ReadonlyArray<Cell<any>>): string => cells.map(({ name }) => name).join(", ")
-
-/** What it changed is now the draft of the one around it. */
-const endInner = <B, E>(
-  transaction: Transaction,
-  outer: Transaction,
-  exit: Exit.Exit<B, E | TransactionError>,
-  leave: () => void
-): Exit.Exit<B, E | TransactionError> => {
-  leave()
-  const isOrphan = !isOpen(outer)
-  if (Exit.isSuccess(exit) && !isOrphan) {
-    for (const [cell, { value }] of transaction.entries) outer.entries.get(cell)!.value = value
-  }
-  giveBack(transaction)
-  return Exit.isSuccess(exit) && isOrphan
-    ? Exit.fail(new TransactionConflict({ name: namesOf([...transaction.entries.keys()]) }))
-    : exit
-}
-
-/** Commits all or nothing in this one step; then the finalizers, then the next in turn. */
-const endOutermost = <B, E>(
-  transaction: Transaction,
-  exit: Exit.Exit<B, E | TransactionError>,
-  leave: () => void
-): Effect.Effect<B, E | TransactionError> => {
-  const end = Exit.isSuccess(exit) ? objection(transaction) ?? exit : exit
-  transaction.entries.forEach(({ cell, turn, value }) => {
-    if (Exit.isSuccess(end)) cell.commit(value)
-    else cell.rollBack()
-    turn.dismissAll()
-  })
-  transaction.entries.clear()
-  transaction.phase = "Ending"
-  // Those inside it that still wait are told so now: its finalizers may wait for them.
-  for (const { turn } of transaction.waitsFor ?? []) turn.dismiss(transaction)
-  const finish = (end: Exit.Exit<B, E | TransactionError>) => {
-    giveBack(transaction)
-    leave()
-    return end
-  }
-  return Effect.matchCauseEffect(Scope.close(transaction.scope, end), {
-    onFailure: (cause) => finish(Exit.failCause(Exit.isSuccess(end) ? cause : Cause.sequential(end.cause, cause))),
-    onSuccess: () => finish(end)
-  })
-}
-
-/** What stands against committing. */
-const objection = (transaction: Transaction): Exit.Exit<never, TransactionError> | undefined => {
-  if (transaction.deadlock !== undefined) return Exit.fail(transaction.deadlock)
-  try {
-    for (const { cell: { invariant, name }, value } of transaction.entries.values()) {
-      if (invariant !== undefined && !invariant(value)) return Exit.fail(new InvariantViolated({ name }))
-    }
-    return undefined
-  } catch (defect) {
-    return Exit.die(defect)
-  }
-}
-
-const giveBack = (transaction: Transaction): void => {
-  transaction.phase = "Over"
-  for (const { turn } of transaction.waitsFor ?? []) turn.dismiss(transaction)
-  for (const { turn } of transaction.entries.values()) turn.dismissAll()
-  for (const turn of transaction.turns) turn.release()
-}
-
-// -----------------------------------------------------------------------------
 // constructors
 // -----------------------------------------------------------------------------
 
 /**
- * `invariant` is asked about each value that is to be committed; none by default. `name` is what errors, spans and
- * metrics call the ref; by default it is numbered, and counted in the metrics together with all that have no name.
+ * - `name`: errors, spans and metrics call the ref by this name; by default it is numbered, and counted in the metrics
+ *   together with all refs that have no name.
+ * - `invariant`: asked about each value that is to be committed; by default there is none. It is asked at the end of
+ *   the outermost transaction that names the ref: an inner transaction that brings the ref in fails by itself.
  *
  * @since 0.1.0
  * @category models
@@ -609,7 +209,7 @@ export interface Options<in A> {
 }
 
 /**
- * Makes a ref.
+ * Makes a ref. Its transactions can fail with `InvariantViolated` only if it has an invariant.
  *
  * @example
  * ```ts
@@ -621,7 +221,13 @@ export interface Options<in A> {
  * @since 0.1.0
  * @category constructors
  */
-export const make = <A>(initial: A, options: Options<A> = {}): Effect.Effect<TransactionalRef<A>> =>
+export const make: {
+  <A>(
+    initial: A,
+    options?: { readonly name?: string | undefined; readonly invariant?: undefined }
+  ): Effect.Effect<TransactionalRef<A, never>>
+  <A>(initial: A, options: Options<NoInfer<A>>): Effect.Effect<TransactionalRef<A>>
+} = <A>(initial: A, options: Options<A> = {}): Effect.Effect<TransactionalRef<A, never>> =>
   Effect.sync(() => new Cell(initial, options))
 
 // -----------------------------------------------------------------------------
@@ -634,7 +240,7 @@ export const make = <A>(initial: A, options: Options<A> = {}): Effect.Effect<Tra
  * @since 0.1.0
  * @category getters
  */
-export const get = <A>(self: TransactionalRef<A>): Effect.Effect<A> =>
+export const get = <A, I>(self: TransactionalRef<A, I>): Effect.Effect<A> =>
   Effect.withFiberRuntime((fiber) => Effect.succeed(valueIn(self as Cell<A>, transactionOf(fiber))))
 
 /**
@@ -650,24 +256,24 @@ export const snapshot = <const R extends Refs>(refs: R): Effect.Effect<Values<R>
   })
 
 /**
- * The committed values: the present one, then each that is committed and is another (`Object.is`). A slow reader gets
- * the latest and misses those between. It goes on for as long as it is read.
+ * The committed values: the current one, then each committed value that differs from the one before (`Object.is`). A
+ * slow reader gets the latest value and misses those between. The stream goes on for as long as it is read.
  *
  * @since 0.1.0
  * @category getters
  */
-export const changes = <A>(self: TransactionalRef<A>): Stream.Stream<A> => {
+export const changes = <A, I>(self: TransactionalRef<A, I>): Stream.Stream<A> => {
   const cell = self as Cell<A>
   return cell.latest.changes(() => Option.some(cell.committed))
 }
 
 /**
- * Who holds the ref, how many wait, and what has become of former transactions; for health checks.
+ * The holder of the ref, how many wait, and how former transactions have ended; for health checks.
  *
  * @since 0.1.0
  * @category getters
  */
-export const inspect = <A>(self: TransactionalRef<A>): Effect.Effect<Inspection> =>
+export const inspect = <A, I>(self: TransactionalRef<A, I>): Effect.Effect<Inspection> =>
   Effect.sync(() => {
     const { commits, name, rollbacks, turn } = self as Cell<A>
     const holder = Option.map(Option.fromNullable(turn.holder), ({ fiber, since }) => ({ fiber, since }))
@@ -676,7 +282,9 @@ export const inspect = <A>(self: TransactionalRef<A>): Effect.Effect<Inspection>
 
 /** A record or a tuple of the same shape. */
 const likewise = (refs: Refs, f: (cell: Cell<any>) => unknown): unknown =>
-  Array.isArray(refs) ? refs.map(f) : Object.fromEntries(Object.entries(refs).map(([key, ref]) => [key, f(ref as Cell<any>)]))
+  Array.isArray(refs)
+    ? refs.map(f)
+    : Object.fromEntries(Object.entries(refs).map(([key, ref]) => [key, f(ref as Cell<any>)]))
 
 // -----------------------------------------------------------------------------
 // changing
@@ -698,14 +306,19 @@ const likewise = (refs: Refs, f: (cell: Cell<any>) => unknown): unknown =>
  * @category combinators
  */
 export const modify: {
-  <A, B>(f: (a: A) => readonly [B, A]): (self: TransactionalRef<A>) => Effect.Effect<B, TransactionError>
-  <A, B>(self: TransactionalRef<A>, f: (a: A) => readonly [B, A]): Effect.Effect<B, TransactionError>
+  <A, B>(
+    f: (a: A) => readonly [B, A]
+  ): <I>(self: TransactionalRef<A, I>) => Effect.Effect<B, I | TransactionDeadlock | TransactionConflict>
+  <A, I, B>(
+    self: TransactionalRef<A, I>,
+    f: (a: A) => readonly [B, A]
+  ): Effect.Effect<B, I | TransactionDeadlock | TransactionConflict>
 } = dual(
   2,
   <A, B>(self: TransactionalRef<A>, f: (a: A) => readonly [B, A]): Effect.Effect<B, TransactionError> =>
     Effect.withFiberRuntime((fiber) => {
       const cell = self as Cell<A>
-      // Where nobody is before us, a function needs no draft: it is one step.
+      // If nobody is before us, a function needs no draft: it is one step.
       if (cell.turn.holder !== undefined || transactionOf(fiber) !== undefined) {
         return run([cell], ([draft]) => draft!.modify(f))
       }
@@ -741,8 +354,11 @@ export const modify: {
  * @category combinators
  */
 export const update: {
-  <A>(f: (a: A) => A): (self: TransactionalRef<A>) => Effect.Effect<void, TransactionError>
-  <A>(self: TransactionalRef<A>, f: (a: A) => A): Effect.Effect<void, TransactionError>
+  <A>(f: (a: A) => A): <I>(self: TransactionalRef<A, I>) => Effect.Effect<void, I | TransactionDeadlock | TransactionConflict>
+  <A, I>(
+    self: TransactionalRef<A, I>,
+    f: (a: A) => A
+  ): Effect.Effect<void, I | TransactionDeadlock | TransactionConflict>
 } = dual(
   2,
   <A>(self: TransactionalRef<A>, f: (a: A) => A): Effect.Effect<void, TransactionError> =>
@@ -765,8 +381,11 @@ export const update: {
  * @category combinators
  */
 export const set: {
-  <A>(value: A): (self: TransactionalRef<A>) => Effect.Effect<void, TransactionError>
-  <A>(self: TransactionalRef<A>, value: A): Effect.Effect<void, TransactionError>
+  <A>(value: A): <I>(self: TransactionalRef<A, I>) => Effect.Effect<void, I | TransactionDeadlock | TransactionConflict>
+  <A, I>(
+    self: TransactionalRef<A, I>,
+    value: A
+  ): Effect.Effect<void, I | TransactionDeadlock | TransactionConflict>
 } = dual(
   2,
   <A>(self: TransactionalRef<A>, value: A): Effect.Effect<void, TransactionError> =>
@@ -793,31 +412,44 @@ export const set: {
 export const updateEffect: {
   <A, E, R>(
     f: (a: A) => Effect.Effect<A, E, R>
-  ): (self: TransactionalRef<A>) => Effect.Effect<void, E | TransactionError, Exclude<R, Scope.Scope>>
+  ): <I>(
+    self: TransactionalRef<A, I>
+  ) => Effect.Effect<void, E | I | TransactionDeadlock | TransactionConflict, Exclude<R, Scope.Scope>>
+  <A, I, E, R>(
+    self: TransactionalRef<A, I>,
+    f: (a: A) => Effect.Effect<A, E, R>
+  ): Effect.Effect<void, E | I | TransactionDeadlock | TransactionConflict, Exclude<R, Scope.Scope>>
+} = dual(
+  2,
   <A, E, R>(
     self: TransactionalRef<A>,
     f: (a: A) => Effect.Effect<A, E, R>
-  ): Effect.Effect<void, E | TransactionError, Exclude<R, Scope.Scope>>
-} = dual(
-  2,
-  <A, E, R>(self: TransactionalRef<A>, f: (a: A) => Effect.Effect<A, E, R>) =>
+  ): Effect.Effect<void, E | TransactionError, Exclude<R, Scope.Scope>> =>
     transaction(self, (draft) => Effect.flatMap(Effect.flatMap(draft.get, f), (value) => Ref.set(draft, value)))
 )
 
 /**
- * Runs a body with drafts of one or several refs that only it can see. If it succeeds, all are committed in one step;
- * if it fails, dies or is interrupted, all are as before.
+ * Runs a body with drafts of one or several refs that only it can see. If the body succeeds, all are committed in one
+ * step; if it fails, dies or is interrupted, all are as before.
  *
- * The refs are held from the beginning to the end; others wait for their turn, and readers see the former values.
- * Inside another transaction it joins that one. What the body adds to its `Scope` is finalized at the end of the
- * outermost transaction, with its exit, when its changes are committed or dropped and before others get their turn:
- * the place to compensate for what cannot be rolled back. A finalizer cannot change any `TransactionalRef`, for what it
- * might have to wait for may be waiting for it: that is a `TransactionConflict`. What is to be noted in another ref is
- * to be noted after the transaction.
+ * The transaction holds its refs from the beginning to the end; others wait for their turn, and readers see the former
+ * values. Inside another transaction it joins that one. What the body adds to its `Scope` is finalized at the end of
+ * the outermost transaction, with its exit, when its changes are committed or dropped and before others get their turn:
+ * the place to compensate for what cannot be rolled back. A finalizer cannot change any `TransactionalRef`, since the
+ * transaction that it would have to wait for may be waiting for this one: that is a `TransactionConflict`. To note
+ * something in another ref, note it after the transaction.
+ *
+ * **Deadlocks.** Several refs that are named together are taken in one order, so transactions that name their refs at
+ * the beginning never wait for each other in a circle. Nested ones can. The transaction that would close the circle is
+ * over immediately: the call that asked for the ref fails with `TransactionDeadlock`, the changes of the whole are
+ * dropped, and its refs go to the others. Its body goes on until it ends, and is no longer alone: any further
+ * `transaction`, `update`, `modify`, `set` or `updateEffect` in it fails with `TransactionConflict`, a draft dies with
+ * it, `get` and `snapshot` give what is committed. Its finalizers run at its end, after others have had their turn.
+ * The outermost transaction then fails with `TransactionDeadlock`, whatever the body has made of the error. Wrap each
+ * transaction in `retryDeadlock` to run it again.
  *
  * @example
  * ```ts
- * import * as Backoff from "effect-holdfast/Backoff"
  * import * as TransactionalRef from "effect-holdfast/TransactionalRef"
  * import * as Effect from "effect/Effect"
  * import * as Ref from "effect/Ref"
@@ -832,29 +464,26 @@ export const updateEffect: {
  *       yield* Ref.update(drafts.from, (balance) => balance - cents)
  *       yield* book(cents)
  *       yield* Ref.update(drafts.to, (balance) => balance + cents)
- *     })).pipe(
- *     Effect.retry({
- *       schedule: Backoff.exponential({ initial: "1 millis", max: "1 second" }),
- *       while: (error) => error instanceof TransactionalRef.TransactionDeadlock
- *     })
- *   )
+ *     })).pipe(TransactionalRef.retryDeadlock)
  * ```
  *
  * @since 0.1.0
  * @category combinators
  */
 export const transaction: {
-  <A, B, E, R>(
-    self: TransactionalRef<A>,
+  <A, I, B, E, R>(
+    self: TransactionalRef<A, I>,
     body: (draft: Ref.Ref<A>) => Effect.Effect<B, E, R>
-  ): Effect.Effect<B, E | TransactionError, Exclude<R, Scope.Scope>>
+  ): Effect.Effect<B, E | I | TransactionDeadlock | TransactionConflict, Exclude<R, Scope.Scope>>
   <const Rs extends Refs, B, E, R>(
     refs: Rs,
     body: (drafts: Drafts<Rs>) => Effect.Effect<B, E, R>
-  ): Effect.Effect<B, E | TransactionError, Exclude<R, Scope.Scope>>
+  ): Effect.Effect<B, E | Violation<Rs> | TransactionDeadlock | TransactionConflict, Exclude<R, Scope.Scope>>
   <A, B, E, R>(
     body: (draft: Ref.Ref<A>) => Effect.Effect<B, E, R>
-  ): (self: TransactionalRef<A>) => Effect.Effect<B, E | TransactionError, Exclude<R, Scope.Scope>>
+  ): <I>(
+    self: TransactionalRef<A, I>
+  ) => Effect.Effect<B, E | I | TransactionDeadlock | TransactionConflict, Exclude<R, Scope.Scope>>
 } = dual(
   2,
   <B, E, R>(
@@ -867,6 +496,76 @@ export const transaction: {
   }
 )
 
+/**
+ * Runs an effect again, after a pause, for as long as it fails with `TransactionDeadlock` or `TransactionConflict`:
+ * neither is left in its error channel. The pauses are those of `Backoff.exponential`, from 1 millisecond to 1 second
+ * with full jitter, so that transactions which have met once do not meet again. There is no limit to the attempts: of
+ * each circle all but one go on, so that one after the other comes through. A cause that holds a defect besides (of a
+ * finalizer, say) is not tried again, and the defect goes up.
+ *
+ * **Inside another transaction** nothing is tried again: only the outermost transaction can give up the refs that the
+ * others wait for. The two errors go up as defects instead, past `catchAll`, `either`, `retry` and `orElse`, and the
+ * outermost transaction fails with the typed error, which its own `retryDeadlock` takes. So a function that wraps its
+ * transaction in `retryDeadlock` can be called in another module's transaction, or outside. A body that catches defects
+ * (with `exit`, `sandbox` or `catchAllCause`, by awaiting a fiber, or in a race that another effect wins) can delay
+ * the end, but not save the transaction. A `DefectBoundary` does not count these defects.
+ *
+ * @example
+ * ```ts
+ * import * as TransactionalRef from "effect-holdfast/TransactionalRef"
+ * import * as Effect from "effect/Effect"
+ * import * as Ref from "effect/Ref"
+ *
+ * declare const order: TransactionalRef.TransactionalRef<"open" | "paid">
+ * declare const balance: TransactionalRef.TransactionalRef<number>
+ *
+ * const pay = TransactionalRef.transaction(order, (draft) =>
+ *   Effect.gen(function*() {
+ *     yield* TransactionalRef.update(balance, (cents) => cents - 100)
+ *     yield* Ref.set(draft, "paid")
+ *   })).pipe(TransactionalRef.retryDeadlock)
+ * ```
+ *
+ * @since 0.1.0
+ * @category combinators
+ */
+export const retryDeadlock = <A, E, R>(
+  self: Effect.Effect<A, E, R>
+): Effect.Effect<A, Exclude<E, TransactionDeadlock | TransactionConflict>, R> =>
+  Effect.withFiberRuntime((fiber) => transactionOf(fiber) === undefined ? retried(self) : unwindingOnly(self))
+
+const retried = <A, E, R>(self: Effect.Effect<A, E, R>) =>
+  Effect.sandbox(self).pipe(
+    Effect.retry({ schedule: pauses, while: (cause) => isRefusal(failureOf(cause)) && ownDefects(cause) === undefined }),
+    Effect.catchAll((cause): Effect.Effect<never, Exclude<E, Refusal>> =>
+      Effect.failCause(
+        isRefusal(failureOf(cause)) ? ownDefects(cause)! : cause as Cause.Cause<Exclude<E, Refusal>>
+      )
+    )
+  )
+
+const unwindingOnly = <A, E, R>(self: Effect.Effect<A, E, R>) =>
+  Effect.catchAll(self, (error): Effect.Effect<never, Exclude<E, Refusal>> =>
+    isRefusal(error) ? Effect.die(noteUnwinding(error)) : Effect.fail(error as Exclude<E, Refusal>))
+
+/** Most transactions take less than a millisecond. */
+const pauses = Backoff.exponential({ initial: "1 millis", max: "1 second" })
+
+type Refusal = TransactionDeadlock | TransactionConflict
+
+const isRefusal = (error: unknown): error is Refusal =>
+  error instanceof TransactionDeadlock || error instanceof TransactionConflict
+
+const failureOf = <E>(cause: Cause.Cause<E>): E | undefined => Option.getOrUndefined(Cause.failureOption(cause))
+
+/** The defects of a cause, less those that only say that a transaction is over. */
+const ownDefects = (cause: Cause.Cause<unknown>): Cause.Cause<never> | undefined =>
+  Chunk.reduce(
+    Chunk.filter(Cause.defects(cause), (defect) => !isRefusal(Cause.originalError(defect))),
+    undefined as Cause.Cause<never> | undefined,
+    (before, defect) => before === undefined ? Cause.die(defect) : Cause.sequential(before, Cause.die(defect))
+  )
+
 // -----------------------------------------------------------------------------
 // guards
 // -----------------------------------------------------------------------------
@@ -875,4 +574,433 @@ export const transaction: {
  * @since 0.1.0
  * @category guards
  */
-export const isTransactionalRef = (u: unknown): u is TransactionalRef<unknown> => Predicate.hasProperty(u, TypeId)
+export const isTransactionalRef = (u: unknown): u is TransactionalRef<unknown, unknown> =>
+  Predicate.hasProperty(u, TypeId)
+
+// -----------------------------------------------------------------------------
+// the inside of a ref
+// -----------------------------------------------------------------------------
+
+const variance = { _A: (_: any) => _, _I: (_: never) => _ }
+
+/** `I` is a promise of `make` about `invariant`. */
+class Cell<in out A> implements TransactionalRef<A, never> {
+  readonly [TypeId] = variance
+  readonly name: string
+  readonly labels: ReadonlyArray<MetricLabel.MetricLabel>
+  readonly invariant: ((value: A) => boolean) | undefined
+  /** Held by the outermost transaction that changes the ref. */
+  readonly turn: Turn<Transaction>
+  readonly latest = new Latest<A>()
+  /** Several refs are locked in this order. */
+  readonly order = order.next++
+  commits = 0
+  rollbacks = 0
+  committed: A
+
+  constructor(initial: A, { invariant, name }: Options<A>) {
+    this.committed = initial
+    this.name = name ?? `ref ${this.order}`
+    this.turn = new Turn(this.name)
+    // A ref that was given no name has no series of its own: there may be any number of such refs.
+    this.labels = name === undefined ? [] : [MetricLabel.make("ref", name)]
+    this.invariant = invariant
+  }
+
+  pipe() {
+    return pipeArguments(this, arguments)
+  }
+
+  commit(value: A): void {
+    this.commits++
+    commitCounter.unsafeUpdate(1, this.labels)
+    if (Object.is(value, this.committed)) return
+    this.committed = value
+    this.latest.offer(value)
+  }
+
+  rollBack(): void {
+    this.rollbacks++
+    rollbackCounter.unsafeUpdate(1, this.labels)
+  }
+}
+
+const commitCounter = Metric.counter("holdfast_transactional_ref_commits_total", {
+  description: "Transactions that committed, for each ref they had",
+  incremental: true
+})
+
+const rollbackCounter = Metric.counter("holdfast_transactional_ref_rollbacks_total", {
+  description: "Transactions that were rolled back, for each ref they had",
+  incremental: true
+})
+
+const order = globalValue(Symbol.for("effect-holdfast/TransactionalRef/order"), () => ({ next: 0 }))
+
+// -----------------------------------------------------------------------------
+// the inside of a transaction
+// -----------------------------------------------------------------------------
+
+/** A transaction, outermost or nested. */
+class Transaction implements Holder<Transaction> {
+  /** The transaction that this one is nested in. */
+  readonly outer: Transaction | undefined
+  /** The refs that it names itself. Entries may be more: an inner transaction brings in the refs that it names. */
+  readonly cells: ReadonlyArray<Cell<any>>
+  readonly fiber: FiberId.Runtime
+  readonly since: number
+  /** Of the outermost one: finalizers are added here. */
+  readonly scope: Scope.CloseableScope
+  readonly entries = new Map<Cell<any>, Entry<any>>()
+  /** The turns of refs if it is an outermost one, else those of its outer one's entries. */
+  readonly turns: Array<Turn<Transaction>> = []
+  places: Map<Turn<Transaction>, Place<Transaction>> | undefined
+  /**
+   * - `Open`: its body runs.
+   * - `Aborted`, of the outermost one: it was chosen to end a deadlock. Its changes are dropped and its turns given
+   *   back; its body still runs.
+   * - `Ending`: its changes are committed or dropped; its finalizers run, and it still holds its turns.
+   * - `Over`: it holds nothing.
+   */
+  phase: "Open" | "Aborted" | "Ending" | "Over" = "Open"
+  /** Of the outermost one: the reason why it was aborted, which it fails with. */
+  deadlock: TransactionDeadlock | undefined
+
+  constructor(
+    outer: Transaction | undefined,
+    cells: ReadonlyArray<Cell<any>>,
+    scope: Scope.CloseableScope,
+    fiber: Fiber.RuntimeFiber<unknown, unknown>
+  ) {
+    this.outer = outer
+    this.cells = cells
+    this.scope = scope
+    this.fiber = fiber.id()
+    this.since = Context.get(fiber.currentDefaultServices, Clock.Clock).unsafeCurrentTimeMillis()
+  }
+}
+
+/** One ref in one transaction. As a turn it is held by the transaction inside this one that works on the same ref. */
+class Entry<in out A> extends Turn<Transaction> {
+  readonly cell: Cell<A>
+  value: A
+
+  constructor(cell: Cell<A>, value: A) {
+    super(cell.name)
+    this.cell = cell
+    this.value = value
+  }
+}
+
+const outermost = (transaction: Transaction): Transaction =>
+  transaction.outer === undefined ? transaction : outermost(transaction.outer)
+
+/** Whether the transaction and all around it go on. */
+const isOpen = (transaction: Transaction | undefined): boolean =>
+  transaction === undefined || (transaction.phase === "Open" && isOpen(transaction.outer))
+
+/**
+ * The transaction that the current fiber is in. Its children inherit it, those of `timeout` and `race` included. A
+ * fiber that joins one of them is not in the transaction for that.
+ */
+const current = globalValue(
+  Symbol.for("effect-holdfast/TransactionalRef/current"),
+  () => FiberRef.unsafeMake<Transaction | undefined>(undefined, { join: (parent) => parent })
+)
+
+/** A fiber that outlives a transaction is no longer inside it, but may be inside the one around it. */
+const transactionOf = (fiber: Fiber.RuntimeFiber<unknown, unknown>): Transaction | undefined => {
+  let transaction = fiber.getFiberRef(current)
+  while (transaction?.phase === "Over") transaction = transaction.outer
+  return transaction
+}
+
+/** A reader sees the draft of its own transaction, or of one around it; else the committed value. */
+const valueIn = <A>(cell: Cell<A>, transaction: Transaction | undefined): A => {
+  for (let around = transaction; around !== undefined; around = around.outer) {
+    const entry = around.entries.get(cell)
+    if (entry !== undefined) return entry.value
+  }
+  return cell.committed
+}
+
+/** The `Ref` that a body is given. */
+class Draft<in out A> extends Effectable.Class<A> implements Ref.Ref<A> {
+  readonly [Ref.RefTypeId] = variance
+  readonly [Readable.TypeId]: Readable.TypeId = Readable.TypeId
+  private readonly entry: Entry<A>
+  private readonly transaction: Transaction
+
+  constructor(entry: Entry<A>, transaction: Transaction) {
+    super()
+    this.entry = entry
+    this.transaction = transaction
+  }
+
+  get get(): Effect.Effect<A> {
+    return this.modify((value) => [value, value])
+  }
+
+  commit() {
+    return this.get
+  }
+
+  modify<B>(f: (a: A) => readonly [B, A]): Effect.Effect<B> {
+    return Effect.sync(() => {
+      const { name } = this.entry.cell
+      if (outermost(this.transaction).phase === "Aborted") throw noteUnwinding(new TransactionConflict({ name }))
+      if (this.transaction.phase !== "Open") throw new Error(`the transaction on ${name} is over: its draft is no more`)
+      if (this.entry.holder !== undefined) {
+        throw new Error(`a transaction inside this one works on ${name}: its draft is the one to use`)
+      }
+      const [result, value] = f(this.entry.value)
+      this.entry.value = value
+      return result
+    })
+  }
+}
+
+// -----------------------------------------------------------------------------
+// taking turns
+// -----------------------------------------------------------------------------
+
+/** Gives a ref's entry to the transaction's own fiber. Takes the turns of the transactions around first. */
+const entryOf = <A>(transaction: Transaction, cell: Cell<A>): Effect.Effect<Entry<A>, Refusal> =>
+  transaction.outer === undefined
+    ? entryBehind(transaction, cell, cell.turn, waitAtEase)
+    : Effect.flatMap(entryFor(transaction.outer, cell), (turn) => entryBehind(transaction, cell, turn, waitAtEase))
+
+/** The same for a fiber of a transaction inside it, which may be interrupted alone. */
+const entryFor = <A>(transaction: Transaction, cell: Cell<A>): Effect.Effect<Entry<A>, Refusal> =>
+  transaction.outer === undefined
+    ? entryBehind(transaction, cell, cell.turn, wait)
+    : Effect.flatMap(entryFor(transaction.outer, cell), (turn) => entryBehind(transaction, cell, turn, wait))
+
+/** `wait` without a cleanup: the end of the transaction gives back whatever its own fiber has asked for. */
+const waitAtEase: typeof wait = (register) =>
+  Effect.async((resume) => {
+    register(resume)
+  })
+
+const entryBehind = <A>(
+  transaction: Transaction,
+  cell: Cell<A>,
+  turn: Turn<Transaction>,
+  waiting: typeof wait
+): Effect.Effect<Entry<A>, Refusal> => {
+  const entry = freeEntry(transaction, cell, turn)
+  if (entry !== undefined) return Effect.succeed(entry)
+  return Effect.flatMap(waiting<void, Refusal>((resume) => askForTurn(transaction, turn, resume)), () =>
+    isOpen(transaction) && turn.holder === transaction
+      ? entryBehind(transaction, cell, turn, waiting)
+      : new TransactionConflict({ name: cell.name }))
+}
+
+/** Gives the entry if it need not be waited for. */
+const freeEntry = <A>(transaction: Transaction, cell: Cell<A>, turn: Turn<Transaction>): Entry<A> | undefined => {
+  if (!isOpen(transaction) || !turn.tryTake(transaction)) return undefined
+  // Another fiber of this transaction may have been faster.
+  const present: Entry<A> | undefined = transaction.entries.get(cell)
+  if (present !== undefined) return present
+  const entry = new Entry(cell, valueIn(cell, transaction.outer))
+  transaction.entries.set(cell, entry)
+  return entry
+}
+
+/**
+ * Everything is decided and noted in the step in which the turn is asked for, so that no two transactions can each miss
+ * the other's request.
+ *
+ * A circle is always one of transactions that are all outermost, or all inside the same one: what an inner one asks for
+ * beyond those beside it, the one around it asks for. So a circle through inner transactions is also a circle of those
+ * around them, and closes there.
+ */
+const askForTurn = (
+  transaction: Transaction,
+  turn: Turn<Transaction>,
+  resume: (exit: Exit.Exit<void, TransactionDeadlock>) => void
+): (() => void) | undefined => {
+  if (!isOpen(transaction) || turn.tryTake(transaction)) {
+    resume(Exit.void)
+    return undefined
+  }
+  // If a fiber of the transaction waits there already, another one closes no circle.
+  const cycle = transaction.places?.has(turn) === true ? undefined : circleThrough(turn, transaction)
+  if (cycle === undefined) return turn.enqueue(transaction, () => resume(Exit.void))
+  const deadlock = new TransactionDeadlock({ cycle })
+  abort(outermost(transaction), deadlock)
+  resume(Exit.fail(deadlock))
+  return undefined
+}
+
+// -----------------------------------------------------------------------------
+// beginning and ending
+// -----------------------------------------------------------------------------
+
+const run = <B, E, R>(
+  cells: ReadonlyArray<Cell<any>>,
+  body: (drafts: ReadonlyArray<Ref.Ref<any>>) => Effect.Effect<B, E, R>
+): Effect.Effect<B, E | TransactionError, Exclude<R, Scope.Scope>> =>
+  Effect.uninterruptibleMask((restore) => {
+    const outer = transactionOf(currentFiber())
+    const transacted = Effect.flatMap(scopeFor(outer), (scope): Effect.Effect<B, E | TransactionError, R> => {
+      if (!isOpen(outer)) return new TransactionConflict({ name: namesOf(cells) })
+      const fiber = currentFiber()
+      const transaction = new Transaction(outer, cells, scope, fiber)
+      const leave = locally(
+        fiber,
+        [current, transaction],
+        [FiberRef.currentContext, Context.add(fiber.currentContext, Scope.Scope, scope)]
+      )
+      const end = (exit: Exit.Exit<B, E | TransactionError>) =>
+        outer === undefined ? endOutermost(transaction, exit, leave) : endInner(transaction, outer, exit, leave)
+      return Effect.matchCauseEffect(restore(withDrafts(transaction, body)), {
+        onFailure: (cause) => end(Exit.failCause(cause)),
+        onSuccess: (value) => end(Exit.succeed(value))
+      })
+    })
+    return traced(transacted, cells) as Effect.Effect<B, E | TransactionError, Exclude<R, Scope.Scope>>
+  })
+
+const scopeFor = (outer: Transaction | undefined): Effect.Effect<Scope.CloseableScope> =>
+  outer === undefined ? Scope.make() : Effect.succeed(outer.scope)
+
+/** Not by `Effect.withFiberRuntime`: everyone who waits pays for each operation that a transaction consists of. */
+const currentFiber = () => Option.getOrThrow(Fiber.getCurrentFiber())
+
+/** The tracer that every fiber of Effect has tells nobody, and to make its span takes longer than the transaction. */
+const traced = <B, E, R>(self: Effect.Effect<B, E, R>, cells: ReadonlyArray<Cell<any>>): Effect.Effect<B, E, R> => {
+  const fiber = currentFiber()
+  if (fiber.currentTracer === silentTracer || !fiber.getFiberRef(FiberRef.currentTracerEnabled)) return self
+  const span = { attributes: { refs: namesOf(cells) }, captureStackTrace: false }
+  return Effect.withSpan(self, "TransactionalRef.transaction", span) as Effect.Effect<B, E, R>
+}
+
+const silentTracer = Context.get(DefaultServices.liveServices, Tracer.Tracer)
+
+/** The drafts are in the order of `cells`, whatever the order in which the refs are locked. */
+const withDrafts = <B, E, R>(
+  transaction: Transaction,
+  body: (drafts: ReadonlyArray<Ref.Ref<any>>) => Effect.Effect<B, E, R>
+): Effect.Effect<B, E | Refusal, R> => {
+  const { cells } = transaction
+  if (cells.length === 1) {
+    const cell = cells[0]!
+    const inside = (entry: Entry<any>) => body([new Draft(entry, transaction)])
+    const entry = transaction.outer === undefined ? freeEntry(transaction, cell, cell.turn) : undefined
+    return entry !== undefined ? Effect.suspend(() => inside(entry)) : Effect.flatMap(entryOf(transaction, cell), inside)
+  }
+  const inOrder = cells.toSorted((a, b) => a.order - b.order)
+  return Effect.flatMap(Effect.forEach(inOrder, (cell) => entryOf(transaction, cell)), (entries) =>
+    body(cells.map((cell) => new Draft(entries[inOrder.indexOf(cell)]!, transaction))))
+}
+
+const namesOf = (cells: ReadonlyArray<Cell<any>>): string => cells.map(({ name }) => name).join(", ")
+
+/** The changes of the inner transaction are now the draft of the one around it. */
+const endInner = <B, E>(
+  transaction: Transaction,
+  outer: Transaction,
+  exit: Exit.Exit<B, E | TransactionError>,
+  leave: () => void
+): Exit.Exit<B, E | TransactionError> => {
+  leave()
+  const end = Exit.isFailure(exit) ? exit : objection(transaction) ?? exit
+  if (Exit.isSuccess(end)) {
+    for (const [cell, { value }] of transaction.entries) outer.entries.get(cell)!.value = value
+  }
+  dismissWaiting(transaction)
+  giveBack(transaction)
+  return end
+}
+
+/** Commits all or nothing in this one step; then come the finalizers, then the next in turn. */
+const endOutermost = <B, E>(
+  transaction: Transaction,
+  exit: Exit.Exit<B, E | TransactionError>,
+  leave: () => void
+): Effect.Effect<B, E | TransactionError> => {
+  const end = Exit.isFailure(exit) ? unwound(transaction, exit.cause) : objection(transaction) ?? exit
+  // An aborted transaction has no entries any more.
+  transaction.entries.forEach(({ cell, value }) => {
+    if (Exit.isSuccess(end)) cell.commit(value)
+    else cell.rollBack()
+  })
+  transaction.phase = "Ending"
+  // Its finalizers may wait for fibers inside it that still wait.
+  dismissWaiting(transaction)
+  const finish = (end: Exit.Exit<B, E | TransactionError>) => {
+    giveBack(transaction)
+    leave()
+    return end
+  }
+  return Effect.matchCauseEffect(Scope.close(transaction.scope, end), {
+    onFailure: (cause) => finish(Exit.failCause(Exit.isSuccess(end) ? cause : Cause.sequential(end.cause, cause))),
+    onSuccess: () => finish(end)
+  })
+}
+
+/** What stands against the success of a transaction. */
+const objection = (transaction: Transaction): Exit.Exit<never, TransactionError> | undefined => {
+  const { cells, deadlock, outer } = transaction
+  if (deadlock !== undefined) return Exit.fail(deadlock)
+  if (!isOpen(outer)) return Exit.fail(new TransactionConflict({ name: namesOf(cells) }))
+  try {
+    for (const cell of cells) {
+      // Another transaction around this one that names the ref asks at its own end.
+      if (cell.invariant === undefined || isNamed(cell, outer)) continue
+      if (!cell.invariant(transaction.entries.get(cell)!.value)) {
+        return Exit.fail(new InvariantViolated({ name: cell.name }))
+      }
+    }
+    return undefined
+  } catch (defect) {
+    return Exit.die(defect)
+  }
+}
+
+const isNamed = (cell: Cell<any>, transaction: Transaction | undefined): boolean =>
+  transaction !== undefined && (transaction.cells.includes(cell) || isNamed(cell, transaction.outer))
+
+/**
+ * The end of an outermost transaction whose body has failed. If that was because a transaction is over, it fails with
+ * the typed error, whatever the body has made of it. Other defects of the body go along.
+ */
+const unwound = <E>(
+  { deadlock }: Transaction,
+  cause: Cause.Cause<E | TransactionError>
+): Exit.Exit<never, E | TransactionError> => {
+  const refusal = deadlock ?? Array.from(Cause.defects(cause)).find(isUnwinding)
+  if (refusal === undefined) return Exit.failCause(cause)
+  const typed = Cause.fail(refusal as Refusal)
+  const defects = ownDefects(cause)
+  return Exit.failCause(defects === undefined ? typed : Cause.sequential(typed, defects))
+}
+
+/** Ends an outermost transaction whose body still runs: the others go on immediately. */
+const abort = (transaction: Transaction, deadlock: TransactionDeadlock): void => {
+  transaction.deadlock = deadlock
+  transaction.phase = "Aborted"
+  for (const { cell } of transaction.entries.values()) cell.rollBack()
+  dismissWaiting(transaction)
+  releaseTurns(transaction)
+}
+
+/** Tells all fibers inside a transaction that wait that it is over. From now on its drafts are seen by nobody. */
+const dismissWaiting = (transaction: Transaction): void => {
+  for (const turn of transaction.places?.keys() ?? []) turn.dismiss(transaction)
+  for (const entry of transaction.entries.values()) {
+    entry.dismissAll()
+    if (entry.holder !== undefined) dismissWaiting(entry.holder)
+  }
+  transaction.entries.clear()
+}
+
+const giveBack = (transaction: Transaction): void => {
+  transaction.phase = "Over"
+  releaseTurns(transaction)
+}
+
+const releaseTurns = (transaction: Transaction): void => {
+  for (const turn of transaction.turns.splice(0)) turn.release()
+}

@@ -9,6 +9,7 @@ import * as NodeHttpServer from "@effect/platform-node/NodeHttpServer"
 import { assert, describe, expectTypeOf, it } from "@effect/vitest"
 import * as DefectBoundary from "effect-holdfast/DefectBoundary"
 import type { InvalidOptions } from "effect-holdfast/InvalidOptions"
+import * as TransactionalRef from "effect-holdfast/TransactionalRef"
 import * as Cause from "effect/Cause"
 import * as Context from "effect/Context"
 import * as Data from "effect/Data"
@@ -540,6 +541,27 @@ describe("what comes to light beside the response", () => {
         const port = yield* serving(DefectBoundary.isolate(Effect.zipRight(app, ok)))
         assert.deepStrictEqual(yield* counted(request(port, "/")), {})
         assert.lengthOf(errorsIn(logs), 0)
+      })
+    ))
+
+  it.scopedLive("what only unwinds the body of a transaction that is over is none; the same error as a defect is one", () =>
+    withLogs((logs) =>
+      Effect.gen(function*() {
+        const ref = yield* TransactionalRef.make(0, { name: "a" })
+        const late = TransactionalRef.retryDeadlock(TransactionalRef.update(ref, (n) => n + 1))
+        const ends = { "/unwinding": late, "/own": Effect.die(new TransactionalRef.TransactionConflict({ name: "a" })) }
+        const port = yield* serving(DefectBoundary.isolate(
+          Effect.flatMap(HttpServerRequest.HttpServerRequest, ({ url }) =>
+            Effect.flatMap(Effect.scope, (scope) =>
+              TransactionalRef.transaction(ref, () =>
+                Effect.addFinalizer(() =>
+                  Effect.flatMap(Effect.forkIn(ends[url as keyof typeof ends], scope), Fiber.await)))).pipe(
+                    Effect.zipRight(ok)
+                  ))
+        ))
+        assert.deepStrictEqual(yield* counted(request(port, "/unwinding")), {})
+        assert.lengthOf(errorsIn(logs), 0)
+        assert.deepStrictEqual(yield* counted(request(port, "/own")), { fiber: 1 })
       })
     ))
 

@@ -81,7 +81,7 @@ const record = (programs: ReadonlyArray<ReadonlyArray<Program>>): Effect.Effect<
         reads.push({ ref, list: list.filter((by) => by !== id) })
       }
       const within = (held: ReadonlyArray<number>, steps: ReadonlyArray<Step>): Effect.Effect<void, unknown> =>
-        TransactionalRef.transaction(held.map((n) => cells[n]!) as [TransactionalRef.TransactionalRef<List>], (drafts) =>
+        TransactionalRef.transaction(held.map((n) => cells[n]!) as ReadonlyArray<typeof cells[number]>, (drafts) =>
           Effect.forEach(steps, (step): Effect.Effect<unknown, unknown> => {
             if (step.kind === "pause") return Effect.yieldNow()
             if (step.kind === "fail") return Effect.fail("no")

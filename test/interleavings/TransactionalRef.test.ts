@@ -4,16 +4,15 @@ import * as TransactionalRef from "effect-holdfast/TransactionalRef"
 import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
 import * as Fiber from "effect/Fiber"
-import { Turn } from "../../src/internal/turn.js"
+import { type Holder as AnyHolder, Turn } from "../../src/internal/transaction/turn.js"
 import { wait } from "../../src/internal/wait.js"
 import { canaries, type CanaryName } from "../support/canaries.js"
 import { canary } from "../support/canary.js"
 import { interrupted, scenarios } from "./transactions.js"
 
 describe("a turn, in every order of three fibers", () => {
-  interface Holder {
+  interface Holder extends AnyHolder<Holder> {
     readonly name: string
-    readonly turns: Set<Turn<Holder>>
   }
 
   const take = (turn: Turn<Holder>, holder: Holder) =>
@@ -25,11 +24,11 @@ describe("a turn, in every order of three fibers", () => {
   /** Each takes the turn, pauses, and gives back what it has, however it ends; `waiting` marks one for interruption. */
   const scope = (mark: <A>(effect: Effect.Effect<A>) => Effect.Effect<A>) =>
     Effect.gen(function*() {
-      const turn = new Turn<Holder>((holder, turn) => holder.turns.add(turn))
+      const turn = new Turn<Holder>("turn")
       let inside = 0
       const one = (name: string) =>
         Effect.suspend(() => {
-          const holder: Holder = { name, turns: new Set() }
+          const holder: Holder = { name, turns: [], places: undefined }
           return Effect.uninterruptibleMask((restore) =>
             Effect.ensuring(
               restore(Effect.zipRight(take(turn, holder), Effect.sync(() => assert.strictEqual(++inside, 1)))).pipe(

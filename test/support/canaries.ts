@@ -122,11 +122,12 @@ export const canaries = {
   },
   "unseen-circle": {
     fault: "nested transactions that wait for each other hang",
-    edits: [edit("TransactionalRef.ts", "|| !isWaitedFor(transaction)", "|| 1 < 2")]
+    edits: [edit("TransactionalRef.ts", "transaction.places?.has(turn) === true ?", "1 < 2 ?")]
   },
   "parallel-circle": {
     fault: "those ahead in the queue are not waited for",
-    edits: [edit("internal/turn.ts", "      if (waiting === holder) return\n      yield waiting\n", "")]
+    edits: [edit("internal/transaction/circle.ts", "asked.last?.holder ?? asked.holder!", "asked.holder!"),
+      edit("internal/transaction/circle.ts", "holder: ahead?.holder ?? turn.holder!", "holder: turn.holder!")]
   },
   "sibling-bypass": {
     fault: "sibling fibers of one transaction bypass its lock",
@@ -139,11 +140,11 @@ export const canaries = {
   "leaked-turn": {
     fault: "a turn leaks when its taker is interrupted between being handed it and noting it",
     edits: [
-      edit("internal/turn.ts", "    this.holder = holder\n    this.onTaken(holder, this)", "    this.holder = holder"),
+      edit("internal/transaction/turn.ts", "    holder.turns.push(this)\n", ""),
       edit(
         "TransactionalRef.ts",
         "  const present: Entry<A> | undefined",
-        "  transaction.turns.add(turn)\n  const present: Entry<A> | undefined"
+        "  if (!transaction.turns.includes(turn)) transaction.turns.push(turn)\n  const present: Entry<A> | undefined"
       )
     ]
   },

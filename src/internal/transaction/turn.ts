@@ -1,0 +1,112 @@
+/**
+ * A lock that is handed from one holder to the next, in the order in which they asked.
+ *
+ * It is ours because Effect 3.22's `Semaphore` lets a fiber that comes back overtake those that wait, wakes all of
+ * them at each release (so that n waiters cost n² wake-ups), and leaks its permit when a taker is interrupted between
+ * taking it and installing its release. Here the turn belongs to its holder from the step in which it is handed on,
+ * whatever becomes of the fiber that asked: the end of a holder gives back its turns.
+ */
+export class Turn<H extends Holder<H>> {
+  /** Errors call the turn by this name. */
+  readonly name: string
+  holder: H | undefined
+  /** The queue, linked both ways: a place's neighbours are found without a walk, however long the queue is. */
+  first: Place<H> | undefined
+  last: Place<H> | undefined
+  /** The number of places. */
+  waiters = 0
+
+  constructor(name: string) {
+    this.name = name
+  }
+
+  /** Takes the turn if nobody has it. Gives whether the holder has it now. */
+  tryTake(holder: H): boolean {
+    if (this.holder !== undefined) return this.holder === holder
+    this.handTo(holder)
+    return true
+  }
+
+  /** Calls `wake` when the turn is the holder's, or when it is let go without. Gives what takes the request back. */
+  enqueue(holder: H, wake: () => void): () => void {
+    const place = holder.places?.get(this) ?? this.append(holder)
+    place.wakes.add(wake)
+    return () => {
+      if (place.wakes.delete(wake) && place.wakes.size === 0) this.remove(place)
+    }
+  }
+
+  /** Hands the turn to the holder that has waited longest. */
+  release(): void {
+    const next = this.first
+    if (next === undefined) {
+      this.holder = undefined
+    } else {
+      this.remove(next)
+      this.handTo(next.holder)
+      wakeAll(next)
+    }
+  }
+
+  /** Lets the fibers go that wait for a holder, without the turn. */
+  dismiss(holder: H): void {
+    const place = holder.places?.get(this)
+    if (place === undefined) return
+    this.remove(place)
+    wakeAll(place)
+  }
+
+  /** Lets all fibers go that wait, without the turn. */
+  dismissAll(): void {
+    while (this.first !== undefined) this.dismiss(this.first.holder)
+  }
+
+  private handTo(holder: H): void {
+    this.holder = holder
+    holder.turns.push(this)
+  }
+
+  private append(holder: H): Place<H> {
+    const place: Place<H> = { turn: this, holder, wakes: new Set(), ahead: this.last, behind: undefined }
+    if (this.last === undefined) this.first = place
+    else this.last.behind = place
+    this.last = place
+    this.waiters++
+    holder.places ??= new Map()
+    holder.places.set(this, place)
+    return place
+  }
+
+  private remove(place: Place<H>): void {
+    const { ahead, behind, holder } = place
+    if (ahead === undefined) this.first = behind
+    else ahead.behind = behind
+    if (behind === undefined) this.last = ahead
+    else behind.ahead = ahead
+    this.waiters--
+    holder.places!.delete(this)
+  }
+}
+
+/** What a turn is handed to: it knows the turns that it has, and its places in the queues of others. */
+export interface Holder<H extends Holder<H>> {
+  readonly turns: Array<Turn<H>>
+  /** Made when it first waits. */
+  places: Map<Turn<H>, Place<H>> | undefined
+}
+
+/** A holder's place in the queue of a turn. Several of its fibers may wait there. */
+export interface Place<H extends Holder<H>> {
+  readonly turn: Turn<H>
+  readonly holder: H
+  readonly wakes: Set<() => void>
+  ahead: Place<H> | undefined
+  behind: Place<H> | undefined
+}
+
+const wakeAll = <H extends Holder<H>>({ wakes }: Place<H>): void => {
+  const all = [...wakes]
+  // A request that is taken back late finds itself gone.
+  wakes.clear()
+  for (const wake of all) wake()
+}
