@@ -37,21 +37,21 @@
  *
  * @since 0.1.0
  */
-import * as FetchHttpClient from "@effect/platform/FetchHttpClient"
 import * as Headers from "@effect/platform/Headers"
 import * as HttpClient from "@effect/platform/HttpClient"
 import * as HttpClientError from "@effect/platform/HttpClientError"
 import * as HttpClientRequest from "@effect/platform/HttpClientRequest"
 import type * as HttpClientResponse from "@effect/platform/HttpClientResponse"
-import * as UrlParams from "@effect/platform/UrlParams"
-import * as Context from "effect/Context"
 import * as Data from "effect/Data"
 import type * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import * as Either from "effect/Either"
+import { identity } from "effect/Function"
 import * as Option from "effect/Option"
 import type * as Scope from "effect/Scope"
-import * as CookieJar from "./internal/cookieJar.js"
+import * as CookieJar from "./internal/http/cookies.js"
+import * as Redirect from "./internal/http/redirect.js"
+import { answering, discard, isFiltered } from "./internal/http/response.js"
 import { count, InvalidOptions, validated } from "./InvalidOptions.js"
 import * as Session from "./Session.js"
 import * as SessionHttpClient from "./SessionHttpClient.js"
@@ -95,7 +95,7 @@ export interface State {
   /** The `Cookie` header that a request to this URL would carry now. */
   readonly cookies: (url: string | URL) => Effect.Effect<Option.Option<string>>
   /**
-   * Sends a request as this generation, without its credentials if it goes to another origin.
+   * Sends a request as this generation, with the headers of its identity at home.
    *
    * @internal
    */
@@ -160,10 +160,25 @@ export interface Options<E = never, R = never, E2 = never, R2 = never>
     | undefined
   /** An age limit for a generation. Default: 1 hour. */
   readonly maxAge?: Duration.DurationInput | undefined
-  /** Whether a response refuses the session; redirects have been followed by then. Default: 401 and 403. */
+  /**
+   * Whether a response refuses the session; redirects have been followed by then. Only answers of the home origin, the
+   * probe's, are asked about, and only those to a request that carried the identity. Default: 401 and 403.
+   */
   readonly rejected?: SessionHttpClient.RefusalOptions["rejected"]
   /** How many redirects of one request are followed. Default: 10. */
   readonly maxRedirects?: number | undefined
+  /**
+   * How many cookies a generation keeps in all (default: 3,000) and of one domain (default: 50), and how many bytes one
+   * may have, name, value and attributes (default: 4,096); the numbers are those of RFC 6265 section 6.1. A longer
+   * cookie is not kept. When there are too many, those that have expired go first, then the least recently used.
+   */
+  readonly cookieLimits?:
+    | {
+      readonly total?: number | undefined
+      readonly perDomain?: number | undefined
+      readonly bytes?: number | undefined
+    }
+    | undefined
 }
 
 // -----------------------------------------------------------------------------
@@ -224,7 +239,7 @@ export const make = <E = never, R = never, E2 = never, R2 = never>(
 
 /**
  * Makes a session whose generations each have a client, and so connections, of their own. `connect` opens it in
- * the generation's scope, which closes when the generation has been superseded and its last request was answered.
+ * the generation's scope, which closes when the generation has been superseded and its last response has been read.
  *
  * @example
  * ```ts
@@ -248,34 +263,66 @@ export const make = <E = never, R = never, E2 = never, R2 = never>(
 export const makeWith = <E = never, R = never, E2 = never, R2 = never, E3 = never, R3 = never>(
   options: Options<E, R, E2 | E3, R2>,
   connect: (tls: TlsOptions | undefined) => Effect.Effect<HttpClient.HttpClient, E3, R3>
+): Effect.Effect<HttpSession<E | E2 | E3>, InvalidOptions, R | R2 | R3 | Scope.Scope> => makeOver(options, connect, true)
+
+/**
+ * `makeWith`, where a body may hold the connections of its generation or, if those end in their own time, need not.
+ *
+ * @internal
+ */
+export const makeOver = <E = never, R = never, E2 = never, R2 = never, E3 = never, R3 = never>(
+  options: Options<E, R, E2 | E3, R2>,
+  connect: (tls: TlsOptions | undefined) => Effect.Effect<HttpClient.HttpClient, E3, R3>,
+  bodiesHold: boolean
 ): Effect.Effect<HttpSession<E | E2 | E3>, InvalidOptions, R | R2 | R3 | Scope.Scope> =>
   Effect.gen(function*() {
-    const { maxRedirects, probe } = yield* validated(() => ({
-      probe: validProbe(options.probe),
-      maxRedirects: count("maxRedirects", options.maxRedirects ?? 10, 0)
+    const { cookieLimits, home, maxRedirects, probe } = yield* validated(() => ({
+      ...validProbe(options.probe),
+      maxRedirects: count("maxRedirects", options.maxRedirects ?? 10, 0),
+      cookieLimits: {
+        total: count("cookieLimits.total", options.cookieLimits?.total ?? 3_000, 1),
+        perDomain: count("cookieLimits.perDomain", options.cookieLimits?.perDomain ?? 50, 1),
+        bytes: count("cookieLimits.bytes", options.cookieLimits?.bytes ?? 4_096, 1)
+      }
     }))
     const { challenge, rejected = isRefusal } = options
 
     const acquire = Effect.gen(function*() {
       const identity = yield* options.identity
-      const candidate = stateOf(identity, yield* connect(identity.tls))
-      const send = (request: HttpClientRequest.HttpClientRequest) => candidate.send(request, true)
+      const candidate = stateOf(identity, yield* connect(identity.tls), CookieJar.make(cookieLimits))
+      const send = (request: HttpClientRequest.HttpClientRequest) =>
+        Effect.catchIf(candidate.send(request, true), isFiltered, ({ response }) => Effect.succeed(response))
       const probed = yield* send(probe)
       const answer = challenge?.(probed, send) ?? Option.none()
       const response = Option.isSome(answer) ? yield* answer.value : probed
       if (response.status < 200 || response.status >= 400) {
         return yield* new ProbeFailed({ status: response.status, response })
       }
-      yield* SessionHttpClient.drain(response)
+      yield* discard(response)
       return candidate
     })
     const { budget, cooldown, name, retry, timeout } = options
     const maxAge = options.maxAge ?? "1 hour"
     const session = yield* Session.make({ acquire, maxAge, budget, cooldown, name, retry, timeout })
-    const send = SessionHttpClient.sendWith(
-      (request, state: State) => followRedirects(request, state, maxRedirects),
-      { ...options, rejected }
-    )
+    const send = SessionHttpClient.sendWith<State, HttpClientError.HttpClientError, SendError, never>({
+      ...options,
+      rejected,
+      bodiesHold,
+      execute: (request, state, isHome) => state.send(request, isHome),
+      start: (request) =>
+        Either.map(Redirect.urlOf(request), (url) => ({ request, url, isHome: true, redirectsLeft: maxRedirects })),
+      isJudge: (url) => url.origin === home,
+      onUnfollowed: (why, { request }, response) => {
+        if (why === "read once") return new SessionHttpClient.NotReplayable({ request, response })
+        const description = `more than ${maxRedirects} redirects`
+        return maxRedirects === 0
+          ? undefined
+          : new HttpClientError.ResponseError({ request, response, reason: "StatusCode", description })
+      },
+      clientError: identity,
+      lastingRefusal: ({ response }, refreshes) => new SessionHttpClient.SessionRejected({ response, refreshes }),
+      notReplayable: (request, { response }) => new SessionHttpClient.NotReplayable({ request, response })
+    })
     return {
       session,
       client: HttpClient.makeWith(
@@ -285,13 +332,15 @@ export const makeWith = <E = never, R = never, E2 = never, R2 = never, E3 = neve
     }
   })
 
+type SendError = HttpClientError.HttpClientError | SessionHttpClient.SessionRejected | SessionHttpClient.NotReplayable
+
 const isRefusal = ({ status }: HttpClientResponse.HttpClientResponse): boolean => status === 401 || status === 403
 
-const validProbe = (probe: HttpClientRequest.HttpClientRequest | string): HttpClientRequest.HttpClientRequest => {
-  const request = typeof probe === "string" ? HttpClientRequest.get(probe) : probe
-  if (Either.isRight(urlOf(request))) return request
-  // What a URL may keep secret stands before its host and behind its path.
-  const value = request.url.includes("@") ? "a URL with credentials" : request.url.replace(/[?#].*$/s, "")
+const validProbe = (given: HttpClientRequest.HttpClientRequest | string) => {
+  const probe = typeof given === "string" ? HttpClientRequest.get(given) : given
+  const url = Redirect.urlOf(probe)
+  if (Either.isRight(url)) return { probe, home: url.right.origin }
+  const value = Redirect.withoutSecrets(probe.url)
   throw new InvalidOptions({ option: "probe", value, reason: "must be an absolute http or https URL" })
 }
 
@@ -299,30 +348,28 @@ const validProbe = (probe: HttpClientRequest.HttpClientRequest | string): HttpCl
 // one generation
 // -----------------------------------------------------------------------------
 
-const stateOf = (identity: Identity, client: HttpClient.HttpClient): State => {
-  const jar = CookieJar.make()
-  return {
-    identity,
-    cookies: (url) => Effect.map(jar.header(String(url)), Option.fromNullable),
-    send: (request, isHome) =>
-      Effect.flatMap(urlOf(request), ({ href }) =>
-        Effect.flatMap(jar.header(href), (cookies) =>
-          client.execute(dressed(request, identity, isHome, cookies)).pipe(
-            Effect.mapInputContext(withRedirectsShown),
-            Effect.tap((response) => jar.store(href, response)),
-            Effect.map((response) => SessionHttpClient.answering(request, response))
-          )))
-  }
-}
+const stateOf = (identity: Identity, client: HttpClient.HttpClient, jar: CookieJar.CookieJar): State => ({
+  identity,
+  cookies: (url) => Effect.map(jar.header(String(url)), Option.fromNullable),
+  send: (request, isHome) =>
+    Effect.flatMap(Redirect.urlOf(request), ({ href }) =>
+      Effect.flatMap(jar.header(href), (cookies) =>
+        client.execute(dressed(request, isHome ? identity.headers : Headers.empty, cookies)).pipe(
+          Redirect.withRedirectsShown,
+          Effect.matchEffect({
+            onSuccess: (response) => Effect.as(jar.store(href, response), answering(request, response)),
+            onFailure: (error) =>
+              Effect.zipRight(isFiltered(error) ? jar.store(href, error.response) : Effect.void, Effect.fail(error))
+          })
+        )))
+})
 
 const dressed = (
   request: HttpClientRequest.HttpClientRequest,
-  identity: Identity,
-  isHome: boolean,
+  identity: Headers.Headers,
   cookies: string | undefined
 ): HttpClientRequest.HttpClientRequest => {
-  const merged = Headers.merge(identity.headers, request.headers)
-  const headers = isHome ? merged : Headers.remove(merged, credentials)
+  const headers = Headers.merge(identity, request.headers)
   const all = [headers["cookie"], cookies].filter((cookie) => cookie !== undefined)
   return HttpClientRequest.make(request.method)(request.url, {
     urlParams: request.urlParams,
@@ -331,95 +378,5 @@ const dressed = (
   }).pipe(
     // Last, because a body brings its own content type, and the caller may have set another.
     HttpClientRequest.setHeaders(all.length === 0 ? headers : Headers.set(headers, "cookie", all.join("; ")))
-  )
-}
-
-const credentials = ["authorization", "proxy-authorization", "cookie", "x-api-key"]
-
-/**
- * `fetch` follows redirects by itself and hides the cookies that are set on the way. A browser does so too, and
- * keeps the cookies; there the response to a redirect that is not followed cannot be read.
- */
-const withRedirectsShown = (context: Context.Context<never>): Context.Context<never> =>
-  isBrowser ? context : Context.add(context, FetchHttpClient.RequestInit, {
-    ...Option.getOrUndefined(Context.getOption(context, FetchHttpClient.RequestInit)),
-    redirect: "manual"
-  })
-
-const isBrowser = "document" in globalThis || "WorkerGlobalScope" in globalThis
-
-const urlOf = (
-  request: HttpClientRequest.HttpClientRequest
-): Either.Either<URL, HttpClientError.RequestError> =>
-  UrlParams.makeUrl(request.url, request.urlParams, request.hash).pipe(
-    Either.filterOrLeft(isHttp, () => new TypeError("neither http nor https")),
-    Either.mapLeft((cause) => new HttpClientError.RequestError({ request, reason: "InvalidUrl", cause }))
-  )
-
-const isHttp = (url: URL): boolean => url.protocol === "http:" || url.protocol === "https:"
-
-// -----------------------------------------------------------------------------
-// redirects
-// -----------------------------------------------------------------------------
-
-/** RFC 9110 section 15.4. Each hop gets the cookies that are for it; credentials go to no other origin. */
-const followRedirects = (
-  request: HttpClientRequest.HttpClientRequest,
-  state: State,
-  maxRedirects: number
-): Effect.Effect<
-  HttpClientResponse.HttpClientResponse,
-  HttpClientError.HttpClientError | SessionHttpClient.NotReplayable
-> =>
-  Effect.flatMap(urlOf(request), (home) => {
-    const hop = (
-      request: HttpClientRequest.HttpClientRequest,
-      url: URL,
-      redirects: number
-    ): ReturnType<typeof followRedirects> =>
-      Effect.flatMap(state.send(request, url.origin === home.origin), (response) => {
-        const { location } = response.headers
-        if (!redirectStatuses.has(response.status) || location === undefined || maxRedirects === 0) {
-          return Effect.succeed(response)
-        }
-        if (redirects === maxRedirects) {
-          const description = `more than ${maxRedirects} redirects`
-          return new HttpClientError.ResponseError({ request, response, reason: "StatusCode", description })
-        }
-        const next = redirected(request, response.status)
-        if (!SessionHttpClient.isReplayable(next)) {
-          return new SessionHttpClient.NotReplayable({ request, response })
-        }
-        const target = URL.canParse(location, url) ? new URL(location, url) : undefined
-        if (target === undefined || !isHttp(target)) {
-          const description = "the Location of a redirect is no http or https URL"
-          return new HttpClientError.RequestError({ request, reason: "InvalidUrl", description })
-        }
-        return Effect.zipRight(
-          SessionHttpClient.drain(response),
-          hop(movedTo(target, next), target, redirects + 1)
-        )
-      })
-    return hop(request, home, 0)
-  })
-
-const redirectStatuses = new Set([301, 302, 303, 307, 308])
-
-/** 303 asks for a GET; so do 301 and 302 of a POST, as every browser reads them. 307 and 308 keep method and body. */
-const redirected = (
-  request: HttpClientRequest.HttpClientRequest,
-  status: number
-): HttpClientRequest.HttpClientRequest => {
-  const becomesGet = status === 303 ? request.method !== "HEAD" : status < 303 && request.method === "POST"
-  return becomesGet
-    ? HttpClientRequest.get(request.url, { headers: Headers.remove(request.headers, /^content-/) })
-    : request
-}
-
-/** The same request for another URL, to the letter: `setUrl` writes its parameters anew, and a signature breaks. */
-const movedTo = (url: URL, request: HttpClientRequest.HttpClientRequest): HttpClientRequest.HttpClientRequest => {
-  url.hash = ""
-  return HttpClientRequest.make(request.method)(url.href, { body: request.body }).pipe(
-    HttpClientRequest.setHeaders(request.headers)
   )
 }

@@ -20,15 +20,25 @@ import * as Cause from "effect/Cause"
 import type * as Context from "effect/Context"
 import * as Data from "effect/Data"
 import * as Effect from "effect/Effect"
-import * as Fiber from "effect/Fiber"
-import * as FiberId from "effect/FiberId"
-import * as Inspectable from "effect/Inspectable"
+import * as Either from "effect/Either"
+import { identity } from "effect/Function"
 import * as Layer from "effect/Layer"
 import * as Option from "effect/Option"
-import * as Predicate from "effect/Predicate"
 import type * as Redacted from "effect/Redacted"
-import * as Stream from "effect/Stream"
-import { count, validated } from "./InvalidOptions.js"
+import * as Redirect from "./internal/http/redirect.js"
+import {
+  answering,
+  discard,
+  errorAnswering,
+  holding,
+  isFiltered,
+  inScopeOf,
+  isReplayable,
+  judged,
+  whileRead,
+  withBody
+} from "./internal/http/response.js"
+import { count, InvalidOptions, validated } from "./InvalidOptions.js"
 import * as Session from "./Session.js"
 import * as SessionMap from "./SessionMap.js"
 
@@ -51,6 +61,24 @@ export interface Options<in A> extends RefusalOptions {
     request: HttpClientRequest.HttpClientRequest,
     value: A
   ) => HttpClientRequest.HttpClientRequest | Effect.Effect<HttpClientRequest.HttpClientRequest>
+  /**
+   * Where the value may go, and whose refusals count: origins such as `"https://api.example.com"` (compared by
+   * `URL.origin`, so a path counts for nothing), or a function of the URL. Every other request passes untouched, and
+   * nothing is acquired for it. A request without an absolute URL is a `RequestError` with reason `"InvalidUrl"`: add
+   * the base around the session, because beneath it nobody can tell where the request goes. An entry that is no http or
+   * https origin is `InvalidOptions` at the first request. Default: the value goes wherever a request goes.
+   */
+  readonly origins?: ReadonlyArray<string> | ((url: URL) => boolean) | undefined
+  /**
+   * How many redirects of one request are followed here, over undici, node:http and Node's `fetch`. Redirects that are
+   * followed beneath the session take its value along unseen. Here, at an origin that `origins` does not name (without
+   * `origins`, at any other than the first), what `attach` changed and the caller's own credentials are left out; none
+   * comes back on the way home, and no answer after that is a refusal. A redirect beyond the number, or one that needs
+   * a body which can be read only once, is the answer; `rejected` sees only answers. In a browser, which hides
+   * redirects from scripts, the option is without effect: the browser follows, and takes along every header but
+   * `authorization`. Default: redirects are the wrapped client's own affair.
+   */
+  readonly followRedirects?: number | undefined
 }
 
 /**
@@ -64,8 +92,17 @@ export interface RefusalOptions {
    * Whether a response says that the value was refused. May read the body (`text` and `json` can be read again
    * by the caller, a `stream` cannot). One that throws is a `ResponseError` with reason `"Decode"`. Default:
    * status 401.
+   *
+   * `"again"` says that the value is good and the request has to be made anew with it, say with the nonce that the
+   * response brought (RFC 9449 section 9): `attach` runs anew with the same value, and the request is sent once more.
+   * Nothing is refreshed for it. After ten times the response is the answer; a body that can be read only once is
+   * `NotReplayable`.
    */
-  readonly rejected?: ((response: HttpClientResponse.HttpClientResponse) => boolean | Effect.Effect<boolean>) | undefined
+  readonly rejected?:
+    | ((
+      response: HttpClientResponse.HttpClientResponse
+    ) => boolean | "again" | Effect.Effect<boolean | "again">)
+    | undefined
   /** How often one request may refresh the session and be sent again. Default: 1. */
   readonly maxRefreshes?: number | undefined
   /**
@@ -146,11 +183,24 @@ export const withSession = <E0, R, A, E>(
   E0 | HttpClientError.HttpClientError | E | Session.SessionError | SessionRejected | NotReplayable,
   R
 > => {
-  const send = sendWith(attaching(client, options.attach), options)
+  const send = sendWith(sendingAs(client, options))
   return HttpClient.makeWith(
     (request) => Effect.flatMap(request, (request) => send(session, request)),
     Effect.succeed<HttpClientRequest.HttpClientRequest>
   )
+}
+
+const sendingAs = <E0, R, A>(client: HttpClient.HttpClient.With<E0, R>, options: Options<A>) => {
+  type E1 = E0 | HttpClientError.HttpClientError | SessionRejected | NotReplayable
+  const sending: Sending<A, E0 | HttpClientError.HttpClientError, E1, R> = {
+    ...options,
+    ...places<E1>(options, identity),
+    execute: attaching(client, options),
+    clientError: identity,
+    lastingRefusal: ({ response }, refreshes) => new SessionRejected({ response, refreshes }),
+    notReplayable: (request, { response }) => new NotReplayable({ request, response })
+  }
+  return sending
 }
 
 /**
@@ -219,13 +269,13 @@ export const makeKeyed = <K, A, E>(
   HttpClient.HttpClient
 > =>
   Effect.map(HttpClient.HttpClient, (client) => {
-    const send = sendWith(attaching(client, options.attach), options)
+    const send = sendWith(sendingAs(client, options))
     return HttpClient.makeWith(
       (request) =>
         Effect.flatMap(request, (request) =>
           Effect.try({ try: () => options.key(request), catch: (cause) => cannotEncode(request, "key", cause) }).pipe(
-            Effect.flatMap((key) => SessionMap.get(sessions, key)),
-            Effect.flatMap((session) => send(session, request)),
+            Effect.flatMap((key) => SessionMap.held(sessions, key)),
+            Effect.flatMap(({ retain, session }) => send(session, request, retain)),
             Effect.scoped
           )),
       Effect.succeed<HttpClientRequest.HttpClientRequest>
@@ -278,34 +328,45 @@ export const bearer = (
  * @since 0.1.0
  * @category layers
  */
-export const layer = <I, A, E>(
-  tag: Context.Tag<I, Session.Session<A, E>>,
-  options: Options<A>
+export const layer = <I, S extends Session.Session<any, any>>(
+  tag: Context.Tag<I, S>,
+  options: Options<S extends Session.Session<infer A, any> ? A : never>
 ): Layer.Layer<HttpClient.HttpClient, never, I | HttpClient.HttpClient> =>
   Layer.effect(
     HttpClient.HttpClient,
     Effect.gen(function*() {
-      const inner = yield* HttpClient.HttpClient
-      const session = yield* tag
-      // What the wrapped client fails with is told from what the session's own requests failed with.
-      const client = HttpClient.transform(inner, (effect) => Effect.mapError(effect, (error) => new FromClient(error)))
-      const send = sendWith(attaching(client, options.attach), options)
+      const client = yield* HttpClient.HttpClient
+      const session: Session.Session<any, unknown> = yield* tag
+      const clientError = (error: HttpClientError.HttpClientError) => new FromClient(error)
+      const asResponse = (request: Request | undefined, { error, response }: Refused) =>
+        error === undefined
+          ? Effect.succeed(response)
+          : Effect.fail(clientError(errorAnswering(request ?? response.request, response, error)))
+      const send = sendWith<any, HttpClientError.HttpClientError, FromClient, never>({
+        ...options,
+        ...places(options, clientError),
+        execute: attaching(client, options),
+        clientError,
+        lastingRefusal: (refused) => asResponse(undefined, refused),
+        notReplayable: asResponse
+      })
       return HttpClient.makeWith(
         (request) =>
           Effect.flatMap(request, (request) =>
             Effect.catchAll(send(session, request), (error) =>
               error instanceof FromClient
                 ? Effect.fail(error.error)
-                : error instanceof SessionRejected || error instanceof NotReplayable
-                ? Effect.succeed(error.response)
-                : HttpClientError.isHttpClientError(error) && error.request === request
-                ? Effect.fail(error)
-                : new HttpClientError.RequestError({ request, reason: "Transport", cause: error }))),
+                : new HttpClientError.RequestError({
+                  request,
+                  reason: mayPass(session, error) ? "Transport" : "Encode",
+                  cause: error
+                }))),
         Effect.succeed<HttpClientRequest.HttpClientRequest>
       )
     })
   )
 
+/** Tells what the wrapped client failed with from what the session's own requests failed with. */
 class FromClient {
   readonly error: HttpClientError.HttpClientError
   constructor(error: HttpClientError.HttpClientError) {
@@ -313,134 +374,316 @@ class FromClient {
   }
 }
 
+/** Whether asking again may come to something else. */
+const mayPass = (session: Session.Session<any, unknown>, error: unknown): boolean => {
+  if (error instanceof Session.RefreshTimeout || error instanceof Session.RefreshInterrupted) return true
+  if (hopeless.some((known) => error instanceof known)) return false
+  try {
+    return !Session.isFatal(session, error)
+  } catch {
+    return true
+  }
+}
+
+const hopeless = [
+  Session.SessionClosed,
+  Session.SessionEnded,
+  Session.ReentrantRefresh,
+  Session.RefreshBudgetExceeded,
+  InvalidOptions
+]
+
 // -----------------------------------------------------------------------------
 // sending
 // -----------------------------------------------------------------------------
 
-/** A refusal. It never leaves this module. */
-class Refused extends Data.TaggedClass("Refused")<{ readonly response: HttpClientResponse.HttpClientResponse }> {}
+type Request = HttpClientRequest.HttpClientRequest
+type Response = HttpClientResponse.HttpClientResponse
 
-type SendError<E0, E> =
-  | E0
-  | HttpClientError.HttpClientError
-  | E
-  | Session.SessionError
-  | SessionRejected
-  | NotReplayable
+/** A refusal. It never leaves this module. */
+class Refused extends Data.TaggedClass("Refused")<{
+  readonly response: Response
+  /** What a status filter beneath the session made of the response. */
+  readonly error: HttpClientError.ResponseError | undefined
+  readonly repeats: number
+}> {}
+
+/** How often one request may be sent anew with the same value. */
+const mostRepeats = 10
 
 /**
- * Executes requests with a session's value. `execute` puts the value on a request and sends it once.
+ * How requests are sent with a session's value, and what their sender gets.
  *
  * @internal
  */
-export const sendWith = <A, E0, R>(
-  execute: (
-    request: HttpClientRequest.HttpClientRequest,
-    value: A
-  ) => Effect.Effect<HttpClientResponse.HttpClientResponse, E0, R>,
-  options: RefusalOptions
-) => {
-  const { maxRefreshes = 1, rejected = isUnauthorized, replay = isReplayable } = options
-  type Request = HttpClientRequest.HttpClientRequest
-  type Response = HttpClientResponse.HttpClientResponse
+export interface Sending<in A, E0, E1, R> extends RefusalOptions {
+  /** Sends a request once: with the value at home, without it at another origin. */
+  readonly execute: (request: Request, value: A, isHome: boolean) => Effect.Effect<Response, E0, R>
+  /** The first hop of a request. Default: at home, and no redirect of it is followed. */
+  readonly start?: ((request: Request) => Either.Either<Redirect.Hop, E1 | InvalidOptions>) | undefined
+  /** Whether a hop to this URL is at home if the one before was. Default: if it has the same origin. */
+  readonly isHome?: ((url: URL, from: URL) => boolean) | undefined
+  /** Whether a refusal by a URL at home counts. Default: all do. */
+  readonly isJudge?: ((url: URL) => boolean) | undefined
+  /** What becomes of a redirect that is not followed. Default, and for `undefined`: it is the answer. */
+  readonly onUnfollowed?:
+    | ((why: "limit" | "read once", hop: Redirect.Hop, response: Response) => Effect.Effect<never, E1> | undefined)
+    | undefined
+  /** Whether a response holds what its generation acquired until its body has ended. Default: true. */
+  readonly bodiesHold?: boolean | undefined
+  /** What the client failed with, told from what the session failed with. */
+  readonly clientError: (error: E0 | HttpClientError.HttpClientError) => E1
+  readonly lastingRefusal: (refused: Refused, refreshes: number) => Effect.Effect<Response, E1>
+  readonly notReplayable: (request: Request, refused: Refused) => Effect.Effect<Response, E1>
+}
 
-  const sendOnce = (request: Request, value: A): Effect.Effect<Response, SendError<E0, never> | Refused, R> =>
-    Effect.flatMap(execute(request, value), (response) => {
-      let verdict: ReturnType<typeof rejected>
-      try {
-        verdict = rejected(response)
-      } catch (cause) {
-        return cannotDecode(request, response, cause)
+interface Attempt<out A> {
+  /** What the caller asked for. */
+  readonly request: Request
+  readonly hop: Redirect.Hop
+  readonly value: A
+  readonly repeats: number
+  readonly retain: Session.Retain | undefined
+}
+
+/**
+ * Executes a request with a session's value. What `retain` holds is held until the response's body has ended.
+ *
+ * @internal
+ */
+export const sendWith = <A, E0, E1, R>(sending: Sending<A, E0, E1, R>) => {
+  const { clientError, execute, isHome = isSameOrigin, isJudge, notReplayable, onUnfollowed, start = atHome } = sending
+  const { bodiesHold = true, maxRefreshes = 1, rejected = isUnauthorized, replay = isReplayable } = sending
+  const valid = either(() => count("maxRefreshes", maxRefreshes, 0))
+
+  type Sent = Effect.Effect<Response, E1 | Refused, R>
+
+  const fail = (error: E0 | HttpClientError.HttpClientError): Effect.Effect<never, E1> => Effect.fail(clientError(error))
+
+  const send = (attempt: Attempt<A>): Sent =>
+    Effect.matchCauseEffect(execute(attempt.hop.request, attempt.value, attempt.hop.isHome), {
+      onSuccess: (response) => received(attempt, response, undefined),
+      onFailure: (cause) => {
+        const failure = Option.getOrUndefined(Cause.failureOption(cause))
+        return isFiltered(failure)
+          ? received(attempt, failure.response, failure)
+          : Effect.failCause(Cause.map(cause, clientError))
       }
-      if (verdict === false) return Effect.succeed(response)
-      if (verdict === true) return Effect.fail(new Refused({ response }))
-      return Effect.flatMap(
-        Effect.catchAllDefect(verdict, (cause) => cannotDecode(request, response, cause)),
-        (isRejected) => isRejected ? Effect.fail(new Refused({ response })) : Effect.succeed(response)
-      )
     })
+
+  /** Follows a redirect, and tells a refusal from an answer. */
+  const received = (attempt: Attempt<A>, response: Response, error: HttpClientError.ResponseError | undefined): Sent => {
+    const { hop, request, retain } = attempt
+    let next: ReturnType<typeof Redirect.next>
+    try {
+      next = Redirect.next(hop, response, isHome)
+    } catch (cause) {
+      return fail(cannotEncode(request, "origins", cause))
+    }
+    if (typeof next === "object") return Effect.zipRight(discard(response), send({ ...attempt, hop: next }))
+    if (next === "no url") {
+      const description = "the Location of a redirect is no http or https URL"
+      return fail(new HttpClientError.RequestError({ request: hop.request, reason: "InvalidUrl", description }))
+    }
+    const held = holding(request, response, retain)
+    const unfollowed = next === "answer" ? undefined : onUnfollowed?.(next, hop, held)
+    if (unfollowed !== undefined) return unfollowed
+    if (!hop.isHome || (isJudge !== undefined && !isJudge(hop.url!))) return answer(held, error)
+    try {
+      // The default reads no body, so nothing needs to remember it.
+      const seen = sending.rejected === undefined ? held : judged(held)
+      const verdict = rejected(seen)
+      return typeof verdict !== "object" ? decide(attempt, seen, held, error, verdict) : Effect.flatMap(
+        Effect.catchAllDefect(verdict, (cause) => fail(cannotDecode(request, seen, cause))),
+        (verdict) => decide(attempt, seen, held, error, verdict)
+      )
+    } catch (cause) {
+      return fail(cannotDecode(request, held, cause))
+    }
+  }
+
+  const decide = (
+    attempt: Attempt<A>,
+    seen: Response,
+    held: Response,
+    error: HttpClientError.ResponseError | undefined,
+    verdict: boolean | "again"
+  ): Sent => {
+    const { hop, repeats, request } = attempt
+    if (verdict === false || (verdict === "again" && repeats === mostRepeats)) return answer(held, error)
+    if (verdict === true) return Effect.fail(new Refused({ response: seen, error, repeats }))
+    return Effect.flatMap(canBeSentAgain(hop.request), (canReplay) =>
+      canReplay
+        ? Effect.zipRight(discard(seen), send({ ...attempt, repeats: repeats + 1 }))
+        : notReplayable(request, new Refused({ response: answering(request, seen), error, repeats })))
+  }
+
+  const answer = (held: Response, error: HttpClientError.ResponseError | undefined): Effect.Effect<Response, E1> =>
+    error === undefined
+      ? Effect.succeed(held)
+      : fail(held === error.response ? error : errorAnswering(error.request, held, error))
+
+  const canBeSentAgain = (request: Request): Either.Either<boolean, E1> => {
+    try {
+      return Either.right(replay(request))
+    } catch (cause) {
+      return Either.left(clientError(cannotEncode(request, "replay", cause)))
+    }
+  }
+
+  const retaining = (own: Session.Retain | undefined, ofGeneration: Session.Retain | undefined) =>
+    ofGeneration === undefined || !bodiesHold ? own : own === undefined ? ofGeneration : both(own, ofGeneration)
 
   const recover = <E>(
     session: Session.Session<A, E>,
     request: Request,
+    hop: Redirect.Hop,
+    retain: Session.Retain | undefined,
     refreshes: number,
-    cause: Cause.Cause<SendError<E0, never> | Refused>,
+    cause: Cause.Cause<E1 | Refused>,
     generation: Session.Generation<A>
-  ): Effect.Effect<Response, SendError<E0, E>, R> => {
-    const failure = Option.getOrUndefined(Cause.failureOption(cause))
-    if (!(failure instanceof Refused)) return Effect.failCause(cause as Cause.Cause<SendError<E0, never>>)
-    const { response } = failure
-    if (refreshes === maxRefreshes) return new SessionRejected({ response: answering(request, response), refreshes })
-    let canReplay: boolean
-    try {
-      canReplay = replay(request)
-    } catch (cause) {
-      return cannotEncode(request, "replay", cause)
+  ): Effect.Effect<Response, E1 | E | Session.SessionError, R> => {
+    const refused = Option.getOrUndefined(Cause.failureOption(cause))
+    if (!(refused instanceof Refused)) return Effect.failCause(cause as Cause.Cause<E1>)
+    const { error, repeats, response } = refused
+    if (refreshes === maxRefreshes) {
+      return sending.lastingRefusal(new Refused({ response: answering(request, response), error, repeats }), refreshes)
     }
-    return canReplay
-      // The body is read while the session is refreshed.
-      ? whileDrained(response, (drained) =>
-        Session.hold(
-          session,
-          { after: generation },
-          ({ value }) => Effect.zipRight(drained, sendOnce(request, value)),
-          (cause, generation) => recover(session, request, refreshes + 1, cause, generation)
-        ))
-      : Effect.zipRight(
-        session.refresh(generation),
-        new NotReplayable({ request, response: answering(request, response) })
-      )
+    return Effect.flatMap(canBeSentAgain(request), (canReplay) =>
+      // The refresh may wait for the connection that the refused body holds.
+      whileRead(response, (read) =>
+        canReplay
+          ? Session.hold(
+            session,
+            { after: generation },
+            ({ value }, ofGeneration) =>
+              Effect.zipRight(read, send({ request, hop, value, repeats, retain: retaining(retain, ofGeneration) })),
+            (cause, generation) => recover(session, request, hop, retain, refreshes + 1, cause, generation)
+          )
+          : Effect.zipRight(
+            session.refresh(generation),
+            Effect.flatMap(read, (body) =>
+              notReplayable(request, new Refused({ response: withBody(request, response, body), error, repeats })))
+          )))
   }
 
-  return <E>(session: Session.Session<A, E>, request: Request): Effect.Effect<Response, SendError<E0, E>, R> => {
-    const sent = Session.hold(
+  return <E>(
+    session: Session.Session<A, E>,
+    request: Request,
+    retain?: Session.Retain
+  ): Effect.Effect<Response, E1 | E | Session.SessionError, R> => {
+    if (Either.isLeft(valid)) return Effect.fail(valid.left)
+    const first = start(request)
+    if (Either.isLeft(first)) return Effect.fail(first.left)
+    const hop = first.right
+    // Nobody asks for a value that is not to be sent.
+    if (!hop.isHome) {
+      const sent = send({ request, hop, value: undefined as A, repeats: 0, retain: undefined })
+      return sent as Effect.Effect<Response, E1, R>
+    }
+    return Session.hold(
       session,
       "current",
-      ({ value }) => sendOnce(request, value),
-      (cause, generation) => recover(session, request, 0, cause, generation)
+      ({ value }, ofGeneration) => send({ request, hop, value, repeats: 0, retain: retaining(retain, ofGeneration) }),
+      (cause, generation) => recover(session, request, hop, retain, 0, cause, generation)
     )
-    return options.maxRefreshes === undefined
-      ? sent
-      : Effect.zipRight(validated(() => count("maxRefreshes", maxRefreshes, 0)), sent)
   }
 }
 
-const attaching = <E0, R, A>(client: HttpClient.HttpClient.With<E0, R>, attach: Options<A>["attach"]) =>
-(
-  request: HttpClientRequest.HttpClientRequest,
-  value: A
-): Effect.Effect<HttpClientResponse.HttpClientResponse, E0 | HttpClientError.RequestError, R> => {
-  try {
-    const attached = attach(request, value)
-    return "headers" in attached
-      ? client.execute(attached)
-      : Effect.flatMap(
-        Effect.catchAllDefect(attached, (cause) => cannotEncode(request, "attach", cause)),
-        client.execute
+const atHome = (request: Request): Either.Either<Redirect.Hop> =>
+  Either.right({ request, url: undefined, isHome: true, redirectsLeft: 0 })
+
+const isSameOrigin = (url: URL, from: URL): boolean => url.origin === from.origin
+
+const both = (one: Session.Retain, other: Session.Retain): Session.Retain => () => Effect.ensuring(one(), other())
+
+const either = <B>(validate: () => B): Either.Either<B, InvalidOptions> =>
+  Effect.runSync(Effect.either(validated(validate)))
+
+const attaching = <E0, R, A>(
+  client: HttpClient.HttpClient.With<E0, R>,
+  { attach, followRedirects }: Options<A>
+) => {
+  const execute: (request: Request) => Effect.Effect<Response, E0, R> = followRedirects === undefined
+    ? client.execute
+    : (request) => Redirect.withRedirectsShown(client.execute(request))
+  return (
+    request: Request,
+    value: A,
+    isHome: boolean
+  ): Effect.Effect<Response, E0 | HttpClientError.RequestError, R> => {
+    if (!isHome) return execute(request)
+    try {
+      const attached = attach(request, value)
+      return "headers" in attached ? execute(inScopeOf(request, attached)) : Effect.flatMap(
+        Effect.catchAllDefect(attached, (cause) => Effect.fail(cannotEncode(request, "attach", cause))),
+        (attached) => execute(inScopeOf(request, attached))
       )
-  } catch (cause) {
-    return cannotEncode(request, "attach", cause)
+    } catch (cause) {
+      return Effect.fail(cannotEncode(request, "attach", cause))
+    }
   }
 }
 
-const isUnauthorized = (response: HttpClientResponse.HttpClientResponse): boolean => response.status === 401
+/** Where the value may go and which redirects are followed, as `Sending` has it. */
+const places = <E1>(
+  { followRedirects, origins }: Pick<Options<never>, "followRedirects" | "origins">,
+  clientError: (error: HttpClientError.RequestError) => E1
+): Pick<Sending<never, never, E1, never>, "isHome" | "start"> => {
+  if (origins === undefined && (followRedirects === undefined || Redirect.isBrowser())) return {}
+  const valid = either(() => ({
+    allowed: typeof origins === "object" ? new Set(origins.map(originOf)) : undefined,
+    redirectsLeft: Redirect.isBrowser() ? 0 : count("followRedirects", followRedirects ?? 0, 0)
+  }))
+  if (Either.isLeft(valid)) return { start: () => Either.left(valid.left) }
+  const { allowed, redirectsLeft } = valid.right
+  const isAllowed = typeof origins === "function"
+    ? origins
+    : allowed !== undefined
+    ? (url: URL) => allowed.has(url.origin)
+    : undefined
+  const followed = followRedirects !== undefined
+  return {
+    start: (request) => {
+      // To read a URL costs more than all the rest.
+      if (!followed && allowed !== undefined && beginsWithOne(request.url, allowed)) return atHome(request)
+      if (!URL.canParse(request.url)) {
+        const description = "the request has no absolute URL: add the base around the session, not beneath it"
+        return Either.left(clientError(new HttpClientError.RequestError({ request, reason: "InvalidUrl", description })))
+      }
+      const read = Redirect.urlOf(request)
+      if (Either.isLeft(read)) return Either.left(clientError(read.left))
+      const url = read.right
+      try {
+        const isHome = isAllowed === undefined || isAllowed(url)
+        return Either.right({ request, url: followed ? url : undefined, isHome, redirectsLeft })
+      } catch (cause) {
+        return Either.left(clientError(cannotEncode(request, "origins", cause)))
+      }
+    },
+    isHome: isAllowed
+  }
+}
 
-/** @internal */
-export const isReplayable = ({ body }: HttpClientRequest.HttpClientRequest): boolean =>
-  body._tag === "Raw" ? !isReadOnce(body.body) : body._tag !== "Stream"
+const beginsWithOne = (url: string, origins: ReadonlySet<string>): boolean => {
+  for (const origin of origins) {
+    if (url.startsWith(origin) && (url.length === origin.length || "/?#".includes(url[origin.length]!))) return true
+  }
+  return false
+}
 
-const isReadOnce = (body: unknown): boolean =>
-  Predicate.isObject(body) &&
-  ("pipe" in body || "getReader" in body || "next" in body || Symbol.asyncIterator in body)
+const originOf = (entry: string): string => {
+  const url = URL.canParse(entry) ? new URL(entry) : undefined
+  if (url !== undefined && Redirect.isHttp(url)) return url.origin
+  throw new InvalidOptions({ option: "origins", value: Redirect.withoutSecrets(entry), reason: "must be http or https origins" })
+}
 
-const cannotEncode = (request: HttpClientRequest.HttpClientRequest, option: string, cause: unknown) =>
+const isUnauthorized = (response: Response): boolean => response.status === 401
+
+const cannotEncode = (request: Request, option: string, cause: unknown) =>
   new HttpClientError.RequestError({ request, reason: "Encode", description: `\`${option}\` threw`, cause })
 
-const cannotDecode = (
-  request: HttpClientRequest.HttpClientRequest,
-  response: HttpClientResponse.HttpClientResponse,
-  cause: unknown
-) =>
+const cannotDecode = (request: Request, response: Response, cause: unknown) =>
   new HttpClientError.ResponseError({
     request,
     response: answering(request, response),
@@ -448,64 +691,3 @@ const cannotDecode = (
     description: "`rejected` threw",
     cause
   })
-
-/**
- * The response as an answer to what the caller asked. The request that was sent carries the session's value, and
- * whoever prints a response, or an error that holds one, prints its request, headers and all.
- *
- * @internal
- */
-export const answering = (
-  request: HttpClientRequest.HttpClientRequest,
-  response: HttpClientResponse.HttpClientResponse
-): HttpClientResponse.HttpClientResponse => {
-  const toJSON = () => ({ ...response.toJSON() as object, request: request.toJSON() })
-  return Object.create(response, {
-    request: { value: request },
-    toJSON: { value: toJSON },
-    toString: { value: () => Inspectable.format(toJSON()) },
-    [Inspectable.NodeInspectSymbol]: { value: toJSON }
-  })
-}
-
-/**
- * A connection whose response was not read to its end cannot be used again. What is longer than a page of error
- * text, or slower than a second, costs more to read than a new connection, and is cut off.
- *
- * @internal
- */
-export const drain = (response: HttpClientResponse.HttpClientResponse): Effect.Effect<void> =>
-  whileDrained(response, (drained) => drained)
-
-/** Reads the body while `f` runs. `drained` waits for that, for a second at most. */
-const whileDrained = <A, E, R>(
-  response: HttpClientResponse.HttpClientResponse,
-  f: (drained: Effect.Effect<void>) => Effect.Effect<A, E, R>
-): Effect.Effect<A, E, R> =>
-  Effect.flatMap(Effect.fork(Effect.interruptible(readToEnd(response))), (reading) => {
-    const deadline = Effect.interruptible(Effect.zipRight(Effect.sleep("1 second"), Fiber.interrupt(reading)))
-    const drained = Effect.suspend(() =>
-      reading.unsafePoll() !== null ? Effect.void : Effect.flatMap(Effect.fork(deadline), (deadline) =>
-        Effect.zipRight(Fiber.await(reading), abandon(deadline)))
-    )
-    return Effect.onExit(f(drained), () => abandon(reading))
-  })
-
-const abandon = (fiber: Fiber.RuntimeFiber<unknown>): Effect.Effect<void> =>
-  Effect.sync(() => {
-    if (fiber.unsafePoll() === null) fiber.unsafeInterruptAsFork(FiberId.none)
-  })
-
-const longestBody = 64 * 1024
-
-/** As far as the bound. A short body is read at once: an Effect stream costs a hundred times as much. */
-const readToEnd = (response: HttpClientResponse.HttpClientResponse): Effect.Effect<void> =>
-  (Number(response.headers["content-length"]) <= longestBody && response.headers["content-encoding"] === undefined
-    ? Effect.asVoid(response.arrayBuffer)
-    : Stream.runForEachWhile(
-      Stream.mapAccum(response.stream, 0, (read, chunk) => [read + chunk.length, read + chunk.length]),
-      (read) => Effect.succeed(read < longestBody)
-    )).pipe(
-      // Asking for the stream of a body that `rejected` has read is a defect on fetch.
-      Effect.catchAllCause(() => Effect.void)
-    )

@@ -68,7 +68,17 @@ export class SessionMapFull extends Data.TaggedError("SessionMapFull")<{ readonl
 }
 
 interface SessionMapImpl<in K, in out A, out E> extends SessionMap<K, A, E> {
-  readonly get: (key: K) => Effect.Effect<Session.Session<A, E>, InvalidOptions | SessionMapFull, Scope.Scope>
+  readonly held: (key: K) => Effect.Effect<HeldSession<A, E>, InvalidOptions | SessionMapFull, Scope.Scope>
+}
+
+/**
+ * A session that a scope holds. `retain` holds it once more, until the effect that it returns has run (once).
+ *
+ * @internal
+ */
+export interface HeldSession<in out A, out E> {
+  readonly session: Session.Session<A, E>
+  readonly retain: Session.Retain
 }
 
 interface Entry<K, A, E> {
@@ -82,7 +92,7 @@ interface Entry<K, A, E> {
   timer: Fiber.RuntimeFiber<void> | undefined
 }
 
-interface Held<K, A, E> {
+interface Acquired<K, A, E> {
   readonly entry: Entry<K, A, E>
   readonly session: Session.Session<A, E>
 }
@@ -161,8 +171,8 @@ export const make = <K, A, E = never, R = never, E2 = never, R2 = never, E3 = ne
       return entry
     }
 
-    const acquire = (key: K): Effect.Effect<Held<K, A, E | E2 | E3>, InvalidOptions | SessionMapFull> =>
-      Effect.suspend((): Effect.Effect<Held<K, A, E | E2 | E3>, InvalidOptions | SessionMapFull> => {
+    const acquire = (key: K): Effect.Effect<Acquired<K, A, E | E2 | E3>, InvalidOptions | SessionMapFull> =>
+      Effect.suspend((): Effect.Effect<Acquired<K, A, E | E2 | E3>, InvalidOptions | SessionMapFull> => {
         const entry = entryOf(key)
         if (entry === undefined) return new SessionMapFull({ capacity })
         entry.holders++
@@ -175,7 +185,7 @@ export const make = <K, A, E = never, R = never, E2 = never, R2 = never, E3 = ne
         })
       })
 
-    const release = ({ entry }: Held<K, A, E | E2 | E3>): Effect.Effect<void> =>
+    const release = ({ entry }: Pick<Acquired<K, A, E | E2 | E3>, "entry">): Effect.Effect<void> =>
       Effect.suspend(() => {
         if (--entry.holders > 0) return Effect.void
         idle.add(entry)
@@ -203,7 +213,14 @@ export const make = <K, A, E = never, R = never, E2 = never, R2 = never, E3 = ne
       Effect.uninterruptible(Scope.close(scope, Exit.void))
 
     return Object.assign(Object.create(Proto), {
-      get: (key: K) => Effect.map(Effect.acquireRelease(acquire(key), release), ({ session }) => session)
+      held: (key: K) =>
+        Effect.map(Effect.acquireRelease(acquire(key), release), ({ entry, session }) => ({
+          session,
+          retain: () => {
+            entry.holders++
+            return release({ entry })
+          }
+        }))
     })
   })
 
@@ -244,5 +261,16 @@ export const get: {
   ): Effect.Effect<Session.Session<A, E>, InvalidOptions | SessionMapFull, Scope.Scope>
 } = dual(
   2,
-  <K, A, E>(self: SessionMap<K, A, E>, key: K) => (self as SessionMapImpl<K, A, E>).get(key)
+  <K, A, E>(self: SessionMap<K, A, E>, key: K) => Effect.map(held(self, key), ({ session }) => session)
 )
+
+/**
+ * What `get` is made of, for a response that holds its session until its body has ended.
+ *
+ * @internal
+ */
+export const held = <K, A, E>(
+  self: SessionMap<K, A, E>,
+  key: K
+): Effect.Effect<HeldSession<A, E>, InvalidOptions | SessionMapFull, Scope.Scope> =>
+  (self as SessionMapImpl<K, A, E>).held(key)

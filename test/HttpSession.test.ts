@@ -237,13 +237,13 @@ describe.each(clients)("over %s", (_name, layer) => {
         headers.authorization,
         headers["proxy-authorization"]
       ]
-      const rest = ({ body, headers }: Received) => [body.toString(), headers["x-mine"], headers["user-agent"]]
+      const rest = ({ body, headers }: Received) => [body.toString(), headers["x-mine"], headers["x-identity"]]
       assert.deepStrictEqual(elsewhere.received.map(credentials), [
         [undefined, undefined, undefined],
         ["sid=elsewhere", undefined, undefined]
       ])
       assert.deepStrictEqual(server.requests().map(credentials), times(2, ["own=1; sid=7", "Bearer own", "Basic own"]))
-      assert.deepStrictEqual(elsewhere.received.map(rest), times(2, ["form", "kept", "agent"]))
+      assert.deepStrictEqual(elsewhere.received.map(rest), times(2, ["form", "kept", undefined]))
       assert.strictEqual(yield* cookiesOf(session, server.url), "sid=7")
     }).pipe(Effect.provide(layer)))
 

@@ -41,7 +41,8 @@ import type { InvalidOptions } from "../InvalidOptions.js"
 export const make = <E = never, R = never, E2 = never, R2 = never>(
   options: HttpSession.Options<E, R, E2, R2> & { readonly agent?: Undici.Agent.Options | undefined }
 ): Effect.Effect<HttpSession.HttpSession<E | E2>, InvalidOptions, R | R2 | Scope.Scope> =>
-  Effect.flatMap(agents(options.agent), (connect) => HttpSession.makeWith(options, connect))
+  // An agent that was told to close ends its idle connections immediately, and each other one with its body.
+  Effect.flatMap(agents(options.agent), (connect) => HttpSession.makeOver(options, connect, false))
 
 /**
  * A superseded agent closes once its requests are answered, and nobody waits for that: the one who reads the last

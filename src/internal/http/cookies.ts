@@ -1,6 +1,6 @@
 /**
  * The cookies of one generation: RFC 6265's domain, path, `Secure` and expiry, and the public suffix list, by
- * tough-cookie.
+ * tough-cookie; and RFC 6265's bounds, which tough-cookie does not have.
  *
  * The library (and its list, 150 KB) is loaded when a server first sets a cookie. In a browser that never
  * happens: there `Set-Cookie` is hidden from scripts and the browser keeps the cookies itself.
@@ -18,21 +18,46 @@ export interface CookieJar {
   readonly store: (url: string, response: HttpClientResponse.HttpClientResponse) => Effect.Effect<void>
 }
 
+export interface Limits {
+  readonly total: number
+  readonly perDomain: number
+  /** Of one cookie: name, value and attributes. */
+  readonly bytes: number
+}
+
 const latestDate = 8.64e15
 
-export const make = (): CookieJar => {
+export const make = (limits: Limits): CookieJar => {
   let jar: Tough.CookieJar | undefined
+  const use = new Uses()
+
+  const remove = (cookie: Tough.Cookie): void => {
+    use.delete(cookie)
+    void jar!.store.removeCookie(cookie.domain!, cookie.path!, cookie.key)
+  }
+
+  /** RFC 6265 section 5.3: expired ones go first, then those of a domain that has too many, then any. */
+  const evict = (domain: string, now: number): void => {
+    const isOver = () => use.ofDomain(domain).size > limits.perDomain || use.all.size > limits.total
+    if (!isOver()) return
+    for (const cookie of use.all.values()) {
+      if (hasExpired(cookie, now)) remove(cookie)
+    }
+    while (use.ofDomain(domain).size > limits.perDomain) remove(first(use.ofDomain(domain)))
+    while (use.all.size > limits.total) remove(first(use.all))
+  }
+
   return {
     header: (url) =>
       Effect.suspend(() => {
         if (jar === undefined || !URL.canParse(url)) return Effect.succeed(undefined)
-        const { store } = jar
         const matching = jar.getCookiesSync(url, { expire: false, sort: true })
         return Effect.map(Clock.currentTimeMillis, (now) => {
           const cookies = matching.filter((cookie) => {
-            if (!(cookie.expires instanceof Date) || cookie.expires.getTime() > now) return true
-            void store.removeCookie(cookie.domain!, cookie.path!, cookie.key)
-            return false
+            const isGood = !hasExpired(cookie, now)
+            if (isGood) use.set(cookie)
+            else remove(cookie)
+            return isGood
           })
           return cookies.length === 0 ? undefined : cookies.map((cookie) => cookie.cookieString()).join("; ")
         })
@@ -44,19 +69,54 @@ export const make = (): CookieJar => {
         Effect.map(Clock.currentTimeMillis, (now) => {
           jar ??= new tough.CookieJar()
           for (const line of lines) {
-            const cookie = tough.Cookie.parse(line)
-            if (cookie === undefined) continue
+            const parsed = bytesIn(line) > limits.bytes ? undefined : tough.Cookie.parse(line)
+            if (parsed === undefined) continue
             // RFC 6265 5.2.2 counts Max-Age from now; tough-cookie counts it from the last access, by its own clock.
-            if (typeof cookie.maxAge === "number") {
-              cookie.expires = new Date(cookie.maxAge <= 0 ? 0 : Math.min(latestDate, now + cookie.maxAge * 1000))
-              cookie.maxAge = null
+            if (typeof parsed.maxAge === "number") {
+              parsed.expires = new Date(parsed.maxAge <= 0 ? 0 : Math.min(latestDate, now + parsed.maxAge * 1000))
+              parsed.maxAge = null
             }
-            jar.setCookieSync(cookie, url, { ignoreError: true })
+            const cookie = jar.setCookieSync(parsed, url, { ignoreError: true })
+            if (!cookie) continue
+            use.set(cookie)
+            if (hasExpired(cookie, now)) remove(cookie)
+            else evict(cookie.domain!, now)
           }
         }))
     }
   }
 }
+
+/** The cookies, least recently used first: all of them, and those of each domain. */
+class Uses {
+  readonly all = new Map<string, Tough.Cookie>()
+  private readonly domains = new Map<string, Map<string, Tough.Cookie>>()
+
+  ofDomain(domain: string): ReadonlyMap<string, Tough.Cookie> {
+    return this.domains.get(domain) ?? new Map()
+  }
+  set(cookie: Tough.Cookie): void {
+    this.delete(cookie)
+    const domain = this.domains.get(cookie.domain!) ?? new Map<string, Tough.Cookie>()
+    this.domains.set(cookie.domain!, domain.set(idOf(cookie), cookie))
+    this.all.set(idOf(cookie), cookie)
+  }
+  delete(cookie: Tough.Cookie): void {
+    this.all.delete(idOf(cookie))
+    const domain = this.domains.get(cookie.domain!)
+    domain?.delete(idOf(cookie))
+    if (domain?.size === 0) this.domains.delete(cookie.domain!)
+  }
+}
+
+const idOf = ({ domain, key, path }: Tough.Cookie): string => JSON.stringify([domain, path, key])
+
+const first = (cookies: ReadonlyMap<string, Tough.Cookie>): Tough.Cookie => cookies.values().next().value!
+
+const hasExpired = ({ expires }: Tough.Cookie, now: number): boolean => expires instanceof Date && expires.getTime() <= now
+
+/** A header is a string of bytes. */
+const bytesIn = (line: string): number => line.length
 
 /**
  * The response's `Set-Cookie` lines. The parsed `cookies` have one for each name, whatever its path, and `headers`

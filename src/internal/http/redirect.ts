@@ -1,0 +1,149 @@
+/**
+ * Redirects, RFC 9110 section 15.4: the request that a response sends its sender to make next, and what must not travel
+ * with it to another origin.
+ */
+import * as FetchHttpClient from "@effect/platform/FetchHttpClient"
+import * as Headers from "@effect/platform/Headers"
+import * as HttpClientError from "@effect/platform/HttpClientError"
+import * as HttpClientRequest from "@effect/platform/HttpClientRequest"
+import type * as HttpClientResponse from "@effect/platform/HttpClientResponse"
+import * as UrlParams from "@effect/platform/UrlParams"
+import * as Context from "effect/Context"
+import * as Effect from "effect/Effect"
+import * as Either from "effect/Either"
+import * as Option from "effect/Option"
+import { isReplayable } from "./response.js"
+
+type Request = HttpClientRequest.HttpClientRequest
+
+/** One request of those that a caller's request becomes. */
+export interface Hop {
+  readonly request: Request
+  /** Where the request goes; `undefined` if nothing depends on it. */
+  readonly url: URL | undefined
+  /** Every origin so far was one that the session's credentials are for. Once left, home is not found again. */
+  readonly isHome: boolean
+  readonly redirectsLeft: number
+}
+
+/**
+ * The hop that the response redirects to, or why there is none: the response is no redirect (`"answer"`), the last
+ * redirect has been followed (`"limit"`), the body would be sent again and can be read only once (`"read once"`), or
+ * the `Location` is no http or https URL (`"no url"`).
+ */
+export const next = (
+  hop: Hop,
+  response: HttpClientResponse.HttpClientResponse,
+  isHome: (url: URL, from: URL) => boolean
+): Hop | "answer" | "limit" | "read once" | "no url" => {
+  if (hop.url === undefined || !redirectStatuses.has(response.status)) return "answer"
+  const { location } = response.headers
+  if (location === undefined) return "answer"
+  if (hop.redirectsLeft === 0) return "limit"
+  const request = redirected(hop.request, response.status)
+  if (!isReplayable(request)) return "read once"
+  const target = targetOf(location, hop.url)
+  if (target === undefined) return "no url"
+  return {
+    request: movedTo(target, target.origin === hop.url.origin ? request : withoutCredentials(request)),
+    url: target,
+    isHome: hop.isHome && isHome(target, hop.url),
+    redirectsLeft: hop.redirectsLeft - 1
+  }
+}
+
+const redirectStatuses = new Set([301, 302, 303, 307, 308])
+
+/** 303 asks for a GET; so do 301 and 302 of a POST, as every browser reads them. 307 and 308 keep method and body. */
+const redirected = (request: Request, status: number): Request => {
+  const becomesGet = status === 303 ? request.method !== "HEAD" : status < 303 && request.method === "POST"
+  return becomesGet
+    ? HttpClientRequest.get(request.url, { headers: Headers.remove(request.headers, /^content-/) })
+    : request
+}
+
+const targetOf = (location: string, from: URL): URL | undefined => {
+  const reference = utf8Of(location)
+  if (!URL.canParse(reference, from)) return undefined
+  const target = new URL(reference, from)
+  return isHttp(target) ? target : undefined
+}
+
+/** Clients read a header's bytes as Latin-1. Servers that do not encode a `Location` write UTF-8, mostly. */
+const utf8Of = (header: string): string => {
+  if (!/^[\0-\xff]*[\x80-\xff][\0-\xff]*$/.test(header)) return header
+  try {
+    return new TextDecoder("utf-8", { fatal: true }).decode(Uint8Array.from(header, (char) => char.charCodeAt(0)))
+  } catch {
+    return header
+  }
+}
+
+/** The same request for another URL, to the letter: `setUrl` writes its parameters anew, and a signature breaks. */
+const movedTo = (url: URL, request: Request): Request => {
+  url.hash = ""
+  return HttpClientRequest.make(request.method)(url.href, { body: request.body }).pipe(
+    HttpClientRequest.setHeaders(request.headers)
+  )
+}
+
+// -----------------------------------------------------------------------------
+// what stays at home
+// -----------------------------------------------------------------------------
+
+/** The request for another origin: without what proves who sent it, and without the former host's name. */
+const withoutCredentials = (request: Request): Request =>
+  HttpClientRequest.make(request.method)(request.url, { body: request.body }).pipe(
+    HttpClientRequest.setHeaders(Headers.remove(request.headers, [credential, "host"]))
+  )
+
+/**
+ * Names of headers that prove who sends a request, standard ones and every service's own: `authorization`, `cookie`,
+ * `x-api-key`, `ocp-apim-subscription-key`, `x-csrf-token`, `x-amz-security-token`, `x-hub-signature`, `dpop`. (An
+ * `idempotency-key` proves nothing.)
+ */
+const credential = new RegExp(
+  "^(?!(x-)?idempotency-key$).*" +
+    "(auth(?!or\\b)|cookie|token|secret|bearer|csrf|xsrf|credential|passw|signature|session|dpop|jwt|\\botp\\b|-cert$|api-?key|\\bkey$)"
+)
+
+// -----------------------------------------------------------------------------
+// URLs and clients
+// -----------------------------------------------------------------------------
+
+export const isHttp = (url: URL): boolean => url.protocol === "http:" || url.protocol === "https:"
+
+/** A URL for an error: without its credentials, and without what may be secret behind its path. */
+export const withoutSecrets = (url: string): string =>
+  url.includes("@") ? "a URL with credentials" : url.replace(/[?#].*$/s, "")
+
+export const urlOf = (request: Request): Either.Either<URL, HttpClientError.RequestError> =>
+  UrlParams.makeUrl(request.url, request.urlParams, request.hash).pipe(
+    Either.filterOrLeft(isHttp, () => new TypeError("neither http nor https")),
+    Either.mapLeft((cause) => new HttpClientError.RequestError({ request, reason: "InvalidUrl", cause }))
+  )
+
+interface Globals {
+  readonly process?: { readonly type?: string; readonly versions?: { readonly node?: string } }
+}
+
+/**
+ * Whether `fetch` is a browser's, which hides redirects from scripts. A `document` alone says nothing: tests and server
+ * rendering put one into Node. Electron's windows have Node's `process` and a browser's `fetch`.
+ */
+export const isBrowser = (): boolean => {
+  const { process } = globalThis as Globals
+  const isNode = process?.versions?.node !== undefined && process.type !== "renderer" && process.type !== "worker"
+  return !isNode && ("document" in globalThis || "WorkerGlobalScope" in globalThis)
+}
+
+/**
+ * `fetch` follows redirects by itself and hides the cookies that are set on the way. A browser does so too, and
+ * keeps the cookies; there the response to a redirect that is not followed cannot be read.
+ */
+export const withRedirectsShown = <A, E, R>(effect: Effect.Effect<A, E, R>): Effect.Effect<A, E, R> =>
+  isBrowser() ? effect : Effect.mapInputContext(effect, (context: Context.Context<R>) =>
+    Context.add(context, FetchHttpClient.RequestInit, {
+      ...Option.getOrUndefined(Context.getOption(context, FetchHttpClient.RequestInit)),
+      redirect: "manual"
+    }))

@@ -1,0 +1,357 @@
+/**
+ * What becomes of a response: its body is read or cut so that the connection is free for the next request, it answers
+ * the request that the caller made, and what it needs is held until its body has ended.
+ */
+import * as HttpClientError from "@effect/platform/HttpClientError"
+import type * as HttpClientRequest from "@effect/platform/HttpClientRequest"
+import * as HttpClientResponse from "@effect/platform/HttpClientResponse"
+import * as HttpIncomingMessage from "@effect/platform/HttpIncomingMessage"
+import * as UrlParams from "@effect/platform/UrlParams"
+import * as Cause from "effect/Cause"
+import * as Effect from "effect/Effect"
+import * as Exit from "effect/Exit"
+import * as Fiber from "effect/Fiber"
+import * as FiberId from "effect/FiberId"
+import { globalValue } from "effect/GlobalValue"
+import * as Inspectable from "effect/Inspectable"
+import * as Option from "effect/Option"
+import * as Predicate from "effect/Predicate"
+import * as Stream from "effect/Stream"
+
+type Request = HttpClientRequest.HttpClientRequest
+type Response = HttpClientResponse.HttpClientResponse
+type BodyEffect<A> = Effect.Effect<A, HttpClientError.ResponseError>
+
+/** Whether a request's body is the same when it is read a second time. */
+export const isReplayable = ({ body }: Request): boolean =>
+  body._tag === "Raw" ? !isReadOnce(body.body) : body._tag !== "Stream"
+
+const isReadOnce = (body: unknown): boolean =>
+  Predicate.isObject(body) &&
+  ("pipe" in body || "getReader" in body || "next" in body || Symbol.asyncIterator in body)
+
+// -----------------------------------------------------------------------------
+// responses around responses
+// -----------------------------------------------------------------------------
+
+/** Another response with something changed; as it stands, it only answers another request. */
+class Wrapped extends Inspectable.Class implements Response {
+  readonly original: Response
+  readonly request: Request
+
+  constructor(original: Response, request: Request = original.request) {
+    super()
+    this.original = original
+    this.request = request
+  }
+
+  /** Every accessor of the body but those that a subclass defines anew goes through here. */
+  protected reading<A>(_as: "text" | "bytes" | "other", body: BodyEffect<A>): BodyEffect<A> {
+    return body
+  }
+
+  get [HttpIncomingMessage.TypeId](): HttpIncomingMessage.TypeId {
+    return HttpIncomingMessage.TypeId
+  }
+  get [HttpClientResponse.TypeId](): HttpClientResponse.TypeId {
+    return HttpClientResponse.TypeId
+  }
+  get status() {
+    return this.original.status
+  }
+  get headers() {
+    return this.original.headers
+  }
+  get cookies() {
+    return this.original.cookies
+  }
+  get remoteAddress() {
+    return this.original.remoteAddress
+  }
+  get text(): BodyEffect<string> {
+    return this.reading("text", this.original.text)
+  }
+  get json(): BodyEffect<unknown> {
+    return this.reading("text", this.original.json)
+  }
+  get urlParamsBody(): BodyEffect<UrlParams.UrlParams> {
+    return this.reading("text", this.original.urlParamsBody)
+  }
+  get arrayBuffer(): BodyEffect<ArrayBuffer> {
+    return this.reading("bytes", this.original.arrayBuffer)
+  }
+  get formData(): BodyEffect<FormData> {
+    return this.reading("other", this.original.formData)
+  }
+  get stream(): Stream.Stream<Uint8Array, HttpClientError.ResponseError> {
+    return this.original.stream
+  }
+  toJSON(): object {
+    return { ...this.original.toJSON() as object, request: this.request.toJSON() }
+  }
+}
+
+/**
+ * The response as an answer to what the caller asked. The request that was sent carries the session's value, and
+ * printing a response, or an error that holds one, prints its request, headers and all.
+ */
+export const answering = (request: Request, response: Response): Response => new Wrapped(response, request)
+
+/** The error that a client made of a response, as an answer to what the caller asked. */
+export const errorAnswering = (
+  request: Request,
+  response: Response,
+  { cause, description, reason }: HttpClientError.ResponseError
+): HttpClientError.ResponseError =>
+  new HttpClientError.ResponseError({
+    request,
+    response: answering(request, response),
+    reason,
+    cause,
+    ...(description === undefined ? {} : { description })
+  })
+
+/** What a status filter beneath the session makes of a response. */
+export const isFiltered = (error: unknown): error is HttpClientError.ResponseError =>
+  HttpClientError.isHttpClientError(error) && error._tag === "ResponseError" && error.reason === "StatusCode"
+
+/** Remembers how its body was read, so that it need not be read again, which is impossible or hangs. */
+class Judged extends Wrapped {
+  body: BodyEffect<Uint8Array> | undefined
+  private buffer: BodyEffect<ArrayBuffer> | undefined
+
+  // The clients keep what `text` read, and not all of them what `arrayBuffer` read.
+  protected override reading<A>(as: "text" | "bytes" | "other", body: BodyEffect<A>): BodyEffect<A> {
+    this.body ??= as === "text" ? Effect.map(this.original.text, (text) => new TextEncoder().encode(text)) : this.unreadable
+    return body
+  }
+  override get arrayBuffer() {
+    this.buffer ??= Effect.runSync(Effect.cached(this.original.arrayBuffer))
+    this.body ??= Effect.map(this.buffer, bytesOf)
+    return this.buffer
+  }
+  override get stream() {
+    this.body ??= this.unreadable
+    return this.original.stream
+  }
+  private get unreadable(): BodyEffect<never> {
+    const description = "`rejected` has read the body"
+    return new HttpClientError.ResponseError({ request: this.request, response: this.original, reason: "Decode", description })
+  }
+}
+
+/** The response for a callback that may read it. */
+export const judged = (response: Response): Response => new Judged(response)
+
+// -----------------------------------------------------------------------------
+// reading a body that nobody wants
+// -----------------------------------------------------------------------------
+
+/** A page of error text. What is longer costs more to read than a new connection. */
+const longestBody = 64 * 1024
+
+const longestWait = "1 second"
+
+type Body = Exit.Exit<Uint8Array, HttpClientError.ResponseError | "too long">
+
+/**
+ * Reads the body while `f` runs, for a second and 64 KiB at most, then cuts it: a connection whose response was not
+ * read to its end cannot be used again, and may be the one that `f` waits for. `read` waits for that end. When `f` ends
+ * earlier, the body is cut then.
+ */
+export const whileRead = <A, E, R>(
+  response: Response,
+  f: (read: Effect.Effect<Body>) => Effect.Effect<A, E, R>
+): Effect.Effect<A, E, R> =>
+  Effect.flatMap(Effect.fork(Effect.interruptible(readToEnd(response))), (reading) =>
+    Effect.flatMap(Effect.fork(Effect.interruptible(Effect.delay(abandon(reading), longestWait))), (deadline) =>
+      Effect.onExit(
+        f(Effect.zipLeft(Fiber.await(reading), abandon(deadline))),
+        () => Effect.zipRight(abandon(reading), abandon(deadline))
+      )))
+
+/** Reads the body to its end, or cuts it. */
+export const discard = (response: Response): Effect.Effect<void> => Effect.asVoid(whileRead(response, (read) => read))
+
+const abandon = (fiber: Fiber.RuntimeFiber<unknown, unknown>): Effect.Effect<void> =>
+  Effect.sync(() => {
+    if (fiber.unsafePoll() === null) fiber.unsafeInterruptAsFork(FiberId.none)
+  })
+
+const readToEnd = (response: Response): Effect.Effect<Uint8Array, HttpClientError.ResponseError | "too long"> => {
+  if (response instanceof Judged && response.body !== undefined) return response.body
+  const { headers } = response
+  const isShort = Number(headers["content-length"]) <= longestBody && headers["content-encoding"] === undefined
+  // An Effect stream costs a hundred times as much, and is needed unless interrupting the read frees the connection.
+  if (isShort && isAbortable(response)) return Effect.map(response.arrayBuffer, bytesOf)
+  const chunks: Array<Uint8Array> = []
+  let length = 0
+  return Effect.suspend(() =>
+    Stream.runForEachWhile(response.stream, (chunk) =>
+      Effect.sync(() => {
+        chunks.push(chunk)
+        length += chunk.length
+        return length <= longestBody
+      }))
+  ).pipe(
+    Effect.flatMap(() => length <= longestBody ? Effect.succeed(joined(chunks, length)) : Effect.fail("too long" as const)),
+    Effect.catchIf(isEmptyBody, () => Effect.succeed(new Uint8Array(0)))
+  )
+}
+
+/** `HttpClient.withScope` gives out responses that only their scope's end aborts. */
+const isAbortable = (response: Response): boolean =>
+  response instanceof Wrapped ? isAbortable(response.original) : "controller" in response
+
+/** `fetch` has no stream for a response without a body. */
+const isEmptyBody = (error: HttpClientError.ResponseError | "too long") => error !== "too long" && error.reason === "EmptyBody"
+
+/** What Node's client calls an `ArrayBuffer` is a `Buffer`. */
+const bytesOf = (buffer: ArrayBuffer): Uint8Array => ArrayBuffer.isView(buffer) ? buffer as never : new Uint8Array(buffer)
+
+const joined = (chunks: ReadonlyArray<Uint8Array>, length: number): Uint8Array => {
+  const all = new Uint8Array(length)
+  let offset = 0
+  for (const chunk of chunks) {
+    all.set(chunk, offset)
+    offset += chunk.length
+  }
+  return all
+}
+
+/** A response whose body was read, or cut, before its caller got it. */
+class Read extends Wrapped {
+  private readonly bytes: BodyEffect<Uint8Array>
+
+  constructor(original: Response, request: Request, body: Body) {
+    super(original, request)
+    this.bytes = Exit.isSuccess(body) ? Effect.succeed(body.value) : this.failure(reasonOf(body), Cause.squash(body.cause))
+  }
+
+  private failure(description: string, cause: unknown): BodyEffect<never> {
+    return new HttpClientError.ResponseError({ request: this.request, response: this, reason: "Decode", description, cause })
+  }
+
+  private parsed<A, B>(body: BodyEffect<A>, parse: (body: A) => B | Promise<B>): BodyEffect<B> {
+    return Effect.flatMap(body, (body) =>
+      Effect.catchAll(
+        Effect.tryPromise({ try: async () => parse(body), catch: (cause) => cause }),
+        (cause) => this.failure("the body could not be decoded", cause)
+      ))
+  }
+
+  override get text() {
+    return Effect.map(this.bytes, (bytes) => new TextDecoder().decode(bytes))
+  }
+  override get json(): BodyEffect<unknown> {
+    return this.parsed(this.text, (text) => text === "" ? null : JSON.parse(text))
+  }
+  override get urlParamsBody() {
+    return Effect.map(this.text, (text) => UrlParams.fromInput(new URLSearchParams(text)))
+  }
+  override get arrayBuffer() {
+    return Effect.map(this.bytes, (bytes) => bytes.slice().buffer as ArrayBuffer)
+  }
+  override get formData() {
+    const type = this.headers["content-type"]
+    const init = type === undefined ? {} : { headers: { "content-type": type } }
+    return this.parsed(this.arrayBuffer, (buffer) => new globalThis.Response(buffer, init).formData())
+  }
+  override get stream() {
+    return Stream.unwrap(Effect.map(this.bytes, (bytes) => bytes.length === 0 ? Stream.empty : Stream.make(bytes)))
+  }
+}
+
+const reasonOf = (body: Exit.Failure<Uint8Array, HttpClientError.ResponseError | "too long">): string =>
+  Option.match(Cause.failureOption(body.cause), {
+    onNone: () => `the body was cut: it took longer than ${longestWait}`,
+    onSome: (error) =>
+      error === "too long"
+        ? `the body was cut: it is longer than ${longestBody} bytes`
+        : error.description ?? "the body could not be read"
+  })
+
+/** The response with what was read of it, as an answer to what the caller asked. */
+export const withBody = (request: Request, response: Response, body: Body): Response => new Read(response, request, body)
+
+// -----------------------------------------------------------------------------
+// holding what a response needs
+// -----------------------------------------------------------------------------
+
+/** Ends a hold when its body has ended, however it was read. */
+class Held extends Wrapped {
+  private readonly release: Effect.Effect<void>
+
+  constructor(original: Response, release: Effect.Effect<void>) {
+    super(original)
+    this.release = release
+  }
+
+  protected override reading<A>(_: unknown, body: BodyEffect<A>): BodyEffect<A> {
+    return Effect.suspend(() => {
+      unread.unregister(this)
+      return Effect.ensuring(body, this.release)
+    })
+  }
+  override get stream() {
+    return Stream.suspend(() => {
+      unread.unregister(this)
+      return Stream.ensuring(this.original.stream, this.release)
+    })
+  }
+}
+
+/** A response that was collected before anybody began to read it: platform aborts its request, too. */
+const unread = globalValue(
+  Symbol.for("effect-holdfast/internal/http/unread"),
+  () => new FinalizationRegistry<Effect.Effect<void>>((release) => void Effect.runFork(release))
+)
+
+/** Platform's own: which requests `HttpClient.withScope` aborts at their scope's end, and by what. */
+const scopedRequests = globalValue(
+  "@effect/platform/HttpClient/scopedRequests",
+  () => new WeakMap<Request, AbortController>()
+)
+
+/** What is sent instead of a request belongs to the same scope. */
+export const inScopeOf = (request: Request, sent: Request): Request => {
+  const controller = scopedRequests.get(request)
+  if (controller !== undefined) scopedRequests.set(sent, controller)
+  return sent
+}
+
+/**
+ * The response, which holds what `retain` holds until its body has been read, cut or failed, the scope of its request
+ * has closed, or it has been collected unread. The hold does not refer to it. A response without a body holds nothing.
+ */
+export const holding = (
+  request: Request,
+  response: Response,
+  retain: (() => Effect.Effect<void>) | undefined
+): Response => {
+  if (retain === undefined || isBodiless(response)) return response
+  const release = once(retain())
+  const held = new Held(response, release)
+  unread.register(held, release, held)
+  const controller = scopedRequests.get(request) ?? scopedRequests.get(response.request)
+  if (controller !== undefined) onAbort(controller.signal, release)
+  return held
+}
+
+const isBodiless = ({ headers, request, status }: Response): boolean =>
+  request.method === "HEAD" || status === 204 || status === 205 || status === 304 || headers["content-length"] === "0"
+
+// Functions of their own, because a closure that is made beside the response would keep it from being collected.
+const once = (release: Effect.Effect<void>): Effect.Effect<void> => {
+  let isReleased = false
+  return Effect.suspend(() => {
+    if (isReleased) return Effect.void
+    isReleased = true
+    return release
+  })
+}
+
+const onAbort = (signal: AbortSignal, release: Effect.Effect<void>): void => {
+  if (signal.aborted) return void Effect.runFork(release)
+  signal.addEventListener("abort", () => void Effect.runFork(release), { once: true })
+}
