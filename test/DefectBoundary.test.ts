@@ -33,7 +33,7 @@ import * as TestServices from "effect/TestServices"
 import { spawn } from "node:child_process"
 import * as Http from "node:http"
 import * as Net from "node:net"
-import { fileURLToPath } from "node:url"
+import { bundled } from "./support/programs.js"
 
 // -----------------------------------------------------------------------------
 // servers and clients
@@ -1185,11 +1185,9 @@ describe("serve, when it terminates", () => {
 const launched = (...args: ReadonlyArray<string>) =>
   Effect.gen(function*() {
     const child = yield* Effect.acquireRelease(
-      Effect.sync(() =>
-        spawn(process.execPath, ["--import", "tsx", "test/fixtures/server.ts", ...args], {
-          cwd: fileURLToPath(new URL("..", import.meta.url)),
-          stdio: ["ignore", "pipe", "pipe"]
-        })
+      Effect.map(
+        Effect.promise(() => bundled(new URL("./fixtures/server.ts", import.meta.url))),
+        (script) => spawn(process.execPath, [script, ...args], { stdio: ["ignore", "pipe", "pipe"] })
       ),
       (child) => Effect.sync(() => child.kill("SIGKILL"))
     )

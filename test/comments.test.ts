@@ -11,8 +11,8 @@ import * as Option from "effect/Option"
 import * as Queue from "effect/Queue"
 import * as Ref from "effect/Ref"
 import { execFile } from "node:child_process"
-import { fileURLToPath } from "node:url"
 import * as Comments from "../examples/comments.js"
+import { bundled } from "./support/programs.js"
 
 // -----------------------------------------------------------------------------
 // requests
@@ -261,15 +261,13 @@ describe("comments in transactions behind a boundary", () => {
 })
 
 describe("examples/comments.ts", () => {
-  const run = () =>
-    new Promise<{ readonly code: number | null; readonly stdout: string; readonly stderr: string }>((resolve) => {
-      const child = execFile(
-        process.execPath,
-        ["--import", "tsx", "examples/comments.ts"],
-        { cwd: fileURLToPath(new URL("..", import.meta.url)), timeout: 30_000, killSignal: "SIGKILL" },
-        (_, stdout, stderr) => resolve({ code: child.exitCode, stdout, stderr })
-      )
+  const run = async () => {
+    const script = await bundled(new URL("../examples/comments.ts", import.meta.url))
+    return new Promise<{ readonly code: number | null; readonly stdout: string; readonly stderr: string }>((resolve) => {
+      const child = execFile(process.execPath, [script], { timeout: 50_000, killSignal: "SIGKILL" }, (_, stdout, stderr) =>
+        resolve({ code: child.exitCode, stdout, stderr }))
     })
+  }
 
   it("tells what happens with each, and ends", async () => {
     const { code, stderr, stdout } = await run()
@@ -306,5 +304,5 @@ describe("examples/comments.ts", () => {
       "GET /comments: 200 {\"count\":2,\"comments\":[{\"number\":1,\"text\":\"welcome\",\"after\":null}," +
       "{\"number\":2,\"text\":\"hello\",\"after\":1}]}"
     ])
-  }, 40_000)
+  })
 })

@@ -12,7 +12,6 @@ import { type AddressInfo, connect, createServer } from "node:net"
 import { tmpdir } from "node:os"
 import { join } from "node:path"
 import * as Tls from "node:tls"
-import { fileURLToPath } from "node:url"
 import { describe, expect, it } from "vitest"
 import type { Tally } from "../examples/storm/balances/crowd.js"
 import * as BalancesLedger from "../examples/storm/balances/ledger.js"
@@ -28,21 +27,20 @@ import * as Certificates from "../examples/storm/tls/certificates.js"
 import * as Failures from "../examples/storm/tls/failures.js"
 import { answerOf, ticketsOffered } from "../examples/storm/tls/hello.js"
 import * as TicketsLedger from "../examples/storm/tls/ledger.js"
+import { bundled } from "./support/programs.js"
 
 /**
- * Runs the storm as `npm start` does, but for what npm itself prints. Its counterparties have inherited its standard
- * error, so this resolves when they too have ended.
+ * Runs the storm as `npm start` does, but bundled. The storm's counterparties have inherited its standard error, so this
+ * resolves when the counterparties too have ended.
  */
-const storm = (args: ReadonlyArray<string>, onOutput?: (kill: () => void) => void) =>
-  new Promise<{ readonly code: number | null; readonly stdout: string; readonly stderr: string }>((resolve) => {
-    const child = execFile(
-      process.execPath,
-      ["--import", "tsx", "examples/storm/main.ts", ...args],
-      { cwd: fileURLToPath(new URL("..", import.meta.url)), timeout: 50_000, killSignal: "SIGKILL" },
-      (_, stdout, stderr) => resolve({ code: child.exitCode, stdout, stderr })
-    )
+const storm = async (args: ReadonlyArray<string>, onOutput?: (kill: () => void) => void) => {
+  const script = await bundled(new URL("../examples/storm/main.ts", import.meta.url))
+  return new Promise<{ readonly code: number | null; readonly stdout: string; readonly stderr: string }>((resolve) => {
+    const child = execFile(process.execPath, [script, ...args], { timeout: 200_000, killSignal: "SIGKILL" }, (_, stdout, stderr) =>
+      resolve({ code: child.exitCode, stdout, stderr }))
     child.stdout?.on("data", () => onOutput?.(() => child.kill("SIGINT")))
   })
+}
 
 describe("the storm's options", () => {
   it.each([

@@ -3,7 +3,6 @@
  */
 import * as Effect from "effect/Effect"
 import type * as Scope from "effect/Scope"
-import { build } from "esbuild"
 import { type ChildProcess, fork } from "node:child_process"
 import { createHash, randomBytes } from "node:crypto"
 import { once } from "node:events"
@@ -11,7 +10,7 @@ import { mkdtempSync, rmSync, writeFileSync } from "node:fs"
 import { type AddressInfo, connect, createServer, type Server, type Socket } from "node:net"
 import { tmpdir } from "node:os"
 import { join } from "node:path"
-import { fileURLToPath } from "node:url"
+import { bundled } from "./programs.js"
 import type { Command, Handshakes, NodeSettings, Report, Settings } from "./tlsServerChild.js"
 
 export type { Handshakes, Report, Told } from "./tlsServerChild.js"
@@ -19,25 +18,6 @@ export type { Handshakes, Report, Told } from "./tlsServerChild.js"
 // -----------------------------------------------------------------------------
 // processes
 // -----------------------------------------------------------------------------
-
-let bundle: Promise<string> | undefined
-
-/** One file of JavaScript, which starts five times as fast as TypeScript does, and which Node 24 runs too. */
-const bundled = (): Promise<string> =>
-  bundle ??= build({
-    entryPoints: [fileURLToPath(new URL("./tlsServerChild.ts", import.meta.url))],
-    bundle: true,
-    platform: "node",
-    format: "cjs",
-    external: ["bufferutil", "utf-8-validate"],
-    logLevel: "error",
-    write: false
-  }).then(({ outputFiles }) => outputFiles[0]!.text)
-
-const folder: Effect.Effect<string, never, Scope.Scope> = Effect.acquireRelease(
-  Effect.sync(() => mkdtempSync(join(tmpdir(), "holdfast-"))),
-  (folder) => Effect.sync(() => rmSync(folder, { recursive: true, force: true }))
-)
 
 interface ServerChild {
   readonly port: number
@@ -50,9 +30,7 @@ const patience = 60_000
 
 const serverChild = (settings: Settings): Effect.Effect<ServerChild, never, Scope.Scope> =>
   Effect.gen(function*() {
-    const script = join(yield* folder, "server.cjs")
-    writeFileSync(script, yield* Effect.promise(bundled))
-
+    const script = yield* Effect.promise(() => bundled(new URL("./tlsServerChild.ts", import.meta.url)))
     let questions = 0
     const { child, gone } = yield* Effect.acquireRelease(
       Effect.sync(() => {
@@ -212,6 +190,11 @@ export interface OpensslServer extends TlsServer {
   /** As for Node's server. */
   readonly report: Effect.Effect<Handshakes>
 }
+
+const folder: Effect.Effect<string, never, Scope.Scope> = Effect.acquireRelease(
+  Effect.sync(() => mkdtempSync(join(tmpdir(), "holdfast-"))),
+  (folder) => Effect.sync(() => rmSync(folder, { recursive: true, force: true }))
+)
 
 /**
  * `openssl s_server -www`: it answers a `GET` with a page about the session, in HTTP/1.0, and closes the connection.

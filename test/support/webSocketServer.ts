@@ -5,16 +5,15 @@ import * as Effect from "effect/Effect"
 import type * as Scope from "effect/Scope"
 import * as Stream from "effect/Stream"
 import type { ReconnectingSocket, SocketEvent } from "effect-holdfast/ReconnectingSocket"
-import { build } from "esbuild"
 import { type ChildProcess, fork } from "node:child_process"
 import { once } from "node:events"
-import { mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs"
+import { mkdtempSync, readFileSync, rmSync } from "node:fs"
 import { type AddressInfo, connect, createServer, type Socket } from "node:net"
 import { tmpdir } from "node:os"
 import { join } from "node:path"
-import { fileURLToPath } from "node:url"
 import { setFlagsFromString } from "node:v8"
 import { runInNewContext } from "node:vm"
+import { bundled } from "./programs.js"
 import type { Report, Settings } from "./webSocketServerChild.js"
 
 // -----------------------------------------------------------------------------
@@ -39,25 +38,6 @@ export interface ServerProcess {
   readonly received: (id: string) => ReadonlyArray<string>
 }
 
-const bundles = new Map<string, Promise<string>>()
-
-/** One file of JavaScript, which starts five times as fast as TypeScript does. */
-const bundled = (program: string): Promise<string> => {
-  const known = bundles.get(program)
-  if (known !== undefined) return known
-  const bundle = build({
-    entryPoints: [fileURLToPath(new URL(program, import.meta.url))],
-    bundle: true,
-    platform: "node",
-    format: "cjs",
-    external: ["bufferutil", "utf-8-validate"],
-    logLevel: "error",
-    write: false
-  }).then(({ outputFiles }) => outputFiles[0]!.text)
-  bundles.set(program, bundle)
-  return bundle
-}
-
 /** Not of those that the system gives to outgoing connections: who dials such a port may be connected to itself. */
 const freePort = async (): Promise<number> => {
   for (;;) {
@@ -77,13 +57,11 @@ export const serverProcess = (
 ): Effect.Effect<ServerProcess, never, Scope.Scope> =>
   Effect.gen(function*() {
     const { isStarted = true, program = "./webSocketServerChild.ts", ...settings } = options
-    const [code, port] = yield* Effect.promise(() => Promise.all([bundled(program), freePort()]))
+    const [script, port] = yield* Effect.promise(() => Promise.all([bundled(new URL(program, import.meta.url)), freePort()]))
     const folder = yield* Effect.acquireRelease(
       Effect.sync(() => mkdtempSync(join(tmpdir(), "holdfast-"))),
       (folder) => Effect.sync(() => rmSync(folder, { recursive: true, force: true }))
     )
-    const script = join(folder, "server.cjs")
-    writeFileSync(script, code)
     let child: ChildProcess | undefined
     let gone: Promise<unknown> = Promise.resolve()
     let questions = 0

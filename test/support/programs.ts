@@ -1,0 +1,108 @@
+/**
+ * Programs that tests start in processes of their own. A process takes more than a second of CPU to load TypeScript and
+ * the modules of Effect one by one, and a tenth of that to load them bundled into one file of JavaScript.
+ */
+import { build, type Plugin } from "esbuild"
+import { createHash } from "node:crypto"
+import { mkdirSync, readFileSync, renameSync, writeFileSync } from "node:fs"
+import { basename, join, relative } from "node:path"
+import { fileURLToPath, pathToFileURL } from "node:url"
+
+const root = fileURLToPath(new URL("../..", import.meta.url))
+const folder = join(root, "node_modules", ".cache", "holdfast", "programs")
+
+/** What a bundle was made of, written in its first line. */
+interface Origin {
+  /** Digests of the files, by their paths in the repository. The lockfile stands for those of other packages. */
+  readonly files: Readonly<Record<string, string | undefined>>
+  /** The programs that the program itself starts. */
+  readonly programs: ReadonlyArray<string>
+}
+
+const bundles = new Map<string, Promise<string>>()
+
+/**
+ * The path of a bundle that Node runs as it is. `program` names a file of TypeScript. The bundle is kept in
+ * `node_modules/.cache` for later runs, and made anew when a file that it was made of has changed.
+ */
+export const bundled = (program: URL): Promise<string> => {
+  const bundle = bundles.get(program.href) ?? fresh(program)
+  bundles.set(program.href, bundle)
+  return bundle
+}
+
+const fresh = async (program: URL): Promise<string> => {
+  const path = relative(root, fileURLToPath(program))
+  const file = join(folder, `${basename(path, ".ts")}-${digest(path).slice(0, 8)}.mjs`)
+  const origin = originOf(file)
+  if (origin === undefined || !isUnchanged(origin)) await make(path, file)
+  else await Promise.all(origin.programs.map((program) => bundled(new URL(program))))
+  return file
+}
+
+const make = async (path: string, file: string): Promise<void> => {
+  const programs: Array<string> = []
+  const { metafile, outputFiles } = await build({
+    absWorkingDir: root,
+    entryPoints: [path],
+    bundle: true,
+    platform: "node",
+    target: "node20",
+    format: "esm",
+    // Modules in CommonJS ask for those of Node by `require`.
+    banner: { js: `import * as nodeModule from "node:module"; const require = nodeModule.createRequire(import.meta.url)` },
+    // Of `ws`, which does without them.
+    external: ["bufferutil", "utf-8-validate"],
+    plugins: [startedPrograms((program) => programs.push(program))],
+    logLevel: "error",
+    metafile: true,
+    write: false
+  })
+  const own = Object.keys(metafile.inputs).filter((input) => !input.startsWith("node_modules/"))
+  const others = ["package-lock.json", "tsconfig.json", relative(root, fileURLToPath(import.meta.url))]
+  const origin: Origin = { files: Object.fromEntries([...own, ...others].map((path) => [path, digestOf(path)])), programs }
+  mkdirSync(folder, { recursive: true })
+  // Another worker may make the same bundle, and a process may be about to load it.
+  const unfinished = `${file}.${process.pid}.${Math.random()}`
+  writeFileSync(unfinished, `//${JSON.stringify(origin)}\n${outputFiles[0]!.text}`)
+  renameSync(unfinished, file)
+}
+
+/** A program that is started by `new URL("./program.ts", import.meta.url)` is bundled too. */
+const startedPrograms = (onFound: (program: string) => void): Plugin => ({
+  name: "started programs",
+  setup: ({ onLoad }) =>
+    onLoad({ filter: /\.ts$/ }, async ({ path }) => {
+      if (path.includes("/node_modules/")) return undefined
+      let contents = readFileSync(path, "utf8")
+      for (const [expression, name] of contents.matchAll(/new URL\("(\.[^"]+\.ts)", import\.meta\.url\)/g)) {
+        const program = new URL(name!, pathToFileURL(path))
+        onFound(program.href)
+        const bundle = pathToFileURL(await bundled(program))
+        contents = contents.replace(expression, () => `new URL(${JSON.stringify(bundle.href)})`)
+      }
+      return { contents, loader: "ts" }
+    })
+})
+
+const originOf = (file: string): Origin | undefined => {
+  try {
+    const text = readFileSync(file, "utf8")
+    return JSON.parse(text.slice(2, text.indexOf("\n"))) as Origin
+  } catch {
+    return undefined
+  }
+}
+
+const isUnchanged = ({ files }: Origin): boolean =>
+  Object.entries(files).every(([path, digest]) => digestOf(path) === digest)
+
+const digestOf = (path: string): string | undefined => {
+  try {
+    return digest(readFileSync(join(root, path)))
+  } catch {
+    return undefined
+  }
+}
+
+const digest = (content: string | Uint8Array): string => createHash("sha256").update(content).digest("hex")
