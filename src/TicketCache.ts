@@ -28,6 +28,7 @@ import * as Option from "effect/Option"
 import { type Pipeable, pipeArguments } from "effect/Pipeable"
 import * as Predicate from "effect/Predicate"
 import type * as Scope from "effect/Scope"
+import { readTlsTicket } from "./internal/tlsSession.js"
 import type { InvalidOptions } from "./InvalidOptions.js"
 import * as Check from "./InvalidOptions.js"
 
@@ -155,10 +156,16 @@ class TicketImpl extends Inspectable.Class implements Ticket {
   readonly issuedAt: number
   readonly #session: Uint8Array
   readonly #place = nextPlace++
+  readonly #keyName: string | undefined
 
   /** Tells which came first of those that were issued in one second. What no cache has returned comes last. */
   static placeOf(ticket: Ticket): number {
     return #place in ticket ? ticket.#place : Infinity
+  }
+
+  /** Known before the session is overwritten with zeros, as that of a spent ticket is. */
+  static keyNameOf(ticket: Ticket): string | undefined {
+    return #keyName in ticket ? ticket.#keyName : keyNameOf(ticket.session)
   }
 
   // Not a property of its own: whoever copies or prints those of an unknown value copies or prints no secret. Still one
@@ -175,6 +182,7 @@ class TicketImpl extends Inspectable.Class implements Ticket {
   constructor({ expiresAt, issuedAt, session }: Ticket) {
     super()
     this.#session = new Uint8Array(session)
+    this.#keyName = keyNameOf(this.#session)
     this.expiresAt = expiresAt
     this.issuedAt = issuedAt
   }
@@ -187,6 +195,15 @@ class TicketImpl extends Inspectable.Class implements Ticket {
       issuedAt: this.issuedAt
     }
   }
+}
+
+/**
+ * Names the key that the server made the ticket with: the ticket's first 16 bytes, if the server follows RFC 5077
+ * (section 4) as OpenSSL does. The name is no secret: every offer shows it.
+ */
+const keyNameOf = (session: Uint8Array): string | undefined => {
+  const ticket = readTlsTicket(session) ?? session
+  return ticket.length < 16 ? undefined : String.fromCharCode(...ticket.subarray(0, 16))
 }
 
 type Count = "offered" | "resumed" | "refused" | "expired" | "dropped"
@@ -240,6 +257,15 @@ class TicketCacheImpl extends Inspectable.Class implements TicketCache {
     return Option.none()
   }
 
+  has(key: ServerKey, now: number): boolean {
+    for (let server = this.find(key); server !== undefined; server = this.find(key)) {
+      const newest = server.entries.length - 1
+      if (now < server.entries[newest]!.expiresAt) return true
+      this.discard(server, newest, "expired")
+    }
+    return false
+  }
+
   put(key: ServerKey, ticket: Ticket, now: number): void {
     const { maxBytes, maxLifetime, servers, ticketsPerServer } = this.limits
     const { expiresAt, issuedAt, session } = ticket
@@ -267,14 +293,19 @@ class TicketCacheImpl extends Inspectable.Class implements TicketCache {
     while (this.bytes > maxBytes) this.discard(this.longestUnused(), 0, "dropped")
   }
 
-  /** Those that were issued before it go too: a server that has forgotten its key has forgotten it for all of them. */
+  /** A server that has forgotten a key has forgotten it for every ticket that was made with that key. */
   reject(key: ServerKey, refused: Ticket): void {
     this.count("refused")
     const server = this.find(key)
     if (server === undefined) return
     const place = TicketImpl.placeOf(refused)
+    const name = TicketImpl.keyNameOf(refused)
+    const names = [name, ...server.entries.map(({ ticket }) => TicketImpl.keyNameOf(ticket))]
+    // Tickets that all begin differently name no key: a server may encode its tickets as it likes.
+    const areNamed = name !== undefined && new Set(names).size < names.length
     this.drop(server, ({ ticket }) =>
-      ticket.issuedAt === refused.issuedAt ? TicketImpl.placeOf(ticket) < place : ticket.issuedAt < refused.issuedAt)
+      (ticket.issuedAt === refused.issuedAt ? TicketImpl.placeOf(ticket) < place : ticket.issuedAt < refused.issuedAt) &&
+      (!areNamed || TicketImpl.keyNameOf(ticket) === name))
   }
 
   clear(filter: (key: ServerKey) => boolean): void {
@@ -470,6 +501,13 @@ export const take: {
 } = dual(2, (self: TicketCache, key: ServerKey) => now((at) => implOf(self).take(key, at)))
 
 /**
+ * Whether `take` would return a ticket now: for a connector that must prepare for a refusal before it can take one.
+ *
+ * @internal
+ */
+export const has = (self: TicketCache, key: ServerKey): Effect.Effect<boolean> => now((at) => implOf(self).has(key, at))
+
+/**
  * Keeps a copy of a ticket. One that has expired, that has no session or no times, or whose session is longer than
  * 64 KiB, is dropped and counted as such.
  *
@@ -496,8 +534,11 @@ export const put: {
 } = dual(3, (self: TicketCache, key: ServerKey, ticket: Ticket) => now((at) => implOf(self).put(key, ticket, at)))
 
 /**
- * A ticket was offered and refused: its older siblings go too, for a server refuses them all once it has lost or
- * changed the key that they were made with. Younger ones stay.
+ * A ticket was offered and refused. The cache drops its older siblings too, because a server refuses them all once it
+ * has lost or changed the key that made them. Younger tickets stay, and so do tickets of other keys: behind a balancer
+ * whose backends share no keys, one backend's refusal says nothing of the others' tickets. A key is told by the first
+ * 16 bytes of its tickets (RFC 5077, section 4); if every ticket of the server begins differently, its tickets name no
+ * key, and all older ones are dropped.
  *
  * @example
  * ```ts

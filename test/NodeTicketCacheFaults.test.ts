@@ -31,15 +31,15 @@ import {
   httpsGet,
   keysOf,
   offers,
+  reasonBy,
   secret,
   serving,
   test,
-  tlsErrorOf,
   versions,
   watched,
   ways
 } from "./support/tlsClients.js"
-import { opensslServer } from "./support/tlsServers.js"
+import { type Fault, opensslServer } from "./support/tlsServers.js"
 import { openssl } from "./support/tools.js"
 import { eventually } from "./support/webSocketServer.js"
 
@@ -131,7 +131,11 @@ describe("a server that is not reached is offered no ticket", () => {
         yield* recorded.inject({ _tag: "Refuse" })
         for (let n = 0; n < 3; n++) {
           const error = yield* failing(ask(recorded.url()))
-          assert.deepStrictEqual([error.reason, error.code, error.port], ["Connect", "ECONNREFUSED", recorded.port])
+          assert.deepStrictEqual([error.reason, error.code, error.port], [
+            reasonBy(name, "Connect"),
+            "ECONNREFUSED",
+            recorded.port
+          ])
         }
         assert.strictEqual(yield* TicketCache.size(cache), 4)
 
@@ -211,8 +215,9 @@ describe("a handshake that does not end", () => {
         } else {
           yield* Scope.close(scope, Exit.void)
           for (const fiber of fibers) yield* failure(Fiber.join(fiber))
-          const late = yield* failure(ask(recorded.url()))
-          if (name === "agent") assert.strictEqual(tlsErrorOf(late).reason, "Closed")
+          const late = ask(recorded.url())
+          if (name === "agent") assert.strictEqual((yield* failing(late)).reason, "Closed")
+          else yield* failure(late)
         }
         yield* eventually(() => recorded.passages.every(({ isOpen }) => !isOpen))
         assert.deepStrictEqual(yield* counts, { offered: 3, refused: 0, resumed: 0, left: -3 })
@@ -277,7 +282,7 @@ describe.each(versions)("a ticket that is refused (%s)", (version) => {
           const before = recorded.hellos.length
           yield* recorded.inject({ _tag: "CutAfterHello", by })
           const error = yield* failing(ask(recorded.url()))
-          assert.deepStrictEqual([error.reason, error.code], ["Handshake", "ECONNRESET"])
+          assert.deepStrictEqual([error.reason, error.code], [reasonBy(name, "Handshake"), "ECONNRESET"])
           assert.deepStrictEqual(offers(recorded, before), [1, 0])
           // Without a ticket there is nothing to be tried.
           yield* TicketCache.clear(cache)
@@ -332,7 +337,7 @@ describe.each(versions)("a server that is somebody else now (%s)", (version) => 
         yield* ask(recorded.url())
         yield* server.swap(elsewhere)
         const error = yield* failing(ask(recorded.url()))
-        assert.deepStrictEqual([error.reason, error.code], ["Identity", "ERR_TLS_CERT_ALTNAME_INVALID"])
+        assert.deepStrictEqual([error.reason, error.code], [reasonBy(name, "Identity"), "ERR_TLS_CERT_ALTNAME_INVALID"])
         assert.deepStrictEqual(offers(recorded), [0, 1])
         assert.strictEqual(yield* TicketCache.size(cache), 0)
         yield* failing(ask(recorded.url()))
@@ -370,7 +375,7 @@ describe.each(versions)("a server that is somebody else now (%s)", (version) => 
           let before = recorded.hellos.length
           const { refused } = yield* TicketCache.stats(cache)
           const error = yield* failing(ask(recorded.url()))
-          assert.deepStrictEqual([error.reason, error.code], ["Identity", code])
+          assert.deepStrictEqual([error.reason, error.code], [reasonBy(name, "Identity"), code])
           assert.deepStrictEqual(offers(recorded, before), [0])
           yield* server.swap({ key, cert }, { keepsTicketKeys: true })
           before = recorded.hellos.length
@@ -399,7 +404,7 @@ describe.each(versions)("a server that is somebody else now (%s)", (version) => 
         yield* ask(recorded.url())
         thinks = Object.assign(new Error("not any more"), { code: "MINE" })
         const error = yield* failing(ask(recorded.url()))
-        assert.deepStrictEqual([error.reason, error.code, error.cause], ["Identity", "MINE", thinks], name)
+        assert.deepStrictEqual([error.reason, error.code, error.cause], [reasonBy(name, "Identity"), "MINE", thinks], name)
         assert.deepStrictEqual(offers(recorded, before), [0, 0])
         yield* TicketCache.clear(cache)
       }
@@ -435,7 +440,10 @@ describe.each(versions)("a server that is somebody else now (%s)", (version) => 
         yield* ask(recorded.url())
         yield* server.swap(untrusted)
         const error = yield* failing(ask(recorded.url()))
-        assert.deepStrictEqual([error.reason, error.code], ["Identity", "UNABLE_TO_VERIFY_LEAF_SIGNATURE"], name)
+        assert.deepStrictEqual([error.reason, error.code], [
+          reasonBy(name, "Identity"),
+          "UNABLE_TO_VERIFY_LEAF_SIGNATURE"
+        ], name)
         assert.deepStrictEqual(offers(recorded, before), [0, 1], name)
         assert.strictEqual(yield* TicketCache.size(cache), 0)
         yield* server.swap({ key, cert })
@@ -537,33 +545,54 @@ describe("the agent", () => {
       }))
   }
 
-  test("has Node's codes, and reasons", () =>
+  for (const isKept of [false, true]) {
+    test(`fails as Node's own does, ${isKept ? "with a ticket" : "without tickets"}`, () =>
+      Effect.gen(function*() {
+        const cache = yield* TicketCache.make()
+        const recorded = yield* watched(yield* serving())
+        const ours = yield* NodeTicketCache.agent({ cache })
+        const nodes = new Https.Agent({ maxCachedSessions: 0 })
+        const lookup: Net.LookupFunction = (host, _, callback) =>
+          process.nextTick(callback, Object.assign(new Error(`no ${host}`), { code: "ENOTFOUND" }), "", 4)
+        const cases: ReadonlyArray<readonly [code: string, fault: Fault | undefined, options: Https.RequestOptions]> = [
+          ["ENOTFOUND", undefined, { lookup }],
+          ["ECONNREFUSED", { _tag: "Refuse" }, {}],
+          ["ECONNRESET", { _tag: "CutAfterHello" }, {}],
+          ["ECONNRESET", { _tag: "CutAfterHello", by: "end" }, {}],
+          ["ECONNRESET", { _tag: "CutAfter", bytes: 50, by: "end" }, {}],
+          ["ERR_TLS_CERT_ALTNAME_INVALID", undefined, { servername: "else.test" }],
+          ["UNABLE_TO_VERIFY_LEAF_SIGNATURE", undefined, { ca: untrusted.ca }],
+          ["EPROTO", undefined, {
+            minVersion: "TLSv1.1",
+            maxVersion: "TLSv1.1",
+            ciphers: "DEFAULT:@SECLEVEL=0"
+          }]
+        ]
+        for (const [code, fault, options] of cases) {
+          yield* recorded.heal
+          if (isKept) yield* get(recorded.url(), ours, { ca })
+          if (fault !== undefined) yield* recorded.inject(fault)
+          const [expected, found] = yield* Effect.forEach([nodes, ours], (agent) =>
+            Effect.map(failure(get(recorded.url(), agent, { ca, ...options })), (error) => {
+              const { code, host, message, name, port, syscall } = error as NodeJS.ErrnoException & Record<string, unknown>
+              return { code, host, message, name, port, syscall }
+            }))
+          assert.strictEqual(expected!.code, code)
+          assert.deepStrictEqual(found, expected)
+        }
+      }))
+  }
+
+  test("refuses options that make no sense without a word of what is secret", () =>
     Effect.gen(function*() {
-      const cache = yield* TicketCache.make()
-      const server = yield* serving()
-      const recorded = yield* watched(server)
-      const agent = yield* NodeTicketCache.agent({ cache, tls })
-      const found = (ask: Effect.Effect<unknown, unknown>) =>
-        Effect.map(failing(ask), ({ code, reason }) => [reason, code])
-      const none = get("https://nowhere.invalid/", agent)
-      assert.strictEqual((yield* found(none))[0], "Connect")
-      yield* recorded.inject({ _tag: "Refuse" })
-      assert.deepStrictEqual(yield* found(get(recorded.url(), agent)), ["Connect", "ECONNREFUSED"])
-      yield* recorded.inject({ _tag: "CutAfterHello" })
-      assert.deepStrictEqual(yield* found(get(recorded.url(), agent)), ["Handshake", "ECONNRESET"])
-      yield* recorded.inject({ _tag: "CutAfter", bytes: 50, by: "end" })
-      assert.deepStrictEqual(yield* found(get(recorded.url(), agent)), ["Handshake", "ECONNRESET"])
-      yield* recorded.heal
-      assert.deepStrictEqual(yield* found(get(recorded.url(), agent, { servername: "else.test" })), [
-        "Identity",
-        "ERR_TLS_CERT_ALTNAME_INVALID"
-      ])
-      const old = { minVersion: "TLSv1.1", maxVersion: "TLSv1.1", ciphers: "DEFAULT:@SECLEVEL=0" } as const
-      const [reason, code] = yield* found(get(recorded.url(), agent, old))
-      assert.strictEqual(reason, "Handshake")
-      assert.match(code!, /^ERR_SSL/)
-      const wrong = get(recorded.url(), agent, { ca: "no certificate", cert: "none", key: secret("none of your business") })
-      assert.strictEqual((yield* found(wrong))[0], "InvalidOptions")
+      const agent = yield* NodeTicketCache.agent({ tls })
+      const wrong = { ca: "no certificate", cert: "none", key: secret("none of your business") }
+      for (const options of [wrong, { port: 70_000 }]) {
+        const error = yield* failing(get("https://localhost/", agent, options))
+        assert.strictEqual(error.reason, "InvalidOptions")
+        assert.match(error.code!, /^ERR_/)
+      }
+      assert.deepStrictEqual(Object.keys(agent.sockets), [])
     }))
 
   for (const how of ["destroy", "signal"] as const) {

@@ -44,6 +44,22 @@ export const readTlsSession = (blob: Uint8Array): TlsSession | undefined => {
     : { version, issuedAt, timeout, lifetimeHint, certificate }
 }
 
+/** The ticket as the server sent it. `undefined`: no session that can be read, or one that its server knows by an id. */
+export const readTlsTicket = (blob: Uint8Array): Uint8Array | undefined => {
+  const whole = read(blob, offsetOf(blob), blob.length)
+  if (whole === undefined || whole.tag !== SEQUENCE) return undefined
+  for (let at = whole.start; at < whole.end;) {
+    const field = read(blob, at, whole.end)
+    if (field === undefined) return undefined
+    if (field.tag === EXPLICIT + 10) {
+      const ticket = read(blob, field.start, field.end)
+      return ticket && blob.subarray(ticket.start, ticket.end)
+    }
+    at = field.end
+  }
+  return undefined
+}
+
 const SEQUENCE = 0x30
 const INTEGER = 0x02
 const EXPLICIT = 0xa0

@@ -30,9 +30,8 @@ import * as Clock from "effect/Clock"
 import * as Data from "effect/Data"
 import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
-import * as Either from "effect/Either"
 import * as Exit from "effect/Exit"
-import * as FiberId from "effect/FiberId"
+import type * as Fiber from "effect/Fiber"
 import * as FiberSet from "effect/FiberSet"
 import * as Layer from "effect/Layer"
 import * as Option from "effect/Option"
@@ -41,7 +40,6 @@ import type * as Scope from "effect/Scope"
 import { X509Certificate } from "node:crypto"
 import type * as Https from "node:https"
 import * as Net from "node:net"
-import type { Duplex } from "node:stream"
 import * as Tls from "node:tls"
 import { within } from "../internal/first.js"
 import { readTlsSession } from "../internal/tlsSession.js"
@@ -49,7 +47,9 @@ import { wait } from "../internal/wait.js"
 import * as Check from "../InvalidOptions.js"
 import { InvalidOptions } from "../InvalidOptions.js"
 import * as TicketCache from "../TicketCache.js"
-import { type Open, TicketAgent } from "./internal/ticketAgent.js"
+import { codeOf, connect as dialed, handshake, type Stage, type Tickets } from "./internal/handshake.js"
+import { StandIn } from "./internal/standIn.js"
+import { identity, protocolsOf, TicketAgent } from "./internal/ticketAgent.js"
 import { TlsIdentities, type TlsIdentity } from "./internal/tlsIdentities.js"
 
 /**
@@ -86,11 +86,6 @@ export class TlsError extends Data.TaggedError("TlsError")<{
     const { code, host, message, port, reason } = this
     return { _tag: "TlsError", reason, host, port, code, message }
   }
-}
-
-const codeOf = (cause: unknown): string | undefined => {
-  const { code } = Object(cause) as { readonly code?: unknown }
-  return typeof code === "string" ? code : undefined
 }
 
 /**
@@ -192,7 +187,8 @@ export const layerDispatcher = (
         ...defined({ autoSelectFamily, autoSelectFamilyAttemptTimeout, path: socketPath }),
         ...options.tls
       }
-      const open = yield* makeOpen({ ...options, connectTimeout, tls }, connections)
+      const settings = yield* settingsFor({ ...options, connectTimeout, tls }, connections)
+      const fork = yield* FiberSet.makeRuntime()
       const timeout = connectTimeout === undefined ? undefined : Duration.toMillis(connectTimeout)
       const plain = Undici.buildConnector(defined({ socketPath, timeout, autoSelectFamily, autoSelectFamilyAttemptTimeout }))
       const connect: Undici.buildConnector.connector = (target, callback) => {
@@ -206,13 +202,7 @@ export const layerDispatcher = (
           // There is none where the URL has an address: `tls` may have one then.
           ...servername && { servername }
         }
-        open(
-          given,
-          Either.match({
-            onLeft: (error) => callback(error, null),
-            onRight: (socket) => callback(null, socket)
-          })
-        )
+        hand(fork, settings, given, callback)
       }
       return yield* Effect.acquireRelease(
         built("undici", () => new Undici.Agent({ ...undici, connect })),
@@ -220,6 +210,35 @@ export const layerDispatcher = (
       )
     })
   )
+
+/** Opens a connection in a fiber, and hands it, or what it failed with, to a callback, once. */
+const hand = (
+  fork: (effect: Effect.Effect<void, TlsError>) => Fiber.RuntimeFiber<void, TlsError>,
+  settings: Settings,
+  given: Tls.ConnectionOptions,
+  callback: Undici.buildConnector.Callback
+): void => {
+  let isOver = false
+  const finish = (...outcome: Parameters<Undici.buildConnector.Callback>) => {
+    if (isOver) return
+    isOver = true
+    try {
+      callback(...outcome)
+    } catch (thrown) {
+      // Not to be lost in a fiber: it is the application's.
+      queueMicrotask(() => {
+        throw thrown
+      })
+    }
+  }
+  fork(opened(settings, given, (socket) => Effect.sync(() => finish(null, socket)))).addObserver((exit) => {
+    if (Exit.isFailure(exit)) finish(failureOf(exit.cause, given), null)
+  })
+}
+
+/** What interrupts a connection is the end of its scope. */
+const failureOf = (cause: Cause.Cause<TlsError>, given: Tls.ConnectionOptions): TlsError =>
+  Option.getOrElse(Cause.failureOption(cause), () => new TlsError({ reason: "Closed", ...addressOf(given) }))
 
 const defined = <A extends object>(options: A): { [K in keyof A]: Exclude<A[K], undefined> } =>
   Object.fromEntries(Object.entries(options).filter(([, value]) => value !== undefined)) as never
@@ -255,8 +274,57 @@ export const agent = (options: Options & Https.AgentOptions = {}): Effect.Effect
     let agent: TicketAgent | undefined
     // When no more is opened: what the agent would dial for those that are queued is refused then.
     yield* Effect.addFinalizer(() => Effect.sync(() => agent?.destroy()))
-    const open = yield* makeOpen({ cache, connectTimeout, partition, tls: all }, rest.maxSockets)
-    return agent = yield* built("agent", () => new TicketAgent(all, open))
+    const settings = yield* settingsFor({ cache, connectTimeout, partition, tls: all }, rest.maxSockets)
+    const fork = yield* FiberSet.makeRuntime()
+    let isClosed = false
+    yield* Effect.addFinalizer(() =>
+      Effect.sync(() => {
+        isClosed = true
+      })
+    )
+    return agent = yield* built("agent", () =>
+      new TicketAgent(all, (tls) => identityOf(settings.cache, tls), (given) => {
+        const address = addressOf(given)
+        if (isClosed) return failing(new TlsError({ reason: "Closed", ...address }))
+        try {
+          const socket = socketOf(targetOf(settings, given, given[identity]))
+          fork(Effect.exit(supervised(outcomeOf(socket, address), settings, address, (error) => socket.destroy(error))))
+          return socket
+        } catch (thrown) {
+          return failing(errorOf(address, "Options", thrown))
+        }
+      }))
+  })
+
+/** Where there is a ticket, a refusal may ask for a second attempt. */
+const socketOf = ({ hasTicket, options, tickets }: Target): Net.Socket =>
+  options.socket === undefined && hasTicket()
+    ? new StandIn(options, (listener) => handshake(options, tickets, listener))
+    : dialed(options, tickets)
+
+/** A socket that fails when somebody listens to it: `node:https` takes it in the next tick. */
+const failing = (error: Error): Net.Socket => {
+  const socket = new Net.Socket()
+  process.nextTick(() => socket.destroy(error))
+  return socket
+}
+
+/** What becomes of a socket that is being opened. Its interruption, by the end of the agent's scope, destroys it. */
+const outcomeOf = (socket: Net.Socket, address: Address): Effect.Effect<void, TlsError> =>
+  wait((resume) => {
+    let stage: Stage = "Connect"
+    const fail = (cause?: unknown) => {
+      const isUntrusted = ((socket as Tls.TLSSocket).authorizationError ?? undefined) !== undefined
+      resume(Exit.fail(cause instanceof TlsError ? cause : errorOf(address, isUntrusted ? "Identity" : stage, cause)))
+    }
+    socket.once("connect", () => {
+      stage = "Handshake"
+    })
+    socket.once("secureConnect", () => resume(Exit.void))
+    // Stays: an error that comes before anybody else listens ends the socket, and not the process.
+    socket.on("error", fail)
+    socket.once("close", () => fail())
+    return () => socket.destroy(new TlsError({ reason: "Closed", ...address }))
   })
 
 const built = <A>(option: string, build: () => A): Effect.Effect<A, InvalidOptions> =>
@@ -343,10 +411,10 @@ const settingsOf = (
   })
 
 /** `width`: how many connections there may be at once. */
-const makeOpen = (
+const settingsFor = (
   options: Options & { readonly tls: Tls.ConnectionOptions },
   width: number | null | undefined
-): Effect.Effect<Open, InvalidOptions, Scope.Scope> =>
+): Effect.Effect<Settings, InvalidOptions, Scope.Scope> =>
   Effect.gen(function*() {
     const runtime = yield* Effect.runtime<never>()
     const cache = options.cache ??
@@ -354,32 +422,10 @@ const makeOpen = (
       (yield* TicketCache.make({ ticketsPerServer: Math.max(64, Number.isSafeInteger(width) ? 2 * width! : 0) }))
     const settings = yield* settingsOf(options, cache, runtime)
     yield* Effect.try({
-      try: () => identityOf(cache, options.tls),
+      try: () => identityOf(cache, options.tls).context(),
       catch: (thrown) => new InvalidOptions({ option: "tls", value: "<redacted>", reason: refusal(thrown).message })
     })
-    const fork = yield* FiberSet.makeRuntime()
-    return (given, callback) => {
-      let isOver = false
-      const finish = (outcome: Either.Either<Tls.TLSSocket, TlsError>) => {
-        if (isOver) return
-        isOver = true
-        try {
-          callback(outcome)
-        } catch (thrown) {
-          // Not to be lost in a fiber: it is the application's.
-          queueMicrotask(() => {
-            throw thrown
-          })
-        }
-      }
-      const fiber = fork(opened(settings, given, (socket) => Effect.sync(() => finish(Either.right(socket)))))
-      fiber.addObserver((exit) => {
-        if (Exit.isSuccess(exit)) return
-        finish(Either.left(Option.getOrElse(Cause.failureOption(exit.cause), () =>
-          new TlsError({ reason: "Closed", ...addressOf(given) }))))
-      })
-      return () => fiber.unsafeInterruptAsFork(FiberId.none)
-    }
+    return settings
   })
 
 const addressOf = ({ host, path, port }: Tls.ConnectionOptions) => ({
@@ -387,6 +433,23 @@ const addressOf = ({ host, path, port }: Tls.ConnectionOptions) => ({
   // `node:https` takes text too.
   port: Number(port ?? 0)
 })
+
+type Address = ReturnType<typeof addressOf>
+
+/** Limits a connection in time, and has a span for it. */
+const supervised = <A>(
+  opening: Effect.Effect<A, TlsError>,
+  { connectTimeout }: Settings,
+  address: Address,
+  onTimeout: (error: TlsError) => void = () => {}
+): Effect.Effect<A, TlsError> =>
+  within(opening, connectTimeout, () => {
+    const error = new TlsError({ reason: "Timeout", ...address })
+    onTimeout(error)
+    return error
+  }).pipe(
+    Effect.withSpan("NodeTicketCache.connect", { attributes: address })
+  )
 
 /** The connection is handed over in the same step as it is done: there is no moment at which nobody has it. */
 const opened = <A, R>(
@@ -396,186 +459,99 @@ const opened = <A, R>(
 ): Effect.Effect<A, TlsError, R> =>
   Effect.uninterruptibleMask((restore) => {
     const address = addressOf(given)
-    const made: { socket: Tls.TLSSocket | undefined } = { socket: undefined }
-    const opening = Effect.try({
-      try: () => targetOf(settings, given, made),
-      catch: (thrown) => new TlsError({ reason: "InvalidOptions", ...address, cause: refusal(thrown) })
-    }).pipe(
-      Effect.flatMap((target) =>
-        Effect.catchIf(attempt(target, true), (error) => error instanceof TicketBroke, () => attempt(target, false))
-      ),
-      Effect.catchTag("TicketBroke", ({ error }) => error),
-      (effect) => within(effect, settings.connectTimeout, () => new TlsError({ reason: "Timeout", ...address })),
-      Effect.withSpan("NodeTicketCache.connect", { attributes: address })
-    )
-    return restore(opening).pipe(
+    let made: Tls.TLSSocket | undefined
+    const opening = wait<Tls.TLSSocket, TlsError>((resume) => {
+      const fail = (stage: Stage, cause: unknown) => resume(Exit.fail(errorOf(address, stage, cause)))
+      try {
+        const { options, tickets } = targetOf(settings, given)
+        return handshake(options, tickets, {
+          onOpen: (socket) => {
+            made = socket
+            resume(Exit.succeed(socket))
+          },
+          onFailure: fail
+        })
+      } catch (thrown) {
+        fail("Options", thrown)
+        return undefined
+      }
+    })
+    return restore(supervised(opening, settings, address)).pipe(
       // It may have ended in the moments since.
       Effect.filterOrFail((socket) => !socket.destroyed, () => new TlsError({ reason: "Handshake", ...address })),
-      Effect.onError(() => Effect.sync(() => made.socket?.destroy())),
+      Effect.onError(() => Effect.sync(() => made?.destroy())),
       Effect.flatMap(handOver)
     )
   })
 
-interface Target extends Settings {
-  readonly address: { readonly host: string; readonly port: number }
-  readonly key: TicketCache.ServerKey
-  readonly options: Tls.ConnectionOptions & { readonly checkServerIdentity: CheckServerIdentity }
-  /** Whom the certificate must be for. */
-  readonly hostname: string
-  /** The socket of the present attempt. */
-  readonly made: { socket: Tls.TLSSocket | undefined }
+const errorOf = (address: Address, stage: Stage, cause: unknown): TlsError =>
+  stage === "Options"
+    ? new TlsError({ reason: "InvalidOptions", ...address, cause: refusal(cause) })
+    : new TlsError({ reason: stage, ...address, cause })
+
+interface Target {
+  readonly options: Tls.ConnectionOptions
+  readonly tickets: Tickets
+  /** Whether there is a ticket to offer, as things stand. */
+  readonly hasTicket: () => boolean
 }
 
-const targetOf = (settings: Settings, given: Tls.ConnectionOptions, made: Target["made"]): Target => {
-  const { context, digest } = identityOf(settings.cache, given)
-  const address = addressOf(given)
+const targetOf = (
+  { cache, partition, runtime }: Settings,
+  given: Tls.ConnectionOptions,
+  identity: TlsIdentity = identityOf(cache, given)
+): Target => {
+  const run = Runtime.runSync(runtime)
   const host = given.host ?? "localhost"
   const servername = given.servername ?? (Net.isIP(host) === 0 ? host : undefined)
+  const checkServerIdentity = unthrowing(given.checkServerIdentity ?? Tls.checkServerIdentity)
   const options = {
     ...given,
     ...defined({ servername }),
-    checkServerIdentity: unthrowing(given.checkServerIdentity ?? Tls.checkServerIdentity),
-    secureContext: context
+    checkServerIdentity,
+    rejectUnauthorized: identity.rejectUnauthorized,
+    secureContext: identity.context()
   }
   // Only ours.
   delete options.session
-  return {
-    ...settings,
-    address,
-    key: {
-      ...address,
-      ...defined({ servername, partition: settings.partition }),
-      alpn: Array.from((given.ALPNProtocols ?? []) as ArrayLike<string | Uint8Array | number>, (name) =>
-        name instanceof Uint8Array ? Buffer.from(name).toString("latin1") : String(name)),
-      identity: digest
-    },
-    options,
-    hostname: servername || host,
-    made
+  const key: TicketCache.ServerKey = {
+    ...addressOf(given),
+    ...defined({ servername, partition }),
+    alpn: protocolsOf(given),
+    identity: identity.digest
   }
-}
-
-/** What the types of `TLSSocket` leave out. */
-interface Settable extends Tls.TLSSocket {
-  setSession(session: Buffer): void
-}
-
-/** The server broke the handshake off, and may have done so because of a ticket. */
-class TicketBroke extends Data.TaggedError("TicketBroke")<{ readonly error: TlsError }> {}
-
-const attempt = (target: Target, mayOffer: boolean): Effect.Effect<Tls.TLSSocket, TlsError | TicketBroke> =>
-  wait((resume) => {
-    const { address, cache, key, made, options, runtime } = target
-    const run = Runtime.runSync(runtime)
-    let state: "Connecting" | "Shaking" | "Over" = "Connecting"
-    let ticket: TicketCache.Ticket | undefined
-
-    /** The server is reached: the hello that follows spends a ticket, if there is one. */
-    const offer = (use: (session: Buffer) => void): void => {
-      state = "Shaking"
-      const taken = mayOffer ? Option.getOrUndefined(run(TicketCache.take(cache, key))) : undefined
-      if (taken === undefined) return
-      if (isAccepted(taken, target, run(Clock.currentTimeMillis))) {
-        const { buffer, byteLength, byteOffset } = taken.session
-        ticket = taken
-        use(Buffer.from(buffer, byteOffset, byteLength))
-      }
-      // OpenSSL has a copy.
-      taken.session.fill(0)
-    }
-    const succeed = (socket: Tls.TLSSocket): void => {
-      state = "Over"
-      if (ticket !== undefined) run(socket.isSessionReused() ? TicketCache.resumed(cache) : TicketCache.reject(cache, key, ticket))
-      resume(Exit.succeed(socket))
-    }
-    const fail = (cause?: unknown): void => {
-      if (state === "Over") return
-      const code = codeOf(cause) ?? ""
-      const isAlert = code.startsWith("ERR_SSL_") || code === "EPROTO"
-      const isUntrusted = (made.socket?.authorizationError ?? undefined) !== undefined
-      const error = new TlsError({
-        reason: state === "Connecting" ? "Connect" : isUntrusted ? "Identity" : "Handshake",
-        ...address,
-        cause
-      })
-      state = "Over"
-      // A reset says nothing of the ticket, except that it may be the cause. Who is not trusted has refused it.
-      if (ticket !== undefined && (isAlert || isUntrusted)) run(TicketCache.reject(cache, key, ticket))
-      // A socket that was given serves for one handshake only.
-      const mayTryAgain = ticket !== undefined && options.socket === undefined && (isAlert || code === "ECONNRESET")
-      resume(Exit.fail(mayTryAgain ? new TicketBroke({ error }) : error))
-    }
-
-    const watch = (socket: Tls.TLSSocket): Tls.TLSSocket => {
-      let isReplenished = false
-      made.socket = socket
-      // Those of Node 20's `tls.connect` come to nothing.
-      const { keepAlive, keepAliveInitialDelay, noDelay } = options as Net.TcpSocketConnectOpts
-      if (noDelay === true) socket.setNoDelay(true)
-      if (keepAlive === true) socket.setKeepAlive(true, keepAliveInitialDelay)
-      socket.on("session", (session) => {
-        isReplenished = true
+  let taken: TicketCache.Ticket | undefined
+  return {
+    options,
+    hasTicket: () => run(TicketCache.has(cache, key)),
+    tickets: {
+      take: () => {
+        const ticket = Option.getOrUndefined(run(TicketCache.take(cache, key)))
+        if (ticket === undefined) return undefined
+        const { buffer, byteLength, byteOffset } = ticket.session
+        if (isAccepted(ticket, servername || host, checkServerIdentity, run(Clock.currentTimeMillis))) {
+          taken = ticket
+          return Buffer.from(buffer, byteOffset, byteLength)
+        }
+        ticket.session.fill(0)
+        return undefined
+      },
+      resumed: () => run(TicketCache.resumed(cache)),
+      refused: () => run(TicketCache.reject(cache, key, taken!)),
+      put: (session) => {
         const times = lifetime(session)
         if (Option.isSome(times)) run(TicketCache.put(cache, key, { session, ...times.value }))
-      })
-      socket.once("secureConnect", () => {
-        if (socket.isSessionReused()) {
-          const bytesRead = socket.bytesRead
-          socket.once("close", () => {
-            const hasSpoken = socket.bytesRead > bytesRead
-            if (hasSpoken && !isReplenished) Runtime.runFork(runtime)(TicketCache.unreplenished(cache, key))
-          })
-        }
-        succeed(socket)
-      })
-      // It stays: an error that comes before somebody else listens is to end the socket, and nothing more.
-      socket.on("error", fail)
-      socket.once("close", () => fail())
-      return socket
+      },
+      unreplenished: () => void Runtime.runFork(runtime)(TicketCache.unreplenished(cache, key))
     }
-
-    const begin = (): void => {
-      try {
-        if (options.socket === undefined) {
-          const socket = watch(Tls.connect(options))
-          // First, for with this event Node writes the hello.
-          socket.prependOnceListener("connect", () => offer((session) => (socket as Settable).setSession(session)))
-        } else {
-          offer((session) => watch(Tls.connect({ ...options, session })))
-          if (ticket === undefined) watch(Tls.connect(options))
-        }
-      } catch (thrown) {
-        state = "Over"
-        resume(Exit.fail(new TlsError({ reason: "InvalidOptions", ...address, cause: refusal(thrown) })))
-      }
-    }
-    const { socket: underneath } = options
-    if (underneath?.destroyed === true) {
-      fail(new Error("the socket that was given is closed"))
-      return undefined
-    }
-    const isThere = underneath === undefined ? undefined : eventOfReaching(underneath)
-    if (isThere === undefined) begin()
-    else underneath?.once(isThere, begin).once("error", fail).once("close", () => fail())
-    return () => {
-      state = "Over"
-      made.socket?.destroy()
-      underneath?.destroy()
-    }
-  })
-
-/** What a socket that is not there yet will say when it is. */
-const eventOfReaching = (socket: Duplex): "connect" | "secureConnect" | undefined =>
-  socket instanceof Tls.TLSSocket && (socket as { readonly secureConnecting?: boolean }).secureConnecting === true
-    ? "secureConnect"
-    : socket instanceof Net.Socket && socket.pending
-    ? "connect"
-    : undefined
+  }
+}
 
 /** Whether the certificate that a ticket stands for would be accepted now. If not, a whole handshake is to say so. */
 const isAccepted = (
   { session }: TicketCache.Ticket,
-  { hostname, options: { checkServerIdentity } }: Target,
+  hostname: string,
+  checkServerIdentity: CheckServerIdentity,
   now: number
 ): boolean => {
   const der = readTlsSession(session)?.certificate

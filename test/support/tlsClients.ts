@@ -259,15 +259,31 @@ const say = (value: unknown): void => {
 export const failure = <A, E, R>(effect: Effect.Effect<A, E, R>): Effect.Effect<E, A, R> =>
   Effect.tap(Effect.flip(effect), (error) => Effect.sync(() => say(error)))
 
-/** What a failure of any kind was at the bottom: how a client wraps it is its own affair. */
-export const tlsErrorOf = (error: unknown): NodeTicketCache.TlsError => {
-  for (let cause = error; cause instanceof Object; cause = (cause as { readonly cause?: unknown }).cause) {
-    if (cause instanceof NodeTicketCache.TlsError) return cause
-  }
-  throw new Error(`no TlsError: ${String(error)}`)
+/** A `TlsError`, or, from `node:https` and what is built on it, an error of Node's own: its `cause` here. */
+export interface TlsFailure {
+  readonly reason?: NodeTicketCache.TlsError["reason"]
+  readonly code?: string | undefined
+  readonly port?: number | undefined
+  readonly cause?: unknown
 }
 
-export const failing = (ask: Effect.Effect<unknown, unknown>) => Effect.map(failure(ask), tlsErrorOf)
+/** What a failure of any kind was at the bottom: how a client wraps it is its own affair. */
+const tlsFailureOf = (error: unknown): TlsFailure => {
+  let found: TlsFailure | undefined
+  for (let cause = error; cause instanceof Error; cause = cause.cause) {
+    if (cause instanceof NodeTicketCache.TlsError) return cause
+    const { code, port } = cause as NodeJS.ErrnoException & { readonly port?: number }
+    if (code !== undefined) found = { code, port, cause }
+  }
+  if (found === undefined) throw new Error(`no TLS failure: ${String(error)}`)
+  return found
+}
+
+export const failing = (ask: Effect.Effect<unknown, unknown>) => Effect.map(failure(ask), tlsFailureOf)
+
+/** The reason that a way of asking fails with: an agent's requests fail with Node's own errors, which have none. */
+export const reasonBy = (way: string, reason: NodeTicketCache.TlsError["reason"]) =>
+  way === "agent" || way === "webSocket" ? undefined : reason
 
 /** That is not to be told. */
 export const secret = <A extends string>(text: A): A => {

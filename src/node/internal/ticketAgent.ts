@@ -1,132 +1,85 @@
 /**
- * Node's `https.Agent`, whose connections come from elsewhere, and come late: when their handshake is over.
+ * Node's `https.Agent`, whose connections come from elsewhere, and whose pool keeps identities apart.
  */
-import * as Either from "effect/Either"
 import type * as Http from "node:http"
 import * as Https from "node:https"
-import * as Net from "node:net"
-import type { Duplex } from "node:stream"
+import type * as Net from "node:net"
 import type * as Tls from "node:tls"
+import type { TlsIdentity } from "./tlsIdentities.js"
 
-/** Opens a connection, and gives what gives it up. */
-export type Open = (
-  options: Tls.ConnectionOptions,
-  callback: (outcome: Either.Either<Tls.TLSSocket, Error>) => void
-) => () => void
+/** The options of one request, with those of its agent. */
+export type Requested = Tls.ConnectionOptions & {
+  /** The name under which Node has put the connection into the pool. */
+  readonly _agentKey?: string | undefined
+  readonly [identity]?: TlsIdentity
+}
+
+/** The identity of a request, from when it was asked for: options can change while it waits for a connection. */
+export const identity: unique symbol = Symbol("effect-holdfast/TlsIdentity")
 
 /** What `https.Agent` does not tell its types. */
 interface Pool {
-  sockets: { [name: string]: Array<Net.Socket> | undefined }
-  requests: { [name: string]: Array<Http.ClientRequest> | undefined }
-  totalSocketCount: number
-  createSocket(request: Http.ClientRequest, options: object, callback: () => void): void
+  addRequest(request: Http.ClientRequest, options: object | string, ...legacy: ReadonlyArray<unknown>): void
 }
 
 export class TicketAgent extends Https.Agent {
-  private readonly open: Open
-  /** Whom the connection is for that is to be created next. */
-  private request: Http.ClientRequest | undefined
+  private readonly identityOf: (options: Tls.ConnectionOptions) => TlsIdentity
+  private readonly dial: (options: Requested) => Net.Socket
 
-  constructor(options: Https.AgentOptions, open: Open) {
+  constructor(
+    options: Https.AgentOptions,
+    identityOf: (options: Tls.ConnectionOptions) => TlsIdentity,
+    dial: (options: Requested) => Net.Socket
+  ) {
     super(options)
-    this.open = open
+    this.identityOf = identityOf
+    this.dial = dial
   }
 
-  createSocket(...args: Parameters<Pool["createSocket"]>): void {
-    this.request = args[0]
-    ;(Https.Agent.prototype as unknown as Pool).createSocket.apply(this, args)
+  addRequest(request: Http.ClientRequest, options: object | string, ...legacy: ReadonlyArray<unknown>): void {
+    limitFromCall(request)
+    const pool = Https.Agent.prototype as unknown as Pool
+    if (typeof options === "string") return pool.addRequest.call(this, request, options, ...legacy)
+    const { _agentKey, ...own } = options as Requested
+    // Node lets the agent's options win.
+    pool.addRequest.call(this, request, { ...own, [identity]: this.identityOf({ ...own, ...this.options }) })
   }
 
   /**
-   * The socket comes with the end of the handshake. Until then another stands for it, by which the agent counts
-   * (`maxSockets`), and through which it, and the request, give it up; where the handshake fails, it is the one that
-   * fails. So those that wait for a socket, and whoever listens for errors, see what they see with Node's own agent.
+   * Node's name, the protocols, and the digest of every option that means identity. A connection that has a name keeps
+   * it: Node asks for it again when the connection is free and when it closes, and by then options can have changed.
    */
-  override createConnection(
-    options: Https.RequestOptions,
-    callback?: (error: Error | null, socket: Duplex) => void
-  ): Duplex | null | undefined {
-    if (callback === undefined) return super.createConnection(options)
-    const pool = this as unknown as Pool
-    const name = this.getName(options)
-    const request = this.request
-    this.request = undefined
+  override getName(options: Requested = {}): string {
+    if (options._agentKey !== undefined) return options._agentKey
+    const { ALPNProtocols } = options
+    const protocols = ALPNProtocols === undefined ? "" : `:${JSON.stringify(protocolsOf(options))}`
+    const { digest } = options[identity] ?? this.identityOf(options)
+    return `${super.getName(options as Https.AgentOptions)}${protocols}:${digest}`
+  }
 
-    const standIn = new StandIn()
-    ;(pool.sockets[name] ??= []).push(standIn)
-    pool.totalSocketCount++
-    // Node leaves a queued request that it dials for in its queue, which would have others dial for it as well.
-    const queue = pool.requests[name] ?? []
-    const isQueued = request !== undefined && queue.includes(request)
-    if (isQueued) {
-      queue.splice(queue.indexOf(request), 1)
-      if (queue.length === 0) delete pool.requests[name]
-    }
-
-    const handOver = (socket: Net.Socket): void => {
-      standIn.onDestroy = undefined
-      standIn.setTimeout(0)
-      if (request !== undefined) delete (request as Partial<Http.ClientRequest>).destroy
-      if (isQueued) (pool.requests[name] ??= []).unshift(request)
-      if (socket !== standIn) request?.prependOnceListener("socket", announce)
-      callback(null, socket)
-      // It has been counted by now, be it the one that stood in.
-      const sockets = pool.sockets[name] ?? []
-      const at = sockets.lastIndexOf(standIn)
-      if (at >= 0) sockets.splice(at, 1)
-      if (sockets.length === 0) delete pool.sockets[name]
-      pool.totalSocketCount--
-    }
-    let giveUp = () => {}
-    standIn.onDestroy = () => {
-      handOver(standIn)
-      giveUp()
-    }
-    if (request !== undefined) {
-      request.destroy = (error) => {
-        delete (request as Partial<Http.ClientRequest>).destroy
-        request.destroy(error)
-        standIn.destroy(error)
-        return request
-      }
-      if (options.timeout) standIn.setTimeout(options.timeout, () => request.emit("timeout"))
-    }
-    giveUp = this.open(
-      options as Tls.ConnectionOptions,
-      Either.match({
-        onLeft: (error) => {
-          if (standIn.onDestroy === undefined) return
-          handOver(standIn)
-          standIn.destroy(error)
-        },
-        onRight: (socket) => {
-          if (standIn.onDestroy === undefined) socket.destroy()
-          else handOver(socket)
-        }
-      })
-    )
-    return undefined
+  override createConnection(options: Https.RequestOptions): Net.Socket {
+    return this.dial(options as Requested)
   }
 }
 
+/** The protocols that a client offers, in their order. */
+export const protocolsOf = ({ ALPNProtocols }: Tls.ConnectionOptions): ReadonlyArray<string> =>
+  Array.from((ALPNProtocols ?? []) as ArrayLike<string | Uint8Array | number>, (name) =>
+    name instanceof Uint8Array ? Buffer.from(name).toString("latin1") : String(name))
+
 /**
- * Whoever gets a socket with its request listens for `secureConnect`, to look at the certificate before anything is
- * sent. It comes once more for them.
+ * Has `request.setTimeout` count from when it is called, also while there is no TCP connection. Node sets the limit
+ * only once there is one, so that a host that does not answer is waited for however long.
  */
-const announce = (socket: Net.Socket): void => {
-  socket.cork()
-  process.nextTick(() => {
-    socket.emit("secureConnect")
-    socket.uncork()
-  })
-}
-
-/** A socket that is never connected. */
-class StandIn extends Net.Socket {
-  onDestroy: (() => void) | undefined
-
-  override destroy(error?: Error): this {
-    this.onDestroy?.()
-    return super.destroy(error)
+const limitFromCall = (request: Http.ClientRequest): void => {
+  const { setTimeout } = request
+  request.setTimeout = function(millis, listener) {
+    setTimeout.call(this, millis, listener)
+    const limit = (socket: Net.Socket) => {
+      if (socket.connecting) socket.setTimeout(millis)
+    }
+    if (this.socket) limit(this.socket)
+    else this.once("socket", limit)
+    return this
   }
 }

@@ -7,7 +7,9 @@ import Tls from "node:tls"
 
 export interface TlsIdentity {
   readonly digest: string
-  readonly context: Tls.SecureContext
+  readonly rejectUnauthorized: boolean
+  /** Throws what Node throws, for options that make no sense. */
+  readonly context: () => Tls.SecureContext
 }
 
 /** What a `SecureContext` is made of. */
@@ -53,7 +55,6 @@ export class TlsIdentities {
   /** Used last first. */
   private readonly known: Array<Known> = []
 
-  /** Throws what Node throws, for options that make no sense. */
   of(options: Tls.ConnectionOptions): TlsIdentity {
     const forContext = [...defaults(options), ...valuesOf(options, ofContext)]
     const values = [...forContext, rejects(options), ...valuesOf(options, ofConnection)]
@@ -70,8 +71,20 @@ export class TlsIdentities {
     const contextDigest = digestOf(forContext)
     // The same content in other objects makes the same context.
     const alike = this.known.find((known) => known.contextDigest === contextDigest)
-    const context = alike?.identity.context ?? options.secureContext ?? Tls.createSecureContext(options)
-    return { values, contextDigest, identity: { digest: digestOf(values), context } }
+    const context = alike?.identity.context ?? contextOf(options)
+    return { values, contextDigest, identity: { digest: digestOf(values), rejectUnauthorized: rejects(options), context } }
+  }
+}
+
+/** Made immediately: the options may have changed by the time that a connection needs the context. */
+const contextOf = (options: Tls.ConnectionOptions): TlsIdentity["context"] => {
+  try {
+    const context = options.secureContext ?? Tls.createSecureContext(options)
+    return () => context
+  } catch (thrown) {
+    return () => {
+      throw thrown
+    }
   }
 }
 
