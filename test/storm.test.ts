@@ -503,6 +503,10 @@ describe("the storm", () => {
     // Whatever the machine was busy with, each caller has paid once, and what becomes of that is the seed's.
     const { answered } = ledger.find(({ part }) => part === "balances")!.counts
     for (const what of ["Done", "Died", "Failed", "Left"]) expect(answered[what], what).toBeGreaterThan(0)
+    // Stragglers came back with generations that the session had replaced seconds ago.
+    const { stragglers } = ledger.find(({ part }) => part === "session")!.counts
+    expect(stragglers.cameBack).toBeGreaterThanOrEqual(5)
+    expect(stragglers.shortest).toBeGreaterThanOrEqual(4000)
     // The feed has met everything at least once, and those whom it met came back.
     const { accepted, closedWith, gate, kills, revocations } = ledger.find(({ part }) => part === "feed")!.counts
     for (const code of [1000, 1001, 1005, 1011, 1012, 1013, 1014, 3000, 4000]) {

@@ -33,7 +33,7 @@ export const bundled = (program: URL): Promise<string> => {
 
 const fresh = async (program: URL): Promise<string> => {
   const path = relative(root, fileURLToPath(program))
-  const file = join(folder, `${basename(path, ".ts")}-${digest(path).slice(0, 8)}.mjs`)
+  const file = join(folder, `${basename(path, ".ts")}-${digest(fileURLToPath(program)).slice(0, 8)}.mjs`)
   const origin = originOf(file)
   if (origin === undefined || !isUnchanged(origin)) await make(path, file)
   else await Promise.all(origin.programs.map((program) => bundled(new URL(program))))

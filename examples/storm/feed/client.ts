@@ -44,6 +44,9 @@ export const connect = (
       heartbeat: timing.heartbeat,
       outbox: { overflow: "suspend" },
       acknowledge: {
+        // So few that other messages wait behind them during a stall. If the connection is lost then, the server can
+        // tell whether the unacknowledged ones come before those that waited.
+        window: 4,
         id: (message) => "number" in message ? message.number : 0,
         acknowledged: (message) => {
           if (!("acknowledged" in message)) return Option.none()

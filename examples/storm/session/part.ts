@@ -23,6 +23,7 @@ import type { AuthorizationServer } from "./authorization-server.js"
 import { Api, ApiSession, Orders, Servers, SignIn } from "./client.js"
 import * as Crowd from "./crowd.js"
 import type { ResourceApi } from "./resource-api.js"
+import * as Stragglers from "./stragglers.js"
 
 /**
  * In milliseconds: what one renewal may take, which is more than an outage, a stall and an attempt given up together;
@@ -76,6 +77,7 @@ export const make = (
 
     const balances = Balances.make(options)
     const crowd = Crowd.make(options, balances)
+    const stragglers = Stragglers.make(options)
     const luck = chance(options.seed, "revocations")
     let revocations = 0
 
@@ -98,7 +100,7 @@ export const make = (
       const session = yield* ApiSession
       const patience = longestWait(options)
       yield* Effect.raceFirst(
-        Effect.all([crowd.run(patience), balances.watch(patience), tickets.run(patience)], {
+        Effect.all([crowd.run(patience), stragglers.run(patience), balances.watch(patience), tickets.run(patience)], {
           concurrency: "unbounded",
           discard: true
         }),
@@ -137,6 +139,7 @@ export const make = (
           authorization: proxy.ask("drained", "authorization")
         }))
         const tally = yield* crowd.tally
+        const late = yield* stragglers.tally
         const tokens = yield* server.ask("report")
         const answers = yield* api.ask("report")
         const failures = Object.entries(tally.failed).map(([why, count]) => ` (${why} ${count})`).join("")
@@ -164,6 +167,12 @@ export const make = (
                 `${renewals} renewals, ${tokens.needless} needless`
             },
             {
+              promise: "nor again for a straggler",
+              held: late.cameBack > 0 && late.givenOld === 0 && tokens.needless === 0,
+              happened: `${late.cameBack} came back with a replaced token, after ${late.shortest} ms or more; ` +
+                `${late.givenOld} were given an old one, ${tokens.needless} needless renewals`
+            },
+            {
               promise: "no renewal is lost",
               held: received === tokens.issued,
               happened: `${tokens.issued} tokens issued, ${received} received`
@@ -189,7 +198,7 @@ export const make = (
               happened: `the session is ${status}, ${openConnections} connections are open`
             }
           ],
-          counts: { ...tally, tokens, answers, revocations, received }
+          counts: { ...tally, stragglers: late, tokens, answers, revocations, received }
         }
         return [
           ofSession,
