@@ -46,6 +46,7 @@ import * as Cooldown from "./internal/cooldown.js"
 import { Latest } from "./internal/latest.js"
 import * as Renewal from "./internal/renewal.js"
 import * as Resources from "./internal/resources.js"
+import { sleep } from "./internal/sleep.js"
 import { InvalidOptions } from "./InvalidOptions.js"
 import * as Check from "./InvalidOptions.js"
 
@@ -66,15 +67,34 @@ export const TypeId: unique symbol = Symbol.for("effect-holdfast/Session")
 export type TypeId = typeof TypeId
 
 /**
+ * The key of the mark by which a session recognises its own generations.
+ *
+ * @since 0.1.0
+ * @category symbols
+ */
+export const GenerationTypeId: unique symbol = Symbol.for("effect-holdfast/Session/Generation")
+
+/**
+ * @since 0.1.0
+ * @category symbols
+ */
+export type GenerationTypeId = typeof GenerationTypeId
+
+/**
  * One value of a session and when it came. Hand it back to `refresh` to say that it was refused.
  *
  * `number` counts from 0 and never goes back, not even over `end`. Times are epoch milliseconds of the
  * session's `Clock`; an `expiresAt` of `Infinity` means never.
  *
+ * A session recognises its generations by their number and by a mark, which a copy made by spreading keeps. A
+ * generation of another session (of one that a `SessionMap` has dropped, say), or one that was put together by hand,
+ * has no such mark: `refresh` gives what `current` gives for it, and renews nothing.
+ *
  * @since 0.1.0
  * @category models
  */
 export interface Generation<out A> {
+  readonly [GenerationTypeId]?: object | undefined
   readonly number: number
   readonly value: A
   readonly acquiredAt: number
@@ -212,11 +232,21 @@ export interface Options<A, E = never, R = never, E2 = never, R2 = never, E3 = n
    */
   readonly refreshAhead?: Duration.DurationInput | undefined
   /**
-   * The bound of one refresh, retries and `onRenewed` included, after which it is interrupted and fails with
-   * `RefreshTimeout`. A token that the upstream has rotated by then is lost with it, so this is to be longer than
-   * any answer takes that may still come. Default: 30 seconds, the usual patience of a proxy.
+   * The bound of one refresh, retries and `onRenewed` included, after which its callers get `RefreshTimeout`. A caller
+   * who comes while an earlier answer is late waits for that answer within the same bound. Default: 30 seconds, the
+   * usual patience of a proxy.
    */
   readonly timeout?: Duration.DurationInput | undefined
+  /**
+   * For how long after `timeout` an answer is still waited for in the background, because the upstream may have spent
+   * the token that was presented, and the answer holds the only new one. Nothing further is begun: no `retry`, no
+   * `acquire` after a failure that `fatal` knows. A late value is written down by `onRenewed`, becomes current
+   * immediately and ends the cooldown; a late failure that `fatal` knows is remembered; after `end` a late value is
+   * revoked; closing the session's scope interrupts the wait. Until the late answer has come or been cut, no other
+   * renewal is begun. `0`: none is waited for. `Infinity`: however long. Default: `timeout` once more if there is a
+   * `renew`, and 0 if there is only `acquire`, which spends nothing.
+   */
+  readonly lateness?: Duration.DurationInput | undefined
   /** Retries inside one refresh, for transient failures; `fatal` ones are not retried. Default: none. */
   readonly retry?: Schedule.Schedule<unknown, NoInfer<E | E2 | E3>> | undefined
   /**
@@ -281,7 +311,7 @@ export class ReentrantRefresh extends Data.TaggedError("ReentrantRefresh")<{ rea
 }
 
 /**
- * A refresh took longer than `timeout` and was interrupted.
+ * A refresh took longer than `timeout`. Its answer may still come, and is kept then: see `lateness`.
  *
  * @since 0.1.0
  * @category errors
@@ -307,8 +337,11 @@ export class RefreshInterrupted extends Data.TaggedError("RefreshInterrupted")<{
 }
 
 /**
- * The upstream refuses what it has just given out: more refreshes than `budget` allows. An unexpired generation
- * is still served; refreshing works again when the window has passed.
+ * The upstream refuses what it has just given out, or gives out what has expired already: more refreshes than `budget`
+ * allows. An unexpired generation is still served; refreshing works again when the window has passed.
+ *
+ * `arrivedExpired` tells the second from the first: the last value had expired before anyone could be given it. Then a
+ * clock is wrong, or the lifetime is shorter than `onRenewed` takes.
  *
  * @since 0.1.0
  * @category errors
@@ -317,9 +350,11 @@ export class RefreshBudgetExceeded extends Data.TaggedError("RefreshBudgetExceed
   readonly session: string
   readonly refreshes: number
   readonly within: Duration.Duration
+  readonly arrivedExpired?: boolean | undefined
 }> {
   override get message(): string {
-    return `${this.session} was refreshed ${this.refreshes} times within ${Duration.format(this.within)}`
+    const refreshed = `${this.session} was refreshed ${this.refreshes} times within ${Duration.format(this.within)}`
+    return this.arrivedExpired ? `${refreshed}, and its values keep arriving expired` : refreshed
   }
 }
 
@@ -354,16 +389,11 @@ interface Link<A, E> {
   readonly resources: Resources.Resources | undefined
   /** From this moment on `current` starts a renewal in the background. */
   readonly refreshAt: number
-  /** The value was expired when it came: nobody is given it, and its renewal is on the budget. */
-  readonly arrivedExpired: boolean
-  /** Memoised: forks the renewal into the session's scope, for the first who runs it. Anew after a failure. */
-  successor: Effect.Effect<SharedRenewal<A, E>>
-  /** What `successor` forked, while it has no outcome. */
-  renewal: SharedRenewal<A, E> | undefined
-  /** The last renewal, if it failed; it answers until its cooldown has passed. */
-  failure: Failure<A, E> | undefined
-  /** A caller has handed it to `refresh`, and no renewal has failed since. */
-  rejected: boolean
+  phase: Phase<A, E>
+  /** The work that asks the upstream for the successor. However late it is, none is begun beside it. */
+  work: RenewalWork<A, E> | undefined
+  /** Whether a waiter has been given the value, or it expired before: then its renewal is on the budget. */
+  arrival: "unserved" | "served" | "expired"
   /** A fatal failure: the credential is forgotten. */
   dead: boolean
   /** Obtained from the upstream, but not yet current (`onRenewed` has not succeeded, say). */
@@ -372,12 +402,24 @@ interface Link<A, E> {
   holders: number
 }
 
-interface Failure<A, E> {
-  readonly exit: Exit.Exit<never, E | SessionError>
-  readonly since: number
-  readonly until: number
-  readonly renewal: SharedRenewal<A, E>
-}
+/**
+ * How far a link has come on the way to its successor. `begin`, `advance`, `fail` and `wake` move it.
+ *
+ * - `Resting`: no caller has wanted a successor.
+ * - `Renewing`: callers wait for `renewal`. Its work is the link's, which an earlier renewal may have begun. If
+ *   `isRefused`, a caller has handed the generation to `refresh`, and it is not served meanwhile.
+ * - `Cooling`: the last renewal failed, and its failure answers until `until`, on the monotonic clock. Its work may
+ *   go on, late.
+ */
+type Phase<A, E> =
+  | { readonly _tag: "Resting" }
+  | { readonly _tag: "Renewing"; readonly renewal: SharedRenewal<A, E>; isRefused: boolean }
+  | {
+    readonly _tag: "Cooling"
+    readonly exit: Exit.Exit<never, E | SessionError>
+    readonly since: number
+    readonly until: number
+  }
 
 interface Candidate<A> {
   readonly value: A
@@ -385,9 +427,22 @@ interface Candidate<A> {
   readonly resources: Resources.Resources
 }
 
-type SharedRenewal<A, E> = Renewal.Renewal<Link<A, E>, E | SessionError>
+interface SharedRenewal<A, E> extends Renewal.Renewal<Link<A, E>, E | SessionError> {
+  readonly since: number
+  work: RenewalWork<A, E> | undefined
+  /** The fiber that fails the renewal after `timeout`, and cuts its work after `lateness`. */
+  watch: Fiber.RuntimeFiber<void> | undefined
+  /** The renewal has failed or is about to: work that it has begun is late, and begins no further try. */
+  hasFailed: boolean
+}
 
-type Outcome<A, E> = Exit.Exit<Link<A, E>, E | SessionError>
+interface RenewalWork<A, E> extends Renewal.Work {
+  /** The renewal that began the work. */
+  readonly renewal: SharedRenewal<A, E>
+  fiber: Fiber.RuntimeFiber<void> | undefined
+  /** Something is in flight: a try has begun, and the work does not sleep until the next one. */
+  isTrying: boolean
+}
 
 type State<A, E> =
   | { readonly _tag: "Open"; readonly head: Link<A, E> }
@@ -407,6 +462,7 @@ interface SessionImpl<in out A, out E> extends Session<A, E> {
   ) => Effect.Effect<B, E | SessionError | E3, R | R3>
   readonly scoped: Effect.Effect<Generation<A>, E | SessionError, Scope.Scope>
   readonly changes: Stream.Stream<Generation<A>>
+  readonly wake: Effect.Effect<void>
   readonly isFatal: (error: unknown) => boolean
 }
 
@@ -418,7 +474,7 @@ interface SessionImpl<in out A, out E> extends Session<A, E> {
 export type Retain = () => Effect.Effect<void>
 
 const refreshCounter = Metric.counter("holdfast_session_refreshes_total", {
-  description: "Refreshes by outcome: success, failure, timeout, interrupted or defect",
+  description: "Refreshes by outcome: success, failure, timeout, late (kept after a timeout), interrupted or defect",
   incremental: true
 })
 
@@ -466,16 +522,20 @@ const waiterGauge = Metric.gauge("holdfast_session_waiters", {
  * @since 0.1.0
  * @category constructors
  */
-export const make = <A, E = never, R = never, E2 = never, R2 = never, E3 = never, R3 = never, R4 = never>(
+export const make = <A, E = never, R = never, E2 = E, R2 = never, E3 = never, R3 = never, R4 = never>(
   options: Options<A, E, R, E2, R2, E3, R3, R4>
 ): Effect.Effect<Session<A, E | E2 | E3>, InvalidOptions, R | R2 | R3 | R4 | Scope.Scope> =>
   Effect.gen(function*() {
     type Err = E | E2 | E3
     type Env = R | R2 | R3 | R4 | Scope.Scope
 
-    const { budget, cooldown, maxAge, name, refreshAhead, timeout } = yield* Check.validated(() => validate(options))
+    const { budget, cooldown, lateness, maxAge, name, refreshAhead, timeout } = yield* Check.validated(() =>
+      validate(options)
+    )
     const clock = yield* Effect.clock
     const now = () => clock.unsafeCurrentTimeMillis()
+    /** Whole milliseconds of a clock that nobody sets, for what must not depend on the time of day. */
+    const monotonic = () => Math.round(Number(clock.unsafeCurrentTimeNanos()) / 1_000_000)
 
     // Undone in reverse: first the waiters are answered, then the fibers interrupted, then what they held released.
     const allResources = yield* Scope.fork(yield* Effect.scope, ExecutionStrategy.sequential)
@@ -484,6 +544,7 @@ export const make = <A, E = never, R = never, E2 = never, R2 = never, E3 = never
 
     const self = {}
     const counts = { refreshes: 0, failures: 0, consecutive: 0 }
+    /** When the renewals began that are on the budget, on the monotonic clock. */
     const demands: Array<number> = []
 
     const closed = Exit.fail(new SessionClosed({ session: name }))
@@ -493,35 +554,22 @@ export const make = <A, E = never, R = never, E2 = never, R2 = never, E3 = never
     // --- the links -----------------------------------------------------------
 
     const makeLink = (
-      fields: Pick<Link<A, Err>, "nextNumber"> & Partial<Pick<Link<A, Err>, "generation" | "resources" | "refreshAt" | "arrivedExpired">>
-    ): Link<A, Err> => {
-      const link: Link<A, Err> = {
-        generation: undefined,
-        resources: undefined,
-        refreshAt: Infinity,
-        arrivedExpired: false,
-        ...fields,
-        successor: Effect.never,
-        renewal: undefined,
-        failure: undefined,
-        rejected: false,
-        dead: false,
-        candidate: undefined,
-        holders: 0
-      }
-      link.successor = successorOf(link)
-      return link
-    }
-
-    // A cached effect runs on the fiber of its first caller: interrupt that one, and all who share it are interrupted
-    // with it, for ever. So what is cached is the fork of the renewal, which waits for nothing. (Plain `Effect.cached`
-    // would not do: with the value it hands on the first caller's fiber references, its interruption among them.)
-    const successorOf = (link: Link<A, Err>): Effect.Effect<SharedRenewal<A, Err>> =>
-      Effect.uninterruptible(
-        Effect.runSync(Effect.cachedWithTTL(Effect.sync(() => startRenewal(link)), Duration.infinity))
-      )
+      fields: Pick<Link<A, Err>, "nextNumber"> & Partial<Pick<Link<A, Err>, "generation" | "resources" | "refreshAt">>
+    ): Link<A, Err> => ({
+      generation: undefined,
+      resources: undefined,
+      refreshAt: Infinity,
+      ...fields,
+      phase: resting,
+      work: undefined,
+      arrival: "unserved",
+      dead: false,
+      candidate: undefined,
+      holders: 0
+    })
 
     const generationFrom = (number: number, value: A, acquiredAt: number, expiresAt: number): Generation<A> => ({
+      [GenerationTypeId]: self,
       number,
       value,
       acquiredAt,
@@ -537,9 +585,10 @@ export const make = <A, E = never, R = never, E2 = never, R2 = never, E3 = never
 
     const isDetached = (link: Link<A, Err>): boolean => state._tag === "Closed" || state.head !== link
 
+    const isExpired = ({ expiresAt }: Generation<A>): boolean => expiresAt !== Infinity && expiresAt <= now()
+
     const isServable = (link: Link<A, Err>): boolean =>
-      link.generation !== undefined && !link.dead &&
-      (link.generation.expiresAt === Infinity || now() < link.generation.expiresAt)
+      link.generation !== undefined && !link.dead && !isExpired(link.generation)
 
     // --- asking --------------------------------------------------------------
 
@@ -547,129 +596,234 @@ export const make = <A, E = never, R = never, E2 = never, R2 = never, E3 = never
     const readyLink = (): Link<A, Err> | undefined => {
       if (state._tag === "Closed") return undefined
       const link = state.head
-      return link.renewal === undefined && !link.rejected && isServable(link) &&
-          (link.refreshAt === Infinity || now() < link.refreshAt)
+      return link.phase._tag !== "Renewing" && isServable(link) && (link.refreshAt === Infinity || now() < link.refreshAt)
         ? link
         : undefined
     }
 
-    /** The link whose generation is current; waits where there is none that may be served. */
-    const currentLink: Effect.Effect<Link<A, Err>, Err | SessionError> = Effect.suspend(() => {
+    /** The link whose generation is current; waits for its successor if it may not be served. */
+    const currentLink: Effect.Effect<Link<A, Err>, Err | SessionError> = Effect.withFiberRuntime((fiber) => {
       const ready = readyLink()
       if (ready !== undefined) return Effect.succeed(ready)
       if (state._tag === "Closed") return closed
       const link = state.head
-      if (!isServable(link) || link.rejected) return successorLink(link)
-      if (link.renewal !== undefined) return Effect.as(Renewal.outside(link.renewal, reentrant), link)
-      return Effect.as(refusal(link, false) === undefined ? link.successor : Effect.void, link)
+      if (!isServable(link) || (link.phase._tag === "Renewing" && link.phase.isRefused)) {
+        return successorOf(link, fiber, false)
+      }
+      return renewalOf(link, fiber, false) === reentrant ? reentrant : Effect.succeed(link)
     })
 
     /** The link after the one whose generation was refused. */
     const linkAfter = (stale: Generation<A>): Effect.Effect<Link<A, Err>, Err | SessionError> =>
-      Effect.suspend(() => {
+      Effect.withFiberRuntime((fiber) => {
         if (state._tag === "Closed") return closed
         const link = state.head
-        if (link.generation?.number !== stale.number) return currentLink
-        const refused = refusal(link, true)
-        if (refused !== undefined) return refused
-        link.rejected = true
-        return successorLink(link)
+        const isStraggler = stale[GenerationTypeId] !== self || stale.number !== link.generation?.number
+        return isStraggler ? currentLink : successorOf(link, fiber, true)
       })
 
-    /** Runs the link's successor, or joins the run. A value that arrived expired is renewed in its turn. */
-    const successorLink = (link: Link<A, Err>): Effect.Effect<Link<A, Err>, Err | SessionError> =>
-      refusal(link, link.rejected) ?? (link.renewal === undefined ? link.successor : Effect.succeed(link.renewal)).pipe(
-        Effect.flatMap((renewal) => Renewal.join(renewal, reentrant)),
-        Effect.flatMap((next) => next.arrivedExpired ? currentLink : Effect.succeed(next))
-      )
+    const successorOf = (
+      link: Link<A, Err>,
+      fiber: AnyFiber,
+      isRefused: boolean
+    ): Effect.Effect<Link<A, Err>, Err | SessionError> => {
+      const renewal = renewalOf(link, fiber, isRefused)
+      return Exit.isExit(renewal)
+        ? renewal
+        : Effect.flatMap(Renewal.join(renewal, reentrant), (next) => {
+          if (!isServable(next)) {
+            noteExpired(next)
+            return currentLink
+          }
+          next.arrival = "served"
+          return Effect.succeed(next)
+        })
+    }
 
-    /** What stands against starting a renewal of this link now: the cooldown of a failed one, or the budget. */
-    const refusal = (link: Link<A, Err>, isDemanded: boolean): Exit.Exit<never, Err | SessionError> | undefined => {
-      if (link.renewal !== undefined) return undefined
-      if (link.failure !== undefined && now() < link.failure.until) return link.failure.exit
-      if (!isDemanded && !link.arrivedExpired) return undefined
-      const windowStart = now() - Duration.toMillis(budget.within)
+    /**
+     * The one door to a successor: the renewal under way or else a new one, unless something stands against it. All of
+     * it is one step, so that no two fibers can each begin a renewal.
+     */
+    const renewalOf = (
+      link: Link<A, Err>,
+      fiber: AnyFiber,
+      isRefused: boolean
+    ): SharedRenewal<A, Err> | Exit.Exit<never, Err | SessionError> => {
+      const refusal = link.phase._tag === "Renewing" ? undefined : refusalOf(link, isRefused)
+      if (refusal !== undefined) return refusal
+      if (Renewal.workOf(fiber)?.session === self) return reentrant
+      if (link.phase._tag !== "Renewing") return begin(link, isRefused)
+      link.phase.isRefused ||= isRefused
+      return link.phase.renewal
+    }
+
+    /** What stands against beginning a renewal of this link now: the cooldown of a failed one, or the budget. */
+    const refusalOf = (link: Link<A, Err>, isRefused: boolean): Exit.Exit<never, Err | SessionError> | undefined => {
+      if (link.phase._tag === "Cooling" && monotonic() < link.phase.until) return link.phase.exit
+      const arrivedExpired = link.arrival === "expired"
+      if (!isRefused && !arrivedExpired) return undefined
+      const windowStart = monotonic() - Duration.toMillis(budget.within)
       while (demands.length > 0 && demands[0]! <= windowStart) demands.shift()
       return demands.length < budget.refreshes
         ? undefined
-        : Exit.fail(new RefreshBudgetExceeded({ session: name, ...budget }))
+        : Exit.fail(new RefreshBudgetExceeded({ session: name, ...budget, arrivedExpired }))
     }
 
-    // --- renewing ------------------------------------------------------------
+    /** The value has expired before anyone had it. An age of 1 ms may be no more than a tick of the clock. */
+    const noteExpired = (link: Link<A, Err>): void => {
+      const { acquiredAt, expiresAt } = link.generation!
+      if (link.arrival !== "unserved" || (acquiredAt < expiresAt && now() < acquiredAt + 2)) return
+      link.arrival = "expired"
+      demands.push(monotonic())
+    }
 
-    const startRenewal = (link: Link<A, Err>): SharedRenewal<A, Err> => {
-      const renewal: SharedRenewal<A, Err> = Renewal.make(self, now())
-      if (state._tag === "Closed") {
-        renewal.outcome = closed
-      } else if (state.head !== link) {
-        renewal.outcome = ended
-      } else {
-        if (link.failure !== undefined) Renewal.follow(renewal, link.failure.renewal)
-        if (link.rejected) demands.push(now())
-        link.renewal = renewal
-        fork(supervise(link, renewal), { immediate: false })
+    // --- moving --------------------------------------------------------------
+
+    const begin = (link: Link<A, Err>, isRefused: boolean): SharedRenewal<A, Err> => {
+      const renewal: SharedRenewal<A, Err> = {
+        ...Renewal.make(),
+        since: now(),
+        work: link.work,
+        watch: undefined,
+        hasFailed: false
       }
+      link.phase = { _tag: "Renewing", renewal, isRefused }
+      renewal.watch = fork(watch(link, renewal), { immediate: false })
+      // A late answer is waited for: two renewals beside each other would present the same token.
+      if (link.work === undefined) startWork(link, renewal, isRefused)
       return renewal
     }
 
-    /** Gives the renewal its time, and moves the chain by what has become of it. */
-    const supervise = Effect.fnUntraced(function*(link: Link<A, Err>, renewal: SharedRenewal<A, Err>) {
-      const worker = fork(
-        renew(link).pipe(
+    const startWork = (link: Link<A, Err>, renewal: SharedRenewal<A, Err>, isRefused: boolean): void => {
+      const work: RenewalWork<A, Err> = { ...Renewal.makeWork(self), renewal, fiber: undefined, isTrying: false }
+      if (isRefused) demands.push(monotonic())
+      link.work = renewal.work = work
+      // A cached effect runs on the fiber of its first caller: interrupt that one, and all who share it are interrupted
+      // with it, for ever. The work has a fiber of its own.
+      work.fiber = fork(
+        renew(link, work).pipe(
           Effect.withSpan("Session.refresh", { attributes: { session: name } }),
-          Effect.locally(Renewal.current, renewal),
-          // The runtime flags of `make` are those of a layer being built: uninterruptible.
-          Effect.interruptible
+          Renewal.within(work),
+          Effect.interruptible,
+          Effect.exit,
+          Effect.flatMap((exit) => afterWork(link, work, exit)),
+          Effect.uninterruptible
         ),
         { immediate: false }
       )
-      renewal.worker = worker
-      const exit = yield* Effect.timeoutTo(Fiber.await(worker), {
-        duration: timeout,
-        onSuccess: (exit): Outcome<A, Err> => exit,
-        onTimeout: () => Exit.fail(new RefreshTimeout({ session: name, timeout }))
-      })
-      worker.unsafeInterruptAsFork(FiberId.none)
-      const outcome: Outcome<A, Err> = Exit.isSuccess(exit)
-        ? exit
-        : Cause.isInterruptedOnly(exit.cause)
-        ? Exit.fail(new RefreshInterrupted({ session: name }))
-        : Exit.failCause(withoutSpan(exit.cause))
-      const cooldownMillis = Exit.isFailure(outcome) ? yield* cooldown.next(outcome.cause, now()) : 0
-      const waiters = settle(link, renewal, outcome, cooldownMillis)
-      if (waiters !== undefined) {
-        yield* report(outcome, waiters)
-        yield* releaseUnheld(link)
-      }
-      // What a renewal brings that `end` has detached is revoked.
-      yield* Fiber.await(worker)
-      if (state._tag === "Open" && state.head !== link) yield* discardCandidate(link)
-    }, Effect.interruptible)
+    }
 
-    const renew = Effect.fnUntraced(function*(link: Link<A, Err>) {
-      // One that timed out may not heed its interruption yet; two at once would present the same token.
-      if (link.failure?.renewal.worker !== undefined) yield* Fiber.await(link.failure.renewal.worker)
-      if (link.candidate === undefined || !isFresh(link.candidate)) yield* obtain(link)
+    /** Moves the chain by what has become of the work, in the step after its end. */
+    const afterWork = (
+      link: Link<A, Err>,
+      work: RenewalWork<A, Err>,
+      exit: Exit.Exit<Link<A, Err>, Err | SessionError>
+    ): Effect.Effect<void, never, Env> =>
+      Effect.suspend(() => {
+        const { renewal } = work
+        work.isOver = true
+        link.work = undefined
+        if (isDetached(link)) {
+          stopWatch(renewal)
+          // What a renewal brings that `end` has detached is revoked.
+          return state._tag === "Open" ? discardCandidate(link) : Effect.void
+        }
+        if (Exit.isSuccess(exit)) {
+          stopWatch(renewal)
+          const waiters = advance(link, exit.value)
+          return Effect.zipRight(report(renewal.hasFailed ? "late" : "success", waiters), releaseUnheld(link))
+        }
+        if (!renewal.hasFailed) {
+          stopWatch(renewal)
+          renewal.hasFailed = true
+          return fail(link, renewal, causeOf(exit.cause))
+        }
+        // Until then the watch is telling the waiters that their time is over.
+        if (renewal.outcome !== undefined) stopWatch(renewal)
+        const { phase } = link
+        if (phase._tag === "Renewing" && !phase.renewal.hasFailed) startWork(link, phase.renewal, phase.isRefused)
+        return Effect.logDebug(`${name}: a late refresh failed`)
+      })
+
+    /** The successor becomes current, in time or late. Gives how many waited for it. */
+    const advance = (link: Link<A, Err>, next: Link<A, Err>): number => {
+      const { phase } = link
+      link.candidate = undefined
+      link.phase = resting
+      cooldown.reset()
+      counts.refreshes++
+      counts.consecutive = 0
+      state = { _tag: "Open", head: next }
+      if (isExpired(next.generation!)) noteExpired(next)
+      else renewed.offer(next.generation!)
+      if (phase._tag !== "Renewing") return 0
+      stopWatch(phase.renewal)
+      return Renewal.answer(phase.renewal, Exit.succeed(next))
+    }
+
+    /** The failure is told to the waiters, and remembered until its cooldown has passed. */
+    const fail = Effect.fnUntraced(function*(
+      link: Link<A, Err>,
+      renewal: SharedRenewal<A, Err>,
+      cause: Cause.Cause<Err | SessionError>
+    ) {
+      if (isDetached(link)) return
+      const cooldownMillis = yield* Effect.interruptible(cooldown.next(cause, monotonic()))
+      if (isDetached(link) || link.phase._tag !== "Renewing" || link.phase.renewal !== renewal) return
+      const exit = Exit.failCause(cause)
+      link.phase = { _tag: "Cooling", exit, since: now(), until: monotonic() + cooldownMillis }
+      counts.failures++
+      counts.consecutive++
+      yield* report(failureLabel(cause), Renewal.answer(renewal, exit))
+    })
+
+    /** Gives the renewal its time. Work that is in flight then goes on, late, until its own time is over. */
+    const watch = (link: Link<A, Err>, renewal: SharedRenewal<A, Err>): Effect.Effect<void> =>
+      Effect.interruptible(Effect.gen(function*() {
+        yield* Effect.sleep(timeout)
+        if (renewal.hasFailed) return
+        renewal.hasFailed = true
+        const own = renewal.work?.renewal === renewal ? renewal.work : undefined
+        if (own !== undefined && (!own.isTrying || lateness === 0)) cut(own)
+        yield* fail(link, renewal, Cause.fail(new RefreshTimeout({ session: name, timeout })))
+        if (own === undefined || own.isOver) return
+        yield* sleep(lateness)
+        // Of a process that has stood still meanwhile the timers run first. Some turns of the event loop let the answer
+        // in that has been lying in the socket's buffer.
+        yield* Effect.repeatN(Effect.sleep(0), 9)
+        cut(own)
+      }))
+
+    const cut = ({ fiber, isOver }: RenewalWork<A, Err>): void => {
+      if (!isOver) fiber?.unsafeInterruptAsFork(FiberId.none)
+    }
+
+    const stopWatch = ({ watch }: SharedRenewal<A, Err>): void => watch?.unsafeInterruptAsFork(FiberId.none)
+
+    // --- renewing ------------------------------------------------------------
+
+    const renew = Effect.fnUntraced(function*(link: Link<A, Err>, work: RenewalWork<A, Err>) {
+      if (link.candidate === undefined || !isFresh(link.candidate)) yield* obtain(link, work)
       // A renewal that `end` has detached brings nothing that is to be written down.
       if (isDetached(link)) return yield* ended
       const { acquiredAt, resources, value } = link.candidate!
-      const expiresAt = yield* expiryOf(value)
-      const generation = generationFrom(link.nextNumber, value, acquiredAt, expiresAt)
+      const generation = generationFrom(link.nextNumber, value, acquiredAt, yield* expiryOf(value))
       if (options.onRenewed !== undefined) {
-        yield* retrying(Effect.suspend((): Effect.Effect<void, Err, Env> =>
-          isDetached(link) ? Effect.void : options.onRenewed!(generation)), () => false)
+        const writtenDown = Effect.suspend((): Effect.Effect<void, Err, Env> =>
+          isDetached(link) ? Effect.void : options.onRenewed!(generation)
+        )
+        yield* retrying(work, writtenDown, () => false)
       }
       return makeLink({
         generation,
         nextNumber: link.nextNumber + 1,
         resources,
-        refreshAt: yield* refreshAtOf(generation),
-        arrivedExpired: expiresAt <= acquiredAt
+        refreshAt: yield* refreshAtOf(generation)
       })
     })
 
-    const obtain = (link: Link<A, Err>): Effect.Effect<void, Err, Env> => {
-      const acquire = retrying(candidateFrom(link, options.acquire), isFatal)
+    const obtain = (link: Link<A, Err>, work: RenewalWork<A, Err>): Effect.Effect<void, Err, Env> => {
+      const acquire = retrying(work, candidateFrom(link, options.acquire), isFatal)
       const spent = link.candidate ?? link.generation
       if (spent === undefined || link.dead) return acquire
       const forget = Effect.sync(() => {
@@ -677,8 +831,9 @@ export const make = <A, E = never, R = never, E2 = never, R2 = never, E3 = never
       })
       return options.renew === undefined
         ? Effect.tapError(acquire, (error) => isFatal(error) ? forget : Effect.void)
-        : retrying(candidateFrom(link, Effect.suspend(() => options.renew!(spent.value))), isFatal).pipe(
-          Effect.catchIf(isFatal, () => Effect.zipRight(forget, acquire))
+        : retrying(work, candidateFrom(link, Effect.suspend(() => options.renew!(spent.value))), isFatal).pipe(
+          Effect.catchIf(isFatal, (error) =>
+            Effect.zipRight(forget, Effect.suspend(() => work.renewal.hasFailed ? Effect.fail(error) : acquire)))
         )
     }
 
@@ -700,13 +855,25 @@ export const make = <A, E = never, R = never, E2 = never, R2 = never, E3 = never
 
     const isFatal = (error: Err): boolean => options.fatal !== undefined && options.fatal(error as E | E2)
 
+    /** Tries, and tries again as `retry` says, but not once the refresh has failed. */
     const retrying = <B>(
+      work: RenewalWork<A, Err>,
       effect: Effect.Effect<B, Err, Env>,
       isFinal: (error: Err) => boolean
-    ): Effect.Effect<B, Err, Env> =>
-      options.retry === undefined
-        ? effect
-        : Effect.retry(effect, { schedule: options.retry, while: (error) => !isFinal(error) })
+    ): Effect.Effect<B, Err, Env> => {
+      const once = Effect.suspend(() => {
+        work.isTrying = true
+        return effect
+      })
+      return options.retry === undefined ? once : Effect.retry(once, {
+        schedule: options.retry,
+        while: (error) => {
+          if (isFinal(error) || work.renewal.hasFailed) return false
+          work.isTrying = false
+          return true
+        }
+      })
+    }
 
     const expiryOf = (value: A): Either.Either<number, InvalidOptions> => {
       if (options.expiresAt === undefined) return Either.right(Infinity)
@@ -719,51 +886,27 @@ export const make = <A, E = never, R = never, E2 = never, R2 = never, E3 = never
         return invalid(nameOfThrown(error), "must not throw")
       }
       const millis = at === undefined ? Infinity : DateTime.isDateTime(at) ? DateTime.toEpochMillis(at) : at
-      return typeof millis === "number" && !Number.isNaN(millis)
-        ? Either.right(millis)
-        : invalid(millis, "must be epoch milliseconds or a DateTime")
+      if (typeof millis !== "number" || Number.isNaN(millis)) {
+        return invalid(millis, "must be epoch milliseconds or a DateTime")
+      }
+      return typeof at === "number" && millis > 0 && millis < now() - tenYears
+        ? invalid(millis, "must be epoch milliseconds, and looks like seconds (multiply by 1000)")
+        : Either.right(millis)
     }
 
     const isFresh = (candidate: Candidate<A>): boolean =>
-      Either.match(expiryOf(candidate.value), { onLeft: () => false, onRight: (expiresAt) => now() < Math.min(expiresAt, candidate.acquiredAt + maxAge) })
+      Either.match(expiryOf(candidate.value), {
+        onLeft: () => false,
+        onRight: (expiresAt) => now() < Math.min(expiresAt, candidate.acquiredAt + maxAge)
+      })
 
-    // --- moving --------------------------------------------------------------
+    // --- beginning and ending ------------------------------------------------
 
     let state: State<A, Err> = { _tag: "Open", head: makeLink({ nextNumber: 0 }) }
     if (options.initial !== undefined) {
-      const expiresAt = yield* expiryOf(options.initial)
-      const generation = generationFrom(0, options.initial, now(), expiresAt)
-      state = {
-        _tag: "Open",
-        head: makeLink({ generation, nextNumber: 1, refreshAt: yield* refreshAtOf(generation) })
-      }
-    }
-
-    /** The successor becomes current, or its failure is remembered. `undefined`: ended or closed meanwhile. */
-    const settle = (
-      link: Link<A, Err>,
-      renewal: SharedRenewal<A, Err>,
-      outcome: Outcome<A, Err>,
-      cooldownMillis: number
-    ): number | undefined => {
-      if (state._tag === "Closed" || state.head !== link) return undefined
-      link.renewal = undefined
-      if (Exit.isSuccess(outcome)) {
-        link.candidate = undefined
-        cooldown.reset()
-        counts.refreshes++
-        counts.consecutive = 0
-        if (outcome.value.arrivedExpired) demands.push(now())
-        state = { _tag: "Open", head: outcome.value }
-        renewed.offer(outcome.value.generation!)
-      } else {
-        link.successor = successorOf(link)
-        link.failure = { exit: Exit.failCause(outcome.cause), since: now(), until: now() + cooldownMillis, renewal }
-        link.rejected = false
-        counts.failures++
-        counts.consecutive++
-      }
-      return Renewal.answer(renewal, outcome)
+      const generation = generationFrom(0, options.initial, now(), yield* expiryOf(options.initial))
+      const refreshAt = yield* refreshAtOf(generation)
+      state = { _tag: "Open", head: { ...makeLink({ generation, nextNumber: 1, refreshAt }), arrival: "served" } }
     }
 
     const end = Effect.suspend(() => {
@@ -772,31 +915,42 @@ export const make = <A, E = never, R = never, E2 = never, R2 = never, E3 = never
       state = { _tag: "Open", head: makeLink({ nextNumber: link.nextNumber }) }
       cooldown.reset()
       counts.consecutive = 0
-      if (link.renewal !== undefined) Renewal.answer(link.renewal, ended)
+      if (link.phase._tag === "Renewing") {
+        const { renewal } = link.phase
+        if (renewal.work?.renewal !== renewal) stopWatch(renewal)
+        Renewal.answer(renewal, ended)
+      }
       const revoked = link.generation === undefined || link.dead ? Effect.void : revoke(link.generation.value)
-      const discarded = link.renewal === undefined ? Effect.suspend(() => discardCandidate(link)) : Effect.void
+      // Work that goes on discards what it brings at its end.
+      const discarded = link.work === undefined ? Effect.suspend(() => discardCandidate(link)) : Effect.void
       return finish(revoked.pipe(
         Effect.ensuring(discarded),
         Effect.ensuring(Effect.suspend(() => releaseUnheld(link)))
       ))
     })
 
-    const close = Effect.suspend(() => {
+    const close = Effect.sync(() => {
       const { head } = state as Extract<State<A, Err>, { readonly _tag: "Open" }>
       state = { _tag: "Closed" }
-      if (head.renewal !== undefined) Renewal.answer(head.renewal, closed)
+      if (head.phase._tag === "Renewing") Renewal.answer(head.phase.renewal, closed)
       renewed.end()
-      return Effect.void
     })
-
-    // --- giving up -----------------------------------------------------------
 
     /** Runs to its end on a fiber of the session's own; the caller only waits for it. */
     const finish = (effect: Effect.Effect<void, never, Env>): Effect.Effect<void> =>
       Effect.flatten(Fiber.await(fork(Effect.uninterruptible(effect))))
 
     const revoke = (value: A): Effect.Effect<void, never, Env> =>
-      options.onEnd === undefined ? Effect.void : Effect.suspend(() => options.onEnd!(value))
+      Effect.suspend(() => {
+        if (options.onEnd === undefined) return Effect.void
+        const work = Renewal.makeWork(self)
+        return Effect.suspend(() => options.onEnd!(value)).pipe(
+          Renewal.within(work),
+          Effect.ensuring(Effect.sync(() => {
+            work.isOver = true
+          }))
+        )
+      })
 
     const discardCandidate = (link: Link<A, Err>): Effect.Effect<void, never, Env> => {
       const { candidate } = link
@@ -817,14 +971,16 @@ export const make = <A, E = never, R = never, E2 = never, R2 = never, E3 = never
     const releaseUnheld = (link: Link<A, Err>): Effect.Effect<void> =>
       isUnheld(link) && link.resources !== undefined ? finish(release(link.resources)) : Effect.void
 
-    const report = (outcome: Outcome<A, Err>, waiters: number) => {
-      const label = outcomeLabel(outcome)
-      return Effect.all([
+    /** A failed refresh as its waiters get it. */
+    const causeOf = (cause: Cause.Cause<Err | SessionError>): Cause.Cause<Err | SessionError> =>
+      Cause.isInterruptedOnly(cause) ? Cause.fail(new RefreshInterrupted({ session: name })) : withoutSpan(cause)
+
+    const report = (label: string, waiters: number) =>
+      Effect.all([
         Metric.increment(Metric.taggedWithLabels(refreshCounter, [MetricLabel.make("session", name), MetricLabel.make("outcome", label)])),
         Metric.set(Metric.tagged(waiterGauge, "session", name), waiters),
         Effect.logDebug(`${name}: refresh ended in ${label}, ${waiters} waited for it`)
       ], { discard: true })
-    }
 
     // --- holding -------------------------------------------------------------
 
@@ -833,8 +989,8 @@ export const make = <A, E = never, R = never, E2 = never, R2 = never, E3 = never
       wanted: Effect.Effect<Link<A, Err>, Err | SessionError>
     ): Effect.Effect<Link<A, Err>, Err | SessionError> =>
       Effect.flatMap(restore(wanted), (link) => {
-        // A waiter that wakes late may find that its generation has come and gone.
-        if (isUnheld(link)) return held(restore, currentLink)
+        // A waiter that wakes late may find that its generation has been released or has expired.
+        if (isUnheld(link) || !isServable(link)) return held(restore, currentLink)
         link.holders++
         return Effect.succeed(link)
       })
@@ -869,23 +1025,32 @@ export const make = <A, E = never, R = never, E2 = never, R2 = never, E3 = never
     yield* Effect.addFinalizer(() => close)
 
     return Object.assign(Object.create(Proto), {
-      current: Effect.map(currentLink, generationOf),
+      current: Effect.suspend(() => {
+        const ready = readyLink()
+        return ready === undefined ? Effect.map(currentLink, generationOf) : Effect.succeed(ready.generation!)
+      }),
       refresh: (stale) => Effect.map(linkAfter(stale), generationOf),
       end,
       status: Effect.sync((): SessionStatus => {
         const { failures, refreshes, consecutive } = counts
         if (state._tag === "Closed") return { _tag: "Closed", refreshes, failures }
-        const { failure, generation, rejected, renewal } = state.head
-        const serving = isServable(state.head) && !(rejected && renewal !== undefined)
-        if (renewal !== undefined) {
-          return { _tag: "Refreshing", since: renewal.since, waiters: renewal.waiters.size, serving, refreshes, failures }
+        const { generation, phase } = state.head
+        const serving = isServable(state.head) && !(phase._tag === "Renewing" && phase.isRefused)
+        switch (phase._tag) {
+          case "Renewing": {
+            const { since, waiters } = phase.renewal
+            return { _tag: "Refreshing", since, waiters: waiters.size, serving, refreshes, failures }
+          }
+          case "Cooling": {
+            const retryAt = now() + phase.until - monotonic()
+            return { _tag: "Failing", consecutive, since: phase.since, retryAt, serving, refreshes, failures }
+          }
+          case "Resting": {
+            if (generation === undefined) return { _tag: "Idle", refreshes, failures }
+            const { acquiredAt, expiresAt, number } = generation
+            return { _tag: "Active", generation: number, acquiredAt, expiresAt, refreshes, failures }
+          }
         }
-        if (failure !== undefined) {
-          return { _tag: "Failing", consecutive, since: failure.since, retryAt: failure.until, serving, refreshes, failures }
-        }
-        if (generation === undefined) return { _tag: "Idle", refreshes, failures }
-        const { acquiredAt, expiresAt, number } = generation
-        return { _tag: "Active", generation: number, acquiredAt, expiresAt, refreshes, failures }
       }),
       hold,
       isFatal: (error) => isFatal(error as Err),
@@ -897,7 +1062,11 @@ export const make = <A, E = never, R = never, E2 = never, R2 = never, E3 = never
         state._tag === "Closed" ? Stream.empty : renewed.changes(() =>
           state._tag === "Open" && !state.head.dead ? Option.fromNullable(state.head.generation) : Option.none()
         )
-      )
+      ).pipe(Stream.filter((generation) => !isExpired(generation))),
+      wake: Effect.sync(() => {
+        if (state._tag === "Closed" || state.head.phase._tag !== "Cooling") return
+        state.head.phase = { ...state.head.phase, until: monotonic() }
+      })
     } satisfies Omit<SessionImpl<A, Err>, typeof TypeId | "pipe">)
   })
 
@@ -907,6 +1076,13 @@ const Proto = {
     return pipeArguments(this, arguments)
   }
 }
+
+type AnyFiber = Fiber.RuntimeFiber<unknown, unknown>
+
+const resting = { _tag: "Resting" } as const
+
+/** In milliseconds. No value that is worth having expired so long ago: what seems to have is in seconds. */
+const tenYears = 10 * 365 * 86_400_000
 
 const generationOf = <A, E>(link: Link<A, E>): Generation<A> => link.generation!
 
@@ -923,9 +1099,8 @@ const withoutSpan = <E>(cause: Cause.Cause<E>): Cause.Cause<E> =>
 
 const nameOfThrown = (thrown: unknown): string => Predicate.isError(thrown) ? thrown.name : typeof thrown
 
-const outcomeLabel = (outcome: Exit.Exit<unknown, unknown>): string => {
-  if (Exit.isSuccess(outcome)) return "success"
-  const failure = Cause.failureOption(outcome.cause)
+const failureLabel = (cause: Cause.Cause<unknown>): string => {
+  const failure = Cause.failureOption(cause)
   if (Option.isNone(failure)) return "defect"
   return failure.value instanceof RefreshTimeout
     ? "timeout"
@@ -934,30 +1109,35 @@ const outcomeLabel = (outcome: Exit.Exit<unknown, unknown>): string => {
     : "failure"
 }
 
-const validate = (options: Options<any, any, any, any, any, any, any, any>) => ({
-  name: options.name ?? "session",
-  maxAge: options.maxAge === undefined
-    ? Infinity
-    : Duration.toMillis(Check.duration("maxAge", options.maxAge, { min: "1 millis", max: Duration.infinity })),
-  refreshAhead: options.refreshAhead === undefined
-    ? undefined
-    : Duration.toMillis(Check.duration("refreshAhead", options.refreshAhead, { min: "1 millis", max: Duration.infinity })),
-  timeout: Check.duration("timeout", options.timeout ?? "30 seconds", { min: "1 millis" }),
-  cooldown: Cooldown.make(
-    options.cooldown === undefined
-      ? Backoff.exponential({ initial: "1 second", max: "30 seconds", jitter: "none" })
-      : Schedule.isSchedule(options.cooldown)
-      ? options.cooldown as Schedule.Schedule<unknown, Cause.Cause<any>>
-      : Schedule.spaced(Check.duration("cooldown", options.cooldown, { min: 0 }))
-  ),
-  budget: {
-    refreshes: Check.count("budget.refreshes", options.budget?.refreshes ?? 10, 1),
-    within: Check.duration("budget.within", options.budget?.within ?? "1 minute", {
-      min: "1 millis",
-      max: Duration.infinity
-    })
+const validate = (options: Options<any, any, any, any, any, any, any, any>) => {
+  const timeout = Check.duration("timeout", options.timeout ?? "30 seconds", { min: "1 millis" })
+  return {
+    timeout,
+    lateness: millisOf("lateness", options.lateness ?? (options.renew === undefined ? 0 : timeout), 0),
+    name: options.name ?? "session",
+    maxAge: millisOf("maxAge", options.maxAge ?? Duration.infinity, "1 millis"),
+    refreshAhead: options.refreshAhead === undefined
+      ? undefined
+      : millisOf("refreshAhead", options.refreshAhead, "1 millis"),
+    cooldown: Cooldown.make(
+      options.cooldown === undefined
+        ? Backoff.exponential({ initial: "1 second", max: "30 seconds", jitter: "none" })
+        : Schedule.isSchedule(options.cooldown)
+        ? options.cooldown as Schedule.Schedule<unknown, Cause.Cause<any>>
+        : Schedule.spaced(Check.duration("cooldown", options.cooldown, { min: 0 }))
+    ),
+    budget: {
+      refreshes: Check.count("budget.refreshes", options.budget?.refreshes ?? 10, 1),
+      within: Check.duration("budget.within", options.budget?.within ?? "1 minute", {
+        min: "1 millis",
+        max: Duration.infinity
+      })
+    }
   }
-})
+}
+
+const millisOf = (option: string, value: Duration.DurationInput, min: Duration.DurationInput): number =>
+  Duration.toMillis(Check.duration(option, value, { min, max: Duration.infinity }))
 
 // -----------------------------------------------------------------------------
 // combinators
@@ -1081,7 +1261,31 @@ export const scoped = <A, E>(self: Session<A, E>): Effect.Effect<Generation<A>, 
   (self as SessionImpl<A, E>).scoped
 
 /**
- * The present generation, if there is one, then each that becomes current. A slow reader gets the latest and
+ * Ends the cooldown of a failed refresh: the next caller tries again immediately. For the moment at which something
+ * else tells that the upstream can be reached again, such as the network's return.
+ *
+ * The value is kept, and nothing is begun by itself. Consecutive failures (the next cooldown's length) and the budget
+ * stay as they are, and a late answer (`lateness`) is still waited for. Without a cooldown nothing happens.
+ *
+ * @example
+ * ```ts
+ * import * as Session from "effect-holdfast/Session"
+ * import * as Effect from "effect/Effect"
+ * import * as Stream from "effect/Stream"
+ *
+ * declare const online: Stream.Stream<void>
+ * declare const session: Session.Session<string>
+ *
+ * const wakingUp = Stream.runForEach(online, () => Session.wake(session))
+ * ```
+ *
+ * @since 0.1.0
+ * @category combinators
+ */
+export const wake = <A, E>(self: Session<A, E>): Effect.Effect<void> => (self as SessionImpl<A, E>).wake
+
+/**
+ * The current generation, if there is one, then each that becomes current. None that has expired is among them. A slow reader gets the latest and
  * misses those between. Acquires nothing by itself; ends when the session's scope closes.
  *
  * @example

@@ -49,8 +49,7 @@ describe("a session with a known fault is caught", () => {
   canaryOf("recursion", "one request refreshes as often as it may, and no more", { within: 1 })
   canaryOf("late-publication", "no reader of the changes sees a generation twice, or misses the last", {
     strategy: "pct",
-    within: 1_000,
-    reason: "Deadlock"
+    within: 1_000
   })
   canaryOf("late-waiter", "a generation's resources are open while it is used, and closed once", {
     strategy: "pct",

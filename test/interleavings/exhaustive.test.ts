@@ -109,12 +109,12 @@ describe("the latest value", () => {
 
 describe("a renewal that many wait for", () => {
   const reentrant = Exit.fail("reentrant" as const)
-  const make = (session: object) => Renewal.make<number, "reentrant">(session, 0)
+  const make = () => Renewal.make<number, "reentrant">()
 
   everySchedule(
     "answers those who come before and after its outcome",
     Effect.gen(function*() {
-      const renewal = make({})
+      const renewal = make()
       const waiters = yield* Effect.forEach([1, 2], () => Effect.fork(Renewal.join(renewal, reentrant)))
       yield* Effect.yieldNow()
       Renewal.answer(renewal, Exit.succeed(7))
@@ -126,7 +126,7 @@ describe("a renewal that many wait for", () => {
   everySchedule(
     "keeps nothing of a waiter that is interrupted",
     Effect.gen(function*() {
-      const renewal = make({})
+      const renewal = make()
       const victim = yield* Effect.fork(Interleavings.victim(Renewal.join(renewal, reentrant)))
       const other = yield* Effect.fork(Renewal.join(renewal, reentrant))
       yield* Effect.yieldNow()
@@ -140,7 +140,7 @@ describe("a renewal that many wait for", () => {
 
   const forgetting = ({ join }: typeof Renewal) =>
     Effect.gen(function*() {
-      const renewal = make({})
+      const renewal = make()
       const victim = yield* Effect.fork(Interleavings.victim(join(renewal, reentrant)))
       yield* Effect.yieldNow()
       yield* Fiber.interrupt(victim)
@@ -162,7 +162,8 @@ describe("a renewal that many wait for", () => {
   /** Each renewal waits for the next, and the last for the first. */
   const circle = (length: number) =>
     Effect.gen(function*() {
-      const renewals = Array.from({ length }, () => make({}))
+      const renewals = Array.from({ length }, make)
+      for (const renewal of renewals) renewal.work = Renewal.makeWork(renewal)
       const workers = yield* Effect.forEach(renewals, (renewal, index) => {
         const next = renewals[(index + 1) % length]!
         return Effect.fork(
@@ -170,11 +171,10 @@ describe("a renewal that many wait for", () => {
             Effect.zipRight(Renewal.join(next, reentrant)),
             Effect.exit,
             Effect.tap((outcome) => Effect.sync(() => Renewal.answer(renewal, outcome))),
-            Effect.locally(Renewal.current, renewal)
+            Renewal.within(renewal.work!)
           )
         )
       })
-      for (const [index, worker] of workers.entries()) renewals[index]!.worker = worker
       for (const worker of workers) assert.deepStrictEqual(yield* Fiber.join(worker), reentrant)
     })
 

@@ -21,30 +21,30 @@ export const canaries = {
     fault: "a waiter's interruption cancels the refresh for all",
     edits: [edit(
       "Session.ts",
-      "Effect.flatMap((renewal) => Renewal.join(renewal, reentrant)),",
-      `Effect.flatMap((renewal) => Effect.onInterrupt(Renewal.join(renewal, reentrant), () =>
-        Effect.sync(() => renewal.worker?.unsafeInterruptAsFork(FiberId.none)))),`
+      "Effect.flatMap(Renewal.join(renewal, reentrant), (next) => {",
+      `Effect.flatMap(Effect.onInterrupt(Renewal.join(renewal, reentrant), () =>
+        Effect.sync(() => renewal.work?.fiber?.unsafeInterruptAsFork(FiberId.none))), (next) => {`
     )]
   },
   "straggler": {
     fault: "a straggler with the old generation starts a second refresh",
     edits: [edit(
       "Session.ts",
-      "if (link.generation?.number !== stale.number) return currentLink",
-      "if (link.generation === undefined) return currentLink"
+      "stale.number !== link.generation?.number",
+      "link.generation === undefined"
     )]
   },
   "remembered-failure": {
     fault: "a failed refresh is remembered for ever",
     edits: [edit(
       "Session.ts",
-      "link.successor = successorOf(link)\n        link.failure",
-      "link.failure"
+      "if (link.phase._tag === \"Cooling\" && monotonic() < link.phase.until) return link.phase.exit",
+      "if (link.phase._tag === \"Cooling\") return link.phase.exit"
     )]
   },
   "unshared-failure": {
     fault: "a failed refresh is tried again by each waiter",
-    edits: [edit("Session.ts", "until: now() + cooldownMillis", "until: 0")]
+    edits: [edit("Session.ts", "until: monotonic() + cooldownMillis", "until: 0")]
   },
   "early-commit": {
     fault: "the state is committed before the probe has succeeded",
@@ -59,9 +59,9 @@ export const canaries = {
     fault: "a refresh re-enters itself and waits for itself",
     edits: [edit(
       "internal/renewal.ts",
-      "within !== undefined && (within.session === renewal.session || isWaitingFor(renewal, within))",
+      "within !== undefined && isWaitingFor(renewal, within)",
       "1 > 2"
-    )]
+    ), edit("Session.ts", "if (Renewal.workOf(fiber)?.session === self) return reentrant", "")]
   },
   "recursion": {
     fault: "retries multiply by recursion",
@@ -78,19 +78,20 @@ export const canaries = {
   "late-publication": {
     fault: "a generation is published in a later step than that which makes it current",
     edits: [
-      edit("Session.ts", "renewed.offer(outcome.value.generation!)\n", "\n"),
+      edit("Session.ts", "else renewed.offer(next.generation!)\n", "\n"),
       edit(
         "Session.ts",
-        "      return Effect.all([\n        Metric.increment(",
-        `      return Effect.all([
-        Effect.sync(() => Exit.isSuccess(outcome) && renewed.offer(outcome.value.generation!)),
-        Metric.increment(`
-      )
+        "          return Effect.zipRight(report(",
+        `          return Effect.zipRight(Effect.suspend(() => {
+            renewed.offer(exit.value.generation!)
+            return report(`
+      ),
+      edit("Session.ts", "\"success\", waiters),", "\"success\", waiters)\n          }),")
     ]
   },
   "late-waiter": {
     fault: "a waiter that wakes late uses a generation that has been released",
-    edits: [edit("Session.ts", "if (isUnheld(link)) return held(restore, currentLink)", "")]
+    edits: [edit("Session.ts", "if (isUnheld(link) || !isServable(link)) return held(restore, currentLink)", "")]
   },
   "foreign-scheduler": {
     fault: "the sessions of a map run on another scheduler than the map's",
