@@ -32,10 +32,10 @@ export default defineConfig({
     ]
   },
   test: {
-    env: { HOLDFAST_EFFORT: process.env["HOLDFAST_EFFORT"] ?? `${amount({ quick: 1, full: 1 })}` },
+    env: { HOLDFAST_EFFORT: process.env["HOLDFAST_EFFORT"] ?? `${amount({ quick: 1, full: 10 })}` },
     setupFiles: ["test/support/setup.ts"],
     // A time limit ends a test that hangs. On a busy machine a sound test takes many times what it takes alone.
-    testTimeout: 60_000,
+    testTimeout: amount({ quick: 60_000, full: 600_000 }),
     hookTimeout: 60_000,
     // Two: what the smallest machine of a CI has. By default one is left idle.
     maxWorkers: 2,

@@ -70,7 +70,7 @@ const found = <A, E>(effect: Effect.Effect<A, E>, options?: Interleavings.Option
 
 const strategies = ["random", "pct", "sweep", "exhaustive"] as const
 
-describe("known faults are found within so many interleavings, and replayed a hundred times identically", () => {
+describe("known faults are found within so many interleavings, and replayed identically", () => {
   for (const strategy of ["random", "pct", "sweep"] as const) {
     canary(`a lost update (${strategy})`, () => twoIncrements(), { strategy, within: 100 })
     canary(`a deadlock of two locks (${strategy})`, () => oppositeLocks, { strategy, within: 100, reason: "Deadlock" })

@@ -4,6 +4,7 @@ import * as Clock from "effect/Clock"
 import * as Effect from "effect/Effect"
 import * as Option from "effect/Option"
 import * as fc from "fast-check"
+import { amount } from "./support/form.js"
 
 type Command =
   | {
@@ -220,17 +221,17 @@ const run = (limits: Limits, program: ReadonlyArray<Command>): void => {
 }
 
 describe("random programs of puts, takes, refusals, clearings and time", () => {
-  it("do what a list of tickets would do", { timeout: 60_000 }, () => {
+  it("do what a list of tickets would do", () => {
     fc.assert(
       fc.property(limits, fc.array(commandFor(fc.constantFrom(...hosts)), { maxLength: 60, size: "max" }), run),
-      { numRuns: 8_000 }
+      { numRuns: amount({ quick: 1_000, full: 16_000 }) }
     )
   })
 
-  it("of one server come to the newest that lives, each once", { timeout: 60_000 }, () => {
+  it("of one server come to the newest that lives, each once", () => {
     fc.assert(
       fc.property(limits, fc.array(commandFor(fc.constant("a")), { maxLength: 40, size: "max" }), run),
-      { numRuns: 4_000 }
+      { numRuns: amount({ quick: 500, full: 8_000 }) }
     )
   })
 })

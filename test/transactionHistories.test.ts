@@ -12,6 +12,7 @@ import * as Exit from "effect/Exit"
 import * as Fiber from "effect/Fiber"
 import * as Ref from "effect/Ref"
 import * as fc from "fast-check"
+import { amount } from "./support/form.js"
 
 type List = ReadonlyArray<string>
 
@@ -168,7 +169,7 @@ const check = ({ committed, lists }: History): void => {
 }
 
 describe("the history of random transactions", () => {
-  it("has a serial order that agrees with who ended before whom began", { timeout: 120_000 }, async ({ task }) => {
+  it("has a serial order that agrees with who ended before whom began", async ({ task }) => {
     let interleavings = 0
     await fc.assert(
       fc.asyncProperty(
@@ -182,7 +183,7 @@ describe("the history of random transactions", () => {
           interleavings += report.interleavings
         }
       ),
-      { numRuns: 250 }
+      { numRuns: amount({ quick: 50, full: 500 }) }
     )
     task.meta.interleavings = interleavings
   })

@@ -13,18 +13,19 @@ import { type Entry, Outbox } from "../../src/internal/outbox.js"
 import { wait } from "../../src/internal/wait.js"
 import { canaries, type CanaryName } from "../support/canaries.js"
 import { canary } from "../support/canary.js"
+import { amount, form } from "../support/form.js"
 import { interrupted, scenarios, slow } from "./sockets.js"
 
 describe("a reconnecting socket, whatever the interleaving", () => {
   for (const [name, scenario] of Object.entries(scenarios({ ReconnectingSocket, WebSocketDialer }))) {
     it.interleavings(name, scenario, {
       strategy: ["sweep", "random", "pct", ...slow.includes(name) ? ["timers" as const] : []],
-      seeds: 40,
-      limit: 100,
+      seeds: 4,
+      limit: amount({ quick: 40, full: 200 }),
       timeout: 120_000
     })
     if (!interrupted.includes(name)) continue
-    it.interleavings(`${name}, wherever that is`, scenario, { strategy: "interrupt", limit: 800, timeout: 120_000 })
+    it.interleavings(`${name}, wherever that is`, scenario, { strategy: "interrupt", limit: amount({ quick: 60, full: 200 }), timeout: 120_000 })
   }
 })
 
@@ -36,7 +37,7 @@ describe("a reconnecting socket with a known fault is caught", () => {
         WebSocketDialer: await import(/* @vite-ignore */ `../../src/WebSocketDialer.ts?canary=${name}`)
       }
       return scenarios(faulty)[scenario]
-    }, { replays: 5, ...options })
+    }, options)
 
   canaryOf("two-writers", "writes and pings take turns, and a peer that answers is alive", { within: 100 })
   canaryOf(
@@ -63,9 +64,10 @@ const everySchedule = (
   effect: Effect.Effect<unknown, unknown>,
   options: { readonly preemptions: number; readonly strategy?: "exhaustive" | "interrupt" }
 ) =>
-  it(`${name}: every schedule with ${options.preemptions} preemptions`, { timeout: 120_000 }, async ({ task }) => {
+  it(`${name}: every schedule with so many preemptions`, { timeout: 600_000 }, async ({ task }) => {
+    const preemptions = form === "quick" ? Math.max(0, options.preemptions - 1) : options.preemptions
     const report = await Effect.runPromise(
-      Interleavings.explore(effect, { strategy: "exhaustive", limit: 1_000_000, ...options })
+      Interleavings.explore(effect, { strategy: "exhaustive", limit: 1_000_000, ...options, preemptions })
     )
     task.meta.interleavings = report.interleavings
     assert.isTrue(report.complete)
@@ -219,7 +221,7 @@ describe("a socket, in many orders of few fibers", () => {
         assert.deepStrictEqual(written, ["open", "a"])
         yield* socket.close()
       })),
-    { strategy: ["exhaustive", "random"], seeds: 500, limit: 1_000, timeout: 120_000 }
+    { strategy: ["exhaustive", "random"], seeds: 50, limit: 100, timeout: 120_000 }
   )
   it.interleavings(
     "a close that meets the end of the connection is finished",
@@ -230,6 +232,6 @@ describe("a socket, in many orders of few fibers", () => {
         yield* Fiber.join(closing)
         assert.strictEqual((yield* socket.state)._tag, "Closed")
       })),
-    { strategy: ["exhaustive", "random"], seeds: 500, limit: 1_000, timeout: 120_000 }
+    { strategy: ["exhaustive", "random"], seeds: 50, limit: 100, timeout: 120_000 }
   )
 })

@@ -13,8 +13,8 @@ describe("a session, whatever the interleaving", () => {
         ...interrupted.includes(name) ? ["interrupt" as const] : [],
         ...slow.includes(name) ? ["timers" as const] : []
       ],
-      seeds: 600,
-      limit: 4_000,
+      seeds: 30,
+      limit: 200,
       timeout: 120_000
     })
   }

@@ -22,8 +22,8 @@ describe("a renewal may end at any of its steps, whatever the interleaving", () 
   for (const [how, [end, isThatEnd]] of Object.entries(ends)) {
     for (const step of [0, 1, 2, 3]) {
       it.interleavings(`${how} after ${step} of 3`, Effect.scoped(endingAt(Session, step, end, isThatEnd)), {
-        seeds: 300,
-        limit: 4_000
+        seeds: 15,
+        limit: 200
       })
     }
   }
@@ -34,7 +34,7 @@ describe("a session with a known fault is caught", () => {
     canary(canaries[name].fault, async () => {
       const faulty: typeof Session = await import(/* @vite-ignore */ `../../src/Session.ts?canary=${name}`)
       return Effect.scoped(scenarios(faulty)[scenario])
-    }, { replays: 10, ...options })
+    }, options)
 
   canaryOf("leader-interruption", "an interrupted waiter takes nothing with it", { strategy: "interrupt", within: 1_000 })
   canaryOf("straggler", "a refused generation is renewed once, for callers together and for a straggler", { within: 1 })

@@ -10,7 +10,8 @@ describe("a map of sessions, whatever the interleaving", () => {
     const strategy = ["sweep", "random", "pct"] as const
     it.interleavings(name, Effect.scoped(scenario), {
       strategy: interrupted.includes(name) ? [...strategy, "interrupt"] : strategy,
-      limit: 4_000,
+      seeds: 50,
+      limit: 200,
       timeout: 120_000
     })
   }
@@ -30,6 +31,6 @@ describe("a map of sessions with a known fault is caught", () => {
   canary(
     canaries["held-after-interruption"].fault,
     faulty("held-after-interruption", "an interrupted caller neither takes a session with it nor holds one"),
-    { strategy: "interrupt", within: 1_000, replays: 10 }
+    { strategy: "interrupt", within: 1_000 }
   )
 })

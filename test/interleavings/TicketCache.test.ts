@@ -235,8 +235,8 @@ describe("a cache of tickets, whatever the interleaving", () => {
     const strategy = ["sweep", "random", "pct", "timers"] as const
     it.interleavings(name, Effect.scoped(scenario), {
       strategy: interrupted.has(name) ? [...strategy, "interrupt"] : strategy,
-      seeds: 500,
-      limit: 4_000,
+      seeds: 50,
+      limit: 200,
       timeout: 60_000
     })
   }
@@ -247,7 +247,7 @@ describe("a cache of tickets with a known fault is caught", () => {
     canary(canaries[name].fault, async () => {
       const faulty: typeof TicketCache = await import(/* @vite-ignore */ `../../src/TicketCache.ts?canary=${name}`)
       return Effect.scoped(scenarios(faulty)[scenario])
-    }, { replays: 20, ...options })
+    }, options)
 
   canaryOf("shared-ticket", "each ticket is one taker's, and none is lost", { within: 500 })
   canaryOf("siblings-of-a-refused", "when a refusal is over, no older ticket is there", { within: 100 })

@@ -8,6 +8,7 @@ import { type Holder as AnyHolder, Turn } from "../../src/internal/transaction/t
 import { wait } from "../../src/internal/wait.js"
 import { canaries, type CanaryName } from "../support/canaries.js"
 import { canary } from "../support/canary.js"
+import { form } from "../support/form.js"
 import { interrupted, scenarios } from "./transactions.js"
 
 describe("a turn, in every order of three fibers", () => {
@@ -48,17 +49,17 @@ describe("a turn, in every order of three fibers", () => {
       assert.deepStrictEqual([turn.holder, turn.waiters, inside], [undefined, 0, 0])
     })
 
-  it("one at a time, and nothing is left", { timeout: 120_000 }, async ({ task }) => {
+  it("one at a time, and nothing is left", { timeout: 600_000 }, async ({ task }) => {
     const report = await Effect.runPromise(
-      Interleavings.explore(scope((effect) => effect), { strategy: "exhaustive", preemptions: 1, limit: 1_000_000 })
+      Interleavings.explore(scope((effect) => effect), { strategy: "exhaustive", preemptions: form === "quick" ? 0 : 1, limit: 1_000_000 })
     )
     task.meta.interleavings = report.interleavings
     assert.isTrue(report.complete)
   })
 
-  it("though one is interrupted anywhere", { timeout: 120_000 }, async ({ task }) => {
+  it("though one is interrupted anywhere", { timeout: 600_000 }, async ({ task }) => {
     const report = await Effect.runPromise(
-      Interleavings.explore(scope(Interleavings.victim), { strategy: "interrupt", preemptions: 1, limit: 1_000_000 })
+      Interleavings.explore(scope(Interleavings.victim), { strategy: "interrupt", preemptions: form === "quick" ? 0 : 1, limit: 1_000_000 })
     )
     task.meta.interleavings = report.interleavings
     assert.isTrue(report.complete)
@@ -69,6 +70,8 @@ describe("a transaction, whatever the interleaving", () => {
   for (const [name, scenario] of Object.entries(scenarios(TransactionalRef))) {
     it.interleavings(name, scenario, {
       strategy: ["sweep", "random", "pct", ...interrupted.includes(name) ? ["interrupt" as const] : []],
+      seeds: 50,
+      limit: 200,
       timeout: 120_000
     })
   }
@@ -79,7 +82,7 @@ describe("a transaction with a known fault is caught", () => {
     canary(canaries[name].fault, async () => {
       const faulty: typeof TransactionalRef = await import(/* @vite-ignore */ `../../src/TransactionalRef.ts?canary=${name}`)
       return scenarios(faulty)[scenario]
-    }, { replays: 20, ...options })
+    }, options)
 
   canaryOf("lock-held", "a defect gives the turn back, and the change up", { within: 1, reason: "Deadlock" })
   canaryOf("half-change", "a defect gives the turn back, and the change up", { within: 1 })

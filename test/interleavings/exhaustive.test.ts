@@ -14,6 +14,7 @@ import { Latest } from "../../src/internal/latest.js"
 import * as Renewal from "../../src/internal/renewal.js"
 import { canaries } from "../support/canaries.js"
 import { canary } from "../support/canary.js"
+import { form } from "../support/form.js"
 import { scenarios as sessions } from "./sessions.js"
 
 /** Every schedule of a small scope, so that nothing is left to chance in it; then a great many with more preemptions. */
@@ -22,9 +23,10 @@ const everySchedule = (
   effect: Effect.Effect<unknown, unknown>,
   options: { readonly preemptions: number; readonly strategy?: "exhaustive" | "interrupt"; readonly seeds?: number }
 ) => {
-  it(`${name}: every schedule with ${options.preemptions} preemptions`, { timeout: 120_000 }, async ({ task }) => {
+  it(`${name}: every schedule with so many preemptions`, { timeout: 600_000 }, async ({ task }) => {
+    const preemptions = form === "quick" ? Math.max(0, options.preemptions - 1) : options.preemptions
     const report = await Effect.runPromise(
-      Interleavings.explore(effect, { strategy: "exhaustive", limit: 1_000_000, ...options })
+      Interleavings.explore(effect, { strategy: "exhaustive", limit: 1_000_000, ...options, preemptions })
     )
     task.meta.interleavings = report.interleavings
     assert.isTrue(report.complete)
@@ -66,17 +68,17 @@ describe("the latest value", () => {
     "comes last, and nothing comes twice",
     // A reader that begins late finds nothing but the end.
     Effect.map(scope(1, [[1, 2]]), ([seen]) => assert.include(["", "2", "1,2"], seen)),
-    { preemptions: 1, seeds: 20_000 }
+    { preemptions: 1, seeds: 2_000 }
   )
   everySchedule(
     "comes to each reader",
     Effect.map(scope(2, [[1]]), (all) => all.forEach((seen) => assert.include(["", "1"], seen))),
-    { preemptions: 0, seeds: 20_000 }
+    { preemptions: 0, seeds: 2_000 }
   )
   everySchedule(
     "of two writers comes in one order",
     Effect.map(scope(1, [[1], [2]]), ([seen]) => assert.include(["", "1", "2", "1,2", "2,1"], seen)),
-    { preemptions: 1, seeds: 20_000 }
+    { preemptions: 1, seeds: 2_000 }
   )
   everySchedule(
     "is not missed by a reader that is about to wait",
@@ -89,7 +91,7 @@ describe("the latest value", () => {
       latest.offer(1)
       assert.strictEqual(yield* Fiber.join(reader), 1)
     }),
-    { preemptions: 2, seeds: 60_000 }
+    { preemptions: 2, seeds: 6_000 }
   )
   everySchedule(
     "an interrupted reader leaves nothing behind",
@@ -121,7 +123,7 @@ describe("a renewal that many wait for", () => {
       for (const waiter of waiters) assert.strictEqual(yield* Fiber.join(waiter), 7)
       assert.strictEqual(renewal.waiters.size, 0)
     }),
-    { preemptions: 2, seeds: 100_000 }
+    { preemptions: 2, seeds: 10_000 }
   )
   everySchedule(
     "keeps nothing of a waiter that is interrupted",
@@ -178,8 +180,8 @@ describe("a renewal that many wait for", () => {
       for (const worker of workers) assert.deepStrictEqual(yield* Fiber.join(worker), reentrant)
     })
 
-  everySchedule("in a circle of two is told so", circle(2), { preemptions: 2, seeds: 20_000 })
-  everySchedule("in a circle of three is told so", circle(3), { preemptions: 1, seeds: 20_000 })
+  everySchedule("in a circle of two is told so", circle(2), { preemptions: 2, seeds: 2_000 })
+  everySchedule("in a circle of three is told so", circle(3), { preemptions: 1, seeds: 2_000 })
 })
 
 describe("a session, in every order of its fibers", () => {

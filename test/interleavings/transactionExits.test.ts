@@ -130,7 +130,7 @@ describe("however a transaction ends, at whatever step, all is changed or nothin
             assert.deepStrictEqual(values, [1, 1])
           }
         }),
-        { strategy: "sweep", timeout: 120_000 }
+        { strategy: "sweep", limit: 200, timeout: 120_000 }
       )
     }
   }
@@ -148,7 +148,7 @@ describe("wherever a transaction is interrupted, all is changed or nothing, and 
           if (Exit.isSuccess(exit) || values[0] === 1) assert.deepStrictEqual(values, [1, 1])
           else assert.deepStrictEqual(values, [0, 0])
         }),
-        { strategy: "interrupt", timeout: 120_000 }
+        { strategy: "interrupt", limit: 200, timeout: 120_000 }
       )
     }
   }

@@ -2,6 +2,7 @@ import { Interleavings } from "effect-holdfast/testing"
 import { it } from "effect-holdfast/testing/vitest"
 import * as Effect from "effect/Effect"
 import * as assert from "node:assert/strict"
+import { form } from "./form.js"
 
 declare module "vitest" {
   interface TaskMeta {
@@ -10,8 +11,8 @@ declare module "vitest" {
 }
 
 /**
- * A test that fails unless the fault is found, within so many interleavings of one of the strategies, and replayed a
- * hundred times identically.
+ * A test that fails unless the fault is found, within so many interleavings of one of the strategies, and replayed
+ * identically: a hundred times in the full form.
  */
 export const canary = (
   fault: string,
@@ -19,12 +20,12 @@ export const canary = (
   options: Interleavings.Options & {
     readonly within: number
     readonly reason?: Interleavings.InterleavingFailure["reason"]
-    readonly replays?: number
   }
 ): void =>
-  it(`canary: ${fault}`, { timeout: 120_000 }, async ({ task }) => {
+  it(`canary: ${fault}`, { timeout: 600_000 }, async ({ task }) => {
     task.meta.canary = { caught: undefined }
-    const { reason = "Failure", replays = 100, within, ...search } = options
+    const { reason = "Failure", within, ...search } = options
+    const replays = form === "quick" ? 3 : 100
     const effect = await faulty()
     const failure = await Effect.runPromise(Effect.flip(Interleavings.explore(effect, search)))
     assert.ok(failure instanceof Interleavings.InterleavingFailure, String(failure))
