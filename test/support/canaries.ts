@@ -101,8 +101,8 @@ export const canaries = {
     fault: "a session of a map stays held when its caller is interrupted",
     edits: [edit(
       "SessionMap.ts",
-      "Effect.map(Effect.acquireRelease(acquire(key), release), ({ session }) => session)",
-      "Effect.tap(Effect.interruptible(acquire(key)), (held) => Effect.addFinalizer(() => release(held))).pipe(Effect.map(({ session }) => session))"
+      "Effect.acquireRelease(acquire(key), release)",
+      "Effect.tap(Effect.interruptible(acquire(key)), (held) => Effect.addFinalizer(() => release(held)))"
     )]
   },
   "lock-held": {
