@@ -644,6 +644,184 @@ describe("the strategies", () => {
       assert.strictEqual(all.interleavings, all.searches.reduce((sum, { interleavings }) => sum + interleavings, 0))
     }))
 
+  /** Sixty fibers, and behind them two increments of which one can be lost, in one place of hundreds. */
+  const lostBehindForks = Effect.gen(function*() {
+    for (let index = 0; index < 60; index++) yield* Effect.fork(Effect.void)
+    yield* twoIncrements()
+  })
+
+  it.effect("that are cut try places of the whole run: a lost update behind sixty forks is found within a hundred", () =>
+    Effect.gen(function*() {
+      for (let seed = 0; seed < 20; seed++) {
+        const failure = yield* found(lostBehindForks, { strategy: "sweep", limit: 100, seed })
+        assert.isAtMost(failure.interleavings, 100)
+        assert.deepStrictEqual(failure.cause, Cause.fail("counted 1"))
+      }
+    }))
+
+  /** Where in a run of a hundred equal steps the other fiber came in between. */
+  const met = (out: Set<number>, between: (steps: Effect.Effect<void>) => Effect.Effect<unknown>) =>
+    Effect.suspend(() => {
+      let step = 0
+      const steps = Effect.forEach(Array.from({ length: 100 }), () => Effect.sync(() => step++), { discard: true })
+      return between(Effect.onExit(steps, () => Effect.sync(() => out.add(step)))).pipe(
+        Effect.zipRight(Effect.sync(() => out.add(step)))
+      )
+    })
+
+  const cut: Record<string, readonly [Interleavings.Strategy, (steps: Effect.Effect<void>) => Effect.Effect<unknown>]> = {
+    "interrupt": ["interrupt", (steps) => Effect.flatMap(Effect.fork(Interleavings.victim(steps)), Fiber.await)],
+    "timers": ["timers", (steps) => Effect.timeoutOption(Effect.zipRight(Effect.yieldNow(), steps), "1 hour")]
+  }
+  for (const [name, [strategy, between]] of Object.entries(cut)) {
+    it.effect(`that are cut are spread evenly over the run: ${name}`, () =>
+      Effect.gen(function*() {
+        const steps = new Set<number>()
+        const { coverage } = yield* Interleavings.explore(met(steps, between), { strategy, limit: 120 })
+        assert.strictEqual(coverage[strategy].tried, 119)
+        assert.isAbove(coverage[strategy].places, 200)
+        for (let tenth = 0; tenth < 10; tenth++) {
+          const those = [...steps].filter((step) => Math.floor(step / 10) === tenth)
+          assert.isAtLeast(those.length, 1, `of ${[...steps].sort((a, b) => a - b).join()}`)
+        }
+      }))
+  }
+
+  it.effect("that are cut are spread evenly over the run: sweep, with one preemption or two", () =>
+    Effect.gen(function*() {
+      for (const preemptions of [1, 2]) {
+        const steps = new Set<number>()
+        const between = Effect.suspend(() => {
+          let step = 0
+          const counting = Effect.forEach(Array.from({ length: 100 }), () => Effect.sync(() => step++), { discard: true })
+          return both(Effect.zipRight(Effect.sync(() => steps.add(step)), counting))
+        })
+        const { coverage, complete } = yield* Interleavings.explore(between, { strategy: "sweep", preemptions, limit: 80 })
+        assert.isFalse(complete)
+        assert.isAbove(coverage.sweep.tried, 30)
+        assert.isAbove(coverage.sweep.places, 200)
+        for (let tenth = 0; tenth < 10; tenth++) {
+          const those = [...steps].filter((step) => Math.floor(step / 10) === tenth)
+          assert.isAtLeast(those.length, 1, `of ${[...steps].sort((a, b) => a - b).join()}`)
+        }
+      }
+    }))
+
+  it.effect("that are cut try other places for another seed", () =>
+    Effect.gen(function*() {
+      const metBy = (seed: number) => {
+        const steps = new Set<number>()
+        return Effect.as(Interleavings.explore(met(steps, cut["interrupt"]![1]), { strategy: "interrupt", limit: 20, seed }), steps)
+      }
+      assert.deepStrictEqual(yield* metBy(1), yield* metBy(1))
+      assert.notDeepEqual(yield* metBy(1), yield* metBy(2))
+    }))
+
+  it.effect("that are cut at two preemptions try pairs too", () =>
+    Effect.gen(function*() {
+      const bySingle = new Set<string>()
+      const single = yield* Interleavings.explore(orders(bySingle, Effect.void), { strategy: "sweep" })
+      assert.isTrue(single.complete)
+      // The limit does for half of the single preemptions only.
+      const limit = Math.floor(single.interleavings / 2)
+      const byPairs = new Set<string>()
+      const cut = yield* Interleavings.explore(orders(byPairs, Effect.void), { strategy: "sweep", preemptions: 2, limit })
+      assert.deepStrictEqual([cut.interleavings, cut.complete], [limit, false])
+      assert.isNotEmpty([...byPairs].filter((order) => !bySingle.has(order)))
+      // If it does for all of them, all are tried, and what is left goes to pairs.
+      const wide = { strategy: "sweep", preemptions: 2, limit: 2 * single.interleavings } as const
+      const { complete, coverage, interleavings } = yield* Interleavings.explore(orders(new Set(), Effect.void), wide)
+      assert.deepStrictEqual([interleavings, complete], [wide.limit, false])
+      assert.strictEqual(coverage.sweep.tried, coverage.sweep.places)
+    }))
+
+  it.effect("say how many places there were and how many were tried", () =>
+    Effect.gen(function*() {
+      const whole = yield* Interleavings.explore(safe, { strategy: ["sweep", "timers"] })
+      const { places } = whole.coverage.sweep
+      assert.isAbove(places, 10)
+      assert.isTrue(whole.complete)
+      assert.deepStrictEqual(whole.coverage.sweep, { places, tried: places })
+      assert.strictEqual(whole.searches[0]!.interleavings, places + 1)
+      // Nothing sleeps, and nothing else was asked for.
+      for (const strategy of ["timers", "random", "pct", "exhaustive", "interrupt"] as const) {
+        assert.deepStrictEqual(whole.coverage[strategy], { places: 0, tried: 0 })
+      }
+      const cut = yield* Interleavings.explore(safe, { strategy: "sweep", limit: 11 })
+      assert.isFalse(cut.complete)
+      assert.deepStrictEqual(cut.coverage.sweep, { places, tried: 10 })
+      const chance = yield* Interleavings.explore(safe, { strategy: ["random", "pct"], seeds: 20 })
+      for (const strategy of ["random", "pct"] as const) {
+        // Preempted for short only.
+        assert.strictEqual(chance.coverage[strategy].places, places / 2)
+        assert.isAbove(chance.coverage[strategy].tried, 5)
+        assert.isAtMost(chance.coverage[strategy].tried, places / 2)
+      }
+    }))
+
+  it.effect("preempt in favour of each other fiber, not only of the first", () =>
+    Effect.gen(function*() {
+      // Only if the third fiber comes between the two steps of the first, and the second does not.
+      const onlyTheSecondOther = Effect.suspend(() => {
+        let log = ""
+        const note = (name: string) => Effect.sync(() => log += name)
+        return Effect.gen(function*() {
+          const fibers = [
+            yield* Effect.fork(Effect.zipRight(note("a"), note("a"))),
+            yield* Effect.fork(Effect.zipRight(note("b"), note("b"))),
+            yield* Effect.fork(Effect.zipRight(note("c"), note("c")))
+          ]
+          for (const one of fibers) yield* Fiber.await(one)
+          if (log === "accbba" || log === "accabb") return yield* Effect.fail(log)
+        })
+      })
+      for (const limit of [10_000, 40]) {
+        const failure = yield* found(onlyTheSecondOther, { strategy: "sweep", limit })
+        assert.strictEqual(failure.preemptions, 1)
+        assert.match(failure.replay, />0\.3!?$/)
+      }
+    }))
+
+  it.effect("interrupt lets the interrupted fiber go on immediately, too", () =>
+    Effect.gen(function*() {
+      // The victim's finalizer has to come before the other's next operation.
+      const onlyImmediately = Effect.suspend(() => {
+        let isReleased = false
+        return Effect.gen(function*() {
+          const victim = yield* Effect.fork(Interleavings.victim(
+            Effect.ensuring(Effect.never, Effect.sync(() => isReleased = true))
+          ))
+          yield* Effect.yieldNow()
+          const before = yield* Effect.sync(() => isReleased)
+          const after = yield* Effect.sync(() => isReleased)
+          yield* Fiber.interrupt(victim)
+          if (!before && after) return yield* Effect.fail("released in between")
+        })
+      })
+      const failure = yield* found(onlyImmediately, { strategy: "interrupt" })
+      assert.match(failure.replay, /^holdfast:1 r0 i0@\d+>0\.1!$/)
+      assert.isTrue(failure.reproducible)
+    }))
+
+  it.effect("interrupt lets the interrupted fiber go on later, too", () =>
+    Effect.gen(function*() {
+      const onlyLater = Effect.suspend(() => {
+        let isReleased = false
+        return Effect.gen(function*() {
+          const victim = yield* Effect.fork(Interleavings.victim(
+            Effect.ensuring(Effect.never, Effect.sync(() => isReleased = true))
+          ))
+          yield* Effect.yieldNow()
+          yield* Effect.void
+          const isLate = victim.unsafePoll() === null && !(yield* Effect.sync(() => isReleased))
+          yield* Effect.yieldNow()
+          if (isLate && isReleased) return yield* Effect.fail("released later")
+        })
+      })
+      const failure = yield* found(onlyLater, { strategy: "interrupt" })
+      assert.match(failure.replay, /^holdfast:1 r0 i0@\d+>0\.1$/)
+    }))
+
   it.effect("keep the tasks of one fiber in their order, as Effect's scheduler does", () =>
     Interleavings.explore(
       Effect.gen(function*() {
@@ -766,6 +944,44 @@ describe("an exploration", () => {
       assert.isBelow(longest, 2_000)
     }), 60_000)
 
+  it.live("ends when its budget is spent, and says how far it has come; each strategy has a part", () =>
+    Effect.gen(function*() {
+      const { coverage, outOfTime, complete, searches } = yield* Interleavings.explore(safe, {
+        strategy: ["sweep", "random", "pct"],
+        preemptions: 1_000,
+        limit: 1_000_000_000,
+        seeds: 1_000_000_000,
+        budget: "600 millis"
+      })
+      assert.isTrue(outOfTime)
+      assert.isFalse(complete)
+      assert.deepStrictEqual(searches.map(({ strategy }) => strategy), ["sweep", "random", "pct"])
+      for (const { interleavings, strategy } of searches) {
+        assert.isAbove(interleavings, 1)
+        assert.isAbove(coverage[strategy].tried, 0)
+        assert.isAtMost(coverage[strategy].tried, coverage[strategy].places)
+      }
+    }))
+
+  it.live("leaves what one strategy does not need of its part to the others", () =>
+    Effect.gen(function*() {
+      const { outOfTime, searches } = yield* Interleavings.explore(safe, {
+        strategy: ["sweep", "random"],
+        seeds: 10,
+        budget: "10 minutes"
+      })
+      assert.isFalse(outOfTime)
+      assert.deepStrictEqual(searches.map(({ complete }) => complete), [true, false])
+    }))
+
+  it.live("with a budget fails with what it finds within it, be that little, and still shrinks it", () =>
+    Effect.gen(function*() {
+      const failure = yield* found(twoIncrements(Effect.yieldNow()), { budget: 1 })
+      assert.strictEqual(failure.preemptions, 0)
+      const later = yield* found(twoIncrements(), { budget: "30 seconds" })
+      assert.strictEqual(later.preemptions, 1)
+    }))
+
   it.live("lets the event loop turn, and can be interrupted", () =>
     Effect.gen(function*() {
       let turns = 0
@@ -797,7 +1013,8 @@ describe("an exploration", () => {
       yield* found(Effect.ensuring(Effect.never, Effect.sync(() => finalized.push("deadlock"))))
       assert.include(finalized, "deadlock")
       yield* found(Effect.uninterruptible(Effect.never))
-      assert.strictEqual(timers(), before)
+      // Timers of other tests may end meanwhile.
+      assert.isAtMost(timers(), before)
     }))
 
   it.effect("refuses nonsense with InvalidOptions", () =>
@@ -814,6 +1031,11 @@ describe("an exploration", () => {
         ["depth", { depth: 0 }],
         ["depth", { depth: 1e6, strategy: "pct" }],
         ["limit", { limit: 0 }],
+        ["budget", { budget: 0 }],
+        ["budget", { budget: -1 }],
+        ["budget", { budget: Number.NaN }],
+        ["budget", { budget: Infinity }],
+        ["budget", { budget: "a while" as "1 second" }],
         ["maxOperations", { maxOperations: 0 }],
         ["options", null as unknown as Interleavings.Options],
         ["options", "random" as Interleavings.Options],

@@ -33,7 +33,7 @@ describe("it.interleavings", { timeout: 300_000 }, () => {
     assert.match(output, /× breaks/)
     assert.match(output, /an update was lost/)
     assert.match(output, /replay: Interleavings\.replay\(effect, "holdfast:1 r5 p[\d.]+@\d+>[\d.]+!?"\)/)
-    assert.match(output, /1 failed \| 3 passed \| 1 skipped/)
+    assert.match(output, /1 failed \| 4 passed \| 1 skipped/)
     assert.match(output, /interleavings: [\d,]+ explored/)
   })
 
@@ -46,10 +46,21 @@ describe("it.interleavings", { timeout: 300_000 }, () => {
     assert.notStrictEqual(number(await unset!()), number(await seeded!()))
   })
 
+  it("passes when its budget is spent, and prints how much was tried", async () => {
+    const output = await seeded!()
+    assert.match(output, /✓ .*is stopped by its budget/)
+    assert.match(
+      output,
+      /^[\d,]+ interleavings, then the budget was spent: random \d+ of \d+ places, pct \d+ of \d+ places$/m
+    )
+  })
+
   it("takes its effort from HOLDFAST_EFFORT", async () => {
-    const explored = (output: string) => Number(/interleavings: ([\d,]+) explored/.exec(output)?.[1]?.replaceAll(",", ""))
-    assert.isAbove(explored(await thrice!()), explored(await seeded!()) + 30)
-    assert.isBelow(explored(await unset!()), explored(await seeded!()) - 10)
+    const runs = (output: string) => Number(/runs: (\d+)/.exec(output)?.[1])
+    // Ten seeds, and the plain order.
+    assert.strictEqual(runs(await seeded!()), 11)
+    assert.strictEqual(runs(await thrice!()), 31)
+    assert.strictEqual(runs(await unset!()), 3)
   })
 
   it.each([

@@ -36,18 +36,22 @@ import * as Console from "effect/Console"
 import * as Context from "effect/Context"
 import * as Data from "effect/Data"
 import * as DefaultServices from "effect/DefaultServices"
+import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
 import * as FiberRef from "effect/FiberRef"
 import * as FiberRefs from "effect/FiberRefs"
 import * as HashSet from "effect/HashSet"
 import * as Predicate from "effect/Predicate"
+import * as Record from "effect/Record"
 import * as Runtime from "effect/Runtime"
 import { Narrator } from "../internal/explorer/narrate.js"
+import { observed } from "../internal/explorer/observe.js"
 import { Outside } from "../internal/explorer/outside.js"
 import * as Run from "../internal/explorer/run.js"
 import * as Schedule from "../internal/explorer/schedule.js"
 import { shrink } from "../internal/explorer/shrink.js"
+import * as Space from "../internal/explorer/space.js"
 import * as Strategies from "../internal/explorer/strategies.js"
 import { InvalidOptions } from "../InvalidOptions.js"
 import * as Check from "../InvalidOptions.js"
@@ -93,8 +97,18 @@ export interface Options {
   readonly preemptions?: number | undefined
   /** Of `pct`: how many orderings a fault may need. Default: 3. */
   readonly depth?: number | undefined
-  /** All but `random` and `pct` are cut after so many runs each; the report says so. Default: 10,000. */
+  /**
+   * How many schedules the other strategies try each, at most. A `sweep`, `interrupt` or `timers` that has more tries
+   * places that are spread evenly over the whole run; the seed chooses which. Of `exhaustive` it is the first ones. The
+   * report says how many places there were and how many were tried. Default: 10,000.
+   */
   readonly limit?: number | undefined
+  /**
+   * Real time for the whole search, shared by the strategies: each has an equal part of what those before it have left.
+   * A search that comes to its end succeeds with what it has tried. Making a failure small may take a quarter of the
+   * budget besides. Default: as long as it takes.
+   */
+  readonly budget?: Duration.DurationInput | undefined
   /** A run that goes on for longer is a `Livelock`. Default: 100,000 operations. */
   readonly maxOperations?: number | undefined
 }
@@ -110,11 +124,31 @@ export interface Report {
   readonly interleavings: number
   /** Whether all that the strategies go through was run, but for `random` and `pct`, which have no end. */
   readonly complete: boolean
+  /** Whether the budget was spent before the strategies had come to their ends. */
+  readonly outOfTime: boolean
+  /** Of each strategy; of one that was not asked for: nothing of nothing. */
+  readonly coverage: Readonly<Record<Strategy, Coverage>>
   /** Of the longest run. */
   readonly operations: number
   /** Of which fiber did what in which run, in order: the same for explorations that were the same. */
   readonly digest: number
   readonly searches: ReadonlyArray<Search>
+}
+
+/**
+ * How much of the plain run, in which nothing is preempted, a strategy has tried.
+ *
+ * A place is an operation together with one thing that the strategy could do before it: preempt the fiber in favour of
+ * one other fiber, for long or for short; interrupt one fiber; let time pass. For `random` and `pct`, which preempt for
+ * short only, it is an operation and the fiber in whose favour. A place counts as tried if a run departed there, whatever
+ * came after. Not counted are the places that come about only in a run that has departed.
+ *
+ * @since 0.1.0
+ * @category models
+ */
+export interface Coverage {
+  readonly places: number
+  readonly tried: number
 }
 
 /**
@@ -243,7 +277,9 @@ export const explore = <A, E>(
   Effect.gen(function*() {
     const checked = yield* Check.validated(() => validate(options))
     const setting = yield* settingOf(checked.maxOperations, { isSilent: true })
-    const ongoing = searchesOf(checked, (strategy) => runOnce(effect, setting, strategy))
+    const clock = new Budget(checked.budget, checked.strategies.length)
+    const ongoing = searchesOf(checked, clock, (strategy, begins) =>
+      runOnce(effect, begins === undefined ? setting : observed(setting, begins), strategy))
     const sliced = yield* slicing(setting)
     let interleavings = 0
     let operations = 0
@@ -251,7 +287,7 @@ export const explore = <A, E>(
     let hasVictim = false
     const found = yield* sliced((): Step<Ended<A, E>> => {
       const next = ongoing.next()
-      if (next.done === true) return done({ _tag: "Nothing", searches: next.value })
+      if (next.done === true) return done({ _tag: "Nothing", ...next.value })
       if (next.value === undefined) return more
       const { outcome, run } = next.value
       interleavings++
@@ -261,7 +297,7 @@ export const explore = <A, E>(
       return hasFailed(outcome) ? done({ _tag: "Failure", ran: next.value }) : more
     })
     if (found._tag === "Failure") {
-      const shrinking = shrinkingOf(effect, setting, found.ran)
+      const shrinking = shrinkingOf(effect, setting, found.ran, clock.extended())
       const least = yield* sliced((): Step<Schedule.Schedule> => {
         const next = shrinking.next()
         return next.done === true ? done(next.value) : more
@@ -270,7 +306,7 @@ export const explore = <A, E>(
       const hadSucceeded = interleavings > 1 && least.departures.length === 0 && least.seed === checked.seed
       return yield* yield* sliced(() => done(failureOf(effect, setting, found.ran, least, interleavings, hadSucceeded)))
     }
-    const { searches } = found
+    const { coverages, searches } = found
     if (!hasVictim && searches.some(({ strategy }) => strategy === "interrupt")) {
       return yield* new InvalidOptions({
         option: "strategy",
@@ -280,12 +316,16 @@ export const explore = <A, E>(
     }
     const inOrder = searches.filter(({ strategy }) => !isByChance(strategy))
     const complete = inOrder.length > 0 && inOrder.every(({ complete }) => complete)
-    return { interleavings, complete, operations, digest, searches }
+    const coverage = Record.map(defaultPreemptions, (_, strategy: Strategy): Coverage => {
+      const { places, tried } = coverages.get(strategy) ?? Space.noCoverage()
+      return { places, tried: tried.size }
+    })
+    return { interleavings, complete, outOfTime: clock.isCut, coverage, operations, digest, searches }
   })
 
 type Ended<A, E> =
   | { readonly _tag: "Failure"; readonly ran: Ran<A, E> }
-  | { readonly _tag: "Nothing"; readonly searches: ReadonlyArray<Search> }
+  | { readonly _tag: "Nothing" } & Searched
 
 /** What a step of some long work has come to. */
 type Step<A> = { readonly isDone: false } | { readonly isDone: true; readonly value: A }
@@ -336,53 +376,118 @@ const runOnce = <A, E>(effect: Effect.Effect<A, E>, setting: Run.Setting, strate
 
 type Checked = ReturnType<typeof validate>
 
+/** Real time, of which each strategy has an equal part of what is left. */
+class Budget {
+  private readonly end: number
+  private readonly millis: number
+  private parts: number
+  private until = 0
+  isCut = false
+
+  constructor(millis: number, parts: number) {
+    this.millis = millis
+    this.end = elapsed() + millis
+    this.parts = parts
+  }
+
+  /** The next strategy's part begins. */
+  next(): void {
+    const now = elapsed()
+    this.until = now + Math.max(0, this.end - now) / this.parts--
+  }
+
+  /** Asked only while there is more to do. */
+  isSpent(): boolean {
+    const isSpent = elapsed() >= this.until
+    this.isCut ||= isSpent
+    return isSpent
+  }
+
+  /** From now on a quarter of the whole: whether that is spent. */
+  extended(): () => boolean {
+    const until = elapsed() + this.millis / 4
+    return () => elapsed() >= until
+  }
+}
+
 const events: Partial<Record<Strategy, "interrupt" | "timer">> = { interrupt: "interrupt", timers: "timer" }
 
 const isByChance = (strategy: Strategy): boolean => strategy === "random" || strategy === "pct"
 
-function* searchesOf<A, E>(
-  checked: Checked,
-  run: (strategy: Run.Strategy) => Ran<A, E>
-): Generator<Ran<A, E> | undefined, ReadonlyArray<Search>> {
-  const searches: Array<Search> = []
-  for (const strategy of checked.strategies) {
-    const limit = isByChance(strategy) ? Infinity : checked.limit
-    let interleavings = 0
-    let isCut = false
-    for (const ran of runsOf(strategy, checked, run)) {
-      if (ran !== undefined) {
-        isCut = interleavings === limit
-        if (isCut) break
-        interleavings++
-      }
-      yield ran
-    }
-    searches.push({ strategy, interleavings, complete: !isCut && !isByChance(strategy) })
-  }
-  return searches
+interface Searched {
+  readonly searches: ReadonlyArray<Search>
+  readonly coverages: ReadonlyMap<Strategy, Space.Coverage>
 }
 
+function* searchesOf<A, E>(
+  checked: Checked,
+  clock: Budget,
+  run: Space.Runner<Ran<A, E>>
+): Generator<Ran<A, E> | undefined, Searched> {
+  const searches: Array<Search> = []
+  const coverages = new Map<Strategy, Space.Coverage>()
+  for (const strategy of checked.strategies) {
+    const coverage = coverages.get(strategy) ?? Space.noCoverage()
+    coverages.set(strategy, coverage)
+    let interleavings = 0
+    clock.next()
+    const runs = runsOf(strategy, checked, run, coverage)
+    let next = runs.next()
+    while (next.done !== true) {
+      if (next.value !== undefined) interleavings++
+      yield next.value
+      // The first run is made in any case: it is in the plain order.
+      if (interleavings > 0 && clock.isSpent()) break
+      next = runs.next()
+    }
+    searches.push({ strategy, interleavings, complete: next.done === true && next.value })
+  }
+  return { searches, coverages }
+}
+
+/** Gives at the end whether all schedules were run that there are. */
 function* runsOf<A, E>(
   strategy: Strategy,
-  { depth, preemptions, seed, seeds }: Checked,
-  run: (strategy: Run.Strategy) => Ran<A, E>
-): Generator<Ran<A, E> | undefined> {
+  { budget, depth, limit, preemptions, seed, seeds }: Checked,
+  run: Space.Runner<Ran<A, E>>,
+  coverage: Space.Coverage
+): Generator<Ran<A, E> | undefined, boolean> {
   const most = preemptions ?? defaultPreemptions[strategy]
   if (!isByChance(strategy)) {
     const space = { seed, preemptions: most, picks: strategy === "exhaustive", event: events[strategy] }
-    return yield* Strategies.systematically(space, run)
+    if (strategy !== "exhaustive") {
+      return yield* Space.evenly(space, run, { coverage, limit, mayStop: budget < Infinity })
+    }
+    let left = limit
+    for (const ran of Space.systematically(space, run, { coverage })) {
+      if (ran !== undefined && left-- === 0) return false
+      yield ran
+    }
+    return true
   }
   // The plain order comes first, and tells how long a run is.
-  const plain = run(new Strategies.Following({ seed, departures: [] }))
-  const horizon = Math.max(1, plain.run.contended)
-  yield plain
+  const plain = new Space.Enumerating({ seed, departures: [] }, { picks: true, event: undefined }, { preemptions: 1, events: 0 })
+  const ran = run(plain)
+  const horizon = Math.max(1, ran.run.contended)
+  const places = new Set(plain.places.flatMap(({ departures }) =>
+    departures.flatMap((departure) => departure.kind === "preempt" ? [Schedule.word(departure)] : [])
+  ))
+  coverage.places = Math.max(coverage.places, places.size)
+  yield ran
   for (let turn = 0; turn < seeds; turn++) {
-    yield run(
+    const ran = run(
       strategy === "random"
         ? new Strategies.AtRandom(seed + turn, turn, horizon, most)
         : new Strategies.ByPriority(seed + turn, turn, horizon, depth)
     )
+    for (const departure of ran.run.departures) {
+      if (departure.kind !== "preempt") continue
+      const place = Schedule.word(departure)
+      if (places.has(place)) coverage.tried.add(place)
+    }
+    yield ran
   }
+  return false
 }
 
 const hasFailed = (outcome: Run.Outcome<unknown, unknown>): boolean =>
@@ -402,13 +507,19 @@ const kindOf = (outcome: Run.Outcome<unknown, unknown>): string => {
 function* shrinkingOf<A, E>(
   effect: Effect.Effect<A, E>,
   setting: Run.Setting,
-  found: Ran<A, E>
+  found: Ran<A, E>,
+  isOver: () => boolean
 ): Generator<void, Schedule.Schedule> {
   const kind = kindOf(found.outcome)
-  return kind === "Escaped" ? found.run.schedule : yield* shrink(found.run.schedule, mostOperations, (strategy) => {
+  if (kind === "Escaped") return found.run.schedule
+  const shrinking = shrink(found.run.schedule, mostOperations, (strategy) => {
     const { outcome, run } = runOnce(effect, setting, strategy)
     return { failed: kindOf(outcome) === kind ? run.schedule : undefined, operations: run.operations }
   })
+  for (let next = shrinking.next(); ; next = shrinking.next()) {
+    if (next.done === true || isOver()) return next.value
+    yield
+  }
 }
 
 /** Of each part of the shrinking of one failure: some seconds. */
@@ -617,7 +728,8 @@ const validate = (options: Options = {}) => {
       : Check.count("preemptions", options.preemptions, 0, 1_000),
     depth: Check.count("depth", options.depth ?? 3, 1, 1_000),
     limit: Check.count("limit", options.limit ?? 10_000, 1),
-    maxOperations: Check.count("maxOperations", options.maxOperations ?? Schedule.defaultMaxOperations, 1)
+    maxOperations: Check.count("maxOperations", options.maxOperations ?? Schedule.defaultMaxOperations, 1),
+    budget: options.budget === undefined ? Infinity : Duration.toMillis(Check.duration("budget", options.budget, { min: 1 }))
   }
 }
 

@@ -9,7 +9,9 @@
  * @since 0.1.0
  */
 import * as V from "@effect/vitest"
+import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
+import * as Option from "effect/Option"
 import { InvalidOptions } from "../InvalidOptions.js"
 import * as Interleavings from "./Interleavings.js"
 
@@ -20,8 +22,17 @@ export * from "@effect/vitest"
  * @category models
  */
 export interface Options extends Interleavings.Options {
-  /** The test's own, in milliseconds of real time. Default: 60,000. */
+  /**
+   * The test's own limit, in milliseconds of real time, at which the runner ends it as a failure. Default: 60,000, or
+   * half as much again as `budget` if that is more.
+   */
   readonly timeout?: number | undefined
+  /**
+   * Real time for the exploration. When it is spent, the test passes, and prints how much has been tried: a slow machine
+   * tries less, and does not fail for it. A failure that was found by then is a failure. Default: two thirds of the
+   * test's limit, so that a third is left to make a failure small and tell of it.
+   */
+  readonly budget?: Duration.DurationInput | undefined
 }
 
 /**
@@ -85,17 +96,24 @@ export const it: V.Vitest.Methods & { readonly interleavings: Tester } = Object.
 type Declare = (name: string, options: { readonly timeout: number }, test: V.TestFunction) => void
 
 function testerOn(declare: Declare): Test {
-  return (name, effect, { timeout = 60_000, ...options } = {}) => {
+  return (name, effect, { timeout, ...options } = {}) => {
     const { effort, seed } = environment()
-    declare(name, { timeout: timeout * Math.max(1, effort) }, ({ signal, task }) =>
+    const limit = (timeout ?? Math.max(60_000, 1.5 * millisOf(options.budget))) * Math.max(1, effort)
+    declare(name, { timeout: limit }, ({ signal, task }) =>
       Interleavings.explore(effect, {
         ...options,
         seed: options.seed ?? seed,
         seeds: Math.ceil((options.seeds ?? 1_000) * effort),
-        limit: Math.ceil((options.limit ?? 10_000) * effort)
+        limit: Math.ceil((options.limit ?? 10_000) * effort),
+        // Vitest takes 0 for no limit.
+        budget: options.budget ?? (limit > 0 && limit < Infinity ? limit * 2 / 3 : undefined)
       }).pipe(
         Effect.tapBoth({
-          onSuccess: ({ interleavings }) => Effect.sync(() => task.meta.interleavings = interleavings),
+          onSuccess: (report) =>
+            Effect.sync(() => {
+              task.meta.interleavings = report.interleavings
+              if (report.outOfTime) tellCoverage(report)
+            }),
           onFailure: (failure) =>
             Effect.sync(() => {
               if (failure._tag === "InterleavingFailure") task.meta.interleavings = failure.interleavings
@@ -106,6 +124,20 @@ function testerOn(declare: Declare): Test {
       ))
   }
 }
+
+/** Of nonsense: none. The exploration refuses it. */
+const millisOf = (budget: Duration.DurationInput | undefined): number =>
+  Option.match(Duration.decodeUnknown(budget), { onNone: () => 0, onSome: Duration.toMillis })
+
+const tellCoverage = ({ coverage, interleavings, searches }: Interleavings.Report): void => {
+  const tried = searches.map(({ strategy }) =>
+    `${strategy} ${numeral(coverage[strategy].tried)} of ${numeral(coverage[strategy].places)} places`
+  )
+  // oxlint-disable-next-line no-console
+  console.log(`${numeral(interleavings)} interleavings, then the budget was spent: ${[...new Set(tried)].join(", ")}`)
+}
+
+const numeral = (n: number): string => n.toLocaleString("en")
 
 declare module "vitest" {
   interface TaskMeta {

@@ -1,13 +1,8 @@
 /**
  * Tells what a run did, in words: which fiber ran which operations, what made it stop, and who waits for what.
  */
-import * as Effect from "effect/Effect"
 import * as FiberId from "effect/FiberId"
-import * as FiberRef from "effect/FiberRef"
-import * as FiberRefs from "effect/FiberRefs"
-import * as Runtime from "effect/Runtime"
-import * as RuntimeFlags from "effect/RuntimeFlags"
-import * as Supervisor from "effect/Supervisor"
+import { observed } from "./observe.js"
 import type { Lane, Run, Setting, Strategy } from "./run.js"
 
 /** What of an operation can be told. These are the fields of Effect's primitives. */
@@ -32,20 +27,7 @@ export class Narrator {
 
   /** The setting, observed: the runtime tells each operation that it begins. */
   observing(setting: Setting): Setting {
-    return {
-      ...setting,
-      runtime: Runtime.make({
-        context: setting.runtime.context,
-        runtimeFlags: RuntimeFlags.enable(setting.runtime.runtimeFlags, RuntimeFlags.OpSupervision),
-        fiberRefs: FiberRefs.updateAs(setting.runtime.fiberRefs, {
-          fiberId: FiberId.unsafeMake(),
-          fiberRef: FiberRef.currentSupervisor,
-          value: new Observer(
-            (operation) => this.upcoming = operation as unknown as Operation
-          )
-        })
-      })
-    }
+    return observed(setting, (operation) => this.upcoming = operation as Operation)
   }
 
   /** The strategy, with its decisions noted. */
@@ -150,18 +132,4 @@ const continuationOf = (fiber: unknown): string | undefined => {
 const sourceOf = (code: unknown): string => {
   const source = String(code).replaceAll(/\s+/g, " ")
   return source.length > 70 ? `${source.slice(0, 69)}…` : source
-}
-
-class Observer extends Supervisor.AbstractSupervisor<void> {
-  readonly value = Effect.void
-  readonly begins: (operation: Effect.Effect<unknown, unknown, unknown>) => void
-
-  constructor(begins: (operation: Effect.Effect<unknown, unknown, unknown>) => void) {
-    super()
-    this.begins = begins
-  }
-
-  override onEffect(_fiber: unknown, effect: Effect.Effect<unknown, unknown, unknown>): void {
-    this.begins(effect)
-  }
 }

@@ -6,6 +6,8 @@
  */
 interface Resource {
   readonly type: string
+  /** Where it was started. Writing this down costs little, reading it out much. */
+  readonly origin: Error
   readonly object: {
     /** Of timers. */
     readonly _idleTimeout?: number
@@ -19,7 +21,7 @@ export class Outside {
   private resources: Array<Resource> = []
   private readonly hook = globalThis.process?.getBuiltinModule?.("node:async_hooks")?.createHook({
     init: (_id, type, _trigger, object) => {
-      if (!isOfConsole()) this.resources.push({ type, object })
+      this.resources.push({ type, object, origin: here() })
     }
   })
 
@@ -46,7 +48,7 @@ export class Outside {
   started(isLast: boolean): ReadonlyArray<string> {
     if (this.resources.length === 0) return []
     const pending = this.resources.filter((resource) =>
-      !isForEver(resource) && !isOver(resource) && (isLast || !isIncidental(resource))
+      !isForEver(resource) && !isOver(resource) && (isLast || !isIncidental(resource)) && !isOfConsole(resource)
     )
     return [...new Set(pending.map(({ type }) => type))]
   }
@@ -64,10 +66,13 @@ const isJob = (type: string): boolean => type.endsWith("REQUEST")
 const isIncidental = ({ type }: Resource): boolean => type === "TickObject" || type === "Microtask" || type === "ZLIB"
 
 /** Writing to a console may defer its output; nobody waits for that. */
-const isOfConsole = (): boolean => {
+const isOfConsole = ({ origin: { stack } }: Resource): boolean =>
+  stack !== undefined && /node:internal\/console|\bconsole\.\w+ /i.test(stack)
+
+const here = (): Error => {
   const limit = Error.stackTraceLimit
   Error.stackTraceLimit = 64
-  const { stack } = new Error("where am I")
+  const error = new Error("where am I")
   Error.stackTraceLimit = limit
-  return stack !== undefined && /node:internal\/console|\bconsole\.\w+ /i.test(stack)
+  return error
 }

@@ -35,20 +35,23 @@ export const format = ({ departures, maxOperations, seed }: Schedule): string =>
     "holdfast:1",
     `r${seed}`,
     ...maxOperations === defaultMaxOperations ? [] : [`m${maxOperations}`],
-    ...departures.map((departure) => {
-      const { at, fiber } = departure
-      switch (departure.kind) {
-        case "preempt":
-          return `p${fiber}@${at}>${departure.to}${departure.long ? "!" : ""}`
-        case "pick":
-          return `c${fiber}@${at}+${departure.pause}>${departure.to}`
-        case "interrupt":
-          return `i${fiber}@${at}>${departure.to}${departure.now ? "!" : ""}`
-        case "timer":
-          return `t${fiber}@${at}${departure.now ? "!" : ""}`
-      }
-    })
+    ...departures.map(word)
   ].join(" ")
+
+/** One departure, as it stands in the line of its schedule. */
+export const word = (departure: Departure): string => {
+  const { at, fiber } = departure
+  switch (departure.kind) {
+    case "preempt":
+      return `p${fiber}@${at}>${departure.to}${departure.long ? "!" : ""}`
+    case "pick":
+      return `c${fiber}@${at}+${departure.pause}>${departure.to}`
+    case "interrupt":
+      return `i${fiber}@${at}>${departure.to}${departure.now ? "!" : ""}`
+    case "timer":
+      return `t${fiber}@${at}${departure.now ? "!" : ""}`
+  }
+}
 
 /** `undefined`: it is no such line. */
 export const parse = (line: string): Schedule | undefined => {

@@ -3,7 +3,8 @@
  */
 import type { Strategy } from "./run.js"
 import { type Departure, preemptions, type Schedule } from "./schedule.js"
-import { Following, systematically } from "./strategies.js"
+import { systematically } from "./space.js"
+import { Following } from "./strategies.js"
 
 /** What came of one attempt. */
 export interface Attempt {
@@ -12,31 +13,34 @@ export interface Attempt {
   readonly operations: number
 }
 
-/** Gives way after each attempt. `attempt` runs by a strategy; each of the two parts ends after `most` operations. */
+/**
+ * Gives the smallest schedule so far after each attempt, and at last the smallest of all. `attempt` runs by a strategy;
+ * each of the two parts ends after `most` operations.
+ */
 export function* shrink(
   found: Schedule,
   most: number,
   attempt: (strategy: Strategy) => Attempt
-): Generator<void, Schedule> {
+): Generator<Schedule, Schedule> {
   let least = found
   let spent = 0
 
-  function* isEnough(departures: ReadonlyArray<Departure>): Generator<void, boolean> {
+  function* isEnough(departures: ReadonlyArray<Departure>): Generator<Schedule, boolean> {
     if (spent > most) return false
     const { failed, operations } = attempt(new Following({ seed: found.seed, departures }))
     spent += operations
-    yield
-    if (failed === undefined || failed.departures.length > departures.length) return false
-    least = failed
-    return true
+    const isLess = failed !== undefined && failed.departures.length <= departures.length
+    if (isLess) least = failed
+    yield least
+    return isLess
   }
 
   /** One or two may do where the search has found many. */
-  function* withFewer(): Generator<void, Schedule | undefined> {
+  function* withFewer(): Generator<Schedule, Schedule | undefined> {
     const events = found.departures.filter(({ kind }) => kind === "interrupt" || kind === "timer")
     const space = { seed: found.seed, preemptions: Math.min(2, Math.max(1, preemptions(least) - 1)), picks: false, event: undefined }
-    for (const tried of systematically(space, attempt, events)) {
-      yield
+    for (const tried of systematically(space, attempt, { prefix: events })) {
+      yield least
       if (tried?.failed !== undefined) return tried.failed
       spent += tried?.operations ?? 0
       if (spent > most) return undefined

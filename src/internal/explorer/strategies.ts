@@ -1,9 +1,10 @@
 /**
- * The ways in which schedules are chosen: by chance, or one after the other.
+ * Strategies: following a schedule, and choosing one by chance. `space.ts` goes through schedules one after the other.
  */
 import * as Utils from "effect/Utils"
 import type { Lane, Preemption, Run, Strategy } from "./run.js"
 import type { Departure, Schedule } from "./schedule.js"
+import { goldenRatio } from "./spread.js"
 
 /** The departures at one fiber's operations, by their number. */
 interface Plan {
@@ -108,8 +109,6 @@ export class AtRandom implements Strategy {
 
 const placeOf = (turn: number, horizon: number): number => Math.floor(((turn * goldenRatio) % 1) * horizon)
 
-const goldenRatio = (Math.sqrt(5) - 1) / 2
-
 /**
  * Probabilistic concurrency testing (Burckhardt and others, ASPLOS 2010): fibers have random priorities, the highest
  * that can go on does, and at `depth - 1` operations, chosen as above, the running one falls below all others. A fault
@@ -147,135 +146,5 @@ export class ByPriority implements Strategy {
 
   private priorityOf({ number }: Lane): number {
     return this.priorities[number] ??= this.random.number()
-  }
-}
-
-/** Which schedules are gone through, in the order of the number of their preemptions. */
-export interface Space {
-  readonly seed: number
-  /** At most. */
-  readonly preemptions: number
-  /** All orders in which those that can go on might, too. */
-  readonly picks: boolean
-  /**
-   * Each also with one event at each operation: the interruption of each marked fiber that lives, or time that passes
-   * to the next timer.
-   */
-  readonly event: "interrupt" | "timer" | undefined
-}
-
-/**
- * Goes through all schedules of a space, once each. Each run tells where the next could depart from it: a schedule's
- * children are itself and one departure more, later than its last. Gives `undefined` for a run that was made before,
- * and is made again for what it tells.
- */
-export function* systematically<A>(
-  space: Space,
-  run: (strategy: Strategy) => A,
-  prefix: ReadonlyArray<Departure> = []
-): Generator<A | undefined> {
-  for (let preemptions = 0; preemptions <= space.preemptions; preemptions++) {
-    const isNew = yield* below(space, run, prefix, { preemptions, events: space.event === undefined ? 0 : 1 })
-    // Where there is no place for so many, there is none for more.
-    if (!isNew) return
-  }
-}
-
-/** How many departures a schedule may yet make. */
-interface Allowance {
-  readonly preemptions: number
-  readonly events: number
-}
-
-/**
- * The schedules that begin with these departures and make as many preemptions besides as are allowed; whether there
- * are any.
- */
-function* below<A>(
-  space: Space,
-  run: (strategy: Strategy) => A,
-  departures: ReadonlyArray<Departure>,
-  allowance: Allowance
-): Generator<A | undefined, boolean> {
-  const strategy = new Enumerating({ seed: space.seed, departures }, space, allowance)
-  const done = run(strategy)
-  let isAny = allowance.preemptions === 0
-  yield isAny ? done : undefined
-  for (const departure of strategy.next()) {
-    const isMore = yield* below(space, run, [...departures, departure], {
-      preemptions: allowance.preemptions - (departure.kind === "preempt" ? 1 : 0),
-      events: allowance.events - (departure.kind === space.event ? 1 : 0)
-    })
-    isAny ||= isMore
-  }
-  return isAny
-}
-
-/** Follows a schedule, and notes where after its last departure there are others to be made. */
-class Enumerating extends Following {
-  private readonly places: Array<{
-    readonly kind: Departure["kind"]
-    readonly fiber: string
-    readonly at: number
-    readonly pause: number
-    readonly others: ReadonlyArray<Lane>
-  }> = []
-  private readonly space: Space
-  private readonly allowance: Allowance
-
-  constructor(schedule: Pick<Schedule, "departures" | "seed">, space: Space, allowance: Allowance) {
-    super(schedule)
-    this.space = space
-    this.allowance = allowance
-  }
-
-  override atOperation(run: Run, lane: Lane): Preemption | undefined {
-    if (this.left > 0) return super.atOperation(run, lane)
-    const place = { fiber: lane.name, at: lane.operations, pause: 0 }
-    if (this.allowance.events > 0 && this.space.event === "interrupt" && run.victims.length > 0) {
-      const others = run.victims.filter(({ fiber }) => fiber!.unsafePoll() === null)
-      if (others.length > 0) this.places.push({ kind: "interrupt", ...place, others })
-    }
-    if (this.allowance.events > 0 && this.space.event === "timer" && run.hasTimers) {
-      this.places.push({ kind: "timer", ...place, others: [lane] })
-    }
-    if (this.allowance.preemptions > 0 && run.isContended) {
-      this.places.push({ kind: "preempt", ...place, others: [...run.others] })
-    }
-    return undefined
-  }
-
-  override atPick(run: Run, paused: Lane | undefined): Lane {
-    if (this.left > 0) return super.atPick(run, paused)
-    if (this.space.picks && paused !== undefined) {
-      const { name, operations, pauses } = paused
-      const others = run.ready.filter((lane) => lane !== run.plain)
-      this.places.push({ kind: "pick", fiber: name, at: operations, pause: pauses, others })
-    }
-    return run.plain
-  }
-
-  *next(): Generator<Departure> {
-    // A long suspension finds most, and soonest.
-    yield* this.departures(true)
-    // A short one is among those of which all orders are gone through.
-    if (!this.space.picks) yield* this.departures(false)
-  }
-
-  private *departures(long: boolean): Generator<Departure> {
-    for (const { kind, others, pause, ...place } of this.places) {
-      for (const { name: to } of others) {
-        if (kind === "preempt") yield { kind, ...place, to, long: long && !this.space.picks }
-        else if (!long) continue
-        else if (kind === "pick") yield { kind, ...place, pause, to }
-        else if (kind === "interrupt") {
-          yield { kind, ...place, to, now: false }
-          yield { kind, ...place, to, now: true }
-        } else {
-          yield { kind, ...place, now: false }
-          yield { kind, ...place, now: true }
-        }
-      }
-    }
   }
 }
