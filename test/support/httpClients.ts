@@ -1,15 +1,21 @@
 /** The clients that a session is put on, and what their requests came to. */
 import * as FetchHttpClient from "@effect/platform/FetchHttpClient"
+import type * as HttpClientResponse from "@effect/platform/HttpClientResponse"
 import type * as HttpClient from "@effect/platform/HttpClient"
 import * as HttpClientError from "@effect/platform/HttpClientError"
 import * as NodeHttpClient from "@effect/platform-node/NodeHttpClient"
+import * as Undici from "@effect/platform-node/Undici"
 import { assert } from "@effect/vitest"
 import * as Cause from "effect/Cause"
 import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
+import * as Fiber from "effect/Fiber"
 import * as Layer from "effect/Layer"
 import * as Option from "effect/Option"
+import * as Stream from "effect/Stream"
+import * as TestClock from "effect/TestClock"
 import { inspect } from "node:util"
+import { eventually } from "./httpServer.js"
 
 export const clients: ReadonlyArray<readonly [name: string, layer: Layer.Layer<HttpClient.HttpClient>]> = [
   ["fetch", FetchHttpClient.layer],
@@ -17,6 +23,33 @@ export const clients: ReadonlyArray<readonly [name: string, layer: Layer.Layer<H
   [
     "node:http",
     Layer.provide(NodeHttpClient.layerWithoutAgent, NodeHttpClient.makeAgentLayer({ keepAlive: true }))
+  ]
+]
+
+const agentOfOne = Effect.acquireRelease(
+  Effect.sync(() => new Undici.Agent({ connections: 1, pipelining: 1 })),
+  (agent) => Effect.promise(() => agent.destroy())
+)
+
+/** The same clients with one connection, for which every request waits. */
+export const poolsOfOne: typeof clients = [
+  [
+    "fetch",
+    Layer.provide(
+      FetchHttpClient.layer,
+      Layer.scoped(
+        FetchHttpClient.Fetch,
+        Effect.map(agentOfOne, (dispatcher) => (url, init) => Undici.fetch(url as URL, { ...init as object, dispatcher }) as never)
+      )
+    )
+  ],
+  [
+    "undici",
+    Layer.provide(NodeHttpClient.layerUndiciWithoutDispatcher, Layer.scoped(NodeHttpClient.Dispatcher, agentOfOne))
+  ],
+  [
+    "node:http",
+    Layer.provide(NodeHttpClient.layerWithoutAgent, NodeHttpClient.makeAgentLayer({ keepAlive: true, maxSockets: 1 }))
   ]
 ]
 
@@ -43,12 +76,28 @@ export const failedWith = <T>(
   return error as T
 }
 
+/** Runs the effect while the test's clock goes on, a tenth of a second each turn of the event loop. */
+export const whileTimePasses = <A, E, R>(effect: Effect.Effect<A, E, R>): Effect.Effect<A, E, R> =>
+  Effect.gen(function*() {
+    const fiber = yield* Effect.fork(effect)
+    yield* eventually(Effect.zipRight(TestClock.adjust("100 millis"), Effect.map(Fiber.poll(fiber), Option.isSome)))
+    return yield* Fiber.join(fiber)
+  })
+
 /** The request never got an answer: not a failure of the session. */
 export const assertTransport = (exit: Exit.Exit<unknown, unknown>) => {
   const error = failedWith(exit, HttpClientError.RequestError)
   assert.strictEqual(error.reason, "Transport")
   assert.isTrue(Cause.isCause(error.cause) === false && error.cause instanceof Error)
 }
+
+/** A body read in each way that a response can be. */
+export const readings = (response: HttpClientResponse.HttpClientResponse) => ({
+  text: response.text,
+  json: Effect.map(response.json, (json) => JSON.stringify(json)),
+  arrayBuffer: Effect.map(response.arrayBuffer, (buffer) => new TextDecoder().decode(buffer)),
+  stream: Stream.mkString(Stream.decodeText(response.stream))
+})
 
 /** Everything that printing an error may bring to light. */
 export const printsOf = (error: unknown): string => {

@@ -206,8 +206,8 @@ const isAbortable = (response: Response): boolean =>
 /** `fetch` has no stream for a response without a body. */
 const isEmptyBody = (error: HttpClientError.ResponseError | "too long") => error !== "too long" && error.reason === "EmptyBody"
 
-/** What Node's client calls an `ArrayBuffer` is a `Buffer`. */
-const bytesOf = (buffer: ArrayBuffer): Uint8Array => ArrayBuffer.isView(buffer) ? buffer as never : new Uint8Array(buffer)
+/** What Node's client calls an `ArrayBuffer` is a `Buffer`, a part of a larger one: it is copied. */
+const bytesOf = (buffer: ArrayBuffer): Uint8Array => new Uint8Array(buffer)
 
 const joined = (chunks: ReadonlyArray<Uint8Array>, length: number): Uint8Array => {
   const all = new Uint8Array(length)

@@ -1,0 +1,397 @@
+/** Where the session's value goes, and which answers can refuse it. */
+import * as HttpBody from "@effect/platform/HttpBody"
+import * as HttpClient from "@effect/platform/HttpClient"
+import * as HttpClientError from "@effect/platform/HttpClientError"
+import * as HttpClientRequest from "@effect/platform/HttpClientRequest"
+import * as NodeHttpClient from "@effect/platform-node/NodeHttpClient"
+import { assert, describe, it } from "@effect/vitest"
+import { InvalidOptions } from "effect-holdfast/InvalidOptions"
+import * as Session from "effect-holdfast/Session"
+import * as SessionHttpClient from "effect-holdfast/SessionHttpClient"
+import * as Effect from "effect/Effect"
+import * as Stream from "effect/Stream"
+import { clients, failedWith, printsOf, times } from "../support/httpClients.js"
+import { type Received, type Reply, serve } from "../support/httpServer.js"
+
+const byOtherName = (url: string) => url.replace("127.0.0.1", "localhost")
+
+const tokens = Effect.gen(function*() {
+  let signIns = 0
+  const session = yield* Session.make({ acquire: Effect.sync(() => `token-${signIns++}`) })
+  return { session, signIns: () => signIns }
+})
+
+const authorizationOf = ({ headers }: Received) => headers.authorization
+
+interface Urls {
+  readonly home: string
+  readonly away: string
+}
+
+type Handler = (request: Received, urls: Urls) => Reply
+
+const isAway = ({ headers }: Received) => headers.host?.startsWith("localhost") === true
+
+/** A server by two names: what its first name answers, and what its other name does. */
+const twoSites = (home: Handler, away: Handler = () => ({ body: "away" })) =>
+  Effect.gen(function*() {
+    const urls = { home: "", away: "" }
+    const { received, url } = yield* serve((request) => isAway(request) ? away(request, urls) : home(request, urls))
+    Object.assign(urls, { home: url, away: byOtherName(url) })
+    const sent = () =>
+      received.map((request) =>
+        `${isAway(request) ? "away" : "home"}${request.path} ${authorizationOf(request) ?? "-"}`
+      )
+    return { ...urls, received, sent }
+  })
+
+const to = (location: string, status = 302): Reply => ({ status, headers: { location }, body: "moved" })
+
+describe.each(clients)("over %s", (name, layer) => {
+  it.scopedLive("the value goes to its origins alone, and nothing is acquired for a request to another", () =>
+    Effect.gen(function*() {
+      const { session, signIns } = yield* tokens
+      const site = yield* twoSites(() => ({}), () => ({ status: 401, body: "who are you?" }))
+      const client = yield* SessionHttpClient.make(session, { attach: SessionHttpClient.bearer, origins: [`${site.home}/v1?x`] })
+      const elsewhere = yield* client.get(`${site.away}/a`, { headers: { authorization: "Basic own" } })
+      assert.deepStrictEqual([elsewhere.status, yield* elsewhere.text], [401, "who are you?"])
+      assert.strictEqual(signIns(), 0)
+      yield* client.get(`${site.home}/b?c`)
+      yield* client.get(site.home)
+      assert.deepStrictEqual(site.sent(), ["away/a Basic own", "home/b?c Bearer token-0", "home/ Bearer token-0"])
+    }).pipe(Effect.provide(layer)))
+
+  // Fetch follows redirects before a client around the session sees them.
+  if (name !== "fetch") {
+    it.scopedLive("a redirect followed around the session takes no value to another origin", () =>
+      Effect.gen(function*() {
+        const { session } = yield* tokens
+        const site = yield* twoSites(({ path }, { away }) => path === "/a" ? to("/b") : to(`${away}/c`))
+        const around = yield* SessionHttpClient.make(session, { attach: SessionHttpClient.bearer, origins: [site.home] })
+        yield* HttpClient.followRedirects(around).get(`${site.home}/a`)
+        assert.deepStrictEqual(site.sent(), ["home/a Bearer token-0", "home/b Bearer token-0", "away/c -"])
+      }).pipe(Effect.provide(layer)))
+  }
+
+  for (const named of [true, false]) {
+    it.scopedLive(`a redirect followed here takes no credentials elsewhere and none home again, origins ${named ? "named" : "not named"}`, () =>
+      Effect.gen(function*() {
+        const { session, signIns } = yield* tokens
+        const site = yield* twoSites(
+          ({ path }, { away }) => path.startsWith("/a") ? to(`${away}/b`, 307) : { status: 401, body: "no" },
+          (_, { home }) => to(`${home}/c`, 307)
+        )
+        const client = yield* SessionHttpClient.make(session, {
+          attach: (request, token) =>
+            request.pipe(
+              HttpClientRequest.bearerToken(token),
+              HttpClientRequest.setHeader("x-signed", token),
+              HttpClientRequest.appendUrlParam("token", token)
+            ),
+          followRedirects: 5,
+          ...(named ? { origins: [site.home] } : {})
+        })
+        const response = yield* client.post(`${site.home}/a`, {
+          body: HttpBody.text("form"),
+          headers: {
+            authorization: "Basic own",
+            "proxy-authorization": "Basic own",
+            cookie: "own=1",
+            "x-api-key": "own",
+            "x-mine": "kept"
+          }
+        })
+        // The last answer is no refusal: home was not told who asks.
+        assert.deepStrictEqual([response.status, yield* response.text], [401, "no"])
+        assert.strictEqual(signIns(), 1)
+        assert.deepStrictEqual(site.sent(), ["home/a?token=token-0 Bearer token-0", "away/b -", "home/c -"])
+        for (const { body, headers, method } of site.received) {
+          assert.deepStrictEqual([method, body.toString(), headers["x-mine"]], ["POST", "form", "kept"])
+        }
+        for (const { headers } of site.received.slice(1)) {
+          for (const gone of ["proxy-authorization", "cookie", "x-api-key", "x-signed"]) assert.isUndefined(headers[gone], gone)
+        }
+        assert.strictEqual(site.received[0]!.headers["x-api-key"], "own")
+      }).pipe(Effect.provide(layer)))
+  }
+
+  it.scopedLive("a redirect between two of its origins takes the value along, and not the caller's own credentials", () =>
+    Effect.gen(function*() {
+      const { session } = yield* tokens
+      const site = yield* twoSites((_, { away }) => to(`${away}/b`), (request) => ({ status: authorizationOf(request) === "Bearer token-1" ? 200 : 401 }))
+      const client = yield* SessionHttpClient.make(session, {
+        attach: SessionHttpClient.bearer,
+        origins: [site.home, site.away],
+        followRedirects: 1
+      })
+      assert.strictEqual((yield* client.get(`${site.home}/a`, { headers: { cookie: "own=1" } })).status, 200)
+      assert.deepStrictEqual(site.sent(), [
+        "home/a Bearer token-0",
+        "away/b Bearer token-0",
+        "home/a Bearer token-1",
+        "away/b Bearer token-1"
+      ])
+      assert.deepStrictEqual(site.received.map(({ headers }) => headers.cookie), ["own=1", undefined, "own=1", undefined])
+    }).pipe(Effect.provide(layer)))
+
+  it.scopedLive("a foreign request that is redirected home gets no value there, and its answer is no refusal", () =>
+    Effect.gen(function*() {
+      const { session, signIns } = yield* tokens
+      const site = yield* twoSites(() => ({ status: 401 }), (_, { home }) => to(`${home}/b`))
+      const client = yield* SessionHttpClient.make(session, {
+        attach: SessionHttpClient.bearer,
+        origins: [site.home],
+        followRedirects: 5
+      })
+      assert.strictEqual((yield* client.get(`${site.away}/a`)).status, 401)
+      assert.deepStrictEqual(site.sent(), ["away/a -", "home/b -"])
+      assert.strictEqual(signIns(), 0)
+    }).pipe(Effect.provide(layer)))
+
+  it.scopedLive("a refusal at the end of a redirect is answered by sending the whole anew", () =>
+    Effect.gen(function*() {
+      const { session } = yield* tokens
+      const site = yield* twoSites((request) =>
+        request.path === "/a" ? to("/b") : { status: authorizationOf(request) === "Bearer token-0" ? 401 : 200 }
+      )
+      const client = yield* SessionHttpClient.make(session, { attach: SessionHttpClient.bearer, followRedirects: 5 })
+      assert.strictEqual((yield* client.get(`${site.home}/a`)).status, 200)
+      assert.deepStrictEqual(site.sent(), ["0", "0", "1", "1"].map((n, i) => `home/${"abab"[i]} Bearer token-${n}`))
+    }).pipe(Effect.provide(layer)))
+
+  it.scopedLive("303, and 301 and 302 of a POST, become a GET without a body; 307 and 308 keep both", () =>
+    Effect.gen(function*() {
+      const { session } = yield* tokens
+      const site = yield* twoSites(({ path }) => path === "/arrived" ? { body: "arrived" } : to("/arrived", Number(path.slice(1))))
+      const client = yield* SessionHttpClient.make(session, { attach: SessionHttpClient.bearer, followRedirects: 1 })
+      for (const status of [301, 302, 303, 307, 308]) {
+        const response = yield* client.post(`${site.home}/${status}`, { body: HttpBody.unsafeJson({ status }) })
+        assert.strictEqual(yield* response.text, "arrived")
+        const { body, headers, method } = site.received.at(-1)!
+        const kept = status > 303
+        assert.deepStrictEqual([method, body.toString(), headers["content-type"]], [
+          kept ? "POST" : "GET",
+          kept ? JSON.stringify({ status }) : "",
+          kept ? "application/json" : undefined
+        ])
+      }
+    }).pipe(Effect.provide(layer)))
+
+  it.scopedLive("a redirect beyond the number is the answer, and so is one whose body can be read only once", () =>
+    Effect.gen(function*() {
+      const { session, signIns } = yield* tokens
+      const site = yield* twoSites(({ path }) => to(`/${Number(path.slice(1)) + 1}`, 307))
+      for (const followRedirects of [0, 1, 3]) {
+        const client = yield* SessionHttpClient.make(session, { attach: SessionHttpClient.bearer, followRedirects })
+        const response = yield* client.get(`${site.home}/0`)
+        assert.deepStrictEqual([response.status, response.headers["location"]], [307, `/${followRedirects + 1}`])
+        assert.strictEqual(yield* response.text, "moved")
+      }
+      assert.deepStrictEqual(site.received.map(({ path }) => path), ["/0", "/0", "/1", "/0", "/1", "/2", "/3"])
+      const client = yield* SessionHttpClient.make(session, { attach: SessionHttpClient.bearer, followRedirects: 9 })
+      const once = HttpBody.stream(Stream.make(new TextEncoder().encode("once")))
+      const response = yield* client.post(`${site.home}/0`, { body: once })
+      assert.deepStrictEqual([response.status, yield* response.text], [307, "moved"])
+      assert.strictEqual(site.received.at(-1)!.path, "/0")
+      assert.strictEqual(signIns(), 1)
+    }).pipe(Effect.provide(layer)))
+
+  it.scopedLive("the bodies of redirects are read, so that few connections are used", () =>
+    Effect.gen(function*() {
+      const { session } = yield* tokens
+      const server = yield* serve(({ path }) => path === "/20" ? {} : { ...to(`/${Number(path.slice(1)) + 1}`), body: "x".repeat(4096) })
+      const client = yield* SessionHttpClient.make(session, { attach: SessionHttpClient.bearer, followRedirects: 20 })
+      yield* client.get(`${server.url}/0`)
+      assert.strictEqual(server.received.length, 21)
+      assert.isAtMost(server.connections(), 2)
+    }).pipe(Effect.provide(layer)))
+
+  for (const [bytes, path] of [["é", "/caf%C3%A9"], ["\xe9", "/caf%C3%A9"], ["\u65e5", "/caf%E6%97%A5"]] as const) {
+    it.scopedLive(`a Location with raw bytes is read as UTF-8 if it is UTF-8: ${path}`, () =>
+      Effect.gen(function*() {
+        const { session } = yield* tokens
+        const raw = bytes === "\xe9" ? bytes : Buffer.from(bytes).toString("latin1")
+        const server = yield* serve((request) =>
+          request.path === "/a"
+            ? { write: (response) => void response.socket!.end(`HTTP/1.1 302 Found\r\nLocation: /caf${raw}\r\nContent-Length: 0\r\nConnection: close\r\n\r\n`, "latin1") }
+            : {}
+        )
+        const client = yield* SessionHttpClient.make(session, { attach: SessionHttpClient.bearer, followRedirects: 1 })
+        yield* client.get(`${server.url}/a`)
+        assert.strictEqual(server.received.at(-1)!.path, path)
+      }).pipe(Effect.provide(layer)))
+  }
+})
+
+const onUndici = <A, E, R>(effect: Effect.Effect<A, E, R>) => Effect.provide(effect, NodeHttpClient.layerUndici)
+
+/** Names that are credentials whoever invented them, and names that look like some. */
+const credentials = [
+  "authorization",
+  "proxy-authorization",
+  "cookie",
+  "x-api-key",
+  "api-key",
+  "apikey",
+  "x-goog-api-key",
+  "ocp-apim-subscription-key",
+  "x-functions-key",
+  "x-csrf-token",
+  "x-xsrf-token",
+  "csrf",
+  "x-auth-token",
+  "x-access-token",
+  "private-token",
+  "x-amz-security-token",
+  "x-ms-authorization-auxiliary",
+  "x-vault-token",
+  "x-client-secret",
+  "x-hub-signature-256",
+  "x-session-id",
+  "x-forwarded-client-cert",
+  "x-github-otp",
+  "dpop"
+]
+const others = ["x-mine", "x-author", "idempotency-key", "x-idempotency-key", "accept-language", "x-request-id", "x-monkey"]
+
+it.scopedLive.each(credentials)("`%s` is a credential: another origin does not get it", (name) =>
+  onUndici(Effect.gen(function*() {
+    const { session } = yield* tokens
+    const site = yield* twoSites((_, { away }) => to(`${away}/b`))
+    const client = yield* SessionHttpClient.make(session, { attach: (request) => request, followRedirects: 1 })
+    yield* client.get(`${site.home}/a`, { headers: { [name]: "own" } })
+    assert.deepStrictEqual(site.received.map(({ headers }) => headers[name]), ["own", undefined])
+  })))
+
+it.scopedLive("headers that prove nothing go along, but the former host's name does not", () =>
+  onUndici(Effect.gen(function*() {
+    const { session } = yield* tokens
+    const site = yield* twoSites((_, { away }) => to(`${away}/b`))
+    const client = yield* SessionHttpClient.make(session, { attach: (request) => request, followRedirects: 1 })
+    const headers = Object.fromEntries(others.map((name) => [name, "own"]))
+    yield* client.get(`${site.home}/a`, { headers: { ...headers, host: new URL(site.home).host } })
+    for (const name of others) assert.deepStrictEqual(site.received.map(({ headers }) => headers[name]), ["own", "own"], name)
+    assert.deepStrictEqual(site.sent(), ["home/a -", "away/b -"])
+  })))
+
+describe("origins", () => {
+  it.scopedLive("may be a function of the URL", () =>
+    onUndici(Effect.gen(function*() {
+      const { session } = yield* tokens
+      const site = yield* twoSites(() => ({}))
+      const client = yield* SessionHttpClient.make(session, {
+        attach: SessionHttpClient.bearer,
+        origins: ({ pathname, search }) => pathname.startsWith("/api") && search === "?page=2"
+      })
+      yield* client.get(`${site.home}/api/orders`, { urlParams: { page: "2" } })
+      yield* client.get(`${site.home}/public`)
+      assert.deepStrictEqual(site.sent(), ["home/api/orders?page=2 Bearer token-0", "home/public -"])
+    })))
+
+  it.scopedLive("that throw are a RequestError, at the first hop and at later ones", () =>
+    onUndici(Effect.gen(function*() {
+      const { session } = yield* tokens
+      const site = yield* twoSites(() => to("/broken"))
+      const client = yield* SessionHttpClient.make(session, {
+        attach: SessionHttpClient.bearer,
+        followRedirects: 3,
+        origins: ({ pathname }) => {
+          if (pathname === "/broken") throw new Error("broken")
+          return true
+        }
+      })
+      for (const path of ["/broken", "/a"]) {
+        const error = failedWith(yield* Effect.exit(client.get(`${site.home}${path}`)), HttpClientError.RequestError)
+        assert.strictEqual(error.reason, "Encode")
+        assert.include(error.message, "origins")
+      }
+    })))
+
+  it.scopedLive("cannot be told for a request without a base: it is never sent without its value", () =>
+    onUndici(Effect.gen(function*() {
+      const { session, signIns } = yield* tokens
+      const site = yield* twoSites(() => ({}))
+      const beneath = HttpClient.mapRequest(yield* HttpClient.HttpClient, HttpClientRequest.prependUrl(site.home))
+      for (const options of [{ origins: [site.home] }, { origins: () => true }, { followRedirects: 1 }]) {
+        const client = SessionHttpClient.withSession(beneath, session, { attach: SessionHttpClient.bearer, ...options })
+        const error = failedWith(yield* Effect.exit(client.get("/orders")), HttpClientError.RequestError)
+        assert.strictEqual(error.reason, "InvalidUrl")
+        assert.include(error.message, "add the base around the session")
+      }
+      assert.deepStrictEqual([site.received.length, signIns()], [0, 0])
+      const around = HttpClient.mapRequest(
+        yield* SessionHttpClient.make(session, { attach: SessionHttpClient.bearer, origins: [site.home] }),
+        HttpClientRequest.prependUrl(site.home)
+      )
+      yield* around.get("/orders")
+      assert.deepStrictEqual(site.sent(), ["home/orders Bearer token-0"])
+    })))
+
+  it.scopedLive.each([
+    "api.example.com",
+    "",
+    "https://",
+    "file:///etc",
+    "data:text/plain,s3cret",
+    "user:s3cret@a.test",
+    "/relative?key=s3cret"
+  ])("with an entry that is none are refused at the first request, and what it keeps secret is not shown: %s", (entry) =>
+    onUndici(Effect.gen(function*() {
+      const { session, signIns } = yield* tokens
+      const client = yield* SessionHttpClient.make(session, {
+        attach: SessionHttpClient.bearer,
+        origins: ["https://a.test", entry]
+      })
+      const error = failedWith(yield* Effect.exit(client.get("https://a.test/")), InvalidOptions)
+      assert.strictEqual(error.option, "origins")
+      if (!entry.startsWith("data:")) assert.notInclude(printsOf(error), "s3cret")
+      assert.strictEqual(signIns(), 0)
+    })))
+
+  it.scopedLive("are compared as origins, however they and the URL are written", () =>
+    Effect.gen(function*() {
+      const { session } = yield* tokens
+      const sent: Array<string> = []
+      const inner = HttpClient.make((request, url) =>
+        Effect.die(sent.push(`${url.host} ${request.headers["authorization"] ?? "-"}`))
+      )
+      const client = SessionHttpClient.withSession(inner, session, {
+        attach: SessionHttpClient.bearer,
+        origins: ["HTTPS://API.example.com:443/"]
+      })
+      const home = ["https://api.example.com", "https://API.EXAMPLE.com:443/x", "https://api.example.com?x", "https://api.example.com#x", "https:\\\\api.example.com\\x"]
+      const away = [
+        "http://api.example.com/",
+        "https://api.example.com:444/",
+        "https://api.example.com.evil.test/",
+        "https://api.example.com@evil.test/",
+        "https://api.example.comevil.test/",
+        "https://evil.test/https://api.example.com/",
+        "https://api.example.com\\@evil.test/"
+      ]
+      for (const url of [...home, ...away]) yield* Effect.exit(client.get(url))
+      const values = sent.map((line) => line.split(" ").slice(1).join(" "))
+      // A backslash is a slash: the last one's host is the API's.
+      assert.deepStrictEqual(values, [...times(5, "Bearer token-0"), ...times(6, "-"), "Bearer token-0"])
+      assert.strictEqual(sent.at(-1), "api.example.com Bearer token-0")
+    }))
+})
+
+it.scopedLive.each([-1, 1.5, NaN, Infinity])("a followRedirects of %s is refused before anything is sent", (followRedirects) =>
+  onUndici(Effect.gen(function*() {
+    const { session, signIns } = yield* tokens
+    const client = yield* SessionHttpClient.make(session, { attach: SessionHttpClient.bearer, followRedirects })
+    const error = failedWith(yield* Effect.exit(client.get("http://a.test/")), InvalidOptions)
+    assert.strictEqual(error.option, "followRedirects")
+    assert.strictEqual(signIns(), 0)
+  })))
+
+it.scopedLive.each(["file:///etc/passwd", "http://[bad", "javascript:alert(1)"])("a redirect to %s is a typed failure", (location) =>
+  onUndici(Effect.gen(function*() {
+    const { session } = yield* tokens
+    const server = yield* serve(() => to(location))
+    const client = yield* SessionHttpClient.make(session, { attach: SessionHttpClient.bearer, followRedirects: 1 })
+    const error = failedWith(yield* Effect.exit(client.get(server.url)), HttpClientError.RequestError)
+    assert.strictEqual(error.reason, "InvalidUrl")
+    assert.notInclude(printsOf(error), "token-0")
+  })))
