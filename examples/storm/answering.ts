@@ -2,6 +2,7 @@
  * The half of a counterparty that runs in its own process: it answers the storm's questions, and ends when the
  * storm does, however that came about. The other half is `counterparty.ts`.
  */
+import { load } from "./load.js"
 
 /** What a counterparty can be asked. The arguments and answers cross processes as JSON. */
 export type Questions = Readonly<Record<string, (input: never) => unknown>>
@@ -16,7 +17,11 @@ export type Answer =
   | { readonly id: number; readonly value?: unknown }
   | { readonly id: number; readonly refused: string }
 
-export const answerWith = <Q extends Questions>(questions: Q): Q => {
+/** What each counterparty can be asked. */
+export const standard = { load }
+
+export const answerWith = <Q extends Questions>(own: Q): Q => {
+  const questions: Questions = { ...standard, ...own }
   process.on("message", async ({ id, input, name }: Question) => {
     const answer: Answer = await Promise.resolve()
       .then(() => questions[name]!(input as never))
@@ -26,5 +31,5 @@ export const answerWith = <Q extends Questions>(questions: Q): Q => {
   process.on("disconnect", () => process.exit(0))
   // Ctrl-C reaches every process of the terminal's group. When to end is for the storm to say.
   process.on("SIGINT", () => {})
-  return questions
+  return own
 }

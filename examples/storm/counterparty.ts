@@ -9,6 +9,7 @@ import type * as Scope from "effect/Scope"
 import { type ChildProcess, fork as forkProcess } from "node:child_process"
 import { fileURLToPath } from "node:url"
 import type { Answer, Question, Questions } from "./answering.js"
+import * as Load from "./load.js"
 
 export interface Counterparty<Q extends Questions> {
   readonly ask: <Name extends keyof Q & string>(
@@ -20,6 +21,8 @@ export interface Counterparty<Q extends Questions> {
 export class CounterpartyLost extends Data.TaggedError("CounterpartyLost")<{
   readonly counterparty: string
   readonly reason: string
+  /** It may be there, and did not answer in time. */
+  readonly isSilent?: boolean
 }> {
   override get message(): string {
     return `the ${this.counterparty} ${this.reason}`
@@ -32,12 +35,15 @@ export interface Counterparties {
   readonly fork: <Q extends Questions>(name: string, module: URL) => Effect.Effect<Counterparty<Q>, never, Scope.Scope>
   /** Fails when a counterparty ends which nobody has asked to. */
   readonly lost: Effect.Effect<never, CounterpartyLost>
+  /** Of this process and of all counterparties that are running. */
+  readonly load: Effect.Effect<Load.Load>
   readonly count: Effect.Effect<{ readonly started: number; readonly running: number }>
 }
 
 export const make: Effect.Effect<Counterparties> = Effect.gen(function*() {
   const lost = yield* Deferred.make<never, CounterpartyLost>()
   const children: Array<ChildProcess> = []
+  const loads: Array<Effect.Effect<Load.Load, CounterpartyLost>> = [Effect.sync(Load.load)]
   // Where this process has no time to close its scopes. Where it has none for this either, the channel's end tells.
   process.on("exit", () => children.filter(isRunning).forEach((child) => child.kill("SIGKILL")))
 
@@ -50,15 +56,23 @@ export const make: Effect.Effect<Counterparties> = Effect.gen(function*() {
           end
         )
         children.push(child)
-        return counterparty(name, child, (error) => Deferred.unsafeDone(lost, Exit.fail(error)))
+        const own = counterparty<any>(name, child, (error) => Deferred.unsafeDone(lost, Exit.fail(error)))
+        loads.push(Effect.suspend(() => isRunning(child) ? own.ask("load") : Effect.succeed(nothing)))
+        return own
       }),
     lost: Deferred.await(lost),
+    load: Effect.map(
+      Effect.forEach(loads, Effect.orElseSucceed(() => nothing), { concurrency: "unbounded" }),
+      Load.sum
+    ),
     count: Effect.sync(() => ({ started: children.length, running: children.filter(isRunning).length }))
   }
 })
 
+const nothing = Load.sum([])
+
 /** A question that has waited this long will not be answered: to start on a busy machine takes the longest. */
-const patience = "15 seconds"
+const patience = "60 seconds"
 
 const counterparty = <Q extends Questions>(
   name: string,
@@ -94,7 +108,7 @@ const counterparty = <Q extends Questions>(
         }).pipe(
           Effect.timeoutFail({
             duration: patience,
-            onTimeout: () => new CounterpartyLost({ counterparty: name, reason: `did not answer "${question}"` })
+            onTimeout: () => new CounterpartyLost({ counterparty: name, reason: `did not answer "${question}"`, isSilent: true })
           }),
           Effect.ensuring(Effect.sync(() => asked.delete(id)))
         )
@@ -113,6 +127,6 @@ const end = (child: ChildProcess): Effect.Effect<void> =>
     child.once("exit", () => resume(Effect.void))
     child.kill("SIGKILL")
   }).pipe(
-    Effect.timeoutOption("1 second"),
+    Effect.timeoutOption("30 seconds"),
     Effect.asVoid
   )

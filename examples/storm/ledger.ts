@@ -4,6 +4,11 @@ export interface Entry {
   readonly promise: string
   readonly happened: string
   readonly held: boolean
+  /**
+   * If it was not held: nothing speaks against the promise but that too little happened, or too late. An overloaded
+   * machine may be to blame for that.
+   */
+  readonly onlyTimeWasMissing?: boolean
 }
 
 /** The part of the ledger that one part of the storm answers for. `counts` are the figures behind the entries. */
@@ -13,16 +18,36 @@ export interface Section {
   readonly counts: Readonly<Record<string, unknown>>
 }
 
-export const allHeld = (sections: ReadonlyArray<Section>): boolean =>
-  sections.every(({ entries }) => entries.every(({ held }) => held))
+/** `not reached`: the machine was too busy to tell whether the promise was held. */
+export type Outcome = "held" | "not reached" | "BROKEN"
 
-export const toTable = (sections: ReadonlyArray<Section>): string => {
-  const width = Math.max(...sections.flatMap(({ entries }) => entries.map(({ promise }) => promise.length)))
-  return sections.map(({ entries, part }) =>
+const outcomeOf = ({ held, onlyTimeWasMissing = false }: Entry, isOverload: boolean): Outcome =>
+  held ? "held" : isOverload && onlyTimeWasMissing ? "not reached" : "BROKEN"
+
+export interface Judged extends Section {
+  readonly entries: ReadonlyArray<Entry & { readonly outcome: Outcome }>
+}
+
+export const judge = (sections: ReadonlyArray<Section>, isOverload: boolean): ReadonlyArray<Judged> =>
+  sections.map(({ counts, entries, part }) => ({
+    part,
+    entries: entries.map((entry) => Object.assign({ outcome: outcomeOf(entry, isOverload) }, entry)),
+    counts
+  }))
+
+/** The worst of all entries. */
+export const outcome = (ledger: ReadonlyArray<Judged>): Outcome => {
+  const outcomes = new Set(ledger.flatMap(({ entries }) => entries.map(({ outcome }) => outcome)))
+  return (["BROKEN", "not reached"] as const).find((outcome) => outcomes.has(outcome)) ?? "held"
+}
+
+export const toTable = (ledger: ReadonlyArray<Judged>): string => {
+  const width = Math.max(...ledger.flatMap(({ entries }) => entries.map(({ promise }) => promise.length)))
+  return ledger.map(({ entries, part }) =>
     [
       part,
-      ...entries.map(({ happened, held, promise }) =>
-        `  ${held ? "held  " : "BROKEN"}  ${promise.padEnd(width)}  ${happened}`
+      ...entries.map(({ happened, outcome, promise }) =>
+        `  ${outcome.padEnd("not reached".length)}  ${promise.padEnd(width)}  ${happened}`
       )
     ].join("\n")
   ).join("\n")

@@ -15,6 +15,7 @@ import * as Counterparties from "./counterparty.js"
 import * as Display from "./display.js"
 import * as FeedPart from "./feed/part.js"
 import * as Ledger from "./ledger.js"
+import * as Load from "./load.js"
 import * as Options from "./options.js"
 import type { Part } from "./part.js"
 import type { Proxy } from "./proxy.js"
@@ -26,35 +27,47 @@ const storm = Effect.fnUntraced(function*(options: Options.Options) {
   if (!json) console.log(`storm: seed ${seed}, ${callers} callers, ${seconds} s`)
 
   const counterparties = yield* Counterparties.make
-  const { faults, sections } = yield* Effect.raceFirst(
+  const { faults, load, sections } = yield* Effect.raceFirst(
     Effect.scoped(blow(options, counterparties)),
     counterparties.lost
   )
   const { running, started } = yield* counterparties.count
-  const ledger: ReadonlyArray<Ledger.Section> = [...sections, {
+  const isOverload = Load.isOverload(load)
+  const ledger = Ledger.judge([...sections, {
     part: "storm",
     entries: [{
       promise: "nothing is left running",
       held: running === 0,
       happened: `${started} processes started, ${running} still running`
     }],
-    counts: { faults }
-  }]
+    counts: { faults, load }
+  }], isOverload)
 
-  const held = Ledger.allHeld(ledger)
+  const outcome = Ledger.outcome(ledger)
   console.log(
-    json ? JSON.stringify({ seed, seconds, callers, held, ledger }) : [
+    json ? JSON.stringify({ seed, seconds, callers, held: outcome === "held", outcome, ledger }) : [
       "",
       Ledger.toTable(ledger),
       "",
       `The proxy passed ${faults.connections} connections on, with ${faults.resets} resets, ${faults.stalls} stalls, ` +
       `${faults.delays} delays and ${faults.outages} outage.`,
-      `${held ? "Every promise was held." : "A promise was BROKEN."} To repeat the weather: ` +
+      ...isOverload
+        ? [`The machine was overloaded: of the processor time that the storm had use for, it gave ${percent(load)} %.`]
+        : [],
+      `${verdicts[outcome].text} To repeat the weather: ` +
       `npm start -- --seed ${seed} --callers ${callers} --seconds ${seconds}`
     ].join("\n")
   )
-  return held ? 0 : 1
+  return verdicts[outcome].exitCode
 })
+
+const verdicts: Readonly<Record<Ledger.Outcome, { readonly exitCode: number; readonly text: string }>> = {
+  held: { exitCode: 0, text: "Every promise was held." },
+  BROKEN: { exitCode: 1, text: "A promise was BROKEN." },
+  "not reached": { exitCode: 3, text: "No promise was seen broken, and not all were reached." }
+}
+
+const percent = ({ given, wanted }: Load.Load): number => Math.round(100 * given / wanted)
 
 /** All parts meet their counterparties through one proxy. */
 const blow = Effect.fnUntraced(function*(options: Options.Options, counterparties: Counterparties.Counterparties) {
@@ -75,7 +88,7 @@ const blow = Effect.fnUntraced(function*(options: Options.Options, counterpartie
     if (!options.json) yield* Display.show(options.seconds, counters)
     return yield* Effect.all(parts.map((part) => part.run), { concurrency: "unbounded" })
   }))
-  return { sections: sections.flat(), faults: yield* proxy.ask("report") }
+  return { sections: sections.flat(), faults: yield* proxy.ask("report"), load: yield* counterparties.load }
 })
 
 /** Once, at about half time, nothing can be reached: for a second, or a tenth of a shorter storm. */
@@ -101,9 +114,11 @@ const main: Effect.Effect<number> = Either.match(Options.parse(process.argv.slic
     setTimeout(() => {
       console.error("the storm does not end")
       process.exit(1)
-    }, options.seconds * 1000 + 120_000).unref()
+    }, options.seconds * 1000 + 180_000).unref()
     return storm(options).pipe(
-      Effect.catchAll((error) => print(process.stderr, error.message, 1)),
+      Effect.catchAll((error) => 
+        print(process.stderr, error.message, verdicts["isSilent" in error && error.isSilent ? "not reached" : "BROKEN"].exitCode)
+      ),
       Effect.withRandom(Random.make(options.seed)),
       // At Info the tickets' cache tells what is known here: that Node's servers give no ticket to who had one.
       Logger.withMinimumLogLevel(LogLevel.Warning),
@@ -131,7 +146,7 @@ NodeRuntime.runMain(main, {
     if (signalled !== undefined) return onExit(signalled)
     if (Exit.isFailure(exit)) console.error(Cause.pretty(exit.cause))
     // With 0 a process ends when it has nothing left to do. One that has, has a leak.
-    setTimeout(() => process.exit(1), 2000).unref()
+    setTimeout(() => process.exit(1), 10_000).unref()
     onExit(Exit.isSuccess(exit) ? Number(exit.value) : 1)
   }
 })

@@ -28,7 +28,8 @@ ${
   --json                    the ledger as one JSON object, and nothing else (npm start --silent -- --json)
   --help                    this text
 
-The exit code is 0 if every promise was held, 1 if not, and 2 for an option that is not known.`
+The exit code is 0 if every promise was held, 1 if one was broken, and 2 for an option that is not known. It is 3 if the
+machine was too busy with other things to tell: no promise was seen broken, and some were not reached.`
 
 /** `Left`: what is wrong, in one line. `"help"`: only that was asked for. */
 export const parse = (args: ReadonlyArray<string>): Either.Either<Options | "help", string> => {

@@ -4,7 +4,7 @@ import * as Deferred from "effect/Deferred"
 import * as Effect from "effect/Effect"
 import { chance } from "../chance.js"
 import type { Options } from "../options.js"
-import type { ApiError } from "../session/client.js"
+import { type ApiError, reasonOf } from "../session/client.js"
 import { takeTurns } from "../turns.js"
 import { Accounts, type Answer } from "./client.js"
 import { accountCount, initialCents, mishapOf, Transfer } from "./transfer.js"
@@ -54,7 +54,8 @@ export const make = (options: Options): Crowd => {
   let waiting = 0
   let improper = 0
 
-  const giveUp = ({ _tag: why }: ApiError) => {
+  const giveUp = (error: ApiError) => {
+    const why = reasonOf(error)
     unanswered[why] = (unanswered[why] ?? 0) + 1
   }
 

@@ -1,5 +1,6 @@
 /** What has become of the accounts, judged by their balances, the journal, and what the callers were told. */
 import type { Section } from "../ledger.js"
+import { areOnlySlow } from "../session/client.js"
 import type { ResourceApi } from "../session/resource-api.js"
 import type { Tally } from "./crowd.js"
 import { accountCount, initialCents, type Transfer } from "./transfer.js"
@@ -38,6 +39,7 @@ export const section = (tally: Tally, accounts: Awaited<ReturnType<ResourceApi["
       {
         promise: "nobody ever reads another sum",
         held: sums.read > 0 && sums.wrong.length === 0 && sums.withDebts === 0,
+        onlyTimeWasMissing: sums.wrong.length === 0 && sums.withDebts === 0,
         happened: `${sums.read} read, ${sums.wrong.length} wrong` +
           `${sums.wrong.length === 0 ? "" : ` (such as ${money(sums.wrong[0]!)})`}, ${sums.withDebts} with a debt`
       },
@@ -56,6 +58,7 @@ export const section = (tally: Tally, accounts: Awaited<ReturnType<ResourceApi["
       {
         promise: "every transfer is answered",
         held: answered > 0 && unansweredCount === 0 && waiting === 0,
+        onlyTimeWasMissing: areOnlySlow(unanswered),
         happened: `${answered} answered or left, ${unansweredCount} given up${reasons}, ${waiting} unanswered; ` +
           `${undone.interrupted.length} were interrupted midway, by the network too`
       },
@@ -73,6 +76,8 @@ export const section = (tally: Tally, accounts: Awaited<ReturnType<ResourceApi["
       {
         promise: "no account is left locked",
         held: locks.held === 0 && locks.waiting === 0,
+        // A transfer may still be under way.
+        onlyTimeWasMissing: true,
         happened: `${locks.held} held, ${locks.waiting} transfers waiting`
       }
     ],

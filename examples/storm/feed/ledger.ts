@@ -66,6 +66,8 @@ export const section = (evidence: Evidence): Section => {
       {
         promise: "every message arrives",
         held: said > 0 && lost === 0 && gaveUp.length === 0,
+        // A message that is not acknowledged either may still be on its way.
+        onlyTimeWasMissing: lost <= unacknowledged && gaveUp.length === 0,
         happened: `${said} said by ${clients} clients, ${accepted} accepted, ${lost} lost; the server was killed ` +
           `${kills} times, ${gaveUp.length} gave up${reasons}`
       },
@@ -77,27 +79,32 @@ export const section = (evidence: Evidence): Section => {
       {
         promise: "and is acknowledged",
         held: unacknowledged === 0 && tally.flushed === clients,
+        onlyTimeWasMissing: true,
         happened: `${acknowledged} acknowledged, ${unacknowledged} not; ${tally.flushed} clients had nothing left to say`
       },
       {
         promise: "three subscriptions are kept",
         held: wellSubscribed === clients && tally.outOfOrder === 0 && tally.missing === 0 && tally.heard > 0,
+        onlyTimeWasMissing: tally.outOfOrder === 0 && tally.missing === 0,
         happened: `${tally.swaps} changed, ${wellSubscribed} of ${clients} clients have theirs; ${tally.heard} heard, ` +
           `${tally.outOfOrder} out of order, ${tally.missing} missing`
       },
       {
         promise: "open means ready",
         held: spoke.length > 0 && unready === 0,
+        onlyTimeWasMissing: unready === 0,
         happened: `${unready} of ${spoke.length} connections were spoken on before their subscriptions were there`
       },
       {
         promise: "each loss is told once",
         held: events.opened > clients && events.untold === 0,
+        onlyTimeWasMissing: events.untold === 0,
         happened: `${events.opened} opened, ${events.lost} losses, ${events.untold} told not at all or twice`
       },
       {
         promise: "silence is noticed",
         held: gate.longestSilence <= patience + silenceAllowed && gate.noticed === gate.halfOpen,
+        onlyTimeWasMissing: true,
         happened: `${gate.longestSilence} ms at the longest, of ${patience} + ${silenceAllowed}; ${gate.halfOpen} half-open, ` +
           `${gate.noticed} noticed after ${gate.longestSilenceHalfOpen} ms at most`
       },
@@ -105,6 +112,8 @@ export const section = (evidence: Evidence): Section => {
         promise: "no attempt is off its schedule",
         held: events.waits > 0 && events.beyondCap + events.miscounted === 0 && events.late <= lateAllowed &&
           events.early <= earlyAllowed,
+        // Whether a connection was stable is judged by the time at which its events were heard.
+        onlyTimeWasMissing: events.beyondCap === 0,
         happened: `${events.waits} waits, ${events.beyondCap} beyond the schedule, ${events.miscounted} miscounted; ` +
           `${events.late} ms late at worst, of ${lateAllowed}, and ${events.early} early, of ${earlyAllowed}`
       },
@@ -117,6 +126,7 @@ export const section = (evidence: Evidence): Section => {
       {
         promise: "the clients are closed",
         held: openConnections === 0,
+        onlyTimeWasMissing: true,
         happened: `${openConnections} connections are open`
       }
     ],

@@ -91,6 +91,15 @@ export class NotSignedIn extends Data.TaggedError("NotSignedIn")<{
 
 export type ApiError = ApiUnreachable | ApiNotUnderstood | NotSignedIn
 
+export const reasonOf = (error: ApiError): string => error._tag === "NotSignedIn" ? error.cause._tag : error._tag
+
+/**
+ * By the reasons for which requests failed: each is what becomes of a request if the machine is too slow. A request is
+ * refused again and again (`SessionRejected`) if each token has expired by the time that the API looks at it.
+ */
+export const areOnlySlow = (failed: Readonly<Record<string, number>>): boolean =>
+  Object.keys(failed).every((reason) => ["ApiUnreachable", "RefreshTimeout", "SessionRejected"].includes(reason))
+
 export class Api extends Context.Tag("storm/Api")<Api, {
   /**
    * `request` is to be idempotent: what may or may not have arrived is sent again. `onSent` runs each time that it is,

@@ -8,7 +8,7 @@ import type * as Balances from "../balances/crowd.js"
 import { chance } from "../chance.js"
 import type { Options } from "../options.js"
 import { takeTurns } from "../turns.js"
-import { type ApiError, Order, Orders } from "./client.js"
+import { type ApiError, Order, Orders, reasonOf } from "./client.js"
 
 export interface Crowd {
   /** Ends when each has the answer to the last request, or when `patience` milliseconds more have passed. */
@@ -38,7 +38,7 @@ export const make = (options: Options, { pay }: Pick<Balances.Crowd, "pay">): Cr
   let slowest = 0
 
   const fail = (caller: number, error: ApiError) => {
-    const why = error._tag === "NotSignedIn" ? error.cause._tag : error._tag
+    const why = reasonOf(error)
     failed[why] = (failed[why] ?? 0) + 1
     // The authorization server is there, and renews whatever is properly asked of it: no session had to fail.
     if (error._tag === "NotSignedIn") falselyBlamed.add(caller)
