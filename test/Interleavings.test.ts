@@ -439,7 +439,7 @@ describe("what leaves Effect's fibers", () => {
         () => Effect.promise((signal) => new Promise((resolve) => signal.addEventListener("abort", resolve))),
         () => Effect.zipRight(Effect.promise(() => Promise.resolve()), Deferred.succeed(released, undefined))
       ))
-      yield* Effect.timeout(Deferred.await(released), "5 seconds")
+      yield* Deferred.await(released)
     }))
 
   it.live("gives back what it holds with finalizers that take their time, those of daemons too", () =>
@@ -454,7 +454,7 @@ describe("what leaves Effect's fibers", () => {
         yield* Effect.scoped(Effect.zipRight(held("root"), Effect.promise(() => new Promise(() => undefined))))
       }))
       // The failure was run twice: when it was found, and to tell of it.
-      const names = yield* Effect.timeout(Queue.takeBetween(released, 6, 6), "5 seconds")
+      const names = yield* Queue.takeBetween(released, 6, 6)
       assert.deepStrictEqual([...names].sort(), ["daemon", "daemon", "root", "root", "sleeper", "sleeper"])
     }))
 

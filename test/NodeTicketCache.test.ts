@@ -106,7 +106,7 @@ describe.each(versions)("a connection that is resumed (%s)", (version) => {
         // None that could be has been left unused: a burst takes what those before it have left.
         const least = bursts === 10 ? 300 : version === "TLSv1.3" ? 100 : 75
         assert.isAtLeast(resumed, least)
-      }), 20_000)
+      }))
   }
 
   test("overwrites the ticket's session with zeros, whether the ticket was offered or not", () =>
@@ -161,7 +161,7 @@ describe.runIf(openssl)("a server that gives a ticket for each that is spent", (
         // The first burst is the last that has too few.
         assert.isAtLeast(resumed, 9 + 80)
         assert.deepStrictEqual(logged(), [])
-      }), 20_000)
+      }))
   }
 
   test("by session ids of TLS 1.2: each is offered once", () =>
@@ -692,6 +692,6 @@ describe("of many connections", () => {
         assert.deepStrictEqual(after.resources, before.resources)
         print(`1,000 connections (${name}): ${((after.memory - before.memory) / mebi).toFixed(2)} MiB more`)
         assert.isBelow(after.memory - before.memory, mebi)
-      }), 20_000)
+      }))
   }
 })

@@ -490,7 +490,7 @@ describe.each(versions)("a ticket that has expired (%s)", (version) => {
           assert.strictEqual((yield* TicketCache.stats(cache)).expired, expected === 1 ? 0 : tickets)
         }
       }
-    }), 10_000)
+    }))
 
   test("nor is one whose certificate has, though its server would take it", () =>
     Effect.gen(function*() {
@@ -508,7 +508,7 @@ describe.each(versions)("a ticket that has expired (%s)", (version) => {
         assert.deepStrictEqual(offers(recorded, before), [0, 1, 0, 1, 0, 0], name)
         assert.strictEqual((yield* TicketCache.stats(cache)).expired, 0)
       }
-    }), 10_000)
+    }))
 })
 
 // -----------------------------------------------------------------------------

@@ -42,14 +42,14 @@ const clientOf = (url: string) =>
   })
 
 const test = <E>(what: string, effect: () => Effect.Effect<unknown, E, Scope.Scope | ReconnectingSocketDialer>) =>
-  it.scopedLive(what, () => Effect.provide(effect(), NodeWebSocketDialer.layer()), 30_000)
+  it.scopedLive(what, () => Effect.provide(effect(), NodeWebSocketDialer.layer()))
 
 type ReconnectingSocketDialer = Layer.Layer.Success<ReturnType<typeof NodeWebSocketDialer.layer>>
 
 type Client = Effect.Effect.Success<ReturnType<typeof clientOf>>["client"]
 
 /** None that hangs is left to do so. */
-const within = <A, E, R>(effect: Effect.Effect<A, E, R>, limit: Duration.DurationInput = "5 seconds") =>
+const within = <A, E, R>(effect: Effect.Effect<A, E, R>, limit: Duration.DurationInput = "30 seconds") =>
   Effect.timeoutFail(effect, { duration: limit, onTimeout: () => "it hangs" as const })
 
 const again = <A, E>(call: Effect.Effect<A, E>) => within(Effect.retry(call, Schedule.spaced("5 millis")))

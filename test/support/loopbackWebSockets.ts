@@ -49,7 +49,7 @@ export const serving = (answer: (socket: Socket) => boolean = () => false) =>
     return {
       url: `ws://127.0.0.1:${port}/path`,
       port,
-      accept: Effect.timeout(Queue.take(accepted), "4 seconds"),
+      accept: Effect.timeout(Queue.take(accepted), "30 seconds"),
       transports,
       dials: () => dials
     }
@@ -57,5 +57,5 @@ export const serving = (answer: (socket: Socket) => boolean = () => false) =>
 
 export const eventually = (holds: () => boolean) =>
   Effect.repeat(Effect.sync(holds), { until: (held) => held, schedule: Schedule.spaced("2 millis") }).pipe(
-    Effect.timeout("4 seconds")
+    Effect.timeout("30 seconds")
   )
