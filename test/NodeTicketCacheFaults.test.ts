@@ -10,7 +10,6 @@ import * as Layer from "effect/Layer"
 import * as Option from "effect/Option"
 import * as Scheduler from "effect/Scheduler"
 import * as Scope from "effect/Scope"
-import { spawn } from "node:child_process"
 import { once } from "node:events"
 import * as Https from "node:https"
 import * as Net from "node:net"
@@ -39,7 +38,7 @@ import {
   watched,
   ways
 } from "./support/tlsClients.js"
-import { type Fault, opensslServer } from "./support/tlsServers.js"
+import { blackHole, type Fault, opensslServer } from "./support/tlsServers.js"
 import { openssl } from "./support/tools.js"
 import { eventually } from "./support/webSocketServer.js"
 
@@ -95,30 +94,6 @@ const clients = Object.entries(ways)
 // -----------------------------------------------------------------------------
 // servers that are not reached
 // -----------------------------------------------------------------------------
-
-/** Nobody takes its connections, and its queue is full: it does not answer who knocks. */
-const blackHole = Effect.gen(function*() {
-  const script = `
-    const server = require("node:net").createServer()
-    server.listen({ port: 15000 + Math.floor(Math.random() * 17000), host: "127.0.0.1", backlog: 1 }, () => {
-      process.stdout.write(String(server.address().port) + "\\n")
-    })`
-  const child = yield* Effect.acquireRelease(
-    Effect.sync(() => spawn(process.execPath, ["-e", script], { stdio: ["ignore", "pipe", "inherit"] })),
-    (child) => Effect.sync(() => child.kill("SIGKILL"))
-  )
-  const [port] = yield* Effect.promise(() => once(child.stdout, "data") as Promise<[Buffer]>)
-  child.kill("SIGSTOP")
-  yield* Effect.acquireRelease(
-    Effect.sync(() => Array.from({ length: 8 }, () => Net.connect(Number(port), "127.0.0.1").on("error", () => {}))),
-    (sockets) =>
-      Effect.sync(() => {
-        for (const socket of sockets) socket.destroy()
-      })
-  )
-  yield* Effect.sleep("20 millis")
-  return Number(port)
-})
 
 describe("a server that is not reached is offered no ticket", () => {
   for (const [name, way] of clients) {

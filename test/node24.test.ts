@@ -6,7 +6,8 @@ import { print } from "./support/webSocketServer.js"
 
 const root = fileURLToPath(new URL("..", import.meta.url))
 
-const files = ["NodeTicketCache", "NodeTicketCacheFaults", "tlsSession", "tlsServers"].map((name) => `test/${name}.test.ts`)
+const files = ["NodeTicketCache", "NodeTicketCacheFaults", "ticketAgent", "tlsSession", "tlsServers"]
+  .map((name) => `test/${name}.test.ts`)
 
 const run = (node: string) =>
   new Promise<{ readonly code: number; readonly output: string }>((resolve) => {

@@ -3,7 +3,7 @@
  */
 import * as Effect from "effect/Effect"
 import type * as Scope from "effect/Scope"
-import { type ChildProcess, fork } from "node:child_process"
+import { type ChildProcess, fork, spawn } from "node:child_process"
 import { createHash, randomBytes } from "node:crypto"
 import { once } from "node:events"
 import { mkdtempSync, rmSync, writeFileSync } from "node:fs"
@@ -226,6 +226,34 @@ export const opensslServer = (options: OpensslServerOptions): Effect.Effect<Open
     const { ask, kill, port } = yield* serverChild({ kind: "openssl", args })
     return { port, url: urlTo(port), kill, report: ask({ _tag: "Report" }) }
   })
+
+// -----------------------------------------------------------------------------
+// a server that does not answer
+// -----------------------------------------------------------------------------
+
+/** The port of a server that nobody reaches: its process stands still and its queue is full, so that TCP gets no answer. */
+export const blackHole: Effect.Effect<number, never, Scope.Scope> = Effect.gen(function*() {
+  const script = `
+    const server = require("node:net").createServer()
+    server.listen({ port: 15000 + Math.floor(Math.random() * 17000), host: "127.0.0.1", backlog: 1 }, () => {
+      process.stdout.write(String(server.address().port) + "\\n")
+    })`
+  const child = yield* Effect.acquireRelease(
+    Effect.sync(() => spawn(process.execPath, ["-e", script], { stdio: ["ignore", "pipe", "inherit"] })),
+    (child) => Effect.sync(() => child.kill("SIGKILL"))
+  )
+  const [port] = yield* Effect.promise(() => once(child.stdout, "data") as Promise<[Buffer]>)
+  child.kill("SIGSTOP")
+  yield* Effect.acquireRelease(
+    Effect.sync(() => Array.from({ length: 8 }, () => connect(Number(port), "127.0.0.1").on("error", () => {}))),
+    (sockets) =>
+      Effect.sync(() => {
+        for (const socket of sockets) socket.destroy()
+      })
+  )
+  yield* Effect.sleep("20 millis")
+  return Number(port)
+})
 
 // -----------------------------------------------------------------------------
 // the recorder
