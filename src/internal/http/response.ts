@@ -8,6 +8,8 @@ import * as HttpClientResponse from "@effect/platform/HttpClientResponse"
 import * as HttpIncomingMessage from "@effect/platform/HttpIncomingMessage"
 import * as UrlParams from "@effect/platform/UrlParams"
 import * as Cause from "effect/Cause"
+import type * as Clock from "effect/Clock"
+import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
 import * as Fiber from "effect/Fiber"
@@ -87,7 +89,14 @@ class Wrapped extends Inspectable.Class implements Response {
     return this.original.stream
   }
   toJSON(): object {
-    return { ...this.original.toJSON() as object, request: this.request.toJSON() }
+    const request = this.request.toJSON()
+    try {
+      return { ...this.original.toJSON() as object, request }
+    } catch {
+      // Node's client asks the socket for its address, and there is no socket when the body has ended.
+      const headers = Inspectable.redact(this.headers)
+      return { _id: "@effect/platform/HttpClientResponse", request, status: this.status, headers }
+    }
   }
 }
 
@@ -150,8 +159,6 @@ export const judged = (response: Response): Response => new Judged(response)
 /** A page of error text. What is longer costs more to read than a new connection. */
 const longestBody = 64 * 1024
 
-const longestWait = "1 second"
-
 type Body = Exit.Exit<Uint8Array, HttpClientError.ResponseError | "too long">
 
 /**
@@ -164,19 +171,81 @@ export const whileRead = <A, E, R>(
   f: (read: Effect.Effect<Body>) => Effect.Effect<A, E, R>
 ): Effect.Effect<A, E, R> =>
   Effect.flatMap(Effect.fork(Effect.interruptible(readToEnd(response))), (reading) =>
-    Effect.flatMap(Effect.fork(Effect.interruptible(Effect.delay(abandon(reading), longestWait))), (deadline) =>
+    Effect.flatMap(deadlines, (deadlines) =>
       Effect.onExit(
-        f(Effect.zipLeft(Fiber.await(reading), abandon(deadline))),
-        () => Effect.zipRight(abandon(reading), abandon(deadline))
+        Effect.zipRight(
+          deadlines.add(reading),
+          f(Effect.suspend(() => {
+            const body = reading.unsafePoll()
+            return body === null ? Fiber.await(reading) : Effect.succeed(body)
+          }))
+        ),
+        () => deadlines.delete(reading)
       )))
+
+type Reading = Fiber.RuntimeFiber<Uint8Array, HttpClientError.ResponseError | "too long">
+
+/** Cuts what is still being read after its time. One fiber sees to all readings, and is there only while there are any. */
+class Deadlines {
+  private readonly clock: Clock.Clock
+  /** When each reading is to be cut, in nanoseconds; the earliest first. */
+  private readonly due = new Map<Reading, bigint>()
+  private watcher: Fiber.RuntimeFiber<void> | undefined
+
+  constructor(clock: Clock.Clock) {
+    this.clock = clock
+  }
+
+  add(reading: Reading): Effect.Effect<void> {
+    return Effect.suspend(() => {
+      this.due.set(reading, this.clock.unsafeCurrentTimeNanos() + nanosToRead)
+      if (this.watcher !== undefined) return Effect.void
+      return Effect.map(Effect.forkDaemon(Effect.interruptible(this.watch)), (watcher) => {
+        this.watcher = watcher
+      })
+    })
+  }
+
+  delete(reading: Reading): Effect.Effect<void> {
+    return Effect.sync(() => {
+      cut(reading)
+      this.due.delete(reading)
+      if (this.due.size > 0) return
+      this.watcher?.unsafeInterruptAsFork(FiberId.none)
+      this.watcher = undefined
+    })
+  }
+
+  private readonly watch: Effect.Effect<void> = Effect.suspend(() => {
+    for (const [reading, due] of this.due) {
+      const left = due - this.clock.unsafeCurrentTimeNanos()
+      if (left > 0n) return Effect.zipRight(this.clock.sleep(Duration.nanos(left)), this.watch)
+      cut(reading)
+      this.due.delete(reading)
+    }
+    this.watcher = undefined
+    return Effect.void
+  })
+}
+
+const nanosToRead = 1_000_000_000n
+
+const deadlinesOf = new WeakMap<Clock.Clock, Deadlines>()
+
+const deadlines: Effect.Effect<Deadlines> = Effect.clockWith((clock) => {
+  const found = deadlinesOf.get(clock)
+  if (found !== undefined) return Effect.succeed(found)
+  const made = new Deadlines(clock)
+  deadlinesOf.set(clock, made)
+  return Effect.succeed(made)
+})
+
+const cut = (reading: Reading): void => {
+  if (reading.unsafePoll() === null) reading.unsafeInterruptAsFork(FiberId.none)
+}
 
 /** Reads the body to its end, or cuts it. */
 export const discard = (response: Response): Effect.Effect<void> => Effect.asVoid(whileRead(response, (read) => read))
-
-const abandon = (fiber: Fiber.RuntimeFiber<unknown, unknown>): Effect.Effect<void> =>
-  Effect.sync(() => {
-    if (fiber.unsafePoll() === null) fiber.unsafeInterruptAsFork(FiberId.none)
-  })
 
 const readToEnd = (response: Response): Effect.Effect<Uint8Array, HttpClientError.ResponseError | "too long"> => {
   if (response instanceof Judged && response.body !== undefined) return response.body
@@ -264,7 +333,7 @@ class Read extends Wrapped {
 
 const reasonOf = (body: Exit.Failure<Uint8Array, HttpClientError.ResponseError | "too long">): string =>
   Option.match(Cause.failureOption(body.cause), {
-    onNone: () => `the body was cut: it took longer than ${longestWait}`,
+    onNone: () => `the body was cut: it took longer than a second`,
     onSome: (error) =>
       error === "too long"
         ? `the body was cut: it is longer than ${longestBody} bytes`
