@@ -247,6 +247,64 @@ describe.each(clients)("over %s", (_name, layer) => {
       assert.strictEqual(yield* cookiesOf(session, server.url), "sid=7")
     }).pipe(Effect.provide(layer)))
 
+  it.scopedLive("another site's refusal behind a redirect, and home's own on the way back, refresh nothing", () =>
+    Effect.gen(function*() {
+      let home = ""
+      const elsewhere = yield* serve(({ path }) =>
+        path === "/back"
+          ? { status: 302, headers: { location: `${home}/returned` } }
+          : { status: path === "/401" ? 401 : 403, body: "no" }
+      )
+      const away = elsewhere.url.replace("127.0.0.1", "localhost")
+      const server = yield* site(({ path }) =>
+        path === "/returned" ? forbidden : { status: 302, headers: { location: away + path } }
+      )
+      home = server.url
+      const { client, session } = yield* HttpSession.make({
+        identity: Effect.succeed({ headers: Headers.fromInput({ "x-identity": "0", "x-tenant-token": "s3cret" }) }),
+        probe: server.url,
+        budget: { refreshes: 1, within: "1 hour" }
+      })
+      for (const path of ["/401", "/403", "/back", "/401", "/403", "/back"]) {
+        const response = yield* client.get(server.url + path)
+        assert.include([401, 403], response.status)
+        yield* response.text
+      }
+      assert.strictEqual(server.probes().length, 1)
+      assert.strictEqual(yield* cookiesOf(session, server.url), "sid=0")
+      // Cookies go by their own rules, home again too; the identity does not come back.
+      const returned = server.received.filter(({ path }) => path === "/returned")
+      assert.deepStrictEqual(
+        returned.map(({ headers }) => [headers["x-identity"], headers["x-tenant-token"], headers.cookie]),
+        times(2, [undefined, undefined, "sid=0"])
+      )
+      for (const { headers } of elsewhere.received) {
+        assert.deepStrictEqual([headers["x-identity"], headers["x-tenant-token"], headers.cookie], times(3, undefined))
+      }
+    }).pipe(Effect.provide(layer)))
+
+  it.scopedLive("a status filter beneath the session hides neither cookies, nor redirects, nor refusals", () =>
+    Effect.gen(function*() {
+      const server = yield* site((request) =>
+        request.path === "/start"
+          ? { status: 302, headers: { location: "/page", "set-cookie": "way=1; Path=/" } }
+          : request.path === "/missing"
+          ? { status: 404, body: "nothing here" }
+          : identityOf(request) === "0"
+          ? forbidden
+          : { body: "in" }
+      , () => ({ status: 302, headers: { location: "/welcome" } }))
+      const filtered = HttpClient.filterStatusOk(yield* HttpClient.HttpClient)
+      const { client, session } = yield* HttpSession.make({ ...identities(), probe: server.url }).pipe(
+        Effect.provideService(HttpClient.HttpClient, filtered)
+      )
+      assert.strictEqual(yield* textOf(client.get(`${server.url}/start`)), "in")
+      assert.strictEqual(server.probes().length, 2)
+      assert.strictEqual(yield* cookiesOf(session, server.url), "way=1")
+      const error = failedWith(yield* Effect.exit(client.get(`${server.url}/missing`)), HttpClientError.ResponseError)
+      assert.deepStrictEqual([error.reason, error.response.status], ["StatusCode", 404])
+    }).pipe(Effect.provide(layer)))
+
   it.scopedLive("a network error of the repeated request is that error, and other failures pass through", () =>
     Effect.gen(function*() {
       const reset: Reply = { write: (response) => void response.socket?.destroy() }
@@ -705,6 +763,77 @@ describe("cookies of one generation", () => {
       assert.deepStrictEqual(sent, ["mine=1; sid=0", "own", "0"])
     })))
 
+  /** A site that sets these cookies, one for each request to `/set`, and tells what it was sent. */
+  const setting = (lines: Iterator<string>, limits: HttpSession.Options["cookieLimits"]) =>
+    Effect.gen(function*() {
+      const server = yield* site(({ path }) => path.startsWith("/set") ? { headers: { "set-cookie": lines.next().value! } } : {}, () => ({}))
+      const { client, session } = yield* HttpSession.make({ ...identities(), probe: server.url, cookieLimits: limits })
+      return {
+        set: client.get(`${server.url}/set`),
+        use: (path: string) => client.get(server.url + path),
+        names: (path = "") =>
+          Effect.map(cookiesOf(session, server.url + path), (header) => header.split("; ").map((pair) => pair.split("=")[0]))
+      }
+    })
+
+  it.scoped("are fifty of a domain by default: those used longest ago go first", () =>
+    over(Effect.gen(function*() {
+      function* lines() {
+        for (let i = 0;; i++) yield `c${i}=1; Path=/${i % 2}`
+      }
+      const { names, set, use } = yield* setting(lines(), undefined)
+      yield* Effect.repeatN(set, 49)
+      assert.strictEqual((yield* names("/0")).length + (yield* names("/1")).length, 50)
+      // Those for `/0` are used last, so the first ten for `/1` make room.
+      yield* names("/1")
+      yield* use("/0")
+      yield* Effect.repeatN(set, 9)
+      assert.deepStrictEqual((yield* names("/0")).length, 30)
+      assert.deepStrictEqual((yield* names("/1")).slice(0, 2), ["c21", "c23"])
+      assert.strictEqual((yield* names("/1")).length, 20)
+    })))
+
+  it.scoped("that have expired go before any that is good", () =>
+    over(Effect.gen(function*() {
+      function* lines() {
+        yield "old=1"
+        yield "short=1; Max-Age=10"
+        for (let i = 0;; i++) yield `c${i}=1`
+      }
+      const { names, set } = yield* setting(lines(), { perDomain: 3 })
+      yield* Effect.repeatN(set, 2)
+      yield* TestClock.adjust("10 seconds")
+      yield* set
+      assert.deepStrictEqual((yield* names()).sort(), ["c0", "c1", "old"])
+      yield* set
+      assert.strictEqual((yield* names()).length, 3)
+    })))
+
+  it.scoped("that are taken back, or set anew, take no room", () =>
+    over(Effect.gen(function*() {
+      function* lines() {
+        yield "a=1"
+        yield "b=1"
+        yield "b=; Max-Age=0"
+        for (let i = 0; i < 5; i++) yield `c=${i}`
+      }
+      const { names, set } = yield* setting(lines(), { perDomain: 2 })
+      yield* Effect.repeatN(set, 7)
+      assert.deepStrictEqual((yield* names()).sort(), ["a", "c"])
+    })))
+
+  for (const [limits, size, kept] of [[undefined, 4096, true], [undefined, 4097, false], [{ bytes: 100 }, 101, false]] as const) {
+    it.scoped(`of ${size} bytes, attributes included, are ${kept ? "" : "not "}kept with ${limits === undefined ? "the default" : "another"} limit`, () =>
+      over(Effect.gen(function*() {
+        function* lines() {
+          yield `long=${"x".repeat(size - "long=; Path=/".length)}; Path=/`
+        }
+        const { names, set } = yield* setting(lines(), limits)
+        yield* set
+        assert.deepStrictEqual(yield* names(), [kept ? "long" : ""])
+      })))
+  }
+
   // ---------------------------------------------------------------------------
   // Hosts and schemes that exist only here.
 
@@ -743,6 +872,17 @@ describe("cookies of one generation", () => {
         "https://other.com/"
       ])
       assert.deepStrictEqual(sent, ["own=1; wide=1", "wide=1", "wide=1", "-", "wide=1", "-"])
+    }))
+
+  it.scoped.each([[undefined, 3000], [{ total: 7 }, 7]] as const)("are 3,000 in all by default, those used longest ago first out: %j", ([cookieLimits, total]) =>
+    Effect.gen(function*() {
+      let host = 0
+      const { layer, seen } = hosts(({ hostname }) => hostname === "probe.test" ? [] : [`c${host++}=1`])
+      const { client } = yield* HttpSession.make({ ...identities(), probe: "https://probe.test/", cookieLimits }).pipe(Effect.provide(layer))
+      for (let i = 0; i < total + 3; i++) yield* client.get(`https://host${i}.test/`)
+      const sent = (i: number) => Effect.map(client.get(`https://host${i}.test/other`), () => seen.at(-1)!.split(" ")[1])
+      assert.strictEqual(yield* sent(3), "c3=1")
+      assert.strictEqual(yield* sent(2), "-")
     }))
 
   it.scoped("cannot be set for a public suffix", () =>
@@ -887,6 +1027,27 @@ describe("redirects", () => {
       const sent = server.requests().map(({ headers, path }) => [path, headers.cookie, headers["x-init"]])
       assert.deepStrictEqual(sent, [["/start", "sid=0", "1"], ["/next", "sid=0; way=1", "1"]])
     }).pipe(Effect.provide(FetchHttpClient.layer)))
+
+  it.scopedLive("are followed over fetch although a `document` is in Node, as tests and server rendering have it", () =>
+    Effect.gen(function*() {
+      yield* Effect.acquireRelease(
+        Effect.sync(() => Object.assign(globalThis, { document: {} })),
+        () => Effect.sync(() => void delete (globalThis as { document?: unknown }).document)
+      )
+      const server = yield* site(({ path }) =>
+        path === "/start" ? { status: 302, headers: { location: "/next", "set-cookie": "way=1; Path=/" } } : {}
+      )
+      const { client } = yield* HttpSession.make({ ...identities(), probe: server.url })
+      yield* client.get(`${server.url}/start`)
+      assert.strictEqual(server.received.at(-1)!.headers.cookie, "sid=0; way=1")
+    }).pipe(Effect.provide(FetchHttpClient.layer)))
+
+  it.scopedLive("with raw bytes in their Location are read as UTF-8", () =>
+    over(Effect.gen(function*() {
+      const { client, server } = yield* redirecting(Buffer.from("/café").toString("latin1"))
+      yield* client.get(`${server.url}/start`)
+      assert.strictEqual(server.received.at(-1)!.path, "/caf%C3%A9")
+    })))
 
   it.scopedLive("without a Location, and other 3xx, are the response", () =>
     over(Effect.gen(function*() {
@@ -1098,6 +1259,9 @@ describe("options", () => {
     ["maxRedirects", { maxRedirects: -1 }],
     ["maxRedirects", { maxRedirects: 1.5 }],
     ["maxRedirects", { maxRedirects: NaN }],
+    ["cookieLimits.total", { cookieLimits: { total: 0 } }],
+    ["cookieLimits.perDomain", { cookieLimits: { perDomain: 1.5 } }],
+    ["cookieLimits.bytes", { cookieLimits: { bytes: NaN } }],
     ["maxAge", { maxAge: -1 }],
     ["timeout", { timeout: 0 }],
     ["budget.refreshes", { budget: { refreshes: 0, within: "1 minute" } }]
