@@ -135,6 +135,105 @@ describe("a server that is not reached is offered no ticket", () => {
 })
 
 // -----------------------------------------------------------------------------
+// hosts with several addresses
+// -----------------------------------------------------------------------------
+
+describe.each(versions)("a host whose first address refuses (%s)", (version) => {
+  for (const [name, way] of clients) {
+    test(`by ${name}: brings tickets, and resumes, as any other`, () =>
+      Effect.gen(function*() {
+        const cache = yield* TicketCache.make()
+        const recorded = yield* watched(yield* serving({ maxVersion: version }))
+        for (const first of ["127.0.0.2", "::1"]) {
+          const lookup: Net.LookupFunction = (_, __, callback) =>
+            callback(null, [first, "127.0.0.1"].map((address) => ({ address, family: Net.isIP(address) })))
+          const before = recorded.hellos.length
+          const ask = yield* way({ cache, tls: { ...tls, lookup } })
+          for (let n = 0; n < 2; n++) yield* ask(recorded.url())
+          assert.deepStrictEqual(offers(recorded, before), [0, 1])
+          assert.deepStrictEqual([...new Set(recorded.hellos.map(({ servername }) => servername))], ["localhost"])
+          yield* TicketCache.clear(cache)
+        }
+        const { refused, resumed } = yield* TicketCache.stats(cache)
+        assert.deepStrictEqual([refused, resumed], [0, 2])
+      }))
+  }
+
+  test("has Node's settings, and tells where it is", () =>
+    Effect.gen(function*() {
+      const cache = yield* TicketCache.make()
+      const recorded = yield* watched(yield* serving({ maxVersion: version }))
+      const lookup: Net.LookupFunction = (_, __, callback) =>
+        callback(null, ["127.0.0.2", "127.0.0.1"].map((address) => ({ address, family: 4 })))
+      for (const isResumed of [false, true]) {
+        const set: Array<unknown> = []
+        const { setKeepAlive, setNoDelay } = Net.Socket.prototype
+        Net.Socket.prototype.setNoDelay = function(...args) {
+          set.push(["noDelay", ...args])
+          return setNoDelay.apply(this, args)
+        }
+        Net.Socket.prototype.setKeepAlive = function(...args) {
+          set.push(["keepAlive", ...args])
+          return setKeepAlive.apply(this, args)
+        }
+        const given = { noDelay: true, keepAlive: true, keepAliveInitialDelay: 5_000, timeout: 30_000, lookup }
+        const socket = yield* NodeTicketCache.connect({ cache, tls: { ...tls, ...given }, ...addressIn(recorded.url()) }).pipe(
+          Effect.ensuring(Effect.sync(() => Object.assign(Net.Socket.prototype, { setKeepAlive, setNoDelay })))
+        )
+        assert.strictEqual(socket.isSessionReused(), isResumed)
+        assert.deepStrictEqual(set, [["noDelay", true], ["keepAlive", true, 5_000]])
+        assert.deepStrictEqual(
+          [socket.remoteAddress, socket.remotePort, socket.localAddress, socket.timeout],
+          ["127.0.0.1", recorded.port, "127.0.0.1", 30_000]
+        )
+        yield* exchange(socket)
+      }
+    }))
+})
+
+describe("a balancer whose servers share no keys", () => {
+  test("has one server's refusal leave the other's tickets", () =>
+    Effect.gen(function*() {
+      const cache = yield* TicketCache.make()
+      const [one, other] = [yield* serving(), yield* serving()]
+      let next = one.port
+      const balancer = yield* Effect.acquireRelease(
+        Effect.promise(async () => {
+          const server = Net.createServer((from) => {
+            const to = Net.connect(next, "127.0.0.1")
+            from.pipe(to).on("error", () => from.destroy())
+            to.pipe(from).on("error", () => to.destroy())
+          }).listen(0, "127.0.0.1")
+          await once(server, "listening")
+          return server
+        }),
+        (server) => Effect.sync(() => server.close())
+      )
+      const { port } = balancer.address() as Net.AddressInfo
+      const recorded = yield* watched({ port })
+      const ask = connecting({ cache, tls })
+      const by = (port: number) =>
+        Effect.suspend(() => {
+          next = port
+          return ask(recorded.url())
+        })
+      yield* filled(cache, by(one.port), 2)
+      const ofOne = yield* takeAll(cache)
+      yield* filled(cache, by(other.port), 2)
+      const ofOther = yield* takeAll(cache)
+      yield* putAll(cache, [...ofOne, ...ofOther])
+      const before = yield* TicketCache.stats(cache)
+      assert.strictEqual(before.tickets, 8)
+      // The newest ticket is the other's: it goes, its siblings go, and two of the first come.
+      yield* by(one.port)
+      const after = yield* TicketCache.stats(cache)
+      assert.deepStrictEqual([after.refused, after.dropped, after.tickets], [1, 3, 6])
+      for (let n = 0; n < 6; n++) yield* by(one.port)
+      assert.strictEqual((yield* TicketCache.stats(cache)).resumed, before.resumed + 6)
+    }))
+})
+
+// -----------------------------------------------------------------------------
 // handshakes that do not end
 // -----------------------------------------------------------------------------
 

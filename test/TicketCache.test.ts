@@ -589,6 +589,46 @@ describe("a refused ticket", () => {
     }))
 })
 
+describe("a refused ticket that names its key", () => {
+  /** As OpenSSL begins a ticket: with 16 bytes that name the key. */
+  const by = (name: string, rest: string) => ticket(name.repeat(16) + rest)
+
+  it.scoped("takes the older siblings with it that begin with the same 16 bytes, and no others", () =>
+    Effect.gen(function*() {
+      const cache = yield* TicketCache.make()
+      yield* putAll(cache, [by("a", "1"), by("b", "1"), by("a", "2"), by("b", "2"), by("a", "3")])
+      const newest = yield* taken(cache)
+      const refused = yield* taken(cache)
+      // Spent, and unreadable by now.
+      refused.session.fill(0)
+      yield* putAll(cache, [by("b", "3")])
+      yield* TicketCache.reject(cache, key, refused)
+      assert.deepStrictEqual(
+        yield* drained(cache),
+        [by("b", "3"), by("a", "2"), by("a", "1")].map(({ session }) => Buffer.from(session).toString())
+      )
+      assert.strictEqual(Buffer.from(newest.session).toString(), `${"a".repeat(16)}3`)
+    }))
+
+  it.scoped("takes none with it, if it is the only one of its key", () =>
+    Effect.gen(function*() {
+      const cache = yield* TicketCache.make()
+      yield* putAll(cache, [by("a", "1"), by("a", "2"), by("b", "1")])
+      yield* TicketCache.reject(cache, key, yield* taken(cache))
+      assert.strictEqual(yield* TicketCache.size(cache), 2)
+    }))
+
+  it.scoped("takes all older ones with it, if each begins differently: such tickets name no key", () =>
+    Effect.gen(function*() {
+      const cache = yield* TicketCache.make()
+      yield* putAll(cache, [..."abcd"].map((name) => by(name, "1")))
+      const refused = yield* taken(cache)
+      yield* putAll(cache, [by("e", "1")])
+      yield* TicketCache.reject(cache, key, refused)
+      assert.strictEqual(yield* TicketCache.size(cache), 1)
+    }))
+})
+
 describe("clearing", () => {
   const filled = Effect.tap(TicketCache.make(), (cache) =>
     Effect.forEach(["p", "q", undefined], (partition) =>
