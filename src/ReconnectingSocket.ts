@@ -57,6 +57,7 @@ import { Latest } from "./internal/latest.js"
 import { LiveConnection } from "./internal/liveConnection.js"
 import { byteLength, type Entry, type Offered, Outbox, type Outcome } from "./internal/outbox.js"
 import { wait } from "./internal/wait.js"
+import { Waiters } from "./internal/waiters.js"
 import { count, duration, InvalidOptions, longestTimer, validated } from "./InvalidOptions.js"
 import type { Generation, Session } from "./Session.js"
 import {
@@ -539,8 +540,10 @@ class SocketImpl<Out, In, R> implements ReconnectingSocket<Out, In> {
   private readonly leaving = new Set<Line<In>>()
   /** Made ready to be moved over to. */
   private next: Line<In> | undefined
-  private onCommand: (() => void) | undefined
-  private readonly onPhase = new Set<() => void>()
+  /** Notified when `command` is set. */
+  readonly whenCommanded = new Waiters()
+  /** Notified when `phase` changes. */
+  readonly whenMoved = new Waiters()
 
   private readonly outbox: Outbox<Out>
   /** The connection that drains the outbox. */
@@ -589,7 +592,7 @@ class SocketImpl<Out, In, R> implements ReconnectingSocket<Out, In> {
     if (phase._tag === "Dialing" && next._tag === "Dialing" && phase.attempt === next.attempt) return
     this.phase = next
     this.states.offer(stateOf(next))
-    for (const look of this.onPhase) look()
+    this.whenMoved.notify()
   }
 
   private tell(event: SocketEvent): void {
@@ -599,7 +602,7 @@ class SocketImpl<Out, In, R> implements ReconnectingSocket<Out, In> {
   private order(command: Command): void {
     if (this.command?._tag === "Close" || command._tag === "MoveOver" && this.command !== undefined) return
     this.command = command
-    this.onCommand?.()
+    this.whenCommanded.notify()
   }
 
   private now(): number {
@@ -697,18 +700,8 @@ class SocketImpl<Out, In, R> implements ReconnectingSocket<Out, In> {
   }
 
   /** A command is there. */
-  private get commanded(): Effect.Effect<undefined> {
-    return wait((resume) => {
-      const onCommand = () => resume(Exit.succeed(undefined))
-      if (this.command !== undefined) {
-        onCommand()
-        return undefined
-      }
-      this.onCommand = onCommand
-      return () => {
-        this.onCommand = undefined
-      }
-    })
+  private get commanded(): Effect.Effect<void> {
+    return Waiters.until(() => this.command === undefined ? undefined : Exit.void, this.whenCommanded)
   }
 
   private get newLine(): Effect.Effect<Line<In>> {
@@ -737,7 +730,7 @@ class SocketImpl<Out, In, R> implements ReconnectingSocket<Out, In> {
       const live: Live<In> = new LiveConnection(connection, early, this.now())
       line.live = live
       this.lives.add(live)
-      live.whenOver(() => early.over(Exit.fail(Option.none())))
+      live.onOver(() => early.over(Exit.fail(Option.none())))
       if (off !== undefined) this.move({ _tag: "Opening", live })
       const ready = within(
         Effect.zipRight(this.greeted(line, live, early), this.subscribed(live)),
@@ -875,21 +868,8 @@ class SocketImpl<Out, In, R> implements ReconnectingSocket<Out, In> {
 
   /** The connection has ended, or there is a command. */
   private over(live: Live<In>): Effect.Effect<void> {
-    return wait((resume) => {
-      const done = () => {
-        giveUp()
-        resume(Exit.void)
-      }
-      let forget = () => {}
-      const giveUp = () => {
-        forget()
-        this.onCommand = undefined
-      }
-      this.onCommand = done
-      forget = live.whenOver(done)
-      if (this.command !== undefined) done()
-      return giveUp
-    })
+    const isOver = () => live.failure !== undefined || this.command !== undefined
+    return Waiters.until(() => isOver() ? Exit.void : undefined, live.whenOver, this.whenCommanded)
   }
 
   /** Everything that goes to one connection goes through here, one write at a time. */
@@ -1041,7 +1021,7 @@ class SocketImpl<Out, In, R> implements ReconnectingSocket<Out, In> {
       this.drain = undefined
       yield* first(live.idle, this.over(live))
       if (this.settings.limits.keeps) {
-        yield* within(first(this.handedDone, this.over(live)), closeGrace, () => Effect.void)
+        yield* within(first(this.outbox.handedGone, this.over(live)), closeGrace, () => Effect.void)
       }
       this.drain = live
       if (to.live?.failure !== undefined || this.command !== undefined) {
@@ -1063,10 +1043,6 @@ class SocketImpl<Out, In, R> implements ReconnectingSocket<Out, In> {
       )
       return true
     })
-  }
-
-  private get handedDone(): Effect.Effect<void> {
-    return wait((resume) => this.outbox.onHandedGone(() => resume(Exit.void)))
   }
 
   // ---------------------------------------------------------------------------
@@ -1304,13 +1280,7 @@ class SocketImpl<Out, In, R> implements ReconnectingSocket<Out, In> {
   }
 
   get flush(): Effect.Effect<void, SocketClosed> {
-    return wait((resume) => {
-      if (this.phase._tag === "Closed") {
-        resume(Exit.fail(this.closed))
-        return undefined
-      }
-      return this.outbox.onFlushed((outcome) => resume(outcome === "Done" ? Exit.void : Exit.fail(this.closed)))
-    })
+    return Effect.flatMap(this.outbox.flushed, (outcome) => outcome === "Done" ? Effect.void : this.closed)
   }
 
   /** As a channel, a third lighter than the same of streams. */
@@ -1390,33 +1360,15 @@ class SocketImpl<Out, In, R> implements ReconnectingSocket<Out, In> {
 
   /** Another connection than this that is open. */
   opened(than: Live<In> | undefined): Effect.Effect<Live<In>, SocketClosed | SocketFailed> {
-    return wait((resume) =>
-      this.whenMoved((phase) => {
-        if (phase._tag === "Open" && phase.live !== than) resume(Exit.succeed(phase.live))
-        else if (phase._tag === "Closed") {
-          resume(Exit.fail(
-            Option.match(phase.info.failure, {
-              onNone: () => new SocketClosed({ info: phase.info }),
-              onSome: (failure) => new SocketFailed({ failure })
-            })
-          ))
-        } else return false
-        return true
-      })
-    )
-  }
-
-  /** Looks now, and whenever the state has changed, until it is what was looked for. Gives what takes that back. */
-  whenMoved(isIt: (phase: State<In>) => boolean): () => void {
-    const giveUp = () => {
-      this.onPhase.delete(look)
-    }
-    const look = () => {
-      if (isIt(this.phase)) giveUp()
-    }
-    this.onPhase.add(look)
-    look()
-    return giveUp
+    return Waiters.until((): Exit.Exit<Live<In>, SocketClosed | SocketFailed> | undefined => {
+      const { phase } = this
+      if (phase._tag === "Open" && phase.live !== than) return Exit.succeed(phase.live)
+      if (phase._tag !== "Closed") return undefined
+      return Exit.fail(Option.match(phase.info.failure, {
+        onNone: () => new SocketClosed({ info: phase.info }),
+        onSome: (failure) => new SocketFailed({ failure })
+      }))
+    }, this.whenMoved)
   }
 
   get reconnect(): Effect.Effect<void> {
@@ -1431,12 +1383,7 @@ class SocketImpl<Out, In, R> implements ReconnectingSocket<Out, In> {
     })
 
   private get finished(): Effect.Effect<void> {
-    return wait((resume) =>
-      this.whenMoved((phase) => {
-        if (phase._tag === "Closed") resume(Exit.void)
-        return phase._tag === "Closed"
-      })
-    )
+    return Waiters.until(() => this.phase._tag === "Closed" ? Exit.void : undefined, this.whenMoved)
   }
 
   /** The scope closes. A clock that stands still does not keep it. */
@@ -1445,20 +1392,13 @@ class SocketImpl<Out, In, R> implements ReconnectingSocket<Out, In> {
       this.order({ _tag: "Close", code: 1000, reason: "" })
       this.outbox.refuse()
       return wait<void>((resume) => {
-        const timer = setTimeout(() => {
-          giveUp()
-          resume(Exit.void)
-        }, closeGrace)
-        const giveUp = this.whenMoved((phase) => {
-          if (phase._tag !== "Closed") return false
+        const timer = setTimeout(() => resume(Exit.void), closeGrace)
+        const stop = () => {
           clearTimeout(timer)
           resume(Exit.void)
-          return true
-        })
-        return () => {
-          clearTimeout(timer)
-          giveUp()
         }
+        Waiters.watch(() => this.phase._tag === "Closed" ? true : undefined, stop, this.whenMoved)
+        return stop
       })
     })
   }
@@ -1540,7 +1480,7 @@ class SocketImpl<Out, In, R> implements ReconnectingSocket<Out, In> {
     const own = this.newInbox()
     own.pushAll(this.inbox)
     live.inbox = own
-    live.whenOver(() => own.over(Exit.fail(Option.none())))
+    live.onOver(() => own.over(Exit.fail(Option.none())))
   }
 }
 
@@ -1749,11 +1689,11 @@ export const toSocket = (self: ReconnectingSocket<Message, Message>): Socket.Soc
   socket.keepApart()
   let attached: Live<Message> | undefined
   let isRunning = false
-  const waiting = new Set<() => void>()
+  const whenAttached = new Waiters()
 
   const attach = Effect.map(Effect.suspend(() => socket.opened(attached)), (live) => {
     attached = live
-    for (const wake of waiting) wake()
+    whenAttached.notify()
     return live
   })
 
@@ -1810,31 +1750,22 @@ export const toSocket = (self: ReconnectingSocket<Message, Message>): Socket.Soc
     )
   }
 
-  const isAttached = wait<void>((resume) => {
-    const done = () => {
-      waiting.delete(done)
-      forget()
-      resume(Exit.void)
-    }
-    waiting.add(done)
-    const forget = socket.whenMoved((phase) => {
-      if (phase._tag === "Closed") resume(Exit.void)
-      return phase._tag === "Closed"
-    })
-    return () => {
-      waiting.delete(done)
-      forget()
-    }
-  })
+  /** The connection that a write goes to; none if the socket is closed before a run is attached. */
+  const attachment = Waiters.until(
+    () => attached !== undefined || socket.isClosing ? Exit.succeed(attached) : undefined,
+    whenAttached,
+    socket.whenMoved,
+    socket.whenCommanded
+  )
 
   const write = (chunk: Message | Socket.CloseEvent): Effect.Effect<void, Socket.SocketError> =>
-    Effect.suspend((): Effect.Effect<void, Socket.SocketError> => {
-      if (attached === undefined) return socket.isClosing ? Effect.void : Effect.zipRight(isAttached, write(chunk))
+    Effect.flatMap(attachment, (live): Effect.Effect<void, Socket.SocketError> => {
+      if (live === undefined) return Effect.void
       return Socket.isCloseEvent(chunk)
-        ? attached.connection.close(sendable(chunk.code), cut(chunk.reason ?? ""))
+        ? live.connection.close(sendable(chunk.code), cut(chunk.reason ?? ""))
         : Either.match(socket.encoded(chunk), {
           onLeft: (cause) => new Socket.SocketGenericError({ reason: "Write", cause }),
-          onRight: (data) => Effect.ignore(attached!.sendAll([data]))
+          onRight: (data) => Effect.ignore(live.sendAll([data]))
         })
     })
 

@@ -25,6 +25,7 @@ import * as Schedule from "effect/Schedule"
 import type * as Scope from "effect/Scope"
 import { Incoming } from "./internal/incoming.js"
 import { wait } from "./internal/wait.js"
+import { Waiters } from "./internal/waiters.js"
 
 // -----------------------------------------------------------------------------
 // models
@@ -309,12 +310,13 @@ const endOf = (code: number, reason: string): ConnectionClosed | ConnectionLost 
  * @category models
  */
 export class TestServer extends Context.Tag("effect-holdfast/WebSocketDialer/TestServer")<TestServer, {
-  /** Waits for the next dial. */
+  /** Waits for the next dial that has not been given up. */
   readonly attempt: Effect.Effect<Attempt>
 }>() {}
 
 /**
- * A dial that waits for its answer. One that has been given up takes none.
+ * A dial that waits for its answer. Only the first answer counts, and none if the dial has been given up meanwhile: then
+ * the peer that `open` gives has ended.
  *
  * @since 0.1.0
  * @category models
@@ -370,36 +372,71 @@ export interface Peer {
  * @category testing
  */
 export const layerTest: Layer.Layer<WebSocketDialer | TestServer> = Layer.effectContext(
-  Effect.map(Queue.unbounded<Attempt>(), (attempts) =>
-    Context.empty().pipe(
-      Context.add(TestServer, { attempt: Queue.take(attempts) }),
+  Effect.sync(() => {
+    const attempts = new Attempts()
+    return Context.empty().pipe(
+      Context.add(TestServer, { attempt: attempts.next }),
       Context.add(WebSocketDialer, { dial: (request) => terminatedWithScope(attempted(attempts, request)) })
-    ))
+    )
+  })
 )
 
-const attempted = (attempts: Queue.Queue<Attempt>, request: DialRequest): Effect.Effect<Connection, DialError> =>
+/** Dials that the test has not been given yet, in their order. A dial that is given up is taken out. */
+class Attempts {
+  private readonly waiting = new Set<Attempt>()
+  private readonly whenAdded = new Waiters()
+
+  add(attempt: Attempt): void {
+    this.waiting.add(attempt)
+    this.whenAdded.notify()
+  }
+
+  delete(attempt: Attempt): void {
+    this.waiting.delete(attempt)
+  }
+
+  /** Takes the oldest dial in a step after the wait, since a dial may be given up in between. */
+  readonly next: Effect.Effect<Attempt> = Effect.suspend(() => {
+    for (const attempt of this.waiting) {
+      this.waiting.delete(attempt)
+      return Effect.succeed(attempt)
+    }
+    const isAdded = Waiters.until(() => this.waiting.size > 0 ? Exit.void : undefined, this.whenAdded)
+    return Effect.zipRight(isAdded, this.next)
+  })
+}
+
+const attempted = (attempts: Attempts, request: DialRequest): Effect.Effect<Connection, DialError> =>
   wait((resume) => {
     const url = shown(request.url)
     let isOver = false
-    const answer = <A>(exit: Exit.Exit<Connection, DialError>, value: A): Effect.Effect<A> =>
-      Effect.sync(() => {
-        if (!isOver) resume(exit)
-        isOver = true
-        return value
-      })
-    attempts.unsafeOffer({
+    let opened: Connection | undefined
+    const answer = (exit: Exit.Exit<Connection, DialError>): void => {
+      if (!isOver) resume(exit)
+      isOver = true
+    }
+    const attempt: Attempt = {
       request,
       open: ({ protocol = "" } = {}) =>
         Effect.suspend(() => {
           const [connection, peer] = pair(protocol)
-          return answer(Exit.succeed(connection), peer)
+          if (isOver) return Effect.as(connection.terminate, peer)
+          opened = connection
+          answer(Exit.succeed(connection))
+          return Effect.succeed(peer)
         }),
       refuse: (status, headers) =>
-        answer(Exit.fail(new DialError({ reason: "Refused", url, status, headers: Headers.fromInput(headers) })), undefined),
-      fail: (cause) => answer(Exit.fail(new DialError({ reason: "Transport", url, cause })), undefined)
-    })
+        Effect.sync(() =>
+          answer(Exit.fail(new DialError({ reason: "Refused", url, status, headers: Headers.fromInput(headers) })))
+        ),
+      fail: (cause) => Effect.sync(() => answer(Exit.fail(new DialError({ reason: "Transport", url, cause }))))
+    }
+    attempts.add(attempt)
     return () => {
       isOver = true
+      attempts.delete(attempt)
+      // The dial may have been given up in the moment in which it was answered.
+      if (opened !== undefined) Effect.runSync(opened.terminate)
     }
   })
 
@@ -409,11 +446,11 @@ const pair = (protocol: string): readonly [Connection, Peer] => {
   let isStalled = false
   const failure = Effect.suspend((): Effect.Effect<void, ConnectionFailure> => incoming.end ?? Effect.void)
   const over = (end: ConnectionClosed | ConnectionLost) => Effect.sync(() => incoming.over(end))
-  const isOver = wait<void>((resume) => incoming.onOver(() => resume(Exit.void)))
+  const ended = wait<ConnectionClosed | ConnectionLost>((resume) => incoming.onOver((end) => resume(Exit.succeed(end))))
   const taken = <A>(take: () => A): Effect.Effect<void, ConnectionFailure> =>
     Effect.suspend(() => {
       if (incoming.end === undefined && !isStalled) take()
-      return incoming.end === undefined && isStalled ? isOver : Effect.void
+      return incoming.end === undefined && isStalled ? ended : Effect.void
     }).pipe(
       Effect.zipRight(failure)
     )
@@ -436,7 +473,7 @@ const pair = (protocol: string): readonly [Connection, Peer] => {
       }),
       close: (code, reason = "") => over(new ConnectionClosed({ code, reason })),
       reset: over(new ConnectionLost({ reason: "Reset" })),
-      ended: Effect.map(isOver, () => incoming.end!)
+      ended
     }
   ]
 }

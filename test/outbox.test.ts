@@ -1,4 +1,5 @@
 import { assert, describe, it } from "@effect/vitest"
+import * as Effect from "effect/Effect"
 import { type Entry, Outbox } from "../src/internal/outbox.js"
 
 const entryOf = (message: string, only?: object): Entry<string> => ({
@@ -20,25 +21,25 @@ const outboxOf = (inFlight: number) =>
 const messagesOf = (entries: ReadonlyArray<Entry<string>>) => entries.map(({ message }) => message)
 
 describe("an outbox whose window is full", () => {
-  it("is not flushed while one is queued that another, for its connection only, has passed", () => {
-    const outbox = outboxOf(1)
-    for (const message of ["0", "1"]) outbox.offer(entryOf(message))
-    assert.deepStrictEqual(messagesOf(outbox.take(100)), ["0"])
-    let isFlushed = false
-    outbox.onFlushed(() => {
-      isFlushed = true
-    })
-    outbox.offer(entryOf("only", {}))
-    const only = outbox.take(100)
-    assert.deepStrictEqual(messagesOf(only), ["only"])
-    outbox.acknowledge("0")
-    assert.isFalse(isFlushed)
-    outbox.settle(only, true)
-    assert.isFalse(isFlushed)
-    assert.deepStrictEqual(messagesOf(outbox.take(100)), ["1"])
-    outbox.acknowledge("1")
-    assert.isTrue(isFlushed)
-  })
+  it.effect("is not flushed while one is queued that another, for its connection only, has passed", () =>
+    Effect.gen(function*() {
+      const outbox = outboxOf(1)
+      for (const message of ["0", "1"]) outbox.offer(entryOf(message))
+      assert.deepStrictEqual(messagesOf(outbox.take(100)), ["0"])
+      const flushing = yield* Effect.fork(outbox.flushed)
+      const isFlushed = Effect.map(Effect.yieldNow(), () => flushing.unsafePoll() !== null)
+      assert.isFalse(yield* isFlushed)
+      outbox.offer(entryOf("only", {}))
+      const only = outbox.take(100)
+      assert.deepStrictEqual(messagesOf(only), ["only"])
+      outbox.acknowledge("0")
+      assert.isFalse(yield* isFlushed)
+      outbox.settle(only, true)
+      assert.isFalse(yield* isFlushed)
+      assert.deepStrictEqual(messagesOf(outbox.take(100)), ["1"])
+      outbox.acknowledge("1")
+      assert.isTrue(yield* isFlushed)
+    }))
 
   it("forgets what is for a connection only with that, and keeps the others in order", () => {
     const outbox = outboxOf(2)

@@ -4,13 +4,12 @@
 import * as Chunk from "effect/Chunk"
 import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
-import { wait } from "./wait.js"
+import { Waiters } from "./waiters.js"
 
 export class Inbox<in out A, in out E> {
   private items: Array<A> = []
   private bytes = 0
-  private reader: (() => void) | undefined
-  private readonly takers = new Set<() => void>()
+  private readonly whenFilled = new Waiters()
   private readonly capacity: number
   private readonly maxBytes: number
   private readonly onRoom: () => void
@@ -35,7 +34,7 @@ export class Inbox<in out A, in out E> {
   push(item: A, bytes: number): void {
     this.items.push(item)
     this.bytes += bytes
-    this.wake()
+    this.whenFilled.notify()
   }
 
   /** Everything that is in the other. */
@@ -44,18 +43,18 @@ export class Inbox<in out A, in out E> {
     this.bytes += other.bytes
     other.items = []
     other.bytes = 0
-    this.wake()
+    this.whenFilled.notify()
   }
 
   /** No more will come; what is in can be taken. */
   over(end: Exit.Exit<never, E>): void {
     this.end ??= end
-    this.wake()
+    this.whenFilled.notify()
   }
 
   /** Everything that is in; waits until there is something. */
   get takeAll(): Effect.Effect<Chunk.Chunk<A>, E> {
-    return this.take(this.soon, () => {
+    return this.take(() => Waiters.lightUntil(this.news, this.whenFilled), () => {
       const wasFull = this.isFull
       const chunk = Chunk.unsafeFromArray(this.items)
       this.items = []
@@ -67,7 +66,7 @@ export class Inbox<in out A, in out E> {
 
   /** The next one. */
   get takeOne(): Effect.Effect<A, E> {
-    return this.take(this.something, () => {
+    return this.take(() => Waiters.until(this.news, this.whenFilled), () => {
       const wasFull = this.isFull
       const item = this.items.shift()!
       if (this.items.length === 0) this.bytes = 0
@@ -76,44 +75,13 @@ export class Inbox<in out A, in out E> {
     })
   }
 
-  private take<B>(something: Effect.Effect<void>, what: () => B): Effect.Effect<B, E> {
+  /** Taking comes in a step after the wait, so that a taker that is interrupted while it waits has taken nothing. */
+  private take<B>(untilNews: () => Effect.Effect<void>, take: () => B): Effect.Effect<B, E> {
     const taken: Effect.Effect<B, E> = Effect.suspend(() =>
-      this.items.length > 0 ? Effect.succeed(what()) : this.end ?? Effect.zipRight(something, taken)
+      this.items.length > 0 ? Effect.succeed(take()) : this.end ?? Effect.zipRight(untilNews(), taken)
     )
     return taken
   }
 
-  /** Swifter, for the one who usually waits: interrupted, it leaves a callback that does nothing until the next wake. */
-  private get soon(): Effect.Effect<void> {
-    return Effect.suspend(() =>
-      this.reader !== undefined ? this.something : Effect.async<void>((resume) => {
-        this.reader = () => resume(Effect.void)
-        // It may have come between the look and this.
-        if (this.items.length > 0 || this.end !== undefined) this.wake()
-      })
-    )
-  }
-
-  private get something(): Effect.Effect<void> {
-    return wait<void>((resume) => {
-      if (this.items.length > 0 || this.end !== undefined) {
-        resume(Exit.void)
-        return undefined
-      }
-      const wake = () => resume(Exit.void)
-      this.takers.add(wake)
-      return () => {
-        this.takers.delete(wake)
-      }
-    })
-  }
-
-  private wake(): void {
-    const { reader } = this
-    this.reader = undefined
-    reader?.()
-    if (this.takers.size === 0) return
-    for (const wake of this.takers) wake()
-    this.takers.clear()
-  }
+  private readonly news = () => this.items.length > 0 || this.end !== undefined ? Exit.void : undefined
 }

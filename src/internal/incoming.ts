@@ -1,7 +1,9 @@
 /**
- * What comes in on a connection, kept until somebody listens, and told in order from then on. It ends once: what a
- * platform reports after that is not told.
+ * What comes in on a connection, kept until somebody listens, and told in order from then on. A connection ends once:
+ * what a platform reports after that is not told.
  */
+import { Waiters } from "./waiters.js"
+
 interface Listener<in Message, in End> {
   readonly onMessage: (message: Message) => void
   readonly onControl: () => void
@@ -11,23 +13,25 @@ interface Listener<in Message, in End> {
 export class Incoming<in out Message, in out End> {
   private listener: Listener<Message, End> | undefined
   private early: Array<(listener: Listener<Message, End>) => void> = []
-  private readonly waiting = new Set<() => void>()
+  private readonly whenOver = new Waiters()
   end: End | undefined
 
   message(message: Message): void {
-    this.tell((listener) => listener.onMessage(message))
+    if (this.end === undefined) this.tell((listener) => listener.onMessage(message))
   }
 
   control(): void {
-    this.tell((listener) => listener.onControl())
+    if (this.end === undefined) this.tell((listener) => listener.onControl())
   }
 
   over(end: End): void {
     if (this.end !== undefined) return
-    this.tell((listener) => listener.onEnd(end))
     this.end = end
-    for (const wake of this.waiting) wake()
-    this.waiting.clear()
+    try {
+      this.tell((listener) => listener.onEnd(end))
+    } finally {
+      this.whenOver.notify()
+    }
   }
 
   listen(listener: Listener<Message, End>): void {
@@ -36,17 +40,12 @@ export class Incoming<in out Message, in out End> {
     this.listener = listener
   }
 
-  /** Calls back at the end, at once if that has been. Gives what takes the request back. */
-  onOver(wake: () => void): () => void {
-    if (this.end === undefined) this.waiting.add(wake)
-    else wake()
-    return () => {
-      this.waiting.delete(wake)
-    }
+  /** Calls `then` at the end, or immediately if the connection has ended. Returns a function that takes this back. */
+  onOver(then: (end: End) => void): () => void {
+    return Waiters.watch(() => this.end, then, this.whenOver)
   }
 
   private tell(f: (listener: Listener<Message, End>) => void): void {
-    if (this.end !== undefined) return
     if (this.listener === undefined) this.early.push(f)
     else f(this.listener)
   }

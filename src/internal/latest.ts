@@ -10,16 +10,15 @@ import * as Exit from "effect/Exit"
 import * as Option from "effect/Option"
 import type * as Scope from "effect/Scope"
 import * as Stream from "effect/Stream"
-import { wait } from "./wait.js"
+import { Waiters } from "./waiters.js"
 
 interface Reader<in out A> {
   readonly unread: Array<A>
-  /** Set while it waits. */
-  resume: (() => void) | undefined
 }
 
 export class Latest<in out A> {
   private readonly readers = new Set<Reader<A>>()
+  private readonly whenOffered = new Waiters()
   private readonly capacity: number
   private isOver = false
 
@@ -32,14 +31,14 @@ export class Latest<in out A> {
     for (const reader of this.readers) {
       if (reader.unread.length === this.capacity) reader.unread.shift()
       reader.unread.push(value)
-      reader.resume?.()
     }
+    this.whenOffered.notify()
   }
 
   /** No more will come; what is unread can be read. */
   end(): void {
     this.isOver = true
-    for (const reader of this.readers) reader.resume?.()
+    this.whenOffered.notify()
   }
 
   /** A stream of the `first` value, and of what is offered from then on. */
@@ -53,7 +52,7 @@ export class Latest<in out A> {
   ): Effect.Effect<Effect.Effect<A, Option.Option<never>>, never, Scope.Scope> {
     const subscribed = Effect.acquireRelease(
       Effect.sync(() => {
-        const reader: Reader<A> = { unread: Option.toArray(first()), resume: undefined }
+        const reader: Reader<A> = { unread: Option.toArray(first()) }
         this.readers.add(reader)
         return reader
       }),
@@ -64,20 +63,7 @@ export class Latest<in out A> {
 
   private take(reader: Reader<A>): Effect.Effect<A, Option.Option<never>> {
     return Effect.flatMap(
-      wait<void>((resume) => {
-        const wake = () => {
-          reader.resume = undefined
-          resume(Exit.void)
-        }
-        if (reader.unread.length > 0 || this.isOver) {
-          wake()
-          return undefined
-        }
-        reader.resume = wake
-        return () => {
-          reader.resume = undefined
-        }
-      }),
+      Waiters.until(() => reader.unread.length > 0 || this.isOver ? Exit.void : undefined, this.whenOffered),
       () => reader.unread.length > 0 ? Effect.succeed(reader.unread.shift()!) : Effect.fail(Option.none())
     )
   }

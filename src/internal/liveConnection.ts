@@ -5,6 +5,7 @@ import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
 import type { Connection, ConnectionFailure, Message } from "../WebSocketDialer.js"
 import { wait } from "./wait.js"
+import { Waiters } from "./waiters.js"
 
 /** A message that goes to this connection, before those of the outbox. */
 export interface Own {
@@ -30,9 +31,9 @@ export class LiveConnection<Inbox> {
   writingSince: number | undefined
   isWriteWatched = false
   private own: Array<Own> = []
-  private onWork: (() => void) | undefined
-  private readonly onIdle = new Set<() => void>()
-  private readonly onOver = new Set<() => void>()
+  private readonly whenWork = new Waiters()
+  private readonly whenIdle = new Waiters()
+  readonly whenOver = new Waiters()
 
   constructor(connection: Connection, inbox: Inbox, now: number) {
     this.connection = connection
@@ -44,24 +45,20 @@ export class LiveConnection<Inbox> {
   // its end
   // ---------------------------------------------------------------------------
 
-  /** The first that is told is why it ended. */
+  /** The first failure that is told is why the connection ended. */
   over(failure: ConnectionFailure): void {
     if (this.failure !== undefined) return
     this.failure = failure
-    call(this.onOver)
+    this.whenOver.notify()
   }
 
   get ended(): Effect.Effect<ConnectionFailure> {
-    return wait((resume) => this.whenOver(() => resume(Exit.succeed(this.failure!))))
+    return Waiters.until(() => this.failure === undefined ? undefined : Exit.succeed(this.failure), this.whenOver)
   }
 
-  /** Gives what takes the request back. */
-  whenOver(onOver: () => void): () => void {
-    if (this.failure !== undefined) onOver()
-    else this.onOver.add(onOver)
-    return () => {
-      this.onOver.delete(onOver)
-    }
+  /** Calls `then` at the end, or immediately if the connection has ended. Returns a function that takes this back. */
+  onOver(then: (failure: ConnectionFailure) => void): () => void {
+    return Waiters.watch(() => this.failure, then, this.whenOver)
   }
 
   // ---------------------------------------------------------------------------
@@ -82,14 +79,14 @@ export class LiveConnection<Inbox> {
     this.wakeWriter()
   }
 
-  /** Waits until they are written. */
+  /** Waits until the messages are written. */
   sendAll(messages: ReadonlyArray<Message>): Effect.Effect<void, ConnectionFailure> {
     return wait((resume) => {
       if (messages.length === 0 || this.failure !== undefined) {
         resume(this.failure === undefined ? Exit.void : Exit.fail(this.failure))
         return undefined
       }
-      const forget = this.whenOver(() => resume(Exit.fail(this.failure!)))
+      const forget = this.onOver((failure) => resume(Exit.fail(failure)))
       messages.forEach((message, place) =>
         this.send(
           message,
@@ -105,19 +102,12 @@ export class LiveConnection<Inbox> {
   /** The write is done. */
   wrote(): void {
     this.writingSince = undefined
-    if (this.onIdle.size > 0) call(this.onIdle)
+    this.whenIdle.notify()
   }
 
   /** Nothing is being written. */
   get idle(): Effect.Effect<void> {
-    return wait((resume) => {
-      const onIdle = () => resume(Exit.void)
-      if (this.writingSince === undefined) onIdle()
-      else this.onIdle.add(onIdle)
-      return () => {
-        this.onIdle.delete(onIdle)
-      }
-    })
+    return Waiters.until(() => this.writingSince === undefined ? Exit.void : undefined, this.whenIdle)
   }
 
   takeOwn(): ReadonlyArray<Own> {
@@ -129,29 +119,14 @@ export class LiveConnection<Inbox> {
   }
 
   wakeWriter(): void {
-    this.onWork?.()
+    this.whenWork.notify()
   }
 
   /** Waits until there is something to send, here or, as `hasMore` says, elsewhere. For one fiber, the writer. */
   work(hasMore: () => boolean): Effect.Effect<void> {
-    const isThere = () => this.own.length > 0 || hasMore()
-    // Who is interrupted here leaves a callback that does nothing; `wait` would cost more than the write.
-    const coming = Effect.async<void>((resume) => {
-      this.onWork = () => {
-        this.onWork = undefined
-        resume(Effect.void)
-      }
-      // It may have come between the look and this.
-      if (isThere()) this.onWork()
-    })
-    return Effect.suspend(() => isThere() ? Effect.void : coming)
+    // `until` would cost more than the write.
+    return Waiters.lightUntil(() => this.own.length > 0 || hasMore() ? Exit.void : undefined, this.whenWork)
   }
 }
 
 const nothing: ReadonlyArray<Own> = []
-
-const call = (callbacks: Set<() => void>): void => {
-  const all = [...callbacks]
-  callbacks.clear()
-  for (const callback of all) callback()
-}

@@ -5,11 +5,14 @@
  * good, once it is written or, if the outbox `keeps`, acknowledged. When the connection is lost, what was in its hands
  * is queued again in front (it keeps), or lost: nobody knows whether it arrived.
  *
- * Every method is one step.
+ * Every method is one step, and every effect waits.
  */
+import * as Effect from "effect/Effect"
+import * as Exit from "effect/Exit"
 import * as MutableHashMap from "effect/MutableHashMap"
 import * as Option from "effect/Option"
 import type { Message } from "../WebSocketDialer.js"
+import { Waiters } from "./waiters.js"
 
 /** What became of a message. `TakenBack`: by who had offered it. */
 export type Outcome = "Done" | "Expired" | "Overflow" | "Lost" | "Closed" | "TakenBack"
@@ -49,10 +52,10 @@ export interface Limits {
 export class Outbox<Out> {
   private queued = new Set<Entry<Out>>()
   private readonly sent = new Set<Entry<Out>>()
-  /** Those for which there is no room yet. */
+  /** Entries for which there is no room yet. They are admitted one by one, and the first keeps the others out. */
   private readonly waiting = new Set<Entry<Out>>()
   private readonly byId = MutableHashMap.empty<unknown, Entry<Out>>()
-  private readonly flushing = new Set<{ readonly upTo: number; readonly onFlushed: (outcome: "Done" | "Closed") => void }>()
+  private readonly whenGone = new Waiters()
   private readonly limits: Limits
   private readonly onLeft: (entry: Entry<Out>, outcome: Outcome) => void
   private count = 0
@@ -61,6 +64,7 @@ export class Outbox<Out> {
   /** How many of those queued are for one connection only. */
   private onlyQueued = 0
   private isRefusing = false
+  private isClosed = false
   /** Called when there may be something to send. */
   onWork: () => void = () => {}
 
@@ -237,25 +241,27 @@ export class Outbox<Out> {
     }
   }
 
-  /** Calls back when everything that has been accepted is gone. Gives what takes the request back. */
-  onFlushed(onFlushed: (outcome: "Done" | "Closed") => void): () => void {
-    return this.onGone(this.places - 1, onFlushed)
+  /** Waits until everything that has been accepted so far is gone. */
+  get flushed(): Effect.Effect<"Done" | "Closed"> {
+    return Effect.suspend(() => this.gone(this.places - 1))
   }
 
-  /** The same for what is in a connection's hands. */
-  onHandedGone(onGone: () => void): () => void {
-    let last = -1
-    for (const { place } of this.sent) last = place
-    return this.onGone(last, onGone)
+  /** Waits until everything that is in a connection's hands now is gone. */
+  get handedGone(): Effect.Effect<"Done" | "Closed"> {
+    return Effect.suspend(() => {
+      let last = -1
+      for (const { place } of this.sent) last = place
+      return this.gone(last)
+    })
   }
 
-  private onGone(upTo: number, onFlushed: (outcome: "Done" | "Closed") => void): () => void {
-    const flush = { upTo, onFlushed }
-    this.flushing.add(flush)
-    this.flushed()
-    return () => {
-      this.flushing.delete(flush)
-    }
+  private gone(upTo: number): Effect.Effect<"Done" | "Closed"> {
+    return Waiters.until(() => {
+      if (this.isClosed) return Exit.succeed("Closed")
+      // A message for one connection only may have been sent before older messages, whose window is full.
+      const oldest = Math.min(firstPlace(this.sent), firstPlace(this.queued))
+      return oldest > upTo ? Exit.succeed("Done") : undefined
+    }, this.whenGone)
   }
 
   /** Takes no more, and lets go those that wait for room. */
@@ -270,8 +276,8 @@ export class Outbox<Out> {
 
   close(): void {
     this.refuse()
-    for (const flush of this.flushing) flush.onFlushed("Closed")
-    this.flushing.clear()
+    this.isClosed = true
+    this.whenGone.notify()
     for (const entries of [this.sent, this.queued]) for (const entry of entries) this.finish(entry, "Closed")
   }
 
@@ -280,7 +286,7 @@ export class Outbox<Out> {
     if (!wasQueued && !this.sent.delete(entry)) return
     if (entry.only !== undefined) {
       if (wasQueued) this.onlyQueued--
-      return this.flushed()
+      return this.whenGone.notify()
     }
     this.count--
     this.bytes -= entry.bytes
@@ -290,18 +296,7 @@ export class Outbox<Out> {
     if (outcome !== "Done") this.onLeft(entry, outcome)
     entry.onDone?.(outcome)
     this.admit()
-    this.flushed()
-  }
-
-  private flushed(): void {
-    if (this.flushing.size === 0) return
-    // One that is for a connection only may have been sent before older ones, whose window is full.
-    const oldest = Math.min(firstPlace(this.sent), firstPlace(this.queued))
-    for (const flush of this.flushing) {
-      if (oldest <= flush.upTo) continue
-      this.flushing.delete(flush)
-      flush.onFlushed("Done")
-    }
+    this.whenGone.notify()
   }
 }
 

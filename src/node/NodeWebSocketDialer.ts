@@ -133,12 +133,12 @@ const connectionOver = (socket: WebSocket, transport: Socket): Connection => {
         resume(Exit.fail(incoming.end))
         return undefined
       }
-      const forget = incoming.onOver(() => resume(Exit.fail(incoming.end!)))
+      const forget = incoming.onOver((end) => resume(Exit.fail(end)))
       hand((error) => {
+        // The end that comes of an error tells what has gone wrong.
+        if (error !== undefined && error !== null) return
         forget()
-        // What has gone wrong is told by the end that comes of it.
-        if (error === undefined || error === null) resume(Exit.void)
-        else incoming.onOver(() => resume(Exit.fail(incoming.end!)))
+        resume(Exit.void)
       })
       return forget
     })

@@ -14,7 +14,7 @@ import { wait } from "../../src/internal/wait.js"
 import { canaries, type CanaryName } from "../support/canaries.js"
 import { canary } from "../support/canary.js"
 import { amount, form } from "../support/form.js"
-import { interrupted, scenarios, slow } from "./sockets.js"
+import { interrupted, type Modules, scenarios, slow } from "./sockets.js"
 
 describe("a reconnecting socket, whatever the interleaving", () => {
   for (const [name, scenario] of Object.entries(scenarios({ ReconnectingSocket, WebSocketDialer }))) {
@@ -29,15 +29,43 @@ describe("a reconnecting socket, whatever the interleaving", () => {
   }
 })
 
+/** A fiber runs a socket as a platform's while another writes to it, and the connection opens meanwhile. */
+const writingAsItAttaches = ({ ReconnectingSocket, WebSocketDialer }: Modules) =>
+  Effect.gen(function*() {
+    const server = yield* WebSocketDialer.TestServer
+    const self = yield* ReconnectingSocket.make<WebSocketDialer.Message, WebSocketDialer.Message>({
+      dial: { url: "ws://test" },
+      heartbeat: false,
+      backoff: Schedule.spaced("1 second")
+    })
+    const socket = ReconnectingSocket.toSocket(self)
+    const opening = yield* Effect.fork(Effect.flatMap(server.attempt, ({ open }) => open()))
+    const running = yield* Effect.fork(socket.runRaw(() => {}))
+    yield* Effect.flatMap(socket.writer, (write) => write("hello"))
+    const peer = yield* Fiber.join(opening)
+    assert.strictEqual(yield* peer.receive, "hello")
+    yield* Fiber.interrupt(running)
+  }).pipe(
+    Effect.scoped,
+    Effect.provide(WebSocketDialer.layerTest)
+  )
+
+describe("a socket that is a platform's", () => {
+  it.interleavings(
+    "attaches a write that looks for the connection as that opens",
+    writingAsItAttaches({ ReconnectingSocket, WebSocketDialer }),
+    { strategy: ["sweep", "pct"], seeds: 50, limit: 300, timeout: 120_000 }
+  )
+})
+
+const withFault = async (name: CanaryName): Promise<Modules> => ({
+  ReconnectingSocket: await import(/* @vite-ignore */ `../../src/ReconnectingSocket.ts?canary=${name}`),
+  WebSocketDialer: await import(/* @vite-ignore */ `../../src/WebSocketDialer.ts?canary=${name}`)
+})
+
 describe("a reconnecting socket with a known fault is caught", () => {
   const canaryOf = (name: CanaryName, scenario: keyof ReturnType<typeof scenarios>, options: Parameters<typeof canary>[2]) =>
-    canary(canaries[name].fault, async () => {
-      const faulty = {
-        ReconnectingSocket: await import(/* @vite-ignore */ `../../src/ReconnectingSocket.ts?canary=${name}`),
-        WebSocketDialer: await import(/* @vite-ignore */ `../../src/WebSocketDialer.ts?canary=${name}`)
-      }
-      return scenarios(faulty)[scenario]
-    }, options)
+    canary(canaries[name].fault, async () => scenarios(await withFault(name))[scenario], options)
 
   canaryOf("two-writers", "writes and pings take turns, and a peer that answers is alive", { within: 100 })
   canaryOf(
@@ -55,6 +83,11 @@ describe("a reconnecting socket with a known fault is caught", () => {
   canaryOf("overflowing-backoff", backoff, { within: 1, reason: "Deadlock" })
   canaryOf("restarted-backoff", backoff, { within: 1 })
   canaryOf("unreset-backoff", backoff, { within: 1 })
+  canary(
+    `${canaries["late-registration"].fault}, as a platform's socket`,
+    async () => writingAsItAttaches(await withFault("late-registration")),
+    { within: 1_000, limit: 1_000, reason: "Deadlock" }
+  )
   canaryOf("deaf-to-the-end", "the reader stops at the end of a connection, whatever the transport says then", { within: 1 })
 })
 
@@ -157,7 +190,7 @@ describe("an outbox, in every order of its senders and its writer", () => {
       ))
       const exit = yield* Fiber.await(b)
       yield* Fiber.join(c)
-      yield* wait<void>((resume) => outbox.onFlushed(() => resume(Exit.void)))
+      yield* outbox.flushed
       yield* Fiber.interrupt(writer)
       assert.strictEqual(new Set(written).size, written.length)
       assert.includeMembers(written, ["a", "c"])

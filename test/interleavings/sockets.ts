@@ -1068,6 +1068,8 @@ export const scenarios = (modules: Modules) => {
     "one that is interrupted as it waits for the opening or the flush leaves nothing behind": inWorldOf((world) =>
       Effect.gen(function*() {
         const socket = yield* ReconnectingSocket.make(base)
+        // Its own fiber waits for a command, while it dials and while it is open.
+        yield* settled
         const before = watchersOf(socket)
         yield* socket.send("a1")
         const victims = yield* Effect.forEach([socket.awaitOpen, socket.flush], (waiting) =>
@@ -1100,9 +1102,8 @@ export const scenarios = (modules: Modules) => {
 
 /** How many wait inside. */
 const watchersOf = (socket: unknown): ReadonlyArray<number> => {
-  const { onPhase, outbox } = socket as {
-    readonly onPhase: Set<unknown>
-    readonly outbox: { readonly flushing: Set<unknown> }
+  const { outbox, whenCommanded, whenMoved } = socket as Record<"whenCommanded" | "whenMoved", { readonly size: number }> & {
+    readonly outbox: { readonly whenGone: { readonly size: number } }
   }
-  return [onPhase.size, outbox.flushing.size]
+  return [whenMoved.size, whenCommanded.size, outbox.whenGone.size]
 }

@@ -75,6 +75,14 @@ export const canaries = {
       "return Effect.async<A, E>((resume) => {\n      giveUp = register(resume)\n      return Effect.sync(() => giveUp?.())\n    })"
     )]
   },
+  "late-registration": {
+    fault: "a waiter looks in one operation and registers in a later one",
+    edits: [edit(
+      "internal/waiters.ts",
+      "    const found = waiter.look()\n    if (found !== undefined) return waiter.onFound(found)\n",
+      ""
+    )]
+  },
   "late-publication": {
     fault: "a generation is published in a later step than that which makes it current",
     edits: [

@@ -1,0 +1,93 @@
+import { Interleavings } from "effect-holdfast/testing"
+import { assert, describe, it } from "effect-holdfast/testing/vitest"
+import * as Effect from "effect/Effect"
+import * as Exit from "effect/Exit"
+import * as Fiber from "effect/Fiber"
+import { Waiters } from "../../src/internal/waiters.js"
+import { canaries } from "../support/canaries.js"
+import { canary } from "../support/canary.js"
+
+/** Every schedule of a small scope, so that nothing is left to chance in it. */
+const everySchedule = (
+  name: string,
+  effect: Effect.Effect<unknown, unknown>,
+  options: { readonly preemptions: number; readonly strategy?: "exhaustive" | "interrupt" }
+) =>
+  it(`${name}: every schedule with ${options.preemptions} preemptions`, { timeout: 120_000 }, async ({ task }) => {
+    const report = await Effect.runPromise(
+      Interleavings.explore(effect, { strategy: "exhaustive", limit: 1_000_000, ...options })
+    )
+    task.meta.interleavings = report.interleavings
+    assert.isTrue(report.complete)
+  })
+
+/** Fibers wait for a counter to reach what each asks for; another fiber counts, one step at a time. */
+const counting = (
+  List: typeof Waiters,
+  which: "until" | "lightUntil",
+  asked: ReadonlyArray<number>,
+  mark: <A>(effect: Effect.Effect<A>) => Effect.Effect<A> = (effect) => effect
+) =>
+  Effect.gen(function*() {
+    const list = new List()
+    const upTo = Math.max(...asked)
+    let count = 0
+    const reached = (least: number) => List[which](() => count >= least ? Exit.succeed(count) : undefined, list)
+    const waiting = yield* Effect.forEach(asked, (least, index) => Effect.fork(index === 0 ? mark(reached(least)) : reached(least)))
+    yield* Effect.fork(Effect.forEach(Array.from({ length: upTo }), () =>
+      Effect.sync(() => {
+        count++
+        list.notify()
+      }), { discard: true }))
+    for (const [index, fiber] of waiting.entries()) {
+      const exit = yield* Fiber.await(fiber)
+      if (Exit.isSuccess(exit)) assert.isAtLeast(exit.value, asked[index]!)
+      else assert.isTrue(index === 0 && Exit.isInterrupted(exit), String(exit))
+    }
+    // A waiter that an interrupted fiber may leave is taken by the next wake-up.
+    count = upTo
+    list.notify()
+    assert.strictEqual(list.size, 0)
+  })
+
+/** A fiber waits for either of two conditions, each of which has its own list. */
+const eitherOf = (List: typeof Waiters) =>
+  Effect.gen(function*() {
+    const [left, right] = [new List(), new List()]
+    let arrived = ""
+    const waiting = yield* Effect.fork(List.until(() => arrived === "" ? undefined : Exit.succeed(arrived), left, right))
+    for (const [name, list] of [["left", left], ["right", right]] as const) {
+      yield* Effect.fork(Effect.sync(() => {
+        arrived += name
+        list.notify()
+      }))
+    }
+    assert.include(yield* Fiber.join(waiting), "t")
+    assert.deepStrictEqual([left, right].map(({ size }) => size), [0, 0])
+  })
+
+describe("a condition that comes about is not missed", () => {
+  everySchedule("by one fiber", counting(Waiters, "until", [1]), { preemptions: 2 })
+  everySchedule("by fibers that ask for different things", counting(Waiters, "until", [2, 1]), { preemptions: 1 })
+  everySchedule("in any of two lists", eitherOf(Waiters), { preemptions: 1 })
+  everySchedule("by one fiber that waits lightly", counting(Waiters, "lightUntil", [1]), { preemptions: 2 })
+  everySchedule("by two that do", counting(Waiters, "lightUntil", [2, 1]), { preemptions: 1 })
+  for (const which of ["until", "lightUntil"] as const) {
+    everySchedule(`though another waiter is interrupted, wherever (${which})`, counting(Waiters, which, [1, 1], Interleavings.victim), {
+      strategy: "interrupt",
+      preemptions: 1
+    })
+  }
+})
+
+describe("a list that looks in one operation and registers in another is caught", () => {
+  const faulty = async (scope: (List: typeof Waiters) => Effect.Effect<unknown, unknown>) => {
+    const path = "../../src/internal/waiters.ts?canary=late-registration"
+    return scope((await import(/* @vite-ignore */ path)).Waiters)
+  }
+  const { fault } = canaries["late-registration"]
+  const options = { strategy: "exhaustive", preemptions: 1, reason: "Deadlock" } as const
+  canary(fault, () => faulty((List) => counting(List, "until", [1])), { ...options, within: 100 })
+  canary(`${fault}, lightly`, () => faulty((List) => counting(List, "lightUntil", [1])), { ...options, within: 100 })
+  canary(`${fault}, of two lists`, () => faulty(eitherOf), { ...options, within: 1_000 })
+})
