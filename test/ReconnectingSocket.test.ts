@@ -183,6 +183,28 @@ const onWires = <Out = Message, In = Message, E = never, R = never, E2 = never, 
     return { socket, events: events.all }
   }).pipe(Effect.provide(wired(...wires)))
 
+/** The delays of the timers that are set while the scope is open and have neither fired nor been cleared. */
+const openTimers = Effect.acquireRelease(
+  Effect.sync(() => {
+    const { clearTimeout, setTimeout } = globalThis
+    const delays = new Map<unknown, number>()
+    globalThis.setTimeout = Object.assign((callback: (...args: Array<unknown>) => void, delay = 0, ...args: Array<unknown>) => {
+      const timer = setTimeout(() => {
+        delays.delete(timer)
+        callback(...args)
+      }, delay)
+      delays.set(timer, delay)
+      return timer
+    }, setTimeout)
+    globalThis.clearTimeout = (timer) => {
+      delays.delete(timer)
+      clearTimeout(timer)
+    }
+    return { open: () => [...delays.values()].filter((delay) => delay > 0), restore: () => Object.assign(globalThis, { clearTimeout, setTimeout }) }
+  }),
+  ({ restore }) => Effect.sync(restore)
+)
+
 const lost = (reason: WebSocketDialer.ConnectionLost["reason"]) => new WebSocketDialer.ConnectionLost({ reason })
 
 // -----------------------------------------------------------------------------
@@ -669,6 +691,60 @@ describe("onOpen", () => {
         assert.strictEqual(n, 4)
       }))
   }
+
+  test("has the open timeout, and so has the dial before it, each its own", () =>
+    Effect.gen(function*() {
+      let takes = 2_999
+      const { events, server, socket } = yield* dialing(ReconnectingSocket.make({
+        dial,
+        backoff: steady,
+        openTimeout: "3 seconds",
+        onOpen: () => Effect.sleep(takes)
+      }))
+      yield* pass(2_999)
+      const peer = yield* server.open
+      yield* pass(2_998)
+      assert.strictEqual((yield* socket.state)._tag, "Opening")
+      yield* pass(1)
+      assert.strictEqual((yield* socket.state)._tag, "Open")
+      assert.deepStrictEqual(ofTag(events, "Lost"), [])
+
+      takes = Infinity
+      yield* peer.reset
+      yield* pass(1000)
+      const second = yield* server.open
+      yield* pass(2_999)
+      assert.strictEqual((yield* socket.state)._tag, "Opening")
+      yield* pass(1)
+      assert.strictEqual((yield* socket.state)._tag, "Waiting")
+      yield* second.ended
+      const { failure } = ofTag(events, "Lost")[1]!
+      assert.isTrue(failure._tag === "ConnectionLost" && Cause.isTimeoutException(failure.cause))
+
+      yield* pass(2000)
+      yield* pass(2_999)
+      assert.strictEqual((yield* socket.state)._tag, "Dialing")
+      yield* pass(1)
+      assert.deepInclude(yield* socket.state, { _tag: "Waiting", failure: new WebSocketDialer.DialError({ reason: "Timeout", url: "ws://test" }) })
+    }))
+
+  test("shares the open timeout with the subscriptions, for a peer that takes nothing", () =>
+    Effect.gen(function*() {
+      const { events, server, socket } = yield* dialing(ReconnectingSocket.make({
+        dial,
+        backoff: steady,
+        openTimeout: "3 seconds",
+        writeTimeout: "1 minute",
+        onOpen: () => Effect.sleep("2 seconds")
+      }))
+      yield* socket.subscribe({ open: "gold" })
+      const peer = yield* server.open
+      yield* peer.stall
+      yield* pass(2_999)
+      assert.strictEqual((yield* socket.state)._tag, "Opening")
+      yield* pass(1)
+      assert.deepInclude(ofTag(events, "Lost")[0]!.failure as object, { _tag: "ConnectionLost", reason: "OnOpenFailed" })
+    }))
 
   test("that throws is a failure like any other", () =>
     Effect.gen(function*() {
@@ -1380,6 +1456,32 @@ describe("with acknowledgements", () => {
       assert.isTrue((yield* isDone(delivering)) && (yield* isDone(flushing)))
       assert.deepStrictEqual(messages.all, [])
     }))
+
+  for (const when of ["before its connection is lost", "while there is no connection"]) {
+    test(`a message is kept though its deliverer is interrupted ${when}: it may have arrived`, () =>
+      Effect.gen(function*() {
+        const { events, peer, server, socket } = yield* connected(ReconnectingSocket.make({ dial, acknowledge, backoff: steady }))
+        yield* socket.send("0")
+        const delivering = yield* Effect.fork(socket.deliver("1"))
+        yield* settle
+        yield* socket.send("2")
+        yield* settle
+        assert.deepStrictEqual(peer.got, sent(0, 3))
+        if (when === "while there is no connection") yield* Effect.zipRight(peer.reset, settle)
+        yield* Fiber.interrupt(delivering)
+        const flushing = yield* Effect.fork(socket.flush)
+        if (when !== "while there is no connection") yield* Effect.zipRight(peer.reset, settle)
+        yield* pass(1000)
+        const next = yield* server.open
+        assert.deepStrictEqual(next.got, sent(0, 3))
+        yield* next.send("ack 1")
+        yield* settle
+        assert.isFalse(yield* isDone(flushing))
+        yield* next.send("ack 2")
+        yield* Fiber.join(flushing)
+        assert.lengthOf(ofTag(events, "Dropped"), 0)
+      }))
+  }
 
   test("no more than the window is in flight", () =>
     Effect.gen(function*() {
@@ -2821,6 +2923,18 @@ describe("the scope", () => {
       assert.deepInclude((yield* peer.ended) as object, { _tag: "ConnectionLost" })
       assert.strictEqual((yield* socket.state)._tag, "Closed")
     }))
+
+  for (const how of ["answers", "takes nothing"]) {
+    test(`that closes leaves no timer, where the peer ${how}`, () =>
+      Effect.gen(function*() {
+        const scope = yield* Scope.make()
+        const { peer } = yield* connected(Scope.extend(ReconnectingSocket.make({ dial }), scope))
+        if (how === "takes nothing") yield* peer.stall
+        const timers = yield* openTimers
+        yield* Scope.close(scope, Exit.void)
+        assert.deepStrictEqual(timers.open(), [])
+      }))
+  }
 
   test("of a layer holds a socket", () =>
     Effect.gen(function*() {

@@ -9,6 +9,7 @@ import * as Layer from "effect/Layer"
 import * as Option from "effect/Option"
 import * as Queue from "effect/Queue"
 import type * as Scope from "effect/Scope"
+import * as TestClock from "effect/TestClock"
 import { WebSocket } from "ws"
 import { eventually, serving } from "./support/loopbackWebSockets.js"
 
@@ -340,6 +341,47 @@ describe("layerTest", () => {
       yield* peer.close(1012)
       assert.deepStrictEqual(yield* Fiber.join(writing), new WebSocketDialer.ConnectionClosed({ code: 1012, reason: "" }))
       assert.deepStrictEqual(yield* next, yield* peer.ended)
+    }).pipe(Effect.provide(WebSocketDialer.layerTest)))
+
+  it.scoped("hands out only dials that are still wanted, in their order", () =>
+    Effect.gen(function*() {
+      const { dial } = yield* WebSocketDialer.WebSocketDialer
+      const { attempt } = yield* WebSocketDialer.TestServer
+      const dialing = (name: string) => Effect.zipLeft(Effect.fork(dial({ url: `ws://${name}` })), Effect.yieldNow())
+      const interrupted = yield* dialing("interrupted")
+      yield* Effect.fork(Effect.timeout(dial({ url: "ws://timed-out" }), "1 second"))
+      yield* Effect.yieldNow()
+      yield* dialing("first")
+      yield* dialing("second")
+      yield* Fiber.interrupt(interrupted)
+      yield* TestClock.adjust("1 second")
+      assert.strictEqual((yield* attempt).request.url, "ws://first")
+      assert.strictEqual((yield* attempt).request.url, "ws://second")
+    }).pipe(Effect.provide(WebSocketDialer.layerTest)))
+
+  it.scoped("gives a peer that has ended where the dial is given up, or has been answered", () =>
+    Effect.gen(function*() {
+      const { dial } = yield* WebSocketDialer.WebSocketDialer
+      const { attempt } = yield* WebSocketDialer.TestServer
+      const dialing = yield* Effect.fork(dial({ url: "ws://test" }))
+      const { open } = yield* attempt
+      yield* Fiber.interrupt(dialing)
+      const late = yield* open()
+      assert.strictEqual((yield* late.ended)._tag, "ConnectionLost")
+
+      const answering = yield* Effect.fork(dial({ url: "ws://test" }))
+      const other = yield* attempt
+      const peer = yield* other.open()
+      const second = yield* other.open()
+      assert.strictEqual((yield* second.ended)._tag, "ConnectionLost")
+      const connection = yield* Fiber.join(answering)
+      yield* connection.write(["a"])
+      assert.strictEqual(yield* peer.receive, "a")
+
+      const meanwhile = yield* Effect.fork(dial({ url: "ws://test" }))
+      const answered = yield* Effect.flatMap(attempt, ({ open }) => open())
+      yield* Fiber.interrupt(meanwhile)
+      assert.strictEqual((yield* answered.ended)._tag, "ConnectionLost")
     }).pipe(Effect.provide(WebSocketDialer.layerTest)))
 
   it.scoped("ends a connection with its scope", () =>
