@@ -54,7 +54,7 @@ describe("a socket that is a platform's", () => {
   it.interleavings(
     "attaches a write that looks for the connection as that opens",
     writingAsItAttaches({ ReconnectingSocket, WebSocketDialer }),
-    { strategy: ["sweep", "pct"], seeds: 50, limit: 300, timeout: 120_000 }
+    { strategy: ["sweep", "pct"], seeds: 20, limit: amount({ quick: 100, full: 2_000 }), timeout: 120_000 }
   )
 })
 
@@ -84,8 +84,8 @@ describe("a reconnecting socket with a known fault is caught", () => {
   canaryOf("restarted-backoff", backoff, { within: 1 })
   canaryOf("unreset-backoff", backoff, { within: 1 })
   canary(
-    `${canaries["late-registration"].fault}, as a platform's socket`,
-    async () => writingAsItAttaches(await withFault("late-registration")),
+    canaries["missed-attachment"].fault,
+    async () => writingAsItAttaches(await withFault("missed-attachment")),
     { within: 1_000, limit: 1_000, reason: "Deadlock" }
   )
   canaryOf("deaf-to-the-end", "the reader stops at the end of a connection, whatever the transport says then", { within: 1 })

@@ -83,6 +83,19 @@ export const canaries = {
       ""
     )]
   },
+  "missed-attachment": {
+    fault: "a write to a platform's socket looks for an attachment in one operation and registers in a later one",
+    edits: [edit(
+      "ReconnectingSocket.ts",
+      "Effect.flatMap(attachment, (live)",
+      // `until` looks twice before it waits.
+      `Effect.flatMap(Effect.suspend(() => {
+        let looks = 0
+        const woken = Waiters.until(() => looks++ < 2 ? undefined : Exit.succeed(attached), whenAttached)
+        return attached !== undefined ? Effect.succeed(attached) : Effect.zipRight(Effect.void, woken)
+      }), (live)`
+    )]
+  },
   "late-publication": {
     fault: "a generation is published in a later step than that which makes it current",
     edits: [
