@@ -77,6 +77,23 @@ describe("a transaction, whatever the interleaving", () => {
   }
 })
 
+describe("two transactions that meet, in every order of their steps", () => {
+  for (
+    const [name, preemptions] of [
+      ["a transaction that a deadlock has ended holds nothing while its body goes on", 1],
+      ["what retries inside another module's transaction never livelocks", 0]
+    ] as const
+  ) {
+    it(name, { timeout: 120_000 }, async ({ task }) => {
+      const report = await Effect.runPromise(
+        Interleavings.explore(scenarios(TransactionalRef)[name], { strategy: "exhaustive", preemptions, limit: 1_000_000 })
+      )
+      task.meta.interleavings = report.interleavings
+      assert.isTrue(report.complete)
+    })
+  }
+})
+
 describe("a transaction with a known fault is caught", () => {
   const canaryOf = (name: CanaryName, scenario: keyof ReturnType<typeof scenarios>, options: Parameters<typeof canary>[2]) =>
     canary(canaries[name].fault, async () => {
@@ -96,6 +113,13 @@ describe("a transaction with a known fault is caught", () => {
     seeds: 20_000,
     within: 40_000,
     reason: "Deadlock"
+  })
+  canaryOf("held-while-unwinding", "a transaction that a deadlock has ended holds nothing while its body goes on", {
+    within: 100,
+    reason: "Deadlock"
+  })
+  canaryOf("seen-after-the-end", "a transaction that a deadlock has ended holds nothing while its body goes on", {
+    within: 100
   })
   canaryOf("sibling-bypass", "siblings inside one transaction take turns", { within: 100 })
   canaryOf("leaked-turn", "an interrupted transaction changes all or nothing, and gives its turn back", {

@@ -11,8 +11,9 @@ import * as Ref from "effect/Ref"
 import * as Schedule from "effect/Schedule"
 import * as assert from "node:assert/strict"
 
-/** Those that mark a fiber for interruption. */
+/** The scenarios that mark a fiber for interruption. */
 export const interrupted: ReadonlyArray<string> = [
+  "an interrupted transaction, which a deadlock may have ended, holds nothing",
   "an interrupted transaction changes all or nothing, and gives its turn back",
   "an interrupted waiter of several refs holds none",
   "an interrupted inner transaction undoes what it did, and lets its siblings go on"
@@ -163,6 +164,54 @@ export const scenarios = (TransactionalRef: typeof TransactionalRefModule) => {
       const [first, second, third] = done.map(Number) as [number, number, number]
       assert.deepEqual(yield* TransactionalRef.snapshot([a, b, c]), [third, first + second, first])
       yield* free(a, b, c)
+    }),
+
+    "a transaction that a deadlock has ended holds nothing while its body goes on": Effect.gen(function*() {
+      const a = yield* TransactionalRef.make(0)
+      const b = yield* TransactionalRef.make(0)
+      const done = [yield* Deferred.make<void>(), yield* Deferred.make<void>()] as const
+      let endings = 0
+      const nested = (own: NumberRef, other: NumberRef, me: 0 | 1) =>
+        TransactionalRef.transaction(own, (draft) =>
+          add(draft, 1).pipe(
+            Effect.zipRight(increment(other)),
+            // Until the other one has committed, which it can only if this one holds nothing.
+            Effect.catchTag("TransactionDeadlock", () => Deferred.await(done[me === 0 ? 1 : 0])),
+            Effect.ensuring(Effect.sync(() => endings++))
+          )).pipe(Effect.zipLeft(Deferred.succeed(done[me], undefined)))
+      const exits = yield* together(nested(a, b, 0), nested(b, a, 1))
+      const failed = exits.filter(Exit.isFailure)
+      for (const exit of failed) assert.match(String(exit), /TransactionDeadlock/)
+      assert.ok(failed.length <= 1)
+      assert.deepEqual(yield* TransactionalRef.snapshot([a, b]), [2 - failed.length, 2 - failed.length])
+      assert.equal(endings, 2)
+      yield* free(a, b)
+    }),
+
+    "what retries inside another module's transaction never livelocks": Effect.gen(function*() {
+      const [order, from, to] = [yield* TransactionalRef.make(0), yield* TransactionalRef.make(9), yield* TransactionalRef.make(0)]
+      const transfer = TransactionalRef.transaction({ from, to }, (drafts) =>
+        Effect.zipRight(add(drafts.from, -1), add(drafts.to, 1))).pipe(TransactionalRef.retryDeadlock)
+      const place = TransactionalRef.transaction(order, (draft) => Effect.zipRight(add(draft, 1), transfer))
+      const close = TransactionalRef.transaction(from, (draft) => Effect.zipRight(add(draft, 2), increment(order)))
+      succeeds(yield* together(place.pipe(TransactionalRef.retryDeadlock), close.pipe(TransactionalRef.retryDeadlock)))
+      assert.deepEqual(yield* TransactionalRef.snapshot([order, from, to]), [2, 10, 1])
+      yield* free(order, from, to)
+    }),
+
+    "an interrupted transaction, which a deadlock may have ended, holds nothing": Effect.gen(function*() {
+      const a = yield* TransactionalRef.make(0)
+      const b = yield* TransactionalRef.make(0)
+      const nested = (own: NumberRef, other: NumberRef) =>
+        TransactionalRef.transaction(own, (draft) =>
+          Effect.zipRight(add(draft, 1), Effect.catchAll(increment(other), () => Effect.yieldNow())))
+      const victim = yield* Effect.fork(Interleavings.victim(nested(a, b)))
+      const other = yield* Effect.fork(nested(b, a))
+      yield* Fiber.await(victim)
+      yield* Fiber.await(other)
+      const [x, y] = yield* TransactionalRef.snapshot([a, b])
+      assert.equal(x, y)
+      yield* free(a, b)
     }),
 
     "a daemon's transaction that outlives the one around it is a conflict, and holds nobody up": Effect.gen(function*() {

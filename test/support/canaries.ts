@@ -151,6 +151,17 @@ export const canaries = {
     edits: [edit("internal/transaction/circle.ts", "asked.last?.holder ?? asked.holder!", "asked.holder!"),
       edit("internal/transaction/circle.ts", "holder: ahead?.holder ?? turn.holder!", "holder: turn.holder!")]
   },
+  "held-while-unwinding": {
+    fault: "a transaction that a deadlock has ended holds its turns until its body has unwound",
+    edits: [edit("TransactionalRef.ts", "  dismissWaiting(transaction)\n  releaseTurns(transaction)\n}", "}")]
+  },
+  "seen-after-the-end": {
+    fault: "a transaction that a deadlock has ended commits what its body has changed",
+    edits: [
+      edit("TransactionalRef.ts", "if (deadlock !== undefined) return Exit.fail(deadlock)", ""),
+      edit("TransactionalRef.ts", "  dismissWaiting(transaction)\n  releaseTurns(transaction)\n}", "  releaseTurns(transaction)\n}")
+    ]
+  },
   "sibling-bypass": {
     fault: "sibling fibers of one transaction bypass its lock",
     edits: [edit(
