@@ -7,6 +7,7 @@
  * map is no longer the one that was set, because something else has set a FiberRef meanwhile (or forked a fiber,
  * which does), the two are set back one by one, as `Effect.locally` would.
  */
+import type * as Array from "effect/Array"
 import * as Equal from "effect/Equal"
 import type * as Fiber from "effect/Fiber"
 import type * as FiberId from "effect/FiberId"
@@ -43,7 +44,7 @@ export const locally = <A, B>(
     )
 }
 
-type Locals = Map<FiberRef.FiberRef<any>, FiberRefs.FiberRefs["locals"] extends Map<any, infer Stack> ? Stack : never>
+type Locals = Map<FiberRef.FiberRef<any>, Array.NonEmptyReadonlyArray<readonly [FiberId.Single, any]>>
 
 const changed = (fiberRefs: FiberRefs.FiberRefs, change: (locals: Locals) => void): FiberRefs.FiberRefs => {
   const locals: Locals = new Map(fiberRefs.locals)
@@ -53,8 +54,9 @@ const changed = (fiberRefs: FiberRefs.FiberRefs, change: (locals: Locals) => voi
 
 /** A FiberRef's value is a stack: on top that of the fiber itself, below it those that it has inherited. */
 const assign = <A>(locals: Locals, fiberId: FiberId.Single, fiberRef: FiberRef.FiberRef<A>, value: A) => {
-  const stack = locals.get(fiberRef) ?? []
-  const inherited = stack.length > 0 && Equal.equals(stack[0]![0], fiberId) ? stack.slice(1) : stack
+  const stack = locals.get(fiberRef)
+  if (stack === undefined) return void locals.set(fiberRef, [[fiberId, value]])
+  const inherited = Equal.equals(stack[0][0], fiberId) ? stack.slice(1) : stack
   locals.set(fiberRef, [[fiberId, value], ...inherited])
 }
 

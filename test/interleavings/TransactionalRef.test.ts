@@ -4,7 +4,7 @@ import * as TransactionalRef from "effect-holdfast/TransactionalRef"
 import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
 import * as Fiber from "effect/Fiber"
-import { type Holder as AnyHolder, Turn } from "../../src/internal/transaction/turn.js"
+import { type Holder as AnyHolder, releaseAll, Turn } from "../../src/internal/transaction/turn.js"
 import { wait } from "../../src/internal/wait.js"
 import { canaries, type CanaryName } from "../support/canaries.js"
 import { canary } from "../support/canary.js"
@@ -29,14 +29,14 @@ describe("a turn, in every order of three fibers", () => {
       let inside = 0
       const one = (name: string) =>
         Effect.suspend(() => {
-          const holder: Holder = { name, turns: [], places: undefined }
+          const holder: Holder = { name, turn: undefined, places: undefined }
           return Effect.uninterruptibleMask((restore) =>
             Effect.ensuring(
               restore(Effect.zipRight(take(turn, holder), Effect.sync(() => assert.strictEqual(++inside, 1)))).pipe(
                 Effect.zipRight(Effect.yieldNow()),
                 Effect.zipRight(Effect.sync(() => inside--))
               ),
-              Effect.sync(() => holder.turns.forEach((turn) => turn.release()))
+              Effect.sync(() => releaseAll(holder))
             )
           )
         })
@@ -118,7 +118,7 @@ describe("a transaction with a known fault is caught", () => {
     within: 100,
     reason: "Deadlock"
   })
-  canaryOf("seen-after-the-end", "a transaction that a deadlock has ended holds nothing while its body goes on", {
+  canaryOf("saved-by-its-body", "a transaction that a deadlock has ended holds nothing while its body goes on", {
     within: 100
   })
   canaryOf("sibling-bypass", "siblings inside one transaction take turns", { within: 100 })

@@ -130,13 +130,17 @@ export const canaries = {
     fault: "the lock stays held after a defect",
     edits: [edit(
       "TransactionalRef.ts",
-      "    giveBack(transaction)\n    leave()",
-      "    if (Exit.isSuccess(exit)) giveBack(transaction)\n    leave()"
+      "    releaseAll(transaction)\n    leave()",
+      "    if (Exit.isSuccess(exit)) releaseAll(transaction)\n    leave()"
     )]
   },
   "half-change": {
     fault: "half-changed state after a defect",
-    edits: [edit("TransactionalRef.ts", "if (Exit.isSuccess(end)) cell.commit(value)", "if (value) cell.commit(value)")]
+    edits: [edit(
+      "TransactionalRef.ts",
+      "if (Exit.isSuccess(end)) (cell as Cell<unknown>)",
+      "if (layer.value) (cell as Cell<unknown>)"
+    )]
   },
   "lock-order": {
     fault: "several refs are locked in the order they are named in",
@@ -153,31 +157,32 @@ export const canaries = {
   },
   "held-while-unwinding": {
     fault: "a transaction that a deadlock has ended holds its turns until its body has unwound",
-    edits: [edit("TransactionalRef.ts", "  dismissWaiting(transaction)\n  releaseTurns(transaction)\n}", "}")]
+    edits: [edit("TransactionalRef.ts", "  dismissWaiting(transaction)\n  releaseAll(transaction)\n}", "}")]
   },
-  "seen-after-the-end": {
-    fault: "a transaction that a deadlock has ended commits what its body has changed",
-    edits: [
-      edit("TransactionalRef.ts", "if (deadlock !== undefined) return Exit.fail(deadlock)", ""),
-      edit("TransactionalRef.ts", "  dismissWaiting(transaction)\n  releaseTurns(transaction)\n}", "  releaseTurns(transaction)\n}")
-    ]
+  "saved-by-its-body": {
+    fault: "a transaction that a deadlock has ended succeeds if its body does",
+    edits: [edit("TransactionalRef.ts", "  if (deadlock !== undefined) return Exit.fail(deadlock)\n", "")]
   },
   "sibling-bypass": {
     fault: "sibling fibers of one transaction bypass its lock",
     edits: [edit(
       "TransactionalRef.ts",
-      "|| !turn.tryTake(transaction)) return undefined",
-      "|| (!turn.tryTake(transaction) && transaction.outer === undefined)) return undefined"
+      "isOpen(transaction) && below.tryTake(transaction)",
+      "isOpen(transaction) && (below.tryTake(transaction) || transaction.outer !== undefined)"
     )]
   },
   "leaked-turn": {
     fault: "a turn leaks when its taker is interrupted between being handed it and noting it",
     edits: [
-      edit("internal/transaction/turn.ts", "    holder.turns.push(this)\n", ""),
+      edit("internal/transaction/turn.ts", "    this.next = holder.turn\n    holder.turn = this\n", ""),
       edit(
         "TransactionalRef.ts",
-        "  const present: Entry<A> | undefined",
-        "  if (!transaction.turns.includes(turn)) transaction.turns.push(turn)\n  const present: Entry<A> | undefined"
+        "below.above ??= new Layer(below.name, below.value)",
+        `below.above ??= (
+      (below.next = transaction.turn),
+      (transaction.turn = below as Layer<any>),
+      new Layer(below.name, below.value)
+    )`
       )
     ]
   },

@@ -63,7 +63,7 @@ function* stepsBehind<H extends Holder<H>>(holder: H): Generator<H | undefined, 
     return waiting
   }
   for (let visited = toVisit.pop(); visited !== undefined; visited = toVisit.pop()) {
-    for (const turn of visited.turns) yield found(turn.first?.holder)
+    for (let turn = visited.turn; turn !== undefined; turn = turn.next) yield found(turn.first?.holder)
     for (const { behind } of visited.places?.values() ?? []) yield found(behind?.holder)
   }
 }

@@ -10,6 +10,8 @@ export class Turn<H extends Holder<H>> {
   /** Errors call the turn by this name. */
   readonly name: string
   holder: H | undefined
+  /** The next one of those that the holder has. */
+  next: Turn<H> | undefined
   /** The queue, linked both ways: a place's neighbours are found without a walk, however long the queue is. */
   first: Place<H> | undefined
   last: Place<H> | undefined
@@ -38,13 +40,13 @@ export class Turn<H extends Holder<H>> {
 
   /** Hands the turn to the holder that has waited longest. */
   release(): void {
-    const next = this.first
-    if (next === undefined) {
+    const place = this.first
+    if (place === undefined) {
       this.holder = undefined
     } else {
-      this.remove(next)
-      this.handTo(next.holder)
-      wakeAll(next)
+      this.remove(place)
+      this.handTo(place.holder)
+      wakeAll(place)
     }
   }
 
@@ -63,7 +65,8 @@ export class Turn<H extends Holder<H>> {
 
   private handTo(holder: H): void {
     this.holder = holder
-    holder.turns.push(this)
+    this.next = holder.turn
+    holder.turn = this
   }
 
   private append(holder: H): Place<H> {
@@ -88,11 +91,24 @@ export class Turn<H extends Holder<H>> {
   }
 }
 
-/** What a turn is handed to: it knows the turns that it has, and its places in the queues of others. */
+/** A holder knows the turns that it has, and its places in the queues of others. */
 export interface Holder<H extends Holder<H>> {
-  readonly turns: Array<Turn<H>>
-  /** Made when it first waits. */
+  /** The latest of its turns, which leads to the others. */
+  turn: Turn<H> | undefined
+  /** Made when the holder first waits. */
   places: Map<Turn<H>, Place<H>> | undefined
+}
+
+/** Gives back all turns that a holder has. */
+export const releaseAll = <H extends Holder<H>>(holder: H): void => {
+  let { turn } = holder
+  holder.turn = undefined
+  while (turn !== undefined) {
+    const { next } = turn
+    turn.next = undefined
+    turn.release()
+    turn = next
+  }
 }
 
 /** A holder's place in the queue of a turn. Several of its fibers may wait there. */
