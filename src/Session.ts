@@ -660,13 +660,19 @@ export const make = <A, E = never, R = never, E2 = E, R2 = never, E3 = never, R3
     /** What stands against beginning a renewal of this link now: the cooldown of a failed one, or the budget. */
     const refusalOf = (link: Link<A, Err>, isRefused: boolean): Exit.Exit<never, Err | SessionError> | undefined => {
       if (link.phase._tag === "Cooling" && monotonic() < link.phase.until) return link.phase.exit
+      // A renewal that waits for a late answer asks the upstream for nothing yet.
+      const error = link.work === undefined ? overBudget(link, isRefused) : undefined
+      return error === undefined ? undefined : Exit.fail(error)
+    }
+
+    const overBudget = (link: Link<A, Err>, isRefused: boolean): RefreshBudgetExceeded | undefined => {
       const arrivedExpired = link.arrival === "expired"
       if (!isRefused && !arrivedExpired) return undefined
       const windowStart = monotonic() - Duration.toMillis(budget.within)
       while (demands.length > 0 && demands[0]! <= windowStart) demands.shift()
       return demands.length < budget.refreshes
         ? undefined
-        : Exit.fail(new RefreshBudgetExceeded({ session: name, ...budget, arrivedExpired }))
+        : new RefreshBudgetExceeded({ session: name, ...budget, arrivedExpired })
     }
 
     /** The value has expired before anyone had it. An age of 1 ms may be no more than a tick of the clock. */
@@ -740,10 +746,22 @@ export const make = <A, E = never, R = never, E2 = E, R2 = never, E3 = never, R3
         }
         // Until then the watch is telling the waiters that their time is over.
         if (renewal.outcome !== undefined) stopWatch(renewal)
-        const { phase } = link
-        if (phase._tag === "Renewing" && !phase.renewal.hasFailed) startWork(link, phase.renewal, phase.isRefused)
-        return Effect.logDebug(`${name}: a late refresh failed`)
+        return Effect.zipRight(Effect.logDebug(`${name}: a late refresh failed`), Effect.suspend(() => takeTurn(link)))
       })
+
+    /** The renewal that waited behind late work, if there is one, begins its own. */
+    const takeTurn = (link: Link<A, Err>): Effect.Effect<void> => {
+      const { phase } = link
+      if (isDetached(link) || phase._tag !== "Renewing" || phase.renewal.hasFailed) return Effect.void
+      const error = overBudget(link, phase.isRefused)
+      if (error === undefined) {
+        startWork(link, phase.renewal, phase.isRefused)
+        return Effect.void
+      }
+      stopWatch(phase.renewal)
+      phase.renewal.hasFailed = true
+      return fail(link, phase.renewal, Cause.fail(error))
+    }
 
     /** The successor becomes current, in time or late. Gives how many waited for it. */
     const advance = (link: Link<A, Err>, next: Link<A, Err>): number => {

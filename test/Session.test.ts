@@ -1,8 +1,10 @@
 import { assert, describe, expectTypeOf, it } from "@effect/vitest"
 import { InvalidOptions } from "effect-holdfast/InvalidOptions"
 import * as Session from "effect-holdfast/Session"
+import * as SessionMap from "effect-holdfast/SessionMap"
 import * as Cause from "effect/Cause"
 import * as Chunk from "effect/Chunk"
+import * as Clock from "effect/Clock"
 import * as Context from "effect/Context"
 import * as DateTime from "effect/DateTime"
 import * as Deferred from "effect/Deferred"
@@ -1331,6 +1333,704 @@ describe("timeout", () => {
     }))
 })
 
+describe("a late answer (S14)", () => {
+  /** A session whose renewals take so many seconds each, one after the other; `log` tells what began and what ended. */
+  const late = (seconds: ReadonlyArray<number>, options: Partial<Session.Options<string, Refused>> = {}) =>
+    Effect.gen(function*() {
+      const log: Array<string> = []
+      const durations = [...seconds]
+      const failures = new Map<number, Refused>()
+      let renewals = 0
+      let running = 0
+      const session = yield* Session.make({
+        acquire: Effect.sync(() => {
+          log.push("acquire")
+          return "v0"
+        }),
+        renew: (value) =>
+          Effect.gen(function*() {
+            const number = ++renewals
+            log.push(`renew ${value}`)
+            assert.strictEqual(++running, 1, "two renewals beside each other")
+            yield* Effect.sleep((durations.shift() ?? 0) * 1000)
+            const failure = failures.get(number)
+            return failure === undefined ? `v${number}` : yield* Effect.fail(failure)
+          }).pipe(
+            Effect.onInterrupt(() => Effect.sync(() => log.push("cut"))),
+            Effect.ensuring(Effect.sync(() => running--))
+          ),
+        onRenewed: ({ value }) => Effect.sync(() => log.push(`stored ${value}`)),
+        onEnd: (value) => Effect.sync(() => log.push(`revoked ${value}`)),
+        fatal: (error) => error.why === "invalid_grant",
+        ...options
+      })
+      const stale = yield* session.current
+      log.length = 0
+      return { failures, log, session, stale }
+    })
+
+  /** Refreshes, and lets the refresh time out. */
+  const timeOut = (session: Session.Session<string, Refused>, stale: Session.Generation<string>) =>
+    Effect.gen(function*() {
+      const waiting = yield* Effect.fork(many(3, session.refresh(stale)))
+      yield* TestClock.adjust("30 seconds")
+      for (const exit of yield* Fiber.join(waiting)) assert.strictEqual(failureOf(exit)._tag, "RefreshTimeout")
+    })
+
+  it.scoped("is written down, becomes current immediately, and ends the cooldown", () =>
+    Effect.gen(function*() {
+      const { log, session, stale } = yield* late([45], { cooldown: "1 hour" })
+      const seen: Array<string> = []
+      yield* Effect.fork(Stream.runForEach(Session.changes(session), ({ value }) => Effect.sync(() => seen.push(value))))
+      yield* timeOut(session, stale)
+      yield* TestClock.adjust("14999 millis")
+      assert.strictEqual(yield* session.current, stale)
+      assert.strictEqual(failureOf(yield* Effect.exit(session.refresh(stale)))._tag, "RefreshTimeout")
+      yield* TestClock.adjust("1 millis")
+      yield* settle
+      assert.deepStrictEqual(log, ["renew v0", "stored v1"])
+      assert.strictEqual((yield* session.current).value, "v1")
+      assert.strictEqual((yield* session.refresh(stale)).value, "v1")
+      assert.deepInclude(yield* session.status, { _tag: "Active", refreshes: 2, failures: 1 })
+      assert.deepStrictEqual(seen, ["v0", "v1"])
+      assert.strictEqual((yield* session.refresh(yield* session.current)).value, "v2")
+      assert.deepStrictEqual(log, ["renew v0", "stored v1", "renew v1", "stored v2"])
+    }))
+
+  it.scoped("is waited for by those who ask after the cooldown, and answers them", () =>
+    Effect.gen(function*() {
+      const { log, session, stale } = yield* late([45])
+      yield* timeOut(session, stale)
+      yield* TestClock.adjust("1 second")
+      const waiting = yield* Effect.fork(many(3, session.refresh(stale)))
+      yield* settle
+      const asking = yield* Effect.fork(session.current)
+      yield* settle
+      assert.strictEqual((yield* session.status)._tag, "Refreshing")
+      yield* TestClock.adjust("14 seconds")
+      assert.deepStrictEqual(valuesOf(yield* Fiber.join(waiting)), ["v1", "v1", "v1"])
+      assert.strictEqual((yield* Fiber.join(asking)).value, "v1")
+      assert.deepStrictEqual(log, ["renew v0", "stored v1"])
+    }))
+
+  it.scoped("that fails lets the one who waits behind it try within the rest of their time", () =>
+    Effect.gen(function*() {
+      const { failures, log, session, stale } = yield* late([45, 5])
+      failures.set(1, new Refused("down"))
+      yield* timeOut(session, stale)
+      yield* TestClock.adjust("1 second")
+      const waiting = yield* Effect.fork(session.refresh(stale))
+      yield* TestClock.adjust("14 seconds")
+      yield* settle
+      assert.deepStrictEqual(log, ["renew v0", "renew v0"])
+      yield* TestClock.adjust("5 seconds")
+      assert.strictEqual((yield* Fiber.join(waiting)).value, "v2")
+    }))
+
+  it.scoped("is cut after `lateness`, by default `timeout` once more; then the next try begins", () =>
+    Effect.gen(function*() {
+      const { log, session, stale } = yield* late([1000, 5])
+      yield* timeOut(session, stale)
+      yield* TestClock.adjust("29 seconds")
+      const waiting = yield* Effect.fork(session.refresh(stale))
+      yield* TestClock.adjust("999 millis")
+      assert.deepStrictEqual(log, ["renew v0"])
+      yield* TestClock.adjust("1 millis")
+      yield* settle
+      assert.deepStrictEqual(log, ["renew v0", "cut", "renew v0"])
+      yield* TestClock.adjust("5 seconds")
+      assert.strictEqual((yield* Fiber.join(waiting)).value, "v2")
+    }))
+
+  it.scoped("is overtaken by nobody, however many refreshes have timed out behind it", () =>
+    Effect.gen(function*() {
+      const { log, session, stale } = yield* late([600], {
+        lateness: Infinity,
+        cooldown: "1 second",
+        budget: { refreshes: 1, within: "1 hour" }
+      })
+      yield* timeOut(session, stale)
+      for (let i = 0; i < 10; i++) {
+        yield* TestClock.adjust("1 second")
+        yield* timeOut(session, stale)
+      }
+      assert.deepStrictEqual(log, ["renew v0"])
+      yield* TestClock.setTime(600_000)
+      yield* settle
+      assert.deepStrictEqual(log, ["renew v0", "stored v1"])
+      assert.strictEqual((yield* session.refresh(stale)).value, "v1")
+    }))
+
+  it.scoped("that fails begins no try beyond the budget", () =>
+    Effect.gen(function*() {
+      const { failures, log, session, stale } = yield* late([45], { budget: { refreshes: 1, within: "1 hour" } })
+      failures.set(1, new Refused("down"))
+      yield* timeOut(session, stale)
+      yield* TestClock.adjust("1 second")
+      const waiting = yield* Effect.fork(Effect.exit(session.refresh(stale)))
+      yield* TestClock.adjust("14 seconds")
+      assert.strictEqual(failureOf(yield* Fiber.join(waiting))._tag, "RefreshBudgetExceeded")
+      assert.deepStrictEqual(log, ["renew v0"])
+    }))
+
+  it.scoped("is not waited for where there is only `acquire`, or `lateness` is 0", () =>
+    Effect.gen(function*() {
+      let cuts = 0
+      let slow = false
+      const acquire = Effect.suspend(() => slow ? Effect.never : Effect.succeed("token")).pipe(
+        Effect.onInterrupt(() => Effect.sync(() => cuts++))
+      )
+      for (const options of [{ acquire }, { acquire, renew: () => acquire, lateness: 0 }]) {
+        slow = false
+        const session = yield* Session.make(options)
+        const stale = yield* session.current
+        slow = true
+        const waiting = yield* Effect.fork(Effect.exit(session.refresh(stale)))
+        yield* TestClock.adjust("30 seconds")
+        assert.strictEqual(failureOf(yield* Fiber.join(waiting))._tag, "RefreshTimeout")
+        yield* settle
+      }
+      assert.strictEqual(cuts, 2)
+    }))
+
+  it.scoped("longer than a timer can hold is waited for", () =>
+    Effect.gen(function*() {
+      const { log, session, stale } = yield* late([Infinity], { lateness: "60 days" })
+      yield* timeOut(session, stale)
+      yield* TestClock.adjust("59 days")
+      yield* settle
+      assert.deepStrictEqual(log, ["renew v0"])
+      yield* TestClock.adjust("1 day")
+      yield* settle
+      assert.deepStrictEqual(log, ["renew v0", "cut"])
+    }))
+
+  it.scoped("that is a failure which `fatal` knows is remembered: the next refresh signs in", () =>
+    Effect.gen(function*() {
+      const { failures, log, session, stale } = yield* late([45], { cooldown: "1 minute" })
+      failures.set(1, new Refused("invalid_grant"))
+      yield* timeOut(session, stale)
+      yield* TestClock.adjust("15 seconds")
+      yield* settle
+      assert.deepStrictEqual(log, ["renew v0"], "nothing further was begun")
+      assert.strictEqual(failureOf(yield* Effect.exit(session.current))._tag, "RefreshTimeout")
+      yield* TestClock.adjust("45 seconds")
+      assert.strictEqual((yield* session.current).number, 1)
+      assert.deepStrictEqual(log, ["renew v0", "acquire", "stored v0"])
+    }))
+
+  it.scoped("that is a failure is not retried; a pause between two tries ends with the timeout", () =>
+    Effect.gen(function*() {
+      const one = yield* late([45], { retry: Schedule.recurs(5) })
+      one.failures.set(1, new Refused("down"))
+      yield* timeOut(one.session, one.stale)
+      yield* TestClock.adjust("29 seconds")
+      yield* settle
+      assert.deepStrictEqual(one.log, ["renew v0"])
+
+      const other = yield* late([1], { retry: Schedule.spaced("40 seconds") })
+      other.failures.set(1, new Refused("down"))
+      yield* timeOut(other.session, other.stale)
+      yield* TestClock.adjust("1 second")
+      assert.strictEqual((yield* other.session.refresh(other.stale)).value, "v2")
+      yield* TestClock.adjust("1 minute")
+      assert.deepStrictEqual(other.log, ["renew v0", "renew v0", "stored v2"])
+    }))
+
+  it.scoped("in the midst of `onRenewed` goes on; if that fails, the value is kept for the next refresh", () =>
+    Effect.gen(function*() {
+      let fail = true
+      const stored: Array<string> = []
+      const { log, session, stale } = yield* late([], {
+        onRenewed: ({ value }) =>
+          value === "v0" ? Effect.void : Effect.delay(
+            Effect.suspend(() => fail ? Effect.die("disk full") : Effect.sync(() => void stored.push(value))),
+            "40 seconds"
+          ),
+        retry: Schedule.recurs(5)
+      })
+      yield* timeOut(session, stale)
+      yield* TestClock.adjust("10 seconds")
+      fail = false
+      const waiting = yield* Effect.fork(Effect.exit(session.refresh(stale)))
+      yield* TestClock.adjust("30 seconds")
+      assert.strictEqual(failureOf(yield* Fiber.join(waiting))._tag, "RefreshTimeout")
+      yield* TestClock.adjust("10 seconds")
+      yield* settle
+      assert.strictEqual((yield* session.current).value, "v1")
+      assert.deepStrictEqual([log, stored], [["renew v0"], ["v1"]])
+    }))
+
+  it.scoped("after `end` is revoked, not written down, and not current", () =>
+    Effect.gen(function*() {
+      const { log, session, stale } = yield* late([45])
+      yield* timeOut(session, stale)
+      yield* TestClock.adjust("1 second")
+      const behind = yield* Effect.fork(Effect.exit(session.refresh(stale)))
+      yield* settle
+      yield* session.end
+      assert.strictEqual(failureOf(yield* Fiber.join(behind))._tag, "SessionEnded")
+      assert.strictEqual((yield* session.current).number, 1)
+      yield* TestClock.adjust("14 seconds")
+      yield* settle
+      assert.deepStrictEqual(log, ["renew v0", "revoked v0", "acquire", "stored v0", "revoked v1"])
+      assert.strictEqual((yield* session.current).number, 1)
+    }))
+
+  it.effect("is interrupted by the close of the scope", () =>
+    Effect.gen(function*() {
+      const scope = yield* Scope.make()
+      const { log, session, stale } = yield* Scope.extend(late([45]), scope)
+      yield* timeOut(session, stale)
+      yield* Scope.close(scope, Exit.void)
+      assert.deepStrictEqual(log, ["renew v0", "cut"])
+    }))
+
+  it.scoped("is still waited for after `wake`", () =>
+    Effect.gen(function*() {
+      const { log, session, stale } = yield* late([45])
+      yield* timeOut(session, stale)
+      yield* Session.wake(session)
+      const waiting = yield* Effect.fork(session.refresh(stale))
+      yield* TestClock.adjust("15 seconds")
+      assert.strictEqual((yield* Fiber.join(waiting)).value, "v1")
+      assert.deepStrictEqual(log, ["renew v0", "stored v1"])
+    }))
+
+  it.scoped("may not ask its own session for what it is to bring", () =>
+    Effect.gen(function*() {
+      const seen: Array<string> = []
+      const session: Session.Session<string> = yield* Session.make({
+        acquire: Effect.succeed("v0"),
+        renew: () =>
+          Effect.gen(function*() {
+            yield* Effect.sleep("45 seconds")
+            const exit = yield* Effect.exit(session.refresh(stale))
+            seen.push(failureOf(exit)._tag)
+            return "v1"
+          })
+      })
+      const stale = yield* session.current
+      const first = yield* Effect.fork(Effect.exit(session.refresh(stale)))
+      yield* TestClock.adjust("30 seconds")
+      yield* Fiber.join(first)
+      yield* TestClock.adjust("14 seconds")
+      const second = yield* Effect.fork(session.refresh(stale))
+      yield* TestClock.adjust("1 second")
+      assert.strictEqual((yield* Fiber.join(second)).value, "v1")
+      assert.deepStrictEqual(seen, ["ReentrantRefresh"])
+    }))
+
+  it.scoped("closes no circle with another session's renewal unseen", () =>
+    Effect.gen(function*() {
+      const seen: Array<string> = []
+      const outer: Session.Session<string, unknown> = yield* Session.make<string, unknown, never, unknown>({
+        acquire: Effect.succeed("v0"),
+        // Late, it asks a session whose sign-in asks for what waits behind it.
+        renew: () =>
+          Effect.zipRight(Effect.sleep("45 seconds"), Effect.exit(inner.current)).pipe(
+            Effect.tap((exit) => Effect.sync(() => seen.push((failureOf(exit) as { readonly _tag: string })._tag))),
+            Effect.as("v1")
+          )
+      })
+      const stale = yield* outer.current
+      const inner: Session.Session<string, unknown> = yield* Session.make({
+        acquire: Effect.map(outer.refresh(stale), ({ value }) => value)
+      })
+      const first = yield* Effect.fork(Effect.exit(outer.refresh(stale)))
+      yield* TestClock.adjust("30 seconds")
+      yield* Fiber.join(first)
+      yield* TestClock.adjust("14 seconds")
+      const second = yield* Effect.fork(outer.refresh(stale))
+      yield* TestClock.adjust("1 second")
+      assert.strictEqual((yield* Fiber.join(second)).value, "v1")
+      assert.deepStrictEqual(seen, ["ReentrantRefresh"])
+    }))
+})
+
+describe("the clocks (S15)", () => {
+  /** The test's clock for all that sleeps and for the monotonic time; a time of day that the test sets. */
+  const settable = Effect.map(Effect.clock, (clock) => {
+    const timeOfDay = { offset: 0 }
+    const now = () => clock.unsafeCurrentTimeMillis() + timeOfDay.offset
+    return {
+      timeOfDay,
+      /** To be put around `make`: a session keeps its clock. */
+      withTimeOfDay: Effect.withClock({
+        [Clock.ClockTypeId]: Clock.ClockTypeId,
+        unsafeCurrentTimeMillis: now,
+        currentTimeMillis: Effect.sync(now),
+        unsafeCurrentTimeNanos: () => clock.unsafeCurrentTimeNanos(),
+        currentTimeNanos: clock.currentTimeNanos,
+        sleep: (duration) => clock.sleep(duration)
+      })
+    }
+  })
+
+  const day = 86_400_000
+
+  for (const [direction, step] of [["back", -day], ["forward", day]] as const) {
+    it.scoped(`set ${direction} by a day neither pins a failure nor ends its cooldown`, () =>
+      Effect.gen(function*() {
+        const { timeOfDay, withTimeOfDay } = yield* settable
+        yield* TestClock.setTime(10 * day)
+        const up = upstream()
+        up.next(Effect.fail(new Refused("down")))
+        const session = yield* withTimeOfDay(Session.make({ ...up, cooldown: "10 seconds" }))
+        yield* Effect.exit(session.current)
+        timeOfDay.offset = step
+        yield* TestClock.adjust("9 seconds")
+        assert.isTrue(Exit.isFailure(yield* Effect.exit(session.current)))
+        const status = yield* session.status
+        assert.strictEqual(status._tag === "Failing" && status.retryAt, 10 * day + step + 10_000)
+        assert.deepStrictEqual(up.calls, ["acquire"])
+        yield* TestClock.adjust("1 second")
+        assert.strictEqual((yield* session.current).value, "v0")
+      }))
+
+    it.scoped(`set ${direction} by a day neither pins the budget nor opens it`, () =>
+      Effect.gen(function*() {
+        const { timeOfDay, withTimeOfDay } = yield* settable
+        yield* TestClock.setTime(10 * day)
+        const session = yield* withTimeOfDay(
+          Session.make({ ...upstream(), budget: { refreshes: 2, within: "1 minute" } })
+        )
+        const refused = Effect.flatMap(session.current, session.refresh)
+        yield* refused
+        yield* refused
+        timeOfDay.offset = step
+        yield* TestClock.adjust("59 seconds")
+        assert.strictEqual(failureOf(yield* Effect.exit(refused))._tag, "RefreshBudgetExceeded")
+        yield* TestClock.adjust("1 second")
+        assert.strictEqual((yield* refused).value, "v3")
+      }))
+  }
+
+  it.scoped("of the day decides on expiry: set forward, nothing that has expired is served", () =>
+    Effect.gen(function*() {
+      const { timeOfDay, withTimeOfDay } = yield* settable
+      const up = upstream()
+      const session = yield* withTimeOfDay(Session.make({ ...up, maxAge: "1 hour" }))
+      yield* session.current
+      timeOfDay.offset = day
+      assert.strictEqual((yield* session.current).value, "v1")
+    }))
+
+  it.scoped("set forward while a refresh is under way: what had expired by its arrival is given to nobody", () =>
+    Effect.gen(function*() {
+      const { timeOfDay, withTimeOfDay } = yield* settable
+      const up = upstream()
+      const session = yield* withTimeOfDay(Session.make({
+        ...up,
+        expiresAt: (value) => value === "slow" ? 60_000 : Infinity,
+        onRenewed: ({ value }) =>
+          Effect.sync(() => {
+            if (value === "slow") timeOfDay.offset = day
+          })
+      }))
+      up.next(Effect.succeed("slow"))
+      const waiting = yield* Effect.fork(many(3, session.current))
+      assert.deepStrictEqual(valuesOf(yield* Fiber.join(waiting)), ["v0", "v0", "v0"])
+      assert.deepStrictEqual(up.calls, ["acquire", "renew slow"])
+    }))
+})
+
+describe("a value that expires before anyone could have it (S9)", () => {
+  it.scoped("because `onRenewed` takes longer: `current`, `refresh`, `use`, `scoped` and `changes` leave it out", () =>
+    Effect.gen(function*() {
+      for (
+        const ask of [
+          (session: Session.Session<string, Refused>) => session.current,
+          (session: Session.Session<string, Refused>) => Effect.flatMap(session.current, session.refresh),
+          (session: Session.Session<string, Refused>) => Session.use(session, (value) => Effect.succeed({ value })),
+          (session: Session.Session<string, Refused>) => Effect.scoped(Session.scoped(session))
+        ]
+      ) {
+        const up = upstream()
+        const stored: Array<string> = []
+        const seen: Array<string> = []
+        const session: Session.Session<string, Refused> = yield* Session.make({
+          ...up,
+          maxAge: "1 second",
+          onRenewed: ({ value }) =>
+            Effect.zipRight(Effect.sleep(value === "v1" ? "900 millis" : "2 seconds"), Effect.sync(() => stored.push(value)))
+        })
+        yield* Effect.fork(Stream.runForEach(Session.changes(session), ({ value }) => Effect.sync(() => seen.push(value))))
+        const asking = yield* Effect.fork(Effect.map(ask(session), ({ value }) => value))
+        yield* TestClock.adjust("2900 millis")
+        yield* settle
+        assert.deepStrictEqual([stored, seen], [["v0", "v1"], ["v1"]])
+        yield* Fiber.interrupt(asking)
+      }
+    }))
+
+  it.scoped("counts against the budget, whose error says so", () =>
+    Effect.gen(function*() {
+      const up = upstream()
+      const session = yield* Session.make({
+        ...up,
+        maxAge: "1 second",
+        onRenewed: () => Effect.sleep("2 seconds"),
+        budget: { refreshes: 3, within: "1 minute" }
+      })
+      const asking = yield* Effect.fork(many(5, session.current))
+      yield* TestClock.adjust("6 seconds")
+      for (const exit of yield* Fiber.join(asking)) {
+        const failure = failureOf(exit)
+        assert.instanceOf(failure, Session.RefreshBudgetExceeded)
+        assert.isTrue(failure.arrivedExpired)
+        assert.include(failure.message, "expired")
+      }
+      assert.deepStrictEqual(up.calls, ["acquire", "renew v0", "renew v1"])
+    }))
+
+  it.scoped("a budget that refusals have spent says nothing of the kind", () =>
+    Effect.gen(function*() {
+      const session = yield* Session.make({ ...upstream(), budget: { refreshes: 1, within: "1 minute" } })
+      const refused = Effect.flatMap(session.current, session.refresh)
+      yield* refused
+      const failure = failureOf(yield* Effect.exit(refused))
+      assert.instanceOf(failure, Session.RefreshBudgetExceeded)
+      assert.isFalse(failure.arrivedExpired)
+      assert.notInclude(failure.message, "expired")
+    }))
+
+  it.scoped("is revoked by `end` all the same", () =>
+    Effect.gen(function*() {
+      const revoked: Array<string> = []
+      const session = yield* Session.make({
+        ...upstream(),
+        maxAge: "1 second",
+        onEnd: (value) => Effect.sync(() => revoked.push(value))
+      })
+      yield* session.current
+      yield* TestClock.adjust("1 hour")
+      yield* session.end
+      assert.deepStrictEqual(revoked, ["v0"])
+    }))
+
+  it.scoped("`changes` leaves out a current generation that has expired, and one that expires unread", () =>
+    Effect.gen(function*() {
+      const session = yield* Session.make({ ...upstream(), maxAge: "1 second" })
+      yield* session.current
+      yield* TestClock.adjust("1 second")
+      const seen: Array<string> = []
+      const gate = yield* Deferred.make<void>()
+      yield* Effect.fork(Stream.runForEach(Session.changes(session), ({ value }) =>
+        Effect.zipRight(Effect.sync(() => seen.push(value)), Deferred.await(gate))))
+      yield* settle
+      assert.deepStrictEqual(seen, [])
+      yield* session.current
+      yield* settle
+      yield* session.refresh(yield* session.current)
+      yield* TestClock.adjust("1 second")
+      yield* Deferred.succeed(gate, undefined)
+      yield* settle
+      assert.deepStrictEqual(seen, ["v1"])
+      yield* session.current
+      yield* settle
+      assert.deepStrictEqual(seen, ["v1", "v3"])
+    }))
+})
+
+describe("asking one's own session (S16)", () => {
+  it.scoped("`onEnd` is told so where it would sign in anew", () =>
+    Effect.gen(function*() {
+      const up = upstream()
+      const seen: Array<string> = []
+      const session: Session.Session<string, Refused> = yield* Session.make({
+        ...up,
+        onEnd: () =>
+          Effect.map(Effect.exit(Effect.timeout(session.current, "1 minute")), (exit) => {
+            seen.push(failureOf(exit)._tag)
+          })
+      })
+      yield* session.current
+      yield* session.end
+      assert.deepStrictEqual([up.calls, seen, (yield* session.status)._tag], [["acquire"], ["ReentrantRefresh"], "Idle"])
+    }))
+
+  it.scoped("`onEnd` is told so where it would wait for another's sign-in, and is given one that has succeeded", () =>
+    Effect.gen(function*() {
+      const up = upstream()
+      const seen: Array<string> = []
+      const cues = [yield* Deferred.make<void>(), yield* Deferred.make<void>()]
+      const session: Session.Session<string, Refused> = yield* Session.make({
+        ...up,
+        onEnd: () =>
+          Effect.forEach(cues, (cue) =>
+            Effect.zipRight(Deferred.await(cue), Effect.exit(session.current)).pipe(
+              Effect.map((exit) => seen.push(Exit.isSuccess(exit) ? exit.value.value : failureOf(exit)._tag))
+            ), { discard: true })
+      })
+      yield* session.current
+      const ending = yield* Effect.fork(session.end)
+      yield* settle
+      const signIn = yield* held(Effect.succeed("anew"))
+      up.next(signIn.answer)
+      const asking = yield* Effect.fork(session.current)
+      yield* signIn.started
+      yield* Deferred.succeed(cues[0]!, undefined)
+      yield* settle
+      yield* signIn.release
+      yield* Fiber.join(asking)
+      yield* Deferred.succeed(cues[1]!, undefined)
+      yield* Fiber.join(ending)
+      assert.deepStrictEqual(seen, ["ReentrantRefresh", "anew"])
+    }))
+
+  it.scoped("what revokes a value that a detached renewal has brought is told so too", () =>
+    Effect.gen(function*() {
+      const up = upstream()
+      const seen: Array<string> = []
+      const session: Session.Session<string, Refused> = yield* Session.make({
+        ...up,
+        onEnd: (value) =>
+          Effect.map(Effect.exit(session.current), (exit) => {
+            seen.push(`${value} ${failureOf(exit)._tag}`)
+          })
+      })
+      const renewal = yield* held(Effect.succeed("late"))
+      up.next(renewal.answer)
+      yield* Effect.fork(Effect.exit(session.current))
+      yield* renewal.started
+      yield* session.end
+      yield* renewal.release
+      yield* settle
+      assert.deepStrictEqual([up.calls, seen], [["acquire"], ["late ReentrantRefresh"]])
+    }))
+
+  it.scoped("`onRenewed` is told so", () =>
+    Effect.gen(function*() {
+      const seen: Array<string> = []
+      const session: Session.Session<string, Refused> = yield* Session.make({
+        ...upstream(),
+        onRenewed: (generation) =>
+          Effect.forEach([session.current, session.refresh(generation)], (ask) =>
+            Effect.map(Effect.exit(ask), (exit) => {
+              seen.push(failureOf(exit)._tag)
+            }), { discard: true })
+      })
+      yield* session.refresh(yield* session.current)
+      assert.deepStrictEqual(seen, Array.from({ length: 4 }, () => "ReentrantRefresh"))
+    }))
+
+  it.scoped("a daemon of `onEnd` that outlives it may ask", () =>
+    Effect.gen(function*() {
+      const cue = yield* Deferred.make<void>()
+      const asked = yield* Deferred.make<string, unknown>()
+      const session: Session.Session<string, Refused> = yield* Session.make({
+        ...upstream(),
+        onEnd: () =>
+          Deferred.await(cue).pipe(
+            Effect.zipRight(Effect.map(session.current, ({ value }) => value)),
+            Effect.intoDeferred(asked),
+            Effect.forkDaemon
+          )
+      })
+      yield* session.current
+      yield* session.end
+      yield* Deferred.succeed(cue, undefined)
+      assert.strictEqual(yield* Deferred.await(asked), "v1")
+    }))
+})
+
+describe("whose generation it is (S16)", () => {
+  it.scoped("another session's, with the same number, renews nothing", () =>
+    Effect.gen(function*() {
+      const [dropped, up] = [upstream(), upstream()]
+      const stale = yield* Effect.scoped(Effect.flatMap(Session.make(dropped), (session) => session.current))
+      const session = yield* Session.make(up)
+      const first = yield* session.current
+      assert.strictEqual(stale.number, first.number)
+      assert.strictEqual(yield* session.refresh(stale), first)
+      assert.strictEqual(yield* session.refresh({ ...stale }), first)
+      assert.deepStrictEqual(up.calls, ["acquire"])
+    }))
+
+  it.scoped("a copy is as good as the generation itself", () =>
+    Effect.gen(function*() {
+      const up = upstream()
+      const session = yield* Session.make(up)
+      const copy = { ...(yield* session.current), value: "masked" }
+      assert.strictEqual((yield* session.refresh(copy)).value, "v1")
+      assert.deepStrictEqual(up.calls, ["acquire", "renew v0"])
+    }))
+})
+
+describe("wake (S16)", () => {
+  it.scoped("ends a cooldown immediately; the token, the consecutive failures and the budget stay", () =>
+    Effect.gen(function*() {
+      const up = upstream()
+      const session = yield* Session.make({ ...up, budget: { refreshes: 3, within: "1 hour" } })
+      const stale = yield* session.current
+      const down = Array.from({ length: 3 }, () => Effect.fail(new Refused("down")))
+      up.next(...down)
+      for (const cooldown of [1000, 2000]) {
+        yield* Effect.exit(session.refresh(stale))
+        const failing = yield* session.status
+        assert.isTrue(failing._tag === "Failing" && failing.retryAt - failing.since === cooldown)
+        yield* Session.wake(session)
+        const woken = yield* session.status
+        assert.isTrue(woken._tag === "Failing" && woken.retryAt === woken.since && woken.consecutive === cooldown / 1000)
+        assert.strictEqual(yield* session.current, stale)
+      }
+      assert.strictEqual(up.calls.length, 3)
+      yield* Effect.exit(session.refresh(stale))
+      yield* Session.wake(session)
+      assert.strictEqual(failureOf(yield* Effect.exit(session.refresh(stale)))._tag, "RefreshBudgetExceeded")
+    }))
+
+  it.scoped("does nothing without a cooldown, and nothing to a session that is closed", () =>
+    Effect.gen(function*() {
+      const up = upstream()
+      const session = yield* Session.make(up)
+      yield* Session.wake(session)
+      const first = yield* session.current
+      yield* Session.wake(session)
+      assert.strictEqual(yield* session.current, first)
+      assert.deepStrictEqual(up.calls, ["acquire"])
+      const closed = yield* Effect.scoped(Session.make(up))
+      yield* Session.wake(closed)
+      assert.strictEqual((yield* closed.status)._tag, "Closed")
+    }))
+})
+
+describe("an `expiresAt` in seconds (S16)", () => {
+  const start = Date.UTC(2026, 0, 1)
+  const seconds = start / 1000 + 3600
+
+  it.scoped("is refused with that hint, and the token is kept to renew from", () =>
+    Effect.gen(function*() {
+      yield* TestClock.setTime(start)
+      const up = upstream()
+      let unit = 1
+      const session = yield* Session.make({ ...up, expiresAt: () => seconds * unit })
+      const failure = failureOf(yield* Effect.exit(session.current))
+      assert.instanceOf(failure, InvalidOptions)
+      assert.deepInclude(failure, { option: "expiresAt", value: seconds })
+      assert.include((failure as InvalidOptions).message, "seconds")
+      unit = 1000
+      yield* TestClock.adjust("1 second")
+      assert.strictEqual((yield* session.current).value, "v0")
+      assert.deepStrictEqual(up.calls, ["acquire"])
+      const refused = failureOf(
+        yield* Effect.exit(Session.make({ acquire: Effect.succeed("token"), initial: "saved", expiresAt: () => seconds }))
+      )
+      assert.include(refused.message, "seconds")
+    }))
+
+  it.scoped("is not seen in what has simply expired: 0 and less, the last ten years, a DateTime", () =>
+    Effect.gen(function*() {
+      yield* TestClock.setTime(start)
+      for (const expired of [0, -1, start - 9 * 365 * 86_400_000, DateTime.unsafeMake(1)]) {
+        const up = upstream()
+        const session = yield* Session.make({ ...up, expiresAt: (value) => value === "v0" ? expired : undefined })
+        assert.strictEqual((yield* session.current).value, "v1")
+      }
+    }))
+})
+
 describe("end", () => {
   it.scoped("forgets the value, revokes it, and the next `current` signs in anew", () =>
     Effect.gen(function*() {
@@ -1675,6 +2375,9 @@ describe("nonsense in the options", () => {
     ["timeout", { timeout: 0 }],
     ["timeout", { timeout: NaN }],
     ["timeout", { timeout: "25 days" }],
+    ["lateness", { lateness: -1 }],
+    ["lateness", { lateness: NaN }],
+    ["lateness", { lateness: "a while" as "1 day" }],
     ["cooldown", { cooldown: -1 }],
     ["cooldown", { cooldown: Infinity }],
     ["budget.refreshes", { budget: { refreshes: 0, within: "1 minute" } }],
@@ -1740,6 +2443,42 @@ describe("the types", () => {
     ).toEqualTypeOf<Effect.Effect<Session.Session<string, "E1" | "E2">, InvalidOptions, Scope.Scope>>()
     expectTypeOf(Session.make({ acquire: Effect.succeed(1), retry: Schedule.recurs(3) })).toEqualTypeOf<
       Effect.Effect<Session.Session<number, never>, InvalidOptions, Scope.Scope>
+    >()
+  })
+
+  it("are inferred whether `fatal` is written before `renew` or after it", () => {
+    class Failed {
+      readonly code = "invalid_grant"
+    }
+    const acquire = Effect.succeed({ refresh: "r" }) as Effect.Effect<{ readonly refresh: string }, Failed>
+    const exchange = (_: string) => acquire
+    const before = Session.make({
+      acquire,
+      fatal: (error) => error.code === "invalid_grant",
+      renew: (tokens) => exchange(tokens.refresh)
+    })
+    const after = Session.make({
+      acquire,
+      renew: (tokens) => exchange(tokens.refresh),
+      fatal: (error) => error.code === "invalid_grant"
+    })
+    expectTypeOf(before).toEqualTypeOf(after)
+    expectTypeOf(before).toEqualTypeOf<
+      Effect.Effect<Session.Session<{ readonly refresh: string }, Failed>, InvalidOptions, Scope.Scope>
+    >()
+    const map = SessionMap.make({
+      lookup: (_: string) => ({
+        acquire,
+        fatal: (error: Failed) => error.code === "invalid_grant",
+        renew: (tokens: { readonly refresh: string }) => exchange(tokens.refresh)
+      })
+    })
+    expectTypeOf(map).toEqualTypeOf<
+      Effect.Effect<
+        SessionMap.SessionMap<string, { readonly refresh: string }, Failed>,
+        InvalidOptions,
+        Scope.Scope
+      >
     >()
   })
 })
