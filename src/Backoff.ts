@@ -75,7 +75,8 @@ export const exponential = (options: {
  * How long a server asks to be left alone: the `Retry-After` header, RFC 9110 section 10.2.3, as
  * delta-seconds or as an HTTP-date in any of its three forms (section 5.6.7), measured by `Clock`.
  *
- * A date that has passed is zero. A header that is missing or malformed is `None`. What exceeds the longest
+ * A fraction of a second, which the RFC does not know and some servers send, is rounded up. A date that has passed is
+ * zero. A header that is missing or malformed is `None`. What exceeds the longest
  * timer (2³¹−1 ms, about 24.8 days) is cut to it; a caller with less patience caps it with `Duration.min`.
  *
  * @example
@@ -100,7 +101,7 @@ export const retryAfter = (headers: Headers.Headers): Effect.Effect<Option.Optio
   Effect.map(Clock.currentTimeMillis, (now) =>
     Option.flatMap(Option.fromNullable(headers["retry-after"]), (value) => {
       const text = value.trim()
-      const millis = /^\d+$/.test(text) ? Number(text) * 1000 : parseHttpDate(text, now) - now
+      const millis = /^\d+(\.\d+)?$/.test(text) ? Math.ceil(Number(text)) * 1000 : parseHttpDate(text, now) - now
       return Number.isNaN(millis)
         ? Option.none()
         : Option.some(Duration.min(Duration.millis(Math.max(0, millis)), longestTimer))

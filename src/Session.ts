@@ -440,8 +440,8 @@ interface RenewalWork<A, E> extends Renewal.Work {
   /** The renewal that began the work. */
   readonly renewal: SharedRenewal<A, E>
   fiber: Fiber.RuntimeFiber<void> | undefined
-  /** Something is in flight: a try has begun, and the work does not sleep until the next one. */
-  isTrying: boolean
+  /** Something is in flight while it is `trying`; nothing is while it is `pausing`, before a try. */
+  stage: "unstarted" | "pausing" | "trying"
 }
 
 type State<A, E> =
@@ -701,13 +701,16 @@ export const make = <A, E = never, R = never, E2 = E, R2 = never, E3 = never, R3
     }
 
     const startWork = (link: Link<A, Err>, renewal: SharedRenewal<A, Err>, isRefused: boolean): void => {
-      const work: RenewalWork<A, Err> = { ...Renewal.makeWork(self), renewal, fiber: undefined, isTrying: false }
+      const work: RenewalWork<A, Err> = { ...Renewal.makeWork(self), renewal, fiber: undefined, stage: "unstarted" }
       if (isRefused) demands.push(monotonic())
       link.work = renewal.work = work
       // A cached effect runs on the fiber of its first caller: interrupt that one, and all who share it are interrupted
       // with it, for ever. The work has a fiber of its own.
       work.fiber = fork(
-        renew(link, work).pipe(
+        Effect.suspend(() => {
+          work.stage = "pausing"
+          return renewal.hasFailed ? Effect.interrupt : renew(link, work)
+        }).pipe(
           Effect.withSpan("Session.refresh", { attributes: { session: name } }),
           Renewal.within(work),
           Effect.interruptible,
@@ -802,7 +805,7 @@ export const make = <A, E = never, R = never, E2 = E, R2 = never, E3 = never, R3
         if (renewal.hasFailed) return
         renewal.hasFailed = true
         const own = renewal.work?.renewal === renewal ? renewal.work : undefined
-        if (own !== undefined && (!own.isTrying || lateness === 0)) cut(own)
+        if (own !== undefined && (own.stage !== "trying" || lateness === 0)) cut(own)
         yield* fail(link, renewal, Cause.fail(new RefreshTimeout({ session: name, timeout })))
         if (own === undefined || own.isOver) return
         yield* sleep(lateness)
@@ -812,8 +815,10 @@ export const make = <A, E = never, R = never, E2 = E, R2 = never, E3 = never, R3
         cut(own)
       }))
 
-    const cut = ({ fiber, isOver }: RenewalWork<A, Err>): void => {
-      if (!isOver) fiber?.unsafeInterruptAsFork(FiberId.none)
+    const cut = ({ fiber, isOver, stage }: RenewalWork<A, Err>): void => {
+      // A fiber that is interrupted before its first operation runs none, and nobody would learn of its end. Work that
+      // has not started sees for itself that it comes too late.
+      if (!isOver && stage !== "unstarted") fiber?.unsafeInterruptAsFork(FiberId.none)
     }
 
     const stopWatch = ({ watch }: SharedRenewal<A, Err>): void => watch?.unsafeInterruptAsFork(FiberId.none)
@@ -880,14 +885,14 @@ export const make = <A, E = never, R = never, E2 = E, R2 = never, E3 = never, R3
       isFinal: (error: Err) => boolean
     ): Effect.Effect<B, Err, Env> => {
       const once = Effect.suspend(() => {
-        work.isTrying = true
+        work.stage = "trying"
         return effect
       })
       return options.retry === undefined ? once : Effect.retry(once, {
         schedule: options.retry,
         while: (error) => {
           if (isFinal(error) || work.renewal.hasFailed) return false
-          work.isTrying = false
+          work.stage = "pausing"
           return true
         }
       })

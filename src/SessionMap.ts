@@ -25,6 +25,7 @@ import { type Pipeable, pipeArguments } from "effect/Pipeable"
 import * as Runtime from "effect/Runtime"
 import * as Scope from "effect/Scope"
 import type * as Types from "effect/Types"
+import { sleep } from "./internal/sleep.js"
 import type { InvalidOptions } from "./InvalidOptions.js"
 import * as Check from "./InvalidOptions.js"
 import * as Session from "./Session.js"
@@ -102,7 +103,7 @@ interface Acquired<K, A, E> {
  *
  * - `lookup`: the options of a key's session. Called once for each session that is made.
  * - `idleTimeToLive`: how long a session is kept that nobody holds; default 10 minutes, longer than the pauses
- *   within a user's visit.
+ *   within a user's visit. May be longer than a timer can hold, or infinite.
  * - `capacity`: how many sessions may exist at once. When a further one is wanted, the session that has been
  *   idle longest goes; if all are in use, `get` fails with `SessionMapFull`. Default: no limit.
  *
@@ -122,7 +123,7 @@ interface Acquired<K, A, E> {
  * @since 0.1.0
  * @category constructors
  */
-export const make = <K, A, E = never, R = never, E2 = never, R2 = never, E3 = never, R3 = never, R4 = never>(
+export const make = <K, A, E = never, R = never, E2 = E, R2 = never, E3 = never, R3 = never, R4 = never>(
   options: {
     readonly lookup: (key: K) => Session.Options<A, E, R, E2, R2, E3, R3, R4>
     readonly idleTimeToLive?: Duration.DurationInput | undefined
@@ -191,7 +192,9 @@ export const make = <K, A, E = never, R = never, E2 = never, R2 = never, E3 = ne
         idle.add(entry)
         if (Duration.isZero(idleTimeToLive)) return drop(entry)
         if (Duration.isFinite(idleTimeToLive)) {
-          entry.timer = fork(Effect.interruptible(Effect.zipRight(Effect.sleep(idleTimeToLive), drop(entry))))
+          entry.timer = fork(
+            Effect.interruptible(Effect.zipRight(sleep(Duration.toMillis(idleTimeToLive)), drop(entry)))
+          )
         }
         return Effect.void
       })

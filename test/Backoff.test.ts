@@ -154,6 +154,13 @@ describe("retryAfter", () => {
       assert.strictEqual(yield* at(" 0 ", now), 0)
     }))
 
+  it.effect("rounds a fraction of a second up: nobody comes back too early", () =>
+    Effect.gen(function*() {
+      assert.strictEqual(yield* at("299.997", now), 300_000)
+      assert.strictEqual(yield* at("1.5", now), 2_000)
+      assert.strictEqual(yield* at("2.0", now), 2_000)
+    }))
+
   it.effect("reads the three forms of an HTTP-date against the clock", () =>
     Effect.gen(function*() {
       assert.strictEqual(yield* at("Sat, 21 Nov 2026 08:50:07 GMT", now), 30_000)
@@ -182,7 +189,7 @@ describe("retryAfter", () => {
   it.effect("is none for a header that is missing or malformed", () =>
     Effect.gen(function*() {
       for (
-        const value of ["", "-5", "1.5", "soon", "1e3", "120, 120", "2026-11-21", "Sat, 21 Foo 2026 08:50:07 GMT",
+        const value of ["", "-5", "1.", ".5", "soon", "1e3", "120, 120", "2026-11-21", "Sat, 21 Foo 2026 08:50:07 GMT",
           "Sat, 21 Nov 2026 25:50:07 GMT", "Sat, 21 Nov 2026 08:50:07 CET"]
       ) {
         assert.isUndefined(yield* at(value, now), value)

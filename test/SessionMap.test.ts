@@ -3,9 +3,11 @@ import { InvalidOptions } from "effect-holdfast/InvalidOptions"
 import * as Session from "effect-holdfast/Session"
 import * as SessionMap from "effect-holdfast/SessionMap"
 import * as Cause from "effect/Cause"
+import type * as Clock from "effect/Clock"
 import * as Context from "effect/Context"
 import * as Data from "effect/Data"
 import * as Deferred from "effect/Deferred"
+import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
 import * as Fiber from "effect/Fiber"
@@ -133,6 +135,24 @@ describe("an idle session", () => {
       yield* TestClock.adjust("1 hour")
       assert.strictEqual((yield* session.current).value, "a1")
       assert.strictEqual(yield* valueOf(map, "a"), "a1")
+    }))
+
+  it.scoped("is dropped after a time to live that is longer than a timer can hold", () =>
+    Effect.gen(function*() {
+      const clock = yield* Effect.clock
+      // As the live clock does: JavaScript's timers overflow.
+      const sleep: Clock.Clock["sleep"] = (duration) =>
+        Duration.toMillis(duration) > 2 ** 31 - 1 ? Effect.never : clock.sleep(duration)
+      const { lookup } = counting()
+      const map = yield* Effect.withClock(
+        SessionMap.make({ lookup, idleTimeToLive: "60 days" }),
+        Object.assign(Object.create(clock), { sleep })
+      )
+      assert.strictEqual(yield* valueOf(map, "a"), "a1")
+      yield* Effect.repeatN(TestClock.adjust("1 day"), 58)
+      assert.strictEqual(yield* valueOf(map, "a"), "a1")
+      yield* Effect.repeatN(TestClock.adjust("1 day"), 62)
+      assert.strictEqual(yield* valueOf(map, "a"), "a2")
     }))
 
   it.scoped("is dropped at once with a time to live of zero, never with an infinite one", () =>

@@ -3,14 +3,16 @@
  *
  * A timer holds at most 2³¹−1 ms, about 24.8 days. Effect's `Clock` takes a longer sleep for one that never ends.
  */
+import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
+import { longestTimer } from "../InvalidOptions.js"
 
-const longestTimer = 2 ** 31 - 1
+const longest = Duration.toMillis(longestTimer)
 
 /** Sleeps for so many milliseconds. */
 export const sleep = (millis: number): Effect.Effect<void> =>
   millis === Infinity
     ? Effect.never
-    : millis > longestTimer
-    ? Effect.zipRight(Effect.sleep(longestTimer), Effect.suspend(() => sleep(millis - longestTimer)))
+    : millis > longest
+    ? Effect.zipRight(Effect.sleep(longest), Effect.suspend(() => sleep(millis - longest)))
     : Effect.sleep(millis)

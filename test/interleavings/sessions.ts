@@ -57,13 +57,41 @@ export const interrupted: ReadonlyArray<string> = [
   "an interrupted call takes nothing with it, refreshing or not",
   "a generation's resources are open while it is used, and closed once",
   "an interrupted holder lets go",
-  "signing out revokes each value once, and leaves nobody waiting"
+  "signing out revokes each value once, and leaves nobody waiting",
+  "a token is presented once, however late its answer is"
 ]
 
 /** Those that hold however slow the machine is: a timer may strike at any moment. */
 export const slow: ReadonlyArray<string> = [
-  "a refresh that its timeout overtakes is RefreshTimeout for all, and the session goes on"
+  "a refresh that its timeout overtakes is RefreshTimeout for all, and the session goes on",
+  "a token is presented once, however late its answer is",
+  "no renewal is begun beside a late one, however many refreshes have timed out behind it",
+  "signing out revokes a late answer, once",
+  "closing interrupts a late answer, and answers everyone",
+  "waking begins no renewal beside another"
 ]
+
+/** Tries again for as long as refreshes time out: a caller who does not give up. */
+const patiently = <A, E extends { readonly _tag: string }>(effect: Effect.Effect<A, E>): Effect.Effect<A, E> =>
+  Effect.retry(effect, { schedule: Schedule.spaced("2 seconds"), while: ({ _tag }) => _tag === "RefreshTimeout", times: 9 })
+
+/** Renewals that take so many seconds each; `calls` are the tokens that were presented, `running` how many are. */
+const slowUpstream = (...seconds: Array<number>) => {
+  const state = { calls: [] as Array<string>, running: 0, next: 1 }
+  return {
+    state,
+    acquire: Effect.succeed("v0"),
+    renew: (value: string): Effect.Effect<string, Refused> =>
+      Effect.suspend(() => {
+        state.calls.push(value)
+        assert.equal(++state.running, 1, "two renewals beside each other")
+        return Effect.sleep((seconds.shift() ?? 0) * 1000)
+      }).pipe(
+        Effect.map(() => `v${state.next++}`),
+        Effect.ensuring(Effect.sync(() => state.running--))
+      )
+  }
+}
 
 /**
  * A renewal of three steps that ends in one way at one of them: all who wait get that end, what it had acquired is
@@ -221,12 +249,6 @@ export const scenarios = (Session: typeof SessionModule) => {
     "a refresh that its timeout overtakes is RefreshTimeout for all, and the session goes on": Effect.gen(function*() {
       const up = upstream()
       const session = yield* Session.make({ ...up, timeout: "30 seconds" })
-      const patiently = <A, E>(effect: Effect.Effect<A, E | SessionModule.RefreshTimeout>) =>
-        Effect.retry(effect, {
-          schedule: Schedule.spaced("2 seconds"),
-          while: (error) => error instanceof Session.RefreshTimeout,
-          times: 2
-        })
       const stale = yield* patiently(session.current)
       const exits = yield* together(times(3, session.refresh(stale)))
       const failures = exits.filter(Exit.isFailure).map(failureOf)
@@ -402,6 +424,120 @@ export const scenarios = (Session: typeof SessionModule) => {
       yield* Fiber.join(reader)
       // The token that could not be persisted was not presented again.
       assert.deepEqual(up.calls, ["acquire", "renew v0"])
+    }),
+
+    "a token is presented once, however late its answer is": Effect.gen(function*() {
+      const up = slowUpstream(75)
+      const stored: Array<string> = []
+      const session = yield* Session.make({
+        ...up,
+        lateness: Infinity,
+        onRenewed: ({ value }) => Effect.zipRight(Effect.yieldNow(), Effect.sync(() => stored.push(value)))
+      })
+      const stale = yield* patiently(session.current)
+      const victim = yield* Effect.fork(Interleavings.victim(session.refresh(stale)))
+      const exits = yield* together(times(2, patiently(session.refresh(stale))))
+      assert.deepEqual(exits.map((exit) => valueOf(exit).value), ["v1", "v1"])
+      yield* Fiber.await(victim)
+      assert.equal((yield* session.current).value, "v1")
+      // A refresh whose time was over before it began has presented nothing.
+      assert.deepEqual([up.state.calls, stored], [["v0"], ["v0", "v1"]])
+    }),
+
+    "no renewal is begun beside a late one, however many refreshes have timed out behind it": Effect.gen(function*() {
+      const up = slowUpstream(200, 1)
+      let first = true
+      const session = yield* Session.make({
+        ...up,
+        lateness: "150 seconds",
+        renew: (value) => first ? (first = false, Effect.uninterruptible(up.renew(value))) : up.renew(value)
+      })
+      const stale = yield* patiently(session.current)
+      for (const exit of yield* together([patiently(session.refresh(stale)), patiently(session.refresh(stale))])) {
+        assert.ok(Exit.isSuccess(exit) || failureOf(exit)._tag === "RefreshTimeout", String(exit))
+      }
+      yield* Effect.sleep("5 minutes")
+      assert.equal((yield* patiently(session.refresh(stale))).number, stale.number + 1)
+      assert.equal(up.state.running, 0)
+    }),
+
+    "signing out revokes a late answer, once": Effect.gen(function*() {
+      const up = slowUpstream(45)
+      const revoked: Array<string> = []
+      const session = yield* Session.make({
+        ...up,
+        lateness: Infinity,
+        onEnd: (value) => Effect.zipRight(Effect.yieldNow(), Effect.sync(() => revoked.push(value)))
+      })
+      const stale = yield* patiently(session.current)
+      const first = yield* Effect.fork(Effect.exit(session.refresh(stale)))
+      yield* Effect.sleep("31 seconds")
+      const behind = yield* Effect.fork(session.refresh(stale))
+      yield* session.end
+      const exit = yield* Fiber.await(behind)
+      if (Exit.isFailure(exit)) assert.ok(["SessionEnded", "RefreshTimeout"].includes(failureOf(exit)._tag), String(exit))
+      yield* Fiber.await(first)
+      yield* Effect.sleep("5 minutes")
+      // Whatever was signed in behind the end is current; all else has been revoked.
+      yield* session.end
+      assert.deepEqual([...new Set(revoked)].length, revoked.filter((value) => value !== "v0").length + 1)
+      assert.equal(revoked.filter((value) => value === "v1").length, up.state.calls.length)
+      assert.equal((yield* session.status)._tag, "Idle")
+    }),
+
+    "closing interrupts a late answer, and answers everyone": Effect.gen(function*() {
+      const up = slowUpstream(1000)
+      const scope = yield* Scope.make()
+      const session = yield* Scope.extend(Session.make({ ...up, lateness: Infinity }), scope)
+      const stale = yield* patiently(session.current)
+      const first = yield* Effect.fork(session.refresh(stale))
+      yield* Effect.sleep("31 seconds")
+      const behind = yield* Effect.fork(session.refresh(stale))
+      yield* Scope.close(scope, Exit.void)
+      assert.equal(up.state.running, 0)
+      for (const caller of [first, behind]) {
+        const exit = yield* Fiber.await(caller)
+        assert.ok(["SessionClosed", "RefreshTimeout"].includes(failureOf(exit)._tag), String(exit))
+      }
+    }),
+
+    "a sign-out that asks its own session signs nobody in": Effect.gen(function*() {
+      const up = upstream()
+      const seen: Array<string> = []
+      const session: SessionModule.Session<string, Refused> = yield* Session.make({
+        ...up,
+        onEnd: () =>
+          Effect.map(Effect.exit(session.current), (exit) => {
+            seen.push(Exit.isSuccess(exit) ? exit.value.value : failureOf(exit)._tag)
+          })
+      })
+      yield* session.current
+      yield* together([session.end, Effect.asVoid(session.current)])
+      // Either the caller signed in anew, or had the former value before it was forgotten.
+      const { number } = yield* session.current
+      assert.deepEqual(up.calls, ["acquire", "acquire"])
+      assert.equal(number, 1)
+      assert.ok(seen.every((answer) => answer === "ReentrantRefresh" || answer === "v1"), seen.join())
+      assert.equal(seen.length, 1)
+    }),
+
+    "waking begins no renewal beside another": Effect.gen(function*() {
+      const up = slowUpstream()
+      let failures = 2
+      const session = yield* Session.make({
+        ...up,
+        renew: (value) =>
+          Effect.suspend(() => failures-- > 0
+            ? Effect.zipRight(up.renew(value), Effect.fail(new Refused({ why: "down" })))
+            : up.renew(value)),
+        cooldown: "1 hour",
+        lateness: Infinity
+      })
+      const stale = yield* patiently(session.current)
+      const persistent = Effect.retry(Effect.ensuring(session.refresh(stale), Session.wake(session)), { times: 5 })
+      for (const exit of yield* together([persistent, Session.wake(session), persistent])) valueOf(exit)
+      assert.equal((yield* session.current).number, 1)
+      assert.ok(up.state.calls.length <= 3, up.state.calls.join())
     }),
 
     "a renewal has the fiber references of `make`, and the caller keeps its own": Effect.gen(function*() {
