@@ -749,13 +749,14 @@ export const make = <A, E = never, R = never, E2 = E, R2 = never, E3 = never, R3
         }
         // Until then the watch is telling the waiters that their time is over.
         if (renewal.outcome !== undefined) stopWatch(renewal)
-        return Effect.zipRight(Effect.logDebug(`${name}: a late refresh failed`), Effect.suspend(() => takeTurn(link)))
+        const turn = takeTurn(link)
+        return Effect.zipRight(Effect.logDebug(`${name}: a late refresh failed`), turn)
       })
 
     /** The renewal that waited behind late work, if there is one, begins its own. */
     const takeTurn = (link: Link<A, Err>): Effect.Effect<void> => {
       const { phase } = link
-      if (isDetached(link) || phase._tag !== "Renewing" || phase.renewal.hasFailed) return Effect.void
+      if (phase._tag !== "Renewing" || phase.renewal.hasFailed) return Effect.void
       const error = overBudget(link, phase.isRefused)
       if (error === undefined) {
         startWork(link, phase.renewal, phase.isRefused)
