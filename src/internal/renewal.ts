@@ -22,7 +22,10 @@ export interface Work {
 export interface Renewal<in out A, in out E> {
   work: Work | undefined
   outcome: Exit.Exit<A, E> | undefined
-  /** A `Deferred` keeps these in an array, in which each that is interrupted has to be searched for. */
+  /**
+   * No `Waiters`: a waiter is also an edge of the graph of renewals, which is searched and changed in the step in which
+   * the waiter registers. No `Deferred`: that searches an array for each waiter that is interrupted.
+   */
   readonly waiters: Set<Waiter<A, E>>
 }
 
