@@ -37,17 +37,18 @@ export default defineConfig({
     // A time limit ends a test that hangs. On a busy machine a sound test takes many times what it takes alone.
     testTimeout: amount({ quick: 60_000, full: 600_000 }),
     hookTimeout: 60_000,
-    // Two: what the smallest machine of a CI has. By default one is left idle.
+    // Two cores are what the smallest machine of a CI has: two threads use them, and a process beside them waits for
+    // servers most of the time.
     maxWorkers: 2,
     minWorkers: 1,
     sequence: { sequencer: LongestFirst },
     reporters: ["default", "./test/support/summary.ts"],
     // Importing all modules anew for each file takes four times as long as importing them once for each worker.
-    poolOptions: { threads: { isolate: false } },
+    poolOptions: { threads: { isolate: false }, forks: { maxForks: 1, minForks: 1 } },
     projects: [
       {
         extends: true,
-        test: { name: "alone", include: alone, pool: "forks", sequence: { groupOrder: 0 } }
+        test: { name: "alone", include: alone, pool: "forks" }
       },
       {
         extends: true,
@@ -55,8 +56,7 @@ export default defineConfig({
           name: "together",
           include: ["test/**/*.test.ts"],
           exclude: [...alone, ...form === "quick" ? onlyInFull : []],
-          pool: "threads",
-          sequence: { groupOrder: 1 }
+          pool: "threads"
         }
       }
     ]
