@@ -1,6 +1,7 @@
 import * as Session from "effect-holdfast/Session"
 import { describe, it } from "effect-holdfast/testing/vitest"
 import * as Effect from "effect/Effect"
+import { amount } from "../support/form.js"
 import { interrupted, scenarios, slow } from "./sessions.js"
 
 describe("a session, whatever the interleaving", () => {
@@ -14,7 +15,7 @@ describe("a session, whatever the interleaving", () => {
         ...slow.includes(name) ? ["timers" as const] : []
       ],
       seeds: 30,
-      limit: 200,
+      limit: amount({ quick: 80, full: 200 }),
       timeout: 120_000
     })
   }

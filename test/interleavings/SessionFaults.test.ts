@@ -5,6 +5,7 @@ import * as Effect from "effect/Effect"
 import * as Option from "effect/Option"
 import { canaries, type CanaryName } from "../support/canaries.js"
 import { canary } from "../support/canary.js"
+import { amount } from "../support/form.js"
 import { endingAt, Refused, scenarios } from "./sessions.js"
 
 describe("a renewal may end at any of its steps, whatever the interleaving", () => {
@@ -23,7 +24,7 @@ describe("a renewal may end at any of its steps, whatever the interleaving", () 
     for (const step of [0, 1, 2, 3]) {
       it.interleavings(`${how} after ${step} of 3`, Effect.scoped(endingAt(Session, step, end, isThatEnd)), {
         seeds: 15,
-        limit: 200
+        limit: amount({ quick: 60, full: 200 })
       })
     }
   }

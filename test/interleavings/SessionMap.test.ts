@@ -3,6 +3,7 @@ import { describe, it } from "effect-holdfast/testing/vitest"
 import * as Effect from "effect/Effect"
 import { canaries } from "../support/canaries.js"
 import { canary } from "../support/canary.js"
+import { amount } from "../support/form.js"
 import { interrupted, scenarios } from "./sessionMaps.js"
 
 describe("a map of sessions, whatever the interleaving", () => {
@@ -11,7 +12,7 @@ describe("a map of sessions, whatever the interleaving", () => {
     it.interleavings(name, Effect.scoped(scenario), {
       strategy: interrupted.includes(name) ? [...strategy, "interrupt"] : strategy,
       seeds: 50,
-      limit: 200,
+      limit: amount({ quick: 80, full: 200 }),
       timeout: 120_000
     })
   }

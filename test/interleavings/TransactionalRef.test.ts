@@ -8,7 +8,7 @@ import { type Holder as AnyHolder, releaseAll, Turn } from "../../src/internal/t
 import { wait } from "../../src/internal/wait.js"
 import { canaries, type CanaryName } from "../support/canaries.js"
 import { canary } from "../support/canary.js"
-import { form } from "../support/form.js"
+import { amount, form } from "../support/form.js"
 import { interrupted, scenarios } from "./transactions.js"
 
 describe("a turn, in every order of three fibers", () => {
@@ -71,7 +71,7 @@ describe("a transaction, whatever the interleaving", () => {
     it.interleavings(name, scenario, {
       strategy: ["sweep", "random", "pct", ...interrupted.includes(name) ? ["interrupt" as const] : []],
       seeds: 50,
-      limit: 200,
+      limit: amount({ quick: 100, full: 200 }),
       timeout: 120_000
     })
   }

@@ -8,6 +8,7 @@ import * as Exit from "effect/Exit"
 import * as Fiber from "effect/Fiber"
 import * as Option from "effect/Option"
 import * as Ref from "effect/Ref"
+import { amount } from "../support/form.js"
 
 type NumberRef = TransactionalRef.TransactionalRef<number>
 
@@ -130,7 +131,7 @@ describe("however a transaction ends, at whatever step, all is changed or nothin
             assert.deepStrictEqual(values, [1, 1])
           }
         }),
-        { strategy: "sweep", limit: 200, timeout: 120_000 }
+        { strategy: "sweep", limit: amount({ quick: 60, full: 200 }), timeout: 120_000 }
       )
     }
   }
@@ -148,7 +149,7 @@ describe("wherever a transaction is interrupted, all is changed or nothing, and 
           if (Exit.isSuccess(exit) || values[0] === 1) assert.deepStrictEqual(values, [1, 1])
           else assert.deepStrictEqual(values, [0, 0])
         }),
-        { strategy: "interrupt", limit: 200, timeout: 120_000 }
+        { strategy: "interrupt", limit: amount({ quick: 60, full: 200 }), timeout: 120_000 }
       )
     }
   }
