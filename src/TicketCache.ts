@@ -11,8 +11,9 @@
  * in servers, in tickets and in bytes. Tickets are secrets: nothing here prints one, and those that are dropped,
  * evicted, or left when the scope closes are overwritten with zeros.
  *
- * **What it does not.** It opens no connection (`NodeTicketCache` does), and cannot know what is inside a ticket: the
- * key must hold whatever the identity of client and server depends on. A ticket that has been taken is the taker's.
+ * **What it does not.** The cache opens no connection (`NodeTicketCache` does), and cannot know for whom a ticket was
+ * issued: the key must hold whatever the identity of client and server depends on. A ticket that has been taken is the
+ * taker's.
  *
  * @since 0.1.0
  */

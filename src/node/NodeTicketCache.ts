@@ -3,23 +3,27 @@
  * for `NodeHttpClient`), for `node:https` and `ws`, and for whatever else speaks over a `TLSSocket`.
  *
  * The caches that undici and `https.Agent` have of their own keep one ticket for a server and offer it again and again.
- * These connectors take a ticket from a `TicketCache` once the server has been reached, and put those that come.
+ * These connectors take a ticket from a `TicketCache` once the server has been reached, and put in the tickets that come.
  *
  * **What it guarantees.** No ticket is offered twice, and none is spent on a server that cannot be reached. A ticket is
  * offered only by connections whose TLS options are those it was issued to: CAs, client certificate, server name,
- * `checkServerIdentity`, `rejectUnauthorized`, protocols, and the partition. Before one is offered, its certificate is
- * asked for the host once more, and for its date, for a resumed connection shows none (Node 20 asks nothing there). A
- * server that refuses a ticket gets a whole handshake, and one that breaks off because of it is asked anew, once,
- * without one; neither is an error. Early data (0-RTT) is never sent.
+ * `checkServerIdentity`, `rejectUnauthorized`, protocols, and the partition. The agent's pool of open connections keeps
+ * the same options apart. Because a resumed handshake shows no certificate (and Node 20 asks nothing there), the
+ * ticket's certificate is checked again, for the host name and its date, before the ticket is offered. A server that
+ * refuses a ticket gets a whole handshake. If a handshake breaks because of a ticket, the connection is opened once
+ * more without one. Neither is an error. A host whose first address does not answer resumes like any other. Early data
+ * (0-RTT) is never sent.
  *
  * **What it does not.** Resumption saves the certificate and the work that goes with it. With TLS 1.3 it saves no
  * round trip; with TLS 1.2 it saves one. A certificate that is revoked, or a CA that is taken from a store behind
  * one's back, is noticed with the next whole handshake. Tickets come with what the server sends first: a connection
- * that is never read gets none. A resumed connection shows no certificate to `getPeerCertificate`; what
- * `checkServerIdentity` is shown for it is the server's own, without those of its issuers.
+ * that is never read gets none. A resumed connection shows no certificate to `getPeerCertificate`; for it,
+ * `checkServerIdentity` is shown the server's own certificate without those of its issuers. A new connection cannot
+ * choose among the servers behind a balancer: if n of them share no ticket keys and connections are spread at random,
+ * one offer in n is accepted. A refusal then leaves the tickets of the other servers alone.
  *
- * Options are compared by content, but functions and other objects (a `secureContext`) by reference: one that is made
- * for each connection anew is another identity each time, and resumes nothing. `session` is not used.
+ * Options are compared by content, but functions and other objects (a `secureContext`) by reference: an object that is
+ * made for each connection anew is another identity each time, and resumes nothing. `session` is not used.
  *
  * @since 0.1.0
  */
@@ -53,7 +57,8 @@ import { identity, protocolsOf, TicketAgent } from "./internal/ticketAgent.js"
 import { TlsIdentities, type TlsIdentity } from "./internal/tlsIdentities.js"
 
 /**
- * A connection that did not come about.
+ * A connection that did not come about. Requests over `agent` fail with Node's own errors instead, unless the reason is
+ * `InvalidOptions`, `Timeout` or `Closed`.
  *
  * - `InvalidOptions`: Node refused the options.
  * - `Connect`: the server could not be reached.
@@ -236,7 +241,7 @@ const hand = (
   })
 }
 
-/** What interrupts a connection is the end of its scope. */
+/** A connection is interrupted only by the end of its scope. */
 const failureOf = (cause: Cause.Cause<TlsError>, given: Tls.ConnectionOptions): TlsError =>
   Option.getOrElse(Cause.failureOption(cause), () => new TlsError({ reason: "Closed", ...addressOf(given) }))
 
@@ -247,8 +252,14 @@ const defined = <A extends object>(options: A): { [K in keyof A]: Exclude<A[K], 
  * An agent for `node:https`, and for `wss:` with `NodeWebSocketDialer`; it is destroyed with the scope. What
  * `https.Agent` takes can be given beside the rest, and has the last word.
  *
- * A request gets its socket when the handshake is over, where Node's own agent gives it before; the socket says
- * `secureConnect` then, before anything is sent.
+ * A request has its socket immediately, as with Node's own agent, so that every time limit reaches a connection that is
+ * being opened: the request's and the agent's `timeout`, and those of axios, got and follow-redirects.
+ * `request.setTimeout` counts from its call, where Node's begins only once TCP has connected. A request that waits for
+ * its turn (`maxSockets`) has no connection yet, and is limited from when it gets one. If a ticket is kept, the socket
+ * stands for the one or two connections that are opened beneath it, and has all methods of a `TLSSocket`.
+ *
+ * Requests fail with Node's own errors, and with a `TlsError` for what Node does not know: `connectTimeout`, options
+ * that make no sense (Node's message would show them), and the end of the scope.
  *
  * @example
  * ```ts
@@ -296,7 +307,7 @@ export const agent = (options: Options & Https.AgentOptions = {}): Effect.Effect
       }))
   })
 
-/** Where there is a ticket, a refusal may ask for a second attempt. */
+/** A connection that offers a ticket may have to be opened twice, so that a request cannot have its socket itself. */
 const socketOf = ({ hasTicket, options, tickets }: Target): Net.Socket =>
   options.socket === undefined && hasTicket()
     ? new StandIn(options, (listener) => handshake(options, tickets, listener))
@@ -388,7 +399,7 @@ interface Settings {
   readonly runtime: Runtime.Runtime<never>
 }
 
-/** They go with their cache. */
+/** The identities of a cache are forgotten with the cache. */
 const identities = new WeakMap<TicketCache.TicketCache, TlsIdentities>()
 
 const identityOf = (cache: TicketCache.TicketCache, options: Tls.ConnectionOptions): TlsIdentity => {
@@ -477,7 +488,7 @@ const opened = <A, R>(
       }
     })
     return restore(supervised(opening, settings, address)).pipe(
-      // It may have ended in the moments since.
+      // The connection may have ended in the moments since.
       Effect.filterOrFail((socket) => !socket.destroyed, () => new TlsError({ reason: "Handshake", ...address })),
       Effect.onError(() => Effect.sync(() => made?.destroy())),
       Effect.flatMap(handOver)
