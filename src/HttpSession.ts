@@ -5,14 +5,18 @@
  * **What it guarantees.** Identity, cookies and TLS options change together or not at all: a generation is made
  * whole (identity, an empty cookie jar, a probe that the server accepted) before anyone sees it, and a probe that
  * fails leaves the former one as it was. A late response writes into the cookies of the generation it was sent
- * with, never into those of its successor. Cookies go only where RFC 6265 and the public suffix list let them.
+ * with, never into those of its successor. Cookies go only where RFC 6265 and the public suffix list let them, and
+ * their number is bounded. Only the home origin, the probe's, can refuse a generation, and only a request that carried
+ * its identity: what another site answers behind a redirect costs nothing. On a redirect to another origin every header
+ * of the identity and every credential of the request (`authorization`, `cookie`, and headers whose names say token,
+ * key, secret, signature and the like) is left out, and none comes back on the way home.
  *
  * **What it does not.** It brings no browser fingerprints and answers no captcha: the application says who it is
  * (`identity`) and how a challenge is met (`challenge`). The probe and the answers to a challenge follow no
  * redirects: a 3xx is a success there.
  *
- * **One session for each origin.** A session belongs to one server; requests that the client sends elsewhere carry
- * its identity headers too. For many servers put the sessions in a `SessionMap` keyed by origin; then one origin's
+ * **One session for each origin.** A session belongs to one server. Requests that the application itself sends
+ * elsewhere with this client carry its identity headers too, but what they meet there is no refusal. For many servers put the sessions in a `SessionMap` keyed by origin; then one origin's
  * failure never reaches another:
  *
  * ```ts
@@ -26,12 +30,13 @@
  *   const perOrigin = yield* SessionMap.make({
  *     lookup: (origin: string) => ({ acquire: HttpSession.make({ identity, probe: origin }) })
  *   })
- *   const get = (url: URL) =>
+ *   // The body is read inside, because the session is held no longer than that.
+ *   const textOf = (url: URL) =>
  *     SessionMap.get(perOrigin, url.origin).pipe(
- *       Effect.flatMap(Session.use(({ client }) => client.get(url))),
+ *       Effect.flatMap(Session.use(({ client }) => Effect.flatMap(client.get(url), ({ text }) => text))),
  *       Effect.scoped
  *     )
- *   return yield* get(new URL("https://shop.example.com/orders"))
+ *   return yield* textOf(new URL("https://shop.example.com/orders"))
  * })
  * ```
  *
@@ -323,10 +328,11 @@ export const makeOver = <E = never, R = never, E2 = never, R2 = never, E3 = neve
       lastingRefusal: ({ response }, refreshes) => new SessionHttpClient.SessionRejected({ response, refreshes }),
       notReplayable: (request, { response }) => new SessionHttpClient.NotReplayable({ request, response })
     })
+    const held = Effect.succeed({ session })
     return {
       session,
       client: HttpClient.makeWith(
-        (request) => Effect.flatMap(request, (request) => send(session, request)),
+        (request) => Effect.flatMap(request, (request) => send(request, held)),
         Effect.succeed<HttpClientRequest.HttpClientRequest>
       )
     }

@@ -7,8 +7,19 @@
  * generation survives in it. A body that can be read only once is never sent again empty. Requests that come
  * while a rejected generation is being renewed wait for its successor.
  *
+ * The body of a refusal is read beside the refresh and cut after a second or 64 KiB, so that a refresh which needs the
+ * same connection gets it, also from a pool of one. What was read of a response that the caller is given can be read
+ * again in every way; a body that was cut is a `ResponseError`. A status filter beneath the session
+ * (`HttpClient.filterStatusOk`) hides no refusal from it.
+ *
  * **What it does not.** It does not retry transport errors, and it does not make a request idempotent: a server
- * that acts on a request and answers 401 afterwards will see it twice.
+ * that acts on a request and answers 401 afterwards will see it twice. Without `origins` the value goes wherever a
+ * request goes; and what follows redirects beneath the session (the wrapped client, a browser's `fetch`) takes it along
+ * unseen.
+ *
+ * **What travels in a browser.** There a redirect that is not followed cannot be read, so the browser follows. To
+ * another origin its `fetch` leaves out `authorization`, and takes along every other header that `attach` has set
+ * (if the other origin's CORS answer allows it) and its own cookies by their own rules.
  *
  * @since 0.1.0
  */
@@ -166,7 +177,8 @@ export class NotReplayable extends Data.TaggedError("NotReplayable")<{
  *
  * const program = Effect.gen(function*() {
  *   const client = SessionHttpClient.withSession(yield* HttpClient.HttpClient, session, {
- *     attach: SessionHttpClient.bearer
+ *     attach: SessionHttpClient.bearer,
+ *     origins: ["https://api.example.com"]
  *   })
  *   return yield* client.get("https://api.example.com/orders")
  * })
@@ -184,8 +196,9 @@ export const withSession = <E0, R, A, E>(
   R
 > => {
   const send = sendWith(sendingAs(client, options))
+  const held = Effect.succeed({ session })
   return HttpClient.makeWith(
-    (request) => Effect.flatMap(request, (request) => send(session, request)),
+    (request) => Effect.flatMap(request, (request) => send(request, held)),
     Effect.succeed<HttpClientRequest.HttpClientRequest>
   )
 }
@@ -215,7 +228,9 @@ const sendingAs = <E0, R, A>(client: HttpClient.HttpClient.With<E0, R>, options:
  * declare const session: Session.Session<{ readonly key: string }>
  *
  * const client = SessionHttpClient.make(session, {
- *   attach: (request, { key }) => HttpClientRequest.setHeader(request, "x-api-key", key)
+ *   attach: (request, { key }) => HttpClientRequest.setHeader(request, "x-api-key", key),
+ *   origins: ["https://api.example.com"],
+ *   followRedirects: 5
  * })
  * ```
  *
@@ -234,8 +249,11 @@ export const make = <A, E>(
 > => Effect.map(HttpClient.HttpClient, (client) => withSession(client, session, options))
 
 /**
- * A client that carries a session for each key: `key` tells a request's tenant or origin. The session is held
- * while the request is under way. A `key` that throws is a `RequestError` with reason `"Encode"`.
+ * A client that carries a session for each key: `key` tells a request's tenant or origin. The session is held while
+ * the request is under way and then by its response: until the body has been read, cut or failed, the scope of
+ * `HttpClient.withScope` has closed, or the response has been collected unread. So neither `capacity` nor
+ * `idleTimeToLive` cuts a download short. (A response that is kept and never read holds its session for as long; one
+ * without a body holds nothing.) A `key` that throws is a `RequestError` with reason `"Encode"`.
  *
  * @example
  * ```ts
@@ -273,11 +291,13 @@ export const makeKeyed = <K, A, E>(
     return HttpClient.makeWith(
       (request) =>
         Effect.flatMap(request, (request) =>
-          Effect.try({ try: () => options.key(request), catch: (cause) => cannotEncode(request, "key", cause) }).pipe(
-            Effect.flatMap((key) => SessionMap.held(sessions, key)),
-            Effect.flatMap(({ retain, session }) => send(session, request, retain)),
-            Effect.scoped
-          )),
+          Effect.scoped(send(
+            request,
+            Effect.flatMap(
+              Effect.try({ try: () => options.key(request), catch: (cause) => cannotEncode(request, "key", cause) }),
+              (key) => SessionMap.held(sessions, key)
+            )
+          ))),
       Effect.succeed<HttpClientRequest.HttpClientRequest>
     )
   })
@@ -310,9 +330,15 @@ export const bearer = (
 // -----------------------------------------------------------------------------
 
 /**
- * The plain `HttpClient` service with a session on it, for libraries that ask for that and nothing else. A failure
- * of the session becomes a `RequestError` with reason `"Transport"` and the failure as its `cause`; a refusal
- * that lasts, or that cannot be answered because the body can be read only once, is the server's response.
+ * The plain `HttpClient` service with a session on it, for libraries that ask for that and nothing else. `tag` is any
+ * tag whose service is a session, of `Context.Tag` or of `Effect.Service`.
+ *
+ * A failure of the session becomes a `RequestError` with the failure as its `cause`. Its reason is `"Encode"` if asking
+ * again cannot heal it (an error that `fatal` knows, `SessionClosed`, `SessionEnded`, `ReentrantRefresh`,
+ * `RefreshBudgetExceeded`, `InvalidOptions`), else `"Transport"`, which `HttpClient.retryTransient` retries. A refusal
+ * that lasts, or that cannot be answered because the body can be read only once, is the server's response (beneath
+ * `HttpClient.filterStatusOk`, that filter's error). `retryTransient` retries it only if `rejected` calls 408, 429 or
+ * 5xx a refusal.
  *
  * @example
  * ```ts
@@ -337,6 +363,7 @@ export const layer = <I, S extends Session.Session<any, any>>(
     Effect.gen(function*() {
       const client = yield* HttpClient.HttpClient
       const session: Session.Session<any, unknown> = yield* tag
+      const held = Effect.succeed({ session })
       const clientError = (error: HttpClientError.HttpClientError) => new FromClient(error)
       const asResponse = (request: Request | undefined, { error, response }: Refused) =>
         error === undefined
@@ -353,7 +380,7 @@ export const layer = <I, S extends Session.Session<any, any>>(
       return HttpClient.makeWith(
         (request) =>
           Effect.flatMap(request, (request) =>
-            Effect.catchAll(send(session, request), (error) =>
+            Effect.catchAll(send(request, held), (error) =>
               error instanceof FromClient
                 ? Effect.fail(error.error)
                 : new HttpClientError.RequestError({
@@ -447,7 +474,8 @@ interface Attempt<out A> {
 }
 
 /**
- * Executes a request with a session's value. What `retain` holds is held until the response's body has ended.
+ * Executes a request with a session's value. What `retain` holds is held until the response's body has ended. No
+ * session is asked for if the request goes to another origin.
  *
  * @internal
  */
@@ -567,26 +595,26 @@ export const sendWith = <A, E0, E1, R>(sending: Sending<A, E0, E1, R>) => {
           )))
   }
 
-  return <E>(
-    session: Session.Session<A, E>,
+  return <E, E2, R2>(
     request: Request,
-    retain?: Session.Retain
-  ): Effect.Effect<Response, E1 | E | Session.SessionError, R> => {
+    held: Effect.Effect<{ readonly session: Session.Session<A, E>; readonly retain?: Session.Retain }, E2, R2>
+  ): Effect.Effect<Response, E1 | E | E2 | Session.SessionError, R | R2> => {
     if (Either.isLeft(valid)) return Effect.fail(valid.left)
     const first = start(request)
     if (Either.isLeft(first)) return Effect.fail(first.left)
     const hop = first.right
-    // Nobody asks for a value that is not to be sent.
+    // Nobody asks for a value that is not to be sent; so there is nothing that could be refused.
     if (!hop.isHome) {
       const sent = send({ request, hop, value: undefined as A, repeats: 0, retain: undefined })
       return sent as Effect.Effect<Response, E1, R>
     }
-    return Session.hold(
-      session,
-      "current",
-      ({ value }, ofGeneration) => send({ request, hop, value, repeats: 0, retain: retaining(retain, ofGeneration) }),
-      (cause, generation) => recover(session, request, hop, retain, 0, cause, generation)
-    )
+    return Effect.flatMap(held, ({ retain, session }) =>
+      Session.hold(
+        session,
+        "current",
+        ({ value }, ofGeneration) => send({ request, hop, value, repeats: 0, retain: retaining(retain, ofGeneration) }),
+        (cause, generation) => recover(session, request, hop, retain, 0, cause, generation)
+      ))
   }
 }
 

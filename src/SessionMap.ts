@@ -2,7 +2,9 @@
  * A `Session` for each key (a tenant, a host, a user), made on demand and dropped when idle.
  *
  * **What it guarantees.** Two keys never share a value, a failure or a wait; keys are compared by `Equal`. However
- * many fibers ask for a key at once, there is one session of it. The sessions run with the context of `make`.
+ * many fibers ask for a key at once, there is one session of it. The sessions run with the context of `make`. A
+ * session is in use while a scope holds it, and while a response is that `SessionHttpClient.makeKeyed` obtained
+ * through it.
  *
  * **What it does not.** A dropped session forgets its value without revoking it. Where the value was a rotated,
  * single-use token, the next session of that key has to sign in anew, unless the token was written down:

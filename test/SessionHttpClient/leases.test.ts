@@ -180,6 +180,21 @@ describe.each(clients)("over %s", (_, layer) => {
       assert.strictEqual(yield* response.text, "ok")
     }).pipe(Effect.provide(layer)))
 
+  it.scopedLive("a request to another origin asks for no session, and finds room", () =>
+    Effect.gen(function*() {
+      const { server, sessions } = yield* tenants()
+      const client = yield* SessionHttpClient.makeKeyed(sessions, {
+        key: () => {
+          throw new Error("not asked")
+        },
+        attach: SessionHttpClient.bearer,
+        origins: ["https://api.example.com"]
+      })
+      yield* SessionMap.get(sessions, "a")
+      assert.strictEqual((yield* client.get(server.url)).status, 200)
+      assert.isUndefined(server.received[0]!.headers.authorization)
+    }).pipe(Effect.provide(layer)))
+
   it.scopedLive("the response of a lasting refusal holds its session until it has been read", () =>
     Effect.gen(function*() {
       const { get, isFull } = yield* tenants()
