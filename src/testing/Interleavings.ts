@@ -140,8 +140,8 @@ export interface Report {
  *
  * A place is an operation together with one thing that the strategy could do before it: preempt the fiber in favour of
  * one other fiber, for long or for short; interrupt one fiber; let time pass. For `random` and `pct`, which preempt for
- * short only, it is an operation and the fiber in whose favour. A place counts as tried if a run departed there, whatever
- * came after. Not counted are the places that come about only in a run that has departed.
+ * short only, it is an operation and the fiber in whose favour. A place counts as tried if a run departed there,
+ * whatever came after. Not counted are the places that come about only in a run that has departed.
  *
  * @since 0.1.0
  * @category models
@@ -466,7 +466,11 @@ function* runsOf<A, E>(
     return true
   }
   // The plain order comes first, and tells how long a run is.
-  const plain = new Space.Enumerating({ seed, departures: [] }, { picks: true, event: undefined }, { preemptions: 1, events: 0 })
+  const plain = new Space.Enumerating(
+    { seed, departures: [] },
+    { picks: true, event: undefined },
+    { preemptions: 1, events: 0 }
+  )
   const ran = run(plain)
   const horizon = Math.max(1, ran.run.contended)
   const places = new Set(plain.places.flatMap(({ departures }) =>

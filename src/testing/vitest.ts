@@ -28,9 +28,9 @@ export interface Options extends Interleavings.Options {
    */
   readonly timeout?: number | undefined
   /**
-   * Real time for the exploration. When it is spent, the test passes, and prints how much has been tried: a slow machine
-   * tries less, and does not fail for it. A failure that was found by then is a failure. Default: two thirds of the
-   * test's limit, so that a third is left to make a failure small and tell of it.
+   * Real time for the exploration. When it is spent, the test passes, and prints how much has been tried: a slow
+   * machine tries less, and does not fail for it. A failure that was found by then is a failure. Default: two thirds of
+   * the test's limit, so that a third is left to make a failure small and tell of it.
    */
   readonly budget?: Duration.DurationInput | undefined
 }

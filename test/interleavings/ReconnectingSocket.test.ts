@@ -11,21 +11,18 @@ import { first } from "../../src/internal/first.js"
 import { LiveConnection } from "../../src/internal/liveConnection.js"
 import { type Entry, Outbox } from "../../src/internal/outbox.js"
 import { wait } from "../../src/internal/wait.js"
+import { bySize } from "../support/bySize.js"
 import { canaries, type CanaryName } from "../support/canaries.js"
 import { canary } from "../support/canary.js"
 import { amount, form } from "../support/form.js"
 import { interrupted, type Modules, scenarios, slow } from "./sockets.js"
 
-describe("a reconnecting socket, whatever the interleaving", () => {
+describe("a reconnecting socket, whatever the interleaving", async () => {
   for (const [name, scenario] of Object.entries(scenarios({ ReconnectingSocket, WebSocketDialer }))) {
-    it.interleavings(name, scenario, {
-      strategy: ["sweep", "random", "pct", ...slow.includes(name) ? ["timers" as const] : []],
-      seeds: 4,
-      limit: amount({ quick: 40, full: 200 }),
-      timeout: 120_000
-    })
+    const size = await bySize(scenario, ["sweep", "random", "pct", ...slow.includes(name) ? ["timers" as const] : []])
+    it.interleavings(name, scenario, size)
     if (!interrupted.includes(name)) continue
-    it.interleavings(`${name}, wherever that is`, scenario, { strategy: "interrupt", limit: amount({ quick: 60, full: 200 }), timeout: 120_000 })
+    it.interleavings(`${name}, wherever that is`, scenario, { ...size, strategy: "interrupt" })
   }
 })
 

@@ -1,22 +1,19 @@
 import * as Session from "effect-holdfast/Session"
 import { describe, it } from "effect-holdfast/testing/vitest"
 import * as Effect from "effect/Effect"
-import { amount } from "../support/form.js"
+import { bySize } from "../support/bySize.js"
 import { interrupted, scenarios, slow } from "./sessions.js"
 
-describe("a session, whatever the interleaving", () => {
+describe("a session, whatever the interleaving", async () => {
   for (const [name, scenario] of Object.entries(scenarios(Session))) {
-    it.interleavings(name, Effect.scoped(scenario), {
-      strategy: [
-        "sweep",
-        "random",
-        "pct",
-        ...interrupted.includes(name) ? ["interrupt" as const] : [],
-        ...slow.includes(name) ? ["timers" as const] : []
-      ],
-      seeds: 30,
-      limit: amount({ quick: 80, full: 200 }),
-      timeout: 120_000
-    })
+    const effect = Effect.scoped(scenario)
+    const strategies = [
+      "sweep" as const,
+      "random" as const,
+      "pct" as const,
+      ...interrupted.includes(name) ? ["interrupt" as const] : [],
+      ...slow.includes(name) ? ["timers" as const] : []
+    ]
+    it.interleavings(name, effect, await bySize(effect, strategies))
   }
 })

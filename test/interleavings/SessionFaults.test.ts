@@ -3,12 +3,12 @@ import { describe, it } from "effect-holdfast/testing/vitest"
 import * as Cause from "effect/Cause"
 import * as Effect from "effect/Effect"
 import * as Option from "effect/Option"
+import { bySize } from "../support/bySize.js"
 import { canaries, type CanaryName } from "../support/canaries.js"
 import { canary } from "../support/canary.js"
-import { amount } from "../support/form.js"
 import { endingAt, Refused, scenarios } from "./sessions.js"
 
-describe("a renewal may end at any of its steps, whatever the interleaving", () => {
+describe("a renewal may end at any of its steps, whatever the interleaving", async () => {
   const failure = new Refused({ why: "down" })
   const defect = new Error("broken")
   const failsWith = (cause: Cause.Cause<Refused | Session.SessionError>) => Option.getOrUndefined(Cause.failureOption(cause))
@@ -22,10 +22,8 @@ describe("a renewal may end at any of its steps, whatever the interleaving", () 
   ]>
   for (const [how, [end, isThatEnd]] of Object.entries(ends)) {
     for (const step of [0, 1, 2, 3]) {
-      it.interleavings(`${how} after ${step} of 3`, Effect.scoped(endingAt(Session, step, end, isThatEnd)), {
-        seeds: 15,
-        limit: amount({ quick: 60, full: 200 })
-      })
+      const effect = Effect.scoped(endingAt(Session, step, end, isThatEnd))
+      it.interleavings(`${how} after ${step} of 3`, effect, await bySize(effect))
     }
   }
 })

@@ -1,20 +1,16 @@
 import * as SessionMap from "effect-holdfast/SessionMap"
 import { describe, it } from "effect-holdfast/testing/vitest"
 import * as Effect from "effect/Effect"
+import { bySize } from "../support/bySize.js"
 import { canaries } from "../support/canaries.js"
 import { canary } from "../support/canary.js"
-import { amount } from "../support/form.js"
 import { interrupted, scenarios } from "./sessionMaps.js"
 
-describe("a map of sessions, whatever the interleaving", () => {
+describe("a map of sessions, whatever the interleaving", async () => {
   for (const [name, scenario] of Object.entries(scenarios(SessionMap))) {
     const strategy = ["sweep", "random", "pct"] as const
-    it.interleavings(name, Effect.scoped(scenario), {
-      strategy: interrupted.includes(name) ? [...strategy, "interrupt"] : strategy,
-      seeds: 50,
-      limit: amount({ quick: 80, full: 200 }),
-      timeout: 120_000
-    })
+    const effect = Effect.scoped(scenario)
+    it.interleavings(name, effect, await bySize(effect, interrupted.includes(name) ? [...strategy, "interrupt"] : strategy))
   }
 })
 

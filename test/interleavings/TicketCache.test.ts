@@ -8,6 +8,7 @@ import * as Fiber from "effect/Fiber"
 import * as Option from "effect/Option"
 import * as Scope from "effect/Scope"
 import * as assert from "node:assert/strict"
+import { bySize } from "../support/bySize.js"
 import { canaries, type CanaryName } from "../support/canaries.js"
 import { canary } from "../support/canary.js"
 
@@ -230,15 +231,11 @@ const scenarios = ({ clear, make, put, reject, stats, take }: typeof TicketCache
   } satisfies Record<string, Effect.Effect<void, unknown, Scope.Scope>>
 }
 
-describe("a cache of tickets, whatever the interleaving", () => {
+describe("a cache of tickets, whatever the interleaving", async () => {
   for (const [name, scenario] of Object.entries(scenarios(TicketCache))) {
     const strategy = ["sweep", "random", "pct", "timers"] as const
-    it.interleavings(name, Effect.scoped(scenario), {
-      strategy: interrupted.has(name) ? [...strategy, "interrupt"] : strategy,
-      seeds: 50,
-      limit: 200,
-      timeout: 60_000
-    })
+    const effect = Effect.scoped(scenario)
+    it.interleavings(name, effect, await bySize(effect, interrupted.has(name) ? [...strategy, "interrupt"] : strategy))
   }
 })
 

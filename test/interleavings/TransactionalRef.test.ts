@@ -6,9 +6,10 @@ import * as Exit from "effect/Exit"
 import * as Fiber from "effect/Fiber"
 import { type Holder as AnyHolder, releaseAll, Turn } from "../../src/internal/transaction/turn.js"
 import { wait } from "../../src/internal/wait.js"
+import { bySize } from "../support/bySize.js"
 import { canaries, type CanaryName } from "../support/canaries.js"
 import { canary } from "../support/canary.js"
-import { amount, form } from "../support/form.js"
+import { form } from "../support/form.js"
 import { interrupted, scenarios } from "./transactions.js"
 
 describe("a turn, in every order of three fibers", () => {
@@ -66,14 +67,10 @@ describe("a turn, in every order of three fibers", () => {
   })
 })
 
-describe("a transaction, whatever the interleaving", () => {
+describe("a transaction, whatever the interleaving", async () => {
   for (const [name, scenario] of Object.entries(scenarios(TransactionalRef))) {
-    it.interleavings(name, scenario, {
-      strategy: ["sweep", "random", "pct", ...interrupted.includes(name) ? ["interrupt" as const] : []],
-      seeds: 50,
-      limit: amount({ quick: 100, full: 200 }),
-      timeout: 120_000
-    })
+    const strategy = ["sweep", "random", "pct", ...interrupted.includes(name) ? ["interrupt" as const] : []] as const
+    it.interleavings(name, scenario, await bySize(scenario, strategy))
   }
 })
 

@@ -12,16 +12,17 @@ import * as Option from "effect/Option"
 import * as Scope from "effect/Scope"
 import { Latest } from "../../src/internal/latest.js"
 import * as Renewal from "../../src/internal/renewal.js"
+import { bySize } from "../support/bySize.js"
 import { canaries } from "../support/canaries.js"
 import { canary } from "../support/canary.js"
 import { form } from "../support/form.js"
 import { scenarios as sessions } from "./sessions.js"
 
 /** Every schedule of a small scope, so that nothing is left to chance in it; then a great many with more preemptions. */
-const everySchedule = (
+const everySchedule = async (
   name: string,
   effect: Effect.Effect<unknown, unknown>,
-  options: { readonly preemptions: number; readonly strategy?: "exhaustive" | "interrupt"; readonly seeds?: number }
+  options: { readonly preemptions: number; readonly strategy?: "exhaustive" | "interrupt"; readonly random?: boolean }
 ) => {
   it(`${name}: every schedule with so many preemptions`, { timeout: 600_000 }, async ({ task }) => {
     const preemptions = form === "quick" ? Math.max(0, options.preemptions - 1) : options.preemptions
@@ -31,18 +32,15 @@ const everySchedule = (
     task.meta.interleavings = report.interleavings
     assert.isTrue(report.complete)
   })
-  if (options.seeds !== undefined) {
-    it.interleavings(`${name}: random schedules`, effect, {
-      strategy: ["random", "pct"],
-      seeds: options.seeds,
-      preemptions: 6,
-      depth: 5,
-      timeout: 120_000
-    })
-  }
+  if (options.random !== true) return
+  it.interleavings(`${name}: random schedules`, effect, {
+    ...await bySize(effect, ["random", "pct"]),
+    preemptions: 6,
+    depth: 5
+  })
 }
 
-describe("the latest value", () => {
+describe("the latest value", async () => {
   const reading = (latest: Latest<number>) =>
     Effect.scoped(Effect.flatMap(latest.subscribe(Option.none), (take) => {
       const seen: Array<number> = []
@@ -64,23 +62,23 @@ describe("the latest value", () => {
       return (yield* Effect.forEach(fibers, Fiber.join)).map(String)
     })
 
-  everySchedule(
+  await everySchedule(
     "comes last, and nothing comes twice",
     // A reader that begins late finds nothing but the end.
     Effect.map(scope(1, [[1, 2]]), ([seen]) => assert.include(["", "2", "1,2"], seen)),
-    { preemptions: 1, seeds: 2_000 }
+    { preemptions: 1, random: true }
   )
-  everySchedule(
+  await everySchedule(
     "comes to each reader",
     Effect.map(scope(2, [[1]]), (all) => all.forEach((seen) => assert.include(["", "1"], seen))),
-    { preemptions: 0, seeds: 2_000 }
+    { preemptions: 0, random: true }
   )
-  everySchedule(
+  await everySchedule(
     "of two writers comes in one order",
     Effect.map(scope(1, [[1], [2]]), ([seen]) => assert.include(["", "1", "2", "1,2", "2,1"], seen)),
-    { preemptions: 1, seeds: 2_000 }
+    { preemptions: 1, random: true }
   )
-  everySchedule(
+  await everySchedule(
     "is not missed by a reader that is about to wait",
     Effect.gen(function*() {
       const latest = new Latest<number>()
@@ -91,9 +89,9 @@ describe("the latest value", () => {
       latest.offer(1)
       assert.strictEqual(yield* Fiber.join(reader), 1)
     }),
-    { preemptions: 2, seeds: 6_000 }
+    { preemptions: 2, random: true }
   )
-  everySchedule(
+  await everySchedule(
     "an interrupted reader leaves nothing behind",
     Effect.gen(function*() {
       const latest = new Latest<number>()
@@ -109,11 +107,11 @@ describe("the latest value", () => {
   )
 })
 
-describe("a renewal that many wait for", () => {
+describe("a renewal that many wait for", async () => {
   const reentrant = Exit.fail("reentrant" as const)
   const make = () => Renewal.make<number, "reentrant">()
 
-  everySchedule(
+  await everySchedule(
     "answers those who come before and after its outcome",
     Effect.gen(function*() {
       const renewal = make()
@@ -123,9 +121,9 @@ describe("a renewal that many wait for", () => {
       for (const waiter of waiters) assert.strictEqual(yield* Fiber.join(waiter), 7)
       assert.strictEqual(renewal.waiters.size, 0)
     }),
-    { preemptions: 2, seeds: 10_000 }
+    { preemptions: 2, random: true }
   )
-  everySchedule(
+  await everySchedule(
     "keeps nothing of a waiter that is interrupted",
     Effect.gen(function*() {
       const renewal = make()
@@ -148,7 +146,7 @@ describe("a renewal that many wait for", () => {
       yield* Fiber.interrupt(victim)
       assert.strictEqual(renewal.waiters.size, 0)
     })
-  everySchedule("forgets a waiter that is interrupted, wherever", forgetting(Renewal), {
+  await everySchedule("forgets a waiter that is interrupted, wherever", forgetting(Renewal), {
     preemptions: 1,
     strategy: "interrupt"
   })
@@ -180,14 +178,14 @@ describe("a renewal that many wait for", () => {
       for (const worker of workers) assert.deepStrictEqual(yield* Fiber.join(worker), reentrant)
     })
 
-  everySchedule("in a circle of two is told so", circle(2), { preemptions: 2, seeds: 2_000 })
-  everySchedule("in a circle of three is told so", circle(3), { preemptions: 1, seeds: 2_000 })
+  await everySchedule("in a circle of two is told so", circle(2), { preemptions: 2, random: true })
+  await everySchedule("in a circle of three is told so", circle(3), { preemptions: 1, random: true })
 })
 
-describe("a session, in every order of its fibers", () => {
+describe("a session, in every order of its fibers", async () => {
   const acquire = Effect.as(Effect.yieldNow(), 1)
 
-  everySchedule(
+  await everySchedule(
     "answers a caller while it closes",
     Effect.gen(function*() {
       const scope = yield* Scope.make()
@@ -199,12 +197,12 @@ describe("a session, in every order of its fibers", () => {
     }),
     { preemptions: 0 }
   )
-  everySchedule(
+  await everySchedule(
     "renews with the fiber references of `make`",
     Effect.scoped(sessions(Session)["a renewal has the fiber references of `make`, and the caller keeps its own"]),
     { preemptions: 0 }
   )
-  everySchedule(
+  await everySchedule(
     "is one for one key",
     Effect.scoped(Effect.gen(function*() {
       const map = yield* SessionMap.make({ lookup: (_: string) => ({ acquire }) })
@@ -216,11 +214,11 @@ describe("a session, in every order of its fibers", () => {
   )
 })
 
-describe("a cache of tickets, in every order of its fibers", () => {
+describe("a cache of tickets, in every order of its fibers", async () => {
   const key = { host: "api.test", port: 443 }
   const ticket = (id: number) => ({ session: Uint8Array.of(id), issuedAt: id, expiresAt: 1_000 })
 
-  everySchedule(
+  await everySchedule(
     "gives two tickets to two of three takers",
     Effect.scoped(Effect.gen(function*() {
       const cache = yield* TicketCache.make()

@@ -8,7 +8,7 @@ import * as Exit from "effect/Exit"
 import * as Fiber from "effect/Fiber"
 import * as Option from "effect/Option"
 import * as Ref from "effect/Ref"
-import { amount } from "../support/form.js"
+import { bySize } from "../support/bySize.js"
 
 type NumberRef = TransactionalRef.TransactionalRef<number>
 
@@ -113,44 +113,38 @@ const program = (moment: typeof moments[number], operation: (refs: Refs) => Effe
     return { exit, values }
   })
 
-describe("however a transaction ends, at whatever step, all is changed or nothing, and nothing is held", () => {
+describe("however a transaction ends, at whatever step, all is changed or nothing, and nothing is held", async () => {
   for (const [name, operation] of Object.entries(operations)) {
     for (const [way, end] of Object.entries(ends)) {
-      it.interleavings(
-        `${name}: ${way}`,
-        Effect.gen(function*() {
-          for (const moment of ["free", "just woken"] as const) {
-            for (let place = 0; place <= 2; place++) {
-              const { exit, values } = yield* program(moment, (refs) =>
-                operation(refs, (step) => step === place ? Effect.zipRight(Effect.yieldNow(), end) : Effect.void))
-              assert.isTrue(Exit.isFailure(exit))
-              assert.deepStrictEqual(values, [0, 0])
-            }
-            const { exit, values } = yield* program(moment, (refs) => operation(refs, () => Effect.void))
-            assert.isTrue(Exit.isSuccess(exit), String(exit))
-            assert.deepStrictEqual(values, [1, 1])
+      const effect = Effect.gen(function*() {
+        for (const moment of ["free", "just woken"] as const) {
+          for (let place = 0; place <= 2; place++) {
+            const { exit, values } = yield* program(moment, (refs) =>
+              operation(refs, (step) => step === place ? Effect.zipRight(Effect.yieldNow(), end) : Effect.void))
+            assert.isTrue(Exit.isFailure(exit))
+            assert.deepStrictEqual(values, [0, 0])
           }
-        }),
-        { strategy: "sweep", limit: amount({ quick: 60, full: 200 }), timeout: 120_000 }
-      )
+          const { exit, values } = yield* program(moment, (refs) => operation(refs, () => Effect.void))
+          assert.isTrue(Exit.isSuccess(exit), String(exit))
+          assert.deepStrictEqual(values, [1, 1])
+        }
+      })
+      it.interleavings(`${name}: ${way}`, effect, await bySize(effect, "sweep"))
     }
   }
 })
 
-describe("wherever a transaction is interrupted, all is changed or nothing, and nothing is held", () => {
+describe("wherever a transaction is interrupted, all is changed or nothing, and nothing is held", async () => {
   for (const [name, operation] of Object.entries(operations)) {
     for (const moment of moments) {
-      it.interleavings(
-        `${name}: ${moment}`,
-        Effect.gen(function*() {
-          const { exit, values } = yield* program(moment, (refs) =>
-            Interleavings.victim(operation(refs, () => Effect.yieldNow())))
-          // It can be interrupted when it has committed and not yet ended.
-          if (Exit.isSuccess(exit) || values[0] === 1) assert.deepStrictEqual(values, [1, 1])
-          else assert.deepStrictEqual(values, [0, 0])
-        }),
-        { strategy: "interrupt", limit: amount({ quick: 60, full: 200 }), timeout: 120_000 }
-      )
+      const effect = Effect.gen(function*() {
+        const { exit, values } = yield* program(moment, (refs) =>
+          Interleavings.victim(operation(refs, () => Effect.yieldNow())))
+        // It can be interrupted when it has committed and not yet ended.
+        if (Exit.isSuccess(exit) || values[0] === 1) assert.deepStrictEqual(values, [1, 1])
+        else assert.deepStrictEqual(values, [0, 0])
+      })
+      it.interleavings(`${name}: ${moment}`, effect, await bySize(effect, "interrupt"))
     }
   }
 })

@@ -1,6 +1,6 @@
 /**
- * Observes a run's operations, which the scheduler is not told. Effect's supervisors are, at a price that only a few runs
- * pay.
+ * Observes a run's operations, which the scheduler is not told. Effect's supervisors are, at a price that only a few
+ * runs pay.
  */
 import * as Effect from "effect/Effect"
 import * as FiberId from "effect/FiberId"

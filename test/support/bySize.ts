@@ -1,0 +1,27 @@
+import { Interleavings } from "effect-holdfast/testing"
+import * as Effect from "effect/Effect"
+import { amount, form } from "./form.js"
+
+/**
+ * How deep an exploration goes, derived from the size of the effect, so that each scenario has its part of the time.
+ * HOLDFAST_EFFORT, which is 10 in the full form, multiplies what is given here.
+ *
+ * - Every strategy makes as many runs as `affordable` pays for. Seeds are no more than there are places.
+ * - The full form tries at least 2,000 places of a sweep, or all of them; the long form all.
+ */
+export const bySize = async (
+  effect: Effect.Effect<unknown, unknown>,
+  strategy: Interleavings.Options["strategy"] = ["sweep", "random", "pct"]
+): Promise<Pick<Interleavings.Options, "limit" | "seeds" | "strategy"> & { readonly timeout: number }> => {
+  const { coverage, operations } = await Effect.runPromise(Interleavings.explore(effect, { strategy: "sweep", limit: 1 }))
+  const runs = Math.ceil(affordable / operations)
+  return {
+    strategy,
+    limit: form === "long" ? 1_000_000 : Math.max(amount({ quick: 60, full: 200 }), runs),
+    seeds: Math.max(20, Math.min(runs, coverage.sweep.places)),
+    timeout: 120_000
+  }
+}
+
+/** Operations that one strategy spends on one scenario: a sixth of a second of one core in the quick form. */
+const affordable = amount({ quick: 150_000, full: 500_000 })
