@@ -35,7 +35,7 @@ export default defineConfig({
     env: { HOLDFAST_EFFORT: process.env["HOLDFAST_EFFORT"] ?? `${amount({ quick: 1, full: 10 })}` },
     setupFiles: ["test/support/setup.ts"],
     // A time limit ends a test that hangs. On a busy machine a sound test takes many times what it takes alone.
-    testTimeout: amount({ quick: 60_000, full: 600_000 }),
+    testTimeout: amount({ quick: 120_000, full: 600_000 }),
     hookTimeout: 60_000,
     // Two cores are what the smallest machine of a CI has: two threads use them, and a process beside them waits for
     // servers most of the time.

@@ -1226,7 +1226,7 @@ describe("a process", () => {
         assert.include(written(), "finalized")
         assert.include(written(), (JSON.parse(reply.body) as { incident: string }).incident)
         assert.isTrue(Exit.isFailure(yield* Fiber.join(hanging)))
-      }), 60_000)
+      }))
 
     it.scopedLive(`that is told to end (${way}) does so within the grace, a hanging handler or not`, () =>
       Effect.gen(function*() {
@@ -1240,7 +1240,7 @@ describe("a process", () => {
         assert.strictEqual(code, 0)
         assert.isBelow(Duration.toMillis(took), patience)
         assert.include(written(), "finalized")
-      }), 60_000)
+      }))
   }
 })
 

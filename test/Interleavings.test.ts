@@ -536,7 +536,7 @@ describe("the strategies", () => {
       assert.isTrue(report.complete)
       // Any order of the six steps in which no more than two fibers are left between their steps.
       assert.isTrue(["abbcca", "abbacc", "abccab", "cabbac"].every((order) => seen.has(order)), [...seen].sort().join())
-    }), 60_000)
+    }))
 
   it.effect("sweep preempts at every operation at which another fiber could go on", () =>
     Effect.gen(function*() {
@@ -942,7 +942,7 @@ describe("an exploration", () => {
       yield* Effect.flip(Interleavings.explore(Effect.catchAll(twoIncrements(), (error) => Effect.zipRight(tail, Effect.fail(error)))))
       clearInterval(timer)
       assert.isBelow(longest, 2_000)
-    }), 60_000)
+    }))
 
   it.live("ends when its budget is spent, and says how far it has come; each strategy has a part", () =>
     Effect.gen(function*() {

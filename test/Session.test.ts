@@ -706,7 +706,7 @@ describe("two sessions that renew through each other", () => {
       down = false
       const outer = yield* Session.make({ acquire: Effect.map(inner.current, ({ value }) => value) })
       assert.strictEqual((yield* outer.current).value, "up")
-    }), 30_000)
+    }))
 
   it.scoped("a longer circle is found too, and a chain that is none is not one", () =>
     Effect.gen(function*() {

@@ -139,7 +139,7 @@ describe("a transaction", () => {
       assert.strictEqual(yield* TransactionalRef.get(ref), waiting)
       // To start, to be woken, and to go on after the pause; were all woken at each release, it would be half a million.
       assert.isBelow(steps, 6 * waiting)
-    }), 30_000)
+    }))
 
   it.effect("interrupted while it waits, or while it holds, leaks nothing", () =>
     Effect.gen(function*() {
@@ -516,7 +516,7 @@ describe("transactions that wait for each other", () => {
       // Sixteen times as many: sixteen times as much each, if each looked at all that wait before it.
       const many = Math.min(yield* millisEach(8_000), yield* millisEach(8_000))
       assert.isBelow(many / few, 6)
-    }), 60_000)
+    }))
 
   it.effect("are looked for once in each, by however many ways it is waited for", () =>
     Effect.gen(function*() {
@@ -557,7 +557,7 @@ describe("transactions that wait for each other", () => {
       for (const fiber of chain) yield* Fiber.join(fiber)
       const values = yield* TransactionalRef.snapshot(refs)
       assert.strictEqual(values.reduce((sum, n) => sum + n, 0), 2999)
-    }), 30_000)
+    }))
 
   it.effect("are told so as the circle closes; the outermost rolls back whatever its body makes of it", () =>
     Effect.gen(function*() {
@@ -863,7 +863,7 @@ describe("retryDeadlock", () => {
       yield* Effect.all(Array.from({ length: 40 }, (_, n) => n % 2 === 0 ? place : close), { concurrency: "unbounded" })
       assert.deepStrictEqual(yield* TransactionalRef.snapshot([order, from, to]), [40, 80, 20])
       yield* untouched(order, from, to)
-    }), 30_000)
+    }))
 
   it.effect("pauses as Backoff does, for a random part of a time that doubles", () =>
     Effect.gen(function*() {
