@@ -345,7 +345,8 @@ describe("a time limit reaches a connection that is being opened", () => {
               // Node's timers are a millisecond early now and then.
               assert.isAtLeast(Duration.toMillis(took), limit - 2, what)
               const since = (yield* TicketCache.stats(cache)).offered - offered
-              assert.strictEqual(since, isKept && halt === "the handshake" ? 1 : 0, what)
+              // On a busy machine the limit can pass before TCP has connected.
+              assert.isAtMost(since, isKept && halt === "the handshake" ? 1 : 0, what)
               yield* eventually(() => Object.keys(agent.sockets).length === 0)
             }), { concurrency: 4 })
         }))

@@ -40,9 +40,9 @@ export class TicketAgent extends Https.Agent {
     limitFromCall(request)
     const pool = Https.Agent.prototype as unknown as Pool
     if (typeof options === "string") return pool.addRequest.call(this, request, options, ...legacy)
-    const { _agentKey, ...own } = options as Requested
-    // Node lets the agent's options win.
-    pool.addRequest.call(this, request, { ...own, [identity]: this.identityOf({ ...own, ...this.options }) })
+    // Like Node, which lets the agent's options win.
+    const asked = { ...options, ...this.options, _agentKey: undefined }
+    pool.addRequest.call(this, request, { ...asked, [identity]: this.identityOf(asked as Tls.ConnectionOptions) })
   }
 
   /**

@@ -56,12 +56,14 @@ export class TlsIdentities {
   private readonly known: Array<Known> = []
 
   of(options: Tls.ConnectionOptions): TlsIdentity {
-    const forContext = [...defaults(options), ...valuesOf(options, ofContext)]
-    const values = [...forContext, rejects(options), ...valuesOf(options, ofConnection)]
-    const at = this.known.findIndex((known) =>
-      known.values.length === values.length && known.values.every((value, i) => value === values[i])
-    )
-    const found = at < 0 ? this.make(options, forContext, values) : this.known.splice(at, 1)[0]!
+    const values = [...defaults(options)]
+    addValues(values, options, ofContext)
+    const contextLength = values.length
+    values.push(rejects(options))
+    addValues(values, options, ofConnection)
+    const at = this.known.findIndex((known) => areSame(known.values, values))
+    if (at === 0) return this.known[0]!.identity
+    const found = at < 0 ? this.make(options, values.slice(0, contextLength), values) : this.known.splice(at, 1)[0]!
     this.known.unshift(found)
     if (this.known.length > capacity) this.known.pop()
     return found.identity
@@ -76,6 +78,13 @@ export class TlsIdentities {
   }
 }
 
+const areSame = (some: ReadonlyArray<unknown>, others: ReadonlyArray<unknown>): boolean => {
+  for (let i = 0; i < some.length; i++) {
+    if (some[i] !== others[i]) return false
+  }
+  return some.length === others.length
+}
+
 /** Made immediately: the options may have changed by the time that a connection needs the context. */
 const contextOf = (options: Tls.ConnectionOptions): TlsIdentity["context"] => {
   try {
@@ -88,12 +97,14 @@ const contextOf = (options: Tls.ConnectionOptions): TlsIdentity["context"] => {
   }
 }
 
-/** With what is in it, an array that is changed is another. */
-const valuesOf = (options: object, names: ReadonlyArray<string>): ReadonlyArray<unknown> =>
-  names.flatMap((name) => {
+/** An array is told by what is in it, too: one that has changed is another. */
+const addValues = (values: Array<unknown>, options: object, names: ReadonlyArray<string>): void => {
+  for (const name of names) {
     const value = (options as Record<string, unknown>)[name]
-    return Array.isArray(value) ? [ARRAY, value.length].concat(value) : [value]
-  })
+    if (Array.isArray(value)) values.push(ARRAY, value.length, ...(value as Array<unknown>))
+    else values.push(value)
+  }
+}
 
 const ARRAY: unknown = Symbol("array")
 
