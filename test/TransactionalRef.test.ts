@@ -442,6 +442,24 @@ describe("transactions that wait for each other", () => {
       yield* untouched(x, y)
     }))
 
+  it.effect("are none where two fibers of one transaction wait for the same ref", () =>
+    Effect.gen(function*() {
+      const ref = yield* TransactionalRef.make(0)
+      const cue = yield* Deferred.make<void>()
+      const increment = TransactionalRef.update(ref, (n) => n + 1)
+      const holder = yield* Effect.fork(TransactionalRef.transaction(ref, () => Deferred.await(cue)))
+      yield* Effect.yieldNow()
+      const waiting = yield* Effect.fork(TransactionalRef.transaction([], () =>
+        Effect.all([increment, increment], { concurrency: "unbounded" })))
+      yield* Effect.repeatN(Effect.yieldNow(), 10)
+      assert.strictEqual((yield* TransactionalRef.inspect(ref)).waiters, 1)
+      yield* Deferred.succeed(cue, undefined)
+      yield* Fiber.join(holder)
+      yield* Fiber.join(waiting)
+      assert.strictEqual(yield* TransactionalRef.get(ref), 2)
+      yield* untouched(ref)
+    }))
+
   it.effect("are none through one that stands behind in a queue", () =>
     Effect.gen(function*() {
       const [a, b, t] = [
