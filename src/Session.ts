@@ -2,20 +2,23 @@
  * One value that many callers share (a token, a cookie jar, a signed-in client), replaced once however many of
  * them notice that it has gone stale.
  *
- * **The idea.** A session is a chain of *generations*. Each holds its value and a memoised effect that yields
- * its *successor*. Whoever finds generation 7 rejected runs *7's* successor: the first starts the renewal, the
- * others share it, and a straggler who comes back a minute later with 7 still in hand is given the present one
- * at once. Staleness is which generation you hold; no flag, key or clock comparison decides it.
+ * **The idea.** A session is a chain of *generations*. Each holds its value and has one *successor*. The first caller
+ * who finds generation 7 rejected starts 7's renewal, the others share it, and a straggler who comes back a minute
+ * later with 7 still in hand is given the current one immediately. Staleness is which generation you hold; no flag,
+ * key or clock comparison decides it.
  *
- * **What it guarantees.** One renewal of a generation, whoever asks and whenever. No caller's interruption
- * touches a renewal or another caller: it runs in the session's own scope. It becomes current only when it has
- * wholly succeeded; a failure, a defect or an interruption leaves the session as it was, and all who waited get
- * the same cause. A renewal that asks its own session fails at once and never waits for itself.
+ * **What it guarantees.** One renewal of a generation, however many ask and however late; two renewals of one session
+ * never run beside each other. No caller's interruption touches a renewal or another caller: it runs in the session's
+ * own scope. It becomes current only when it has wholly succeeded; a failure, a defect or an interruption leaves the
+ * session as it was, and all who waited get the same cause. Nothing that has expired is handed out. An answer that
+ * comes after `timeout` is kept (`lateness`). A renewal that asks its own session, or an `onRenewed` or `onEnd` that
+ * would start one or wait for one, fails immediately and never waits for itself. Cooldown, budget and timeouts do not
+ * depend on the time of day: a clock that is set back pins no failure.
  *
  * **What it does not.** It does not know whether a value is good: you tell it, with `refresh`, `use` or an
- * expiry. It cannot un-spend a single-use token that was presented by a process which then died. A renewal that
- * leaves Effect's fibers (a promise that runs an effect on another runtime) loses the mark by which a circle is
- * recognised, and then only `timeout` ends it.
+ * expiry. It cannot un-spend a single-use token that was presented by a process which then died, or whose answer takes
+ * longer than `timeout` and `lateness` together. A renewal that leaves Effect's fibers (a promise that runs an effect
+ * on another runtime) loses the mark by which a circle is recognised, and then only `timeout` ends the wait.
  *
  * @since 0.1.0
  */
@@ -104,8 +107,8 @@ export interface Generation<out A> {
 /**
  * A value shared by many callers; see the module's description.
  *
- * - `current`: the present generation. Acquires the first one; renews one that has expired and waits for it;
- *   waits for the renewal of one that was rejected. Takes no lock while the present one is good.
+ * - `current`: the current generation. Acquires the first one; renews one that has expired and waits for it;
+ *   waits for the renewal of one that was rejected. Takes no lock while the current one is good.
  * - `refresh(stale)`: says that `stale` was refused, and gives its successor. If it has one already, that is
  *   what `current` gives, and nothing is asked of the upstream.
  * - `end`: sign out. The value is forgotten and handed to `onEnd`; a renewal in flight is detached: its waiters
@@ -133,9 +136,10 @@ export interface Session<in out A, out E = never> extends Pipeable {
  * - `Idle`: nothing has been acquired, or the session was ended.
  * - `Refreshing`: `acquire` or `renew` is running, for `waiters` callers (0: in the background); `serving`
  *   tells whether `current` answers meanwhile.
- * - `Active`: the present generation is good, or will be renewed by the next caller.
- * - `Failing`: the last refresh failed, `consecutive` in a row; its failure answers until `retryAt`. `serving`
- *   tells whether `current` still gives the present generation.
+ * - `Active`: the current generation is good, or will be renewed by the next caller.
+ * - `Failing`: the last refresh failed, `consecutive` in a row; its failure answers until `retryAt`, which is reckoned
+ *   from now and what is left on the monotonic clock. `serving` tells whether `current` still gives the current
+ *   generation. After a timeout a late answer may still be awaited.
  * - `Closed`: its scope was closed.
  *
  * @since 0.1.0
@@ -210,17 +214,26 @@ export interface Options<A, E = never, R = never, E2 = never, R2 = never, E3 = n
   /**
    * Runs before anyone sees a generation that was acquired or renewed (not `initial`): the place to persist a
    * rotated token. If it fails, so does the refresh; the value is kept, and the next refresh goes on from it
-   * instead of presenting a spent token again.
+   * instead of presenting a spent token again. A value that has expired by then comes here too, though nobody is given
+   * it: its refresh token may be good. Asking the session itself fails with `ReentrantRefresh`.
    */
   readonly onRenewed?: ((generation: Generation<A>) => Effect.Effect<void, E3, R3>) | undefined
-  /** Revokes a value that `end` made the session forget. Runs to its end whoever is interrupted. */
+  /**
+   * Revokes a value that `end` made the session forget. Runs to its end whoever is interrupted. If it asks the session
+   * itself (through a client that carries the session, say), it gets `ReentrantRefresh` instead of a new sign-in,
+   * unless another caller has signed in anew meanwhile: send the value that it is given.
+   */
   readonly onEnd?: ((value: A) => Effect.Effect<void, never, R4>) | undefined
   /**
    * Whether a failed renewal means that the credential itself is dead (OAuth's `invalid_grant`). Then it is
-   * forgotten, not retried, and the same refresh goes on with `acquire`. Default: no failure does.
+   * forgotten, not retried, and the same refresh goes on with `acquire`. Default: no failure does. Written above a
+   * `renew` that fails in other ways than `acquire`, its parameter needs a type; below it, never.
    */
   readonly fatal?: ((error: NoInfer<E | E2>) => boolean) | undefined
-  /** When a value expires, as epoch milliseconds or a `DateTime`; `undefined`: never. Default: never. */
+  /**
+   * When a value expires, as epoch milliseconds or a `DateTime`; `undefined`: never. 0 and less have expired. A
+   * positive number more than ten years ago is refused by `InvalidOptions`: it looks like seconds. Default: never.
+   */
   readonly expiresAt?: ((value: A) => DateTime.Utc | number | undefined) | undefined
   /** An age limit, besides `expiresAt`. Default: none. */
   readonly maxAge?: Duration.DurationInput | undefined
@@ -261,7 +274,8 @@ export interface Options<A, E = never, R = never, E2 = never, R2 = never, E3 = n
   /**
    * The loop breaker against an upstream that refuses what it has just given out: at most `refreshes` within
    * the window. Counted are renewals that `refresh` demanded and values that arrive already expired; expiry,
-   * age and `refreshAhead` are not. Default: 10 within 1 minute.
+   * age and `refreshAhead` are not. A value arrives expired if it expires before any caller could be given it, because
+   * `onRenewed` took longer, say. Default: 10 within 1 minute.
    */
   readonly budget?: { readonly refreshes: number; readonly within: Duration.DurationInput } | undefined
   /** What the session is called in spans, metrics and errors. Default: `"session"`. */
@@ -298,8 +312,9 @@ export class SessionEnded extends Data.TaggedError("SessionEnded")<{ readonly se
 }
 
 /**
- * A renewal asked, directly or through another session's renewal, for the value that it is itself to bring.
- * Waiting would be a deadlock. The cure is in the program: renew with a client that does not carry the session.
+ * A renewal asked, directly or through another session's renewal, for the value that it is itself to bring; or
+ * `onEnd` would have signed in anew. Waiting would be a deadlock. The cure is in the program: renew, and sign out, with
+ * a client that does not carry the session.
  *
  * @since 0.1.0
  * @category errors
@@ -596,7 +611,8 @@ export const make = <A, E = never, R = never, E2 = E, R2 = never, E3 = never, R3
     const readyLink = (): Link<A, Err> | undefined => {
       if (state._tag === "Closed") return undefined
       const link = state.head
-      return link.phase._tag !== "Renewing" && isServable(link) && (link.refreshAt === Infinity || now() < link.refreshAt)
+      return link.phase._tag !== "Renewing" && isServable(link) &&
+          (link.refreshAt === Infinity || now() < link.refreshAt)
         ? link
         : undefined
     }
@@ -1001,7 +1017,12 @@ export const make = <A, E = never, R = never, E2 = E, R2 = never, E3 = never, R3
 
     const report = (label: string, waiters: number) =>
       Effect.all([
-        Metric.increment(Metric.taggedWithLabels(refreshCounter, [MetricLabel.make("session", name), MetricLabel.make("outcome", label)])),
+        Metric.increment(
+          Metric.taggedWithLabels(refreshCounter, [
+            MetricLabel.make("session", name),
+            MetricLabel.make("outcome", label)
+          ])
+        ),
         Metric.set(Metric.tagged(waiterGauge, "session", name), waiters),
         Effect.logDebug(`${name}: refresh ended in ${label}, ${waiters} waited for it`)
       ], { discard: true })
@@ -1309,8 +1330,8 @@ export const scoped = <A, E>(self: Session<A, E>): Effect.Effect<Generation<A>, 
 export const wake = <A, E>(self: Session<A, E>): Effect.Effect<void> => (self as SessionImpl<A, E>).wake
 
 /**
- * The current generation, if there is one, then each that becomes current. None that has expired is among them. A slow reader gets the latest and
- * misses those between. Acquires nothing by itself; ends when the session's scope closes.
+ * The current generation, if there is one, then each that becomes current; none that has expired is among them. A slow
+ * reader gets the latest and misses those between. Acquires nothing by itself; ends when the session's scope closes.
  *
  * @example
  * ```ts

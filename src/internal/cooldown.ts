@@ -8,7 +8,10 @@ import type * as Schedule from "effect/Schedule"
 import * as Delays from "./delays.js"
 
 export interface Cooldown {
-  /** Milliseconds. A schedule that has ended keeps its last delay; so does one that dies, lest waiters hang. */
+  /**
+   * Milliseconds from `now`, on the monotonic clock. A schedule that has ended keeps its last delay; so does one that
+   * dies, lest waiters hang.
+   */
   readonly next: (cause: Cause.Cause<any>, now: number) => Effect.Effect<number>
   readonly reset: () => void
 }
