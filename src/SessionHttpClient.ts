@@ -46,6 +46,7 @@ import {
   inScopeOf,
   isReplayable,
   judged,
+  whileDiscarded,
   whileRead,
   withBody
 } from "./internal/http/response.js"
@@ -577,18 +578,19 @@ export const sendWith = <A, E0, E1, R>(sending: Sending<A, E0, E1, R>) => {
     if (refreshes === maxRefreshes) {
       return sending.lastingRefusal(new Refused({ response: answering(request, response), error, repeats }), refreshes)
     }
+    // The refresh may wait for the connection that the refused body holds.
     return Effect.flatMap(canBeSentAgain(request), (canReplay) =>
-      // The refresh may wait for the connection that the refused body holds.
-      whileRead(response, (read) =>
-        canReplay
-          ? Session.hold(
+      canReplay
+        ? whileDiscarded(response, (read) =>
+          Session.hold(
             session,
             { after: generation },
             ({ value }, ofGeneration) =>
               Effect.zipRight(read, send({ request, hop, value, repeats, retain: retaining(retain, ofGeneration) })),
             (cause, generation) => recover(session, request, hop, retain, refreshes + 1, cause, generation)
-          )
-          : Effect.zipRight(
+          ))
+        : whileRead(response, (read) =>
+          Effect.zipRight(
             session.refresh(generation),
             Effect.flatMap(read, (body) =>
               notReplayable(request, new Refused({ response: withBody(request, response, body), error, repeats })))
