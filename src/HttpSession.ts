@@ -328,7 +328,7 @@ export const makeOver = <E = never, R = never, E2 = never, R2 = never, E3 = neve
       lastingRefusal: ({ response }, refreshes) => new SessionHttpClient.SessionRejected({ response, refreshes }),
       notReplayable: (request, { response }) => new SessionHttpClient.NotReplayable({ request, response })
     })
-    const held = Effect.succeed({ session })
+    const held = { session }
     return {
       session,
       client: HttpClient.makeWith(

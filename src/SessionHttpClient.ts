@@ -197,7 +197,7 @@ export const withSession = <E0, R, A, E>(
   R
 > => {
   const send = sendWith(sendingAs(client, options))
-  const held = Effect.succeed({ session })
+  const held = { session }
   return HttpClient.makeWith(
     (request) => Effect.flatMap(request, (request) => send(request, held)),
     Effect.succeed<HttpClientRequest.HttpClientRequest>
@@ -364,7 +364,7 @@ export const layer = <I, S extends Session.Session<any, any>>(
     Effect.gen(function*() {
       const client = yield* HttpClient.HttpClient
       const session: Session.Session<any, unknown> = yield* tag
-      const held = Effect.succeed({ session })
+      const held = { session }
       const clientError = (error: HttpClientError.HttpClientError) => new FromClient(error)
       const asResponse = (request: Request | undefined, { error, response }: Refused) =>
         error === undefined
@@ -481,7 +481,7 @@ interface Attempt<out A> {
  * @internal
  */
 export const sendWith = <A, E0, E1, R>(sending: Sending<A, E0, E1, R>) => {
-  const { clientError, execute, isHome = isSameOrigin, isJudge, notReplayable, onUnfollowed, start = atHome } = sending
+  const { clientError, execute, isHome = isSameOrigin, isJudge, notReplayable, onUnfollowed, start } = sending
   const { bodiesHold = true, maxRefreshes = 1, rejected = isUnauthorized, replay = isReplayable } = sending
   const valid = either(() => count("maxRefreshes", maxRefreshes, 0))
 
@@ -599,25 +599,34 @@ export const sendWith = <A, E0, E1, R>(sending: Sending<A, E0, E1, R>) => {
 
   return <E, E2, R2>(
     request: Request,
-    held: Effect.Effect<{ readonly session: Session.Session<A, E>; readonly retain?: Session.Retain }, E2, R2>
+    held: Held<A, E> | Effect.Effect<Held<A, E>, E2, R2>
   ): Effect.Effect<Response, E1 | E | E2 | Session.SessionError, R | R2> => {
     if (Either.isLeft(valid)) return Effect.fail(valid.left)
-    const first = start(request)
-    if (Either.isLeft(first)) return Effect.fail(first.left)
-    const hop = first.right
+    let hop: Redirect.Hop = { request, url: undefined, isHome: true, redirectsLeft: 0 }
+    if (start !== undefined) {
+      const first = start(request)
+      if (Either.isLeft(first)) return Effect.fail(first.left)
+      hop = first.right
+    }
     // Nobody asks for a value that is not to be sent; so there is nothing that could be refused.
     if (!hop.isHome) {
       const sent = send({ request, hop, value: undefined as A, repeats: 0, retain: undefined })
       return sent as Effect.Effect<Response, E1, R>
     }
-    return Effect.flatMap(held, ({ retain, session }) =>
+    const sendHeld = ({ retain, session }: Held<A, E>) =>
       Session.hold(
         session,
         "current",
         ({ value }, ofGeneration) => send({ request, hop, value, repeats: 0, retain: retaining(retain, ofGeneration) }),
         (cause, generation) => recover(session, request, hop, retain, 0, cause, generation)
-      ))
+      )
+    return "session" in held ? sendHeld(held) : Effect.flatMap(held, sendHeld)
   }
+}
+
+interface Held<in out A, out E> {
+  readonly session: Session.Session<A, E>
+  readonly retain?: Session.Retain
 }
 
 const atHome = (request: Request): Either.Either<Redirect.Hop> =>
