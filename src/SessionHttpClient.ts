@@ -597,6 +597,14 @@ export const sendWith = <A, E0, E1, R>(sending: Sending<A, E0, E1, R>) => {
           )))
   }
 
+  const sendAs = <E>({ retain, session }: Held<A, E>, request: Request, hop: Redirect.Hop) =>
+    Session.hold(
+      session,
+      "current",
+      ({ value }, ofGeneration) => send({ request, hop, value, repeats: 0, retain: retaining(retain, ofGeneration) }),
+      (cause, generation) => recover(session, request, hop, retain, 0, cause, generation)
+    )
+
   return <E, E2, R2>(
     request: Request,
     held: Held<A, E> | Effect.Effect<Held<A, E>, E2, R2>
@@ -613,14 +621,7 @@ export const sendWith = <A, E0, E1, R>(sending: Sending<A, E0, E1, R>) => {
       const sent = send({ request, hop, value: undefined as A, repeats: 0, retain: undefined })
       return sent as Effect.Effect<Response, E1, R>
     }
-    const sendHeld = ({ retain, session }: Held<A, E>) =>
-      Session.hold(
-        session,
-        "current",
-        ({ value }, ofGeneration) => send({ request, hop, value, repeats: 0, retain: retaining(retain, ofGeneration) }),
-        (cause, generation) => recover(session, request, hop, retain, 0, cause, generation)
-      )
-    return "session" in held ? sendHeld(held) : Effect.flatMap(held, sendHeld)
+    return "session" in held ? sendAs(held, request, hop) : Effect.flatMap(held, (held) => sendAs(held, request, hop))
   }
 }
 
