@@ -479,6 +479,7 @@ interface SessionImpl<in out A, out E> extends Session<A, E> {
   readonly changes: Stream.Stream<Generation<A>>
   readonly wake: Effect.Effect<void>
   readonly isFatal: (error: unknown) => boolean
+  readonly inFlight: () => Fiber.RuntimeFiber<void> | undefined
 }
 
 /**
@@ -1099,6 +1100,8 @@ export const make = <A, E = never, R = never, E2 = E, R2 = never, E3 = never, R3
       }),
       hold,
       isFatal: (error) => isFatal(error as Err),
+      // A sign-in from nothing spends nothing.
+      inFlight: () => state._tag === "Open" && options.renew !== undefined ? state.head.work?.fiber : undefined,
       scoped: Effect.uninterruptibleMask((restore) =>
         Effect.flatMap(held(restore, currentLink), (link) =>
           Effect.as(Effect.addFinalizer(() => Effect.suspend(() => letGo(link))), link.generation!))
@@ -1283,6 +1286,15 @@ export const hold = <A, E, B, E2, R, E3, R3>(
  */
 export const isFatal = <A, E>(self: Session<A, E>, error: unknown): boolean =>
   (self as SessionImpl<A, E>).isFatal(error)
+
+/**
+ * The fiber that obtains the session's next value by `renew` at the moment, late or not. It may have spent a token that
+ * can be spent only once, so that whatever drops the session waits for it.
+ *
+ * @internal
+ */
+export const inFlight = <A, E>(self: Session<A, E>): Fiber.RuntimeFiber<void> | undefined =>
+  (self as SessionImpl<A, E>).inFlight()
 
 /**
  * The current generation, held until the scope closes: what its `acquire` acquired stays open, also after it

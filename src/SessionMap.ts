@@ -89,7 +89,9 @@ interface Entry<K, A, E> {
   /** Makes the session, once for all who ask. */
   readonly making: Fiber.RuntimeFiber<Session.Session<A, E>, InvalidOptions>
   readonly scope: Scope.CloseableScope
-  /** How many scopes hold the session. At zero it is idle. */
+  /** Set when the session has been made. */
+  session: Session.Session<A, E> | undefined
+  /** How many scopes, response bodies and renewals hold the session. At zero it is idle. */
   holders: number
   /** Drops it when it has been idle for long enough. */
   timer: Fiber.RuntimeFiber<void> | undefined
@@ -104,8 +106,9 @@ interface Acquired<K, A, E> {
  * Makes a map of sessions.
  *
  * - `lookup`: the options of a key's session. Called once for each session that is made.
- * - `idleTimeToLive`: how long a session is kept that nobody holds; default 10 minutes, longer than the pauses
- *   within a user's visit. May be longer than a timer can hold, or infinite.
+ * - `idleTimeToLive`: how long a session is kept that nobody holds and whose `renew` is not under way (what that brings
+ *   may have spent a token); default 10 minutes, longer than the pauses within a user's visit. May be longer than a
+ *   timer can hold, or infinite.
  * - `capacity`: how many sessions may exist at once. When a further one is wanted, the session that has been
  *   idle longest goes; if all are in use, `get` fails with `SessionMapFull`. Default: no limit.
  *
@@ -169,7 +172,7 @@ export const make = <K, A, E = never, R = never, E2 = E, R2 = never, E3 = never,
       const making = Runtime.runFork(runtime)(
         Scope.extend(Effect.suspend(() => Session.make(options.lookup(key))), scope)
       )
-      const entry = { key, making, scope, holders: 0, timer: undefined }
+      const entry = { key, making, scope, session: undefined, holders: 0, timer: undefined }
       MutableHashMap.set(entries, key, entry)
       return entry
     }
@@ -180,7 +183,10 @@ export const make = <K, A, E = never, R = never, E2 = E, R2 = never, E3 = never,
         if (entry === undefined) return new SessionMapFull({ capacity })
         entry.holders++
         return Effect.matchCauseEffect(Effect.flatten(Fiber.await(entry.making)), {
-          onSuccess: (session) => Effect.succeed({ entry, session }),
+          onSuccess: (session) => {
+            entry.session = session
+            return Effect.succeed({ entry, session })
+          },
           onFailure: (cause) => {
             forget(entry)
             return Effect.zipRight(close(entry), Effect.failCause(cause))
@@ -191,6 +197,13 @@ export const make = <K, A, E = never, R = never, E2 = E, R2 = never, E3 = never,
     const release = ({ entry }: Pick<Acquired<K, A, E | E2 | E3>, "entry">): Effect.Effect<void> =>
       Effect.suspend(() => {
         if (--entry.holders > 0) return Effect.void
+        const renewal = entry.session && Session.inFlight(entry.session)
+        if (renewal !== undefined) {
+          // What the renewal brings has cost a token that can be spent only once: it is to be kept, and written down.
+          entry.holders++
+          fork(Effect.zipRight(Fiber.await(renewal), release({ entry })))
+          return Effect.void
+        }
         idle.add(entry)
         if (Duration.isZero(idleTimeToLive)) return drop(entry)
         if (Duration.isFinite(idleTimeToLive)) {

@@ -126,6 +126,37 @@ describe("an idle session", () => {
       assert.deepStrictEqual(signIns, ["a"])
     }))
 
+  it.scoped("is not idle while it is being renewed: the rotated token is written down, and served", () =>
+    Effect.gen(function*() {
+      const written: Array<string> = []
+      const cue = yield* Deferred.make<void>()
+      const map = yield* SessionMap.make({
+        lookup: (key: string) => ({
+          acquire: Effect.succeed(`${key}0`),
+          renew: (value: string) => Effect.as(Deferred.await(cue), `${value}+`),
+          onRenewed: ({ value }) => Effect.sync(() => void written.push(value)),
+          maxAge: "1 minute"
+        }),
+        idleTimeToLive: 0,
+        capacity: 1
+      })
+      const session = yield* Effect.scoped(Effect.tap(SessionMap.get(map, "a"), ({ current }) => current))
+      assert.strictEqual(failureOf(yield* Effect.exit(session.current))._tag, "SessionClosed", "idle after its acquire")
+
+      const caller = yield* Effect.fork(Effect.scoped(
+        Effect.flatMap(SessionMap.get(map, "a"), (session) =>
+          Effect.flatMap(session.current, (generation) => session.refresh(generation)))
+      ))
+      yield* settle
+      yield* Fiber.interrupt(caller)
+      yield* TestClock.adjust("10 seconds")
+      assert.strictEqual(failureOf(yield* Effect.exit(Effect.scoped(SessionMap.get(map, "b"))))._tag, "SessionMapFull")
+      yield* Deferred.succeed(cue, undefined)
+      yield* settle
+      assert.deepStrictEqual(written, ["a0", "a0", "a0+"])
+      assert.strictEqual(yield* valueOf(map, "b"), "b0", "the renewal no longer holds the other")
+    }))
+
   it.scoped("is not idle while one scope still holds it", () =>
     Effect.gen(function*() {
       const { lookup } = counting()
