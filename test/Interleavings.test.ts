@@ -929,6 +929,22 @@ describe("an exploration", () => {
     }
   }, 60_000)
 
+  it("keeps its budget, and lets the event loop turn, when it is loaded under fake timers", async () => {
+    vi.useFakeTimers()
+    vi.resetModules()
+    try {
+      const loadedUnderFakes = await import("effect-holdfast/testing")
+      assert.notStrictEqual(loadedUnderFakes.Interleavings, Interleavings)
+      const report = await Effect.runPromise(
+        loadedUnderFakes.Interleavings.explore(safe, { strategy: "random", seeds: 100_000, budget: "100 millis" })
+      )
+      assert.isTrue(report.outOfTime)
+      assert.isBelow(report.interleavings, 100_000)
+    } finally {
+      vi.useRealTimers()
+    }
+  }, 60_000)
+
   it.live("lets the event loop turn while it shrinks and where there is nothing to preempt", () =>
     Effect.gen(function*() {
       let longest = 0

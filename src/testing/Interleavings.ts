@@ -48,6 +48,7 @@ import * as Runtime from "effect/Runtime"
 import { Narrator } from "../internal/explorer/narrate.js"
 import { observed } from "../internal/explorer/observe.js"
 import { Outside } from "../internal/explorer/outside.js"
+import { afterTurn, elapsed } from "../internal/explorer/realTime.js"
 import * as Run from "../internal/explorer/run.js"
 import * as Schedule from "../internal/explorer/schedule.js"
 import { shrink } from "../internal/explorer/shrink.js"
@@ -336,19 +337,12 @@ const done = <A>(value: A): Step<A> => ({ isDone: true, value })
 /** For how long the explorer keeps the thread: short enough for a heartbeat, long against its own cost. */
 const sliceMillis = 25
 
-// Taken before a test can replace them by false ones.
-const { clearTimeout, setTimeout } = globalThis
-const elapsed = performance.now.bind(performance)
-
 /** Runs long work step by step, observed, and lets the event loop turn in between. */
 const slicing = ({ outside }: Run.Setting): Effect.Effect<<A>(step: () => Step<A>) => Effect.Effect<A>> =>
   Effect.withFiberRuntime((fiber) => {
     // The event loop does not turn inside a run.
     const slice = fiber.currentScheduler instanceof Run.Run ? Infinity : sliceMillis
-    const turn = Effect.async<void>((resume) => {
-      const timer = setTimeout(() => resume(Effect.void), 0)
-      return Effect.sync(() => clearTimeout(timer))
-    })
+    const turn = Effect.async<void>((resume) => Effect.sync(afterTurn(() => resume(Effect.void))))
     const sliced = <A>(step: () => Step<A>): Effect.Effect<A> =>
       Effect.suspend(() => {
         const until = elapsed() + slice

@@ -18,6 +18,7 @@ import * as RuntimeFlags from "effect/RuntimeFlags"
 import * as Scheduler from "effect/Scheduler"
 import * as Utils from "effect/Utils"
 import type { Outside } from "./outside.js"
+import { clearTimeout, setTimeout } from "./realTime.js"
 import type { Departure, Schedule } from "./schedule.js"
 
 type AnyFiber = Fiber.RuntimeFiber<unknown, unknown>
