@@ -12,10 +12,11 @@ export const elapsed: () => number = ((uptime) =>
 export const afterTurn = (resume: () => void): () => void => {
   const { port1, port2 } = new MessageChannel()
   const close = () => port1.close()
-  port1.onmessage = () => {
+  port1.addEventListener("message", () => {
     close()
     resume()
-  }
+  })
+  port1.start()
   port2.postMessage(undefined)
   return close
 }
