@@ -15,9 +15,10 @@
  * **What it does not.** The boundary repairs no state: that is what `TransactionalRef` is for. Typed failures,
  * interruptions, clients that go away, and what a handler throws in order to answer (an `HttpServerResponse`, or an
  * error that has a response of its own) are no defects; neither is a multipart body that cannot be read, which is a 400
- * or a 413. The boundary has no say in what the platform does with a finished response: a status or a header that Node
- * refuses to send ends without an answer, or with an empty one. Fibers that outlive the request (`Effect.forkDaemon`, a
- * scope of one's own) are not seen: Effect tells nobody of their defects. Errors thrown outside Effect reach `process`.
+ * or a 413 (a 500, if `isolate` is a middleware). The boundary has no say in what the platform does with a finished
+ * response: a status or a header that Node refuses to send ends without an answer, or with an empty one. Fibers that
+ * outlive the request (`Effect.forkDaemon`, a scope of one's own) are not seen: Effect tells nobody of their defects.
+ * Errors thrown outside Effect reach `process`.
  * A fiber that a handler forks in the request's scope (`Effect.forkScoped`, `Effect.forkIn`) is seen; a finalizer of
  * that scope, which runs when the response is out, is not. Only the operating system can end a handler that never lets
  * the event loop go.
@@ -53,8 +54,8 @@ import * as Predicate from "effect/Predicate"
 import * as Runtime from "effect/Runtime"
 import * as Scope from "effect/Scope"
 import * as Stream from "effect/Stream"
-import { ended, serverOf, socketOf, stopAccepting, watchServer } from "./internal/boundary/nodeServer.js"
-import type { NodeServer } from "./internal/boundary/nodeServer.js"
+import { ended, serverOf, socketOf, stopAccepting, watchConnections } from "./internal/boundary/nodeServer.js"
+import type { Connections, NodeServer } from "./internal/boundary/nodeServer.js"
 import { ScopeWatch } from "./internal/scopeWatch.js"
 import { isUnwinding } from "./internal/transaction/unwinding.js"
 import { count, duration, InvalidOptions, validated } from "./InvalidOptions.js"
@@ -84,7 +85,7 @@ export interface Options {
   readonly policy?: Policy | undefined
   /**
    * How long requests in flight may go on once the server is to terminate. Then their connections are closed. By
-   * default 5 seconds: half of what orchestrators wait until they kill, rounded down.
+   * default 5 seconds: less than what supervisors wait until they kill (Docker 10 seconds, Kubernetes 30).
    */
   readonly grace?: Duration.DurationInput | undefined
 }
@@ -96,7 +97,7 @@ export interface Options {
  * @category models
  */
 export interface DefectBoundary {
-  /** To be applied to the app itself: a middleware of `HttpServer.serve` comes too late, the empty 500 is out. */
+  /** To be applied to the app itself: a middleware of `HttpServer.serve` comes after the platform has answered. */
   readonly apply: <E, R>(app: HttpApp.Default<E, R>) => HttpApp.Default<E, R>
   /**
    * Waits until there have been too many defects, puts the server out of service, waits for the requests in flight
@@ -104,6 +105,12 @@ export interface DefectBoundary {
    * refuses requests from then on, but nothing is closed.
    */
   readonly terminated: Effect.Effect<never, DefectLimitExceeded>
+  /**
+   * Puts the server out of service, whether there were defects or not, and waits for the requests in flight for as long
+   * as the grace lasts. For a server that one starts oneself: to be run before the server's scope is closed, so that an
+   * interruption ends it in the same order as a termination. (`serve` and the layers do so.)
+   */
+  readonly drained: Effect.Effect<void>
 }
 
 // -----------------------------------------------------------------------------
@@ -118,7 +125,8 @@ export interface DefectBoundary {
  * The place for `isolate` is the app itself. As a middleware of `HttpServer.serve` or `HttpApiBuilder.serve` it comes
  * after the platform has answered; it still gives that answer its incident, but cannot tell a defect from an error that
  * nothing has answered until the answer is out: both have the same body there, only the defect is counted, and each is
- * logged as what it is. For an `HttpApi` use `layerHttpApi`.
+ * logged as what it is. For an `HttpApi` use `layerHttpApi`: an API whose schema of errors fits a defect sends it to
+ * the client, before any middleware of `HttpApiBuilder.serve` has seen it.
  *
  * @example
  * ```ts
@@ -146,11 +154,16 @@ const bounded = <E, R>(
 ): HttpApp.Default<E, R> =>
   Effect.withFiberRuntime((fiber) => {
     const request = Context.unsafeGet(fiber.currentContext, HttpServerRequest.HttpServerRequest)
-    // The same defect can come to light in a fiber and again where that fiber is joined.
-    const incidents = new Map<unknown, string>()
+    // Incidents that this boundary has counted.
+    const counted = new Set<string>()
+    // Errors with which the stream of a response has failed. The platform makes defects of them.
+    const streamErrors = new Set<unknown>()
     // Set when the platform has answered before this boundary has seen the cause: see `answeringEarly`.
     let early: string | undefined
     let isInside = true
+
+    const defectsIn = (cause: Cause.Cause<unknown>): ReadonlyArray<unknown> =>
+      defectsOf(cause).filter((defect) => !streamErrors.has(defect))
 
     const logged = (incident: string, message: string, cause: Cause.Cause<unknown>): Effect.Effect<void> =>
       Effect.logError(message, cause).pipe(
@@ -162,27 +175,45 @@ const bounded = <E, R>(
 
     // The incident is noted in this step, and reported by the effect.
     const report = (cause: Cause.Cause<unknown>, place: Place): Effect.Effect<string> => {
-      const defects = defectsOf(cause)
+      const defects = defectsIn(cause)
+      const incidents = incidentsOf(request)
       const known = defects.map((defect) => incidents.get(defect)).find((incident) => incident !== undefined)
-      if (known !== undefined) return Effect.succeed(known)
-      const incident = early ?? newIncident()
+      const incident = known ?? early ?? newIncident()
       for (const defect of defects) incidents.set(defect, incident)
+      const isCounted = counted.has(incident)
+      counted.add(incident)
       return monotonicMillis.pipe(
-        Effect.map((now) => onDefect(incident, now)),
-        Effect.zipRight(Metric.increment(Metric.tagged(defectCounter, "place", place))),
-        Effect.zipRight(logged(incident, `a defect in ${places[place]}`, cause)),
+        Effect.map((now) => isCounted ? undefined : onDefect(incident, now)),
+        Effect.zipRight(
+          known !== undefined ? Effect.void : Effect.zipRight(
+            Metric.increment(Metric.tagged(defectCounter, "place", place)),
+            logged(incident, `a defect in ${places[place]}`, cause)
+          )
+        ),
         Effect.as(incident)
       )
     }
 
     const watch = new ScopeWatch((exit, fiber) => {
-      if (Exit.isFailure(exit) && defectsOf(exit.cause).length > 0) {
+      if (Exit.isFailure(exit) && defectsIn(exit.cause).length > 0) {
         runLike(fiber, report(exit.cause, "fiber"))
       }
     })
+    const watchingStream = (response: HttpServerResponse.HttpServerResponse): HttpServerResponse.HttpServerResponse => {
+      const { body } = response
+      if (body._tag !== "Stream") return response
+      const stream = Stream.tapErrorCause(body.stream, (cause) => {
+        for (const error of Cause.failures(cause)) streamErrors.add(Cause.originalError(error))
+        return defectsIn(cause).length === 0
+          ? Effect.void
+          // The platform would end the response as if it were whole.
+          : Effect.map(report(cause, "stream"), () => socketOf(request)?.destroy())
+      })
+      return HttpServerResponse.setBody(response, HttpBody.stream(stream, body.contentType, body.contentLength))
+    }
     const answering = <E, R>(self: Effect.Effect<HttpServerResponse.HttpServerResponse, E, R>) =>
       Effect.catchAllCause(self, (cause) => {
-        if (defectsOf(cause).length > 0) return Effect.map(report(cause, "handler"), incidentResponse)
+        if (defectsIn(cause).length > 0) return Effect.map(report(cause, "handler"), incidentResponse)
         const answer = clientFault(cause) ?? Effect.failCause(cause)
         return early === undefined
           ? answer
@@ -190,35 +221,54 @@ const bounded = <E, R>(
       })
     // Around an app that is served already, as a middleware is, the boundary sees a cause only after the platform has
     // sent an empty 500 for it. The platform asks the handlers of responses before that, and its own 500 is always the
-    // same object; so the answer has its incident, and the cause is reported when it is there.
-    const answeringEarly: HttpApp.PreResponseHandler = (_, response) => {
-      if (!isInside || response !== platformError) return Effect.succeed(response)
+    // same object; so the answer has its incident, and the cause is reported when it is there. This handler comes
+    // before those of other middlewares, which make other objects of the response.
+    const answeringEarly = (response: HttpServerResponse.HttpServerResponse): HttpServerResponse.HttpServerResponse => {
+      if (!isInside) return response
+      if (response !== platformError) return watchingStream(response)
       early = newIncident()
-      return Effect.succeed(incidentResponse(early))
+      return incidentResponse(early)
     }
-
     const scope = Context.getOption(fiber.currentContext as Context.Context<Scope.Scope>, Scope.Scope)
     return Effect.zipRight(
-      HttpApp.appendPreResponseHandler(answeringEarly),
+      FiberRef.update(HttpApp.currentPreResponseHandlers, (handlers) =>
+        Option.some(Option.match(handlers, {
+          onNone: (): HttpApp.PreResponseHandler => (_, response) => Effect.succeed(answeringEarly(response)),
+          onSome: (next): HttpApp.PreResponseHandler => (request, response) => next(request, answeringEarly(response))
+        }))),
       Option.isSome(scope) ? watch.supervise(app, scope.value) : app
     ).pipe(
-      Effect.map((response) =>
-        reportingStream(response, (cause) =>
-          // The platform would end the response as if it were whole.
-          Effect.map(report(cause, "stream"), () => socketOf(request)?.destroy()))
-      ),
+      Effect.map(watchingStream),
       answering,
       // The handlers of responses that the app has added run outside the app.
       Effect.ensuring(Effect.suspend(() => {
         isInside = false
         return FiberRef.update(
           HttpApp.currentPreResponseHandlers,
-          Option.map((handler): HttpApp.PreResponseHandler => (request, response) =>
-            answering(Effect.suspend(() => handler(request, response))))
+          Option.map((handler): HttpApp.PreResponseHandler => (request, given) =>
+            answering(Effect.map(
+              Effect.suspend(() => handler(request, given)),
+              (response) => response.body === given.body ? response : watchingStream(response)
+            )))
         )
       }))
     )
   })
+
+/**
+ * The incidents of a request, by their defect: the same defect can come to light in a fiber and again where that fiber
+ * is joined, and in each of several boundaries around one app.
+ */
+const incidentsOf = (request: HttpServerRequest.HttpServerRequest): Map<unknown, string> => {
+  const source = request.source as object
+  const known = allIncidents.get(source)
+  if (known !== undefined) return known
+  const incidents = new Map<unknown, string>()
+  allIncidents.set(source, incidents)
+  return incidents
+}
+
+const allIncidents = new WeakMap<object, Map<unknown, string>>()
 
 /** The platform's answer to a cause that has no response of its own, known by identity: an app's own 500 is another. */
 const platformError = HttpServerError.exitResponse(Exit.die(undefined))
@@ -303,17 +353,6 @@ const problem = (status: number, title: string, members: Readonly<Record<string,
     contentType: "application/problem+json"
   })
 
-const reportingStream = (
-  response: HttpServerResponse.HttpServerResponse,
-  report: (cause: Cause.Cause<unknown>) => Effect.Effect<unknown>
-): HttpServerResponse.HttpServerResponse => {
-  const { body } = response
-  if (body._tag !== "Stream") return response
-  const stream = Stream.tapErrorCause(body.stream, (cause) =>
-    defectsOf(cause).length === 0 ? Effect.void : report(cause))
-  return HttpServerResponse.setBody(response, HttpBody.stream(stream, body.contentType, body.contentLength))
-}
-
 /** With the loggers and services of a fiber that has ended. */
 const runLike = (fiber: Fiber.RuntimeFiber<unknown, unknown>, effect: Effect.Effect<unknown>): void => {
   const runtime = Runtime.make({
@@ -353,12 +392,14 @@ type State =
   /** Requests in flight may go on until then, in milliseconds of the monotonic clock. */
   | { readonly _tag: "Draining"; readonly until: number }
 
-/** A request whose response is not out yet. */
+/** A request whose response is not out yet, or whose connection has been upgraded and is still open. */
 interface InFlight {
   readonly request: HttpServerRequest.HttpServerRequest
   readonly handler: Fiber.RuntimeFiber<unknown, unknown>
-  /** Set when the handler has upgraded the connection. */
-  webSocket: Socket.Socket | undefined
+  /** What the handler has upgraded the connection to. A handler may ask for that more than once. */
+  readonly webSockets: Array<Socket.Socket>
+  /** Called when the response is out. */
+  onOver: () => void
 }
 
 /**
@@ -376,7 +417,7 @@ interface InFlight {
  * const program = Effect.scoped(Effect.gen(function*() {
  *   const boundary = yield* DefectBoundary.make({ policy: { terminateAfter: { defects: 5, within: "1 minute" } } })
  *   yield* HttpServer.serveEffect(boundary.apply(orders))
- *   return yield* boundary.terminated
+ *   return yield* Effect.onInterrupt(boundary.terminated, () => boundary.drained)
  * }))
  * ```
  *
@@ -384,21 +425,21 @@ interface InFlight {
  * @category constructors
  */
 export const make = (options?: Options): Effect.Effect<DefectBoundary, InvalidOptions> =>
-  Effect.map(makeDraining(options), ({ apply, terminated }) => ({ apply, terminated }))
+  Effect.map(makeWith(options), ({ apply, drained, terminated }) => ({ apply, drained, terminated }))
 
-interface Draining extends DefectBoundary {
-  /** Puts the server out of service whether there were defects or not, and waits for that. */
-  readonly drained: Effect.Effect<void>
-  /** A server to be put out of service though it may not have had a request. */
-  readonly add: (server: NodeServer) => void
+interface Parts extends DefectBoundary {
+  /** `apply` without what is done once for a request: what the policy counts. */
+  readonly isolate: DefectBoundary["apply"]
 }
 
-const makeDraining = (options: Options = {}): Effect.Effect<Draining, InvalidOptions> =>
+const makeWith = (options: Options = {}, connections?: Connections): Effect.Effect<Parts, InvalidOptions> =>
   Effect.gen(function*() {
     const { defects, grace, within } = yield* validated(() => limitsOf(options))
     const exceeded = yield* Deferred.make<never, DefectLimitExceeded>()
     const emptied = yield* Deferred.make<void>()
     const inFlight = new Set<InFlight>()
+    /** Whose upgraded connection is open, also if the handler has ended and another fiber uses it. */
+    const upgraded = new Set<InFlight>()
     const servers = new Set<NodeServer>()
     let state: State = { _tag: "Serving", recent: [] }
 
@@ -426,19 +467,33 @@ const makeDraining = (options: Options = {}): Effect.Effect<Draining, InvalidOpt
 
     const drained = inFiberOfItsOwn(Effect.gen(function*() {
       const millis = drain(yield* monotonicMillis)
-      const sockets = Array.from(inFlight, ({ request }) => socketOf(request)).filter((socket) => socket !== undefined)
+      if (connections !== undefined) {
+        yield* Effect.timeoutOption(connections.knock, knocking)
+        const server = connections.server()
+        if (server !== undefined) servers.add(server)
+      }
       for (const server of servers) stopAccepting(server)
-      const finished = Effect.forEach(inFlight, dismissed, { concurrency: "unbounded", discard: true }).pipe(
-        Effect.zipRight(Deferred.await(emptied)),
+      const entries = new Set([...inFlight, ...upgraded])
+      const sockets = new Set(Array.from(entries, ({ request }) => socketOf(request)).filter((socket) => socket !== undefined))
+      const finished = Effect.forEach(entries, (entry) => Effect.zipRight(dismissed(entry), over(entry)), together).pipe(
         // A response may take longer to reach the client than it took to be handed over.
-        Effect.zipRight(Effect.forEach(sockets, ended, { concurrency: "unbounded", discard: true }))
+        Effect.zipRight(Effect.forEach(sockets, ended, together))
       )
       yield* Effect.timeoutOption(finished, millis)
-      for (const socket of sockets) socket.destroy()
+      for (const socket of [...sockets, ...connections?.open ?? []]) socket.destroy()
       for (const server of servers) server.closeAllConnections()
       // Handlers that can be interrupted are, and finalize what they have.
       yield* Effect.timeoutOption(Deferred.await(emptied), afterGrace)
     }))
+
+    /** The response is out, or the client has gone. */
+    const over = (entry: InFlight): Effect.Effect<void> =>
+      Effect.async((resume) => {
+        const socket = socketOf(entry.request)
+        if (!inFlight.has(entry) || socket?.closed) return resume(Effect.void)
+        entry.onOver = () => resume(Effect.void)
+        socket?.once("close", entry.onOver)
+      })
 
     /** A request is in flight until its response is out: its scope is closed only then. */
     const tracked = <E, R>(app: HttpApp.Default<E, R>): HttpApp.Default<E, R> =>
@@ -448,14 +503,19 @@ const makeDraining = (options: Options = {}): Effect.Effect<Draining, InvalidOpt
         const scope = Context.unsafeGet(handler.currentContext as Context.Context<Scope.Scope>, Scope.Scope)
         const server = serverOf(socketOf(request))
         if (server !== undefined) servers.add(server)
-        const entry: InFlight = { request, handler, webSocket: undefined }
+        const entry: InFlight = { request, handler, webSockets: [], onOver: () => {} }
         inFlight.add(entry)
         const forget = Effect.sync(() => {
           inFlight.delete(entry)
+          entry.onOver()
           noteEmpty()
         })
         const onUpgrade = (webSocket: Socket.Socket): boolean => {
-          entry.webSocket = webSocket
+          const socket = socketOf(request)
+          if (entry.webSockets.push(webSocket) === 1 && socket !== undefined && !socket.closed) {
+            upgraded.add(entry)
+            socket.once("close", () => upgraded.delete(entry))
+          }
           return state._tag === "Serving"
         }
         return Effect.zipRight(
@@ -479,9 +539,14 @@ const makeDraining = (options: Options = {}): Effect.Effect<Draining, InvalidOpt
         Effect.catchAll(restore(Deferred.await(exceeded)), (error) => Effect.zipRight(drained, error))
       ),
       drained,
-      add: (server) => servers.add(server)
+      isolate: (app) => bounded(app, onDefect)
     }
   })
+
+const together = { concurrency: "unbounded", discard: true } as const
+
+/** For how long a server that has not been seen to accept anything is waited for. */
+const knocking = "1 second"
 
 /** The request, which tells of its upgrade; false: the handler is interrupted instead. */
 const noting = (
@@ -490,8 +555,17 @@ const noting = (
 ): HttpServerRequest.HttpServerRequest => {
   const modify: HttpServerRequest.HttpServerRequest["modify"] = (options) => noting(request.modify(options), onUpgrade)
   const upgrade = Effect.tap(request.upgrade, (webSocket) => onUpgrade(webSocket) ? Effect.void : Effect.interrupt)
-  return new Proxy(request, {
-    get: (request, key) => key === "upgrade" ? upgrade : key === "modify" ? modify : Reflect.get(request, key)
+  // Its target is another object, which lets a frozen request be stood for; its methods run on the request itself,
+  // whose private fields no proxy has.
+  return new Proxy(Object.create(Object.getPrototypeOf(request) as object) as HttpServerRequest.HttpServerRequest, {
+    get: (_, key) => {
+      if (key === "upgrade") return upgrade
+      if (key === "modify") return modify
+      const value: unknown = Reflect.get(request, key)
+      return typeof value === "function" ? value.bind(request) as unknown : value
+    },
+    set: (_, key, value) => Reflect.set(request, key, value),
+    has: (_, key) => Reflect.has(request, key)
   })
 }
 
@@ -499,15 +573,16 @@ const noting = (
  * Tells the client of a WebSocket that the server goes away, and interrupts the handler. In this order: a handler that
  * ends first closes the connection without a code.
  */
-const dismissed = ({ handler, webSocket }: InFlight): Effect.Effect<void> =>
-  webSocket === undefined
+const dismissed = ({ handler, webSockets }: InFlight): Effect.Effect<void> =>
+  webSockets.length === 0
     ? Effect.void
-    : Effect.scoped(Effect.flatMap(webSocket.writer, (write) => write(goingAway))).pipe(
-      // A socket that its handler does not run yet cannot be written to.
-      Effect.timeoutOption(farewell),
-      Effect.ignore,
-      Effect.zipRight(Fiber.interruptFork(handler))
-    )
+    : Effect.forEach(webSockets, ({ writer }) => Effect.scoped(Effect.flatMap(writer, (write) => write(goingAway))), together)
+      .pipe(
+        // A socket that is not run (yet) cannot be written to.
+        Effect.timeoutOption(farewell),
+        Effect.ignore,
+        Effect.zipRight(Fiber.interruptFork(handler))
+      )
 
 /** RFC 6455 section 7.4.1. */
 const goingAway = new Socket.CloseEvent(1001, "the server is shutting down")
@@ -585,31 +660,35 @@ export const serve = <E, R>(
   never,
   DefectLimitExceeded | InvalidOptions,
   HttpServer.HttpServer | Exclude<R, HttpServerRequest.HttpServerRequest | Scope.Scope>
-> => Effect.scoped(Effect.flatten(served(app, options)))
+> => Effect.scoped(Effect.flatten(served(() => Effect.succeed(app), options)))
 
 /** Serves in the scope, which drains and closes the server when it is closed. Gives what waits for termination. */
-const served = <E, R>(
-  app: HttpApp.Default<E, R>,
+const served = <E, R, R2 = never>(
+  appOf: (boundary: Parts) => Effect.Effect<HttpApp.Default<E, R>, never, R2>,
   options?: Options
 ): Effect.Effect<
   Effect.Effect<never, DefectLimitExceeded>,
   InvalidOptions,
-  HttpServer.HttpServer | Scope.Scope | Exclude<R, HttpServerRequest.HttpServerRequest | Scope.Scope>
+  HttpServer.HttpServer | Scope.Scope | R2 | Exclude<R, HttpServerRequest.HttpServerRequest | Scope.Scope>
 > =>
   Effect.gen(function*() {
-    const { add, apply, drained, terminated } = yield* makeDraining(options)
     const { address } = yield* HttpServer.HttpServer
-    yield* Effect.acquireRelease(Effect.sync(() => watchServer(address, add)), (stop) => Effect.sync(stop))
+    const connections = yield* Effect.acquireRelease(
+      Effect.sync(() => watchConnections(address)),
+      ({ stop }) => Effect.sync(stop)
+    )
+    const boundary = yield* makeWith(options, connections)
+    const { apply, drained, terminated } = boundary
     const scope = yield* Effect.acquireRelease(Scope.make(), (scope, exit) =>
       // The platform waits there for handlers of upgraded connections, for ever if they hang.
       Effect.flatMap(Effect.zipRight(drained, Effect.forkDaemon(Scope.close(scope, exit))), (closing) =>
         inFiberOfItsOwn(Effect.timeoutOption(Fiber.await(closing), afterGrace))))
-    yield* Scope.extend(HttpServer.serveEffect(apply(app)), scope)
+    yield* Scope.extend(HttpServer.serveEffect(apply(yield* appOf(boundary))), scope)
     return terminated
   }) as Effect.Effect<
     Effect.Effect<never, DefectLimitExceeded>,
     InvalidOptions,
-    HttpServer.HttpServer | Scope.Scope | Exclude<R, HttpServerRequest.HttpServerRequest | Scope.Scope>
+    HttpServer.HttpServer | Scope.Scope | R2 | Exclude<R, HttpServerRequest.HttpServerRequest | Scope.Scope>
   >
 
 /** Nothing can be timed in a fiber that has been interrupted. */
@@ -618,7 +697,8 @@ const inFiberOfItsOwn = <A>(effect: Effect.Effect<A>): Effect.Effect<A> =>
 
 /**
  * Waits for the termination of a server that `layer` or `layerHttpApi` has started: its value fails with
- * `DefectLimitExceeded` when that server has been closed, and never ends otherwise.
+ * `DefectLimitExceeded` when that server has been closed, and never ends otherwise. Of several servers in one context
+ * the last one's is heard; use `launch`, or a scope, for each.
  *
  * @since 0.1.0
  * @category models
@@ -666,13 +746,15 @@ export const layer = <E, R>(
   Termination,
   InvalidOptions,
   HttpServer.HttpServer | Exclude<R, HttpServerRequest.HttpServerRequest | Scope.Scope>
-> =>
-  Layer.scoped(
-    Termination,
-    Effect.tap(served(app, options), (terminated) =>
-      // A layer is built uninterruptibly.
-      Effect.forkScoped(Effect.interruptible(Effect.catchAll(terminated, (error) => Effect.logError(error.message)))))
-  )
+> => Layer.scoped(Termination, watched(served(() => Effect.succeed(app), options)))
+
+/** Has a termination logged that the application may not wait for. */
+const watched = <E, R>(
+  served: Effect.Effect<Effect.Effect<never, DefectLimitExceeded>, E, R>
+): Effect.Effect<Effect.Effect<never, DefectLimitExceeded>, E, R | Scope.Scope> =>
+  Effect.tap(served, (terminated) =>
+    // A layer is built uninterruptibly.
+    Effect.forkScoped(Effect.interruptible(Effect.catchAll(terminated, (error) => Effect.logError(error.message)))))
 
 /**
  * `serve` as a layer for `Layer.launch`: it is built for as long as it serves, and fails when the server terminates. A
@@ -748,9 +830,17 @@ export const layerHttpApi = <R = never>(
   | HttpApi.Api
   | Exclude<R, HttpServerRequest.HttpServerRequest | Scope.Scope>
 > =>
-  Layer.unwrapEffect(Effect.map(HttpApiBuilder.httpApp, (app) => {
-    const { middleware } = options ?? {}
-    return layer<never, unknown>(middleware === undefined ? app : middleware(app as HttpApp.Default), options)
-  })).pipe(
+  Layer.scoped(
+    Termination,
+    watched(served<never, unknown, HttpApiBuilder.Router | HttpApiBuilder.Middleware | HttpApi.Api>((boundary) =>
+      Effect.gen(function*() {
+        const middlewares = yield* HttpApiBuilder.Middleware
+        // The API encodes whatever its handlers fail with, a defect too, if its schema of errors fits. So the boundary
+        // stands within that, around the middlewares that have been added, and once more around all.
+        yield* middlewares.add(boundary.isolate)
+        const app = yield* HttpApiBuilder.httpApp
+        return options?.middleware === undefined ? app : options.middleware(app as HttpApp.Default)
+      }), options))
+  ).pipe(
     Layer.provide([HttpApiBuilder.Router.Live, HttpApiBuilder.Middleware.layer])
   ) as Layer.Layer<any, InvalidOptions, any>

@@ -1,4 +1,7 @@
+import * as HttpApi from "@effect/platform/HttpApi"
 import * as HttpApiBuilder from "@effect/platform/HttpApiBuilder"
+import * as HttpApiEndpoint from "@effect/platform/HttpApiEndpoint"
+import * as HttpApiGroup from "@effect/platform/HttpApiGroup"
 import type * as HttpApp from "@effect/platform/HttpApp"
 import * as HttpMiddleware from "@effect/platform/HttpMiddleware"
 import * as HttpRouter from "@effect/platform/HttpRouter"
@@ -16,6 +19,8 @@ import * as Logger from "effect/Logger"
 import type * as LogLevel from "effect/LogLevel"
 import * as Metric from "effect/Metric"
 import type * as MetricState from "effect/MetricState"
+import * as Schema from "effect/Schema"
+import * as Stream from "effect/Stream"
 import * as Http from "node:http"
 import { ordersApi } from "../../examples/http-api.js"
 
@@ -46,8 +51,11 @@ const asked = <A, E, R>(
       )
     )
     const { address } = Context.get(context as Context.Context<HttpServer.HttpServer>, HttpServer.HttpServer)
-    const response = yield* Effect.promise(() => fetch(`${HttpServer.formatAddress(address)}${path}`))
-    const text = yield* Effect.promise(() => response.text())
+    // A response that is cut off early may not even have its head.
+    const response = yield* Effect.promise(() =>
+      fetch(`${HttpServer.formatAddress(address)}${path}`).catch(() => Response.error()))
+    const text = yield* Effect.promise(() =>
+      response.type === "error" ? Promise.resolve("cut off") : response.text().catch(() => "cut off"))
     const counted = (yield* count) - before
     return { response, text, counted, errors: logs.filter(({ level }) => level === "ERROR") }
   })
@@ -62,9 +70,13 @@ const incidentIn = (text: string): string => (JSON.parse(text) as { readonly inc
 
 const secret = "hunter2"
 
+const chunk = Stream.make(new Uint8Array(1_000))
+
 const routes = HttpRouter.empty.pipe(
   HttpRouter.get("/die", Effect.die(new Error(secret))),
   HttpRouter.get("/fail", Effect.fail(new Error(secret))),
+  HttpRouter.get("/stream/die", HttpServerResponse.stream(Stream.concat(chunk, Stream.die(new Error(secret))))),
+  HttpRouter.get("/stream/fail", HttpServerResponse.stream(Stream.concat(chunk, Stream.fail(new Error(secret))))),
   HttpRouter.get("/own", HttpServerResponse.empty({ status: 500 })),
   HttpRouter.get("/ok", HttpServerResponse.text("ok"))
 )
@@ -95,6 +107,21 @@ describe("an HttpApi (D5)", () => {
       assert.strictEqual((yield* asked(logged, "/orders/1")).response.status, 200)
     }))
 
+  it.scopedLive("whose schema of errors fits a defect does not send it to the client", () =>
+    Effect.gen(function*() {
+      class Api extends HttpApi.make("Api").addError(Schema.Struct({ message: Schema.String })).add(
+        HttpApiGroup.make("group").add(HttpApiEndpoint.get("die", "/die").addSuccess(Schema.String))
+      ) {}
+      const api = HttpApiBuilder.api(Api).pipe(Layer.provide(
+        HttpApiBuilder.group(Api, "group", (handlers) => handlers.handle("die", () => Effect.die(new Error(secret))))
+      ))
+      const server = Layer.provide(DefectBoundary.layerHttpApi({ policy: "terminate" }), api)
+      const { counted, errors, response, text } = yield* asked(server, "/die")
+      assert.deepStrictEqual([response.status, response.headers.get("connection"), counted], [500, "close", 1])
+      assert.strictEqual(errors[0]!.incident, incidentIn(text))
+      assert.notInclude(text, secret)
+    }))
+
   it.scopedLive("that is wrong about its options is not served", () =>
     Effect.gen(function*() {
       const server = Layer.provide(DefectBoundary.layerHttpApi({ grace: -1 }), ordersApi)
@@ -102,6 +129,8 @@ describe("an HttpApi (D5)", () => {
       assert.strictEqual(error._tag, "InvalidOptions")
     }))
 })
+
+const twice = HttpServer.serve(DefectBoundary.isolate(DefectBoundary.isolate(routes)))
 
 describe("isolate where it comes after the platform's answer (D5)", () => {
   const places: Record<string, Layer.Layer<never, never, HttpServer.HttpServer>> = {
@@ -119,6 +148,27 @@ describe("isolate where it comes after the platform's answer (D5)", () => {
         assert.deepStrictEqual(errors.map(({ incident }) => incident), [incidentIn(text)])
         assert.include(errors[0]!.cause, secret)
         assert.notInclude(text, secret)
+      }))
+  }
+
+  it.scopedLive("answers a defect with its incident, whatever another middleware makes of responses", () =>
+    Effect.gen(function*() {
+      const server = HttpServer.serve(routes, (app) => HttpMiddleware.cors()(DefectBoundary.isolate(app)))
+      const { errors, response, text } = yield* asked(server, "/die")
+      assert.deepStrictEqual(errors.map(({ incident }) => incident), [incidentIn(text)])
+      assert.strictEqual(response.headers.get("access-control-allow-origin"), "*")
+    }))
+
+  for (const [place, server] of Object.entries({ ...places, "around an app twice": twice })) {
+    it.scopedLive(`logs and counts a defect of a stream once, and cuts the response off: ${place}`, () =>
+      Effect.gen(function*() {
+        const { counted, errors, text } = yield* asked(server, "/stream/die")
+        assert.deepStrictEqual([text, counted, errors.length], ["cut off", 1, 1])
+      }))
+
+    it.scopedLive(`counts no stream that fails: ${place}`, () =>
+      Effect.gen(function*() {
+        assert.strictEqual((yield* asked(server, "/stream/fail")).counted, 0)
       }))
   }
 

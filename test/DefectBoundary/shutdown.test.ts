@@ -13,22 +13,33 @@ import * as Exit from "effect/Exit"
 import * as Fiber from "effect/Fiber"
 import * as Scope from "effect/Scope"
 import * as Http from "node:http"
+import * as Https from "node:https"
 import * as Net from "node:net"
 import { WebSocket } from "ws"
+import { serverCertificate } from "../../examples/certificates.js"
 
 /** So long that a test which uses up the grace ends by its own limit instead. */
 const grace = "5 minutes"
 
 /** A server whose closing, `closed`, is the platform's behind ours: it waits for all connections. */
-const serving = <E>(app: HttpApp.Default<E, Scope.Scope>, policy: DefectBoundary.Policy = "isolate") =>
+const serving = <E>(
+  app: HttpApp.Default<E, Scope.Scope>,
+  policy: DefectBoundary.Policy = "isolate",
+  { before = () => Effect.void, server = () => Http.createServer() }: {
+    /** What happens when the server listens and is not served yet. */
+    readonly before?: (port: number) => Effect.Effect<unknown>
+    readonly server?: () => Http.Server
+  } = {}
+) =>
   Effect.gen(function*() {
     const scope = yield* Scope.make()
     const started = yield* Deferred.make<number>()
-    const fiber = yield* HttpServer.addressWith((address) =>
-      Deferred.succeed(started, address._tag === "TcpAddress" ? address.port : 0)
-    ).pipe(
+    const fiber = yield* HttpServer.addressWith((address) => {
+      const port = address._tag === "TcpAddress" ? address.port : 0
+      return Effect.zipRight(before(port), Deferred.succeed(started, port))
+    }).pipe(
       Effect.zipRight(DefectBoundary.serve(app, { grace, policy })),
-      Effect.provide(NodeHttpServer.layer(() => Http.createServer(), { port: 0, host: "127.0.0.1" })),
+      Effect.provide(NodeHttpServer.layer(server, { port: 0, host: "127.0.0.1" })),
       Effect.forkDaemon
     )
     yield* Effect.addFinalizer(() => Fiber.interrupt(fiber))
@@ -134,6 +145,86 @@ describe("shutting down (D4)", () => {
       silent.resume()
       yield* closed
       yield* Deferred.await(gone)
+    }))
+
+  it.scopedLive("does not wait for a connection that is older than the serving", () =>
+    Effect.gen(function*() {
+      const scope = yield* Effect.scope
+      const before = (port: number) => Scope.extend(connected(port), scope)
+      const { closed } = yield* serving(HttpServerResponse.text("ok"), "isolate", { before })
+      yield* closed
+    }))
+
+  it.scopedLive("does not wait for a connection that has not begun its TLS handshake", () =>
+    Effect.gen(function*() {
+      const { cert, key } = yield* Effect.promise(() => serverCertificate())
+      const server = () => Https.createServer({ cert, key })
+      const { closed, port } = yield* serving(HttpServerResponse.text("ok"), "isolate", { server })
+      const silent = yield* connected(port)
+      const gone = yield* Deferred.make<void>()
+      silent.on("close", () => Deferred.unsafeDone(gone, Exit.void))
+      silent.resume()
+      yield* closed
+      yield* Deferred.await(gone)
+    }))
+
+  it.scopedLive("does not wait for a client that has sent two requests and gone", () =>
+    Effect.gen(function*() {
+      const entered = yield* Deferred.make<void>()
+      const release = yield* Deferred.make<void>()
+      const held = Effect.zipRight(Deferred.succeed(entered, undefined), Effect.uninterruptible(Deferred.await(release)))
+      const { closed, port } = yield* serving(Effect.as(held, HttpServerResponse.text("held")))
+      const client = yield* connected(port)
+      client.write("GET / HTTP/1.1\r\nhost: a\r\n\r\nGET / HTTP/1.1\r\nhost: a\r\n\r\n")
+      yield* Deferred.await(entered)
+      client.destroy()
+      yield* Deferred.succeed(release, undefined)
+      yield* closed
+    }))
+
+  it.scopedLive("tells WebSocket clients 1001 whose handlers have ended, and closes their connections", () =>
+    Effect.gen(function*() {
+      const opened = yield* Deferred.make<void>()
+      const onOpen = Deferred.succeed(opened, undefined)
+      const daemon = Effect.flatMap(HttpServerRequest.upgrade, (socket) =>
+        Effect.forkDaemon(Effect.ignore(socket.runRaw(() => {}, { onOpen }))))
+      const { closed, port } = yield* serving(
+        Effect.as(Effect.zipRight(daemon, Deferred.await(opened)), HttpServerResponse.empty())
+      )
+      const { ended } = yield* webSocket(port, "/")
+      yield* closed
+      assert.deepStrictEqual(yield* ended, told)
+    }))
+
+  it.scopedLive("leaves a request of the application's own class what it is", () =>
+    Effect.gen(function*() {
+      class Authenticated {
+        readonly #user = "ada"
+        user(): string {
+          return this.#user
+        }
+      }
+      const asAuthenticated = (request: HttpServerRequest.HttpServerRequest) =>
+        Object.freeze(Object.assign(new Authenticated(), {
+          source: request.source,
+          headers: request.headers,
+          upgrade: request.upgrade
+        })) as unknown as HttpServerRequest.HttpServerRequest
+      const app = Effect.map(HttpServerRequest.HttpServerRequest, (request) =>
+        HttpServerResponse.text((request as unknown as Authenticated).user()))
+      const boundary = yield* DefectBoundary.make()
+      const { port } = yield* serving(Effect.flatMap(HttpServerRequest.HttpServerRequest, (request) =>
+        Effect.provideService(
+          boundary.apply(app),
+          HttpServerRequest.HttpServerRequest,
+          asAuthenticated(request)
+        )))
+      const answer = yield* Effect.async<string>((resume) => {
+        Http.get({ port, host: "127.0.0.1", headers: { upgrade: "h2c" }, agent: false }, (response) => {
+          response.setEncoding("utf8").on("data", (text: string) => resume(Effect.succeed(text)))
+        })
+      })
+      assert.strictEqual(answer, "ada")
     }))
 
   it.scopedLive("leaves another server on the same machine alone", () =>

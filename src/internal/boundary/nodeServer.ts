@@ -34,27 +34,55 @@ export const serverOf = (socket: NodeSocket | undefined): NodeServer | undefined
 }
 
 /**
- * Calls `onServer` with the server that listens at this address, when that accepts a connection: a client that has
- * connected and asked nothing would otherwise hold up its closing for a minute. Returns what ends the watch.
- *
- * Node tells of each accepted connection on a diagnostics channel. Where it does not (before Node 20.16, on other
- * platforms), the server is known from its first request on.
+ * The open connections of the server that listens at an address, also those that have asked for nothing: a client
+ * that has connected and is silent would otherwise hold up the server's closing for a minute.
  */
-export const watchServer = (address: HttpServer.Address, onServer: (server: NodeServer) => void): () => void => {
+export interface Connections {
+  readonly open: ReadonlySet<NodeSocket>
+  /** The server, if it is known. */
+  readonly server: () => NodeServer | undefined
+  /** Connects to a server that is not known, so that it becomes known: a connection may be older than the watch. */
+  readonly knock: Effect.Effect<void>
+  readonly stop: () => void
+}
+
+/**
+ * Watches what the server at this address accepts. Node tells of each accepted connection on a diagnostics channel.
+ * Where it does not (before Node 20.16, on other platforms), the server is known from its first request on.
+ */
+export const watchConnections = (address: HttpServer.Address): Connections => {
   const channels = globalThis.process?.getBuiltinModule?.("node:diagnostics_channel")
-  if (channels === undefined) return () => {}
-  const stop = () => channels.unsubscribe(accepted, onAccepted)
+  const open = new Set<NodeSocket>()
+  let server: NodeServer | undefined
   const onAccepted = (message: unknown): void => {
-    const server = serverOf((message as { readonly socket: NodeSocket }).socket)
-    if (server === undefined || !listensAt(server, address)) return
-    stop()
-    onServer(server)
+    const { socket } = message as { readonly socket: NodeSocket }
+    const accepting = serverOf(socket)
+    if (accepting === undefined || !(server === undefined ? listensAt(accepting, address) : accepting === server)) return
+    server = accepting
+    open.add(socket)
+    socket.once("close", () => open.delete(socket))
   }
-  channels.subscribe(accepted, onAccepted)
-  return stop
+  channels?.subscribe(accepted, onAccepted)
+  return {
+    open,
+    server: () => server,
+    knock: Effect.suspend(() => channels === undefined || server !== undefined ? Effect.void : knockAt(address)),
+    stop: () => channels?.unsubscribe(accepted, onAccepted)
+  }
 }
 
 const accepted = "net.server.socket"
+
+/** A connection that ends immediately. When the server has ended it too, it has been accepted. */
+const knockAt = (address: HttpServer.Address): Effect.Effect<void> =>
+  Effect.async<void>((resume) => {
+    const net = globalThis.process.getBuiltinModule("node:net")
+    const socket = address._tag === "UnixAddress"
+      ? net.connect(address.path)
+      : net.connect(address.port, address.hostname === "0.0.0.0" ? "127.0.0.1" : address.hostname)
+    socket.on("connect", () => socket.end()).resume().on("error", () => {}).on("close", () => resume(Effect.void))
+    return Effect.sync(() => socket.destroy())
+  })
 
 const listensAt = (server: NodeServer, address: HttpServer.Address): boolean => {
   const own = server.address()
