@@ -637,11 +637,63 @@ describe("the strategies", () => {
       const all = yield* Interleavings.explore(safe, { seeds: 10, strategy: ["exhaustive", "random", "pct"], preemptions: 0 })
       assert.isTrue(all.complete)
       assert.deepStrictEqual(all.searches.slice(1), [
-        // The seeds, and the plain order.
-        { strategy: "random", interleavings: 11, complete: false },
-        { strategy: "pct", interleavings: 11, complete: false }
+        // The seeds; the plain order was run before.
+        { strategy: "random", interleavings: 10, complete: false },
+        { strategy: "pct", interleavings: 10, complete: false }
       ])
       assert.strictEqual(all.interleavings, all.searches.reduce((sum, { interleavings }) => sum + interleavings, 0))
+    }))
+
+  it.effect("exhaustive makes as many runs as its limit says and no more, and is complete at the exact limit", () =>
+    Effect.gen(function*() {
+      for (const preemptions of [0, 1]) {
+        let runs = 0
+        const effect = Effect.suspend(() => {
+          runs++
+          return orders(new Set(), Effect.void)
+        })
+        const options = { strategy: "exhaustive", preemptions, limit: 100_000 } as const
+        const { interleavings: all } = yield* Interleavings.explore(effect, options)
+        assert.isAbove(all, 5)
+        for (const limit of [1, 2, all - 1, all]) {
+          runs = 0
+          const { complete, coverage, interleavings } = yield* Interleavings.explore(effect, { ...options, limit })
+          assert.deepStrictEqual([interleavings, complete], [limit, limit === all])
+          if (preemptions === 0) assert.strictEqual(runs, limit)
+          assert.isBelow(coverage.exhaustive.tried, limit)
+        }
+      }
+    }))
+
+  it.effect("make the plain run once, and have their places from it", () =>
+    Effect.gen(function*() {
+      const all = ["sweep", "exhaustive", "interrupt", "timers", "random", "pct"] as const
+      const effect = Effect.gen(function*() {
+        const fiber = yield* Effect.fork(Interleavings.victim(Effect.sleep("1 second")))
+        yield* Effect.zipRight(safe, Fiber.await(fiber))
+      })
+      const alone: Record<string, Interleavings.Coverage> = {}
+      for (const strategy of all) {
+        const { coverage } = yield* Interleavings.explore(effect, { strategy, seeds: 1, limit: 1 })
+        alone[strategy] = coverage[strategy]
+        assert.isAbove(coverage[strategy].places, 0, strategy)
+      }
+      let runs = 0
+      // Longer than the budget, which is spent before any of the searches begins.
+      const busy = Effect.sync(() => {
+        runs++
+        const begun = performance.now()
+        while (performance.now() - begun < 20);
+      })
+      const slow = Effect.zipRight(busy, effect)
+      const report = yield* Interleavings.explore(slow, { strategy: all, budget: "10 millis" })
+      assert.deepStrictEqual([runs, report.interleavings, report.outOfTime, report.complete], [1, 1, true, false])
+      for (const strategy of all) {
+        assert.deepStrictEqual(report.coverage[strategy], { places: alone[strategy]!.places, tried: 0 }, strategy)
+      }
+      // Without a place there is nothing more to do, for which the time would have to suffice.
+      const short = yield* Interleavings.explore(busy, { strategy: "sweep", budget: "10 millis" })
+      assert.deepStrictEqual([short.complete, short.outOfTime], [true, false])
     }))
 
   /** Sixty fibers, and behind them two increments of which one can be lost, in one place of hundreds. */

@@ -279,8 +279,7 @@ export const explore = <A, E>(
     const checked = yield* Check.validated(() => validate(options))
     const setting = yield* settingOf(checked.maxOperations, { isSilent: true })
     const clock = new Budget(checked.budget, checked.strategies.length)
-    const ongoing = searchesOf(checked, clock, (strategy, begins) =>
-      runOnce(effect, begins === undefined ? setting : observed(setting, begins), strategy))
+    const ongoing = searchesOf(effect, setting, checked, clock)
     const sliced = yield* slicing(setting)
     let interleavings = 0
     let operations = 0
@@ -289,13 +288,15 @@ export const explore = <A, E>(
     const found = yield* sliced((): Step<Ended<A, E>> => {
       const next = ongoing.next()
       if (next.done === true) return done({ _tag: "Nothing", ...next.value })
-      if (next.value === undefined) return more
-      const { outcome, run } = next.value
-      interleavings++
-      operations = Math.max(operations, run.operations)
-      digest = (Math.imul(digest, 31) + run.trace) | 0
-      hasVictim ||= run.victims.length > 0
-      return hasFailed(outcome) ? done({ _tag: "Failure", ran: next.value }) : more
+      const { isNew, outcome, run } = next.value
+      const hasFailed = outcome._tag !== "Done" || Exit.isFailure(outcome.exit)
+      if (isNew || hasFailed) {
+        interleavings++
+        operations = Math.max(operations, run.operations)
+        digest = (Math.imul(digest, 31) + run.trace) | 0
+        hasVictim ||= run.victims.length > 0
+      }
+      return hasFailed ? done({ _tag: "Failure", ran: next.value }) : more
     })
     if (found._tag === "Failure") {
       const shrinking = shrinkingOf(effect, setting, found.ran, clock.extended())
@@ -318,7 +319,7 @@ export const explore = <A, E>(
     const inOrder = searches.filter(({ strategy }) => !isByChance(strategy))
     const complete = inOrder.length > 0 && inOrder.every(({ complete }) => complete)
     const coverage = Record.map(defaultPreemptions, (_, strategy: Strategy): Coverage => {
-      const { places, tried } = coverages.get(strategy) ?? Space.noCoverage()
+      const { places, tried } = coverages.get(strategy) ?? new Space.Coverage([])
       return { places, tried: tried.size }
     })
     return { interleavings, complete, outOfTime: clock.isCut, coverage, operations, digest, searches }
@@ -413,83 +414,86 @@ interface Searched {
   readonly coverages: ReadonlyMap<Strategy, Space.Coverage>
 }
 
+/** Runs the plain order once, which tells all strategies where their schedules can begin, and then each strategy. */
 function* searchesOf<A, E>(
+  effect: Effect.Effect<A, E>,
+  setting: Run.Setting,
   checked: Checked,
-  clock: Budget,
-  run: Space.Runner<Ran<A, E>>
-): Generator<Ran<A, E> | undefined, Searched> {
-  const searches: Array<Search> = []
+  clock: Budget
+): Generator<Ran<A, E> & { readonly isNew: boolean }, Searched> {
+  const offersOf = (strategy: Strategy) => [...firstOffersOf(strategy, checked)]
+  const plain = new Space.Survey(checked.seed, new Set(checked.strategies.flatMap(offersOf)))
+  const ran = runOnce(effect, observed(setting, plain.begins), plain)
   const coverages = new Map<Strategy, Space.Coverage>()
   for (const strategy of checked.strategies) {
-    const coverage = coverages.get(strategy) ?? Space.noCoverage()
-    coverages.set(strategy, coverage)
-    let interleavings = 0
+    coverages.set(strategy, plain.coverageOf(firstOffersOf(strategy, checked)))
+  }
+  yield { ...ran, isNew: true }
+  const searches: Array<Search> = []
+  for (const strategy of checked.strategies) {
+    const coverage = coverages.get(strategy)!
+    // The plain run is the first schedule of every strategy; it is counted once.
+    let interleavings = searches.length === 0 ? 1 : 0
     clock.next()
-    const runs = runsOf(strategy, checked, run, coverage)
-    let next = runs.next()
-    while (next.done !== true) {
-      if (next.value !== undefined) interleavings++
-      yield next.value
-      // The first run is made in any case: it is in the plain order.
-      if (interleavings > 0 && clock.isSpent()) break
-      next = runs.next()
+    const asking = isByChance(strategy)
+      ? byChance(strategy, checked, Math.max(1, ran.run.contended))
+      : inOrder(strategy, checked, plain, coverage)
+    let next = asking.next()
+    while (next.done !== true && !clock.isSpent()) {
+      const { isNew } = next.value
+      const ran = runOnce(effect, setting, next.value.strategy)
+      if (isNew) interleavings++
+      if (isByChance(strategy)) coverage.note(ran.run.departures)
+      yield { ...ran, isNew }
+      next = asking.next()
     }
     searches.push({ strategy, interleavings, complete: next.done === true && next.value })
   }
   return { searches, coverages }
 }
 
+const spaceOf = (strategy: Strategy, { preemptions, seed }: Checked): Space.Space => ({
+  seed,
+  preemptions: preemptions ?? defaultPreemptions[strategy],
+  picks: strategy === "exhaustive",
+  event: events[strategy]
+})
+
+/** `random` and `pct` preempt for short only. */
+const firstOffersOf = (strategy: Strategy, checked: Checked): ReadonlySet<Space.Offer> =>
+  isByChance(strategy) ? new Set(["short"]) : Space.firstOffersOf(spaceOf(strategy, checked))
+
 /** Gives at the end whether all schedules were run that there are. */
-function* runsOf<A, E>(
+const inOrder = (
   strategy: Strategy,
-  { budget, depth, limit, preemptions, seed, seeds }: Checked,
-  run: Space.Runner<Ran<A, E>>,
+  checked: Checked,
+  plain: Space.Survey,
   coverage: Space.Coverage
-): Generator<Ran<A, E> | undefined, boolean> {
+): Generator<Space.Asked, boolean> => {
+  const space = spaceOf(strategy, checked)
+  const { budget, limit } = checked
+  return strategy === "exhaustive"
+    ? Space.systematically(space, { limit, plain, coverage })
+    : Space.evenly(space, { limit, plain, coverage, mayStop: budget < Infinity })
+}
+
+/** `horizon` is how many operations of the plain run another fiber could have gone before. */
+function* byChance(
+  strategy: Strategy,
+  { depth, preemptions, seed, seeds }: Checked,
+  horizon: number
+): Generator<Space.Asked, boolean> {
   const most = preemptions ?? defaultPreemptions[strategy]
-  if (!isByChance(strategy)) {
-    const space = { seed, preemptions: most, picks: strategy === "exhaustive", event: events[strategy] }
-    if (strategy !== "exhaustive") {
-      return yield* Space.evenly(space, run, { coverage, limit, mayStop: budget < Infinity })
-    }
-    let left = limit
-    for (const ran of Space.systematically(space, run, { coverage })) {
-      if (ran !== undefined && left-- === 0) return false
-      yield ran
-    }
-    return true
-  }
-  // The plain order comes first, and tells how long a run is.
-  const plain = new Space.Enumerating(
-    { seed, departures: [] },
-    { picks: true, event: undefined },
-    { preemptions: 1, events: 0 }
-  )
-  const ran = run(plain)
-  const horizon = Math.max(1, ran.run.contended)
-  const places = new Set(plain.places.flatMap(({ departures }) =>
-    departures.flatMap((departure) => departure.kind === "preempt" ? [Schedule.word(departure)] : [])
-  ))
-  coverage.places = Math.max(coverage.places, places.size)
-  yield ran
   for (let turn = 0; turn < seeds; turn++) {
-    const ran = run(
-      strategy === "random"
+    yield {
+      isNew: true,
+      strategy: strategy === "random"
         ? new Strategies.AtRandom(seed + turn, turn, horizon, most)
         : new Strategies.ByPriority(seed + turn, turn, horizon, depth)
-    )
-    for (const departure of ran.run.departures) {
-      if (departure.kind !== "preempt") continue
-      const place = Schedule.word(departure)
-      if (places.has(place)) coverage.tried.add(place)
     }
-    yield ran
   }
   return false
 }
-
-const hasFailed = (outcome: Run.Outcome<unknown, unknown>): boolean =>
-  outcome._tag !== "Done" || Exit.isFailure(outcome.exit)
 
 /** What must stay the same while a failure is shrunk: how it ended, and with which error, but for its numbers. */
 const kindOf = (outcome: Run.Outcome<unknown, unknown>): string => {

@@ -39,10 +39,12 @@ export function* shrink(
   function* withFewer(): Generator<Schedule, Schedule | undefined> {
     const events = found.departures.filter(({ kind }) => kind === "interrupt" || kind === "timer")
     const space = { seed: found.seed, preemptions: Math.min(2, Math.max(1, preemptions(least) - 1)), picks: false, event: undefined }
-    for (const tried of systematically(space, attempt, { prefix: events })) {
+    for (const { isNew, strategy } of systematically(space, { prefix: events })) {
+      const { failed, operations } = attempt(strategy)
       yield least
-      if (tried?.failed !== undefined) return tried.failed
-      spent += tried?.operations ?? 0
+      if (!isNew) continue
+      if (failed !== undefined) return failed
+      spent += operations
       if (spent > most) return undefined
     }
     return undefined

@@ -21,61 +21,86 @@ export interface Space {
   readonly event: "interrupt" | "timer" | undefined
 }
 
-/** Runs by a strategy. `begins`, if it is given, is told each operation before the strategy is asked about it. */
-export type Runner<A> = (strategy: Strategy, begins?: (operation: unknown) => void) => A
-
-/** How many departures the plain run offers, and how many of them a run has begun with. */
-export interface Coverage {
-  places: number
-  readonly tried: Set<string>
+/** A run that a search asks for; `isNew`: as one of its schedules, not to count how many there are. */
+export interface Asked {
+  readonly strategy: Strategy
+  readonly isNew: boolean
 }
 
-export const noCoverage = (): Coverage => ({ places: 0, tried: new Set() })
+/** How many departures the plain run offers, and those of them that a run has made. */
+export class Coverage {
+  readonly places: number
+  readonly tried = new Set<string>()
+  private readonly all: ReadonlyArray<Place>
+  private words: ReadonlySet<string> | undefined
+
+  constructor(all: ReadonlyArray<Place>) {
+    this.all = all
+    this.places = all.reduce((sum, { departures }) => sum + departures.length, 0)
+  }
+
+  /** Notes those of a run's departures that the plain run offers. */
+  note(departures: ReadonlyArray<Departure>): void {
+    this.words ??= new Set(this.all.flatMap(({ departures }) => departures.map(word)))
+    for (const departure of departures) {
+      const made = word(departure)
+      if (this.words.has(made)) this.tried.add(made)
+    }
+  }
+}
 
 /**
- * All schedules that begin with `prefix`, one after the other as the departures come in a run. Gives `undefined` for a
- * run that was made before, and is made again for what it tells.
+ * All schedules that begin with `prefix`, one after the other as the departures come in a run, or as many of them as
+ * `limit` says. Gives at the end whether these were all. `plain`, if it is given, is the plain run, made before: no
+ * schedule is asked for that is the plain run, but the limit counts it.
  */
-export function* systematically<A>(
+export function* systematically(
   space: Space,
-  run: Runner<A>,
-  { coverage = noCoverage(), prefix = [] }: {
+  { coverage = new Coverage([]), limit = Infinity, plain, prefix = [] }: {
     readonly coverage?: Coverage
+    readonly limit?: number
+    readonly plain?: Survey
     readonly prefix?: ReadonlyArray<Departure>
   } = {}
-): Generator<A | undefined> {
-  const walk = new Walk(space, run, coverage, prefix, false)
+): Generator<Asked, boolean> {
+  const walk = new Walk(space, plain, coverage, prefix, false)
+  let left = limit
   for (let preemptions = 0; preemptions <= space.preemptions; preemptions++) {
-    const made = yield* walk.below(prefix, walk.allowanceOf(preemptions), Infinity)
+    const allowance = allowanceOf(space, preemptions)
+    if (left === 0) return (yield* walk.size(prefix, allowance, 0)) === 0
+    const made = yield* walk.below(prefix, allowance, left)
     // Without a place for so many preemptions there is none for more.
-    if (made === 0) return
+    if (made === 0) return true
+    left -= made
+    if (walk.isCut) return false
   }
+  return true
 }
 
 /**
  * All schedules, or as many as `limit` says. If the limit cuts them, or `mayStop` says that the caller may stop at any
  * time, the schedules come in such an order that the first of them, however many, are spread evenly over the whole run.
- * Gives `undefined` like `systematically`, and at the end whether these were all.
+ * Takes `plain` and gives at the end like `systematically`.
  *
  * Schedules with fewer preemptions come first. If those of one number are more than the limit leaves, half of what it
  * leaves is kept for greater numbers.
  */
-export function* evenly<A>(
+export function* evenly(
   space: Space,
-  run: Runner<A>,
-  { coverage, limit, mayStop }: {
+  { coverage, limit, mayStop, plain }: {
     readonly coverage: Coverage
     readonly limit: number
     readonly mayStop: boolean
+    readonly plain: Survey
   }
-): Generator<A | undefined, boolean> {
+): Generator<Asked, boolean> {
   let left = limit
   let isComplete = true
   for (let preemptions = 0; preemptions <= space.preemptions; preemptions++) {
-    const inOrder = new Walk(space, run, coverage, [], false)
-    const allowance = inOrder.allowanceOf(preemptions)
-    const isAll = (yield* inOrder.size([], allowance, left)) <= left
-    const walk = isAll && !mayStop ? inOrder : new Walk(space, run, coverage, [], true)
+    const inOrder = new Walk(space, plain, coverage, [], false)
+    const allowance = allowanceOf(space, preemptions)
+    const isAll: boolean = isComplete && (yield* inOrder.size([], allowance, left)) <= left
+    const walk = isAll && !mayStop ? inOrder : new Walk(space, plain, coverage, [], true)
     const quota = isAll ? Infinity : preemptions < space.preemptions ? Math.ceil(left / 2) : left
     const made = yield* walk.below([], allowance, quota)
     left -= made
@@ -91,23 +116,46 @@ interface Allowance {
   readonly events: number
 }
 
-class Walk<A> {
+const allowanceOf = (space: Space, preemptions: number): Allowance => ({
+  preemptions,
+  events: space.event === undefined ? 0 : 1
+})
+
+/** The kinds of departures that a schedule of the space may make next. */
+const offersOf = ({ event, picks }: Space, { events, preemptions }: Allowance): ReadonlySet<Offer> => {
+  const offers = new Set<Offer>()
+  if (picks) offers.add("pick")
+  if (event !== undefined && events > 0) offers.add(event)
+  if (preemptions > 0) offers.add("short")
+  // All orders of the fibers have the long suspensions among them.
+  if (preemptions > 0 && !picks) offers.add("long")
+  return offers
+}
+
+/** The kinds of departures with which a schedule of the space may begin. */
+export const firstOffersOf = (space: Space): ReadonlySet<Offer> => offersOf(space, allowanceOf(space, space.preemptions))
+
+class Walk {
+  /** Whether a quota has left schedules out. */
+  isCut = false
   private readonly space: Space
-  private readonly run: Runner<A>
+  private readonly plain: Survey | undefined
   private readonly coverage: Coverage
   private readonly prefix: ReadonlyArray<Departure>
   private readonly isSpread: boolean
 
-  constructor(space: Space, run: Runner<A>, coverage: Coverage, prefix: ReadonlyArray<Departure>, isSpread: boolean) {
+  constructor(
+    space: Space,
+    plain: Survey | undefined,
+    coverage: Coverage,
+    prefix: ReadonlyArray<Departure>,
+    isSpread: boolean
+  ) {
     this.space = space
-    this.run = run
+    this.plain = plain
     this.coverage = coverage
     this.prefix = prefix
     this.isSpread = isSpread
-  }
-
-  allowanceOf(preemptions: number): Allowance {
-    return { preemptions, events: this.space.event === undefined ? 0 : 1 }
   }
 
   /** Whether a schedule makes no departure more. */
@@ -122,44 +170,70 @@ class Walk<A> {
     }
   }
 
+  private *ask(strategy: Strategy, departures: ReadonlyArray<Departure>, isNew: boolean): Generator<Asked, void> {
+    yield { strategy, isNew }
+    if (departures.length === this.prefix.length + 1) this.coverage.tried.add(word(departures.at(-1)!))
+  }
+
+  /** Where a run by the schedule can depart after its last departure. */
+  private *placesAfter(
+    departures: ReadonlyArray<Departure>,
+    allowance: Allowance,
+    isNew: boolean
+  ): Generator<Asked, ReadonlyArray<Place>> {
+    const offers = offersOf(this.space, allowance)
+    if (departures.length === 0 && this.plain !== undefined) return this.plain.placesFor(offers)
+    const strategy = new Enumerating({ seed: this.space.seed, departures }, offers)
+    yield* this.ask(strategy, departures, isNew)
+    return strategy.places
+  }
+
   /**
    * Runs at most `quota` of the schedules that begin with `departures` and make exactly as many preemptions besides as
-   * are allowed, and gives how many these were. Each departure that comes next has an equal share of the quota.
+   * are allowed, and gives how many these were. In a spread walk, each departure that comes next has an equal share of
+   * the quota.
    */
-  *below(departures: ReadonlyArray<Departure>, allowance: Allowance, quota: number): Generator<A | undefined, number> {
-    const schedule = { seed: this.space.seed, departures }
+  *below(departures: ReadonlyArray<Departure>, allowance: Allowance, quota: number): Generator<Asked, number> {
     if (this.isLast(allowance)) {
-      yield this.run(new Following(schedule))
+      if (departures.length > 0 || this.plain === undefined) {
+        yield* this.ask(new Following({ seed: this.space.seed, departures }), departures, true)
+      }
       return 1
     }
     const isFirst = departures.length === this.prefix.length
-    const strategy = new Enumerating(schedule, this.space, allowance)
-    const done = isFirst && this.isSpread ? this.run(strategy, strategy.begins) : this.run(strategy)
     const isWhole = allowance.preemptions === 0
-    yield isWhole ? done : undefined
+    const places = yield* this.placesAfter(departures, allowance, isWhole)
     let made = isWhole ? 1 : 0
     const next = this.isSpread && (isFirst || quota < Infinity)
-      ? spread(strategy.places, this.space.seed, quota)
-      : inTurn(strategy.places, this.space)
-    if (isFirst) this.coverage.places = Math.max(this.coverage.places, next.length)
+      ? spread(places, this.space.seed, quota)
+      : inTurn(places, this.space)
     for (const [index, departure] of next.entries()) {
-      if (made >= quota) break
-      if (isFirst) this.coverage.tried.add(word(departure))
-      const share = Math.ceil((quota - made) / (next.length - index))
+      if (made >= quota) {
+        this.isCut ||= (yield* this.sizeOf(next.slice(index), departures, allowance, 0)) > 0
+        break
+      }
+      const share = this.isSpread ? Math.ceil((quota - made) / (next.length - index)) : quota - made
       made += yield* this.below([...departures, departure], this.after(allowance, departure), share)
     }
     return made
   }
 
   /** How many schedules `below` would run without a quota; more than `most`, if it is more. */
-  *size(departures: ReadonlyArray<Departure>, allowance: Allowance, most: number): Generator<undefined, number> {
+  *size(departures: ReadonlyArray<Departure>, allowance: Allowance, most: number): Generator<Asked, number> {
     const own = allowance.preemptions === 0 ? 1 : 0
     if (this.isLast(allowance) || own > most) return own
-    const strategy = new Enumerating({ seed: this.space.seed, departures }, this.space, allowance)
-    this.run(strategy)
-    yield undefined
-    let size = own
-    for (const departure of inTurn(strategy.places, this.space)) {
+    const places = yield* this.placesAfter(departures, allowance, false)
+    return own + (yield* this.sizeOf(inTurn(places, this.space), departures, allowance, most - own))
+  }
+
+  private *sizeOf(
+    next: ReadonlyArray<Departure>,
+    departures: ReadonlyArray<Departure>,
+    allowance: Allowance,
+    most: number
+  ): Generator<Asked, number> {
+    let size = 0
+    for (const departure of next) {
       size += yield* this.size([...departures, departure], this.after(allowance, departure), most - size)
       if (size > most) break
     }
@@ -167,32 +241,32 @@ class Walk<A> {
   }
 }
 
-/** Follows a schedule, and notes at which places after its last departure there are others to be made. */
-export class Enumerating extends Following {
-  readonly places: Array<Place> = []
-  private readonly space: Pick<Space, "event" | "picks">
-  private readonly allowance: Allowance
-  private operation: unknown
+/** A kind of departure; a preemption for long or for short. */
+export type Offer = "long" | "short" | "pick" | "interrupt" | "timer"
 
-  constructor(
-    schedule: Pick<Schedule, "departures" | "seed">,
-    space: Pick<Space, "event" | "picks">,
-    allowance: Allowance
-  ) {
+const offerOf = (departure: Departure): Offer =>
+  departure.kind === "preempt" ? (departure.long ? "long" : "short") : departure.kind
+
+/** Follows a schedule, and notes at which places after its last departure there are others to be made. */
+class Enumerating extends Following {
+  readonly places: Array<Place> = []
+  private readonly offers: ReadonlySet<Offer>
+
+  constructor(schedule: Pick<Schedule, "departures" | "seed">, offers: ReadonlySet<Offer>) {
     super(schedule)
-    this.space = space
-    this.allowance = allowance
+    this.offers = offers
   }
 
-  readonly begins = (operation: unknown): void => {
-    this.operation = operation
+  protected siteHere(): string | undefined {
+    return undefined
   }
 
   override atOperation(run: Run, lane: Lane): Preemption | undefined {
     if (this.left > 0) return super.atOperation(run, lane)
+    const { offers } = this
     const place = { fiber: lane.name, at: lane.operations }
     const departures: Array<Departure> = []
-    if (this.allowance.events > 0 && this.space.event === "interrupt") {
+    if (offers.has("interrupt")) {
       for (const { fiber, name: to } of run.victims) {
         if (fiber!.unsafePoll() !== null) continue
         departures.push(
@@ -201,29 +275,58 @@ export class Enumerating extends Following {
         )
       }
     }
-    if (this.allowance.events > 0 && this.space.event === "timer" && run.hasTimers) {
+    if (offers.has("timer") && run.hasTimers) {
       departures.push({ kind: "timer", ...place, now: false }, { kind: "timer", ...place, now: true })
     }
-    if (this.allowance.preemptions > 0 && run.isContended) {
+    if (run.isContended) {
       for (const { name: to } of run.others) {
-        // All orders of the fibers have the long suspensions among them.
-        if (!this.space.picks) departures.push({ kind: "preempt", ...place, to, long: true })
-        departures.push({ kind: "preempt", ...place, to, long: false })
+        if (offers.has("long")) departures.push({ kind: "preempt", ...place, to, long: true })
+        if (offers.has("short")) departures.push({ kind: "preempt", ...place, to, long: false })
       }
     }
-    if (departures.length > 0) this.places.push({ departures, site: siteOf(this.operation) })
+    if (departures.length > 0) this.places.push({ departures, site: this.siteHere() })
     return undefined
   }
 
   override atPick(run: Run, paused: Lane | undefined): Lane {
     if (this.left > 0) return super.atPick(run, paused)
-    if (this.space.picks && paused !== undefined) {
+    if (this.offers.has("pick") && paused !== undefined) {
       const { name: fiber, operations: at, pauses: pause } = paused
       const others = run.ready.filter((lane) => lane !== run.plain)
       const departures = others.map(({ name: to }): Departure => ({ kind: "pick", fiber, at, pause, to }))
       this.places.push({ departures, site: undefined })
     }
     return run.plain
+  }
+}
+
+/** The plain run, in which nothing is preempted: made once, it tells all searches where their schedules can begin. */
+export class Survey extends Enumerating {
+  private operation: unknown
+
+  constructor(seed: number, offers: ReadonlySet<Offer>) {
+    super({ seed, departures: [] }, offers)
+  }
+
+  /** To be told each operation before the run asks about it. */
+  readonly begins = (operation: unknown): void => {
+    this.operation = operation
+  }
+
+  override siteHere(): string | undefined {
+    return siteOf(this.operation)
+  }
+
+  /** The places at which there are departures of these kinds, with those alone. */
+  placesFor(offers: ReadonlySet<Offer>): ReadonlyArray<Place> {
+    return this.places.flatMap(({ departures, site }) => {
+      const offered = departures.filter((departure) => offers.has(offerOf(departure)))
+      return offered.length === 0 ? [] : [{ departures: offered, site }]
+    })
+  }
+
+  coverageOf(offers: ReadonlySet<Offer>): Coverage {
+    return new Coverage(this.placesFor(offers))
   }
 }
 
