@@ -38,6 +38,7 @@ import * as Option from "effect/Option"
 import type * as Redacted from "effect/Redacted"
 import * as Redirect from "./internal/http/redirect.js"
 import {
+  abandon,
   answering,
   discard,
   errorAnswering,
@@ -507,12 +508,13 @@ export const sendWith = <A, E0, E1, R>(sending: Sending<A, E0, E1, R>) => {
     try {
       next = Redirect.next(hop, response, isHome)
     } catch (cause) {
-      return fail(cannotEncode(request, "origins", cause))
+      return Effect.zipRight(abandon(response), fail(cannotEncode(request, "origins", cause)))
     }
     if (typeof next === "object") return Effect.zipRight(discard(response), send({ ...attempt, hop: next }))
     if (next === "no url") {
       const description = "the Location of a redirect is no http or https URL"
-      return fail(new HttpClientError.RequestError({ request: hop.request, reason: "InvalidUrl", description }))
+      const failure = new HttpClientError.RequestError({ request: hop.request, reason: "InvalidUrl", description })
+      return Effect.zipRight(abandon(response), fail(failure))
     }
     const held = holding(request, response, retain)
     const unfollowed = next === "answer" ? undefined : onUnfollowed?.(next, hop, held)
@@ -523,7 +525,8 @@ export const sendWith = <A, E0, E1, R>(sending: Sending<A, E0, E1, R>) => {
       const seen = sending.rejected === undefined ? held : judged(held)
       const verdict = rejected(seen)
       return typeof verdict !== "object" ? decide(attempt, seen, held, error, verdict) : Effect.flatMap(
-        Effect.catchAllDefect(verdict, (cause) => fail(cannotDecode(request, seen, cause))),
+        Effect.catchAllDefect(Effect.onInterrupt(verdict, () => abandon(held)), (cause) =>
+          fail(cannotDecode(request, seen, cause))),
         (verdict) => decide(attempt, seen, held, error, verdict)
       )
     } catch (cause) {
@@ -541,7 +544,7 @@ export const sendWith = <A, E0, E1, R>(sending: Sending<A, E0, E1, R>) => {
     const { hop, repeats, request } = attempt
     if (verdict === false || (verdict === "again" && repeats === mostRepeats)) return answer(held, error)
     if (verdict === true) return Effect.fail(new Refused({ response: seen, error, repeats }))
-    return Effect.flatMap(canBeSentAgain(hop.request), (canReplay) =>
+    return Effect.flatMap(canBeSentAgain(hop.request, seen), (canReplay) =>
       canReplay
         ? Effect.zipRight(discard(seen), send({ ...attempt, repeats: repeats + 1 }))
         : notReplayable(request, new Refused({ response: answering(request, seen), error, repeats })))
@@ -552,11 +555,11 @@ export const sendWith = <A, E0, E1, R>(sending: Sending<A, E0, E1, R>) => {
       ? Effect.succeed(held)
       : fail(held === error.response ? error : errorAnswering(error.request, held, error))
 
-  const canBeSentAgain = (request: Request): Either.Either<boolean, E1> => {
+  const canBeSentAgain = (request: Request, response: Response): Effect.Effect<boolean, E1> => {
     try {
-      return Either.right(replay(request))
+      return Effect.succeed(replay(request))
     } catch (cause) {
-      return Either.left(clientError(cannotEncode(request, "replay", cause)))
+      return Effect.zipRight(abandon(response), fail(cannotEncode(request, "replay", cause)))
     }
   }
 
@@ -579,7 +582,7 @@ export const sendWith = <A, E0, E1, R>(sending: Sending<A, E0, E1, R>) => {
       return sending.lastingRefusal(new Refused({ response: answering(request, response), error, repeats }), refreshes)
     }
     // The refresh may wait for the connection that the refused body holds.
-    return Effect.flatMap(canBeSentAgain(request), (canReplay) =>
+    return Effect.flatMap(canBeSentAgain(request, response), (canReplay) =>
       canReplay
         ? whileDiscarded(response, (read) =>
           Session.hold(

@@ -7,6 +7,7 @@ import { assert, describe, it } from "@effect/vitest"
 import * as Session from "effect-holdfast/Session"
 import * as SessionHttpClient from "effect-holdfast/SessionHttpClient"
 import * as Context from "effect/Context"
+import * as Deferred from "effect/Deferred"
 import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
 import * as Fiber from "effect/Fiber"
@@ -99,6 +100,70 @@ describe.each(poolsOfOne)("over one connection of %s", (_, layer) => {
       const client = SessionHttpClient.withSession(scoped, session, { attach: SessionHttpClient.bearer })
       const response = yield* whileTimePasses(client.get(`${server.url}/data`))
       assert.strictEqual(yield* response.text, "ok")
+    }).pipe(Effect.provide(layer)))
+
+  const long: Reply = { write: (response) => void response.writeHead(401).end("x".repeat(5_000 * kib)) }
+
+  const isDown = (): Effect.Effect<string, string> => Effect.fail("down")
+  const immediately = [
+    ["in its cooldown", { renew: isDown, cooldown: "1 minute" }],
+    ["beyond its budget", { cooldown: 0, budget: { refreshes: 1, within: "1 hour" } }]
+  ] as const
+  for (const [why, options] of immediately) {
+    for (const [what, replay] of [["sent again", true], ["not sent again", false]] as const) {
+      it.scopedLive(`a refresh that fails immediately, ${why}, frees the connection of what is ${what}`, () =>
+        Effect.gen(function*() {
+          const server = yield* serve(({ path }) => path === "/ok" ? { body: "fine" } : long)
+          const session = yield* Session.make({ acquire: Effect.succeed("token"), ...options })
+          yield* Effect.exit(Effect.flatMap(session.current, session.refresh))
+          const client = yield* SessionHttpClient.make(session, { attach: SessionHttpClient.bearer, replay: () => replay })
+          assert.isTrue(Exit.isFailure(yield* Effect.exit(client.get(server.url))))
+          assert.strictEqual((yield* session.status).refreshes, why === "in its cooldown" ? 1 : 2)
+          assert.strictEqual(yield* Effect.flatMap(client.get(`${server.url}/ok`), ({ text }) => text), "fine")
+        }).pipe(Effect.provide(layer)))
+    }
+  }
+
+  const inVain: ReadonlyArray<readonly [string, Reply, Partial<SessionHttpClient.Options<string>>]> = [
+    ["whose `replay` throws", long, {
+      replay: () => {
+        throw new Error("no")
+      }
+    }],
+    ["that is sent \"again\" and whose `replay` throws", long, {
+      rejected: ({ status }) => status === 401 ? "again" : false,
+      replay: () => {
+        throw new Error("no")
+      }
+    }],
+    ["that is redirected to no URL", {
+      write: (response) => void response.writeHead(302, { location: "mailto:a" }).end("x".repeat(5_000 * kib))
+    }, { followRedirects: 1 }]
+  ]
+  for (const [what, reply, options] of inVain) {
+    it.scopedLive(`a request ${what} frees its connection`, () =>
+      Effect.gen(function*() {
+        const server = yield* serve(({ path }) => path === "/ok" ? { body: "fine" } : reply)
+        const session = yield* Session.make({ acquire: Effect.succeed("token") })
+        const client = yield* SessionHttpClient.make(session, { attach: SessionHttpClient.bearer, ...options })
+        failedWith(yield* Effect.exit(client.get(server.url)), HttpClientError.RequestError)
+        assert.strictEqual(yield* Effect.flatMap(client.get(`${server.url}/ok`), ({ text }) => text), "fine")
+      }).pipe(Effect.provide(layer)))
+  }
+
+  it.scopedLive("a caller that is interrupted while `rejected` decides frees its connection", () =>
+    Effect.gen(function*() {
+      const server = yield* serve(({ path }) => path === "/ok" ? { body: "fine" } : stalled[0]![1])
+      const session = yield* Session.make({ acquire: Effect.succeed("token") })
+      const isAsked = yield* Deferred.make<void>()
+      const client = yield* SessionHttpClient.make(session, {
+        attach: SessionHttpClient.bearer,
+        rejected: ({ status }) => status === 401 && Effect.zipRight(Deferred.succeed(isAsked, undefined), Effect.never)
+      })
+      const caller = yield* Effect.fork(client.get(server.url))
+      yield* Deferred.await(isAsked)
+      yield* Fiber.interrupt(caller)
+      assert.strictEqual(yield* Effect.flatMap(client.get(`${server.url}/ok`), ({ text }) => text), "fine")
     }).pipe(Effect.provide(layer)))
 })
 

@@ -203,6 +203,23 @@ describe.each(clients)("over %s", (_, layer) => {
       assert.strictEqual(yield* response.text, "no")
       assert.isFalse(yield* isFull("b"))
     }).pipe(Effect.provide(layer)))
+
+  it.scopedLive("a refusal whose refresh fails immediately holds nothing any more", () =>
+    Effect.gen(function*() {
+      const server = yield* serve(() => ({ status: 401, body: "no" }))
+      const sessions = yield* SessionMap.make({
+        capacity: 1,
+        lookup: (tenant: string) => ({ initial: tenant, acquire: Effect.fail("down"), cooldown: "1 minute" })
+      })
+      const client = yield* SessionHttpClient.makeKeyed(sessions, {
+        key: (request) => new URL(request.url).pathname,
+        attach: SessionHttpClient.bearer
+      })
+      for (let i = 0; i < 2; i++) {
+        assert.deepStrictEqual(yield* Effect.exit(client.get(`${server.url}/a`)), Exit.fail("down"))
+      }
+      yield* eventually(Effect.map(Effect.exit(Effect.scoped(SessionMap.get(sessions, "/b"))), Exit.isSuccess))
+    }).pipe(Effect.provide(layer)))
 })
 
 /** An idle connection of Node's own agent keeps the response that was not read on it, with or without a session. */

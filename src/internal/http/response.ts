@@ -18,6 +18,7 @@ import { globalValue } from "effect/GlobalValue"
 import * as Inspectable from "effect/Inspectable"
 import * as Option from "effect/Option"
 import * as Predicate from "effect/Predicate"
+import * as Runtime from "effect/Runtime"
 import * as Stream from "effect/Stream"
 
 type Request = HttpClientRequest.HttpClientRequest
@@ -159,7 +160,9 @@ export const judged = (response: Response): Response => new Judged(response)
 /** A page of error text. What is longer costs more to read than a new connection. */
 const longestBody = 64 * 1024
 
-type Body = Exit.Exit<Uint8Array, HttpClientError.ResponseError | "too long">
+type BodyFailure = HttpClientError.ResponseError | "too long"
+
+type Body = Exit.Exit<Uint8Array, BodyFailure>
 
 /**
  * Reads the body while `f` runs, for a second and 64 KiB at most, then cuts it: a connection whose response was not
@@ -170,19 +173,30 @@ export const whileRead = <A, E, R>(
   response: Response,
   f: (read: Effect.Effect<Body>) => Effect.Effect<A, E, R>
 ): Effect.Effect<A, E, R> =>
-  Effect.flatMap(Effect.fork(Effect.interruptible(readToEnd(response))), (fiber) => {
-    const reading = {
-      isDone: () => fiber.unsafePoll() !== null,
-      cut: () => fiber.unsafeInterruptAsFork(FiberId.none)
-    }
-    return within(
-      reading,
+  Effect.flatMap(startReading(response), (start) =>
+    whileReading(start, (fiber) =>
       f(Effect.suspend(() => {
         const body = fiber.unsafePoll()
         return body === null ? Fiber.await(fiber) : Effect.succeed(body)
-      }))
-    )
+      }))))
+
+/**
+ * The fiber that reads runs immediately, up to its first wait. One that only waits for its turn could be interrupted
+ * before its first step, and then nothing would cut the body or end what the body holds.
+ */
+const startReading = (response: Response) =>
+  Effect.map(Effect.runtime<never>(), (runtime) => (): BodyReading<Fiber.RuntimeFiber<Uint8Array, BodyFailure>> => {
+    const fiber = Runtime.runFork(runtime)(Effect.interruptible(readToEnd(response)))
+    return {
+      source: fiber,
+      isDone: () => fiber.unsafePoll() !== null,
+      cut: () => fiber.unsafeInterruptAsFork(FiberId.none)
+    }
   })
+
+/** Cuts a body of which nothing more is wanted. */
+export const abandon = (response: Response): Effect.Effect<void> =>
+  Effect.map(startReading(response), (start) => cut(start()))
 
 /** The same for a body that nobody is to be given. */
 export const whileDiscarded = <A, E, R>(
@@ -192,7 +206,7 @@ export const whileDiscarded = <A, E, R>(
   const discarding = promised(response)
   if (discarding === undefined) return whileRead(response, f)
   const { controller, read } = discarding
-  return Effect.suspend(() => {
+  const start = () => {
     let isDone = false
     let wake: (() => void) | undefined
     const done = () => {
@@ -200,16 +214,14 @@ export const whileDiscarded = <A, E, R>(
       wake?.()
     }
     read().then(done, done)
-    const reading = { isDone: () => isDone, cut: () => controller.abort() }
-    return within(
-      reading,
-      f(Effect.suspend(() =>
-        isDone ? Effect.void : Effect.async<void>((resume) => {
-          wake = () => resume(Effect.void)
-        })
-      ))
+    const ended = Effect.suspend(() =>
+      isDone ? Effect.void : Effect.async<void>((resume) => {
+        wake = () => resume(Effect.void)
+      })
     )
-  })
+    return { source: ended, isDone: () => isDone, cut: () => controller.abort() }
+  }
+  return whileReading(start, f)
 }
 
 /** The parts of platform's responses from `fetch` and undici that its types hide. */
@@ -243,10 +255,23 @@ interface Reading {
   readonly cut: () => void
 }
 
-/** Runs the effect, and cuts what is still being read at its end or after a second. */
-const within = <A, E, R>(reading: Reading, effect: Effect.Effect<A, E, R>): Effect.Effect<A, E, R> =>
-  Effect.flatMap(deadlines, (deadlines) =>
-    Effect.onExit(Effect.zipRight(deadlines.add(reading), effect), () => deadlines.delete(reading)))
+interface BodyReading<out S> extends Reading {
+  readonly source: S
+}
+
+/** Starts to read, runs the effect, and cuts what is still being read at its end or after a second. */
+const whileReading = <S, A, E, R>(
+  start: () => BodyReading<S>,
+  f: (source: S) => Effect.Effect<A, E, R>
+): Effect.Effect<A, E, R> =>
+  Effect.uninterruptibleMask((restore) =>
+    Effect.flatMap(deadlines, (deadlines) => {
+      const reading = start()
+      return Effect.onExit(
+        Effect.zipRight(deadlines.add(reading), restore(Effect.suspend(() => f(reading.source)))),
+        () => deadlines.delete(reading)
+      )
+    }))
 
 /** Cuts what is still being read after its time. One fiber sees to all readings, and is there only while there are any. */
 class Deadlines {
@@ -310,7 +335,7 @@ const cut = (reading: Reading): void => {
 /** Reads the body to its end, or cuts it. */
 export const discard = (response: Response): Effect.Effect<void> => Effect.asVoid(whileRead(response, (read) => read))
 
-const readToEnd = (response: Response): Effect.Effect<Uint8Array, HttpClientError.ResponseError | "too long"> => {
+const readToEnd = (response: Response): Effect.Effect<Uint8Array, BodyFailure> => {
   if (response instanceof Judged && response.body !== undefined) return response.body
   // An Effect stream costs a hundred times as much, and is needed unless interrupting the read frees the connection.
   if (isShort(response) && isAbortable(response)) return Effect.map(response.arrayBuffer, bytesOf)
@@ -337,7 +362,7 @@ const isAbortable = (response: Response): boolean =>
   response instanceof Wrapped ? isAbortable(response.original) : "controller" in response
 
 /** `fetch` has no stream for a response without a body. */
-const isEmptyBody = (error: HttpClientError.ResponseError | "too long") => error !== "too long" && error.reason === "EmptyBody"
+const isEmptyBody = (error: BodyFailure) => error !== "too long" && error.reason === "EmptyBody"
 
 /** What Node's client calls an `ArrayBuffer` is a `Buffer`, a part of a larger one: it is copied. */
 const bytesOf = (buffer: ArrayBuffer): Uint8Array => new Uint8Array(buffer)
@@ -395,7 +420,7 @@ class Read extends Wrapped {
   }
 }
 
-const reasonOf = (body: Exit.Failure<Uint8Array, HttpClientError.ResponseError | "too long">): string =>
+const reasonOf = (body: Exit.Failure<Uint8Array, BodyFailure>): string =>
   Option.match(Cause.failureOption(body.cause), {
     onNone: () => `the body was cut: it took longer than a second`,
     onSome: (error) =>
