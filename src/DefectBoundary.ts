@@ -474,10 +474,14 @@ const makeWith = (options: Options = {}, connections?: Connections): Effect.Effe
       }
       for (const server of servers) stopAccepting(server)
       const entries = new Set([...inFlight, ...upgraded])
-      const sockets = new Set(Array.from(entries, ({ request }) => socketOf(request)).filter((socket) => socket !== undefined))
-      const finished = Effect.forEach(entries, (entry) => Effect.zipRight(dismissed(entry), over(entry)), together).pipe(
-        // A response may take longer to reach the client than it took to be handed over.
-        Effect.zipRight(Effect.forEach(sockets, ended, together))
+      const upgradedSockets = new Set(Array.from(upgraded, ({ request }) => socketOf(request)))
+      const sockets = new Set(Array.from(entries, ({ request }) => socketOf(request)).filter(isPresent))
+      const dismissedAndOver = (entry: InFlight) => Effect.zipRight(dismissed(entry), over(entry))
+      const finished = Effect.forEach(entries, dismissedAndOver, together).pipe(
+        // A response may take longer to reach the client than it took to be handed over. The answer to a close frame
+        // takes a round trip.
+        Effect.zipRight(Effect.forEach(sockets, (socket) =>
+          Effect.timeoutOption(ended(socket), upgradedSockets.has(socket) ? closeAnswer : Duration.infinity), together))
       )
       yield* Effect.timeoutOption(finished, millis)
       for (const socket of [...sockets, ...connections?.open ?? []]) socket.destroy()
@@ -543,6 +547,11 @@ const makeWith = (options: Options = {}, connections?: Connections): Effect.Effe
     }
   })
 
+const isPresent = <A>(a: A | undefined): a is A => a !== undefined
+
+/** How long a WebSocket client has to answer the close frame. */
+const closeAnswer = "1 second"
+
 const together = { concurrency: "unbounded", discard: true } as const
 
 /** For how long a server that has not been seen to accept anything is waited for. */
@@ -576,13 +585,13 @@ const noting = (
 const dismissed = ({ handler, webSockets }: InFlight): Effect.Effect<void> =>
   webSockets.length === 0
     ? Effect.void
-    : Effect.forEach(webSockets, ({ writer }) => Effect.scoped(Effect.flatMap(writer, (write) => write(goingAway))), together)
-      .pipe(
-        // A socket that is not run (yet) cannot be written to.
-        Effect.timeoutOption(farewell),
-        Effect.ignore,
-        Effect.zipRight(Fiber.interruptFork(handler))
-      )
+    : Effect.forEach(webSockets, ({ writer }) => Effect.flatMap(writer, (write) => write(goingAway)), together).pipe(
+      Effect.scoped,
+      // A socket that is not run (yet) cannot be written to.
+      Effect.timeoutOption(farewell),
+      Effect.ignore,
+      Effect.zipRight(Fiber.interruptFork(handler))
+    )
 
 /** RFC 6455 section 7.4.1. */
 const goingAway = new Socket.CloseEvent(1001, "the server is shutting down")

@@ -172,7 +172,8 @@ describe("shutting down (D4)", () => {
     Effect.gen(function*() {
       const entered = yield* Deferred.make<void>()
       const release = yield* Deferred.make<void>()
-      const held = Effect.zipRight(Deferred.succeed(entered, undefined), Effect.uninterruptible(Deferred.await(release)))
+      const entering = Deferred.succeed(entered, undefined)
+      const held = Effect.uninterruptible(Effect.zipRight(entering, Deferred.await(release)))
       const { closed, port } = yield* serving(Effect.as(held, HttpServerResponse.text("held")))
       const client = yield* connected(port)
       client.write("GET / HTTP/1.1\r\nhost: a\r\n\r\nGET / HTTP/1.1\r\nhost: a\r\n\r\n")
@@ -194,6 +195,20 @@ describe("shutting down (D4)", () => {
       const { ended } = yield* webSocket(port, "/")
       yield* closed
       assert.deepStrictEqual(yield* ended, told)
+    }))
+
+  it.scopedLive("does not wait for long for a WebSocket client that never answers", () =>
+    Effect.gen(function*() {
+      const { closed, port } = yield* serving(echoing(() => {}))
+      const client = yield* connected(port)
+      const upgraded = yield* Deferred.make<void>()
+      client.on("data", () => Deferred.unsafeDone(upgraded, Exit.void))
+      client.write(
+        "GET / HTTP/1.1\r\nhost: a\r\nconnection: upgrade\r\nupgrade: websocket\r\n" +
+          "sec-websocket-version: 13\r\nsec-websocket-key: AQIDBAUGBwgJCgsMDQ4PEA==\r\n\r\n"
+      )
+      yield* Deferred.await(upgraded)
+      yield* closed
     }))
 
   it.scopedLive("leaves a request of the application's own class what it is", () =>

@@ -57,7 +57,8 @@ export const watchConnections = (address: HttpServer.Address): Connections => {
   const onAccepted = (message: unknown): void => {
     const { socket } = message as { readonly socket: NodeSocket }
     const accepting = serverOf(socket)
-    if (accepting === undefined || !(server === undefined ? listensAt(accepting, address) : accepting === server)) return
+    if (accepting === undefined) return
+    if (server === undefined ? !listensAt(accepting, address) : accepting !== server) return
     server = accepting
     open.add(socket)
     socket.once("close", () => open.delete(socket))
