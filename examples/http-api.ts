@@ -44,11 +44,11 @@ const orders = HttpApiBuilder.group(OrdersApi, "orders", (handlers) =>
 export const ordersApi = HttpApiBuilder.api(OrdersApi).pipe(Layer.provide(orders))
 
 /** After three defects within a minute the process ends, so that what supervises it starts another. */
-const server = DefectBoundary.layerHttpApi({ policy: { terminateAfter: { defects: 3, within: "1 minute" } } }).pipe(
+const server = DefectBoundary.launchHttpApi({ policy: { terminateAfter: { defects: 3, within: "1 minute" } } }).pipe(
   Layer.provide(ordersApi),
   Layer.provide(NodeHttpServer.layer(() => createServer(), { port: 3000, host: "127.0.0.1" }))
 )
 
 if (process.argv[1] === fileURLToPath(import.meta.url)) {
-  Effect.flatten(DefectBoundary.Termination).pipe(Effect.provide(server), NodeRuntime.runMain)
+  NodeRuntime.runMain(Layer.launch(server))
 }

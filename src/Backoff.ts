@@ -8,6 +8,7 @@
  *
  * @since 0.1.0
  */
+
 import type * as Headers from "@effect/platform/Headers"
 import * as Clock from "effect/Clock"
 import * as Duration from "effect/Duration"

@@ -25,6 +25,7 @@
  *
  * @since 0.1.0
  */
+
 import type * as HttpApi from "@effect/platform/HttpApi"
 import * as HttpApiBuilder from "@effect/platform/HttpApiBuilder"
 import * as HttpApp from "@effect/platform/HttpApp"
@@ -88,6 +89,15 @@ export interface Options {
    * default 5 seconds: less than what supervisors wait until they kill (Docker 10 seconds, Kubernetes 30).
    */
   readonly grace?: Duration.DurationInput | undefined
+}
+
+/**
+ * @since 0.1.0
+ * @category models
+ */
+export interface HttpApiOptions<out R = never> extends Options {
+  /** A middleware, as `HttpApiBuilder.serve` takes one. Default: none. */
+  readonly middleware?: ((app: HttpApp.Default) => HttpApp.Default<never, R>) | undefined
 }
 
 /**
@@ -803,7 +813,11 @@ export const launch = <E, R>(
  * `layer` for an `HttpApi`, in place of `HttpApiBuilder.serve()`: each defect of its handlers has its incident. (As
  * that function's middleware, `isolate` comes after the platform's answer; it can add the incident, but neither tell a
  * defect from an error that nothing has answered before the answer is out, nor count it among those that terminate.)
- * A middleware is given as `options.middleware`, and stands inside the boundary.
+ * A middleware is given as `options.middleware`, and stands inside the boundary: one that logs causes, as
+ * `HttpMiddleware.logger` does, logs a defect a second time.
+ *
+ * As `layer`, this one cannot end the application: with a policy that terminates, use `launchHttpApi`, or wait for
+ * `Termination`.
  *
  * @example
  * ```ts
@@ -828,9 +842,7 @@ export const launch = <E, R>(
  * @category layers
  */
 export const layerHttpApi = <R = never>(
-  options?: Options & {
-    readonly middleware?: ((app: HttpApp.Default) => HttpApp.Default<never, R>) | undefined
-  }
+  options?: HttpApiOptions<R>
 ): Layer.Layer<
   Termination,
   InvalidOptions,
@@ -853,3 +865,43 @@ export const layerHttpApi = <R = never>(
   ).pipe(
     Layer.provide([HttpApiBuilder.Router.Live, HttpApiBuilder.Middleware.layer])
   ) as Layer.Layer<any, InvalidOptions, any>
+
+/**
+ * `layerHttpApi` for `Layer.launch`: it is built for as long as it serves, and fails when the server terminates.
+ *
+ * @example
+ * ```ts
+ * import * as DefectBoundary from "effect-holdfast/DefectBoundary"
+ * import type * as HttpApi from "@effect/platform/HttpApi"
+ * import * as NodeHttpServer from "@effect/platform-node/NodeHttpServer"
+ * import * as NodeRuntime from "@effect/platform-node/NodeRuntime"
+ * import * as Layer from "effect/Layer"
+ * import { createServer } from "node:http"
+ *
+ * declare const ordersApi: Layer.Layer<HttpApi.Api>
+ *
+ * DefectBoundary.launchHttpApi({ policy: "terminate" }).pipe(
+ *   Layer.provide(ordersApi),
+ *   Layer.provide(NodeHttpServer.layer(() => createServer(), { port: 3000 })),
+ *   Layer.launch,
+ *   NodeRuntime.runMain
+ * )
+ * ```
+ *
+ * @since 0.1.0
+ * @category layers
+ */
+export const launchHttpApi = <R = never>(
+  options?: HttpApiOptions<R>
+): Layer.Layer<
+  never,
+  DefectLimitExceeded | InvalidOptions,
+  | HttpServer.HttpServer
+  | HttpRouter.HttpRouter.DefaultServices
+  | HttpApi.Api
+  | Exclude<R, HttpServerRequest.HttpServerRequest | Scope.Scope>
+> =>
+  Layer.provide(
+    Layer.effectDiscard(Effect.interruptible(Effect.flatten(Termination))),
+    layerHttpApi(options)
+  )

@@ -42,6 +42,7 @@
  *
  * @since 0.1.0
  */
+
 import * as Headers from "@effect/platform/Headers"
 import * as HttpClient from "@effect/platform/HttpClient"
 import * as HttpClientError from "@effect/platform/HttpClientError"
@@ -54,6 +55,7 @@ import * as Either from "effect/Either"
 import { identity } from "effect/Function"
 import * as Option from "effect/Option"
 import type * as Scope from "effect/Scope"
+import type * as Types from "effect/Types"
 import * as CookieJar from "./internal/http/cookies.js"
 import * as Redirect from "./internal/http/redirect.js"
 import { answering, discard, isFiltered } from "./internal/http/response.js"
@@ -232,7 +234,7 @@ export class ProbeFailed extends Data.TaggedError("ProbeFailed")<{
  */
 export const make = <E = never, R = never, E2 = never, R2 = never>(
   options: Options<E, R, E2, R2>
-): Effect.Effect<HttpSession<E | E2>, InvalidOptions, HttpClient.HttpClient | R | R2 | Scope.Scope> =>
+): Effect.Effect<HttpSession<E | E2>, InvalidOptions, HttpClient.HttpClient | Types.NoInfer<R | R2> | Scope.Scope> =>
   Effect.flatMap(HttpClient.HttpClient, (client) =>
     makeWith(options, (tls) =>
       tls === undefined
@@ -268,7 +270,8 @@ export const make = <E = never, R = never, E2 = never, R2 = never>(
 export const makeWith = <E = never, R = never, E2 = never, R2 = never, E3 = never, R3 = never>(
   options: Options<E, R, E2 | E3, R2>,
   connect: (tls: TlsOptions | undefined) => Effect.Effect<HttpClient.HttpClient, E3, R3>
-): Effect.Effect<HttpSession<E | E2 | E3>, InvalidOptions, R | R2 | R3 | Scope.Scope> => makeOver(options, connect, true)
+): Effect.Effect<HttpSession<E | E2 | E3>, InvalidOptions, Types.NoInfer<R | R2 | R3> | Scope.Scope> =>
+  makeOver(options, connect, true)
 
 /**
  * `makeWith`, where a body may hold the connections of its generation or, if those end in their own time, need not.

@@ -26,6 +26,7 @@
  *
  * @since 0.1.0
  */
+
 import * as Socket from "@effect/platform/Socket"
 import * as Cause from "effect/Cause"
 import * as Channel from "effect/Channel"
@@ -49,6 +50,7 @@ import type * as Schedule from "effect/Schedule"
 import * as Schema from "effect/Schema"
 import * as Scope from "effect/Scope"
 import * as Stream from "effect/Stream"
+import type * as Types from "effect/Types"
 import * as Backoff from "./Backoff.js"
 import * as Delays from "./internal/delays.js"
 import { first, within } from "./internal/first.js"
@@ -1595,7 +1597,7 @@ const cut = (reason: string): string => {
  */
 export const make = <Out = Message, In = Message, E = never, R = never, E2 = never, R2 = never, A = never, E3 = never>(
   options: Options<Out, In, E, R, E2, R2, A, E3>
-): Effect.Effect<ReconnectingSocket<Out, In>, InvalidOptions, WebSocketDialer | Scope.Scope | R | R2> =>
+): Effect.Effect<ReconnectingSocket<Out, In>, InvalidOptions, WebSocketDialer | Scope.Scope | Types.NoInfer<R | R2>> =>
   Effect.gen(function*() {
     const settings = yield* validated(() => settingsOf(options))
     const ping = yield* validated(() => pingOf(options))

@@ -22,6 +22,7 @@
  *
  * @since 0.1.0
  */
+
 import * as Cause from "effect/Cause"
 import * as Data from "effect/Data"
 import * as DateTime from "effect/DateTime"
@@ -540,7 +541,7 @@ const waiterGauge = Metric.gauge("holdfast_session_waiters", {
  */
 export const make = <A, E = never, R = never, E2 = E, R2 = never, E3 = never, R3 = never, R4 = never>(
   options: Options<A, E, R, E2, R2, E3, R3, R4>
-): Effect.Effect<Session<A, E | E2 | E3>, InvalidOptions, R | R2 | R3 | R4 | Scope.Scope> =>
+): Effect.Effect<Session<A, E | E2 | E3>, InvalidOptions, Types.NoInfer<R | R2 | R3 | R4> | Scope.Scope> =>
   Effect.gen(function*() {
     type Err = E | E2 | E3
     type Env = R | R2 | R3 | R4 | Scope.Scope

@@ -12,6 +12,7 @@
  *
  * @since 0.1.0
  */
+
 import * as Data from "effect/Data"
 import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
@@ -134,7 +135,7 @@ export const make = <K, A, E = never, R = never, E2 = E, R2 = never, E3 = never,
     readonly idleTimeToLive?: Duration.DurationInput | undefined
     readonly capacity?: number | undefined
   }
-): Effect.Effect<SessionMap<K, A, E | E2 | E3>, InvalidOptions, R | R2 | R3 | R4 | Scope.Scope> =>
+): Effect.Effect<SessionMap<K, A, E | E2 | E3>, InvalidOptions, Types.NoInfer<R | R2 | R3 | R4> | Scope.Scope> =>
   Effect.gen(function*() {
     type Env = R | R2 | R3 | R4 | Scope.Scope
     const { capacity, idleTimeToLive } = yield* Check.validated(() => ({

@@ -13,6 +13,7 @@
  *
  * @since 0.1.0
  */
+
 import * as Headers from "@effect/platform/Headers"
 import * as Context from "effect/Context"
 import * as Data from "effect/Data"

@@ -5,6 +5,7 @@
  */
 
 /** @since 0.1.0 */
+
 export * as Backoff from "./Backoff.js"
 /** @since 0.1.0 */
 export * as DefectBoundary from "./DefectBoundary.js"

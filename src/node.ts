@@ -5,6 +5,7 @@
  */
 
 /** @since 0.1.0 */
+
 export * as NodeHttpSession from "./node/NodeHttpSession.js"
 /** @since 0.1.0 */
 export * as NodeTicketCache from "./node/NodeTicketCache.js"

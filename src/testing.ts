@@ -5,4 +5,5 @@
  */
 
 /** @since 0.1.0 */
+
 export * as Interleavings from "./testing/Interleavings.js"

@@ -1,4 +1,13 @@
-import { assert, describe, it } from "@effect/vitest"
+import * as Headers from "@effect/platform/Headers"
+import type * as HttpClient from "@effect/platform/HttpClient"
+import { assert, describe, expectTypeOf, it } from "@effect/vitest"
+import * as HttpSession from "effect-holdfast/HttpSession"
+import * as ReconnectingSocket from "effect-holdfast/ReconnectingSocket"
+import * as Session from "effect-holdfast/Session"
+import * as SessionMap from "effect-holdfast/SessionMap"
+import type * as WebSocketDialer from "effect-holdfast/WebSocketDialer"
+import * as Effect from "effect/Effect"
+import type * as Layer from "effect/Layer"
 import { build } from "esbuild"
 import { readdirSync, readFileSync } from "node:fs"
 import { fileURLToPath } from "node:url"
@@ -50,6 +59,36 @@ describe("each module for Node", () => {
     const dependencies = await dependenciesOf("node")
     for (const pattern of [/^ws\//, /^@effect\/platform-node\//, /^undici\//]) {
       assert.isTrue(dependencies.some((path) => pattern.test(path)))
+    }
+  })
+})
+
+describe("what a module makes", () => {
+  it("needs no more when it is a service's own than elsewhere", () => {
+    class Api extends Effect.Service<Api>()("Api", { scoped: Session.make({ acquire: Effect.succeed("token") }) }) {}
+    class Tenants extends Effect.Service<Tenants>()("Tenants", {
+      scoped: SessionMap.make({ lookup: (key: string) => ({ acquire: Effect.succeed(key) }) })
+    }) {}
+    class Feed extends Effect.Service<Feed>()("Feed", {
+      scoped: ReconnectingSocket.make({ dial: { url: "ws://feed" } })
+    }) {}
+    class Site extends Effect.Service<Site>()("Site", {
+      scoped: HttpSession.make({ identity: Effect.succeed({ headers: Headers.empty }), probe: "http://site" })
+    }) {}
+    expectTypeOf<Layer.Layer.Context<typeof Api.Default>>().toEqualTypeOf<never>()
+    expectTypeOf<Layer.Layer.Context<typeof Tenants.Default>>().toEqualTypeOf<never>()
+    expectTypeOf<Layer.Layer.Context<typeof Feed.Default>>().toEqualTypeOf<WebSocketDialer.WebSocketDialer>()
+    expectTypeOf<Layer.Layer.Context<typeof Site.Default>>().toEqualTypeOf<HttpClient.HttpClient>()
+  })
+})
+
+describe("the declarations of each entry point", () => {
+  const modules = Object.values(exports).flatMap((entry) => typeof entry === "string" ? [] : [entry["types"]!])
+  it("begin with what the module is for: the compiler drops a comment with the import that it stands on", () => {
+    assert.isAbove(modules.length, 15)
+    for (const types of modules) {
+      const source = readFileSync(`${root}${types.replace("./dist", "src").replace(".d.ts", ".ts")}`, "utf8")
+      assert.match(source, /^\/\*\*(?:(?!\*\/)[^])*\*\/\n\n/, types)
     }
   })
 })

@@ -7,11 +7,13 @@
  *
  * @since 0.1.0
  */
+
 import type * as HttpClient from "@effect/platform/HttpClient"
 import * as NodeHttpClient from "@effect/platform-node/NodeHttpClient"
 import * as Undici from "@effect/platform-node/Undici"
 import * as Effect from "effect/Effect"
 import type * as Scope from "effect/Scope"
+import type * as Types from "effect/Types"
 import * as HttpSession from "../HttpSession.js"
 import type { InvalidOptions } from "../InvalidOptions.js"
 
@@ -40,7 +42,7 @@ import type { InvalidOptions } from "../InvalidOptions.js"
  */
 export const make = <E = never, R = never, E2 = never, R2 = never>(
   options: HttpSession.Options<E, R, E2, R2> & { readonly agent?: Undici.Agent.Options | undefined }
-): Effect.Effect<HttpSession.HttpSession<E | E2>, InvalidOptions, R | R2 | Scope.Scope> =>
+): Effect.Effect<HttpSession.HttpSession<E | E2>, InvalidOptions, Types.NoInfer<R | R2> | Scope.Scope> =>
   // An agent that was told to close ends its idle connections immediately, and each other one with its body.
   Effect.flatMap(agents(options.agent), (connect) => HttpSession.makeOver(options, connect, false))
 

@@ -27,6 +27,7 @@
  *
  * @since 0.1.0
  */
+
 import * as NodeHttpClient from "@effect/platform-node/NodeHttpClient"
 import * as Undici from "@effect/platform-node/Undici"
 import * as Cause from "effect/Cause"

@@ -4,6 +4,7 @@
  *
  * @since 0.1.0
  */
+
 import * as Headers from "@effect/platform/Headers"
 import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"

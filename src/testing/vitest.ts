@@ -8,6 +8,7 @@
  *
  * @since 0.1.0
  */
+
 import * as V from "@effect/vitest"
 import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"

@@ -13,6 +13,7 @@ import * as DefectBoundary from "effect-holdfast/DefectBoundary"
 import * as Cause from "effect/Cause"
 import * as Context from "effect/Context"
 import * as Effect from "effect/Effect"
+import * as Fiber from "effect/Fiber"
 import * as HashMap from "effect/HashMap"
 import * as Layer from "effect/Layer"
 import * as Logger from "effect/Logger"
@@ -200,6 +201,21 @@ describe("isolate where it comes after the platform's answer (D5)", () => {
     Effect.gen(function*() {
       const { counted, response, text } = yield* asked(HttpServer.serve(DefectBoundary.isolate(routes)), "/fail")
       assert.deepStrictEqual([response.status, text, counted], [500, "", 0])
+    }))
+})
+
+describe("launchHttpApi (D5)", () => {
+  it.scopedLive("fails when the server has been closed", () =>
+    Effect.gen(function*() {
+      const context = yield* Layer.build(node)
+      const server = DefectBoundary.launchHttpApi({ policy: "terminate" }).pipe(Layer.provide(ordersApi))
+      const launched = yield* Effect.fork(Effect.provide(Effect.flip(Layer.launch(server)), context))
+      const url = HttpServer.formatAddress(Context.get(context, HttpServer.HttpServer).address)
+      yield* Effect.repeat(
+        Effect.promise(() => fetch(`${url}/orders/13`).then(({ status }) => status, () => 0)),
+        { until: (status) => status === 500 || status === 0 }
+      )
+      assert.strictEqual((yield* Fiber.join(launched))._tag, "DefectLimitExceeded")
     }))
 })
 
