@@ -51,7 +51,7 @@ describe("a socket that is a platform's", () => {
   it.interleavings(
     "attaches a write that looks for the connection as that opens",
     writingAsItAttaches({ ReconnectingSocket, WebSocketDialer }),
-    { strategy: ["sweep", "pct"], seeds: 20, limit: amount({ quick: 100, full: 2_000 }), timeout: 120_000 }
+    { strategy: ["sweep", "pct"], seeds: 20, limit: amount({ quick: 100, full: 200 }), timeout: 120_000 }
   )
 })
 

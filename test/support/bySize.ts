@@ -24,4 +24,4 @@ export const bySize = async (
 }
 
 /** Operations that one strategy spends on one scenario: a sixth of a second of one core in the quick form. */
-const affordable = amount({ quick: 150_000, full: 500_000 })
+const affordable = 150_000
