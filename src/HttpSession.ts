@@ -58,7 +58,7 @@ import type * as Scope from "effect/Scope"
 import type * as Types from "effect/Types"
 import * as CookieJar from "./internal/http/cookies.js"
 import * as Redirect from "./internal/http/redirect.js"
-import { answering, discard, isFiltered } from "./internal/http/response.js"
+import { answering, discard, inScopeOf, isFiltered } from "./internal/http/response.js"
 import { count, InvalidOptions, validated } from "./InvalidOptions.js"
 import * as Session from "./Session.js"
 import * as SessionHttpClient from "./SessionHttpClient.js"
@@ -380,7 +380,7 @@ const dressed = (
 ): HttpClientRequest.HttpClientRequest => {
   const headers = Headers.merge(identity, request.headers)
   const all = [headers["cookie"], cookies].filter((cookie) => cookie !== undefined)
-  return HttpClientRequest.make(request.method)(request.url, {
+  const sent = HttpClientRequest.make(request.method)(request.url, {
     urlParams: request.urlParams,
     hash: Option.getOrUndefined(request.hash),
     body: request.body
@@ -388,4 +388,5 @@ const dressed = (
     // Last, because a body brings its own content type, and the caller may have set another.
     HttpClientRequest.setHeaders(all.length === 0 ? headers : Headers.set(headers, "cookie", all.join("; ")))
   )
+  return inScopeOf(request, sent)
 }

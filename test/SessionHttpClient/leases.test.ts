@@ -1,10 +1,12 @@
 /** What a response holds until its body has ended: its key's session, and what its generation acquired. */
 import * as HttpBody from "@effect/platform/HttpBody"
+import * as Headers from "@effect/platform/Headers"
 import * as HttpClient from "@effect/platform/HttpClient"
 import * as HttpClientRequest from "@effect/platform/HttpClientRequest"
 import type * as HttpClientResponse from "@effect/platform/HttpClientResponse"
 import * as NodeHttpClient from "@effect/platform-node/NodeHttpClient"
 import { assert, describe, it } from "@effect/vitest"
+import * as HttpSession from "effect-holdfast/HttpSession"
 import * as Session from "effect-holdfast/Session"
 import * as SessionHttpClient from "effect-holdfast/SessionHttpClient"
 import * as SessionMap from "effect-holdfast/SessionMap"
@@ -231,6 +233,40 @@ it.scopedLive.each(collecting)("a response that nobody reads holds its session u
     assert.strictEqual((yield* get("a", "/")).status, 200)
     yield* eventually(Effect.zipRight(Effect.sync(collect), Effect.map(isFull("b"), (full) => !full)))
   }).pipe(Effect.provide(layer)))
+
+describe.each(clients)("the scope of `HttpClient.withScope`, over %s,", (_, layer) => {
+  const senders = [
+    ["behind a redirect", Effect.fnUntraced(function*(url: string) {
+      const session = yield* Session.make({ acquire: Effect.succeed("token") })
+      return [
+        yield* SessionHttpClient.make(session, { attach: SessionHttpClient.bearer, followRedirects: 1 }),
+        `${url}/moved`
+      ] as const
+    })],
+    ["of an HttpSession", Effect.fnUntraced(function*(url: string) {
+      const { client } = yield* HttpSession.make({ identity: Effect.succeed({ headers: Headers.empty }), probe: `${url}/probe` })
+      return [client, `${url}/download`] as const
+    })]
+  ] as const
+  for (const [what, sender] of senders) {
+    it.scopedLive(`cuts the download ${what}`, () =>
+      Effect.gen(function*() {
+        const server = yield* serve(({ path }) =>
+          path === "/moved"
+            ? { status: 302, headers: { location: "/download" } }
+            : path === "/probe"
+            ? {}
+            : { write: (response) => void response.writeHead(200).write(half) }
+        )
+        const [client, url] = yield* sender(server.url)
+        const scope = yield* Scope.make()
+        const response = yield* Scope.extend(HttpClient.withScope<unknown, never>(client).get(url), scope)
+        yield* Scope.close(scope, Exit.void)
+        yield* Deferred.await(server.received.find(({ path }) => path === "/download")!.aborted)
+        assert.strictEqual(response.status, 200)
+      }).pipe(Effect.provide(layer)))
+  }
+})
 
 describe.each(clients)("what a generation acquired, over %s,", (_, layer) => {
   const generations = (refuse: (token: string | undefined) => Reply | undefined = () => undefined) =>

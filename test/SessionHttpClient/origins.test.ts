@@ -223,6 +223,28 @@ describe.each(clients)("over %s", (name, layer) => {
   }
 })
 
+describe.each(clients)("a Location with a user and a password, over %s,", (_, layer) => {
+  it.scopedLive("is followed without them, to the same origin and to another", () =>
+    Effect.gen(function*() {
+      const { session } = yield* tokens
+      const site = yield* twoSites(({ path }, { away, home }) =>
+        to((path === "/a" ? `${home}/b` : `${away}/c`).replace("//", "//user:hunter2@")))
+      const client = yield* SessionHttpClient.make(session, { attach: (request) => request, followRedirects: 2 })
+      yield* client.get(`${site.home}/a`)
+      assert.deepStrictEqual(site.sent(), ["home/a -", "home/b -", "away/c -"])
+    }).pipe(Effect.provide(layer)))
+})
+
+it.scopedLive("a user and a password in the caller's own URL stay with its origin", () =>
+  Effect.gen(function*() {
+    const { session } = yield* tokens
+    const site = yield* twoSites(({ path }, { away }) => to(path === "/a" ? "/b" : `${away}/c`))
+    const client = yield* SessionHttpClient.make(session, { attach: (request) => request, followRedirects: 2 })
+    yield* client.get(`${site.home.replace("//", "//user:own@")}/a`)
+    const basic = `Basic ${Buffer.from("user:own").toString("base64")}`
+    assert.deepStrictEqual(site.sent(), [`home/a ${basic}`, `home/b ${basic}`, "away/c -"])
+  }).pipe(Effect.provide(NodeHttpClient.layer)))
+
 const onUndici = <A, E, R>(effect: Effect.Effect<A, E, R>) => Effect.provide(effect, NodeHttpClient.layerUndici)
 
 /** Names that are credentials whoever invented them, and names that look like some. */
@@ -250,9 +272,15 @@ const credentials = [
   "x-session-id",
   "x-forwarded-client-cert",
   "x-github-otp",
+  "cb-access-passphrase",
+  "cb-access-sign",
+  "x-hmac-sha256",
+  "x-firebase-appcheck",
+  "sid",
+  "x-phpsessid",
   "dpop"
 ]
-const others = ["x-mine", "x-author", "idempotency-key", "x-idempotency-key", "accept-language", "x-request-id", "x-monkey"]
+const others = ["x-mine", "x-author", "idempotency-key", "x-idempotency-key", "accept-language", "x-request-id", "x-monkey", "x-design", "x-inside"]
 
 it.scopedLive.each(credentials)("`%s` is a credential: another origin does not get it", (name) =>
   onUndici(Effect.gen(function*() {

@@ -12,7 +12,7 @@ import * as Context from "effect/Context"
 import * as Effect from "effect/Effect"
 import * as Either from "effect/Either"
 import * as Option from "effect/Option"
-import { isReplayable } from "./response.js"
+import { inScopeOf, isReplayable } from "./response.js"
 
 type Request = HttpClientRequest.HttpClientRequest
 
@@ -45,7 +45,10 @@ export const next = (
   const target = targetOf(location, hop.url)
   if (target === undefined) return "no url"
   return {
-    request: movedTo(target, target.origin === hop.url.origin ? request : withoutCredentials(request)),
+    request: inScopeOf(
+      hop.request,
+      movedTo(target, target.origin === hop.url.origin ? request : withoutCredentials(request))
+    ),
     url: target,
     isHome: hop.isHome && isHome(target, hop.url),
     redirectsLeft: hop.redirectsLeft - 1
@@ -62,11 +65,19 @@ const redirected = (request: Request, status: number): Request => {
     : request
 }
 
+/**
+ * The user and password of a URL are the caller's own: they go to the same origin, and no server gives others. `fetch`
+ * sends no request to a URL with credentials, and shows them in its error; `node:http` sends them.
+ */
 const targetOf = (location: string, from: URL): URL | undefined => {
   const reference = utf8Of(location)
   if (!URL.canParse(reference, from)) return undefined
   const target = new URL(reference, from)
-  return isHttp(target) ? target : undefined
+  if (!isHttp(target)) return undefined
+  const isSame = target.origin === from.origin
+  target.username = isSame ? from.username : ""
+  target.password = isSame ? from.password : ""
+  return target
 }
 
 /** Clients read a header's bytes as Latin-1. Servers that do not encode a `Location` write UTF-8, mostly. */
@@ -99,12 +110,14 @@ const withoutCredentials = (request: Request): Request =>
 
 /**
  * Names of headers that prove who sends a request, standard ones and every service's own: `authorization`, `cookie`,
- * `x-api-key`, `ocp-apim-subscription-key`, `x-csrf-token`, `x-amz-security-token`, `x-hub-signature`, `dpop`. (An
- * `idempotency-key` proves nothing.)
+ * `x-api-key`, `ocp-apim-subscription-key`, `x-csrf-token`, `x-amz-security-token`, `x-hub-signature`, `dpop`,
+ * `cb-access-passphrase`, `cb-access-sign`, `x-hmac-sha256`, `x-firebase-appcheck`, `sid`. (An `idempotency-key` proves
+ * nothing.)
  */
 const credential = new RegExp(
   "^(?!(x-)?idempotency-key$).*" +
-    "(auth(?!or\\b)|cookie|token|secret|bearer|csrf|xsrf|credential|passw|signature|session|dpop|jwt|\\botp\\b|-cert$|api-?key|\\bkey$)"
+    "(auth(?!or\\b)|cookie|token|secret|bearer|csrf|xsrf|credential|pass(w|phrase)|signature|session|dpop|jwt|hmac|appcheck|" +
+    "\\botp\\b|\\bsig(n|ned)?\\b|(\\b|php)s(ess)?id\\b|-cert$|api-?key|\\bkey$)"
 )
 
 // -----------------------------------------------------------------------------
