@@ -23,7 +23,7 @@ import * as Schedule from "effect/Schedule"
 import type * as Scope from "effect/Scope"
 import { AsyncLocalStorage } from "node:async_hooks"
 import { randomBytes, scryptSync } from "node:crypto"
-import { readFile } from "node:fs"
+import { readFile, readFileSync } from "node:fs"
 import { gzipSync } from "node:zlib"
 import { vi } from "vitest"
 import { canary } from "./support/canary.js"
@@ -204,6 +204,25 @@ describe("a replay line", () => {
         assert.instanceOf(failure, InvalidOptions)
         assert.strictEqual(failure.option, "replay")
         assert.deepStrictEqual(failure.value, line)
+      }
+    }))
+
+  it.effect("of the documentation replays the lost update that it stands for", () =>
+    Effect.gen(function*() {
+      const lostUpdate = Effect.gen(function*() {
+        const counter = yield* Ref.make(0)
+        const increment = Effect.flatMap(Ref.get(counter), (n) => Ref.set(counter, n + 1))
+        yield* both(increment)
+        if ((yield* Ref.get(counter)) !== 2) return yield* Effect.fail("an update was lost")
+      })
+      for (const file of ["../src/testing/Interleavings.ts", "../README.md"]) {
+        const text = readFileSync(new URL(file, import.meta.url), "utf8")
+        const lines = [...text.matchAll(/replay\(effect, "(.*?)"\)/g)].map(([, line]) => line!)
+        assert.isNotEmpty(lines, file)
+        for (const line of lines) {
+          const { exit, fits } = yield* Interleavings.trace(lostUpdate, line)
+          assert.deepStrictEqual([fits, exit], [true, Exit.fail("an update was lost")], `${file}: ${line}`)
+        }
       }
     }))
 

@@ -33,7 +33,7 @@ describe("it.interleavings", { timeout: 300_000 }, () => {
     assert.match(output, /× breaks/)
     assert.match(output, /an update was lost/)
     assert.match(output, /replay: Interleavings\.replay\(effect, "holdfast:1 r5 p[\d.]+@\d+>[\d.]+!?"\)/)
-    assert.match(output, /1 failed \| 4 passed \| 1 skipped/)
+    assert.match(output, /2 failed \| 7 passed \| 1 skipped/)
     assert.match(output, /interleavings: [\d,]+ explored/)
   })
 
@@ -53,6 +53,18 @@ describe("it.interleavings", { timeout: 300_000 }, () => {
       output,
       /^[\d,]+ interleavings, then the budget was spent: random \d+ of \d+ places, pct \d+ of \d+ places$/m
     )
+  })
+
+  it("has a limit that leaves room for its budget, and is none beyond what a timer can hold", async () => {
+    const output = await seeded!()
+    assert.match(output, /✓ .*has a limit that its budget fits in/)
+    assert.match(output, /✓ .*has a budget of days/)
+  })
+
+  it("with fails passes only if a failure is found, be it that the budget was spent", async () => {
+    const output = await seeded!()
+    assert.match(output, /✓ .*breaks as expected/)
+    assert.match(output, /× .*finds nothing/)
   })
 
   it("takes its effort from HOLDFAST_EFFORT", async () => {

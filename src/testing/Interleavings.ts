@@ -106,9 +106,10 @@ export interface Options {
    */
   readonly limit?: number | undefined
   /**
-   * Real time for the whole search, shared by the strategies: each has an equal part of what those before it have left.
-   * A search that comes to its end succeeds with what it has tried. Making a failure small may take a quarter of the
-   * budget besides. Default: as long as it takes.
+   * Real time for the whole search, shared by the strategies: each has an equal part of what the strategies before it
+   * have left. A search whose budget is spent without a failure succeeds with what it has tried; the plain run is made
+   * in any case, and a run that has begun is not cut short. Making a failure small may take a quarter of the budget
+   * besides. From 1 millisecond to 2³¹−1 (24.8 days). Default: as long as it takes.
    */
   readonly budget?: Duration.DurationInput | undefined
   /** A run that goes on for longer is a `Livelock`. Default: 100,000 operations. */
@@ -122,13 +123,13 @@ export interface Options {
  * @category models
  */
 export interface Report {
-  /** How many runs were made. */
+  /** How many runs were made. The plain run, in which nothing is preempted, is made once for all strategies. */
   readonly interleavings: number
   /** Whether all that the strategies go through was run, but for `random` and `pct`, which have no end. */
   readonly complete: boolean
   /** Whether the budget was spent before the strategies had come to their ends. */
   readonly outOfTime: boolean
-  /** Of each strategy; of one that was not asked for: nothing of nothing. */
+  /** Of each strategy; `{ places: 0, tried: 0 }` of a strategy that was not asked for. */
   readonly coverage: Readonly<Record<Strategy, Coverage>>
   /** Of the longest run. */
   readonly operations: number
@@ -141,9 +142,13 @@ export interface Report {
  * How much of the plain run, in which nothing is preempted, a strategy has tried.
  *
  * A place is an operation together with one thing that the strategy could do before it: preempt the fiber in favour of
- * one other fiber, for long or for short; interrupt one fiber; let time pass. For `random` and `pct`, which preempt for
- * short only, it is an operation and the fiber in whose favour. A place counts as tried if a run departed there,
- * whatever came after. Not counted are the places that come about only in a run that has departed.
+ * one other fiber; interrupt one fiber, which goes on immediately or later; let time pass to the next timer. A fiber is
+ * preempted for long, until all other fibers wait, or for short, until its turn comes again; `sweep` tries both, as two
+ * places, and `random`, `pct` and `exhaustive` only preempt for short. `exhaustive` also has a place for each other
+ * fiber that could go on when a fiber has stopped.
+ *
+ * A place counts as tried if a run departed there, whatever came after. Places that come about only in a run that has
+ * departed already are not counted.
  *
  * @since 0.1.0
  * @category models
@@ -159,6 +164,7 @@ export interface Coverage {
  */
 export interface Search {
   readonly strategy: Strategy
+  /** How many runs were made for it. The plain run counts as one of the first search. */
   readonly interleavings: number
   readonly complete: boolean
 }
@@ -596,7 +602,7 @@ const tell = <A, E>(effect: Effect.Effect<A, E>, setting: Run.Setting, schedule:
  *
  * declare const effect: Effect.Effect<number>
  *
- * const exit = Interleavings.replay(effect, "holdfast:1 r0 p29:1")
+ * const exit = Interleavings.replay(effect, "holdfast:1 r0 p0.1.1@21>0.1.2!")
  * ```
  *
  * @since 0.1.0

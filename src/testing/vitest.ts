@@ -13,7 +13,7 @@ import * as V from "@effect/vitest"
 import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import * as Option from "effect/Option"
-import { InvalidOptions } from "../InvalidOptions.js"
+import { InvalidOptions, longestTimer } from "../InvalidOptions.js"
 import * as Interleavings from "./Interleavings.js"
 
 export * from "@effect/vitest"
@@ -24,14 +24,16 @@ export * from "@effect/vitest"
  */
 export interface Options extends Interleavings.Options {
   /**
-   * The test's own limit, in milliseconds of real time, at which the runner ends it as a failure. Default: 60,000, or
-   * half as much again as `budget` if that is more.
+   * The test's own limit, in milliseconds of real time, at which the runner ends the test as a failure. Default: 60,000.
+   * The limit is half as much again as `budget` at least, even if it is given. 0, `Infinity`, and a limit that is longer
+   * than a timer can be (24.8 days), are no limit.
    */
   readonly timeout?: number | undefined
   /**
-   * Real time for the exploration. When it is spent, the test passes, and prints how much has been tried: a slow
-   * machine tries less, and does not fail for it. A failure that was found by then is a failure. Default: two thirds of
-   * the test's limit, so that a third is left to make a failure small and tell of it.
+   * Real time for the exploration, at most 24.8 days. When the budget is spent without a failure, the test passes, and
+   * prints how much has been tried: a slow machine tries less, and does not fail for it (a test with `fails` does: it
+   * passes only if a failure is found). Default: two thirds of the test's limit, so that a third is left to make a
+   * failure small and tell of it.
    */
   readonly budget?: Duration.DurationInput | undefined
 }
@@ -51,6 +53,7 @@ export interface Tester extends Test {
   readonly skipIf: (condition: unknown) => Test
   readonly runIf: (condition: unknown) => Test
   readonly only: Test
+  /** Passes if the exploration finds a failure, and fails if it finds none, be it because its budget was spent. */
   readonly fails: Test
 }
 
@@ -99,15 +102,14 @@ type Declare = (name: string, options: { readonly timeout: number }, test: V.Tes
 function testerOn(declare: Declare): Test {
   return (name, effect, { timeout, ...options } = {}) => {
     const { effort, seed } = environment()
-    const limit = (timeout ?? Math.max(60_000, 1.5 * millisOf(options.budget))) * Math.max(1, effort)
+    const limit = limitOf(timeout, millisOf(options.budget), Math.max(1, effort))
     declare(name, { timeout: limit }, ({ signal, task }) =>
       Interleavings.explore(effect, {
         ...options,
         seed: options.seed ?? seed,
         seeds: Math.ceil((options.seeds ?? 1_000) * effort),
         limit: Math.ceil((options.limit ?? 10_000) * effort),
-        // Vitest takes 0 for no limit.
-        budget: options.budget ?? (limit > 0 && limit < Infinity ? limit * 2 / 3 : undefined)
+        budget: options.budget ?? (limit < Infinity ? limit * 2 / 3 : undefined)
       }).pipe(
         Effect.tapBoth({
           onSuccess: (report) =>
@@ -124,6 +126,15 @@ function testerOn(declare: Declare): Test {
         (exploration) => Effect.runPromise(exploration, { signal })
       ))
   }
+}
+
+/** In milliseconds; `Infinity`: none. */
+const limitOf = (timeout: number | undefined, budget: number, effort: number): number => {
+  // Vitest takes 0 for no limit.
+  if (timeout !== undefined && timeout <= 0) return Infinity
+  const limit = Math.max(timeout ?? 60_000, 1.5 * budget) * effort
+  // A timer that is set for longer fires immediately.
+  return limit > Duration.toMillis(longestTimer) ? Infinity : limit
 }
 
 /** Of nonsense: none. The exploration refuses it. */
