@@ -495,6 +495,51 @@ describe("the socket of a request", () => {
         yield* eventually(() => recorded.passages.every(({ isOpen }) => !isOpen))
       }))
 
+    test(`a request that is given up while it opens ends as over Node's own agent (${how})`, () =>
+      Effect.gen(function*() {
+        const { url } = yield* served({})
+        const ours = yield* agentFor(url)
+        const givenUp = (agent: Https.Agent) =>
+          Effect.gen(function*() {
+            const heard: Array<string> = []
+            const request = Https.request(url, { agent, method: "POST", lookup: () => {} })
+            request.on("finish", () => heard.push("finish"))
+            // Between `error` and `close` there is time for what an `error` has started.
+            request.on("error", () => queueMicrotask(() => heard.push("error")))
+            request.on("close", () => heard.push("close"))
+            request.write("body", (error) => heard.push(`written: ${codeOf(error)}`))
+            request.end("more", ((error?: Error) => heard.push(`ended: ${codeOf(error)}`)) as () => void)
+            const [socket] = yield* Effect.promise(() => once(request, "socket") as Promise<[Tls.TLSSocket]>)
+            // The write waits for the connection.
+            yield* eventually(() => socket.writableLength > 0)
+            request.destroy(new Error("given up"))
+            yield* eventually(() => heard.includes("close"))
+            yield* Effect.yieldNow()
+            return heard
+          })
+        const found = yield* givenUp(ours)
+        assert.deepStrictEqual(found, yield* givenUp(new Https.Agent({ ca })))
+        assert.strictEqual(found[0], "error")
+        assert.notInclude(found, "finish")
+      }))
+
+    const without: Record<string, (url: string, agent: Https.Agent) => Effect.Effect<string>> = {
+      "request.setTimeout(0)": (url, agent) => Effect.suspend(() => ended(Https.get(url, { agent }).setTimeout(0))),
+      "socket.setTimeout(0)": (url, agent) =>
+        Effect.suspend(() => ended(Https.get(url, { agent }).on("socket", (socket) => socket.setTimeout(0)))),
+      "axios without a limit": (url, agent) => byAxios(url, { agent }, 5, 0)
+    }
+    for (const [what, ask] of Object.entries(without)) {
+      test(`the agent's limit stays off for ${what} (${how})`, () =>
+        Effect.gen(function*() {
+          const { url } = yield* served({}, (request, response) => {
+            setTimeout(() => response.end("answered"), request.url === "/" ? 0 : 3 * limit)
+          })
+          const agent = yield* agentFor(url, { timeout: limit })
+          assert.strictEqual(yield* ask(`${url}slow`, agent), "answered")
+        }))
+    }
+
     test(`carries much in both directions, at the pace of the slower end (${how})`, () =>
       Effect.gen(function*() {
         const { url } = yield* served({}, (request, response) => {
@@ -584,6 +629,8 @@ describe("the socket of a request", () => {
       }))
   }
 })
+
+const codeOf = (error?: Error | null) => (error as NodeJS.ErrnoException | null | undefined)?.code
 
 const body = randomBytes(8 * 1024 * 1024)
 

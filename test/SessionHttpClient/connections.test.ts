@@ -280,7 +280,11 @@ describe.each(clients)("over %s", (_, layer) => {
         assert.deepStrictEqual(yield* Effect.exit(client.execute(request)), Exit.fail("no"))
         yield* TestClock.adjust("31 seconds")
       }
-      yield* eventually(Effect.sync(() => server.open().length === 0))
+      // Not the count of open connections: undici (Node 22) opens a spare one as it drops the refused one.
+      yield* eventually(Effect.sync(() =>
+        server.received.every(({ connection }) => !server.open().includes(connection))
+      ))
+      assert.lengthOf(server.received, 2)
       yield* nextTurn
     }).pipe(Effect.provide(layer)))
 })

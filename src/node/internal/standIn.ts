@@ -32,7 +32,7 @@ export class StandIn extends Net.Socket {
   #isOpen = false
   #hasEnded = false
   /** The write, or the end, that waits for the connection to open. */
-  #held: { readonly go: (socket: Net.Socket) => void; readonly fail: (error: Error) => void } | undefined
+  #held: ((socket: Net.Socket) => void) | undefined
   /** Calls that are repeated for each socket beneath. */
   readonly #settings = new Map<string, () => void>()
 
@@ -78,10 +78,10 @@ export class StandIn extends Net.Socket {
     const { alpnProtocol, authorizationError, authorized } = socket
     const { servername } = socket as { readonly servername?: unknown }
     Object.assign(this, { alpnProtocol, authorizationError, authorized, servername, secureConnecting: false })
-    // From now on the open socket knows when nothing happens.
-    const { timeout } = this
+    // From now on the open socket knows when nothing happens. A limit of 0 is told, too: it switches the agent's off.
+    const { timeout = 0 } = this
     super.setTimeout(0)
-    if (timeout) this.setTimeout(timeout)
+    this.setTimeout(timeout)
     socket.on("timeout", () => this.emit("timeout"))
     socket.on("data", (chunk) => {
       if (!this.push(chunk)) socket.pause()
@@ -94,7 +94,7 @@ export class StandIn extends Net.Socket {
     // After its end, this socket closes when its reader has everything.
     socket.on("close", () => this.#hasEnded || this.destroy())
     this.emit("secureConnect")
-    this.#held?.go(socket)
+    this.#held?.(socket)
     this.#held = undefined
   }
 
@@ -127,14 +127,21 @@ export class StandIn extends Net.Socket {
   override _destroy(error: Error | null, done: (error?: Error | null) => void): void {
     if (this.#isOpen) this.#beneath!.destroy()
     else this.#giveUp()
-    this.#held?.fail(error ?? new Error("the socket has closed before the connection was there"))
-    this.#held = undefined
-    super._destroy(error, done)
+    this.connecting = false
+    done(error)
+    // A socket that has a handle closes a turn of the event loop after its `error`, and users rely on the time between.
+    setImmediate(() => super._destroy(error, () => {}))
   }
 
   #whenOpen(fail: (error: Error) => void, go: (socket: Net.Socket) => void): void {
-    if (this.#isOpen) go(this.#beneath!)
-    else this.#held = { go, fail }
+    if (this.#isOpen) return go(this.#beneath!)
+    // Like in `net.Socket`, a write fails after the `error` event: a request takes the callback for its last word.
+    const onClose = () => fail(closedBeforeOpen())
+    this.once("close", onClose)
+    this.#held = (socket) => {
+      this.off("close", onClose)
+      go(socket)
+    }
   }
 
   // --- what else a socket has ------------------------------------------------
@@ -193,3 +200,9 @@ export class StandIn extends Net.Socket {
 
 const call = (socket: Net.Socket | undefined, name: string, args: ReadonlyArray<unknown>): unknown =>
   socket && Reflect.apply(Reflect.get(socket, name) as () => unknown, socket, args)
+
+/** Node's error for a write on a socket that closes before it is connected. */
+const closedBeforeOpen = (): Error =>
+  Object.assign(new Error("Socket closed before the connection was established"), {
+    code: "ERR_SOCKET_CLOSED_BEFORE_CONNECTION"
+  })
