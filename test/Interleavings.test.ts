@@ -730,6 +730,21 @@ describe("the strategies", () => {
       }
     }))
 
+  it.effect("that are cut find a lost update of two among sixty fibers that run the same code", () =>
+    Effect.gen(function*() {
+      const increment = (counter: Ref.Ref<number>) => Effect.flatMap(Ref.get(counter), (n) => Ref.set(counter, n + 1))
+      const lostAmongTheSame = Effect.gen(function*() {
+        const shared = yield* Ref.make(0)
+        const own = yield* Effect.forEach(Array.from({ length: 60 }), () => Ref.make(0))
+        yield* Effect.forEach([...own, shared, shared], increment, { concurrency: "unbounded", discard: true })
+        if ((yield* Ref.get(shared)) !== 2) return yield* Effect.fail("an update was lost")
+      })
+      for (let seed = 0; seed < 3; seed++) {
+        const failure = yield* found(lostAmongTheSame, { strategy: "sweep", limit: 100, seed })
+        assert.isAtMost(failure.interleavings, 100)
+      }
+    }))
+
   /** Where in a run of a hundred equal steps the other fiber came in between. */
   const met = (out: Set<number>, between: (steps: Effect.Effect<void>) => Effect.Effect<unknown>) =>
     Effect.suspend(() => {

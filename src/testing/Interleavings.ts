@@ -101,7 +101,10 @@ export interface Options {
   readonly depth?: number | undefined
   /**
    * How many schedules the other strategies try each, at most. A `sweep`, `interrupt` or `timers` that has more tries
-   * places that are spread evenly over the whole run; the seed chooses which. Of `exhaustive` it is the first ones. The
+   * places that are spread evenly over the whole run, and a third of them over the code, so that a race behind sixty
+   * fibers that do other things is found with a limit of 100. The same code run by many fibers is told apart only after
+   * an operation that several of them run as one value, like `Ref.get` of a shared reference; a race of two fibers on
+   * something else (a variable, a map) among many that do the same may need a larger limit. The seed chooses. Of `exhaustive` it is the first ones. The
    * report says how many places there were and how many were tried. Default: 10,000.
    */
   readonly limit?: number | undefined

@@ -303,6 +303,12 @@ class Enumerating extends Following {
 /** The plain run, in which nothing is preempted: made once, it tells all searches where their schedules can begin. */
 export class Survey extends Enumerating {
   private operation: unknown
+  /** The fiber that has run an operation, or `"several"`: `Ref.get(ref)`, say, is one value for all fibers. */
+  private readonly runBy = new Map<unknown, Lane | "several">()
+  /** The last operation of each fiber. */
+  private readonly latest = new Map<Lane, unknown>()
+  /** The last operation that the fiber of a place has run before it. */
+  private readonly before = new Map<Place, unknown>()
 
   constructor(seed: number, offers: ReadonlySet<Offer>) {
     super({ seed, departures: [] }, offers)
@@ -313,20 +319,39 @@ export class Survey extends Enumerating {
     this.operation = operation
   }
 
+  override atOperation(run: Run, lane: Lane): Preemption | undefined {
+    const { length } = this.places
+    super.atOperation(run, lane)
+    const { operation } = this
+    if (this.places.length > length) this.before.set(this.places[length]!, this.latest.get(lane))
+    if (operation !== undefined && !isNoting(operation)) {
+      this.runBy.set(operation, (this.runBy.get(operation) ?? lane) === lane ? lane : "several")
+      this.latest.set(lane, operation)
+    }
+    return undefined
+  }
+
   override siteHere(): string | undefined {
     return siteOf(this.operation)
   }
 
   /** The places at which there are departures of these kinds, with those alone. */
   placesFor(offers: ReadonlySet<Offer>): ReadonlyArray<Place> {
-    return this.places.flatMap(({ departures, site }) => {
+    return this.places.flatMap((place) => {
+      const { departures } = place
       const offered = departures.filter((departure) => offers.has(offerOf(departure)))
-      return offered.length === 0 ? [] : [{ departures: offered, site }]
+      return offered.length === 0 ? [] : [{ departures: offered, site: this.siteAmong(place) }]
     })
   }
 
   coverageOf(offers: ReadonlySet<Offer>): Coverage {
     return new Coverage(this.placesFor(offers))
+  }
+
+  /** The site; told apart from the same code elsewhere if several fibers have run the operation before: they share it. */
+  private siteAmong(place: Place): string | undefined {
+    const isShared = this.runBy.get(this.before.get(place)) === "several"
+    return isShared && place.site !== undefined ? `${place.site} after what fibers share` : place.site
   }
 }
 
@@ -342,11 +367,12 @@ const inTurn = (places: ReadonlyArray<Place>, { picks }: Space): ReadonlyArray<D
  * after the next one: none, for departing before it is departing before the next.
  */
 const siteOf = (operation: unknown): string | undefined => {
-  if (operation === undefined) return undefined
+  if (operation === undefined || isNoting(operation)) return undefined
   const { _op, effect_instruction_i0, effect_instruction_i1 } = operation as Record<string, unknown>
-  if (noting.has(_op)) return undefined
   const code = [effect_instruction_i1, effect_instruction_i0].find((part) => typeof part === "function")
   return `${_op} ${code ?? ""}`
 }
+
+const isNoting = (operation: unknown): boolean => noting.has((operation as { readonly _op?: unknown })._op)
 
 const noting = new Set<unknown>(["OnSuccess", "OnFailure", "OnSuccessAndFailure"])

@@ -7,7 +7,7 @@ import type { Departure } from "./schedule.js"
 /** An operation at which a run can depart, and the ways in which it can. */
 export interface Place {
   readonly departures: ReadonlyArray<Departure>
-  /** What the operation does: the same for operations that come from the same code. */
+  /** What the operation does: the same for operations that come from the same code, in the same relation to others. */
   readonly site: string | undefined
 }
 
@@ -18,7 +18,8 @@ export interface Place {
  *
  * - The walk comes by all parts of the run equally.
  * - The round comes by each piece of code once before it comes by any twice. Sixty fibers that do the same fill most of
- *   a run, and a fault is as likely in the few operations after them.
+ *   a run, and a fault is as likely in the few operations after them. The same code counts as another piece after an
+ *   operation that several fibers have run (`Ref.get` of one reference): where they share something, races are likelier.
  */
 export const spread = (places: ReadonlyArray<Place>, seed: number, quota: number): ReadonlyArray<Departure> => {
   const random = new Utils.PCGRandom(seed)
