@@ -17,7 +17,7 @@ import * as Https from "node:https"
 import type * as Net from "node:net"
 import { tmpdir } from "node:os"
 import { join } from "node:path"
-import { Readable } from "node:stream"
+import { type Duplex, Readable } from "node:stream"
 import * as Tls from "node:tls"
 import { authority, clientCertificate, serverCertificate } from "../examples/certificates.js"
 import { failure, httpsGet, keysOf, offers, serving, test, told, watched } from "./support/tlsClients.js"
@@ -523,6 +523,19 @@ describe("the socket of a request", () => {
         assert.notInclude(found, "finish")
       }))
 
+    test(`what would be thrown at the call is the request's error, and a lookup's own stays itself (${how})`, () =>
+      Effect.gen(function*() {
+        const { url } = yield* served({})
+        const agent = yield* agentFor(url)
+        const mine = new Error("mine")
+        const lookup = () => {
+          throw mine
+        }
+        assert.strictEqual(yield* failure(httpsGet(url, { agent, lookup })), mine as never)
+        const error = yield* failure(httpsGet(url, { agent, localAddress: "none" }))
+        assert.deepStrictEqual([error.name, error.code], ["TlsError", "ERR_INVALID_IP_ADDRESS"])
+      }))
+
     const without: Record<string, (url: string, agent: Https.Agent) => Effect.Effect<string>> = {
       "request.setTimeout(0)": (url, agent) => Effect.suspend(() => ended(Https.get(url, { agent }).setTimeout(0))),
       "socket.setTimeout(0)": (url, agent) =>
@@ -539,6 +552,61 @@ describe("the socket of a request", () => {
           assert.strictEqual(yield* ask(`${url}slow`, agent), "answered")
         }))
     }
+
+    for (const [what, ask] of Object.entries(switched)) {
+      test(`carries another TLS connection after ${what} (${how})`, () =>
+        Effect.gen(function*() {
+          const { server, url } = yield* served({}, (request, response) => void request.pipe(response))
+          const switchTo = (status: string) => (_request: unknown, socket: Duplex) => {
+            socket.write(`HTTP/1.1 ${status}\r\nconnection: upgrade\r\nupgrade: tls\r\n\r\n`)
+            server.emit("connection", socket)
+          }
+          server.on("connect", switchTo("200 OK")).on("upgrade", switchTo("101 Switching Protocols"))
+          const agent = yield* agentFor(url)
+          const request = Https.request(url, { agent, ...ask }).end()
+          const socket = yield* Effect.async<Tls.TLSSocket>((resume) => {
+            for (const name of ["connect", "upgrade"]) {
+              request.once(name, (_response, socket: Tls.TLSSocket) => resume(Effect.succeed(socket)))
+            }
+          })
+          assert.strictEqual(socket.isSessionReused(), isKept)
+          const inner = Tls.connect({ socket, ca, servername: "localhost" })
+          yield* Effect.promise(() => once(inner, "secureConnect"))
+          const sent = Https.request(url, { createConnection: () => inner, method: "POST" }).end(body)
+          const [response] = yield* Effect.promise(() => once(sent, "response") as Promise<[Http.IncomingMessage]>)
+          const chunks = yield* Effect.promise(() => response.toArray() as Promise<Array<Buffer>>)
+          assert.isTrue(Buffer.concat(chunks).equals(body))
+          inner.destroy()
+          yield* eventually(() => socket.destroyed && Object.keys(agent.sockets).length === 0)
+        }))
+    }
+
+    test(`an idle limit does not end what a TLS connection over the socket is using (${how})`, () =>
+      Effect.gen(function*() {
+        const { server, url } = yield* served({})
+        server.on("connect", (_request, socket: Duplex) => {
+          socket.write("HTTP/1.1 200 OK\r\n\r\n")
+          echo.emit("connection", socket)
+        })
+        const echo = Tls.createServer({ cert, key }, (socket) => void socket.pipe(socket))
+        const agent = yield* agentFor(url)
+        const request = Https.request(url, { agent, ...switched["CONNECT"] }).end()
+        const [, socket] = yield* Effect.promise(() => once(request, "connect") as Promise<[unknown, Tls.TLSSocket]>)
+        let isIdle = false
+        socket.setTimeout(600, () => {
+          isIdle = true
+        })
+        const cache = yield* TicketCache.make()
+        const inner = yield* NodeTicketCache.connect({ cache, ca, socket, host: "localhost", port: 443 })
+        for (let n = 0; n < 14; n++) {
+          inner.write("x")
+          yield* Effect.promise(() => once(inner, "data"))
+          yield* Effect.sleep("60 millis")
+        }
+        assert.isFalse(isIdle)
+        inner.destroy()
+        yield* eventually(() => socket.destroyed)
+      }))
 
     test(`carries much in both directions, at the pace of the slower end (${how})`, () =>
       Effect.gen(function*() {
@@ -629,6 +697,12 @@ describe("the socket of a request", () => {
       }))
   }
 })
+
+/** Requests after which a connection is no longer HTTP's. */
+const switched: Record<string, Https.RequestOptions> = {
+  "CONNECT": { method: "CONNECT", path: "a.test:443" },
+  "an upgrade": { headers: { connection: "upgrade", upgrade: "tls" } }
+}
 
 const codeOf = (error?: Error | null) => (error as NodeJS.ErrnoException | null | undefined)?.code
 

@@ -23,7 +23,9 @@
  * one offer in n is accepted. A refusal then leaves the tickets of the other servers alone.
  *
  * Options are compared by content, but functions and other objects (a `secureContext`) by reference: an object that is
- * made for each connection anew is another identity each time, and resumes nothing. `session` is not used.
+ * made for each connection anew is another identity each time, and resumes nothing. A list is read for each connection;
+ * but a `Buffer`, or an object in a list (an entry of `pfx`), that is changed in place remains the identity that it was:
+ * give a new one. `session` is not used.
  *
  * @since 0.1.0
  */
@@ -257,10 +259,15 @@ const defined = <A extends object>(options: A): { [K in keyof A]: Exclude<A[K], 
  * being opened: the request's and the agent's `timeout`, and those of axios, got and follow-redirects.
  * `request.setTimeout` counts from its call, where Node's begins only once TCP has connected. A request that waits for
  * its turn (`maxSockets`) has no connection yet, and is limited from when it gets one. If a ticket is kept, the socket
- * stands for the one or two connections that are opened beneath it, and has all methods of a `TLSSocket`.
+ * stands for the one or two connections that are opened beneath it: it is an `instanceof TLSSocket`, has the methods
+ * and properties that Node documents for one, and carries another TLS connection after `CONNECT`. Properties that Node
+ * does not document (`ssl`, `_host`) can be missing.
  *
  * Requests fail with Node's own errors, and with a `TlsError` for what Node does not know: `connectTimeout`, options
- * that make no sense (Node's message would show them), and the end of the scope.
+ * that make no sense (Node's message would show them), and the end of the scope. What `https.request` would throw at
+ * the call, for a port or a `localAddress` that is none, comes as the request's `error` event. So does what a `lookup`
+ * throws, itself. If a ticket is kept, the code of a handshake that fails can be OpenSSL's own
+ * (`ERR_SSL_WRONG_VERSION_NUMBER` of a server that speaks no TLS) where Node's agent has `EPROTO`.
  *
  * @example
  * ```ts
@@ -519,7 +526,7 @@ const targetOf = (
   const checkServerIdentity = unthrowing(given.checkServerIdentity ?? Tls.checkServerIdentity)
   const options = {
     ...given,
-    ...defined({ servername }),
+    ...defined({ servername, lookup: unthrowingLookup(given.lookup) }),
     checkServerIdentity,
     rejectUnauthorized: identity.rejectUnauthorized,
     secureContext: identity.context()
@@ -605,6 +612,17 @@ const unthrowing = (check: CheckServerIdentity): CheckServerIdentity => (hostnam
     return thrown instanceof Error ? thrown : new Error(String(thrown))
   }
 }
+
+/** Node lets a throw out of the call that opens the connection. It is the application's own error, and no option's. */
+const unthrowingLookup = (lookup: Tls.ConnectionOptions["lookup"]): typeof lookup =>
+  // Node says what else is wrong with it.
+  typeof lookup !== "function" ? lookup : (hostname, options, callback) => {
+    try {
+      lookup(hostname, options, callback)
+    } catch (thrown) {
+      process.nextTick(callback, thrown instanceof Error ? thrown : new Error(String(thrown)), "")
+    }
+  }
 
 /** Without Node's message, which shows what was given: a key, a passphrase. */
 const refusal = (thrown: unknown): NodeJS.ErrnoException => {

@@ -78,10 +78,16 @@ export class StandIn extends Net.Socket {
     const { alpnProtocol, authorizationError, authorized } = socket
     const { servername } = socket as { readonly servername?: unknown }
     Object.assign(this, { alpnProtocol, authorizationError, authorized, servername, secureConnecting: false })
+    // TLS over a socket without a handle would wait for a `connect` that has come already. Activity on the handle is
+    // the open socket's, too, whose time limit would end the connection otherwise.
+    Object.defineProperty(this, "_handle", { get: () => this.destroyed ? null : handleOf(socket), set: () => {} })
+    Object.assign(this, { _parent: socket })
     // From now on the open socket knows when nothing happens. A limit of 0 is told, too: it switches the agent's off.
-    const { timeout = 0 } = this
-    super.setTimeout(0)
-    this.setTimeout(timeout)
+    const { timeout } = this
+    if (timeout !== undefined) {
+      super.setTimeout(0)
+      this.setTimeout(timeout)
+    }
     socket.on("timeout", () => this.emit("timeout"))
     socket.on("data", (chunk) => {
       if (!this.push(chunk)) socket.pause()
@@ -206,3 +212,6 @@ const closedBeforeOpen = (): Error =>
   Object.assign(new Error("Socket closed before the connection was established"), {
     code: "ERR_SOCKET_CLOSED_BEFORE_CONNECTION"
   })
+
+const handleOf = (socket: Net.Socket): object | null =>
+  (socket as unknown as { readonly _handle: object | null })._handle
