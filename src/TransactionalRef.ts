@@ -53,7 +53,7 @@ import { withLazyScope } from "./internal/lazyScope.js"
 import { locally } from "./internal/locally.js"
 import { circleThrough } from "./internal/transaction/circle.js"
 import { type Holder, type Place, releaseAll, Turn } from "./internal/transaction/turn.js"
-import { isUnwinding, noteUnwinding } from "./internal/transaction/unwinding.js"
+import { noteUnwinding, unwinds } from "./internal/transaction/unwinding.js"
 import { wait } from "./internal/wait.js"
 
 // -----------------------------------------------------------------------------
@@ -518,7 +518,11 @@ export const transaction: {
  * outermost transaction fails with the typed error, which its own `retryDeadlock` takes. So a function that wraps its
  * transaction in `retryDeadlock` can be called in another module's transaction, or outside. A body that catches defects
  * (with `exit`, `sandbox` or `catchAllCause`, by awaiting a fiber, or in a race that another effect wins) can delay
- * the end, but not save the transaction. A `DefectBoundary` does not count these defects.
+ * the end of a transaction that a deadlock has ended, but not save it. A `DefectBoundary` does not count these defects
+ * while they unwind their own transaction. Outside it (a memoized effect keeps one, or a fiber that died of one is
+ * joined later) they are ordinary defects, and so is the defect of a finalizer that changes a ref: none is tried again.
+ * A daemon whose transaction fails because the outermost one around it has ended is inside none any more: it is tried
+ * again.
  *
  * @example
  * ```ts
@@ -542,24 +546,32 @@ export const transaction: {
 export const retryDeadlock = <A, E, R>(
   self: Effect.Effect<A, E, R>
 ): Effect.Effect<A, Exclude<E, TransactionDeadlock | TransactionConflict>, R> =>
-  Effect.withFiberRuntime((fiber) => transactionOf(fiber) === undefined ? retried(self) : unwindingOnly(self))
+  Effect.withFiberRuntime((fiber) => transactionOf(fiber) === undefined ? retried(self) : retriedOutside(self, fiber))
 
 const retried = <A, E, R>(self: Effect.Effect<A, E, R>) =>
   Effect.sandbox(self).pipe(
     Effect.retry({
       schedule: pauses,
-      while: (cause) => isRefusal(failureOf(cause)) && ownDefects(cause) === undefined
+      while: (cause) => isRefusal(failureOf(cause)) && Option.isNone(Cause.keepDefects(cause))
     }),
-    Effect.catchAll((cause): Effect.Effect<never, Exclude<E, Refusal>> =>
-      Effect.failCause(
-        isRefusal(failureOf(cause)) ? ownDefects(cause)! : cause as Cause.Cause<Exclude<E, Refusal>>
-      )
-    )
+    Effect.catchAll((cause) => Effect.failCause(withoutRefusal(cause)))
   )
 
-const unwindingOnly = <A, E, R>(self: Effect.Effect<A, E, R>) =>
-  Effect.catchAll(self, (error): Effect.Effect<never, Exclude<E, Refusal>> =>
-    isRefusal(error) ? Effect.die(noteUnwinding(error)) : Effect.fail(error as Exclude<E, Refusal>))
+const withoutRefusal = <E>(cause: Cause.Cause<E>): Cause.Cause<Exclude<E, Refusal>> =>
+  isRefusal(failureOf(cause))
+    ? Option.getOrElse(Cause.keepDefects(cause), () => Cause.empty)
+    : cause as Cause.Cause<Exclude<E, Refusal>>
+
+/** A daemon may find, when its transaction fails, that the one around has ended: then it is inside none any more. */
+const retriedOutside = <A, E, R>(self: Effect.Effect<A, E, R>, fiber: AnyFiber) =>
+  Effect.catchAllCause(self, (cause): Effect.Effect<A, Exclude<E, Refusal>, R> => {
+    const error = failureOf(cause)
+    if (!isRefusal(error) || Option.isSome(Cause.keepDefects(cause))) return Effect.failCause(withoutRefusal(cause))
+    const transaction = transactionOf(fiber)
+    if (transaction === undefined) return retried(self)
+    // A finalizer unwinds nothing: its defect is a mistake of the application's.
+    return Effect.die(transaction.phase === "Ending" ? error : noteUnwinding(error, transaction))
+  })
 
 /** Most transactions take less than a millisecond. */
 const pauses = Backoff.exponential({ initial: "1 millis", max: "1 second" })
@@ -571,10 +583,13 @@ const isRefusal = (error: unknown): error is Refusal =>
 
 const failureOf = <E>(cause: Cause.Cause<E>): E | undefined => Option.getOrUndefined(Cause.failureOption(cause))
 
-/** The defects of a cause, less those that only say that a transaction is over. */
-const ownDefects = (cause: Cause.Cause<unknown>): Cause.Cause<never> | undefined =>
+/** The defects of a cause, less those that only say that the transaction is over. */
+const ownDefects = (
+  cause: Cause.Cause<unknown>,
+  saysSo: (defect: unknown) => boolean
+): Cause.Cause<never> | undefined =>
   Chunk.reduce(
-    Chunk.filter(Cause.defects(cause), (defect) => !isRefusal(Cause.originalError(defect))),
+    Chunk.filter(Cause.defects(cause), (defect) => !saysSo(defect)),
     undefined as Cause.Cause<never> | undefined,
     (before, defect) => before === undefined ? Cause.die(defect) : Cause.sequential(before, Cause.die(defect))
   )
@@ -786,7 +801,7 @@ class Draft<in out A> extends Effectable.Class<A> implements Ref.Ref<A> {
   private usable(): Layer<A> {
     const { layer, transaction } = this
     if (outermost(transaction).phase === "Aborted") {
-      throw noteUnwinding(new TransactionConflict({ name: layer.name }))
+      throw noteUnwinding(new TransactionConflict({ name: layer.name }), transaction)
     }
     if (transaction.phase !== "Open") {
       throw new Error(`the transaction on ${layer.name} is over: its draft is no more`)
@@ -1020,13 +1035,15 @@ const isNamed = (cell: Cell<any>, transaction: Transaction | undefined): boolean
  * the typed error, whatever the body has made of it. Other defects of the body go along.
  */
 const unwound = <E>(
-  { deadlock }: Transaction,
+  transaction: Transaction,
   cause: Cause.Cause<E | TransactionError>
 ): Exit.Exit<never, E | TransactionError> => {
-  const refusal = deadlock ?? Array.from(Cause.defects(cause)).find(isUnwinding)
+  const { deadlock } = transaction
+  const unwindsIt = (defect: unknown) => unwinds(defect, transaction)
+  const refusal = deadlock ?? Array.from(Cause.defects(cause)).find(unwindsIt)
   if (refusal === undefined) return Exit.failCause(cause)
   const typed = Cause.fail(refusal as Refusal)
-  const defects = ownDefects(cause)
+  const defects = ownDefects(cause, deadlock === undefined ? unwindsIt : isRefusal)
   return Exit.failCause(defects === undefined ? typed : Cause.sequential(typed, defects))
 }
 

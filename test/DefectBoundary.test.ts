@@ -547,21 +547,43 @@ describe("what comes to light beside the response", () => {
   it.scopedLive("what only unwinds the body of a transaction that is over is none; the same error as a defect is one", () =>
     withLogs((logs) =>
       Effect.gen(function*() {
-        const ref = yield* TransactionalRef.make(0, { name: "a" })
-        const late = TransactionalRef.retryDeadlock(TransactionalRef.update(ref, (n) => n + 1))
-        const ends = { "/unwinding": late, "/own": Effect.die(new TransactionalRef.TransactionConflict({ name: "a" })) }
+        const a = yield* TransactionalRef.make(0, { name: "a" })
+        const b = yield* TransactionalRef.make(0, { name: "b" })
+        const kept: Array<Fiber.Fiber<void>> = []
+        const dies = (end: Effect.Effect<void>, scope: Scope.Scope) =>
+          Effect.forkIn(end, scope).pipe(
+            Effect.tap((fiber) => Effect.sync(() => kept.push(fiber))),
+            Effect.flatMap(Fiber.await)
+          )
+        const increment = (ref: typeof a) => TransactionalRef.retryDeadlock(TransactionalRef.update(ref, (n) => n + 1))
+        const unwinding = Effect.fn(function*(scope: Scope.Scope) {
+          const held = yield* Deferred.make<void>()
+          const other = yield* Effect.fork(TransactionalRef.transaction(b, () =>
+            Effect.zipRight(Deferred.await(held), increment(a))))
+          const exit = yield* Effect.exit(TransactionalRef.transaction(a, () =>
+            Deferred.succeed(held, undefined).pipe(
+              Effect.zipRight(Effect.repeatN(Effect.yieldNow(), 20)),
+              Effect.zipRight(dies(increment(b), scope))
+            )))
+          assert.match(String(exit), /TransactionDeadlock/)
+          yield* Fiber.join(other)
+        })
+        const ways: Record<string, (scope: Scope.Scope) => Effect.Effect<unknown, unknown>> = {
+          "/unwinding": unwinding,
+          "/joined-later": (scope) => dies(Fiber.join(kept[0]!), scope),
+          "/finalizer": (scope) =>
+            TransactionalRef.transaction(a, () => Effect.addFinalizer(() => dies(increment(a), scope))),
+          "/own": (scope) => dies(Effect.die(new TransactionalRef.TransactionConflict({ name: "a" })), scope)
+        }
         const port = yield* serving(DefectBoundary.isolate(
           Effect.flatMap(HttpServerRequest.HttpServerRequest, ({ url }) =>
-            Effect.flatMap(Effect.scope, (scope) =>
-              TransactionalRef.transaction(ref, () =>
-                Effect.addFinalizer(() =>
-                  Effect.flatMap(Effect.forkIn(ends[url as keyof typeof ends], scope), Fiber.await)))).pipe(
-                    Effect.zipRight(ok)
-                  ))
+            Effect.zipRight(Effect.flatMap(Effect.scope, ways[url]!), ok))
         ))
         assert.deepStrictEqual(yield* counted(request(port, "/unwinding")), {})
         assert.lengthOf(errorsIn(logs), 0)
-        assert.deepStrictEqual(yield* counted(request(port, "/own")), { fiber: 1 })
+        for (const url of ["/joined-later", "/finalizer", "/own"]) {
+          assert.deepStrictEqual(yield* counted(request(port, url)), { fiber: 1 }, url)
+        }
       })
     ))
 

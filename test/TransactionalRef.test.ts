@@ -942,6 +942,76 @@ describe("retryDeadlock", () => {
       yield* untouched(ref)
     }))
 
+  /** Runs an update inside a transaction that a deadlock ends: it dies of a defect, which is left over. */
+  const leftOver = (inside: (update: Effect.Effect<void>) => Effect.Effect<unknown>) =>
+    meeting((_, { a }) => inside(Effect.orDie(TransactionalRef.retryDeadlock(TransactionalRef.update(a, (n) => n)))))
+
+  it.live("takes a defect that unwound another transaction for a defect: of a memoized effect, of a fiber joined late", () =>
+    Effect.gen(function*() {
+      let run: Effect.Effect<void> = Effect.void
+      const memoized = yield* Effect.cached(Effect.suspend(() => run))
+      yield* leftOver((update) => {
+        run = update
+        return memoized
+      })
+      const fibers: Array<Fiber.Fiber<void>> = []
+      yield* leftOver((update) =>
+        Effect.tap(Effect.fork(update), (fiber) => {
+          fibers.push(fiber)
+          return Fiber.await(fiber)
+        }))
+      const ref = yield* TransactionalRef.make(0)
+      for (const left of [memoized, Fiber.join(fibers[0]!)]) {
+        let runs = 0
+        const healthy = TransactionalRef.transaction(ref, () => {
+          runs++
+          return left
+        })
+        const defect = Exit.die(new TransactionalRef.TransactionDeadlock({ cycle: ["a", "b"] }))
+        assert.deepStrictEqual(yield* Effect.exit(healthy), defect)
+        assert.deepStrictEqual(yield* Effect.exit(TransactionalRef.retryDeadlock(healthy)), defect)
+        assert.strictEqual(runs, 2)
+      }
+      yield* untouched(ref)
+    }))
+
+  it.live("runs a daemon's transaction again, when the one around it has ended before it", () =>
+    Effect.gen(function*() {
+      const a = yield* TransactionalRef.make(0)
+      const b = yield* TransactionalRef.make(0)
+      const begun = yield* Deferred.make<void>()
+      const cue = yield* Deferred.make<void>()
+      const increment = TransactionalRef.transaction(b, (draft) =>
+        add(draft, 1).pipe(Effect.zipRight(Deferred.succeed(begun, undefined)), Effect.zipRight(Deferred.await(cue))))
+      const daemon = yield* TransactionalRef.transaction(a, () =>
+        Effect.zipLeft(Effect.forkDaemon(TransactionalRef.retryDeadlock(increment)), Deferred.await(begun)))
+      yield* Deferred.succeed(cue, undefined)
+      yield* Fiber.join(daemon)
+      assert.strictEqual(yield* TransactionalRef.get(b), 1)
+      yield* untouched(a, b)
+    }))
+
+  it.effect("in a finalizer dies of a defect that is no deadlock's: nothing is run again", () =>
+    Effect.gen(function*() {
+      const ref = yield* TransactionalRef.make(0, { name: "a" })
+      let runs = 0
+      const exit = yield* TransactionalRef.transaction(ref, (draft) => {
+        runs++
+        const finalizer = TransactionalRef.retryDeadlock(TransactionalRef.update(ref, (n) => n + 1))
+        return Effect.zipRight(Effect.addFinalizer(() => finalizer), add(draft, 1))
+      }).pipe(TransactionalRef.retryDeadlock, Effect.exit)
+      assert.deepStrictEqual(exit, Exit.die(new TransactionalRef.TransactionConflict({ name: "a" })))
+      assert.deepStrictEqual([runs, yield* TransactionalRef.get(ref)], [1, 1])
+    }))
+
+  it.effect("inside another transaction keeps the defects beside the error", () =>
+    Effect.gen(function*() {
+      const conflict = new TransactionalRef.TransactionConflict({ name: "a" })
+      const failing = Effect.failCause(Cause.parallel(Cause.fail(conflict), Cause.die("broken")))
+      const exit = yield* Effect.exit(TransactionalRef.transaction([], () => TransactionalRef.retryDeadlock(failing)))
+      assert.deepStrictEqual(exit, Exit.die("broken"))
+    }))
+
   it.effect("makes a conflict of a part the failure of the whole, if the body lets it through", () =>
     Effect.gen(function*() {
       const ref = yield* TransactionalRef.make(0, { name: "a" })
