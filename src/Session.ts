@@ -8,12 +8,12 @@
  * key or clock comparison decides it.
  *
  * **What it guarantees.** One renewal of a generation, however many ask and however late; two renewals of one session
- * never run beside each other. No caller's interruption touches a renewal or another caller: it runs in the session's
- * own scope. It becomes current only when it has wholly succeeded; a failure, a defect or an interruption leaves the
- * session as it was, and all who waited get the same cause. Nothing that has expired is handed out. An answer that
- * comes after `timeout` is kept (`lateness`). A renewal that asks its own session, or an `onRenewed` or `onEnd` that
- * would start one or wait for one, fails immediately and never waits for itself. Cooldown, budget and timeouts do not
- * depend on the time of day: a clock that is set back pins no failure.
+ * never run beside each other, but for one that `end` detached. No caller's interruption touches a renewal or another
+ * caller: it runs in the session's own scope. It becomes current only when it has wholly succeeded; a failure, a defect
+ * or an interruption leaves the session as it was, and all who waited get the same cause. Nothing that has expired is
+ * handed out. An answer that comes after `timeout` is kept (`lateness`). A renewal that asks its own session, or an
+ * `onRenewed` or `onEnd` that would start one or wait for one, fails immediately and never waits for itself. Cooldown,
+ * budget and timeouts do not depend on the time of day: a clock that is set back pins no failure.
  *
  * **What it does not.** It does not know whether a value is good: you tell it, with `refresh`, `use` or an
  * expiry. It cannot un-spend a single-use token that was presented by a process which then died, or whose answer takes
@@ -51,6 +51,7 @@ import { Latest } from "./internal/latest.js"
 import * as Renewal from "./internal/renewal.js"
 import * as Resources from "./internal/resources.js"
 import { sleep } from "./internal/sleep.js"
+import { Waiters } from "./internal/waiters.js"
 import { InvalidOptions } from "./InvalidOptions.js"
 import * as Check from "./InvalidOptions.js"
 
@@ -87,8 +88,9 @@ export type GenerationTypeId = typeof GenerationTypeId
 /**
  * One value of a session and when it came. Hand it back to `refresh` to say that it was refused.
  *
- * `number` counts from 0 and never goes back, not even over `end`. Times are epoch milliseconds of the
- * session's `Clock`; an `expiresAt` of `Infinity` means never.
+ * `number` counts from 0, never goes back and is never given twice, not even over `end`: a value that `onRenewed` was
+ * given and that never became current leaves a gap. Times are epoch milliseconds of the session's `Clock`; an
+ * `expiresAt` of `Infinity` means never.
  *
  * A session recognises its generations by their number and by a mark, which a copy made by spreading keeps. A
  * generation of another session (of one that a `SessionMap` has dropped, say), or one that was put together by hand,
@@ -216,7 +218,8 @@ export interface Options<A, E = never, R = never, E2 = never, R2 = never, E3 = n
    * Runs before anyone sees a generation that was acquired or renewed (not `initial`): the place to persist a
    * rotated token. If it fails, so does the refresh; the value is kept, and the next refresh goes on from it
    * instead of presenting a spent token again. A value that has expired by then comes here too, though nobody is given
-   * it: its refresh token may be good. Asking the session itself fails with `ReentrantRefresh`.
+   * it: its refresh token may be good. Asking the session itself fails with `ReentrantRefresh`. One `onRenewed` of a
+   * session runs at a time: the next waits for one that `end` has detached (within the bounds of its own refresh).
    */
   readonly onRenewed?: ((generation: Generation<A>) => Effect.Effect<void, E3, R3>) | undefined
   /**
@@ -257,8 +260,10 @@ export interface Options<A, E = never, R = never, E2 = never, R2 = never, E3 = n
    * `acquire` after a failure that `fatal` knows. A late value is written down by `onRenewed`, becomes current
    * immediately and ends the cooldown; a late failure that `fatal` knows is remembered; after `end` a late value is
    * revoked; closing the session's scope interrupts the wait. Until the late answer has come or been cut, no other
-   * renewal is begun. `0`: none is waited for. `Infinity`: however long. Default: `timeout` once more if there is a
-   * `renew`, and 0 if there is only `acquire`, which spends nothing.
+   * renewal is begun. To cut is to interrupt: a `renew` that is uninterruptible by then, or runs its finalizers, is
+   * waited for, but Effect drops the value that it brings, and the next refresh presents the old one again. `0`: none
+   * is waited for. `Infinity`: however long. Default: `timeout` once more if there is a `renew`, and 0 if there is only
+   * `acquire`, which spends nothing.
    */
   readonly lateness?: Duration.DurationInput | undefined
   /** Retries inside one refresh, for transient failures; `fatal` ones are not retried. Default: none. */
@@ -399,8 +404,6 @@ export type SessionError =
 /** A link of the chain: a generation, or the start of a chain before anything was acquired. */
 interface Link<A, E> {
   readonly generation: Generation<A> | undefined
-  /** The number of the generation that comes next. */
-  readonly nextNumber: number
   /** What the generation's `acquire` or `renew` acquired. */
   readonly resources: Resources.Resources | undefined
   /** From this moment on `current` starts a renewal in the background. */
@@ -441,6 +444,8 @@ interface Candidate<A> {
   readonly value: A
   readonly acquiredAt: number
   readonly resources: Resources.Resources
+  /** The number of its generation, from when `onRenewed` is first given that. */
+  number?: number
 }
 
 interface SharedRenewal<A, E> extends Renewal.Renewal<Link<A, E>, E | SessionError> {
@@ -563,6 +568,9 @@ export const make = <A, E = never, R = never, E2 = E, R2 = never, E3 = never, R3
     const counts = { refreshes: 0, failures: 0, consecutive: 0 }
     /** When the renewals began that are on the budget, on the monotonic clock. */
     const demands: Array<number> = []
+    let nextNumber = 0
+    let isWriting = false
+    const whenWritten = new Waiters()
 
     const closed = Exit.fail(new SessionClosed({ session: name }))
     const ended = Exit.fail(new SessionEnded({ session: name }))
@@ -571,7 +579,7 @@ export const make = <A, E = never, R = never, E2 = E, R2 = never, E3 = never, R3
     // --- the links -----------------------------------------------------------
 
     const makeLink = (
-      fields: Pick<Link<A, Err>, "nextNumber"> & Partial<Pick<Link<A, Err>, "generation" | "resources" | "refreshAt">>
+      fields: Partial<Pick<Link<A, Err>, "generation" | "resources" | "refreshAt">> = {}
     ): Link<A, Err> => ({
       generation: undefined,
       resources: undefined,
@@ -848,28 +856,49 @@ export const make = <A, E = never, R = never, E2 = E, R2 = never, E3 = never, R3
       if (link.candidate === undefined || !isFresh(link.candidate)) yield* obtain(link, work)
       // A renewal that `end` has detached brings nothing that is to be written down.
       if (isDetached(link)) return yield* ended
-      const { acquiredAt, resources, value } = link.candidate!
-      const generation = generationFrom(link.nextNumber, value, acquiredAt, yield* expiryOf(value))
+      const candidate = link.candidate!
+      const { acquiredAt, resources, value } = candidate
+      const expiresAt = yield* expiryOf(value)
+      // A number is never given twice, lest `refresh` take one of two generations for the other.
+      candidate.number ??= nextNumber++
+      const generation = generationFrom(candidate.number, value, acquiredAt, expiresAt)
       if (options.onRenewed !== undefined) {
-        const writtenDown = Effect.suspend((): Effect.Effect<void, Err, Env> =>
-          isDetached(link) ? Effect.void : options.onRenewed!(generation)
-        )
-        yield* retrying(work, writtenDown, () => false)
+        yield* retrying(work, writtenDown(link, generation), () => false)
       }
-      return makeLink({
-        generation,
-        nextNumber: link.nextNumber + 1,
-        resources,
-        refreshAt: yield* refreshAtOf(generation)
-      })
+      return makeLink({ generation, resources, refreshAt: yield* refreshAtOf(generation) })
     })
+
+    /**
+     * Gives the generation to `onRenewed`. A write that `end` has detached goes on, for half a write helps nobody; the
+     * next write waits for its end, lest the older value overwrite the newer one.
+     */
+    const writtenDown = (link: Link<A, Err>, generation: Generation<A>): Effect.Effect<void, Err, Env> =>
+      Effect.zipRight(
+        Waiters.until(() => isWriting ? undefined : Exit.void, whenWritten),
+        Effect.acquireUseRelease(
+          // Of the renewals that have waited for the write, `end` has detached all but one.
+          Effect.sync(() => !isDetached(link) && (isWriting = true)),
+          (isOwn): Effect.Effect<void, Err, Env> => isOwn ? options.onRenewed!(generation) : Effect.void,
+          (isOwn) =>
+            Effect.sync(() => {
+              if (!isOwn) return
+              isWriting = false
+              whenWritten.notify()
+            })
+        )
+      )
 
     const obtain = (link: Link<A, Err>, work: RenewalWork<A, Err>): Effect.Effect<void, Err, Env> => {
       const acquire = retrying(work, candidateFrom(link, options.acquire), isFatal)
-      const spent = link.candidate ?? link.generation
-      if (spent === undefined || link.dead) return acquire
-      const forget = Effect.sync(() => {
+      // What is kept after a fatal failure came from the `acquire` that followed it.
+      const spent = link.candidate ?? (link.dead ? undefined : link.generation)
+      if (spent === undefined) return acquire
+      const forget = Effect.suspend(() => {
+        const { candidate } = link
         link.dead = true
+        link.candidate = undefined
+        if (!isDetached(link)) renewed.clear()
+        return candidate === undefined ? Effect.void : Effect.uninterruptible(release(candidate.resources))
       })
       return options.renew === undefined
         ? Effect.tapError(acquire, (error) => isFatal(error) ? forget : Effect.void)
@@ -879,23 +908,33 @@ export const make = <A, E = never, R = never, E2 = E, R2 = never, E3 = never, R3
         )
     }
 
-    /** What comes is kept on the link in the same step: nothing that happens next can lose it. */
+    /**
+     * What comes is kept on the link in the step in which the effect succeeds: no interruption after that can lose it.
+     * (An uninterruptible effect that is interrupted has not succeeded for Effect, which drops its value.)
+     */
     const candidateFrom = (link: Link<A, Err>, effect: Effect.Effect<A, Err, Env>) =>
       Effect.uninterruptibleMask((restore) =>
-        Effect.flatMap(Resources.make(allResources), (resources) =>
-          Effect.matchCauseEffect(restore(Scope.extend(effect, resources.watched)), {
-            onFailure: (cause) =>
-              Effect.zipRight(Scope.close(resources.scope, Exit.failCause(cause)), Effect.failCause(cause)),
-            onSuccess: (value) => {
-              const former = link.candidate
-              resources.seal()
-              link.candidate = { value, acquiredAt: now(), resources }
-              return former === undefined ? Effect.void : release(former.resources)
-            }
-          }))
+        Effect.flatMap(Resources.make(allResources), (resources) => {
+          const former = link.candidate
+          const kept = Effect.map(effect, (value) => {
+            resources.seal()
+            link.candidate = { value, acquiredAt: now(), resources }
+          })
+          return Effect.onExit(restore(Scope.extend(kept, resources.watched)), (exit) => {
+            if (link.candidate?.resources !== resources) return Scope.close(resources.scope, exit)
+            return former === undefined ? Effect.void : release(former.resources)
+          })
+        })
       )
 
-    const isFatal = (error: Err): boolean => options.fatal !== undefined && options.fatal(error as E | E2)
+    // `fatal` and `retry` are given the error itself: the session's own span has wrapped it in a proxy, which is not
+    // identical to it and has none of its private fields.
+    const isFatal = (error: Err): boolean =>
+      options.fatal !== undefined && options.fatal(Cause.originalError(error) as E | E2)
+
+    const retry = options.retry === undefined
+      ? undefined
+      : Schedule.mapInput(options.retry, (error: Err) => Cause.originalError(error))
 
     /** Tries, and tries again as `retry` says, but not once the refresh has failed. */
     const retrying = <B>(
@@ -907,8 +946,8 @@ export const make = <A, E = never, R = never, E2 = E, R2 = never, E3 = never, R3
         work.stage = "trying"
         return effect
       })
-      return options.retry === undefined ? once : Effect.retry(once, {
-        schedule: options.retry,
+      return retry === undefined ? once : Effect.retry(once, {
+        schedule: retry,
         while: (error) => {
           if (isFinal(error) || work.renewal.hasFailed) return false
           work.stage = "pausing"
@@ -944,17 +983,18 @@ export const make = <A, E = never, R = never, E2 = E, R2 = never, E3 = never, R3
 
     // --- beginning and ending ------------------------------------------------
 
-    let state: State<A, Err> = { _tag: "Open", head: makeLink({ nextNumber: 0 }) }
+    let state: State<A, Err> = { _tag: "Open", head: makeLink() }
     if (options.initial !== undefined) {
-      const generation = generationFrom(0, options.initial, now(), yield* expiryOf(options.initial))
+      const generation = generationFrom(nextNumber++, options.initial, now(), yield* expiryOf(options.initial))
       const refreshAt = yield* refreshAtOf(generation)
-      state = { _tag: "Open", head: { ...makeLink({ generation, nextNumber: 1, refreshAt }), arrival: "served" } }
+      state = { _tag: "Open", head: { ...makeLink({ generation, refreshAt }), arrival: "served" } }
     }
 
     const end = Effect.suspend(() => {
       if (state._tag === "Closed") return Effect.void
       const link = state.head
-      state = { _tag: "Open", head: makeLink({ nextNumber: link.nextNumber }) }
+      state = { _tag: "Open", head: makeLink() }
+      renewed.clear()
       cooldown.reset()
       counts.consecutive = 0
       if (link.phase._tag === "Renewing") {
@@ -978,9 +1018,16 @@ export const make = <A, E = never, R = never, E2 = E, R2 = never, E3 = never, R3
       renewed.end()
     })
 
-    /** Runs to its end on a fiber of the session's own; the caller only waits for it. */
+    /**
+     * Runs to its end on a fiber of the session's own; the caller only waits for it. The closing of the session's scope
+     * interrupts that fiber, which ends its work none the less; the interruption is not the caller's.
+     */
     const finish = (effect: Effect.Effect<void, never, Env>): Effect.Effect<void> =>
-      Effect.flatten(Fiber.await(fork(Effect.uninterruptible(effect))))
+      Effect.flatMap(Fiber.await(fork(Effect.uninterruptible(effect))), (exit) =>
+        Exit.isSuccess(exit) ? Effect.void : Option.match(Cause.keepDefects(exit.cause), {
+          onNone: () => Effect.void,
+          onSome: Effect.failCause
+        }))
 
     const revoke = (value: A): Effect.Effect<void, never, Env> =>
       Effect.suspend(() => {
@@ -1343,8 +1390,9 @@ export const scoped = <A, E>(self: Session<A, E>): Effect.Effect<Generation<A>, 
 export const wake = <A, E>(self: Session<A, E>): Effect.Effect<void> => (self as SessionImpl<A, E>).wake
 
 /**
- * The current generation, if there is one, then each that becomes current; none that has expired is among them. A slow
- * reader gets the latest and misses those between. Acquires nothing by itself; ends when the session's scope closes.
+ * The current generation, if there is one, then each that becomes current. None is among them that had expired or been
+ * forgotten (`end`, `fatal`) when it was to be read. A slow reader gets the latest and misses those between. Acquires
+ * nothing by itself; ends when the session's scope closes.
  *
  * @example
  * ```ts

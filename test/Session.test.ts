@@ -544,6 +544,30 @@ describe("closing the scope", () => {
       yield* Fiber.join(closing)
     }))
 
+  it.effect("interrupts nobody who waits for `onEnd` or for a last release: a `use` keeps its answer", () =>
+    Effect.gen(function*() {
+      const scope = yield* Scope.make()
+      const cue = yield* Deferred.make<void>()
+      const [ended, used] = yield* Effect.all([
+        Session.make({ acquire: Effect.succeed("v0"), onEnd: () => Deferred.await(cue) }),
+        Session.make({ acquire: Effect.acquireRelease(Effect.succeed("v0"), () => Deferred.await(cue)) })
+      ]).pipe(Scope.extend(scope))
+      yield* ended.current
+      const ending = yield* Effect.fork(ended.end)
+      const go = yield* Deferred.make<void>()
+      const using = yield* Effect.fork(Session.use(used, () => Effect.as(Deferred.await(go), "answer")))
+      yield* settle
+      yield* used.refresh(yield* used.current)
+      yield* Deferred.succeed(go, undefined)
+      yield* settle
+      const closing = yield* Effect.fork(Scope.close(scope, Exit.void))
+      yield* settle
+      yield* Deferred.succeed(cue, undefined)
+      yield* Fiber.join(closing)
+      assert.deepStrictEqual(yield* Fiber.await(ending), Exit.void)
+      assert.deepStrictEqual(yield* Fiber.await(using), Exit.succeed("answer"))
+    }))
+
   it.effect("works for a session that was made in an uninterruptible region, as a layer's is", () =>
     Effect.gen(function*() {
       const scope = yield* Scope.make()
@@ -982,6 +1006,50 @@ describe("what a generation acquires in its scope", () => {
       assert.deepStrictEqual(log, ["open 0", "close 0", "open 1", "close 1", "open 2"])
     }))
 
+  for (const how of ["use", "scoped"] as const) {
+    it.scoped(`stays while a \`${how}\` of it goes on, though it is but a fiber`, () =>
+      Effect.gen(function*() {
+        let next = 0
+        const interrupted: Array<number> = []
+        const session = yield* Session.make({
+          acquire: Effect.suspend(() => {
+            const id = next++
+            const background = Effect.onInterrupt(Effect.never, () => Effect.sync(() => interrupted.push(id)))
+            return Effect.as(Effect.forkScoped(background), id)
+          })
+        })
+        const first = yield* session.current
+        const cue = yield* Deferred.make<void>()
+        const user = yield* Effect.fork(
+          how === "use"
+            ? Session.use(session, () => Deferred.await(cue))
+            : Effect.scoped(Effect.zipRight(Session.scoped(session), Deferred.await(cue)))
+        )
+        yield* settle
+        yield* session.refresh(first)
+        yield* settle
+        assert.deepStrictEqual(interrupted, [])
+        yield* Deferred.succeed(cue, undefined)
+        yield* Fiber.join(user)
+        assert.deepStrictEqual(interrupted, [0])
+      }))
+  }
+
+  it.scoped("is kept until the session closes if it is a fiber that came only after uses went uncounted", () =>
+    Effect.gen(function*() {
+      const interrupted: Array<string> = []
+      const session = yield* Session.make({ acquire: Effect.scope })
+      const first = yield* session.current
+      const background = Effect.onInterrupt(Effect.never, () => Effect.sync(() => interrupted.push("fiber")))
+      yield* Session.use(session, (scope) =>
+        Effect.gen(function*() {
+          yield* Effect.forkIn(background, scope)
+          yield* session.refresh(first)
+          yield* settle
+          assert.deepStrictEqual(interrupted, [])
+        }))
+    }))
+
   it.scoped("whose release dies is logged, and is nobody's failure", () =>
     Effect.gen(function*() {
       let generations = 0
@@ -1252,6 +1320,97 @@ describe("fatal", () => {
       assert.strictEqual(failureOf(yield* Effect.exit(session.refresh(stale))), dead)
       assert.strictEqual(failureOf(yield* Effect.exit(session.current)), dead)
       assert.deepStrictEqual(up.calls, ["acquire", "acquire"])
+    }))
+
+  it.scoped("is given the very error, as `retry` is", () =>
+    Effect.gen(function*() {
+      class Unready {
+        readonly #why: string
+        constructor(why: string) {
+          this.#why = why
+        }
+        get why() {
+          return this.#why
+        }
+      }
+      const [down, dead] = [new Unready("down"), new Unready("invalid_grant")]
+      const failures = [down, dead]
+      const [judged, retried]: [Array<Unready>, Array<Unready>] = [[], []]
+      const session = yield* Session.make({
+        acquire: Effect.succeed("fresh"),
+        renew: () => Effect.suspend(() => Effect.fail(failures.shift()!)),
+        initial: "old",
+        fatal: (error: Unready) => {
+          judged.push(error)
+          return error.why === "invalid_grant"
+        },
+        retry: Schedule.recurWhile<Unready>((error) => {
+          retried.push(error)
+          return error.why === "down"
+        })
+      })
+      assert.strictEqual((yield* session.refresh(yield* session.current)).value, "fresh")
+      for (const error of judged) assert.include([down, dead], error)
+      for (const error of retried) assert.include([down, dead], error)
+      assert.deepStrictEqual(new Set(judged), new Set([down, dead]))
+      assert.isNotEmpty(retried)
+    }))
+
+  it.scoped("the value of the `acquire` that followed, kept when `onRenewed` failed, is renewed once it has expired", () =>
+    Effect.gen(function*() {
+      const up = upstream()
+      const session = yield* Session.make({
+        ...up,
+        fatal: isFatal,
+        maxAge: "10 seconds",
+        cooldown: 0,
+        onRenewed: ({ value }) => value === "v1" ? Effect.fail(new Refused("disk full")) : Effect.void
+      })
+      const stale = yield* session.current
+      up.next(Effect.fail(new Refused("invalid_grant")))
+      yield* Effect.exit(session.refresh(stale))
+      yield* TestClock.adjust("10 seconds")
+      assert.strictEqual((yield* session.current).value, "v2")
+      assert.deepStrictEqual(up.calls, ["acquire", "renew v0", "acquire", "renew v1"])
+    }))
+
+  it.scoped("a kept value that has died does not come back, not even with a clock that is set back", () =>
+    Effect.gen(function*() {
+      const clock = yield* Effect.clock
+      let offset = 0
+      const now = () => clock.unsafeCurrentTimeMillis() + offset
+      const up = upstream()
+      const [log, written]: [Array<string>, Array<string>] = [[], []]
+      let isFull = true
+      const session = yield* Session.make({
+        acquire: Effect.acquireRelease(up.acquire, (value) => Effect.sync(() => log.push(`close ${value}`))),
+        renew: (value: string) =>
+          Effect.acquireRelease(up.renew(value), (next) => Effect.sync(() => log.push(`close ${next}`))),
+        fatal: isFatal,
+        maxAge: "10 minutes",
+        cooldown: 0,
+        onRenewed: ({ value }: Session.Generation<string>) =>
+          isFull && value === "v1" ? Effect.fail(new Refused("disk full")) : Effect.sync(() => written.push(value)),
+        onEnd: (value: string) => Effect.sync(() => log.push(`revoke ${value}`))
+      }).pipe(Effect.withClock({
+        [Clock.ClockTypeId]: Clock.ClockTypeId,
+        unsafeCurrentTimeMillis: now,
+        currentTimeMillis: Effect.sync(now),
+        unsafeCurrentTimeNanos: () => clock.unsafeCurrentTimeNanos(),
+        currentTimeNanos: clock.currentTimeNanos,
+        sleep: (duration) => clock.sleep(duration)
+      }))
+      const stale = yield* session.current
+      yield* Effect.exit(session.refresh(stale))
+      isFull = false
+      offset = 3_600_000
+      up.next(Effect.fail(new Refused("invalid_grant")), Effect.fail(new Refused("down")))
+      yield* Effect.exit(session.current)
+      assert.deepStrictEqual(log, ["close v1"])
+      offset = 0
+      assert.strictEqual((yield* session.current).value, "v2")
+      assert.deepStrictEqual(written, ["v0", "v2"])
+      assert.deepStrictEqual(up.calls, ["acquire", "renew v0", "renew v1", "acquire", "acquire"])
     }))
 
   it.scoped("that throws is a defect of that refresh, and the session goes on", () =>
@@ -2146,6 +2305,124 @@ describe("end", () => {
       assert.deepStrictEqual(stored, ["v0", "v1"])
     }))
 
+  it.scoped("during a write of `onRenewed`: the next sign-in is written after it, and stays written", () =>
+    Effect.gen(function*() {
+      const up = upstream()
+      const log: Array<string> = []
+      const slow = yield* Deferred.make<void>()
+      let stored: string | undefined
+      const session = yield* Session.make({
+        ...up,
+        onRenewed: ({ value }) =>
+          Effect.gen(function*() {
+            log.push(`write ${value}`)
+            if (value === "v1") yield* Deferred.await(slow)
+            stored = value
+            log.push(`written ${value}`)
+          }),
+        onEnd: (value) =>
+          Effect.sync(() => {
+            log.push(`revoke ${value}`)
+            if (stored === value) stored = undefined
+          })
+      })
+      yield* Effect.fork(Effect.exit(session.refresh(yield* session.current)))
+      yield* settle
+      yield* session.end
+      const asking = yield* Effect.fork(session.current)
+      yield* settle
+      assert.isNull(asking.unsafePoll())
+      yield* Deferred.succeed(slow, undefined)
+      assert.strictEqual((yield* Fiber.join(asking)).value, "v2")
+      yield* settle
+      assert.strictEqual(stored, "v2")
+      assert.deepStrictEqual(log.filter((line) => !line.includes("v0")), [
+        "write v1",
+        "written v1",
+        ...log.slice(-3)
+      ])
+      assert.deepStrictEqual(new Set(log.slice(-3)), new Set(["revoke v1", "write v2", "written v2"]))
+    }))
+
+  for (const [how, write] of [
+    ["fails", Effect.fail(new Refused("disk full"))],
+    ["dies", Effect.die("boom")],
+    ["hangs until it is cut", Effect.never]
+  ] as const) {
+    it.scoped(`during a write that ${how} does not keep the next sign-in from being written`, () =>
+      Effect.gen(function*() {
+        const cue = yield* Deferred.make<void>()
+        const stored: Array<string> = []
+        const session = yield* Session.make({
+          ...upstream(),
+          timeout: "10 seconds",
+          onRenewed: ({ value }) =>
+            value === "v1" ? Effect.zipRight(Deferred.await(cue), write) : Effect.sync(() => stored.push(value))
+        })
+        yield* Effect.fork(Effect.exit(session.refresh(yield* session.current)))
+        yield* settle
+        yield* session.end
+        const asking = yield* Effect.fork(Effect.exit(session.current))
+        yield* settle
+        yield* Deferred.succeed(cue, undefined)
+        yield* settle
+        for (let second = 0; second < 21; second++) yield* TestClock.adjust("1 second")
+        assert.strictEqual((yield* session.current).value, "v2")
+        yield* Fiber.join(asking)
+        assert.deepStrictEqual(stored, ["v0", "v2"])
+      }))
+  }
+
+  it.scoped("never gives a number again that `onRenewed` has seen", () =>
+    Effect.gen(function*() {
+      const up = upstream()
+      const seen: Array<Session.Generation<string>> = []
+      const session = yield* Session.make({
+        ...up,
+        cooldown: 0,
+        expiresAt: (value) => value === "v1" ? 10_000 : Infinity,
+        onRenewed: (generation) =>
+          Effect.suspend(() => {
+            seen.push(generation)
+            return generation.value === "v1" ? Effect.fail(new Refused("disk full")) : Effect.void
+          })
+      })
+      yield* Effect.exit(session.refresh(yield* session.current))
+      yield* TestClock.adjust("10 seconds")
+      yield* session.refresh(yield* session.current)
+      yield* session.end
+      yield* Effect.exit(session.current)
+      const { calls } = up
+      const asked = calls.length
+      for (const generation of seen.slice(0, -1)) yield* session.refresh(generation)
+      assert.strictEqual(calls.length, asked)
+      const numbers = seen.map(({ number }) => number)
+      assert.deepStrictEqual(numbers, [...new Set(numbers)])
+    }))
+
+  it.scoped("a detached renewal's generation is a straggler", () =>
+    Effect.gen(function*() {
+      const up = upstream()
+      const seen: Array<Session.Generation<string>> = []
+      const session = yield* Session.make({
+        ...up,
+        onRenewed: (generation) =>
+          Effect.suspend(() => {
+            seen.push(generation)
+            return generation.value === "v1" ? Effect.sleep("1 second") : Effect.void
+          })
+      })
+      yield* Effect.fork(Effect.exit(session.refresh(yield* session.current)))
+      yield* settle
+      yield* session.end
+      const asking = yield* Effect.fork(session.current)
+      yield* TestClock.adjust("1 second")
+      const signedIn = yield* Fiber.join(asking)
+      assert.deepStrictEqual(seen.map(({ number }) => number), [0, 1, 2])
+      assert.strictEqual(yield* session.refresh(seen[1]!), signedIn)
+      assert.deepStrictEqual(up.calls, ["acquire", "renew v0", "acquire"])
+    }))
+
   it.scoped("releases and revokes the rest though `onEnd` dies", () =>
     Effect.gen(function*() {
       const log: Array<string> = []
@@ -2312,6 +2589,28 @@ describe("changes", () => {
       assert.strictEqual(seen[0], 0)
       assert.strictEqual(seen.at(-1), 100)
       assert.isBelow(seen.length, 5)
+    }))
+
+  it.scoped("hands a slow reader nothing that was forgotten before it was read", () =>
+    Effect.gen(function*() {
+      const up = upstream()
+      const session = yield* Session.make({ ...up, cooldown: 0, fatal: ({ why }: Refused) => why === "invalid_grant" })
+      yield* session.current
+      const next = yield* Stream.toPull(Session.changes(session))
+      const read = Effect.map(Effect.orDie(next), (chunk) => Chunk.toArray(chunk).map(({ value }) => value))
+      assert.deepStrictEqual(yield* read, ["v0"])
+      yield* session.refresh(yield* session.current)
+      yield* session.end
+      yield* session.current
+      assert.deepStrictEqual(yield* read, ["v2"])
+      const dead = yield* session.refresh(yield* session.current)
+      up.next(Effect.fail(new Refused("invalid_grant")), Effect.fail(new Refused("down")))
+      yield* Effect.exit(session.refresh(dead))
+      const reading = yield* Effect.fork(read)
+      yield* settle
+      assert.isNull(reading.unsafePoll())
+      yield* session.current
+      assert.deepStrictEqual(yield* Fiber.join(reading), ["v4"])
     }))
 
   it.effect("ends when the session closes", () =>

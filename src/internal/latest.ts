@@ -35,6 +35,11 @@ export class Latest<in out A> {
     this.whenOffered.notify()
   }
 
+  /** What is unread is withdrawn. */
+  clear(): void {
+    for (const reader of this.readers) reader.unread.length = 0
+  }
+
   /** No more will come; what is unread can be read. */
   end(): void {
     this.isOver = true

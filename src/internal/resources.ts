@@ -22,17 +22,34 @@ export const make = (parent: Scope.Scope): Effect.Effect<Resources> =>
   Effect.map(Scope.fork(parent, ExecutionStrategy.sequential), (scope) => {
     let sealed = false
     let pinned = false
-    // Every finalizer and every child comes through one of these two. Should they be renamed, all is counted.
-    const { addFinalizer, fork } = scope as unknown as Record<"addFinalizer" | "fork", ((_: unknown) => unknown) | undefined>
-    let used = addFinalizer === undefined || fork === undefined
-    const use = (method: ((_: unknown) => unknown) | undefined) => (argument: unknown) => {
+    // Finalizers come through `addFinalizer`, children through `fork`, and `Effect.forkIn` writes the fiber's finalizer
+    // into the `state`. Should one of the three be renamed, all is counted.
+    type Method = (_: unknown) => unknown
+    const inside: { readonly addFinalizer?: Method; readonly fork?: Method; readonly state?: object } = scope as object
+    const { addFinalizer, fork } = inside
+    let used = addFinalizer === undefined || fork === undefined || inside.state === undefined
+    const note = () => {
       if (sealed && !used) pinned = true
       used = true
+    }
+    const use = (method: Method | undefined) => (argument: unknown) => {
+      note()
       return method!.call(scope, argument)
     }
+    const watched = (): Scope.Scope =>
+      Object.create(scope, {
+        addFinalizer: { value: use(addFinalizer) },
+        fork: { value: use(fork) },
+        state: {
+          get: () => {
+            note()
+            return inside.state
+          }
+        }
+      })
     return {
       scope,
-      watched: used ? scope : Object.assign(Object.create(scope), { addFinalizer: use(addFinalizer), fork: use(fork) }),
+      watched: used ? scope : watched(),
       seal: () => {
         sealed = true
       },
