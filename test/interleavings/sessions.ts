@@ -577,7 +577,11 @@ export const scenarios = (Session: typeof SessionModule) => {
     "no reader of the changes sees a generation twice, or misses the last": Effect.gen(function*() {
       const session = yield* Session.make(upstream())
       const read = Stream.runCollect(Stream.takeUntil(Session.changes(session), ({ number }) => number === 2))
-      const readers = yield* Effect.forEach([1, 2], () => Effect.fork(read))
+      // A reader that misses the last would wait for ever.
+      const readers = yield* Effect.forEach([1, 2], () => Effect.fork(Effect.timeoutFail(read, {
+          duration: "1 hour",
+          onTimeout: () => new Refused({ why: "misses the last" })
+        })))
       const first = yield* session.current
       yield* Effect.flatMap(session.refresh(first), session.refresh)
       for (const reader of readers) {
