@@ -13,7 +13,8 @@
  *
  * **What it does not.** It brings no browser fingerprints and answers no captcha: the application says who it is
  * (`identity`) and how a challenge is met (`challenge`). The probe and the answers to a challenge follow no
- * redirects: a 3xx is a success there.
+ * redirects: a 3xx is a success there. Over `fetch` the session replaces the whole `FetchHttpClient.RequestInit` that was
+ * given to fetch's layer: provide the init to the requests themselves, where it is kept (all but its `redirect`).
  *
  * **One session for each origin.** A session belongs to one server. Requests that the application itself sends
  * elsewhere with this client carry its identity headers too, but what they meet there is no refusal. For many servers put the sessions in a `SessionMap` keyed by origin; then one origin's
@@ -58,7 +59,7 @@ import type * as Scope from "effect/Scope"
 import type * as Types from "effect/Types"
 import * as CookieJar from "./internal/http/cookies.js"
 import * as Redirect from "./internal/http/redirect.js"
-import { answering, discard, inScopeOf, isFiltered } from "./internal/http/response.js"
+import { abandon, answering, discard, inScopeOf, isFiltered, judged, readBeforehand } from "./internal/http/response.js"
 import { count, InvalidOptions, validated } from "./InvalidOptions.js"
 import * as Session from "./Session.js"
 import * as SessionHttpClient from "./SessionHttpClient.js"
@@ -155,7 +156,8 @@ export interface Options<E = never, R = never, E2 = never, R2 = never>
   /**
    * Answers a challenge that the server met the probe with (a form, a code): `None` if the response is none.
    * What the answer comes to is judged as the probe would have been. `send` carries the candidate's identity,
-   * cookies and TLS options, follows no redirects and can never cause a refresh.
+   * cookies and TLS options, follows no redirects and can never cause a refresh. A challenge reads what it needs of the
+   * response before it calls `send`, which reads the rest for a second and 64 KiB at most and then cuts it.
    */
   readonly challenge?:
     | ((
@@ -193,7 +195,9 @@ export interface Options<E = never, R = never, E2 = never, R2 = never>
 // -----------------------------------------------------------------------------
 
 /**
- * The server did not accept the new generation: the probe, or the answer to its challenge, had this `status`.
+ * The server did not accept the new generation: the probe, or the answer to its challenge, had this `status`. The body
+ * of `response` has been read already, so that it holds no connection; one longer than 64 KiB, or than a second, was
+ * cut and is a `ResponseError`.
  *
  * @since 0.1.0
  * @category errors
@@ -300,11 +304,16 @@ export const makeOver = <E = never, R = never, E2 = never, R2 = never, E3 = neve
       const candidate = stateOf(identity, yield* connect(identity.tls), CookieJar.make(cookieLimits))
       const send = (request: HttpClientRequest.HttpClientRequest) =>
         Effect.catchIf(candidate.send(request, true), isFiltered, ({ response }) => Effect.succeed(response))
-      const probed = yield* send(probe)
-      const answer = challenge?.(probed, send) ?? Option.none()
-      const response = Option.isSome(answer) ? yield* answer.value : probed
+      const probed = judged(yield* send(probe))
+      // The probe's body may hold the connection that the answer to its challenge, or the next refresh, waits for.
+      const sendAfter = (request: HttpClientRequest.HttpClientRequest) => Effect.zipRight(discard(probed), send(request))
+      const response = yield* Effect.onError(
+        Effect.suspend(() => Option.getOrElse(challenge?.(probed, sendAfter) ?? Option.none(), () => Effect.succeed(probed))),
+        () => abandon(probed)
+      )
+      if (response !== probed) yield* discard(probed)
       if (response.status < 200 || response.status >= 400) {
-        return yield* new ProbeFailed({ status: response.status, response })
+        return yield* new ProbeFailed({ status: response.status, response: yield* readBeforehand(response) })
       }
       yield* discard(response)
       return candidate

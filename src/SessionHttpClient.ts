@@ -2,7 +2,8 @@
  * An `HttpClient` that carries a `Session`: it attaches the session's value to each request, and when the server
  * rejects it, refreshes the session once for all and sends the request again.
  *
- * **What it guarantees.** Never more than `1 + maxRefreshes` sends of one request, whatever the server does. A
+ * **What it guarantees.** Never more than `1 + maxRefreshes` sends of one request, whatever the server does; a
+ * `rejected` that says `"again"` adds at most ten, and each send may follow `followRedirects` redirects. A
  * request that is sent again is built anew from what the caller gave: no header, cookie or URL of the rejected
  * generation survives in it. A body that can be read only once is never sent again empty. Requests that come
  * while a rejected generation is being renewed wait for its successor.
@@ -40,6 +41,7 @@ import type * as Redacted from "effect/Redacted"
 import * as Redirect from "./internal/http/redirect.js"
 import {
   abandon,
+  afterCallback,
   answering,
   discard,
   errorAnswering,
@@ -90,7 +92,10 @@ export interface Options<in A> extends RefusalOptions {
    * comes back on the way home, and no answer after that is a refusal. A redirect beyond the number, or one that needs
    * a body which can be read only once, is the answer; `rejected` sees only answers. In a browser, which hides
    * redirects from scripts, the option is without effect: the browser follows, and takes along every header but
-   * `authorization`. Default: redirects are the wrapped client's own affair.
+   * `authorization`. A request without an absolute URL is then a `RequestError` with reason `"InvalidUrl"`, as with
+   * `origins`. Over `fetch` the option replaces the whole `FetchHttpClient.RequestInit` that was given to fetch's layer:
+   * provide the init to the requests themselves, where it is kept (all but its `redirect`). Default: redirects are the
+   * wrapped client's own affair.
    */
   readonly followRedirects?: number | undefined
 }
@@ -103,8 +108,8 @@ export interface Options<in A> extends RefusalOptions {
  */
 export interface RefusalOptions {
   /**
-   * Whether a response says that the value was refused. May read the body (`text` and `json` can be read again
-   * by the caller, a `stream` cannot). One that throws is a `ResponseError` with reason `"Decode"`. Default:
+   * Whether a response says that the value was refused. May read the body: the caller can read it again in every way,
+   * unless it was read as a `stream`; then it is a `ResponseError`. One that throws is a `ResponseError` with reason `"Decode"`. Default:
    * status 401.
    *
    * `"again"` says that the value is good and the request has to be made anew with it, say with the nonce that the
@@ -147,8 +152,9 @@ export class SessionRejected extends Data.TaggedError("SessionRejected")<{
 }
 
 /**
- * The server refused the request, and its body cannot be read a second time. The session has been refreshed;
- * send a new request. `request`, of the error and of its `response`, is the caller's own, without the session's value.
+ * The request would have to be sent again, and its body cannot be read a second time. After a refusal the session has
+ * been refreshed. After an `"again"`, and after a 307 or 308 that an `HttpSession` was to follow, nothing has been
+ * refreshed. Send a new request. `request`, of the error and of its `response`, is the caller's own, without the session's value.
  *
  * @since 0.1.0
  * @category errors
@@ -543,7 +549,9 @@ export const sendWith = <A, E0, E1, R>(sending: Sending<A, E0, E1, R>) => {
     verdict: boolean | "again"
   ): Sent => {
     const { hop, repeats, request } = attempt
-    if (verdict === false || (verdict === "again" && repeats === mostRepeats)) return answer(held, error)
+    if (verdict === false || (verdict === "again" && repeats === mostRepeats)) {
+      return answer(afterCallback(seen, held), error)
+    }
     if (verdict === true) return Effect.fail(new Refused({ response: seen, error, repeats }))
     return Effect.flatMap(canBeSentAgain(hop.request, seen), (canReplay) =>
       canReplay

@@ -26,7 +26,7 @@ import type * as Scope from "effect/Scope"
 import * as Stream from "effect/Stream"
 import * as TestClock from "effect/TestClock"
 import { Readable } from "node:stream"
-import { assertTransport, clients, failedWith, failureOf, many, printsOf, times } from "./support/httpClients.js"
+import { assertTransport, clients, failedWith, failureOf, many, poolsOfOne, printsOf, times } from "./support/httpClients.js"
 import { eventually, nextTurn, type Received, type Reply, serve } from "./support/httpServer.js"
 
 class NoIdentity {
@@ -369,6 +369,57 @@ describe.each(clients)("over %s", (_name, layer) => {
       yield* eventually(Effect.sync(() => server.requests().length === 1))
       yield* Fiber.interrupt(fiber)
       yield* Deferred.await(server.requests()[0]!.aborted)
+    }).pipe(Effect.provide(layer)))
+})
+
+describe.each(poolsOfOne)("over one connection of %s", (_name, layer) => {
+  for (const [length, body] of [["short", "down"], ["long", "x".repeat(500_000)]] as const) {
+    it.scopedLive(`a failed probe with a ${length} body frees it, and the next probe succeeds`, () =>
+      Effect.gen(function*() {
+        let probes = 0
+        const server = yield* site(() => ({ body: "ok" }), () => probes++ === 0 ? { status: 503, body } : {})
+        const { client } = yield* HttpSession.make({ ...identities(), probe: server.url, cooldown: 0 })
+        const error = failedWith(yield* Effect.exit(client.get(`${server.url}/page`)), HttpSession.ProbeFailed)
+        if (length === "short") assert.strictEqual(yield* error.response.text, body)
+        else failedWith(yield* Effect.exit(error.response.text), HttpClientError.ResponseError)
+        assert.strictEqual(yield* textOf(client.get(`${server.url}/page`)), "ok")
+      }).pipe(Effect.provide(layer)))
+  }
+
+  it.scopedLive("a challenge that does not read the probe's body gets it to send its answer", () =>
+    Effect.gen(function*() {
+      const server = yield* site(() => ({ body: "ok" }), () => ({ status: 403, body: "x".repeat(300_000) }))
+      const { client } = yield* HttpSession.make({
+        ...identities(),
+        probe: server.url,
+        challenge: (_, send) => Option.some(send(HttpClientRequest.get(`${server.url}/answer`)))
+      })
+      assert.strictEqual(yield* textOf(client.get(`${server.url}/page`)), "ok")
+    }).pipe(Effect.provide(layer)))
+
+  it.scopedLive("a challenge that fails frees the probe's body, and one that sends first can still read a short one", () =>
+    Effect.gen(function*() {
+      let challenges = 0
+      const long = "x".repeat(300_000)
+      const server = yield* site(() => ({ body: "ok" }), () => ({
+        write: (response) => void response.writeHead(403).end(challenges === 0 ? long : "the code is 7")
+      }))
+      const { client } = yield* HttpSession.make({
+        ...identities(),
+        probe: server.url,
+        cooldown: 0,
+        challenge: (response, send): Option.Option<Effect.Effect<HttpClientResponse.HttpClientResponse, any>> =>
+          Option.some(
+            challenges++ === 0
+              ? Effect.fail(new NoIdentity())
+              : Effect.zipLeft(
+                send(HttpClientRequest.get(`${server.url}/answer`)),
+                Effect.map(response.text, (text) => assert.strictEqual(text, "the code is 7"))
+              )
+          )
+      })
+      failedWith(yield* Effect.exit(client.get(`${server.url}/page`)), NoIdentity)
+      assert.strictEqual(yield* textOf(client.get(`${server.url}/page`)), "ok")
     }).pipe(Effect.provide(layer)))
 })
 

@@ -271,6 +271,47 @@ describe.each(clients)("over %s", (_, layer) => {
       }
     }).pipe(Effect.provide(layer)))
 
+  for (const how of ["text", "json", "arrayBuffer", "stream"] as const) {
+    for (const [what, status, verdict] of [["an answer", 400, false], ["a lasting refusal", 401, true]] as const) {
+      it.scopedLive(`${what} that \`rejected\` has read by \`${how}\` can be read in every way, and never hangs`, () =>
+        Effect.gen(function*() {
+          const server = yield* serve(() => ({ status, body: "[1,2]" }))
+          class Api extends Context.Tag("test/Judged")<Api, Session.Session<string>>() {}
+          const service = yield* Layer.build(Layer.provide(
+            SessionHttpClient.layer(Api, {
+              attach: SessionHttpClient.bearer,
+              rejected: (response) => Effect.as(Effect.orDie<unknown, unknown, never>(readings(response)[how]), verdict)
+            }),
+            Layer.scoped(Api, Session.make({ acquire: Effect.succeed("token") }))
+          ))
+          for (const first of ["text", "json", "arrayBuffer", "stream"] as const) {
+            const response = yield* Context.get(service, HttpClient.HttpClient).get(server.url)
+            assert.strictEqual(response.status, status)
+            const exits = [yield* Effect.exit<string, unknown, never>(readings(response)[first])]
+            for (const read of Object.values(readings(response))) exits.push(yield* Effect.exit<string, unknown, never>(read))
+            for (const exit of exits) {
+              if (how === "stream") failedWith(exit, HttpClientError.ResponseError)
+              else assert.deepStrictEqual(exit, Exit.succeed("[1,2]"))
+            }
+          }
+        }).pipe(Effect.provide(layer)))
+    }
+  }
+
+  it.scopedLive("a body whose read `rejected` gave up is a ResponseError, and interrupts nobody", () =>
+    Effect.gen(function*() {
+      const server = yield* serve(() => stalled[0]![1])
+      const session = yield* Session.make({ acquire: Effect.succeed("token") })
+      const client = yield* SessionHttpClient.make(session, {
+        attach: SessionHttpClient.bearer,
+        rejected: ({ text }) => Effect.as(Effect.orDie(Effect.timeoutOption(text, 10)), false)
+      })
+      const response = yield* client.get(server.url)
+      for (const read of Object.values(readings(response))) {
+        failedWith(yield* Effect.exit<string, unknown, never>(read), HttpClientError.ResponseError)
+      }
+    }).pipe(Effect.provide(layer)))
+
   it.scoped("a refresh that fails cuts the refusal immediately", () =>
     Effect.gen(function*() {
       const server = yield* serve(() => stalled[0]![1])

@@ -49,7 +49,7 @@ class Wrapped extends Inspectable.Class implements Response {
   }
 
   /** Every accessor of the body but those that a subclass defines anew goes through here. */
-  protected reading<A>(_as: "text" | "bytes" | "other", body: BodyEffect<A>): BodyEffect<A> {
+  protected reading<A>(body: BodyEffect<A>): BodyEffect<A> {
     return body
   }
 
@@ -72,32 +72,34 @@ class Wrapped extends Inspectable.Class implements Response {
     return this.original.remoteAddress
   }
   get text(): BodyEffect<string> {
-    return this.reading("text", this.original.text)
+    return this.reading(this.original.text)
   }
   get json(): BodyEffect<unknown> {
-    return this.reading("text", this.original.json)
+    return this.reading(this.original.json)
   }
   get urlParamsBody(): BodyEffect<UrlParams.UrlParams> {
-    return this.reading("text", this.original.urlParamsBody)
+    return this.reading(this.original.urlParamsBody)
   }
   get arrayBuffer(): BodyEffect<ArrayBuffer> {
-    return this.reading("bytes", this.original.arrayBuffer)
+    return this.reading(this.original.arrayBuffer)
   }
   get formData(): BodyEffect<FormData> {
-    return this.reading("other", this.original.formData)
+    return this.reading(this.original.formData)
   }
   get stream(): Stream.Stream<Uint8Array, HttpClientError.ResponseError> {
     return this.original.stream
   }
   toJSON(): object {
-    const request = this.request.toJSON()
     try {
-      return { ...this.original.toJSON() as object, request }
+      return { ...this.original.toJSON() as object, request: this.request.toJSON() }
     } catch {
       // Node's client asks the socket for its address, and there is no socket when the body has ended.
-      const headers = Inspectable.redact(this.headers)
-      return { _id: "@effect/platform/HttpClientResponse", request, status: this.status, headers }
+      return this.head
     }
+  }
+  protected get head(): object {
+    const headers = Inspectable.redact(this.headers)
+    return { _id: "@effect/platform/HttpClientResponse", request: this.request.toJSON(), status: this.status, headers }
   }
 }
 
@@ -125,33 +127,104 @@ export const errorAnswering = (
 export const isFiltered = (error: unknown): error is HttpClientError.ResponseError =>
   HttpClientError.isHttpClientError(error) && error._tag === "ResponseError" && error.reason === "StatusCode"
 
-/** Remembers how its body was read, so that it need not be read again, which is impossible or hangs. */
-class Judged extends Wrapped {
-  body: BodyEffect<Uint8Array> | undefined
-  private buffer: BodyEffect<ArrayBuffer> | undefined
+/** A response whose body is bytes that can be read again and again, in every way. */
+abstract class Rereadable extends Wrapped {
+  protected abstract readonly bytes: BodyEffect<Uint8Array>
 
-  // The clients keep what `text` read, and not all of them what `arrayBuffer` read.
-  protected override reading<A>(as: "text" | "bytes" | "other", body: BodyEffect<A>): BodyEffect<A> {
-    this.body ??= as === "text" ? Effect.map(this.original.text, (text) => new TextEncoder().encode(text)) : this.unreadable
-    return body
+  protected failure(description: string, cause?: unknown): BodyEffect<never> {
+    return new HttpClientError.ResponseError({ request: this.request, response: this, reason: "Decode", description, cause })
+  }
+
+  protected outcome(body: Body): BodyEffect<Uint8Array> {
+    return Exit.isSuccess(body) ? Effect.succeed(body.value) : this.failure(reasonOf(body), Cause.squash(body.cause))
+  }
+
+  /** Platform's own begins to read the body, which then cannot be read from here. */
+  override toJSON(): object {
+    return this.head
+  }
+
+  private parsed<A, B>(body: BodyEffect<A>, parse: (body: A) => B | Promise<B>): BodyEffect<B> {
+    return Effect.flatMap(body, (body) =>
+      Effect.catchAll(
+        Effect.tryPromise({ try: async () => parse(body), catch: (cause) => cause }),
+        (cause) => this.failure("the body could not be decoded", cause)
+      ))
+  }
+
+  override get text() {
+    return Effect.map(this.bytes, (bytes) => new TextDecoder().decode(bytes))
+  }
+  override get json(): BodyEffect<unknown> {
+    return this.parsed(this.text, (text) => text === "" ? null : JSON.parse(text))
+  }
+  override get urlParamsBody() {
+    return Effect.map(this.text, (text) => UrlParams.fromInput(new URLSearchParams(text)))
   }
   override get arrayBuffer() {
-    this.buffer ??= Effect.runSync(Effect.cached(this.original.arrayBuffer))
-    this.body ??= Effect.map(this.buffer, bytesOf)
-    return this.buffer
+    return Effect.map(this.bytes, (bytes) => bytes.slice().buffer as ArrayBuffer)
+  }
+  override get formData() {
+    const type = this.headers["content-type"]
+    const init = type === undefined ? {} : { headers: { "content-type": type } }
+    return this.parsed(this.arrayBuffer, (buffer) => new globalThis.Response(buffer, init).formData())
   }
   override get stream() {
-    this.body ??= this.unreadable
-    return this.original.stream
+    return Stream.unwrap(Effect.map(this.bytes, (bytes) => bytes.length === 0 ? Stream.empty : Stream.make(bytes)))
   }
-  private get unreadable(): BodyEffect<never> {
-    const description = "`rejected` has read the body"
-    return new HttpClientError.ResponseError({ request: this.request, response: this.original, reason: "Decode", description })
+}
+
+/**
+ * Keeps what is read of its body, because to read the client's own response again is impossible, or hangs. A stream is
+ * not kept, so that an endless one can be begun.
+ */
+class Judged extends Rereadable {
+  private read: BodyEffect<Uint8Array> | undefined
+
+  /** What has been read of the body; `undefined` if nobody has begun. */
+  get begun(): BodyEffect<Uint8Array> | undefined {
+    return this.read
+  }
+
+  protected override get bytes(): BodyEffect<Uint8Array> {
+    return Effect.suspend(() => this.read ??= this.kept(this.original.arrayBuffer))
+  }
+
+  /** An interrupted read has cut the body, and interrupts no later reader. */
+  private kept(body: BodyEffect<ArrayBuffer>): BodyEffect<Uint8Array> {
+    return Effect.catchAllCause(
+      Effect.runSync(Effect.cached(Effect.map(body, bytesOf))),
+      (cause) => Cause.isInterruptedOnly(cause) ? this.failure("the body was cut") : Effect.failCause(cause)
+    )
+  }
+
+  /** Keeps what the effect reads of the original's body. */
+  keeping(body: Effect.Effect<Uint8Array, BodyFailure>): Effect.Effect<Uint8Array, BodyFailure> {
+    return Effect.suspend(() => {
+      if (this.read !== undefined) return this.read
+      this.read = this.failure("the body is being read")
+      return Effect.onExit(body, (body) =>
+        Effect.sync(() => {
+          this.read = this.outcome(body)
+        }))
+    })
+  }
+
+  override get stream() {
+    return Stream.suspend(() => {
+      if (this.read !== undefined) return super.stream
+      this.read = this.failure("the body has been read as a stream")
+      return this.original.stream
+    })
   }
 }
 
 /** The response for a callback that may read it. */
 export const judged = (response: Response): Response => new Judged(response)
+
+/** The response for a reader that comes after a callback which may have read it. */
+export const afterCallback = (seen: Response, original: Response): Response =>
+  seen instanceof Judged && seen.begun !== undefined ? seen : original
 
 // -----------------------------------------------------------------------------
 // reading a body that nobody wants
@@ -336,7 +409,7 @@ const cut = (reading: Reading): void => {
 export const discard = (response: Response): Effect.Effect<void> => Effect.asVoid(whileRead(response, (read) => read))
 
 const readToEnd = (response: Response): Effect.Effect<Uint8Array, BodyFailure> => {
-  if (response instanceof Judged && response.body !== undefined) return response.body
+  if (response instanceof Judged) return response.keeping(readToEnd(response.original))
   // An Effect stream costs a hundred times as much, and is needed unless interrupting the read frees the connection.
   if (isShort(response) && isAbortable(response)) return Effect.map(response.arrayBuffer, bytesOf)
   const chunks: Array<Uint8Array> = []
@@ -378,45 +451,12 @@ const joined = (chunks: ReadonlyArray<Uint8Array>, length: number): Uint8Array =
 }
 
 /** A response whose body was read, or cut, before its caller got it. */
-class Read extends Wrapped {
-  private readonly bytes: BodyEffect<Uint8Array>
+class Read extends Rereadable {
+  protected readonly bytes: BodyEffect<Uint8Array>
 
   constructor(original: Response, request: Request, body: Body) {
     super(original, request)
-    this.bytes = Exit.isSuccess(body) ? Effect.succeed(body.value) : this.failure(reasonOf(body), Cause.squash(body.cause))
-  }
-
-  private failure(description: string, cause: unknown): BodyEffect<never> {
-    return new HttpClientError.ResponseError({ request: this.request, response: this, reason: "Decode", description, cause })
-  }
-
-  private parsed<A, B>(body: BodyEffect<A>, parse: (body: A) => B | Promise<B>): BodyEffect<B> {
-    return Effect.flatMap(body, (body) =>
-      Effect.catchAll(
-        Effect.tryPromise({ try: async () => parse(body), catch: (cause) => cause }),
-        (cause) => this.failure("the body could not be decoded", cause)
-      ))
-  }
-
-  override get text() {
-    return Effect.map(this.bytes, (bytes) => new TextDecoder().decode(bytes))
-  }
-  override get json(): BodyEffect<unknown> {
-    return this.parsed(this.text, (text) => text === "" ? null : JSON.parse(text))
-  }
-  override get urlParamsBody() {
-    return Effect.map(this.text, (text) => UrlParams.fromInput(new URLSearchParams(text)))
-  }
-  override get arrayBuffer() {
-    return Effect.map(this.bytes, (bytes) => bytes.slice().buffer as ArrayBuffer)
-  }
-  override get formData() {
-    const type = this.headers["content-type"]
-    const init = type === undefined ? {} : { headers: { "content-type": type } }
-    return this.parsed(this.arrayBuffer, (buffer) => new globalThis.Response(buffer, init).formData())
-  }
-  override get stream() {
-    return Stream.unwrap(Effect.map(this.bytes, (bytes) => bytes.length === 0 ? Stream.empty : Stream.make(bytes)))
+    this.bytes = this.outcome(body)
   }
 }
 
@@ -432,6 +472,10 @@ const reasonOf = (body: Exit.Failure<Uint8Array, BodyFailure>): string =>
 /** The response with what was read of it, as an answer to what the caller asked. */
 export const withBody = (request: Request, response: Response, body: Body): Response => new Read(response, request, body)
 
+/** Reads the body to its end, or cuts it, and gives the response with what was read. */
+export const readBeforehand = (response: Response): Effect.Effect<Response> =>
+  whileRead(response, (read) => Effect.map(read, (body) => withBody(response.request, response, body)))
+
 // -----------------------------------------------------------------------------
 // holding what a response needs
 // -----------------------------------------------------------------------------
@@ -445,7 +489,7 @@ class Held extends Wrapped {
     this.release = release
   }
 
-  protected override reading<A>(_: unknown, body: BodyEffect<A>): BodyEffect<A> {
+  protected override reading<A>(body: BodyEffect<A>): BodyEffect<A> {
     return Effect.suspend(() => {
       unread.unregister(this)
       return Effect.ensuring(body, this.release)
