@@ -38,6 +38,7 @@ import {
   watched,
   ways
 } from "./support/tlsClients.js"
+import { CodedError } from "./support/codedError.js"
 import { blackHole, type Fault, opensslServer } from "./support/tlsServers.js"
 import { openssl } from "./support/tools.js"
 import { eventually } from "./support/webSocketServer.js"
@@ -627,7 +628,7 @@ describe("the agent", () => {
         const ours = yield* NodeTicketCache.agent({ cache })
         const nodes = new Https.Agent({ maxCachedSessions: 0 })
         const lookup: Net.LookupFunction = (host, _, callback) =>
-          process.nextTick(callback, Object.assign(new Error(`no ${host}`), { code: "ENOTFOUND" }), "", 4)
+          process.nextTick(callback, new CodedError("ENOTFOUND", `no ${host}`), "", 4)
         const cases: ReadonlyArray<readonly [code: string, fault: Fault | undefined, options: Https.RequestOptions]> = [
           ["ENOTFOUND", undefined, { lookup }],
           ["ECONNREFUSED", { _tag: "Refuse" }, {}],

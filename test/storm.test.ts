@@ -406,7 +406,8 @@ describe("what the tickets are judged by", () => {
         onward.on("data", (chunk) => {
           heard.server = Buffer.concat([heard.server, chunk])
         })
-        client.pipe(onward).pipe(client)
+        client.pipe(onward)
+        onward.pipe(client)
       })
       await once(relay.listen(0, "127.0.0.1"), "listening")
       const socket = Tls.connect({

@@ -20,6 +20,7 @@ import { join } from "node:path"
 import { type Duplex, Readable } from "node:stream"
 import * as Tls from "node:tls"
 import { authority, clientCertificate, serverCertificate } from "../examples/certificates.js"
+import { CodedError } from "./support/codedError.js"
 import { failure, httpsGet, keysOf, offers, serving, test, told, watched } from "./support/tlsClients.js"
 import { blackHole } from "./support/tlsServers.js"
 import { openssl } from "./support/tools.js"
@@ -141,7 +142,7 @@ describe("the agent's pool", () => {
       const agent = yield* NodeTicketCache.agent({ keepAlive: true })
       yield* httpsGet(server.url(), { agent, headers: alive, ca })
       yield* eventually(() => Object.keys(agent.freeSockets).length === 1)
-      const checkServerIdentity = () => Object.assign(new Error("not this one"), { code: "MINE" })
+      const checkServerIdentity = () => new CodedError("MINE", "not this one")
       const error = yield* failure(httpsGet(server.url(), { agent, headers: alive, ca, checkServerIdentity }))
       assert.strictEqual(error.code, "MINE")
     }))
@@ -527,7 +528,7 @@ describe("the socket of a request", () => {
       Effect.gen(function*() {
         const { url } = yield* served({})
         const agent = yield* agentFor(url)
-        const mine = new Error("mine")
+        const mine = new CodedError("MINE", "mine")
         const lookup = () => {
           throw mine
         }

@@ -12,6 +12,7 @@ import { assert, describe, it } from "@effect/vitest"
 import * as DefectBoundary from "effect-holdfast/DefectBoundary"
 import * as Cause from "effect/Cause"
 import * as Context from "effect/Context"
+import * as Data from "effect/Data"
 import * as Effect from "effect/Effect"
 import * as Fiber from "effect/Fiber"
 import * as HashMap from "effect/HashMap"
@@ -71,13 +72,15 @@ const incidentIn = (text: string): string => (JSON.parse(text) as { readonly inc
 
 const secret = "hunter2"
 
+class Refused extends Data.TaggedError("Refused")<{ readonly why: string }> {}
+
 const chunk = Stream.make(new Uint8Array(1_000))
 
 const routes = HttpRouter.empty.pipe(
   HttpRouter.get("/die", Effect.die(new Error(secret))),
-  HttpRouter.get("/fail", Effect.fail(new Error(secret))),
+  HttpRouter.get("/fail", new Refused({ why: secret })),
   HttpRouter.get("/stream/die", HttpServerResponse.stream(Stream.concat(chunk, Stream.die(new Error(secret))))),
-  HttpRouter.get("/stream/fail", HttpServerResponse.stream(Stream.concat(chunk, Stream.fail(new Error(secret))))),
+  HttpRouter.get("/stream/fail", HttpServerResponse.stream(Stream.concat(chunk, Stream.fail(new Refused({ why: secret }))))),
   HttpRouter.get("/own", HttpServerResponse.empty({ status: 500 })),
   HttpRouter.get("/ok", HttpServerResponse.text("ok"))
 )
