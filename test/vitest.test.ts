@@ -12,7 +12,9 @@ const root = fileURLToPath(new URL("..", import.meta.url))
 const run = (environment: Record<string, string>) =>
   new Promise<string>((resolve) => {
     const args = ["node_modules/vitest/vitest.mjs", "run", "--config", "test/fixtures/vitest.config.ts", "--root", root]
-    const { FORCE_COLOR: _, HOLDFAST_EFFORT: _effort, HOLDFAST_SEED: _seed, ...inherited } = process.env
+    const { FORCE_COLOR: _, ...inherited } = process.env
+    // The child runs in its own form, with its own seed and effort.
+    for (const name of ["HOLDFAST_FORM", "HOLDFAST_EFFORT", "HOLDFAST_SEED"]) delete inherited[name]
     execFile(
       process.execPath,
       args,
