@@ -406,7 +406,7 @@ type State =
 interface InFlight {
   readonly request: HttpServerRequest.HttpServerRequest
   readonly handler: Fiber.RuntimeFiber<unknown, unknown>
-  /** What the handler has upgraded the connection to. A handler may ask for that more than once. */
+  /** The sockets to which the handler has upgraded the connection. A handler may ask for an upgrade more than once. */
   readonly webSockets: Array<Socket.Socket>
   /** Called when the response is out. */
   onOver: () => void

@@ -683,7 +683,7 @@ export const make = <A, E = never, R = never, E2 = E, R2 = never, E3 = never, R3
       return link.phase.renewal
     }
 
-    /** What stands against beginning a renewal of this link now: the cooldown of a failed one, or the budget. */
+    /** The failure that stands against beginning a renewal of this link now: a cooldown's, or the budget's. */
     const refusalOf = (link: Link<A, Err>, isRefused: boolean): Exit.Exit<never, Err | SessionError> | undefined => {
       if (link.phase._tag === "Cooling" && monotonic() < link.phase.until) return link.phase.exit
       // A renewal that waits for a late answer asks the upstream for nothing yet.
@@ -760,7 +760,7 @@ export const make = <A, E = never, R = never, E2 = E, R2 = never, E3 = never, R3
         link.work = undefined
         if (isDetached(link)) {
           stopWatch(renewal)
-          // What a renewal brings that `end` has detached is revoked.
+          // The value of a renewal that `end` has detached is revoked.
           return state._tag === "Open" ? discardCandidate(link) : Effect.void
         }
         if (Exit.isSuccess(exit)) {
@@ -890,7 +890,7 @@ export const make = <A, E = never, R = never, E2 = E, R2 = never, E3 = never, R3
 
     const obtain = (link: Link<A, Err>, work: RenewalWork<A, Err>): Effect.Effect<void, Err, Env> => {
       const acquire = retrying(work, candidateFrom(link, options.acquire), isFatal)
-      // What is kept after a fatal failure came from the `acquire` that followed it.
+      // A value that is kept after a fatal failure came from the `acquire` that followed it.
       const spent = link.candidate ?? (link.dead ? undefined : link.generation)
       if (spent === undefined) return acquire
       const forget = Effect.suspend(() => {
@@ -909,7 +909,7 @@ export const make = <A, E = never, R = never, E2 = E, R2 = never, E3 = never, R3
     }
 
     /**
-     * What comes is kept on the link in the step in which the effect succeeds: no interruption after that can lose it.
+     * The value is kept on the link in the step in which the effect succeeds: no interruption after that can lose it.
      * (An uninterruptible effect that is interrupted has not succeeded for Effect, which drops its value.)
      */
     const candidateFrom = (link: Link<A, Err>, effect: Effect.Effect<A, Err, Env>) =>

@@ -439,7 +439,7 @@ type Response = HttpClientResponse.HttpClientResponse
 /** A refusal. It never leaves this module. */
 class Refused extends Data.TaggedClass("Refused")<{
   readonly response: Response
-  /** What a status filter beneath the session made of the response. */
+  /** The error that a status filter beneath the session made of the response. */
   readonly error: HttpClientError.ResponseError | undefined
   readonly repeats: number
 }> {}
@@ -461,20 +461,20 @@ export interface Sending<in A, E0, E1, R> extends RefusalOptions {
   readonly isHome?: ((url: URL, from: URL) => boolean) | undefined
   /** Whether a refusal by a URL at home counts. Default: all do. */
   readonly isJudge?: ((url: URL) => boolean) | undefined
-  /** What becomes of a redirect that is not followed. Default, and for `undefined`: it is the answer. */
+  /** Answers for a redirect that is not followed. Default, and for `undefined`: the redirect is the answer. */
   readonly onUnfollowed?:
     | ((why: "limit" | "read once", hop: Redirect.Hop, response: Response) => Effect.Effect<never, E1> | undefined)
     | undefined
   /** Whether a response holds what its generation acquired until its body has ended. Default: true. */
   readonly bodiesHold?: boolean | undefined
-  /** What the client failed with, told from what the session failed with. */
+  /** Marks an error as the client's, to tell it from the session's. */
   readonly clientError: (error: E0 | HttpClientError.HttpClientError) => E1
   readonly lastingRefusal: (refused: Refused, refreshes: number) => Effect.Effect<Response, E1>
   readonly notReplayable: (request: Request, refused: Refused) => Effect.Effect<Response, E1>
 }
 
 interface Attempt<out A> {
-  /** What the caller asked for. */
+  /** The request that the caller made. */
   readonly request: Request
   readonly hop: Redirect.Hop
   readonly value: A

@@ -200,7 +200,7 @@ export const make = <K, A, E = never, R = never, E2 = E, R2 = never, E3 = never,
         if (--entry.holders > 0) return Effect.void
         const renewal = entry.session && Session.inFlight(entry.session)
         if (renewal !== undefined) {
-          // What the renewal brings has cost a token that can be spent only once: it is to be kept, and written down.
+          // The renewal may have spent a token that can be spent only once: its value must be kept, and written down.
           entry.holders++
           fork(Effect.zipRight(Fiber.await(renewal), release({ entry })))
           return Effect.void
@@ -284,7 +284,7 @@ export const get: {
 )
 
 /**
- * What `get` is made of, for a response that holds its session until its body has ended.
+ * `get` is made of this; a response uses it to hold its session until its body has ended.
  *
  * @internal
  */

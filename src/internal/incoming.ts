@@ -1,5 +1,5 @@
 /**
- * What comes in on a connection, kept until somebody listens, and told in order from then on. A connection ends once:
+ * The messages of a connection, kept until somebody listens, and told in order from then on. A connection ends once:
  * what a platform reports after that is not told.
  */
 import { Waiters } from "./waiters.js"

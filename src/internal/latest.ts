@@ -35,7 +35,7 @@ export class Latest<in out A> {
     this.whenOffered.notify()
   }
 
-  /** What is unread is withdrawn. */
+  /** Withdraws the values that are unread. */
   clear(): void {
     for (const reader of this.readers) reader.unread.length = 0
   }

@@ -1,5 +1,5 @@
 /**
- * What the platform's `HttpServer` cannot be asked for, and Node's servers can: to accept no more connections, and to
+ * Node's servers can be asked for more than the platform's `HttpServer`: to accept no more connections, and to
  * let go of connections whose requests or clients hang. On other platforms none of this is found, and a server is
  * drained by its requests alone.
  */

@@ -7,7 +7,7 @@ import type { Departure } from "./schedule.js"
 /** An operation at which a run can depart, and the ways in which it can. */
 export interface Place {
   readonly departures: ReadonlyArray<Departure>
-  /** What the operation does: the same for operations that come from the same code, in the same relation to others. */
+  /** The operation's kind: the same for operations that come from the same code, in the same relation to others. */
   readonly site: string | undefined
 }
 

@@ -1,5 +1,5 @@
 /**
- * What becomes of a response: its body is read or cut so that the connection is free for the next request, it answers
+ * The end of a response: its body is read or cut so that the connection is free for the next request, it answers
  * the request that the caller made, and what it needs is held until its body has ended.
  */
 import * as HttpClientError from "@effect/platform/HttpClientError"
@@ -123,7 +123,7 @@ export const errorAnswering = (
     ...(description === undefined ? {} : { description })
   })
 
-/** What a status filter beneath the session makes of a response. */
+/** Tells the error that a status filter beneath the session makes of a response. */
 export const isFiltered = (error: unknown): error is HttpClientError.ResponseError =>
   HttpClientError.isHttpClientError(error) && error._tag === "ResponseError" && error.reason === "StatusCode"
 
@@ -181,7 +181,7 @@ abstract class Rereadable extends Wrapped {
 class Judged extends Rereadable {
   private read: BodyEffect<Uint8Array> | undefined
 
-  /** What has been read of the body; `undefined` if nobody has begun. */
+  /** The part of the body that has been read; `undefined` if nobody has begun. */
   get begun(): BodyEffect<Uint8Array> | undefined {
     return this.read
   }

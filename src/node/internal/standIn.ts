@@ -183,7 +183,7 @@ export class StandIn extends Net.Socket {
         return this
       })
     }
-    // It is a `TLSSocket` to those who ask, with every method that this version of Node has.
+    // The stand-in is a `TLSSocket` to those who ask, with every method that this version of Node has.
     const { prototype } = Tls.TLSSocket
     Object.setPrototypeOf(this.prototype, prototype)
     for (const name of ["address", ...Object.getOwnPropertyNames(prototype)]) {
