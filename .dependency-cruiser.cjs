@@ -15,7 +15,10 @@ module.exports = {
     {
       name: "every-module-has-a-floor",
       severity: "error",
-      from: { path: "^src/", pathNot: [floor1, floor2, floor3, "^src/internal/", "^src/(node|index)\\.ts$", "^src/node/", testing] },
+      from: {
+        path: "^src/",
+        pathNot: [floor1, floor2, floor3, "^src/internal/", "^src/(node|index)\\.ts$", "^src/node/", testing]
+      },
       to: {}
     },
     {

@@ -16,7 +16,13 @@ class LongestFirst extends BaseSequencer {
 }
 
 /** Files that count what their process holds or uses (memory, timers, CPU), or that change what all files share. */
-const alone = ["Interleavings", "NodeTicketCache", "NodeTicketCacheFaults", "ReconnectingSocketWire", "TransactionalRef"]
+const alone = [
+  "Interleavings",
+  "NodeTicketCache",
+  "NodeTicketCacheFaults",
+  "ReconnectingSocketWire",
+  "TransactionalRef"
+]
   .map((name) => `test/${name}.test.ts`)
 
 /** Files that need more than this repository and Node, or much time for what rarely breaks. */

@@ -83,5 +83,9 @@ export const run = async (budget: Budget): Promise<void> => {
   const [slowest, ...others] = names.slice(0, 4).map((_, index) => summarize(rates[index]!).median)
   const least = Math.min(slowest!, ...others)
   console.log("\nTargets for Holdfast\n")
-  printTarget("at least 5,000 interleavings a second with any strategy", least >= 5_000, `${count(Math.round(least))} with the slowest`)
+  printTarget(
+    "at least 5,000 interleavings a second with any strategy",
+    least >= 5_000,
+    `${count(Math.round(least))} with the slowest`
+  )
 }

@@ -66,7 +66,9 @@ export const run = async (budget: Budget): Promise<void> => {
       clients.map(({ micros, name }) => [
         name,
         spread(summarize(micros), 2),
-        micros === clients[0]!.micros ? "" : spread(paired(micros, clients[0]!.micros, (own, bare) => own - bare), 2, true)
+        micros === clients[0]!.micros
+          ? ""
+          : spread(paired(micros, clients[0]!.micros, (own, bare) => own - bare), 2, true)
       ])
     )
   )
@@ -159,7 +161,7 @@ const storm = async (
 const makeBarrier = (size: number) => {
   const waiting: Array<() => void> = []
   return (f: () => void) => {
-    if (waiting.push(f) === size) for (const f of waiting) f()
+    if (waiting.push(f) === size) { for (const f of waiting) f() }
   }
 }
 

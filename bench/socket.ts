@@ -7,7 +7,7 @@
  */
 import { setTimeout as sleep } from "node:timers/promises"
 import type { Budget } from "./budget.js"
-import { paired, type Summary, summarize } from "./interleave.js"
+import { paired, summarize, type Summary } from "./interleave.js"
 import { type Contender, redialMillis } from "./socket/contender.js"
 import { takingPartIn } from "./socket/contenders.js"
 import { type Load, measureRates, measureRoundTrips, type Rate, type RoundTrip } from "./socket/echo.js"
@@ -81,7 +81,9 @@ const roundTrips = async ({ callers, rounds: most }: Budget): Promise<Found<Read
   const contenders = takingPartIn("echo")
   const found = named(contenders, await measureRoundTrips(contenders, callers / 10, rounds))
   printTable(
-    `${count(callers / 10)} round trips of 64 characters, one in flight: microseconds (median and quartiles of ${rounds} rounds)`,
+    `${
+      count(callers / 10)
+    } round trips of 64 characters, one in flight: microseconds (median and quartiles of ${rounds} rounds)`,
     ["round trip", "p50", `to ${peer}`, "p99", `to ${peer}`],
     [...found].map(([name, trips]) => [
       name,
@@ -139,10 +141,12 @@ const numberedLosses = async ({ name }: Budget): Promise<Numbered> => {
     })
   )
   for (let next = 0; next < tasks.length; next += atOnce) {
-    await Promise.all(tasks.slice(next, next + atOnce).map(async (task, index) => {
-      await sleep(index * 50)
-      await task()
-    }))
+    await Promise.all(
+      tasks.slice(next, next + atOnce).map(async (task, index) => {
+        await sleep(index * 50)
+        await task()
+      })
+    )
   }
   const found: Numbered = named(contenders, results as Array<[Losses, Losses]>)
   printTable(
@@ -163,7 +167,9 @@ const pouring = async ({ bursts, callers }: Budget): Promise<Found<readonly [nea
     found.set(contender.name, [await rates(0), await rates(away)])
   }
   printTable(
-    `${count(callers * 2)} numbered sends at once, until it is known that the server has all: thousand a second (median and quartiles of ${bursts})`,
+    `${
+      count(callers * 2)
+    } numbered sends at once, until it is known that the server has all: thousand a second (median and quartiles of ${bursts})`,
     ["one way", "loopback", `${away} ms away`],
     [...found].map(([name, [near, far]]) => [name, inThousands(near), inThousands(far)])
   )
@@ -201,9 +207,17 @@ const printTargets = (results: Results): void => {
   console.log("\nTargets for Holdfast\n")
   printTarget("64 characters: no slower than bare ws", smallRatio.median >= 1, `ratio ${spread(smallRatio, 2)}`)
   printTarget("4,096 characters: no slower than bare ws", largeRatio.median >= 1, `ratio ${spread(largeRatio, 2)}`)
-  printTarget("64 characters: CPU a message at most 1.25 times that of bare ws", cpu.median <= 1.25, `ratio ${spread(cpu, 2)}`)
+  printTarget(
+    "64 characters: CPU a message at most 1.25 times that of bare ws",
+    cpu.median <= 1.25,
+    `ratio ${spread(cpu, 2)}`
+  )
   printTarget("round trip p50 within 1.2 times that of bare ws", trip.median <= 1.2, `ratio ${spread(trip, 2)}`)
-  printTarget("at most 10 KB of heap for an idle client", bytes.median <= 10_000, `${(bytes.median / 1_000).toFixed(1)} KB`)
+  printTarget(
+    "at most 10 KB of heap for an idle client",
+    bytes.median <= 10_000,
+    `${(bytes.median / 1_000).toFixed(1)} KB`
+  )
   printTarget(
     "recovery within the delay and a handshake",
     longest <= redialMillis + 20,
@@ -211,7 +225,9 @@ const printTargets = (results: Results): void => {
   )
   settings.forEach((losses, index) =>
     printTarget(
-      `acknowledged sends while the server is killed, ${index === 0 ? "loopback" : `${away} ms away`}: none lost, none reordered`,
+      `acknowledged sends while the server is killed, ${
+        index === 0 ? "loopback" : `${away} ms away`
+      }: none lost, none reordered`,
       losses.lost === 0 && losses.reordered === 0,
       counted(losses)
     )

@@ -4,7 +4,7 @@
  * The peer is what one writes with Effect alone: `Semaphore(1)` around a `Ref`. It rolls nothing back.
  */
 import type { Budget } from "./budget.js"
-import { interleaved, paired, type Summary, summarize } from "./interleave.js"
+import { interleaved, paired, summarize, type Summary } from "./interleave.js"
 import {
   type Body,
   type Contender,

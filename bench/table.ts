@@ -1,10 +1,16 @@
 import type { Summary } from "./interleave.js"
 
 /** Prints a Markdown table that is also aligned as plain text. The first column is left-aligned, the others right. */
-export const printTable = (title: string, header: ReadonlyArray<string>, rows: ReadonlyArray<ReadonlyArray<string>>) => {
+export const printTable = (
+  title: string,
+  header: ReadonlyArray<string>,
+  rows: ReadonlyArray<ReadonlyArray<string>>
+) => {
   const widths = header.map((name, column) => Math.max(name.length, 3, ...rows.map((row) => row[column]!.length)))
   const line = (cells: ReadonlyArray<string>) =>
-    `| ${cells.map((cell, column) => column === 0 ? cell.padEnd(widths[0]!) : cell.padStart(widths[column]!)).join(" | ")} |`
+    `| ${
+      cells.map((cell, column) => column === 0 ? cell.padEnd(widths[0]!) : cell.padStart(widths[column]!)).join(" | ")
+    } |`
   console.log(`\n${title}\n`)
   console.log(line(header))
   console.log(line(widths.map((width, column) => column === 0 ? "-".repeat(width) : `${"-".repeat(width - 1)}:`)))

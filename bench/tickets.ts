@@ -6,7 +6,7 @@
  * intermediate one. What is offered and taken is read on the wire, by a relay in front of the servers.
  */
 import type { Budget } from "./budget.js"
-import { paired, type Summary, summarize } from "./interleave.js"
+import { paired, summarize, type Summary } from "./interleave.js"
 import { count, printTable, printTarget, spread } from "./table.js"
 import { measureBursts } from "./tickets/bursts.js"
 import { type Certificates, makeCertificates } from "./tickets/certificates.js"
@@ -252,7 +252,9 @@ const mostMicros: Record<string, number> = { put: 2, take: 2, lifetime: 5 }
 
 const printCosts = (costs: ReadonlyArray<Operation>, bytes: number, rounds: number) => {
   printTable(
-    `CPU microseconds, with a session of ${count(bytes)} bytes (median and quartiles of ${rounds} rounds); what a Map does is neither single use nor bounded`,
+    `CPU microseconds, with a session of ${
+      count(bytes)
+    } bytes (median and quartiles of ${rounds} rounds); what a Map does is neither single use nor bounded`,
     ["operation", "CPU µs"],
     costs.map(({ micros, name }) => [name, spread(micros, 2)])
   )

@@ -30,7 +30,12 @@ class Burned extends Data.Error<{ readonly message: string }> {}
 const empty: Contents = { size: 0, entries: HashMap.empty() }
 
 /** In two steps, between which the key `burn` is a defect. */
-const putInto = (contents: Ref.Ref<Contents>, maxBytes: number, key: string, bytes: Uint8Array): Effect.Effect<boolean> =>
+const putInto = (
+  contents: Ref.Ref<Contents>,
+  maxBytes: number,
+  key: string,
+  bytes: Uint8Array
+): Effect.Effect<boolean> =>
   Effect.gen(function*() {
     const { entries, size } = yield* Ref.get(contents)
     if (HashMap.has(entries, key) || size + bytes.length > maxBytes) return false
@@ -78,7 +83,12 @@ const program = Effect.gen(function*() {
     yield* cache.put("good", Uint8Array.of(0, 0))
     yield* Effect.exit(cache.put("burn", Uint8Array.of(0, 0, 0)))
     const { actual, believed } = yield* cache.sizes
-    console.log(`with ${name}: believed ${believed} bytes, holds ${actual}; room for two more: ${yield* cache.put("more", Uint8Array.of(1, 1))}`)
+    console.log(
+      `with ${name}: believed ${believed} bytes, holds ${actual}; room for two more: ${yield* cache.put(
+        "more",
+        Uint8Array.of(1, 1)
+      )}`
+    )
   }
 })
 

@@ -121,5 +121,6 @@ const sign = async (
   return { certificate: { key, cert, ca: issuer?.cert ?? cert }, keys }
 }
 
-const pem = (der: ArrayBuffer, tag: string): string => `${X509.PemConverter.encode(der, tag)}
+const pem = (der: ArrayBuffer, tag: string): string =>
+  `${X509.PemConverter.encode(der, tag)}
 `

@@ -4,13 +4,13 @@
  *
  * Run it with `node --import tsx examples/http-api.ts`, then ask for `/orders/1`, `/orders/2` and `/orders/13`.
  */
+import * as NodeHttpServer from "@effect/platform-node/NodeHttpServer"
+import * as NodeRuntime from "@effect/platform-node/NodeRuntime"
 import * as HttpApi from "@effect/platform/HttpApi"
 import * as HttpApiBuilder from "@effect/platform/HttpApiBuilder"
 import * as HttpApiEndpoint from "@effect/platform/HttpApiEndpoint"
 import * as HttpApiGroup from "@effect/platform/HttpApiGroup"
 import * as HttpApiSchema from "@effect/platform/HttpApiSchema"
-import * as NodeHttpServer from "@effect/platform-node/NodeHttpServer"
-import * as NodeRuntime from "@effect/platform-node/NodeRuntime"
 import * as DefectBoundary from "effect-holdfast/DefectBoundary"
 import * as Effect from "effect/Effect"
 import * as Layer from "effect/Layer"

@@ -67,8 +67,7 @@ export const exponential = (options: {
   const capped = Schedule.exponential(initial, factor).pipe(Schedule.union(Schedule.spaced(max)))
   const spread = jitter === "none"
     ? capped
-    : Schedule.modifyDelayEffect(capped, (_, delay) =>
-      Effect.map(Random.next, (r) => Duration.times(delay, r)))
+    : Schedule.modifyDelayEffect(capped, (_, delay) => Effect.map(Random.next, (r) => Duration.times(delay, r)))
   return Schedule.delays(spread)
 }
 
@@ -109,8 +108,10 @@ export const retryAfter = (headers: Headers.Headers): Effect.Effect<Option.Optio
     }))
 
 const months = ["Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec"]
-const imfFixdate = /^[A-Z][a-z]{2}, (?<day>\d{2}) (?<month>[A-Z][a-z]{2}) (?<year>\d{4}) (?<time>\d{2}:\d{2}:\d{2}) GMT$/
-const rfc850Date = /^[A-Z][a-z]{5,8}, (?<day>\d{2})-(?<month>[A-Z][a-z]{2})-(?<year>\d{2}) (?<time>\d{2}:\d{2}:\d{2}) GMT$/
+const imfFixdate =
+  /^[A-Z][a-z]{2}, (?<day>\d{2}) (?<month>[A-Z][a-z]{2}) (?<year>\d{4}) (?<time>\d{2}:\d{2}:\d{2}) GMT$/
+const rfc850Date =
+  /^[A-Z][a-z]{5,8}, (?<day>\d{2})-(?<month>[A-Z][a-z]{2})-(?<year>\d{2}) (?<time>\d{2}:\d{2}:\d{2}) GMT$/
 const asctimeDate = /^[A-Z][a-z]{2} (?<month>[A-Z][a-z]{2}) (?<day>[ \d]\d) (?<time>\d{2}:\d{2}:\d{2}) (?<year>\d{4})$/
 
 /** Epoch milliseconds, NaN if it is no HTTP-date. `Date.parse` reads asctime as local time and much else besides. */

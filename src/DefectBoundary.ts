@@ -259,7 +259,8 @@ const bounded = <E, R>(
             answering(Effect.map(
               Effect.suspend(() => handler(request, given)),
               (response) => response.body === given.body ? response : watchingStream(response)
-            )))
+            ))
+          )
         )
       }))
     )
@@ -490,8 +491,14 @@ const makeWith = (options: Options = {}, connections?: Connections): Effect.Effe
       const finished = Effect.forEach(entries, dismissedAndOver, together).pipe(
         // A response may take longer to reach the client than it took to be handed over. The answer to a close frame
         // takes a round trip.
-        Effect.zipRight(Effect.forEach(sockets, (socket) =>
-          Effect.timeoutOption(ended(socket), upgradedSockets.has(socket) ? closeAnswer : Duration.infinity), together))
+        Effect.zipRight(
+          Effect.forEach(
+            sockets,
+            (socket) =>
+              Effect.timeoutOption(ended(socket), upgradedSockets.has(socket) ? closeAnswer : Duration.infinity),
+            together
+          )
+        )
       )
       yield* Effect.timeoutOption(finished, millis)
       for (const socket of [...sockets, ...connections?.open ?? []]) socket.destroy()
@@ -700,8 +707,10 @@ const served = <E, R, R2 = never>(
     const { apply, drained, terminated } = boundary
     const scope = yield* Effect.acquireRelease(Scope.make(), (scope, exit) =>
       // The platform waits there for handlers of upgraded connections, for ever if they hang.
-      Effect.flatMap(Effect.zipRight(drained, Effect.forkDaemon(Scope.close(scope, exit))), (closing) =>
-        inFiberOfItsOwn(Effect.timeoutOption(Fiber.await(closing), afterGrace))))
+      Effect.flatMap(
+        Effect.zipRight(drained, Effect.forkDaemon(Scope.close(scope, exit))),
+        (closing) => inFiberOfItsOwn(Effect.timeoutOption(Fiber.await(closing), afterGrace))
+      ))
     yield* Scope.extend(HttpServer.serveEffect(apply(yield* appOf(boundary))), scope)
     return terminated
   }) as Effect.Effect<

@@ -13,12 +13,12 @@
  *
  * **What it does not.** It brings no browser fingerprints and answers no captcha: the application says who it is
  * (`identity`) and how a challenge is met (`challenge`). The probe and the answers to a challenge follow no
- * redirects: a 3xx is a success there. Over `fetch` the session replaces the whole `FetchHttpClient.RequestInit` that was
- * given to fetch's layer: provide the init to the requests themselves, where it is kept (all but its `redirect`).
+ * redirects: a 3xx is a success there. Over `fetch` the session replaces the whole `FetchHttpClient.RequestInit` that
+ * was given to fetch's layer: provide the init to the requests themselves, where it is kept (all but its `redirect`).
  *
  * **One session for each origin.** A session belongs to one server. Requests that the application itself sends
- * elsewhere with this client carry its identity headers too, but what they meet there is no refusal. For many servers put the sessions in a `SessionMap` keyed by origin; then one origin's
- * failure never reaches another:
+ * elsewhere with this client carry its identity headers too, but what they meet there is no refusal. For many servers
+ * put the sessions in a `SessionMap` keyed by origin; then one origin's failure never reaches another:
  *
  * ```ts
  * import { HttpSession, Session, SessionMap } from "effect-holdfast"
@@ -306,9 +306,12 @@ export const makeOver = <E = never, R = never, E2 = never, R2 = never, E3 = neve
         Effect.catchIf(candidate.send(request, true), isFiltered, ({ response }) => Effect.succeed(response))
       const probed = judged(yield* send(probe))
       // The probe's body may hold the connection that the answer to its challenge, or the next refresh, waits for.
-      const sendAfter = (request: HttpClientRequest.HttpClientRequest) => Effect.zipRight(discard(probed), send(request))
+      const sendAfter = (request: HttpClientRequest.HttpClientRequest) =>
+        Effect.zipRight(discard(probed), send(request))
       const response = yield* Effect.onError(
-        Effect.suspend(() => Option.getOrElse(challenge?.(probed, sendAfter) ?? Option.none(), () => Effect.succeed(probed))),
+        Effect.suspend(() =>
+          Option.getOrElse(challenge?.(probed, sendAfter) ?? Option.none(), () => Effect.succeed(probed))
+        ),
         () => abandon(probed)
       )
       if (response !== probed) yield* discard(probed)
@@ -370,16 +373,20 @@ const stateOf = (identity: Identity, client: HttpClient.HttpClient, jar: CookieJ
   identity,
   cookies: (url) => Effect.map(jar.header(String(url)), Option.fromNullable),
   send: (request, isHome) =>
-    Effect.flatMap(Redirect.urlOf(request), ({ href }) =>
-      Effect.flatMap(jar.header(href), (cookies) =>
-        client.execute(dressed(request, isHome ? identity.headers : Headers.empty, cookies)).pipe(
-          Redirect.withRedirectsShown,
-          Effect.matchEffect({
-            onSuccess: (response) => Effect.as(jar.store(href, response), answering(request, response)),
-            onFailure: (error) =>
-              Effect.zipRight(isFiltered(error) ? jar.store(href, error.response) : Effect.void, Effect.fail(error))
-          })
-        )))
+    Effect.flatMap(
+      Redirect.urlOf(request),
+      ({ href }) =>
+        Effect.flatMap(jar.header(href), (cookies) =>
+          client.execute(dressed(request, isHome ? identity.headers : Headers.empty, cookies)).pipe(
+            Redirect.withRedirectsShown,
+            Effect.matchEffect({
+              onSuccess: (response) =>
+                Effect.as(jar.store(href, response), answering(request, response)),
+              onFailure: (error) =>
+                Effect.zipRight(isFiltered(error) ? jar.store(href, error.response) : Effect.void, Effect.fail(error))
+            })
+          ))
+    )
 })
 
 const dressed = (

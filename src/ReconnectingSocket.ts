@@ -107,9 +107,9 @@ export type TypeId = typeof TypeId
  * - `awaitOpen`: waits until it is ready.
  * - `reconnect`: drops the connection and dials now; also out of a wait, and out of a dial that hangs.
  * - `close`: where there is a connection, drains the outbox, sends the close frame and awaits the peer's, all within 2
- *   seconds; never dials again. What was not delivered by then is dropped, with an event each. It can be called anywhere and be
- *   interrupted: the closing goes on. Codes that nobody may send become 1000; of the reason, 123 bytes are sent
- *   (RFC 6455 section 5.5).
+ *   seconds; never dials again. What was not delivered by then is dropped, with an event each. It can be called
+ *   anywhere and be interrupted: the closing goes on. Codes that nobody may send become 1000; of the reason, 123 bytes
+ *   are sent (RFC 6455 section 5.5).
  *
  * @since 0.1.0
  * @category models
@@ -254,16 +254,19 @@ export interface Options<Out, In, E = never, R = never, E2 = never, R2 = never, 
   readonly retryable?: ((failure: ConnectionFailure) => boolean) | undefined
   /**
    * After `interval` of silence the peer is asked for a sign of life, after `timeout` more it is held for dead; any
-   * frame is one, a message when it is complete. Default: a protocol ping after 15 seconds, below what proxies grant an idle connection, and 10 more.
-   * Where the platform has no pings (browsers) give a `ping` message; without one nothing is asked.
-   * What `isPong` knows is not told by `messages`.
+   * frame is one, a message when it is complete. Default: a protocol ping after 15 seconds, below what proxies grant an
+   * idle connection, and 10 more. Where the platform has no pings (browsers) give a `ping` message; without one nothing
+   * is asked. What `isPong` knows is not told by `messages`.
    */
-  readonly heartbeat?: {
-    readonly interval?: Duration.DurationInput | undefined
-    readonly timeout?: Duration.DurationInput | undefined
-    readonly ping?: NoInfer<Out> | undefined
-    readonly isPong?: ((message: In) => boolean) | undefined
-  } | false | undefined
+  readonly heartbeat?:
+    | {
+      readonly interval?: Duration.DurationInput | undefined
+      readonly timeout?: Duration.DurationInput | undefined
+      readonly ping?: NoInfer<Out> | undefined
+      readonly isPong?: ((message: In) => boolean) | undefined
+    }
+    | false
+    | undefined
   /**
    * Logs in, say: runs after every open, before subscriptions and the outbox. What it does not `receive` is left for
    * `messages`. Its failure ends the connection, and is retried on the next one. Its `Scope` is the connection's.
@@ -290,7 +293,8 @@ export interface Options<Out, In, E = never, R = never, E2 = never, R2 = never, 
   } | undefined
   /**
    * What has come in and was not taken: at `capacity` messages (default 1,024) or 16 MiB the connection is paused;
-   * while something is to be acknowledged, at 16 MiB only, lest the acknowledgement be kept out. Where that is impossible (browsers), it ends with `InboxOverflow` and the socket reconnects.
+   * while something is to be acknowledged, at 16 MiB only, lest the acknowledgement be kept out. Where that is
+   * impossible (browsers), it ends with `InboxOverflow` and the socket reconnects.
    */
   readonly inbox?: { readonly capacity?: number | undefined } | undefined
   /** After which a write, of up to a `window`, that is not done ends the connection. Default: 10 seconds. */
@@ -629,7 +633,8 @@ class SocketImpl<Out, In, R> implements ReconnectingSocket<Out, In> {
     return Effect.gen(this, function*() {
       let refs: FiberRefs.FiberRefs | undefined
       for (let attempt = 0;;) {
-        // A scope's finalizers, and fibers that are joined, leave entries on this fiber's stacks: without end, otherwise.
+        // A scope's finalizers, and fibers that are joined, leave entries on this fiber's stacks: without end,
+        // otherwise.
         yield* Effect.updateFiberRefs((_, present) => (refs ??= present))
         const closed = this.closing()
         if (closed !== undefined) return yield* this.conclude({ ...closed, failure: Option.none() })
@@ -760,12 +765,17 @@ class SocketImpl<Out, In, R> implements ReconnectingSocket<Out, In> {
     let url = ""
     const { dial, session } = this.options
     const request = Effect.isEffect(dial) ? dial : Effect.succeed(dial)
-    const attached = session === undefined ? request : Effect.flatMap(request, (request) =>
-      Effect.map(this.refused === undefined ? session.session.current : session.session.refresh(this.refused), (generation) => {
-        this.refused = undefined
-        line.generation = generation
-        return session.attach(request, generation.value)
-      }))
+    const attached = session === undefined ?
+      request :
+      Effect.flatMap(request, (request) =>
+        Effect.map(
+          this.refused === undefined ? session.session.current : session.session.refresh(this.refused),
+          (generation) => {
+            this.refused = undefined
+            line.generation = generation
+            return session.attach(request, generation.value)
+          }
+        ))
     return Scope.extend(attached, line.userScope).pipe(
       // A dial is waited for until it is given up, so that there are never two.
       Effect.disconnect,
@@ -794,7 +804,11 @@ class SocketImpl<Out, In, R> implements ReconnectingSocket<Out, In> {
     const connection = {
       send: (message: Out) =>
         Effect.suspend((): Effect.Effect<void, ConnectionFailure> =>
-          Either.match(this.encoded(message), { onLeft: (error) => failed(error), onRight: (data) => live.sendAll([data]) })),
+          Either.match(this.encoded(message), {
+            onLeft: (error) => failed(error),
+            onRight: (data) => live.sendAll([data])
+          })
+        ),
       receive: Effect.catchAll(early.takeOne, () => Effect.suspend(() => Effect.fail(live.failure!)))
     }
     return Effect.suspend(() => onOpen(connection)).pipe(
@@ -898,14 +912,12 @@ class SocketImpl<Out, In, R> implements ReconnectingSocket<Out, In> {
         Effect.sync(() => {
           live.wrote()
           this.outbox.settle(entries, Exit.isSuccess(exit))
-          if (Exit.isSuccess(exit)) for (const { onWritten } of own) onWritten?.()
+          if (Exit.isSuccess(exit)) { for (const { onWritten } of own) onWritten?.() }
         })
     ))
     return Effect.zipRight(live.work(hasMore), write).pipe(
       (round) => Effect.whileLoop({ while: () => true, body: () => round, step: () => {} }),
-      Effect.catchAllCause((cause) =>
-        Effect.sync(() => live.over(lossOf(Cause.squash(cause))))
-      )
+      Effect.catchAllCause((cause) => Effect.sync(() => live.over(lossOf(Cause.squash(cause)))))
     )
   }
 
@@ -958,8 +970,11 @@ class SocketImpl<Out, In, R> implements ReconnectingSocket<Out, In> {
     const message = this.ping
     if (message !== undefined) return Effect.sync(() => live.send(message))
     if (Option.isNone(live.connection.ping)) return undefined
-    const written = within(live.connection.ping.value, this.settings.writeTimeout, () =>
-      new ConnectionLost({ reason: "WriteTimeout" }))
+    const written = within(
+      live.connection.ping.value,
+      this.settings.writeTimeout,
+      () => new ConnectionLost({ reason: "WriteTimeout" })
+    )
     return live.writing.withPermits(1)(written).pipe(
       Effect.catchAll((failure) => Effect.sync(() => live.over(failure))),
       Effect.forkIn(scope)
@@ -977,10 +992,11 @@ class SocketImpl<Out, In, R> implements ReconnectingSocket<Out, In> {
       if (isFresh) {
         const early = yield* Random.nextRange(0.9, 1)
         do yield* Effect.sleep(renewAfter * early)
-        // One that nobody reads out is enough.
-        while (this.leaving.size > 0)
-      }
-      else {
+        while (
+          // One that nobody reads out is enough.
+          this.leaving.size > 0
+        )
+      } else {
         // One was ready, and has ended before it was moved over to.
         const delay = yield* this.delayAfter(delays, new ConnectionLost({ reason: "Reset" }))
         yield* Effect.sleep(Option.getOrElse(delay, () => renewAfter))
@@ -1135,7 +1151,12 @@ class SocketImpl<Out, In, R> implements ReconnectingSocket<Out, In> {
     if (Option.isNone(decoded)) return
     const message = decoded.value
     if (acknowledge !== undefined) {
-      const id = this.guarded("acknowledged", () => Option.map(acknowledge.acknowledged(message), (id) => id), Option.none(), data)
+      const id = this.guarded(
+        "acknowledged",
+        () => Option.map(acknowledge.acknowledged(message), (id) => id),
+        Option.none(),
+        data
+      )
       if (Option.isSome(id)) return this.outbox.acknowledge(id.value)
     }
     if (heartbeat && heartbeat.isPong !== undefined) {
@@ -1292,8 +1313,10 @@ class SocketImpl<Out, In, R> implements ReconnectingSocket<Out, In> {
       Channel.fromEffect(Effect.suspend(() => this.inbox.takeAll)),
       (messages) => Channel.flatMap(Channel.write(messages), () => all)
     )
-    const untilEnd: Read<SocketFailed> = Channel.catchAll(all, (end) =>
-      Option.match(end, { onNone: () => Channel.void, onSome: Channel.fail }))
+    const untilEnd: Read<SocketFailed> = Channel.catchAll(
+      all,
+      (end) => Option.match(end, { onNone: () => Channel.void, onSome: Channel.fail })
+    )
     return Stream.fromChannel(Channel.suspend(() => {
       let isConsumer = false
       const claimed = Channel.suspend((): Read<SocketFailed> => {
@@ -1301,9 +1324,12 @@ class SocketImpl<Out, In, R> implements ReconnectingSocket<Out, In> {
         isConsumer = this.isConsumed = true
         return untilEnd
       })
-      return Channel.ensuring(claimed, Effect.sync(() => {
-        if (isConsumer) this.isConsumed = false
-      }))
+      return Channel.ensuring(
+        claimed,
+        Effect.sync(() => {
+          if (isConsumer) this.isConsumed = false
+        })
+      )
     }))
   }
 
@@ -1333,15 +1359,18 @@ class SocketImpl<Out, In, R> implements ReconnectingSocket<Out, In> {
   private end(subscription: Subscription): void {
     this.subscriptions.delete(subscription)
     for (const live of this.lives) {
-      if (live.subscribed.delete(subscription) && subscription.close !== undefined) this.sendOn(live, subscription.close)
+      if (live.subscribed.delete(subscription) && subscription.close !== undefined) {
+        this.sendOn(live, subscription.close)
+      }
     }
   }
 
   /** In its place among the messages, where those go that way; but on that connection or not at all. */
   private sendOn(live: Live<In>, data: Message): void {
     if (live.failure !== undefined) return
-    if (this.phase._tag === "Open" && this.phase.live === live) this.outbox.offer(entryFor(undefined as Out, data, { only: live }))
-    else live.send(data)
+    if (this.phase._tag === "Open" && this.phase.live === live) {
+      this.outbox.offer(entryFor(undefined as Out, data, { only: live }))
+    } else live.send(data)
   }
 
   get state(): Effect.Effect<ConnectionState> {
@@ -1614,10 +1643,19 @@ export const make = <Out = Message, In = Message, E = never, R = never, E2 = nev
     return socket
   })
 
-const pingOf = <Out>({ codec = raw, heartbeat }: Options<Out, any, any, any, any, any, any, any>): Message | undefined => {
+const pingOf = <Out>(
+  { codec = raw, heartbeat }: Options<Out, any, any, any, any, any, any, any>
+): Message | undefined => {
   if (!heartbeat || heartbeat.ping === undefined) return undefined
-  return Either.getOrThrowWith(encodeWith(codec, heartbeat.ping), ({ cause }) =>
-    new InvalidOptions({ option: "heartbeat.ping", value: heartbeat.ping, reason: `cannot be encoded (${String(cause)})` }))
+  return Either.getOrThrowWith(
+    encodeWith(codec, heartbeat.ping),
+    ({ cause }) =>
+      new InvalidOptions({
+        option: "heartbeat.ping",
+        value: heartbeat.ping,
+        reason: `cannot be encoded (${String(cause)})`
+      })
+  )
 }
 
 /**
@@ -1660,8 +1698,9 @@ export const json = <In, InEncoded, Out, OutEncoded>(schemas: {
  *
  * `run` and `runRaw` attach to the next connection that is ready (the first to the present one) and fail when that is
  * lost, whatever its code, so that who retries them is on the connection after it. Handlers are started in order, and
- * run side by side, up to 1,024 of them, so that one that waits does not keep the others. A run that ends otherwise, its handler's failure or its interruption, gives its connection up. Runs follow one
- * another; a second one at the same time fails. After `close` they succeed.
+ * run side by side, up to 1,024 of them, so that one that waits does not keep the others. A run that ends otherwise,
+ * its handler's failure or its interruption, gives its connection up. Runs follow one another; a second one at the same
+ * time fails. After `close` they succeed.
  *
  * A write waits for the first run to be attached; then it belongs to the connection of the last run. On one that is
  * lost it is dropped, and succeeds: the run's failure tells. A `CloseEvent` closes that connection, not the socket.

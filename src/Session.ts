@@ -903,8 +903,11 @@ export const make = <A, E = never, R = never, E2 = E, R2 = never, E3 = never, R3
       return options.renew === undefined
         ? Effect.tapError(acquire, (error) => isFatal(error) ? forget : Effect.void)
         : retrying(work, candidateFrom(link, Effect.suspend(() => options.renew!(spent.value))), isFatal).pipe(
-          Effect.catchIf(isFatal, (error) =>
-            Effect.zipRight(forget, Effect.suspend(() => work.renewal.hasFailed ? Effect.fail(error) : acquire)))
+          Effect.catchIf(
+            isFatal,
+            (error) =>
+              Effect.zipRight(forget, Effect.suspend(() => work.renewal.hasFailed ? Effect.fail(error) : acquire))
+          )
         )
     }
 
@@ -1023,11 +1026,14 @@ export const make = <A, E = never, R = never, E2 = E, R2 = never, E3 = never, R3
      * interrupts that fiber, which ends its work none the less; the interruption is not the caller's.
      */
     const finish = (effect: Effect.Effect<void, never, Env>): Effect.Effect<void> =>
-      Effect.flatMap(Fiber.await(fork(Effect.uninterruptible(effect))), (exit) =>
-        Exit.isSuccess(exit) ? Effect.void : Option.match(Cause.keepDefects(exit.cause), {
-          onNone: () => Effect.void,
-          onSome: Effect.failCause
-        }))
+      Effect.flatMap(
+        Fiber.await(fork(Effect.uninterruptible(effect))),
+        (exit) =>
+          Exit.isSuccess(exit) ? Effect.void : Option.match(Cause.keepDefects(exit.cause), {
+            onNone: () => Effect.void,
+            onSome: Effect.failCause
+          })
+      )
 
     const revoke = (value: A): Effect.Effect<void, never, Env> =>
       Effect.suspend(() => {
@@ -1118,52 +1124,59 @@ export const make = <A, E = never, R = never, E2 = E, R2 = never, E3 = never, R3
 
     yield* Effect.addFinalizer(() => close)
 
-    return Object.assign(Object.create(Proto), {
-      current: Effect.suspend(() => {
-        const ready = readyLink()
-        return ready === undefined ? Effect.map(currentLink, generationOf) : Effect.succeed(ready.generation!)
-      }),
-      refresh: (stale) => Effect.map(linkAfter(stale), generationOf),
-      end,
-      status: Effect.sync((): SessionStatus => {
-        const { failures, refreshes, consecutive } = counts
-        if (state._tag === "Closed") return { _tag: "Closed", refreshes, failures }
-        const { generation, phase } = state.head
-        const serving = isServable(state.head) && !(phase._tag === "Renewing" && phase.isRefused)
-        switch (phase._tag) {
-          case "Renewing": {
-            const { since, waiters } = phase.renewal
-            return { _tag: "Refreshing", since, waiters: waiters.size, serving, refreshes, failures }
+    return Object.assign(
+      Object.create(Proto),
+      {
+        current: Effect.suspend(() => {
+          const ready = readyLink()
+          return ready === undefined ? Effect.map(currentLink, generationOf) : Effect.succeed(ready.generation!)
+        }),
+        refresh: (stale) => Effect.map(linkAfter(stale), generationOf),
+        end,
+        status: Effect.sync((): SessionStatus => {
+          const { failures, refreshes, consecutive } = counts
+          if (state._tag === "Closed") return { _tag: "Closed", refreshes, failures }
+          const { generation, phase } = state.head
+          const serving = isServable(state.head) && !(phase._tag === "Renewing" && phase.isRefused)
+          switch (phase._tag) {
+            case "Renewing": {
+              const { since, waiters } = phase.renewal
+              return { _tag: "Refreshing", since, waiters: waiters.size, serving, refreshes, failures }
+            }
+            case "Cooling": {
+              const retryAt = now() + phase.until - monotonic()
+              return { _tag: "Failing", consecutive, since: phase.since, retryAt, serving, refreshes, failures }
+            }
+            case "Resting": {
+              if (generation === undefined) return { _tag: "Idle", refreshes, failures }
+              const { acquiredAt, expiresAt, number } = generation
+              return { _tag: "Active", generation: number, acquiredAt, expiresAt, refreshes, failures }
+            }
           }
-          case "Cooling": {
-            const retryAt = now() + phase.until - monotonic()
-            return { _tag: "Failing", consecutive, since: phase.since, retryAt, serving, refreshes, failures }
-          }
-          case "Resting": {
-            if (generation === undefined) return { _tag: "Idle", refreshes, failures }
-            const { acquiredAt, expiresAt, number } = generation
-            return { _tag: "Active", generation: number, acquiredAt, expiresAt, refreshes, failures }
-          }
-        }
-      }),
-      hold,
-      isFatal: (error) => isFatal(error as Err),
-      // A sign-in from nothing spends nothing.
-      inFlight: () => state._tag === "Open" && options.renew !== undefined ? state.head.work?.fiber : undefined,
-      scoped: Effect.uninterruptibleMask((restore) =>
-        Effect.flatMap(held(restore, currentLink), (link) =>
-          Effect.as(Effect.addFinalizer(() => Effect.suspend(() => letGo(link))), link.generation!))
-      ),
-      changes: Stream.suspend(() =>
-        state._tag === "Closed" ? Stream.empty : renewed.changes(() =>
-          state._tag === "Open" && !state.head.dead ? Option.fromNullable(state.head.generation) : Option.none()
-        )
-      ).pipe(Stream.filter((generation) => !isExpired(generation))),
-      wake: Effect.sync(() => {
-        if (state._tag === "Closed" || state.head.phase._tag !== "Cooling") return
-        state.head.phase = { ...state.head.phase, until: monotonic() }
-      })
-    } satisfies Omit<SessionImpl<A, Err>, typeof TypeId | "pipe">)
+        }),
+        hold,
+        isFatal: (error) => isFatal(error as Err),
+        // A sign-in from nothing spends nothing.
+        inFlight: () => state._tag === "Open" && options.renew !== undefined ? state.head.work?.fiber : undefined,
+        scoped: Effect.uninterruptibleMask((restore) =>
+          Effect.flatMap(
+            held(restore, currentLink),
+            (link) => Effect.as(Effect.addFinalizer(() => Effect.suspend(() => letGo(link))), link.generation!)
+          )
+        ),
+        changes: Stream.suspend(() =>
+          state._tag === "Closed" ?
+            Stream.empty :
+            renewed.changes(() =>
+              state._tag === "Open" && !state.head.dead ? Option.fromNullable(state.head.generation) : Option.none()
+            )
+        ).pipe(Stream.filter((generation) => !isExpired(generation))),
+        wake: Effect.sync(() => {
+          if (state._tag === "Closed" || state.head.phase._tag !== "Cooling") return
+          state.head.phase = { ...state.head.phase, until: monotonic() }
+        })
+      } satisfies Omit<SessionImpl<A, Err>, typeof TypeId | "pipe">
+    )
   })
 
 const Proto = {
@@ -1408,8 +1421,7 @@ export const wake = <A, E>(self: Session<A, E>): Effect.Effect<void> => (self as
  * @since 0.1.0
  * @category combinators
  */
-export const changes = <A, E>(self: Session<A, E>): Stream.Stream<Generation<A>> =>
-  (self as SessionImpl<A, E>).changes
+export const changes = <A, E>(self: Session<A, E>): Stream.Stream<Generation<A>> => (self as SessionImpl<A, E>).changes
 
 // -----------------------------------------------------------------------------
 // guards

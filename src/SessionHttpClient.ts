@@ -46,8 +46,8 @@ import {
   discard,
   errorAnswering,
   holding,
-  isFiltered,
   inScopeOf,
+  isFiltered,
   isReplayable,
   judged,
   whileDiscarded,
@@ -93,9 +93,9 @@ export interface Options<in A> extends RefusalOptions {
    * a body which can be read only once, is the answer; `rejected` sees only answers. In a browser, which hides
    * redirects from scripts, the option is without effect: the browser follows, and takes along every header but
    * `authorization`. A request without an absolute URL is then a `RequestError` with reason `"InvalidUrl"`, as with
-   * `origins`. Over `fetch` the option replaces the whole `FetchHttpClient.RequestInit` that was given to fetch's layer:
-   * provide the init to the requests themselves, where it is kept (all but its `redirect`). Default: redirects are the
-   * wrapped client's own affair.
+   * `origins`. Over `fetch` the option replaces the whole `FetchHttpClient.RequestInit` that was given to fetch's
+   * layer: provide the init to the requests themselves, where it is kept (all but its `redirect`). Default: redirects
+   * are the wrapped client's own affair.
    */
   readonly followRedirects?: number | undefined
 }
@@ -109,8 +109,8 @@ export interface Options<in A> extends RefusalOptions {
 export interface RefusalOptions {
   /**
    * Whether a response says that the value was refused. May read the body: the caller can read it again in every way,
-   * unless it was read as a `stream`; then it is a `ResponseError`. One that throws is a `ResponseError` with reason `"Decode"`. Default:
-   * status 401.
+   * unless it was read as a `stream`; then it is a `ResponseError`. One that throws is a `ResponseError` with reason
+   * `"Decode"`. Default: status 401.
    *
    * `"again"` says that the value is good and the request has to be made anew with it, say with the nonce that the
    * response brought (RFC 9449 section 9): `attach` runs anew with the same value, and the request is sent once more.
@@ -154,7 +154,8 @@ export class SessionRejected extends Data.TaggedError("SessionRejected")<{
 /**
  * The request would have to be sent again, and its body cannot be read a second time. After a refusal the session has
  * been refreshed. After an `"again"`, and after a 307 or 308 that an `HttpSession` was to follow, nothing has been
- * refreshed. Send a new request. `request`, of the error and of its `response`, is the caller's own, without the session's value.
+ * refreshed. Send a new request. `request`, of the error and of its `response`, is the caller's own, without the
+ * session's value.
  *
  * @since 0.1.0
  * @category errors
@@ -495,7 +496,8 @@ export const sendWith = <A, E0, E1, R>(sending: Sending<A, E0, E1, R>) => {
 
   type Sent = Effect.Effect<Response, E1 | Refused, R>
 
-  const fail = (error: E0 | HttpClientError.HttpClientError): Effect.Effect<never, E1> => Effect.fail(clientError(error))
+  const fail = (error: E0 | HttpClientError.HttpClientError): Effect.Effect<never, E1> =>
+    Effect.fail(clientError(error))
 
   const send = (attempt: Attempt<A>): Sent =>
     Effect.matchCauseEffect(execute(attempt.hop.request, attempt.value, attempt.hop.isHome), {
@@ -509,7 +511,11 @@ export const sendWith = <A, E0, E1, R>(sending: Sending<A, E0, E1, R>) => {
     })
 
   /** Follows a redirect, and tells a refusal from an answer. */
-  const received = (attempt: Attempt<A>, response: Response, error: HttpClientError.ResponseError | undefined): Sent => {
+  const received = (
+    attempt: Attempt<A>,
+    response: Response,
+    error: HttpClientError.ResponseError | undefined
+  ): Sent => {
     const { hop, request, retain } = attempt
     let next: ReturnType<typeof Redirect.next>
     try {
@@ -532,8 +538,10 @@ export const sendWith = <A, E0, E1, R>(sending: Sending<A, E0, E1, R>) => {
       const seen = sending.rejected === undefined ? held : judged(held)
       const verdict = rejected(seen)
       return typeof verdict !== "object" ? decide(attempt, seen, held, error, verdict) : Effect.flatMap(
-        Effect.catchAllDefect(Effect.onInterrupt(verdict, () => abandon(held)), (cause) =>
-          fail(cannotDecode(request, seen, cause))),
+        Effect.catchAllDefect(
+          Effect.onInterrupt(verdict, () => abandon(held)),
+          (cause) => fail(cannotDecode(request, seen, cause))
+        ),
         (verdict) => decide(attempt, seen, held, error, verdict)
       )
     } catch (cause) {
@@ -604,8 +612,11 @@ export const sendWith = <A, E0, E1, R>(sending: Sending<A, E0, E1, R>) => {
         : whileRead(response, (read) =>
           Effect.zipRight(
             session.refresh(generation),
-            Effect.flatMap(read, (body) =>
-              notReplayable(request, new Refused({ response: withBody(request, response, body), error, repeats })))
+            Effect.flatMap(
+              read,
+              (body) =>
+                notReplayable(request, new Refused({ response: withBody(request, response, body), error, repeats }))
+            )
           )))
   }
 
@@ -701,7 +712,9 @@ const places = <E1>(
       if (!followed && allowed !== undefined && beginsWithOne(request.url, allowed)) return atHome(request)
       if (!URL.canParse(request.url)) {
         const description = "the request has no absolute URL: add the base around the session, not beneath it"
-        return Either.left(clientError(new HttpClientError.RequestError({ request, reason: "InvalidUrl", description })))
+        return Either.left(
+          clientError(new HttpClientError.RequestError({ request, reason: "InvalidUrl", description }))
+        )
       }
       const read = Redirect.urlOf(request)
       if (Either.isLeft(read)) return Either.left(clientError(read.left))
@@ -727,7 +740,11 @@ const beginsWithOne = (url: string, origins: ReadonlySet<string>): boolean => {
 const originOf = (entry: string): string => {
   const url = URL.canParse(entry) ? new URL(entry) : undefined
   if (url !== undefined && Redirect.isHttp(url)) return url.origin
-  throw new InvalidOptions({ option: "origins", value: Redirect.withoutSecrets(entry), reason: "must be http or https origins" })
+  throw new InvalidOptions({
+    option: "origins",
+    value: Redirect.withoutSecrets(entry),
+    reason: "must be http or https origins"
+  })
 }
 
 const isUnauthorized = (response: Response): boolean => response.status === 401

@@ -272,7 +272,8 @@ class TicketCacheImpl extends Inspectable.Class implements TicketCache {
     const { maxBytes, maxLifetime, servers, ticketsPerServer } = this.limits
     const { expiresAt, issuedAt, session } = ticket
     const until = Math.min(expiresAt, issuedAt + maxLifetime, now + maxLifetime)
-    const isUsable = session instanceof Uint8Array && session.length > 0 && session.length <= Math.min(longestSession, maxBytes) &&
+    const isUsable = session instanceof Uint8Array && session.length > 0 &&
+      session.length <= Math.min(longestSession, maxBytes) &&
       // What is not a time makes `until` NaN.
       Number.isFinite(issuedAt) && now < until
     if (this.isClosed || !isUsable) return this.count("dropped")
@@ -305,9 +306,14 @@ class TicketCacheImpl extends Inspectable.Class implements TicketCache {
     const names = [name, ...server.entries.map(({ ticket }) => TicketImpl.keyNameOf(ticket))]
     // Tickets that all begin differently name no key: a server may encode its tickets as it likes.
     const areNamed = name !== undefined && new Set(names).size < names.length
-    this.drop(server, ({ ticket }) =>
-      (ticket.issuedAt === refused.issuedAt ? TicketImpl.placeOf(ticket) < place : ticket.issuedAt < refused.issuedAt) &&
-      (!areNamed || TicketImpl.keyNameOf(ticket) === name))
+    this.drop(
+      server,
+      ({ ticket }) =>
+        (ticket.issuedAt === refused.issuedAt
+          ? TicketImpl.placeOf(ticket) < place
+          : ticket.issuedAt < refused.issuedAt) &&
+        (!areNamed || TicketImpl.keyNameOf(ticket) === name)
+    )
   }
 
   clear(filter: (key: ServerKey) => boolean): void {
@@ -419,7 +425,8 @@ const areSame = (a: ServerKey["alpn"], b: ServerKey["alpn"]): boolean =>
 const idOf = ({ alpn, host, identity, partition, port, servername }: ServerKey): string =>
   // A path is no name.
   part(host.includes("/") ? host : host.toLowerCase()) + part(String(port)) + part(servername?.toLowerCase()) +
-  part(identity) + part(partition) + (typeof alpn === "object" ? alpn.map(part).join("") : alpn === undefined ? "" : part(alpn))
+  part(identity) + part(partition) +
+  (typeof alpn === "object" ? alpn.map(part).join("") : alpn === undefined ? "" : part(alpn))
 
 const part = (text: string | undefined): string => text === undefined ? "-" : `${text.length}:${text}`
 

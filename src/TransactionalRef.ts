@@ -434,8 +434,7 @@ export const updateEffect: {
     self: TransactionalRef<A>,
     f: (a: A) => Effect.Effect<A, E, R>
   ): Effect.Effect<void, E | TransactionError, Exclude<R, Scope.Scope>> =>
-    run([self as Cell<A>], ([draft]) =>
-      Effect.map(f(draft!.read()), (value) => draft!.write(value)))
+    run([self as Cell<A>], ([draft]) => Effect.map(f(draft!.read()), (value) => draft!.write(value)))
 )
 
 /**
@@ -842,10 +841,13 @@ const layerAbove = <A>(
 ): Effect.Effect<Layer<A>, Refusal> => {
   const layer = freeLayerAbove(below, transaction)
   if (layer !== undefined) return Effect.succeed(layer)
-  return Effect.flatMap(waiting<void, Refusal>((resume) => askForTurn(transaction, below, resume)), () =>
-    isOpen(transaction) && below.holder === transaction
-      ? layerAbove(below, transaction, waiting)
-      : new TransactionConflict({ name: below.name }))
+  return Effect.flatMap(
+    waiting<void, Refusal>((resume) => askForTurn(transaction, below, resume)),
+    () =>
+      isOpen(transaction) && below.holder === transaction
+        ? layerAbove(below, transaction, waiting)
+        : new TransactionConflict({ name: below.name })
+  )
 }
 
 /** Gives the layer if its turn need not be waited for. Another fiber of the transaction may have made it already. */
@@ -954,8 +956,10 @@ const withDrafts = <B, E, R>(
     }
   }
   const inOrder = cells.toSorted((a, b) => a.order - b.order)
-  return Effect.flatMap(Effect.forEach(inOrder, (cell) => layerOf(transaction, cell)), (layers) =>
-    body(cells.map((cell) => new Draft(layers[inOrder.indexOf(cell)]!, transaction))))
+  return Effect.flatMap(
+    Effect.forEach(inOrder, (cell) => layerOf(transaction, cell)),
+    (layers) => body(cells.map((cell) => new Draft(layers[inOrder.indexOf(cell)]!, transaction)))
+  )
 }
 
 const namesOf = (cells: ReadonlyArray<Cell<any>>): string => cells.map(({ name }) => name).join(", ")

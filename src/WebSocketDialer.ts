@@ -1,8 +1,8 @@
 /**
  * How one WebSocket connection is opened, and what a refused upgrade says.
  *
- * A dialer is a service, so that what is built on it runs on Node (`NodeWebSocketDialer.layer`, `effect-holdfast/node`),
- * in browsers and workers (`layerGlobal`), and in tests without a network (`layerTest`).
+ * A dialer is a service, so that what is built on it runs on Node (`NodeWebSocketDialer.layer`,
+ * `effect-holdfast/node`), in browsers and workers (`layerGlobal`), and in tests without a network (`layerTest`).
  *
  * **What a dialer guarantees.** `dial` succeeds with a connection that is open, or fails with a `DialError` that says
  * what the server answered, where the platform tells. No message is lost between the opening and `listen`. A
@@ -248,7 +248,8 @@ const openedGlobal = (request: DialRequest): Effect.Effect<Connection, DialError
         resume(Exit.fail(invalid(cause)))
         return undefined
       }
-      const onRefused = (cause: Event) => resume(Exit.fail(new DialError({ reason: "Transport", url: shown(url), cause })))
+      const onRefused = (cause: Event) =>
+        resume(Exit.fail(new DialError({ reason: "Transport", url: shown(url), cause })))
       socket.binaryType = "arraybuffer"
       // Told by `close` as well.
       socket.addEventListener("error", () => {})
@@ -263,8 +264,11 @@ const openedGlobal = (request: DialRequest): Effect.Effect<Connection, DialError
 
 const connectionOver = (socket: globalThis.WebSocket): Connection => {
   const incoming = new Incoming<Message, ConnectionClosed | ConnectionLost>()
-  socket.addEventListener("message", ({ data }: MessageEvent<string | ArrayBuffer>) =>
-    incoming.message(typeof data === "string" ? data : new Uint8Array(data)))
+  socket.addEventListener(
+    "message",
+    ({ data }: MessageEvent<string | ArrayBuffer>) =>
+      incoming.message(typeof data === "string" ? data : new Uint8Array(data))
+  )
   socket.addEventListener("close", ({ code, reason }) => incoming.over(endOf(code, reason)))
 
   // There is no event for it.
@@ -316,8 +320,8 @@ export class TestServer extends Context.Tag("effect-holdfast/WebSocketDialer/Tes
 }>() {}
 
 /**
- * A dial that waits for its answer. Only the first answer counts, and none if the dial has been given up meanwhile: then
- * the peer that `open` gives has ended.
+ * A dial that waits for its answer. Only the first answer counts, and none if the dial has been given up meanwhile:
+ * then the peer that `open` gives has ended.
  *
  * @since 0.1.0
  * @category models

@@ -60,18 +60,21 @@ describe("exponential", () => {
 
   it.effect("keeps to its bounds for any options it accepts", () =>
     Effect.promise(() =>
-      fc.assert(fc.asyncProperty(
-        fc.double({ min: 0.001, max: 1e6, noNaN: true }),
-        fc.double({ min: 1, max: 1e9, noNaN: true }),
-        fc.double({ min: 1, max: 2 ** 31 - 1, noNaN: true }),
-        fc.constantFrom("full" as const, "none" as const),
-        async (initial, factor, max, jitter) => {
-          fc.pre(initial <= max)
-          const schedule = Backoff.exponential({ initial, factor, max, jitter })
-          const { delays } = await Effect.runPromise(steps(schedule, 60))
-          for (const delay of delays) assert.isTrue(delay >= 0 && delay <= max + 1e-3, `${delay} > ${max}`)
-        }
-      ), { numRuns: 200 })
+      fc.assert(
+        fc.asyncProperty(
+          fc.double({ min: 0.001, max: 1e6, noNaN: true }),
+          fc.double({ min: 1, max: 1e9, noNaN: true }),
+          fc.double({ min: 1, max: 2 ** 31 - 1, noNaN: true }),
+          fc.constantFrom("full" as const, "none" as const),
+          async (initial, factor, max, jitter) => {
+            fc.pre(initial <= max)
+            const schedule = Backoff.exponential({ initial, factor, max, jitter })
+            const { delays } = await Effect.runPromise(steps(schedule, 60))
+            for (const delay of delays) assert.isTrue(delay >= 0 && delay <= max + 1e-3, `${delay} > ${max}`)
+          }
+        ),
+        { numRuns: 200 }
+      )
     ))
 
   it.effect("draws full jitter after the cap, uniformly from zero to the delay", () =>
@@ -189,8 +192,19 @@ describe("retryAfter", () => {
   it.effect("is none for a header that is missing or malformed", () =>
     Effect.gen(function*() {
       for (
-        const value of ["", "-5", "1.", ".5", "soon", "1e3", "120, 120", "2026-11-21", "Sat, 21 Foo 2026 08:50:07 GMT",
-          "Sat, 21 Nov 2026 25:50:07 GMT", "Sat, 21 Nov 2026 08:50:07 CET"]
+        const value of [
+          "",
+          "-5",
+          "1.",
+          ".5",
+          "soon",
+          "1e3",
+          "120, 120",
+          "2026-11-21",
+          "Sat, 21 Foo 2026 08:50:07 GMT",
+          "Sat, 21 Nov 2026 25:50:07 GMT",
+          "Sat, 21 Nov 2026 08:50:07 CET"
+        ]
       ) {
         assert.isUndefined(yield* at(value, now), value)
       }

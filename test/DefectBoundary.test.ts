@@ -1,3 +1,4 @@
+import * as NodeHttpServer from "@effect/platform-node/NodeHttpServer"
 import * as HttpApp from "@effect/platform/HttpApp"
 import * as HttpRouter from "@effect/platform/HttpRouter"
 import * as HttpServer from "@effect/platform/HttpServer"
@@ -5,7 +6,6 @@ import * as HttpServerRequest from "@effect/platform/HttpServerRequest"
 import * as HttpServerRespondable from "@effect/platform/HttpServerRespondable"
 import * as HttpServerResponse from "@effect/platform/HttpServerResponse"
 import * as Multipart from "@effect/platform/Multipart"
-import * as NodeHttpServer from "@effect/platform-node/NodeHttpServer"
 import { assert, describe, expectTypeOf, it } from "@effect/vitest"
 import * as DefectBoundary from "effect-holdfast/DefectBoundary"
 import type { InvalidOptions } from "effect-holdfast/InvalidOptions"
@@ -115,7 +115,12 @@ const withLogs = <A, E, R>(f: (logs: ReadonlyArray<Logged>) => Effect.Effect<A, 
   Effect.suspend(() => {
     const logs: Array<Logged> = []
     const logger = Logger.make(({ annotations, cause, logLevel, message }) => {
-      logs.push({ level: logLevel.label, message, cause, annotations: Object.fromEntries(HashMap.entries(annotations)) })
+      logs.push({
+        level: logLevel.label,
+        message,
+        cause,
+        annotations: Object.fromEntries(HashMap.entries(annotations))
+      })
     })
     return Effect.provide(f(logs), Logger.replace(Logger.defaultLogger, logger))
   })
@@ -123,15 +128,20 @@ const withLogs = <A, E, R>(f: (logs: ReadonlyArray<Logged>) => Effect.Effect<A, 
 const errorsIn = (logs: ReadonlyArray<Logged>) => logs.filter(({ level }) => level === LogLevel.Error.label)
 
 /** How many defects were counted, by place, since the beginning. */
-const counts: Effect.Effect<Record<string, number>> = Effect.map(Metric.snapshot, (pairs) =>
-  Object.fromEntries(pairs.flatMap(({ metricKey, metricState }) =>
-    metricKey.name === "holdfast_defect_boundary_defects_total"
-      ? [[
-        Array.from(metricKey.tags).find(({ key }) => key === "place")?.value,
-        (metricState as MetricState.MetricState.Counter<number>).count
-      ]]
-      : []
-  )))
+const counts: Effect.Effect<Record<string, number>> = Effect.map(
+  Metric.snapshot,
+  (pairs) =>
+    Object.fromEntries(
+      pairs.flatMap(({ metricKey, metricState }) =>
+        metricKey.name === "holdfast_defect_boundary_defects_total"
+          ? [[
+            Array.from(metricKey.tags).find(({ key }) => key === "place")?.value,
+            (metricState as MetricState.MetricState.Counter<number>).count
+          ]]
+          : []
+      )
+    )
+)
 
 const counted = <A, E, R>(effect: Effect.Effect<A, E, R>) =>
   Effect.gen(function*() {
@@ -211,8 +221,12 @@ describe("a defect behind isolate", () => {
           assert.lengthOf(errorsIn(logs), 1)
           const [{ annotations, cause, message }] = errorsIn(logs) as [Logged]
           assert.deepStrictEqual(message, ["a defect in a request handler"])
-          assert.include(JSON.stringify(Array.from(Cause.defects(cause), (defect) =>
-            defect instanceof Error ? defect.message : defect)), secret)
+          assert.include(
+            JSON.stringify(
+              Array.from(Cause.defects(cause), (defect) => defect instanceof Error ? defect.message : defect)
+            ),
+            secret
+          )
           assert.deepStrictEqual(annotations, { incident, "http.method": "GET", "http.url": "/orders" })
           assert.deepStrictEqual(counts, { handler: 1 })
         })
@@ -225,7 +239,10 @@ describe("a defect behind isolate", () => {
         const entered = yield* Deferred.make<void>()
         const release = yield* Deferred.make<void>()
         const app = HttpRouter.empty.pipe(
-          HttpRouter.get("/slow", Effect.zipRight(Deferred.succeed(entered, undefined), Effect.as(Deferred.await(release), ok))),
+          HttpRouter.get(
+            "/slow",
+            Effect.zipRight(Deferred.succeed(entered, undefined), Effect.as(Deferred.await(release), ok))
+          ),
           HttpRouter.get("/die", Effect.die("broken")),
           HttpRouter.get("/ok", ok)
         )
@@ -354,9 +371,15 @@ describe("what is no defect", () => {
         const counts = yield* counted(Effect.forEach(bodies, ([type, body, status]) =>
           Effect.gen(function*() {
             const response = yield* Effect.promise(() =>
-              fetch(`http://127.0.0.1:${port}/`, { method: "POST", body, headers: { "content-type": type } }))
+              fetch(`http://127.0.0.1:${port}/`, { method: "POST", body, headers: { "content-type": type } })
+            )
             assert.strictEqual(response.status, status, body.slice(0, 100))
-            assert.strictEqual(((yield* Effect.promise(() => response.json())) as { status: number }).status, status)
+            assert.strictEqual(
+              ((yield* Effect.promise(() =>
+                response.json()
+              )) as { status: number }).status,
+              status
+            )
           })))
         assert.deepStrictEqual(counts, {})
         assert.lengthOf(errorsIn(logs), 0)
@@ -377,7 +400,11 @@ describe("what is no defect", () => {
           })
         const statusFor = (reason: Multipart.MultipartError["reason"], cause: unknown = undefined) =>
           Effect.map(answerTo(new Multipart.MultipartError({ reason, cause })), ([status, title]) => {
-            const titles: Record<number, string> = { 400: "Bad Request", 413: "Content Too Large", 500: "Internal Server Error" }
+            const titles: Record<number, string> = {
+              400: "Bad Request",
+              413: "Content Too Large",
+              500: "Internal Server Error"
+            }
             assert.strictEqual(title, titles[status])
             return status
           })
@@ -392,7 +419,9 @@ describe("what is no defect", () => {
         const context = { _tag: "EndNotReached" }
         const unheard = Object.assign(new Error("Unhandled error."), { code: "ERR_UNHANDLED_ERROR", context })
         assert.deepStrictEqual(yield* answerTo(unheard), [400, "Bad Request"])
-        for (const other of [{ context }, { code: "ERR_OTHER", context }, { code: "ERR_UNHANDLED_ERROR" }, null, undefined]) {
+        for (
+          const other of [{ context }, { code: "ERR_OTHER", context }, { code: "ERR_UNHANDLED_ERROR" }, null, undefined]
+        ) {
           assert.strictEqual((yield* answerTo(other))[0], 500)
         }
       })
@@ -486,7 +515,10 @@ describe("what comes to light beside the response", () => {
   const forks: Record<string, (dying: Effect.Effect<never>) => HttpApp.Default<never, Scope.Scope>> = {
     "forkScoped": (dying) => Effect.zipRight(Effect.flatMap(Effect.forkScoped(dying), Fiber.await), ok),
     "forkIn": (dying) =>
-      Effect.zipRight(Effect.flatMap(Effect.flatMap(Effect.scope, (scope) => Effect.forkIn(dying, scope)), Fiber.await), ok)
+      Effect.zipRight(
+        Effect.flatMap(Effect.flatMap(Effect.scope, (scope) => Effect.forkIn(dying, scope)), Fiber.await),
+        ok
+      )
   }
   for (const [name, handler] of Object.entries(forks)) {
     it.scopedLive(`a defect in a fiber that ${name} put into the request's scope is logged and counted`, () =>
@@ -558,8 +590,9 @@ describe("what comes to light beside the response", () => {
         const increment = (ref: typeof a) => TransactionalRef.retryDeadlock(TransactionalRef.update(ref, (n) => n + 1))
         const unwinding = Effect.fn(function*(scope: Scope.Scope) {
           const held = yield* Deferred.make<void>()
-          const other = yield* Effect.fork(TransactionalRef.transaction(b, () =>
-            Effect.zipRight(Deferred.await(held), increment(a))))
+          const other = yield* Effect.fork(
+            TransactionalRef.transaction(b, () => Effect.zipRight(Deferred.await(held), increment(a)))
+          )
           const exit = yield* Effect.exit(TransactionalRef.transaction(a, () =>
             Deferred.succeed(held, undefined).pipe(
               Effect.zipRight(Effect.repeatN(Effect.yieldNow(), 20)),
@@ -623,10 +656,14 @@ describe("what comes to light beside the response", () => {
   it.scopedLive("a defect of what the app has left to be done with each response is a handler's", () =>
     withLogs((logs) =>
       Effect.gen(function*() {
-        for (const broken of [() => Effect.die("broken"), (): Effect.Effect<never> => {
-          throw new Error("broken")
-        }]) {
-          const port = yield* serving(DefectBoundary.isolate(Effect.zipRight(HttpApp.appendPreResponseHandler(broken), ok)))
+        for (
+          const broken of [() => Effect.die("broken"), (): Effect.Effect<never> => {
+            throw new Error("broken")
+          }]
+        ) {
+          const port = yield* serving(
+            DefectBoundary.isolate(Effect.zipRight(HttpApp.appendPreResponseHandler(broken), ok))
+          )
           let reply!: Reply
           const counts = yield* counted(Effect.map(request(port, "/"), (it) => {
             reply = it
@@ -637,7 +674,8 @@ describe("what comes to light beside the response", () => {
         assert.lengthOf(errorsIn(logs), 2)
         const kept = yield* serving(DefectBoundary.isolate(Effect.zipRight(
           HttpApp.appendPreResponseHandler((_, response) =>
-            Effect.succeed(HttpServerResponse.setHeader(response, "x-own", "kept"))),
+            Effect.succeed(HttpServerResponse.setHeader(response, "x-own", "kept"))
+          ),
           ok
         )))
         assert.strictEqual((yield* request(kept, "/")).headers["x-own"], "kept")
@@ -680,7 +718,9 @@ describe("what comes to light beside the response", () => {
         return yield* DefectBoundary.isolate(Effect.gen(function*() {
           scopes.push(yield* Effect.scope)
           yield* Effect.addFinalizer((exit) => Effect.sync(() => log.push(`finalized, ${exit._tag}`)))
-          yield* Effect.forkScoped(Effect.onInterrupt(Effect.interruptible(Effect.never), () => Effect.sync(() => log.push("interrupted"))))
+          yield* Effect.forkScoped(
+            Effect.onInterrupt(Effect.interruptible(Effect.never), () => Effect.sync(() => log.push("interrupted")))
+          )
           yield* Effect.yieldNow()
           return yield* ok
         }))
@@ -992,39 +1032,43 @@ describe("serve, when it terminates", () => {
       ))
   }
 
-  it.scopedLive("lets a response in memory reach a client that reads slowly", () =>
-    withLogs(() =>
-      Effect.gen(function*() {
-        const size = 20_000_000
-        const entered = yield* Deferred.make<void>()
-        const { ended, port } = yield* terminating(
-          HttpRouter.get(
-            dying,
-            "/large",
-            Effect.as(Deferred.succeed(entered, undefined), HttpServerResponse.uint8Array(new Uint8Array(size)))
-          ),
-          { grace: "1 minute" }
-        )
-        const socket = yield* connecting(port)
-        let received = 0
-        const closed = yield* Deferred.make<void>()
-        socket.on("end", () => Deferred.unsafeDone(closed, Exit.void))
-        socket.on("close", () => Deferred.unsafeDone(closed, Exit.void))
-        socket.pause()
-        socket.write("GET /large HTTP/1.1\r\nhost: localhost\r\n\r\n")
-        yield* Deferred.await(entered)
-        yield* request(port, "/die")
-        yield* eventually(isRefused(port))
-        yield* Effect.sleep("300 millis")
-        socket.on("data", (chunk) => {
-          received += chunk.length
+  it.scopedLive(
+    "lets a response in memory reach a client that reads slowly",
+    () =>
+      withLogs(() =>
+        Effect.gen(function*() {
+          const size = 20_000_000
+          const entered = yield* Deferred.make<void>()
+          const { ended, port } = yield* terminating(
+            HttpRouter.get(
+              dying,
+              "/large",
+              Effect.as(Deferred.succeed(entered, undefined), HttpServerResponse.uint8Array(new Uint8Array(size)))
+            ),
+            { grace: "1 minute" }
+          )
+          const socket = yield* connecting(port)
+          let received = 0
+          const closed = yield* Deferred.make<void>()
+          socket.on("end", () => Deferred.unsafeDone(closed, Exit.void))
+          socket.on("close", () => Deferred.unsafeDone(closed, Exit.void))
+          socket.pause()
+          socket.write("GET /large HTTP/1.1\r\nhost: localhost\r\n\r\n")
+          yield* Deferred.await(entered)
+          yield* request(port, "/die")
+          yield* eventually(isRefused(port))
+          yield* Effect.sleep("300 millis")
+          socket.on("data", (chunk) => {
+            received += chunk.length
+          })
+          socket.resume()
+          yield* Deferred.await(closed)
+          assert.isAtLeast(received, size)
+          yield* ended
         })
-        socket.resume()
-        yield* Deferred.await(closed)
-        assert.isAtLeast(received, size)
-        yield* ended
-      })
-    ), 20_000)
+      ),
+    20_000
+  )
 
   it.scopedLive("waits no longer than the grace for a handler of an upgraded connection that hangs", () =>
     withLogs(() =>
@@ -1052,8 +1096,10 @@ describe("serve, when it terminates", () => {
     withLogs(() =>
       Effect.gen(function*() {
         const entered = yield* Deferred.make<void>()
-        const upgraded = Effect.flatMap(HttpServerRequest.upgrade, (socket) =>
-          Effect.zipRight(Deferred.succeed(entered, undefined), socket.run(() => {})))
+        const upgraded = Effect.flatMap(
+          HttpServerRequest.upgrade,
+          (socket) => Effect.zipRight(Deferred.succeed(entered, undefined), socket.run(() => {}))
+        )
         const { ended, port } = yield* terminating(
           HttpRouter.get(dying, "/socket", Effect.as(Effect.ignore(upgraded), HttpServerResponse.empty())),
           { grace: "200 millis" }
@@ -1163,7 +1209,10 @@ describe("serve, when it terminates", () => {
           HttpRouter.empty.pipe(
             HttpRouter.get("/ok", ok),
             HttpRouter.get("/broken", broken),
-            HttpRouter.get("/stream", Effect.as(Deferred.succeed(entered, undefined), HttpServerResponse.stream(stream)))
+            HttpRouter.get(
+              "/stream",
+              Effect.as(Deferred.succeed(entered, undefined), HttpServerResponse.stream(stream))
+            )
           ),
           { grace: "1 minute" }
         )

@@ -1,3 +1,4 @@
+import * as NodeHttpClient from "@effect/platform-node/NodeHttpClient"
 import * as FetchHttpClient from "@effect/platform/FetchHttpClient"
 import * as Headers from "@effect/platform/Headers"
 import * as HttpBody from "@effect/platform/HttpBody"
@@ -5,7 +6,6 @@ import * as HttpClient from "@effect/platform/HttpClient"
 import * as HttpClientError from "@effect/platform/HttpClientError"
 import * as HttpClientRequest from "@effect/platform/HttpClientRequest"
 import * as HttpClientResponse from "@effect/platform/HttpClientResponse"
-import * as NodeHttpClient from "@effect/platform-node/NodeHttpClient"
 import { assert, describe, it } from "@effect/vitest"
 import * as HttpSession from "effect-holdfast/HttpSession"
 import { InvalidOptions } from "effect-holdfast/InvalidOptions"
@@ -26,7 +26,16 @@ import type * as Scope from "effect/Scope"
 import * as Stream from "effect/Stream"
 import * as TestClock from "effect/TestClock"
 import { Readable } from "node:stream"
-import { assertTransport, clients, failedWith, failureOf, many, poolsOfOne, printsOf, times } from "./support/httpClients.js"
+import {
+  assertTransport,
+  clients,
+  failedWith,
+  failureOf,
+  many,
+  poolsOfOne,
+  printsOf,
+  times
+} from "./support/httpClients.js"
 import { eventually, nextTurn, type Received, type Reply, serve } from "./support/httpServer.js"
 
 class NoIdentity {
@@ -292,8 +301,7 @@ describe.each(clients)("over %s", (_name, layer) => {
           ? { status: 404, body: "nothing here" }
           : identityOf(request) === "0"
           ? forbidden
-          : { body: "in" }
-      , () => ({ status: 302, headers: { location: "/welcome" } }))
+          : { body: "in" }, () => ({ status: 302, headers: { location: "/welcome" } }))
       const filtered = HttpClient.filterStatusOk(yield* HttpClient.HttpClient)
       const { client, session } = yield* HttpSession.make({ ...identities(), probe: server.url }).pipe(
         Effect.provideService(HttpClient.HttpClient, filtered)
@@ -582,11 +590,16 @@ describe("a refresh that fails", () => {
     readonly [how: string, breaking: (isSecond: boolean) => Broken, Reply, (exit: Exit.Exit<unknown, unknown>) => void]
   > = [
     ...[400, 401, 403, 404, 429, 500, 503].map((status) =>
-      [`by a probe answered with ${status}`, () => ({}), { status, body: "no" }, (exit: Exit.Exit<unknown, unknown>) => {
-        const error = failedWith(exit, HttpSession.ProbeFailed)
-        assert.strictEqual(error.status, status)
-        assert.strictEqual(error.response.status, status)
-      }] as const
+      [
+        `by a probe answered with ${status}`,
+        () => ({}),
+        { status, body: "no" },
+        (exit: Exit.Exit<unknown, unknown>) => {
+          const error = failedWith(exit, HttpSession.ProbeFailed)
+          assert.strictEqual(error.status, status)
+          assert.strictEqual(error.response.status, status)
+        }
+      ] as const
     ),
     ["by a reset connection", () => ({}), { write: (response) => void response.socket?.destroy() }, assertTransport],
     [
@@ -776,17 +789,20 @@ describe("cookies of one generation", () => {
       assert.deepStrictEqual(server.requests().map(({ headers }) => headers.cookie), [undefined, "sid=0"])
     })))
 
-  it.scopedLive.each(clients.slice(1))("of one name on two paths are two: over %s", ([, layer]) =>
-    Effect.gen(function*() {
-      const server = yield* site(() => ({}), () => ({
-        headers: { "set-cookie": ["sid=root; Path=/; Expires=Wed, 21 Oct 2099 07:28:00 GMT", "sid=deep; Path=/deep"] }
-      }))
-      const { client } = yield* HttpSession.make({ ...identities(), probe: server.url })
-      yield* client.get(`${server.url}/deep/er`)
-      yield* client.get(`${server.url}/other`)
-      const sent = server.requests().map(({ headers }) => headers.cookie)
-      assert.deepStrictEqual(sent, ["sid=deep; sid=root", "sid=root"])
-    }).pipe(Effect.provide(layer)))
+  it.scopedLive.each(clients.slice(1))(
+    "of one name on two paths are two: over %s",
+    ([, layer]) =>
+      Effect.gen(function*() {
+        const server = yield* site(() => ({}), () => ({
+          headers: { "set-cookie": ["sid=root; Path=/; Expires=Wed, 21 Oct 2099 07:28:00 GMT", "sid=deep; Path=/deep"] }
+        }))
+        const { client } = yield* HttpSession.make({ ...identities(), probe: server.url })
+        yield* client.get(`${server.url}/deep/er`)
+        yield* client.get(`${server.url}/other`)
+        const sent = server.requests().map(({ headers }) => headers.cookie)
+        assert.deepStrictEqual(sent, ["sid=deep; sid=root", "sid=root"])
+      }).pipe(Effect.provide(layer))
+  )
 
   it.scopedLive.each(clients)("may have commas in their values: over %s", ([, layer]) =>
     Effect.gen(function*() {
@@ -817,13 +833,17 @@ describe("cookies of one generation", () => {
   /** A site that sets these cookies, one for each request to `/set`, and tells what it was sent. */
   const setting = (lines: Iterator<string>, limits: HttpSession.Options["cookieLimits"]) =>
     Effect.gen(function*() {
-      const server = yield* site(({ path }) => path.startsWith("/set") ? { headers: { "set-cookie": lines.next().value! } } : {}, () => ({}))
+      const server = yield* site(
+        ({ path }) => path.startsWith("/set") ? { headers: { "set-cookie": lines.next().value! } } : {},
+        () => ({})
+      )
       const { client, session } = yield* HttpSession.make({ ...identities(), probe: server.url, cookieLimits: limits })
       return {
         set: client.get(`${server.url}/set`),
         use: (path: string) => client.get(server.url + path),
         names: (path = "") =>
-          Effect.map(cookiesOf(session, server.url + path), (header) => header.split("; ").map((pair) => pair.split("=")[0]))
+          Effect.map(cookiesOf(session, server.url + path), (header) =>
+            header.split("; ").map((pair) => pair.split("=")[0]))
       }
     })
 
@@ -873,7 +893,13 @@ describe("cookies of one generation", () => {
       assert.deepStrictEqual((yield* names()).sort(), ["a", "c"])
     })))
 
-  for (const [limits, size, kept] of [[undefined, 4096, true], [undefined, 4097, false], [{ bytes: 100 }, 101, false]] as const) {
+  for (
+    const [limits, size, kept] of [[undefined, 4096, true], [undefined, 4097, false], [
+      { bytes: 100 },
+      101,
+      false
+    ]] as const
+  ) {
     it.scoped(`of ${size} bytes, attributes included, are ${kept ? "" : "not "}kept with ${limits === undefined ? "the default" : "another"} limit`, () =>
       over(Effect.gen(function*() {
         function* lines() {
@@ -925,16 +951,21 @@ describe("cookies of one generation", () => {
       assert.deepStrictEqual(sent, ["own=1; wide=1", "wide=1", "wide=1", "-", "wide=1", "-"])
     }))
 
-  it.scoped.each([[undefined, 3000], [{ total: 7 }, 7]] as const)("are 3,000 in all by default, those used longest ago first out: %j", ([cookieLimits, total]) =>
-    Effect.gen(function*() {
-      let host = 0
-      const { layer, seen } = hosts(({ hostname }) => hostname === "probe.test" ? [] : [`c${host++}=1`])
-      const { client } = yield* HttpSession.make({ ...identities(), probe: "https://probe.test/", cookieLimits }).pipe(Effect.provide(layer))
-      for (let i = 0; i < total + 3; i++) yield* client.get(`https://host${i}.test/`)
-      const sent = (i: number) => Effect.map(client.get(`https://host${i}.test/other`), () => seen.at(-1)!.split(" ")[1])
-      assert.strictEqual(yield* sent(3), "c3=1")
-      assert.strictEqual(yield* sent(2), "-")
-    }))
+  it.scoped.each([[undefined, 3000], [{ total: 7 }, 7]] as const)(
+    "are 3,000 in all by default, those used longest ago first out: %j",
+    ([cookieLimits, total]) =>
+      Effect.gen(function*() {
+        let host = 0
+        const { layer, seen } = hosts(({ hostname }) => hostname === "probe.test" ? [] : [`c${host++}=1`])
+        const { client } = yield* HttpSession.make({ ...identities(), probe: "https://probe.test/", cookieLimits })
+          .pipe(Effect.provide(layer))
+        for (let i = 0; i < total + 3; i++) yield* client.get(`https://host${i}.test/`)
+        const sent = (i: number) =>
+          Effect.map(client.get(`https://host${i}.test/other`), () => seen.at(-1)!.split(" ")[1])
+        assert.strictEqual(yield* sent(3), "c3=1")
+        assert.strictEqual(yield* sent(2), "-")
+      })
+  )
 
   it.scoped("cannot be set for a public suffix", () =>
     Effect.gen(function*() {
@@ -1171,7 +1202,8 @@ describe("a challenge", () => {
     site(
       (request) =>
         request.path === "/code"
-          ? request.body.toString() === `code=${codeAccepted}` && request.headers.cookie === `form=${identityOf(request)}`
+          ? request.body.toString() === `code=${codeAccepted}` &&
+              request.headers.cookie === `form=${identityOf(request)}`
             ? { status: 302, headers: { location: "/", "set-cookie": `sid=${identityOf(request)}` } }
             : { status: 403, body: "wrong code" }
           : request.headers.cookie?.includes(`sid=${identityOf(request)}`) === true && identityOf(request) !== "0"
@@ -1250,8 +1282,10 @@ describe("one session for each origin", () => {
   const maps: ReadonlyArray<readonly [string, Making]> = [
     [
       "RcMap",
-      Effect.map(RcMap.make({ lookup: make, idleTimeToLive: "10 minutes" }), (map): PerOrigin => (origin) =>
-        RcMap.get(map, origin))
+      Effect.map(
+        RcMap.make({ lookup: make, idleTimeToLive: "10 minutes" }),
+        (map): PerOrigin => (origin) => RcMap.get(map, origin)
+      )
     ],
     [
       "SessionMap",
@@ -1266,28 +1300,31 @@ describe("one session for each origin", () => {
     ]
   ]
 
-  it.scopedLive.each(maps)("in a %s keeps an origin's failures, waits, identity and cookies from every other", ([, map]) =>
-    over(Effect.gen(function*() {
-      const healthy = yield* site((request) => identityOf(request) === "0" ? forbidden : { body: "ok" })
-      const failing = yield* site(() => ({}), () => ({ status: 500 }))
-      const hanging = yield* site(() => ({}), () => Effect.never)
-      const perOrigin = yield* map
-      const get = (origin: string) =>
-        Effect.scoped(Effect.flatMap(perOrigin(origin), ({ client }) => textOf(client.get(`${origin}/page`))))
-      const waiting = yield* Effect.fork(get(hanging.url))
-      yield* eventually(Effect.sync(() => hanging.probes().length === 1))
-      failedWith(yield* Effect.exit(get(failing.url)), HttpSession.ProbeFailed)
-      assert.strictEqual(yield* get(healthy.url), "ok")
-      assert.strictEqual(yield* get(healthy.url), "ok")
-      failedWith(yield* Effect.exit(get(failing.url)), HttpSession.ProbeFailed)
-      assert.isTrue(Option.isNone(yield* Fiber.poll(waiting)))
-      assert.strictEqual(healthy.probes().length, 2)
-      assert.strictEqual(failing.received.length, 1)
-      for (const { received } of [failing, hanging]) {
-        for (const { headers } of received) assert.isUndefined(headers.cookie)
-      }
-      yield* Fiber.interrupt(waiting)
-    })))
+  it.scopedLive.each(maps)(
+    "in a %s keeps an origin's failures, waits, identity and cookies from every other",
+    ([, map]) =>
+      over(Effect.gen(function*() {
+        const healthy = yield* site((request) => identityOf(request) === "0" ? forbidden : { body: "ok" })
+        const failing = yield* site(() => ({}), () => ({ status: 500 }))
+        const hanging = yield* site(() => ({}), () => Effect.never)
+        const perOrigin = yield* map
+        const get = (origin: string) =>
+          Effect.scoped(Effect.flatMap(perOrigin(origin), ({ client }) => textOf(client.get(`${origin}/page`))))
+        const waiting = yield* Effect.fork(get(hanging.url))
+        yield* eventually(Effect.sync(() => hanging.probes().length === 1))
+        failedWith(yield* Effect.exit(get(failing.url)), HttpSession.ProbeFailed)
+        assert.strictEqual(yield* get(healthy.url), "ok")
+        assert.strictEqual(yield* get(healthy.url), "ok")
+        failedWith(yield* Effect.exit(get(failing.url)), HttpSession.ProbeFailed)
+        assert.isTrue(Option.isNone(yield* Fiber.poll(waiting)))
+        assert.strictEqual(healthy.probes().length, 2)
+        assert.strictEqual(failing.received.length, 1)
+        for (const { received } of [failing, hanging]) {
+          for (const { headers } of received) assert.isUndefined(headers.cookie)
+        }
+        yield* Fiber.interrupt(waiting)
+      }))
+  )
 })
 
 describe("options", () => {
@@ -1298,25 +1335,30 @@ describe("options", () => {
     "http://user:s3@s3cret@/",
     "/relative?key=s3cret#s3cret",
     "http://user:s3?cret@a.test:port/"
-  ])("a probe that is no http URL is refused, and what it keeps secret is not shown: %s", (probe) =>
-    over(Effect.gen(function*() {
-      const error = failedWith(yield* Effect.exit(HttpSession.make({ ...identities(), probe })), InvalidOptions)
-      assert.strictEqual(error.option, "probe")
-      assert.notInclude(printsOf(error), "s3")
-      assert.notInclude(printsOf(error), "cret")
-    })))
+  ])(
+    "a probe that is no http URL is refused, and what it keeps secret is not shown: %s",
+    (probe) =>
+      over(Effect.gen(function*() {
+        const error = failedWith(yield* Effect.exit(HttpSession.make({ ...identities(), probe })), InvalidOptions)
+        assert.strictEqual(error.option, "probe")
+        assert.notInclude(printsOf(error), "s3")
+        assert.notInclude(printsOf(error), "cret")
+      }))
+  )
 
-  it.scoped.each([
-    ["maxRedirects", { maxRedirects: -1 }],
-    ["maxRedirects", { maxRedirects: 1.5 }],
-    ["maxRedirects", { maxRedirects: NaN }],
-    ["cookieLimits.total", { cookieLimits: { total: 0 } }],
-    ["cookieLimits.perDomain", { cookieLimits: { perDomain: 1.5 } }],
-    ["cookieLimits.bytes", { cookieLimits: { bytes: NaN } }],
-    ["maxAge", { maxAge: -1 }],
-    ["timeout", { timeout: 0 }],
-    ["budget.refreshes", { budget: { refreshes: 0, within: "1 minute" } }]
-  ] as const)("nonsense is refused: %s", ([option, options]) =>
+  it.scoped.each(
+    [
+      ["maxRedirects", { maxRedirects: -1 }],
+      ["maxRedirects", { maxRedirects: 1.5 }],
+      ["maxRedirects", { maxRedirects: NaN }],
+      ["cookieLimits.total", { cookieLimits: { total: 0 } }],
+      ["cookieLimits.perDomain", { cookieLimits: { perDomain: 1.5 } }],
+      ["cookieLimits.bytes", { cookieLimits: { bytes: NaN } }],
+      ["maxAge", { maxAge: -1 }],
+      ["timeout", { timeout: 0 }],
+      ["budget.refreshes", { budget: { refreshes: 0, within: "1 minute" } }]
+    ] as const
+  )("nonsense is refused: %s", ([option, options]) =>
     over(Effect.gen(function*() {
       const exit = yield* Effect.exit(HttpSession.make({ ...identities(), probe: "http://a.test", ...options }))
       assert.strictEqual(failedWith(exit, InvalidOptions).option, option)

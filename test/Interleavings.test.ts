@@ -194,10 +194,24 @@ describe("a replay line", () => {
   it.effect("that is none is refused with InvalidOptions", () =>
     Effect.gen(function*() {
       const lines = [
-        "", "nonsense", "holdfast:2 r0", "holdfast:1", "holdfast:1 r-1", "holdfast:1 rx", "holdfast:1 r0 x0@1>0",
-        "holdfast:1 r0 p0@1", "holdfast:1 r0 p0@1+1>0", "holdfast:1 r0 c0@1>0", "holdfast:1 r0 c0@1+1>0!", "holdfast:1 r0 pp",
-        "holdfast:1 r0 t0@1>0", "holdfast:1 r0 t0", "holdfast:1 m0 r0",
-        "holdfast:1 r0 p..@1>*", 5 as unknown as string, {} as string
+        "",
+        "nonsense",
+        "holdfast:2 r0",
+        "holdfast:1",
+        "holdfast:1 r-1",
+        "holdfast:1 rx",
+        "holdfast:1 r0 x0@1>0",
+        "holdfast:1 r0 p0@1",
+        "holdfast:1 r0 p0@1+1>0",
+        "holdfast:1 r0 c0@1>0",
+        "holdfast:1 r0 c0@1+1>0!",
+        "holdfast:1 r0 pp",
+        "holdfast:1 r0 t0@1>0",
+        "holdfast:1 r0 t0",
+        "holdfast:1 m0 r0",
+        "holdfast:1 r0 p..@1>*",
+        5 as unknown as string,
+        {} as string
       ]
       for (const line of lines) {
         const failure = yield* Effect.flip(Interleavings.replay(safe, line))
@@ -431,14 +445,20 @@ describe("what leaves Effect's fibers", () => {
       Effect.race(Effect.promise(() => Promise.resolve(1)), Effect.sleep("1 second")),
       "PROMISE"
     ],
-    "a timer": [Effect.async<void>((resume) => {
-      setTimeout(() => resume(Effect.void), 1)
-    }), "Timeout"],
+    "a timer": [
+      Effect.async<void>((resume) => {
+        setTimeout(() => resume(Effect.void), 1)
+      }),
+      "Timeout"
+    ],
     "a microtask": [Effect.async<void>((resume) => queueMicrotask(() => resume(Effect.void))), "Microtask"],
     "I/O": [Effect.async<void>((resume) => readFile("package.json", () => resume(Effect.void))), "FSREQCALLBACK"],
-    "another runtime": [Effect.async<void>((resume) => {
-      Effect.runFork(Effect.zipRight(Effect.yieldNow(), Effect.sync(() => resume(Effect.void))))
-    }), "PROMISE"]
+    "another runtime": [
+      Effect.async<void>((resume) => {
+        Effect.runFork(Effect.zipRight(Effect.yieldNow(), Effect.sync(() => resume(Effect.void))))
+      }),
+      "PROMISE"
+    ]
   }
   for (const [name, [effect, kind]] of Object.entries(escapes)) {
     it.effect(`is reported as escaped, not as a deadlock: ${name}`, () =>
@@ -505,11 +525,13 @@ describe("what leaves Effect's fibers", () => {
 })
 
 describe("an effect that does not come to an end", () => {
-  for (const [name, effect] of Object.entries({
-    "computing": Effect.forever(Effect.void),
-    "yielding": Effect.forever(Effect.yieldNow()),
-    "sleeping": Effect.forever(Effect.sleep(1))
-  })) {
+  for (
+    const [name, effect] of Object.entries({
+      "computing": Effect.forever(Effect.void),
+      "yielding": Effect.forever(Effect.yieldNow()),
+      "sleeping": Effect.forever(Effect.sleep(1))
+    })
+  ) {
     it.effect(`is a livelock: ${name}`, () =>
       Effect.map(found(effect, { maxOperations: 5_000 }), ({ reason }) => assert.strictEqual(reason, "Livelock")))
   }
@@ -535,7 +557,10 @@ describe("the strategies", () => {
   it.effect("exhaustive goes through every order of the steps, and each schedule once", () =>
     Effect.gen(function*() {
       const seen = new Set<string>()
-      const report = yield* Interleavings.explore(orders(seen, Effect.yieldNow()), { strategy: "exhaustive", preemptions: 0 })
+      const report = yield* Interleavings.explore(orders(seen, Effect.yieldNow()), {
+        strategy: "exhaustive",
+        preemptions: 0
+      })
       assert.isTrue(report.complete)
       // 6! / (2! 2! 2!)
       assert.strictEqual(seen.size, 90)
@@ -633,7 +658,12 @@ describe("the strategies", () => {
       const report = yield* Interleavings.explore(bounded, { strategy: "timers" })
       assert.isTrue(report.complete)
       assert.deepStrictEqual([...reached].sort(), [
-        "None after 0", "None after 1", "None after 2", "None after 3", "None after 4", "Some after 4"
+        "None after 0",
+        "None after 1",
+        "None after 2",
+        "None after 3",
+        "None after 4",
+        "Some after 4"
       ])
       const failure = yield* found(
         Effect.filterOrFail(Effect.timeoutOption(Effect.yieldNow(), "1 minute"), Option.isSome),
@@ -653,7 +683,11 @@ describe("the strategies", () => {
       }
       const whole = yield* Interleavings.explore(Effect.void, { strategy: "exhaustive", limit: 1 })
       assert.deepStrictEqual([whole.interleavings, whole.complete], [1, true])
-      const all = yield* Interleavings.explore(safe, { seeds: 10, strategy: ["exhaustive", "random", "pct"], preemptions: 0 })
+      const all = yield* Interleavings.explore(safe, {
+        seeds: 10,
+        strategy: ["exhaustive", "random", "pct"],
+        preemptions: 0
+      })
       assert.isTrue(all.complete)
       assert.deepStrictEqual(all.searches.slice(1), [
         // The seeds; the plain order was run before.
@@ -755,10 +789,11 @@ describe("the strategies", () => {
       )
     })
 
-  const cut: Record<string, readonly [Interleavings.Strategy, (steps: Effect.Effect<void>) => Effect.Effect<unknown>]> = {
-    "interrupt": ["interrupt", (steps) => Effect.flatMap(Effect.fork(Interleavings.victim(steps)), Fiber.await)],
-    "timers": ["timers", (steps) => Effect.timeoutOption(Effect.zipRight(Effect.yieldNow(), steps), "1 hour")]
-  }
+  const cut: Record<string, readonly [Interleavings.Strategy, (steps: Effect.Effect<void>) => Effect.Effect<unknown>]> =
+    {
+      "interrupt": ["interrupt", (steps) => Effect.flatMap(Effect.fork(Interleavings.victim(steps)), Fiber.await)],
+      "timers": ["timers", (steps) => Effect.timeoutOption(Effect.zipRight(Effect.yieldNow(), steps), "1 hour")]
+    }
   for (const [name, [strategy, between]] of Object.entries(cut)) {
     it.effect(`that are cut are spread evenly over the run: ${name}`, () =>
       Effect.gen(function*() {
@@ -779,10 +814,16 @@ describe("the strategies", () => {
         const steps = new Set<number>()
         const between = Effect.suspend(() => {
           let step = 0
-          const counting = Effect.forEach(Array.from({ length: 100 }), () => Effect.sync(() => step++), { discard: true })
+          const counting = Effect.forEach(Array.from({ length: 100 }), () => Effect.sync(() => step++), {
+            discard: true
+          })
           return both(Effect.zipRight(Effect.sync(() => steps.add(step)), counting))
         })
-        const { coverage, complete } = yield* Interleavings.explore(between, { strategy: "sweep", preemptions, limit: 80 })
+        const { coverage, complete } = yield* Interleavings.explore(between, {
+          strategy: "sweep",
+          preemptions,
+          limit: 80
+        })
         assert.isFalse(complete)
         assert.isAbove(coverage.sweep.tried, 30)
         assert.isAbove(coverage.sweep.places, 200)
@@ -797,7 +838,10 @@ describe("the strategies", () => {
     Effect.gen(function*() {
       const metBy = (seed: number) => {
         const steps = new Set<number>()
-        return Effect.as(Interleavings.explore(met(steps, cut["interrupt"]![1]), { strategy: "interrupt", limit: 20, seed }), steps)
+        return Effect.as(
+          Interleavings.explore(met(steps, cut["interrupt"]![1]), { strategy: "interrupt", limit: 20, seed }),
+          steps
+        )
       }
       assert.deepStrictEqual(yield* metBy(1), yield* metBy(1))
       assert.notDeepEqual(yield* metBy(1), yield* metBy(2))
@@ -811,7 +855,11 @@ describe("the strategies", () => {
       // The limit does for half of the single preemptions only.
       const limit = Math.floor(single.interleavings / 2)
       const byPairs = new Set<string>()
-      const cut = yield* Interleavings.explore(orders(byPairs, Effect.void), { strategy: "sweep", preemptions: 2, limit })
+      const cut = yield* Interleavings.explore(orders(byPairs, Effect.void), {
+        strategy: "sweep",
+        preemptions: 2,
+        limit
+      })
       assert.deepStrictEqual([cut.interleavings, cut.complete], [limit, false])
       assert.isNotEmpty([...byPairs].filter((order) => !bySingle.has(order)))
       // If it does for all of them, all are tried, and what is left goes to pairs.
@@ -912,7 +960,9 @@ describe("the strategies", () => {
     Interleavings.explore(
       Effect.gen(function*() {
         const queue = yield* Queue.unbounded<number>()
-        const writer = yield* Effect.fork(Effect.forEach([1, 2, 3, 4], (n) => Effect.zipRight(Effect.yieldNow(), queue.offer(n))))
+        const writer = yield* Effect.fork(
+          Effect.forEach([1, 2, 3, 4], (n) => Effect.zipRight(Effect.yieldNow(), queue.offer(n)))
+        )
         const values = yield* Effect.replicateEffect(Queue.take(queue), 4)
         yield* Fiber.join(writer)
         assert.deepStrictEqual(values, [1, 2, 3, 4])
@@ -928,7 +978,8 @@ describe("an exploration", () => {
           const seen: Array<string> = []
           const noting = Effect.gen(function*() {
             const log: Array<number> = []
-            yield* Effect.forEach([1, 2, 3, 4], (n) => Effect.zipRight(Effect.yieldNow(), Effect.sync(() => log.push(n))), {
+            yield* Effect.forEach([1, 2, 3, 4], (n) =>
+              Effect.zipRight(Effect.yieldNow(), Effect.sync(() => log.push(n))), {
               concurrency: "unbounded"
             })
             seen.push(`${log.join()} ${yield* Random.nextInt}`)
@@ -966,8 +1017,16 @@ describe("an exploration", () => {
   it.effect("works in the finalizer of an interrupted fiber, whose interruption is not the effect's", () =>
     Effect.gen(function*() {
       const explored = yield* Deferred.make<Exit.Exit<Interleavings.Report, unknown>>()
-      const fiber = yield* Effect.fork(Effect.onInterrupt(Effect.never, () =>
-        Effect.flatMap(Effect.exit(Interleavings.explore(safe, { seeds: 5 })), (exit) => Deferred.succeed(explored, exit))))
+      const fiber = yield* Effect.fork(
+        Effect.onInterrupt(
+          Effect.never,
+          () =>
+            Effect.flatMap(
+              Effect.exit(Interleavings.explore(safe, { seeds: 5 })),
+              (exit) => Deferred.succeed(explored, exit)
+            )
+        )
+      )
       yield* Effect.yieldNow()
       yield* Fiber.interrupt(fiber)
       assert.isTrue(Exit.isSuccess(yield* Deferred.await(explored)))
@@ -1008,7 +1067,9 @@ describe("an exploration", () => {
   it("does not hang under false timers", async () => {
     vi.useFakeTimers()
     try {
-      const { interleavings } = await Effect.runPromise(Interleavings.explore(safe, { strategy: "random", seeds: 5_000 }))
+      const { interleavings } = await Effect.runPromise(
+        Interleavings.explore(safe, { strategy: "random", seeds: 5_000 })
+      )
       assert.strictEqual(interleavings, 5_001)
     } finally {
       vi.useRealTimers()
@@ -1041,7 +1102,9 @@ describe("an exploration", () => {
       }, 1)
       const tail = Effect.iterate(0, { while: (n) => n < 5_000, body: (n) => Effect.succeed(n + 1) })
       yield* Interleavings.explore(tail, { strategy: "sweep", preemptions: 1000 })
-      yield* Effect.flip(Interleavings.explore(Effect.catchAll(twoIncrements(), (error) => Effect.zipRight(tail, Effect.fail(error)))))
+      yield* Effect.flip(
+        Interleavings.explore(Effect.catchAll(twoIncrements(), (error) => Effect.zipRight(tail, Effect.fail(error))))
+      )
       clearInterval(timer)
       assert.isBelow(longest, 2_000)
     }))

@@ -1,7 +1,7 @@
+import * as Undici from "@effect/platform-node/Undici"
 import * as Headers from "@effect/platform/Headers"
 import * as HttpBody from "@effect/platform/HttpBody"
 import type * as HttpClientResponse from "@effect/platform/HttpClientResponse"
-import * as Undici from "@effect/platform-node/Undici"
 import { assert, describe, it } from "@effect/vitest"
 import * as HttpSession from "effect-holdfast/HttpSession"
 import { NodeHttpSession } from "effect-holdfast/node"

@@ -183,7 +183,10 @@ describe.runIf(openssl)("a server that gives a ticket for each that is spent", (
         const ask = yield* way({ cache, tls })
         yield* times(3, ask(recorded.url()))
       }
-      assert.deepStrictEqual(recorded.hellos.map(({ hasEarlyData }) => hasEarlyData), Array.from({ length: 9 }, () => false))
+      assert.deepStrictEqual(
+        recorded.hellos.map(({ hasEarlyData }) => hasEarlyData),
+        Array.from({ length: 9 }, () => false)
+      )
       assert.isAtLeast((yield* server.report).resumed, 6)
     }))
 })
@@ -258,7 +261,10 @@ describe.each(versions)("tickets of one identity are not offered by another (%s)
         Buffer.isBuffer(value) ? Buffer.from(value) : Array.isArray(value) ? [...(value as Array<unknown>)] : value
       ])
     )
-  const pairs: Record<string, readonly [Tls.ConnectionOptions & Partial<Given>, Tls.ConnectionOptions & Partial<Given>]> = {
+  const pairs: Record<
+    string,
+    readonly [Tls.ConnectionOptions & Partial<Given>, Tls.ConnectionOptions & Partial<Given>]
+  > = {
     "another CA beside it": [{ ca: [Buffer.from(ca)] }, { ca: [Buffer.from(ca), Buffer.from(other)] }],
     "the CAs in two pieces, or in one": [{ ca: [ca, other] }, { ca: ca + other }],
     "another client certificate": [{ key: alice.key, cert: alice.cert }, { key: bob.key, cert: bob.cert }],
@@ -278,7 +284,9 @@ describe.each(versions)("tickets of one identity are not offered by another (%s)
     ecdhCurve: [{ ecdhCurve: "X25519:P-256" }, { ecdhCurve: "P-256" }],
     sigalgs: [{ sigalgs: "ecdsa_secp256r1_sha256" }, { sigalgs: "ecdsa_secp256r1_sha256:rsa_pss_rsae_sha256" }],
     secureOptions: [{ secureOptions: constants.SSL_OP_NO_COMPRESSION }, {}],
-    secureContext: [{ secureContext: Tls.createSecureContext({ ca }) }, { secureContext: Tls.createSecureContext({ ca }) }]
+    secureContext: [{ secureContext: Tls.createSecureContext({ ca }) }, {
+      secureContext: Tls.createSecureContext({ ca })
+    }]
   }
 
   for (const [name, [one, two]] of Object.entries(pairs)) {
@@ -324,7 +332,11 @@ describe.each(versions)("tickets of one identity are not offered by another (%s)
     Effect.gen(function*() {
       const cache = yield* TicketCache.make()
       const server = yield* serving({ maxVersion: version, requestCert: true, rejectUnauthorized: false, ca: alice.ca })
-      const identities = { alice: { key: alice.key, cert: alice.cert }, bob: { key: bob.key, cert: bob.cert }, null: {} }
+      const identities = {
+        alice: { key: alice.key, cert: alice.cert },
+        bob: { key: bob.key, cert: bob.cert },
+        null: {}
+      }
       const asked: Array<string> = []
       const as = (name: string, ask: Ask) =>
         Effect.map(ask(server.url()), (body) => asked.push(`${name} ${told(body).client} ${told(body).reused}`))
@@ -646,7 +658,9 @@ describe("of many connections", () => {
       const counts = Effect.map(Metric.snapshot, (pairs) =>
         Object.fromEntries(
           pairs.flatMap(({ metricKey: { name }, metricState }) =>
-            name.startsWith("holdfast_tickets_") ? [[name, (metricState as unknown as { readonly count: number }).count]] : []
+            name.startsWith("holdfast_tickets_")
+              ? [[name, (metricState as unknown as { readonly count: number }).count]]
+              : []
           )
         ))
       const before = yield* counts

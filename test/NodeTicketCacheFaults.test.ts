@@ -16,6 +16,7 @@ import * as Net from "node:net"
 import type * as Tls from "node:tls"
 import { createServer as createTlsServer } from "node:tls"
 import { authority, clientCertificate, serverCertificate } from "../examples/certificates.js"
+import { CodedError } from "./support/codedError.js"
 import {
   addressIn,
   ahead,
@@ -38,7 +39,6 @@ import {
   watched,
   ways
 } from "./support/tlsClients.js"
-import { CodedError } from "./support/codedError.js"
 import { blackHole, type Fault, opensslServer } from "./support/tlsServers.js"
 import { openssl } from "./support/tools.js"
 import { eventually } from "./support/webSocketServer.js"
@@ -61,13 +61,21 @@ const takeAll = (cache: TicketCache.TicketCache): Effect.Effect<ReadonlyArray<Ke
     Effect.forEach(keys, (key) =>
       Effect.gen(function*() {
         const tickets: Array<TicketCache.Ticket> = []
-        for (let next = yield* TicketCache.take(cache, key); Option.isSome(next); next = yield* TicketCache.take(cache, key)) {
+        for (
+          let next = yield* TicketCache.take(cache, key);
+          Option.isSome(next);
+          next = yield* TicketCache.take(cache, key)
+        ) {
           tickets.unshift(next.value)
         }
         return { key, tickets }
       })))
 
-const putAll = (cache: TicketCache.TicketCache, all: ReadonlyArray<Kept>, change: Partial<TicketCache.ServerKey> = {}) =>
+const putAll = (
+  cache: TicketCache.TicketCache,
+  all: ReadonlyArray<Kept>,
+  change: Partial<TicketCache.ServerKey> = {}
+) =>
   Effect.forEach(
     all.flatMap(({ key, tickets }) => tickets.map((ticket) => TicketCache.put(cache, { ...key, ...change }, ticket))),
     (put) => put,
@@ -178,7 +186,11 @@ describe.each(versions)("a host whose first address refuses (%s)", (version) => 
           return setKeepAlive.apply(this, args)
         }
         const given = { noDelay: true, keepAlive: true, keepAliveInitialDelay: 5_000, timeout: 30_000, lookup }
-        const socket = yield* NodeTicketCache.connect({ cache, tls: { ...tls, ...given }, ...addressIn(recorded.url()) }).pipe(
+        const socket = yield* NodeTicketCache.connect({
+          cache,
+          tls: { ...tls, ...given },
+          ...addressIn(recorded.url())
+        }).pipe(
           Effect.ensuring(Effect.sync(() => Object.assign(Net.Socket.prototype, { setKeepAlive, setNoDelay })))
         )
         assert.strictEqual(socket.isSessionReused(), isResumed)
@@ -264,7 +276,8 @@ describe("a handshake that does not end", () => {
         const fiber = yield* Effect.fork(ask(recorded.url()))
         yield* eventually(() => recorded.hellos.length === 3)
         yield* Fiber.interrupt(fiber)
-        // Of undici's requests the connection is not one's own: it waits for the next, as long as the connection may take.
+        // Of undici's requests the connection is not one's own: it waits for the next, as long as the connection may
+        // take.
         if (name !== "dispatcher") yield* eventually(() => recorded.passages.every(({ isOpen }) => !isOpen))
         assert.deepStrictEqual(yield* counts, { offered: 1, refused: 0, resumed: 0, left: -1 })
       }))
@@ -422,10 +435,12 @@ describe.each(versions)("a server that is somebody else now (%s)", (version) => 
       }))
   }
 
-  for (const [what, other, code] of [
-    ["another name", elsewhere, "ERR_TLS_CERT_ALTNAME_INVALID"],
-    ["a certificate that has expired", expired, "CERT_HAS_EXPIRED"]
-  ] as const) {
+  for (
+    const [what, other, code] of [
+      ["another name", elsewhere, "ERR_TLS_CERT_ALTNAME_INVALID"],
+      ["a certificate that has expired", expired, "CERT_HAS_EXPIRED"]
+    ] as const
+  ) {
     test(`a ticket of ${what} is not offered, and the server is judged by a whole handshake`, () =>
       Effect.gen(function*() {
         const cache = yield* TicketCache.make()
@@ -479,7 +494,11 @@ describe.each(versions)("a server that is somebody else now (%s)", (version) => 
         yield* ask(recorded.url())
         thinks = Object.assign(new Error("not any more"), { code: "MINE" })
         const error = yield* failing(ask(recorded.url()))
-        assert.deepStrictEqual([error.reason, error.code, error.cause], [reasonBy(name, "Identity"), "MINE", thinks], name)
+        assert.deepStrictEqual(
+          [error.reason, error.code, error.cause],
+          [reasonBy(name, "Identity"), "MINE", thinks],
+          name
+        )
         assert.deepStrictEqual(offers(recorded, before), [0, 0])
         yield* TicketCache.clear(cache)
       }
@@ -550,12 +569,14 @@ describe.each(versions)("a ticket that has expired (%s)", (version) => {
       const server = yield* serving({ maxVersion: version, sessionTimeout: 100 })
       const recorded = yield* watched(server)
       for (const [name, way] of clients) {
-        for (const [maxLifetime, passes, expected] of [
-          ["7 days", 95_000, 1],
-          ["7 days", 101_000, 0],
-          ["40 seconds", 35_000, 1],
-          ["40 seconds", 41_000, 0]
-        ] as const) {
+        for (
+          const [maxLifetime, passes, expected] of [
+            ["7 days", 95_000, 1],
+            ["7 days", 101_000, 0],
+            ["40 seconds", 35_000, 1],
+            ["40 seconds", 41_000, 0]
+          ] as const
+        ) {
           const cache = yield* TicketCache.make({ maxLifetime })
           yield* (yield* way({ cache, tls }))(recorded.url())
           const { tickets } = yield* TicketCache.stats(cache)
@@ -591,7 +612,8 @@ describe.each(versions)("a ticket that has expired (%s)", (version) => {
 // -----------------------------------------------------------------------------
 
 describe("the agent", () => {
-  const get = (url: string, agent: Https.Agent, options: Https.RequestOptions = {}) => httpsGet(url, { agent, ...options })
+  const get = (url: string, agent: Https.Agent, options: Https.RequestOptions = {}) =>
+    httpsGet(url, { agent, ...options })
 
   for (const limits of [{ maxSockets: 1 }, { maxSockets: 3 }, { maxTotalSockets: 2 }]) {
     test(`goes on with those that wait when connections fail (${JSON.stringify(limits)})`, () =>
@@ -599,7 +621,9 @@ describe("the agent", () => {
         const cache = yield* TicketCache.make()
         const recorded = yield* watched(yield* serving())
         const agent = yield* NodeTicketCache.agent({ cache, tls, ...limits })
-        const ask = Effect.all(Array.from({ length: 12 }, () => Effect.either(get(recorded.url(), agent))), { concurrency: 12 })
+        const ask = Effect.all(Array.from({ length: 12 }, () => Effect.either(get(recorded.url(), agent))), {
+          concurrency: 12
+        })
         const lefts = Effect.map(ask, (all) => all.filter(({ _tag }) => _tag === "Left").length)
         yield* recorded.inject({ _tag: "Refuse" })
         assert.strictEqual(yield* lefts, 12)
@@ -649,7 +673,9 @@ describe("the agent", () => {
           if (fault !== undefined) yield* recorded.inject(fault)
           const [expected, found] = yield* Effect.forEach([nodes, ours], (agent) =>
             Effect.map(failure(get(recorded.url(), agent, { ca, ...options })), (error) => {
-              const { code, host, message, name, port, syscall } = error as NodeJS.ErrnoException & Record<string, unknown>
+              const { code, host, message, name, port, syscall } = error as
+                & NodeJS.ErrnoException
+                & Record<string, unknown>
               return { code, host, message, name, port, syscall }
             }))
           assert.strictEqual(expected!.code, code)
@@ -823,7 +849,9 @@ describe("connect", () => {
   test("goes on with a cache whose scope has closed, without tickets", () =>
     Effect.gen(function*() {
       const recorded = yield* watched(yield* serving())
-      const cache = yield* Effect.scoped(Effect.tap(TicketCache.make(), (cache) => connecting({ cache, tls })(recorded.url())))
+      const cache = yield* Effect.scoped(
+        Effect.tap(TicketCache.make(), (cache) => connecting({ cache, tls })(recorded.url()))
+      )
       yield* connecting({ cache, tls })(recorded.url())
       yield* connecting({ cache, tls })(recorded.url())
       assert.deepStrictEqual(offers(recorded), [0, 0, 0])
@@ -899,7 +927,9 @@ describe("what is expected of", () => {
   test("an agent: a connection that ends as it is handed over is an error", () =>
     Effect.gen(function*() {
       const server = yield* Effect.acquireRelease(
-        Effect.sync(() => createTlsServer({ cert, key }, (socket) => socket.on("error", () => {}).destroy()).listen(0, "127.0.0.1")),
+        Effect.sync(() =>
+          createTlsServer({ cert, key }, (socket) => socket.on("error", () => {}).destroy()).listen(0, "127.0.0.1")
+        ),
         (server) => Effect.sync(() => server.close())
       )
       yield* eventually(() => server.listening)
@@ -947,7 +977,9 @@ describe("what is expected of", () => {
         sockets.set("keepAlive", args)
         return setKeepAlive.apply(this, args)
       }
-      yield* Effect.addFinalizer(() => Effect.sync(() => Object.assign(Net.Socket.prototype, { setKeepAlive, setNoDelay })))
+      yield* Effect.addFinalizer(() =>
+        Effect.sync(() => Object.assign(Net.Socket.prototype, { setKeepAlive, setNoDelay }))
+      )
       yield* clientGet(yield* httpClient({ cache, tls }), recorded.url())
       assert.deepStrictEqual([...sockets], [["noDelay", [true]], ["keepAlive", [true, 60_000]]])
     }))

@@ -1,5 +1,5 @@
-import { assert, describe, expectTypeOf, it } from "@effect/vitest"
 import * as Socket from "@effect/platform/Socket"
+import { assert, describe, expectTypeOf, it } from "@effect/vitest"
 import * as Backoff from "effect-holdfast/Backoff"
 import type { InvalidOptions } from "effect-holdfast/InvalidOptions"
 import * as ReconnectingSocket from "effect-holdfast/ReconnectingSocket"
@@ -122,7 +122,9 @@ class Wire {
       close: (code, reason) =>
         Effect.sync(() => {
           this.closed = [code, reason]
-          if (!this.isHeld) this.over(new WebSocketDialer.ConnectionClosed({ code: code ?? 1005, reason: reason ?? "" }))
+          if (!this.isHeld) {
+            this.over(new WebSocketDialer.ConnectionClosed({ code: code ?? 1005, reason: reason ?? "" }))
+          }
         }),
       terminate: Effect.sync(() => {
         this.isTerminated = true
@@ -177,7 +179,9 @@ const onWires = <Out = Message, In = Message, E = never, R = never, E2 = never, 
   options: Omit<ReconnectingSocket.Options<Out, In, E, R, E2, R2>, "dial">
 ) =>
   Effect.gen(function*() {
-    const socket = yield* ReconnectingSocket.make<Out, In, E, R, E2, R2>({ dial, ...options } as ReconnectingSocket.Options<Out, In, E, R, E2, R2>)
+    const socket = yield* ReconnectingSocket.make<Out, In, E, R, E2, R2>(
+      { dial, ...options } as ReconnectingSocket.Options<Out, In, E, R, E2, R2>
+    )
     const events = yield* recorded(socket.events)
     yield* Effect.addFinalizer(() => Effect.sync(() => wires.forEach((wire) => wire.reset())))
     return { socket, events: events.all }
@@ -188,19 +192,25 @@ const openTimers = Effect.acquireRelease(
   Effect.sync(() => {
     const { clearTimeout, setTimeout } = globalThis
     const delays = new Map<unknown, number>()
-    globalThis.setTimeout = Object.assign((callback: (...args: Array<unknown>) => void, delay = 0, ...args: Array<unknown>) => {
-      const timer = setTimeout(() => {
-        delays.delete(timer)
-        callback(...args)
-      }, delay)
-      delays.set(timer, delay)
-      return timer
-    }, setTimeout)
+    globalThis.setTimeout = Object.assign(
+      (callback: (...args: Array<unknown>) => void, delay = 0, ...args: Array<unknown>) => {
+        const timer = setTimeout(() => {
+          delays.delete(timer)
+          callback(...args)
+        }, delay)
+        delays.set(timer, delay)
+        return timer
+      },
+      setTimeout
+    )
     globalThis.clearTimeout = (timer) => {
       delays.delete(timer)
       clearTimeout(timer)
     }
-    return { open: () => [...delays.values()].filter((delay) => delay > 0), restore: () => Object.assign(globalThis, { clearTimeout, setTimeout }) }
+    return {
+      open: () => [...delays.values()].filter((delay) => delay > 0),
+      restore: () => Object.assign(globalThis, { clearTimeout, setTimeout })
+    }
   }),
   ({ restore }) => Effect.sync(restore)
 )
@@ -224,7 +234,9 @@ describe("messages that are sent", () => {
 
   test("keep their order across reconnects, whoever sends while nobody listens", () =>
     Effect.gen(function*() {
-      const { peer, server, socket } = yield* connected(ReconnectingSocket.make({ dial, backoff: steady, stableAfter: 0 }))
+      const { peer, server, socket } = yield* connected(
+        ReconnectingSocket.make({ dial, backoff: steady, stableAfter: 0 })
+      )
       const got: Array<Message> = []
       let last = peer
       let n = 0
@@ -314,7 +326,9 @@ describe("the backoff", () => {
 
   test("begins anew after a connection that was", () =>
     Effect.gen(function*() {
-      const { events, server } = yield* dialing(ReconnectingSocket.make({ dial, backoff: steady, stableAfter: "1 minutes" }))
+      const { events, server } = yield* dialing(
+        ReconnectingSocket.make({ dial, backoff: steady, stableAfter: "1 minutes" })
+      )
       yield* server.refuse(503)
       yield* pass(1000)
       yield* server.refuse(503)
@@ -349,7 +363,9 @@ describe("the backoff", () => {
 
   test("that ends is the end of the socket", () =>
     Effect.gen(function*() {
-      const { server, socket } = yield* dialing(ReconnectingSocket.make({ dial, backoff: Schedule.fromDelays("1 seconds", "3 seconds") }))
+      const { server, socket } = yield* dialing(
+        ReconnectingSocket.make({ dial, backoff: Schedule.fromDelays("1 seconds", "3 seconds") })
+      )
       const messages = yield* recorded(socket.messages)
       for (const delay of [1000, 3000]) {
         yield* server.refuse(503)
@@ -391,7 +407,9 @@ describe("the backoff", () => {
 
   test("holds for a dial that takes too long, too", () =>
     Effect.gen(function*() {
-      const { events, server } = yield* dialing(ReconnectingSocket.make({ dial, backoff: steady, openTimeout: "3 seconds" }))
+      const { events, server } = yield* dialing(
+        ReconnectingSocket.make({ dial, backoff: steady, openTimeout: "3 seconds" })
+      )
       yield* server.next
       yield* pass(3000)
       assert.deepInclude(ofTag(events, "Waiting")[0]!.failure as object, { _tag: "DialError", reason: "Timeout" })
@@ -510,7 +528,10 @@ describe("a loss", () => {
         yield* how(peer)
         if (reason === "WriteTimeout") yield* socket.send("lost")
         yield* pass(after)
-        assert.deepStrictEqual(ofTag(events, "Lost").map(({ failure }) => (failure as WebSocketDialer.ConnectionLost).reason), [reason])
+        assert.deepStrictEqual(
+          ofTag(events, "Lost").map(({ failure }) => (failure as WebSocketDialer.ConnectionLost).reason),
+          [reason]
+        )
         assert.strictEqual((yield* peer.ended)._tag, "ConnectionLost")
         yield* pass(1000)
         yield* server.open
@@ -549,7 +570,9 @@ describe("a loss", () => {
 describe("what is not to be tried again", () => {
   const given = (status?: number, code?: number) =>
     Effect.gen(function*() {
-      const { events, server, socket } = yield* dialing(ReconnectingSocket.make({ dial, backoff: steady, outbox: { overflow: "suspend", capacity: 1 } }))
+      const { events, server, socket } = yield* dialing(
+        ReconnectingSocket.make({ dial, backoff: steady, outbox: { overflow: "suspend", capacity: 1 } })
+      )
       const messages = yield* recorded(socket.messages)
       const delivering = yield* Effect.fork(socket.deliver("queued"))
       const waiting = yield* Effect.fork(socket.send("waits"))
@@ -621,11 +644,13 @@ describe("what is not to be tried again", () => {
 
   test("a request that can never be dialed", () =>
     Effect.gen(function*() {
-      const { socket } = yield* dialing(ReconnectingSocket.make({ dial: { url: "ftp://nonsense" }, backoff: steady }).pipe(
-        Effect.provideService(WebSocketDialer.WebSocketDialer, {
-          dial: ({ url }) => new WebSocketDialer.DialError({ reason: "InvalidRequest", url: String(url) })
-        })
-      ))
+      const { socket } = yield* dialing(
+        ReconnectingSocket.make({ dial: { url: "ftp://nonsense" }, backoff: steady }).pipe(
+          Effect.provideService(WebSocketDialer.WebSocketDialer, {
+            dial: ({ url }) => new WebSocketDialer.DialError({ reason: "InvalidRequest", url: String(url) })
+          })
+        )
+      )
       assert.strictEqual((yield* Effect.flip(socket.awaitOpen))._tag, "SocketFailed")
     }))
 
@@ -725,7 +750,10 @@ describe("onOpen", () => {
       yield* pass(2_999)
       assert.strictEqual((yield* socket.state)._tag, "Dialing")
       yield* pass(1)
-      assert.deepInclude(yield* socket.state, { _tag: "Waiting", failure: new WebSocketDialer.DialError({ reason: "Timeout", url: "ws://test" }) })
+      assert.deepInclude(yield* socket.state, {
+        _tag: "Waiting",
+        failure: new WebSocketDialer.DialError({ reason: "Timeout", url: "ws://test" })
+      })
     }))
 
   test("shares the open timeout with the subscriptions, for a peer that takes nothing", () =>
@@ -743,7 +771,10 @@ describe("onOpen", () => {
       yield* pass(2_999)
       assert.strictEqual((yield* socket.state)._tag, "Opening")
       yield* pass(1)
-      assert.deepInclude(ofTag(events, "Lost")[0]!.failure as object, { _tag: "ConnectionLost", reason: "OnOpenFailed" })
+      assert.deepInclude(ofTag(events, "Lost")[0]!.failure as object, {
+        _tag: "ConnectionLost",
+        reason: "OnOpenFailed"
+      })
     }))
 
   test("that throws is a failure like any other", () =>
@@ -755,7 +786,10 @@ describe("onOpen", () => {
           throw new Error("no")
         }
       }))
-      assert.deepInclude(ofTag(events, "Lost")[0]!.failure as object, { _tag: "ConnectionLost", reason: "OnOpenFailed" })
+      assert.deepInclude(ofTag(events, "Lost")[0]!.failure as object, {
+        _tag: "ConnectionLost",
+        reason: "OnOpenFailed"
+      })
     }))
 
   test("is done, and so are the subscriptions, before anything else leaves, on each connection", () =>
@@ -880,7 +914,8 @@ describe("onOpen", () => {
             const own = n++
             return Effect.acquireRelease(
               Effect.sync(() => log.push(`+${own}`)),
-              () => Effect.zipRight(Effect.sync(() => log.push(`-${own}`)), own === 0 ? Deferred.await(cue) : Effect.void)
+              () =>
+                Effect.zipRight(Effect.sync(() => log.push(`-${own}`)), own === 0 ? Deferred.await(cue) : Effect.void)
             )
           })
       }))
@@ -1460,7 +1495,9 @@ describe("with acknowledgements", () => {
   for (const when of ["before its connection is lost", "while there is no connection"]) {
     test(`a message is kept though its deliverer is interrupted ${when}: it may have arrived`, () =>
       Effect.gen(function*() {
-        const { events, peer, server, socket } = yield* connected(ReconnectingSocket.make({ dial, acknowledge, backoff: steady }))
+        const { events, peer, server, socket } = yield* connected(
+          ReconnectingSocket.make({ dial, acknowledge, backoff: steady })
+        )
         yield* socket.send("0")
         const delivering = yield* Effect.fork(socket.deliver("1"))
         yield* settle
@@ -1485,7 +1522,9 @@ describe("with acknowledgements", () => {
 
   test("no more than the window is in flight", () =>
     Effect.gen(function*() {
-      const { peer, socket } = yield* connected(ReconnectingSocket.make({ dial, acknowledge: { ...acknowledge, window: 3 } }))
+      const { peer, socket } = yield* connected(
+        ReconnectingSocket.make({ dial, acknowledge: { ...acknowledge, window: 3 } })
+      )
       for (const n of sent(0, 10)) yield* socket.send(n)
       yield* settle
       assert.deepStrictEqual(peer.got, sent(0, 3))
@@ -1531,7 +1570,9 @@ describe("with acknowledgements", () => {
 
   test("what is not is sent again, in order, before what is new", () =>
     Effect.gen(function*() {
-      const { events, peer, server, socket } = yield* connected(ReconnectingSocket.make({ dial, backoff: steady, acknowledge }))
+      const { events, peer, server, socket } = yield* connected(
+        ReconnectingSocket.make({ dial, backoff: steady, acknowledge })
+      )
       for (const n of sent(0, 6)) yield* socket.send(n)
       yield* settle
       yield* peer.send("ack 2")
@@ -1564,7 +1605,9 @@ describe("with acknowledgements", () => {
 
   test("an own subscription is not acknowledged, and not kept", () =>
     Effect.gen(function*() {
-      const { peer, server, socket } = yield* connected(ReconnectingSocket.make({ dial, backoff: steady, acknowledge: { ...acknowledge, window: 1 } }))
+      const { peer, server, socket } = yield* connected(
+        ReconnectingSocket.make({ dial, backoff: steady, acknowledge: { ...acknowledge, window: 1 } })
+      )
       yield* socket.subscribe({ open: "+gold" })
       yield* settle
       yield* socket.send("0")
@@ -1674,7 +1717,9 @@ describe("with acknowledgements", () => {
         })
         yield* settle
         let done = 0
-        yield* Effect.forkScoped(Stream.runForEach(socket.messages, () => Effect.map(socket[how](`${done}`), () => done++)))
+        yield* Effect.forkScoped(
+          Stream.runForEach(socket.messages, () => Effect.map(socket[how](`${done}`), () => done++))
+        )
         const jobs = sent(0, 30)
         for (let turn = 0, acknowledged = 0; turn < 100; turn++) {
           if (!wire.isPaused) {
@@ -1692,7 +1737,9 @@ describe("with acknowledgements", () => {
 
   test("a subscription does not wait behind a window that is full", () =>
     Effect.gen(function*() {
-      const { peer, socket } = yield* connected(ReconnectingSocket.make({ dial, acknowledge: { ...acknowledge, window: 1 } }))
+      const { peer, socket } = yield* connected(
+        ReconnectingSocket.make({ dial, acknowledge: { ...acknowledge, window: 1 } })
+      )
       yield* socket.send("0")
       yield* socket.send("1")
       yield* settle
@@ -1784,7 +1831,12 @@ describe("the heartbeat", () => {
       const { events, peer, socket } = yield* connected(ReconnectingSocket.make({
         dial,
         backoff: steady,
-        heartbeat: { interval: "5 seconds", timeout: "1 seconds", ping: "ping", isPong: (message) => message === "pong" }
+        heartbeat: {
+          interval: "5 seconds",
+          timeout: "1 seconds",
+          ping: "ping",
+          isPong: (message) => message === "pong"
+        }
       }))
       const messages = yield* recorded(socket.messages)
       yield* pass(4_999)
@@ -1862,7 +1914,13 @@ describe("the heartbeat", () => {
     })
   })
 
-  for (const [name, can, heartbeat] of [["the platform has no ping", { ping: false }, undefined], ["it is off", {}, false]] as const) {
+  for (
+    const [name, can, heartbeat] of [["the platform has no ping", { ping: false }, undefined], [
+      "it is off",
+      {},
+      false
+    ]] as const
+  ) {
     it.scoped(`asks nothing where ${name}`, () => {
       const wire = new Wire(can)
       return Effect.gen(function*() {
@@ -1942,7 +2000,11 @@ describe("a write that is not done", () => {
   it.scoped("is each write, not many that follow one another", () => {
     const wire = new Wire({ isHeld: true })
     return Effect.gen(function*() {
-      const { events, socket } = yield* onWires([wire], { heartbeat: false, writeTimeout: "5 seconds", outbox: { window: 1 } })
+      const { events, socket } = yield* onWires([wire], {
+        heartbeat: false,
+        writeTimeout: "5 seconds",
+        outbox: { window: 1 }
+      })
       yield* settle
       for (let n = 0; n < 20; n++) yield* socket.send(`${n}`)
       for (let n = 0; n < 20; n++) {
@@ -2000,7 +2062,11 @@ describe("what comes in", () => {
       const second = yield* server.open
       yield* second.send("b")
       yield* settle
-      assert.deepStrictEqual([...yield* Stream.runCollect(Stream.take(socket.messages, 3))], ["a", Uint8Array.of(1), "b"])
+      assert.deepStrictEqual([...yield* Stream.runCollect(Stream.take(socket.messages, 3))], [
+        "a",
+        Uint8Array.of(1),
+        "b"
+      ])
     }))
 
   it.scoped("and is not taken pauses the connection, and nothing is lost", () => {
@@ -2103,10 +2169,18 @@ describe("what comes in", () => {
       assert.deepStrictEqual(messages.all, ["0", "1", "4"])
     }))
 
-  for (const [name, message, longer] of [["text", "äääää", "äääääa"], ["bytes", new Uint8Array(10), new Uint8Array(11)]] as const) {
+  for (
+    const [name, message, longer] of [["text", "äääää", "äääääa"], [
+      "bytes",
+      new Uint8Array(10),
+      new Uint8Array(11)
+    ]] as const
+  ) {
     test(`is at most so long (${name})`, () =>
       Effect.gen(function*() {
-        const { events, peer, server, socket } = yield* connected(ReconnectingSocket.make({ dial, backoff: steady, maxPayload: 10 }))
+        const { events, peer, server, socket } = yield* connected(
+          ReconnectingSocket.make({ dial, backoff: steady, maxPayload: 10 })
+        )
         const messages = yield* recorded(socket.messages)
         yield* peer.send(message)
         yield* peer.send(longer)
@@ -2208,14 +2282,22 @@ describe("a codec", () => {
 
   test("of JSON goes through schemas, both ways", () =>
     Effect.gen(function*() {
-      const { events, peer, socket } = yield* connected(ReconnectingSocket.make({ dial, codec: ReconnectingSocket.json(schemas) }))
+      const { events, peer, socket } = yield* connected(
+        ReconnectingSocket.make({ dial, codec: ReconnectingSocket.json(schemas) })
+      )
       const messages = yield* recorded(socket.messages)
       yield* socket.send({ price: 5 })
       assert.strictEqual((yield* Effect.flip(socket.send({ price: -5 })))._tag, "EncodeError")
       yield* settle
       assert.deepStrictEqual(peer.got, [`{"price":"5"}`])
       const bad = ["{", `{"at":"never"}`, "null", Uint8Array.of(0xff)]
-      for (const message of [`{"at":"2020-01-01T00:00:00.000Z"}`, ...bad, new TextEncoder().encode(`{"at":"2021-01-01T00:00:00.000Z"}`)]) {
+      for (
+        const message of [
+          `{"at":"2020-01-01T00:00:00.000Z"}`,
+          ...bad,
+          new TextEncoder().encode(`{"at":"2021-01-01T00:00:00.000Z"}`)
+        ]
+      ) {
         yield* peer.send(message)
       }
       yield* settle
@@ -2247,11 +2329,18 @@ describe("a callback that throws is an event, and the socket goes on:", () => {
 
   test("isPong", () =>
     Effect.gen(function*() {
-      const { events, peer, socket } = yield* connected(ReconnectingSocket.make({ dial, heartbeat: { isPong: throwing } }))
+      const { events, peer, socket } = yield* connected(
+        ReconnectingSocket.make({ dial, heartbeat: { isPong: throwing } })
+      )
       const messages = yield* recorded(socket.messages)
       yield* peer.send("a")
       yield* settle
-      assert.deepStrictEqual(ofTag(events, "Rejected"), [{ _tag: "Rejected", callback: "isPong", message: "a", cause: thrown }])
+      assert.deepStrictEqual(ofTag(events, "Rejected"), [{
+        _tag: "Rejected",
+        callback: "isPong",
+        message: "a",
+        cause: thrown
+      }])
       assert.deepStrictEqual(messages.all, ["a"])
     }))
 
@@ -2263,14 +2352,22 @@ describe("a callback that throws is an event, and the socket goes on:", () => {
       const messages = yield* recorded(socket.messages)
       yield* peer.send("a")
       yield* settle
-      assert.deepStrictEqual(ofTag(events, "Rejected"), [{ _tag: "Rejected", callback: "acknowledged", message: "a", cause: thrown }])
+      assert.deepStrictEqual(ofTag(events, "Rejected"), [{
+        _tag: "Rejected",
+        callback: "acknowledged",
+        message: "a",
+        cause: thrown
+      }])
       assert.deepStrictEqual(messages.all, ["a"])
     }))
 
   test("acknowledged, when it gives no Option", () =>
     Effect.gen(function*() {
       const { peer, socket } = yield* connected(
-        ReconnectingSocket.make({ dial, acknowledge: { id: (message: Message) => message, acknowledged: () => undefined as never } })
+        ReconnectingSocket.make({
+          dial,
+          acknowledge: { id: (message: Message) => message, acknowledged: () => undefined as never }
+        })
       )
       const messages = yield* recorded(socket.messages)
       yield* peer.send("a")
@@ -2291,7 +2388,9 @@ describe("a callback that throws is an event, and the socket goes on:", () => {
 
   test("retryable, and the default goes", () =>
     Effect.gen(function*() {
-      const { events, server, socket } = yield* dialing(ReconnectingSocket.make({ dial, backoff: steady, retryable: throwing }))
+      const { events, server, socket } = yield* dialing(
+        ReconnectingSocket.make({ dial, backoff: steady, retryable: throwing })
+      )
       yield* server.refuse(503)
       assert.strictEqual((yield* socket.state)._tag, "Waiting")
       yield* pass(1000)
@@ -2329,16 +2428,22 @@ describe("a callback that throws is an event, and the socket goes on:", () => {
         backoff: steady,
         session: { session, attach: (request) => n++ === 0 ? throwing() : request }
       }))
-      assert.deepInclude(ofTag(events, "Waiting")[0]!.failure as object, { _tag: "DialError", reason: "Transport", cause: thrown })
+      assert.deepInclude(ofTag(events, "Waiting")[0]!.failure as object, {
+        _tag: "DialError",
+        reason: "Transport",
+        cause: thrown
+      })
       yield* pass(1000)
       yield* server.open
       assert.strictEqual((yield* socket.state)._tag, "Open")
     }))
 
-  for (const [how, schedule] of [
-    ["dies", Schedule.mapEffect(steady, () => Effect.die(thrown))],
-    ["throws", Schedule.map(steady, throwing)]
-  ] as const) {
+  for (
+    const [how, schedule] of [
+      ["dies", Schedule.mapEffect(steady, () => Effect.die(thrown))],
+      ["throws", Schedule.map(steady, throwing)]
+    ] as const
+  ) {
     test(`but a schedule that ${how} has ended`, () =>
       Effect.gen(function*() {
         const { server, socket } = yield* dialing(ReconnectingSocket.make({ dial, backoff: schedule }))
@@ -2356,7 +2461,10 @@ describe("a callback that throws is an event, and the socket goes on:", () => {
       )
       yield* peer.reset
       yield* settle
-      assert.deepStrictEqual(ofTag(events, "Rejected").map(({ callback, cause }) => [callback, cause]), [["backoff", thrown]])
+      assert.deepStrictEqual(ofTag(events, "Rejected").map(({ callback, cause }) => [callback, cause]), [[
+        "backoff",
+        thrown
+      ]])
       assert.strictEqual((yield* socket.state)._tag, "Closed")
     }))
 })
@@ -2366,7 +2474,10 @@ describe("a callback that throws is an event, and the socket goes on:", () => {
 describe("a session", () => {
   const signed = (renew: (n: number) => Effect.Effect<string, string> = (n) => Effect.succeed(`v${n}`)) => {
     let calls = 0
-    const attach = (request: WebSocketDialer.DialRequest, token: string) => ({ ...request, headers: { authorization: token } })
+    const attach = (request: WebSocketDialer.DialRequest, token: string) => ({
+      ...request,
+      headers: { authorization: token }
+    })
     return Effect.map(
       Session.make({
         acquire: Effect.succeed("v0"),
@@ -2408,7 +2519,9 @@ describe("a session", () => {
     test(`whose fresh value is refused too (${what}) backs off, and is refreshed again`, () =>
       Effect.gen(function*() {
         const { attach, calls, session } = yield* signed()
-        const { server } = yield* dialing(ReconnectingSocket.make({ dial, backoff: steady, session: { session, attach } }))
+        const { server } = yield* dialing(
+          ReconnectingSocket.make({ dial, backoff: steady, session: { session, attach } })
+        )
         const tokens: Array<string | undefined> = []
         for (const delay of [0, 1000, 2000, 4000]) {
           const attempt = yield* server.next
@@ -2431,7 +2544,9 @@ describe("a session", () => {
   test("is refreshed at once again after a connection that was stable", () =>
     Effect.gen(function*() {
       const { attach, session } = yield* signed()
-      const { server } = yield* dialing(ReconnectingSocket.make({ dial, backoff: steady, session: { session, attach } }))
+      const { server } = yield* dialing(
+        ReconnectingSocket.make({ dial, backoff: steady, session: { session, attach } })
+      )
       yield* server.refuse(401)
       const peer = yield* server.open
       yield* pass(30_000)
@@ -2443,7 +2558,9 @@ describe("a session", () => {
   test("that another has refreshed already is not refreshed again", () =>
     Effect.gen(function*() {
       const { attach, calls, session } = yield* signed()
-      const { peer, server } = yield* connected(ReconnectingSocket.make({ dial, backoff: steady, session: { session, attach } }))
+      const { peer, server } = yield* connected(
+        ReconnectingSocket.make({ dial, backoff: steady, session: { session, attach } })
+      )
       yield* session.refresh(yield* session.current)
       yield* peer.close(4401)
       assert.strictEqual(tokenOf(yield* server.next), "v1")
@@ -2453,7 +2570,9 @@ describe("a session", () => {
   test("is asked for its present value by each dial", () =>
     Effect.gen(function*() {
       const { attach, session } = yield* signed()
-      const { peer, server } = yield* connected(ReconnectingSocket.make({ dial, backoff: steady, session: { session, attach } }))
+      const { peer, server } = yield* connected(
+        ReconnectingSocket.make({ dial, backoff: steady, session: { session, attach } })
+      )
       yield* session.refresh(yield* session.current)
       yield* peer.reset
       yield* pass(1000)
@@ -2463,7 +2582,9 @@ describe("a session", () => {
   test("whose refresh fails is a failed attempt, and is asked again after the delay", () =>
     Effect.gen(function*() {
       const { attach, session } = yield* signed((n) => n === 1 ? Effect.fail("not now") : Effect.succeed(`v${n}`))
-      const { events, server } = yield* dialing(ReconnectingSocket.make({ dial, backoff: steady, session: { session, attach } }))
+      const { events, server } = yield* dialing(
+        ReconnectingSocket.make({ dial, backoff: steady, session: { session, attach } })
+      )
       yield* server.refuse(401)
       assert.lengthOf(server.unanswered, 0)
       assert.deepInclude(ofTag(events, "Waiting")[0]!.failure as object, { _tag: "DialError", cause: "not now" })
@@ -2475,7 +2596,9 @@ describe("a session", () => {
     Effect.gen(function*() {
       const scope = yield* Scope.make()
       const { attach, session } = yield* Scope.extend(signed(), scope)
-      const { peer, server, socket } = yield* connected(ReconnectingSocket.make({ dial, backoff: steady, session: { session, attach } }))
+      const { peer, server, socket } = yield* connected(
+        ReconnectingSocket.make({ dial, backoff: steady, session: { session, attach } })
+      )
       yield* Scope.close(scope, Exit.void)
       yield* settle
       assert.strictEqual((yield* socket.state)._tag, "Open")
@@ -2494,7 +2617,11 @@ describe("a session", () => {
       const { server } = yield* dialing(ReconnectingSocket.make({
         dial,
         backoff: steady,
-        session: { session, attach, rejected: (failure) => failure._tag === "ConnectionClosed" && failure.code === 4003 }
+        session: {
+          session,
+          attach,
+          rejected: (failure) => failure._tag === "ConnectionClosed" && failure.code === 4003
+        }
       }))
       yield* server.refuse(401)
       yield* pass(1000)
@@ -2620,7 +2747,24 @@ describe("close", () => {
       assert.lengthOf(ofTag(events, "Lost"), 0)
     }))
 
-  for (const [code, sent] of [[undefined, 1000], [1001, 1001], [4999, 4999], [1004, 1000], [1005, 1000], [1006, 1000], [1015, 1000], [999, 1000], [2000, 1000], [5000, 1000], [NaN, 1000], [-1, 1000], [1000.5, 1000], [1006.5, 1000]] as const) {
+  for (
+    const [code, sent] of [
+      [undefined, 1000],
+      [1001, 1001],
+      [4999, 4999],
+      [1004, 1000],
+      [1005, 1000],
+      [1006, 1000],
+      [1015, 1000],
+      [999, 1000],
+      [2000, 1000],
+      [5000, 1000],
+      [NaN, 1000],
+      [-1, 1000],
+      [1000.5, 1000],
+      [1006.5, 1000]
+    ] as const
+  ) {
     test(`with ${code} sends ${sent}`, () =>
       Effect.gen(function*() {
         const { peer, socket } = yield* connected(ReconnectingSocket.make({ dial }))
@@ -2640,7 +2784,9 @@ describe("close", () => {
   for (const state of ["Dialing", "Waiting", "Opening"] as const) {
     test(`while it is ${state} is done at once, and nothing is dialed again`, () =>
       Effect.gen(function*() {
-        const { events, server, socket } = yield* dialing(ReconnectingSocket.make({ dial, backoff: steady, onOpen: () => Effect.never }))
+        const { events, server, socket } = yield* dialing(
+          ReconnectingSocket.make({ dial, backoff: steady, onOpen: () => Effect.never })
+        )
         const attempt = yield* server.next
         if (state === "Waiting") yield* attempt.refuse(503)
         const peer = state === "Opening" ? yield* attempt.open() : undefined
@@ -2653,7 +2799,9 @@ describe("close", () => {
         assert.strictEqual(failureOf(yield* Fiber.await(delivering))._tag, "SocketClosed")
         yield* settle
         assert.deepStrictEqual(ofTag(events, "Dropped"), [{ _tag: "Dropped", message: "queued", reason: "Closed" }])
-        if (peer !== undefined) assert.deepInclude((yield* peer.ended) as object, { _tag: "ConnectionClosed", code: 4000 })
+        if (peer !== undefined) {
+          assert.deepInclude((yield* peer.ended) as object, { _tag: "ConnectionClosed", code: 4000 })
+        }
         yield* pass(3_600_000)
         assert.lengthOf(server.times, 1)
       }))
@@ -2807,7 +2955,9 @@ describe("close", () => {
       const delivering = yield* Effect.fork(socket.deliver("c"))
       yield* settle
       yield* socket.close()
-      for (const fiber of [waiting, delivering]) assert.strictEqual(failureOf(yield* Fiber.await(fiber))._tag, "SocketClosed")
+      for (const fiber of [waiting, delivering]) {
+        assert.strictEqual(failureOf(yield* Fiber.await(fiber))._tag, "SocketClosed")
+      }
     }))
 
   test("does not dial again where the peer ends the connection meanwhile", () =>
@@ -2865,7 +3015,9 @@ describe("the scope", () => {
   test("that closes closes the connection with 1000, and ends all streams", () =>
     Effect.gen(function*() {
       const scope = yield* Scope.make()
-      const { peer, server, socket } = yield* connected(Scope.extend(ReconnectingSocket.make({ dial, backoff: steady }), scope))
+      const { peer, server, socket } = yield* connected(
+        Scope.extend(ReconnectingSocket.make({ dial, backoff: steady }), scope)
+      )
       const streams = yield* Effect.forEach([socket.messages, socket.events, socket.stateChanges] as const, (stream) =>
         Effect.fork(Effect.exit(Stream.runDrain(stream as Stream.Stream<unknown, unknown>))))
       yield* settle
@@ -2874,7 +3026,9 @@ describe("the scope", () => {
       assert.deepStrictEqual(yield* peer.ended, new WebSocketDialer.ConnectionClosed({ code: 1000, reason: "" }))
       yield* settle
       assert.deepStrictEqual(peer.got, ["last"])
-      for (const stream of streams) assert.isTrue(Exit.isSuccess(yield* Fiber.join(stream)))
+      for (const stream of streams) {
+        assert.isTrue(Exit.isSuccess(yield* Fiber.join(stream)))
+      }
       assert.strictEqual((yield* Effect.flip(socket.send("late")))._tag, "SocketClosed")
       yield* pass(3_600_000)
       assert.lengthOf(server.times, 1)
@@ -2943,7 +3097,9 @@ describe("the scope", () => {
       }
       const server = yield* serving
       const running = yield* Effect.fork(
-        Effect.flatMap(Feed, (feed) => Effect.zipRight(feed.send("from a layer"), Effect.sleep("1 minutes"))).pipe(Effect.provide(Feed.layer))
+        Effect.flatMap(Feed, (feed) => Effect.zipRight(feed.send("from a layer"), Effect.sleep("1 minutes"))).pipe(
+          Effect.provide(Feed.layer)
+        )
       )
       const peer = yield* server.open
       yield* peer.reset
@@ -3097,7 +3253,10 @@ describe("a renewal", () => {
       Effect.gen(function*() {
         let opens = 0
         const { events, peer, server, socket } = yield* connected(
-          ReconnectingSocket.make({ ...renewing, onOpen: () => opens++ === 0 ? Effect.void : Effect.sleep("1 seconds") })
+          ReconnectingSocket.make({
+            ...renewing,
+            onOpen: () => opens++ === 0 ? Effect.void : Effect.sleep("1 seconds")
+          })
         )
         yield* begin
         yield* Effect.flatMap(server.next, fail)
@@ -3156,9 +3315,17 @@ describe("a renewal", () => {
   test("carries the session's present value, and a refused one is refreshed for the next try", () =>
     Effect.gen(function*() {
       let calls = 0
-      const session = yield* Session.make({ acquire: Effect.succeed("v0"), renew: () => Effect.sync(() => `v${++calls}`) })
-      const attach = (request: WebSocketDialer.DialRequest, token: string) => ({ ...request, headers: { authorization: token } })
-      const { events, server } = yield* connected(ReconnectingSocket.make({ ...renewing, session: { session, attach } }))
+      const session = yield* Session.make({
+        acquire: Effect.succeed("v0"),
+        renew: () => Effect.sync(() => `v${++calls}`)
+      })
+      const attach = (request: WebSocketDialer.DialRequest, token: string) => ({
+        ...request,
+        headers: { authorization: token }
+      })
+      const { events, server } = yield* connected(
+        ReconnectingSocket.make({ ...renewing, session: { session, attach } })
+      )
       yield* begin
       yield* server.refuse(401)
       yield* pass(1000)
@@ -3233,7 +3400,11 @@ describe("a renewal", () => {
   it.scoped("reads the old connection out first, however slow the reader is", () => {
     const wires = [new Wire(), new Wire()]
     return Effect.gen(function*() {
-      const { events, socket } = yield* onWires(wires, { renewAfter: "5 seconds", heartbeat: false, inbox: { capacity: 2 } })
+      const { events, socket } = yield* onWires(wires, {
+        renewAfter: "5 seconds",
+        heartbeat: false,
+        inbox: { capacity: 2 }
+      })
       yield* pass(4_000)
       wires[0]!.isHeld = true
       for (const message of ["0", "1"]) wires[0]!.say(message)
@@ -3335,7 +3506,9 @@ describe("what it is doing", () => {
 
   test("is awaited by awaitOpen, over as many attempts as it takes", () =>
     Effect.gen(function*() {
-      const { server, socket } = yield* dialing(ReconnectingSocket.make({ dial, backoff: steady, onOpen: () => Effect.sleep("1 seconds") }))
+      const { server, socket } = yield* dialing(
+        ReconnectingSocket.make({ dial, backoff: steady, onOpen: () => Effect.sleep("1 seconds") })
+      )
       const waiting = yield* Effect.fork(Effect.all([socket.awaitOpen, socket.awaitOpen], { concurrency: "unbounded" }))
       const other = yield* Effect.fork(socket.awaitOpen)
       yield* server.refuse(503)
@@ -3392,7 +3565,10 @@ describe("as a platform's socket", () => {
         yield* how === "reset" ? peer.reset : peer.close(how, "why")
         yield* settle
         const error = failureOf(yield* Fiber.await(first.fiber)) as Socket.SocketError
-        assert.deepInclude(error as object, how === "reset" ? { reason: "Read" } : { reason: "Close", code: how, closeReason: "why" })
+        assert.deepInclude(
+          error as object,
+          how === "reset" ? { reason: "Read" } : { reason: "Close", code: how, closeReason: "why" }
+        )
         const second = yield* runs(socket)
         yield* pass(1000)
         yield* Effect.flatMap(server.open, ({ send }) => send("b"))
@@ -3429,7 +3605,10 @@ describe("as a platform's socket", () => {
       const log: Array<string> = []
       yield* Effect.forkScoped(socket.runRaw((message) => {
         log.push(`+${message}`)
-        return Effect.zipRight(Effect.sleep(message === "slow" ? "1 seconds" : 0), Effect.sync(() => log.push(`-${message}`)))
+        return Effect.zipRight(
+          Effect.sleep(message === "slow" ? "1 seconds" : 0),
+          Effect.sync(() => log.push(`-${message}`))
+        )
       }))
       const peer = yield* server.open
       for (const message of ["slow", "fast"]) yield* peer.send(message)
@@ -3462,13 +3641,15 @@ describe("as a platform's socket", () => {
       assert.strictEqual(done, 1500)
     }))
 
-  for (const [how, handler, isDefect] of [
-    ["fails", () => Effect.fail("no"), false],
-    ["dies", () => Effect.die("no"), true],
-    ["throws", () => {
-      throw new Error("no")
-    }, true]
-  ] as const) {
+  for (
+    const [how, handler, isDefect] of [
+      ["fails", () => Effect.fail("no"), false],
+      ["dies", () => Effect.die("no"), true],
+      ["throws", () => {
+        throw new Error("no")
+      }, true]
+    ] as const
+  ) {
     test(`a handler that ${how} ends the run with that, and gives its connection up`, () =>
       Effect.gen(function*() {
         const { server, socket } = yield* platform()
@@ -3688,7 +3869,9 @@ describe("options that make no sense", () => {
     test(`are refused: ${option} of ${Object.is(value, -0) ? "-0" : String(value)}`, () =>
       Effect.gen(function*() {
         const server = yield* serving
-        const error = yield* Effect.flip(ReconnectingSocket.make({ dial, ...options } as ReconnectingSocket.Options<Message, Message>))
+        const error = yield* Effect.flip(
+          ReconnectingSocket.make({ dial, ...options } as ReconnectingSocket.Options<Message, Message>)
+        )
         assert.deepInclude(error as object, { _tag: "InvalidOptions", option, value })
         yield* settle
         assert.lengthOf(server.times, 0)
@@ -3781,7 +3964,9 @@ describe("types", () => {
       >
     >()
     const socket = undefined as unknown as Effect.Effect.Success<typeof making>
-    expectTypeOf<typeof socket.messages>().toEqualTypeOf<Stream.Stream<{ readonly at: Date }, ReconnectingSocket.SocketFailed>>()
+    expectTypeOf<typeof socket.messages>().toEqualTypeOf<
+      Stream.Stream<{ readonly at: Date }, ReconnectingSocket.SocketFailed>
+    >()
     // @ts-expect-error: not what the codec encodes
     void (() => socket.send("text"))
     // @ts-expect-error: not the raw codec
@@ -3794,7 +3979,9 @@ describe("types", () => {
       codec: { encode: (n: number) => `${n}`, decode: (message) => new Date(String(message)) },
       heartbeat: { ping: 1, isPong: (message) => message.getTime() === 0 }
     })
-    expectTypeOf<Effect.Effect.Success<typeof making>>().toEqualTypeOf<ReconnectingSocket.ReconnectingSocket<number, Date>>()
+    expectTypeOf<Effect.Effect.Success<typeof making>>().toEqualTypeOf<
+      ReconnectingSocket.ReconnectingSocket<number, Date>
+    >()
   })
 
   it("ask for what dial and onOpen need, and nothing more", () => {
@@ -3815,13 +4002,18 @@ describe("types", () => {
     void (() =>
       ReconnectingSocket.make({
         dial,
-        session: { session, attach: (request, token) => ({ ...request, headers: { authorization: token.toUpperCase() } }) }
+        session: {
+          session,
+          attach: (request, token) => ({ ...request, headers: { authorization: token.toUpperCase() } })
+        }
       }))
     // @ts-expect-error: the session gives text
     void (() => ReconnectingSocket.make({ dial, session: { session, attach: (request, _: number) => request } }))
   })
 
   it("of a socket vary as they should", () => {
-    expectTypeOf<ReconnectingSocket.ReconnectingSocket<Message, "a">>().toExtend<ReconnectingSocket.ReconnectingSocket<string, string>>()
+    expectTypeOf<ReconnectingSocket.ReconnectingSocket<Message, "a">>().toExtend<
+      ReconnectingSocket.ReconnectingSocket<string, string>
+    >()
   })
 })

@@ -109,7 +109,8 @@ describe("the package's main entry", () => {
       tab.on("pageerror", (error) => problems.push(error))
       yield* Effect.promise(() => tab.goto(`http://127.0.0.1:${server.port}/`))
 
-      const page = () => Effect.promise(() => tab.evaluate(() => (globalThis as unknown as { readonly page: Page }).page))
+      const page = () =>
+        Effect.promise(() => tab.evaluate(() => (globalThis as unknown as { readonly page: Page }).page))
       const send = (message: string) =>
         Effect.promise(() =>
           tab.evaluate((message) => (globalThis as unknown as { readonly page: Page }).page.send(message), message)

@@ -52,8 +52,10 @@ const acknowledge = {
 // a server on the loopback
 // -----------------------------------------------------------------------------
 
-const live = (name: string, effect: () => Effect.Effect<unknown, unknown, Scope.Scope | WebSocketDialer.WebSocketDialer>) =>
-  it.scopedLive(name, () => Effect.provide(effect(), NodeWebSocketDialer.layer()))
+const live = (
+  name: string,
+  effect: () => Effect.Effect<unknown, unknown, Scope.Scope | WebSocketDialer.WebSocketDialer>
+) => it.scopedLive(name, () => Effect.provide(effect(), NodeWebSocketDialer.layer()))
 
 /** How long it takes, in milliseconds. */
 const timed = <A, E, R>(effect: Effect.Effect<A, E, R>) =>
@@ -107,7 +109,11 @@ describe("the queue", () => {
   test("that is full drops nothing silently, and neither does a loss or the end", () =>
     Effect.gen(function*() {
       const server = yield* dialed
-      const socket = yield* ReconnectingSocket.make({ dial, backoff: steady, outbox: { capacity: 2, overflow: "dropOldest" } })
+      const socket = yield* ReconnectingSocket.make({
+        dial,
+        backoff: steady,
+        outbox: { capacity: 2, overflow: "dropOldest" }
+      })
       const events = yield* recorded(socket.events)
       for (const message of ["a", "b", "c"]) yield* socket.send(message)
       const peer = yield* server.open
@@ -143,45 +149,61 @@ describe("the queue", () => {
       assert.deepStrictEqual(peer.got, ["fresh"])
     }))
 
-  live("is not flushed into a connection and forgotten: of 5,000 none is lost where the server dies on its first read", () =>
-    Effect.gen(function*() {
-      const server = yield* serving()
-      const socket = yield* ReconnectingSocket.make({
-        dial: { url: server.url },
-        backoff: quick,
-        acknowledge,
-        outbox: { capacity: 5_000 }
+  live(
+    "is not flushed into a connection and forgotten: of 5,000 none is lost where the server dies on its first read",
+    () =>
+      Effect.gen(function*() {
+        const server = yield* serving()
+        const socket = yield* ReconnectingSocket.make({
+          dial: { url: server.url },
+          backoff: quick,
+          acknowledge,
+          outbox: { capacity: 5_000 }
+        })
+        for (const message of numbered(5_000)) yield* socket.send(message)
+        const first = yield* server.accept
+        first.socket.once("message", () => first.socket.terminate())
+        const second = yield* server.accept
+        yield* eventually(() => second.got.length >= 5_000)
+        assert.deepStrictEqual(second.got, numbered(5_000))
+        second.socket.send("ack 4999")
+        yield* socket.flush
       })
-      for (const message of numbered(5_000)) yield* socket.send(message)
-      const first = yield* server.accept
-      first.socket.once("message", () => first.socket.terminate())
-      const second = yield* server.accept
-      yield* eventually(() => second.got.length >= 5_000)
-      assert.deepStrictEqual(second.got, numbered(5_000))
-      second.socket.send("ack 4999")
-      yield* socket.flush
-    }))
+  )
 
-  live("loses no more than the window without acknowledgements, tells what, and keeps the rest in order", () =>
-    Effect.gen(function*() {
-      const server = yield* serving()
-      const lost: Array<unknown> = []
-      const socket = yield* ReconnectingSocket.make({ dial: { url: server.url }, backoff: quick, outbox: { capacity: 5_000, window: 4_000 } })
-      yield* Effect.forkScoped(Stream.runForEach(socket.events, (event) =>
-        Effect.sync(() => event._tag === "Dropped" && lost.push(event.message))))
-      const padded = numbered(5_000).map((n) => n.padEnd(1_000, " "))
-      yield* socket.awaitOpen
-      const first = yield* server.accept
-      first.socket.pause()
-      for (const message of padded) yield* socket.send(message)
-      yield* Effect.sleep("20 millis")
-      first.socket.terminate()
-      const second = yield* server.accept
-      yield* eventually(() => second.got.at(-1) === padded.at(-1))
-      assert.isAtMost(lost.length, 4)
-      const start = padded.length - second.got.length
-      assert.deepStrictEqual(second.got, padded.slice(start))
-    }))
+  live(
+    "loses no more than the window without acknowledgements, tells what, and keeps the rest in order",
+    () =>
+      Effect.gen(function*() {
+        const server = yield* serving()
+        const lost: Array<unknown> = []
+        const socket = yield* ReconnectingSocket.make({
+          dial: { url: server.url },
+          backoff: quick,
+          outbox: { capacity: 5_000, window: 4_000 }
+        })
+        yield* Effect.forkScoped(Stream.runForEach(socket.events, (event) =>
+          Effect.sync(() =>
+            event._tag === "Dropped" && lost.push(event.message)
+          )))
+        const padded = numbered(5_000).map((n) =>
+          n.padEnd(1_000, " ")
+        )
+        yield* socket.awaitOpen
+        const first = yield* server.accept
+        first.socket.pause()
+        for (const message of padded) {
+          yield* socket.send(message)
+        }
+        yield* Effect.sleep("20 millis")
+        first.socket.terminate()
+        const second = yield* server.accept
+        yield* eventually(() => second.got.at(-1) === padded.at(-1))
+        assert.isAtMost(lost.length, 4)
+        const start = padded.length - second.got.length
+        assert.deepStrictEqual(second.got, padded.slice(start))
+      })
+  )
 })
 
 describe("a close frame", () => {
@@ -262,7 +284,9 @@ describe("writers", () => {
           Effect.forEach(Array.from({ length: 20 }, (_, n) => writer * 20 + n), (n) =>
             n % 50 === 0
               ? Effect.scoped(socket.subscribe({ open: text(n), close: "-" }))
-              : Effect.zipRight(Effect.yieldNow(), n % 2 === 0 ? socket.send(text(n)) : socket.deliver(text(n))), { discard: true }),
+              : Effect.zipRight(Effect.yieldNow(), n % 2 === 0 ? socket.send(text(n)) : socket.deliver(text(n))), {
+            discard: true
+          }),
         { concurrency: "unbounded", discard: true }
       )
       yield* socket.flush
@@ -338,7 +362,11 @@ describe("a peer that takes nothing", () => {
   live("keeps nobody from asking for the state, and close from ending within its bound", () =>
     Effect.gen(function*() {
       const server = yield* serving()
-      const socket = yield* ReconnectingSocket.make({ dial: { url: server.url }, backoff: quick, outbox: { bytes: 64 * 1024 * 1024 } })
+      const socket = yield* ReconnectingSocket.make({
+        dial: { url: server.url },
+        backoff: quick,
+        outbox: { bytes: 64 * 1024 * 1024 }
+      })
       const { socket: peer } = yield* server.accept
       yield* socket.awaitOpen
       peer.pause()
@@ -354,23 +382,26 @@ describe("a peer that takes nothing", () => {
       yield* eventually(() => server.transports.size === 0)
     }))
 
-  live("is found within the heartbeat's interval and timeout, though its transport looks open", () =>
-    Effect.gen(function*() {
-      const server = yield* serving()
-      const socket = yield* ReconnectingSocket.make({
-        dial: { url: server.url },
-        backoff: quick,
-        heartbeat: { interval: "100 millis", timeout: "100 millis" }
+  live(
+    "is found within the heartbeat's interval and timeout, though its transport looks open",
+    () =>
+      Effect.gen(function*() {
+        const server = yield* serving()
+        const socket = yield* ReconnectingSocket.make({
+          dial: { url: server.url },
+          backoff: quick,
+          heartbeat: { interval: "100 millis", timeout: "100 millis" }
+        })
+        const { socket: peer } = yield* server.accept
+        yield* socket.awaitOpen
+        const lost = yield* Effect.fork(Stream.runHead(Stream.filter(socket.events, ({ _tag }) => _tag === "Lost")))
+        peer.pause()
+        const took = yield* timed(Fiber.join(lost))
+        // By default that is after 25 seconds.
+        assert.isBelow(took, 20_000)
+        yield* server.accept
       })
-      const { socket: peer } = yield* server.accept
-      yield* socket.awaitOpen
-      const lost = yield* Effect.fork(Stream.runHead(Stream.filter(socket.events, ({ _tag }) => _tag === "Lost")))
-      peer.pause()
-      const took = yield* timed(Fiber.join(lost))
-      // By default that is after 25 seconds.
-      assert.isBelow(took, 20_000)
-      yield* server.accept
-    }))
+  )
 
   test("is found after a sleep, whatever the platform says of the connection", () =>
     Effect.gen(function*() {
@@ -550,28 +581,41 @@ describe("attempts", () => {
       const server = yield* dialed
       const sockets = yield* Effect.forEach(Array.from({ length: 100 }), () =>
         ReconnectingSocket.make({ dial, backoff: Backoff.exponential({ initial: "1 seconds", max: "1 seconds" }) }))
-      for (const _ of sockets) yield* server.refuse(503)
+      for (const _ of sockets) {
+        yield* server.refuse(503)
+      }
       yield* TestClock.adjust("1 seconds")
       yield* settle
       const times = server.times.slice(100)
       assert.lengthOf(times, 100)
       assert.isAtLeast(new Set(times).size, 80)
-      assert.isAtMost(times.filter((time) => time > 900).length, 40)
+      assert.isAtMost(
+        times.filter((time) =>
+          time > 900
+        ).length,
+        40
+      )
       assert.isAtLeast(times.filter((time) => time < 500).length, 25)
     }))
 
-  live("end with an upgrade that is refused with 401, where there is no session to refresh", () =>
-    Effect.gen(function*() {
-      const server = yield* serving((socket) => {
-        socket.end("HTTP/1.1 401 Unauthorized\r\ncontent-length: 0\r\nconnection: close\r\n\r\n")
-        return true
+  live(
+    "end with an upgrade that is refused with 401, where there is no session to refresh",
+    () =>
+      Effect.gen(function*() {
+        const server = yield* serving((socket) => {
+          socket.end("HTTP/1.1 401 Unauthorized\r\ncontent-length: 0\r\nconnection: close\r\n\r\n")
+          return true
+        })
+        const socket = yield* ReconnectingSocket.make({ dial: { url: server.url }, backoff: quick })
+        const error = yield* Effect.flip(socket.awaitOpen)
+        assert.deepInclude((error as ReconnectingSocket.SocketFailed).failure as object, {
+          reason: "Refused",
+          status: 401
+        })
+        yield* Effect.sleep("100 millis")
+        assert.strictEqual(server.dials(), 1)
       })
-      const socket = yield* ReconnectingSocket.make({ dial: { url: server.url }, backoff: quick })
-      const error = yield* Effect.flip(socket.awaitOpen)
-      assert.deepInclude((error as ReconnectingSocket.SocketFailed).failure as object, { reason: "Refused", status: 401 })
-      yield* Effect.sleep("100 millis")
-      assert.strictEqual(server.dials(), 1)
-    }))
+  )
 
   test("with a value that is refused again and again are not made for ever at once", () =>
     Effect.gen(function*() {
@@ -605,7 +649,10 @@ describe("attempts", () => {
   test("can be asked for as long as there will be any; when there will be none, everybody is told", () =>
     Effect.gen(function*() {
       const server = yield* dialed
-      const socket = yield* ReconnectingSocket.make({ dial, backoff: Schedule.recurs(1).pipe(Schedule.addDelay(() => "1 hours")) })
+      const socket = yield* ReconnectingSocket.make({
+        dial,
+        backoff: Schedule.recurs(1).pipe(Schedule.addDelay(() => "1 hours"))
+      })
       yield* server.refuse(503)
       yield* socket.reconnect
       yield* server.refuse(503)
@@ -621,7 +668,12 @@ describe("a heartbeat", () => {
   test("whose timeout is shorter than its interval lets healthy peers live, and so does one that is longer", () =>
     Effect.gen(function*() {
       const server = yield* dialed
-      for (const [interval, timeout] of [["4 seconds", "100 millis"], ["200 millis", "4 seconds"], ["1 seconds", "1 seconds"]] as const) {
+      for (
+        const [interval, timeout] of [["4 seconds", "100 millis"], ["200 millis", "4 seconds"], [
+          "1 seconds",
+          "1 seconds"
+        ]] as const
+      ) {
         const socket = yield* ReconnectingSocket.make({ dial, heartbeat: { interval, timeout } })
         const events = yield* recorded(socket.events)
         yield* server.open
@@ -677,7 +729,10 @@ describe("what is told", () => {
       const server = yield* serving()
       const socket = yield* ReconnectingSocket.make({ dial: { url: server.url }, backoff: Schedule.spaced("1 hours") })
       const waiting = Effect.map(socket.state, (state) => state._tag === "Waiting" ? state.failure : undefined)
-      const failure = Effect.repeat(waiting, { until: (failure) => failure !== undefined, schedule: Schedule.spaced("2 millis") }).pipe(
+      const failure = Effect.repeat(waiting, {
+        until: (failure) => failure !== undefined,
+        schedule: Schedule.spaced("2 millis")
+      }).pipe(
         Effect.timeout("30 seconds"),
         Effect.zipRight(waiting)
       )

@@ -1,8 +1,8 @@
 /** `@effect/rpc` over the socket, against a server in another process that is killed. */
-import { assert, describe, it } from "@effect/vitest"
 import * as Socket from "@effect/platform/Socket"
 import * as RpcClient from "@effect/rpc/RpcClient"
 import * as RpcSerialization from "@effect/rpc/RpcSerialization"
+import { assert, describe, it } from "@effect/vitest"
 import * as Backoff from "effect-holdfast/Backoff"
 import { NodeWebSocketDialer } from "effect-holdfast/node"
 import * as ReconnectingSocket from "effect-holdfast/ReconnectingSocket"
@@ -55,7 +55,9 @@ const within = <A, E, R>(effect: Effect.Effect<A, E, R>, limit: Duration.Duratio
 const again = <A, E>(call: Effect.Effect<A, E>) => within(Effect.retry(call, Schedule.spaced("5 millis")))
 
 const hangingAre = (client: Client, count: number) =>
-  within(Effect.repeat(client.Hanging(), { until: (hanging) => hanging === count, schedule: Schedule.spaced("5 millis") }))
+  within(
+    Effect.repeat(client.Hanging(), { until: (hanging) => hanging === count, schedule: Schedule.spaced("5 millis") })
+  )
 
 describe("RPC over a socket that comes back", () => {
   test("calls, a thousand at once, and is told the server's own failures", () =>
@@ -109,7 +111,9 @@ describe("RPC over a socket that comes back", () => {
         }
         assert.strictEqual(yield* again(client.Double({ number: kill })), kill * 2)
       }
-      print(`RPC: killed ${kills} times, ${failed} calls in flight failed typed, ${whileAway} ended that came while it was away`)
+      print(
+        `RPC: killed ${kills} times, ${failed} calls in flight failed typed, ${whileAway} ended that came while it was away`
+      )
     }))
 
   test("streams no faster than is taken", () =>
@@ -122,7 +126,10 @@ describe("RPC over a socket that comes back", () => {
       const taken: Array<number> = []
       const permits = yield* Queue.unbounded<void>()
       const reading = yield* Effect.fork(Stream.runForEach(client.Numbers({ upTo }), (number) =>
-        Effect.zipRight(Queue.take(permits), Effect.sync(() => taken.push(number)))))
+        Effect.zipRight(
+          Queue.take(permits),
+          Effect.sync(() => taken.push(number))
+        )))
       yield* Queue.offerAll(permits, Array.from({ length: 10 }))
       yield* within(eventually(() => taken.length === 10))
       // It has stopped when it makes none while as many calls as this are answered.
@@ -147,7 +154,9 @@ describe("RPC over a socket that comes back", () => {
         Effect.sync(() => {
           taken.push(number)
         }))))
-      yield* within(eventually(() => taken.length > 100))
+      yield* within(eventually(() =>
+        taken.length > 100
+      ))
       server.unsafeKill()
       const failure = yield* within(Fiber.join(reading))
       assert.strictEqual(failure._tag, "RpcClientError")

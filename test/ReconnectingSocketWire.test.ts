@@ -20,16 +20,7 @@ import * as Http from "node:http"
 import { WebSocket } from "ws"
 import { serverCertificate } from "../examples/certificates.js"
 import { amount } from "./support/form.js"
-import {
-  eventually,
-  hop,
-  mebi,
-  memory,
-  print,
-  resources,
-  seeing,
-  serverProcess
-} from "./support/webSocketServer.js"
+import { eventually, hop, mebi, memory, print, resources, seeing, serverProcess } from "./support/webSocketServer.js"
 
 type Message = WebSocketDialer.Message
 
@@ -82,7 +73,9 @@ describe("a server that is killed", () => {
       const some = (many: number, filler: string) => {
         const numbers = numbered(many).map((n) => next + n)
         next += many
-        return Effect.fork(Effect.forEach(numbers, (n) => deliver(n, filler), { concurrency: "unbounded", discard: true }))
+        return Effect.fork(
+          Effect.forEach(numbers, (n) => deliver(n, filler), { concurrency: "unbounded", discard: true })
+        )
       }
       const unmoved = Effect.gen(function*() {
         for (let before = -1; before !== outcomes.size;) {
@@ -118,10 +111,12 @@ describe("a server that is killed", () => {
       const received = server.received("plain").map(Number)
       assert.isTrue(received.every((n, place) => place === 0 || n > received[place - 1]!), "in order, none twice")
       const arrived = new Set(received)
-      const dropped = new Set(seen.of("Dropped").map(({ message, reason }) => {
-        assert.strictEqual(reason, "Lost")
-        return Number(String(message).split(":")[0])
-      }))
+      const dropped = new Set(
+        seen.of("Dropped").map(({ message, reason }) => {
+          assert.strictEqual(reason, "Lost")
+          return Number(String(message).split(":")[0])
+        })
+      )
       assert.strictEqual(outcomes.size, count)
       const withOutcome = (outcome: string) => [...outcomes].filter(([, is]) => is === outcome).map(([n]) => n)
       assert.deepStrictEqual([...dropped].sort((a, b) => a - b), withOutcome("lost").sort((a, b) => a - b))
@@ -349,7 +344,9 @@ describe("what no server should send", () => {
           const seen = yield* seeing(socket)
           yield* seen.nth("Opened", 3)
           yield* answers(socket)
-          const lost = seen.of("Lost").map(({ failure }) => failure._tag === "ConnectionLost" ? failure.reason : failure)
+          const lost = seen.of("Lost").map(({ failure }) =>
+            failure._tag === "ConnectionLost" ? failure.reason : failure
+          )
           assert.deepStrictEqual(lost, [reason, reason], kind)
         }))
       }
@@ -604,7 +601,9 @@ describe("a thousand clients of a server that restarts", () => {
       yield* server.gone
       const restarted = Date.now()
       yield* server.start()
-      yield* eventually(() => waits.length === clients)
+      yield* eventually(() =>
+        waits.length === clients
+      )
       let report = yield* server.report
       while (report.open < clients) {
         yield* Effect.sleep("50 millis")
@@ -612,9 +611,9 @@ describe("a thousand clients of a server that restarts", () => {
       }
       const distance = kolmogorovSmirnov(waits.map((wait) => wait / initial))
       const arrived = report.arrivals.map((at) => at - restarted)
-      const busiest = Math.max(...numbered(60).map((bin) =>
-        arrived.filter((at) => Math.floor(at / 100) === bin).length
-      ))
+      const busiest = Math.max(
+        ...numbered(60).map((bin) => arrived.filter((at) => Math.floor(at / 100) === bin).length)
+      )
       print(
         `${clients} clients: delays ${distance.toFixed(4)} from uniform (bound ${bound(clients).toFixed(4)}), all back`
           + ` ${Math.max(...arrived)} ms after, ${busiest} in the busiest 100 ms (${clients / initial * 100} if even)`
@@ -625,9 +624,11 @@ describe("a thousand clients of a server that restarts", () => {
   /** The greatest distance of the sample from the uniform distribution on [0, 1]. */
   const kolmogorovSmirnov = (sample: ReadonlyArray<number>): number => {
     const n = sample.length
-    return Math.max(...[...sample].sort((a, b) => a - b).map((x, place) =>
-      Math.max(Math.abs(x - place / n), Math.abs(x - (place + 1) / n))
-    ))
+    return Math.max(
+      ...[...sample].sort((a, b) => a - b).map((x, place) =>
+        Math.max(Math.abs(x - place / n), Math.abs(x - (place + 1) / n))
+      )
+    )
   }
 
   /** Dvoretzky, Kiefer, Wolfowitz, Massart: a uniform sample is further off with a probability below 1e-6. */
@@ -745,10 +746,13 @@ describe("coming and going", () => {
       yield* eventually(() => {
         const now = resources()
         return Object.entries(now).every(([kind, count]) => count <= (before[kind] ?? 0) + (kind === "Timeout" ? 1 : 0))
-      }).pipe(Effect.timeout("30 seconds"), Effect.orElse(() => {
-        assert.deepStrictEqual(resources(), before)
-        return Effect.void
-      }))
+      }).pipe(
+        Effect.timeout("30 seconds"),
+        Effect.orElse(() => {
+          assert.deepStrictEqual(resources(), before)
+          return Effect.void
+        })
+      )
       // The server learns of the last one's end in its own time.
       yield* Effect.repeat(server.report, { until: ({ open }) => open === 0 })
     }))

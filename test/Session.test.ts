@@ -611,7 +611,9 @@ describe("a renewal that asks its own session", () => {
       Effect.gen(function*() {
         let first = true
         const session: Session.Session<string, unknown> = yield* Session.make<string, unknown, never, unknown, never>({
-          acquire: Effect.suspend(() => first ? (first = false, Effect.succeed("v0")) : Effect.as(ask(session), "never")),
+          acquire: Effect.suspend(() =>
+            first ? (first = false, Effect.succeed("v0")) : Effect.as(ask(session), "never")
+          ),
           timeout: "1 hour"
         })
         const stale = yield* session.current
@@ -743,7 +745,9 @@ describe("two sessions that renew through each other", () => {
           })
         )
       }
-      const exits = yield* Effect.all(sessions.map((session) => Effect.exit(session.current)), { concurrency: "unbounded" })
+      const exits = yield* Effect.all(sessions.map((session) => Effect.exit(session.current)), {
+        concurrency: "unbounded"
+      })
       for (const exit of exits) assert.instanceOf(failureOf(exit), Session.ReentrantRefresh)
 
       const root = yield* Session.make({ acquire: Effect.delay(Effect.succeed("root"), "1 second") })
@@ -1190,7 +1194,10 @@ describe("onRenewed", () => {
     Effect.gen(function*() {
       const up = upstream()
       const broken: Array<Effect.Effect<void, Refused>> = []
-      const session = yield* Session.make({ ...up, onRenewed: () => Effect.suspend(() => broken.shift() ?? Effect.void) })
+      const session = yield* Session.make({
+        ...up,
+        onRenewed: () => Effect.suspend(() => broken.shift() ?? Effect.void)
+      })
       const stale = yield* session.current
       const error = new Refused("disk full")
       broken.push(Effect.fail(error), Effect.die("disk gone"), Effect.interrupt)
@@ -1442,7 +1449,9 @@ describe("timeout", () => {
         yield* Session.make({ acquire: Effect.succeed("token"), onRenewed: () => slow })
       ]
       for (const session of sessions) {
-        const waiting = yield* Effect.fork(many(3, Effect.asVoid(session.current as Effect.Effect<unknown, { readonly _tag: string }>)))
+        const waiting = yield* Effect.fork(
+          many(3, Effect.asVoid(session.current as Effect.Effect<unknown, { readonly _tag: string }>))
+        )
         yield* TestClock.adjust("29 seconds")
         assert.isNull(waiting.unsafePoll())
         yield* TestClock.adjust("1 second")
@@ -1540,7 +1549,9 @@ describe("a late answer (S14)", () => {
     Effect.gen(function*() {
       const { log, session, stale } = yield* late([45], { cooldown: "1 hour" })
       const seen: Array<string> = []
-      yield* Effect.fork(Stream.runForEach(Session.changes(session), ({ value }) => Effect.sync(() => seen.push(value))))
+      yield* Effect.fork(
+        Stream.runForEach(Session.changes(session), ({ value }) => Effect.sync(() => seen.push(value)))
+      )
       yield* timeOut(session, stale)
       yield* TestClock.adjust("14999 millis")
       assert.strictEqual(yield* session.current, stale)
@@ -1919,9 +1930,14 @@ describe("a value that expires before anyone could have it (S9)", () => {
           ...up,
           maxAge: "1 second",
           onRenewed: ({ value }) =>
-            Effect.zipRight(Effect.sleep(value === "v1" ? "900 millis" : "2 seconds"), Effect.sync(() => stored.push(value)))
+            Effect.zipRight(
+              Effect.sleep(value === "v1" ? "900 millis" : "2 seconds"),
+              Effect.sync(() => stored.push(value))
+            )
         })
-        yield* Effect.fork(Stream.runForEach(Session.changes(session), ({ value }) => Effect.sync(() => seen.push(value))))
+        yield* Effect.fork(
+          Stream.runForEach(Session.changes(session), ({ value }) => Effect.sync(() => seen.push(value)))
+        )
         const asking = yield* Effect.fork(Effect.map(ask(session), ({ value }) => value))
         yield* TestClock.adjust("2900 millis")
         yield* settle
@@ -1982,8 +1998,13 @@ describe("a value that expires before anyone could have it (S9)", () => {
       yield* TestClock.adjust("1 second")
       const seen: Array<string> = []
       const gate = yield* Deferred.make<void>()
-      yield* Effect.fork(Stream.runForEach(Session.changes(session), ({ value }) =>
-        Effect.zipRight(Effect.sync(() => seen.push(value)), Deferred.await(gate))))
+      yield* Effect.fork(
+        Stream.runForEach(Session.changes(session), ({ value }) =>
+          Effect.zipRight(
+            Effect.sync(() => seen.push(value)),
+            Deferred.await(gate)
+          ))
+      )
       yield* settle
       assert.deepStrictEqual(seen, [])
       yield* session.current
@@ -2013,7 +2034,11 @@ describe("asking one's own session (S16)", () => {
       })
       yield* session.current
       yield* session.end
-      assert.deepStrictEqual([up.calls, seen, (yield* session.status)._tag], [["acquire"], ["ReentrantRefresh"], "Idle"])
+      assert.deepStrictEqual([up.calls, seen, (yield* session.status)._tag], [
+        ["acquire"],
+        ["ReentrantRefresh"],
+        "Idle"
+      ])
     }))
 
   it.scoped("`onEnd` is told so where it would wait for another's sign-in, and is given one that has succeeded", () =>
@@ -2138,7 +2163,9 @@ describe("wake (S16)", () => {
         assert.isTrue(failing._tag === "Failing" && failing.retryAt - failing.since === cooldown)
         yield* Session.wake(session)
         const woken = yield* session.status
-        assert.isTrue(woken._tag === "Failing" && woken.retryAt === woken.since && woken.consecutive === cooldown / 1000)
+        assert.isTrue(
+          woken._tag === "Failing" && woken.retryAt === woken.since && woken.consecutive === cooldown / 1000
+        )
         assert.strictEqual(yield* session.current, stale)
       }
       assert.strictEqual(up.calls.length, 3)
@@ -2181,7 +2208,9 @@ describe("an `expiresAt` in seconds (S16)", () => {
       assert.strictEqual((yield* session.current).value, "v0")
       assert.deepStrictEqual(up.calls, ["acquire"])
       const refused = failureOf(
-        yield* Effect.exit(Session.make({ acquire: Effect.succeed("token"), initial: "saved", expiresAt: () => seconds }))
+        yield* Effect.exit(
+          Session.make({ acquire: Effect.succeed("token"), initial: "saved", expiresAt: () => seconds })
+        )
       )
       assert.include(refused.message, "seconds")
     }))
@@ -2344,11 +2373,13 @@ describe("end", () => {
       assert.deepStrictEqual(new Set(log.slice(-3)), new Set(["revoke v1", "write v2", "written v2"]))
     }))
 
-  for (const [how, write] of [
-    ["fails", Effect.fail(new Refused("disk full"))],
-    ["dies", Effect.die("boom")],
-    ["hangs until it is cut", Effect.never]
-  ] as const) {
+  for (
+    const [how, write] of [
+      ["fails", Effect.fail(new Refused("disk full"))],
+      ["dies", Effect.die("boom")],
+      ["hangs until it is cut", Effect.never]
+    ] as const
+  ) {
     it.scoped(`during a write that ${how} does not keep the next sign-in from being written`, () =>
       Effect.gen(function*() {
         const cue = yield* Deferred.make<void>()
@@ -2494,7 +2525,10 @@ describe("use", () => {
       const session = yield* Session.make(up)
       const rejected = (error: Refused) => error.why === "401"
       const error = new Refused("500")
-      assert.strictEqual(failureOf(yield* Effect.exit(Session.use(session, () => Effect.fail(error), { rejected }))), error)
+      assert.strictEqual(
+        failureOf(yield* Effect.exit(Session.use(session, () => Effect.fail(error), { rejected }))),
+        error
+      )
       assert.strictEqual(failureOf(yield* Effect.exit(Session.use(session, () => Effect.fail(error)))), error)
       const died = yield* Effect.exit(Session.use(session, () => Effect.die("boom"), { rejected }))
       assert.isTrue(Exit.isFailure(died) && Cause.isDie(died.cause))
@@ -2514,7 +2548,9 @@ describe("use", () => {
       yield* session.current
       const error = new Refused("refresh")
       up.next(Effect.fail(error))
-      const exit = yield* Effect.exit(Session.use(session, () => Effect.fail(new Refused("401")), { rejected: () => true }))
+      const exit = yield* Effect.exit(
+        Session.use(session, () => Effect.fail(new Refused("401")), { rejected: () => true })
+      )
       assert.strictEqual(failureOf(exit), error)
     }))
 
@@ -2581,9 +2617,14 @@ describe("changes", () => {
       const gate = yield* Deferred.make<void>()
       const seen: Array<number> = []
       yield* Effect.fork(Stream.runForEach(Session.changes(session), ({ number }) =>
-        Effect.zipRight(Effect.sync(() => seen.push(number)), Deferred.await(gate))))
+        Effect.zipRight(
+          Effect.sync(() => seen.push(number)),
+          Deferred.await(gate)
+        )))
       yield* settle
-      for (let i = 0; i < 100; i++) yield* session.refresh(yield* session.current)
+      for (let i = 0; i < 100; i++) {
+        yield* session.refresh(yield* session.current)
+      }
       yield* Deferred.succeed(gate, undefined)
       yield* settle
       assert.strictEqual(seen[0], 0)

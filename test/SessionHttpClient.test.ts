@@ -1,3 +1,4 @@
+import * as NodeHttpClient from "@effect/platform-node/NodeHttpClient"
 import * as Undici from "@effect/platform-node/Undici"
 import * as Headers from "@effect/platform/Headers"
 import * as HttpBody from "@effect/platform/HttpBody"
@@ -5,7 +6,6 @@ import * as HttpClient from "@effect/platform/HttpClient"
 import * as HttpClientError from "@effect/platform/HttpClientError"
 import * as HttpClientRequest from "@effect/platform/HttpClientRequest"
 import * as HttpClientResponse from "@effect/platform/HttpClientResponse"
-import * as NodeHttpClient from "@effect/platform-node/NodeHttpClient"
 import { assert, describe, it } from "@effect/vitest"
 import { InvalidOptions } from "effect-holdfast/InvalidOptions"
 import * as Session from "effect-holdfast/Session"
@@ -150,25 +150,28 @@ describe.each(clients)("over %s", (name, layer) => {
     ["form data", HttpBody.formData(formData())],
     ["a raw string", HttpBody.raw("raw text", { contentType: "text/plain" })]
   ]
-  it.scopedLive.each(bodies)("the body of a refused request is sent again as it was: %s", ([, body]) =>
-    Effect.gen(function*() {
-      const { session } = yield* tokens()
-      const server = yield* api(refuses("token-0"))
-      const client = yield* SessionHttpClient.make(session, { attach: SessionHttpClient.bearer })
-      const response = yield* client.post(`${server.url}/orders`, { body })
-      assert.strictEqual(response.status, 200)
-      const [first, again] = server.received
-      const boundary = /boundary=(\S+)/
-      const comparable = ({ body, headers }: Received) =>
-        Object.entries({ body: body.toString("latin1"), type: headers["content-type"] ?? "" }).map(([key, value]) => [
-          key,
-          value.replaceAll(boundary.exec(headers["content-type"] ?? "")?.[1] ?? "\0", "BOUNDARY")
-        ])
-      assert.isAbove(first!.body.length, 0)
-      assert.deepStrictEqual(comparable(again!), comparable(first!))
-      assert.strictEqual(again!.method, "POST")
-      assert.strictEqual(tokenOf(again!), "token-1")
-    }).pipe(Effect.provide(layer)))
+  it.scopedLive.each(bodies)(
+    "the body of a refused request is sent again as it was: %s",
+    ([, body]) =>
+      Effect.gen(function*() {
+        const { session } = yield* tokens()
+        const server = yield* api(refuses("token-0"))
+        const client = yield* SessionHttpClient.make(session, { attach: SessionHttpClient.bearer })
+        const response = yield* client.post(`${server.url}/orders`, { body })
+        assert.strictEqual(response.status, 200)
+        const [first, again] = server.received
+        const boundary = /boundary=(\S+)/
+        const comparable = ({ body, headers }: Received) =>
+          Object.entries({ body: body.toString("latin1"), type: headers["content-type"] ?? "" }).map(([key, value]) => [
+            key,
+            value.replaceAll(boundary.exec(headers["content-type"] ?? "")?.[1] ?? "\0", "BOUNDARY")
+          ])
+        assert.isAbove(first!.body.length, 0)
+        assert.deepStrictEqual(comparable(again!), comparable(first!))
+        assert.strictEqual(again!.method, "POST")
+        assert.strictEqual(tokenOf(again!), "token-1")
+      }).pipe(Effect.provide(layer))
+  )
 
   it.scopedLive("a refused request whose body is a stream is not sent again; the session is refreshed all the same", () =>
     Effect.gen(function*() {
@@ -688,8 +691,7 @@ it.scopedLive("fifty callers of three requests each all succeed while refreshes 
 
 describe("a callback that breaks", () => {
   const boom = new Error("boom")
-  const fine = (request: HttpClientRequest.HttpClientRequest, token: string) =>
-    SessionHttpClient.bearer(request, token)
+  const fine = (request: HttpClientRequest.HttpClientRequest, token: string) => SessionHttpClient.bearer(request, token)
 
   /** The broken callback is called for `/broken` only; the session must serve the next request as before. */
   const meets = (
@@ -962,10 +964,12 @@ describe("the layer", () => {
     session: Session.Session<string, SignInFailed>,
     options: Partial<SessionHttpClient.Options<string>> = {}
   ) =>
-    Layer.build(SessionHttpClient.layer(ApiSession, { attach: SessionHttpClient.bearer, ...options }).pipe(
-      Layer.provide(Layer.succeed(ApiSession, session)),
-      Layer.provide(NodeHttpClient.layerUndici)
-    )).pipe(Effect.map(Context.get(HttpClient.HttpClient)))
+    Layer.build(
+      SessionHttpClient.layer(ApiSession, { attach: SessionHttpClient.bearer, ...options }).pipe(
+        Layer.provide(Layer.succeed(ApiSession, session)),
+        Layer.provide(NodeHttpClient.layerUndici)
+      )
+    ).pipe(Effect.map(Context.get(HttpClient.HttpClient)))
 
   it.scopedLive("refreshes and sends again, behind the plain service", () =>
     Effect.gen(function*() {

@@ -144,8 +144,10 @@ describe("an idle session", () => {
       assert.strictEqual(failureOf(yield* Effect.exit(session.current))._tag, "SessionClosed", "idle after its acquire")
 
       const caller = yield* Effect.fork(Effect.scoped(
-        Effect.flatMap(SessionMap.get(map, "a"), (session) =>
-          Effect.flatMap(session.current, (generation) => session.refresh(generation)))
+        Effect.flatMap(
+          SessionMap.get(map, "a"),
+          (session) => Effect.flatMap(session.current, (generation) => session.refresh(generation))
+        )
       ))
       yield* settle
       yield* Fiber.interrupt(caller)
@@ -236,7 +238,9 @@ describe("an idle session", () => {
     Effect.gen(function*() {
       const map = yield* SessionMap.make({
         lookup: (key: string) => ({
-          acquire: key === "slow" ? Effect.as(Effect.addFinalizer(() => Effect.sleep("1 minute")), key) : Effect.succeed(key)
+          acquire: key === "slow"
+            ? Effect.as(Effect.addFinalizer(() => Effect.sleep("1 minute")), key)
+            : Effect.succeed(key)
         }),
         capacity: 1
       })

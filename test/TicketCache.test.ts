@@ -33,13 +33,18 @@ const ofLength = (length: number): TicketCache.Ticket => ({ ...ticket(""), sessi
 
 const textOf = ({ session }: TicketCache.Ticket): string => new TextDecoder().decode(session)
 
-const taken = (cache: TicketCache.TicketCache, from = key) => Effect.map(TicketCache.take(cache, from), Option.getOrThrow)
+const taken = (cache: TicketCache.TicketCache, from = key) =>
+  Effect.map(TicketCache.take(cache, from), Option.getOrThrow)
 
 /** All of a server's, in the order in which they come. */
 const drained = (cache: TicketCache.TicketCache, from = key) =>
   Effect.gen(function*() {
     const names: Array<string> = []
-    for (let next = yield* TicketCache.take(cache, from); Option.isSome(next); next = yield* TicketCache.take(cache, from)) {
+    for (
+      let next = yield* TicketCache.take(cache, from);
+      Option.isSome(next);
+      next = yield* TicketCache.take(cache, from)
+    ) {
       assert.isBelow(names.push(textOf(next.value)), 100, "they come without end")
     }
     return names
@@ -166,10 +171,23 @@ describe("a server's key", () => {
   }
 
   const alike: ReadonlyArray<readonly [what: string, TicketCache.ServerKey, TicketCache.ServerKey]> = [
-    ["another object", full, { partition: "p", identity: "i", alpn: ["h2", "http/1.1"], servername: "name.test", port: 443, host: "api.test" }],
+    ["another object", full, {
+      partition: "p",
+      identity: "i",
+      alpn: ["h2", "http/1.1"],
+      servername: "name.test",
+      port: 443,
+      host: "api.test"
+    }],
     ["names of hosts in capitals", full, { ...full, host: "API.Test", servername: "NAME.test" }],
     ["one protocol, as text", { ...key, alpn: ["h2"] }, { ...key, alpn: "h2" }],
-    ["what is undefined", key, { ...key, servername: undefined, alpn: undefined, identity: undefined, partition: undefined }]
+    ["what is undefined", key, {
+      ...key,
+      servername: undefined,
+      alpn: undefined,
+      identity: undefined,
+      partition: undefined
+    }]
   ]
   for (const [what, one, another] of alike) {
     it.scoped(`is compared by content: ${what}`, () =>
@@ -280,7 +298,13 @@ describe("a ticket that expires", () => {
       assert.deepStrictEqual(yield* TicketCache.stats(cache), { ...nothing, servers: 2, tickets: 3, bytes: 6 })
       yield* TestClock.setTime(1_000)
       assert.strictEqual(yield* TicketCache.size(cache), 1)
-      assert.deepStrictEqual(yield* TicketCache.stats(cache), { ...nothing, servers: 1, tickets: 1, bytes: 2, expired: 2 })
+      assert.deepStrictEqual(yield* TicketCache.stats(cache), {
+        ...nothing,
+        servers: 1,
+        tickets: 1,
+        bytes: 2,
+        expired: 2
+      })
     }))
 
   it.scoped("does not stand before an older one that lives", () =>
@@ -310,8 +334,18 @@ describe("a ticket that expires", () => {
     Effect.gen(function*() {
       const cache = yield* TicketCache.make()
       yield* TestClock.setTime(1_000)
-      yield* putAll(cache, [ticket("a", { expiresAt: 999 }), ticket("b", { expiresAt: 1_000 }), ticket("c", { expiresAt: 1_001 })])
-      assert.deepStrictEqual(yield* TicketCache.stats(cache), { ...nothing, servers: 1, tickets: 1, bytes: 1, dropped: 2 })
+      yield* putAll(cache, [
+        ticket("a", { expiresAt: 999 }),
+        ticket("b", { expiresAt: 1_000 }),
+        ticket("c", { expiresAt: 1_001 })
+      ])
+      assert.deepStrictEqual(yield* TicketCache.stats(cache), {
+        ...nothing,
+        servers: 1,
+        tickets: 1,
+        bytes: 1,
+        dropped: 2
+      })
       assert.deepStrictEqual(yield* drained(cache), ["c"])
     }))
 
@@ -382,7 +416,13 @@ describe("what cannot be a ticket", () => {
         yield* TicketCache.put(cache, key, ticket("good"))
         yield* TicketCache.put(cache, key, one)
         yield* TicketCache.put(cache, other, one)
-        assert.deepStrictEqual(yield* TicketCache.stats(cache), { ...nothing, servers: 1, tickets: 1, bytes: 4, dropped: 2 })
+        assert.deepStrictEqual(yield* TicketCache.stats(cache), {
+          ...nothing,
+          servers: 1,
+          tickets: 1,
+          bytes: 4,
+          dropped: 2
+        })
         assert.deepStrictEqual(yield* drained(cache), ["good"])
         assert.deepStrictEqual(yield* drained(cache, other), [])
       }))
@@ -400,7 +440,13 @@ describe("a full cache", () => {
       yield* putAll(cache, [ticket("1"), ticket("2")], a)
       yield* putAll(cache, [ticket("3")], b)
       yield* putAll(cache, [ticket("4")], c)
-      assert.deepStrictEqual(yield* TicketCache.stats(cache), { ...nothing, servers: 2, tickets: 2, bytes: 2, dropped: 2 })
+      assert.deepStrictEqual(yield* TicketCache.stats(cache), {
+        ...nothing,
+        servers: 2,
+        tickets: 2,
+        bytes: 2,
+        dropped: 2
+      })
       assert.deepStrictEqual(yield* Effect.forEach([a, b, c], (from) => drained(cache, from)), [[], ["3"], ["4"]])
     }))
 
@@ -450,7 +496,13 @@ describe("a full cache", () => {
       const cache = yield* TicketCache.make({ ticketsPerServer: 2 })
       yield* putAll(cache, [2, 1, 3].map((issuedAt) => ticket(`${issuedAt}`, { issuedAt })))
       yield* putAll(cache, [ticket("other's")], other)
-      assert.deepStrictEqual(yield* TicketCache.stats(cache), { ...nothing, servers: 2, tickets: 3, bytes: 9, dropped: 1 })
+      assert.deepStrictEqual(yield* TicketCache.stats(cache), {
+        ...nothing,
+        servers: 2,
+        tickets: 3,
+        bytes: 9,
+        dropped: 1
+      })
       assert.deepStrictEqual(yield* drained(cache), ["3", "2"])
     }))
 
@@ -464,13 +516,29 @@ describe("a full cache", () => {
   it.scoped("drops the oldest of the server that was used longest ago until the rest is small enough, and no more", () =>
     Effect.gen(function*() {
       const cache = yield* TicketCache.make({ maxBytes: 10 })
-      yield* putAll(cache, [ticket("aa", { issuedAt: 1 }), ticket("AA", { issuedAt: 2 }), ticket("@@", { issuedAt: 3 })], a)
+      yield* putAll(cache, [
+        ticket("aa", { issuedAt: 1 }),
+        ticket("AA", { issuedAt: 2 }),
+        ticket("@@", { issuedAt: 3 })
+      ], a)
       yield* putAll(cache, [ticket("bbbb")], b)
       assert.deepStrictEqual(yield* TicketCache.stats(cache), { ...nothing, servers: 2, tickets: 4, bytes: 10 })
       yield* putAll(cache, [ticket("ccc")], c)
-      assert.deepStrictEqual(yield* TicketCache.stats(cache), { ...nothing, servers: 3, tickets: 3, bytes: 9, dropped: 2 })
+      assert.deepStrictEqual(yield* TicketCache.stats(cache), {
+        ...nothing,
+        servers: 3,
+        tickets: 3,
+        bytes: 9,
+        dropped: 2
+      })
       yield* putAll(cache, [ticket("CCCCCCC")], c)
-      assert.deepStrictEqual(yield* TicketCache.stats(cache), { ...nothing, servers: 1, tickets: 2, bytes: 10, dropped: 4 })
+      assert.deepStrictEqual(yield* TicketCache.stats(cache), {
+        ...nothing,
+        servers: 1,
+        tickets: 2,
+        bytes: 10,
+        dropped: 4
+      })
       assert.deepStrictEqual(yield* drained(cache, c), ["CCCCCCC", "ccc"])
       assert.strictEqual((yield* TicketCache.stats(cache)).bytes, 0)
     }))
@@ -486,7 +554,13 @@ describe("a full cache", () => {
     Effect.gen(function*() {
       const cache = yield* TicketCache.make({ maxBytes: 3 })
       yield* putAll(cache, [ticket("abc"), ticket("abcd")])
-      assert.deepStrictEqual(yield* TicketCache.stats(cache), { ...nothing, servers: 1, tickets: 1, bytes: 3, dropped: 1 })
+      assert.deepStrictEqual(yield* TicketCache.stats(cache), {
+        ...nothing,
+        servers: 1,
+        tickets: 1,
+        bytes: 3,
+        dropped: 1
+      })
     }))
 
   it.scoped("is by default full with 256 servers, 64 tickets of each, and 32 MiB", () =>
@@ -630,9 +704,14 @@ describe("a refused ticket that names its key", () => {
 })
 
 describe("clearing", () => {
-  const filled = Effect.tap(TicketCache.make(), (cache) =>
-    Effect.forEach(["p", "q", undefined], (partition) =>
-      putAll(cache, [ticket("1"), ticket("2")], { ...key, partition })))
+  const filled = Effect.tap(
+    TicketCache.make(),
+    (cache) =>
+      Effect.forEach(
+        ["p", "q", undefined],
+        (partition) => putAll(cache, [ticket("1"), ticket("2")], { ...key, partition })
+      )
+  )
 
   const all = (cache: TicketCache.TicketCache): Effect.Effect<void> => TicketCache.clear(cache)
   const ways: ReadonlyArray<readonly [how: string, (cache: TicketCache.TicketCache) => Effect.Effect<void>]> = [
@@ -653,10 +732,12 @@ describe("clearing", () => {
   }
 
   const filter = ({ partition }: TicketCache.ServerKey) => partition === "p"
-  for (const [how, clear] of [
-    ["data first", (cache: TicketCache.TicketCache) => TicketCache.clear(cache, filter)],
-    ["data last", TicketCache.clear(filter)]
-  ] as const) {
+  for (
+    const [how, clear] of [
+      ["data first", (cache: TicketCache.TicketCache) => TicketCache.clear(cache, filter)],
+      ["data last", TicketCache.clear(filter)]
+    ] as const
+  ) {
     it.scoped(`drops what the filter says, ${how}`, () =>
       Effect.gen(function*() {
         const cache = yield* filled
@@ -683,7 +764,13 @@ describe("clearing", () => {
         return true
       }))
       assert.isTrue(Exit.isFailure(exit) && Cause.isDie(exit.cause))
-      assert.deepStrictEqual(yield* TicketCache.stats(cache), { ...nothing, servers: 2, tickets: 4, bytes: 4, dropped: 2 })
+      assert.deepStrictEqual(yield* TicketCache.stats(cache), {
+        ...nothing,
+        servers: 2,
+        tickets: 4,
+        bytes: 4,
+        dropped: 2
+      })
       assert.deepStrictEqual(yield* drained(cache), ["2", "1"])
     }))
 
@@ -708,7 +795,9 @@ describe("clearing", () => {
         offered: 3,
         dropped: 2
       })
-      for (const partition of ["q", undefined]) assert.deepStrictEqual(yield* drained(cache, { ...key, partition }), ["new", "1"])
+      for (const partition of ["q", undefined]) {
+        assert.deepStrictEqual(yield* drained(cache, { ...key, partition }), ["new", "1"])
+      }
     }))
 })
 
@@ -717,13 +806,16 @@ describe("a ticket's bytes", () => {
   const copiesOf = <A, E, R>(effect: Effect.Effect<A, E, R>) =>
     Effect.suspend(() => {
       const copies: Array<Uint8Array> = []
-      vi.stubGlobal("Uint8Array", new Proxy(Uint8Array, {
-        construct: (target, args, newTarget) => {
-          const made = Reflect.construct(target, args, newTarget)
-          copies.push(made)
-          return made
-        }
-      }))
+      vi.stubGlobal(
+        "Uint8Array",
+        new Proxy(Uint8Array, {
+          construct: (target, args, newTarget) => {
+            const made = Reflect.construct(target, args, newTarget)
+            copies.push(made)
+            return made
+          }
+        })
+      )
       return Effect.ensuring(Effect.as(effect, copies), Effect.sync(() => vi.unstubAllGlobals()))
     })
 
@@ -839,7 +931,13 @@ describe("a cache whose scope has closed", () => {
       yield* TicketCache.resumed(cache)
       yield* TicketCache.unreplenished(cache, key)
       yield* TicketCache.clear(cache)
-      assert.deepStrictEqual(yield* TicketCache.stats(cache), { ...nothing, offered: 1, resumed: 1, refused: 1, dropped: 4 })
+      assert.deepStrictEqual(yield* TicketCache.stats(cache), {
+        ...nothing,
+        offered: 1,
+        resumed: 1,
+        refused: 1,
+        dropped: 4
+      })
     }))
 })
 
@@ -865,7 +963,12 @@ describe("the options", () => {
 
   it.scoped("that are undefined are the defaults, and the least that is allowed is enough for one ticket", () =>
     Effect.gen(function*() {
-      const undefinedOnes = { servers: undefined, ticketsPerServer: undefined, maxLifetime: undefined, maxBytes: undefined }
+      const undefinedOnes = {
+        servers: undefined,
+        ticketsPerServer: undefined,
+        maxLifetime: undefined,
+        maxBytes: undefined
+      }
       for (const options of [undefinedOnes, { servers: 1, ticketsPerServer: 1, maxLifetime: 1, maxBytes: 1 }]) {
         const cache = yield* TicketCache.make(options)
         yield* TicketCache.put(cache, key, ticket("a"))
@@ -877,11 +980,14 @@ describe("the options", () => {
 
 describe("what an operator sees", () => {
   /** Since the process began. */
-  const counters = Effect.map(Metric.snapshot, (pairs) =>
-    Object.fromEntries(pairs.flatMap(({ metricKey, metricState }) => {
-      const name = /^holdfast_tickets_(.+)_total$/.exec(metricKey.name)?.[1]
-      return name === undefined ? [] : [[name, (metricState as MetricState.MetricState.Counter<number>).count]]
-    })))
+  const counters = Effect.map(
+    Metric.snapshot,
+    (pairs) =>
+      Object.fromEntries(pairs.flatMap(({ metricKey, metricState }) => {
+        const name = /^holdfast_tickets_(.+)_total$/.exec(metricKey.name)?.[1]
+        return name === undefined ? [] : [[name, (metricState as MetricState.MetricState.Counter<number>).count]]
+      }))
+  )
 
   it.scoped("what became of each ticket is counted, of one cache and of all", () =>
     Effect.gen(function*() {
@@ -921,7 +1027,13 @@ describe("what an operator sees", () => {
         yield* TicketCache.unreplenished(cache, key)
         yield* cache.pipe(TicketCache.unreplenished(key))
         yield* TicketCache.unreplenished(cache, { ...key, host: "API.test" })
-        yield* TicketCache.unreplenished(cache, { ...key, servername: "s", alpn: "h2", identity: "i", partition: "user-7" })
+        yield* TicketCache.unreplenished(cache, {
+          ...key,
+          servername: "s",
+          alpn: "h2",
+          identity: "i",
+          partition: "user-7"
+        })
         yield* TicketCache.unreplenished(cache, { ...key, port: 8443 })
         yield* pipe(cache, TicketCache.unreplenished(other))
         yield* TicketCache.unreplenished(cache, other)
@@ -934,8 +1046,12 @@ describe("what an operator sees", () => {
 
   it.scoped("each cache tells of it, and whether a user or tenant has met it is not told", () =>
     Effect.gen(function*() {
-      const lines = yield* logged(Effect.forEach([yield* TicketCache.make(), yield* TicketCache.make()], (cache) =>
-        TicketCache.unreplenished(cache, { ...key, identity: "a-digest", partition: "user-7" })))
+      const lines = yield* logged(
+        Effect.forEach(
+          [yield* TicketCache.make(), yield* TicketCache.make()],
+          (cache) => TicketCache.unreplenished(cache, { ...key, identity: "a-digest", partition: "user-7" })
+        )
+      )
       assert.lengthOf(lines, 2)
       assert.notMatch(lines.join(), /user-7|a-digest/)
     }))
@@ -980,7 +1096,15 @@ describe("the secrets of a ticket", () => {
 
   it("are known by these signs when they are printed", () => {
     const buffer = Buffer.from(secret)
-    for (const text of [JSON.stringify(secret), JSON.stringify([...secret]), inspect(secret), inspect(buffer), String(secret)]) {
+    for (
+      const text of [
+        JSON.stringify(secret),
+        JSON.stringify([...secret]),
+        inspect(secret),
+        inspect(buffer),
+        String(secret)
+      ]
+    ) {
       assert.match(text, signs)
     }
     for (const encoding of ["hex", "base64", "latin1"] as const) assert.match(buffer.toString(encoding), signs)
@@ -1014,7 +1138,10 @@ describe("the secrets of a ticket", () => {
     Effect.gen(function*() {
       const { cache, ticket } = yield* withSecrets
       for (const secretive of [ticket, cache]) {
-        assert.notMatch(inspect([{ ...secretive }, Object.entries(secretive), structuredClone({ ...ticket })], { depth: null }), signs)
+        assert.notMatch(
+          inspect([{ ...secretive }, Object.entries(secretive), structuredClone({ ...ticket })], { depth: null }),
+          signs
+        )
         // It gives an error the properties of what failed.
         assert.notMatch(inspect(Cause.prettyErrors(Cause.fail(secretive)), { depth: null }), signs)
         assert.notMatch(inspect(Cause.prettyErrors(Cause.die(secretive)), { depth: null }), signs)
@@ -1051,10 +1178,18 @@ describe("the secrets of a ticket", () => {
     Effect.gen(function*() {
       const { cache, ticket } = yield* withSecrets
       for (const secretive of [ticket, cache, { _tag: "Refused", message: "no", ticket, cache }]) {
-        for (const cause of [Cause.fail(secretive), Cause.die(secretive), Cause.parallel(Cause.fail(secretive), Cause.die(ticket))]) {
+        for (
+          const cause of [
+            Cause.fail(secretive),
+            Cause.die(secretive),
+            Cause.parallel(Cause.fail(secretive), Cause.die(ticket))
+          ]
+        ) {
           assert.notMatch(Cause.pretty(cause, { renderErrorCause: true }), signs)
           assert.notMatch(String(cause) + JSON.stringify(cause) + inspect(cause, { depth: null }), signs)
-          const thrown = yield* Effect.promise(() => Effect.runPromise(Effect.failCause(cause)).catch((error: unknown) => error))
+          const thrown = yield* Effect.promise(() =>
+            Effect.runPromise(Effect.failCause(cause)).catch((error: unknown) => error)
+          )
           assert.notMatch(`${String(thrown)} ${inspect(thrown, { depth: null, showHidden: true })}`, signs)
         }
       }
@@ -1071,7 +1206,8 @@ describe("the secrets of a ticket", () => {
       Effect.gen(function*() {
         const { cache, ticket } = yield* withSecrets
         const lines: Array<string> = []
-        const noting = Logger.map(logger, (line) => void lines.push(typeof line === "string" ? line : inspect(line, { depth: null })))
+        const noting = Logger.map(logger, (line) =>
+          void lines.push(typeof line === "string" ? line : inspect(line, { depth: null })))
         yield* Effect.logInfo("tickets", ticket, cache, { ticket }, Cause.fail(ticket)).pipe(
           Effect.annotateLogs({ ticket, cache }),
           Effect.provide(Logger.replace(Logger.defaultLogger, noting))

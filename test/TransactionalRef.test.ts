@@ -112,7 +112,11 @@ describe("a transaction", () => {
       const one = (n: number) =>
         TransactionalRef.transaction(ref, (draft) =>
           Effect.zipRight(Effect.sleep(1), Ref.update(draft, (all) => [...all, n])))
-      const fibers = yield* Effect.forEach(Array.from({ length: 20 }, (_, n) => n), (n) => Effect.fork(one(n)))
+      const fibers = yield* Effect.forEach(
+        Array.from({ length: 20 }, (_, n) =>
+          n),
+        (n) => Effect.fork(one(n))
+      )
       yield* Effect.yieldNow()
       assert.strictEqual((yield* TransactionalRef.inspect(ref)).waiters, 19)
       yield* TestClock.adjust("1 second")
@@ -137,7 +141,8 @@ describe("a transaction", () => {
         { concurrency: "unbounded" }
       ).pipe(Effect.withScheduler(counting))
       assert.strictEqual(yield* TransactionalRef.get(ref), waiting)
-      // To start, to be woken, and to go on after the pause; were all woken at each release, it would be half a million.
+      // To start, to be woken, and to go on after the pause; were all woken at each release, it would be half a
+      // million.
       assert.isBelow(steps, 6 * waiting)
     }))
 
@@ -162,7 +167,10 @@ describe("a transaction", () => {
       const a = yield* TransactionalRef.make(0)
       const b = yield* TransactionalRef.make(0)
       const both = (refs: readonly [typeof a, typeof a]) =>
-        TransactionalRef.transaction(refs, ([x, y]) => Effect.zipRight(add(x, 1), Effect.zipRight(Effect.yieldNow(), add(y, 1))))
+        TransactionalRef.transaction(
+          refs,
+          ([x, y]) => Effect.zipRight(add(x, 1), Effect.zipRight(Effect.yieldNow(), add(y, 1)))
+        )
       yield* Effect.all(Array.from({ length: 50 }, (_, n) => both(n % 2 === 0 ? [a, b] : [b, a])), {
         concurrency: "unbounded"
       })
@@ -223,25 +231,33 @@ describe("a transaction inside a transaction", () => {
           yield* Effect.ignore(TransactionalRef.transaction(a, () =>
             Effect.zipRight(TransactionalRef.update(b, (n) => n + 1), Effect.fail("no"))))
           assert.strictEqual(yield* TransactionalRef.get(b), 0)
-          yield* TransactionalRef.transaction(a, () => TransactionalRef.update(b, (n) => n + 2))
+          yield* TransactionalRef.transaction(a, () =>
+            TransactionalRef.update(b, (n) =>
+              n + 2))
           assert.strictEqual(yield* TransactionalRef.get(b), 2)
         }))
       assert.strictEqual(yield* TransactionalRef.get(b), 2)
     }))
 
-  for (const [name, through] of Object.entries({
-    timeout: <A, E>(effect: Effect.Effect<A, E>) => Effect.timeout(effect, "1 minute"),
-    race: <A, E>(effect: Effect.Effect<A, E>) => Effect.race(effect, Effect.never),
-    "Effect.all": <A, E>(effect: Effect.Effect<A, E>) => Effect.all([effect, Effect.void], { concurrency: "unbounded" }),
-    fork: <A, E>(effect: Effect.Effect<A, E>) => Effect.flatMap(Effect.fork(effect), Fiber.join)
-  })) {
+  for (
+    const [name, through] of Object.entries({
+      timeout: <A, E>(effect: Effect.Effect<A, E>) => Effect.timeout(effect, "1 minute"),
+      race: <A, E>(effect: Effect.Effect<A, E>) => Effect.race(effect, Effect.never),
+      "Effect.all": <A, E>(effect: Effect.Effect<A, E>) =>
+        Effect.all([effect, Effect.void], { concurrency: "unbounded" }),
+      fork: <A, E>(effect: Effect.Effect<A, E>) => Effect.flatMap(Effect.fork(effect), Fiber.join)
+    })
+  ) {
     it.effect(`joins it through ${name}`, () =>
       Effect.gen(function*() {
         const ref = yield* TransactionalRef.make(0)
         yield* TransactionalRef.transaction(ref, () => through(TransactionalRef.update(ref, (n) => n + 1)))
         assert.strictEqual(yield* TransactionalRef.get(ref), 1)
         const exit = yield* Effect.exit(TransactionalRef.transaction(ref, () =>
-          Effect.zipRight(through(TransactionalRef.update(ref, (n) => n + 1)), Effect.fail("no"))))
+          Effect.zipRight(
+            through(TransactionalRef.update(ref, (n) => n + 1)),
+            Effect.fail("no")
+          )))
         assert.strictEqual(failureOf(exit), "no")
         assert.strictEqual(yield* TransactionalRef.get(ref), 1)
       }))
@@ -262,8 +278,9 @@ describe("a transaction inside a transaction", () => {
   it.effect("makes the outer draft a defect to use while it goes on; after its end every draft is", () =>
     Effect.gen(function*() {
       const ref = yield* TransactionalRef.make(0)
-      const exit = yield* Effect.exit(TransactionalRef.transaction(ref, (outer) =>
-        TransactionalRef.transaction(ref, () => Ref.set(outer, 1))))
+      const exit = yield* Effect.exit(
+        TransactionalRef.transaction(ref, (outer) => TransactionalRef.transaction(ref, () => Ref.set(outer, 1)))
+      )
       assert.isTrue(Exit.isFailure(exit) && Cause.isDie(exit.cause))
       const leaked = yield* TransactionalRef.transaction(ref, Effect.succeed)
       assert.isTrue(Cause.isDie((yield* Effect.sandbox(leaked.get).pipe(Effect.flip)) as Cause.Cause<never>))
@@ -276,7 +293,9 @@ describe("a transaction inside a transaction", () => {
       const cue = yield* Deferred.make<void>()
       const [late, later] = yield* TransactionalRef.transaction(ref, () =>
         Effect.all([
-          Effect.forkDaemon(TransactionalRef.transaction(ref, (draft) => Effect.zipRight(add(draft, 1), Deferred.await(cue)))),
+          Effect.forkDaemon(
+            TransactionalRef.transaction(ref, (draft) => Effect.zipRight(add(draft, 1), Deferred.await(cue)))
+          ),
           Effect.forkDaemon(Effect.zipRight(Deferred.await(cue), TransactionalRef.update(ref, (n) => n + 10)))
         ]).pipe(Effect.zipLeft(Effect.yieldNow())))
       yield* untouched(ref)
@@ -293,7 +312,10 @@ describe("a transaction inside a transaction", () => {
         const cues = [yield* Deferred.make<void>(), yield* Deferred.make<void>()] as const
         let begun = 0
         const late: Array<Fiber.Fiber<void, TransactionalRef.TransactionError>> = []
-        const ending = TransactionalRef.transaction(ref, (draft) => Effect.zipRight(add(draft, 1), Deferred.await(cues[1])))
+        const ending = TransactionalRef.transaction(
+          ref,
+          (draft) => Effect.zipRight(add(draft, 1), Deferred.await(cues[1]))
+        )
         const beginning = Effect.zipRight(
           Deferred.await(cues[0]),
           TransactionalRef.transaction([], () => Effect.sync(() => begun++))
@@ -303,10 +325,12 @@ describe("a transaction inside a transaction", () => {
             late.push(fiber)
           })
         const within = (level: number): Effect.Effect<void, TransactionalRef.TransactionError> =>
-          level === 4 ? Effect.zipRight(forking(beginning), ending) : TransactionalRef.transaction(ref, () =>
-            level === depth
-              ? Effect.zipLeft(forking(within(level + 1)), Effect.repeatN(Effect.yieldNow(), 20))
-              : within(level + 1))
+          level === 4 ?
+            Effect.zipRight(forking(beginning), ending) :
+            TransactionalRef.transaction(ref, () =>
+              level === depth
+                ? Effect.zipLeft(forking(within(level + 1)), Effect.repeatN(Effect.yieldNow(), 20))
+                : within(level + 1))
         yield* within(0)
         // The one inside was forked last.
         for (const cue of cues) {
@@ -404,7 +428,8 @@ describe("transactions that wait for each other", () => {
         TransactionalRef.transaction(a, () =>
           Effect.gen(function*() {
             yield* Effect.addFinalizer(() =>
-              Effect.zipRight(Deferred.succeed(isEnding, undefined), Effect.repeatN(Effect.yieldNow(), 50)))
+              Effect.zipRight(Deferred.succeed(isEnding, undefined), Effect.repeatN(Effect.yieldNow(), 50))
+            )
             // Which waits for b, and is left to itself.
             yield* Effect.forkDaemon(TransactionalRef.update(b, (n) => n + 1))
             yield* Effect.repeatN(Effect.yieldNow(), 5)
@@ -429,14 +454,20 @@ describe("transactions that wait for each other", () => {
       const holder = yield* Effect.fork(TransactionalRef.transaction(x, () => Deferred.await(cue)))
       yield* pause
       const outer = yield* Effect.fork(TransactionalRef.transaction([], () =>
-        Effect.all([TransactionalRef.set(x, 1), Effect.zipRight(Effect.repeatN(Effect.yieldNow(), 40), TransactionalRef.set(y, 1))], {
+        Effect.all([
+          TransactionalRef.set(x, 1),
+          Effect.zipRight(Effect.repeatN(Effect.yieldNow(), 40), TransactionalRef.set(y, 1))
+        ], {
           concurrency: "unbounded"
         })))
       yield* pause
       const other = yield* Effect.fork(TransactionalRef.transaction(y, () => TransactionalRef.set(x, 2)))
       yield* Effect.repeatN(Effect.yieldNow(), 100)
       yield* Deferred.succeed(cue, undefined)
-      assert.deepStrictEqual(failureOf(yield* Fiber.await(outer)), new TransactionalRef.TransactionDeadlock({ cycle: ["y", "x"] }))
+      assert.deepStrictEqual(
+        failureOf(yield* Fiber.await(outer)),
+        new TransactionalRef.TransactionDeadlock({ cycle: ["y", "x"] })
+      )
       for (const fiber of [holder, other]) yield* Fiber.join(fiber)
       assert.deepStrictEqual(yield* TransactionalRef.snapshot([x, y]), [2, 0])
       yield* untouched(x, y)
@@ -449,8 +480,9 @@ describe("transactions that wait for each other", () => {
       const increment = TransactionalRef.update(ref, (n) => n + 1)
       const holder = yield* Effect.fork(TransactionalRef.transaction(ref, () => Deferred.await(cue)))
       yield* Effect.yieldNow()
-      const waiting = yield* Effect.fork(TransactionalRef.transaction([], () =>
-        Effect.all([increment, increment], { concurrency: "unbounded" })))
+      const waiting = yield* Effect.fork(
+        TransactionalRef.transaction([], () => Effect.all([increment, increment], { concurrency: "unbounded" }))
+      )
       yield* Effect.repeatN(Effect.yieldNow(), 10)
       assert.strictEqual((yield* TransactionalRef.inspect(ref)).waiters, 1)
       yield* Deferred.succeed(cue, undefined)
@@ -477,8 +509,9 @@ describe("transactions that wait for each other", () => {
         yield* begin(TransactionalRef.transaction(a, () => Effect.zipRight(Deferred.await(goOn), increment(b)))),
         yield* begin(TransactionalRef.transaction(b, () => increment(t))),
         // Waits for t behind the one before, and for a.
-        yield* begin(TransactionalRef.transaction([], () =>
-          Effect.all([increment(t), increment(a)], { concurrency: "unbounded" })))
+        yield* begin(
+          TransactionalRef.transaction([], () => Effect.all([increment(t), increment(a)], { concurrency: "unbounded" }))
+        )
       ]
       yield* Deferred.succeed(goOn, undefined)
       yield* pause
@@ -487,7 +520,10 @@ describe("transactions that wait for each other", () => {
       assert.deepStrictEqual(yield* TransactionalRef.snapshot([a, b, t]), [1, 1, 2])
     }))
 
-  const awaiting: Record<string, (child: Effect.Effect<void, TransactionalRef.TransactionError>) => Effect.Effect<unknown, never, Scope.Scope>> = {
+  const awaiting: Record<
+    string,
+    (child: Effect.Effect<void, TransactionalRef.TransactionError>) => Effect.Effect<unknown, never, Scope.Scope>
+  > = {
     "a fiber in its scope": (child) => Effect.forkScoped(Effect.uninterruptible(child)),
     "what a finalizer waits for": (child) =>
       Effect.flatMap(Effect.forkDaemon(child), (fiber) => Effect.addFinalizer(() => Fiber.await(fiber)))
@@ -524,7 +560,11 @@ describe("transactions that wait for each other", () => {
             TransactionalRef.transaction(own, () =>
               TransactionalRef.updateEffect(shared, (n) => Effect.as(Effect.yieldNow(), n + 1))))
           const before = process.cpuUsage()
-          yield* Effect.all(Array.from({ length: waiting }, () => one), { concurrency: "unbounded", discard: true })
+          yield* Effect.all(
+            Array.from({ length: waiting }, () =>
+              one),
+            { concurrency: "unbounded", discard: true }
+          )
           const { system, user } = process.cpuUsage(before)
           assert.strictEqual(yield* TransactionalRef.get(shared), waiting)
           return (system + user) / waiting
@@ -547,7 +587,9 @@ describe("transactions that wait for each other", () => {
       for (let level = 0; level < 30; level++) {
         const pair = [yield* TransactionalRef.make(0), yield* TransactionalRef.make(0)]
         for (const own of pair) {
-          const waits = level === 0 ? Deferred.await(cue) : Effect.all(below.map(increment), { concurrency: "unbounded" })
+          const waits = level === 0
+            ? Deferred.await(cue)
+            : Effect.all(below.map(increment), { concurrency: "unbounded" })
           fibers.push(yield* Effect.fork(TransactionalRef.transaction(own, () => waits)))
           yield* Effect.repeatN(Effect.yieldNow(), 10)
         }
@@ -609,13 +651,28 @@ describe("transactions that wait for each other", () => {
       const a = yield* TransactionalRef.make(0, { name: "a" })
       const b = yield* TransactionalRef.make(0, { name: "b" })
       const nested = (x: typeof a, y: typeof a) =>
-        TransactionalRef.transaction(x, () =>
-          Effect.zipRight(Effect.yieldNow(), TransactionalRef.transaction([], () => TransactionalRef.update(y, (n) => n + 1))))
+        TransactionalRef.transaction(
+          x,
+          () =>
+            Effect.zipRight(
+              Effect.yieldNow(),
+              TransactionalRef.transaction([], () => TransactionalRef.update(y, (n) => n + 1))
+            )
+        )
       const exits: Array<Exit.Exit<void, TransactionalRef.TransactionError>> = []
-      const whole = yield* Effect.exit(TransactionalRef.transaction([a, b], () =>
-        Effect.forEach([nested(a, b), nested(b, a)], (part) => Effect.map(Effect.exit(part), (exit) => exits.push(exit)), {
-          concurrency: "unbounded"
-        })))
+      const whole = yield* Effect.exit(
+        TransactionalRef.transaction(
+          [a, b],
+          () =>
+            Effect.forEach(
+              [nested(a, b), nested(b, a)],
+              (part) => Effect.map(Effect.exit(part), (exit) => exits.push(exit)),
+              {
+                concurrency: "unbounded"
+              }
+            )
+        )
+      )
       const errors = exits.map((exit) => failureOf(exit) as TransactionalRef.TransactionError)
       assert.deepStrictEqual(errors.map(({ _tag }) => _tag).sort(), ["TransactionConflict", "TransactionDeadlock"])
       const deadlock = errors.find((error) => error instanceof TransactionalRef.TransactionDeadlock)!
@@ -631,9 +688,12 @@ describe("transactions that wait for each other", () => {
       const b = yield* TransactionalRef.make(0)
       const nested = (x: typeof a, y: typeof a) =>
         TransactionalRef.transaction(x, (draft) =>
-          Effect.zipRight(add(draft, 1), Effect.zipRight(Effect.yieldNow(), TransactionalRef.update(y, (n) => n + 1)))).pipe(
-          Effect.retry({ while: (error) => error._tag === "TransactionDeadlock" })
-        )
+          Effect.zipRight(
+            add(draft, 1),
+            Effect.zipRight(Effect.yieldNow(), TransactionalRef.update(y, (n) => n + 1))
+          )).pipe(
+            Effect.retry({ while: (error) => error._tag === "TransactionDeadlock" })
+          )
       yield* Effect.all(Array.from({ length: 20 }, (_, n) => n % 2 === 0 ? nested(a, b) : nested(b, a)), {
         concurrency: "unbounded"
       })
@@ -648,7 +708,10 @@ describe("transactions that wait for each other", () => {
 const meeting = <A, E>(
   second: (
     b: Ref.Ref<number>,
-    refs: { readonly a: TransactionalRef.TransactionalRef<number>; readonly b: TransactionalRef.TransactionalRef<number> }
+    refs: {
+      readonly a: TransactionalRef.TransactionalRef<number>
+      readonly b: TransactionalRef.TransactionalRef<number>
+    }
   ) => Effect.Effect<A, E, Scope.Scope>,
   wrap: <A, E>(effect: Effect.Effect<A, E>) => Effect.Effect<A, E> = (effect) => effect
 ) =>
@@ -657,7 +720,10 @@ const meeting = <A, E>(
     const b = yield* TransactionalRef.make(0, { name: "b" })
     const met = yield* Deferred.make<void>()
     const first = yield* Effect.fork(TransactionalRef.transaction(a, (draft) =>
-      Effect.zipRight(add(draft, 1), Effect.zipRight(Deferred.await(met), TransactionalRef.update(b, (n) => n + 1)))))
+      Effect.zipRight(
+        add(draft, 1),
+        Effect.zipRight(Deferred.await(met), TransactionalRef.update(b, (n) => n + 1))
+      )))
     const exit = yield* Effect.exit(wrap(TransactionalRef.transaction(b, (draft) =>
       add(draft, 10).pipe(
         Effect.zipRight(Deferred.succeed(met, undefined)),
@@ -686,7 +752,8 @@ describe("a transaction that was chosen to end a deadlock", () => {
           yield* Effect.repeatN(Effect.yieldNow(), 50)
           assert.deepStrictEqual(yield* TransactionalRef.snapshot([a, b]), [1, 1])
           yield* untouched(a, b)
-        }))
+        })
+      )
       isDeadlock(exit)
       assert.strictEqual(rollbacks, 1)
     }))
@@ -707,7 +774,9 @@ describe("a transaction that was chosen to end a deadlock", () => {
             TransactionalRef.transaction([], () => Effect.void)
           ]
           for (const way of ways) {
-            const conflict = failureOf(yield* Effect.exit(way as Effect.Effect<unknown, TransactionalRef.TransactionError>))
+            const conflict = failureOf(
+              yield* Effect.exit(way as Effect.Effect<unknown, TransactionalRef.TransactionError>)
+            )
             assert.instanceOf(conflict, TransactionalRef.TransactionConflict)
           }
           for (const way of [Ref.get(draft), Ref.set(draft, 5), add(draft, 1)]) {
@@ -716,7 +785,8 @@ describe("a transaction that was chosen to end a deadlock", () => {
           }
           assert.strictEqual(yield* TransactionalRef.get(b), 0)
           assert.deepStrictEqual(yield* TransactionalRef.snapshot([a, b, other]), [0, 0, 0])
-        }))
+        })
+      )
       isDeadlock(exit)
       assert.strictEqual((yield* TransactionalRef.inspect(other)).commits, 0)
     }))
@@ -735,7 +805,8 @@ describe("a transaction that was chosen to end a deadlock", () => {
             ]
             const conflict = Exit.die(new TransactionalRef.TransactionConflict({ name: "b" }))
             assert.deepStrictEqual(exits as ReadonlyArray<unknown>, [conflict, conflict])
-          })))
+          }))
+      )
       isDeadlock(exit)
     }))
 
@@ -755,7 +826,8 @@ describe("a transaction that was chosen to end a deadlock", () => {
             const conflict = failureOf(yield* Fiber.await(waiting))
             assert.deepStrictEqual(conflict, new TransactionalRef.TransactionConflict({ name: "free" }))
             yield* Deferred.succeed(cue, undefined)
-          })))
+          }))
+      )
       isDeadlock(exit)
       yield* untouched(free)
     }))
@@ -770,11 +842,13 @@ describe("a transaction that was chosen to end a deadlock", () => {
               Effect.sync(() => {
                 isDeadlock(exit)
                 log.push(`finalized over ${values.join()}`)
-              })))
+              }))
+          )
           yield* Effect.either(addTo(a))
           yield* Effect.repeatN(Effect.yieldNow(), 50)
           log.push("the body ends")
-        }))
+        })
+      )
       isDeadlock(exit)
       assert.deepStrictEqual(log, ["the body ends", "finalized over 1,1"])
     }))
@@ -784,7 +858,8 @@ describe("a transaction that was chosen to end a deadlock", () => {
     "another error": (asked) => Effect.catchAll(asked, () => Effect.fail("of its own")),
     "a defect that carries the error": Effect.orDie,
     "an interruption": (asked) => Effect.catchAll(asked, () => Effect.interrupt),
-    "the end of a race": (asked) => Effect.race(asked, Effect.zipRight(Effect.repeatN(Effect.yieldNow(), 20), Effect.void)),
+    "the end of a race": (asked) =>
+      Effect.race(asked, Effect.zipRight(Effect.repeatN(Effect.yieldNow(), 20), Effect.void)),
     "a failure beside others that are interrupted": (asked) =>
       Effect.all([asked, Effect.never], { concurrency: "unbounded" })
   }
@@ -803,7 +878,8 @@ describe("a transaction that was chosen to end a deadlock", () => {
   it.live("ends a retry inside another transaction, which could never succeed", () =>
     Effect.gen(function*() {
       const { exit } = yield* meeting((_, { a }) =>
-        Effect.retry(addTo(a), { while: (error) => error._tag === "TransactionDeadlock" }))
+        Effect.retry(addTo(a), { while: (error) => error._tag === "TransactionDeadlock" })
+      )
       isDeadlock(exit)
     }))
 })
@@ -860,11 +936,16 @@ describe("retryDeadlock", () => {
     Effect.gen(function*() {
       const inside: Array<Exit.Exit<unknown, unknown>> = []
       const { exit } = yield* meeting((_, { a }) =>
-        Effect.map(Effect.exit(TransactionalRef.retryDeadlock(TransactionalRef.update(a, (n) => n))), (exit) => inside.push(exit)))
+        Effect.map(
+          Effect.exit(TransactionalRef.retryDeadlock(TransactionalRef.update(a, (n) => n))),
+          (exit) => inside.push(exit)
+        )
+      )
       isDeadlock(exit)
       assert.deepStrictEqual(inside, [Exit.die(new TransactionalRef.TransactionDeadlock({ cycle: ["a", "b"] }))])
       const { exit: unrecovered } = yield* meeting((_, { a }) =>
-        TransactionalRef.retryDeadlock(TransactionalRef.update(a, (n) => n)))
+        TransactionalRef.retryDeadlock(TransactionalRef.update(a, (n) => n))
+      )
       isDeadlock(unrecovered)
     }))
 
@@ -875,10 +956,20 @@ describe("retryDeadlock", () => {
       const transfer = TransactionalRef.transaction({ from, to }, (drafts) =>
         Effect.zipRight(add(drafts.from, -1), add(drafts.to, 1))).pipe(TransactionalRef.retryDeadlock)
       const place = TransactionalRef.transaction(order, (draft) =>
-        Effect.zipRight(add(draft, 1), Effect.zipRight(Effect.yieldNow(), transfer))).pipe(TransactionalRef.retryDeadlock)
+        Effect.zipRight(add(draft, 1), Effect.zipRight(Effect.yieldNow(), transfer))).pipe(
+          TransactionalRef.retryDeadlock
+        )
       const close = TransactionalRef.transaction(from, () =>
-        Effect.zipRight(Effect.yieldNow(), TransactionalRef.update(order, (n) => n + 1))).pipe(TransactionalRef.retryDeadlock)
-      yield* Effect.all(Array.from({ length: 40 }, (_, n) => n % 2 === 0 ? place : close), { concurrency: "unbounded" })
+        Effect.zipRight(
+          Effect.yieldNow(),
+          TransactionalRef.update(order, (n) =>
+            n + 1)
+        )).pipe(TransactionalRef.retryDeadlock)
+      yield* Effect.all(
+        Array.from({ length: 40 }, (_, n) =>
+          n % 2 === 0 ? place : close),
+        { concurrency: "unbounded" }
+      )
       assert.deepStrictEqual(yield* TransactionalRef.snapshot([order, from, to]), [40, 80, 20])
       yield* untouched(order, from, to)
     }))
@@ -933,11 +1024,13 @@ describe("retryDeadlock", () => {
       const exits: Array<Exit.Exit<unknown, unknown>> = []
       yield* TransactionalRef.transaction(ref, () =>
         Effect.addFinalizer(() =>
-          TransactionalRef.update(ref, (n) => n + 1).pipe(
-            TransactionalRef.retryDeadlock,
-            Effect.exit,
-            Effect.map((exit) => exits.push(exit))
-          )))
+          TransactionalRef.update(ref, (n) =>
+            n + 1).pipe(
+              TransactionalRef.retryDeadlock,
+              Effect.exit,
+              Effect.map((exit) => exits.push(exit))
+            )
+        ))
       assert.deepStrictEqual(exits, [Exit.die(new TransactionalRef.TransactionConflict({ name: "a" }))])
       yield* untouched(ref)
     }))
@@ -959,7 +1052,8 @@ describe("retryDeadlock", () => {
         Effect.tap(Effect.fork(update), (fiber) => {
           fibers.push(fiber)
           return Fiber.await(fiber)
-        }))
+        })
+      )
       const ref = yield* TransactionalRef.make(0)
       for (const left of [memoized, Fiber.join(fibers[0]!)]) {
         let runs = 0
@@ -981,10 +1075,15 @@ describe("retryDeadlock", () => {
       const b = yield* TransactionalRef.make(0)
       const begun = yield* Deferred.make<void>()
       const cue = yield* Deferred.make<void>()
-      const increment = TransactionalRef.transaction(b, (draft) =>
-        add(draft, 1).pipe(Effect.zipRight(Deferred.succeed(begun, undefined)), Effect.zipRight(Deferred.await(cue))))
-      const daemon = yield* TransactionalRef.transaction(a, () =>
-        Effect.zipLeft(Effect.forkDaemon(TransactionalRef.retryDeadlock(increment)), Deferred.await(begun)))
+      const increment = TransactionalRef.transaction(
+        b,
+        (draft) =>
+          add(draft, 1).pipe(Effect.zipRight(Deferred.succeed(begun, undefined)), Effect.zipRight(Deferred.await(cue)))
+      )
+      const daemon = yield* TransactionalRef.transaction(
+        a,
+        () => Effect.zipLeft(Effect.forkDaemon(TransactionalRef.retryDeadlock(increment)), Deferred.await(begun))
+      )
       yield* Deferred.succeed(cue, undefined)
       yield* Fiber.join(daemon)
       assert.strictEqual(yield* TransactionalRef.get(b), 1)
@@ -1021,14 +1120,23 @@ describe("retryDeadlock", () => {
           const begun = yield* Deferred.make<void>()
           const late = yield* TransactionalRef.transaction([], () =>
             Effect.zipLeft(
-              Effect.forkDaemon(TransactionalRef.retryDeadlock(TransactionalRef.transaction([], () =>
-                Effect.zipRight(Deferred.succeed(begun, undefined), Deferred.await(cue))))),
+              Effect.forkDaemon(
+                TransactionalRef.retryDeadlock(
+                  TransactionalRef.transaction(
+                    [],
+                    () => Effect.zipRight(Deferred.succeed(begun, undefined), Deferred.await(cue))
+                  )
+                )
+              ),
               Deferred.await(begun)
             ))
           yield* Deferred.succeed(cue, undefined)
           yield* Fiber.join(late)
         }))
-      assert.deepStrictEqual(yield* Effect.exit(whole), Exit.fail(new TransactionalRef.TransactionConflict({ name: "" })))
+      assert.deepStrictEqual(
+        yield* Effect.exit(whole),
+        Exit.fail(new TransactionalRef.TransactionConflict({ name: "" }))
+      )
     }))
 })
 
@@ -1081,8 +1189,10 @@ describe("one that waits inside another", () => {
       const waiting = yield* TransactionalRef.transaction([], () =>
         Effect.zipLeft(
           Effect.forkDaemon(both),
-          TransactionalRef.transaction(a, () =>
-            Effect.zipRight(Deferred.succeed(held, undefined), Effect.repeatN(Effect.yieldNow(), 20)))
+          TransactionalRef.transaction(
+            a,
+            () => Effect.zipRight(Deferred.succeed(held, undefined), Effect.repeatN(Effect.yieldNow(), 20))
+          )
         ))
       const conflict = failureOf(yield* Fiber.await(waiting)) as TransactionalRef.TransactionConflict
       assert.deepStrictEqual([conflict._tag, conflict.name], ["TransactionConflict", "a"])
@@ -1166,7 +1276,10 @@ describe("an invariant of a ref that an inner transaction brings in", () => {
         }))
       assert.deepStrictEqual(yield* TransactionalRef.snapshot([a, b, c]), [3, 2, 1])
       const whole = TransactionalRef.transaction([c, a], () => TransactionalRef.set(a, -1))
-      assert.deepStrictEqual(yield* Effect.exit(whole), Exit.fail(new TransactionalRef.InvariantViolated({ name: "a" })))
+      assert.deepStrictEqual(
+        yield* Effect.exit(whole),
+        Exit.fail(new TransactionalRef.InvariantViolated({ name: "a" }))
+      )
       assert.deepStrictEqual(yield* TransactionalRef.snapshot([a, b, c]), [3, 2, 1])
     }))
 
@@ -1191,13 +1304,19 @@ describe("what a body finalizes", () => {
       const ref = yield* TransactionalRef.make(0)
       const noting = (name: string) =>
         Effect.addFinalizer((exit) =>
-          Effect.flatMap(TransactionalRef.get(ref), (value) => Effect.sync(() => log.push(`${name} ${exit._tag} ${value}`))))
+          Effect.flatMap(
+            TransactionalRef.get(ref),
+            (value) => Effect.sync(() => log.push(`${name} ${exit._tag} ${value}`))
+          )
+        )
       const whole = (end: Effect.Effect<void, string>) =>
         TransactionalRef.transaction(ref, (draft) =>
           Effect.gen(function*() {
             yield* noting("outer")
             yield* add(draft, 1)
-            yield* Effect.ignore(TransactionalRef.transaction(ref, () => Effect.zipRight(noting("inner"), Effect.fail("no"))))
+            yield* Effect.ignore(
+              TransactionalRef.transaction(ref, () => Effect.zipRight(noting("inner"), Effect.fail("no")))
+            )
             log.push("body")
             yield* end
           }))
@@ -1223,17 +1342,26 @@ describe("what a body finalizes", () => {
     Effect.gen(function*() {
       const ref = yield* TransactionalRef.make(0)
       const seen = yield* Ref.make<unknown>(undefined)
-      yield* TransactionalRef.transaction(ref, () =>
-        Effect.addFinalizer(() =>
-          Effect.flatMap(Effect.either(TransactionalRef.update(ref, (n) => n + 1)), (either) => Ref.set(seen, either))))
+      yield* TransactionalRef.transaction(
+        ref,
+        () =>
+          Effect.addFinalizer(() =>
+            Effect.flatMap(Effect.either(TransactionalRef.update(ref, (n) => n + 1)), (either) => Ref.set(seen, either))
+          )
+      )
       assert.match(String(yield* seen), /TransactionConflict/)
     }))
 
   it.effect("that dies is a defect of the transaction, whose changes stay committed; the turn is given back", () =>
     Effect.gen(function*() {
       const ref = yield* TransactionalRef.make(0)
-      const exit = yield* Effect.exit(TransactionalRef.transaction(ref, (draft) =>
-        Effect.zipRight(Effect.addFinalizer(() => Effect.die("broken")), add(draft, 1))))
+      const exit = yield* Effect.exit(
+        TransactionalRef.transaction(ref, (draft) =>
+          Effect.zipRight(
+            Effect.addFinalizer(() => Effect.die("broken")),
+            add(draft, 1)
+          ))
+      )
       assert.isTrue(Exit.isFailure(exit) && Cause.isDie(exit.cause))
       assert.strictEqual(yield* TransactionalRef.get(ref), 1)
       yield* untouched(ref)
@@ -1251,7 +1379,12 @@ describe("the short ways", () => {
       yield* TransactionalRef.set(ref, 7)
       yield* ref.pipe(TransactionalRef.set(8))
       yield* TransactionalRef.updateEffect(ref, (n) => Effect.succeed(n + 1))
-      yield* ref.pipe(TransactionalRef.updateEffect((n) => Effect.delay(Effect.succeed(n + 1), 0)), Effect.fork, Effect.tap(() => TestClock.adjust(1)), Effect.flatMap(Fiber.join))
+      yield* ref.pipe(
+        TransactionalRef.updateEffect((n) => Effect.delay(Effect.succeed(n + 1), 0)),
+        Effect.fork,
+        Effect.tap(() => TestClock.adjust(1)),
+        Effect.flatMap(Fiber.join)
+      )
       yield* ref.pipe(TransactionalRef.transaction((draft) => add(draft, 1)))
       assert.strictEqual(yield* TransactionalRef.get(ref), 11)
       assert.strictEqual((yield* TransactionalRef.inspect(ref)).commits, 9)
@@ -1272,9 +1405,11 @@ describe("the short ways", () => {
     Effect.gen(function*() {
       const ref = yield* TransactionalRef.make(0)
       const holder = yield* Effect.fork(TransactionalRef.transaction(ref, (draft) =>
-        Effect.flatMap(draft.get, (n) => Effect.delay(Ref.set(draft, n + 1), 5))))
+        Effect.flatMap(draft.get, (n) =>
+          Effect.delay(Ref.set(draft, n + 1), 5))))
       yield* Effect.yieldNow()
-      const update = yield* Effect.fork(TransactionalRef.update(ref, (n) => n * 10))
+      const update = yield* Effect.fork(TransactionalRef.update(ref, (n) =>
+        n * 10))
       yield* TestClock.adjust(5)
       yield* Fiber.join(holder)
       yield* Fiber.join(update)
@@ -1309,7 +1444,9 @@ describe("the types", () => {
     void Effect.gen(function*() {
       const a = yield* TransactionalRef.make(1)
       const b = yield* TransactionalRef.make("b")
-      expectTypeOf(yield* TransactionalRef.snapshot({ a, b })).toEqualTypeOf<{ readonly a: number; readonly b: string }>()
+      expectTypeOf(yield* TransactionalRef.snapshot({ a, b })).toEqualTypeOf<
+        { readonly a: number; readonly b: string }
+      >()
       expectTypeOf(yield* TransactionalRef.snapshot([a, b])).toEqualTypeOf<readonly [number, string]>()
       yield* TransactionalRef.transaction([a, b], ([x, y]) => {
         expectTypeOf(x).toEqualTypeOf<Ref.Ref<number>>()
@@ -1381,8 +1518,12 @@ describe("the error channel", () => {
 
   it("loses what retryDeadlock takes", () => {
     const check = (bound: Bound, free: Free) => {
-      expectTypeOf(TransactionalRef.set(free, 1).pipe(TransactionalRef.retryDeadlock)).toEqualTypeOf<Effect.Effect<void>>()
-      expectTypeOf(TransactionalRef.retryDeadlock(TransactionalRef.updateEffect(bound, () => Effect.fail("no" as const))))
+      expectTypeOf(TransactionalRef.set(free, 1).pipe(TransactionalRef.retryDeadlock)).toEqualTypeOf<
+        Effect.Effect<void>
+      >()
+      expectTypeOf(
+        TransactionalRef.retryDeadlock(TransactionalRef.updateEffect(bound, () => Effect.fail("no" as const)))
+      )
         .toEqualTypeOf<Effect.Effect<void, "no" | Violated>>()
     }
     void check
@@ -1400,13 +1541,17 @@ describe("the error channel", () => {
 
 describe("what an operator sees", () => {
   const count = (name: string, ref?: string) =>
-    Effect.map(Metric.snapshot, (pairs) =>
-      pairs.flatMap(({ metricKey, metricState }) =>
-        metricKey.name === `holdfast_transactional_ref_${name}_total` &&
-          Array.from(metricKey.tags, ({ key, value }) => `${key}=${value}`).join() === (ref === undefined ? "" : `ref=${ref}`)
-          ? [(metricState as MetricState.MetricState.Counter<number>).count]
-          : []
-      ))
+    Effect.map(
+      Metric.snapshot,
+      (pairs) =>
+        pairs.flatMap(({ metricKey, metricState }) =>
+          metricKey.name === `holdfast_transactional_ref_${name}_total` &&
+            Array.from(metricKey.tags, ({ key, value }) => `${key}=${value}`).join() ===
+              (ref === undefined ? "" : `ref=${ref}`)
+            ? [(metricState as MetricState.MetricState.Counter<number>).count]
+            : []
+        )
+    )
 
   it.effect("commits and rollbacks are counted, by the names of the refs", () =>
     Effect.gen(function*() {
@@ -1467,14 +1612,16 @@ describe("what an operator sees", () => {
       const { spans, tracer } = yield* tracing
       const a = yield* TransactionalRef.make(1, { name: "a", invariant: (n) => n > 0 })
       const b = yield* TransactionalRef.make(1, { name: "b" })
-      yield* TransactionalRef.transaction({ a, b }, () =>
-        TransactionalRef.updateEffect(a, () =>
-          Effect.succeed(-1))).pipe(
-            Effect.ignore,
-            Effect.withTracer(tracer)
-          )
+      yield* TransactionalRef.transaction({ a, b }, () => TransactionalRef.updateEffect(a, () => Effect.succeed(-1)))
+        .pipe(
+          Effect.ignore,
+          Effect.withTracer(tracer)
+        )
       const [outer, inner] = spans
-      assert.deepStrictEqual(spans.map(({ name }) => name), ["TransactionalRef.transaction", "TransactionalRef.transaction"])
+      assert.deepStrictEqual(spans.map(({ name }) => name), [
+        "TransactionalRef.transaction",
+        "TransactionalRef.transaction"
+      ])
       assert.deepStrictEqual(spans.map(({ attributes }) => attributes.get("refs")), ["a, b", "a"])
       assert.strictEqual(Option.getOrUndefined(inner!.parent), outer)
       assert.isTrue(inner!.status._tag === "Ended" && Exit.isSuccess(inner!.status.exit))
@@ -1502,8 +1649,7 @@ describe("what the fiber refers to", () => {
         const ref = yield* TransactionalRef.make(1)
         const fiber = Effect.gen(function*() {
           const before = yield* Effect.context<never>()
-          yield* Effect.exit(TransactionalRef.transaction(ref, () =>
-            Effect.zipRight(FiberRef.set(color, "red"), end)))
+          yield* Effect.exit(TransactionalRef.transaction(ref, () => Effect.zipRight(FiberRef.set(color, "red"), end)))
           assert.strictEqual(yield* FiberRef.get(color), "red")
           assert.strictEqual(yield* Effect.context<never>(), before)
           // Were this still inside, it would not be committed.
@@ -1572,7 +1718,10 @@ describe("what errors and defects say", () => {
     Effect.gen(function*() {
       const ref = yield* TransactionalRef.make(1, { name: "positive", invariant: (n) => n > 0 })
       const error = yield* Effect.flip(TransactionalRef.update(ref, () => 0))
-      assert.deepStrictEqual([error._tag, (error as TransactionalRef.InvariantViolated).name], ["InvariantViolated", "positive"])
+      assert.deepStrictEqual([error._tag, (error as TransactionalRef.InvariantViolated).name], [
+        "InvariantViolated",
+        "positive"
+      ])
     }))
 
   it.effect("a short way that throws is a rollback, as it is in a transaction", () =>
@@ -1596,7 +1745,8 @@ describe("what errors and defects say", () => {
         Effect.map(Effect.sandbox(effect).pipe(Effect.flip), (cause) => String(Chunk.unsafeHead(Cause.defects(cause))))
       const draft = yield* TransactionalRef.transaction(ref, Effect.succeed)
       assert.include(yield* defectOf(Ref.get(draft)), "the transaction on a is over")
-      const meanwhile = TransactionalRef.transaction(ref, (draft) => TransactionalRef.transaction(ref, () => Ref.get(draft)))
+      const meanwhile = TransactionalRef.transaction(ref, (draft) =>
+        TransactionalRef.transaction(ref, () => Ref.get(draft)))
       assert.include(yield* defectOf(meanwhile), "a transaction inside this one works on a")
     }))
 
@@ -1606,7 +1756,9 @@ describe("what errors and defects say", () => {
       const dying = Effect.addFinalizer(() => Effect.die("late"))
       const alone = yield* Effect.exit(TransactionalRef.transaction(ref, () => dying))
       assert.deepStrictEqual(alone, Exit.die("late"))
-      const both = yield* Effect.exit(TransactionalRef.transaction(ref, () => Effect.zipRight(dying, Effect.fail("no"))))
+      const both = yield* Effect.exit(
+        TransactionalRef.transaction(ref, () => Effect.zipRight(dying, Effect.fail("no")))
+      )
       assert.deepStrictEqual(both, Exit.failCause(Cause.sequential(Cause.fail("no"), Cause.die("late"))))
       yield* untouched(ref)
     }))
@@ -1619,8 +1771,12 @@ describe("what errors and defects say", () => {
       const begun = yield* Deferred.make<void>()
       const daemon = yield* TransactionalRef.transaction(ref, () =>
         Effect.zipLeft(
-          Effect.forkDaemon(TransactionalRef.transaction({ ref, other }, () =>
-            Effect.zipRight(Deferred.succeed(begun, undefined), Deferred.await(cue)))),
+          Effect.forkDaemon(
+            TransactionalRef.transaction(
+              { ref, other },
+              () => Effect.zipRight(Deferred.succeed(begun, undefined), Deferred.await(cue))
+            )
+          ),
           Deferred.await(begun)
         ))
       yield* Deferred.succeed(cue, undefined)
@@ -1630,7 +1786,11 @@ describe("what errors and defects say", () => {
       const exits: Array<Exit.Exit<unknown, unknown>> = []
       yield* TransactionalRef.transaction(ref, () =>
         Effect.addFinalizer(() =>
-          Effect.map(Effect.exit(TransactionalRef.transaction([other, ref], () => Effect.void)), (exit) => exits.push(exit))))
+          Effect.map(
+            Effect.exit(TransactionalRef.transaction([other, ref], () => Effect.void)),
+            (exit) => exits.push(exit)
+          )
+        ))
       assert.strictEqual((failureOf(exits[0]!) as TransactionalRef.TransactionConflict).name, "b, a")
     }))
 })

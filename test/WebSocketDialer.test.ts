@@ -35,7 +35,8 @@ const dialing = (request: WebSocketDialer.DialRequest) =>
 
 const nextMessage = (socket: WebSocket) =>
   Effect.async<WebSocketDialer.Message>((resume) => {
-    socket.once("message", (data: Buffer, isBinary) => resume(Effect.succeed(isBinary ? new Uint8Array(data) : data.toString())))
+    socket.once("message", (data: Buffer, isBinary) =>
+      resume(Effect.succeed(isBinary ? new Uint8Array(data) : data.toString())))
   })
 
 /** The platform's socket: what Node 20 has not, and later ones have, is here that of `ws`, which has the same face. */
@@ -54,8 +55,10 @@ const global = Layer.unwrapScoped(Effect.as(
 const dialers = { Node: NodeWebSocketDialer.layer(), global }
 
 for (const [name, dialer] of Object.entries(dialers)) {
-  const test = (what: string, effect: () => Effect.Effect<unknown, unknown, Scope.Scope | WebSocketDialer.WebSocketDialer>) =>
-    it.scopedLive(what, () => Effect.provide(effect(), dialer))
+  const test = (
+    what: string,
+    effect: () => Effect.Effect<unknown, unknown, Scope.Scope | WebSocketDialer.WebSocketDialer>
+  ) => it.scopedLive(what, () => Effect.provide(effect(), dialer))
 
   describe(`a connection (${name})`, () => {
     test("carries text and bytes both ways, in order", () =>
@@ -171,7 +174,11 @@ for (const [name, dialer] of Object.entries(dialers)) {
       Effect.gen(function*() {
         for (const url of ["nonsense", "ftp://localhost", "ws://localhost/#fragment"]) {
           const error = yield* Effect.flip(dialing({ url }))
-          assert.deepInclude(error as object, { _tag: "DialError", reason: "InvalidRequest", url: url.replace(/#.*/, "") })
+          assert.deepInclude(error as object, {
+            _tag: "DialError",
+            reason: "InvalidRequest",
+            url: url.replace(/#.*/, "")
+          })
         }
       }))
 
@@ -331,7 +338,12 @@ describe("layerTest", () => {
       const next = yield* listening(connection)
       yield* peer.ping
       yield* Option.getOrThrow(connection.ping)
-      assert.deepStrictEqual([connection.protocol, yield* next, yield* next, yield* next], ["p", "early", "control", "control"])
+      assert.deepStrictEqual([connection.protocol, yield* next, yield* next, yield* next], [
+        "p",
+        "early",
+        "control",
+        "control"
+      ])
       yield* connection.write(["a", "b"])
       assert.deepStrictEqual([yield* peer.receive, yield* peer.receive], ["a", "b"])
       yield* peer.stall
@@ -339,7 +351,10 @@ describe("layerTest", () => {
       yield* Effect.repeatN(Effect.yieldNow(), 10)
       assert.isTrue(Option.isNone(yield* Fiber.poll(writing)))
       yield* peer.close(1012)
-      assert.deepStrictEqual(yield* Fiber.join(writing), new WebSocketDialer.ConnectionClosed({ code: 1012, reason: "" }))
+      assert.deepStrictEqual(
+        yield* Fiber.join(writing),
+        new WebSocketDialer.ConnectionClosed({ code: 1012, reason: "" })
+      )
       assert.deepStrictEqual(yield* next, yield* peer.ended)
     }).pipe(Effect.provide(WebSocketDialer.layerTest)))
 

@@ -38,19 +38,23 @@ describe("a cache of bytes, after a defect in the midst of put", () => {
       assert.isFalse(yield* cache.put("large", bytes(2)))
     }))
 
-  it.effect("with a transaction believes what it holds, whatever the interleaving and whoever is interrupted", () =>
-    Interleavings.explore(
-      Effect.gen(function*() {
-        const cache = yield* ByteCache.withTransaction(5)
-        const burning = yield* Effect.fork(cache.put("burn", bytes(3)))
-        const victim = yield* Effect.fork(Interleavings.victim(cache.put("victim", bytes(1))))
-        const good = yield* Effect.fork(cache.put("good", bytes(2)))
-        for (const fiber of [burning, victim, good]) yield* Fiber.await(fiber)
-        const { actual, believed } = yield* cache.sizes
-        assert.strictEqual(believed, actual)
-        assert.isAtLeast(actual, 2)
-        assert.isTrue(yield* cache.put("more", bytes(2)))
-      }),
-      { strategy: ["sweep", "random", "pct", "interrupt"] }
-    ), 60_000)
+  it.effect(
+    "with a transaction believes what it holds, whatever the interleaving and whoever is interrupted",
+    () =>
+      Interleavings.explore(
+        Effect.gen(function*() {
+          const cache = yield* ByteCache.withTransaction(5)
+          const burning = yield* Effect.fork(cache.put("burn", bytes(3)))
+          const victim = yield* Effect.fork(Interleavings.victim(cache.put("victim", bytes(1))))
+          const good = yield* Effect.fork(cache.put("good", bytes(2)))
+          for (const fiber of [burning, victim, good]) yield* Fiber.await(fiber)
+          const { actual, believed } = yield* cache.sizes
+          assert.strictEqual(believed, actual)
+          assert.isAtLeast(actual, 2)
+          assert.isTrue(yield* cache.put("more", bytes(2)))
+        }),
+        { strategy: ["sweep", "random", "pct", "interrupt"] }
+      ),
+    60_000
+  )
 })

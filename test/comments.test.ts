@@ -263,10 +263,16 @@ describe("comments in transactions behind a boundary", () => {
 describe("examples/comments.ts", () => {
   const run = async () => {
     const script = await bundled(new URL("../examples/comments.ts", import.meta.url))
-    return new Promise<{ readonly code: number | null; readonly stdout: string; readonly stderr: string }>((resolve) => {
-      const child = execFile(process.execPath, [script], { timeout: 50_000, killSignal: "SIGKILL" }, (_, stdout, stderr) =>
-        resolve({ code: child.exitCode, stdout, stderr }))
-    })
+    return new Promise<{ readonly code: number | null; readonly stdout: string; readonly stderr: string }>(
+      (resolve) => {
+        const child = execFile(
+          process.execPath,
+          [script],
+          { timeout: 50_000, killSignal: "SIGKILL" },
+          (_, stdout, stderr) => resolve({ code: child.exitCode, stdout, stderr })
+        )
+      }
+    )
   }
 
   it("tells what happens with each, and ends", async () => {

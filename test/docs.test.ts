@@ -11,7 +11,10 @@ const sources = readdirSync(join(root, "src"), { recursive: true, encoding: "utf
 
 /** The TypeScript examples of a file, each as a module of its own beside the sources. */
 const examplesIn = (file: string) =>
-  [...readFileSync(join(root, file), "utf8").matchAll(/^( \* |)```ts\n([\s\S]*?)^\1```$/gm)].map(([, prefix, code], i) => ({
+  [...readFileSync(join(root, file), "utf8").matchAll(/^( \* |)```ts\n([\s\S]*?)^\1```$/gm)].map((
+    [, prefix, code],
+    i
+  ) => ({
     name: join(root, `${file.replaceAll(/[./\\]/g, "_")}_${i}.ts`),
     code: code!.replaceAll(new RegExp(`^${prefix!.replaceAll("*", "\\*").trimEnd()} ?`, "gm"), "")
   }))
@@ -44,7 +47,11 @@ describe("the documentation", () => {
   it("gives every public function an example, and every export a version and a category", () => {
     for (const file of sources.filter((file) => !/internal|index\.ts$|node\.ts$/.test(file))) {
       const text = readFileSync(join(root, file), "utf8")
-      for (const [, comment, name] of text.matchAll(/\/\*\*((?:(?!\*\/)[\s\S])*?)\*\/\nexport (?:const|class|interface|type|declare namespace) (\w+)/g)) {
+      for (
+        const [, comment, name] of text.matchAll(
+          /\/\*\*((?:(?!\*\/)[\s\S])*?)\*\/\nexport (?:const|class|interface|type|declare namespace) (\w+)/g
+        )
+      ) {
         if (comment!.includes("@internal")) continue
         assert.include(comment, "@since", `${file} ${name}`)
         assert.include(comment, "@category", `${file} ${name}`)

@@ -97,10 +97,13 @@ describe("the scope of a transaction", () => {
       const kept: Array<Context.Context<Scope.Scope>> = []
       const keeping = (asks: Effect.Effect<unknown, never, Scope.Scope>) =>
         TransactionalRef.transaction(ref, () =>
-          Effect.zipRight(asks, Effect.zipRight(
-            Effect.map(Effect.context<Scope.Scope>(), (context) => kept.push(context)),
-            Effect.fail("no")
-          )))
+          Effect.zipRight(
+            asks,
+            Effect.zipRight(
+              Effect.map(Effect.context<Scope.Scope>(), (context) => kept.push(context)),
+              Effect.fail("no")
+            )
+          ))
       yield* Effect.ignore(keeping(Effect.scope))
       yield* Effect.ignore(keeping(Effect.void))
       for (const context of kept) {

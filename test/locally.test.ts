@@ -21,12 +21,18 @@ const without = (fiber: Fiber.RuntimeFiber<unknown, unknown>): Fiber.RuntimeFibe
   })
 
 describe("two references, set for a while", () => {
-  for (const [how, seen] of Object.entries({ "by their map": (fiber: Fiber.RuntimeFiber<any, any>) => fiber, "one by one": without })) {
+  for (
+    const [how, seen] of Object.entries({
+      "by their map": (fiber: Fiber.RuntimeFiber<any, any>) => fiber,
+      "one by one": without
+    })
+  ) {
     it.effect(`are set and set back, ${how}`, () =>
       Effect.gen(function*() {
         yield* FiberRef.set(size, 7)
         const leave = yield* Effect.withFiberRuntime<() => void>((fiber) =>
-          Effect.sync(() => locally(seen(fiber), [color, "red"], [size, 1])))
+          Effect.sync(() => locally(seen(fiber), [color, "red"], [size, 1]))
+        )
         assert.deepStrictEqual(yield* values, ["red", 1, 0])
         leave()
         assert.deepStrictEqual(yield* values, ["none", 7, 0])
@@ -35,7 +41,8 @@ describe("two references, set for a while", () => {
     it.effect(`leave what was set meanwhile, ${how}`, () =>
       Effect.gen(function*() {
         const leave = yield* Effect.withFiberRuntime<() => void>((fiber) =>
-          Effect.sync(() => locally(seen(fiber), [color, "red"], [size, 1])))
+          Effect.sync(() => locally(seen(fiber), [color, "red"], [size, 1]))
+        )
         yield* FiberRef.set(other, 5)
         yield* FiberRef.set(size, 2)
         leave()
@@ -57,7 +64,10 @@ describe("two references, set for a while", () => {
           }))
       })
       yield* FiberRef.set(color, "blue")
-      yield* Effect.flatMap(Effect.fork(Effect.zipRight(Effect.repeatN(once, 9), FiberRef.set(color, "green"))), Fiber.join)
+      yield* Effect.flatMap(
+        Effect.fork(Effect.zipRight(Effect.repeatN(once, 9), FiberRef.set(color, "green"))),
+        Fiber.join
+      )
       assert.deepStrictEqual(new Set(depths), new Set([2]))
       assert.strictEqual(yield* FiberRef.get(color), "green")
     }))

@@ -1,9 +1,9 @@
+import { NodeTicketCache } from "effect-holdfast/node"
+import type { SocketEvent } from "effect-holdfast/ReconnectingSocket"
+import { ConnectionLost } from "effect-holdfast/WebSocketDialer"
 import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import * as Either from "effect/Either"
-import type { SocketEvent } from "effect-holdfast/ReconnectingSocket"
-import { NodeTicketCache } from "effect-holdfast/node"
-import { ConnectionLost } from "effect-holdfast/WebSocketDialer"
 import { execFile } from "node:child_process"
 import { randomBytes } from "node:crypto"
 import { once } from "node:events"
@@ -33,14 +33,18 @@ import { bundled } from "./support/programs.js"
 import { print } from "./support/webSocketServer.js"
 
 /**
- * Runs the storm as `npm start` does, but bundled. The storm's counterparties have inherited its standard error, so this
- * resolves when the counterparties too have ended.
+ * Runs the storm as `npm start` does, but bundled. The storm's counterparties have inherited its standard error, so
+ * this resolves when the counterparties too have ended.
  */
 const storm = async (args: ReadonlyArray<string>, onOutput?: (kill: () => void) => void) => {
   const script = await bundled(new URL("../examples/storm/main.ts", import.meta.url))
   return new Promise<{ readonly code: number | null; readonly stdout: string; readonly stderr: string }>((resolve) => {
-    const child = execFile(process.execPath, [script, ...args], { timeout: 200_000, killSignal: "SIGKILL" }, (_, stdout, stderr) =>
-      resolve({ code: child.exitCode, stdout, stderr }))
+    const child = execFile(
+      process.execPath,
+      [script, ...args],
+      { timeout: 200_000, killSignal: "SIGKILL" },
+      (_, stdout, stderr) => resolve({ code: child.exitCode, stdout, stderr })
+    )
     child.stdout?.on("data", () => onOutput?.(() => child.kill("SIGINT")))
   })
 }
@@ -249,7 +253,9 @@ describe("the ledger of the feed", () => {
     ["a loss is not told", "each loss is told once", eventful({ untold: 1 })],
     ["nobody opens a connection anew", "each loss is told once", eventful({ opened: 1 })],
     ["a half-open connection is not noticed", "silence is noticed", { gate: { noticed: 0 } }],
-    ["silence is noticed late", "silence is noticed", { gate: { longestSilence: 601 + FeedLedger.allowance + 2 * 10 + 20 } }],
+    ["silence is noticed late", "silence is noticed", {
+      gate: { longestSilence: 601 + FeedLedger.allowance + 2 * 10 + 20 }
+    }],
     ["a delay is too long", "no attempt is off its schedule", eventful({ beyondCap: 1 })],
     ["a backoff begins anew too soon", "no attempt is off its schedule", eventful({ miscounted: 1 })],
     ["an attempt is late", "no attempt is off its schedule", eventful({ late: 1 + FeedLedger.allowance + 10 })],
@@ -286,7 +292,9 @@ describe("what the feed is judged by", () => {
     expect(judged([0, waiting(1, 20)], [25, dialing])).toMatchObject({ waits: 1, late: 5, early: 0, beyondCap: 0 })
     expect(judged([0, waiting(1, 20)], [13, dialing])).toMatchObject({ late: 0, early: 7 })
     expect(judged([0, waiting(1, 21)], [21, dialing])).toMatchObject({ beyondCap: 1 })
-    expect(judged([0, waiting(1, 20)], [20, dialing], [21, waiting(2, 40)], [61, dialing])).toMatchObject({ beyondCap: 0 })
+    expect(judged([0, waiting(1, 20)], [20, dialing], [21, waiting(2, 40)], [61, dialing])).toMatchObject({
+      beyondCap: 0
+    })
   })
 
   it("knows when a backoff may begin anew", () => {
@@ -341,10 +349,12 @@ describe("the ledger of the tickets", () => {
     openConnections: 0
   }
 
-  const broken = (changed: {
-    readonly [Name in keyof TicketsLedger.Evidence]?: TicketsLedger.Evidence[Name] extends number ? number
-      : Partial<TicketsLedger.Evidence[Name]>
-  }) =>
+  const broken = (
+    changed: {
+      readonly [Name in keyof TicketsLedger.Evidence]?: TicketsLedger.Evidence[Name] extends number ? number
+        : Partial<TicketsLedger.Evidence[Name]>
+    }
+  ) =>
     TicketsLedger.section({
       ...evidence,
       ...changed as Partial<TicketsLedger.Evidence>,
@@ -496,7 +506,9 @@ describe("the storm's outcome", () => {
 
   it("is that a promise was not reached if an overloaded machine has left too little time", () => {
     expect(outcome(true, entry(true), entry(false, true))).toBe("not reached")
-    expect(StormLedger.toTable(StormLedger.judge([{ part: "a part", entries: [entry(false, true)], counts: {} }], true)))
+    expect(
+      StormLedger.toTable(StormLedger.judge([{ part: "a part", entries: [entry(false, true)], counts: {} }], true))
+    )
       .toBe("a part\n  not reached  a promise  something")
   })
 

@@ -35,7 +35,10 @@ type Asked = Https.RequestOptions & Tls.ConnectionOptions
 const alive = { connection: "keep-alive" }
 
 /** A server in this process, for what another process would not tell. */
-const served = (options: Https.ServerOptions, listener: Http.RequestListener = (_, response) => response.end("answered")) =>
+const served = (
+  options: Https.ServerOptions,
+  listener: Http.RequestListener = (_, response) => response.end("answered")
+) =>
   Effect.map(
     Effect.acquireRelease(
       Effect.promise(async () => {
@@ -64,7 +67,9 @@ describe("the agent's pool", () => {
       { pfx: [{ buf: Buffer.from("one"), passphrase: "x" }] as never },
       { pfx: [{ buf: Buffer.from("other"), passphrase: "x" }] as never }
     ],
-    "two contexts": [{ secureContext: Tls.createSecureContext({ ca }) }, { secureContext: Tls.createSecureContext({ ca }) }],
+    "two contexts": [{ secureContext: Tls.createSecureContext({ ca }) }, {
+      secureContext: Tls.createSecureContext({ ca })
+    }],
     "a check of the server's name": [{ checkServerIdentity: accepts }, {}],
     "two checks of the server's name": [{ checkServerIdentity: accepts }, { checkServerIdentity: () => undefined }],
     "CAs in one list": [{ ca: [ca, clients.cert] }, { ca: [clients.cert, ca] }],
@@ -101,7 +106,9 @@ describe("the agent's pool", () => {
 
   const sees = (options: { readonly [name: string]: Asked }) =>
     Effect.gen(function*() {
-      const recorded = yield* watched(yield* serving({ requestCert: true, rejectUnauthorized: false, ca: clients.cert }))
+      const recorded = yield* watched(
+        yield* serving({ requestCert: true, rejectUnauthorized: false, ca: clients.cert })
+      )
       const agent = yield* NodeTicketCache.agent({ keepAlive: true })
       for (const round of [1, 2]) {
         for (const [name, identity] of Object.entries(options)) {
@@ -173,9 +180,7 @@ describe("the agent's pool", () => {
 
   test("judges a server as was asked for when the request was made, however long it waits", () =>
     Effect.gen(function*() {
-      const untrusted = yield* Effect.promise(async () =>
-        serverCertificate({ issuer: await authority("untrusted") })
-      )
+      const untrusted = yield* Effect.promise(async () => serverCertificate({ issuer: await authority("untrusted") }))
       const server = yield* serving(untrusted)
       const agent = yield* NodeTicketCache.agent({ keepAlive: true, maxSockets: 1 })
       const strict = httpsGet(server.url(), { agent, headers: alive })
@@ -281,7 +286,10 @@ const limits: Record<string, Limited> = {
     expected: "timed out"
   },
   "axios": { ask: (url, options, millis) => byAxios(url, options, 0, millis), expected: "ECONNABORTED" },
-  "axios that follows redirects": { ask: (url, options, millis) => byAxios(url, options, 5, millis), expected: "ECONNABORTED" },
+  "axios that follows redirects": {
+    ask: (url, options, millis) => byAxios(url, options, 5, millis),
+    expected: "ECONNABORTED"
+  },
   "got's `socket`": {
     ask: (url, options, millis) => gotten(url, options, { socket: millis }),
     expected: "ETIMEDOUT socket"
@@ -371,7 +379,9 @@ describe("a time limit reaches a connection that is being opened", () => {
       yield* recorded.inject({ _tag: "BlackHole" })
       const first = Https.get(recorded.url(), { agent })
       const firstEnds = yield* Effect.fork(ended(first))
-      const second = yield* Effect.fork(Effect.suspend(() => ended(Https.get(recorded.url(), { agent }).setTimeout(limit))))
+      const second = yield* Effect.fork(
+        Effect.suspend(() => ended(Https.get(recorded.url(), { agent }).setTimeout(limit)))
+      )
       yield* eventually(() => recorded.hellos.length === 1)
       first.destroy(new Error("given up"))
       assert.deepStrictEqual([yield* Fiber.join(firstEnds), yield* Fiber.join(second)], ["given up", "timed out"])
@@ -385,11 +395,13 @@ describe("a time limit reaches a connection that is being opened", () => {
 describe("the socket of a request", () => {
   const names = ["lookup", "connect", "secureConnect"]
 
-  for (const [how, isKept, isBroken] of [
-    ["without tickets", false, false],
-    ["with a ticket", true, false],
-    ["with a ticket that breaks the handshake", true, true]
-  ] as const) {
+  for (
+    const [how, isKept, isBroken] of [
+      ["without tickets", false, false],
+      ["with a ticket", true, false],
+      ["with a ticket that breaks the handshake", true, true]
+    ] as const
+  ) {
     test(`is there immediately, and tells each event once (${how})`, () =>
       Effect.gen(function*() {
         const cache = yield* TicketCache.make()
@@ -454,13 +466,18 @@ describe("the socket of a request", () => {
         server.on("OCSPRequest", (_certificate, _issuer, callback: (error: null, answer: Buffer) => void) =>
           callback(null, Buffer.from("not revoked")))
         const agent = yield* agentFor(url, { requestOCSP: true } as never)
-        yield* eventually(() => Object.keys(agent.sockets).length === 0)
+        yield* eventually(() =>
+          Object.keys(agent.sockets).length === 0
+        )
         const lines: Array<string> = []
         agent.on("keylog", (line: Buffer) => lines.push(line.toString().split(" ")[0]!))
         const answers: Array<string | undefined> = []
         const request = Https.get(url, { agent })
-        request.on("socket", (socket) => socket.on("OCSPResponse", (answer: Buffer | null) => answers.push(answer?.toString())))
-        request.on("socket", (socket) => socket.on("keylog", () => lines.push("own")))
+        request.on("socket", (socket) =>
+          socket.on("OCSPResponse", (answer: Buffer | null) =>
+            answers.push(answer?.toString())))
+        request.on("socket", (socket) =>
+          socket.on("keylog", () => lines.push("own")))
         const [response] = yield* Effect.promise(() => once(request, "response") as Promise<[Http.IncomingMessage]>)
         response.resume()
         assert.include(lines, "CLIENT_TRAFFIC_SECRET_0")

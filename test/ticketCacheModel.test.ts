@@ -32,24 +32,31 @@ interface Limits {
 
 const hosts = ["a", "b", "c", "d"]
 
-const commandFor = (host: fc.Arbitrary<string>): fc.Arbitrary<Command> => fc.oneof(
-  {
-    weight: 40,
-    arbitrary: fc.record({
-      kind: fc.constant("put" as const),
-      host,
-      size: fc.integer({ min: 0, max: 5 }),
-      ago: fc.integer({ min: -3, max: 6 }),
-      lifetime: fc.oneof(fc.integer({ min: -1, max: 12 }), fc.constantFrom(NaN, Infinity))
-    })
-  },
-  { weight: 30, arbitrary: fc.record({ kind: fc.constant("take" as const), host }) },
-  { weight: 10, arbitrary: fc.record({ kind: fc.constant("reject" as const), nth: fc.nat(20), isItself: fc.boolean() }) },
-  { weight: 4, arbitrary: fc.record({ kind: fc.constant("clear" as const), hosts: fc.subarray(hosts) }) },
-  { weight: 20, arbitrary: fc.record({ kind: fc.constant("wait" as const), millis: fc.integer({ min: 1, max: 4 }) }) },
-  { weight: 10, arbitrary: fc.constant({ kind: "look" as const }) },
-  { weight: 1, arbitrary: fc.constant({ kind: "close" as const }) }
-)
+const commandFor = (host: fc.Arbitrary<string>): fc.Arbitrary<Command> =>
+  fc.oneof(
+    {
+      weight: 40,
+      arbitrary: fc.record({
+        kind: fc.constant("put" as const),
+        host,
+        size: fc.integer({ min: 0, max: 5 }),
+        ago: fc.integer({ min: -3, max: 6 }),
+        lifetime: fc.oneof(fc.integer({ min: -1, max: 12 }), fc.constantFrom(NaN, Infinity))
+      })
+    },
+    { weight: 30, arbitrary: fc.record({ kind: fc.constant("take" as const), host }) },
+    {
+      weight: 10,
+      arbitrary: fc.record({ kind: fc.constant("reject" as const), nth: fc.nat(20), isItself: fc.boolean() })
+    },
+    { weight: 4, arbitrary: fc.record({ kind: fc.constant("clear" as const), hosts: fc.subarray(hosts) }) },
+    {
+      weight: 20,
+      arbitrary: fc.record({ kind: fc.constant("wait" as const), millis: fc.integer({ min: 1, max: 4 }) })
+    },
+    { weight: 10, arbitrary: fc.constant({ kind: "look" as const }) },
+    { weight: 1, arbitrary: fc.constant({ kind: "close" as const }) }
+  )
 
 const limits: fc.Arbitrary<Limits> = fc.record({
   servers: fc.integer({ min: 1, max: 4 }),
@@ -151,7 +158,8 @@ class Model {
 const keyOf = (host: string): TicketCache.ServerKey => ({ host, port: 443 })
 
 /** Its first bytes say which it is. */
-const sessionOf = ({ id, size }: Known): Uint8Array => Uint8Array.from([id & 255, id >> 8, 0, 0, 0], (byte) => byte).subarray(0, size)
+const sessionOf = ({ id, size }: Known): Uint8Array =>
+  Uint8Array.from([id & 255, id >> 8, 0, 0, 0], (byte) => byte).subarray(0, size)
 
 const run = (limits: Limits, program: ReadonlyArray<Command>): void => {
   let now = 100
@@ -186,7 +194,11 @@ const run = (limits: Limits, program: ReadonlyArray<Command>): void => {
         const { known, ticket } = out[command.nth % out.length]!
         model.reject(known, command.isItself)
         const { expiresAt, issuedAt, session } = ticket
-        return TicketCache.reject(cache, keyOf(known.host), command.isItself ? ticket : { expiresAt, issuedAt, session })
+        return TicketCache.reject(
+          cache,
+          keyOf(known.host),
+          command.isItself ? ticket : { expiresAt, issuedAt, session }
+        )
       }
       case "clear":
         model.lose("dropped", ({ host }) => command.hosts.includes(host))

@@ -295,7 +295,9 @@ describe("the recorder's faults", () => {
       assert.strictEqual(yield* codeNow, "ECONNRESET")
       assert.strictEqual(passages[4]!.down, 100)
       yield* heal
-      const { full, resumed } = yield* Effect.repeat(server.report, { until: ({ full, resumed }) => full + resumed >= 2 })
+      const { full, resumed } = yield* Effect.repeat(server.report, {
+        until: ({ full, resumed }) => full + resumed >= 2
+      })
       assert.deepStrictEqual([full, resumed], [2, 0])
     }))
 

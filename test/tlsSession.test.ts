@@ -44,7 +44,9 @@ interface Said {
   readonly certificate?: Bytes
 }
 
-const fieldsOf = ({ certificate, hint, issuedAt = 1_700_000_000, timeout, version = TLS_1_3 }: Said): ReadonlyArray<Bytes> => [
+const fieldsOf = (
+  { certificate, hint, issuedAt = 1_700_000_000, timeout, version = TLS_1_3 }: Said
+): ReadonlyArray<Bytes> => [
   integer(1),
   integer(version),
   der(0x04, [0x13, 0x02]),
@@ -77,13 +79,17 @@ const sevenDays = 604_800_000
 /** What holds of whatever bytes. */
 const isSane = (blob: Uint8Array): void => {
   const { issuedAt, lifetimeHint, timeout, version } = readTlsSession(blob) ?? {}
-  const areNumbers = [version, issuedAt, timeout, lifetimeHint].every((n) => n === undefined || Number.isSafeInteger(n) && n >= 0)
+  const areNumbers = [version, issuedAt, timeout, lifetimeHint].every((n) =>
+    n === undefined || Number.isSafeInteger(n) && n >= 0
+  )
   const lifetime = lifetimeOf(blob)
   const millis = lifetime === undefined ? 1 : lifetime.expiresAt - lifetime.issuedAt
   const isTime = lifetime === undefined || Number.isSafeInteger(lifetime.issuedAt) && lifetime.issuedAt >= 0
   // An assertion costs more than all that was read.
   if (!areNumbers || !isTime || !(millis > 0 && millis <= sevenDays)) {
-    assert.fail(JSON.stringify({ version, issuedAt, timeout, lifetimeHint, lifetime, blob: Buffer.from(blob).toString("hex") }))
+    assert.fail(
+      JSON.stringify({ version, issuedAt, timeout, lifetimeHint, lifetime, blob: Buffer.from(blob).toString("hex") })
+    )
   }
 }
 
@@ -121,7 +127,12 @@ const givenSession = async (
   server.on("newSession", (_id, _session, callback) => callback())
   server.listen(0, "127.0.0.1")
   await once(server, "listening")
-  const socket = Tls.connect({ host: "127.0.0.1", port: (server.address() as AddressInfo).port, ca, servername: "localhost" })
+  const socket = Tls.connect({
+    host: "127.0.0.1",
+    port: (server.address() as AddressInfo).port,
+    ca,
+    servername: "localhost"
+  })
   try {
     socket.resume()
     const [session] = await once(socket, "session")
@@ -172,7 +183,18 @@ describe("a session that Node gives", () => {
     it(`of ${name} is read alike in the form of Node 24, whatever the name in it`, async () => {
       const session = await realSession(name, { sessionTimeout: 1_234 })
       const read = readTlsSession(session)!
-      for (const hostname of ["localhost", "", "0", "\0", "n".repeat(127), "n".repeat(253), "n".repeat(300), "n".repeat(65_535)]) {
+      for (
+        const hostname of [
+          "localhost",
+          "",
+          "0",
+          "\0",
+          "n".repeat(127),
+          "n".repeat(253),
+          "n".repeat(300),
+          "n".repeat(65_535)
+        ]
+      ) {
         const prefixed = node24(session, hostname)
         assert.deepStrictEqual(readTlsSession(prefixed), read)
         assert.deepStrictEqual(lifetimeOf(prefixed), lifetimeOf(session))
@@ -300,9 +322,21 @@ describe("the reader of sessions", () => {
 
   it("reads lengths in the long form, though a short one would do", () => {
     for (const zeros of [0, 1, 2, 3]) {
-      const long = (tag: number, content: Bytes): Bytes =>
-        [tag, 0x80 | zeros + (content.length > 255 ? 2 : 1), ...Array<number>(zeros).fill(0), ...bytesOf(BigInt(content.length)), ...content]
-      const fields = [...fieldsOf(said).slice(0, 2).flat(), ...long(0xa1, long(0x02, [1, 2, 3])), ...long(0xa9, long(0x02, [9]))]
+      const long = (
+        tag: number,
+        content: Bytes
+      ): Bytes => [
+        tag,
+        0x80 | zeros + (content.length > 255 ? 2 : 1),
+        ...Array<number>(zeros).fill(0),
+        ...bytesOf(BigInt(content.length)),
+        ...content
+      ]
+      const fields = [
+        ...fieldsOf(said).slice(0, 2).flat(),
+        ...long(0xa1, long(0x02, [1, 2, 3])),
+        ...long(0xa9, long(0x02, [9]))
+      ]
       const { issuedAt, lifetimeHint } = readTlsSession(Uint8Array.from(long(0x30, fields)))!
       assert.deepStrictEqual({ issuedAt, lifetimeHint }, { issuedAt: 0x010203, lifetimeHint: 9 })
     }
@@ -325,21 +359,32 @@ describe("the reader of sessions", () => {
       ["a length beyond its end", [0x30, 0x84, 0xff, 0xff, 0xff, 0xff, ...fields]],
       ["another prefix", [...Buffer.from("\0nodejs:tls:session:2\0", "latin1"), 0, 0, ...whole]],
       ["a prefix alone", [...Buffer.from("\0nodejs:tls:session:1\0", "latin1")]],
-      ["a prefix with a name beyond its end", [...Buffer.from("\0nodejs:tls:session:1\0", "latin1"), 0xff, 0xff, ...whole]],
+      ["a prefix with a name beyond its end", [
+        ...Buffer.from("\0nodejs:tls:session:1\0", "latin1"),
+        0xff,
+        0xff,
+        ...whole
+      ]],
       ["a field beyond its end", endingIn(0xaa, 9, 2, 1, 1)],
       ["a field beyond the end of the sequence, where there is more", [...endingIn(0xaa, 3), 2, 1, 1]],
       ["a field without a length", endingIn(0xaa)],
       ["a field without its length's bytes", endingIn(0xaa, 0x82)],
       ["a field without all of its length's bytes", endingIn(0xaa, 0x82, 0)],
       ["a field of an indefinite length", endingIn(0xaa, 0x80)],
-      ["a field of nearly 4 GiB, which would be less than nothing in 32 bits", endingIn(0xaa, 0x84, 0xff, 0xff, 0xff, 0xff, 0)],
+      [
+        "a field of nearly 4 GiB, which would be less than nothing in 32 bits",
+        endingIn(0xaa, 0x84, 0xff, 0xff, 0xff, 0xff, 0)
+      ],
       ["no version", der(0x30, [...integer(1), ...der(0x04, [3, 4]), ...tagged(1, integer(9))])],
       ["no time", der(0x30, [...integer(1), ...integer(TLS_1_3), ...tagged(9, integer(300))])],
       ["a time that is text", der(0x30, [...integer(1), ...integer(TLS_1_3), ...tagged(1, der(0x0c, [9]))])],
       ["a time that is negative", der(0x30, [...integer(1), ...integer(TLS_1_3), ...tagged(1, der(0x02, [0x80]))])],
       ["a time that is empty", der(0x30, [...integer(1), ...integer(TLS_1_3), ...tagged(1, der(0x02, []))])],
       ["a tag for the time, and no time", der(0x30, [...integer(1), ...integer(TLS_1_3), ...tagged(1, [])])],
-      ["a time longer than its tag", der(0x30, [...integer(1), ...integer(TLS_1_3), 0xa1, 3, 2, 4, 9, ...tagged(2, integer(9))])]
+      [
+        "a time longer than its tag",
+        der(0x30, [...integer(1), ...integer(TLS_1_3), 0xa1, 3, 2, 4, 9, ...tagged(2, integer(9))])
+      ]
     ]
     assert.isDefined(readTlsSession(Uint8Array.from(endingIn())))
     for (const [what, blob] of none) {
@@ -350,7 +395,16 @@ describe("the reader of sessions", () => {
 
   it("takes no hint that is negative or too great for one, as if there were none", () => {
     const withHint = (hint: Bytes) => Uint8Array.from(der(0x30, [...fieldsOf({}).flat(), ...tagged(9, hint)]))
-    for (const hint of [der(0x02, [0xff]), der(0x02, [0x80, 0, 0]), integer(2n ** 53n), integer(2n ** 900n), der(0x04, [9]), []]) {
+    for (
+      const hint of [
+        der(0x02, [0xff]),
+        der(0x02, [0x80, 0, 0]),
+        integer(2n ** 53n),
+        integer(2n ** 900n),
+        der(0x04, [9]),
+        []
+      ]
+    ) {
       const session = withHint(hint)
       assert.isUndefined(readTlsSession(session)!.lifetimeHint)
       assert.isUndefined(lifetimeOf(session))
@@ -364,7 +418,9 @@ describe("the reader of sessions", () => {
   })
 
   it("is not led astray by any byte that is changed to any other", () => {
-    for (const whole of [sessionOf(said), sessionOf({ ...said, version: TLS_1_2 }), node24(sessionOf(said), "api.test")]) {
+    for (
+      const whole of [sessionOf(said), sessionOf({ ...said, version: TLS_1_2 }), node24(sessionOf(said), "api.test")]
+    ) {
       const changed = Uint8Array.from(whole)
       for (let at = 0; at < changed.length; at++) {
         for (let byte = 0; byte < 256; byte++) {
@@ -401,7 +457,13 @@ describe("the reader of sessions", () => {
         const known = (n: bigint | undefined) => n === undefined || n > 2n ** 53n - 1n ? undefined : Number(n)
         assert.deepStrictEqual(
           { certificate, ...read },
-          { certificate: undefined, version, issuedAt: Number(issuedAt), timeout: known(timeout), lifetimeHint: known(hint) }
+          {
+            certificate: undefined,
+            version,
+            issuedAt: Number(issuedAt),
+            timeout: known(timeout),
+            lifetimeHint: known(hint)
+          }
         )
       }),
       { numRuns: 5_000 }

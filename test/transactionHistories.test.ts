@@ -41,7 +41,11 @@ const steps: fc.Arbitrary<ReadonlyArray<Step>> = fc.array(
   fc.oneof(
     { arbitrary: simple, weight: 4 },
     {
-      arbitrary: fc.record({ kind: fc.constant("nested" as const), refs: several, steps: fc.array(simple, { maxLength: 3 }) }),
+      arbitrary: fc.record({
+        kind: fc.constant("nested" as const),
+        refs: several,
+        steps: fc.array(simple, { maxLength: 3 })
+      }),
       weight: 1
     }
   ),
@@ -84,15 +88,21 @@ const record = (programs: ReadonlyArray<ReadonlyArray<Program>>): Effect.Effect<
       const within = (held: ReadonlyArray<number>, steps: ReadonlyArray<Step>): Effect.Effect<void, unknown> =>
         TransactionalRef.transaction(held.map((n) => cells[n]!) as ReadonlyArray<typeof cells[number]>, (drafts) =>
           Effect.forEach(steps, (step): Effect.Effect<unknown, unknown> => {
-            if (step.kind === "pause") return Effect.yieldNow()
-            if (step.kind === "fail") return Effect.fail("no")
+            if (step.kind === "pause") {
+              return Effect.yieldNow()
+            }
+            if (step.kind === "fail") {
+              return Effect.fail("no")
+            }
             if (step.kind === "nested") {
               const before = new Set(appends)
               // An inner one's appends are gone with it, not so what it read.
               return Effect.catchAll(within(step.refs, step.steps), () =>
                 Effect.sync(() => {
                   appends.clear()
-                  before.forEach((ref) => appends.add(ref))
+                  before.forEach((ref) =>
+                    appends.add(ref)
+                  )
                 }))
             }
             const draft = (drafts as ReadonlyArray<Ref.Ref<List>>)[held.indexOf(step.ref)]
@@ -105,8 +115,10 @@ const record = (programs: ReadonlyArray<ReadonlyArray<Program>>): Effect.Effect<
       const performed: Effect.Effect<void, unknown> = program.kind === "transaction"
         ? within(program.refs, program.steps)
         : program.kind === "snapshot"
-        ? Effect.map(TransactionalRef.snapshot(cells as unknown as [TransactionalRef.TransactionalRef<List>]), (lists) =>
-          lists.forEach((list, ref) => note(ref, list)))
+        ? Effect.map(
+          TransactionalRef.snapshot(cells as unknown as [TransactionalRef.TransactionalRef<List>]),
+          (lists) => lists.forEach((list, ref) => note(ref, list))
+        )
         : Effect.map(TransactionalRef.modify(cells[program.ref]!, (list) => [list, [...list, id]] as const), (list) => {
           note(program.ref, list)
           appends.add(program.ref)
@@ -117,7 +129,10 @@ const record = (programs: ReadonlyArray<ReadonlyArray<Program>>): Effect.Effect<
     }
 
     const fibers = yield* Effect.forEach(programs, (programs, fiber) =>
-      Effect.fork(Effect.forEach(programs, (program, index) => Effect.suspend(() => run(`${fiber}.${index}`, program)))))
+      Effect.fork(Effect.forEach(programs, (program, index) =>
+        Effect.suspend(() =>
+          run(`${fiber}.${index}`, program)
+        ))))
     for (const fiber of fibers) yield* Fiber.join(fiber)
     return { committed, lists: yield* Effect.forEach(cells, TransactionalRef.get) }
   })
@@ -188,7 +203,12 @@ describe("the history of random transactions", () => {
     task.meta.interleavings = interleavings
   })
 
-  const committed = (id: string, began: number, reads: Committed["reads"], ...appends: ReadonlyArray<number>): Committed => ({
+  const committed = (
+    id: string,
+    began: number,
+    reads: Committed["reads"],
+    ...appends: ReadonlyArray<number>
+  ): Committed => ({
     id,
     began,
     ended: began + 1,

@@ -34,15 +34,18 @@ const grown = (
   refs: ReadonlyArray<TransactionalRef.TransactionalRef<number>>,
   { inside, isParallel, recovers, refs: named }: Tree
 ): Effect.Effect<void, TransactionalRef.TransactionError> =>
-  TransactionalRef.transaction(named.map((index) => refs[index]!) as [TransactionalRef.TransactionalRef<number>], () =>
-    Effect.gen(function*() {
-      const parts = inside.map((part) => Effect.exit(Effect.zipRight(Effect.yieldNow(), grown(refs, part))))
-      // Not by `Effect.all`, which hangs by itself where it is interrupted before its first fiber has run.
-      const fibers = isParallel ? yield* Effect.forEach(parts, Effect.fork) : []
-      const exits = yield* isParallel ? Effect.forEach(fibers, Fiber.join) : Effect.all(parts)
-      const failure = exits.find(Exit.isFailure)
-      if (failure !== undefined && !recovers) yield* failure
-    }))
+  TransactionalRef.transaction(
+    named.map((index) => refs[index]!) as [TransactionalRef.TransactionalRef<number>],
+    () =>
+      Effect.gen(function*() {
+        const parts = inside.map((part) => Effect.exit(Effect.zipRight(Effect.yieldNow(), grown(refs, part))))
+        // Not by `Effect.all`, which hangs by itself where it is interrupted before its first fiber has run.
+        const fibers = isParallel ? yield* Effect.forEach(parts, Effect.fork) : []
+        const exits = yield* isParallel ? Effect.forEach(fibers, Fiber.join) : Effect.all(parts)
+        const failure = exits.find(Exit.isFailure)
+        if (failure !== undefined && !recovers) yield* failure
+      })
+  )
 
 const planted = (trees: ReadonlyArray<Tree>, noteEnds: (ends: Ends) => void) =>
   Effect.gen(function*() {

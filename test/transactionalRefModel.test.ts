@@ -29,7 +29,10 @@ const { transaction } = fc.letrec<{ readonly statement: Statement; readonly tran
     { depthSize: "small", withCrossShrink: true },
     { arbitrary: fc.record({ kind: fc.constant("add" as const), ref, n: fc.integer({ min: 1, max: 9 }) }), weight: 6 },
     { arbitrary: fc.constant({ kind: "pause" as const }), weight: 1 },
-    { arbitrary: fc.record({ kind: fc.constantFrom("fail" as const, "die" as const, "interrupt" as const) }), weight: 1 },
+    {
+      arbitrary: fc.record({ kind: fc.constantFrom("fail" as const, "die" as const, "interrupt" as const) }),
+      weight: 1
+    },
     { arbitrary: tie("transaction"), weight: 3 }
   ),
   transaction: fc.record({
@@ -66,24 +69,27 @@ const runReal = (
   refs: ReadonlyArray<TransactionalRef.TransactionalRef<number>>,
   { body, refs: named }: Transaction
 ): Effect.Effect<void, unknown> =>
-  TransactionalRef.transaction(named.map((index) => refs[index]!) as [TransactionalRef.TransactionalRef<number>], (drafts) =>
-    Effect.forEach(body, (statement): Effect.Effect<unknown, unknown> => {
-      switch (statement.kind) {
-        case "pause":
-          return Effect.yieldNow()
-        case "add": {
-          const draft = (drafts as ReadonlyArray<Ref.Ref<number>>)[named.indexOf(statement.ref)]
-          const add = (n: number) => n + statement.n
-          return draft === undefined ? TransactionalRef.update(refs[statement.ref]!, add) : Ref.update(draft, add)
+  TransactionalRef.transaction(
+    named.map((index) => refs[index]!) as [TransactionalRef.TransactionalRef<number>],
+    (drafts) =>
+      Effect.forEach(body, (statement): Effect.Effect<unknown, unknown> => {
+        switch (statement.kind) {
+          case "pause":
+            return Effect.yieldNow()
+          case "add": {
+            const draft = (drafts as ReadonlyArray<Ref.Ref<number>>)[named.indexOf(statement.ref)]
+            const add = (n: number) => n + statement.n
+            return draft === undefined ? TransactionalRef.update(refs[statement.ref]!, add) : Ref.update(draft, add)
+          }
+          case "transaction": {
+            const inner = runReal(refs, statement)
+            return statement.isRecovered ? Effect.exit(inner) : inner
+          }
+          default:
+            return endings[statement.kind]
         }
-        case "transaction": {
-          const inner = runReal(refs, statement)
-          return statement.isRecovered ? Effect.exit(inner) : inner
-        }
-        default:
-          return endings[statement.kind]
-      }
-    }, { discard: true }))
+      }, { discard: true })
+  )
 
 describe("random programs of nested, failing, dying and interrupted transactions", () => {
   it("do what a copy that is put back would do", async () => {

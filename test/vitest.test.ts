@@ -24,7 +24,9 @@ const run = (environment: Record<string, string>) =>
   })
 
 describe("it.interleavings", { timeout: 300_000 }, () => {
-  const [seeded, thrice, unset] = [{ HOLDFAST_SEED: "5" }, { HOLDFAST_SEED: "5", HOLDFAST_EFFORT: "3" }, { HOLDFAST_EFFORT: "0.2" }]
+  const [seeded, thrice, unset] = [{ HOLDFAST_SEED: "5" }, { HOLDFAST_SEED: "5", HOLDFAST_EFFORT: "3" }, {
+    HOLDFAST_EFFORT: "0.2"
+  }]
     .map((environment) => {
       let output: Promise<string> | undefined
       return () => output ??= run(environment)

@@ -46,7 +46,9 @@ describe("a list of waiters", () => {
     const list = new Waiters()
     let count = 0
     const woken: Array<number> = []
-    for (const least of [2, 1, 2]) Waiters.watch(() => count >= least ? least : undefined, (least) => woken.push(least), list)
+    for (const least of [2, 1, 2]) {
+      Waiters.watch(() => count >= least ? least : undefined, (least) => woken.push(least), list)
+    }
     for (count = 1; count <= 2; count++) list.notify()
     assert.deepStrictEqual(woken, [1, 2, 2])
   })
@@ -74,10 +76,14 @@ describe("a list of waiters", () => {
     let looks = 0
     Waiters.watch(look, () => {
       set(false)
-      Waiters.watch(() => {
-        looks++
-        return look()
-      }, () => woken.push("late"), whenLit)
+      Waiters.watch(
+        () => {
+          looks++
+          return look()
+        },
+        () => woken.push("late"),
+        whenLit
+      )
       woken.push("a")
     }, whenLit)
     set(true)

@@ -17,15 +17,18 @@ const noHeaders = createHttpHeaders()
 
 const pipelineWith = (getToken: () => Promise<string>) => {
   const pipeline = createPipelineFromOptions({})
-  pipeline.addPolicy(bearerTokenAuthenticationPolicy({
-    scopes: "https://api.example.com/.default",
-    credential: {
-      getToken: async (): Promise<AccessToken> => ({
-        token: await getToken(),
-        expiresOnTimestamp: Date.now() + 3_600_000
-      })
-    }
-  }), { phase: "Sign" })
+  pipeline.addPolicy(
+    bearerTokenAuthenticationPolicy({
+      scopes: "https://api.example.com/.default",
+      credential: {
+        getToken: async (): Promise<AccessToken> => ({
+          token: await getToken(),
+          expiresOnTimestamp: Date.now() + 3_600_000
+        })
+      }
+    }),
+    { phase: "Sign" }
+  )
   return pipeline
 }
 

@@ -2,13 +2,13 @@ import * as FetchHttpClient from "@effect/platform/FetchHttpClient"
 import * as HttpClient from "@effect/platform/HttpClient"
 import * as HttpClientRequest from "@effect/platform/HttpClientRequest"
 import * as HttpClientResponse from "@effect/platform/HttpClientResponse"
+import * as Session from "effect-holdfast/Session"
+import * as SessionHttpClient from "effect-holdfast/SessionHttpClient"
 import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
 import * as Layer from "effect/Layer"
 import * as ManagedRuntime from "effect/ManagedRuntime"
 import * as Scope from "effect/Scope"
-import * as Session from "effect-holdfast/Session"
-import * as SessionHttpClient from "effect-holdfast/SessionHttpClient"
 import { type Client, type Contender, type Loop, stormOf } from "./contender.js"
 import { type Server, url } from "./server.js"
 
@@ -16,7 +16,8 @@ import { type Server, url } from "./server.js"
 export const effectClient = (server: Server) =>
   Layer.provideMerge(FetchHttpClient.layer, Layer.succeed(FetchHttpClient.Fetch, server.fetch))
 
-const carrying = (session: Session.Session<string>) => SessionHttpClient.make(session, { attach: SessionHttpClient.bearer })
+const carrying = (session: Session.Session<string>) =>
+  SessionHttpClient.make(session, { attach: SessionHttpClient.bearer })
 
 const connect = async (server: Server): Promise<Client> => {
   const runtime = ManagedRuntime.make(effectClient(server))

@@ -77,7 +77,9 @@ export const plainPromisesOverEffect: Contender = {
     const session = makeSession(server.first, server.refresh)
     const request = () =>
       session(async (token): Promise<Reply> => {
-        const response = await runtime.runPromise(client.execute(HttpClientRequest.bearerToken(HttpClientRequest.get(url), token)))
+        const response = await runtime.runPromise(
+          client.execute(HttpClientRequest.bearerToken(HttpClientRequest.get(url), token))
+        )
         return { status: response.status, drain: () => runtime.runPromise(Effect.ignore(response.text)) }
       })
     await request()

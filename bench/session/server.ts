@@ -75,13 +75,18 @@ export const makeServer = (): Server => {
 
 const authorizationOf = (input: unknown, init: RequestInit | undefined): string | null | undefined => {
   const headers = input instanceof Request ? input.headers : init?.headers
-  return headers instanceof Headers ? headers.get("authorization") : (headers as Record<string, string> | undefined)?.["authorization"]
+  return headers instanceof Headers
+    ? headers.get("authorization")
+    : (headers as Record<string, string> | undefined)?.["authorization"]
 }
 
 /** A refusal has a body, as real ones have: whoever leaves it unread loses the connection. */
 const respond = (status: number): Response =>
   status === 200
     ? new Response(null, { status })
-    : new Response(refusal, { status, headers: { "content-type": "application/json", "content-length": `${refusal.length}` } })
+    : new Response(refusal, {
+      status,
+      headers: { "content-type": "application/json", "content-length": `${refusal.length}` }
+    })
 
 const refusal = `{"error":"invalid_token"}`

@@ -17,4 +17,5 @@ const contenders: ReadonlyArray<Contender> = [
   ...holdfast
 ]
 
-export const takingPartIn = (part: Part): ReadonlyArray<Contender> => contenders.filter(({ parts }) => parts.includes(part))
+export const takingPartIn = (part: Part): ReadonlyArray<Contender> =>
+  contenders.filter(({ parts }) => parts.includes(part))

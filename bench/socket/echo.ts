@@ -47,7 +47,11 @@ export const measureRoundTrips = (
   trips: number,
   rounds: number
 ): Promise<ReadonlyArray<ReadonlyArray<RoundTrip>>> =>
-  withClients(contenders, "echo", (clients) => measured(rounds, clients.map((client) => () => roundTrip(client, trips))))
+  withClients(
+    contenders,
+    "echo",
+    (clients) => measured(rounds, clients.map((client) => () => roundTrip(client, trips)))
+  )
 
 const roundTrip = async ({ echo }: Client, trips: number): Promise<RoundTrip> => {
   const micros: Array<number> = []

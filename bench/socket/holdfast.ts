@@ -19,8 +19,7 @@ const acknowledge = {
 }
 
 const opening =
-  (options: { readonly isAcknowledged?: true; readonly isRead?: boolean } = {}): Contender["open"] =>
-  (url, heard) =>
+  (options: { readonly isAcknowledged?: true; readonly isRead?: boolean } = {}): Contender["open"] => (url, heard) =>
     Effect.runPromise(Effect.gen(function*() {
       const scope = yield* Scope.make()
       const socket = yield* ReconnectingSocket.make({

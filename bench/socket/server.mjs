@@ -21,7 +21,7 @@ const take = (id) => {
   received.add(id)
   while (received.delete(complete + 1)) complete++
 }
-if (log !== undefined) for (const line of readFileSync(log, "utf8").split("\n").filter(Boolean)) take(Number(line))
+if (log !== undefined) { for (const line of readFileSync(log, "utf8").split("\n").filter(Boolean)) take(Number(line)) }
 
 const echo = (socket) => socket.on("message", (data, isBinary) => socket.send(data, { binary: isBinary }))
 
@@ -58,7 +58,12 @@ const numbered = (socket, every, isAcknowledged) => {
 }
 
 const listen = () => {
-  const server = new WebSocketServer({ host: "127.0.0.1", port: Number(port), perMessageDeflate: false, backlog: 1_024 })
+  const server = new WebSocketServer({
+    host: "127.0.0.1",
+    port: Number(port),
+    perMessageDeflate: false,
+    backlog: 1_024
+  })
   server.on("listening", () =>
     process.send({
       event: "listening",

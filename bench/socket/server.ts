@@ -28,7 +28,10 @@ interface Started {
 const start = (port: number, log: string | undefined): Promise<Started> =>
   new Promise((resolve, reject) => {
     // Neither the loader nor the flags of this process: it starts the faster.
-    const child = fork(fileURLToPath(new URL("server.mjs", import.meta.url)), [String(port), ...log === undefined ? [] : [log]], {
+    const child = fork(fileURLToPath(new URL("server.mjs", import.meta.url)), [
+      String(port),
+      ...log === undefined ? [] : [log]
+    ], {
       execArgv: []
     })
     let isConnected = () => {}

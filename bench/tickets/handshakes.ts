@@ -29,7 +29,9 @@ export interface Found {
 export interface Contender {
   readonly name: string
   readonly isResumed: boolean
-  /** What has been prepared connects as often as is said, and gives the milliseconds that the handshakes took together. */
+  /**
+   * What has been prepared connects as often as is said, and gives the milliseconds that the handshakes took together.
+   */
   readonly prepare: (port: number, ca: string, handshakes: number) => Promise<(handshakes: number) => Promise<number>>
 }
 

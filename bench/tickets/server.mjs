@@ -10,9 +10,9 @@ import { spawn } from "node:child_process"
 import { once } from "node:events"
 import { mkdtempSync, rmSync, writeFileSync } from "node:fs"
 import { connect, createServer } from "node:net"
-import { createInterface } from "node:readline"
 import { tmpdir } from "node:os"
 import { join } from "node:path"
+import { createInterface } from "node:readline"
 import { createServer as createTlsServer } from "node:tls"
 import { firstMessage } from "./wire.mjs"
 
@@ -55,7 +55,14 @@ const ofOpenssl = ({ intermediate, key, own }) => {
     writeFileSync(join(folder, name), pem)
     return join(folder, name)
   }
-  const shown = ["-cert", file("own.pem", own), "-cert_chain", file("chain.pem", intermediate), "-key", file("key.pem", key)]
+  const shown = [
+    "-cert",
+    file("own.pem", own),
+    "-cert_chain",
+    file("chain.pem", intermediate),
+    "-key",
+    file("key.pem", key)
+  ]
   const args = ["s_server", "-www", "-accept", "127.0.0.1:0", ...shown, "-num_tickets", "2"]
   const child = spawn("openssl", args, { stdio: ["ignore", "pipe", "ignore"] })
   children.push(child)

@@ -108,7 +108,8 @@ const counterparty = <Q extends Questions>(
         }).pipe(
           Effect.timeoutFail({
             duration: patience,
-            onTimeout: () => new CounterpartyLost({ counterparty: name, reason: `did not answer "${question}"`, isSilent: true })
+            onTimeout: () =>
+              new CounterpartyLost({ counterparty: name, reason: `did not answer "${question}"`, isSilent: true })
           }),
           Effect.ensuring(Effect.sync(() => asked.delete(id)))
         )

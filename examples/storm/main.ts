@@ -116,8 +116,12 @@ const main: Effect.Effect<number> = Either.match(Options.parse(process.argv.slic
       process.exit(1)
     }, options.seconds * 1000 + 180_000).unref()
     return storm(options).pipe(
-      Effect.catchAll((error) => 
-        print(process.stderr, error.message, verdicts["isSilent" in error && error.isSilent ? "not reached" : "BROKEN"].exitCode)
+      Effect.catchAll((error) =>
+        print(
+          process.stderr,
+          error.message,
+          verdicts["isSilent" in error && error.isSilent ? "not reached" : "BROKEN"].exitCode
+        )
       ),
       Effect.withRandom(Random.make(options.seed)),
       // At Info the tickets' cache tells what is known here: that Node's servers give no ticket to who had one.

@@ -14,17 +14,22 @@ const numbers = {
   seconds: { fallback: () => 10, max: 3600, about: "how long it lasts (default 10)" },
   // More would mostly measure the machine: they and the servers they load share it.
   callers: { fallback: () => 200, max: 2000, about: "how many share one session (default 200)" },
-  seed: { fallback: () => randomInt(1, 1_000_000), max: 4_294_967_295, about: "of what is left to chance (default random)" }
+  seed: {
+    fallback: () => randomInt(1, 1_000_000),
+    max: 4_294_967_295,
+    about: "of what is left to chance (default random)"
+  }
 }
 
-export const help = `The storm: many callers share one session, and clients hold on to a feed, while all they talk to misbehaves.
+export const help =
+  `The storm: many callers share one session, and clients hold on to a feed, while all they talk to misbehaves.
 
 npm start -- [options]
 ${
-  Object.entries(numbers)
-    .map(([name, { about, max }]) => `  --${name.padEnd(8)} <1…${max}>`.padEnd(28) + about)
-    .join("\n")
-}
+    Object.entries(numbers)
+      .map(([name, { about, max }]) => `  --${name.padEnd(8)} <1…${max}>`.padEnd(28) + about)
+      .join("\n")
+  }
   --json                    the ledger as one JSON object, and nothing else (npm start --silent -- --json)
   --help                    this text
 

@@ -1,6 +1,6 @@
 /** A part of the storm: counterparties, a client that meets them through the proxy, and what that client promises. */
-import type * as Effect from "effect/Effect"
 import type { InvalidOptions } from "effect-holdfast/InvalidOptions"
+import type * as Effect from "effect/Effect"
 import type { CounterpartyLost } from "./counterparty.js"
 import type { Section } from "./ledger.js"
 

@@ -13,15 +13,18 @@ export const first = <A, E, R, A2, E2, R2>(
   other: Effect.Effect<A2, E2, R2>
 ): Effect.Effect<A | A2, E | E2, R | R2> =>
   Effect.uninterruptibleMask((restore) =>
-    Effect.flatMap(Effect.fork(restore(one)), (left) =>
-      Effect.flatMap(Effect.fork(restore(other)), (right) =>
-        restore(wait<A | A2, E | E2>((resume) => {
-          left.addObserver(resume)
-          right.addObserver(resume)
-          return undefined
-        })).pipe(
-          Effect.ensuring(Fiber.interruptAll([left, right]))
-        )))
+    Effect.flatMap(
+      Effect.fork(restore(one)),
+      (left) =>
+        Effect.flatMap(Effect.fork(restore(other)), (right) =>
+          restore(wait<A | A2, E | E2>((resume) => {
+            left.addObserver(resume)
+            right.addObserver(resume)
+            return undefined
+          })).pipe(
+            Effect.ensuring(Fiber.interruptAll([left, right]))
+          ))
+    )
   )
 
 /** Interrupts the effect after so many milliseconds, and goes on as `onTimeout` says. */

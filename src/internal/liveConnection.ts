@@ -94,7 +94,8 @@ export class LiveConnection<Inbox> {
             forget()
             resume(Exit.void)
           }
-        ))
+        )
+      )
       return forget
     })
   }

@@ -125,7 +125,9 @@ export class Outbox<Out> {
     return this.waiting.size === 0 && this.hasRoom(entry)
   }
 
-  /** By dropping the oldest; none, if that is not enough: the others are in a connection's hands, or may have arrived. */
+  /**
+   * By dropping the oldest; none, if that is not enough: the others are in a connection's hands, or may have arrived.
+   */
   private makeRoom(entry: Entry<Out>): boolean {
     let { bytes, count } = this
     const oldest: Array<Entry<Out>> = []
@@ -137,7 +139,7 @@ export class Outbox<Out> {
       count--
       bytes -= queued.bytes
     }
-    if (isEnough()) for (const dropped of oldest) this.finish(dropped, "Overflow")
+    if (isEnough()) { for (const dropped of oldest) this.finish(dropped, "Overflow") }
     return isEnough()
   }
 
@@ -174,7 +176,9 @@ export class Outbox<Out> {
     return this.limits.keeps && this.sent.size >= this.limits.inFlight
   }
 
-  /** The next messages, of at most so many bytes together, or one that is longer. They are in a connection's hands now. */
+  /**
+   * The next messages, of at most so many bytes together, or one that is longer. They are in a connection's hands now.
+   */
   take(bytes: number): ReadonlyArray<Entry<Out>> {
     const batch: Array<Entry<Out>> = []
     let taken = 0

@@ -44,7 +44,9 @@ export const readTlsSession = (blob: Uint8Array): TlsSession | undefined => {
     : { version, issuedAt, timeout, lifetimeHint, certificate }
 }
 
-/** The ticket as the server sent it. `undefined`: no session that can be read, or one that its server knows by an id. */
+/**
+ * The ticket as the server sent it. `undefined`: no session that can be read, or one that its server knows by an id.
+ */
 export const readTlsTicket = (blob: Uint8Array): Uint8Array | undefined => {
   const whole = read(blob, offsetOf(blob), blob.length)
   if (whole === undefined || whole.tag !== SEQUENCE) return undefined
@@ -95,7 +97,9 @@ const read = (blob: Uint8Array, at: number, limit: number): Field | undefined =>
 
 const numberOf = (blob: Uint8Array, field: Field | undefined): number | undefined => {
   // A negative one is none of these; more than seven bytes are no time.
-  if (field === undefined || field.tag !== INTEGER || field.end === field.start || blob[field.start]! > 0x7f) return undefined
+  if (field === undefined || field.tag !== INTEGER || field.end === field.start || blob[field.start]! > 0x7f) {
+    return undefined
+  }
   let value = 0
   for (let i = field.start; i < field.end; i++) value = value * 256 + blob[i]!
   return Number.isSafeInteger(value) ? value : undefined

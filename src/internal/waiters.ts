@@ -62,7 +62,11 @@ export class Waiters {
    * Calls `onFound` with what `look` finds: now, or as soon as one of the lists is notified and `look` finds something.
    * Returns a function that gives the waiter up.
    */
-  static watch<A>(look: () => A | undefined, onFound: (found: A) => void, ...lists: ReadonlyArray<Waiters>): () => void {
+  static watch<A>(
+    look: () => A | undefined,
+    onFound: (found: A) => void,
+    ...lists: ReadonlyArray<Waiters>
+  ): () => void {
     const waiter: Waiter<A> = { look, onFound, lists, isFiber: false, isRegistered: false }
     Waiters.register(waiter)
     return () => Waiters.leave(waiter)

@@ -3,7 +3,8 @@
  * for `NodeHttpClient`), for `node:https` and `ws`, and for whatever else speaks over a `TLSSocket`.
  *
  * The caches that undici and `https.Agent` have of their own keep one ticket for a server and offer it again and again.
- * These connectors take a ticket from a `TicketCache` once the server has been reached, and put in the tickets that come.
+ * These connectors take a ticket from a `TicketCache` once the server has been reached, and put in the tickets that
+ * come.
  *
  * **What it guarantees.** No ticket is offered twice, and none is spent on a server that cannot be reached. A ticket is
  * offered only by connections whose TLS options are those it was issued to: CAs, client certificate, server name,
@@ -24,8 +25,8 @@
  *
  * Options are compared by content, but functions and other objects (a `secureContext`) by reference: an object that is
  * made for each connection anew is another identity each time, and resumes nothing. A list is read for each connection;
- * but a `Buffer`, or an object in a list (an entry of `pfx`), that is changed in place remains the identity that it was:
- * give a new one. `session` is not used.
+ * but a `Buffer`, or an object in a list (an entry of `pfx`), that is changed in place remains the identity that it
+ * was: give a new one. `session` is not used.
  *
  * @since 0.1.0
  */
@@ -105,9 +106,14 @@ export interface Options {
   readonly tls?: Tls.ConnectionOptions | undefined
   /** Where the tickets are kept; several may share one. Default: one of its own. */
   readonly cache?: TicketCache.TicketCache | undefined
-  /** Only connections of the same partition share tickets: one for each user or tenant, where a server is not to tell that they are the same client's. */
+  /**
+   * Only connections of the same partition share tickets: one for each user or tenant, where a server is not to tell
+   * that they are the same client's.
+   */
   readonly partition?: string | undefined
-  /** How long a connection may take, from its beginning to the end of the handshake. Default: 10 seconds, as in undici. */
+  /**
+   * How long a connection may take, from its beginning to the end of the handshake. Default: 10 seconds, as in undici.
+   */
   readonly connectTimeout?: Duration.DurationInput | undefined
 }
 
@@ -183,9 +189,11 @@ export const layerDispatcher = (
           reason: "must not be given; `tls` says how to connect"
         })
       }
-      const { allowH2, autoSelectFamily, autoSelectFamilyAttemptTimeout, connections, localAddress, socketPath } = undici
+      const { allowH2, autoSelectFamily, autoSelectFamilyAttemptTimeout, connections, localAddress, socketPath } =
+        undici
       // To undici, 0 is no limit.
-      const connectTimeout = options.connectTimeout ?? (undici.connectTimeout === 0 ? Check.longestTimer : undici.connectTimeout)
+      const connectTimeout = options.connectTimeout ??
+        (undici.connectTimeout === 0 ? Check.longestTimer : undici.connectTimeout)
       const tls = {
         highWaterMark: 16 * 1024,
         keepAlive: true,
@@ -198,7 +206,9 @@ export const layerDispatcher = (
       const settings = yield* settingsFor({ ...options, connectTimeout, tls }, connections)
       const fork = yield* FiberSet.makeRuntime()
       const timeout = connectTimeout === undefined ? undefined : Duration.toMillis(connectTimeout)
-      const plain = Undici.buildConnector(defined({ socketPath, timeout, autoSelectFamily, autoSelectFamilyAttemptTimeout }))
+      const plain = Undici.buildConnector(
+        defined({ socketPath, timeout, autoSelectFamily, autoSelectFamilyAttemptTimeout })
+      )
       const connect: Undici.buildConnector.connector = (target, callback) => {
         if (target.protocol !== "https:") return plain(target, callback)
         const { hostname, httpSocket, port, servername } = target
@@ -283,7 +293,9 @@ const defined = <A extends object>(options: A): { [K in keyof A]: Exclude<A[K], 
  * @since 0.1.0
  * @category constructors
  */
-export const agent = (options: Options & Https.AgentOptions = {}): Effect.Effect<Https.Agent, InvalidOptions, Scope.Scope> =>
+export const agent = (
+  options: Options & Https.AgentOptions = {}
+): Effect.Effect<Https.Agent, InvalidOptions, Scope.Scope> =>
   Effect.gen(function*() {
     const { cache, connectTimeout, partition, tls, ...rest } = options
     const all = { ...tls, ...rest, maxCachedSessions: 0 }
@@ -391,7 +403,11 @@ export const connect = (
       )
     ),
     Effect.flatMap((settings) =>
-      opened(settings, given, (socket) => Effect.as(Effect.addFinalizer(() => Effect.sync(() => socket.destroy())), socket))
+      opened(
+        settings,
+        given,
+        (socket) => Effect.as(Effect.addFinalizer(() => Effect.sync(() => socket.destroy())), socket)
+      )
     )
   )
 }

@@ -40,7 +40,10 @@ export interface Options {
   readonly agent?: Http.Agent | undefined
   /** Offers compression (RFC 7692). Off by default: it costs memory for each connection, and time for each message. */
   readonly perMessageDeflate?: boolean | undefined
-  /** The longest message that is taken unless the request says so, in bytes; a longer one ends the connection. Default: 16 MiB. */
+  /**
+   * The longest message that is taken unless the request says so, in bytes; a longer one ends the connection. Default:
+   * 16 MiB.
+   */
   readonly maxPayload?: number | undefined
 }
 
@@ -112,13 +115,21 @@ const clientOptions = (
 
 const connectionOver = (socket: WebSocket, transport: Socket): Connection => {
   const incoming = new Incoming<Message, ConnectionClosed | ConnectionLost>()
-  socket.on("message", (data: Buffer, isBinary) =>
-    incoming.message(isBinary ? new Uint8Array(data.buffer, data.byteOffset, data.byteLength) : data.toString()))
+  socket.on(
+    "message",
+    (data: Buffer, isBinary) =>
+      incoming.message(isBinary ? new Uint8Array(data.buffer, data.byteOffset, data.byteLength) : data.toString())
+  )
   socket.on("ping", () => incoming.control())
   socket.on("pong", () => incoming.control())
   // Of the receiver: the peer has broken the protocol. Those of the transport are followed by `close`, and tell more.
-  socket.on("error", (cause: NodeJS.ErrnoException) =>
-    incoming.over(new ConnectionLost({ reason: cause.code?.startsWith("WS_ERR_") === true ? "InvalidData" : "Reset", cause })))
+  socket.on(
+    "error",
+    (cause: NodeJS.ErrnoException) =>
+      incoming.over(
+        new ConnectionLost({ reason: cause.code?.startsWith("WS_ERR_") === true ? "InvalidData" : "Reset", cause })
+      )
+  )
   socket.on("close", (code, reason) =>
     incoming.over(
       code === 1006

@@ -104,8 +104,9 @@ export interface Options {
    * places that are spread evenly over the whole run, and a third of them over the code, so that a race behind sixty
    * fibers that do other things is found with a limit of 100. The same code run by many fibers is told apart only after
    * an operation that several of them run as one value, like `Ref.get` of a shared reference; a race of two fibers on
-   * something else (a variable, a map) among many that do the same may need a larger limit. The seed chooses. Of `exhaustive` it is the first ones. The
-   * report says how many places there were and how many were tried. Default: 10,000.
+   * something else (a variable, a map) among many that do the same may need a larger limit. The seed chooses. Of
+   * `exhaustive` it is the first ones. The report says how many places there were and how many were tried. Default:
+   * 10,000.
    */
   readonly limit?: number | undefined
   /**
@@ -234,7 +235,9 @@ export class InterleavingFailure<out E = unknown> extends Data.TaggedError("Inte
       ...this.started.length === 0 ? [] : [`  started outside: ${this.started.join(", ")}`],
       "schedule (fiber, its operations, why it stopped):",
       this.schedule,
-      ...this.reproducible ? [] : ["The same schedule has run differently: the effect depends on what is not its run's own."],
+      ...this.reproducible
+        ? []
+        : ["The same schedule has run differently: the effect depends on what is not its run's own."],
       `replay: Interleavings.replay(effect, ${JSON.stringify(this.replay)})`
     ].join("\n")
   }
@@ -511,7 +514,9 @@ const kindOf = (outcome: Run.Outcome<unknown, unknown>): string => {
   if (Exit.isSuccess(outcome.exit)) return "Success"
   const { cause } = outcome.exit
   const error: any = Cause.squash(cause)
-  const what = `${error?._tag ?? error?.name ?? typeof error} ${error?.message ?? (typeof error === "string" ? error : "")}`
+  const what = `${error?._tag ?? error?.name ?? typeof error} ${
+    error?.message ?? (typeof error === "string" ? error : "")
+  }`
   return `${Cause.isInterruptedOnly(cause)} ${Cause.isFailure(cause)} ${what.replaceAll(/\d+/g, "0")}`
 }
 
@@ -528,7 +533,7 @@ function* shrinkingOf<A, E>(
     const { outcome, run } = runOnce(effect, setting, strategy)
     return { failed: kindOf(outcome) === kind ? run.schedule : undefined, operations: run.operations }
   })
-  for (let next = shrinking.next(); ; next = shrinking.next()) {
+  for (let next = shrinking.next();; next = shrinking.next()) {
     if (next.done === true || isOver()) return next.value
     yield
   }
@@ -639,7 +644,11 @@ export const trace = <A, E>(
   Effect.gen(function*() {
     const schedule = replay === undefined ? Schedule.parse("holdfast:1 r0") : Schedule.parse(String(replay))
     if (schedule === undefined) {
-      return yield* new InvalidOptions({ option: "replay", value: replay, reason: "must be the replay line of a failure" })
+      return yield* new InvalidOptions({
+        option: "replay",
+        value: replay,
+        reason: "must be the replay line of a failure"
+      })
     }
     const setting = yield* settingOf(schedule.maxOperations, { isSilent: false })
     return yield* Effect.sync(() =>
@@ -741,7 +750,9 @@ const validate = (options: Options = {}) => {
     depth: Check.count("depth", options.depth ?? 3, 1, 1_000),
     limit: Check.count("limit", options.limit ?? 10_000, 1),
     maxOperations: Check.count("maxOperations", options.maxOperations ?? Schedule.defaultMaxOperations, 1),
-    budget: options.budget === undefined ? Infinity : Duration.toMillis(Check.duration("budget", options.budget, { min: 1 }))
+    budget: options.budget === undefined
+      ? Infinity
+      : Duration.toMillis(Check.duration("budget", options.budget, { min: 1 }))
   }
 }
 
@@ -749,8 +760,10 @@ const settingOf = (
   maxOperations: number,
   { isSilent }: { readonly isSilent: boolean }
 ): Effect.Effect<Run.Setting> =>
-  Effect.map(Effect.runtime<never>(), (runtime) =>
-    Run.settingFor(isSilent ? silenced(runtime) : runtime, { maxOperations, outside: new Outside() }))
+  Effect.map(
+    Effect.runtime<never>(),
+    (runtime) => Run.settingFor(isSilent ? silenced(runtime) : runtime, { maxOperations, outside: new Outside() })
+  )
 
 /** Thousands of runs would print their lines thousands of times. */
 const silenced = (runtime: Runtime.Runtime<never>): Runtime.Runtime<never> => {

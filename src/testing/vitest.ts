@@ -24,9 +24,9 @@ export * from "@effect/vitest"
  */
 export interface Options extends Interleavings.Options {
   /**
-   * The test's own limit, in milliseconds of real time, at which the runner ends the test as a failure. Default: 60,000.
-   * The limit is half as much again as `budget` at least, even if it is given. 0, `Infinity`, and a limit that is longer
-   * than a timer can be (24.8 days), are no limit.
+   * The test's own limit, in milliseconds of real time, at which the runner ends the test as a failure. Default:
+   * 60,000. The limit is half as much again as `budget` at least, even if it is given. 0, `Infinity`, and a limit that
+   * is longer than a timer can be (24.8 days), are no limit.
    */
   readonly timeout?: number | undefined
   /**

@@ -1,3 +1,4 @@
+import * as NodeHttpServer from "@effect/platform-node/NodeHttpServer"
 import * as HttpApi from "@effect/platform/HttpApi"
 import * as HttpApiBuilder from "@effect/platform/HttpApiBuilder"
 import * as HttpApiEndpoint from "@effect/platform/HttpApiEndpoint"
@@ -7,7 +8,6 @@ import * as HttpMiddleware from "@effect/platform/HttpMiddleware"
 import * as HttpRouter from "@effect/platform/HttpRouter"
 import * as HttpServer from "@effect/platform/HttpServer"
 import * as HttpServerResponse from "@effect/platform/HttpServerResponse"
-import * as NodeHttpServer from "@effect/platform-node/NodeHttpServer"
 import { assert, describe, it } from "@effect/vitest"
 import * as DefectBoundary from "effect-holdfast/DefectBoundary"
 import * as Cause from "effect/Cause"
@@ -55,9 +55,11 @@ const asked = <A, E, R>(
     const { address } = Context.get(context as Context.Context<HttpServer.HttpServer>, HttpServer.HttpServer)
     // A response that is cut off early may not even have its head.
     const response = yield* Effect.promise(() =>
-      fetch(`${HttpServer.formatAddress(address)}${path}`).catch(() => Response.error()))
+      fetch(`${HttpServer.formatAddress(address)}${path}`).catch(() => Response.error())
+    )
     const text = yield* Effect.promise(() =>
-      response.type === "error" ? Promise.resolve("cut off") : response.text().catch(() => "cut off"))
+      response.type === "error" ? Promise.resolve("cut off") : response.text().catch(() => "cut off")
+    )
     const counted = (yield* count) - before
     return { response, text, counted, errors: logs.filter(({ level }) => level === "ERROR") }
   })
@@ -80,7 +82,10 @@ const routes = HttpRouter.empty.pipe(
   HttpRouter.get("/die", Effect.die(new Error(secret))),
   HttpRouter.get("/fail", new Refused({ why: secret })),
   HttpRouter.get("/stream/die", HttpServerResponse.stream(Stream.concat(chunk, Stream.die(new Error(secret))))),
-  HttpRouter.get("/stream/fail", HttpServerResponse.stream(Stream.concat(chunk, Stream.fail(new Refused({ why: secret }))))),
+  HttpRouter.get(
+    "/stream/fail",
+    HttpServerResponse.stream(Stream.concat(chunk, Stream.fail(new Refused({ why: secret }))))
+  ),
   HttpRouter.get("/own", HttpServerResponse.empty({ status: 500 })),
   HttpRouter.get("/ok", HttpServerResponse.text("ok"))
 )

@@ -1,9 +1,9 @@
+import * as NodeHttpServer from "@effect/platform-node/NodeHttpServer"
 import type * as HttpApp from "@effect/platform/HttpApp"
 import * as HttpRouter from "@effect/platform/HttpRouter"
 import * as HttpServer from "@effect/platform/HttpServer"
 import * as HttpServerRequest from "@effect/platform/HttpServerRequest"
 import * as HttpServerResponse from "@effect/platform/HttpServerResponse"
-import * as NodeHttpServer from "@effect/platform-node/NodeHttpServer"
 import { assert, describe, it } from "@effect/vitest"
 import * as DefectBoundary from "effect-holdfast/DefectBoundary"
 import * as Cause from "effect/Cause"
@@ -65,7 +65,8 @@ const webSocket = (port: number, path: string) =>
         socket.on("close", (code, reason) =>
           Deferred.unsafeDone(ended, Exit.succeed({ code, reason: reason.toString() })))
       }),
-      (socket) => Effect.sync(() => socket.terminate())
+      (socket) =>
+        Effect.sync(() => socket.terminate())
     )
     return { socket, ended: Deferred.await(ended) }
   })
@@ -81,11 +82,13 @@ const connected = (port: number) =>
 
 /** An echo that notes how its handler ends. */
 const echoing = (onExit: (exit: Exit.Exit<unknown, unknown>) => void) =>
-  Effect.flatMap(HttpServerRequest.upgrade, (socket) =>
-    Effect.scoped(Effect.flatMap(socket.writer, (write) => socket.runRaw((message) => write(message))))).pipe(
-      Effect.onExit((exit) => Effect.sync(() => onExit(exit))),
-      Effect.as(HttpServerResponse.empty())
-    )
+  Effect.flatMap(
+    HttpServerRequest.upgrade,
+    (socket) => Effect.scoped(Effect.flatMap(socket.writer, (write) => socket.runRaw((message) => write(message))))
+  ).pipe(
+    Effect.onExit((exit) => Effect.sync(() => onExit(exit))),
+    Effect.as(HttpServerResponse.empty())
+  )
 
 const told = { code: 1001, reason: "the server is shutting down" }
 
@@ -187,8 +190,10 @@ describe("shutting down (D4)", () => {
     Effect.gen(function*() {
       const opened = yield* Deferred.make<void>()
       const onOpen = Deferred.succeed(opened, undefined)
-      const daemon = Effect.flatMap(HttpServerRequest.upgrade, (socket) =>
-        Effect.forkDaemon(Effect.ignore(socket.runRaw(() => {}, { onOpen }))))
+      const daemon = Effect.flatMap(
+        HttpServerRequest.upgrade,
+        (socket) => Effect.forkDaemon(Effect.ignore(socket.runRaw(() => {}, { onOpen })))
+      )
       const { closed, port } = yield* serving(
         Effect.as(Effect.zipRight(daemon, Deferred.await(opened)), HttpServerResponse.empty())
       )
@@ -236,7 +241,8 @@ describe("shutting down (D4)", () => {
         )))
       const answer = yield* Effect.async<string>((resume) => {
         Http.get({ port, host: "127.0.0.1", headers: { upgrade: "h2c" }, agent: false }, (response) => {
-          response.setEncoding("utf8").on("data", (text: string) => resume(Effect.succeed(text)))
+          response.setEncoding("utf8").on("data", (text: string) =>
+            resume(Effect.succeed(text)))
         })
       })
       assert.strictEqual(answer, "ada")
@@ -259,9 +265,12 @@ describe("shutting down (D4)", () => {
       const release = yield* Deferred.make<void>()
       const app = HttpRouter.empty.pipe(
         HttpRouter.get("/die", Effect.die("broken")),
-        HttpRouter.get("/held", Effect.zipRight(Deferred.succeed(entered, undefined), Deferred.await(release)).pipe(
-          Effect.as(HttpServerResponse.text("held"))
-        ))
+        HttpRouter.get(
+          "/held",
+          Effect.zipRight(Deferred.succeed(entered, undefined), Deferred.await(release)).pipe(
+            Effect.as(HttpServerResponse.text("held"))
+          )
+        )
       )
       const { closed, ended, port } = yield* serving(app, "terminate")
       const held = yield* Effect.fork(textOf(port, "/held"))

@@ -1,9 +1,9 @@
 /** What a client beneath the session, or `rejected`, makes of a response; and what the layer makes of a failure. */
+import * as NodeHttpClient from "@effect/platform-node/NodeHttpClient"
 import * as HttpBody from "@effect/platform/HttpBody"
 import * as HttpClient from "@effect/platform/HttpClient"
 import * as HttpClientError from "@effect/platform/HttpClientError"
 import * as HttpClientRequest from "@effect/platform/HttpClientRequest"
-import * as NodeHttpClient from "@effect/platform-node/NodeHttpClient"
 import { assert, describe, it } from "@effect/vitest"
 import { InvalidOptions } from "effect-holdfast/InvalidOptions"
 import * as Session from "effect-holdfast/Session"
@@ -43,10 +43,12 @@ const throughLayer = (
   session: Session.Session<string, any>,
   options: Partial<SessionHttpClient.Options<string>> = {}
 ) =>
-  Layer.build(SessionHttpClient.layer(Api, { attach: SessionHttpClient.bearer, ...options }).pipe(
-    Layer.provide(Layer.succeed(Api, session)),
-    Layer.provide(Layer.succeed(HttpClient.HttpClient, client))
-  )).pipe(Effect.map(Context.get(HttpClient.HttpClient)))
+  Layer.build(
+    SessionHttpClient.layer(Api, { attach: SessionHttpClient.bearer, ...options }).pipe(
+      Layer.provide(Layer.succeed(Api, session)),
+      Layer.provide(Layer.succeed(HttpClient.HttpClient, client))
+    )
+  ).pipe(Effect.map(Context.get(HttpClient.HttpClient)))
 
 describe.each(clients)("a status filter beneath the session, over %s", (_, layer) => {
   const filtered = Effect.map(HttpClient.HttpClient, HttpClient.filterStatusOk)
@@ -54,7 +56,9 @@ describe.each(clients)("a status filter beneath the session, over %s", (_, layer
   it.scopedLive("hides no refusal: the request is sent again with the new value", () =>
     Effect.gen(function*() {
       const { session, signIns } = yield* tokens
-      const server = yield* serve((request) => tokenOf(request) === "token-0" ? { status: 401, body: "no" } : { body: "ok" })
+      const server = yield* serve((request) =>
+        tokenOf(request) === "token-0" ? { status: 401, body: "no" } : { body: "ok" }
+      )
       const client = SessionHttpClient.withSession(yield* filtered, session, { attach: SessionHttpClient.bearer })
       assert.strictEqual(yield* Effect.flatMap(client.get(server.url), ({ text }) => text), "ok")
       assert.strictEqual(signIns(), 2)
@@ -68,7 +72,10 @@ describe.each(clients)("a status filter beneath the session, over %s", (_, layer
       const lasting = failedWith(yield* Effect.exit(client.get(server.url)), SessionHttpClient.SessionRejected)
       assert.strictEqual(yield* lasting.response.text, "no")
       assert.strictEqual(server.received.length, 2)
-      const read = failedWith(yield* Effect.exit(client.post(server.url, { body: once() })), SessionHttpClient.NotReplayable)
+      const read = failedWith(
+        yield* Effect.exit(client.post(server.url, { body: once() })),
+        SessionHttpClient.NotReplayable
+      )
       assert.strictEqual(yield* read.response.text, "no")
     }).pipe(Effect.provide(layer)))
 
@@ -103,7 +110,9 @@ describe.each(clients)("a status filter beneath the session, over %s", (_, layer
   it.scopedLive("does not keep a redirect from being followed", () =>
     Effect.gen(function*() {
       const { session } = yield* tokens
-      const server = yield* serve(({ path }) => path === "/a" ? { status: 302, headers: { location: "/b" } } : { body: "arrived" })
+      const server = yield* serve(({ path }) =>
+        path === "/a" ? { status: 302, headers: { location: "/b" } } : { body: "arrived" }
+      )
       const client = SessionHttpClient.withSession(yield* filtered, session, {
         attach: SessionHttpClient.bearer,
         followRedirects: 1
@@ -127,7 +136,9 @@ describe.each(clients)("`rejected` that says \"again\", over %s", (_, layer) => 
       const { session, signIns } = yield* tokens
       const options: SessionHttpClient.Options<string> = {
         attach: (request, token) =>
-          Effect.sync(() => HttpClientRequest.setHeaders(request, { authorization: `DPoP ${token}`, dpop: `proof-${nonce}` })),
+          Effect.sync(() =>
+            HttpClientRequest.setHeaders(request, { authorization: `DPoP ${token}`, dpop: `proof-${nonce}` })
+          ),
         rejected: ({ headers, status }) => {
           if (status !== 401) return false
           const isNew = headers["dpop-nonce"] !== nonce
@@ -142,14 +153,20 @@ describe.each(clients)("`rejected` that says \"again\", over %s", (_, layer) => 
     Effect.gen(function*() {
       const { client, server, signIns } = yield* nonces(2)
       for (let i = 0; i < 4; i++) {
-        assert.strictEqual(yield* Effect.flatMap(client.post(server.url, { body: HttpBody.text("pay") }), ({ text }) => text), "ok")
+        assert.strictEqual(
+          yield* Effect.flatMap(client.post(server.url, { body: HttpBody.text("pay") }), ({ text }) => text),
+          "ok"
+        )
       }
       assert.strictEqual(signIns(), 1)
-      assert.deepStrictEqual(server.received.map(({ body, headers }) => `${headers.authorization} ${headers["dpop"]} ${body}`), [
-        "DPoP token-0 proof-undefined pay",
-        ...times(3, "DPoP token-0 proof-1 pay"),
-        ...times(2, "DPoP token-0 proof-2 pay")
-      ])
+      assert.deepStrictEqual(
+        server.received.map(({ body, headers }) => `${headers.authorization} ${headers["dpop"]} ${body}`),
+        [
+          "DPoP token-0 proof-undefined pay",
+          ...times(3, "DPoP token-0 proof-1 pay"),
+          ...times(2, "DPoP token-0 proof-2 pay")
+        ]
+      )
       assert.isAtMost(server.connections(), 2)
     }).pipe(Effect.provide(layer)))
 
@@ -192,14 +209,20 @@ describe("`rejected` that says \"again\"", () => {
     onUndici(Effect.gen(function*() {
       const { session } = yield* tokens
       let said = 0
-      const server = yield* serve(({ path }) => path === "/a" ? { status: 303, headers: { location: "/b" } } : { status: said === 0 ? 428 : 200 })
+      const server = yield* serve(({ path }) =>
+        path === "/a" ? { status: 303, headers: { location: "/b" } } : { status: said === 0 ? 428 : 200 }
+      )
       const client = yield* SessionHttpClient.make(session, {
         attach: SessionHttpClient.bearer,
         followRedirects: 1,
         rejected: ({ status }) => status === 428 && said++ === 0 ? "again" : false
       })
       assert.strictEqual((yield* client.post(`${server.url}/a`, { body: HttpBody.text("pay") })).status, 200)
-      assert.deepStrictEqual(server.received.map(({ method, path }) => `${method} ${path}`), ["POST /a", "GET /b", "GET /b"])
+      assert.deepStrictEqual(server.received.map(({ method, path }) => `${method} ${path}`), [
+        "POST /a",
+        "GET /b",
+        "GET /b"
+      ])
     })))
 
   it.scopedLive("keeps a status filter's error when that is the answer in the end", () =>
@@ -207,14 +230,21 @@ describe("`rejected` that says \"again\"", () => {
       const { session } = yield* tokens
       const server = yield* serve(() => ({ status: 428, body: "again" }))
       const filtered = HttpClient.filterStatusOk(yield* HttpClient.HttpClient)
-      const client = SessionHttpClient.withSession(filtered, session, { attach: SessionHttpClient.bearer, rejected: () => "again" })
+      const client = SessionHttpClient.withSession(filtered, session, {
+        attach: SessionHttpClient.bearer,
+        rejected: () => "again"
+      })
       const error = failedWith(yield* Effect.exit(client.get(server.url)), HttpClientError.ResponseError)
       assert.deepStrictEqual([error.reason, error.response.status, server.received.length], ["StatusCode", 428, 11])
     })))
 })
 
 describe("a failure of the session, through the layer,", () => {
-  const failing = (error: unknown, fatal: boolean, client: Effect.Effect<HttpClient.HttpClient, never, HttpClient.HttpClient> = HttpClient.HttpClient) =>
+  const failing = (
+    error: unknown,
+    fatal: boolean,
+    client: Effect.Effect<HttpClient.HttpClient, never, HttpClient.HttpClient> = HttpClient.HttpClient
+  ) =>
     Effect.gen(function*() {
       let signIns = 0
       const session = yield* Session.make<string, unknown>({
@@ -236,10 +266,18 @@ describe("a failure of the session, through the layer,", () => {
     onUndici(Effect.gen(function*() {
       const passing = yield* failing(new SignInFailed(), false)
       const transport = failedWith(passing.exit, HttpClientError.RequestError)
-      assert.deepStrictEqual([transport.reason, (transport.cause as SignInFailed)._tag, passing.signIns], ["Transport", "SignInFailed", 4])
+      assert.deepStrictEqual([transport.reason, (transport.cause as SignInFailed)._tag, passing.signIns], [
+        "Transport",
+        "SignInFailed",
+        4
+      ])
       const dead = yield* failing(new SignInFailed(), true)
       const encode = failedWith(dead.exit, HttpClientError.RequestError)
-      assert.deepStrictEqual([encode.reason, (encode.cause as SignInFailed)._tag, dead.signIns], ["Encode", "SignInFailed", 1])
+      assert.deepStrictEqual([encode.reason, (encode.cause as SignInFailed)._tag, dead.signIns], [
+        "Encode",
+        "SignInFailed",
+        1
+      ])
     })))
 
   const session = "s"
@@ -252,13 +290,16 @@ describe("a failure of the session, through the layer,", () => {
     [new Session.RefreshTimeout({ session, timeout: Duration.seconds(1) }), "Transport"],
     [new Session.RefreshInterrupted({ session }), "Transport"]
   ]
-  it.scopedLive.each(errors)("is told apart by whether asking again may help: $_tag", ([error, reason]) =>
-    onUndici(Effect.gen(function*() {
-      const { exit, signIns } = yield* failing(error, false)
-      const failure = failedWith(exit, HttpClientError.RequestError)
-      assert.deepStrictEqual([failure.reason, failure.cause], [reason, error])
-      assert.strictEqual(signIns, reason === "Encode" ? 1 : 4)
-    })))
+  it.scopedLive.each(errors)(
+    "is told apart by whether asking again may help: $_tag",
+    ([error, reason]) =>
+      onUndici(Effect.gen(function*() {
+        const { exit, signIns } = yield* failing(error, false)
+        const failure = failedWith(exit, HttpClientError.RequestError)
+        assert.deepStrictEqual([failure.reason, failure.cause], [reason, error])
+        assert.strictEqual(signIns, reason === "Encode" ? 1 : 4)
+      }))
+  )
 
   it.scopedLive("is a passing fault if `fatal` throws", () =>
     onUndici(Effect.gen(function*() {
@@ -299,7 +340,12 @@ describe("a failure of the session, through the layer,", () => {
   it.scopedLive("says which options make no sense", () =>
     onUndici(Effect.gen(function*() {
       const { session } = yield* tokens
-      for (const [option, options] of [["maxRefreshes", { maxRefreshes: -1 }], ["origins", { origins: ["nowhere"] }], ["followRedirects", { followRedirects: -1 }]] as const) {
+      for (
+        const [option, options] of [["maxRefreshes", { maxRefreshes: -1 }], ["origins", { origins: ["nowhere"] }], [
+          "followRedirects",
+          { followRedirects: -1 }
+        ]] as const
+      ) {
         const client = yield* throughLayer(yield* HttpClient.HttpClient, session, options)
         const error = failedWith(yield* Effect.exit(client.get("http://127.0.0.1:1/")), HttpClientError.RequestError)
         assert.strictEqual(error.reason, "Encode")
@@ -311,7 +357,10 @@ describe("a failure of the session, through the layer,", () => {
     onUndici(Effect.gen(function*() {
       const { session } = yield* tokens
       const client = yield* throughLayer(yield* HttpClient.HttpClient, session, { origins: ["https://a.test"] })
-      assert.strictEqual(failedWith(yield* Effect.exit(client.get("/x")), HttpClientError.RequestError).reason, "InvalidUrl")
+      assert.strictEqual(
+        failedWith(yield* Effect.exit(client.get("/x")), HttpClientError.RequestError).reason,
+        "InvalidUrl"
+      )
     })))
 })
 
@@ -323,14 +372,19 @@ describe("the layer", () => {
   it.scopedLive("takes a service class whose service is a session", () =>
     onUndici(Effect.gen(function*() {
       const server = yield* serve((request) => ({ body: tokenOf(request)! }))
-      const services = yield* Layer.build(SessionHttpClient.layer(ApiSession, {
-        attach: (request, token) => SessionHttpClient.bearer(request, token satisfies string),
-        origins: [server.url]
-      }).pipe(Layer.provide(ApiSession.Default)))
+      const services = yield* Layer.build(
+        SessionHttpClient.layer(ApiSession, {
+          attach: (request, token) => SessionHttpClient.bearer(request, token satisfies string),
+          origins: [server.url]
+        }).pipe(Layer.provide(ApiSession.Default))
+      )
       const client = Context.get(services, HttpClient.HttpClient)
       assert.strictEqual(yield* Effect.flatMap(client.get(server.url), ({ text }) => text), "from a service")
       const session = yield* Effect.provide(ApiSession, ApiSession.Default)
       assert.isTrue(Session.isSession(session))
-      assert.deepStrictEqual(yield* Effect.exit(Session.use(session, Effect.succeed)), Exit.fail(failureOf(yield* Effect.exit(session.current))) as never)
+      assert.deepStrictEqual(
+        yield* Effect.exit(Session.use(session, Effect.succeed)),
+        Exit.fail(failureOf(yield* Effect.exit(session.current))) as never
+      )
     })))
 })

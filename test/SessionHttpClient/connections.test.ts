@@ -116,7 +116,10 @@ describe.each(poolsOfOne)("over one connection of %s", (_, layer) => {
           const server = yield* serve(({ path }) => path === "/ok" ? { body: "fine" } : long)
           const session = yield* Session.make({ acquire: Effect.succeed("token"), ...options })
           yield* Effect.exit(Effect.flatMap(session.current, session.refresh))
-          const client = yield* SessionHttpClient.make(session, { attach: SessionHttpClient.bearer, replay: () => replay })
+          const client = yield* SessionHttpClient.make(session, {
+            attach: SessionHttpClient.bearer,
+            replay: () => replay
+          })
           assert.isTrue(Exit.isFailure(yield* Effect.exit(client.get(server.url))))
           assert.strictEqual((yield* session.status).refreshes, why === "in its cooldown" ? 1 : 2)
           assert.strictEqual(yield* Effect.flatMap(client.get(`${server.url}/ok`), ({ text }) => text), "fine")
@@ -181,7 +184,11 @@ describe.each(clients)("over %s", (_, layer) => {
   const bodies: ReadonlyArray<readonly [string, Reply, string]> = [
     ["of known length", { status: 401, headers: { "content-length": 9 }, body: `{"no":1.5}`.slice(0, 9) }, `{"no":1.5`],
     ["of unknown length", { write: (response) => void response.writeHead(401).end("[1,2]") }, "[1,2]"],
-    ["of exactly 64 KiB", { write: (response) => void response.writeHead(401).end("x".repeat(64 * kib)) }, "x".repeat(64 * kib)],
+    [
+      "of exactly 64 KiB",
+      { write: (response) => void response.writeHead(401).end("x".repeat(64 * kib)) },
+      "x".repeat(64 * kib)
+    ],
     ["that is empty", { status: 401 }, ""]
   ]
   for (const [what, refusal, body] of bodies) {
@@ -190,7 +197,11 @@ describe.each(clients)("over %s", (_, layer) => {
         const { client, server } = yield* served(refusal)
         const exit = yield* Effect.exit(client.post(`${server.url}/data`, { body: stream() }))
         const { response } = failedWith(exit, SessionHttpClient.NotReplayable)
-        const read = yield* Effect.all([...times(2, readings(response).text), readings(response).arrayBuffer, readings(response).stream])
+        const read = yield* Effect.all([
+          ...times(2, readings(response).text),
+          readings(response).arrayBuffer,
+          readings(response).stream
+        ])
         assert.deepStrictEqual(read, times(4, body))
         const json = yield* Effect.exit(response.json)
         if (body.startsWith("[")) assert.deepStrictEqual(json, Exit.succeed([1, 2]))
@@ -202,7 +213,9 @@ describe.each(clients)("over %s", (_, layer) => {
 
   it.scoped("one byte beyond 64 KiB, a refusal is cut and never shortened", () =>
     Effect.gen(function*() {
-      const { client, server } = yield* served({ write: (response) => void response.writeHead(401).end("x".repeat(64 * kib + 1)) })
+      const { client, server } = yield* served({
+        write: (response) => void response.writeHead(401).end("x".repeat(64 * kib + 1))
+      })
       const exit = yield* Effect.exit(client.post(`${server.url}/data`, { body: stream() }))
       const { response } = failedWith(exit, SessionHttpClient.NotReplayable)
       failedWith(yield* Effect.exit(response.text), HttpClientError.ResponseError)
@@ -231,7 +244,10 @@ describe.each(clients)("over %s", (_, layer) => {
       const exit = yield* Effect.exit(client.post(`${server.url}/data`, { body: stream() }))
       const { response } = failedWith(exit, SessionHttpClient.NotReplayable)
       assert.strictEqual((yield* response.formData).get("error"), "expired")
-      assert.deepStrictEqual((yield* response.urlParamsBody).map(([key, value]) => `${key}=${value}`), ["error=expired", "hint=ask"])
+      assert.deepStrictEqual((yield* response.urlParamsBody).map(([key, value]) => `${key}=${value}`), [
+        "error=expired",
+        "hint=ask"
+      ])
     }).pipe(Effect.provide(layer)))
 
   for (const how of ["text", "json", "arrayBuffer"] as const) {
@@ -240,14 +256,16 @@ describe.each(clients)("over %s", (_, layer) => {
         const { server, session } = yield* served({ status: 401, body: `{"error":"expired"}` })
         const client = SessionHttpClient.withSession(yield* HttpClient.HttpClient, session, {
           attach: SessionHttpClient.bearer,
-          rejected: (response) => Effect.as(Effect.ignore<unknown, unknown, never>(response[how]), response.status === 401)
+          rejected: (response) =>
+            Effect.as(Effect.ignore<unknown, unknown, never>(response[how]), response.status === 401)
         })
         // The clock stands still: nothing that was read is waited for.
         assert.strictEqual((yield* client.get(`${server.url}/data`, { headers: { "x-try": "1" } })).status, 200)
         const other = yield* served({ status: 401, body: `{"error":"expired"}` })
         const once = SessionHttpClient.withSession(yield* HttpClient.HttpClient, other.session, {
           attach: SessionHttpClient.bearer,
-          rejected: (response) => Effect.as(Effect.ignore<unknown, unknown, never>(response[how]), response.status === 401)
+          rejected: (response) =>
+            Effect.as(Effect.ignore<unknown, unknown, never>(response[how]), response.status === 401)
         })
         const exit = yield* Effect.exit(once.post(`${other.server.url}/data`, { body: stream() }))
         const { response } = failedWith(exit, SessionHttpClient.NotReplayable)
@@ -259,9 +277,11 @@ describe.each(clients)("over %s", (_, layer) => {
     Effect.gen(function*() {
       class Api extends Context.Tag("test/Api")<Api, Session.Session<string, unknown>>() {}
       const { server, session } = yield* served({ status: 401, body: "expired" })
-      const service = yield* Layer.build(SessionHttpClient.layer(Api, { attach: SessionHttpClient.bearer }).pipe(
-        Layer.provide(Layer.succeed(Api, session as Session.Session<string, unknown>))
-      ))
+      const service = yield* Layer.build(
+        SessionHttpClient.layer(Api, { attach: SessionHttpClient.bearer }).pipe(
+          Layer.provide(Layer.succeed(Api, session as Session.Session<string, unknown>))
+        )
+      )
       const client = Context.get(service, HttpClient.HttpClient)
       const response = yield* client.post(`${server.url}/data`, { body: stream() })
       assert.strictEqual(response.status, 401)
@@ -288,7 +308,9 @@ describe.each(clients)("over %s", (_, layer) => {
             const response = yield* Context.get(service, HttpClient.HttpClient).get(server.url)
             assert.strictEqual(response.status, status)
             const exits = [yield* Effect.exit<string, unknown, never>(readings(response)[first])]
-            for (const read of Object.values(readings(response))) exits.push(yield* Effect.exit<string, unknown, never>(read))
+            for (const read of Object.values(readings(response))) {
+              exits.push(yield* Effect.exit<string, unknown, never>(read))
+            }
             for (const exit of exits) {
               if (how === "stream") failedWith(exit, HttpClientError.ResponseError)
               else assert.deepStrictEqual(exit, Exit.succeed("[1,2]"))
@@ -315,16 +337,21 @@ describe.each(clients)("over %s", (_, layer) => {
   it.scoped("a refresh that fails cuts the refusal immediately", () =>
     Effect.gen(function*() {
       const server = yield* serve(() => stalled[0]![1])
-      const session = yield* Session.make({ acquire: Effect.succeed("old"), renew: (): Effect.Effect<string, string> => Effect.fail("no") })
+      const session = yield* Session.make({
+        acquire: Effect.succeed("old"),
+        renew: (): Effect.Effect<string, string> => Effect.fail("no")
+      })
       const client = yield* SessionHttpClient.make(session, { attach: SessionHttpClient.bearer })
-      for (const request of [HttpClientRequest.get(server.url), HttpClientRequest.post(server.url, { body: stream() })]) {
+      for (
+        const request of [HttpClientRequest.get(server.url), HttpClientRequest.post(server.url, { body: stream() })]
+      ) {
         assert.deepStrictEqual(yield* Effect.exit(client.execute(request)), Exit.fail("no"))
         yield* TestClock.adjust("31 seconds")
       }
       // Not the count of open connections: undici (Node 22) opens a spare one as it drops the refused one.
-      yield* eventually(Effect.sync(() =>
-        server.received.every(({ connection }) => !server.open().includes(connection))
-      ))
+      yield* eventually(
+        Effect.sync(() => server.received.every(({ connection }) => !server.open().includes(connection)))
+      )
       assert.lengthOf(server.received, 2)
       yield* nextTurn
     }).pipe(Effect.provide(layer)))

@@ -1,10 +1,10 @@
 /** What a response holds until its body has ended: its key's session, and what its generation acquired. */
-import * as HttpBody from "@effect/platform/HttpBody"
+import * as NodeHttpClient from "@effect/platform-node/NodeHttpClient"
 import * as Headers from "@effect/platform/Headers"
+import * as HttpBody from "@effect/platform/HttpBody"
 import * as HttpClient from "@effect/platform/HttpClient"
 import * as HttpClientRequest from "@effect/platform/HttpClientRequest"
 import type * as HttpClientResponse from "@effect/platform/HttpClientResponse"
-import * as NodeHttpClient from "@effect/platform-node/NodeHttpClient"
 import { assert, describe, it } from "@effect/vitest"
 import * as HttpSession from "effect-holdfast/HttpSession"
 import * as Session from "effect-holdfast/Session"
@@ -28,7 +28,10 @@ const collect: () => void = runInNewContext("gc")
 const half = new Uint8Array(256 * 1024)
 
 /** An API whose `/download` ends when it is let, and a client with room for the sessions of `capacity` tenants. */
-const tenants = (options: { readonly capacity?: number; readonly idleTimeToLive?: number } = { capacity: 1 }, answer: Reply = { body: "ok" }) =>
+const tenants = (
+  options: { readonly capacity?: number; readonly idleTimeToLive?: number } = { capacity: 1 },
+  answer: Reply = { body: "ok" }
+) =>
   Effect.gen(function*() {
     const gate = Effect.unsafeMakeLatch()
     const released: Array<string> = []
@@ -71,7 +74,8 @@ const tenants = (options: { readonly capacity?: number; readonly idleTimeToLive?
       get,
       gate,
       released,
-      isFull: (tenant: string) => Effect.map(Effect.exit(Effect.scoped(SessionMap.get(sessions, tenant))), Exit.isFailure)
+      isFull: (tenant: string) =>
+        Effect.map(Effect.exit(Effect.scoped(SessionMap.get(sessions, tenant))), Exit.isFailure)
     }
   })
 
@@ -159,13 +163,16 @@ describe.each(clients)("over %s", (_, layer) => {
     ["304", { status: 304 }, "get"],
     ["content-length: 0", { headers: { "content-length": 0 } }, "get"]
   ]
-  it.scopedLive.each(bodiless)("an answer without a body holds nothing: %s", ([, answer, method]) =>
-    Effect.gen(function*() {
-      const { client, isFull, server } = yield* tenants({ capacity: 1 }, answer)
-      const response = yield* client[method](server.url, { headers: { "x-tenant": "a" } })
-      assert.isFalse(yield* isFull("b"))
-      assert.isAtLeast(response.status, 200)
-    }).pipe(Effect.provide(layer)))
+  it.scopedLive.each(bodiless)(
+    "an answer without a body holds nothing: %s",
+    ([, answer, method]) =>
+      Effect.gen(function*() {
+        const { client, isFull, server } = yield* tenants({ capacity: 1 }, answer)
+        const response = yield* client[method](server.url, { headers: { "x-tenant": "a" } })
+        assert.isFalse(yield* isFull("b"))
+        assert.isAtLeast(response.status, 200)
+      }).pipe(Effect.provide(layer))
+  )
 
   it.scopedLive("a response that is kept is not collected, nor one of which only the stream is kept", () =>
     Effect.gen(function*() {
@@ -227,26 +234,38 @@ describe.each(clients)("over %s", (_, layer) => {
 /** An idle connection of Node's own agent keeps the response that was not read on it, with or without a session. */
 const collecting = [...clients.slice(0, 2), ["node:http without keep-alive", NodeHttpClient.layer]] as typeof clients
 
-it.scopedLive.each(collecting)("a response that nobody reads holds its session until it is collected: over %s", ([, layer]) =>
-  Effect.gen(function*() {
-    const { get, isFull } = yield* tenants()
-    assert.strictEqual((yield* get("a", "/")).status, 200)
-    yield* eventually(Effect.zipRight(Effect.sync(collect), Effect.map(isFull("b"), (full) => !full)))
-  }).pipe(Effect.provide(layer)))
+it.scopedLive.each(collecting)(
+  "a response that nobody reads holds its session until it is collected: over %s",
+  ([, layer]) =>
+    Effect.gen(function*() {
+      const { get, isFull } = yield* tenants()
+      assert.strictEqual((yield* get("a", "/")).status, 200)
+      yield* eventually(Effect.zipRight(Effect.sync(collect), Effect.map(isFull("b"), (full) => !full)))
+    }).pipe(Effect.provide(layer))
+)
 
 describe.each(clients)("the scope of `HttpClient.withScope`, over %s,", (_, layer) => {
   const senders = [
-    ["behind a redirect", Effect.fnUntraced(function*(url: string) {
-      const session = yield* Session.make({ acquire: Effect.succeed("token") })
-      return [
-        yield* SessionHttpClient.make(session, { attach: SessionHttpClient.bearer, followRedirects: 1 }),
-        `${url}/moved`
-      ] as const
-    })],
-    ["of an HttpSession", Effect.fnUntraced(function*(url: string) {
-      const { client } = yield* HttpSession.make({ identity: Effect.succeed({ headers: Headers.empty }), probe: `${url}/probe` })
-      return [client, `${url}/download`] as const
-    })]
+    [
+      "behind a redirect",
+      Effect.fnUntraced(function*(url: string) {
+        const session = yield* Session.make({ acquire: Effect.succeed("token") })
+        return [
+          yield* SessionHttpClient.make(session, { attach: SessionHttpClient.bearer, followRedirects: 1 }),
+          `${url}/moved`
+        ] as const
+      })
+    ],
+    [
+      "of an HttpSession",
+      Effect.fnUntraced(function*(url: string) {
+        const { client } = yield* HttpSession.make({
+          identity: Effect.succeed({ headers: Headers.empty }),
+          probe: `${url}/probe`
+        })
+        return [client, `${url}/download`] as const
+      })
+    ]
   ] as const
   for (const [what, sender] of senders) {
     it.scopedLive(`cuts the download ${what}`, () =>
@@ -308,7 +327,9 @@ describe.each(clients)("what a generation acquired, over %s,", (_, layer) => {
 
   it.scopedLive("is released when the refused body has been read, while the repeated request is under way", () =>
     Effect.gen(function*() {
-      const { client, released, server } = yield* generations((token) => token === "Bearer token-0" ? { status: 401, body: "no" } : undefined)
+      const { client, released, server } = yield* generations((token) =>
+        token === "Bearer token-0" ? { status: 401, body: "no" } : undefined
+      )
       const response = yield* client.get(server.url)
       yield* eventually(Effect.sync(() => released.length === 1))
       assert.deepStrictEqual(released, ["token-0"])
@@ -317,9 +338,14 @@ describe.each(clients)("what a generation acquired, over %s,", (_, layer) => {
 
   it.scopedLive("is released for what cannot be sent again, whose body was read already", () =>
     Effect.gen(function*() {
-      const { client, released, server } = yield* generations((token) => token === "Bearer token-0" ? { status: 401, body: "no" } : undefined)
+      const { client, released, server } = yield* generations((token) =>
+        token === "Bearer token-0" ? { status: 401, body: "no" } : undefined
+      )
       const body = HttpBody.stream(Stream.make(new Uint8Array(3)))
-      const { response } = failedWith(yield* Effect.exit(client.post(server.url, { body })), SessionHttpClient.NotReplayable)
+      const { response } = failedWith(
+        yield* Effect.exit(client.post(server.url, { body })),
+        SessionHttpClient.NotReplayable
+      )
       yield* eventually(Effect.sync(() => released.length === 1))
       assert.strictEqual(yield* response.text, "no")
     }).pipe(Effect.provide(layer)))

@@ -1,9 +1,9 @@
 /** Where the session's value goes, and which answers can refuse it. */
+import * as NodeHttpClient from "@effect/platform-node/NodeHttpClient"
 import * as HttpBody from "@effect/platform/HttpBody"
 import * as HttpClient from "@effect/platform/HttpClient"
 import * as HttpClientError from "@effect/platform/HttpClientError"
 import * as HttpClientRequest from "@effect/platform/HttpClientRequest"
-import * as NodeHttpClient from "@effect/platform-node/NodeHttpClient"
 import { assert, describe, it } from "@effect/vitest"
 import { InvalidOptions } from "effect-holdfast/InvalidOptions"
 import * as Session from "effect-holdfast/Session"
@@ -52,7 +52,10 @@ describe.each(clients)("over %s", (name, layer) => {
     Effect.gen(function*() {
       const { session, signIns } = yield* tokens
       const site = yield* twoSites(() => ({}), () => ({ status: 401, body: "who are you?" }))
-      const client = yield* SessionHttpClient.make(session, { attach: SessionHttpClient.bearer, origins: [`${site.home}/v1?x`] })
+      const client = yield* SessionHttpClient.make(session, {
+        attach: SessionHttpClient.bearer,
+        origins: [`${site.home}/v1?x`]
+      })
       const elsewhere = yield* client.get(`${site.away}/a`, { headers: { authorization: "Basic own" } })
       assert.deepStrictEqual([elsewhere.status, yield* elsewhere.text], [401, "who are you?"])
       assert.strictEqual(signIns(), 0)
@@ -67,7 +70,10 @@ describe.each(clients)("over %s", (name, layer) => {
       Effect.gen(function*() {
         const { session } = yield* tokens
         const site = yield* twoSites(({ path }, { away }) => path === "/a" ? to("/b") : to(`${away}/c`))
-        const around = yield* SessionHttpClient.make(session, { attach: SessionHttpClient.bearer, origins: [site.home] })
+        const around = yield* SessionHttpClient.make(session, {
+          attach: SessionHttpClient.bearer,
+          origins: [site.home]
+        })
         yield* HttpClient.followRedirects(around).get(`${site.home}/a`)
         assert.deepStrictEqual(site.sent(), ["home/a Bearer token-0", "home/b Bearer token-0", "away/c -"])
       }).pipe(Effect.provide(layer)))
@@ -109,7 +115,9 @@ describe.each(clients)("over %s", (name, layer) => {
           assert.deepStrictEqual([method, body.toString(), headers["x-mine"]], ["POST", "form", "kept"])
         }
         for (const { headers } of site.received.slice(1)) {
-          for (const gone of ["proxy-authorization", "cookie", "x-api-key", "x-signed"]) assert.isUndefined(headers[gone], gone)
+          for (const gone of ["proxy-authorization", "cookie", "x-api-key", "x-signed"]) {
+            assert.isUndefined(headers[gone], gone)
+          }
         }
         assert.strictEqual(site.received[0]!.headers["x-api-key"], "own")
       }).pipe(Effect.provide(layer)))
@@ -118,7 +126,10 @@ describe.each(clients)("over %s", (name, layer) => {
   it.scopedLive("a redirect between two of its origins takes the value along, and not the caller's own credentials", () =>
     Effect.gen(function*() {
       const { session } = yield* tokens
-      const site = yield* twoSites((_, { away }) => to(`${away}/b`), (request) => ({ status: authorizationOf(request) === "Bearer token-1" ? 200 : 401 }))
+      const site = yield* twoSites(
+        (_, { away }) => to(`${away}/b`),
+        (request) => ({ status: authorizationOf(request) === "Bearer token-1" ? 200 : 401 })
+      )
       const client = yield* SessionHttpClient.make(session, {
         attach: SessionHttpClient.bearer,
         origins: [site.home, site.away],
@@ -131,7 +142,12 @@ describe.each(clients)("over %s", (name, layer) => {
         "home/a Bearer token-1",
         "away/b Bearer token-1"
       ])
-      assert.deepStrictEqual(site.received.map(({ headers }) => headers.cookie), ["own=1", undefined, "own=1", undefined])
+      assert.deepStrictEqual(site.received.map(({ headers }) => headers.cookie), [
+        "own=1",
+        undefined,
+        "own=1",
+        undefined
+      ])
     }).pipe(Effect.provide(layer)))
 
   it.scopedLive("a foreign request that is redirected home gets no value there, and its answer is no refusal", () =>
@@ -162,7 +178,9 @@ describe.each(clients)("over %s", (name, layer) => {
   it.scopedLive("303, and 301 and 302 of a POST, become a GET without a body; 307 and 308 keep both", () =>
     Effect.gen(function*() {
       const { session } = yield* tokens
-      const site = yield* twoSites(({ path }) => path === "/arrived" ? { body: "arrived" } : to("/arrived", Number(path.slice(1))))
+      const site = yield* twoSites(({ path }) =>
+        path === "/arrived" ? { body: "arrived" } : to("/arrived", Number(path.slice(1)))
+      )
       const client = yield* SessionHttpClient.make(session, { attach: SessionHttpClient.bearer, followRedirects: 1 })
       for (const status of [301, 302, 303, 307, 308]) {
         const response = yield* client.post(`${site.home}/${status}`, { body: HttpBody.unsafeJson({ status }) })
@@ -199,7 +217,9 @@ describe.each(clients)("over %s", (name, layer) => {
   it.scopedLive("the bodies of redirects are read, so that few connections are used", () =>
     Effect.gen(function*() {
       const { session } = yield* tokens
-      const server = yield* serve(({ path }) => path === "/20" ? {} : { ...to(`/${Number(path.slice(1)) + 1}`), body: "x".repeat(4096) })
+      const server = yield* serve(({ path }) =>
+        path === "/20" ? {} : { ...to(`/${Number(path.slice(1)) + 1}`), body: "x".repeat(4096) }
+      )
       const client = yield* SessionHttpClient.make(session, { attach: SessionHttpClient.bearer, followRedirects: 20 })
       yield* client.get(`${server.url}/0`)
       assert.strictEqual(server.received.length, 21)
@@ -213,7 +233,13 @@ describe.each(clients)("over %s", (name, layer) => {
         const raw = bytes === "\xe9" ? bytes : Buffer.from(bytes).toString("latin1")
         const server = yield* serve((request) =>
           request.path === "/a"
-            ? { write: (response) => void response.socket!.end(`HTTP/1.1 302 Found\r\nLocation: /caf${raw}\r\nContent-Length: 0\r\nConnection: close\r\n\r\n`, "latin1") }
+            ? {
+              write: (response) =>
+                void response.socket!.end(
+                  `HTTP/1.1 302 Found\r\nLocation: /caf${raw}\r\nContent-Length: 0\r\nConnection: close\r\n\r\n`,
+                  "latin1"
+                )
+            }
             : {}
         )
         const client = yield* SessionHttpClient.make(session, { attach: SessionHttpClient.bearer, followRedirects: 1 })
@@ -228,7 +254,8 @@ describe.each(clients)("a Location with a user and a password, over %s,", (_, la
     Effect.gen(function*() {
       const { session } = yield* tokens
       const site = yield* twoSites(({ path }, { away, home }) =>
-        to((path === "/a" ? `${home}/b` : `${away}/c`).replace("//", "//user:hunter2@")))
+        to((path === "/a" ? `${home}/b` : `${away}/c`).replace("//", "//user:hunter2@"))
+      )
       const client = yield* SessionHttpClient.make(session, { attach: (request) => request, followRedirects: 2 })
       yield* client.get(`${site.home}/a`)
       assert.deepStrictEqual(site.sent(), ["home/a -", "home/b -", "away/c -"])
@@ -280,16 +307,29 @@ const credentials = [
   "x-phpsessid",
   "dpop"
 ]
-const others = ["x-mine", "x-author", "idempotency-key", "x-idempotency-key", "accept-language", "x-request-id", "x-monkey", "x-design", "x-inside"]
+const others = [
+  "x-mine",
+  "x-author",
+  "idempotency-key",
+  "x-idempotency-key",
+  "accept-language",
+  "x-request-id",
+  "x-monkey",
+  "x-design",
+  "x-inside"
+]
 
-it.scopedLive.each(credentials)("`%s` is a credential: another origin does not get it", (name) =>
-  onUndici(Effect.gen(function*() {
-    const { session } = yield* tokens
-    const site = yield* twoSites((_, { away }) => to(`${away}/b`))
-    const client = yield* SessionHttpClient.make(session, { attach: (request) => request, followRedirects: 1 })
-    yield* client.get(`${site.home}/a`, { headers: { [name]: "own" } })
-    assert.deepStrictEqual(site.received.map(({ headers }) => headers[name]), ["own", undefined])
-  })))
+it.scopedLive.each(credentials)(
+  "`%s` is a credential: another origin does not get it",
+  (name) =>
+    onUndici(Effect.gen(function*() {
+      const { session } = yield* tokens
+      const site = yield* twoSites((_, { away }) => to(`${away}/b`))
+      const client = yield* SessionHttpClient.make(session, { attach: (request) => request, followRedirects: 1 })
+      yield* client.get(`${site.home}/a`, { headers: { [name]: "own" } })
+      assert.deepStrictEqual(site.received.map(({ headers }) => headers[name]), ["own", undefined])
+    }))
+)
 
 it.scopedLive("headers that prove nothing go along, but the former host's name does not", () =>
   onUndici(Effect.gen(function*() {
@@ -298,7 +338,9 @@ it.scopedLive("headers that prove nothing go along, but the former host's name d
     const client = yield* SessionHttpClient.make(session, { attach: (request) => request, followRedirects: 1 })
     const headers = Object.fromEntries(others.map((name) => [name, "own"]))
     yield* client.get(`${site.home}/a`, { headers: { ...headers, host: new URL(site.home).host } })
-    for (const name of others) assert.deepStrictEqual(site.received.map(({ headers }) => headers[name]), ["own", "own"], name)
+    for (const name of others) {
+      assert.deepStrictEqual(site.received.map(({ headers }) => headers[name]), ["own", "own"], name)
+    }
     assert.deepStrictEqual(site.sent(), ["home/a -", "away/b -"])
   })))
 
@@ -363,18 +405,21 @@ describe("origins", () => {
     "data:text/plain,s3cret",
     "user:s3cret@a.test",
     "/relative?key=s3cret"
-  ])("with an entry that is none are refused at the first request, and what it keeps secret is not shown: %s", (entry) =>
-    onUndici(Effect.gen(function*() {
-      const { session, signIns } = yield* tokens
-      const client = yield* SessionHttpClient.make(session, {
-        attach: SessionHttpClient.bearer,
-        origins: ["https://a.test", entry]
-      })
-      const error = failedWith(yield* Effect.exit(client.get("https://a.test/")), InvalidOptions)
-      assert.strictEqual(error.option, "origins")
-      if (!entry.startsWith("data:")) assert.notInclude(printsOf(error), "s3cret")
-      assert.strictEqual(signIns(), 0)
-    })))
+  ])(
+    "with an entry that is none are refused at the first request, and what it keeps secret is not shown: %s",
+    (entry) =>
+      onUndici(Effect.gen(function*() {
+        const { session, signIns } = yield* tokens
+        const client = yield* SessionHttpClient.make(session, {
+          attach: SessionHttpClient.bearer,
+          origins: ["https://a.test", entry]
+        })
+        const error = failedWith(yield* Effect.exit(client.get("https://a.test/")), InvalidOptions)
+        assert.strictEqual(error.option, "origins")
+        if (!entry.startsWith("data:")) assert.notInclude(printsOf(error), "s3cret")
+        assert.strictEqual(signIns(), 0)
+      }))
+  )
 
   it.scopedLive("are compared as origins, however they and the URL are written", () =>
     Effect.gen(function*() {
@@ -387,7 +432,13 @@ describe("origins", () => {
         attach: SessionHttpClient.bearer,
         origins: ["HTTPS://API.example.com:443/"]
       })
-      const home = ["https://api.example.com", "https://API.EXAMPLE.com:443/x", "https://api.example.com?x", "https://api.example.com#x", "https:\\\\api.example.com\\x"]
+      const home = [
+        "https://api.example.com",
+        "https://API.EXAMPLE.com:443/x",
+        "https://api.example.com?x",
+        "https://api.example.com#x",
+        "https:\\\\api.example.com\\x"
+      ]
       const away = [
         "http://api.example.com/",
         "https://api.example.com:444/",
@@ -405,21 +456,27 @@ describe("origins", () => {
     }))
 })
 
-it.scopedLive.each([-1, 1.5, NaN, Infinity])("a followRedirects of %s is refused before anything is sent", (followRedirects) =>
-  onUndici(Effect.gen(function*() {
-    const { session, signIns } = yield* tokens
-    const client = yield* SessionHttpClient.make(session, { attach: SessionHttpClient.bearer, followRedirects })
-    const error = failedWith(yield* Effect.exit(client.get("http://a.test/")), InvalidOptions)
-    assert.strictEqual(error.option, "followRedirects")
-    assert.strictEqual(signIns(), 0)
-  })))
+it.scopedLive.each([-1, 1.5, NaN, Infinity])(
+  "a followRedirects of %s is refused before anything is sent",
+  (followRedirects) =>
+    onUndici(Effect.gen(function*() {
+      const { session, signIns } = yield* tokens
+      const client = yield* SessionHttpClient.make(session, { attach: SessionHttpClient.bearer, followRedirects })
+      const error = failedWith(yield* Effect.exit(client.get("http://a.test/")), InvalidOptions)
+      assert.strictEqual(error.option, "followRedirects")
+      assert.strictEqual(signIns(), 0)
+    }))
+)
 
-it.scopedLive.each(["file:///etc/passwd", "http://[bad", "javascript:alert(1)"])("a redirect to %s is a typed failure", (location) =>
-  onUndici(Effect.gen(function*() {
-    const { session } = yield* tokens
-    const server = yield* serve(() => to(location))
-    const client = yield* SessionHttpClient.make(session, { attach: SessionHttpClient.bearer, followRedirects: 1 })
-    const error = failedWith(yield* Effect.exit(client.get(server.url)), HttpClientError.RequestError)
-    assert.strictEqual(error.reason, "InvalidUrl")
-    assert.notInclude(printsOf(error), "token-0")
-  })))
+it.scopedLive.each(["file:///etc/passwd", "http://[bad", "javascript:alert(1)"])(
+  "a redirect to %s is a typed failure",
+  (location) =>
+    onUndici(Effect.gen(function*() {
+      const { session } = yield* tokens
+      const server = yield* serve(() => to(location))
+      const client = yield* SessionHttpClient.make(session, { attach: SessionHttpClient.bearer, followRedirects: 1 })
+      const error = failedWith(yield* Effect.exit(client.get(server.url)), HttpClientError.RequestError)
+      assert.strictEqual(error.reason, "InvalidUrl")
+      assert.notInclude(printsOf(error), "token-0")
+    }))
+)

@@ -61,8 +61,11 @@ const withFault = async (name: CanaryName): Promise<Modules> => ({
 })
 
 describe("a reconnecting socket with a known fault is caught", () => {
-  const canaryOf = (name: CanaryName, scenario: keyof ReturnType<typeof scenarios>, options: Parameters<typeof canary>[2]) =>
-    canary(canaries[name].fault, async () => scenarios(await withFault(name))[scenario], options)
+  const canaryOf = (
+    name: CanaryName,
+    scenario: keyof ReturnType<typeof scenarios>,
+    options: Parameters<typeof canary>[2]
+  ) => canary(canaries[name].fault, async () => scenarios(await withFault(name))[scenario], options)
 
   canaryOf("two-writers", "writes and pings take turns, and a peer that answers is alive", { within: 100 })
   canaryOf(
@@ -75,7 +78,8 @@ describe("a reconnecting socket with a known fault is caught", () => {
     "messages of several senders arrive at most once, in each one's order, though connections break",
     { within: 100 }
   )
-  const backoff = "the backoff goes on through an outage, begins anew after a stable connection, and is never longer than a timer"
+  const backoff =
+    "the backoff goes on through an outage, begins anew after a stable connection, and is never longer than a timer"
   // Such a sleep never ends.
   canaryOf("overflowing-backoff", backoff, { within: 1, reason: "Deadlock" })
   canaryOf("restarted-backoff", backoff, { within: 1 })
@@ -85,7 +89,9 @@ describe("a reconnecting socket with a known fault is caught", () => {
     async () => writingAsItAttaches(await withFault("missed-attachment")),
     { within: 1_000, limit: 1_000, reason: "Deadlock" }
   )
-  canaryOf("deaf-to-the-end", "the reader stops at the end of a connection, whatever the transport says then", { within: 1 })
+  canaryOf("deaf-to-the-end", "the reader stops at the end of a connection, whatever the transport says then", {
+    within: 1
+  })
 })
 
 /** Every schedule of a small scope, so that nothing is left to chance in it. */
@@ -191,15 +197,25 @@ describe("an outbox, in every order of its senders and its writer", () => {
       yield* Fiber.interrupt(writer)
       assert.strictEqual(new Set(written).size, written.length)
       assert.includeMembers(written, ["a", "c"])
-      if (Exit.isSuccess(exit)) assert.include(written, "b")
-      assert.deepStrictEqual(left.filter((message) => written.includes(message)), [])
+      if (Exit.isSuccess(exit)) {
+        assert.include(written, "b")
+      }
+      assert.deepStrictEqual(
+        left.filter((message) =>
+          written.includes(message)
+        ),
+        []
+      )
       // There is room again.
       assert.strictEqual(outbox.offer(entryOf("d")), "Accepted")
       assert.isTrue(outbox.wouldWait(entryOf("e")))
     })
 
   everySchedule("all are sent, once, and room is given back", scope((effect) => effect), { preemptions: 0 })
-  everySchedule("though one is interrupted anywhere", scope(Interleavings.victim), { strategy: "interrupt", preemptions: 0 })
+  everySchedule("though one is interrupted anywhere", scope(Interleavings.victim), {
+    strategy: "interrupt",
+    preemptions: 0
+  })
 })
 
 describe("what only one connection is to send, in every order of those who send it, its writer and its end", () => {
@@ -228,7 +244,12 @@ describe("what only one connection is to send, in every order of those who send 
 })
 
 describe("a socket, in many orders of few fibers", () => {
-  const serving = (body: (socket: ReconnectingSocket.ReconnectingSocket<WebSocketDialer.Message, WebSocketDialer.Message>, first: ReturnType<typeof connected>) => Effect.Effect<unknown, unknown>) =>
+  const serving = (
+    body: (
+      socket: ReconnectingSocket.ReconnectingSocket<WebSocketDialer.Message, WebSocketDialer.Message>,
+      first: ReturnType<typeof connected>
+    ) => Effect.Effect<unknown, unknown>
+  ) =>
     Effect.scoped(Effect.gen(function*() {
       const first = connected()
       let dials = 0
@@ -250,7 +271,8 @@ describe("a socket, in many orders of few fibers", () => {
         yield* Fiber.join(yield* Effect.fork(Effect.scoped(Effect.zipRight(subscribing, Effect.sleep("1 millis")))))
         assert.deepStrictEqual(written, ["open", "a"])
         yield* socket.close()
-      })),
+      })
+    ),
     { strategy: ["exhaustive", "random"], seeds: 50, limit: 100, timeout: 120_000 }
   )
   it.interleavings(
@@ -261,7 +283,8 @@ describe("a socket, in many orders of few fibers", () => {
         yield* connection.terminate
         yield* Fiber.join(closing)
         assert.strictEqual((yield* socket.state)._tag, "Closed")
-      })),
+      })
+    ),
     { strategy: ["exhaustive", "random"], seeds: 50, limit: 100, timeout: 120_000 }
   )
 })

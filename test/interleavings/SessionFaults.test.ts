@@ -11,15 +11,19 @@ import { endingAt, Refused, scenarios } from "./sessions.js"
 describe("a renewal may end at any of its steps, whatever the interleaving", async () => {
   const failure = new Refused({ why: "down" })
   const defect = new Error("broken")
-  const failsWith = (cause: Cause.Cause<Refused | Session.SessionError>) => Option.getOrUndefined(Cause.failureOption(cause))
+  const failsWith = (cause: Cause.Cause<Refused | Session.SessionError>) =>
+    Option.getOrUndefined(Cause.failureOption(cause))
   const ends = {
     "in failure": [Effect.fail(failure), (cause) => failsWith(cause) === failure],
     "by a defect": [Effect.die(defect), (cause) => Option.getOrUndefined(Cause.dieOption(cause)) === defect],
     "by interruption": [Effect.interrupt, (cause) => failsWith(cause)?._tag === "RefreshInterrupted"]
-  } satisfies Record<string, readonly [
-    Effect.Effect<never, Refused>,
-    (cause: Cause.Cause<Refused | Session.SessionError>) => boolean
-  ]>
+  } satisfies Record<
+    string,
+    readonly [
+      Effect.Effect<never, Refused>,
+      (cause: Cause.Cause<Refused | Session.SessionError>) => boolean
+    ]
+  >
   for (const [how, [end, isThatEnd]] of Object.entries(ends)) {
     for (const step of [0, 1, 2, 3]) {
       const effect = Effect.scoped(endingAt(Session, step, end, isThatEnd))
@@ -29,13 +33,20 @@ describe("a renewal may end at any of its steps, whatever the interleaving", asy
 })
 
 describe("a session with a known fault is caught", () => {
-  const canaryOf = (name: CanaryName, scenario: keyof ReturnType<typeof scenarios>, options: Parameters<typeof canary>[2]) =>
+  const canaryOf = (
+    name: CanaryName,
+    scenario: keyof ReturnType<typeof scenarios>,
+    options: Parameters<typeof canary>[2]
+  ) =>
     canary(canaries[name].fault, async () => {
       const faulty: typeof Session = await import(/* @vite-ignore */ `../../src/Session.ts?canary=${name}`)
       return Effect.scoped(scenarios(faulty)[scenario])
     }, options)
 
-  canaryOf("leader-interruption", "an interrupted waiter takes nothing with it", { strategy: "interrupt", within: 1_000 })
+  canaryOf("leader-interruption", "an interrupted waiter takes nothing with it", {
+    strategy: "interrupt",
+    within: 1_000
+  })
   canaryOf("straggler", "a refused generation is renewed once, for callers together and for a straggler", { within: 1 })
   canaryOf("remembered-failure", "a failure is one for all, answers for its cooldown, and is then tried again once", {
     within: 1

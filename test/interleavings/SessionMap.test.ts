@@ -10,7 +10,11 @@ describe("a map of sessions, whatever the interleaving", async () => {
   for (const [name, scenario] of Object.entries(scenarios(SessionMap))) {
     const strategy = ["sweep", "random", "pct"] as const
     const effect = Effect.scoped(scenario)
-    it.interleavings(name, effect, await bySize(effect, interrupted.includes(name) ? [...strategy, "interrupt"] : strategy))
+    it.interleavings(
+      name,
+      effect,
+      await bySize(effect, interrupted.includes(name) ? [...strategy, "interrupt"] : strategy)
+    )
   }
 })
 

@@ -23,7 +23,11 @@ const interrupted: ReadonlySet<string> = new Set([
 /** What a cache of tickets promises, as programs that hold under every interleaving. */
 const scenarios = ({ clear, make, put, reject, stats, take }: typeof TicketCache) => {
   /** The bytes say which it is, and the time of issue too. */
-  const ticket = (id: number): TicketCache.Ticket => ({ session: Uint8Array.of(id), issuedAt: id, expiresAt: 1_000_000 })
+  const ticket = (id: number): TicketCache.Ticket => ({
+    session: Uint8Array.of(id),
+    issuedAt: id,
+    expiresAt: 1_000_000
+  })
   const idOf = (one: TicketCache.Ticket): number => one.session[0]!
 
   /** Takes so many times, and notes each in the same step. */
@@ -31,21 +35,26 @@ const scenarios = ({ clear, make, put, reject, stats, take }: typeof TicketCache
     Effect.repeatN(Effect.map(take(cache, from), Option.map((one) => out.push(idOf(one)))), times - 1)
 
   const drain = (cache: TicketCache.TicketCache, out: Array<number>): Effect.Effect<void> =>
-    Effect.flatMap(take(cache, key), Option.match({
-      onNone: () => Effect.void,
-      onSome: (one) => {
-        assert.ok(out.push(idOf(one)) < 100, "they come without end")
-        return drain(cache, out)
-      }
-    }))
+    Effect.flatMap(
+      take(cache, key),
+      Option.match({
+        onNone: () => Effect.void,
+        onSome: (one) => {
+          assert.ok(out.push(idOf(one)) < 100, "they come without end")
+          return drain(cache, out)
+        }
+      })
+    )
 
   const putting = (cache: TicketCache.TicketCache, ids: ReadonlyArray<number>) =>
     Effect.forEach(ids, (id) => put(cache, key, ticket(id)), { discard: true })
 
-  const allOf = (fibers: ReadonlyArray<Effect.Effect<unknown>>) => Effect.all(fibers, { concurrency: "unbounded", discard: true })
+  const allOf = (fibers: ReadonlyArray<Effect.Effect<unknown>>) =>
+    Effect.all(fibers, { concurrency: "unbounded", discard: true })
 
   const ascending = (ids: ReadonlyArray<number>) => ids.toSorted((a, b) => a - b)
-  const isOnce = (ids: ReadonlyArray<number>) => assert.equal(new Set(ids).size, ids.length, `taken twice: ${ids.join()}`)
+  const isOnce = (ids: ReadonlyArray<number>) =>
+    assert.equal(new Set(ids).size, ids.length, `taken twice: ${ids.join()}`)
 
   return {
     "each ticket is one taker's, and none is lost": Effect.gen(function*() {
@@ -87,14 +96,17 @@ const scenarios = ({ clear, make, put, reject, stats, take }: typeof TicketCache
       const out: Array<number> = []
       yield* putting(cache, [1, 2, 3])
       const rejected: Array<number> = []
-      const rejecter = Effect.flatMap(take(cache, key), Option.match({
-        onNone: () => Effect.void,
-        onSome: (one) => {
-          out.push(idOf(one))
-          rejected.push(idOf(one))
-          return reject(cache, key, one)
-        }
-      }))
+      const rejecter = Effect.flatMap(
+        take(cache, key),
+        Option.match({
+          onNone: () => Effect.void,
+          onSome: (one) => {
+            out.push(idOf(one))
+            rejected.push(idOf(one))
+            return reject(cache, key, one)
+          }
+        })
+      )
       yield* allOf([rejecter, taker(cache, 1, out), putting(cache, [4, 5]), rejecter])
       isOnce(out)
       const { dropped, offered, refused, tickets } = yield* stats(cache)
@@ -104,7 +116,10 @@ const scenarios = ({ clear, make, put, reject, stats, take }: typeof TicketCache
       yield* drain(cache, left)
       isOnce([...out, ...left])
       // They are put in order, so that what was older than a refused one had been put by then.
-      assert.ok(left.every((id) => rejected.every((other) => id > other)), `${left.join()} though ${rejected.join()} were refused`)
+      assert.ok(
+        left.every((id) => rejected.every((other) => id > other)),
+        `${left.join()} though ${rejected.join()} were refused`
+      )
     }),
 
     "when a refusal is over, no older ticket is there": Effect.gen(function*() {
@@ -163,10 +178,13 @@ const scenarios = ({ clear, make, put, reject, stats, take }: typeof TicketCache
       yield* putting(cache, [1, 2])
       const one = Effect.suspend(() => {
         const before = isClosed
-        return Effect.map(take(cache, key), Option.map((one) => {
-          assert.ok(!before, "taken after the close")
-          taken.push(one)
-        }))
+        return Effect.map(
+          take(cache, key),
+          Option.map((one) => {
+            assert.ok(!before, "taken after the close")
+            taken.push(one)
+          })
+        )
       })
       yield* allOf([
         Effect.zipRight(one, one),
@@ -217,11 +235,17 @@ const scenarios = ({ clear, make, put, reject, stats, take }: typeof TicketCache
       // The newest expires first.
       for (const id of [1, 2, 3]) yield* put(cache, key, { ...ticket(id), expiresAt: 1_000 * (4 - id) })
       const late = (millis: number) =>
-        Effect.flatMap(Effect.delay(Clock.currentTimeMillis, millis), (before) =>
-          Effect.map(take(cache, key), Option.map((one) => {
-            assert.ok(one.expiresAt > before, "it had expired")
-            out.push(idOf(one))
-          })))
+        Effect.flatMap(
+          Effect.delay(Clock.currentTimeMillis, millis),
+          (before) =>
+            Effect.map(
+              take(cache, key),
+              Option.map((one) => {
+                assert.ok(one.expiresAt > before, "it had expired")
+                out.push(idOf(one))
+              })
+            )
+        )
       yield* allOf([late(1_000), late(2_999), late(3_000), late(999), late(2_000)])
       isOnce(out)
       yield* Effect.sleep(3_000)
@@ -240,7 +264,11 @@ describe("a cache of tickets, whatever the interleaving", async () => {
 })
 
 describe("a cache of tickets with a known fault is caught", () => {
-  const canaryOf = (name: CanaryName, scenario: keyof ReturnType<typeof scenarios>, options: Parameters<typeof canary>[2]) =>
+  const canaryOf = (
+    name: CanaryName,
+    scenario: keyof ReturnType<typeof scenarios>,
+    options: Parameters<typeof canary>[2]
+  ) =>
     canary(canaries[name].fault, async () => {
       const faulty: typeof TicketCache = await import(/* @vite-ignore */ `../../src/TicketCache.ts?canary=${name}`)
       return Effect.scoped(scenarios(faulty)[scenario])
@@ -248,5 +276,7 @@ describe("a cache of tickets with a known fault is caught", () => {
 
   canaryOf("shared-ticket", "each ticket is one taker's, and none is lost", { within: 500 })
   canaryOf("siblings-of-a-refused", "when a refusal is over, no older ticket is there", { within: 100 })
-  canaryOf("kept-after-close", "closing takes all tickets, those too that are put meanwhile, and none comes after", { within: 1_000 })
+  canaryOf("kept-after-close", "closing takes all tickets, those too that are put meanwhile, and none comes after", {
+    within: 1_000
+  })
 })

@@ -52,7 +52,11 @@ describe("a turn, in every order of three fibers", () => {
 
   it("one at a time, and nothing is left", { timeout: 600_000 }, async ({ task }) => {
     const report = await Effect.runPromise(
-      Interleavings.explore(scope((effect) => effect), { strategy: "exhaustive", preemptions: form === "quick" ? 0 : 1, limit: 1_000_000 })
+      Interleavings.explore(scope((effect) => effect), {
+        strategy: "exhaustive",
+        preemptions: form === "quick" ? 0 : 1,
+        limit: 1_000_000
+      })
     )
     task.meta.interleavings = report.interleavings
     assert.isTrue(report.complete)
@@ -60,7 +64,11 @@ describe("a turn, in every order of three fibers", () => {
 
   it("though one is interrupted anywhere", { timeout: 600_000 }, async ({ task }) => {
     const report = await Effect.runPromise(
-      Interleavings.explore(scope(Interleavings.victim), { strategy: "interrupt", preemptions: form === "quick" ? 0 : 1, limit: 1_000_000 })
+      Interleavings.explore(scope(Interleavings.victim), {
+        strategy: "interrupt",
+        preemptions: form === "quick" ? 0 : 1,
+        limit: 1_000_000
+      })
     )
     task.meta.interleavings = report.interleavings
     assert.isTrue(report.complete)
@@ -83,7 +91,11 @@ describe("two transactions that meet, in every order of their steps", () => {
   ) {
     it(name, { timeout: 120_000 }, async ({ task }) => {
       const report = await Effect.runPromise(
-        Interleavings.explore(scenarios(TransactionalRef)[name], { strategy: "exhaustive", preemptions, limit: 1_000_000 })
+        Interleavings.explore(scenarios(TransactionalRef)[name], {
+          strategy: "exhaustive",
+          preemptions,
+          limit: 1_000_000
+        })
       )
       task.meta.interleavings = report.interleavings
       assert.isTrue(report.complete)
@@ -92,9 +104,15 @@ describe("two transactions that meet, in every order of their steps", () => {
 })
 
 describe("a transaction with a known fault is caught", () => {
-  const canaryOf = (name: CanaryName, scenario: keyof ReturnType<typeof scenarios>, options: Parameters<typeof canary>[2]) =>
+  const canaryOf = (
+    name: CanaryName,
+    scenario: keyof ReturnType<typeof scenarios>,
+    options: Parameters<typeof canary>[2]
+  ) =>
     canary(canaries[name].fault, async () => {
-      const faulty: typeof TransactionalRef = await import(/* @vite-ignore */ `../../src/TransactionalRef.ts?canary=${name}`)
+      const faulty: typeof TransactionalRef = await import(
+        /* @vite-ignore */ `../../src/TransactionalRef.ts?canary=${name}`
+      )
       return scenarios(faulty)[scenario]
     }, options)
 

@@ -18,7 +18,9 @@ import { canary } from "../support/canary.js"
 import { form } from "../support/form.js"
 import { scenarios as sessions } from "./sessions.js"
 
-/** Every schedule of a small scope, so that nothing is left to chance in it; then a great many with more preemptions. */
+/**
+ * Every schedule of a small scope, so that nothing is left to chance in it; then a great many with more preemptions.
+ */
 const everySchedule = async (
   name: string,
   effect: Effect.Effect<unknown, unknown>,
@@ -57,7 +59,9 @@ describe("the latest value", async () => {
       yield* Effect.yieldNow()
       const writing = yield* Effect.forEach(writers, (values) =>
         Effect.fork(Effect.forEach(values, (value) => Effect.sync(() => latest.offer(value)))))
-      for (const writer of writing) yield* Fiber.await(writer)
+      for (const writer of writing) {
+        yield* Fiber.await(writer)
+      }
       latest.end()
       return (yield* Effect.forEach(fibers, Fiber.join)).map(String)
     })
@@ -83,8 +87,14 @@ describe("the latest value", async () => {
     Effect.gen(function*() {
       const latest = new Latest<number>()
       const ready = yield* Deferred.make<void>()
-      const reader = yield* Effect.fork(Effect.scoped(Effect.flatMap(latest.subscribe(Option.none), (take) =>
-        Effect.zipRight(Deferred.succeed(ready, undefined), take))))
+      const reader = yield* Effect.fork(
+        Effect.scoped(
+          Effect.flatMap(
+            latest.subscribe(Option.none),
+            (take) => Effect.zipRight(Deferred.succeed(ready, undefined), take)
+          )
+        )
+      )
       yield* Deferred.await(ready)
       latest.offer(1)
       assert.strictEqual(yield* Fiber.join(reader), 1)
@@ -224,7 +234,9 @@ describe("a cache of tickets, in every order of its fibers", async () => {
       const cache = yield* TicketCache.make()
       for (const id of [1, 2]) yield* TicketCache.put(cache, key, ticket(id))
       const takers = yield* Effect.forEach([1, 2, 3], () => Effect.fork(TicketCache.take(cache, key)))
-      const taken = (yield* Effect.forEach(takers, Fiber.join)).map(Option.match({ onNone: () => 0, onSome: ({ session }) => session[0] }))
+      const taken = (yield* Effect.forEach(takers, Fiber.join)).map(
+        Option.match({ onNone: () => 0, onSome: ({ session }) => session[0] })
+      )
       assert.deepStrictEqual(taken.toSorted(), [0, 1, 2])
       assert.strictEqual(yield* TicketCache.size(cache), 0)
     })),

@@ -31,7 +31,9 @@ const upstream = () => {
 }
 
 /** Those that mark a fiber for interruption. */
-export const interrupted: ReadonlyArray<string> = ["an interrupted caller neither takes a session with it nor holds one"]
+export const interrupted: ReadonlyArray<string> = [
+  "an interrupted caller neither takes a session with it nor holds one"
+]
 
 export const scenarios = (SessionMap: typeof SessionMapModule) => {
   const valueOf = (map: SessionMapModule.SessionMap<string, string>, key: string) =>
@@ -63,10 +65,20 @@ export const scenarios = (SessionMap: typeof SessionMapModule) => {
     "a session is dropped while nobody holds it, and never while somebody does": Effect.gen(function*() {
       const { lookup, released, signIns } = upstream()
       const map = yield* SessionMap.make({ lookup, idleTimeToLive: "1 second" })
-      const use = Effect.scoped(Effect.flatMap(SessionMap.get(map, "a"), (session) =>
-        Effect.flatMap(session.current, ({ value }) =>
-          Effect.zipRight(Effect.yieldNow(), Effect.sync(() => assert.ok(!released.includes(value), "dropped in use"))))))
-      yield* Effect.forEach([0, 1_000, 1_000, 2_500], (millis) => Effect.delay(use, millis), { concurrency: "unbounded" })
+      const use = Effect.scoped(
+        Effect.flatMap(
+          SessionMap.get(map, "a"),
+          (session) =>
+            Effect.flatMap(session.current, ({ value }) =>
+              Effect.zipRight(
+                Effect.yieldNow(),
+                Effect.sync(() => assert.ok(!released.includes(value), "dropped in use"))
+              ))
+        )
+      )
+      yield* Effect.forEach([0, 1_000, 1_000, 2_500], (millis) => Effect.delay(use, millis), {
+        concurrency: "unbounded"
+      })
       yield* Effect.sleep("2 seconds")
       assert.equal(released.length, signIns.length)
       assert.ok(signIns.length >= 2, signIns.join())

@@ -20,7 +20,9 @@ import * as assert from "node:assert/strict"
 
 export class Refused extends Data.TaggedError("Refused")<{ readonly why: string }> {}
 
-/** An upstream that takes its time over each call, notes it, and answers it as it is told to: by default, with success. */
+/**
+ * An upstream that takes its time over each call, notes it, and answers it as it is told to: by default, with success.
+ */
 export const upstream = (...answers: Array<Effect.Effect<void, Refused>>) => {
   const calls: Array<string> = []
   let next = 0
@@ -73,7 +75,11 @@ export const slow: ReadonlyArray<string> = [
 
 /** Tries again for as long as refreshes time out: a caller who does not give up. */
 const patiently = <A, E extends { readonly _tag: string }>(effect: Effect.Effect<A, E>): Effect.Effect<A, E> =>
-  Effect.retry(effect, { schedule: Schedule.spaced("2 seconds"), while: ({ _tag }) => _tag === "RefreshTimeout", times: 9 })
+  Effect.retry(effect, {
+    schedule: Schedule.spaced("2 seconds"),
+    while: ({ _tag }) => _tag === "RefreshTimeout",
+    times: 9
+  })
 
 /** Renewals that take so many seconds each; `calls` are the tokens that were presented, `running` how many are. */
 const slowUpstream = (...seconds: Array<number>) => {
@@ -284,7 +290,9 @@ export const scenarios = (Session: typeof SessionModule) => {
     "a renewal that asks its own session is told so": Effect.gen(function*() {
       const session: SessionModule.Session<string, unknown> = yield* Session.make<string, unknown>({
         acquire: Effect.yieldNow().pipe(
-          Effect.zipRight(Effect.suspend(() => Effect.all([session.current, Effect.never], { concurrency: "unbounded" }))),
+          Effect.zipRight(
+            Effect.suspend(() => Effect.all([session.current, Effect.never], { concurrency: "unbounded" }))
+          ),
           Effect.as("never")
         )
       })
@@ -346,8 +354,11 @@ export const scenarios = (Session: typeof SessionModule) => {
         }),
         scope
       )
-      const used = Session.use(session, (value) =>
-        Effect.zipRight(Effect.yieldNow(), Effect.sync(() => assert.ok(value.open, "used after its release"))))
+      const used = Session.use(
+        session,
+        (value) =>
+          Effect.zipRight(Effect.yieldNow(), Effect.sync(() => assert.ok(value.open, "used after its release")))
+      )
       const refused = Effect.asVoid(Effect.flatMap(session.current, session.refresh))
       const victim = yield* Effect.fork(Interleavings.victim(used))
       for (const exit of yield* together([used, refused, used, refused])) valueOf(exit)
@@ -365,8 +376,13 @@ export const scenarios = (Session: typeof SessionModule) => {
       const session = yield* Session.make({
         acquire: Effect.acquireRelease(Effect.sync(() => next++), (value) => Effect.sync(() => closed.push(value)))
       })
-      const holding = Effect.scoped(Effect.flatMap(Session.scoped(session), ({ value }) =>
-        Effect.zipRight(Effect.yieldNow(), Effect.sync(() => assert.ok(!closed.includes(value))))))
+      const holding = Effect.scoped(
+        Effect.flatMap(Session.scoped(session), ({ value }) =>
+          Effect.zipRight(
+            Effect.yieldNow(),
+            Effect.sync(() => assert.ok(!closed.includes(value)))
+          ))
+      )
       const victim = yield* Effect.fork(Interleavings.victim(holding))
       const stale = yield* session.current
       yield* session.refresh(stale)
@@ -409,14 +425,21 @@ export const scenarios = (Session: typeof SessionModule) => {
           Effect.zipRight(
             Effect.yieldNow(),
             value === "v1" && persisted.length === 1
-              ? Effect.suspend(() => Effect.fail(new Refused({ why: `disk full for ${persisted.push(`not ${value}`)}` })))
+              ? Effect.suspend(() =>
+                Effect.fail(new Refused({ why: `disk full for ${persisted.push(`not ${value}`)}` }))
+              )
               : Effect.sync(() => persisted.push(value))
           )
       })
       const stale = yield* session.current
       const reader = yield* Effect.fork(Effect.repeatN(
-        Effect.flatMap(Effect.either(session.current), (seen) =>
-          Effect.sync(() => seen._tag === "Right" && assert.ok(persisted.includes(seen.right.value), seen.right.value))),
+        Effect.flatMap(
+          Effect.either(session.current),
+          (seen) =>
+            Effect.sync(() =>
+              seen._tag === "Right" && assert.ok(persisted.includes(seen.right.value), seen.right.value)
+            )
+        ),
         3
       ))
       assert.equal(failureOf(yield* Effect.exit(session.refresh(stale)))._tag, "Refused")
@@ -529,9 +552,11 @@ export const scenarios = (Session: typeof SessionModule) => {
       const session = yield* Session.make({
         ...up,
         renew: (value) =>
-          Effect.suspend(() => failures-- > 0
-            ? Effect.zipRight(up.renew(value), Effect.fail(new Refused({ why: "down" })))
-            : up.renew(value)),
+          Effect.suspend(() =>
+            failures-- > 0
+              ? Effect.zipRight(up.renew(value), Effect.fail(new Refused({ why: "down" })))
+              : up.renew(value)
+          ),
         cooldown: "1 hour",
         lateness: Infinity
       })
@@ -578,7 +603,8 @@ export const scenarios = (Session: typeof SessionModule) => {
       const session = yield* Session.make(upstream())
       const read = Stream.runCollect(Stream.takeUntil(Session.changes(session), ({ number }) => number === 2))
       // A reader that misses the last would wait for ever.
-      const readers = yield* Effect.forEach([1, 2], () => Effect.fork(Effect.timeoutFail(read, {
+      const readers = yield* Effect.forEach([1, 2], () =>
+        Effect.fork(Effect.timeoutFail(read, {
           duration: "1 hour",
           onTimeout: () => new Refused({ why: "misses the last" })
         })))

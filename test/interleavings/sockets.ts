@@ -57,7 +57,10 @@ export interface World {
   /** Opens it, and reads what comes. */
   readonly open: (attempt: WebSocketDialerModule.Attempt, answer?: Answer) => Effect.Effect<Wire, never, Scope.Scope>
   /** Opens all that come. */
-  readonly serve: (answer?: Answer, onOpen?: (wire: Wire) => Effect.Effect<unknown>) => Effect.Effect<void, never, Scope.Scope>
+  readonly serve: (
+    answer?: Answer,
+    onOpen?: (wire: Wire) => Effect.Effect<unknown>
+  ) => Effect.Effect<void, never, Scope.Scope>
 }
 
 const ignored: Answer = () => Effect.void
@@ -123,7 +126,8 @@ export const inWorld = <E>(
           })
         ),
       ping: Option.map(connection.ping, (ping) => alone(line, "ping", ping)),
-      close: (code, reason) => Effect.zipRight(line.isStalled ? Effect.void : over(line), connection.close(code, reason)),
+      close: (code, reason) =>
+        Effect.zipRight(line.isStalled ? Effect.void : over(line), connection.close(code, reason)),
       terminate: Effect.zipRight(over(line), connection.terminate)
     })
 
@@ -245,7 +249,9 @@ export const scenarios = (modules: Modules) => {
       const states: Array<ReconnectingSocketModule.ConnectionState> = []
       const reading = [
         yield* Effect.forkScoped(Stream.runForEach(socket.events, (event) => Effect.sync(() => events.push(event)))),
-        yield* Effect.forkScoped(Stream.runForEach(socket.stateChanges, (state) => Effect.sync(() => states.push(state))))
+        yield* Effect.forkScoped(
+          Stream.runForEach(socket.stateChanges, (state) => Effect.sync(() => states.push(state)))
+        )
       ]
       // So that they read from the beginning.
       yield* settled
@@ -321,18 +327,24 @@ export const scenarios = (modules: Modules) => {
   const areAnswered = (waiting: ReadonlyArray<Fiber.RuntimeFiber<void, { readonly _tag: string }>>) =>
     Effect.forEach(waiting, (fiber) =>
       Effect.map(Effect.either(Fiber.join(fiber)), (answer) => {
-        if (Either.isLeft(answer)) assert.ok(["SocketClosed", "MessageLost"].includes(answer.left._tag), String(answer.left))
+        if (Either.isLeft(answer)) {
+          assert.ok(["SocketClosed", "MessageLost"].includes(answer.left._tag), String(answer.left))
+        }
       }))
 
   const narrow = { capacity: 2, overflow: "suspend" as const }
 
   return {
-    "messages of several senders arrive at most once, in each one's order, though connections break": inWorldOf((world) =>
+    "messages of several senders arrive at most once, in each one's order, though connections break": inWorldOf((
+      world
+    ) =>
       Effect.gen(function*() {
         const socket = yield* ReconnectingSocket.make(base)
         const seen = yield* eventsOf(socket)
         yield* world.serve(resettingAfter([1, 2]))
-        for (const exit of yield* together([sending(socket, ["a1", "a2", "a3"]), sending(socket, ["b1", "b2", "b3"])])) {
+        for (
+          const exit of yield* together([sending(socket, ["a1", "a2", "a3"]), sending(socket, ["b1", "b2", "b3"])])
+        ) {
           hasSucceeded(exit)
         }
         yield* socket.flush
@@ -343,9 +355,12 @@ export const scenarios = (modules: Modules) => {
         assert.ok(isOnce(all), String(all))
         for (const sender of ["a", "b"]) assert.ok(isIncreasing(of(sender, all)), String(all))
         assert.deepEqual(deduplicated([...all, ...dropped(seen)]).toSorted(), ["a1", "a2", "a3", "b1", "b2", "b3"])
-      })),
+      })
+    ),
 
-    "messages arrive in order and none is lost where they are acknowledged, though connections break": inWorldOf((world) =>
+    "messages arrive in order and none is lost where they are acknowledged, though connections break": inWorldOf((
+      world
+    ) =>
       Effect.gen(function*() {
         const socket = yield* ReconnectingSocket.make({ ...base, acknowledge: { ...acknowledge, window: 3 } })
         const seen = yield* eventsOf(socket)
@@ -372,7 +387,8 @@ export const scenarios = (modules: Modules) => {
           places.forEach((place, index) => assert.ok(index === 0 || place === places[index - 1]! + 1, String(all)))
         }
         assert.deepEqual(dropped(seen), [])
-      })),
+      })
+    ),
 
     "what is accepted after a connection has ended is not lost with it": inWorldOf((world) =>
       Effect.gen(function*() {
@@ -388,7 +404,8 @@ export const scenarios = (modules: Modules) => {
         yield* settled
         assert.deepEqual(second.received.toSorted(), ["a1", "a2"])
         yield* socket.close()
-      })),
+      })
+    ),
 
     "there is one connection at a time, however it is asked to reconnect": inWorldOf((world) =>
       Effect.gen(function*() {
@@ -413,7 +430,8 @@ export const scenarios = (modules: Modules) => {
         yield* socket.close()
         yield* isOver(world, socket, seen)
         assert.ok(isOnce(received(world)) && isIncreasing(received(world)), String(received(world)))
-      })),
+      })
+    ),
 
     "nothing overtakes the login and the subscriptions, on no connection": inWorldOf((world) =>
       Effect.gen(function*() {
@@ -427,7 +445,8 @@ export const scenarios = (modules: Modules) => {
         yield* socket.subscribe({ open: "early" })
         yield* Effect.forkScoped(Effect.zipRight(Effect.yieldNow(), socket.subscribe({ open: "late" })))
         yield* world.serve((wire, message) =>
-          message === "login" ? wire.peer.send("welcome") : message === "a1" ? wire.peer.reset : Effect.void)
+          message === "login" ? wire.peer.send("welcome") : message === "a1" ? wire.peer.reset : Effect.void
+        )
         yield* Fiber.join(delivering)
         yield* settled
         for (const { number, received } of world.wires) {
@@ -439,7 +458,8 @@ export const scenarios = (modules: Modules) => {
           assert.equal(received.filter((message) => message === "late").length <= 1, true, all)
         }
         yield* socket.close()
-      })),
+      })
+    ),
 
     "a subscription is open on each connection or on none": inWorldOf((world) =>
       Effect.gen(function*() {
@@ -448,7 +468,9 @@ export const scenarios = (modules: Modules) => {
         const subscribing = Effect.scoped(
           Effect.zipRight(socket.subscribe({ open: "open", close: "close" }), Effect.yieldNow())
         )
-        for (const exit of yield* together([subscribing, sending(socket, ["a1", "a2"]), subscribing])) hasSucceeded(exit)
+        for (const exit of yield* together([subscribing, sending(socket, ["a1", "a2"]), subscribing])) {
+          hasSucceeded(exit)
+        }
         yield* Effect.sleep("2 seconds")
         yield* socket.awaitOpen
         yield* settled
@@ -461,7 +483,8 @@ export const scenarios = (modules: Modules) => {
           if (received === world.wires.at(-1)!.received) assert.equal(open, 0, String(received))
         }
         yield* socket.close()
-      })),
+      })
+    ),
 
     "what comes in is told once, in order, across connections": inWorldOf((world) =>
       Effect.gen(function*() {
@@ -474,7 +497,8 @@ export const scenarios = (modules: Modules) => {
         const messages = yield* Stream.runCollect(Stream.take(socket.messages, 9))
         assert.deepEqual([...messages], ["01", "02", "03", "11", "12", "13", "21", "22", "23"])
         yield* socket.close()
-      })),
+      })
+    ),
 
     "what a peer says before it hangs up is told, however soon that is": inWorldOf((world) =>
       Effect.gen(function*() {
@@ -483,7 +507,8 @@ export const scenarios = (modules: Modules) => {
           number === 0 ? Effect.zipRight(peer.send("busy"), peer.close(1013)) : peer.send("hello"))
         assert.deepEqual([...yield* Stream.runCollect(Stream.take(socket.messages, 2))], ["busy", "hello"])
         yield* socket.close()
-      })),
+      })
+    ),
 
     "each connection that is lost is one loss, and one next attempt": inWorldOf((world) =>
       Effect.gen(function*() {
@@ -523,15 +548,18 @@ export const scenarios = (modules: Modules) => {
         seen.states.forEach(({ _tag }, index) => {
           if (index > 0) assert.ok(follows[seen.states[index - 1]!._tag]!.includes(_tag), JSON.stringify(seen.states))
         })
-      })),
+      })
+    ),
 
     "one that gives up says so to all who wait": inWorldOf((world) =>
       Effect.gen(function*() {
         const socket = yield* ReconnectingSocket.make({ ...base, outbox: { capacity: 1, overflow: "suspend" } })
         const seen = yield* eventsOf(socket)
         yield* socket.send("a1")
-        const closed = yield* Effect.forEach([socket.send("a2"), socket.deliver("a3"), socket.flush], (one) => Effect.fork(one))
-        const failed = yield* Effect.forEach([socket.awaitOpen, Stream.runDrain(socket.messages)], (one) => Effect.fork(one))
+        const closed = yield* Effect.forEach([socket.send("a2"), socket.deliver("a3"), socket.flush], (one) =>
+          Effect.fork(one))
+        const failed = yield* Effect.forEach([socket.awaitOpen, Stream.runDrain(socket.messages)], (one) =>
+          Effect.fork(one))
         yield* settled
         const attempt = yield* world.attempt
         yield* attempt.refuse(403)
@@ -545,10 +573,13 @@ export const scenarios = (modules: Modules) => {
           const end = yield* Effect.either(Fiber.join<void, { readonly _tag: string }>(fiber))
           assert.ok(Either.isLeft(end) && end.left._tag === "SocketFailed")
         }
-        for (const reading of seen.reading) yield* Fiber.join(reading)
+        for (const reading of seen.reading) {
+          yield* Fiber.join(reading)
+        }
         assert.deepEqual(dropped(seen), ["a1"])
         assert.deepEqual([world.dials(), world.live()], [1, 0])
-      })),
+      })
+    ),
 
     "closing is finished, and final: while dialing": closing((world) =>
       Effect.gen(function*() {
@@ -559,23 +590,27 @@ export const scenarios = (modules: Modules) => {
         yield* together([socket.close(), socket.close(4000, "bye")])
         yield* areAnswered(waiting)
         return socket
-      })),
+      })
+    ),
 
     "closing is finished, and final: while opening": closing((world) =>
       Effect.gen(function*() {
         const opening = yield* Deferred.make<void>()
-        const socket = world.watch(yield* ReconnectingSocket.make({
-          ...base,
-          outbox: narrow,
-          onOpen: ({ receive, send }) => Effect.all([Deferred.succeed(opening, undefined), send("login"), receive])
-        }))
+        const socket = world.watch(
+          yield* ReconnectingSocket.make({
+            ...base,
+            outbox: narrow,
+            onOpen: ({ receive, send }) => Effect.all([Deferred.succeed(opening, undefined), send("login"), receive])
+          })
+        )
         yield* world.serve(({ peer }) => peer.send("welcome"))
         const waiting = yield* waiters(socket)
         yield* Deferred.await(opening)
         yield* socket.close()
         yield* areAnswered(waiting)
         return socket
-      })),
+      })
+    ),
 
     "closing is finished, and final: while open": closing((world) =>
       Effect.gen(function*() {
@@ -587,7 +622,8 @@ export const scenarios = (modules: Modules) => {
         yield* socket.close()
         yield* areAnswered(waiting)
         return socket
-      })),
+      })
+    ),
 
     "closing is finished, and final: while waiting": closing((world) =>
       Effect.gen(function*() {
@@ -599,22 +635,26 @@ export const scenarios = (modules: Modules) => {
         yield* socket.close()
         yield* areAnswered(waiting)
         return socket
-      })),
+      })
+    ),
 
     "closing is finished, and final: from the login, and from a subscriber of its messages": closing((world) =>
       Effect.gen(function*() {
         const made = yield* Deferred.make<Sockets>()
-        const socket: Sockets = world.watch(yield* ReconnectingSocket.make({
-          ...base,
-          outbox: narrow,
-          onOpen: ({ send }) =>
-            Effect.all([send("login"), Effect.flatMap(Deferred.await(made), (socket) => socket.close())])
-        }))
+        const socket: Sockets = world.watch(
+          yield* ReconnectingSocket.make({
+            ...base,
+            outbox: narrow,
+            onOpen: ({ send }) =>
+              Effect.all([send("login"), Effect.flatMap(Deferred.await(made), (socket) => socket.close())])
+          })
+        )
         yield* world.serve(ignored, ({ peer }) => peer.send("hello"))
         yield* Deferred.succeed(made, socket)
         yield* Stream.runForEach(socket.messages, () => socket.close())
         return socket
-      })),
+      })
+    ),
 
     "closing is finished, and final: together with a reset": closing((world) =>
       Effect.gen(function*() {
@@ -625,7 +665,8 @@ export const scenarios = (modules: Modules) => {
         yield* together([peer.reset, socket.close()])
         yield* areAnswered(waiting)
         return socket
-      })),
+      })
+    ),
 
     "closing is finished, and final: together with a reconnect": closing((world) =>
       Effect.gen(function*() {
@@ -636,16 +677,19 @@ export const scenarios = (modules: Modules) => {
         yield* together([socket.reconnect, Effect.zipRight(Effect.yieldNow(), socket.close()), socket.reconnect])
         yield* areAnswered(waiting)
         return socket
-      })),
+      })
+    ),
 
     "closing is finished, and final: together with a renewal": closing((world) =>
       Effect.gen(function*() {
-        const socket = world.watch(yield* ReconnectingSocket.make({
-          ...base,
-          renewAfter: "1 minute",
-          outbox: narrow,
-          onOpen: ({ send }) => send("login")
-        }))
+        const socket = world.watch(
+          yield* ReconnectingSocket.make({
+            ...base,
+            renewAfter: "1 minute",
+            outbox: narrow,
+            onOpen: ({ send }) => send("login")
+          })
+        )
         const first = yield* world.open(yield* world.attempt)
         yield* socket.awaitOpen
         const next = yield* world.attempt
@@ -660,17 +704,24 @@ export const scenarios = (modules: Modules) => {
         return socket
       }), { most: 2 }),
 
-    "closing delivers what was accepted, also while it moves over to a new connection": inWorldOf((world) =>
-      Effect.gen(function*() {
-        const socket = yield* ReconnectingSocket.make({ ...base, renewAfter: "1 minute" })
-        const seen = yield* eventsOf(socket)
-        yield* world.serve(ignored, ({ number }) =>
-          number === 0 ? Effect.void : Effect.zipRight(sending(socket, ["a1", "a2", "a3"]), socket.close()).pipe(Effect.orDie))
-        for (const reading of seen.reading) yield* Fiber.join(reading)
-        yield* settled
-        assert.deepEqual([received(world), dropped(seen)], [["a1", "a2", "a3"], []])
-        yield* isOver(world, socket, seen)
-      }), { most: 2 }),
+    "closing delivers what was accepted, also while it moves over to a new connection": inWorldOf(
+      (world) =>
+        Effect.gen(function*() {
+          const socket = yield* ReconnectingSocket.make({ ...base, renewAfter: "1 minute" })
+          const seen = yield* eventsOf(socket)
+          yield* world.serve(ignored, ({ number }) =>
+            number === 0
+              ? Effect.void
+              : Effect.zipRight(sending(socket, ["a1", "a2", "a3"]), socket.close()).pipe(Effect.orDie))
+          for (const reading of seen.reading) {
+            yield* Fiber.join(reading)
+          }
+          yield* settled
+          assert.deepEqual([received(world), dropped(seen)], [["a1", "a2", "a3"], []])
+          yield* isOver(world, socket, seen)
+        }),
+      { most: 2 }
+    ),
 
     "asked to reconnect at any time, it does so at once": inWorldOf((world) =>
       Effect.gen(function*() {
@@ -707,7 +758,11 @@ export const scenarios = (modules: Modules) => {
 
     "moving over loses nothing, and is no loss": inWorldOf((world) =>
       Effect.gen(function*() {
-        const socket = yield* ReconnectingSocket.make({ ...base, renewAfter: "1 minute", onOpen: ({ send }) => send("login") })
+        const socket = yield* ReconnectingSocket.make({
+          ...base,
+          renewAfter: "1 minute",
+          onOpen: ({ send }) => send("login")
+        })
         const seen = yield* eventsOf(socket)
         yield* socket.subscribe({ open: "subscribe" })
         yield* world.serve()
@@ -725,46 +780,61 @@ export const scenarios = (modules: Modules) => {
         assert.deepEqual([countOf(seen, "Lost"), countOf(seen, "Dropped"), countOf(seen, "Opened")], [0, 0, 2])
       }), { most: 2 }),
 
-    "moving over while senders send loses nothing that is to be acknowledged": inWorldOf((world) =>
-      Effect.gen(function*() {
-        const socket = yield* ReconnectingSocket.make({ ...base, renewAfter: "1 minute", acknowledge })
-        const seen = yield* eventsOf(socket)
-        const moved = yield* Deferred.make<void>()
-        yield* world.serve(acknowledging, ({ number }) => number === 1 ? Deferred.succeed(moved, undefined) : Effect.void)
-        yield* Deferred.await(moved)
-        for (
-          const exit of yield* together([sending(socket, ["a1", "a2"]), Effect.zipRight(socket.deliver("b1"), socket.deliver("b2"))])
-        ) {
-          hasSucceeded(exit)
-        }
-        yield* socket.flush
-        yield* socket.close()
-        yield* settled
-        const all = deduplicated(received(world))
-        for (const sender of ["a", "b"]) assert.ok(isIncreasing(of(sender, all)), String(all))
-        assert.deepEqual(all.toSorted(), ["a1", "a2", "b1", "b2"])
-        assert.deepEqual([countOf(seen, "Lost"), countOf(seen, "Dropped")], [0, 0])
-      }), { most: 2 }),
+    "moving over while senders send loses nothing that is to be acknowledged": inWorldOf(
+      (world) =>
+        Effect.gen(function*() {
+          const socket = yield* ReconnectingSocket.make({ ...base, renewAfter: "1 minute", acknowledge })
+          const seen = yield* eventsOf(socket)
+          const moved = yield* Deferred.make<void>()
+          yield* world.serve(acknowledging, ({ number }) =>
+            number === 1 ? Deferred.succeed(moved, undefined) : Effect.void)
+          yield* Deferred.await(moved)
+          for (
+            const exit of yield* together([
+              sending(socket, ["a1", "a2"]),
+              Effect.zipRight(socket.deliver("b1"), socket.deliver("b2"))
+            ])
+          ) {
+            hasSucceeded(exit)
+          }
+          yield* socket.flush
+          yield* socket.close()
+          yield* settled
+          const all = deduplicated(received(world))
+          for (const sender of ["a", "b"]) {
+            assert.ok(isIncreasing(of(sender, all)), String(all))
+          }
+          assert.deepEqual(all.toSorted(), ["a1", "a2", "b1", "b2"])
+          assert.deepEqual([countOf(seen, "Lost"), countOf(seen, "Dropped")], [0, 0])
+        }),
+      { most: 2 }
+    ),
 
-    "a renewal whose connections break is given up or a loss, and the socket goes on": inWorldOf((world) =>
-      Effect.gen(function*() {
-        const socket = yield* ReconnectingSocket.make({ ...base, renewAfter: "1 minute", acknowledge })
-        const seen = yield* eventsOf(socket)
-        const renewing = yield* Deferred.make<void>()
-        yield* world.serve(acknowledging, ({ number, peer }) =>
-          number === 0
-            ? Effect.forkDaemon(Effect.zipRight(Deferred.await(renewing), peer.reset))
-            : number === 1
-            ? Effect.zipRight(Deferred.succeed(renewing, undefined), Effect.forkDaemon(Effect.zipRight(Effect.yieldNow(), peer.reset)))
-            : Effect.void)
-        yield* Deferred.await(renewing)
-        hasSucceeded(yield* Effect.exit(Effect.forEach(["a1", "a2", "a3"], (message) => socket.deliver(message))))
-        yield* socket.close()
-        yield* isOver(world, socket, seen)
-        const all = deduplicated(received(world))
-        assert.deepEqual(all, ["a1", "a2", "a3"])
-        assert.ok(countOf(seen, "Lost") <= 2)
-      }), { most: 2 }),
+    "a renewal whose connections break is given up or a loss, and the socket goes on": inWorldOf(
+      (world) =>
+        Effect.gen(function*() {
+          const socket = yield* ReconnectingSocket.make({ ...base, renewAfter: "1 minute", acknowledge })
+          const seen = yield* eventsOf(socket)
+          const renewing = yield* Deferred.make<void>()
+          yield* world.serve(acknowledging, ({ number, peer }) =>
+            number === 0
+              ? Effect.forkDaemon(Effect.zipRight(Deferred.await(renewing), peer.reset))
+              : number === 1
+              ? Effect.zipRight(
+                Deferred.succeed(renewing, undefined),
+                Effect.forkDaemon(Effect.zipRight(Effect.yieldNow(), peer.reset))
+              )
+              : Effect.void)
+          yield* Deferred.await(renewing)
+          hasSucceeded(yield* Effect.exit(Effect.forEach(["a1", "a2", "a3"], (message) => socket.deliver(message))))
+          yield* socket.close()
+          yield* isOver(world, socket, seen)
+          const all = deduplicated(received(world))
+          assert.deepEqual(all, ["a1", "a2", "a3"])
+          assert.ok(countOf(seen, "Lost") <= 2)
+        }),
+      { most: 2 }
+    ),
 
     "a subscription that ends while it moves over ends": inWorldOf((world) =>
       Effect.gen(function*() {
@@ -800,7 +870,8 @@ export const scenarios = (modules: Modules) => {
         yield* socket.close()
         yield* areAnswered(waiting)
         yield* isOver(world, socket, seen)
-      })),
+      })
+    ),
 
     "writes and pings take turns, and a peer that answers is alive": inWorldOf((world) =>
       Effect.gen(function*() {
@@ -812,7 +883,10 @@ export const scenarios = (modules: Modules) => {
         yield* world.serve()
         // The pings come at full seconds, when something is being written.
         yield* Effect.sleep("990 millis")
-        yield* together([sending(socket, ["a1", "a2"]), Effect.zipRight(Effect.sleep("1 second"), sending(socket, ["a3", "a4"]))])
+        yield* together([
+          sending(socket, ["a1", "a2"]),
+          Effect.zipRight(Effect.sleep("1 second"), sending(socket, ["a3", "a4"]))
+        ])
         yield* Effect.sleep("3 seconds")
         yield* socket.close()
         yield* isOver(world, socket, seen)
@@ -829,13 +903,17 @@ export const scenarios = (modules: Modules) => {
         })
         const seen = yield* eventsOf(socket)
         yield* world.serve(acknowledging, ({ number, peer }) => number === 0 ? peer.stall : Effect.void)
-        yield* together([sending(socket, ["a1", "a2"]), Effect.zipRight(Effect.sleep("2 seconds"), sending(socket, ["a3"]))])
+        yield* together([
+          sending(socket, ["a1", "a2"]),
+          Effect.zipRight(Effect.sleep("2 seconds"), sending(socket, ["a3"]))
+        ])
         yield* socket.flush
         yield* socket.close()
         yield* isOver(world, socket, seen)
         assert.deepEqual(deduplicated(received(world)), ["a1", "a2", "a3"])
         assert.equal(countOf(seen, "Lost"), 1)
-      })),
+      })
+    ),
 
     "the reader stops at the end of a connection, whatever the transport says then": Effect.gen(function*() {
       // A transport that goes on telling when it has ended.
@@ -847,7 +925,8 @@ export const scenarios = (modules: Modules) => {
         write: () => Effect.void,
         ping: Option.none(),
         backpressure: Option.none(),
-        close: (code = 1000, reason = "") => Effect.sync(() => listeners.at(-1)!.onEnd(new ConnectionClosed({ code, reason }))),
+        close: (code = 1000, reason = "") =>
+          Effect.sync(() => listeners.at(-1)!.onEnd(new ConnectionClosed({ code, reason }))),
         terminate: Effect.void
       }
       const socket = yield* ReconnectingSocket.make(base).pipe(
@@ -870,73 +949,77 @@ export const scenarios = (modules: Modules) => {
       assert.deepEqual([countOf(seen, "Lost"), listeners.length], [1, 2])
     }).pipe(Effect.scoped),
 
-    "the backoff goes on through an outage, begins anew after a stable connection, and is never longer than a timer": inWorldOf(
-      (world) =>
-        Effect.gen(function*() {
-          const socket = yield* ReconnectingSocket.make({
-            ...base,
-            backoff: Schedule.exponential("1 second", 10),
-            stableAfter: "30 seconds"
-          })
-          const began: Array<number> = []
-          const waits: Array<number> = []
-          yield* Effect.forkScoped(Stream.runForEach(socket.events, (event) =>
-            Effect.map(Clock.currentTimeMillis, (now) => {
-              if (event._tag === "Waiting") waits.push(now)
-              if (event._tag === "Dialing" && waits.length > began.length) began.push(now)
-            })))
-          yield* settled
-          const fail = Effect.flatMap(world.attempt, ({ fail }) => fail())
-          yield* fail
-          // One that opens and fails is part of the outage.
-          const flapping = yield* world.open(yield* world.attempt)
-          yield* socket.awaitOpen
-          yield* flapping.peer.reset
-          yield* fail
-          const stable = yield* world.open(yield* world.attempt)
-          yield* socket.awaitOpen
-          yield* Effect.sleep("30 seconds")
-          yield* stable.peer.reset
-          for (let i = 0; i < 8; i++) yield* fail
-          yield* world.attempt
-          yield* settled
-          yield* socket.close()
-          const longest = 2 ** 31 - 1
-          assert.deepEqual(
-            began.map((at, index) => at - waits[index]!),
-            [1, 10, 100, 1, 10, 100, 1_000, 10_000, 100_000, 1_000_000, 10_000_000, 100_000_000]
-              .map((seconds) => Math.min(seconds * 1_000, longest))
-          )
-        })
-    ),
-
-    "as a platform's socket, a run ends with each connection and the next is on the next, and no write hangs": inWorldOf(
-      (world) =>
-        Effect.gen(function*() {
-          const self = yield* ReconnectingSocket.make(base)
-          const socket = ReconnectingSocket.toSocket(self)
-          yield* world.serve(resettingAfter([2, 1]), ({ number, peer }) => peer.send(`hello ${number}`))
-          const heard: Array<string> = []
-          const running = yield* Effect.fork(
-            Effect.retry(socket.runRaw((message) => void heard.push(String(message))), {
-              while: (error) => error.reason !== "Open"
+    "the backoff goes on through an outage, begins anew after a stable connection, and is never longer than a timer":
+      inWorldOf(
+        (world) =>
+          Effect.gen(function*() {
+            const socket = yield* ReconnectingSocket.make({
+              ...base,
+              backoff: Schedule.exponential("1 second", 10),
+              stableAfter: "30 seconds"
             })
-          )
-          const writing = Effect.flatMap(socket.writer, (write) =>
-            Effect.forEach(["a1", "a2", "a3", "a4"], (message) => Effect.zipRight(Effect.yieldNow(), write(message))))
-          hasSucceeded(yield* Effect.exit(Effect.scoped(writing)))
-          yield* Effect.sleep("3 seconds")
-          yield* self.awaitOpen
-          yield* settled
-          yield* self.close()
-          hasSucceeded(yield* Fiber.await(running))
-          yield* isOver(world, self)
-          // One that is reset before it is greeted has nothing to tell.
-          assert.ok(isOnce(heard) && isIncreasing(heard), String(heard))
-          assert.equal(heard.at(-1), `hello ${world.wires.length - 1}`)
-          assert.ok(isOnce(received(world)) && isIncreasing(received(world)), String(received(world)))
-        })
-    ),
+            const began: Array<number> = []
+            const waits: Array<number> = []
+            yield* Effect.forkScoped(Stream.runForEach(socket.events, (event) =>
+              Effect.map(Clock.currentTimeMillis, (now) => {
+                if (event._tag === "Waiting") waits.push(now)
+                if (event._tag === "Dialing" && waits.length > began.length) began.push(now)
+              })))
+            yield* settled
+            const fail = Effect.flatMap(world.attempt, ({ fail }) =>
+              fail())
+            yield* fail
+            // One that opens and fails is part of the outage.
+            const flapping = yield* world.open(yield* world.attempt)
+            yield* socket.awaitOpen
+            yield* flapping.peer.reset
+            yield* fail
+            const stable = yield* world.open(yield* world.attempt)
+            yield* socket.awaitOpen
+            yield* Effect.sleep("30 seconds")
+            yield* stable.peer.reset
+            for (let i = 0; i < 8; i++) yield* fail
+            yield* world.attempt
+            yield* settled
+            yield* socket.close()
+            const longest = 2 ** 31 - 1
+            assert.deepEqual(
+              began.map((at, index) => at - waits[index]!),
+              [1, 10, 100, 1, 10, 100, 1_000, 10_000, 100_000, 1_000_000, 10_000_000, 100_000_000]
+                .map((seconds) => Math.min(seconds * 1_000, longest))
+            )
+          })
+      ),
+
+    "as a platform's socket, a run ends with each connection and the next is on the next, and no write hangs":
+      inWorldOf(
+        (world) =>
+          Effect.gen(function*() {
+            const self = yield* ReconnectingSocket.make(base)
+            const socket = ReconnectingSocket.toSocket(self)
+            yield* world.serve(resettingAfter([2, 1]), ({ number, peer }) => peer.send(`hello ${number}`))
+            const heard: Array<string> = []
+            const running = yield* Effect.fork(
+              Effect.retry(socket.runRaw((message) => void heard.push(String(message))), {
+                while: (error) => error.reason !== "Open"
+              })
+            )
+            const writing = Effect.flatMap(socket.writer, (write) =>
+              Effect.forEach(["a1", "a2", "a3", "a4"], (message) =>
+                Effect.zipRight(Effect.yieldNow(), write(message))))
+            hasSucceeded(yield* Effect.exit(Effect.scoped(writing)))
+            yield* Effect.sleep("3 seconds")
+            yield* self.awaitOpen
+            yield* settled
+            yield* self.close()
+            hasSucceeded(yield* Fiber.await(running))
+            yield* isOver(world, self)
+            // One that is reset before it is greeted has nothing to tell.
+            assert.ok(isOnce(heard) && isIncreasing(heard), String(heard))
+            assert.equal(heard.at(-1), `hello ${world.wires.length - 1}`)
+            assert.ok(isOnce(received(world)) && isIncreasing(received(world)), String(received(world)))
+          })
+      ),
 
     "as a platform's socket, closed at any time, runs and writes end": inWorldOf((world) =>
       Effect.gen(function*() {
@@ -945,14 +1028,16 @@ export const scenarios = (modules: Modules) => {
         const run = yield* Effect.fork(socket.runRaw(() => Effect.yieldNow()))
         const writing = yield* Effect.fork(Effect.scoped(Effect.flatMap(socket.writer, (write) =>
           Effect.all([write("a1"), write("a2"), write(new Socket.CloseEvent(1000)), write("a3")]))))
-        yield* Effect.forkScoped(Effect.flatMap(world.attempt, (attempt) => world.open(attempt)))
+        yield* Effect.forkScoped(Effect.flatMap(world.attempt, (attempt) =>
+          world.open(attempt)))
         yield* Effect.yieldNow()
         yield* self.close()
         const end = yield* Effect.either(Fiber.join(run))
         if (Either.isLeft(end)) assert.equal(end.left.reason, "Close")
         hasSucceeded(yield* Fiber.await(writing))
         yield* isOver(world, self)
-      })),
+      })
+    ),
 
     "an interrupted sender that waits for room takes its message back, or has sent it": inWorldOf((world) =>
       Effect.gen(function*() {
@@ -972,7 +1057,8 @@ export const scenarios = (modules: Modules) => {
         assert.ok(isOnce(all))
         yield* roomFor(socket, world, 1)
         yield* socket.close()
-      })),
+      })
+    ),
 
     "an interrupted sender that need not wait has sent its message, or nothing of it": inWorldOf((world) =>
       Effect.gen(function*() {
@@ -993,7 +1079,8 @@ export const scenarios = (modules: Modules) => {
         if (Exit.isSuccess(exit)) assert.deepEqual(of("v", all), own)
         yield* roomFor(socket, world, 2)
         yield* socket.close()
-      })),
+      })
+    ),
 
     "an interrupted delivery takes its message back, or has sent it": inWorldOf((world) =>
       Effect.gen(function*() {
@@ -1012,7 +1099,8 @@ export const scenarios = (modules: Modules) => {
         if (Exit.isSuccess(exit)) assert.ok(all.includes("v"))
         yield* roomFor(socket, world, 2)
         yield* socket.close()
-      })),
+      })
+    ),
 
     "an interrupted subscription is given up, or held until its scope closes": inWorldOf((world) =>
       Effect.gen(function*() {
@@ -1038,7 +1126,8 @@ export const scenarios = (modules: Modules) => {
         yield* settled
         assert.deepEqual(world.wires[1]!.received, [])
         yield* socket.close()
-      })),
+      })
+    ),
 
     "an interrupted close goes on": inWorldOf((world) =>
       Effect.gen(function*() {
@@ -1063,7 +1152,8 @@ export const scenarios = (modules: Modules) => {
         assert.deepEqual(dropped(seen), [])
         const end = yield* world.wires[0]!.peer.ended
         assert.ok(end._tag === "ConnectionClosed" && end.code === 4000)
-      })),
+      })
+    ),
 
     "one that is interrupted as it waits for the opening or the flush leaves nothing behind": inWorldOf((world) =>
       Effect.gen(function*() {
@@ -1072,8 +1162,10 @@ export const scenarios = (modules: Modules) => {
         yield* settled
         const before = watchersOf(socket)
         yield* socket.send("a1")
-        const victims = yield* Effect.forEach([socket.awaitOpen, socket.flush], (waiting) =>
-          Effect.fork(Interleavings.victim(waiting)))
+        const victims = yield* Effect.forEach(
+          [socket.awaitOpen, socket.flush],
+          (waiting) => Effect.fork(Interleavings.victim(waiting))
+        )
         yield* Effect.yieldNow()
         yield* world.serve()
         for (const victim of victims) yield* Fiber.await(victim)
@@ -1082,7 +1174,8 @@ export const scenarios = (modules: Modules) => {
         yield* settled
         assert.deepEqual([received(world), watchersOf(socket)], [["a1"], before])
         yield* socket.close()
-      }))
+      })
+    )
   }
 
   /** It takes as much as it could in the beginning, and no more. */
@@ -1102,8 +1195,10 @@ export const scenarios = (modules: Modules) => {
 
 /** How many wait inside. */
 const watchersOf = (socket: unknown): ReadonlyArray<number> => {
-  const { outbox, whenCommanded, whenMoved } = socket as Record<"whenCommanded" | "whenMoved", { readonly size: number }> & {
-    readonly outbox: { readonly whenGone: { readonly size: number } }
-  }
+  const { outbox, whenCommanded, whenMoved } = socket as
+    & Record<"whenCommanded" | "whenMoved", { readonly size: number }>
+    & {
+      readonly outbox: { readonly whenGone: { readonly size: number } }
+    }
   return [whenMoved.size, whenCommanded.size, outbox.whenGone.size]
 }

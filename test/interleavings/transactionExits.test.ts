@@ -62,11 +62,14 @@ const operations: Record<string, Operation> = {
         Effect.zipRight(at(2))
       )),
   "a transaction with a time limit": ({ a, b }, at) =>
-    TransactionalRef.transaction([a, b], ([x, y]) =>
-      Effect.timeout(Effect.zipRight(Effect.zipRight(at(0), add(x)), at(1)), "1 hour").pipe(
-        Effect.zipRight(add(y)),
-        Effect.zipRight(at(2))
-      ))
+    TransactionalRef.transaction(
+      [a, b],
+      ([x, y]) =>
+        Effect.timeout(Effect.zipRight(Effect.zipRight(at(0), add(x)), at(1)), "1 hour").pipe(
+          Effect.zipRight(add(y)),
+          Effect.zipRight(at(2))
+        )
+    )
 }
 
 const ends: Record<string, Effect.Effect<never, string>> = {
@@ -87,8 +90,10 @@ const program = (moment: typeof moments[number], operation: (refs: Refs) => Effe
     const b = yield* TransactionalRef.make(0)
     const cue = yield* Deferred.make<void>()
     const held = yield* Deferred.make<void>()
-    const hold = TransactionalRef.transaction([b, a], () =>
-      Effect.zipRight(Deferred.succeed(held, undefined), Deferred.await(cue)))
+    const hold = TransactionalRef.transaction(
+      [b, a],
+      () => Effect.zipRight(Deferred.succeed(held, undefined), Deferred.await(cue))
+    )
     if (moment === "free") yield* Deferred.succeed(cue, undefined)
     const holder = yield* Effect.fork(hold)
     yield* moment === "free" ? Fiber.await(holder) : Deferred.await(held)
@@ -119,8 +124,11 @@ describe("however a transaction ends, at whatever step, all is changed or nothin
       const effect = Effect.gen(function*() {
         for (const moment of ["free", "just woken"] as const) {
           for (let place = 0; place <= 2; place++) {
-            const { exit, values } = yield* program(moment, (refs) =>
-              operation(refs, (step) => step === place ? Effect.zipRight(Effect.yieldNow(), end) : Effect.void))
+            const { exit, values } = yield* program(
+              moment,
+              (refs) =>
+                operation(refs, (step) => step === place ? Effect.zipRight(Effect.yieldNow(), end) : Effect.void)
+            )
             assert.isTrue(Exit.isFailure(exit))
             assert.deepStrictEqual(values, [0, 0])
           }
@@ -138,8 +146,10 @@ describe("wherever a transaction is interrupted, all is changed or nothing, and 
   for (const [name, operation] of Object.entries(operations)) {
     for (const moment of moments) {
       const effect = Effect.gen(function*() {
-        const { exit, values } = yield* program(moment, (refs) =>
-          Interleavings.victim(operation(refs, () => Effect.yieldNow())))
+        const { exit, values } = yield* program(
+          moment,
+          (refs) => Interleavings.victim(operation(refs, () => Effect.yieldNow()))
+        )
         // It can be interrupted when it has committed and not yet ended.
         if (Exit.isSuccess(exit) || values[0] === 1) assert.deepStrictEqual(values, [1, 1])
         else assert.deepStrictEqual(values, [0, 0])

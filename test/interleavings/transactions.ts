@@ -23,9 +23,12 @@ export const scenarios = (TransactionalRef: typeof TransactionalRefModule) => {
   type NumberRef = TransactionalRefModule.TransactionalRef<number>
 
   const free = (...refs: ReadonlyArray<NumberRef>) =>
-    Effect.forEach(refs, (ref) =>
-      Effect.map(TransactionalRef.inspect(ref), ({ holder, waiters }) =>
-        assert.deepEqual([Option.isNone(holder), waiters], [true, 0])))
+    Effect.forEach(
+      refs,
+      (ref) =>
+        Effect.map(TransactionalRef.inspect(ref), ({ holder, waiters }) =>
+          assert.deepEqual([Option.isNone(holder), waiters], [true, 0]))
+    )
 
   /** Read, pause, write. */
   const add = (draft: Ref.Ref<number>, n: number) =>
@@ -50,8 +53,10 @@ export const scenarios = (TransactionalRef: typeof TransactionalRefModule) => {
     "readers see all of a transaction, or nothing of it": Effect.gen(function*() {
       const a = yield* TransactionalRef.make(10)
       const b = yield* TransactionalRef.make(0)
-      const transfer = TransactionalRef.transaction({ a, b }, (drafts) =>
-        Effect.zipRight(add(drafts.a, -1), add(drafts.b, 1)))
+      const transfer = TransactionalRef.transaction(
+        { a, b },
+        (drafts) => Effect.zipRight(add(drafts.a, -1), add(drafts.b, 1))
+      )
       const reading = Effect.repeatN(
         Effect.flatMap(TransactionalRef.snapshot([a, b]), ([x, y]) => Effect.sync(() => assert.equal(x + y, 10))),
         2
@@ -119,8 +124,10 @@ export const scenarios = (TransactionalRef: typeof TransactionalRefModule) => {
     "siblings inside one transaction take turns": Effect.gen(function*() {
       const a = yield* TransactionalRef.make(0)
       const b = yield* TransactionalRef.make(0)
-      yield* TransactionalRef.transaction(a, () =>
-        Effect.all([increment(a), increment(b), increment(a), increment(b)], { concurrency: "unbounded" }))
+      yield* TransactionalRef.transaction(
+        a,
+        () => Effect.all([increment(a), increment(b), increment(a), increment(b)], { concurrency: "unbounded" })
+      )
       assert.deepEqual(yield* TransactionalRef.snapshot([a, b]), [2, 2])
       yield* free(a, b)
     }),
@@ -151,9 +158,15 @@ export const scenarios = (TransactionalRef: typeof TransactionalRefModule) => {
     }),
 
     "a circle through parallel parts of a transaction is told": Effect.gen(function*() {
-      const [a, b, c] = [yield* TransactionalRef.make(0), yield* TransactionalRef.make(0), yield* TransactionalRef.make(0)]
-      const parallel = TransactionalRef.transaction(a, () =>
-        Effect.all([increment(b), increment(c)], { concurrency: "unbounded" }))
+      const [a, b, c] = [
+        yield* TransactionalRef.make(0),
+        yield* TransactionalRef.make(0),
+        yield* TransactionalRef.make(0)
+      ]
+      const parallel = TransactionalRef.transaction(
+        a,
+        () => Effect.all([increment(b), increment(c)], { concurrency: "unbounded" })
+      )
       const nested = TransactionalRef.transaction(c, () => increment(b))
       const other = TransactionalRef.transaction(b, () => increment(a))
       const exits = yield* together<unknown, TransactionalRefModule.TransactionError>(parallel, nested, other)
@@ -189,9 +202,15 @@ export const scenarios = (TransactionalRef: typeof TransactionalRefModule) => {
     }),
 
     "what retries inside another module's transaction never livelocks": Effect.gen(function*() {
-      const [order, from, to] = [yield* TransactionalRef.make(0), yield* TransactionalRef.make(9), yield* TransactionalRef.make(0)]
-      const transfer = TransactionalRef.transaction({ from, to }, (drafts) =>
-        Effect.zipRight(add(drafts.from, -1), add(drafts.to, 1))).pipe(TransactionalRef.retryDeadlock)
+      const [order, from, to] = [
+        yield* TransactionalRef.make(0),
+        yield* TransactionalRef.make(9),
+        yield* TransactionalRef.make(0)
+      ]
+      const transfer = TransactionalRef.transaction(
+        { from, to },
+        (drafts) => Effect.zipRight(add(drafts.from, -1), add(drafts.to, 1))
+      ).pipe(TransactionalRef.retryDeadlock)
       const place = TransactionalRef.transaction(order, (draft) => Effect.zipRight(add(draft, 1), transfer))
       const close = TransactionalRef.transaction(from, (draft) => Effect.zipRight(add(draft, 2), increment(order)))
       succeeds(yield* together(place.pipe(TransactionalRef.retryDeadlock), close.pipe(TransactionalRef.retryDeadlock)))
@@ -203,8 +222,10 @@ export const scenarios = (TransactionalRef: typeof TransactionalRefModule) => {
       const a = yield* TransactionalRef.make(0)
       const b = yield* TransactionalRef.make(0)
       const nested = (own: NumberRef, other: NumberRef) =>
-        TransactionalRef.transaction(own, (draft) =>
-          Effect.zipRight(add(draft, 1), Effect.catchAll(increment(other), () => Effect.yieldNow())))
+        TransactionalRef.transaction(
+          own,
+          (draft) => Effect.zipRight(add(draft, 1), Effect.catchAll(increment(other), () => Effect.yieldNow()))
+        )
       const victim = yield* Effect.fork(Interleavings.victim(nested(a, b)))
       const other = yield* Effect.fork(nested(b, a))
       yield* Fiber.await(victim)
@@ -214,24 +235,29 @@ export const scenarios = (TransactionalRef: typeof TransactionalRefModule) => {
       yield* free(a, b)
     }),
 
-    "a daemon's transaction that outlives the one around it is a conflict, and holds nobody up": Effect.gen(function*() {
-      const ref = yield* TransactionalRef.make(0)
-      const cue = yield* Deferred.make<void>()
-      const daemon = yield* TransactionalRef.transaction(ref, () =>
-        Effect.zipLeft(
-          Effect.forkDaemon(TransactionalRef.transaction(ref, (draft) =>
-            Effect.zipRight(add(draft, 1), Deferred.await(cue)))),
-          Effect.yieldNow()
-        ))
-      yield* Deferred.succeed(cue, undefined)
-      yield* increment(ref)
-      const exit = yield* Fiber.await(daemon)
-      // One that had not begun is not inside.
-      const expected = Exit.isSuccess(exit) ? 2 : 1
-      assert.equal(yield* TransactionalRef.get(ref), expected)
-      if (Exit.isFailure(exit)) assert.match(String(exit), /TransactionConflict/)
-      yield* free(ref)
-    }),
+    "a daemon's transaction that outlives the one around it is a conflict, and holds nobody up": Effect.gen(
+      function*() {
+        const ref = yield* TransactionalRef.make(0)
+        const cue = yield* Deferred.make<void>()
+        const daemon = yield* TransactionalRef.transaction(ref, () =>
+          Effect.zipLeft(
+            Effect.forkDaemon(
+              TransactionalRef.transaction(ref, (draft) => Effect.zipRight(add(draft, 1), Deferred.await(cue)))
+            ),
+            Effect.yieldNow()
+          ))
+        yield* Deferred.succeed(cue, undefined)
+        yield* increment(ref)
+        const exit = yield* Fiber.await(daemon)
+        // One that had not begun is not inside.
+        const expected = Exit.isSuccess(exit) ? 2 : 1
+        assert.equal(yield* TransactionalRef.get(ref), expected)
+        if (Exit.isFailure(exit)) {
+          assert.match(String(exit), /TransactionConflict/)
+        }
+        yield* free(ref)
+      }
+    ),
 
     "finalizers run once, with the exit, before the next has its turn": Effect.gen(function*() {
       const log: Array<string> = []

@@ -33,7 +33,8 @@ const counting = (
     const upTo = Math.max(...asked)
     let count = 0
     const reached = (least: number) => List[which](() => count >= least ? Exit.succeed(count) : undefined, list)
-    const waiting = yield* Effect.forEach(asked, (least, index) => Effect.fork(index === 0 ? mark(reached(least)) : reached(least)))
+    const waiting = yield* Effect.forEach(asked, (least, index) =>
+      Effect.fork(index === 0 ? mark(reached(least)) : reached(least)))
     yield* Effect.fork(Effect.forEach(Array.from({ length: upTo }), () =>
       Effect.sync(() => {
         count++
@@ -41,8 +42,9 @@ const counting = (
       }), { discard: true }))
     for (const [index, fiber] of waiting.entries()) {
       const exit = yield* Fiber.await(fiber)
-      if (Exit.isSuccess(exit)) assert.isAtLeast(exit.value, asked[index]!)
-      else assert.isTrue(index === 0 && Exit.isInterrupted(exit), String(exit))
+      if (Exit.isSuccess(exit)) {
+        assert.isAtLeast(exit.value, asked[index]!)
+      } else assert.isTrue(index === 0 && Exit.isInterrupted(exit), String(exit))
     }
     // A waiter that an interrupted fiber may leave is taken by the next wake-up.
     count = upTo
@@ -55,7 +57,9 @@ const eitherOf = (List: typeof Waiters) =>
   Effect.gen(function*() {
     const [left, right] = [new List(), new List()]
     let arrived = ""
-    const waiting = yield* Effect.fork(List.until(() => arrived === "" ? undefined : Exit.succeed(arrived), left, right))
+    const waiting = yield* Effect.fork(
+      List.until(() => arrived === "" ? undefined : Exit.succeed(arrived), left, right)
+    )
     for (const [name, list] of [["left", left], ["right", right]] as const) {
       yield* Effect.fork(Effect.sync(() => {
         arrived += name
@@ -73,10 +77,14 @@ describe("a condition that comes about is not missed", () => {
   everySchedule("by one fiber that waits lightly", counting(Waiters, "lightUntil", [1]), { preemptions: 2 })
   everySchedule("by two that do", counting(Waiters, "lightUntil", [2, 1]), { preemptions: 1 })
   for (const which of ["until", "lightUntil"] as const) {
-    everySchedule(`though another waiter is interrupted, wherever (${which})`, counting(Waiters, which, [1, 1], Interleavings.victim), {
-      strategy: "interrupt",
-      preemptions: 1
-    })
+    everySchedule(
+      `though another waiter is interrupted, wherever (${which})`,
+      counting(Waiters, which, [1, 1], Interleavings.victim),
+      {
+        strategy: "interrupt",
+        preemptions: 1
+      }
+    )
   }
 })
 

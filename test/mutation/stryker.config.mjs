@@ -5,7 +5,9 @@ const shards = JSON.parse(readFileSync(new URL("shards.json", import.meta.url), 
 
 const name = process.env.HOLDFAST_SHARD
 const shard = shards[name]
-if (shard === undefined) throw new Error(`HOLDFAST_SHARD: must be one of ${Object.keys(shards).join(", ")}, got ${name}`)
+if (shard === undefined) {
+  throw new Error(`HOLDFAST_SHARD: must be one of ${Object.keys(shards).join(", ")}, got ${name}`)
+}
 
 export default {
   testRunner: "vitest",

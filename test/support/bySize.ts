@@ -13,7 +13,9 @@ export const bySize = async (
   effect: Effect.Effect<unknown, unknown>,
   strategy: Interleavings.Options["strategy"] = ["sweep", "random", "pct"]
 ): Promise<Pick<Interleavings.Options, "limit" | "seeds" | "strategy"> & { readonly timeout: number }> => {
-  const { coverage, operations } = await Effect.runPromise(Interleavings.explore(effect, { strategy: "sweep", limit: 1 }))
+  const { coverage, operations } = await Effect.runPromise(
+    Interleavings.explore(effect, { strategy: "sweep", limit: 1 })
+  )
   const runs = Math.ceil(affordable / operations)
   return {
     strategy,

@@ -57,11 +57,14 @@ export const canaries = {
   },
   "self-wait": {
     fault: "a refresh re-enters itself and waits for itself",
-    edits: [edit(
-      "internal/renewal.ts",
-      "within !== undefined && isWaitingFor(renewal, within)",
-      "1 > 2"
-    ), edit("Session.ts", "if (Renewal.workOf(fiber)?.session === self) return reentrant", "")]
+    edits: [
+      edit(
+        "internal/renewal.ts",
+        "within !== undefined && isWaitingFor(renewal, within)",
+        "1 > 2"
+      ),
+      edit("Session.ts", "if (Renewal.workOf(fiber)?.session === self) return reentrant", "")
+    ]
   },
   "recursion": {
     fault: "retries multiply by recursion",
@@ -152,8 +155,10 @@ export const canaries = {
   },
   "parallel-circle": {
     fault: "those ahead in the queue are not waited for",
-    edits: [edit("internal/transaction/circle.ts", "asked.last?.holder ?? asked.holder!", "asked.holder!"),
-      edit("internal/transaction/circle.ts", "holder: ahead?.holder ?? turn.holder!", "holder: turn.holder!")]
+    edits: [
+      edit("internal/transaction/circle.ts", "asked.last?.holder ?? asked.holder!", "asked.holder!"),
+      edit("internal/transaction/circle.ts", "holder: ahead?.holder ?? turn.holder!", "holder: turn.holder!")
+    ]
   },
   "held-while-unwinding": {
     fault: "a transaction that a deadlock has ended holds its turns until its body has unwound",
@@ -228,7 +233,9 @@ export const canaries = {
   },
   "deaf-to-the-end": {
     fault: "the reader goes on after a close frame",
-    edits: [edit("ReconnectingSocket.ts", "    if (live.failure !== undefined) return\n    live.heard", "    live.heard")]
+    edits: [
+      edit("ReconnectingSocket.ts", "    if (live.failure !== undefined) return\n    live.heard", "    live.heard")
+    ]
   },
   "shared-ticket": {
     fault: "one ticket is handed to two connections",
@@ -284,7 +291,9 @@ export const canaryPlugin = (src: string): Plugin => ({
     const faulty = edits
       .filter(({ file }) => resolve(src, file) === path)
       .reduce((code, { from, to }) => {
-        if (code.split(from).length !== 2) throw new Error(`canary ${name}: ${JSON.stringify(from)} is not in ${path} once`)
+        if (code.split(from).length !== 2) {
+          throw new Error(`canary ${name}: ${JSON.stringify(from)} is not in ${path} once`)
+        }
         return code.replace(from, () => to)
       }, code)
     return faulty.replaceAll(

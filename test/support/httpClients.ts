@@ -1,10 +1,10 @@
 /** The clients that a session is put on, and what their requests came to. */
-import * as FetchHttpClient from "@effect/platform/FetchHttpClient"
-import type * as HttpClientResponse from "@effect/platform/HttpClientResponse"
-import type * as HttpClient from "@effect/platform/HttpClient"
-import * as HttpClientError from "@effect/platform/HttpClientError"
 import * as NodeHttpClient from "@effect/platform-node/NodeHttpClient"
 import * as Undici from "@effect/platform-node/Undici"
+import * as FetchHttpClient from "@effect/platform/FetchHttpClient"
+import type * as HttpClient from "@effect/platform/HttpClient"
+import * as HttpClientError from "@effect/platform/HttpClientError"
+import type * as HttpClientResponse from "@effect/platform/HttpClientResponse"
 import { assert } from "@effect/vitest"
 import * as Cause from "effect/Cause"
 import * as Effect from "effect/Effect"
@@ -39,7 +39,10 @@ export const poolsOfOne: typeof clients = [
       FetchHttpClient.layer,
       Layer.scoped(
         FetchHttpClient.Fetch,
-        Effect.map(agentOfOne, (dispatcher) => (url, init) => Undici.fetch(url as URL, { ...init as object, dispatcher }) as never)
+        Effect.map(
+          agentOfOne,
+          (dispatcher) => (url, init) => Undici.fetch(url as URL, { ...init as object, dispatcher }) as never
+        )
       )
     )
   ],
@@ -69,7 +72,7 @@ export const failureOf = <A, E>(exit: Exit.Exit<A, E>): E => {
 /** The failure, which must be of this class. */
 export const failedWith = <T>(
   exit: Exit.Exit<unknown, unknown>,
-  errorClass: abstract new (...args: Array<never>) => T
+  errorClass: abstract new(...args: Array<never>) => T
 ): T => {
   const error = failureOf(exit)
   assert.isTrue(error instanceof errorClass, String(error))

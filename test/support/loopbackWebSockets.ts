@@ -44,7 +44,8 @@ export const serving = (answer: (socket: Socket) => boolean = () => false) =>
       Effect.sync(() => {
         server.close()
         for (const transport of transports) transport.destroy()
-      }))
+      })
+    )
     const { port } = server.address() as AddressInfo
     return {
       url: `ws://127.0.0.1:${port}/path`,

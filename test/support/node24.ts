@@ -14,7 +14,9 @@ const cache = fileURLToPath(new URL("../../node_modules/.cache/holdfast", import
 const installed = join(cache, "node-24")
 const binaryIn = (folder: string): string => join(folder, "node_modules", "node", "bin", "node")
 
-/** Another run that installs it at the same time has a folder of its own. The first to be done gives its folder to both. */
+/**
+ * Another run that installs it at the same time has a folder of its own. The first to be done gives its folder to both.
+ */
 const install = async (): Promise<void> => {
   // By itself the package manager asks a network that is away again and again, for minutes.
   await run("npm", ["view", "node@24", "version", "--fetch-retries=0", "--fetch-timeout=2000"], { cwd: cache })

@@ -50,7 +50,9 @@ const make = async (path: string, file: string): Promise<void> => {
     target: "node20",
     format: "esm",
     // Modules in CommonJS ask for those of Node by `require`.
-    banner: { js: `import * as nodeModule from "node:module"; const require = nodeModule.createRequire(import.meta.url)` },
+    banner: {
+      js: `import * as nodeModule from "node:module"; const require = nodeModule.createRequire(import.meta.url)`
+    },
     // Of `ws`, which does without them.
     external: ["bufferutil", "utf-8-validate"],
     plugins: [startedPrograms((program) => programs.push(program))],
@@ -60,7 +62,10 @@ const make = async (path: string, file: string): Promise<void> => {
   })
   const own = Object.keys(metafile.inputs).filter((input) => !input.startsWith("node_modules/"))
   const others = ["package-lock.json", "tsconfig.json", relative(root, fileURLToPath(import.meta.url))]
-  const origin: Origin = { files: Object.fromEntries([...own, ...others].map((path) => [path, digestOf(path)])), programs }
+  const origin: Origin = {
+    files: Object.fromEntries([...own, ...others].map((path) => [path, digestOf(path)])),
+    programs
+  }
   mkdirSync(folder, { recursive: true })
   // Another worker may make the same bundle, and a process may be about to load it.
   const unfinished = `${file}.${process.pid}.${Math.random()}`

@@ -21,7 +21,11 @@ export const pass = (millis: number) => Effect.zipRight(TestClock.adjust(millis)
 
 export const test = (
   name: string,
-  effect: () => Effect.Effect<unknown, unknown, Scope.Scope | WebSocketDialer.WebSocketDialer | WebSocketDialer.TestServer>
+  effect: () => Effect.Effect<
+    unknown,
+    unknown,
+    Scope.Scope | WebSocketDialer.WebSocketDialer | WebSocketDialer.TestServer
+  >
 ) => it.scoped(name, () => Effect.provide(effect(), WebSocketDialer.layerTest))
 
 export const heard = (peer: WebSocketDialer.Peer) =>

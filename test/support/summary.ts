@@ -2,18 +2,22 @@
  * Says before a run which form it has and what it leaves out, and after it how many interleavings were explored and
  * which canaries were caught.
  */
-import type { TestModule, Reporter } from "vitest/node"
+import type { Reporter, TestModule } from "vitest/node"
 import { form } from "./form.js"
 import { missing } from "./tools.js"
 
 export default class Summary implements Reporter {
   onTestRunStart(): void {
     const seed = process.env["HOLDFAST_SEED"]
-    process.stdout.write([
-      `form: ${form}, seed: ${seed === undefined || seed === "" ? "the fixed one" : seed}`,
-      ...form === "quick" ? ["left to the full form: Node 24, and whether the examples in the documentation compile"] : [],
-      ...missing
-    ].map((line) => ` ${line}\n`).join("") + "\n")
+    process.stdout.write(
+      [
+        `form: ${form}, seed: ${seed === undefined || seed === "" ? "the fixed one" : seed}`,
+        ...form === "quick"
+          ? ["left to the full form: Node 24, and whether the examples in the documentation compile"]
+          : [],
+        ...missing
+      ].map((line) => ` ${line}\n`).join("") + "\n"
+    )
   }
 
   onTestRunEnd(modules: ReadonlyArray<TestModule>): void {
@@ -21,14 +25,18 @@ export default class Summary implements Reporter {
     const interleavings = tests.reduce((sum, test) => sum + (test.meta().interleavings ?? 0), 0)
     const canaries = tests.flatMap((test) => {
       const { canary } = test.meta()
-      return canary === undefined ? [] : [{ name: test.name, caught: test.result().state === "passed" ? canary.caught : undefined }]
+      return canary === undefined
+        ? []
+        : [{ name: test.name, caught: test.result().state === "passed" ? canary.caught : undefined }]
     })
     if (interleavings === 0 && canaries.length === 0) return
     const caught = canaries.filter((canary) => canary.caught !== undefined)
     process.stdout.write([
       "",
       ...canaries.map(({ caught, name }) => `${name}: ${caught === undefined ? "NOT CAUGHT" : `caught (${caught})`}`),
-      `interleavings: ${interleavings.toLocaleString("en")} explored; canaries: ${caught.length} of ${canaries.length} caught`,
+      `interleavings: ${
+        interleavings.toLocaleString("en")
+      } explored; canaries: ${caught.length} of ${canaries.length} caught`,
       ""
     ].join("\n"))
   }

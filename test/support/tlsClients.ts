@@ -2,8 +2,8 @@
  * Clients of `NodeTicketCache`, of each kind, and a test that watches over what holds for all of them: no ticket is
  * offered twice, no early data is sent, and no secret is told.
  */
-import * as HttpClient from "@effect/platform/HttpClient"
 import * as NodeHttpClient from "@effect/platform-node/NodeHttpClient"
+import * as HttpClient from "@effect/platform/HttpClient"
 import { afterAll, assert, it } from "@effect/vitest"
 import type { InvalidOptions } from "effect-holdfast/InvalidOptions"
 import { NodeTicketCache, NodeWebSocketDialer } from "effect-holdfast/node"

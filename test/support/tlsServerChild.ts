@@ -14,20 +14,19 @@ import * as Tls from "node:tls"
 import { WebSocketServer } from "ws"
 
 /** Those of `tls.createServer` that JSON can hold, or nearly: the keys are in base64. */
-export interface NodeSettings
-  extends
-    Pick<
-      Tls.TlsOptions,
-      | "ALPNProtocols"
-      | "ciphers"
-      | "ecdhCurve"
-      | "maxVersion"
-      | "minVersion"
-      | "rejectUnauthorized"
-      | "requestCert"
-      | "secureOptions"
-      | "sessionTimeout"
-    >
+export interface NodeSettings extends
+  Pick<
+    Tls.TlsOptions,
+    | "ALPNProtocols"
+    | "ciphers"
+    | "ecdhCurve"
+    | "maxVersion"
+    | "minVersion"
+    | "rejectUnauthorized"
+    | "requestCert"
+    | "secureOptions"
+    | "sessionTimeout"
+  >
 {
   readonly kind: "node"
   readonly key: string
@@ -178,8 +177,7 @@ const nodeServer = async (settings: NodeSettings): Promise<Server> => {
 
   for (;;) {
     const isListening = await new Promise<boolean>((resolve, reject) => {
-      const onError = (error: NodeJS.ErrnoException) =>
-        error.code === "EADDRINUSE" ? resolve(false) : reject(error)
+      const onError = (error: NodeJS.ErrnoException) => error.code === "EADDRINUSE" ? resolve(false) : reject(error)
       server.once("error", onError)
       server.listen(anyPort(), "127.0.0.1", () => {
         server.off("error", onError)

@@ -200,8 +200,8 @@ const folder: Effect.Effect<string, never, Scope.Scope> = Effect.acquireRelease(
  * `openssl s_server -www`: it answers a `GET` with a page about the session, in HTTP/1.0, and closes the connection.
  *
  * It serves **one connection at a time**. Others are connected as far as TCP goes, and nobody reads their hello until
- * the one before has ended: a client that holds its connection without a `GET` stops all others, and a pool takes turns.
- * It ends a connection by itself only after a `GET`.
+ * the one before has ended: a client that holds its connection without a `GET` stops all others, and a pool takes
+ * turns. It ends a connection by itself only after a `GET`.
  *
  * In TLS 1.3 it gives `numTickets` tickets after a full handshake, and one after each that is resumed, which is what
  * OpenSSL does if nobody tells it otherwise. In TLS 1.2 it gives one after a full handshake, none after a resumed one.
@@ -231,7 +231,9 @@ export const opensslServer = (options: OpensslServerOptions): Effect.Effect<Open
 // a server that does not answer
 // -----------------------------------------------------------------------------
 
-/** The port of a server that nobody reaches: its process stands still and its queue is full, so that TCP gets no answer. */
+/**
+ * The port of a server that nobody reaches: its process stands still and its queue is full, so that TCP gets no answer.
+ */
 export const blackHole: Effect.Effect<number, never, Scope.Scope> = Effect.gen(function*() {
   const script = `
     const server = require("node:net").createServer()

@@ -12,7 +12,9 @@ const isProgram = (path: string): boolean => {
 }
 
 const onPath = (...names: ReadonlyArray<string>): string | undefined =>
-  (process.env["PATH"] ?? "").split(delimiter).flatMap((folder) => names.map((name) => join(folder, name))).find(isProgram)
+  (process.env["PATH"] ?? "").split(delimiter).flatMap((folder) => names.map((name) => join(folder, name))).find(
+    isProgram
+  )
 
 /** The browser that `CHROMIUM` names, or else the first on the path. */
 export const browser: string | undefined = [process.env["CHROMIUM"]].find((path) => path && isProgram(path))

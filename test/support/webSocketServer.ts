@@ -1,10 +1,10 @@
 /**
  * WebSocket servers in processes of their own, to be killed and started again on their port.
  */
+import type { ReconnectingSocket, SocketEvent } from "effect-holdfast/ReconnectingSocket"
 import * as Effect from "effect/Effect"
 import type * as Scope from "effect/Scope"
 import * as Stream from "effect/Stream"
-import type { ReconnectingSocket, SocketEvent } from "effect-holdfast/ReconnectingSocket"
 import { type ChildProcess, fork } from "node:child_process"
 import { once } from "node:events"
 import { mkdtempSync, readFileSync, rmSync } from "node:fs"
@@ -57,7 +57,9 @@ export const serverProcess = (
 ): Effect.Effect<ServerProcess, never, Scope.Scope> =>
   Effect.gen(function*() {
     const { isStarted = true, program = "./webSocketServerChild.ts", ...settings } = options
-    const [script, port] = yield* Effect.promise(() => Promise.all([bundled(new URL(program, import.meta.url)), freePort()]))
+    const [script, port] = yield* Effect.promise(() =>
+      Promise.all([bundled(new URL(program, import.meta.url)), freePort()])
+    )
     const folder = yield* Effect.acquireRelease(
       Effect.sync(() => mkdtempSync(join(tmpdir(), "holdfast-"))),
       (folder) => Effect.sync(() => rmSync(folder, { recursive: true, force: true }))

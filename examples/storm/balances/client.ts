@@ -36,8 +36,11 @@ export class Accounts extends Context.Tag("storm/Accounts")<Accounts, {
           }),
           onSent
         ),
-      balances: api.ask(HttpClientRequest.get("/balances"), (response) =>
-        Effect.flatMap(HttpClientResponse.filterStatusOk(response), HttpClientResponse.schemaBodyJson(Balances)))
+      balances: api.ask(
+        HttpClientRequest.get("/balances"),
+        (response) =>
+          Effect.flatMap(HttpClientResponse.filterStatusOk(response), HttpClientResponse.schemaBodyJson(Balances))
+      )
     }))
   )
 }

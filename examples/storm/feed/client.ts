@@ -2,14 +2,14 @@
  * The application: a socket that is always open, or soon will be. It is told of topics it subscribes to, and says
  * things that must not get lost.
  */
-import * as Effect from "effect/Effect"
-import * as Option from "effect/Option"
-import * as Redacted from "effect/Redacted"
-import type * as Scope from "effect/Scope"
 import * as Backoff from "effect-holdfast/Backoff"
 import type { InvalidOptions } from "effect-holdfast/InvalidOptions"
 import * as ReconnectingSocket from "effect-holdfast/ReconnectingSocket"
 import type * as WebSocketDialer from "effect-holdfast/WebSocketDialer"
+import * as Effect from "effect/Effect"
+import * as Option from "effect/Option"
+import * as Redacted from "effect/Redacted"
+import type * as Scope from "effect/Scope"
 import { ApiSession } from "../session/client.js"
 import * as Messages from "./messages.js"
 

@@ -2,6 +2,7 @@
  * The clients of the feed, in a process of their own: what is said about their heartbeats and waits is then not about
  * how busy the callers are.
  */
+import { NodeWebSocketDialer } from "effect-holdfast/node"
 import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
 import * as Layer from "effect/Layer"
@@ -9,7 +10,6 @@ import * as Logger from "effect/Logger"
 import * as ManagedRuntime from "effect/ManagedRuntime"
 import * as Random from "effect/Random"
 import * as Scope from "effect/Scope"
-import { NodeWebSocketDialer } from "effect-holdfast/node"
 import { monitorEventLoopDelay } from "node:perf_hooks"
 import { answerWith } from "../answering.js"
 import { ApiSession, layerHttpClient, Servers, SignIn } from "../session/client.js"

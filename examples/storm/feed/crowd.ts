@@ -1,12 +1,14 @@
-/** Those who use the feed: each has three subscriptions, now to this and now to that, and says one thing after another. */
+/**
+ * Those who use the feed: each has three subscriptions, now to this and now to that, and says one thing after another.
+ */
+import type { InvalidOptions } from "effect-holdfast/InvalidOptions"
+import type { WebSocketDialer } from "effect-holdfast/WebSocketDialer"
 import * as Clock from "effect/Clock"
 import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
 import * as Fiber from "effect/Fiber"
 import * as Scope from "effect/Scope"
 import * as Stream from "effect/Stream"
-import type { InvalidOptions } from "effect-holdfast/InvalidOptions"
-import type { WebSocketDialer } from "effect-holdfast/WebSocketDialer"
 import { type Chance, chance } from "../chance.js"
 import type { ApiSession } from "../session/client.js"
 import { connect, type FeedSocket } from "./client.js"

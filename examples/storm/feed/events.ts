@@ -1,6 +1,6 @@
 /** What a socket tells of itself, held against what was promised of it. */
-import * as Duration from "effect/Duration"
 import type * as ReconnectingSocket from "effect-holdfast/ReconnectingSocket"
+import * as Duration from "effect/Duration"
 import { timing } from "./client.js"
 
 export interface Verdict {

@@ -50,11 +50,12 @@ class Connection {
     this.client = client
     this.server = connect({ port: destination, host: "127.0.0.1" })
     let failed = false
-    this.server.on("data", (chunk) => this.pass(() => {
-      this.notice()
-      this.heardAt = performance.now()
-      client.write(chunk)
-    }))
+    this.server.on("data", (chunk) =>
+      this.pass(() => {
+        this.notice()
+        this.heardAt = performance.now()
+        client.write(chunk)
+      }))
     this.server.on("error", () => {
       failed = true
     })

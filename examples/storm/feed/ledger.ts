@@ -1,4 +1,6 @@
-/** What has become of the feed, judged by the server's journal, by what the network saw, and by what the clients know. */
+/**
+ * What has become of the feed, judged by the server's journal, by what the network saw, and by what the clients know.
+ */
 import type { Section } from "../ledger.js"
 import type { AuthorizationServer } from "../session/authorization-server.js"
 import type { Tally } from "./crowd.js"
@@ -80,13 +82,15 @@ export const section = (evidence: Evidence): Section => {
         promise: "and is acknowledged",
         held: unacknowledged === 0 && tally.flushed === clients,
         onlyTimeWasMissing: true,
-        happened: `${acknowledged} acknowledged, ${unacknowledged} not; ${tally.flushed} clients had nothing left to say`
+        happened:
+          `${acknowledged} acknowledged, ${unacknowledged} not; ${tally.flushed} clients had nothing left to say`
       },
       {
         promise: "three subscriptions are kept",
         held: wellSubscribed === clients && tally.outOfOrder === 0 && tally.missing === 0 && tally.heard > 0,
         onlyTimeWasMissing: tally.outOfOrder === 0 && tally.missing === 0,
-        happened: `${tally.swaps} changed, ${wellSubscribed} of ${clients} clients have theirs; ${tally.heard} heard, ` +
+        happened:
+          `${tally.swaps} changed, ${wellSubscribed} of ${clients} clients have theirs; ${tally.heard} heard, ` +
           `${tally.outOfOrder} out of order, ${tally.missing} missing`
       },
       {
@@ -105,7 +109,8 @@ export const section = (evidence: Evidence): Section => {
         promise: "silence is noticed",
         held: gate.longestSilence <= patience + silenceAllowed && gate.noticed === gate.halfOpen,
         onlyTimeWasMissing: true,
-        happened: `${gate.longestSilence} ms at the longest, of ${patience} + ${silenceAllowed}; ${gate.halfOpen} half-open, ` +
+        happened:
+          `${gate.longestSilence} ms at the longest, of ${patience} + ${silenceAllowed}; ${gate.halfOpen} half-open, ` +
           `${gate.noticed} noticed after ${gate.longestSilenceHalfOpen} ms at most`
       },
       {
@@ -120,7 +125,8 @@ export const section = (evidence: Evidence): Section => {
       {
         promise: "a dead token is renewed once",
         held: renewals === died && tokens.needless === 0,
-        happened: `${died} died (${tokens.revoked} of ${revocations} revocations, ${tokens.expired} of age), ${renewals} ` +
+        happened:
+          `${died} died (${tokens.revoked} of ${revocations} revocations, ${tokens.expired} of age), ${renewals} ` +
           `renewals for ${clients} clients, ${tokens.needless} needless`
       },
       {

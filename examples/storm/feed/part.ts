@@ -56,9 +56,10 @@ export const make = (
 
     const prepare = Effect.gen(function*() {
       const life = yield* Scope.fork(scope, scope.strategy)
-      const server = yield* counterparties.fork<FeedServer>("feed server", new URL("./server.ts", import.meta.url)).pipe(
-        Scope.extend(life)
-      )
+      const server = yield* counterparties.fork<FeedServer>("feed server", new URL("./server.ts", import.meta.url))
+        .pipe(
+          Scope.extend(life)
+        )
       // SIGKILL: it has no time for anything.
       return { server, kill: Scope.close(life, Exit.void) }
     })
@@ -80,7 +81,8 @@ export const make = (
     let running = yield* start
 
     const urls = yield* Effect.forEach(names, (client) =>
-      Effect.map(gate.ask("open", client), (port) => [client, `ws://127.0.0.1:${port}/?client=${client}`] as const))
+      Effect.map(gate.ask("open", client), (port) =>
+        [client, `ws://127.0.0.1:${port}/?client=${client}`] as const))
     const authorizationRoute = yield* proxy.ask("openRoute", {
       name: "feed's authorization",
       port: forClients,
@@ -100,7 +102,12 @@ export const make = (
 
     /** Whoever is there: until there was somebody, or for some seconds. */
     const untilStruck = (strike: Effect.Effect<boolean, CounterpartyLost>) =>
-      Effect.repeat(strike, { until: (struck) => struck, schedule: Schedule.spaced("20 millis"), times: 250 })
+      Effect.repeat(strike, {
+        until: (struck) =>
+          struck,
+        schedule: Schedule.spaced("20 millis"),
+        times: 250
+      })
 
     const strikeSomebody = (strike: (client: string) => Effect.Effect<boolean, CounterpartyLost>) =>
       untilStruck(Effect.suspend(() => strike(names[Math.floor(weather.luck.between(0, names.length))]!)))
@@ -147,8 +154,11 @@ export const make = (
     })
 
     const wellSubscribed = (topics: Topics) =>
-      Effect.map(running.server.ask("subscriptions"), (subscribed) =>
-        names.filter((client) => String(subscribed[client]) === String([...topics[client] ?? []].sort())).length)
+      Effect.map(
+        running.server.ask("subscriptions"),
+        (subscribed) =>
+          names.filter((client) => String(subscribed[client]) === String([...topics[client] ?? []].sort())).length
+      )
 
     return {
       counters: Effect.gen(function*() {

@@ -1,4 +1,6 @@
-/** What befalls the feed, one thing after another: each once, in an order that is left to chance, and then all again. */
+/**
+ * What befalls the feed, one thing after another: each once, in an order that is left to chance, and then all again.
+ */
 import { type Chance, chance } from "../chance.js"
 
 export type Calamity =

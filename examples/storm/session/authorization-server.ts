@@ -3,8 +3,8 @@
  * costs the whole grant. It keeps the books by which the session is judged. A process of its own.
  */
 import { generateKeyPairSync, randomBytes } from "node:crypto"
-import { createServer, type IncomingMessage, type Server, type ServerResponse } from "node:http"
 import { once } from "node:events"
+import { createServer, type IncomingMessage, type Server, type ServerResponse } from "node:http"
 import Provider, { type AccessToken, type Adapter, type AdapterPayload, type KoaContextWithOIDC } from "oidc-provider"
 import { answerWith } from "../answering.js"
 
@@ -44,7 +44,9 @@ const counts = {
 }
 
 /** The access token that was issued last. */
-let latest: { readonly id: string; readonly grantId: string; readonly expiresAt: number; isRevoked: boolean } | undefined
+let latest:
+  | { readonly id: string; readonly grantId: string; readonly expiresAt: number; isRevoked: boolean }
+  | undefined
 
 type Latest = NonNullable<typeof latest>
 
@@ -148,7 +150,14 @@ const listen = async ({ introspectionSecret, lifetime }: Settings): Promise<Port
     // For ID tokens, of which none is asked for; without it the provider says that it made one up.
     jwks: { keys: [generateKeyPairSync("rsa", { modulusLength: 2048 }).privateKey.export({ format: "jwk" })] },
     rotateRefreshToken: true,
-    ttl: { AccessToken: lifetime, AuthorizationCode: 60, Grant: 3600, Interaction: 60, RefreshToken: 3600, Session: 60 },
+    ttl: {
+      AccessToken: lifetime,
+      AuthorizationCode: 60,
+      Grant: 3600,
+      Interaction: 60,
+      RefreshToken: 3600,
+      Session: 60
+    },
     findAccount: (_, id) => ({ accountId: id, claims: () => ({ sub: id }) }),
     interactions: { url: (_, interaction) => `/interaction/${interaction.uid}` },
     cookies: { keys: [randomBytes(16).toString("hex")] },

@@ -10,13 +10,17 @@
  *         Servers, HttpClient
  * ```
  */
+import * as NodeHttpClient from "@effect/platform-node/NodeHttpClient"
+import * as Undici from "@effect/platform-node/Undici"
 import * as Cookies from "@effect/platform/Cookies"
 import * as HttpClient from "@effect/platform/HttpClient"
 import type * as HttpClientError from "@effect/platform/HttpClientError"
 import * as HttpClientRequest from "@effect/platform/HttpClientRequest"
 import * as HttpClientResponse from "@effect/platform/HttpClientResponse"
-import * as NodeHttpClient from "@effect/platform-node/NodeHttpClient"
-import * as Undici from "@effect/platform-node/Undici"
+import * as Backoff from "effect-holdfast/Backoff"
+import type { InvalidOptions } from "effect-holdfast/InvalidOptions"
+import * as Session from "effect-holdfast/Session"
+import * as SessionHttpClient from "effect-holdfast/SessionHttpClient"
 import * as Clock from "effect/Clock"
 import * as Context from "effect/Context"
 import * as Data from "effect/Data"
@@ -28,10 +32,6 @@ import * as Redacted from "effect/Redacted"
 import * as Ref from "effect/Ref"
 import * as Schedule from "effect/Schedule"
 import * as Schema from "effect/Schema"
-import * as Backoff from "effect-holdfast/Backoff"
-import type { InvalidOptions } from "effect-holdfast/InvalidOptions"
-import * as Session from "effect-holdfast/Session"
-import * as SessionHttpClient from "effect-holdfast/SessionHttpClient"
 import { createHash, randomBytes } from "node:crypto"
 
 export class Servers extends Context.Tag("storm/Servers")<Servers, {
@@ -198,8 +198,9 @@ export class ApiSession extends Context.Tag("storm/ApiSession")<ApiSession, Sess
         // No `refreshAhead`, which one would else want: a token that is replaced before its time did not have to
         // be, and the storm counts that only those which died are replaced.
         expiresAt: (tokens) => tokens.expiresAt,
-        // A connection that fails is taken for a request that did not arrive, as by the storm's proxy it does not. Where
-        // that is wrong the refresh token is spent, the retry costs the grant, and `fatal` leads to a new sign-in.
+        // A connection that fails is taken for a request that did not arrive, as by the storm's proxy it does not.
+        // Where that is wrong the refresh token is spent, the retry costs the grant, and `fatal` leads to a new
+        // sign-in.
         retry: Backoff.exponential({ initial: "50 millis", max: "500 millis" }).pipe(
           Schedule.whileInput((error: SignInError) => error._tag === "AuthorizationUnreachable")
         ),

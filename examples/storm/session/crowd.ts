@@ -72,8 +72,12 @@ export const make = (options: Options, { pay }: Pick<Balances.Crowd, "pay">): Cr
   // About four hundred requests a second, however many the callers: what two busy cores can carry. Every other order
   // is paid for, before the caller has another: so there are never more requests than callers.
   const saveUntil = (endsAt: number, caller: number) =>
-    takeTurns(endsAt, { first: callers * luck.between(0, 2), next: () => callers * luck.between(1, 4) }, (turn) =>
-      Effect.zipRight(save(caller, orderOf(caller, turn)), turn % 2 === 0 ? pay(`${caller}-${turn}`) : Effect.void))
+    takeTurns(
+      endsAt,
+      { first: callers * luck.between(0, 2), next: () => callers * luck.between(1, 4) },
+      (turn) =>
+        Effect.zipRight(save(caller, orderOf(caller, turn)), turn % 2 === 0 ? pay(`${caller}-${turn}`) : Effect.void)
+    )
 
   return {
     run: Effect.fnUntraced(function*(patience) {

@@ -3,10 +3,10 @@
  * refresh tokens; access tokens expire within seconds, and are all revoked at random moments, at times with the
  * whole grant.
  */
+import type { InvalidOptions } from "effect-holdfast/InvalidOptions"
 import * as Effect from "effect/Effect"
 import * as Layer from "effect/Layer"
 import type * as Scope from "effect/Scope"
-import type { InvalidOptions } from "effect-holdfast/InvalidOptions"
 import { randomBytes } from "node:crypto"
 import { Accounts } from "../balances/client.js"
 import * as Balances from "../balances/crowd.js"
@@ -134,10 +134,12 @@ export const make = (
       run: Effect.gen(function*() {
         const { received, session } = yield* useTheClient
         const { _tag: status } = yield* session.status
-        const openConnections = sum(yield* Effect.all({
-          api: proxy.ask("drained", "api"),
-          authorization: proxy.ask("drained", "authorization")
-        }))
+        const openConnections = sum(
+          yield* Effect.all({
+            api: proxy.ask("drained", "api"),
+            authorization: proxy.ask("drained", "authorization")
+          })
+        )
         const tally = yield* crowd.tally
         const late = yield* stragglers.tally
         const tokens = yield* server.ask("report")

@@ -1,18 +1,18 @@
 /**
- * A resource API, with and without TLS: it saves orders, and keeps accounts. It asks the authorization server about the token of each
- * request, and refuses those that are expired or revoked. A process of its own.
+ * A resource API, with and without TLS: it saves orders, and keeps accounts. It asks the authorization server about the
+ * token of each request, and refuses those that are expired or revoked. A process of its own.
  */
+import * as NodeHttpServer from "@effect/platform-node/NodeHttpServer"
 import * as HttpMiddleware from "@effect/platform/HttpMiddleware"
 import * as HttpRouter from "@effect/platform/HttpRouter"
 import * as HttpServerRequest from "@effect/platform/HttpServerRequest"
 import * as HttpServerResponse from "@effect/platform/HttpServerResponse"
-import * as NodeHttpServer from "@effect/platform-node/NodeHttpServer"
+import * as DefectBoundary from "effect-holdfast/DefectBoundary"
 import * as Effect from "effect/Effect"
 import * as HashMap from "effect/HashMap"
 import * as Logger from "effect/Logger"
 import * as Option from "effect/Option"
 import * as Scope from "effect/Scope"
-import * as DefectBoundary from "effect-holdfast/DefectBoundary"
 import { randomBytes } from "node:crypto"
 import { createServer, type Server } from "node:http"
 import { createServer as createSecureServer } from "node:https"

@@ -1,11 +1,11 @@
 /** How the application reaches the API over TLS: it trusts one authority, and each ticket is for one connection. */
-import * as HttpClient from "@effect/platform/HttpClient"
 import * as NodeHttpClient from "@effect/platform-node/NodeHttpClient"
-import * as Effect from "effect/Effect"
-import * as Layer from "effect/Layer"
+import * as HttpClient from "@effect/platform/HttpClient"
 import type { InvalidOptions } from "effect-holdfast/InvalidOptions"
 import { NodeTicketCache } from "effect-holdfast/node"
 import type * as TicketCache from "effect-holdfast/TicketCache"
+import * as Effect from "effect/Effect"
+import * as Layer from "effect/Layer"
 import type { LookupFunction } from "node:net"
 import type { ConnectionOptions } from "node:tls"
 
@@ -30,11 +30,15 @@ export const layerWatched = (
 ): Layer.Layer<HttpClient.HttpClient, never, HttpClient.HttpClient> =>
   Layer.effect(
     HttpClient.HttpClient,
-    Effect.map(HttpClient.HttpClient, HttpClient.tapError((error) =>
-      Effect.sync(() => {
-        const failure = tlsErrorOf(error)
-        if (failure !== undefined) onFailed(failure)
-      })))
+    Effect.map(
+      HttpClient.HttpClient,
+      HttpClient.tapError((error) =>
+        Effect.sync(() => {
+          const failure = tlsErrorOf(error)
+          if (failure !== undefined) onFailed(failure)
+        })
+      )
+    )
   )
 
 /** `HttpClient` has it as the cause of its `RequestError`. */

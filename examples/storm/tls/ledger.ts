@@ -31,7 +31,8 @@ export const section = (evidence: Evidence): Section => {
         promise: "handshakes are resumed",
         held: server.resumed > 0,
         onlyTimeWasMissing: true,
-        happened: `${server.full} handshakes in full, ${server.resumed} resumed; of ${wire.connections} that were begun ` +
+        happened:
+          `${server.full} handshakes in full, ${server.resumed} resumed; of ${wire.connections} that were begun ` +
           `${wire.cut} were cut in their midst`
       },
       {
@@ -58,14 +59,16 @@ export const section = (evidence: Evidence): Section => {
         promise: "no stranger is let in",
         held: strangers.refused > 0 && strangers.refused === met,
         onlyTimeWasMissing: strangers.letIn === 0,
-        happened: `${met} came to another name or trusted another authority, ${strangers.refused} refused for identity, ` +
+        happened:
+          `${met} came to another name or trusted another authority, ${strangers.refused} refused for identity, ` +
           `${strangers.letIn} let in, ${strangers.lost + strangers.waiting} unanswered`
       },
       {
         promise: "and nobody else is refused",
         held: guests.letIn > 0 && guests.refused + guests.lost + guests.waiting + failures.forIdentity === 0,
         onlyTimeWasMissing: guests.refused + failures.forIdentity === 0,
-        happened: `${failures.forIdentity} of the crowd's and the guests' connections; ${guests.letIn} guests were let in`
+        happened:
+          `${failures.forIdentity} of the crowd's and the guests' connections; ${guests.letIn} guests were let in`
       },
       {
         promise: "the connections are closed",

@@ -8,11 +8,11 @@
  * ```
  */
 import type * as HttpClient from "@effect/platform/HttpClient"
+import type { InvalidOptions } from "effect-holdfast/InvalidOptions"
+import * as TicketCache from "effect-holdfast/TicketCache"
 import * as Effect from "effect/Effect"
 import * as Layer from "effect/Layer"
 import type * as Scope from "effect/Scope"
-import type { InvalidOptions } from "effect-holdfast/InvalidOptions"
-import * as TicketCache from "effect-holdfast/TicketCache"
 import { chance } from "../chance.js"
 import type { Counterparties, Counterparty, CounterpartyLost } from "../counterparty.js"
 import type { Section } from "../ledger.js"
@@ -73,7 +73,10 @@ export const make = (
 
     const rotateMidway = Effect.delay(
       // As a rule once. It shows nothing if the old keys had no tickets left.
-      Effect.repeat(Effect.zipRight(rotate, wiretap.ask("report")), { until: ({ notTaken }) => notTaken > 0, times: 20 }),
+      Effect.repeat(Effect.zipRight(rotate, wiretap.ask("report")), {
+        until: ({ notTaken }) => notTaken > 0,
+        times: 20
+      }),
       chance(seed, "ticket keys").between(400, 600) * seconds
     )
 

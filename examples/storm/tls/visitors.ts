@@ -4,11 +4,11 @@
  * nothing to do with it.
  */
 import * as HttpClient from "@effect/platform/HttpClient"
+import { NodeTicketCache } from "effect-holdfast/node"
+import type * as TicketCache from "effect-holdfast/TicketCache"
 import * as Clock from "effect/Clock"
 import * as Effect from "effect/Effect"
 import * as Schedule from "effect/Schedule"
-import { NodeTicketCache } from "effect-holdfast/node"
-import type * as TicketCache from "effect-holdfast/TicketCache"
 import type { ConnectionOptions, TLSSocket } from "node:tls"
 import { chance } from "../chance.js"
 import type { Options } from "../options.js"
@@ -70,10 +70,13 @@ export const make = (
       visits.waiting++
       const end = yield* attempt.pipe(
         Effect.as("letIn" as const),
-        Effect.catchIf((error) => Client.tlsErrorOf(error)?.reason === "Identity", () => Effect.succeed("refused" as const)),
+        Effect.catchIf((error) => Client.tlsErrorOf(error)?.reason === "Identity", () =>
+          Effect.succeed("refused" as const)),
         Effect.timeout("3 seconds"),
         Effect.retry(Schedule.intersect(Schedule.spaced("20 millis"), Schedule.recurs(30))),
-        Effect.orElseSucceed(() => "lost" as const)
+        Effect.orElseSucceed(() =>
+          "lost" as const
+        )
       )
       visits[end]++
       visits.waiting--
@@ -111,8 +114,8 @@ export const make = (
           { first: luck.between(0, 200) * seconds, next: () => luck.between(100, 300) * seconds },
           () => turn
         ), { concurrency: "unbounded", discard: true }).pipe(
-        Effect.timeoutOption(seconds * 1000 + patience)
-      )
+          Effect.timeoutOption(seconds * 1000 + patience)
+        )
     }),
     tally: Effect.sync(() => ({ guests, strangers }))
   }

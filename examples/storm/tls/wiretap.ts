@@ -129,8 +129,10 @@ const questions = answerWith({
   /** Answers with the port. */
   listen: async ({ port, seed }: Settings): Promise<number> => {
     const luck = chance(seed, "wiretap")
-    const server = createServer({ allowHalfOpen: true }, (client) =>
-      pass(client, port, luck.pick({ hello: 0.03, answer: 0.03, end: 0.03 })))
+    const server = createServer(
+      { allowHalfOpen: true },
+      (client) => pass(client, port, luck.pick({ hello: 0.03, answer: 0.03, end: 0.03 }))
+    )
     await once(server.listen(0, "127.0.0.1"), "listening")
     return (server.address() as AddressInfo).port
   },

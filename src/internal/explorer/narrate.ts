@@ -42,7 +42,9 @@ export class Narrator {
         if (this.upcoming !== undefined) this.latest.set(lane, this.upcoming)
         const event = run.departures.at(before)
         if (event !== undefined) {
-          const what = event.kind === "interrupt" ? `${nameOf(event.to)} is interrupted` : "time passes to the next timer"
+          const what = event.kind === "interrupt"
+            ? `${nameOf(event.to)} is interrupted`
+            : "time passes to the next timer"
           stretch.end = `${what} before ${describe(this.upcoming)}`
         }
         if (preemption !== undefined) {

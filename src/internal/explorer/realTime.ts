@@ -5,8 +5,10 @@
  */
 
 /** Milliseconds since some moment in the past. In a browser: `performance.now` as this module found it. */
-export const elapsed: () => number = ((uptime) =>
-  uptime === undefined ? performance.now.bind(performance) : () => uptime() * 1_000)(globalThis.process?.uptime)
+export const elapsed: () => number =
+  ((uptime) => uptime === undefined ? performance.now.bind(performance) : () => uptime() * 1_000)(
+    globalThis.process?.uptime
+  )
 
 /** Calls `resume` after the event loop has turned, timers and I/O included. Gives a function that takes that back. */
 export const afterTurn = (resume: () => void): () => void => {

@@ -359,7 +359,13 @@ export class Run implements Scheduler.Scheduler {
     if (ready.length === 1) return ready[0]!
     const lane = this.strategy.atPick(this, paused)
     if (lane !== this.plain && paused !== undefined) {
-      this.departures.push({ kind: "pick", fiber: paused.name, at: paused.operations, pause: paused.pauses, to: lane.name })
+      this.departures.push({
+        kind: "pick",
+        fiber: paused.name,
+        at: paused.operations,
+        pause: paused.pauses,
+        to: lane.name
+      })
     }
     return lane
   }
@@ -425,7 +431,10 @@ const resumption = (): number => {
       let operations = 0
       Runtime.runFork(Runtime.defaultRuntime, Effect.asVoid(Effect.void), {
         immediate: false,
-        scheduler: { shouldYield: () => ++operations === preempted ? 0 : false, scheduleTask: (task) => tasks.push(task) }
+        scheduler: {
+          shouldYield: () => ++operations === preempted ? 0 : false,
+          scheduleTask: (task) => tasks.push(task)
+        }
       })
       for (const task of tasks) task()
       return operations

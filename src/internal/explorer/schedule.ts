@@ -8,12 +8,26 @@
 
 export type Departure =
   /** Before its operation `at`, `fiber` is suspended and `to` goes on; `long`: `fiber` not before all others wait. */
-  | { readonly kind: "preempt"; readonly fiber: string; readonly at: number; readonly to: string; readonly long: boolean }
+  | {
+    readonly kind: "preempt"
+    readonly fiber: string
+    readonly at: number
+    readonly to: string
+    readonly long: boolean
+  }
   /** When `fiber` has paused before its operation `at`, for the `pause`th time there, `to` goes on. */
   | { readonly kind: "pick"; readonly fiber: string; readonly at: number; readonly pause: number; readonly to: string }
   /** Before operation `at` of `fiber`, `to` is interrupted; `now`: and goes on at once. */
-  | { readonly kind: "interrupt"; readonly fiber: string; readonly at: number; readonly to: string; readonly now: boolean }
-  /** Before operation `at` of `fiber`, time passes to the next timer; `now`: and `fiber` goes on when all others wait. */
+  | {
+    readonly kind: "interrupt"
+    readonly fiber: string
+    readonly at: number
+    readonly to: string
+    readonly now: boolean
+  }
+  /**
+   * Before operation `at` of `fiber`, time passes to the next timer; `now`: and `fiber` goes on when all others wait.
+   */
   | { readonly kind: "timer"; readonly fiber: string; readonly at: number; readonly now: boolean }
 
 export interface Schedule {

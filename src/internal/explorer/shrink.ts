@@ -38,7 +38,12 @@ export function* shrink(
   /** One or two may do where the search has found many. */
   function* withFewer(): Generator<Schedule, Schedule | undefined> {
     const events = found.departures.filter(({ kind }) => kind === "interrupt" || kind === "timer")
-    const space = { seed: found.seed, preemptions: Math.min(2, Math.max(1, preemptions(least) - 1)), picks: false, event: undefined }
+    const space = {
+      seed: found.seed,
+      preemptions: Math.min(2, Math.max(1, preemptions(least) - 1)),
+      picks: false,
+      event: undefined
+    }
     for (const { isNew, strategy } of systematically(space, { prefix: events })) {
       const { failed, operations } = attempt(strategy)
       yield least
@@ -52,11 +57,13 @@ export function* shrink(
 
   if (yield* isEnough([])) return least
   // A fiber that stays behind when it was suspended once need not be kept behind again and again.
-  yield* isEnough(least.departures.map((departure) => departure.kind === "preempt" ? { ...departure, long: true } : departure))
+  yield* isEnough(
+    least.departures.map((departure) => departure.kind === "preempt" ? { ...departure, long: true } : departure)
+  )
   // Large parts first, then ever smaller ones; single ones until none of them can go.
   for (let size = least.departures.length; size >= 1;) {
     let isLess = false
-    for (let start = Math.max(0, least.departures.length - size); ; start = Math.max(0, start - size)) {
+    for (let start = Math.max(0, least.departures.length - size);; start = Math.max(0, start - size)) {
       if (yield* isEnough(least.departures.toSpliced(start, size))) isLess = true
       if (start === 0) break
     }

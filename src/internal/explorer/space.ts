@@ -133,7 +133,8 @@ const offersOf = ({ event, picks }: Space, { events, preemptions }: Allowance): 
 }
 
 /** The kinds of departures with which a schedule of the space may begin. */
-export const firstOffersOf = (space: Space): ReadonlySet<Offer> => offersOf(space, allowanceOf(space, space.preemptions))
+export const firstOffersOf = (space: Space): ReadonlySet<Offer> =>
+  offersOf(space, allowanceOf(space, space.preemptions))
 
 class Walk {
   /** Whether a quota has left schedules out. */
@@ -348,7 +349,9 @@ export class Survey extends Enumerating {
     return new Coverage(this.placesFor(offers))
   }
 
-  /** The site; told apart from the same code elsewhere if several fibers have run the operation before: they share it. */
+  /**
+   * The site; told apart from the same code elsewhere if several fibers have run the operation before: they share it.
+   */
   private siteAmong(place: Place): string | undefined {
     const isShared = this.runBy.get(this.before.get(place)) === "several"
     return isShared && place.site !== undefined ? `${place.site} after what fibers share` : place.site

@@ -13,13 +13,14 @@ export interface Place {
 
 /**
  * All departures of all places, those first that are tried if only `quota` of them are. The places take turns, one
- * departure of each at a time, and in their order two of three places are the next of an even walk over the run, and one
- * is the next of a round through the code:
+ * departure of each at a time, and in their order two of three places are the next of an even walk over the run, and
+ * one is the next of a round through the code:
  *
  * - The walk comes by all parts of the run equally.
  * - The round comes by each piece of code once before it comes by any twice. Sixty fibers that do the same fill most of
  *   a run, and a fault is as likely in the few operations after them. The same code counts as another piece after an
- *   operation that several fibers have run (`Ref.get` of one reference): where they share something, races are likelier.
+ *   operation that several fibers have run (`Ref.get` of one reference): where they share something, races are
+ *   likelier.
  */
 export const spread = (places: ReadonlyArray<Place>, seed: number, quota: number): ReadonlyArray<Departure> => {
   const random = new Utils.PCGRandom(seed)

@@ -27,7 +27,8 @@ export class Following implements Strategy {
     this.seed = seed
     this.left = departures.length
     for (const departure of departures) {
-      const plan = this.plans.get(departure.fiber) ?? { preempt: new Map(), pick: new Map(), interrupt: new Map(), timer: new Map() }
+      const plan = this.plans.get(departure.fiber) ??
+        { preempt: new Map(), pick: new Map(), interrupt: new Map(), timer: new Map() }
       this.plans.set(departure.fiber, plan)
       if (departure.kind === "preempt") plan.preempt.set(departure.at, departure)
       else if (departure.kind === "interrupt") plan.interrupt.set(departure.at, departure)
@@ -90,7 +91,10 @@ export class AtRandom implements Strategy {
     this.random = new Utils.PCGRandom(seed)
     // The first walks evenly over the horizon from seed to seed, so that a hundred seeds miss few places.
     const first = placeOf(turn, horizon)
-    const others = Array.from({ length: this.random.integer(Math.max(1, preemptions)) }, () => this.random.integer(horizon))
+    const others = Array.from(
+      { length: this.random.integer(Math.max(1, preemptions)) },
+      () => this.random.integer(horizon)
+    )
     this.places = new Set(preemptions === 0 ? [] : [first, ...others])
   }
 

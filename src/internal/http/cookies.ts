@@ -65,24 +65,27 @@ export const make = (limits: Limits): CookieJar => {
     store: (url, response) => {
       const lines = setCookieLines(response)
       if (lines.length === 0) return Effect.void
-      return Effect.flatMap(Effect.promise(() => import("tough-cookie")), (tough) =>
-        Effect.map(Clock.currentTimeMillis, (now) => {
-          jar ??= new tough.CookieJar()
-          for (const line of lines) {
-            const parsed = bytesIn(line) > limits.bytes ? undefined : tough.Cookie.parse(line)
-            if (parsed === undefined) continue
-            // RFC 6265 5.2.2 counts Max-Age from now; tough-cookie counts it from the last access, by its own clock.
-            if (typeof parsed.maxAge === "number") {
-              parsed.expires = new Date(parsed.maxAge <= 0 ? 0 : Math.min(latestDate, now + parsed.maxAge * 1000))
-              parsed.maxAge = null
+      return Effect.flatMap(
+        Effect.promise(() => import("tough-cookie")),
+        (tough) =>
+          Effect.map(Clock.currentTimeMillis, (now) => {
+            jar ??= new tough.CookieJar()
+            for (const line of lines) {
+              const parsed = bytesIn(line) > limits.bytes ? undefined : tough.Cookie.parse(line)
+              if (parsed === undefined) continue
+              // RFC 6265 5.2.2 counts Max-Age from now; tough-cookie counts it from the last access, by its own clock.
+              if (typeof parsed.maxAge === "number") {
+                parsed.expires = new Date(parsed.maxAge <= 0 ? 0 : Math.min(latestDate, now + parsed.maxAge * 1000))
+                parsed.maxAge = null
+              }
+              const cookie = jar.setCookieSync(parsed, url, { ignoreError: true })
+              if (!cookie) continue
+              use.set(cookie)
+              if (hasExpired(cookie, now)) remove(cookie)
+              else evict(cookie.domain!, now)
             }
-            const cookie = jar.setCookieSync(parsed, url, { ignoreError: true })
-            if (!cookie) continue
-            use.set(cookie)
-            if (hasExpired(cookie, now)) remove(cookie)
-            else evict(cookie.domain!, now)
-          }
-        }))
+          })
+      )
     }
   }
 }
@@ -113,7 +116,8 @@ const idOf = ({ domain, key, path }: Tough.Cookie): string => JSON.stringify([do
 
 const first = (cookies: ReadonlyMap<string, Tough.Cookie>): Tough.Cookie => cookies.values().next().value!
 
-const hasExpired = ({ expires }: Tough.Cookie, now: number): boolean => expires instanceof Date && expires.getTime() <= now
+const hasExpired = ({ expires }: Tough.Cookie, now: number): boolean =>
+  expires instanceof Date && expires.getTime() <= now
 
 /** A header is a string of bytes. */
 const bytesIn = (line: string): number => line.length

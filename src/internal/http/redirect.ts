@@ -155,8 +155,10 @@ export const isBrowser = (): boolean => {
  * keeps the cookies; there the response to a redirect that is not followed cannot be read.
  */
 export const withRedirectsShown = <A, E, R>(effect: Effect.Effect<A, E, R>): Effect.Effect<A, E, R> =>
-  isBrowser() ? effect : Effect.mapInputContext(effect, (context: Context.Context<R>) =>
-    Context.add(context, FetchHttpClient.RequestInit, {
-      ...Option.getOrUndefined(Context.getOption(context, FetchHttpClient.RequestInit)),
-      redirect: "manual"
-    }))
+  isBrowser() ?
+    effect :
+    Effect.mapInputContext(effect, (context: Context.Context<R>) =>
+      Context.add(context, FetchHttpClient.RequestInit, {
+        ...Option.getOrUndefined(Context.getOption(context, FetchHttpClient.RequestInit)),
+        redirect: "manual"
+      }))

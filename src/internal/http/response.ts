@@ -132,7 +132,13 @@ abstract class Rereadable extends Wrapped {
   protected abstract readonly bytes: BodyEffect<Uint8Array>
 
   protected failure(description: string, cause?: unknown): BodyEffect<never> {
-    return new HttpClientError.ResponseError({ request: this.request, response: this, reason: "Decode", description, cause })
+    return new HttpClientError.ResponseError({
+      request: this.request,
+      response: this,
+      reason: "Decode",
+      description,
+      cause
+    })
   }
 
   protected outcome(body: Body): BodyEffect<Uint8Array> {
@@ -344,9 +350,12 @@ const whileReading = <S, A, E, R>(
         Effect.zipRight(deadlines.add(reading), restore(Effect.suspend(() => f(reading.source)))),
         () => deadlines.delete(reading)
       )
-    }))
+    })
+  )
 
-/** Cuts what is still being read after its time. One fiber sees to all readings, and is there only while there are any. */
+/**
+ * Cuts what is still being read after its time. One fiber sees to all readings, and is there only while there are any.
+ */
 class Deadlines {
   private readonly clock: Clock.Clock
   /** When each reading is to be cut, in nanoseconds; the earliest first. */
@@ -422,7 +431,9 @@ const readToEnd = (response: Response): Effect.Effect<Uint8Array, BodyFailure> =
         return length <= longestBody
       }))
   ).pipe(
-    Effect.flatMap(() => length <= longestBody ? Effect.succeed(joined(chunks, length)) : Effect.fail("too long" as const)),
+    Effect.flatMap(() =>
+      length <= longestBody ? Effect.succeed(joined(chunks, length)) : Effect.fail("too long" as const)
+    ),
     Effect.catchIf(isEmptyBody, () => Effect.succeed(new Uint8Array(0)))
   )
 }
@@ -470,7 +481,8 @@ const reasonOf = (body: Exit.Failure<Uint8Array, BodyFailure>): string =>
   })
 
 /** The response with what was read of it, as an answer to what the caller asked. */
-export const withBody = (request: Request, response: Response, body: Body): Response => new Read(response, request, body)
+export const withBody = (request: Request, response: Response, body: Body): Response =>
+  new Read(response, request, body)
 
 /** Reads the body to its end, or cuts it, and gives the response with what was read. */
 export const readBeforehand = (response: Response): Effect.Effect<Response> =>

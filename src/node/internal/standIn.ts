@@ -120,7 +120,9 @@ export class StandIn extends Net.Socket {
   ): void {
     this.#whenOpen(done, (socket) => {
       socket.cork()
-      chunks.forEach(({ chunk, encoding }, i) => socket.write(chunk, encoding, i === chunks.length - 1 ? done : undefined))
+      chunks.forEach(({ chunk, encoding }, i) =>
+        socket.write(chunk, encoding, i === chunks.length - 1 ? done : undefined)
+      )
       socket.uncork()
     })
   }

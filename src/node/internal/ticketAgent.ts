@@ -64,8 +64,10 @@ export class TicketAgent extends Https.Agent {
 
 /** The protocols that a client offers, in their order. */
 export const protocolsOf = ({ ALPNProtocols }: Tls.ConnectionOptions): ReadonlyArray<string> =>
-  Array.from((ALPNProtocols ?? []) as ArrayLike<string | Uint8Array | number>, (name) =>
-    name instanceof Uint8Array ? Buffer.from(name).toString("latin1") : String(name))
+  Array.from(
+    (ALPNProtocols ?? []) as ArrayLike<string | Uint8Array | number>,
+    (name) => name instanceof Uint8Array ? Buffer.from(name).toString("latin1") : String(name)
+  )
 
 /**
  * Has `request.setTimeout` count from when it is called, also while there is no TCP connection. Node sets the limit

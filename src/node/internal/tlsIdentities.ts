@@ -69,12 +69,20 @@ export class TlsIdentities {
     return found.identity
   }
 
-  private make(options: Tls.ConnectionOptions, forContext: ReadonlyArray<unknown>, values: ReadonlyArray<unknown>): Known {
+  private make(
+    options: Tls.ConnectionOptions,
+    forContext: ReadonlyArray<unknown>,
+    values: ReadonlyArray<unknown>
+  ): Known {
     const contextDigest = digestOf(forContext)
     // The same content in other objects makes the same context.
     const alike = this.known.find((known) => known.contextDigest === contextDigest)
     const context = alike?.identity.context ?? contextOf(options)
-    return { values, contextDigest, identity: { digest: digestOf(values), rejectUnauthorized: rejects(options), context } }
+    return {
+      values,
+      contextDigest,
+      identity: { digest: digestOf(values), rejectUnauthorized: rejects(options), context }
+    }
   }
 }
 
@@ -136,7 +144,10 @@ const digestOf = (values: ReadonlyArray<unknown>): string => {
   return hash.digest("base64url")
 }
 
-/** By content where there is content, else by reference. Each part says its kind and length, so that none runs into another. */
+/**
+ * By content where there is content, else by reference. Each part says its kind and length, so that none runs into
+ * another.
+ */
 const add = (hash: Hash, value: unknown): void => {
   if (typeof value === "string") hash.update(`s${Buffer.byteLength(value)}:${value}`)
   else if (ArrayBuffer.isView(value)) {
