@@ -48,7 +48,7 @@ describe("exponential", () => {
       assert.deepStrictEqual((yield* steps(schedule, 5)).delays, [1000, 3000, 9000, 20000, 20000])
     }))
 
-  it.effect("gives no delay above the maximum, NaN, negative or infinite in ten thousand steps", () =>
+  it.effect("B1: gives no delay above the maximum, NaN, negative or infinite in ten thousand steps", () =>
     Effect.gen(function*() {
       for (const jitter of ["full", "none"] as const) {
         const { delays, outputs } = yield* steps(Backoff.exponential({ jitter }), 10_000)
@@ -58,7 +58,7 @@ describe("exponential", () => {
       }
     }))
 
-  it.effect("keeps to its bounds for any options it accepts", () =>
+  it.effect("B1: keeps to its bounds for any options it accepts", () =>
     Effect.promise(() =>
       fc.assert(
         fc.asyncProperty(
@@ -77,7 +77,7 @@ describe("exponential", () => {
       )
     ))
 
-  it.effect("draws full jitter after the cap, uniformly from zero to the delay", () =>
+  it.effect("B1: draws full jitter after the cap, uniformly from zero to the delay", () =>
     Effect.gen(function*() {
       const { delays } = yield* steps(Backoff.exponential(), 4_000)
       const atCap = delays.slice(10)
@@ -112,7 +112,7 @@ describe("exponential", () => {
       assert.strictEqual(Chunk.size(delays), 3)
     }))
 
-  it("throws InvalidOptions that names the option and the value", () => {
+  it("B2: throws InvalidOptions that names the option and the value", () => {
     const refused: ReadonlyArray<[Parameters<typeof Backoff.exponential>[0], string, unknown]> = [
       [{ initial: "40 seconds" }, "initial", "40 seconds"],
       [{ initial: 0 }, "initial", 0],

@@ -165,7 +165,7 @@ const ok = HttpServerResponse.text("ok")
 // isolate
 // -----------------------------------------------------------------------------
 
-describe("a defect behind isolate", () => {
+describe("D1: a defect behind isolate", () => {
   const secret = "the-password-is-swordfish"
 
   const ways: Record<string, HttpApp.Default<string>> = {
@@ -310,7 +310,7 @@ describe("a defect behind isolate", () => {
     ))
 })
 
-describe("what is no defect", () => {
+describe("D1: what is no defect", () => {
   class Teapot extends Error implements HttpServerRespondable.Respondable {
     [HttpServerRespondable.symbol]() {
       return HttpServerResponse.text("short and stout", { status: 418 })
@@ -521,7 +521,7 @@ describe("what comes to light beside the response", () => {
       )
   }
   for (const [name, handler] of Object.entries(forks)) {
-    it.scopedLive(`a defect in a fiber that ${name} put into the request's scope is logged and counted`, () =>
+    it.scopedLive(`D3: a defect in a fiber that ${name} put into the request's scope is logged and counted`, () =>
       withLogs((logs) =>
         Effect.gen(function*() {
           const port = yield* serving(DefectBoundary.isolate(handler(Effect.die(new Error("broken")))))
@@ -533,7 +533,7 @@ describe("what comes to light beside the response", () => {
       ))
   }
 
-  it.scopedLive("one that such a fiber hands on to the handler is one", () =>
+  it.scopedLive("D3: one that such a fiber hands on to the handler is one", () =>
     withLogs((logs) =>
       Effect.gen(function*() {
         const port = yield* serving(DefectBoundary.isolate(
@@ -552,7 +552,7 @@ describe("what comes to light beside the response", () => {
       })
     ))
 
-  it.scopedLive("one that comes to light again beside another is one", () =>
+  it.scopedLive("D3: one that comes to light again beside another is one", () =>
     withLogs(() =>
       Effect.gen(function*() {
         const known = new Error("broken")
@@ -565,7 +565,7 @@ describe("what comes to light beside the response", () => {
       })
     ))
 
-  it.scopedLive("a fiber in the request's scope that ends otherwise is none", () =>
+  it.scopedLive("D3: a fiber in the request's scope that ends otherwise is none", () =>
     withLogs((logs) =>
       Effect.gen(function*() {
         const ends = [Effect.void, Effect.fail("no"), Effect.interrupt, Effect.die(HttpServerResponse.empty())]
@@ -576,7 +576,7 @@ describe("what comes to light beside the response", () => {
       })
     ))
 
-  it.scopedLive("what only unwinds the body of a transaction that is over is none; the same error as a defect is one", () =>
+  it.scopedLive("T10: what only unwinds a transaction that is over is none; as a defect of its own it is one", () =>
     withLogs((logs) =>
       Effect.gen(function*() {
         const a = yield* TransactionalRef.make(0, { name: "a" })
@@ -620,7 +620,7 @@ describe("what comes to light beside the response", () => {
       })
     ))
 
-  it.scopedLive("a fiber that was forked before one in the scope ended is not taken for that", () =>
+  it.scopedLive("D3: a fiber that was forked before one in the scope ended is not taken for that", () =>
     withLogs((logs) =>
       Effect.gen(function*() {
         const app = Effect.gen(function*() {
@@ -638,7 +638,7 @@ describe("what comes to light beside the response", () => {
       })
     ))
 
-  it.scopedLive("a fiber that was forked before the scope was used is not taken for one in it", () =>
+  it.scopedLive("D3: a fiber that was forked before the scope was used is not taken for one in it", () =>
     withLogs((logs) =>
       Effect.gen(function*() {
         const app = Effect.gen(function*() {
@@ -682,7 +682,7 @@ describe("what comes to light beside the response", () => {
       })
     ))
 
-  it.scopedLive("a scope that is closed interrupts what is forked in it", () =>
+  it.scopedLive("D3: a scope that is closed interrupts what is forked in it", () =>
     Effect.gen(function*() {
       const scopes: Array<Scope.Scope> = []
       const app = Effect.flatMap(Effect.scope, (scope) => Effect.zipRight(Effect.sync(() => scopes.push(scope)), ok))
@@ -692,7 +692,7 @@ describe("what comes to light beside the response", () => {
       assert.isTrue(Exit.isInterrupted(yield* Effect.timeout(late, "1 second")))
     }))
 
-  it.scopedLive("a fiber that the handler looks after itself is its own affair", () =>
+  it.scopedLive("D3: a fiber that the handler looks after itself is its own affair", () =>
     withLogs((logs) =>
       Effect.gen(function*() {
         const dying = Effect.die(new Error("broken"))
@@ -709,7 +709,7 @@ describe("what comes to light beside the response", () => {
       })
     ))
 
-  it.scopedLive("the request's scope is still the request's", () =>
+  it.scopedLive("D3: the request's scope is still the request's", () =>
     Effect.gen(function*() {
       const log: Array<string> = []
       const scopes: Array<Scope.Scope> = []
@@ -798,7 +798,7 @@ const inMemory = (options: DefectBoundary.Options) =>
 /** Lets go the event loop, by which the requests of `inMemory` go on. */
 const settled = Effect.repeatN(Effect.promise(() => new Promise((resolve) => setImmediate(resolve))), 5)
 
-describe("a policy", () => {
+describe("D2: a policy", () => {
   it.effect("of isolation never ends the server", () =>
     withLogs(() =>
       Effect.gen(function*() {
@@ -964,7 +964,7 @@ const isRefused = (port: number) =>
 const upgrade = "GET /socket HTTP/1.1\r\nhost: localhost\r\nconnection: upgrade\r\nupgrade: websocket\r\n" +
   "sec-websocket-version: 13\r\nsec-websocket-key: AQIDBAUGBwgJCgsMDQ4PEA==\r\n\r\n"
 
-describe("serve, when it terminates", () => {
+describe("D2: serve, when it terminates", () => {
   it.scopedLive("accepts no more, lets what is in flight finish, and closes its connections", () =>
     withLogs(() =>
       Effect.gen(function*() {
@@ -1070,7 +1070,7 @@ describe("serve, when it terminates", () => {
     20_000
   )
 
-  it.scopedLive("waits no longer than the grace for a handler of an upgraded connection that hangs", () =>
+  it.scopedLive("D4: waits no longer than the grace for a handler of an upgraded connection that hangs", () =>
     withLogs(() =>
       Effect.gen(function*() {
         const entered = yield* Deferred.make<void>()
@@ -1092,7 +1092,7 @@ describe("serve, when it terminates", () => {
       })
     ))
 
-  it.scopedLive("ends a connection that was upgraded", () =>
+  it.scopedLive("D4: ends a connection that was upgraded", () =>
     withLogs(() =>
       Effect.gen(function*() {
         const entered = yield* Deferred.make<void>()
@@ -1115,7 +1115,7 @@ describe("serve, when it terminates", () => {
       })
     ))
 
-  it.scopedLive("waits no longer for a client that does not come to the end of its request", () =>
+  it.scopedLive("D4: waits no longer for a client that does not come to the end of its request", () =>
     withLogs(() =>
       Effect.gen(function*() {
         const { ended, port } = yield* terminating(dying, { grace: "1 minute" })
@@ -1195,7 +1195,7 @@ describe("serve, when it terminates", () => {
       })
     ))
 
-  it.scopedLive("does not wait for a connection that a stream leaves open, nor for one whose response broke late", () =>
+  it.scopedLive("D4: does not wait for a connection that a stream leaves open, or whose response broke late", () =>
     withLogs(() =>
       Effect.gen(function*() {
         const entered = yield* Deferred.make<void>()
@@ -1282,7 +1282,7 @@ const launched = (...args: ReadonlyArray<string>) =>
     }
   })
 
-describe("a process", () => {
+describe("D2: a process", () => {
   for (const way of ["serve", "launch"]) {
     it.scopedLive(`that terminates (${way}) answers, runs its finalizers and exits with 1, a hanging handler or not`, () =>
       Effect.gen(function*() {

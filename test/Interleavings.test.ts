@@ -70,7 +70,7 @@ const found = <A, E>(effect: Effect.Effect<A, E>, options?: Interleavings.Option
 
 const strategies = ["random", "pct", "sweep", "exhaustive"] as const
 
-describe("known faults are found within so many interleavings, and replayed identically", () => {
+describe("I2: known faults are found within so many interleavings, and replayed identically", () => {
   for (const strategy of ["random", "pct", "sweep"] as const) {
     canary(`a lost update (${strategy})`, () => twoIncrements(), { strategy, within: 100 })
     canary(`a deadlock of two locks (${strategy})`, () => oppositeLocks, { strategy, within: 100, reason: "Deadlock" })
@@ -148,7 +148,7 @@ describe("known faults are found within so many interleavings, and replayed iden
   )
 })
 
-describe("a replay line", () => {
+describe("I1: a replay line", () => {
   it.effect("gives the failure that it was printed with, however it was found", () =>
     Effect.gen(function*() {
       for (const strategy of strategies) {
@@ -355,7 +355,7 @@ describe("a failure", () => {
     }))
 })
 
-describe("time", () => {
+describe("I1: time", () => {
   it.effect("is virtual: a year costs nothing, and starts at 0 in each run", () =>
     Effect.gen(function*() {
       const before = performance.now()
@@ -415,7 +415,7 @@ describe("time", () => {
     Effect.map(found(Effect.sleep(2 ** 31)), ({ reason }) => assert.strictEqual(reason, "Deadlock")))
 })
 
-describe("a deadlock", () => {
+describe("I1: a deadlock", () => {
   it.effect("is reported at once, with who waits for what", () =>
     Effect.gen(function*() {
       const stuck = Effect.gen(function*() {
@@ -674,7 +674,7 @@ describe("the strategies", () => {
       assert.isTrue(failure.reproducible)
     }))
 
-  it.effect("are cut at the limit, and the report says so", () =>
+  it.effect("I3: are cut at the limit, and the report says so", () =>
     Effect.gen(function*() {
       for (const strategy of ["sweep", "exhaustive"] as const) {
         const report = yield* Interleavings.explore(safe, { strategy, limit: 10 })
@@ -755,7 +755,7 @@ describe("the strategies", () => {
     yield* twoIncrements()
   })
 
-  it.effect("that are cut try places of the whole run: a lost update behind sixty forks is found within a hundred", () =>
+  it.effect("I3: that are cut try places of the whole run: a lost update behind sixty forks is found in a hundred", () =>
     Effect.gen(function*() {
       for (let seed = 0; seed < 20; seed++) {
         const failure = yield* found(lostBehindForks, { strategy: "sweep", limit: 100, seed })
@@ -764,7 +764,7 @@ describe("the strategies", () => {
       }
     }))
 
-  it.effect("that are cut find a lost update of two among sixty fibers that run the same code", () =>
+  it.effect("I3: that are cut find a lost update of two among sixty fibers that run the same code", () =>
     Effect.gen(function*() {
       const increment = (counter: Ref.Ref<number>) => Effect.flatMap(Ref.get(counter), (n) => Ref.set(counter, n + 1))
       const lostAmongTheSame = Effect.gen(function*() {
@@ -795,7 +795,7 @@ describe("the strategies", () => {
       "timers": ["timers", (steps) => Effect.timeoutOption(Effect.zipRight(Effect.yieldNow(), steps), "1 hour")]
     }
   for (const [name, [strategy, between]] of Object.entries(cut)) {
-    it.effect(`that are cut are spread evenly over the run: ${name}`, () =>
+    it.effect(`I3: that are cut are spread evenly over the run: ${name}`, () =>
       Effect.gen(function*() {
         const steps = new Set<number>()
         const { coverage } = yield* Interleavings.explore(met(steps, between), { strategy, limit: 120 })
@@ -808,7 +808,7 @@ describe("the strategies", () => {
       }))
   }
 
-  it.effect("that are cut are spread evenly over the run: sweep, with one preemption or two", () =>
+  it.effect("I3: that are cut are spread evenly over the run: sweep, with one preemption or two", () =>
     Effect.gen(function*() {
       for (const preemptions of [1, 2]) {
         const steps = new Set<number>()
@@ -834,7 +834,7 @@ describe("the strategies", () => {
       }
     }))
 
-  it.effect("that are cut try other places for another seed", () =>
+  it.effect("I3: that are cut try other places for another seed", () =>
     Effect.gen(function*() {
       const metBy = (seed: number) => {
         const steps = new Set<number>()
@@ -847,7 +847,7 @@ describe("the strategies", () => {
       assert.notDeepEqual(yield* metBy(1), yield* metBy(2))
     }))
 
-  it.effect("that are cut at two preemptions try pairs too", () =>
+  it.effect("I3: that are cut at two preemptions try pairs too", () =>
     Effect.gen(function*() {
       const bySingle = new Set<string>()
       const single = yield* Interleavings.explore(orders(bySingle, Effect.void), { strategy: "sweep" })
@@ -869,7 +869,7 @@ describe("the strategies", () => {
       assert.strictEqual(coverage.sweep.tried, coverage.sweep.places)
     }))
 
-  it.effect("say how many places there were and how many were tried", () =>
+  it.effect("I3: say how many places there were and how many were tried", () =>
     Effect.gen(function*() {
       const whole = yield* Interleavings.explore(safe, { strategy: ["sweep", "timers"] })
       const { places } = whole.coverage.sweep
@@ -971,7 +971,7 @@ describe("the strategies", () => {
 })
 
 describe("an exploration", () => {
-  it.effect("tries the same schedules for the same seed, and others for another", () =>
+  it.effect("I1: tries the same schedules for the same seed, and others for another", () =>
     Effect.gen(function*() {
       const digestsOf = (seed: number) =>
         Effect.gen(function*() {
@@ -1109,7 +1109,7 @@ describe("an exploration", () => {
       assert.isBelow(longest, 2_000)
     }))
 
-  it.live("ends when its budget is spent, and says how far it has come; each strategy has a part", () =>
+  it.live("I4: ends when its budget is spent, and says how far it has come; each strategy has a part", () =>
     Effect.gen(function*() {
       const { coverage, outOfTime, complete, searches } = yield* Interleavings.explore(safe, {
         strategy: ["sweep", "random", "pct"],
@@ -1128,7 +1128,7 @@ describe("an exploration", () => {
       }
     }))
 
-  it.live("leaves what one strategy does not need of its part to the others", () =>
+  it.live("I4: leaves what one strategy does not need of its part to the others", () =>
     Effect.gen(function*() {
       const { outOfTime, searches } = yield* Interleavings.explore(safe, {
         strategy: ["sweep", "random"],
@@ -1139,7 +1139,7 @@ describe("an exploration", () => {
       assert.deepStrictEqual(searches.map(({ complete }) => complete), [true, false])
     }))
 
-  it.live("with a budget fails with what it finds within it, be that little, and still shrinks it", () =>
+  it.live("I4: with a budget fails with what it finds within it, be that little, and still shrinks it", () =>
     Effect.gen(function*() {
       const failure = yield* found(twoIncrements(Effect.yieldNow()), { budget: 1 })
       assert.strictEqual(failure.preemptions, 0)

@@ -59,7 +59,7 @@ const times = (count: number, ask: Effect.Effect<unknown, unknown>, concurrency 
 // resumption
 // -----------------------------------------------------------------------------
 
-describe.each(versions)("a connection that is resumed (%s)", (version) => {
+describe.each(versions)("C1: a connection that is resumed (%s)", (version) => {
   for (const [name, way] of Object.entries(ways)) {
     test(`by ${name}: once for each ticket that the server has given`, () =>
       Effect.gen(function*() {
@@ -109,7 +109,7 @@ describe.each(versions)("a connection that is resumed (%s)", (version) => {
       }))
   }
 
-  test("overwrites the ticket's session with zeros, whether the ticket was offered or not", () =>
+  test("C5: overwrites the ticket's session with zeros, whether the ticket was offered or not", () =>
     Effect.gen(function*() {
       const cache = yield* TicketCache.make()
       // `take` hands over the only copy of the session.
@@ -128,7 +128,7 @@ describe.each(versions)("a connection that is resumed (%s)", (version) => {
       assert.deepStrictEqual(taken.map(({ session }) => session.every((byte) => byte === 0)), [true, true])
     }))
 
-  test("is said to the log once for a server that gives no new ticket", () =>
+  test("C6: is said to the log once for a server that gives no new ticket", () =>
     Effect.gen(function*() {
       const cache = yield* TicketCache.make()
       const server = yield* serving({ maxVersion: version })
@@ -142,7 +142,7 @@ describe.each(versions)("a connection that is resumed (%s)", (version) => {
     }))
 })
 
-describe.runIf(openssl)("a server that gives a ticket for each that is spent", () => {
+describe.runIf(openssl)("C1: a server that gives a ticket for each that is spent", () => {
   for (const name of ["connect", "dispatcher", "agent"] as const) {
     test(`by ${name}: is asked for one whole handshake, and each ticket is offered once`, () =>
       Effect.gen(function*() {
@@ -174,7 +174,7 @@ describe.runIf(openssl)("a server that gives a ticket for each that is spent", (
       assert.isAtLeast((yield* handshakes(server, 5)).full, 3)
     }))
 
-  test("gets no early data, where it would take some", () =>
+  test("C5: gets no early data, where it would take some", () =>
     Effect.gen(function*() {
       const cache = yield* TicketCache.make()
       const server = yield* opensslServer({ key, cert, version: "1.3", extraArgs: ["-max_early_data", "16384"] })
@@ -191,7 +191,7 @@ describe.runIf(openssl)("a server that gives a ticket for each that is spent", (
     }))
 })
 
-describe("the caches that clients have of their own", () => {
+describe("C1: the caches that clients have of their own", () => {
   for (const name of ["dispatcher", "agent", "webSocket"] as const) {
     test(`are empty (${name}): without a ticket of ours, none is offered`, () =>
       Effect.gen(function*() {
@@ -249,7 +249,7 @@ describe("a ReconnectingSocket over TLS", () => {
 // identities
 // -----------------------------------------------------------------------------
 
-describe.each(versions)("tickets of one identity are not offered by another (%s)", (version) => {
+describe.each(versions)("C4: tickets of one identity are not offered by another (%s)", (version) => {
   const other = untrusted.ca
   const accepts = () => undefined
   const acceptsToo = () => undefined
@@ -383,7 +383,7 @@ describe.each(versions)("tickets of one identity are not offered by another (%s)
     }))
 })
 
-describe.each(versions)("a server that need not say who it is (%s)", (version) => {
+describe.each(versions)("C4: a server that need not say who it is (%s)", (version) => {
   const cases = {
     // What its certificate is to be refused for is heard in a whole handshake only, so it is asked for one each time.
     "of another name": [elsewhere, "ERR_TLS_CERT_ALTNAME_INVALID", false],
@@ -510,7 +510,7 @@ describe("the dispatcher", () => {
       assert.strictEqual((yield* handshakes(server, 3)).resumed, (yield* TicketCache.stats(cache)).resumed)
     }))
 
-  test("is refused `connect` of undici, and TLS options that make no sense, without a word of what is secret", () =>
+  test("C5: is refused `connect` of undici, and TLS options that make no sense, without a word of what is secret", () =>
     Effect.gen(function*() {
       const ownConnect = { undici: { connect: { rejectUnauthorized: false } } } as Parameters<typeof httpClient>[0]
       const error = yield* failure(httpClient(ownConnect))
@@ -653,7 +653,7 @@ describe("connect", () => {
 // -----------------------------------------------------------------------------
 
 describe("of many connections", () => {
-  test("the metrics are those of the cache", () =>
+  test("C6: the metrics are those of the cache", () =>
     Effect.gen(function*() {
       const counts = Effect.map(Metric.snapshot, (pairs) =>
         Object.fromEntries(

@@ -104,7 +104,7 @@ const clients = Object.entries(ways)
 // servers that are not reached
 // -----------------------------------------------------------------------------
 
-describe("a server that is not reached is offered no ticket", () => {
+describe("C1: a server that is not reached is offered no ticket", () => {
   for (const [name, way] of clients) {
     test(`by ${name}: it refuses, or does not answer`, () =>
       Effect.gen(function*() {
@@ -147,7 +147,7 @@ describe("a server that is not reached is offered no ticket", () => {
 // hosts with several addresses
 // -----------------------------------------------------------------------------
 
-describe.each(versions)("a host whose first address refuses (%s)", (version) => {
+describe.each(versions)("C10: a host whose first address refuses (%s)", (version) => {
   for (const [name, way] of clients) {
     test(`by ${name}: brings tickets, and resumes, as any other`, () =>
       Effect.gen(function*() {
@@ -204,7 +204,7 @@ describe.each(versions)("a host whose first address refuses (%s)", (version) => 
     }))
 })
 
-describe("a balancer whose servers share no keys", () => {
+describe("C10: a balancer whose servers share no keys", () => {
   test("has one server's refusal leave the other's tickets", () =>
     Effect.gen(function*() {
       const cache = yield* TicketCache.make()
@@ -270,7 +270,7 @@ describe("a handshake that does not end", () => {
         return { ask, counts, recorded, scope }
       })
 
-    test(`by ${name}: is over with the interruption, and so are socket and ticket`, () =>
+    test(`C1: by ${name}: is over with the interruption, and so are socket and ticket`, () =>
       Effect.gen(function*() {
         const { ask, counts, recorded } = yield* open()
         const fiber = yield* Effect.fork(ask(recorded.url()))
@@ -282,7 +282,7 @@ describe("a handshake that does not end", () => {
         assert.deepStrictEqual(yield* counts, { offered: 1, refused: 0, resumed: 0, left: -1 })
       }))
 
-    test(`by ${name}: takes no longer than \`connectTimeout\``, () =>
+    test(`C9: by ${name}: takes no longer than \`connectTimeout\``, () =>
       Effect.gen(function*() {
         const { ask, counts, recorded } = yield* open({ connectTimeout: "300 millis" })
         const error = yield* failing(ask(recorded.url()))
@@ -318,7 +318,7 @@ describe("a handshake that does not end", () => {
 // tickets that are refused
 // -----------------------------------------------------------------------------
 
-describe.each(versions)("a ticket that is refused (%s)", (version) => {
+describe.each(versions)("C3: a ticket that is refused (%s)", (version) => {
   for (const [name, way] of clients) {
     test(`by ${name}: is no error, and takes those before it along, when the server's keys are new`, () =>
       Effect.gen(function*() {
@@ -414,7 +414,7 @@ describe.each(versions)("a ticket that is refused (%s)", (version) => {
 // servers that are not who they were
 // -----------------------------------------------------------------------------
 
-describe.each(versions)("a server that is somebody else now (%s)", (version) => {
+describe.each(versions)("C4: a server that is somebody else now (%s)", (version) => {
   for (const [name, way] of clients) {
     test(`by ${name}: is refused, after one handshake, and its tickets are gone`, () =>
       Effect.gen(function*() {
@@ -563,7 +563,7 @@ describe.each(versions)("a server that is somebody else now (%s)", (version) => 
 // time
 // -----------------------------------------------------------------------------
 
-describe.each(versions)("a ticket that has expired (%s)", (version) => {
+describe.each(versions)("C2: a ticket that has expired (%s)", (version) => {
   test("is not offered, be it by its server's word or by ours", () =>
     Effect.gen(function*() {
       const server = yield* serving({ maxVersion: version, sessionTimeout: 100 })
@@ -645,7 +645,7 @@ describe("the agent", () => {
   }
 
   for (const isKept of [false, true]) {
-    test(`fails as Node's own does, ${isKept ? "with a ticket" : "without tickets"}`, () =>
+    test(`C9: fails as Node's own does, ${isKept ? "with a ticket" : "without tickets"}`, () =>
       Effect.gen(function*() {
         const cache = yield* TicketCache.make()
         const recorded = yield* watched(yield* serving())
@@ -684,7 +684,7 @@ describe("the agent", () => {
       }))
   }
 
-  test("refuses options that make no sense without a word of what is secret", () =>
+  test("C5: refuses options that make no sense without a word of what is secret", () =>
     Effect.gen(function*() {
       const agent = yield* NodeTicketCache.agent({ tls })
       const wrong = { ca: "no certificate", cert: "none", key: secret("none of your business") }
@@ -697,7 +697,7 @@ describe("the agent", () => {
     }))
 
   for (const how of ["destroy", "signal"] as const) {
-    test(`gives up the handshake of a request that is destroyed, and its place (${how})`, () =>
+    test(`C9: gives up the handshake of a request that is destroyed, and its place (${how})`, () =>
       Effect.gen(function*() {
         const cache = yield* TicketCache.make()
         const recorded = yield* watched(yield* serving())
@@ -1037,7 +1037,7 @@ describe("what is expected of", () => {
       assert.deepStrictEqual(seen[1], seen[0]!.slice(0, 1))
     }))
 
-  test("Node: who gives up by a signal gives up one ticket", () =>
+  test("C1: Node: who gives up by a signal gives up one ticket", () =>
     Effect.gen(function*() {
       const cache = yield* TicketCache.make()
       const recorded = yield* watched(yield* serving())
@@ -1055,7 +1055,7 @@ describe("what is expected of", () => {
       assert.strictEqual(recorded.hellos.length, hellos + 1)
     }))
 
-  test("Node: a socket that is closed, or that was never connected, costs no ticket", () =>
+  test("C1: Node: a socket that is closed, or that was never connected, costs no ticket", () =>
     Effect.gen(function*() {
       const cache = yield* TicketCache.make()
       const recorded = yield* watched(yield* serving())

@@ -39,7 +39,7 @@ const failureOf = <A, E>(exit: Exit.Exit<A, E>): E => {
 
 const settle = TestClock.adjust(0).pipe(Effect.zipRight(Effect.yieldNow()), Effect.repeatN(10))
 
-describe("keys", () => {
+describe("M1: keys", () => {
   it.scoped("each have a session of their own, made once", () =>
     Effect.gen(function*() {
       const { lookup, signIns } = counting()
@@ -101,7 +101,7 @@ describe("keys", () => {
 })
 
 describe("an idle session", () => {
-  it.scoped("is kept for ten minutes, then dropped: its value is forgotten", () =>
+  it.scoped("M2: is kept for ten minutes, then dropped: its value is forgotten", () =>
     Effect.gen(function*() {
       const { lookup } = counting()
       const map = yield* SessionMap.make({ lookup })
@@ -126,7 +126,7 @@ describe("an idle session", () => {
       assert.deepStrictEqual(signIns, ["a"])
     }))
 
-  it.scoped("is not idle while it is being renewed: the rotated token is written down, and served", () =>
+  it.scoped("M2: is not idle while it is being renewed: the rotated token is written down, and served", () =>
     Effect.gen(function*() {
       const written: Array<string> = []
       const cue = yield* Deferred.make<void>()
@@ -170,7 +170,7 @@ describe("an idle session", () => {
       assert.strictEqual(yield* valueOf(map, "a"), "a1")
     }))
 
-  it.scoped("is dropped after a time to live that is longer than a timer can hold", () =>
+  it.scoped("M3: is dropped after a time to live that is longer than a timer can hold", () =>
     Effect.gen(function*() {
       const clock = yield* Effect.clock
       // As the live clock does: JavaScript's timers overflow.

@@ -55,7 +55,7 @@ const putAll = (cache: TicketCache.TicketCache, tickets: ReadonlyArray<TicketCac
 
 const nothing = { servers: 0, tickets: 0, bytes: 0, offered: 0, resumed: 0, refused: 0, expired: 0, dropped: 0 }
 
-describe("a ticket", () => {
+describe("C1: a ticket", () => {
   it.scoped("is taken by one, and then is gone", () =>
     Effect.gen(function*() {
       const cache = yield* TicketCache.make()
@@ -160,7 +160,7 @@ describe("a server whose last ticket is taken", () => {
     }))
 })
 
-describe("a server's key", () => {
+describe("C4: a server's key", () => {
   const full: TicketCache.ServerKey = {
     host: "api.test",
     port: 443,
@@ -276,7 +276,7 @@ describe("a server's key", () => {
     }))
 })
 
-describe("a ticket that expires", () => {
+describe("C2: a ticket that expires", () => {
   it.scoped("can be taken in the last millisecond before, and not from then on", () =>
     Effect.gen(function*() {
       const cache = yield* TicketCache.make()
@@ -399,7 +399,7 @@ describe("a ticket that expires", () => {
   }
 })
 
-describe("what cannot be a ticket", () => {
+describe("C2: what cannot be a ticket", () => {
   const garbage: ReadonlyArray<readonly [what: string, TicketCache.Ticket]> = [
     ["no session", ticket("")],
     ["more than 64 KiB", ofLength(65_537)],
@@ -429,7 +429,7 @@ describe("what cannot be a ticket", () => {
   }
 })
 
-describe("a full cache", () => {
+describe("C2: a full cache", () => {
   const a = { host: "a", port: 1 }
   const b = { host: "b", port: 1 }
   const c = { host: "c", port: 1 }
@@ -587,7 +587,7 @@ describe("a full cache", () => {
     }))
 })
 
-describe("a refused ticket", () => {
+describe("C3: a refused ticket", () => {
   it.scoped("takes its older siblings with it; the younger stay, and other servers' too", () =>
     Effect.gen(function*() {
       const cache = yield* TicketCache.make()
@@ -663,7 +663,7 @@ describe("a refused ticket", () => {
     }))
 })
 
-describe("a refused ticket that names its key", () => {
+describe("C10: a refused ticket that names its key", () => {
   /** As OpenSSL begins a ticket: with 16 bytes that name the key. */
   const by = (name: string, rest: string) => ticket(name.repeat(16) + rest)
 
@@ -801,7 +801,7 @@ describe("clearing", () => {
     }))
 })
 
-describe("a ticket's bytes", () => {
+describe("C5: a ticket's bytes", () => {
   /** Gives all arrays of bytes that are made while it runs: the copies of a cache, wherever it keeps them. */
   const copiesOf = <A, E, R>(effect: Effect.Effect<A, E, R>) =>
     Effect.suspend(() => {
@@ -913,7 +913,7 @@ describe("a ticket's bytes", () => {
     }))
 })
 
-describe("a cache whose scope has closed", () => {
+describe("C5: a cache whose scope has closed", () => {
   it.effect("has no tickets, and keeps none", () =>
     Effect.gen(function*() {
       const scope = yield* Scope.make()
@@ -978,7 +978,7 @@ describe("the options", () => {
     }))
 })
 
-describe("what an operator sees", () => {
+describe("C6: what an operator sees", () => {
   /** Since the process began. */
   const counters = Effect.map(
     Metric.snapshot,
@@ -1083,7 +1083,7 @@ describe("what an operator sees", () => {
     }))
 })
 
-describe("the secrets of a ticket", () => {
+describe("C5: the secrets of a ticket", () => {
   const secret = Uint8Array.of(0xde, 0xad, 0xbe, 0xef, 0xde, 0xad, 0xbe, 0xef)
   const signs = /222\W+(\d\W+)?173|de ?ad ?be|3q2\+|\xde\xad/i
 

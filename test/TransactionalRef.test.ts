@@ -45,7 +45,7 @@ const ends: Record<string, Effect.Effect<never, string>> = {
 }
 
 describe("a transaction", () => {
-  it.effect("commits what its body has made of the draft, and gives what the body gives", () =>
+  it.effect("T1: commits what its body has made of the draft, and gives what the body gives", () =>
     Effect.gen(function*() {
       const ref = yield* TransactionalRef.make(1)
       const given = yield* TransactionalRef.transaction(ref, (draft) => Effect.as(add(draft, 1), "given"))
@@ -55,12 +55,16 @@ describe("a transaction", () => {
     }))
 
   for (const [name, end] of Object.entries(ends)) {
-    it.effect(`that ends in ${name} leaves every ref as it was, and gives its turn back`, () =>
+    it.effect(`T1, T2: that ends in ${name} leaves every ref as it was, and gives its turn back`, () =>
       Effect.gen(function*() {
         const a = yield* TransactionalRef.make(1)
         const b = yield* TransactionalRef.make(2)
-        const exit = yield* Effect.exit(TransactionalRef.transaction({ a, b }, (drafts) =>
-          Effect.zipRight(Effect.zipRight(add(drafts.a, 5), add(drafts.b, 5)), end)))
+        const exit = yield* Effect.exit(
+          TransactionalRef.transaction(
+            { a, b },
+            (drafts) => Effect.zipRight(Effect.zipRight(add(drafts.a, 5), add(drafts.b, 5)), end)
+          )
+        )
         assert.isTrue(Exit.isFailure(exit))
         assert.deepStrictEqual(yield* TransactionalRef.snapshot([a, b]), [1, 2])
         assert.strictEqual((yield* TransactionalRef.inspect(a)).rollbacks, 1)
@@ -68,7 +72,7 @@ describe("a transaction", () => {
       }))
   }
 
-  it.effect("whose body throws instead of giving an effect is a defect", () =>
+  it.effect("T1: whose body throws instead of giving an effect is a defect", () =>
     Effect.gen(function*() {
       const ref = yield* TransactionalRef.make(1)
       const exit = yield* Effect.exit(TransactionalRef.transaction(ref, (): Effect.Effect<void> => {
@@ -78,7 +82,7 @@ describe("a transaction", () => {
       yield* untouched(ref)
     }))
 
-  it.effect("is seen by no reader before its end, and readers never wait", () =>
+  it.effect("T1: is seen by no reader before its end, and readers never wait", () =>
     Effect.gen(function*() {
       const ref = yield* TransactionalRef.make(1)
       const seen = yield* Effect.fork(Stream.runCollect(Stream.take(TransactionalRef.changes(ref), 2)))
@@ -106,7 +110,7 @@ describe("a transaction", () => {
         }))
     }))
 
-  it.effect("takes turns with others, first come first served", () =>
+  it.effect("T3: takes turns with others, first come first served", () =>
     Effect.gen(function*() {
       const ref = yield* TransactionalRef.make<ReadonlyArray<number>>([])
       const one = (n: number) =>
@@ -124,7 +128,7 @@ describe("a transaction", () => {
       assert.deepStrictEqual(yield* TransactionalRef.get(ref), Array.from({ length: 20 }, (_, n) => n))
     }))
 
-  it.effect("is given its turn by one wake-up, however many wait", () =>
+  it.effect("T3: is given its turn by one wake-up, however many wait", () =>
     Effect.gen(function*() {
       const ref = yield* TransactionalRef.make(0)
       const waiting = 1_000
@@ -146,7 +150,7 @@ describe("a transaction", () => {
       assert.isBelow(steps, 6 * waiting)
     }))
 
-  it.effect("interrupted while it waits, or while it holds, leaks nothing", () =>
+  it.effect("T2: interrupted while it waits, or while it holds, leaks nothing", () =>
     Effect.gen(function*() {
       const ref = yield* TransactionalRef.make(0)
       const forever = TransactionalRef.transaction(ref, (draft) => Effect.zipRight(add(draft, 1), Effect.never))
@@ -162,7 +166,7 @@ describe("a transaction", () => {
       assert.strictEqual(yield* TransactionalRef.get(ref), 1)
     }))
 
-  it.effect("on several refs locks them in one order, whatever the order they are named in", () =>
+  it.effect("T5: on several refs locks them in one order, whatever the order they are named in", () =>
     Effect.gen(function*() {
       const a = yield* TransactionalRef.make(0)
       const b = yield* TransactionalRef.make(0)
@@ -185,7 +189,7 @@ describe("a transaction", () => {
     }))
 })
 
-describe("a transaction inside a transaction", () => {
+describe("T4: a transaction inside a transaction", () => {
   it.effect("on the same ref is a savepoint: its failure undoes only its own changes", () =>
     Effect.gen(function*() {
       const ref = yield* TransactionalRef.make(0)
@@ -343,7 +347,7 @@ describe("a transaction inside a transaction", () => {
   }
 })
 
-describe("who is inside a transaction", () => {
+describe("T4: who is inside a transaction", () => {
   it.effect("is not who joins a fiber of it", () =>
     Effect.gen(function*() {
       const stock = yield* TransactionalRef.make(10)
@@ -417,7 +421,7 @@ describe("who is inside a transaction", () => {
 })
 
 describe("transactions that wait for each other", () => {
-  it.effect("are none where the other one is ending, whoever it has left waiting", () =>
+  it.effect("T5: are none where the other one is ending, whoever it has left waiting", () =>
     Effect.gen(function*() {
       const a = yield* TransactionalRef.make(0, { name: "a" })
       const b = yield* TransactionalRef.make(0, { name: "b" })
@@ -445,7 +449,7 @@ describe("transactions that wait for each other", () => {
       assert.strictEqual(yield* TransactionalRef.get(a), 1)
     }))
 
-  it.effect("are found where one holds nothing, and stands in a queue before another", () =>
+  it.effect("T5: are found where one holds nothing, and stands in a queue before another", () =>
     Effect.gen(function*() {
       const x = yield* TransactionalRef.make(0, { name: "x" })
       const y = yield* TransactionalRef.make(0, { name: "y" })
@@ -473,7 +477,7 @@ describe("transactions that wait for each other", () => {
       yield* untouched(x, y)
     }))
 
-  it.effect("are none where two fibers of one transaction wait for the same ref", () =>
+  it.effect("T5: are none where two fibers of one transaction wait for the same ref", () =>
     Effect.gen(function*() {
       const ref = yield* TransactionalRef.make(0)
       const cue = yield* Deferred.make<void>()
@@ -492,7 +496,7 @@ describe("transactions that wait for each other", () => {
       yield* untouched(ref)
     }))
 
-  it.effect("are none through one that stands behind in a queue", () =>
+  it.effect("T5: are none through one that stands behind in a queue", () =>
     Effect.gen(function*() {
       const [a, b, t] = [
         yield* TransactionalRef.make(0, { name: "a" }),
@@ -529,7 +533,7 @@ describe("transactions that wait for each other", () => {
       Effect.flatMap(Effect.forkDaemon(child), (fiber) => Effect.addFinalizer(() => Fiber.await(fiber)))
   }
   for (const [who, fork] of Object.entries(awaiting)) {
-    it.effect(`are none with one that ends: ${who} is told that it has ended`, () =>
+    it.effect(`T5: are none with one that ends: ${who} is told that it has ended`, () =>
       Effect.gen(function*() {
         const x = yield* TransactionalRef.make(0)
         const z = yield* TransactionalRef.make(0)
@@ -550,7 +554,7 @@ describe("transactions that wait for each other", () => {
       }))
   }
 
-  it.live("are looked for in time that grows as those that wait", () =>
+  it.live("T11: are looked for in time that grows as those that wait", () =>
     Effect.gen(function*() {
       // Each holds a ref of its own, and asks for one that all share.
       const millisEach = (waiting: number) =>
@@ -576,7 +580,7 @@ describe("transactions that wait for each other", () => {
       assert.isBelow(many / few, 6)
     }))
 
-  it.effect("are looked for once in each, by however many ways it is waited for", () =>
+  it.effect("T11: are looked for once in each, by however many ways it is waited for", () =>
     Effect.gen(function*() {
       const increment = (ref: TransactionalRef.TransactionalRef<number>) => TransactionalRef.update(ref, (n) => n + 1)
       const cue = yield* Deferred.make<void>()
@@ -602,7 +606,7 @@ describe("transactions that wait for each other", () => {
       assert.deepStrictEqual(values, all.map((_, place) => place < 58 ? 2 : 0))
     }))
 
-  it.live("may be thousands in a row", () =>
+  it.live("T5: may be thousands in a row", () =>
     Effect.gen(function*() {
       const refs = yield* Effect.replicateEffect(TransactionalRef.make(0), 3000)
       const cue = yield* Deferred.make<void>()
@@ -619,7 +623,7 @@ describe("transactions that wait for each other", () => {
       assert.strictEqual(values.reduce((sum, n) => sum + n, 0), 2999)
     }))
 
-  it.effect("are told so as the circle closes; the outermost rolls back whatever its body makes of it", () =>
+  it.effect("T5: are told so as the circle closes; the outermost rolls back whatever its body makes of it", () =>
     Effect.gen(function*() {
       const a = yield* TransactionalRef.make(0, { name: "a" })
       const b = yield* TransactionalRef.make(0, { name: "b" })
@@ -646,7 +650,7 @@ describe("transactions that wait for each other", () => {
       yield* untouched(a, b)
     }))
 
-  it.effect("inside one are told so too, and that one rolls back whatever its body makes of it", () =>
+  it.effect("T5: inside one are told so too, and that one rolls back whatever its body makes of it", () =>
     Effect.gen(function*() {
       const a = yield* TransactionalRef.make(0, { name: "a" })
       const b = yield* TransactionalRef.make(0, { name: "b" })
@@ -682,7 +686,7 @@ describe("transactions that wait for each other", () => {
       yield* untouched(a, b)
     }))
 
-  it.effect("succeed when the outermost is run again", () =>
+  it.effect("T5: succeed when the outermost is run again", () =>
     Effect.gen(function*() {
       const a = yield* TransactionalRef.make(0)
       const b = yield* TransactionalRef.make(0)
@@ -739,7 +743,7 @@ const meeting = <A, E>(
 const isDeadlock = (exit: Exit.Exit<unknown, unknown>) =>
   assert.deepStrictEqual(exit, Exit.fail(new TransactionalRef.TransactionDeadlock({ cycle: ["a", "b"] })))
 
-describe("a transaction that was chosen to end a deadlock", () => {
+describe("T10: a transaction that was chosen to end a deadlock", () => {
   const addTo = (ref: TransactionalRef.TransactionalRef<number>) => TransactionalRef.update(ref, (n) => n + 10)
 
   it.effect("gives its turns back immediately: the others go on while its body still runs", () =>
@@ -884,7 +888,7 @@ describe("a transaction that was chosen to end a deadlock", () => {
     }))
 })
 
-describe("retryDeadlock", () => {
+describe("T10: retryDeadlock", () => {
   /** Always meet the first time: each waits until the other holds its ref. */
   const pairThatMeets = (
     wrap: <E, A>(effect: Effect.Effect<A, E>) => Effect.Effect<A, unknown>,
@@ -1141,7 +1145,7 @@ describe("retryDeadlock", () => {
 })
 
 describe("one that waits inside another", () => {
-  it.effect("and is interrupted there, leaves the other in no queue", () =>
+  it.effect("T2: and is interrupted there, leaves the other in no queue", () =>
     Effect.gen(function*() {
       const a = yield* TransactionalRef.make(0)
       const b = yield* TransactionalRef.make(0)
@@ -1161,7 +1165,7 @@ describe("one that waits inside another", () => {
         }))
     }))
 
-  it.effect("behind one that does not end, is told when the other has ended", () =>
+  it.effect("T4: behind one that does not end, is told when the other has ended", () =>
     Effect.gen(function*() {
       const ref = yield* TransactionalRef.make(0, { name: "a" })
       const pause = Effect.repeatN(Effect.yieldNow(), 10)
@@ -1180,7 +1184,7 @@ describe("one that waits inside another", () => {
       yield* untouched(ref)
     }))
 
-  it.effect("and has its turn as the other ends, is told so", () =>
+  it.effect("T4: and has its turn as the other ends, is told so", () =>
     Effect.gen(function*() {
       const a = yield* TransactionalRef.make(0, { name: "a" })
       const b = yield* TransactionalRef.make(0, { name: "b" })
@@ -1200,7 +1204,7 @@ describe("one that waits inside another", () => {
     }))
 })
 
-describe("an invariant", () => {
+describe("T6: an invariant", () => {
   it.effect("that does not hold at the end is InvariantViolated, and all is as before", () =>
     Effect.gen(function*() {
       const a = yield* TransactionalRef.make(5, { name: "balance", invariant: (n) => n >= 0 })
@@ -1236,7 +1240,7 @@ describe("an invariant", () => {
     }))
 })
 
-describe("an invariant of a ref that an inner transaction brings in", () => {
+describe("T12: an invariant of a ref that an inner transaction brings in", () => {
   const positive = (n: number) => n >= 0
   const broken = (): boolean => {
     throw new Error("thrown")
@@ -1297,7 +1301,7 @@ describe("an invariant of a ref that an inner transaction brings in", () => {
     }))
 })
 
-describe("what a body finalizes", () => {
+describe("T7: what a body finalizes", () => {
   it.effect("runs at the outermost end with its exit, after the commit and before the next in turn", () =>
     Effect.gen(function*() {
       const log: Array<string> = []
@@ -1462,7 +1466,7 @@ describe("the types", () => {
   })
 })
 
-describe("the error channel", () => {
+describe("T12: the error channel", () => {
   type Refusal = TransactionalRef.TransactionDeadlock | TransactionalRef.TransactionConflict
   type Violated = TransactionalRef.InvariantViolated
   type Free = TransactionalRef.TransactionalRef<number, never>

@@ -105,7 +105,7 @@ for (const [name, dialer] of Object.entries(dialers)) {
       }))
 
     for (const [code, told] of [[1000, 1000], [1001, 1001], [1008, 1008], [4401, 4401], [undefined, 1005]] as const) {
-      test(`ends with the server's close frame (${code ?? "without a code"}), once`, () =>
+      test(`W4: ends with the server's close frame (${code ?? "without a code"}), once`, () =>
         Effect.gen(function*() {
           const { accept, transports, url } = yield* serving()
           const connection = yield* dialing({ url })
@@ -133,7 +133,7 @@ for (const [name, dialer] of Object.entries(dialers)) {
         assert.strictEqual(((yield* next) as WebSocketDialer.ConnectionClosed).code, 4001)
       }))
 
-    test("is lost when the transport breaks", () =>
+    test("W4: is lost when the transport breaks", () =>
       Effect.gen(function*() {
         const { accept, transports, url } = yield* serving()
         const connection = yield* dialing({ url })
@@ -145,7 +145,7 @@ for (const [name, dialer] of Object.entries(dialers)) {
         assert.strictEqual((yield* Effect.flip(connection.write(["late"])))._tag, "ConnectionLost")
       }))
 
-    test("lasts no longer than its scope", () =>
+    test("W7: lasts no longer than its scope", () =>
       Effect.gen(function*() {
         const { accept, transports, url } = yield* serving()
         const next = yield* Effect.scoped(Effect.flatMap(dialing({ url }), listening))

@@ -19,7 +19,7 @@ const burned = (make: (maxBytes: number) => Effect.Effect<ByteCache.ByteCache>) 
     return cache
   })
 
-describe("a cache of bytes, after a defect in the midst of put", () => {
+describe("T8: a cache of bytes, after a defect in the midst of put", () => {
   it.effect("with a lock believes to be full, and holds two bytes", () =>
     Effect.gen(function*() {
       const cache = yield* burned(ByteCache.withLock)

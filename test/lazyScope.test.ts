@@ -74,7 +74,7 @@ describe("a context with a scope that is made when it is asked for", () => {
   })
 })
 
-describe("the scope of a transaction", () => {
+describe("T7: the scope of a transaction", () => {
   it.effect("is one for all its fibers and those inside it, however they come by it", () =>
     Effect.gen(function*() {
       const ref = yield* TransactionalRef.make(0)

@@ -59,7 +59,7 @@ const served = (
 // identities
 // -----------------------------------------------------------------------------
 
-describe("the agent's pool", () => {
+describe("C8: the agent's pool", () => {
   const accepts = () => undefined
   const pairs: Record<string, readonly [Asked, Asked]> = {
     "the certificates of two clients": [{ cert: alice.cert, key: alice.key }, { cert: bob.cert, key: bob.key }],
@@ -334,7 +334,7 @@ const keepTicketFor = (cache: TicketCache.TicketCache, url: string, ask: Effect.
     yield* TicketCache.put(cache, { ...kept!, ...own }, ticket)
   })
 
-describe("a time limit reaches a connection that is being opened", () => {
+describe("C9: a time limit reaches a connection that is being opened", () => {
   for (const [halt, halted] of Object.entries(halts)) {
     for (const isKept of [false, true]) {
       test(`in ${halt}, ${isKept ? "with a ticket" : "without tickets"}`, () =>
@@ -392,7 +392,7 @@ describe("a time limit reaches a connection that is being opened", () => {
 // the socket of a request
 // -----------------------------------------------------------------------------
 
-describe("the socket of a request", () => {
+describe("C9: the socket of a request", () => {
   const names = ["lookup", "connect", "secureConnect"]
 
   for (

@@ -232,7 +232,7 @@ const run = (limits: Limits, program: ReadonlyArray<Command>): void => {
   ))
 }
 
-describe("random programs of puts, takes, refusals, clearings and time", () => {
+describe("C1, C2: random programs of puts, takes, refusals, clearings and time", () => {
   it("do what a list of tickets would do", () => {
     fc.assert(
       fc.property(limits, fc.array(commandFor(fc.constantFrom(...hosts)), { maxLength: 60, size: "max" }), run),

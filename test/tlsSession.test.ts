@@ -143,7 +143,7 @@ const givenSession = async (
   }
 }
 
-describe("a session that Node gives", () => {
+describe("C2: a session that Node gives", () => {
   const versions = [["TLSv1.2", TLS_1_2], ["TLSv1.3", TLS_1_3]] as const
 
   for (const [name, version] of versions) {
@@ -245,7 +245,7 @@ describe("a session that Node gives", () => {
   })
 })
 
-describe("the lifetime of a session", () => {
+describe("C2: the lifetime of a session", () => {
   const at = 1_700_000_000
   const lifetimes: ReadonlyArray<readonly [what: string, said: Said, seconds: number | undefined]> = [
     ["is the server's hint", { hint: 300, timeout: 7_200 }, 300],

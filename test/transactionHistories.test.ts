@@ -183,7 +183,7 @@ const check = ({ committed, lists }: History): void => {
   for (const id of before.keys()) visit(id, [])
 }
 
-describe("the history of random transactions", () => {
+describe("T1: the history of random transactions", () => {
   it("has a serial order that agrees with who ended before whom began", async ({ task }) => {
     let interleavings = 0
     await fc.assert(

@@ -60,7 +60,7 @@ const planted = (trees: ReadonlyArray<Tree>, noteEnds: (ends: Ends) => void) =>
     noteEnds(ends)
   })
 
-describe("random trees of transactions", () => {
+describe("T5: random trees of transactions", () => {
   it("wait for nobody for ever, and are told of circles alone", async ({ task }) => {
     let interleavings = 0
     let circles = 0

@@ -29,7 +29,7 @@ const queueOf = (turn: Turn<Person>): string => {
   return forwards.join("")
 }
 
-describe("a turn", () => {
+describe("T3: a turn", () => {
   const turnOf = () => {
     const log: Array<string> = []
     const turn = new Turn<Person>("turn")
@@ -112,7 +112,7 @@ describe("a turn", () => {
   })
 })
 
-describe("a circle of those that wait", () => {
+describe("T5: a circle of those that wait", () => {
   /** Takes the turn, or waits for it unless that would close a circle, which it gives. */
   const ask = (turn: Turn<Person>, person: Person): ReadonlyArray<string> | undefined => {
     if (turn.tryTake(person) || person.places?.has(turn) === true) return undefined
@@ -227,7 +227,7 @@ describe("a circle of those that wait", () => {
     return looks
   }
 
-  it("is not looked for through a queue of thousands for one that nobody waits for", () => {
+  it("T11: is not looked for through a queue of thousands for one that nobody waits for", () => {
     const { people, turns: [shared, ...own] } = make(2_001, 2_002)
     ask(shared!, people[2_001]!)
     for (let index = 0; index < 2_000; index++) {
@@ -239,7 +239,7 @@ describe("a circle of those that wait", () => {
     assert.isAtMost(lookedInto(shared!, late), 2)
   })
 
-  it("is not looked for through a queue of thousands by one that few wait for", () => {
+  it("T11: is not looked for through a queue of thousands by one that few wait for", () => {
     const { people, turns: [shared, ...own] } = make(2_001, 4_002)
     ask(shared!, people[4_001]!)
     for (let index = 0; index < 2_000; index++) {

@@ -91,7 +91,7 @@ const runReal = (
       }, { discard: true })
   )
 
-describe("random programs of nested, failing, dying and interrupted transactions", () => {
+describe("T1, T4: random programs of nested, failing, dying and interrupted transactions", () => {
   it("do what a copy that is put back would do", async () => {
     await fc.assert(
       fc.asyncProperty(fc.array(transaction, { minLength: 1, maxLength: 4 }), async (program) => {

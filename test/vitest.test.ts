@@ -50,7 +50,7 @@ describe("it.interleavings", { timeout: 300_000 }, () => {
     assert.notStrictEqual(number(await unset!()), number(await seeded!()))
   })
 
-  it("passes when its budget is spent, and prints how much was tried", async () => {
+  it("I4: passes when its budget is spent, and prints how much was tried", async () => {
     const output = await seeded!()
     assert.match(output, /✓ .*is stopped by its budget/)
     assert.match(
@@ -59,7 +59,7 @@ describe("it.interleavings", { timeout: 300_000 }, () => {
     )
   })
 
-  it("has a limit that leaves room for its budget, and is none beyond what a timer can hold", async () => {
+  it("I4: has a limit that leaves room for its budget, and is none beyond what a timer can hold", async () => {
     const output = await seeded!()
     assert.match(output, /✓ .*has a limit that its budget fits in/)
     assert.match(output, /✓ .*has a budget of days/)

@@ -90,7 +90,7 @@ const routes = HttpRouter.empty.pipe(
   HttpRouter.get("/ok", HttpServerResponse.text("ok"))
 )
 
-describe("an HttpApi (D5)", () => {
+describe("D5: an HttpApi", () => {
   it.scopedLive("behind layerHttpApi answers a defect with its incident, and typed errors as it declares them", () =>
     Effect.gen(function*() {
       const server = Layer.provide(DefectBoundary.layerHttpApi(), ordersApi)
@@ -141,7 +141,7 @@ describe("an HttpApi (D5)", () => {
 
 const twice = HttpServer.serve(DefectBoundary.isolate(DefectBoundary.isolate(routes)))
 
-describe("isolate where it comes after the platform's answer (D5)", () => {
+describe("D5: isolate where it comes after the platform's answer", () => {
   const places: Record<string, Layer.Layer<never, never, HttpServer.HttpServer>> = {
     "as the middleware of HttpServer.serve": HttpServer.serve(routes, DefectBoundary.isolate),
     "around an app and as a middleware": HttpServer.serve(DefectBoundary.isolate(routes), DefectBoundary.isolate)
@@ -212,7 +212,7 @@ describe("isolate where it comes after the platform's answer (D5)", () => {
     }))
 })
 
-describe("launchHttpApi (D5)", () => {
+describe("D5: launchHttpApi", () => {
   it.scopedLive("fails when the server has been closed", () =>
     Effect.gen(function*() {
       const context = yield* Layer.build(node)
@@ -227,7 +227,7 @@ describe("launchHttpApi (D5)", () => {
     }))
 })
 
-describe("layer (D5)", () => {
+describe("D5: layer", () => {
   it.scopedLive("is built immediately, and serves what it is provided to", () =>
     Effect.gen(function*() {
       assert.strictEqual((yield* asked(DefectBoundary.layer(routes), "/ok")).text, "ok")

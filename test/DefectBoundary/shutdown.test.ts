@@ -92,7 +92,7 @@ const echoing = (onExit: (exit: Exit.Exit<unknown, unknown>) => void) =>
 
 const told = { code: 1001, reason: "the server is shutting down" }
 
-describe("shutting down (D4)", () => {
+describe("D4: shutting down", () => {
   for (const policy of ["isolate", "terminate"] as const) {
     const way = policy === "isolate" ? "an interruption" : "a termination"
     it.scopedLive(`tells WebSocket clients 1001 immediately and interrupts their handlers: ${way}`, () =>
@@ -259,7 +259,7 @@ describe("shutting down (D4)", () => {
       assert.isFalse(silent.destroyed)
     }))
 
-  it.scopedLive("is a termination's failure though an interruption comes meanwhile (D2)", () =>
+  it.scopedLive("D2: is a termination's failure though an interruption comes meanwhile", () =>
     Effect.gen(function*() {
       const entered = yield* Deferred.make<void>()
       const release = yield* Deferred.make<void>()

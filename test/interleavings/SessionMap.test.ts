@@ -6,7 +6,7 @@ import { canaries } from "../support/canaries.js"
 import { canary } from "../support/canary.js"
 import { interrupted, scenarios } from "./sessionMaps.js"
 
-describe("a map of sessions, whatever the interleaving", async () => {
+describe("M1, M2: a map of sessions, whatever the interleaving", async () => {
   for (const [name, scenario] of Object.entries(scenarios(SessionMap))) {
     const strategy = ["sweep", "random", "pct"] as const
     const effect = Effect.scoped(scenario)

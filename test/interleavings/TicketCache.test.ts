@@ -255,7 +255,7 @@ const scenarios = ({ clear, make, put, reject, stats, take }: typeof TicketCache
   } satisfies Record<string, Effect.Effect<void, unknown, Scope.Scope>>
 }
 
-describe("a cache of tickets, whatever the interleaving", async () => {
+describe("C1, C2: a cache of tickets, whatever the interleaving", async () => {
   for (const [name, scenario] of Object.entries(scenarios(TicketCache))) {
     const strategy = ["sweep", "random", "pct", "timers"] as const
     const effect = Effect.scoped(scenario)

@@ -12,7 +12,7 @@ import { canary } from "../support/canary.js"
 import { form } from "../support/form.js"
 import { interrupted, scenarios } from "./transactions.js"
 
-describe("a turn, in every order of three fibers", () => {
+describe("T3: a turn, in every order of three fibers", () => {
   interface Holder extends AnyHolder<Holder> {
     readonly name: string
   }
@@ -75,14 +75,14 @@ describe("a turn, in every order of three fibers", () => {
   })
 })
 
-describe("a transaction, whatever the interleaving", async () => {
+describe("T1, T2, T4, T5, T7, T10: a transaction, whatever the interleaving", async () => {
   for (const [name, scenario] of Object.entries(scenarios(TransactionalRef))) {
     const strategy = ["sweep", "random", "pct", ...interrupted.includes(name) ? ["interrupt" as const] : []] as const
     it.interleavings(name, scenario, await bySize(scenario, strategy))
   }
 })
 
-describe("two transactions that meet, in every order of their steps", () => {
+describe("T5: two transactions that meet, in every order of their steps", () => {
   for (
     const [name, preemptions] of [
       ["a transaction that a deadlock has ended holds nothing while its body goes on", 1],

@@ -118,7 +118,7 @@ const program = (moment: typeof moments[number], operation: (refs: Refs) => Effe
     return { exit, values }
   })
 
-describe("however a transaction ends, at whatever step, all is changed or nothing, and nothing is held", async () => {
+describe("T1, T2: a transaction that ends at whatever step changes all or nothing, and holds nothing", async () => {
   for (const [name, operation] of Object.entries(operations)) {
     for (const [way, end] of Object.entries(ends)) {
       const effect = Effect.gen(function*() {
@@ -142,7 +142,7 @@ describe("however a transaction ends, at whatever step, all is changed or nothin
   }
 })
 
-describe("wherever a transaction is interrupted, all is changed or nothing, and nothing is held", async () => {
+describe("T1, T2: a transaction that is interrupted anywhere changes all or nothing, and holds nothing", async () => {
   for (const [name, operation] of Object.entries(operations)) {
     for (const moment of moments) {
       const effect = Effect.gen(function*() {
