@@ -16,7 +16,8 @@ import * as Effect from "effect/Effect"
 import * as Option from "effect/Option"
 import * as Random from "effect/Random"
 import * as Schedule from "effect/Schedule"
-import { duration, InvalidOptions, longestTimer } from "./InvalidOptions.js"
+import * as Check from "./internal/check.js"
+import { InvalidOptions } from "./InvalidOptions.js"
 
 /**
  * A capped exponential backoff that never ends by itself: `initial`, `initial · factor`, … up to `max`.
@@ -53,16 +54,13 @@ export const exponential = (options: {
   readonly max?: Duration.DurationInput | undefined
   readonly jitter?: "full" | "none" | undefined
 } = {}): Schedule.Schedule<Duration.Duration, unknown> => {
-  const max = duration("max", options.max ?? "30 seconds", { min: "1 nanos" })
-  const initial = duration("initial", options.initial ?? "500 millis", { min: "1 nanos", max })
+  const max = Check.duration("max", options.max ?? "30 seconds", { min: "1 nanos" })
+  const initial = Check.duration("initial", options.initial ?? "500 millis", { min: "1 nanos", max })
   const factor = options.factor ?? 2
   if (!(factor >= 1 && factor < Infinity)) {
     throw new InvalidOptions({ option: "factor", value: factor, reason: "must be a number of at least 1" })
   }
-  const jitter = options.jitter ?? "full"
-  if (jitter !== "full" && jitter !== "none") {
-    throw new InvalidOptions({ option: "jitter", value: jitter, reason: `must be "full" or "none"` })
-  }
+  const jitter = Check.oneOf("jitter", options.jitter ?? "full", ["full", "none"])
   // A union takes the shorter of its two delays: that is the cap, also where the exponential is Infinity.
   const capped = Schedule.exponential(initial, factor).pipe(Schedule.union(Schedule.spaced(max)))
   const spread = jitter === "none"
@@ -104,7 +102,7 @@ export const retryAfter = (headers: Headers.Headers): Effect.Effect<Option.Optio
       const millis = /^\d+(\.\d+)?$/.test(text) ? Math.ceil(Number(text)) * 1000 : parseHttpDate(text, now) - now
       return Number.isNaN(millis)
         ? Option.none()
-        : Option.some(Duration.min(Duration.millis(Math.max(0, millis)), longestTimer))
+        : Option.some(Duration.min(Duration.millis(Math.max(0, millis)), Check.longestTimer))
     }))
 
 const months = ["Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec"]

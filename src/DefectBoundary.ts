@@ -57,9 +57,10 @@ import * as Scope from "effect/Scope"
 import * as Stream from "effect/Stream"
 import { ended, serverOf, socketOf, stopAccepting, watchConnections } from "./internal/boundary/nodeServer.js"
 import type { Connections, NodeServer } from "./internal/boundary/nodeServer.js"
+import { count, duration, validated } from "./internal/check.js"
 import { ScopeWatch } from "./internal/scopeWatch.js"
 import { isUnwinding } from "./internal/transaction/unwinding.js"
-import { count, duration, InvalidOptions, validated } from "./InvalidOptions.js"
+import { InvalidOptions } from "./InvalidOptions.js"
 
 // -----------------------------------------------------------------------------
 // models

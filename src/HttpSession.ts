@@ -57,10 +57,11 @@ import { identity } from "effect/Function"
 import * as Option from "effect/Option"
 import type * as Scope from "effect/Scope"
 import type * as Types from "effect/Types"
+import * as Check from "./internal/check.js"
 import * as CookieJar from "./internal/http/cookies.js"
 import * as Redirect from "./internal/http/redirect.js"
 import { abandon, answering, discard, inScopeOf, isFiltered, judged, readBeforehand } from "./internal/http/response.js"
-import { count, InvalidOptions, validated } from "./InvalidOptions.js"
+import { InvalidOptions } from "./InvalidOptions.js"
 import * as Session from "./Session.js"
 import * as SessionHttpClient from "./SessionHttpClient.js"
 
@@ -288,13 +289,13 @@ export const makeOver = <E = never, R = never, E2 = never, R2 = never, E3 = neve
   bodiesHold: boolean
 ): Effect.Effect<HttpSession<E | E2 | E3>, InvalidOptions, R | R2 | R3 | Scope.Scope> =>
   Effect.gen(function*() {
-    const { cookieLimits, home, maxRedirects, probe } = yield* validated(() => ({
+    const { cookieLimits, home, maxRedirects, probe } = yield* Check.validated(() => ({
       ...validProbe(options.probe),
-      maxRedirects: count("maxRedirects", options.maxRedirects ?? 10, 0),
+      maxRedirects: Check.count("maxRedirects", options.maxRedirects ?? 10, 0),
       cookieLimits: {
-        total: count("cookieLimits.total", options.cookieLimits?.total ?? 3_000, 1),
-        perDomain: count("cookieLimits.perDomain", options.cookieLimits?.perDomain ?? 50, 1),
-        bytes: count("cookieLimits.bytes", options.cookieLimits?.bytes ?? 4_096, 1)
+        total: Check.count("cookieLimits.total", options.cookieLimits?.total ?? 3_000, 1),
+        perDomain: Check.count("cookieLimits.perDomain", options.cookieLimits?.perDomain ?? 50, 1),
+        bytes: Check.count("cookieLimits.bytes", options.cookieLimits?.bytes ?? 4_096, 1)
       }
     }))
     const { challenge, rejected = isRefusal } = options

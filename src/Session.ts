@@ -46,6 +46,7 @@ import * as Scope from "effect/Scope"
 import * as Stream from "effect/Stream"
 import type * as Types from "effect/Types"
 import * as Backoff from "./Backoff.js"
+import * as Check from "./internal/check.js"
 import * as Cooldown from "./internal/cooldown.js"
 import { Latest } from "./internal/latest.js"
 import * as Renewal from "./internal/renewal.js"
@@ -53,7 +54,6 @@ import * as Resources from "./internal/resources.js"
 import { sleep } from "./internal/sleep.js"
 import { Waiters } from "./internal/waiters.js"
 import { InvalidOptions } from "./InvalidOptions.js"
-import * as Check from "./InvalidOptions.js"
 
 // -----------------------------------------------------------------------------
 // models

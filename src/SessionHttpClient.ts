@@ -38,6 +38,7 @@ import { identity } from "effect/Function"
 import * as Layer from "effect/Layer"
 import * as Option from "effect/Option"
 import type * as Redacted from "effect/Redacted"
+import * as Check from "./internal/check.js"
 import * as Redirect from "./internal/http/redirect.js"
 import {
   abandon,
@@ -54,7 +55,7 @@ import {
   whileRead,
   withBody
 } from "./internal/http/response.js"
-import { count, InvalidOptions, validated } from "./InvalidOptions.js"
+import { InvalidOptions } from "./InvalidOptions.js"
 import * as Session from "./Session.js"
 import * as SessionMap from "./SessionMap.js"
 
@@ -492,7 +493,7 @@ interface Attempt<out A> {
 export const sendWith = <A, E0, E1, R>(sending: Sending<A, E0, E1, R>) => {
   const { clientError, execute, isHome = isSameOrigin, isJudge, notReplayable, onUnfollowed, start } = sending
   const { bodiesHold = true, maxRefreshes = 1, rejected = isUnauthorized, replay = isReplayable } = sending
-  const valid = either(() => count("maxRefreshes", maxRefreshes, 0))
+  const valid = either(() => Check.count("maxRefreshes", maxRefreshes, 0))
 
   type Sent = Effect.Effect<Response, E1 | Refused, R>
 
@@ -661,7 +662,7 @@ const isSameOrigin = (url: URL, from: URL): boolean => url.origin === from.origi
 const both = (one: Session.Retain, other: Session.Retain): Session.Retain => () => Effect.ensuring(one(), other())
 
 const either = <B>(validate: () => B): Either.Either<B, InvalidOptions> =>
-  Effect.runSync(Effect.either(validated(validate)))
+  Effect.runSync(Effect.either(Check.validated(validate)))
 
 const attaching = <E0, R, A>(
   client: HttpClient.HttpClient.With<E0, R>,
@@ -696,7 +697,7 @@ const places = <E1>(
   if (origins === undefined && (followRedirects === undefined || Redirect.isBrowser())) return {}
   const valid = either(() => ({
     allowed: typeof origins === "object" ? new Set(origins.map(originOf)) : undefined,
-    redirectsLeft: Redirect.isBrowser() ? 0 : count("followRedirects", followRedirects ?? 0, 0)
+    redirectsLeft: Redirect.isBrowser() ? 0 : Check.count("followRedirects", followRedirects ?? 0, 0)
   }))
   if (Either.isLeft(valid)) return { start: () => Either.left(valid.left) }
   const { allowed, redirectsLeft } = valid.right

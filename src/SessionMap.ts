@@ -28,9 +28,9 @@ import { type Pipeable, pipeArguments } from "effect/Pipeable"
 import * as Runtime from "effect/Runtime"
 import * as Scope from "effect/Scope"
 import type * as Types from "effect/Types"
+import * as Check from "./internal/check.js"
 import { sleep } from "./internal/sleep.js"
 import type { InvalidOptions } from "./InvalidOptions.js"
-import * as Check from "./InvalidOptions.js"
 import * as Session from "./Session.js"
 
 /**

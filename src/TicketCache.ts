@@ -30,9 +30,9 @@ import * as Option from "effect/Option"
 import { type Pipeable, pipeArguments } from "effect/Pipeable"
 import * as Predicate from "effect/Predicate"
 import type * as Scope from "effect/Scope"
+import * as Check from "./internal/check.js"
 import { readTlsTicket } from "./internal/tlsSession.js"
 import type { InvalidOptions } from "./InvalidOptions.js"
-import * as Check from "./InvalidOptions.js"
 
 /**
  * @since 0.1.0
@@ -448,9 +448,10 @@ export const make = (options: Options = {}): Effect.Effect<TicketCache, InvalidO
     Check.validated(() => ({
       servers: Check.count("servers", options.servers ?? 256, 1),
       ticketsPerServer: Check.count("ticketsPerServer", options.ticketsPerServer ?? 64, 1),
-      maxLifetime: Duration.toMillis(
-        Check.duration("maxLifetime", options.maxLifetime ?? "7 days", { min: "1 millis", max: Duration.days(7) })
-      ),
+      maxLifetime: Check.millis("maxLifetime", options.maxLifetime ?? "7 days", {
+        min: "1 millis",
+        max: Duration.days(7)
+      }),
       maxBytes: Check.count("maxBytes", options.maxBytes ?? 32 * 1024 * 1024, 1)
     })),
     (limits) =>

@@ -5,7 +5,7 @@
  */
 import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
-import { longestTimer } from "../InvalidOptions.js"
+import { longestTimer } from "./check.js"
 
 const longest = Duration.toMillis(longestTimer)
 

@@ -49,10 +49,10 @@ import { X509Certificate } from "node:crypto"
 import type * as Https from "node:https"
 import * as Net from "node:net"
 import * as Tls from "node:tls"
+import * as Check from "../internal/check.js"
 import { within } from "../internal/first.js"
 import { readTlsSession } from "../internal/tlsSession.js"
 import { wait } from "../internal/wait.js"
-import * as Check from "../InvalidOptions.js"
 import { InvalidOptions } from "../InvalidOptions.js"
 import * as TicketCache from "../TicketCache.js"
 import { codeOf, connect as dialed, handshake, type Stage, type Tickets } from "./internal/handshake.js"
@@ -441,8 +441,8 @@ const settingsOf = (
     if (!TicketCache.isTicketCache(cache)) {
       throw new InvalidOptions({ option: "cache", value: cache, reason: "must be a TicketCache" })
     }
-    const timeout = Check.duration("connectTimeout", connectTimeout ?? "10 seconds", { min: "1 millis" })
-    return { cache, partition, connectTimeout: Duration.toMillis(timeout), runtime }
+    const timeout = Check.millis("connectTimeout", connectTimeout ?? "10 seconds", { min: "1 millis" })
+    return { cache, partition, connectTimeout: timeout, runtime }
   })
 
 /** `width`: how many connections there may be at once. */

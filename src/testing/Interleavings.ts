@@ -37,15 +37,15 @@ import * as Console from "effect/Console"
 import * as Context from "effect/Context"
 import * as Data from "effect/Data"
 import * as DefaultServices from "effect/DefaultServices"
-import * as Duration from "effect/Duration"
+import type * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
 import * as FiberRef from "effect/FiberRef"
 import * as FiberRefs from "effect/FiberRefs"
 import * as HashSet from "effect/HashSet"
-import * as Predicate from "effect/Predicate"
 import * as Record from "effect/Record"
 import * as Runtime from "effect/Runtime"
+import * as Check from "../internal/check.js"
 import { Narrator } from "../internal/explorer/narrate.js"
 import { observed } from "../internal/explorer/observe.js"
 import { Outside } from "../internal/explorer/outside.js"
@@ -56,7 +56,6 @@ import { shrink } from "../internal/explorer/shrink.js"
 import * as Space from "../internal/explorer/space.js"
 import * as Strategies from "../internal/explorer/strategies.js"
 import { InvalidOptions } from "../InvalidOptions.js"
-import * as Check from "../InvalidOptions.js"
 
 // -----------------------------------------------------------------------------
 // models
@@ -726,17 +725,9 @@ const defaultPreemptions: Record<Strategy, number> = {
 const everyday: ReadonlyArray<Strategy> = ["sweep", "random", "pct"]
 
 const validate = (options: Options = {}) => {
-  const given: unknown = options
-  if (!Predicate.isRecord(given)) {
-    throw new InvalidOptions({ option: "options", value: given, reason: "must be an object" })
-  }
-  const { strategy = everyday } = options
+  const { strategy = everyday } = Check.object("options", options)
   const strategies = Array.isArray(strategy) ? strategy as ReadonlyArray<Strategy> : [strategy as Strategy]
-  for (const one of strategies) {
-    if (Object.hasOwn(defaultPreemptions, one ?? "none")) continue
-    const reason = `must be one of ${Object.keys(defaultPreemptions).join(", ")}`
-    throw new InvalidOptions({ option: "strategy", value: one, reason })
-  }
+  for (const one of strategies) Check.oneOf("strategy", one, Object.keys(defaultPreemptions) as ReadonlyArray<Strategy>)
   if (strategies.length === 0) {
     throw new InvalidOptions({ option: "strategy", value: strategies, reason: "must name one at least" })
   }
@@ -752,7 +743,7 @@ const validate = (options: Options = {}) => {
     maxOperations: Check.count("maxOperations", options.maxOperations ?? Schedule.defaultMaxOperations, 1),
     budget: options.budget === undefined
       ? Infinity
-      : Duration.toMillis(Check.duration("budget", options.budget, { min: 1 }))
+      : Check.millis("budget", options.budget, { min: 1 })
   }
 }
 

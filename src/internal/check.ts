@@ -1,0 +1,96 @@
+/**
+ * Checks of options. Each returns the value in the form that its caller works with, or throws `InvalidOptions`, which
+ * `validated` turns into a typed failure.
+ *
+ * A message shows the value that was given: no check here is for a credential.
+ */
+import * as Duration from "effect/Duration"
+import * as Effect from "effect/Effect"
+import * as Option from "effect/Option"
+import * as Predicate from "effect/Predicate"
+import { InvalidOptions } from "../InvalidOptions.js"
+
+/**
+ * The longest time a timer can be set for: 2³¹−1 ms, about 24.8 days. JavaScript's timers overflow beyond it, and
+ * Effect's `Clock` then never wakes.
+ */
+export const longestTimer = Duration.millis(2 ** 31 - 1)
+
+/** Runs checks. What they throw besides `InvalidOptions` is a defect. */
+export const validated = <A>(check: () => A): Effect.Effect<A, InvalidOptions> =>
+  Effect.try({
+    try: check,
+    catch: (error) => {
+      if (error instanceof InvalidOptions) return error
+      throw error
+    }
+  })
+
+interface Bounds {
+  readonly min: Duration.DurationInput
+  /** Default: what a timer can hold. */
+  readonly max?: Duration.Duration
+}
+
+/**
+ * A duration between `min` and `max`, both included. Refuses NaN and negatives, which `Duration.decode` takes for
+ * zero, and text that it cannot read.
+ */
+export const duration = (
+  option: string,
+  value: Duration.DurationInput,
+  { max = longestTimer, min }: Bounds
+): Duration.Duration => {
+  const decoded = isNonsense(value) ? Option.none() : Duration.decodeUnknown(value)
+  if (Option.isNone(decoded)) {
+    throw new InvalidOptions({ option, value, reason: "must be a duration that is not negative" })
+  }
+  if (Duration.lessThan(decoded.value, min)) {
+    throw new InvalidOptions({ option, value, reason: `must be at least ${Duration.format(min)}` })
+  }
+  if (Duration.greaterThan(decoded.value, max)) {
+    throw new InvalidOptions({ option, value, reason: `must be at most ${Duration.format(max)}` })
+  }
+  return decoded.value
+}
+
+const isNonsense = (value: unknown): boolean =>
+  typeof value === "number"
+    ? !(value >= 0)
+    : typeof value === "string"
+    ? value.trim().startsWith("-")
+    : Array.isArray(value)
+    ? value.some((part) => !(part >= 0))
+    : typeof value === "bigint"
+    ? value < 0n
+    : false
+
+/** The same in milliseconds. */
+export const millis = (option: string, value: Duration.DurationInput, bounds: Bounds): number =>
+  Duration.toMillis(duration(option, value, bounds))
+
+/** A whole number between `min` and `max`, both included. */
+export const count = (option: string, value: number, min: number, max = Number.MAX_SAFE_INTEGER): number => {
+  if (!Number.isSafeInteger(value) || value < min) {
+    throw new InvalidOptions({ option, value, reason: `must be a whole number of at least ${min}` })
+  }
+  if (value > max) throw new InvalidOptions({ option, value, reason: `must be at most ${max}` })
+  return value
+}
+
+/** One of the names that the option knows. */
+export const oneOf = <A extends string>(option: string, value: A, names: ReadonlyArray<A>): A => {
+  if (names.includes(value)) return value
+  const quoted = names.map((name) => `"${name}"`)
+  throw new InvalidOptions({
+    option,
+    value,
+    reason: `must be ${quoted.slice(0, -1).join(", ")} or ${quoted[quoted.length - 1]}`
+  })
+}
+
+/** Options as a whole, given by who does not heed the types. */
+export const object = <A>(option: string, value: A): A => {
+  if (!Predicate.isRecord(value)) throw new InvalidOptions({ option, value, reason: "must be an object" })
+  return value
+}
