@@ -8,9 +8,9 @@
  *
  * **What it guarantees.** However a body ends (success, failure, a defect, a throw, interruption at any point), the
  * lock is given back, and the refs are either all changed or all as before. A transaction inside another joins it:
- * on the same ref as a savepoint, on another ref by adding that to the whole. Transactions that would wait for each
- * other in a circle do not: the one that closes the circle is over immediately, with `TransactionDeadlock`, and the
- * others go on. `retryDeadlock` runs it again.
+ * on the same ref as a savepoint, on another ref by adding that to the whole. Transactions never wait for each other in
+ * a circle: the outermost transaction around the one that would close the circle is over immediately, with
+ * `TransactionDeadlock`, and all others go on. `retryDeadlock` runs it again.
  *
  * **What it does not.** Values have to be immutable: if a body changes something inside a mutable value, everyone sees
  * the change immediately, and nothing takes it back. What a body reads of a ref that it does not hold is committed, but
@@ -448,14 +448,15 @@ export const updateEffect: {
  * transaction that it would have to wait for may be waiting for this one: that is a `TransactionConflict`. To note
  * something in another ref, note it after the transaction.
  *
- * **Deadlocks.** Several refs that are named together are taken in one order, so transactions that name their refs at
- * the beginning never wait for each other in a circle. Nested ones can. The transaction that would close the circle is
- * over immediately: the call that asked for the ref fails with `TransactionDeadlock`, the changes of the whole are
- * dropped, and its refs go to the others. Its body goes on until it ends, and is no longer alone: any further
- * `transaction`, `update`, `modify`, `set` or `updateEffect` in it fails with `TransactionConflict`, a draft dies with
- * it, `get` and `snapshot` give what is committed. Its finalizers run at its end, after others have had their turn.
- * The outermost transaction then fails with `TransactionDeadlock`, whatever the body has made of the error. Wrap each
- * transaction in `retryDeadlock` to run it again.
+ * **Deadlocks.** Several refs that are named together are taken in one order, so transactions that name all their refs
+ * at the beginning never wait for each other in a circle. Transactions that ask for further refs inside can: two
+ * outermost ones, or two that run in parallel inside the same one. The call that would close the circle fails with
+ * `TransactionDeadlock`, and the outermost transaction around it is over immediately, with all that is inside it: its
+ * changes are dropped, and its refs go to those that wait. Its body goes on until it ends, and is no longer alone: any
+ * further `transaction`, `update`, `modify`, `set` or `updateEffect` in it fails with `TransactionConflict`, a draft
+ * dies with that error, `get` and `snapshot` give the committed values. Its finalizers run at its end, after others have
+ * had their turn. The outermost transaction then fails with `TransactionDeadlock`, whatever the body has made of the
+ * error. Wrap each transaction in `retryDeadlock` to run it again.
  *
  * @example
  * ```ts
@@ -508,9 +509,18 @@ export const transaction: {
 /**
  * Runs an effect again, after a pause, for as long as it fails with `TransactionDeadlock` or `TransactionConflict`:
  * neither is left in its error channel. The pauses are those of `Backoff.exponential`, from 1 millisecond to 1 second
- * with full jitter, so that transactions which have met once do not meet again. There is no limit to the attempts: of
- * each circle all but one go on, so that one after the other comes through. A cause that holds a defect besides (of a
- * finalizer, say) is not tried again, and the defect goes up.
+ * with full jitter. The attempts have no limit. A cause that holds a defect besides (of a finalizer, say) is not tried
+ * again, and the defect goes up.
+ *
+ * **A circle of outermost transactions** ends one of them. The others go on, and the random pause keeps the one from
+ * meeting them again.
+ *
+ * **A circle of siblings**, that is of transactions that run in parallel inside the same one, ends all of them, because
+ * their outermost transaction is over. Run again as before, they would meet in the same circle. So in all further
+ * attempts the transactions inside that name a ref of such a circle run one at a time; the others still run in parallel.
+ * Circles of siblings therefore end no more attempts than there are refs. While a sibling holds such a ref, its body
+ * must not wait in another way (for a `Deferred`, say, or a queue) for a second sibling that names such a ref: that
+ * would be for ever.
  *
  * **Inside another transaction** nothing is tried again: only the outermost transaction can give up the refs that the
  * others wait for. The two errors go up as defects instead, past `catchAll`, `either`, `retry` and `orElse`, and the
@@ -548,13 +558,22 @@ export const retryDeadlock = <A, E, R>(
   Effect.withFiberRuntime((fiber) => transactionOf(fiber) === undefined ? retried(self) : retriedOutside(self, fiber))
 
 const retried = <A, E, R>(self: Effect.Effect<A, E, R>) =>
-  Effect.sandbox(self).pipe(
-    Effect.retry({
-      schedule: pauses,
-      while: (cause) => isRefusal(failureOf(cause)) && Option.isNone(Cause.keepDefects(cause))
-    }),
-    Effect.catchAll((cause) => Effect.failCause(withoutRefusal(cause)))
-  )
+  Effect.suspend(() => {
+    const known = new Contested()
+    const attempt = Effect.suspend(() => known.isEmpty ? self : Effect.locally(self, contested, known))
+    return Effect.sandbox(attempt).pipe(
+      Effect.retry({
+        schedule: pauses,
+        while: (cause) => {
+          const error = failureOf(cause)
+          if (!isRefusal(error) || Option.isSome(Cause.keepDefects(cause))) return false
+          known.learn(error)
+          return true
+        }
+      }),
+      Effect.catchAll((cause) => Effect.failCause(withoutRefusal(cause)))
+    )
+  })
 
 const withoutRefusal = <E>(cause: Cause.Cause<E>): Cause.Cause<Exclude<E, Refusal>> =>
   isRefusal(failureOf(cause))
@@ -619,11 +638,21 @@ class Layer<in out A> extends Turn<Transaction> {
   value: A
   /** The layer of the transaction that has this one's turn, once it is used. */
   above: Layer<A> | undefined
+  readonly below: Layer<A> | undefined
 
-  constructor(name: string, value: A) {
+  constructor(name: string, value: A, below: Layer<A> | undefined) {
     super(name)
     this.value = value
+    this.below = below
   }
+
+  /** The transaction above has succeeded. */
+  commit(value: A): void {
+    this.value = value
+  }
+
+  /** The transaction above has failed. */
+  rollBack(): void {}
 }
 
 /** The inside of a ref. `I` is a promise of `make` about `invariant`. */
@@ -639,7 +668,7 @@ class Cell<in out A> extends Layer<A> implements TransactionalRef<A, never> {
 
   constructor(initial: A, { invariant, name }: Options<A>) {
     const place = order.next++
-    super(name ?? `ref ${place}`, initial)
+    super(name ?? `ref ${place}`, initial, undefined)
     this.order = place
     // A ref that was given no name has no series of its own: there may be any number of such refs.
     this.labels = name === undefined ? [] : [MetricLabel.make("ref", name)]
@@ -650,7 +679,7 @@ class Cell<in out A> extends Layer<A> implements TransactionalRef<A, never> {
     return pipeArguments(this, arguments)
   }
 
-  commit(value: A): void {
+  override commit(value: A): void {
     this.commits++
     commitCounter.unsafeUpdate(1, this.labels)
     if (Object.is(value, this.value)) return
@@ -658,7 +687,7 @@ class Cell<in out A> extends Layer<A> implements TransactionalRef<A, never> {
     this.latest.offer(value)
   }
 
-  rollBack(): void {
+  override rollBack(): void {
     this.rollbacks++
     rollbackCounter.unsafeUpdate(1, this.labels)
   }
@@ -758,6 +787,60 @@ const layerIn = <A>(cell: Cell<A>, transaction: Transaction | undefined): Layer<
   return below.holder === transaction ? below.above ?? below : below
 }
 
+/**
+ * The refs for which siblings, that is transactions inside the same one, have waited for each other in a circle. The
+ * next attempt would meet the same circle. So in the next attempts each transaction inside the outermost one that names
+ * such a ref takes one more turn before, the same for all these refs: siblings that name them go one at a time.
+ *
+ * A circle of siblings then leads over at least one ref that was not contested before. So the attempts that circles of
+ * siblings end are no more than there are refs.
+ */
+class Contested {
+  private readonly cells = new Set<Cell<any>>()
+  /** A body may make refs of its own, which are others at each attempt: all refs from this one on are contested. */
+  private firstMade = Infinity
+  private readonly firstMadeSince = order.next
+  private readonly turns = new WeakMap<Transaction, Layer<undefined>>()
+
+  get isEmpty(): boolean {
+    return this.cells.size === 0 && this.firstMade === Infinity
+  }
+
+  /** Remembers the refs of the circle of siblings that an attempt has failed with, if it was one. */
+  learn(error: Refusal): void {
+    for (const layer of circles.get(Cause.originalError(error)) ?? []) {
+      const lowest = lowestOf(layer)
+      // The turn that contested refs have in common is no ref's.
+      if (!(lowest instanceof Cell)) continue
+      if (lowest.order < this.firstMadeSince) this.cells.add(lowest)
+      else this.firstMade = this.firstMadeSince
+    }
+  }
+
+  /** The turn to take before the refs, if one of them is contested. */
+  turnBefore(cells: ReadonlyArray<Cell<any>>, transaction: Transaction): Layer<undefined> | undefined {
+    if (!cells.some((cell) => this.cells.has(cell) || cell.order >= this.firstMade)) return undefined
+    const whole = outermost(transaction)
+    const turn = this.turns.get(whole) ?? new Layer("contested refs", undefined, undefined)
+    this.turns.set(whole, turn)
+    return turn
+  }
+}
+
+const lowestOf = (layer: Layer<any>): Layer<any> => layer.below === undefined ? layer : lowestOf(layer.below)
+
+/** Set by `retryDeadlock`, from the second attempt on. */
+const contested = globalValue(
+  Symbol.for("effect-holdfast/TransactionalRef/contested"),
+  () => FiberRef.unsafeMake<Contested | undefined>(undefined)
+)
+
+/** The turns along each circle of siblings. */
+const circles = globalValue(
+  Symbol.for("effect-holdfast/TransactionalRef/circles"),
+  () => new WeakMap<object, ReadonlyArray<Layer<any>>>()
+)
+
 /** The `Ref` that a body is given. */
 class Draft<in out A> extends Effectable.Class<A> implements Ref.Ref<A> {
   readonly [Ref.RefTypeId] = variance
@@ -817,13 +900,13 @@ class Draft<in out A> extends Effectable.Class<A> implements Ref.Ref<A> {
 // -----------------------------------------------------------------------------
 
 /** Gives the transaction's own fiber a layer of a ref. Takes the turns of the transactions around first. */
-const layerOf = <A>(transaction: Transaction, cell: Cell<A>): Effect.Effect<Layer<A>, Refusal> =>
+const layerOf = <A>(transaction: Transaction, cell: Layer<A>): Effect.Effect<Layer<A>, Refusal> =>
   transaction.outer === undefined
     ? layerAbove(cell, transaction, waitAtEase)
     : Effect.flatMap(layerFor(transaction.outer, cell), (below) => layerAbove(below, transaction, waitAtEase))
 
 /** The same for a fiber of a transaction inside it, which may be interrupted alone. */
-const layerFor = <A>(transaction: Transaction, cell: Cell<A>): Effect.Effect<Layer<A>, Refusal> =>
+const layerFor = <A>(transaction: Transaction, cell: Layer<A>): Effect.Effect<Layer<A>, Refusal> =>
   transaction.outer === undefined
     ? layerAbove(cell, transaction, wait)
     : Effect.flatMap(layerFor(transaction.outer, cell), (below) => layerAbove(below, transaction, wait))
@@ -853,7 +936,7 @@ const layerAbove = <A>(
 /** Gives the layer if its turn need not be waited for. Another fiber of the transaction may have made it already. */
 const freeLayerAbove = <A>(below: Layer<A>, transaction: Transaction): Layer<A> | undefined =>
   isOpen(transaction) && below.tryTake(transaction)
-    ? below.above ??= new Layer(below.name, below.value)
+    ? below.above ??= new Layer(below.name, below.value, below)
     : undefined
 
 /**
@@ -866,7 +949,7 @@ const freeLayerAbove = <A>(below: Layer<A>, transaction: Transaction): Layer<A> 
  */
 const askForTurn = (
   transaction: Transaction,
-  turn: Turn<Transaction>,
+  turn: Layer<any>,
   resume: (exit: Exit.Exit<void, TransactionDeadlock>) => void
 ): (() => void) | undefined => {
   if (!isOpen(transaction) || turn.tryTake(transaction)) {
@@ -876,7 +959,8 @@ const askForTurn = (
   // If a fiber of the transaction waits there already, another one closes no circle.
   const cycle = transaction.places?.has(turn) === true ? undefined : circleThrough(turn, transaction)
   if (cycle === undefined) return turn.enqueue(transaction, () => resume(Exit.void))
-  const deadlock = new TransactionDeadlock({ cycle })
+  const deadlock = new TransactionDeadlock({ cycle: cycle.map(({ name }) => name) })
+  if (transaction.outer !== undefined) circles.set(deadlock, cycle)
   abort(outermost(transaction), deadlock)
   resume(Exit.fail(deadlock))
   return undefined
@@ -942,6 +1026,17 @@ const withDrafts = <B, E, R>(
   transaction: Transaction,
   body: (drafts: ReadonlyArray<Draft<any>>) => Effect.Effect<B, E, R>
 ): Effect.Effect<B, E | Refusal, R> => {
+  if (transaction.outer === undefined) return withOwnDrafts(transaction, body)
+  const turn = currentFiber().getFiberRef(contested)?.turnBefore(transaction.cells, transaction)
+  return turn === undefined
+    ? withOwnDrafts(transaction, body)
+    : Effect.flatMap(layerOf(transaction, turn), () => withOwnDrafts(transaction, body))
+}
+
+const withOwnDrafts = <B, E, R>(
+  transaction: Transaction,
+  body: (drafts: ReadonlyArray<Draft<any>>) => Effect.Effect<B, E, R>
+): Effect.Effect<B, E | Refusal, R> => {
   const { cells } = transaction
   if (cells.length === 1) {
     const cell = cells[0]!
@@ -973,9 +1068,7 @@ const endInner = <B, E>(
   leave()
   const end = Exit.isFailure(exit) ? exit : objection(transaction) ?? exit
   if (Exit.isSuccess(end)) {
-    eachLayer(transaction, (layer, below) => {
-      below.value = layer.value
-    })
+    eachLayer(transaction, (layer, below) => below.commit(layer.value))
   }
   dismissWaiting(transaction)
   transaction.phase = "Over"
@@ -991,9 +1084,9 @@ const endOutermost = <B, E>(
 ): Effect.Effect<B, E | TransactionError> => {
   const end = Exit.isFailure(exit) ? unwound(transaction, exit.cause) : objection(transaction) ?? exit
   // An aborted transaction has no layers any more.
-  eachLayer(transaction, (layer, cell) => {
-    if (Exit.isSuccess(end)) (cell as Cell<unknown>).commit(layer.value)
-    else (cell as Cell<unknown>).rollBack()
+  eachLayer(transaction, (layer, below) => {
+    if (Exit.isSuccess(end)) below.commit(layer.value)
+    else below.rollBack()
   })
   transaction.phase = "Ending"
   transaction.end = end
@@ -1055,7 +1148,7 @@ const unwound = <E>(
 const abort = (transaction: Transaction, deadlock: TransactionDeadlock): void => {
   transaction.deadlock = deadlock
   transaction.phase = "Aborted"
-  eachLayer(transaction, (_, cell) => (cell as Cell<unknown>).rollBack())
+  eachLayer(transaction, (_, below) => below.rollBack())
   dismissWaiting(transaction)
   releaseAll(transaction)
 }

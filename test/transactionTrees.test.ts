@@ -79,4 +79,31 @@ describe("T5: random trees of transactions", () => {
     task.meta.interleavings = interleavings
     assert.isAbove(circles, amount({ quick: 20, full: 200 }))
   })
+
+  it("come through under retryDeadlock after no more attempts than there are refs, and one", async ({ task }) => {
+    let interleavings = 0
+    let repeated = 0
+    await fc.assert(
+      fc.asyncProperty(treeOf(4), async (tree) => {
+        const retried = Effect.gen(function*() {
+          const refs = yield* Effect.replicateEffect(TransactionalRef.make(0), 4)
+          let attempts = 0
+          const attempt = Effect.suspend(() => {
+            attempts++
+            return grown(refs, { ...tree, isParallel: true })
+          })
+          yield* TransactionalRef.retryDeadlock(attempt)
+          assert.isAtMost(attempts, 5)
+          if (attempts > 1) repeated++
+        })
+        const report = await Effect.runPromise(
+          Interleavings.explore(retried, { strategy: ["random", "pct"], seeds: 10, preemptions: 3 })
+        )
+        interleavings += report.interleavings
+      }),
+      { numRuns: amount({ quick: 60, full: 600 }) }
+    )
+    task.meta.interleavings = interleavings
+    assert.isAbove(repeated, amount({ quick: 20, full: 200 }))
+  })
 })

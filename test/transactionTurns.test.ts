@@ -118,7 +118,7 @@ describe("T5: a circle of those that wait", () => {
     if (turn.tryTake(person) || person.places?.has(turn) === true) return undefined
     const circle = circleThrough(turn, person)
     if (circle === undefined) turn.enqueue(person, () => {})
-    return circle
+    return circle?.map(({ name }) => name)
   }
 
   const make = (turns: number, people: number) => ({

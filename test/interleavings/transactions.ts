@@ -42,6 +42,39 @@ export const scenarios = (TransactionalRef: typeof TransactionalRefModule) => {
   const succeeds = (exits: ReadonlyArray<Exit.Exit<unknown, unknown>>) =>
     exits.forEach((exit) => assert.ok(Exit.isSuccess(exit), String(exit)))
 
+  /** As many siblings as there are refs, each of which holds one ref and asks for the next. */
+  const ring = (refs: ReadonlyArray<NumberRef>) =>
+    refs.map((ref, place) =>
+      TransactionalRef.transaction(
+        ref,
+        (draft) => Effect.zipRight(add(draft, 1), increment(refs[(place + 1) % refs.length]!))
+      )
+    )
+
+  /** Not by `Effect.all`, which hangs if it is interrupted before its first fiber has run. */
+  const inParallel = <E>(effects: ReadonlyArray<Effect.Effect<void, E>>) =>
+    Effect.flatMap(
+      Effect.forEach(effects, Effect.fork),
+      (fibers) => Effect.onError(Effect.forEach(fibers, Fiber.join), () => Fiber.interruptAll(fibers))
+    )
+
+  /** One transaction with several rings inside it, which run together. */
+  const circles = (sizes: ReadonlyArray<number>, mostAttempts: number) =>
+    Effect.gen(function*() {
+      const outer = yield* TransactionalRef.make(0)
+      const rings = yield* Effect.forEach(sizes, (size) => Effect.replicateEffect(TransactionalRef.make(0), size))
+      let attempts = 0
+      yield* TransactionalRef.transaction(outer, (draft) =>
+        Effect.suspend(() => {
+          attempts++
+          return Effect.zipRight(add(draft, 1), inParallel(rings.flatMap(ring)))
+        })).pipe(TransactionalRef.retryDeadlock)
+      assert.ok(attempts <= mostAttempts, `${attempts} attempts`)
+      const refs = rings.flat()
+      assert.deepEqual(yield* TransactionalRef.snapshot([outer, ...refs]), [1, ...refs.map(() => 2)])
+      yield* free(outer, ...refs)
+    })
+
   return {
     "no update is lost": Effect.gen(function*() {
       const ref = yield* TransactionalRef.make(0)
@@ -217,6 +250,30 @@ export const scenarios = (TransactionalRef: typeof TransactionalRefModule) => {
       assert.deepEqual(yield* TransactionalRef.snapshot([order, from, to]), [2, 10, 1])
       yield* free(order, from, to)
     }),
+
+    "two siblings that wait for each other come through at the second attempt": circles([2], 2),
+
+    "three siblings that wait for each other come through at the second attempt": circles([3], 2),
+
+    "ten siblings that wait for each other come through at the second attempt": circles([10], 2),
+
+    "two circles of siblings come through at the third attempt": circles([2, 3], 3),
+
+    "siblings that wait for refs which the body itself makes come through at the second attempt": Effect.gen(
+      function*() {
+        let attempts = 0
+        const refs = yield* TransactionalRef.transaction([], () =>
+          Effect.gen(function*() {
+            attempts++
+            const refs = yield* Effect.replicateEffect(TransactionalRef.make(0), 2)
+            yield* inParallel(ring(refs))
+            return refs
+          })).pipe(TransactionalRef.retryDeadlock)
+        assert.ok(attempts <= 2, `${attempts} attempts`)
+        assert.deepEqual(yield* TransactionalRef.snapshot(refs), [2, 2])
+        yield* free(...refs)
+      }
+    ),
 
     "an interrupted transaction, which a deadlock may have ended, holds nothing": Effect.gen(function*() {
       const a = yield* TransactionalRef.make(0)

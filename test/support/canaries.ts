@@ -141,8 +141,8 @@ export const canaries = {
     fault: "half-changed state after a defect",
     edits: [edit(
       "TransactionalRef.ts",
-      "if (Exit.isSuccess(end)) (cell as Cell<unknown>)",
-      "if (layer.value) (cell as Cell<unknown>)"
+      "    if (Exit.isSuccess(end)) below.commit(layer.value)\n    else",
+      "    if (layer.value) below.commit(layer.value)\n    else"
     )]
   },
   "lock-order": {
@@ -176,17 +176,21 @@ export const canaries = {
       "isOpen(transaction) && (below.tryTake(transaction) || transaction.outer !== undefined)"
     )]
   },
+  "repeated-circle": {
+    fault: "siblings that wait for each other meet the same circle at each attempt",
+    edits: [edit("TransactionalRef.ts", "          known.learn(error)\n", "")]
+  },
   "leaked-turn": {
     fault: "a turn leaks when its taker is interrupted between being handed it and noting it",
     edits: [
       edit("internal/transaction/turn.ts", "    this.next = holder.turn\n    holder.turn = this\n", ""),
       edit(
         "TransactionalRef.ts",
-        "below.above ??= new Layer(below.name, below.value)",
+        "below.above ??= new Layer(below.name, below.value, below)",
         `below.above ??= (
       (below.next = transaction.turn),
       (transaction.turn = below as Layer<any>),
-      new Layer(below.name, below.value)
+      new Layer(below.name, below.value, below)
     )`
       )
     ]

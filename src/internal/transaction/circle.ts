@@ -12,15 +12,15 @@
  */
 import type { Holder, Turn } from "./turn.js"
 
-/** The names of the turns along the circle, if there is one; `holder` has neither `asked` nor a place in its queue. */
-export const circleThrough = <H extends Holder<H>>(
-  asked: Turn<H>,
+/** The turns along the circle, if there is one; `holder` has neither `asked` nor a place in its queue. */
+export const circleThrough = <H extends Holder<H>, T extends Turn<H>>(
+  asked: T,
   holder: H
-): ReadonlyArray<string> | undefined => {
+): ReadonlyArray<T> | undefined => {
   const behind = stepsBehind(holder)
   let isCertain = false
   for (const path of pathsAhead(asked)) {
-    if (path.holder === holder) return namesAlong(path)
+    if (path.holder === holder) return turnsAlong(path) as ReadonlyArray<T>
     if (isCertain) continue
     const step = behind.next()
     if (step.done === true) return undefined
@@ -71,9 +71,9 @@ function* stepsBehind<H extends Holder<H>>(holder: H): Generator<H | undefined, 
 const isAhead = <H extends Holder<H>>(holder: H, asked: Turn<H>): boolean =>
   asked.holder === holder || holder.places?.has(asked) === true
 
-/** A way that comes back to a turn names it once. */
-const namesAlong = <H extends Holder<H>>(path: Path<H>): ReadonlyArray<string> => {
+/** A path that comes back to a turn gives it once. */
+const turnsAlong = <H extends Holder<H>>(path: Path<H>): ReadonlyArray<Turn<H>> => {
   const turns: Array<Turn<H>> = []
   for (let at: Path<H> | undefined = path; at !== undefined; at = at.before) turns.unshift(at.turn)
-  return Array.from(new Set(turns), ({ name }) => name)
+  return [...new Set(turns)]
 }
