@@ -279,6 +279,16 @@ export const canaries = {
   "kept-after-close": {
     fault: "a ticket that comes after the close is kept",
     edits: [edit("TicketCache.ts", "if (this.isClosed || ", "if (")]
+  },
+  "unchecked-lease": {
+    fault: "a holder that has stood still for longer than its lease presents the token all the same",
+    edits: [
+      edit("internal/shared/protocol.ts", "monotonicNow < askedAt + lease", "monotonicNow >= 0 || askedAt < lease")
+    ]
+  },
+  "cleared-intent": {
+    fault: "a failed renewal is taken for one that has spent nothing",
+    edits: [edit("internal/shared/protocol.ts", "intent: row.value !== null && failure.uncertain", "intent: false")]
   }
 } satisfies Record<string, Canary>
 

@@ -1,0 +1,317 @@
+/**
+ * How a fleet of processes shares one session: functions from a row of the store to the next row. Nothing here knows a
+ * database, a fiber or a clock. A store holds one row for each session and replaces it only by compare-and-set: a write
+ * names the `revision` that it read, and fails if the row has another one by then.
+ *
+ * A refresh is: read → `look` → `take` the lease → `mayPresent`? → present the value upstream, and `extend` the lease
+ * meanwhile → `settle` what came back, by `commit`; or `fail`.
+ *
+ * **What holds**, whatever processes crash, pause or lose answers (`test/SharedSession/protocol.test.ts` searches all
+ * orders of these steps):
+ *
+ * - Two processes present the same value together only if the first has been away for longer than its lease.
+ * - A value that may have been presented before is presented again only as `uncertain`.
+ * - A commit replaces the version that its holder read, and no other.
+ * - After `end` no value from before it is current again.
+ *
+ * Each number that orders rows (`revision`, `version`, `fence`) is the greater of its predecessor plus one and the
+ * store's clock in milliseconds. So it does not fall when the row is deleted.
+ */
+
+/** The row of a session. Times are epoch milliseconds of the store's clock, lengths of time are milliseconds. */
+export interface Row {
+  /** Raised by every write. Compare-and-set compares it. */
+  readonly revision: number
+  /** The number of the value, raised by `commit`, by `end` and by a failure that killed the credential. 0: no value yet. */
+  readonly version: number
+  /** The version of the sign-in that the value descends from, by any number of renewals. */
+  readonly origin: number
+  /** The encoded value; `null` before the first sign-in and when `dead`. */
+  readonly value: string | null
+  /** How long the value was still good for at `committedAt`; `null`: it never expires. */
+  readonly lifetime: number | null
+  readonly committedAt: number
+  /** The `holder` that committed the value: a process that lost the answer to its commit recognises it. */
+  readonly committedBy: string | null
+  /** The number of the last lease. */
+  readonly fence: number
+  /** The holder of the lease, a fresh name for each lease; `null`: free. */
+  readonly holder: string | null
+  readonly leaseUntil: number
+  /** The value is about to be presented, or was, and what came of it is not known. */
+  readonly intent: boolean
+  /** What `intent` was when the present lease was taken: this holder is not the first to present the value. */
+  readonly uncertain: boolean
+  /** Until then the last failure answers. */
+  readonly coolUntil: number
+  /** Consecutive failures. */
+  readonly failures: number
+  /** The tag of the last failure. */
+  readonly error: string | null
+  /** The session was ended, or its credential has died: the next caller signs in. */
+  readonly dead: boolean
+}
+
+/** What a process remembers of the row: the last version that it adopted, committed or ended. */
+export interface Known {
+  readonly version: number
+  readonly origin: number
+  readonly value: string | null
+  /** How long the value is still good for, counted by the process's own monotonic clock; `null`: it never expires. */
+  readonly lifetime: number | null
+}
+
+/** A process that has never seen the row. */
+export const nothing: Known = { version: 0, origin: 0, value: null, lifetime: null }
+
+/** A lease as its holder remembers it. */
+export interface Taken {
+  readonly holder: string
+  /** The version and origin that the row had when the lease was taken. */
+  readonly version: number
+  readonly origin: number
+  /** There was no value to present. */
+  readonly isSignIn: boolean
+}
+
+/** A longer lease is not believed: the store's clock was set back after it was taken. */
+export const longestLease = 300_000
+
+const blank: Row = {
+  revision: 0,
+  version: 0,
+  origin: 0,
+  value: null,
+  lifetime: null,
+  committedAt: 0,
+  committedBy: null,
+  fence: 0,
+  holder: null,
+  leaseUntil: 0,
+  intent: false,
+  uncertain: false,
+  coolUntil: 0,
+  failures: 0,
+  error: null,
+  dead: false
+}
+
+const after = (previous: number, now: number): number => Math.max(previous + 1, now)
+
+const free = { holder: null, leaseUntil: 0, uncertain: false } as const
+
+// --- looking -----------------------------------------------------------------
+
+/**
+ * What a process finds in the row that it has read.
+ *
+ * - `Newer`: another process has renewed, signed in or ended: adopt it.
+ * - `Behind`: the row is missing, or older than what the process holds: `restore` it.
+ * - `Cooling`: the last refresh failed, and its failure answers for so long.
+ * - `Busy`: another process holds the lease, for so long at the most.
+ * - `Free`: the lease can be taken.
+ */
+export type Finding =
+  | { readonly _tag: "Newer"; readonly row: Row }
+  | { readonly _tag: "Behind" }
+  | { readonly _tag: "Cooling"; readonly left: number }
+  | { readonly _tag: "Busy"; readonly left: number }
+  | { readonly _tag: "Free" }
+
+/** A value that was changed by hand under the same version counts as newer. */
+export const look = (row: Row | undefined, known: Known, now: number): Finding => {
+  if (row === undefined || row.version < known.version) {
+    return known.version === 0 ? { _tag: "Free" } : { _tag: "Behind" }
+  }
+  if (row.version > known.version || row.value !== known.value) return { _tag: "Newer", row }
+  if (row.holder !== null && row.leaseUntil > now) {
+    return { _tag: "Busy", left: Math.min(row.leaseUntil - now, longestLease) }
+  }
+  return row.coolUntil > now ? { _tag: "Cooling", left: row.coolUntil - now } : { _tag: "Free" }
+}
+
+/** What a process remembers once it has adopted the row. */
+export const adopt = (row: Row, now: number): Known => ({
+  version: row.version,
+  origin: row.origin,
+  value: row.value,
+  lifetime: row.lifetime === null ? null : Math.max(0, row.lifetime - Math.max(0, now - row.committedAt))
+})
+
+/**
+ * The row from a process's memory. Where it had gone, an intent may have gone with it: so the value counts as
+ * presented. What was ended stays ended.
+ */
+export const restore = (row: Row | undefined, known: Known, now: number): Row => ({
+  ...blank,
+  revision: after(row?.revision ?? 0, now),
+  version: known.version,
+  origin: known.origin,
+  value: known.value,
+  lifetime: known.lifetime,
+  committedAt: now,
+  fence: row?.fence ?? 0,
+  intent: known.value !== null,
+  dead: known.value === null
+})
+
+// --- the lease ---------------------------------------------------------------
+
+/** Intent is written with the lease: before the value is presented. */
+export const take = (
+  row: Row | undefined,
+  { holder, lease, now }: { readonly holder: string; readonly lease: number; readonly now: number }
+): Row => {
+  const base = row ?? blank
+  return {
+    ...base,
+    revision: after(base.revision, now),
+    fence: after(base.fence, now),
+    holder,
+    leaseUntil: now + lease,
+    uncertain: base.intent,
+    intent: base.value !== null
+  }
+}
+
+/** The same lease for longer; `undefined` if it is another's by now. */
+export const extend = (
+  row: Row | undefined,
+  { holder, lease, now }: { readonly holder: string; readonly lease: number; readonly now: number }
+): Row | undefined =>
+  row?.holder === holder ? { ...row, revision: after(row.revision, now), leaseUntil: now + lease } : undefined
+
+/**
+ * Whether the lease still runs, counted from before it was asked for, on the holder's own monotonic clock. Asked just
+ * before the value is presented: a process that has stood still since may no longer present it.
+ */
+export const mayPresent = (
+  { askedAt, lease }: { readonly askedAt: number; readonly lease: number },
+  monotonicNow: number
+): boolean => monotonicNow < askedAt + lease
+
+/**
+ * Whether the next presentation is uncertain, after one that has failed. Only a failure of a certain presentation can
+ * prove that the value is unspent: the first of two may have spent it.
+ */
+export const afterFailure = (wasUncertain: boolean, isUnspent: boolean): boolean => wasUncertain || !isUnspent
+
+// --- what came of it ---------------------------------------------------------
+
+/** A value that the upstream gave. */
+export interface Obtained {
+  readonly value: string
+  readonly lifetime: number | null
+}
+
+/** The version that the holder read is replaced. Only its holder commits, and only that version. */
+export const commit = (row: Row, taken: Taken, { lifetime, value }: Obtained, now: number): Row | undefined => {
+  if (row.holder !== taken.holder || row.version !== taken.version) return undefined
+  const version = after(row.version, now)
+  return {
+    ...row,
+    ...free,
+    revision: after(row.revision, now),
+    version,
+    origin: taken.isSignIn ? version : taken.origin,
+    value,
+    lifetime,
+    committedAt: now,
+    committedBy: taken.holder,
+    intent: false,
+    coolUntil: 0,
+    failures: 0,
+    error: null,
+    dead: false
+  }
+}
+
+/**
+ * What a holder does with the value that it has obtained.
+ *
+ * - `Commit`: write this row.
+ * - `Committed`: it was written, and the answer was lost.
+ * - `Busy`: the lease has passed to another process, which may be presenting the value: its result is awaited.
+ * - `Superseded`: another process has renewed meanwhile. Its value is adopted, and the own one is not revoked: that could
+ *   revoke the other one too, which descends from the same sign-in.
+ * - `Ended`: the session was ended meanwhile. The value is revoked.
+ */
+export type Settlement =
+  | { readonly _tag: "Commit"; readonly row: Row }
+  | { readonly _tag: "Committed"; readonly row: Row }
+  | { readonly _tag: "Busy"; readonly left: number }
+  | { readonly _tag: "Superseded"; readonly row: Row }
+  | { readonly _tag: "Ended"; readonly row: Row }
+
+export const settle = (row: Row | undefined, taken: Taken, obtained: Obtained, now: number): Settlement => {
+  // The row has gone, or has been replaced by one from before: what was obtained from a later one goes into it.
+  if (row === undefined || row.version < taken.version) {
+    const base = { ...(row ?? blank), version: taken.version, origin: taken.origin }
+    return { _tag: "Commit", row: commit({ ...base, holder: taken.holder }, taken, obtained, now)! }
+  }
+  if (row.committedBy === taken.holder && row.version > taken.version) return { _tag: "Committed", row }
+  if (row.version > taken.version) {
+    const isSameSignIn = !row.dead && (row.origin === taken.origin || taken.isSignIn)
+    return { _tag: isSameSignIn ? "Superseded" : "Ended", row }
+  }
+  if (row.holder !== taken.holder && row.holder !== null && row.leaseUntil > now) {
+    return { _tag: "Busy", left: Math.min(row.leaseUntil - now, longestLease) }
+  }
+  // The lease ran out, and no process holds one now. This one takes it again, and commits in the same write.
+  const own = row.holder === taken.holder ? row : take(row, { holder: taken.holder, lease: 0, now })
+  return { _tag: "Commit", row: commit(own, taken, obtained, now)! }
+}
+
+/** How a refresh failed. */
+export interface Failure {
+  /** Whether the next presentation is uncertain. */
+  readonly uncertain: boolean
+  /** The credential itself is dead: the next caller signs in. */
+  readonly isFatal: boolean
+  readonly error: string
+  readonly cooldown: number
+}
+
+/** The lease is given back, and all processes wait together; `undefined` if the lease is another's by now. */
+export const fail = (row: Row | undefined, holder: string, failure: Failure, now: number): Row | undefined => {
+  if (row?.holder !== holder) return undefined
+  const failed = { ...row, ...free, revision: after(row.revision, now) }
+  return failure.isFatal && row.value !== null ? tombstone(failed, now) : {
+    ...failed,
+    intent: row.value !== null && failure.uncertain,
+    coolUntil: now + failure.cooldown,
+    failures: row.failures + 1,
+    error: failure.error
+  }
+}
+
+/** Nothing in the row is current any more. It stays, as the sign that what other processes remember is not either. */
+export const end = (row: Row | undefined, known: Known, now: number): Row => {
+  const base = row ?? blank
+  return tombstone(
+    { ...base, revision: after(base.revision, now), version: Math.max(base.version, known.version) },
+    now
+  )
+}
+
+const tombstone = (row: Row, now: number): Row => {
+  const version = after(row.version, now)
+  return {
+    ...row,
+    ...free,
+    version,
+    origin: version,
+    value: null,
+    lifetime: null,
+    committedAt: now,
+    committedBy: null,
+    intent: false,
+    coolUntil: 0,
+    failures: 0,
+    error: null,
+    dead: true
+  }
+}
+
+/** Whether a row that was written is news to other processes: a lease that is taken or extended is not. */
+export const isNews = (row: Row): boolean => row.holder === null

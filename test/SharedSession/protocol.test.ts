@@ -1,0 +1,55 @@
+import { assert, describe, it } from "@effect/vitest"
+import * as Protocol from "../../src/internal/shared/protocol.js"
+import { canaries } from "../support/canaries.js"
+import { amount, form } from "../support/form.js"
+import { type Bounds, search } from "./protocolModel.js"
+
+const base: Bounds = {
+  processes: 2,
+  refreshes: 1,
+  ticks: 2,
+  crashes: 1,
+  losses: 1,
+  ends: 0,
+  deletions: 0,
+  isSignedIn: true
+}
+
+const fleets: Readonly<Record<string, Bounds>> = {
+  "processes crash and answers are lost": { ...base, refreshes: amount({ quick: 1, full: 2 }) },
+  "nobody has signed in yet": { ...base, isSignedIn: false },
+  "the session is ended": { ...base, losses: amount({ quick: 0, full: 1 }), ends: 1 },
+  "the row is deleted": { ...base, losses: amount({ quick: 0, full: 1 }), deletions: 1 }
+}
+
+describe("the protocol, in every order of its steps", () => {
+  for (const [name, bounds] of Object.entries(fleets)) {
+    it(`F2 F3 F4 F10: holds for two processes, if ${name}`, () => {
+      const { history, states, violation } = search(Protocol, bounds)
+      assert.deepStrictEqual([violation, history], [undefined, []])
+      assert.isAbove(states, 1000)
+    })
+
+    it.skipIf(form === "quick")(`F2 F3 F4 F10: holds for three processes, if ${name}`, () => {
+      const { history, states, violation } = search(Protocol, { ...bounds, processes: 3, refreshes: 1 })
+      assert.deepStrictEqual([violation, history], [undefined, []])
+      assert.isAbove(states, 5000)
+    })
+  }
+})
+
+describe("a protocol with a known fault is caught", () => {
+  const canaryOf = (name: keyof typeof canaries, expected: string) =>
+    it(`canary: ${canaries[name].fault}`, async ({ task }) => {
+      task.meta.canary = { caught: undefined }
+      const faulty: typeof Protocol = await import(
+        /* @vite-ignore */ `../../src/internal/shared/protocol.ts?canary=${name}`
+      )
+      const { states, violation } = search(faulty, base)
+      assert.strictEqual(violation, expected)
+      task.meta.canary = { caught: `model search, state ${states}` }
+    })
+
+  canaryOf("unchecked-lease", "two holders present together")
+  canaryOf("cleared-intent", "a token that was presented before is presented as certain")
+})
