@@ -4,7 +4,8 @@
  */
 const floor1 = "^src/(InvalidOptions|Backoff|TransactionalRef|TicketCache)\\.ts$"
 const floor2 = "^src/(Session|SessionMap)\\.ts$"
-const floor3 = "^src/(SessionHttpClient|HttpSession|DefectBoundary|WebSocketDialer|ReconnectingSocket)\\.ts$"
+const floor3 =
+  "^src/(SessionHttpClient|HttpSession|PersistedSession|DefectBoundary|WebSocketDialer|ReconnectingSocket)\\.ts$"
 const testing = "^src/testing(/|\\.ts$)"
 const platform = "^node_modules/@effect/platform/"
 

@@ -14,6 +14,8 @@ export * as HttpSession from "./HttpSession.js"
 /** @since 0.1.0 */
 export { InvalidOptions } from "./InvalidOptions.js"
 /** @since 0.1.0 */
+export * as PersistedSession from "./PersistedSession.js"
+/** @since 0.1.0 */
 export * as ReconnectingSocket from "./ReconnectingSocket.js"
 /** @since 0.1.0 */
 export * as Session from "./Session.js"

@@ -1,0 +1,296 @@
+/**
+ * A session that survives a restart of its one process: its value lies in a `KeyValueStore` of `@effect/platform`.
+ *
+ * **What it guarantees.** A value is written before anyone sees it, with the time at which it was acquired, so that
+ * `maxAge` counts over restarts. `end` removes it from the store before `onEnd` revokes it, and a value that `fatal`
+ * calls dead is removed too. What cannot be read (cut short, changed, of another schema, under another name, encrypted
+ * with another key, in clear where a key is given) is never taken for a value, and a store that fails is never taken for
+ * an empty one. No write is interrupted. Nothing of the value is in an error or a log.
+ *
+ * **What it does not.** One process owns the key. Two processes with the same key each renew by themselves, and a
+ * token that can be spent only once is then spent twice. A process that dies between the upstream's answer and the end
+ * of the write loses the new value. Without `encryptWith` the store holds the value in clear.
+ *
+ * @since 0.1.0
+ */
+
+import * as KeyValueStore from "@effect/platform/KeyValueStore"
+import * as Cause from "effect/Cause"
+import type * as Context from "effect/Context"
+import * as Data from "effect/Data"
+import * as DateTime from "effect/DateTime"
+import * as Duration from "effect/Duration"
+import * as Effect from "effect/Effect"
+import * as Layer from "effect/Layer"
+import * as Option from "effect/Option"
+import type * as Redacted from "effect/Redacted"
+import type * as Schema from "effect/Schema"
+import type * as Scope from "effect/Scope"
+import type * as Types from "effect/Types"
+import * as Check from "./internal/check.js"
+import * as Keeper from "./internal/persisted/keeper.js"
+import * as Sealing from "./internal/persisted/sealing.js"
+import { InvalidOptions } from "./InvalidOptions.js"
+import * as Session from "./Session.js"
+
+// -----------------------------------------------------------------------------
+// models
+// -----------------------------------------------------------------------------
+
+/**
+ * A key for AES-256: 32 random bytes, or their base64 (`openssl rand -base64 32`).
+ *
+ * @since 0.1.0
+ * @category models
+ */
+export type Key = Redacted.Redacted<Uint8Array> | Redacted.Redacted<string>
+
+/**
+ * Where a session's value is kept.
+ *
+ * @since 0.1.0
+ * @category models
+ */
+export interface StoreOptions {
+  /** The name of the value in the store, one for each session. */
+  readonly key: string
+  /**
+   * Encrypts the value (AES-256-GCM). Of several keys the first encrypts, and all decrypt; a value that was written with
+   * an older one is written anew when it is read. Default: the value is written in clear.
+   */
+  readonly encryptWith?: Key | ReadonlyArray<Key> | undefined
+  /**
+   * What becomes of a value that cannot be read: `"fail"`, the default, is a `PersistenceError`; `"signIn"` logs a
+   * warning and goes on as if there were none.
+   */
+  readonly onUnreadable?: "fail" | "signIn" | undefined
+}
+
+/**
+ * A session's options, but for `initial`, which comes from the store.
+ *
+ * @since 0.1.0
+ * @category models
+ */
+export interface Options<
+  A,
+  I,
+  E = never,
+  R = never,
+  E2 = never,
+  R2 = never,
+  E3 = never,
+  R3 = never,
+  R4 = never,
+  R5 = never
+> extends Omit<Session.Options<A, E, R, E2, R2, E3, R3, R4>, "initial" | "retry" | "cooldown">, StoreOptions {
+  /** How the value is written: its encoded side must be JSON. */
+  readonly schema: Schema.Schema<A, I, R5>
+  /** As `Session` has it; the failure of a write is among its inputs. */
+  readonly retry?: Session.Options<A, E, R, E2, R2, E3 | PersistenceError, R3, R4>["retry"]
+  /** As `Session` has it; the failure of a write is among its inputs. */
+  readonly cooldown?: Session.Options<A, E, R, E2, R2, E3 | PersistenceError, R3, R4>["cooldown"]
+}
+
+// -----------------------------------------------------------------------------
+// errors
+// -----------------------------------------------------------------------------
+
+/**
+ * The value of a session could not be read (`Unreadable`), or the store itself failed (`Store`).
+ *
+ * @since 0.1.0
+ * @category errors
+ */
+export class PersistenceError extends Data.TaggedError("PersistenceError")<{
+  readonly key: string
+  readonly reason: "Unreadable" | "Store"
+  readonly description: string
+}> {
+  override get message(): string {
+    return `the value of "${this.key}" ${this.description}`
+  }
+}
+
+// -----------------------------------------------------------------------------
+// constructors
+// -----------------------------------------------------------------------------
+
+/**
+ * Makes a session whose value outlives the process. It is read when the session is made; if there is none, the first
+ * `current` acquires it.
+ *
+ * @example
+ * ```ts
+ * import * as PersistedSession from "effect-holdfast/PersistedSession"
+ * import * as Config from "effect/Config"
+ * import * as Effect from "effect/Effect"
+ * import * as Schema from "effect/Schema"
+ *
+ * const Token = Schema.Struct({
+ *   access: Schema.Redacted(Schema.String),
+ *   refresh: Schema.Redacted(Schema.String),
+ *   expiresAt: Schema.Number
+ * })
+ * declare const signIn: Effect.Effect<typeof Token.Type, "SignInFailed">
+ * declare const exchange: (token: typeof Token.Type) => Effect.Effect<typeof Token.Type, "SignInFailed">
+ *
+ * const session = Effect.gen(function*() {
+ *   return yield* PersistedSession.make({
+ *     key: "api",
+ *     schema: Token,
+ *     encryptWith: yield* Config.redacted("SESSION_KEY"),
+ *     acquire: signIn,
+ *     renew: exchange,
+ *     expiresAt: (token) => token.expiresAt
+ *   })
+ * })
+ * ```
+ *
+ * @since 0.1.0
+ * @category constructors
+ */
+export const make = <A, I, E = never, R = never, E2 = E, R2 = never, E3 = never, R3 = never, R4 = never, R5 = never>(
+  options: Options<A, I, E, R, E2, R2, E3, R3, R4, R5>
+): Effect.Effect<
+  Session.Session<A, E | E2 | E3 | PersistenceError>,
+  InvalidOptions | PersistenceError,
+  Types.NoInfer<R | R2 | R3 | R4 | R5> | KeyValueStore.KeyValueStore | Scope.Scope
+> =>
+  Effect.gen(function*() {
+    const { key, name = "session", renew } = options
+    const { keys, maxAge } = yield* Check.validated(() => validate(options))
+    const store = yield* KeyValueStore.KeyValueStore
+    const keeper = Keeper.make(store, key, options.schema, yield* Sealing.make(keys))
+
+    const errorOf = ({ description, reason }: Keeper.Trouble) => new PersistenceError({ key, reason, description })
+    const write = (value: A, acquiredAt: number) => Effect.mapError(keeper.write(value, acquiredAt), errorOf)
+    /** The session goes on without the store: what is left there is refused when it is read. */
+    const despite = (done: string) => (effect: Effect.Effect<void, PersistenceError | Keeper.Trouble, R5>) =>
+      Effect.catchAll(effect, (error) => Effect.logWarning(`${name}: ${done}: the stored value ${error.description}`))
+
+    const loaded = yield* keeper.load.pipe(
+      Effect.catchIf(
+        (trouble) => trouble.reason === "Unreadable" && options.onUnreadable === "signIn",
+        ({ description }) => Effect.as(Effect.logWarning(`${name}: the stored value ${description}`), Option.none())
+      ),
+      Effect.mapError(errorOf)
+    )
+    const initial = Option.getOrUndefined(loaded)
+    if (initial?.isOutdated) {
+      yield* despite("not encrypted anew")(write(initial.value, initial.acquiredAt))
+    }
+
+    const isFatal = (error: E | E2): boolean =>
+      options.fatal !== undefined && options.fatal(Cause.originalError(error) as E | E2)
+    const acquire = Effect.flatMap(keeper.beginSignIn, (signIn) =>
+      renew !== undefined ?
+        options.acquire :
+        Effect.tapError(
+          options.acquire,
+          (error) => isFatal(error) ? despite("not forgotten")(keeper.forgetBefore(signIn)) : Effect.void
+        ))
+
+    let isLoading = initial !== undefined
+    const session = yield* Session.make<A, E, R | R5, E2, R2 | R5, E3 | PersistenceError, R3 | R5, R4 | R5>({
+      ...options,
+      acquire,
+      initial: initial?.value,
+      renew: renew && ((current) =>
+        Effect.tapError(
+          renew(current),
+          (error) => isFatal(error) ? despite("not forgotten")(keeper.forget(current)) : Effect.void
+        )),
+      onRenewed: (generation) => {
+        const written = write(generation.value, generation.acquiredAt)
+        return options.onRenewed === undefined ? written : Effect.zipRight(written, options.onRenewed(generation))
+      },
+      onEnd: (value) => {
+        const forgotten = despite("not forgotten")(keeper.forget(value))
+        return options.onEnd === undefined ? forgotten : Effect.zipRight(forgotten, options.onEnd(value))
+      },
+      // The session counts the age of its first value from now; the store knows better.
+      expiresAt: (value) => {
+        const expiresAt = options.expiresAt?.(value)
+        if (!isLoading || maxAge === undefined) {
+          return expiresAt
+        }
+        const aged = initial!.acquiredAt + maxAge
+        return expiresAt === undefined ? aged : Math.min(aged, millisOf(expiresAt))
+      }
+    })
+    isLoading = false
+    return session
+  })
+
+const millisOf = (at: DateTime.Utc | number): number => DateTime.isDateTime(at) ? DateTime.toEpochMillis(at) : at
+
+const validate = (options: StoreOptions & { readonly maxAge?: Duration.DurationInput | undefined }) => {
+  const { encryptWith, key, maxAge, onUnreadable } = options
+  if (typeof key !== "string" || key === "") {
+    throw new InvalidOptions({ option: "key", value: key, reason: "must be a name that is not empty" })
+  }
+  if (onUnreadable !== undefined && onUnreadable !== "fail" && onUnreadable !== "signIn") {
+    throw new InvalidOptions({ option: "onUnreadable", value: onUnreadable, reason: `must be "fail" or "signIn"` })
+  }
+  return {
+    keys: Sealing.keysOf(encryptWith),
+    maxAge: maxAge === undefined
+      ? undefined
+      : Duration.toMillis(Check.duration("maxAge", maxAge, { min: "1 millis", max: Duration.infinity }))
+  }
+}
+
+// -----------------------------------------------------------------------------
+// layers
+// -----------------------------------------------------------------------------
+
+/**
+ * `make`, as the layer of a tag.
+ *
+ * @example
+ * ```ts
+ * import { NodeKeyValueStore } from "effect-holdfast/node"
+ * import * as PersistedSession from "effect-holdfast/PersistedSession"
+ * import type * as Session from "effect-holdfast/Session"
+ * import * as Context from "effect/Context"
+ * import * as Effect from "effect/Effect"
+ * import * as Layer from "effect/Layer"
+ * import * as Schema from "effect/Schema"
+ *
+ * declare const signIn: Effect.Effect<string, "SignInFailed">
+ *
+ * class ApiSession extends Context.Tag("ApiSession")<
+ *   ApiSession,
+ *   Session.Session<string, "SignInFailed" | PersistedSession.PersistenceError>
+ * >() {
+ *   static readonly layer = PersistedSession.layer(this, { key: "api", schema: Schema.String, acquire: signIn }).pipe(
+ *     Layer.provide(NodeKeyValueStore.layerFileSystem("/var/lib/example"))
+ *   )
+ * }
+ * ```
+ *
+ * @since 0.1.0
+ * @category layers
+ */
+export const layer = <
+  Id,
+  S,
+  A,
+  I,
+  E = never,
+  R = never,
+  E2 = E,
+  R2 = never,
+  E3 = never,
+  R3 = never,
+  R4 = never,
+  R5 = never
+>(
+  tag: Context.Tag<Id, S> & (Session.Session<A, E | E2 | E3 | PersistenceError> extends S ? unknown : never),
+  options: Options<A, I, E, R, E2, R2, E3, R3, R4, R5>
+): Layer.Layer<
+  Id,
+  InvalidOptions | PersistenceError,
+  Exclude<Types.NoInfer<R | R2 | R3 | R4 | R5>, Scope.Scope> | KeyValueStore.KeyValueStore
+> => Layer.scoped(tag as Context.Tag<Id, any>, make(options)) as never

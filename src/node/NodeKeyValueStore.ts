@@ -1,0 +1,176 @@
+/**
+ * A `KeyValueStore` in a directory whose writes are whole or did not happen, for `PersistedSession` and whatever else
+ * keeps secrets.
+ *
+ * **What it guarantees.** A value is written to a temporary file, flushed to the disk and renamed into place: a process
+ * or a machine that dies leaves the old value or the new one, never half of one. Files have mode 0600, and a directory
+ * that is made here has mode 0700. Keys that differ in any way, case included, are different files on every file system.
+ *
+ * **What it does not.** It locks nothing: of two writes at the same time the later rename wins. `modify` reads and then
+ * writes.
+ *
+ * @since 0.1.0
+ */
+
+import * as PlatformError from "@effect/platform/Error"
+import * as KeyValueStore from "@effect/platform/KeyValueStore"
+import * as Effect from "effect/Effect"
+import * as Layer from "effect/Layer"
+import * as Option from "effect/Option"
+import { createHash, randomBytes } from "node:crypto"
+import { mkdir, open, readdir, readFile, rename, rm, stat } from "node:fs/promises"
+import { join } from "node:path"
+
+/**
+ * Keeps each value in a file of this directory, which is made if it is missing.
+ *
+ * @example
+ * ```ts
+ * import * as NodeKeyValueStore from "effect-holdfast/node/NodeKeyValueStore"
+ * import * as PersistedSession from "effect-holdfast/PersistedSession"
+ * import * as Effect from "effect/Effect"
+ * import * as Schema from "effect/Schema"
+ *
+ * declare const signIn: Effect.Effect<string>
+ *
+ * const session = PersistedSession.make({ key: "api", schema: Schema.String, acquire: signIn }).pipe(
+ *   Effect.provide(NodeKeyValueStore.layerFileSystem("/var/lib/example"))
+ * )
+ * ```
+ *
+ * @since 0.1.0
+ * @category layers
+ */
+export const layerFileSystem = (
+  directory: string
+): Layer.Layer<KeyValueStore.KeyValueStore, PlatformError.PlatformError> =>
+  Layer.effect(
+    KeyValueStore.KeyValueStore,
+    Effect.as(
+      attempt("layerFileSystem", directory, async () => {
+        await mkdir(directory, { recursive: true, mode: 0o700 })
+        await removeRemains(directory)
+      }),
+      inDirectory(directory)
+    )
+  )
+
+const inDirectory = (directory: string): KeyValueStore.KeyValueStore => {
+  const read = (key: string): Effect.Effect<Option.Option<Buffer>, PlatformError.SystemError> =>
+    attempt("get", key, () => readFile(join(directory, fileOf(key)))).pipe(
+      Effect.asSome,
+      Effect.catchIf(isNotFound, () => Effect.succeed(Option.none<Buffer>()))
+    )
+  return KeyValueStore.make({
+    get: (key) => Effect.map(read(key), Option.map((bytes) => bytes.toString("utf8"))),
+    getUint8Array: (key) => Effect.map(read(key), Option.map((bytes) => Uint8Array.from(bytes))),
+    set: (key, value) => Effect.uninterruptible(attempt("set", key, () => write(directory, fileOf(key), value))),
+    remove: (key) =>
+      Effect.uninterruptible(attempt("remove", key, async () => {
+        await rm(join(directory, fileOf(key)), { force: true })
+        await flush(directory)
+      })),
+    clear: attempt("clear", directory, async () => {
+      for (const file of await valuesIn(directory)) await rm(join(directory, file), { force: true })
+      await flush(directory)
+    }),
+    size: attempt("size", directory, async () => (await valuesIn(directory)).length)
+  })
+}
+
+// -----------------------------------------------------------------------------
+// files
+// -----------------------------------------------------------------------------
+
+const write = async (directory: string, file: string, value: string | Uint8Array): Promise<void> => {
+  const temporary = join(directory, `${file.slice(0, longestName)}.${randomBytes(9).toString("hex")}${unfinished}`)
+  try {
+    const handle = await open(temporary, "wx", 0o600)
+    try {
+      await handle.writeFile(value)
+      await handle.sync()
+    } finally {
+      await handle.close()
+    }
+    await rename(temporary, join(directory, file))
+  } catch (error) {
+    await rm(temporary, { force: true })
+    throw error
+  }
+  await flush(directory)
+}
+
+/** The rename itself reaches the disk with the directory, which Windows cannot open as a file. */
+const flush = async (directory: string): Promise<void> => {
+  if (process.platform === "win32") return
+  const handle = await open(directory, "r")
+  try {
+    await handle.sync()
+  } finally {
+    await handle.close()
+  }
+}
+
+const unfinished = ".tmp"
+
+/** Temporary files of processes that died. A write that is under way elsewhere has a younger one. */
+const removeRemains = async (directory: string): Promise<void> => {
+  for (const file of await readdir(directory)) {
+    if (!file.endsWith(unfinished)) continue
+    const path = join(directory, file)
+    const found = await stat(path).catch(() => undefined)
+    if (found !== undefined && Date.now() - found.mtimeMs > 3_600_000) await rm(path, { force: true })
+  }
+}
+
+const valuesIn = async (directory: string): Promise<ReadonlyArray<string>> =>
+  (await readdir(directory)).filter((file) => file.endsWith(finished))
+
+const finished = ".value"
+
+/** File systems take 255 bytes; a temporary file's name is longer than a value's. */
+const longestName = 180
+
+/** Of characters that are themselves on every file system; `%` and `~` begin what stands for others. */
+const fileOf = (key: string): string => {
+  const name = [...Buffer.from(key, "utf8")].map((byte) => {
+    const character = String.fromCharCode(byte)
+    return /[a-z0-9_-]/.test(character) ? character : `%${byte.toString(16).padStart(2, "0")}`
+  }).join("")
+  const short = name.length <= longestName
+    ? name
+    : `${name.slice(0, 100)}~${createHash("sha256").update(key).digest("hex")}`
+  return short + finished
+}
+
+// -----------------------------------------------------------------------------
+// errors
+// -----------------------------------------------------------------------------
+
+const attempt = <A>(method: string, key: string, run: () => Promise<A>): Effect.Effect<A, PlatformError.SystemError> =>
+  Effect.tryPromise({
+    try: run,
+    catch: (cause) => {
+      const code = (cause as NodeJS.ErrnoException).code
+      return new PlatformError.SystemError({
+        reason: reasons.get(code) ?? "Unknown",
+        module: "KeyValueStore",
+        method,
+        pathOrDescriptor: key,
+        ...(code === undefined ? {} : { description: code }),
+        cause
+      })
+    }
+  })
+
+const reasons = new Map<string | undefined, PlatformError.SystemErrorReason>([
+  ["ENOENT", "NotFound"],
+  ["EACCES", "PermissionDenied"],
+  ["EPERM", "PermissionDenied"],
+  ["EROFS", "PermissionDenied"],
+  ["EBUSY", "Busy"],
+  ["EISDIR", "BadResource"],
+  ["ENOTDIR", "BadResource"]
+])
+
+const isNotFound = (error: PlatformError.SystemError): boolean => error.reason === "NotFound"

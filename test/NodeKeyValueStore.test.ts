@@ -1,0 +1,117 @@
+import * as KeyValueStore from "@effect/platform/KeyValueStore"
+import { assert, describe, it } from "@effect/vitest"
+import { NodeKeyValueStore } from "effect-holdfast/node"
+import * as Effect from "effect/Effect"
+import * as Option from "effect/Option"
+import { spawn } from "node:child_process"
+import { once } from "node:events"
+import { chmodSync, mkdtempSync, readdirSync, rmSync, statSync, utimesSync, writeFileSync } from "node:fs"
+import { tmpdir } from "node:os"
+import { join } from "node:path"
+import { amount } from "./support/form.js"
+import { bundled } from "./support/programs.js"
+
+const directory = Effect.acquireRelease(
+  Effect.sync(() => mkdtempSync(join(tmpdir(), "holdfast-"))),
+  (path) => Effect.sync(() => rmSync(path, { recursive: true, force: true }))
+)
+
+const storeIn = (path: string) =>
+  Effect.provide(Effect.map(KeyValueStore.KeyValueStore, (store) => store), NodeKeyValueStore.layerFileSystem(path))
+
+describe("a store in a directory", () => {
+  it.scoped("keeps what it is given, text and bytes, and forgets it", () =>
+    Effect.gen(function*() {
+      const store = yield* storeIn(yield* directory)
+      assert.isTrue(Option.isNone(yield* store.get("token")))
+      yield* store.set("token", "geheim ☃")
+      assert.strictEqual(Option.getOrNull(yield* store.get("token")), "geheim ☃")
+      yield* store.set("bytes", Uint8Array.of(0, 255, 128))
+      assert.deepStrictEqual(Option.getOrNull(yield* store.getUint8Array("bytes")), Uint8Array.of(0, 255, 128))
+      assert.strictEqual(yield* store.size, 2)
+      yield* store.remove("token")
+      yield* store.remove("token")
+      assert.isTrue(Option.isNone(yield* store.get("token")))
+      yield* store.clear
+      assert.strictEqual(yield* store.size, 0)
+    }))
+
+  it.scoped("keeps keys apart that differ in any way, and none leaves the directory", () =>
+    Effect.gen(function*() {
+      const path = yield* directory
+      const store = yield* storeIn(join(path, "inner"))
+      const keys = ["a", "A", "%41", "..", ".", "", "../outside", "a/b", "a\\b", "\0", "ä", "x".repeat(300)]
+      keys.push("x".repeat(301), "con", "a.", "a ", "🔑".repeat(80))
+      for (const key of keys) yield* store.set(key, key)
+      for (const key of keys) assert.strictEqual(Option.getOrNull(yield* store.get(key)), key)
+      assert.strictEqual(yield* store.size, keys.length)
+      assert.deepStrictEqual(readdirSync(path), ["inner"])
+      const files = readdirSync(join(path, "inner"))
+      assert.strictEqual(new Set(files.map((file) => file.toLowerCase())).size, keys.length)
+      for (const file of files) assert.match(file, /^[a-z0-9_.~%-]{1,255}$/)
+    }))
+
+  it.scoped.skipIf(process.platform === "win32")(
+    "is readable by its owner alone, what lay there before too",
+    () =>
+      Effect.gen(function*() {
+        const path = join(yield* directory, "made")
+        const store = yield* storeIn(path)
+        assert.strictEqual(statSync(path).mode & 0o777, 0o700)
+        yield* store.set("token", "one")
+        const file = join(path, readdirSync(path)[0]!)
+        assert.strictEqual(statSync(file).mode & 0o777, 0o600)
+        chmodSync(file, 0o644)
+        yield* store.set("token", "two")
+        assert.strictEqual(statSync(file).mode & 0o777, 0o600)
+      })
+  )
+
+  it.scoped("tells by a typed error what the system refuses, without the value", () =>
+    Effect.gen(function*() {
+      const path = join(yield* directory, "store")
+      const store = yield* storeIn(path)
+      rmSync(path, { recursive: true })
+      writeFileSync(path, "a file stands where the directory was")
+      for (const failing of [store.get("token"), store.set("token", "canary"), store.remove("token"), store.size]) {
+        const error = yield* Effect.flip(failing as Effect.Effect<unknown, { readonly _tag: string }>)
+        assert.strictEqual(error._tag, "SystemError")
+        assert.notInclude(String(error), "canary")
+      }
+      assert.strictEqual((yield* Effect.flip(storeIn(path)))._tag, "SystemError")
+    }))
+
+  it.scoped("clears away what dead processes left unfinished, and leaves what may be under way", () =>
+    Effect.gen(function*() {
+      const path = yield* directory
+      writeFileSync(join(path, "old.value.0.tmp"), "half")
+      utimesSync(join(path, "old.value.0.tmp"), 1, 1)
+      writeFileSync(join(path, "new.value.0.tmp"), "half")
+      const store = yield* storeIn(path)
+      assert.deepStrictEqual(readdirSync(path), ["new.value.0.tmp"])
+      assert.strictEqual(yield* store.size, 0)
+    }))
+
+  it("holds the old value or the new one, never half, whenever the writer is killed", async () => {
+    const path = mkdtempSync(join(tmpdir(), "holdfast-"))
+    const program = await bundled(new URL("./support/keyValueWriter.ts", import.meta.url))
+    const seen = new Set<string>()
+    try {
+      for (let kills = 0; kills < amount({ quick: 8, full: 100 }); kills++) {
+        const writer = spawn(process.execPath, [program, path, "token"], { stdio: ["ignore", "pipe", "inherit"] })
+        await once(writer.stdout, "data")
+        await new Promise((resolve) => setTimeout(resolve, Math.random() * 20))
+        writer.kill("SIGKILL")
+        await once(writer, "exit")
+        const found = await Effect.runPromise(Effect.flatMap(storeIn(path), (store) => store.get("token")))
+        const value = Option.getOrThrow(found)
+        assert.strictEqual(value.length, 300_000)
+        assert.strictEqual(value, value[0]!.repeat(300_000))
+        seen.add(value[0]!)
+      }
+      assert.isAbove(seen.size, 1)
+    } finally {
+      rmSync(path, { recursive: true, force: true })
+    }
+  })
+})

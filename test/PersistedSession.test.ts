@@ -1,0 +1,391 @@
+import * as PlatformError from "@effect/platform/Error"
+import * as KeyValueStore from "@effect/platform/KeyValueStore"
+import { assert, describe, it } from "@effect/vitest"
+import { NodeKeyValueStore } from "effect-holdfast/node"
+import * as PersistedSession from "effect-holdfast/PersistedSession"
+import type * as Session from "effect-holdfast/Session"
+import * as Context from "effect/Context"
+import * as Deferred from "effect/Deferred"
+import * as Duration from "effect/Duration"
+import * as Effect from "effect/Effect"
+import * as Fiber from "effect/Fiber"
+import * as Layer from "effect/Layer"
+import * as Logger from "effect/Logger"
+import * as Redacted from "effect/Redacted"
+import * as Schema from "effect/Schema"
+import type * as Scope from "effect/Scope"
+import * as TestClock from "effect/TestClock"
+import { mkdtempSync, rmSync } from "node:fs"
+import { tmpdir } from "node:os"
+import { join } from "node:path"
+import { inspect } from "node:util"
+import { type Memory, memory } from "./support/keyValueMemory.js"
+
+const Token = Schema.Struct({ access: Schema.Redacted(Schema.String), refresh: Schema.String })
+type Token = typeof Token.Type
+
+const token = (name: string): Token => ({ access: Redacted.make(`canary-${name}`), refresh: name })
+
+class Refused {
+  readonly _tag = "Refused"
+}
+
+const upstream = () => {
+  const calls: Array<string> = []
+  let count = 0
+  return {
+    calls,
+    acquire: Effect.sync(() => {
+      calls.push("acquire")
+      return token(`t${++count}`)
+    }),
+    renew: (current: Token) =>
+      Effect.sync(() => {
+        calls.push(`renew ${current.refresh}`)
+        return token(`t${++count}`)
+      })
+  }
+}
+
+const options = { key: "api", schema: Token } as const
+
+const inStore = <A, E, R>(
+  { store }: Pick<Memory, "store">,
+  effect: Effect.Effect<A, E, R | KeyValueStore.KeyValueStore>
+): Effect.Effect<A, E, Exclude<R, KeyValueStore.KeyValueStore>> =>
+  Effect.provideService(effect, KeyValueStore.KeyValueStore, store)
+
+/** One life of a process: what is made in it goes with it. */
+const run = <A, E, R>(effect: Effect.Effect<A, E, R>): Effect.Effect<A, E, Exclude<R, Scope.Scope>> =>
+  Effect.scoped(effect)
+
+const key = (byte: number) => Redacted.make(new Uint8Array(32).fill(byte))
+
+describe("a session that is persisted", () => {
+  it.scoped("goes on after a restart with the value that it had, without asking the upstream", () =>
+    Effect.gen(function*() {
+      const disk = memory()
+      const { acquire, calls, renew } = upstream()
+      const make = inStore(disk, PersistedSession.make({ ...options, acquire, renew }))
+      const first = yield* run(Effect.flatMap(make, (session) => session.current))
+      const session = yield* make
+      const second = yield* session.current
+      assert.strictEqual(Redacted.value(second.value.access), Redacted.value(first.value.access))
+      assert.deepStrictEqual(calls, ["acquire"])
+      yield* session.refresh(second)
+      assert.deepStrictEqual(calls, ["acquire", "renew t1"])
+      const third = yield* Effect.flatMap(make, (session) => session.current)
+      assert.strictEqual(third.value.refresh, "t2")
+    }))
+
+  it.scoped("has written a value before anyone sees it", () =>
+    Effect.gen(function*() {
+      const disk = memory()
+      const { acquire } = upstream()
+      const written = yield* Deferred.make<void>()
+      disk.state.during = Deferred.await(written)
+      const session = yield* inStore(disk, PersistedSession.make({ ...options, acquire }))
+      const reader = yield* Effect.fork(session.current)
+      yield* Effect.yieldNow({ priority: 100 })
+      assert.isNull(reader.unsafePoll())
+      yield* Deferred.succeed(written, undefined)
+      yield* Fiber.join(reader)
+      assert.strictEqual(disk.values.size, 1)
+    }))
+
+  it.scoped("keeps a value that could not be written, and writes that one when asked again", () =>
+    Effect.gen(function*() {
+      const disk = memory()
+      const { acquire, calls, renew } = upstream()
+      const session = yield* inStore(disk, PersistedSession.make({ ...options, acquire, renew }))
+      disk.state.broken = true
+      const error = yield* Effect.flip(session.current)
+      assert.instanceOf(error, PersistedSession.PersistenceError)
+      assert.strictEqual(error.reason, "Store")
+      assert.notInclude(inspect(error, { depth: 9 }) + JSON.stringify(error) + String(error), "canary")
+      disk.state.broken = false
+      yield* TestClock.adjust("1 second")
+      assert.strictEqual((yield* session.current).value.refresh, "t1")
+      assert.deepStrictEqual(calls, ["acquire"])
+    }))
+
+  it.scoped("counts the age of a value over restarts", () =>
+    Effect.gen(function*() {
+      const disk = memory()
+      const { acquire, calls, renew } = upstream()
+      const make = inStore(disk, PersistedSession.make({ ...options, acquire, renew, maxAge: "1 hour" }))
+      const first = yield* run(Effect.flatMap(make, (session) => session.current))
+      yield* TestClock.adjust("40 minutes")
+      const session = yield* make
+      assert.strictEqual((yield* session.current).expiresAt, first.expiresAt)
+      yield* TestClock.adjust("20 minutes")
+      assert.strictEqual((yield* session.current).value.refresh, "t2")
+      assert.deepStrictEqual(calls, ["acquire", "renew t1"])
+    }))
+
+  it.scoped("takes the earlier of the value's own expiry and its age", () =>
+    Effect.gen(function*() {
+      const disk = memory()
+      const { acquire } = upstream()
+      const make = (millis: number) =>
+        inStore(disk, PersistedSession.make({ ...options, acquire, maxAge: "1 hour", expiresAt: () => millis }))
+      yield* run(Effect.flatMap(make(600_000), (session) => session.current))
+      yield* TestClock.adjust("1 minute")
+      assert.strictEqual((yield* Effect.flatMap(make(600_000), (session) => session.current)).expiresAt, 600_000)
+      assert.strictEqual((yield* Effect.flatMap(make(6_000_000), (session) => session.current)).expiresAt, 3_600_000)
+    }))
+
+  it.scoped("is forgotten by `end` before it is revoked, and by a failure that is fatal", () =>
+    Effect.gen(function*() {
+      const disk = memory()
+      const { acquire } = upstream()
+      const storedAtRevocation: Array<number> = []
+      const make = inStore(
+        disk,
+        PersistedSession.make({
+          ...options,
+          acquire: Effect.suspend(() => disk.state.writes > 1 ? Effect.fail(new Refused()) : acquire),
+          renew: () => Effect.fail(new Refused()),
+          fatal: () => true,
+          cooldown: 0,
+          onEnd: () => Effect.sync(() => storedAtRevocation.push(disk.values.size))
+        })
+      )
+      const session = yield* make
+      yield* session.current
+      yield* session.end
+      assert.deepStrictEqual(storedAtRevocation, [0])
+      const generation = yield* session.current
+      assert.strictEqual(disk.values.size, 1)
+      assert.instanceOf(yield* Effect.flip(session.refresh(generation)), Refused)
+      assert.strictEqual(disk.values.size, 0)
+    }))
+
+  it.scoped("forgets without a `renew` what its server calls dead", () =>
+    Effect.gen(function*() {
+      const disk = memory()
+      let refused = false
+      const session = yield* inStore(
+        disk,
+        PersistedSession.make({
+          ...options,
+          acquire: Effect.suspend(() => refused ? Effect.fail(new Refused()) : Effect.succeed(token("one"))),
+          fatal: () => true
+        })
+      )
+      const generation = yield* session.current
+      refused = true
+      yield* Effect.flip(session.refresh(generation))
+      assert.strictEqual(disk.values.size, 0)
+    }))
+
+  it.scoped("signs out though the store fails, and says that the value is still there", () =>
+    Effect.gen(function*() {
+      const disk = memory()
+      const { acquire } = upstream()
+      const logged: Array<string> = []
+      const logger = Logger.make(({ logLevel, message }) => logged.push(`${logLevel.label} ${message}`))
+      const session = yield* inStore(disk, PersistedSession.make({ ...options, acquire })).pipe(
+        Effect.provide(Logger.replace(Logger.defaultLogger, logger))
+      )
+      yield* session.current
+      disk.state.broken = true
+      yield* session.end
+      assert.deepStrictEqual(logged, [
+        "WARN session: not forgotten: the stored value could not be removed: Busy"
+      ])
+    }))
+
+  it.scoped("leaves nothing in the store when `end` has returned, though a write was under way", () =>
+    Effect.gen(function*() {
+      const disk = memory()
+      const { acquire, renew } = upstream()
+      const session = yield* inStore(disk, PersistedSession.make({ ...options, acquire, renew }))
+      const generation = yield* session.current
+      const [isWriting, written] = [yield* Deferred.make<void>(), yield* Deferred.make<void>()]
+      disk.state.during = Effect.zipRight(Deferred.succeed(isWriting, undefined), Deferred.await(written))
+      yield* Effect.fork(session.refresh(generation))
+      yield* Deferred.await(isWriting)
+      const ender = yield* Effect.fork(session.end)
+      yield* Effect.yieldNow({ priority: 100 })
+      yield* Deferred.succeed(written, undefined)
+      yield* Fiber.join(ender)
+      assert.strictEqual(disk.state.writes, 2)
+      assert.strictEqual(disk.values.size, 0)
+    }))
+
+  it.scoped("forgets by `end` also what a write that failed may have left", () =>
+    Effect.gen(function*() {
+      const disk = memory()
+      const { acquire } = upstream()
+      const store = KeyValueStore.makeStringOnly({
+        ...disk.store,
+        set: (key, value) =>
+          Effect.zipRight(
+            disk.store.set(key, value),
+            new PlatformError.SystemError({ reason: "TimedOut", module: "KeyValueStore", method: "set" })
+          )
+      })
+      const session = yield* inStore({ store }, PersistedSession.make({ ...options, acquire }))
+      yield* Effect.flip(session.current)
+      assert.strictEqual(disk.values.size, 1)
+      yield* session.end
+      assert.strictEqual(disk.values.size, 0)
+    }))
+
+  it.scoped("runs its own `onRenewed` after the write, with what the write is retried by", () =>
+    Effect.gen(function*() {
+      const disk = memory()
+      const { acquire } = upstream()
+      const seen: Array<number> = []
+      const session = yield* inStore(
+        disk,
+        PersistedSession.make({
+          ...options,
+          acquire,
+          onRenewed: () => Effect.sync(() => seen.push(disk.values.size)),
+          cooldown: Duration.seconds(3)
+        })
+      )
+      yield* session.current
+      assert.deepStrictEqual(seen, [1])
+    }))
+})
+
+describe("what lies in the store", () => {
+  const acquire = Effect.succeed(token("fresh"))
+  const stored = (encryptWith?: PersistedSession.StoreOptions["encryptWith"]) =>
+    Effect.gen(function*() {
+      const disk = memory()
+      yield* run(
+        Effect.flatMap(
+          inStore(disk, PersistedSession.make({ ...options, encryptWith, acquire: Effect.succeed(token("stored")) })),
+          (session) => session.current
+        )
+      )
+      return disk
+    })
+  const read = (disk: Memory, more: Partial<PersistedSession.Options<Token, any>> = {}) =>
+    run(Effect.flatMap(
+      inStore(disk, PersistedSession.make({ ...options, acquire, ...more })),
+      (session) => Effect.map(session.current, ({ value }) => value.refresh)
+    ))
+
+  it.effect("shows nothing of the value where a key is given, and is written anew with the newest key", () =>
+    Effect.gen(function*() {
+      const disk = yield* stored(key(1))
+      const before = disk.values.get("api")!
+      assert.notInclude(before, "stored")
+      assert.notInclude(Buffer.from(before.split(".").at(-1)!, "base64url").toString("latin1"), "stored")
+      assert.strictEqual(yield* read(disk, { encryptWith: [key(2), key(1)] }), "stored")
+      const after = disk.values.get("api")!
+      assert.notStrictEqual(after, before)
+      assert.strictEqual(yield* read(disk, { encryptWith: [key(2)] }), "stored")
+      assert.strictEqual(disk.values.get("api"), after)
+    }))
+
+  it.effect("is read though it cannot be written anew", () =>
+    Effect.gen(function*() {
+      const disk = yield* stored(key(1))
+      const readOnly = KeyValueStore.makeStringOnly({
+        ...disk.store,
+        set: () => new PlatformError.SystemError({ reason: "PermissionDenied", module: "KeyValueStore", method: "set" })
+      })
+      assert.strictEqual(yield* read({ ...disk, store: readOnly }, { encryptWith: [key(2), key(1)] }), "stored")
+    }))
+
+  it.effect("takes keys as bytes and as base64, padded or not, for URLs or not", () =>
+    Effect.gen(function*() {
+      const bytes = Uint8Array.from({ length: 32 }, (_, n) => 255 - n)
+      const disk = yield* stored(Redacted.make(bytes))
+      const base64 = Buffer.from(bytes).toString("base64")
+      const forms = [base64, base64.replace(/=+$/, ""), Buffer.from(bytes).toString("base64url"), ` ${base64}\n`]
+      for (const form of forms) assert.strictEqual(yield* read(disk, { encryptWith: Redacted.make(form) }), "stored")
+    }))
+
+  it.effect("is an error if it cannot be read, and is never shown in it", () =>
+    Effect.gen(function*() {
+      const cases: Array<readonly [string, Memory, Partial<PersistedSession.Options<Token, any>>]> = []
+      const clear = yield* stored()
+      const sealed = yield* stored(key(1))
+      const changed = (disk: Memory, change: (text: string) => string) => {
+        const other = memory()
+        other.values.set("api", change(disk.values.get("api")!))
+        return other
+      }
+      const lastChanged = (text: string) => text.slice(0, -2) + (text.at(-2) === "A" ? "B" : "A") + text.at(-1)
+      for (const cut of [0, 1, 5, 12, 24, 40]) {
+        cases.push(["cut short", changed(clear, (text) => text.slice(0, cut)), {}])
+        cases.push(["cut short", changed(sealed, (text) => text.slice(0, cut)), { encryptWith: key(1) }])
+      }
+      cases.push(
+        ["half", changed(clear, (text) => text.slice(0, text.length / 2)), {}],
+        ["half", changed(sealed, (text) => text.slice(0, text.length / 2)), { encryptWith: key(1) }],
+        ["changed", changed(clear, lastChanged), {}],
+        ["changed", changed(sealed, lastChanged), { encryptWith: key(1) }],
+        ["another key", sealed, { encryptWith: key(2) }],
+        ["no key", sealed, {}],
+        ["in clear", clear, { encryptWith: key(1) }],
+        ["not ours", changed(clear, () => `{"access":"canary-stored"}`), {}],
+        ["another schema", clear, { schema: Schema.Struct({ other: Schema.String }) as never }],
+        ["another name", changed(clear, (text) => text), { key: "other" }],
+        ["another name", changed(sealed, (text) => text), { key: "other", encryptWith: key(1) }]
+      )
+      for (const [what, disk, more] of cases) {
+        if (more.key !== undefined) disk.values.set(more.key, disk.values.get("api")!)
+        const before = [...disk.values]
+        const error = yield* Effect.flip(read(disk, more))
+        assert.instanceOf(error, PersistedSession.PersistenceError, what)
+        assert.strictEqual((error as PersistedSession.PersistenceError).reason, "Unreadable", what)
+        assert.notInclude(inspect(error, { depth: 9 }) + JSON.stringify(error) + String(error), "canary", what)
+        assert.notInclude(inspect(error, { depth: 9 }), "stored\"", what)
+        assert.deepStrictEqual([...disk.values], before, what)
+        assert.strictEqual(yield* read(disk, { ...more, onUnreadable: "signIn", schema: Token }), "fresh", what)
+      }
+    }))
+
+  it.effect("is not taken for absent when the store fails", () =>
+    Effect.gen(function*() {
+      const disk = yield* stored()
+      disk.state.broken = true
+      const error = yield* Effect.flip(read(disk, { onUnreadable: "signIn" }))
+      assert.deepInclude(error, { _tag: "PersistenceError", reason: "Store", key: "api" })
+    }))
+
+  it.effect("tells which option makes no sense, and never a key", () =>
+    Effect.gen(function*() {
+      const bad: Array<readonly [string, Partial<PersistedSession.Options<Token, any>>]> = [
+        ["key", { key: "" }],
+        ["encryptWith", { encryptWith: [] }],
+        ["encryptWith", { encryptWith: Redacted.make("canary") }],
+        ["encryptWith", { encryptWith: [key(1), Redacted.make(new Uint8Array(31))] }],
+        ["encryptWith", { encryptWith: "canary" as never }],
+        ["onUnreadable", { onUnreadable: "ignore" as never }],
+        ["maxAge", { maxAge: -1 }],
+        ["timeout", { timeout: -1 }]
+      ]
+      for (const [option, more] of bad) {
+        const error = yield* Effect.flip(read(memory(), more))
+        assert.deepInclude(error, { _tag: "InvalidOptions", option })
+        assert.notInclude(inspect(error) + String(error), "canary")
+      }
+    }))
+
+  it.scoped("may be files", () =>
+    Effect.gen(function*() {
+      const path = yield* Effect.acquireRelease(
+        Effect.sync(() => mkdtempSync(join(tmpdir(), "holdfast-"))),
+        (path) => Effect.sync(() => rmSync(path, { recursive: true, force: true }))
+      )
+      class Api extends Context.Tag("Api")<Api, Session.Session<Token, PersistedSession.PersistenceError>>() {}
+      const { acquire, calls } = upstream()
+      const layer = Layer.provide(
+        PersistedSession.layer(Api, { ...options, acquire, encryptWith: key(3) }),
+        NodeKeyValueStore.layerFileSystem(path)
+      )
+      const current = Effect.provide(Effect.flatMap(Api, (session) => session.current), layer)
+      assert.strictEqual((yield* current).value.refresh, "t1")
+      assert.strictEqual((yield* current).value.refresh, "t1")
+      assert.deepStrictEqual(calls, ["acquire"])
+    }))
+})
