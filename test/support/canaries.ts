@@ -244,19 +244,15 @@ export const canaries = {
   "shared-ticket": {
     fault: "one ticket is handed to two connections",
     edits: [
+      edit("internal/tickets/store.ts", "      this.remove(server, newest)\n      this.count(", "      this.count("),
       edit(
         "TicketCache.ts",
-        "      this.remove(server, server.entries.length - 1)\n      this.count(",
-        "      this.count("
+        "now((at) => storeOf(self).take(key, at)))",
+        `Effect.tap(now((at) => storeOf(self).take(key, at)), (taken) =>
+        Effect.sync(() => taken._tag === "Some" && storeOf(self).spend(key, taken.value))))`
       ),
       edit(
-        "TicketCache.ts",
-        "now((at) => implOf(self).take(key, at)))",
-        `Effect.tap(now((at) => implOf(self).take(key, at)), (taken) =>
-        Effect.sync(() => Option.map(taken, (ticket) => implOf(self).spend(key, ticket)))))`
-      ),
-      edit(
-        "TicketCache.ts",
+        "internal/tickets/store.ts",
         "  put(key: ServerKey, ticket: Ticket, now: number): void {",
         `  spend(key: ServerKey, ticket: Ticket): void {
     const server = this.#servers.get(idOf(key))
@@ -271,14 +267,14 @@ export const canaries = {
   "siblings-of-a-refused": {
     fault: "a refused ticket's older siblings stay",
     edits: [edit(
-      "TicketCache.ts",
+      "internal/tickets/store.ts",
       "if (server === undefined) return\n    const place",
       "if (1 < 2) return\n    const place"
     )]
   },
   "kept-after-close": {
     fault: "a ticket that comes after the close is kept",
-    edits: [edit("TicketCache.ts", "if (this.isClosed || ", "if (")]
+    edits: [edit("internal/tickets/store.ts", "if (this.isClosed || ", "if (")]
   },
   "unchecked-lease": {
     fault: "a holder that has stood still for longer than its lease presents the token all the same",

@@ -1,5 +1,6 @@
 import { Interleavings } from "effect-holdfast/testing"
 import { it } from "effect-holdfast/testing/vitest"
+import * as Cause from "effect/Cause"
 import * as Effect from "effect/Effect"
 import * as assert from "node:assert/strict"
 import { form } from "./form.js"
@@ -30,6 +31,8 @@ export const canary = (
     const failure = await Effect.runPromise(Effect.flip(Interleavings.explore(effect, search)))
     assert.ok(failure instanceof Interleavings.InterleavingFailure, String(failure))
     assert.equal(failure.reason, reason, failure.message)
+    // An edit that no longer fits its module fails, too, and would catch nothing.
+    assert.ok(!(Cause.squash(failure.cause) instanceof ReferenceError), failure.message)
     assert.ok(failure.interleavings <= within, `found after ${failure.interleavings}, not within ${within}`)
     if (reason !== "Escaped") {
       assert.ok(failure.reproducible, failure.message)

@@ -29,84 +29,129 @@ export type Stage = "Options" | "Connect" | "Handshake" | "Identity"
 
 export interface Listener {
   /** A socket has been made: TCP, then TLS over it; then, after a refusal, both again. */
-  readonly onSocket?: (socket: Net.Socket) => void
+  readonly onSocket?: ((socket: Net.Socket) => void) | undefined
   readonly onOpen: (socket: Tls.TLSSocket) => void
   readonly onFailure: (stage: Stage, cause: unknown) => void
 }
 
-/** Opens a connection, and returns what gives it up. Throws what Node throws for TCP options that make no sense. */
+/**
+ * Opens a connection, and returns a function that gives it up. Throws what Node throws for TCP options that make no
+ * sense.
+ */
 export const handshake = (options: Tls.ConnectionOptions, tickets: Tickets, listener: Listener): () => void => {
-  let isOver = false
-  let underneath: Duplex | undefined
-  let socket: Tls.TLSSocket | undefined
-
+  let current: Attempt | undefined
   const attempt = (mayOffer: boolean): void => {
-    const made = options.socket ?? connected(options)
-    underneath = made
-    if (made instanceof Net.Socket && options.socket === undefined) listener.onSocket?.(made)
-    let stage: Stage = "Connect"
-    let isOffered = false
-    let isDone = false
-
-    const fail = (cause?: unknown): void => {
-      if (isOver || isDone) return
-      isDone = true
-      const code = codeOf(cause) ?? ""
-      const isAlert = code.startsWith("ERR_SSL_") || code === "EPROTO"
-      const isUntrusted = (socket?.authorizationError ?? undefined) !== undefined
-      // A reset says nothing of the ticket, except that the ticket may be its cause.
-      if (isOffered && (isAlert || isUntrusted)) tickets.refused()
-      // A socket that was given serves for one handshake only.
-      if (isOffered && options.socket === undefined && (isAlert || code === "ECONNRESET")) return attempt(false)
-      isOver = true
-      listener.onFailure(isUntrusted ? "Identity" : stage, cause)
-    }
-
-    const begin = (): void => {
-      if (isOver || isDone) return
-      stage = "Handshake"
-      const session = mayOffer ? tickets.take() : undefined
-      isOffered = session !== undefined
-      try {
-        socket = Tls.connect({ ...options, socket: made, ...session && { session } })
-      } catch (thrown) {
-        stage = "Options"
-        return fail(thrown)
-      } finally {
-        session?.fill(0)
+    current = new Attempt(options, tickets, {
+      onSocket: listener.onSocket,
+      onOpen: listener.onOpen,
+      onFailure: ({ cause, isOffered, stage }) => {
+        const code = codeOf(cause) ?? ""
+        const isAlert = code.startsWith("ERR_SSL_") || code === "EPROTO"
+        // A reset says nothing of the ticket, except that the ticket may be its cause.
+        if (isOffered && (isAlert || stage === "Identity")) tickets.refused()
+        const mayBeTicket = isOffered && (isAlert || code === "ECONNRESET")
+        // A socket that was given serves for one handshake only.
+        if (mayBeTicket && options.socket === undefined) attempt(false)
+        else listener.onFailure(stage, cause)
       }
-      // Like `tls.connect` does for a connection of its own.
-      if (options.timeout && options.socket === undefined) socket.setTimeout(options.timeout)
-      tune(socket, options)
-      watch(socket, tickets)
-      listener.onSocket?.(socket)
-      socket.once("secureConnect", () => {
-        if (isOver || isDone) return
-        isOver = true
-        if (isOffered) (socket!.isSessionReused() ? tickets.resumed : tickets.refused)()
-        listener.onOpen(socket!)
-      })
-      // Stays: an error that comes before anybody else listens ends the socket, and not the process.
-      socket.on("error", fail)
-      // Can come before the error of which it comes, if the socket beneath has closed first.
-      socket.once("close", () => fail(socket?.errored ?? made.errored ?? undefined))
-    }
+    })
+    current.start(mayOffer)
+  }
+  attempt(true)
+  return () => current?.giveUp()
+}
 
-    if (made.destroyed) return fail(new Error("the socket that was given is closed"))
-    const reached = eventOfReaching(made)
-    if (reached === undefined) return begin()
-    // From the handshake on, the TLS socket tells what becomes of the one beneath it.
-    const failToConnect = (cause?: unknown): void => {
-      if (stage === "Connect") fail(cause)
-    }
-    made.once(reached, begin).on("error", failToConnect).once("close", () => failToConnect())
+interface Failure {
+  readonly stage: Stage
+  readonly cause: unknown
+  /** Whether the server has been offered a ticket. */
+  readonly isOffered: boolean
+}
+
+interface AttemptListener extends Omit<Listener, "onFailure"> {
+  readonly onFailure: (failure: Failure) => void
+}
+
+/**
+ * One attempt. It goes from `Connect` to `Handshake`, and is over when it has told its listener that the connection is
+ * open, or that it failed, or when it was given up; then it tells nothing more.
+ */
+class Attempt {
+  private stage: Exclude<Stage, "Identity"> = "Connect"
+  private isOver = false
+  private isOffered = false
+  private readonly beneath: Duplex
+  /** From the stage `Handshake` on. */
+  private socket: Tls.TLSSocket | undefined
+  private readonly options: Tls.ConnectionOptions
+  private readonly tickets: Tickets
+  private readonly listener: AttemptListener
+
+  constructor(options: Tls.ConnectionOptions, tickets: Tickets, listener: AttemptListener) {
+    this.options = options
+    this.tickets = tickets
+    this.listener = listener
+    this.beneath = options.socket ?? connected(options)
   }
 
-  attempt(true)
-  return () => {
-    isOver = true
-    socket?.destroy()
-    underneath?.destroy()
+  start(mayOffer: boolean): void {
+    const { beneath, listener, options } = this
+    if (beneath instanceof Net.Socket && options.socket === undefined) listener.onSocket?.(beneath)
+    if (beneath.destroyed) return this.fail(new Error("the socket that was given is closed"))
+    const reached = eventOfReaching(beneath)
+    if (reached === undefined) return this.beginTls(mayOffer)
+    // From the handshake on, the TLS socket tells what becomes of the one beneath it.
+    const failToConnect = (cause?: unknown): void => {
+      if (this.stage === "Connect") this.fail(cause)
+    }
+    beneath.once(reached, () => this.beginTls(mayOffer)).on("error", failToConnect).once("close", () => failToConnect())
+  }
+
+  giveUp(): void {
+    this.isOver = true
+    this.socket?.destroy()
+    this.beneath.destroy()
+  }
+
+  private beginTls(mayOffer: boolean): void {
+    if (this.isOver) return
+    this.stage = "Handshake"
+    const { beneath, listener, options, tickets } = this
+    const session = mayOffer ? tickets.take() : undefined
+    this.isOffered = session !== undefined
+    let socket: Tls.TLSSocket
+    try {
+      socket = this.socket = Tls.connect({ ...options, socket: beneath, ...session && { session } })
+    } catch (thrown) {
+      this.stage = "Options"
+      return this.fail(thrown)
+    } finally {
+      session?.fill(0)
+    }
+    // Like `tls.connect` does for a connection of its own.
+    if (options.timeout && options.socket === undefined) socket.setTimeout(options.timeout)
+    tune(socket, options)
+    watch(socket, tickets)
+    listener.onSocket?.(socket)
+    socket.once("secureConnect", () => this.open(socket))
+    // Stays: an error that comes before anybody else listens ends the socket, and not the process.
+    socket.on("error", (error) => this.fail(error))
+    // `close` can come before the error that caused it, if the socket beneath has closed first.
+    socket.once("close", () => this.fail(socket.errored ?? beneath.errored ?? undefined))
+  }
+
+  private open(socket: Tls.TLSSocket): void {
+    if (this.isOver) return
+    this.isOver = true
+    if (this.isOffered) (socket.isSessionReused() ? this.tickets.resumed : this.tickets.refused)()
+    this.listener.onOpen(socket)
+  }
+
+  private fail(cause?: unknown): void {
+    if (this.isOver) return
+    this.isOver = true
+    const isUntrusted = (this.socket?.authorizationError ?? undefined) !== undefined
+    this.listener.onFailure({ stage: isUntrusted ? "Identity" : this.stage, cause, isOffered: this.isOffered })
   }
 }
 
@@ -124,7 +169,7 @@ export const connect = (options: Tls.ConnectionOptions, tickets: Tickets): Tls.T
 }
 
 const connected = (options: Tls.ConnectionOptions): Net.Socket => {
-  // Both are for the TLS socket.
+  // Both options are for the TLS socket.
   const { onread: _onread, timeout: _timeout, ...rest } = options as Net.NetConnectOpts & { readonly onread?: unknown }
   return Net.connect(rest as Net.NetConnectOpts)
 }
@@ -152,7 +197,7 @@ const watch = (socket: Tls.TLSSocket, tickets: Tickets): void => {
   })
 }
 
-/** The event by which a socket that is not there yet says that it is. */
+/** The event by which a socket that is still connecting says that it has connected. */
 const eventOfReaching = (socket: Duplex): "connect" | "secureConnect" | undefined =>
   socket instanceof Tls.TLSSocket && (socket as { readonly secureConnecting?: boolean }).secureConnecting === true
     ? "secureConnect"

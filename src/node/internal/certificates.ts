@@ -1,0 +1,47 @@
+/**
+ * The certificate that a ticket stands for. A resumed handshake shows none (and Node 20 asks nothing there), so it is
+ * checked before the ticket is offered.
+ */
+import { X509Certificate } from "node:crypto"
+import type { ConnectionOptions, DetailedPeerCertificate } from "node:tls"
+import { readTlsSession } from "../../internal/tlsSession.js"
+
+export type CheckServerIdentity = NonNullable<ConnectionOptions["checkServerIdentity"]>
+
+/** Whether the certificate would be accepted now. If not, the connection is to make a whole handshake, which says why. */
+export const isAccepted = (
+  session: Uint8Array,
+  hostname: string,
+  checkServerIdentity: CheckServerIdentity,
+  now: number
+): boolean => {
+  const der = readTlsSession(session)?.certificate
+  if (der === undefined) return false
+  try {
+    const certificate = readCertificate(der)
+    return now <= Date.parse(certificate.valid_to) && checkServerIdentity(hostname, certificate) === undefined
+  } catch {
+    return false
+  }
+}
+
+/** The certificates that were read last: to read one costs more than all else that is done for a ticket. */
+const certificates = new Map<string, DetailedPeerCertificate>()
+
+const capacity = 64
+
+const readCertificate = (der: Uint8Array): DetailedPeerCertificate => {
+  const id = Buffer.from(der).toString("latin1")
+  const known = certificates.get(id)
+  if (known !== undefined) return known
+  const read = new X509Certificate(der)
+  // Throws for a key that cannot be read, where the next call ends the process (Node 24).
+  void read.publicKey
+  const certificate = read.toLegacyObject() as DetailedPeerCertificate
+  // The session holds nothing else of the chain. A certificate that is its own issuer ends a chain.
+  certificate.issuerCertificate ??= certificate
+  certificates.set(id, certificate)
+  const [oldest] = certificates.keys()
+  if (certificates.size > capacity) certificates.delete(oldest!)
+  return certificate
+}

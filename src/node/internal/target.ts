@@ -1,0 +1,140 @@
+/**
+ * The target of one connection: the options for Node, and the tickets that the connection may take and put. The events
+ * of a socket call the store's synchronous steps: no effect is run for them.
+ */
+import * as Option from "effect/Option"
+import * as Net from "node:net"
+import * as Tls from "node:tls"
+import { storeOf } from "../../internal/tickets/store.js"
+import { lifetimeOf } from "../../internal/tlsSession.js"
+import type { ServerKey, Ticket, TicketCache } from "../../TicketCache.js"
+import { type CheckServerIdentity, isAccepted } from "./certificates.js"
+import type { Tickets } from "./handshake.js"
+import { protocolsOf } from "./ticketAgent.js"
+import { TlsIdentities, type TlsIdentity } from "./tlsIdentities.js"
+
+export interface Settings {
+  readonly cache: TicketCache
+  readonly partition: string | undefined
+  /** Milliseconds. */
+  readonly connectTimeout: number
+  /** Epoch milliseconds. */
+  readonly now: () => number
+  readonly onUnreplenished: (key: ServerKey) => void
+}
+
+export interface Target {
+  readonly options: Tls.ConnectionOptions
+  readonly tickets: Tickets
+  /** Whether the cache has a ticket for this connection now. */
+  readonly hasTicket: () => boolean
+}
+
+/** Throws what Node throws for TLS options that make no sense. */
+export const targetOf = (
+  settings: Settings,
+  given: Tls.ConnectionOptions,
+  identity: TlsIdentity = identityOf(settings.cache, given)
+): Target => {
+  const host = given.host ?? "localhost"
+  const servername = given.servername ?? (Net.isIP(host) === 0 ? host : undefined)
+  const checkServerIdentity = unthrowing(given.checkServerIdentity ?? Tls.checkServerIdentity)
+  const options = {
+    ...given,
+    ...defined({ servername, lookup: unthrowingLookup(given.lookup) }),
+    checkServerIdentity,
+    rejectUnauthorized: identity.rejectUnauthorized,
+    secureContext: identity.context()
+  }
+  // Only the cache's tickets are offered.
+  delete options.session
+  const key: ServerKey = {
+    ...addressOf(given),
+    ...defined({ servername, partition: settings.partition }),
+    alpn: protocolsOf(given),
+    identity: identity.digest
+  }
+  const store = storeOf(settings.cache)
+  return {
+    options,
+    hasTicket: () => store.has(key, settings.now()),
+    tickets: ticketsOf(
+      settings,
+      key,
+      ({ session }) => isAccepted(session, servername || host, checkServerIdentity, settings.now())
+    )
+  }
+}
+
+/** The tickets of one connection, of which it takes one at most. */
+const ticketsOf = (
+  { cache, now, onUnreplenished }: Settings,
+  key: ServerKey,
+  mayBeOffered: (ticket: Ticket) => boolean
+): Tickets => {
+  const store = storeOf(cache)
+  let taken: Ticket | undefined
+  return {
+    take: () => {
+      const ticket = Option.getOrUndefined(store.take(key, now()))
+      if (ticket === undefined) return undefined
+      if (!mayBeOffered(ticket)) {
+        ticket.session.fill(0)
+        return undefined
+      }
+      taken = ticket
+      const { buffer, byteLength, byteOffset } = ticket.session
+      return Buffer.from(buffer, byteOffset, byteLength)
+    },
+    resumed: () => store.count("resumed"),
+    refused: () => store.reject(key, taken!),
+    put: (session) => {
+      const times = lifetimeOf(session)
+      if (times !== undefined) store.put(key, { session, ...times }, now())
+    },
+    unreplenished: () => onUnreplenished(key)
+  }
+}
+
+/** The identities of a cache are forgotten with the cache. */
+const identities = new WeakMap<TicketCache, TlsIdentities>()
+
+export const identityOf = (cache: TicketCache, options: Tls.ConnectionOptions): TlsIdentity => {
+  const known = identities.get(cache) ?? new TlsIdentities()
+  identities.set(cache, known)
+  return known.of(options)
+}
+
+export const addressOf = ({ host, path, port }: Tls.ConnectionOptions) => ({
+  host: path ? `unix:${path}` : host ?? "localhost",
+  // `node:https` accepts a port as text, too.
+  port: Number(port ?? 0)
+})
+
+export type Address = ReturnType<typeof addressOf>
+
+/** The options that have a value: to Node, an option that is `undefined` is not always one that is missing. */
+export const defined = <A extends object>(options: A): { [K in keyof A]: Exclude<A[K], undefined> } =>
+  Object.fromEntries(Object.entries(options).filter(([, value]) => value !== undefined)) as never
+
+/** Node calls the check where a throw ends the process. */
+const unthrowing = (check: CheckServerIdentity): CheckServerIdentity => (hostname, certificate) => {
+  try {
+    return check(hostname, certificate)
+  } catch (thrown) {
+    return errorOf(thrown)
+  }
+}
+
+/** Node lets a throw out of the call that opens the connection. It is the application's own error, and no option's. */
+const unthrowingLookup = (lookup: Tls.ConnectionOptions["lookup"]): typeof lookup =>
+  // Node refuses a lookup that is no function.
+  typeof lookup !== "function" ? lookup : (hostname, options, callback) => {
+    try {
+      lookup(hostname, options, callback)
+    } catch (thrown) {
+      process.nextTick(callback, errorOf(thrown), "")
+    }
+  }
+
+const errorOf = (thrown: unknown): Error => thrown instanceof Error ? thrown : new Error(String(thrown))
