@@ -3,7 +3,7 @@
  * HTTP; the entry points for one platform. An import points down a floor or stays inside one idea.
  */
 const floor1 = "^src/(InvalidOptions|Backoff|TransactionalRef|TicketCache)\\.ts$"
-const floor2 = "^src/(Session|SessionMap)\\.ts$"
+const floor2 = "^src/(Session|SessionMap|SessionStore)\\.ts$"
 const floor3 =
   "^src/(SessionHttpClient|HttpSession|PersistedSession|DefectBoundary|WebSocketDialer|ReconnectingSocket)\\.ts$"
 const testing = "^src/testing(/|\\.ts$)"

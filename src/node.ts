@@ -6,6 +6,8 @@
 
 /** @since 0.1.0 */
 
+export * as FileSessionStore from "./node/FileSessionStore.js"
+/** @since 0.1.0 */
 export * as NodeHttpSession from "./node/NodeHttpSession.js"
 /** @since 0.1.0 */
 export * as NodeKeyValueStore from "./node/NodeKeyValueStore.js"

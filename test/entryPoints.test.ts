@@ -47,6 +47,7 @@ describe("each module for Node", () => {
 
   it.each([
     ["NodeTicketCache", /^ws\/|NodeSocket/],
+    ["FileSessionStore", /^ws\/|^@effect\/|^undici\//],
     ["NodeHttpSession", /^ws\/|NodeSocket/],
     ["NodeWebSocketDialer", /^@effect\/platform-node|^undici\//]
   ])("%s does without what only the others need", async (name, ofOthers) => {

@@ -3,9 +3,8 @@
  * orders of the steps. The rows are moved by the protocol's own functions, which the search takes as a parameter, so
  * that faulty ones can be searched as well.
  */
+import type { Row } from "effect-holdfast/SessionStore"
 import type * as ProtocolModule from "../../src/internal/shared/protocol.js"
-
-type Row = ProtocolModule.Row
 
 /** How often each fault may strike in one history, and how much there is to do. */
 export interface Bounds {

@@ -17,40 +17,7 @@
  * Each number that orders rows (`revision`, `version`, `fence`) is the greater of its predecessor plus one and the
  * store's clock in milliseconds. So it does not fall when the row is deleted.
  */
-
-/** The row of a session. Times are epoch milliseconds of the store's clock, lengths of time are milliseconds. */
-export interface Row {
-  /** Raised by every write. Compare-and-set compares it. */
-  readonly revision: number
-  /** The number of the value, raised by `commit`, by `end` and by a failure that killed the credential. 0: no value yet. */
-  readonly version: number
-  /** The version of the sign-in that the value descends from, by any number of renewals. */
-  readonly origin: number
-  /** The encoded value; `null` before the first sign-in and when `dead`. */
-  readonly value: string | null
-  /** How long the value was still good for at `committedAt`; `null`: it never expires. */
-  readonly lifetime: number | null
-  readonly committedAt: number
-  /** The `holder` that committed the value: a process that lost the answer to its commit recognises it. */
-  readonly committedBy: string | null
-  /** The number of the last lease. */
-  readonly fence: number
-  /** The holder of the lease, a fresh name for each lease; `null`: free. */
-  readonly holder: string | null
-  readonly leaseUntil: number
-  /** The value is about to be presented, or was, and what came of it is not known. */
-  readonly intent: boolean
-  /** What `intent` was when the present lease was taken: this holder is not the first to present the value. */
-  readonly uncertain: boolean
-  /** Until then the last failure answers. */
-  readonly coolUntil: number
-  /** Consecutive failures. */
-  readonly failures: number
-  /** The tag of the last failure. */
-  readonly error: string | null
-  /** The session was ended, or its credential has died: the next caller signs in. */
-  readonly dead: boolean
-}
+import type { Row } from "../../SessionStore.js"
 
 /** What a process remembers of the row: the last version that it adopted, committed or ended. */
 export interface Known {

@@ -1,0 +1,78 @@
+/**
+ * Rows as JSON. Every store keeps this text, and beside it the revision that its conditional write compares.
+ */
+import type { Row } from "../../SessionStore.js"
+
+export const encode = (row: Row): string => JSON.stringify(row)
+
+/**
+ * Text that is no row becomes a row with the text as its value, which no schema and no key can read: so whoever reads
+ * it learns that it is unreadable, and may replace it if that was asked for. Its version is no earlier than the last that
+ * was committed, lest a process take it for older than what it remembers and overwrite it.
+ */
+export const decode = (revision: number, text: string): Row => {
+  const found = parsed(text)
+  return found === undefined ? { ...unreadable, revision, version: revision, value: `unreadable ${text}` } : {
+    ...found,
+    revision
+  }
+}
+
+const unreadable: Row = {
+  revision: 0,
+  version: 0,
+  origin: 0,
+  value: null,
+  lifetime: null,
+  committedAt: 0,
+  committedBy: null,
+  fence: 0,
+  holder: null,
+  leaseUntil: 0,
+  intent: true,
+  uncertain: false,
+  coolUntil: 0,
+  failures: 0,
+  error: null,
+  dead: false
+}
+
+const isNumber = (value: unknown): boolean => typeof value === "number" && Number.isFinite(value)
+const isText = (value: unknown): boolean => typeof value === "string"
+const isFlag = (value: unknown): boolean => typeof value === "boolean"
+const orNull = (is: (value: unknown) => boolean) => (value: unknown): boolean => value === null || is(value)
+
+const fields: Readonly<Record<keyof Row, (value: unknown) => boolean>> = {
+  revision: isNumber,
+  version: isNumber,
+  origin: isNumber,
+  value: orNull(isText),
+  lifetime: orNull(isNumber),
+  committedAt: isNumber,
+  committedBy: orNull(isText),
+  fence: isNumber,
+  holder: orNull(isText),
+  leaseUntil: isNumber,
+  intent: isFlag,
+  uncertain: isFlag,
+  coolUntil: isNumber,
+  failures: isNumber,
+  error: orNull(isText),
+  dead: isFlag
+}
+
+const parsed = (text: string): Row | undefined => {
+  let found: unknown
+  try {
+    found = JSON.parse(text)
+  } catch {
+    return undefined
+  }
+  if (typeof found !== "object" || found === null) return undefined
+  const of = found as Readonly<Record<string, unknown>>
+  for (const [name, is] of Object.entries(fields)) {
+    // A row that was written by hand may lack it: then its value counts as a sign-in.
+    if (!is(of[name]) && !(name === "origin" && of[name] === undefined)) return undefined
+  }
+  return { ...(found as Row), origin: (of["origin"] ?? of["version"]) as number }
+}

@@ -1,0 +1,87 @@
+/** Processes that share a store: to be asked, killed and stopped. */
+import * as Effect from "effect/Effect"
+import type * as Scope from "effect/Scope"
+import { type ChildProcess, fork } from "node:child_process"
+import { once } from "node:events"
+import type { Questions, Settings } from "./fleetChild.js"
+import { bundled } from "./programs.js"
+
+export interface FleetProcess {
+  readonly ask: <Name extends keyof Questions>(
+    name: Name,
+    ...input: Parameters<Questions[Name]>
+  ) => Effect.Effect<Awaited<ReturnType<Questions[Name]>>, ProcessGone>
+  /** `kill -9`; done when the process is gone. */
+  readonly kill: Effect.Effect<void>
+  readonly signal: (signal: "SIGSTOP" | "SIGCONT") => Effect.Effect<void>
+  /** Done when the process has told so of itself. */
+  readonly told: (what: string) => Effect.Effect<void, ProcessGone>
+}
+
+export class ProcessGone {
+  readonly _tag = "ProcessGone"
+}
+
+export const fleetProcess = (settings: Settings): Effect.Effect<FleetProcess, never, Scope.Scope> =>
+  Effect.gen(function*() {
+    const script = yield* Effect.promise(() => bundled(new URL("./fleetChild.ts", import.meta.url)))
+    const child = yield* Effect.acquireRelease(
+      Effect.sync(() =>
+        fork(script, [JSON.stringify(settings)], { execArgv: [], stdio: ["ignore", "inherit", "inherit", "ipc"] })
+      ),
+      kill
+    )
+    child.on("error", () => {})
+    let questions = 0
+    const answers = new Map<number, (answer: Effect.Effect<any, ProcessGone>) => void>()
+    const told = new Set<string>()
+    const listeners = new Set<() => void>()
+    const change = () => listeners.forEach((listener) => listener())
+    child.on("message", (message: { id?: number; value?: unknown; defect?: string; told?: string }) => {
+      if (message.told !== undefined) {
+        told.add(message.told)
+        return change()
+      }
+      answers.get(message.id!)?.(
+        message.defect === undefined ? Effect.succeed(message.value) : Effect.die(message.defect)
+      )
+      answers.delete(message.id!)
+    })
+    child.on("exit", () => {
+      for (const answer of answers.values()) answer(Effect.fail(new ProcessGone()))
+      answers.clear()
+      change()
+    })
+    return {
+      ask: (name, ...input) =>
+        Effect.async((resume) => {
+          if (!isRunning(child)) return resume(Effect.fail(new ProcessGone()))
+          const id = questions++
+          answers.set(id, resume)
+          child.send({ id, name, input })
+        }),
+      kill: kill(child),
+      signal: (signal) => Effect.sync(() => child.kill(signal)),
+      told: (what) =>
+        Effect.async((resume) => {
+          const look = () => {
+            if (told.has(what)) resume(Effect.void)
+            else if (isRunning(child)) return
+            else resume(Effect.fail(new ProcessGone()))
+            listeners.delete(look)
+          }
+          listeners.add(look)
+          look()
+        })
+    }
+  })
+
+const isRunning = (child: ChildProcess): boolean => child.exitCode === null && child.signalCode === null
+
+const kill = (child: ChildProcess): Effect.Effect<void> =>
+  Effect.promise(async () => {
+    if (!isRunning(child)) return
+    const exit = once(child, "exit")
+    child.kill("SIGKILL")
+    await exit
+  })
