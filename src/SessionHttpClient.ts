@@ -55,6 +55,7 @@ import {
   whileRead,
   withBody
 } from "./internal/http/response.js"
+import * as Inside from "./internal/session/inside.js"
 import { InvalidOptions } from "./InvalidOptions.js"
 import * as Session from "./Session.js"
 import * as SessionMap from "./SessionMap.js"
@@ -417,7 +418,7 @@ const mayPass = (session: Session.Session<any, unknown>, error: unknown): boolea
   if (error instanceof Session.RefreshTimeout || error instanceof Session.RefreshInterrupted) return true
   if (hopeless.some((known) => error instanceof known)) return false
   try {
-    return !Session.isFatal(session, error)
+    return !Inside.of(session).isFatal(error)
   } catch {
     return true
   }
@@ -481,7 +482,7 @@ interface Attempt<out A> {
   readonly hop: Redirect.Hop
   readonly value: A
   readonly repeats: number
-  readonly retain: Session.Retain | undefined
+  readonly retain: Inside.Retain | undefined
 }
 
 /**
@@ -581,14 +582,14 @@ export const sendWith = <A, E0, E1, R>(sending: Sending<A, E0, E1, R>) => {
     }
   }
 
-  const retaining = (own: Session.Retain | undefined, ofGeneration: Session.Retain | undefined) =>
+  const retaining = (own: Inside.Retain | undefined, ofGeneration: Inside.Retain | undefined) =>
     ofGeneration === undefined || !bodiesHold ? own : own === undefined ? ofGeneration : both(own, ofGeneration)
 
   const recover = <E>(
     session: Session.Session<A, E>,
     request: Request,
     hop: Redirect.Hop,
-    retain: Session.Retain | undefined,
+    retain: Inside.Retain | undefined,
     refreshes: number,
     cause: Cause.Cause<E1 | Refused>,
     generation: Session.Generation<A>
@@ -603,8 +604,7 @@ export const sendWith = <A, E0, E1, R>(sending: Sending<A, E0, E1, R>) => {
     return Effect.flatMap(canBeSentAgain(request, response), (canReplay) =>
       canReplay
         ? whileDiscarded(response, (read) =>
-          Session.hold(
-            session,
+          Inside.of(session).hold(
             { after: generation },
             ({ value }, ofGeneration) =>
               Effect.zipRight(read, send({ request, hop, value, repeats, retain: retaining(retain, ofGeneration) })),
@@ -622,8 +622,7 @@ export const sendWith = <A, E0, E1, R>(sending: Sending<A, E0, E1, R>) => {
   }
 
   const sendAs = <E>({ retain, session }: Held<A, E>, request: Request, hop: Redirect.Hop) =>
-    Session.hold(
-      session,
+    Inside.of(session).hold(
       "current",
       ({ value }, ofGeneration) => send({ request, hop, value, repeats: 0, retain: retaining(retain, ofGeneration) }),
       (cause, generation) => recover(session, request, hop, retain, 0, cause, generation)
@@ -651,7 +650,7 @@ export const sendWith = <A, E0, E1, R>(sending: Sending<A, E0, E1, R>) => {
 
 interface Held<in out A, out E> {
   readonly session: Session.Session<A, E>
-  readonly retain?: Session.Retain
+  readonly retain?: Inside.Retain
 }
 
 const atHome = (request: Request): Either.Either<Redirect.Hop> =>
@@ -659,7 +658,7 @@ const atHome = (request: Request): Either.Either<Redirect.Hop> =>
 
 const isSameOrigin = (url: URL, from: URL): boolean => url.origin === from.origin
 
-const both = (one: Session.Retain, other: Session.Retain): Session.Retain => () => Effect.ensuring(one(), other())
+const both = (one: Inside.Retain, other: Inside.Retain): Inside.Retain => () => Effect.ensuring(one(), other())
 
 const either = <B>(validate: () => B): Either.Either<B, InvalidOptions> =>
   Effect.runSync(Effect.either(Check.validated(validate)))

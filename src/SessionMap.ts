@@ -29,6 +29,7 @@ import * as Runtime from "effect/Runtime"
 import * as Scope from "effect/Scope"
 import type * as Types from "effect/Types"
 import * as Check from "./internal/check.js"
+import * as Inside from "./internal/session/inside.js"
 import { sleep } from "./internal/sleep.js"
 import type { InvalidOptions } from "./InvalidOptions.js"
 import * as Session from "./Session.js"
@@ -82,7 +83,7 @@ interface SessionMapImpl<in K, in out A, out E> extends SessionMap<K, A, E> {
  */
 export interface HeldSession<in out A, out E> {
   readonly session: Session.Session<A, E>
-  readonly retain: Session.Retain
+  readonly retain: Inside.Retain
 }
 
 interface Entry<K, A, E> {
@@ -198,7 +199,7 @@ export const make = <K, A, E = never, R = never, E2 = E, R2 = never, E3 = never,
     const release = ({ entry }: Pick<Acquired<K, A, E | E2 | E3>, "entry">): Effect.Effect<void> =>
       Effect.suspend(() => {
         if (--entry.holders > 0) return Effect.void
-        const renewal = entry.session && Session.inFlight(entry.session)
+        const renewal = entry.session && Inside.of(entry.session).inFlight()
         if (renewal !== undefined) {
           // The renewal may have spent a token that can be spent only once: its value must be kept, and written down.
           entry.holders++

@@ -11,7 +11,7 @@ import * as Fiber from "effect/Fiber"
 import * as Option from "effect/Option"
 import * as Scope from "effect/Scope"
 import { Latest } from "../../src/internal/latest.js"
-import * as Renewal from "../../src/internal/renewal.js"
+import * as Renewal from "../../src/internal/session/renewal.js"
 import { bySize } from "../support/bySize.js"
 import { canaries } from "../support/canaries.js"
 import { canary } from "../support/canary.js"
@@ -163,7 +163,7 @@ describe("a renewal that many wait for", async () => {
   canary(
     canaries["stuck-waiter"].fault,
     async () => {
-      const path = "../../src/internal/renewal.ts?canary=stuck-waiter"
+      const path = "../../src/internal/session/renewal.ts?canary=stuck-waiter"
       return forgetting(await import(/* @vite-ignore */ path))
     },
     { strategy: "interrupt", within: 100 }

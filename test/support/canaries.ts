@@ -19,51 +19,62 @@ const edit = (file: string, from: string, to: string) => ({ file, from, to })
 export const canaries = {
   "leader-interruption": {
     fault: "a waiter's interruption cancels the refresh for all",
-    edits: [edit(
-      "Session.ts",
-      "Effect.flatMap(Renewal.join(renewal, reentrant), (next) => {",
-      `Effect.flatMap(Effect.onInterrupt(Renewal.join(renewal, reentrant), () =>
-        Effect.sync(() => renewal.work?.fiber?.unsafeInterruptAsFork(FiberId.none))), (next) => {`
-    )]
+    edits: [
+      edit(
+        "internal/session/chain.ts",
+        "const successor = Renewal.join(renewal, this.settings.failures.reentrant)",
+        `const successor = Effect.onInterrupt(Renewal.join(renewal, this.settings.failures.reentrant), () =>
+      Effect.sync(() => renewal.work?.fiber?.unsafeInterruptAsFork(FiberId.none)))`
+      ),
+      edit(
+        "internal/session/chain.ts",
+        "import type * as Effect from \"effect/Effect\"",
+        "import * as Effect from \"effect/Effect\"\nimport * as FiberId from \"effect/FiberId\""
+      )
+    ]
   },
   "straggler": {
     fault: "a straggler with the old generation starts a second refresh",
     edits: [edit(
-      "Session.ts",
-      "stale.number !== link.generation?.number",
-      "link.generation === undefined"
+      "internal/session/ask.ts",
+      "stale.number !== head.generation?.number",
+      "head.generation === undefined"
     )]
   },
   "remembered-failure": {
     fault: "a failed refresh is remembered for ever",
     edits: [edit(
-      "Session.ts",
-      "if (link.phase._tag === \"Cooling\" && monotonic() < link.phase.until) return link.phase.exit",
-      "if (link.phase._tag === \"Cooling\") return link.phase.exit"
+      "internal/session/chain.ts",
+      "if (phase._tag === \"Cooling\" && this.settings.times.monotonic() < phase.until) return phase.successor",
+      "if (phase._tag === \"Cooling\") return phase.successor"
     )]
   },
   "unshared-failure": {
     fault: "a failed refresh is tried again by each waiter",
-    edits: [edit("Session.ts", "until: monotonic() + cooldownMillis", "until: 0")]
+    edits: [edit("internal/session/chain.ts", "const until = monotonic() + cooldown", "const until = 0")]
   },
   "early-commit": {
     fault: "the state is committed before the probe has succeeded",
     edits: [edit(
-      "Session.ts",
-      "link.candidate = { value, acquiredAt: now(), resources }",
-      `link.candidate = { value, acquiredAt: now(), resources }
-              if (link.generation !== undefined) Object.assign(link.generation, { value })`
+      "internal/session/obtain.ts",
+      "link.candidate = { value, acquiredAt: times.now(), resources }",
+      `link.candidate = { value, acquiredAt: times.now(), resources }
+          if (link.generation !== undefined) Object.assign(link.generation, { value })`
     )]
   },
   "self-wait": {
     fault: "a refresh re-enters itself and waits for itself",
     edits: [
       edit(
-        "internal/renewal.ts",
+        "internal/session/renewal.ts",
         "within !== undefined && isWaitingFor(renewal, within)",
         "1 > 2"
       ),
-      edit("Session.ts", "if (Renewal.workOf(fiber)?.session === self) return reentrant", "")
+      edit(
+        "internal/session/chain.ts",
+        "if (asker?.session === this.settings.generations.mark) return this.settings.failures.reentrant",
+        ""
+      )
     ]
   },
   "recursion": {
@@ -102,20 +113,24 @@ export const canaries = {
   "late-publication": {
     fault: "a generation is published in a later step than that which makes it current",
     edits: [
-      edit("Session.ts", "else renewed.offer(next.generation!)\n", "\n"),
+      edit("internal/session/chain.ts", "else this.published.offer(next.generation)\n", "\n"),
       edit(
-        "Session.ts",
-        "          return Effect.zipRight(report(",
-        `          return Effect.zipRight(Effect.suspend(() => {
-            renewed.offer(exit.value.generation!)
-            return report(`
-      ),
-      edit("Session.ts", "\"success\", waiters),", "\"success\", waiters)\n          }),")
+        "internal/session/refresh.ts",
+        "return Effect.zipRight(report(name, outcome, waiters), ",
+        `return Effect.zipRight(Effect.suspend(() => {
+          chain.published.offer(exit.value.generation)
+          return report(name, outcome, waiters)
+        }), `
+      )
     ]
   },
   "late-waiter": {
     fault: "a waiter that wakes late uses a generation that has been released",
-    edits: [edit("Session.ts", "if (isUnheld(link) || !isServable(link)) return held(restore, currentLink)", "")]
+    edits: [edit(
+      "internal/session/ask.ts",
+      "if (chain.isUnheld(link) || !chain.isServable(link)) return this.held(restore, this.current)",
+      ""
+    )]
   },
   "foreign-scheduler": {
     fault: "the sessions of a map run on another scheduler than the map's",

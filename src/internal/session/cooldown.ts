@@ -5,7 +5,7 @@ import type * as Cause from "effect/Cause"
 import * as Effect from "effect/Effect"
 import * as Option from "effect/Option"
 import type * as Schedule from "effect/Schedule"
-import * as Delays from "./delays.js"
+import * as Delays from "../delays.js"
 
 export interface Cooldown {
   /**

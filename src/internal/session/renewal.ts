@@ -7,7 +7,7 @@ import type * as Exit from "effect/Exit"
 import type * as Fiber from "effect/Fiber"
 import * as FiberRef from "effect/FiberRef"
 import { globalValue } from "effect/GlobalValue"
-import { wait } from "./wait.js"
+import { wait } from "../wait.js"
 
 /** What a session's own fibers do on its behalf: ask for a successor, or give up a value. */
 export interface Work {

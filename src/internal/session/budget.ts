@@ -1,0 +1,29 @@
+/**
+ * The loop breaker: how many renewals were begun lately that an upstream which refuses its own values would cause.
+ */
+import * as Duration from "effect/Duration"
+
+export interface Limit {
+  readonly refreshes: number
+  readonly within: Duration.Duration
+}
+
+export class Budget {
+  /** When the renewals began that count, on the monotonic clock, the oldest first. */
+  private readonly demands: Array<number> = []
+  private readonly limit: Limit
+
+  constructor(limit: Limit) {
+    this.limit = limit
+  }
+
+  count(now: number): void {
+    this.demands.push(now)
+  }
+
+  isSpent(now: number): boolean {
+    const windowStart = now - Duration.toMillis(this.limit.within)
+    while (this.demands.length > 0 && this.demands[0]! <= windowStart) this.demands.shift()
+    return this.demands.length >= this.limit.refreshes
+  }
+}

@@ -1,0 +1,97 @@
+/**
+ * Giving up: `end` revokes a value by `onEnd`, and what a generation acquired is released when nobody holds it.
+ */
+import * as Cause from "effect/Cause"
+import * as Effect from "effect/Effect"
+import * as Exit from "effect/Exit"
+import * as Fiber from "effect/Fiber"
+import * as Option from "effect/Option"
+import * as Scope from "effect/Scope"
+import { type Chain, type Link, stopTimer, workFor } from "./chain.js"
+import type { Generations } from "./generations.js"
+import type { Fork } from "./refresh.js"
+import * as Renewal from "./renewal.js"
+import type { Resources } from "./resources.js"
+
+export interface Settings<A, E, R> {
+  readonly name: string
+  readonly generations: Generations<A>
+  readonly chain: Chain<A, E>
+  readonly fork: Fork<R>
+  readonly onEnd: ((value: A) => Effect.Effect<void, never, R>) | undefined
+}
+
+export class Ending<A, E, R> {
+  private readonly settings: Settings<A, E, R>
+
+  constructor(settings: Settings<A, E, R>) {
+    this.settings = settings
+  }
+
+  /** Forgets and revokes the value. A renewal in flight goes on, detached, and discards what it brings at its end. */
+  readonly end: Effect.Effect<void> = Effect.suspend(() => {
+    const link = this.settings.chain.end()
+    if (link === undefined) return Effect.void
+    const { generation, isDead, phase } = link
+    // A renewal that has begun no work waits for nothing any more.
+    if (phase._tag === "Renewing" && phase.renewal.work?.renewal !== phase.renewal) stopTimer(phase.renewal)
+    return this.finish(
+      (generation === undefined || isDead ? Effect.void : this.revoke(generation.value)).pipe(
+        Effect.ensuring(workFor(link) === undefined ? this.discard(link) : Effect.void),
+        Effect.ensuring(this.releaseUnheld(link))
+      )
+    )
+  })
+
+  /** Revokes and releases what a detached renewal has brought. */
+  readonly discard = (link: Link<A, E>): Effect.Effect<void, never, R> =>
+    Effect.suspend(() => {
+      const { candidate } = link
+      if (candidate === undefined || this.settings.chain.head === undefined) return Effect.void
+      link.candidate = undefined
+      return Effect.ensuring(this.revoke(candidate.value), this.release(candidate.resources))
+    })
+
+  readonly release = ({ scope }: Resources): Effect.Effect<void> =>
+    Effect.catchAllCause(
+      Scope.close(scope, Exit.void),
+      (cause) => Effect.logError(`${this.settings.name}: a superseded generation could not be released`, cause)
+    )
+
+  /** Releases what the generation acquired, if it has been superseded and nobody holds it. */
+  readonly releaseUnheld = (link: Link<A, E>): Effect.Effect<void> =>
+    Effect.suspend(() =>
+      link.resources !== undefined && this.settings.chain.isUnheld(link)
+        ? this.finish(this.release(link.resources))
+        : Effect.void
+    )
+
+  private revoke(value: A): Effect.Effect<void, never, R> {
+    const { generations, onEnd } = this.settings
+    return Effect.suspend(() => {
+      if (onEnd === undefined) return Effect.void
+      const work = Renewal.makeWork(generations.mark)
+      return Effect.suspend(() => onEnd(value)).pipe(
+        Renewal.within(work),
+        Effect.ensuring(Effect.sync(() => {
+          work.isOver = true
+        }))
+      )
+    })
+  }
+
+  /**
+   * Runs to its end on a fiber of the session's own; the caller only waits for it. The closing of the session's scope
+   * interrupts that fiber, which ends its work none the less; the interruption is not the caller's.
+   */
+  private finish(effect: Effect.Effect<void, never, R>): Effect.Effect<void> {
+    return Effect.flatMap(
+      Fiber.await(this.settings.fork(Effect.uninterruptible(effect))),
+      (exit) =>
+        Exit.isSuccess(exit) ? Effect.void : Option.match(Cause.keepDefects(exit.cause), {
+          onNone: () => Effect.void,
+          onSome: Effect.failCause
+        })
+    )
+  }
+}

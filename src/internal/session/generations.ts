@@ -1,0 +1,91 @@
+/**
+ * Makes a session's generations: their numbers, their mark, and when they expire.
+ */
+import * as DateTime from "effect/DateTime"
+import * as Effect from "effect/Effect"
+import * as Either from "effect/Either"
+import * as Predicate from "effect/Predicate"
+import * as Random from "effect/Random"
+import { InvalidOptions } from "../../InvalidOptions.js"
+import type { Generation, GenerationTypeId } from "../../Session.js"
+import type { Times } from "./chain.js"
+
+const markKey: GenerationTypeId = Symbol.for("effect-holdfast/Session/Generation") as GenerationTypeId
+
+/** In milliseconds. No value that is worth having expired so long ago: an expiry that says so is in seconds. */
+const tenYears = 10 * 365 * 86_400_000
+
+export interface Settings<A> {
+  readonly times: Times
+  readonly expiresAt: ((value: A) => DateTime.Utc | number | undefined) | undefined
+  readonly maxAge: number
+  readonly refreshAhead: number | undefined
+}
+
+export class Generations<A> {
+  /** Tells the generations and the work of this session from those of others. */
+  readonly mark: object = {}
+  private readonly settings: Settings<A>
+  private next = 0
+
+  constructor(settings: Settings<A>) {
+    this.settings = settings
+  }
+
+  /** A number is never given twice, lest `refresh` take one of two generations for the other. */
+  nextNumber(): number {
+    return this.next++
+  }
+
+  make(number: number, value: A, acquiredAt: number, expiresAt: number): Generation<A> {
+    return {
+      [markKey]: this.mark,
+      number,
+      value,
+      acquiredAt,
+      expiresAt: Math.min(expiresAt, acquiredAt + this.settings.maxAge)
+    }
+  }
+
+  isOwn(generation: Generation<A>): boolean {
+    return generation[markKey] === this.mark
+  }
+
+  isFresh(value: A, acquiredAt: number): boolean {
+    return Either.match(this.expiryOf(value), {
+      onLeft: () => false,
+      onRight: (expiresAt) => this.settings.times.now() < Math.min(expiresAt, acquiredAt + this.settings.maxAge)
+    })
+  }
+
+  /** When a value expires, as the option `expiresAt` says. */
+  readonly expiryOf = (value: A): Either.Either<number, InvalidOptions> => {
+    const { expiresAt, times } = this.settings
+    if (expiresAt === undefined) return Either.right(Infinity)
+    const invalid = (got: unknown, reason: string) =>
+      Either.left(new InvalidOptions({ option: "expiresAt", value: got, reason }))
+    let at: DateTime.Utc | number | undefined
+    try {
+      at = expiresAt(value)
+    } catch (error) {
+      return invalid(nameOfThrown(error), "must not throw")
+    }
+    const millis = at === undefined ? Infinity : DateTime.isDateTime(at) ? DateTime.toEpochMillis(at) : at
+    if (typeof millis !== "number" || Number.isNaN(millis)) {
+      return invalid(millis, "must be epoch milliseconds or a DateTime")
+    }
+    return typeof at === "number" && millis > 0 && millis < times.now() - tenYears
+      ? invalid(millis, "must be epoch milliseconds, and looks like seconds (multiply by 1000)")
+      : Either.right(millis)
+  }
+
+  /** When `current` is to start a renewal in the background: in the window, but in the lifetime's second half. */
+  refreshAtOf({ acquiredAt, expiresAt }: Generation<A>): Effect.Effect<number> {
+    const { refreshAhead } = this.settings
+    if (refreshAhead === undefined || expiresAt === Infinity) return Effect.succeed(Infinity)
+    const window = Math.min(refreshAhead, (expiresAt - acquiredAt) / 2)
+    return Effect.map(Random.next, (random) => expiresAt - window * (1 - random / 10))
+  }
+}
+
+export const nameOfThrown = (thrown: unknown): string => Predicate.isError(thrown) ? thrown.name : typeof thrown

@@ -1,0 +1,41 @@
+/**
+ * What this library's modules need of a session besides its public half.
+ */
+import type * as Cause from "effect/Cause"
+import type * as Effect from "effect/Effect"
+import type * as Fiber from "effect/Fiber"
+import type * as Scope from "effect/Scope"
+import type * as Stream from "effect/Stream"
+import type { Generation, Session, SessionError } from "../../Session.js"
+
+/** The generation that a caller wants: the current one, or the one after theirs, which was refused. */
+export type Wanted<A> = "current" | { readonly after: Generation<A> }
+
+/** Holds something for longer than a call: until the effect that it returns has run. */
+export type Retain = () => Effect.Effect<void>
+
+export interface Inside<in out A, out E> extends Session<A, E> {
+  /**
+   * Runs `f` with a generation and holds it meanwhile. `onFailure` decides what comes of a failure, when the generation
+   * has been let go. `retain`, for a generation with resources, holds it once more, until the effect that it returns
+   * has run (once).
+   */
+  readonly hold: <B, E2, R, E3, R3>(
+    wanted: Wanted<A>,
+    f: (generation: Generation<A>, retain?: Retain) => Effect.Effect<B, E2, R>,
+    onFailure: (cause: Cause.Cause<E2>, generation: Generation<A>) => Effect.Effect<B, E3, R3>
+  ) => Effect.Effect<B, E | SessionError | E3, R | R3>
+  readonly scoped: Effect.Effect<Generation<A>, E | SessionError, Scope.Scope>
+  readonly changes: Stream.Stream<Generation<A>>
+  readonly wake: Effect.Effect<void>
+  /** Whether the session's `fatal` knows the error, so that asking again would present the same dead credential. */
+  readonly isFatal: (error: unknown) => boolean
+  /**
+   * The fiber that obtains the session's next value by `renew` at the moment, late or not. It may have spent a token
+   * that can be spent only once, so that whatever drops the session waits for it. (A sign-in from nothing spends
+   * nothing.)
+   */
+  readonly inFlight: () => Fiber.RuntimeFiber<void> | undefined
+}
+
+export const of = <A, E>(session: Session<A, E>): Inside<A, E> => session as Inside<A, E>
