@@ -58,9 +58,12 @@ import * as Option from "effect/Option"
 import type * as Scope from "effect/Scope"
 import type * as Types from "effect/Types"
 import * as Check from "./internal/check.js"
+import { answering, isFiltered, judged } from "./internal/http/answer.js"
 import * as CookieJar from "./internal/http/cookies.js"
+import { abandon, discardBody, readBeforehand } from "./internal/http/discard.js"
+import { inScopeOf } from "./internal/http/hold.js"
 import * as Redirect from "./internal/http/redirect.js"
-import { abandon, answering, discard, inScopeOf, isFiltered, judged, readBeforehand } from "./internal/http/response.js"
+import { Sender } from "./internal/http/send.js"
 import { InvalidOptions } from "./InvalidOptions.js"
 import * as Session from "./Session.js"
 import * as SessionHttpClient from "./SessionHttpClient.js"
@@ -308,24 +311,24 @@ export const makeOver = <E = never, R = never, E2 = never, R2 = never, E3 = neve
       const probed = judged(yield* send(probe))
       // The probe's body may hold the connection that the answer to its challenge, or the next refresh, waits for.
       const sendAfter = (request: HttpClientRequest.HttpClientRequest) =>
-        Effect.zipRight(discard(probed), send(request))
+        Effect.zipRight(discardBody(probed), send(request))
       const response = yield* Effect.onError(
         Effect.suspend(() =>
           Option.getOrElse(challenge?.(probed, sendAfter) ?? Option.none(), () => Effect.succeed(probed))
         ),
         () => abandon(probed)
       )
-      if (response !== probed) yield* discard(probed)
+      if (response !== probed) yield* discardBody(probed)
       if (response.status < 200 || response.status >= 400) {
         return yield* new ProbeFailed({ status: response.status, response: yield* readBeforehand(response) })
       }
-      yield* discard(response)
+      yield* discardBody(response)
       return candidate
     })
     const { budget, cooldown, name, retry, timeout } = options
     const maxAge = options.maxAge ?? "1 hour"
     const session = yield* Session.make({ acquire, maxAge, budget, cooldown, name, retry, timeout })
-    const send = SessionHttpClient.sendWith<State, HttpClientError.HttpClientError, SendError, never>({
+    const sender = new Sender<State, HttpClientError.HttpClientError, SendError, never>({
       ...options,
       rejected,
       bodiesHold,
@@ -348,7 +351,7 @@ export const makeOver = <E = never, R = never, E2 = never, R2 = never, E3 = neve
     return {
       session,
       client: HttpClient.makeWith(
-        (request) => Effect.flatMap(request, (request) => send(request, held)),
+        (request) => Effect.flatMap(request, (request) => sender.send(request, held)),
         Effect.succeed<HttpClientRequest.HttpClientRequest>
       )
     }

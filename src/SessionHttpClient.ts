@@ -29,36 +29,22 @@ import * as HttpClient from "@effect/platform/HttpClient"
 import * as HttpClientError from "@effect/platform/HttpClientError"
 import * as HttpClientRequest from "@effect/platform/HttpClientRequest"
 import type * as HttpClientResponse from "@effect/platform/HttpClientResponse"
-import * as Cause from "effect/Cause"
 import type * as Context from "effect/Context"
 import * as Data from "effect/Data"
 import * as Effect from "effect/Effect"
-import * as Either from "effect/Either"
 import { identity } from "effect/Function"
 import * as Layer from "effect/Layer"
-import * as Option from "effect/Option"
 import type * as Redacted from "effect/Redacted"
-import * as Check from "./internal/check.js"
+import { errorAnswering } from "./internal/http/answer.js"
+import { cannotEncode } from "./internal/http/errors.js"
+import { inScopeOf } from "./internal/http/hold.js"
+import { places } from "./internal/http/origins.js"
 import * as Redirect from "./internal/http/redirect.js"
-import {
-  abandon,
-  afterCallback,
-  answering,
-  discard,
-  errorAnswering,
-  holding,
-  inScopeOf,
-  isFiltered,
-  isReplayable,
-  judged,
-  whileDiscarded,
-  whileRead,
-  withBody
-} from "./internal/http/response.js"
+import { type Refused, Sender } from "./internal/http/send.js"
 import * as Inside from "./internal/session/inside.js"
 import { InvalidOptions } from "./InvalidOptions.js"
 import * as Session from "./Session.js"
-import * as SessionMap from "./SessionMap.js"
+import type * as SessionMap from "./SessionMap.js"
 
 // -----------------------------------------------------------------------------
 // models
@@ -207,25 +193,12 @@ export const withSession = <E0, R, A, E>(
   E0 | HttpClientError.HttpClientError | E | Session.SessionError | SessionRejected | NotReplayable,
   R
 > => {
-  const send = sendWith(sendingAs(client, options))
+  const sender = senderOf(client, options)
   const held = { session }
   return HttpClient.makeWith(
-    (request) => Effect.flatMap(request, (request) => send(request, held)),
+    (request) => Effect.flatMap(request, (request) => sender.send(request, held)),
     Effect.succeed<HttpClientRequest.HttpClientRequest>
   )
-}
-
-const sendingAs = <E0, R, A>(client: HttpClient.HttpClient.With<E0, R>, options: Options<A>) => {
-  type E1 = E0 | HttpClientError.HttpClientError | SessionRejected | NotReplayable
-  const sending: Sending<A, E0 | HttpClientError.HttpClientError, E1, R> = {
-    ...options,
-    ...places<E1>(options, identity),
-    execute: attaching(client, options),
-    clientError: identity,
-    lastingRefusal: ({ response }, refreshes) => new SessionRejected({ response, refreshes }),
-    notReplayable: (request, { response }) => new NotReplayable({ request, response })
-  }
-  return sending
 }
 
 /**
@@ -299,15 +272,15 @@ export const makeKeyed = <K, A, E>(
   HttpClient.HttpClient
 > =>
   Effect.map(HttpClient.HttpClient, (client) => {
-    const send = sendWith(sendingAs(client, options))
+    const sender = senderOf(client, options)
     return HttpClient.makeWith(
       (request) =>
         Effect.flatMap(request, (request) =>
-          Effect.scoped(send(
+          Effect.scoped(sender.send(
             request,
             Effect.flatMap(
               Effect.try({ try: () => options.key(request), catch: (cause) => cannotEncode(request, "key", cause) }),
-              (key) => SessionMap.held(sessions, key)
+              (key) => Inside.ofMap(sessions).held(key)
             )
           ))),
       Effect.succeed<HttpClientRequest.HttpClientRequest>
@@ -377,11 +350,11 @@ export const layer = <I, S extends Session.Session<any, any>>(
       const session: Session.Session<any, unknown> = yield* tag
       const held = { session }
       const clientError = (error: HttpClientError.HttpClientError) => new FromClient(error)
-      const asResponse = (request: Request | undefined, { error, response }: Refused) =>
+      const asResponse = (request: HttpClientRequest.HttpClientRequest | undefined, { error, response }: Refused) =>
         error === undefined
           ? Effect.succeed(response)
           : Effect.fail(clientError(errorAnswering(request ?? response.request, response, error)))
-      const send = sendWith<any, HttpClientError.HttpClientError, FromClient, never>({
+      const sender = new Sender<any, HttpClientError.HttpClientError, FromClient, never>({
         ...options,
         ...places(options, clientError),
         execute: attaching(client, options),
@@ -392,7 +365,7 @@ export const layer = <I, S extends Session.Session<any, any>>(
       return HttpClient.makeWith(
         (request) =>
           Effect.flatMap(request, (request) =>
-            Effect.catchAll(send(request, held), (error) =>
+            Effect.catchAll(sender.send(request, held), (error) =>
               error instanceof FromClient
                 ? Effect.fail(error.error)
                 : new HttpClientError.RequestError({
@@ -404,6 +377,49 @@ export const layer = <I, S extends Session.Session<any, any>>(
       )
     })
   )
+
+// -----------------------------------------------------------------------------
+// what a client is made of
+// -----------------------------------------------------------------------------
+
+const senderOf = <E0, R, A>(client: HttpClient.HttpClient.With<E0, R>, options: Options<A>) => {
+  type E1 = E0 | HttpClientError.HttpClientError | SessionRejected | NotReplayable
+  return new Sender<A, E0 | HttpClientError.HttpClientError, E1, R>({
+    ...options,
+    ...places<E1>(options, identity),
+    execute: attaching(client, options),
+    clientError: identity,
+    lastingRefusal: ({ response }, refreshes) => new SessionRejected({ response, refreshes }),
+    notReplayable: (request, { response }) => new NotReplayable({ request, response })
+  })
+}
+
+const attaching = <E0, R, A>(
+  client: HttpClient.HttpClient.With<E0, R>,
+  { attach, followRedirects }: Options<A>
+) => {
+  const execute: (
+    request: HttpClientRequest.HttpClientRequest
+  ) => Effect.Effect<HttpClientResponse.HttpClientResponse, E0, R> = followRedirects === undefined
+    ? client.execute
+    : (request) => Redirect.withRedirectsShown(client.execute(request))
+  return (
+    request: HttpClientRequest.HttpClientRequest,
+    value: A,
+    isHome: boolean
+  ): Effect.Effect<HttpClientResponse.HttpClientResponse, E0 | HttpClientError.RequestError, R> => {
+    if (!isHome) return execute(request)
+    try {
+      const attached = attach(request, value)
+      return "headers" in attached ? execute(inScopeOf(request, attached)) : Effect.flatMap(
+        Effect.catchAllDefect(attached, (cause) => Effect.fail(cannotEncode(request, "attach", cause))),
+        (attached) => execute(inScopeOf(request, attached))
+      )
+    } catch (cause) {
+      return Effect.fail(cannotEncode(request, "attach", cause))
+    }
+  }
+}
 
 /** Tells what the wrapped client failed with from what the session's own requests failed with. */
 class FromClient {
@@ -431,332 +447,3 @@ const hopeless = [
   Session.RefreshBudgetExceeded,
   InvalidOptions
 ]
-
-// -----------------------------------------------------------------------------
-// sending
-// -----------------------------------------------------------------------------
-
-type Request = HttpClientRequest.HttpClientRequest
-type Response = HttpClientResponse.HttpClientResponse
-
-/** A refusal. It never leaves this module. */
-class Refused extends Data.TaggedClass("Refused")<{
-  readonly response: Response
-  /** The error that a status filter beneath the session made of the response. */
-  readonly error: HttpClientError.ResponseError | undefined
-  readonly repeats: number
-}> {}
-
-/** How often one request may be sent anew with the same value. */
-const mostRepeats = 10
-
-/**
- * How requests are sent with a session's value, and what their sender gets.
- *
- * @internal
- */
-export interface Sending<in A, E0, E1, R> extends RefusalOptions {
-  /** Sends a request once: with the value at home, without it at another origin. */
-  readonly execute: (request: Request, value: A, isHome: boolean) => Effect.Effect<Response, E0, R>
-  /** The first hop of a request. Default: at home, and no redirect of it is followed. */
-  readonly start?: ((request: Request) => Either.Either<Redirect.Hop, E1 | InvalidOptions>) | undefined
-  /** Whether a hop to this URL is at home if the one before was. Default: if it has the same origin. */
-  readonly isHome?: ((url: URL, from: URL) => boolean) | undefined
-  /** Whether a refusal by a URL at home counts. Default: all do. */
-  readonly isJudge?: ((url: URL) => boolean) | undefined
-  /** Answers for a redirect that is not followed. Default, and for `undefined`: the redirect is the answer. */
-  readonly onUnfollowed?:
-    | ((why: "limit" | "read once", hop: Redirect.Hop, response: Response) => Effect.Effect<never, E1> | undefined)
-    | undefined
-  /** Whether a response holds what its generation acquired until its body has ended. Default: true. */
-  readonly bodiesHold?: boolean | undefined
-  /** Marks an error as the client's, to tell it from the session's. */
-  readonly clientError: (error: E0 | HttpClientError.HttpClientError) => E1
-  readonly lastingRefusal: (refused: Refused, refreshes: number) => Effect.Effect<Response, E1>
-  readonly notReplayable: (request: Request, refused: Refused) => Effect.Effect<Response, E1>
-}
-
-interface Attempt<out A> {
-  /** The request that the caller made. */
-  readonly request: Request
-  readonly hop: Redirect.Hop
-  readonly value: A
-  readonly repeats: number
-  readonly retain: Inside.Retain | undefined
-}
-
-/**
- * Executes a request with a session's value. What `retain` holds is held until the response's body has ended. No
- * session is asked for if the request goes to another origin.
- *
- * @internal
- */
-export const sendWith = <A, E0, E1, R>(sending: Sending<A, E0, E1, R>) => {
-  const { clientError, execute, isHome = isSameOrigin, isJudge, notReplayable, onUnfollowed, start } = sending
-  const { bodiesHold = true, maxRefreshes = 1, rejected = isUnauthorized, replay = isReplayable } = sending
-  const valid = either(() => Check.count("maxRefreshes", maxRefreshes, 0))
-
-  type Sent = Effect.Effect<Response, E1 | Refused, R>
-
-  const fail = (error: E0 | HttpClientError.HttpClientError): Effect.Effect<never, E1> =>
-    Effect.fail(clientError(error))
-
-  const send = (attempt: Attempt<A>): Sent =>
-    Effect.matchCauseEffect(execute(attempt.hop.request, attempt.value, attempt.hop.isHome), {
-      onSuccess: (response) => received(attempt, response, undefined),
-      onFailure: (cause) => {
-        const failure = Option.getOrUndefined(Cause.failureOption(cause))
-        return isFiltered(failure)
-          ? received(attempt, failure.response, failure)
-          : Effect.failCause(Cause.map(cause, clientError))
-      }
-    })
-
-  /** Follows a redirect, and tells a refusal from an answer. */
-  const received = (
-    attempt: Attempt<A>,
-    response: Response,
-    error: HttpClientError.ResponseError | undefined
-  ): Sent => {
-    const { hop, request, retain } = attempt
-    let next: ReturnType<typeof Redirect.next>
-    try {
-      next = Redirect.next(hop, response, isHome)
-    } catch (cause) {
-      return Effect.zipRight(abandon(response), fail(cannotEncode(request, "origins", cause)))
-    }
-    if (typeof next === "object") return Effect.zipRight(discard(response), send({ ...attempt, hop: next }))
-    if (next === "no url") {
-      const description = "the Location of a redirect is no http or https URL"
-      const failure = new HttpClientError.RequestError({ request: hop.request, reason: "InvalidUrl", description })
-      return Effect.zipRight(abandon(response), fail(failure))
-    }
-    const held = holding(request, response, retain)
-    const unfollowed = next === "answer" ? undefined : onUnfollowed?.(next, hop, held)
-    if (unfollowed !== undefined) return unfollowed
-    if (!hop.isHome || (isJudge !== undefined && !isJudge(hop.url!))) return answer(held, error)
-    try {
-      // The default reads no body, so nothing needs to remember it.
-      const seen = sending.rejected === undefined ? held : judged(held)
-      const verdict = rejected(seen)
-      return typeof verdict !== "object" ? decide(attempt, seen, held, error, verdict) : Effect.flatMap(
-        Effect.catchAllDefect(
-          Effect.onInterrupt(verdict, () => abandon(held)),
-          (cause) => fail(cannotDecode(request, seen, cause))
-        ),
-        (verdict) => decide(attempt, seen, held, error, verdict)
-      )
-    } catch (cause) {
-      return fail(cannotDecode(request, held, cause))
-    }
-  }
-
-  const decide = (
-    attempt: Attempt<A>,
-    seen: Response,
-    held: Response,
-    error: HttpClientError.ResponseError | undefined,
-    verdict: boolean | "again"
-  ): Sent => {
-    const { hop, repeats, request } = attempt
-    if (verdict === false || (verdict === "again" && repeats === mostRepeats)) {
-      return answer(afterCallback(seen, held), error)
-    }
-    if (verdict === true) return Effect.fail(new Refused({ response: seen, error, repeats }))
-    return Effect.flatMap(canBeSentAgain(hop.request, seen), (canReplay) =>
-      canReplay
-        ? Effect.zipRight(discard(seen), send({ ...attempt, repeats: repeats + 1 }))
-        : notReplayable(request, new Refused({ response: answering(request, seen), error, repeats })))
-  }
-
-  const answer = (held: Response, error: HttpClientError.ResponseError | undefined): Effect.Effect<Response, E1> =>
-    error === undefined
-      ? Effect.succeed(held)
-      : fail(held === error.response ? error : errorAnswering(error.request, held, error))
-
-  const canBeSentAgain = (request: Request, response: Response): Effect.Effect<boolean, E1> => {
-    try {
-      return Effect.succeed(replay(request))
-    } catch (cause) {
-      return Effect.zipRight(abandon(response), fail(cannotEncode(request, "replay", cause)))
-    }
-  }
-
-  const retaining = (own: Inside.Retain | undefined, ofGeneration: Inside.Retain | undefined) =>
-    ofGeneration === undefined || !bodiesHold ? own : own === undefined ? ofGeneration : both(own, ofGeneration)
-
-  const recover = <E>(
-    session: Session.Session<A, E>,
-    request: Request,
-    hop: Redirect.Hop,
-    retain: Inside.Retain | undefined,
-    refreshes: number,
-    cause: Cause.Cause<E1 | Refused>,
-    generation: Session.Generation<A>
-  ): Effect.Effect<Response, E1 | E | Session.SessionError, R> => {
-    const refused = Option.getOrUndefined(Cause.failureOption(cause))
-    if (!(refused instanceof Refused)) return Effect.failCause(cause as Cause.Cause<E1>)
-    const { error, repeats, response } = refused
-    if (refreshes === maxRefreshes) {
-      return sending.lastingRefusal(new Refused({ response: answering(request, response), error, repeats }), refreshes)
-    }
-    // The refresh may wait for the connection that the refused body holds.
-    return Effect.flatMap(canBeSentAgain(request, response), (canReplay) =>
-      canReplay
-        ? whileDiscarded(response, (read) =>
-          Inside.of(session).hold(
-            { after: generation },
-            ({ value }, ofGeneration) =>
-              Effect.zipRight(read, send({ request, hop, value, repeats, retain: retaining(retain, ofGeneration) })),
-            (cause, generation) => recover(session, request, hop, retain, refreshes + 1, cause, generation)
-          ))
-        : whileRead(response, (read) =>
-          Effect.zipRight(
-            session.refresh(generation),
-            Effect.flatMap(
-              read,
-              (body) =>
-                notReplayable(request, new Refused({ response: withBody(request, response, body), error, repeats }))
-            )
-          )))
-  }
-
-  const sendAs = <E>({ retain, session }: Held<A, E>, request: Request, hop: Redirect.Hop) =>
-    Inside.of(session).hold(
-      "current",
-      ({ value }, ofGeneration) => send({ request, hop, value, repeats: 0, retain: retaining(retain, ofGeneration) }),
-      (cause, generation) => recover(session, request, hop, retain, 0, cause, generation)
-    )
-
-  return <E, E2, R2>(
-    request: Request,
-    held: Held<A, E> | Effect.Effect<Held<A, E>, E2, R2>
-  ): Effect.Effect<Response, E1 | E | E2 | Session.SessionError, R | R2> => {
-    if (Either.isLeft(valid)) return Effect.fail(valid.left)
-    let hop: Redirect.Hop = { request, url: undefined, isHome: true, redirectsLeft: 0 }
-    if (start !== undefined) {
-      const first = start(request)
-      if (Either.isLeft(first)) return Effect.fail(first.left)
-      hop = first.right
-    }
-    // Nobody asks for a value that is not to be sent; so there is nothing that could be refused.
-    if (!hop.isHome) {
-      const sent = send({ request, hop, value: undefined as A, repeats: 0, retain: undefined })
-      return sent as Effect.Effect<Response, E1, R>
-    }
-    return "session" in held ? sendAs(held, request, hop) : Effect.flatMap(held, (held) => sendAs(held, request, hop))
-  }
-}
-
-interface Held<in out A, out E> {
-  readonly session: Session.Session<A, E>
-  readonly retain?: Inside.Retain
-}
-
-const atHome = (request: Request): Either.Either<Redirect.Hop> =>
-  Either.right({ request, url: undefined, isHome: true, redirectsLeft: 0 })
-
-const isSameOrigin = (url: URL, from: URL): boolean => url.origin === from.origin
-
-const both = (one: Inside.Retain, other: Inside.Retain): Inside.Retain => () => Effect.ensuring(one(), other())
-
-const either = <B>(validate: () => B): Either.Either<B, InvalidOptions> =>
-  Effect.runSync(Effect.either(Check.validated(validate)))
-
-const attaching = <E0, R, A>(
-  client: HttpClient.HttpClient.With<E0, R>,
-  { attach, followRedirects }: Options<A>
-) => {
-  const execute: (request: Request) => Effect.Effect<Response, E0, R> = followRedirects === undefined
-    ? client.execute
-    : (request) => Redirect.withRedirectsShown(client.execute(request))
-  return (
-    request: Request,
-    value: A,
-    isHome: boolean
-  ): Effect.Effect<Response, E0 | HttpClientError.RequestError, R> => {
-    if (!isHome) return execute(request)
-    try {
-      const attached = attach(request, value)
-      return "headers" in attached ? execute(inScopeOf(request, attached)) : Effect.flatMap(
-        Effect.catchAllDefect(attached, (cause) => Effect.fail(cannotEncode(request, "attach", cause))),
-        (attached) => execute(inScopeOf(request, attached))
-      )
-    } catch (cause) {
-      return Effect.fail(cannotEncode(request, "attach", cause))
-    }
-  }
-}
-
-/** Where the value may go and which redirects are followed, as `Sending` has it. */
-const places = <E1>(
-  { followRedirects, origins }: Pick<Options<never>, "followRedirects" | "origins">,
-  clientError: (error: HttpClientError.RequestError) => E1
-): Pick<Sending<never, never, E1, never>, "isHome" | "start"> => {
-  if (origins === undefined && (followRedirects === undefined || Redirect.isBrowser())) return {}
-  const valid = either(() => ({
-    allowed: typeof origins === "object" ? new Set(origins.map(originOf)) : undefined,
-    redirectsLeft: Redirect.isBrowser() ? 0 : Check.count("followRedirects", followRedirects ?? 0, 0)
-  }))
-  if (Either.isLeft(valid)) return { start: () => Either.left(valid.left) }
-  const { allowed, redirectsLeft } = valid.right
-  const isAllowed = typeof origins === "function"
-    ? origins
-    : allowed !== undefined
-    ? (url: URL) => allowed.has(url.origin)
-    : undefined
-  const followed = followRedirects !== undefined
-  return {
-    start: (request) => {
-      // To read a URL costs more than all the rest.
-      if (!followed && allowed !== undefined && beginsWithOne(request.url, allowed)) return atHome(request)
-      if (!URL.canParse(request.url)) {
-        const description = "the request has no absolute URL: add the base around the session, not beneath it"
-        return Either.left(
-          clientError(new HttpClientError.RequestError({ request, reason: "InvalidUrl", description }))
-        )
-      }
-      const read = Redirect.urlOf(request)
-      if (Either.isLeft(read)) return Either.left(clientError(read.left))
-      const url = read.right
-      try {
-        const isHome = isAllowed === undefined || isAllowed(url)
-        return Either.right({ request, url: followed ? url : undefined, isHome, redirectsLeft })
-      } catch (cause) {
-        return Either.left(clientError(cannotEncode(request, "origins", cause)))
-      }
-    },
-    isHome: isAllowed
-  }
-}
-
-const beginsWithOne = (url: string, origins: ReadonlySet<string>): boolean => {
-  for (const origin of origins) {
-    if (url.startsWith(origin) && (url.length === origin.length || "/?#".includes(url[origin.length]!))) return true
-  }
-  return false
-}
-
-const originOf = (entry: string): string => {
-  const url = URL.canParse(entry) ? new URL(entry) : undefined
-  if (url !== undefined && Redirect.isHttp(url)) return url.origin
-  throw new InvalidOptions({
-    option: "origins",
-    value: Redirect.withoutSecrets(entry),
-    reason: "must be http or https origins"
-  })
-}
-
-const isUnauthorized = (response: Response): boolean => response.status === 401
-
-const cannotEncode = (request: Request, option: string, cause: unknown) =>
-  new HttpClientError.RequestError({ request, reason: "Encode", description: `\`${option}\` threw`, cause })
-
-const cannotDecode = (request: Request, response: Response, cause: unknown) =>
-  new HttpClientError.ResponseError({
-    request,
-    response: answering(request, response),
-    reason: "Decode",
-    description: "`rejected` threw",
-    cause
-  })

@@ -16,21 +16,14 @@
 import * as Data from "effect/Data"
 import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
-import * as ExecutionStrategy from "effect/ExecutionStrategy"
-import * as Exit from "effect/Exit"
-import * as Fiber from "effect/Fiber"
-import * as FiberId from "effect/FiberId"
 import * as FiberSet from "effect/FiberSet"
 import { dual } from "effect/Function"
-import * as MutableHashMap from "effect/MutableHashMap"
-import * as Option from "effect/Option"
 import { type Pipeable, pipeArguments } from "effect/Pipeable"
-import * as Runtime from "effect/Runtime"
-import * as Scope from "effect/Scope"
+import type * as Scope from "effect/Scope"
 import type * as Types from "effect/Types"
 import * as Check from "./internal/check.js"
 import * as Inside from "./internal/session/inside.js"
-import { sleep } from "./internal/sleep.js"
+import { Sessions } from "./internal/session/sessions.js"
 import type { InvalidOptions } from "./InvalidOptions.js"
 import * as Session from "./Session.js"
 
@@ -70,38 +63,6 @@ export class SessionMapFull extends Data.TaggedError("SessionMapFull")<{ readonl
   override get message(): string {
     return `all ${this.capacity} sessions of the map are in use`
   }
-}
-
-interface SessionMapImpl<in K, in out A, out E> extends SessionMap<K, A, E> {
-  readonly held: (key: K) => Effect.Effect<HeldSession<A, E>, InvalidOptions | SessionMapFull, Scope.Scope>
-}
-
-/**
- * A session that a scope holds. `retain` holds it once more, until the effect that it returns has run (once).
- *
- * @internal
- */
-export interface HeldSession<in out A, out E> {
-  readonly session: Session.Session<A, E>
-  readonly retain: Inside.Retain
-}
-
-interface Entry<K, A, E> {
-  readonly key: K
-  /** Makes the session, once for all who ask. */
-  readonly making: Fiber.RuntimeFiber<Session.Session<A, E>, InvalidOptions>
-  readonly scope: Scope.CloseableScope
-  /** Set when the session has been made. */
-  session: Session.Session<A, E> | undefined
-  /** How many scopes, response bodies and renewals hold the session. At zero it is idle. */
-  holders: number
-  /** Drops it when it has been idle for long enough. */
-  timer: Fiber.RuntimeFiber<void> | undefined
-}
-
-interface Acquired<K, A, E> {
-  readonly entry: Entry<K, A, E>
-  readonly session: Session.Session<A, E>
 }
 
 /**
@@ -146,102 +107,16 @@ export const make = <K, A, E = never, R = never, E2 = E, R2 = never, E3 = never,
         max: Duration.infinity
       })
     }))
-    const runtime = yield* Effect.runtime<Env>()
-    const mapScope = yield* Effect.scope
-    const fork = yield* FiberSet.makeRuntime()
-    const entries = MutableHashMap.empty<K, Entry<K, A, E | E2 | E3>>()
-    /** Longest idle first. */
-    const idle = new Set<Entry<K, A, E | E2 | E3>>()
-
-    // One step, so that no two fibers can each add a session of one key. (Effect's `RcMap` looks a key up in one step
-    // and adds it in a later one; its lookup runs with the caller's context.) The session is made on a fiber of the
-    // map's runtime, so that its renewals run with that runtime's scheduler and context.
-    const entryOf = (key: K): Entry<K, A, E | E2 | E3> | undefined => {
-      const found = Option.getOrUndefined(MutableHashMap.get(entries, key))
-      if (found !== undefined) {
-        idle.delete(found)
-        found.timer?.unsafeInterruptAsFork(FiberId.none)
-        return found
-      }
-      if (MutableHashMap.size(entries) >= capacity) {
-        const [longestIdle] = idle
-        if (longestIdle === undefined) return undefined
-        // Nobody waits for another key's session to close.
-        forget(longestIdle)
-        fork(close(longestIdle))
-      }
-      const scope = Effect.runSync(Scope.fork(mapScope, ExecutionStrategy.sequential))
-      const making = Runtime.runFork(runtime)(
-        Scope.extend(Effect.suspend(() => Session.make(options.lookup(key))), scope)
-      )
-      const entry = { key, making, scope, session: undefined, holders: 0, timer: undefined }
-      MutableHashMap.set(entries, key, entry)
-      return entry
-    }
-
-    const acquire = (key: K): Effect.Effect<Acquired<K, A, E | E2 | E3>, InvalidOptions | SessionMapFull> =>
-      Effect.suspend((): Effect.Effect<Acquired<K, A, E | E2 | E3>, InvalidOptions | SessionMapFull> => {
-        const entry = entryOf(key)
-        if (entry === undefined) return new SessionMapFull({ capacity })
-        entry.holders++
-        return Effect.matchCauseEffect(Effect.flatten(Fiber.await(entry.making)), {
-          onSuccess: (session) => {
-            entry.session = session
-            return Effect.succeed({ entry, session })
-          },
-          onFailure: (cause) => {
-            forget(entry)
-            return Effect.zipRight(close(entry), Effect.failCause(cause))
-          }
-        })
-      })
-
-    const release = ({ entry }: Pick<Acquired<K, A, E | E2 | E3>, "entry">): Effect.Effect<void> =>
-      Effect.suspend(() => {
-        if (--entry.holders > 0) return Effect.void
-        const renewal = entry.session && Inside.of(entry.session).inFlight()
-        if (renewal !== undefined) {
-          // The renewal may have spent a token that can be spent only once: its value must be kept, and written down.
-          entry.holders++
-          fork(Effect.zipRight(Fiber.await(renewal), release({ entry })))
-          return Effect.void
-        }
-        idle.add(entry)
-        if (Duration.isZero(idleTimeToLive)) return drop(entry)
-        if (Duration.isFinite(idleTimeToLive)) {
-          entry.timer = fork(
-            Effect.interruptible(Effect.zipRight(sleep(Duration.toMillis(idleTimeToLive)), drop(entry)))
-          )
-        }
-        return Effect.void
-      })
-
-    const drop = (entry: Entry<K, A, E | E2 | E3>): Effect.Effect<void> =>
-      Effect.suspend(() => {
-        if (!idle.has(entry)) return Effect.void
-        forget(entry)
-        return close(entry)
-      })
-
-    const forget = (entry: Entry<K, A, E | E2 | E3>): void => {
-      idle.delete(entry)
-      const present = MutableHashMap.get(entries, entry.key)
-      if (Option.isSome(present) && present.value === entry) MutableHashMap.remove(entries, entry.key)
-    }
-
-    const close = ({ scope }: Entry<K, A, E | E2 | E3>): Effect.Effect<void> =>
-      Effect.uninterruptible(Scope.close(scope, Exit.void))
-
-    return Object.assign(Object.create(Proto), {
-      held: (key: K) =>
-        Effect.map(Effect.acquireRelease(acquire(key), release), ({ entry, session }) => ({
-          session,
-          retain: () => {
-            entry.holders++
-            return release({ entry })
-          }
-        }))
+    const sessions = new Sessions<K, A, E | E2 | E3, InvalidOptions | SessionMapFull, Env>({
+      capacity,
+      idleTimeToLive,
+      makeSession: (key) => Session.make(options.lookup(key)),
+      full: new SessionMapFull({ capacity }),
+      runtime: yield* Effect.runtime<Env>(),
+      scope: yield* Effect.scope,
+      fork: yield* FiberSet.makeRuntime()
     })
+    return Object.assign(Object.create(Proto), { held: (key: K) => sessions.held(key) })
   })
 
 const Proto = {
@@ -281,16 +156,5 @@ export const get: {
   ): Effect.Effect<Session.Session<A, E>, InvalidOptions | SessionMapFull, Scope.Scope>
 } = dual(
   2,
-  <K, A, E>(self: SessionMap<K, A, E>, key: K) => Effect.map(held(self, key), ({ session }) => session)
+  <K, A, E>(self: SessionMap<K, A, E>, key: K) => Effect.map(Inside.ofMap(self).held(key), ({ session }) => session)
 )
-
-/**
- * `get` is made of this; a response uses it to hold its session until its body has ended.
- *
- * @internal
- */
-export const held = <K, A, E>(
-  self: SessionMap<K, A, E>,
-  key: K
-): Effect.Effect<HeldSession<A, E>, InvalidOptions | SessionMapFull, Scope.Scope> =>
-  (self as SessionMapImpl<K, A, E>).held(key)

@@ -1,4 +1,4 @@
-/** What `internal/http/response.ts` leans on in `@effect/platform` that its types do not promise. */
+/** What `internal/http` leans on in `@effect/platform` that its types do not promise. */
 import * as HttpClient from "@effect/platform/HttpClient"
 import * as HttpClientRequest from "@effect/platform/HttpClientRequest"
 import { assert, it } from "@effect/vitest"

@@ -134,14 +134,17 @@ export const canaries = {
   },
   "foreign-scheduler": {
     fault: "the sessions of a map run on another scheduler than the map's",
-    edits: [edit("SessionMap.ts", "Runtime.runFork(runtime)(", "Runtime.runFork(Runtime.defaultRuntime)(")]
+    edits: [
+      edit("internal/session/sessions.ts", "Runtime.runFork(runtime)(", "Runtime.runFork(Runtime.defaultRuntime)(")
+    ]
   },
   "held-after-interruption": {
     fault: "a session of a map stays held when its caller is interrupted",
     edits: [edit(
-      "SessionMap.ts",
-      "Effect.acquireRelease(acquire(key), release)",
-      "Effect.tap(Effect.interruptible(acquire(key)), (held) => Effect.addFinalizer(() => release(held)))"
+      "internal/session/sessions.ts",
+      "Effect.acquireRelease(this.acquire(key), ({ entry }) => this.letGo(entry))",
+      `Effect.tap(Effect.interruptible(this.acquire(key)), ({ entry }) =>
+        Effect.addFinalizer(() => this.letGo(entry)))`
     )]
   },
   "lock-held": {

@@ -12,7 +12,8 @@ import * as Context from "effect/Context"
 import * as Effect from "effect/Effect"
 import * as Either from "effect/Either"
 import * as Option from "effect/Option"
-import { inScopeOf, isReplayable } from "./response.js"
+import { inScopeOf } from "./hold.js"
+import { isReplayable } from "./replayable.js"
 
 type Request = HttpClientRequest.HttpClientRequest
 

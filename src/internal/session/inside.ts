@@ -1,12 +1,14 @@
 /**
- * What this library's modules need of a session besides its public half.
+ * What this library's modules need of a session, and of a map of sessions, besides its public half.
  */
 import type * as Cause from "effect/Cause"
 import type * as Effect from "effect/Effect"
 import type * as Fiber from "effect/Fiber"
 import type * as Scope from "effect/Scope"
 import type * as Stream from "effect/Stream"
+import type { InvalidOptions } from "../../InvalidOptions.js"
 import type { Generation, Session, SessionError } from "../../Session.js"
+import type { SessionMap, SessionMapFull } from "../../SessionMap.js"
 
 /** The generation that a caller wants: the current one, or the one after theirs, which was refused. */
 export type Wanted<A> = "current" | { readonly after: Generation<A> }
@@ -39,3 +41,15 @@ export interface Inside<in out A, out E> extends Session<A, E> {
 }
 
 export const of = <A, E>(session: Session<A, E>): Inside<A, E> => session as Inside<A, E>
+
+/** A session of a map, which a scope holds. `retain` holds it once more. */
+export interface HeldSession<in out A, out E> {
+  readonly session: Session<A, E>
+  readonly retain: Retain
+}
+
+export interface MapInside<in K, in out A, out E> extends SessionMap<K, A, E> {
+  readonly held: (key: K) => Effect.Effect<HeldSession<A, E>, InvalidOptions | SessionMapFull, Scope.Scope>
+}
+
+export const ofMap = <K, A, E>(map: SessionMap<K, A, E>): MapInside<K, A, E> => map as MapInside<K, A, E>

@@ -1,0 +1,248 @@
+/**
+ * Responses that answer the request which the caller made, and whose body can be read again.
+ */
+import * as HttpClientError from "@effect/platform/HttpClientError"
+import type * as HttpClientRequest from "@effect/platform/HttpClientRequest"
+import * as HttpClientResponse from "@effect/platform/HttpClientResponse"
+import * as HttpIncomingMessage from "@effect/platform/HttpIncomingMessage"
+import * as UrlParams from "@effect/platform/UrlParams"
+import * as Cause from "effect/Cause"
+import * as Effect from "effect/Effect"
+import * as Exit from "effect/Exit"
+import * as Inspectable from "effect/Inspectable"
+import * as Option from "effect/Option"
+import * as Stream from "effect/Stream"
+
+type Request = HttpClientRequest.HttpClientRequest
+type Response = HttpClientResponse.HttpClientResponse
+type BodyEffect<A> = Effect.Effect<A, HttpClientError.ResponseError>
+
+/** A page of error text. What is longer costs more to read than a new connection. */
+export const longestBody = 64 * 1024
+
+/** Why a body could not be read to its end. */
+export type BodyFailure = HttpClientError.ResponseError | "too long"
+
+/** What was read of a body. */
+export type Body = Exit.Exit<Uint8Array, BodyFailure>
+
+/** Another response with something changed; as it stands, it only answers another request. */
+export class Wrapped extends Inspectable.Class implements Response {
+  readonly original: Response
+  readonly request: Request
+
+  constructor(original: Response, request: Request = original.request) {
+    super()
+    this.original = original
+    this.request = request
+  }
+
+  /** Every accessor of the body but those that a subclass defines anew goes through here. */
+  protected reading<A>(body: BodyEffect<A>): BodyEffect<A> {
+    return body
+  }
+
+  get [HttpIncomingMessage.TypeId](): HttpIncomingMessage.TypeId {
+    return HttpIncomingMessage.TypeId
+  }
+  get [HttpClientResponse.TypeId](): HttpClientResponse.TypeId {
+    return HttpClientResponse.TypeId
+  }
+  get status() {
+    return this.original.status
+  }
+  get headers() {
+    return this.original.headers
+  }
+  get cookies() {
+    return this.original.cookies
+  }
+  get remoteAddress() {
+    return this.original.remoteAddress
+  }
+  get text(): BodyEffect<string> {
+    return this.reading(this.original.text)
+  }
+  get json(): BodyEffect<unknown> {
+    return this.reading(this.original.json)
+  }
+  get urlParamsBody(): BodyEffect<UrlParams.UrlParams> {
+    return this.reading(this.original.urlParamsBody)
+  }
+  get arrayBuffer(): BodyEffect<ArrayBuffer> {
+    return this.reading(this.original.arrayBuffer)
+  }
+  get formData(): BodyEffect<FormData> {
+    return this.reading(this.original.formData)
+  }
+  get stream(): Stream.Stream<Uint8Array, HttpClientError.ResponseError> {
+    return this.original.stream
+  }
+  toJSON(): object {
+    try {
+      return { ...this.original.toJSON() as object, request: this.request.toJSON() }
+    } catch {
+      // Node's client asks the socket for its address, and there is no socket when the body has ended.
+      return this.head
+    }
+  }
+  protected get head(): object {
+    const headers = Inspectable.redact(this.headers)
+    return { _id: "@effect/platform/HttpClientResponse", request: this.request.toJSON(), status: this.status, headers }
+  }
+}
+
+/**
+ * The response as an answer to what the caller asked. The request that was sent carries the session's value, and
+ * printing a response, or an error that holds one, prints its request, headers and all.
+ */
+export const answering = (request: Request, response: Response): Response => new Wrapped(response, request)
+
+/** The error that a client made of a response, as an answer to what the caller asked. */
+export const errorAnswering = (
+  request: Request,
+  response: Response,
+  { cause, description, reason }: HttpClientError.ResponseError
+): HttpClientError.ResponseError =>
+  new HttpClientError.ResponseError({
+    request,
+    response: answering(request, response),
+    reason,
+    cause,
+    ...(description === undefined ? {} : { description })
+  })
+
+/** Tells the error that a status filter beneath the session makes of a response. */
+export const isFiltered = (error: unknown): error is HttpClientError.ResponseError =>
+  HttpClientError.isHttpClientError(error) && error._tag === "ResponseError" && error.reason === "StatusCode"
+
+/** A response whose body is bytes that can be read again and again, in every way. */
+abstract class Rereadable extends Wrapped {
+  protected abstract readonly bytes: BodyEffect<Uint8Array>
+
+  protected failure(description: string, cause?: unknown): BodyEffect<never> {
+    return new HttpClientError.ResponseError({
+      request: this.request,
+      response: this,
+      reason: "Decode",
+      description,
+      cause
+    })
+  }
+
+  protected outcome(body: Body): BodyEffect<Uint8Array> {
+    return Exit.isSuccess(body) ? Effect.succeed(body.value) : this.failure(reasonOf(body), Cause.squash(body.cause))
+  }
+
+  /** Platform's own begins to read the body, which then cannot be read from here. */
+  override toJSON(): object {
+    return this.head
+  }
+
+  private parsed<A, B>(body: BodyEffect<A>, parse: (body: A) => B | Promise<B>): BodyEffect<B> {
+    return Effect.flatMap(body, (body) =>
+      Effect.catchAll(
+        Effect.tryPromise({ try: async () => parse(body), catch: (cause) => cause }),
+        (cause) => this.failure("the body could not be decoded", cause)
+      ))
+  }
+
+  override get text() {
+    return Effect.map(this.bytes, (bytes) => new TextDecoder().decode(bytes))
+  }
+  override get json(): BodyEffect<unknown> {
+    return this.parsed(this.text, (text) => text === "" ? null : JSON.parse(text))
+  }
+  override get urlParamsBody() {
+    return Effect.map(this.text, (text) => UrlParams.fromInput(new URLSearchParams(text)))
+  }
+  override get arrayBuffer() {
+    return Effect.map(this.bytes, (bytes) => bytes.slice().buffer as ArrayBuffer)
+  }
+  override get formData() {
+    const type = this.headers["content-type"]
+    const init = type === undefined ? {} : { headers: { "content-type": type } }
+    return this.parsed(this.arrayBuffer, (buffer) => new globalThis.Response(buffer, init).formData())
+  }
+  override get stream() {
+    return Stream.unwrap(Effect.map(this.bytes, (bytes) => bytes.length === 0 ? Stream.empty : Stream.make(bytes)))
+  }
+}
+
+/**
+ * Keeps what is read of its body, because to read the client's own response again is impossible, or hangs. A stream is
+ * not kept, so that an endless one can be begun.
+ */
+export class Judged extends Rereadable {
+  private read: BodyEffect<Uint8Array> | undefined
+
+  /** The part of the body that has been read; `undefined` if nobody has begun. */
+  get begun(): BodyEffect<Uint8Array> | undefined {
+    return this.read
+  }
+
+  protected override get bytes(): BodyEffect<Uint8Array> {
+    return Effect.suspend(() => this.read ??= this.kept(this.original.arrayBuffer))
+  }
+
+  /** An interrupted read has cut the body, and interrupts no later reader. */
+  private kept(body: BodyEffect<ArrayBuffer>): BodyEffect<Uint8Array> {
+    return Effect.catchAllCause(
+      Effect.runSync(Effect.cached(Effect.map(body, bytesOf))),
+      (cause) => Cause.isInterruptedOnly(cause) ? this.failure("the body was cut") : Effect.failCause(cause)
+    )
+  }
+
+  /** Keeps what the effect reads of the original's body. */
+  keeping(body: Effect.Effect<Uint8Array, BodyFailure>): Effect.Effect<Uint8Array, BodyFailure> {
+    return Effect.suspend(() => {
+      if (this.read !== undefined) return this.read
+      this.read = this.failure("the body is being read")
+      return Effect.onExit(body, (body) =>
+        Effect.sync(() => {
+          this.read = this.outcome(body)
+        }))
+    })
+  }
+
+  override get stream() {
+    return Stream.suspend(() => {
+      if (this.read !== undefined) return super.stream
+      this.read = this.failure("the body has been read as a stream")
+      return this.original.stream
+    })
+  }
+}
+
+/** The response for a callback that may read it. */
+export const judged = (response: Response): Response => new Judged(response)
+
+/** The response for a reader that comes after a callback which may have read it. */
+export const afterCallback = (seen: Response, original: Response): Response =>
+  seen instanceof Judged && seen.begun !== undefined ? seen : original
+
+/** A response whose body was read, or cut, before its caller got it. */
+class Read extends Rereadable {
+  protected readonly bytes: BodyEffect<Uint8Array>
+
+  constructor(original: Response, request: Request, body: Body) {
+    super(original, request)
+    this.bytes = this.outcome(body)
+  }
+}
+
+const reasonOf = (body: Exit.Failure<Uint8Array, BodyFailure>): string =>
+  Option.match(Cause.failureOption(body.cause), {
+    onNone: () => `the body was cut: it took longer than a second`,
+    onSome: (error) =>
+      error === "too long"
+        ? `the body was cut: it is longer than ${longestBody} bytes`
+        : error.description ?? "the body could not be read"
+  })
+
+/** The response with what was read of it, as an answer to what the caller asked. */
+export const withBody = (request: Request, response: Response, body: Body): Response =>
+  new Read(response, request, body)
+
+/** What Node's client calls an `ArrayBuffer` is a `Buffer`, a part of a larger one: it is copied. */
+export const bytesOf = (buffer: ArrayBuffer): Uint8Array => new Uint8Array(buffer)

@@ -1,0 +1,27 @@
+/**
+ * Errors of platform's that this library makes. Their request is the caller's own, without the session's value.
+ */
+import * as HttpClientError from "@effect/platform/HttpClientError"
+import type * as HttpClientRequest from "@effect/platform/HttpClientRequest"
+import type * as HttpClientResponse from "@effect/platform/HttpClientResponse"
+import { answering } from "./answer.js"
+
+/** An option that makes a request out of the caller's threw. */
+export const cannotEncode = (request: HttpClientRequest.HttpClientRequest, option: string, cause: unknown) =>
+  new HttpClientError.RequestError({ request, reason: "Encode", description: `\`${option}\` threw`, cause })
+
+export const cannotDecode = (
+  request: HttpClientRequest.HttpClientRequest,
+  response: HttpClientResponse.HttpClientResponse,
+  cause: unknown
+) =>
+  new HttpClientError.ResponseError({
+    request,
+    response: answering(request, response),
+    reason: "Decode",
+    description: "`rejected` threw",
+    cause
+  })
+
+export const noUrl = (request: HttpClientRequest.HttpClientRequest, description: string) =>
+  new HttpClientError.RequestError({ request, reason: "InvalidUrl", description })

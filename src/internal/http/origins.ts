@@ -1,0 +1,70 @@
+/**
+ * Where a session's value may go: the origins that are at home.
+ */
+import type * as HttpClientError from "@effect/platform/HttpClientError"
+import * as Either from "effect/Either"
+import { InvalidOptions } from "../../InvalidOptions.js"
+import type { Options } from "../../SessionHttpClient.js"
+import * as Check from "../check.js"
+import { cannotEncode, noUrl } from "./errors.js"
+import * as Redirect from "./redirect.js"
+import { either, type Settings } from "./send.js"
+
+/** Where the value may go and which redirects are followed, as `Sender` has it. */
+export const places = <E1>(
+  { followRedirects, origins }: Pick<Options<never>, "followRedirects" | "origins">,
+  clientError: (error: HttpClientError.RequestError) => E1
+): Pick<Settings<never, never, E1, never>, "isHome" | "start"> => {
+  if (origins === undefined && (followRedirects === undefined || Redirect.isBrowser())) return {}
+  const valid = either(() => ({
+    allowed: typeof origins === "object" ? new Set(origins.map(originOf)) : undefined,
+    redirectsLeft: Redirect.isBrowser() ? 0 : Check.count("followRedirects", followRedirects ?? 0, 0)
+  }))
+  if (Either.isLeft(valid)) return { start: () => Either.left(valid.left) }
+  const { allowed, redirectsLeft } = valid.right
+  const isAllowed = typeof origins === "function"
+    ? origins
+    : allowed !== undefined
+    ? (url: URL) => allowed.has(url.origin)
+    : undefined
+  const followed = followRedirects !== undefined
+  return {
+    start: (request) => {
+      // To read a URL costs more than all the rest.
+      if (!followed && allowed !== undefined && beginsWithOne(request.url, allowed)) {
+        return Either.right({ request, url: undefined, isHome: true, redirectsLeft: 0 })
+      }
+      if (!URL.canParse(request.url)) {
+        const description = "the request has no absolute URL: add the base around the session, not beneath it"
+        return Either.left(clientError(noUrl(request, description)))
+      }
+      const read = Redirect.urlOf(request)
+      if (Either.isLeft(read)) return Either.left(clientError(read.left))
+      const url = read.right
+      try {
+        const isHome = isAllowed === undefined || isAllowed(url)
+        return Either.right({ request, url: followed ? url : undefined, isHome, redirectsLeft })
+      } catch (cause) {
+        return Either.left(clientError(cannotEncode(request, "origins", cause)))
+      }
+    },
+    isHome: isAllowed
+  }
+}
+
+const beginsWithOne = (url: string, origins: ReadonlySet<string>): boolean => {
+  for (const origin of origins) {
+    if (url.startsWith(origin) && (url.length === origin.length || "/?#".includes(url[origin.length]!))) return true
+  }
+  return false
+}
+
+const originOf = (entry: string): string => {
+  const url = URL.canParse(entry) ? new URL(entry) : undefined
+  if (url !== undefined && Redirect.isHttp(url)) return url.origin
+  throw new InvalidOptions({
+    option: "origins",
+    value: Redirect.withoutSecrets(entry),
+    reason: "must be http or https origins"
+  })
+}

@@ -1,0 +1,154 @@
+/**
+ * The sessions of a map: each made once, counted while it is in use, and dropped when it has been idle.
+ */
+import * as Duration from "effect/Duration"
+import * as Effect from "effect/Effect"
+import * as ExecutionStrategy from "effect/ExecutionStrategy"
+import * as Exit from "effect/Exit"
+import * as Fiber from "effect/Fiber"
+import * as FiberId from "effect/FiberId"
+import * as MutableHashMap from "effect/MutableHashMap"
+import * as Option from "effect/Option"
+import * as Runtime from "effect/Runtime"
+import * as Scope from "effect/Scope"
+import type { Session } from "../../Session.js"
+import { sleep } from "../sleep.js"
+import * as Inside from "./inside.js"
+
+interface Entry<K, A, E, E0> {
+  readonly key: K
+  /** Makes the session, once for all who ask. */
+  readonly making: Fiber.RuntimeFiber<Session<A, E>, E0>
+  readonly scope: Scope.CloseableScope
+  /** Set when the session has been made. */
+  session: Session<A, E> | undefined
+  /** How many scopes, response bodies and renewals hold the session. At zero it is idle. */
+  holders: number
+  /** Drops it when it has been idle for long enough. Set while it is idle. */
+  timer: Fiber.RuntimeFiber<void> | undefined
+}
+
+export interface Acquired<K, A, E, E0> {
+  readonly entry: Entry<K, A, E, E0>
+  readonly session: Session<A, E>
+}
+
+export interface Settings<K, A, E, E0, R> {
+  readonly capacity: number
+  readonly idleTimeToLive: Duration.Duration
+  readonly makeSession: (key: K) => Effect.Effect<Session<A, E>, E0, R | Scope.Scope>
+  readonly full: E0
+  /** What the sessions are made with, and their renewals run with. */
+  readonly runtime: Runtime.Runtime<R>
+  readonly scope: Scope.Scope
+  /** Runs an effect on a fiber of the map's own. */
+  readonly fork: <B>(effect: Effect.Effect<B>) => Fiber.RuntimeFiber<B>
+}
+
+export class Sessions<K, A, E, E0, R> {
+  private readonly settings: Settings<K, A, E, E0, R>
+  private readonly entries = MutableHashMap.empty<K, Entry<K, A, E, E0>>()
+  /** Those without holders, the longest idle first. */
+  private readonly idle = new Set<Entry<K, A, E, E0>>()
+
+  constructor(settings: Settings<K, A, E, E0, R>) {
+    this.settings = settings
+  }
+
+  /** The session of a key, held until the scope closes. */
+  held(key: K): Effect.Effect<Inside.HeldSession<A, E>, E0, Scope.Scope> {
+    return Effect.map(
+      Effect.acquireRelease(this.acquire(key), ({ entry }) => this.letGo(entry)),
+      ({ entry, session }) => ({
+        session,
+        retain: () => {
+          entry.holders++
+          return this.letGo(entry)
+        }
+      })
+    )
+  }
+
+  private acquire(key: K): Effect.Effect<Acquired<K, A, E, E0>, E0> {
+    return Effect.suspend((): Effect.Effect<Acquired<K, A, E, E0>, E0> => {
+      const entry = this.entryOf(key)
+      if (entry === undefined) return Effect.fail(this.settings.full)
+      entry.holders++
+      return Effect.matchCauseEffect(Effect.flatten(Fiber.await(entry.making)), {
+        onSuccess: (session) => {
+          entry.session = session
+          return Effect.succeed({ entry, session })
+        },
+        onFailure: (cause) => {
+          this.forget(entry)
+          return Effect.zipRight(close(entry), Effect.failCause(cause))
+        }
+      })
+    })
+  }
+
+  /**
+   * One step, so that no two fibers can each add a session of one key. (Effect's `RcMap` looks a key up in one step and
+   * adds it in a later one; its lookup runs with the caller's context.)
+   */
+  private entryOf(key: K): Entry<K, A, E, E0> | undefined {
+    const { capacity, fork, makeSession, runtime, scope: mapScope } = this.settings
+    const found = Option.getOrUndefined(MutableHashMap.get(this.entries, key))
+    if (found !== undefined) {
+      this.idle.delete(found)
+      found.timer?.unsafeInterruptAsFork(FiberId.none)
+      return found
+    }
+    if (MutableHashMap.size(this.entries) >= capacity) {
+      const [longestIdle] = this.idle
+      if (longestIdle === undefined) return undefined
+      // Nobody waits for another key's session to close.
+      this.forget(longestIdle)
+      fork(close(longestIdle))
+    }
+    const scope = Effect.runSync(Scope.fork(mapScope, ExecutionStrategy.sequential))
+    // On a fiber of the map's runtime, so that its renewals run with that runtime's scheduler and context.
+    const making = Runtime.runFork(runtime)(Scope.extend(Effect.suspend(() => makeSession(key)), scope))
+    const entry = { key, making, scope, session: undefined, holders: 0, timer: undefined }
+    MutableHashMap.set(this.entries, key, entry)
+    return entry
+  }
+
+  private letGo(entry: Entry<K, A, E, E0>): Effect.Effect<void> {
+    const { fork, idleTimeToLive } = this.settings
+    return Effect.suspend(() => {
+      if (--entry.holders > 0) return Effect.void
+      const renewal = entry.session && Inside.of(entry.session).inFlight()
+      if (renewal !== undefined) {
+        // The renewal may have spent a token that can be spent only once: its value must be kept, and written down.
+        entry.holders++
+        fork(Effect.zipRight(Fiber.await(renewal), this.letGo(entry)))
+        return Effect.void
+      }
+      this.idle.add(entry)
+      if (Duration.isZero(idleTimeToLive)) return this.drop(entry)
+      if (Duration.isFinite(idleTimeToLive)) {
+        const waiting = sleep(Duration.toMillis(idleTimeToLive))
+        entry.timer = fork(Effect.interruptible(Effect.zipRight(waiting, this.drop(entry))))
+      }
+      return Effect.void
+    })
+  }
+
+  private drop(entry: Entry<K, A, E, E0>): Effect.Effect<void> {
+    return Effect.suspend(() => {
+      if (!this.idle.has(entry)) return Effect.void
+      this.forget(entry)
+      return close(entry)
+    })
+  }
+
+  private forget(entry: Entry<K, A, E, E0>): void {
+    this.idle.delete(entry)
+    const current = MutableHashMap.get(this.entries, entry.key)
+    if (Option.isSome(current) && current.value === entry) MutableHashMap.remove(this.entries, entry.key)
+  }
+}
+
+const close = ({ scope }: { readonly scope: Scope.CloseableScope }): Effect.Effect<void> =>
+  Effect.uninterruptible(Scope.close(scope, Exit.void))
