@@ -984,11 +984,14 @@ const run = <B, E, R>(
       const outer = transactionOf(fiber)
       if (!isOpen(outer)) return new TransactionConflict({ name: namesOf(cells) })
       const transaction = new Transaction(outer, cells, fiber)
-      const leave = locally(
+      const locals = locally(
         fiber,
-        [current, transaction],
-        [FiberRef.currentContext, withLazyScope(fiber.currentContext, outermost(transaction))]
+        current,
+        transaction,
+        FiberRef.currentContext,
+        withLazyScope(fiber.currentContext, outermost(transaction))
       )
+      const leave = () => locals.setBack(fiber)
       const end = (exit: Exit.Exit<B, E | TransactionError>) =>
         outer === undefined ? endOutermost(transaction, exit, leave) : endInner(transaction, exit, leave)
       return Effect.matchCauseEffect(restore(withDrafts(transaction, body)), {

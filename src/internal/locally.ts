@@ -1,11 +1,15 @@
 /**
- * Sets two FiberRefs for a while, in one step and without a copy of them all on the way back.
+ * Sets two FiberRefs for a while, in one step and without a copy of them all.
  *
- * `Effect.locally` copies the fiber's map of FiberRefs each time it sets one: four copies for two of them, which is
- * twice the cost of the transaction that they are set for. Here it is one copy. That needs a look at the map itself,
- * a private field of Effect's fiber: the public `getFiberRefs` is a copy too. Where the field is not found, or the
- * map is no longer the one that was set, because something else has set a FiberRef meanwhile (or forked a fiber,
- * which does), the two are set back one by one, as `Effect.locally` would.
+ * `Effect.locally` copies the fiber's map of FiberRefs each time it sets one, there and back: four copies for two of
+ * them, which is twice the cost of the transaction that they are set for. Here the fiber is given a map that has the two
+ * values of its own and leaves all else to the fiber's former map; and the fiber is given back that former map. This
+ * needs two things that Effect does not promise:
+ *
+ * - A map of FiberRefs is never changed, and of what a `Map` offers only what reads is used.
+ * - The map is found in a private field of the fiber: the public `getFiberRefs` copies it. Where the field is not found,
+ *   or the map is no longer the one that was set, because something else has set a FiberRef meanwhile (or forked a
+ *   fiber, which does), the two are set back one by one, as `Effect.locally` would.
  */
 import type * as Array from "effect/Array"
 import * as Equal from "effect/Equal"
@@ -14,59 +18,126 @@ import type * as FiberId from "effect/FiberId"
 import type * as FiberRef from "effect/FiberRef"
 import * as FiberRefs from "effect/FiberRefs"
 
+type AnyFiber = Fiber.RuntimeFiber<unknown, unknown>
+
+/** A fiber, with the field of its FiberRefs that it does not show. */
 interface Inside {
   readonly _fiberRefs?: FiberRefs.FiberRefs
   readonly getFiberRefs: () => FiberRefs.FiberRefs
   readonly setFiberRefs: (fiberRefs: FiberRefs.FiberRefs) => void
 }
 
-type Assignment<A> = readonly [fiberRef: FiberRef.FiberRef<A>, value: A]
-
-/** To be called by the fiber itself. Gives what sets them back. */
-export const locally = <A, B>(
-  fiber: Fiber.RuntimeFiber<unknown, unknown>,
-  first: Assignment<A>,
-  second: Assignment<B>
-): () => void => {
-  const inside = fiber as Fiber.RuntimeFiber<unknown, unknown> & Inside
-  const before = inside._fiberRefs ?? inside.getFiberRefs()
-  const own = changed(before, (locals) => {
-    assign(locals, fiber.id(), ...first)
-    assign(locals, fiber.id(), ...second)
-  })
-  inside.setFiberRefs(own)
-  return () =>
-    inside.setFiberRefs(
-      inside._fiberRefs === own ? before : changed(inside.getFiberRefs(), (locals) => {
-        setBack(locals, fiber.id(), first[0], before)
-        setBack(locals, fiber.id(), second[0], before)
-      })
-    )
-}
-
-type Locals = Map<FiberRef.FiberRef<any>, Array.NonEmptyReadonlyArray<readonly [FiberId.Single, any]>>
-
-const changed = (fiberRefs: FiberRefs.FiberRefs, change: (locals: Locals) => void): FiberRefs.FiberRefs => {
-  const locals: Locals = new Map(fiberRefs.locals)
-  change(locals)
-  return FiberRefs.unsafeMake(locals)
-}
-
 /** A FiberRef's value is a stack: on top that of the fiber itself, below it those that it has inherited. */
-const assign = <A>(locals: Locals, fiberId: FiberId.Single, fiberRef: FiberRef.FiberRef<A>, value: A) => {
-  const stack = locals.get(fiberRef)
-  if (stack === undefined) return void locals.set(fiberRef, [[fiberId, value]])
-  const inherited = Equal.equals(stack[0][0], fiberId) ? stack.slice(1) : stack
-  locals.set(fiberRef, [[fiberId, value], ...inherited])
+type Stack = Array.NonEmptyReadonlyArray<readonly [FiberId.Single, any]>
+
+type Locals = ReadonlyMap<FiberRef.FiberRef<any>, Stack>
+
+/** To be called by the fiber itself. Gives what sets the two back. */
+export const locally = <A, B>(
+  fiber: AnyFiber,
+  first: FiberRef.FiberRef<A>,
+  firstValue: NoInfer<A>,
+  second: FiberRef.FiberRef<B>,
+  secondValue: NoInfer<B>
+): WithTwo => {
+  const inside = fiber as AnyFiber & Inside
+  const before = inside._fiberRefs ?? inside.getFiberRefs()
+  const own = new WithTwo(before, fiber.id(), first, firstValue, second, secondValue)
+  inside.setFiberRefs(own.fiberRefs)
+  return own
 }
 
-/** What was not set is not to be set: a memoized layer hands on what its building has set. */
-const setBack = <A>(
-  locals: Locals,
-  fiberId: FiberId.Single,
-  fiberRef: FiberRef.FiberRef<A>,
-  before: FiberRefs.FiberRefs
-) => {
-  if (before.locals.has(fiberRef)) assign(locals, fiberId, fiberRef, FiberRefs.getOrDefault(before, fiberRef))
-  else locals.delete(fiberRef)
+/** The map of FiberRefs of a fiber for which two are set. */
+export class WithTwo implements Locals {
+  readonly fiberRefs: FiberRefs.FiberRefs
+  private readonly before: FiberRefs.FiberRefs
+  private readonly others: Locals
+  private readonly first: FiberRef.FiberRef<any>
+  private readonly firstStack: Stack
+  private readonly second: FiberRef.FiberRef<any>
+  private readonly secondStack: Stack
+  private whole: Map<FiberRef.FiberRef<any>, Stack> | undefined
+
+  constructor(
+    before: FiberRefs.FiberRefs,
+    fiberId: FiberId.Single,
+    first: FiberRef.FiberRef<any>,
+    firstValue: unknown,
+    second: FiberRef.FiberRef<any>,
+    secondValue: unknown
+  ) {
+    const { locals } = before
+    // Two of these do not stand on each other, so that no look-up is longer than this one.
+    const others = locals instanceof WithTwo ? locals.all() : locals
+    this.before = before
+    this.others = others
+    this.first = first
+    this.firstStack = stackOn(others.get(first), fiberId, firstValue)
+    this.second = second
+    this.secondStack = stackOn(others.get(second), fiberId, secondValue)
+    this.fiberRefs = FiberRefs.unsafeMake(this as unknown as Map<FiberRef.FiberRef<any>, Stack>)
+  }
+
+  /** To be called by the fiber itself. */
+  setBack(fiber: AnyFiber): void {
+    const inside = fiber as AnyFiber & Inside
+    if (inside._fiberRefs === this.fiberRefs) {
+      inside.setFiberRefs(this.before)
+      return
+    }
+    const locals = new Map(inside.getFiberRefs().locals)
+    for (const fiberRef of [this.first, this.second]) {
+      const stack = this.before.locals.get(fiberRef)
+      // A FiberRef that was not set is left unset: a memoized layer hands on the FiberRefs that its building has set.
+      if (stack === undefined) locals.delete(fiberRef)
+      else locals.set(fiberRef, stackOn(locals.get(fiberRef), fiber.id(), stack[0][1]))
+    }
+    inside.setFiberRefs(FiberRefs.unsafeMake(locals))
+  }
+
+  get(fiberRef: FiberRef.FiberRef<any>): Stack | undefined {
+    if (fiberRef === this.second) return this.secondStack
+    if (fiberRef === this.first) return this.firstStack
+    return this.others.get(fiberRef)
+  }
+
+  has(fiberRef: FiberRef.FiberRef<any>): boolean {
+    return fiberRef === this.second || fiberRef === this.first || this.others.has(fiberRef)
+  }
+
+  get size(): number {
+    return this.all().size
+  }
+
+  entries(): MapIterator<[FiberRef.FiberRef<any>, Stack]> {
+    return this.all().entries()
+  }
+
+  keys(): MapIterator<FiberRef.FiberRef<any>> {
+    return this.all().keys()
+  }
+
+  values(): MapIterator<Stack> {
+    return this.all().values()
+  }
+
+  forEach(f: (stack: Stack, fiberRef: FiberRef.FiberRef<any>, map: Locals) => void): void {
+    this.all().forEach(f)
+  }
+
+  [Symbol.iterator](): MapIterator<[FiberRef.FiberRef<any>, Stack]> {
+    return this.entries()
+  }
+
+  private all(): Map<FiberRef.FiberRef<any>, Stack> {
+    return this.whole ??= new Map(this.others).set(this.first, this.firstStack).set(this.second, this.secondStack)
+  }
+}
+
+const stackOn = (stack: Stack | undefined, fiberId: FiberId.Single, value: unknown): Stack => {
+  if (stack === undefined) return [[fiberId, value]]
+  const [[owner]] = stack
+  const isOwn = owner === fiberId || Equal.equals(owner, fiberId)
+  if (stack.length === 1) return isOwn ? [[fiberId, value]] : [[fiberId, value], stack[0]]
+  return [[fiberId, value], ...isOwn ? stack.slice(1) : stack]
 }
