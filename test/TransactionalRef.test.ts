@@ -13,6 +13,8 @@ import type * as MetricState from "effect/MetricState"
 import * as Option from "effect/Option"
 import * as Random from "effect/Random"
 import * as Ref from "effect/Ref"
+import * as Request from "effect/Request"
+import * as RequestResolver from "effect/RequestResolver"
 import * as Scheduler from "effect/Scheduler"
 import type * as Scope from "effect/Scope"
 import * as Stream from "effect/Stream"
@@ -1692,7 +1694,31 @@ describe("what the fiber refers to", () => {
       )
       assert.deepStrictEqual(log, ["blue", "finalized"])
     }))
+
+  it.effect("is set back in the fiber that goes on, if a batch of requests has made it another one", () =>
+    Effect.gen(function*() {
+      const log: Array<string> = []
+      const doubled = RequestResolver.makeBatched((requests: ReadonlyArray<Double>) =>
+        Effect.forEach(requests, (request) => Request.succeed(request, request.n * 2), { discard: true })
+      )
+      const one = (ref: TransactionalRef.TransactionalRef<number>, n: number) =>
+        TransactionalRef.transaction(
+          ref,
+          (draft) => Effect.flatMap(Effect.request(new Double({ n }), doubled), (value) => Ref.set(draft, value))
+        ).pipe(
+          Effect.zipRight(Effect.addFinalizer(() => Effect.sync(() => log.push("finalized")))),
+          // Were this still inside, it would be a conflict.
+          Effect.zipRight(TransactionalRef.update(ref, (value) => value + 1)),
+          Effect.zipRight(Effect.sync(() => log.push("done")))
+        )
+      const refs = [yield* TransactionalRef.make(0), yield* TransactionalRef.make(0)] as const
+      yield* Effect.scoped(Effect.all([one(refs[0], 1), one(refs[1], 2)], { batching: true }))
+      assert.deepStrictEqual(yield* TransactionalRef.snapshot(refs), [3, 5])
+      assert.deepStrictEqual(log, ["done", "done", "finalized", "finalized"])
+    }))
 })
+
+class Double extends Request.TaggedClass("Double")<number, never, { readonly n: number }> {}
 
 describe("what errors and defects say", () => {
   it("names the refs", () => {

@@ -60,7 +60,7 @@ const attempted = <E>(
     return { attempts, values: yield* TransactionalRef.snapshot(refs) }
   })
 
-describe("retryDeadlock around siblings that wait for each other", () => {
+describe("T10: retryDeadlock around siblings that wait for each other", () => {
   for (const size of [2, 3, 10]) {
     it.effect(`brings ${size} of them through at the second attempt`, () =>
       Effect.gen(function*() {

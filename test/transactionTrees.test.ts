@@ -80,7 +80,7 @@ describe("T5: random trees of transactions", () => {
     assert.isAbove(circles, amount({ quick: 20, full: 200 }))
   })
 
-  it("come through under retryDeadlock after no more attempts than there are refs, and one", async ({ task }) => {
+  it("T10: come through under retryDeadlock after no more attempts than there are refs, and one", async ({ task }) => {
     let interleavings = 0
     let repeated = 0
     await fc.assert(

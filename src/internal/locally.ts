@@ -2,14 +2,14 @@
  * Sets two FiberRefs for a while, in one step and without a copy of them all.
  *
  * `Effect.locally` copies the fiber's map of FiberRefs each time it sets one, there and back: four copies for two of
- * them, which is twice the cost of the transaction that they are set for. Here the fiber is given a map that has the two
- * values of its own and leaves all else to the fiber's former map; and the fiber is given back that former map. This
- * needs two things that Effect does not promise:
+ * them, which is twice the cost of the transaction that they are set for. Here the fiber is given a map that has the
+ * two values of its own and leaves all else to the fiber's former map; and the fiber is given back that former map.
+ * This needs two things that Effect does not promise:
  *
  * - A map of FiberRefs is never changed, and of what a `Map` offers only what reads is used.
- * - The map is found in a private field of the fiber: the public `getFiberRefs` copies it. Where the field is not found,
- *   or the map is no longer the one that was set, because something else has set a FiberRef meanwhile (or forked a
- *   fiber, which does), the two are set back one by one, as `Effect.locally` would.
+ * - The map is found in a private field of the fiber: the public `getFiberRefs` copies it. Where the field is not
+ *   found, or the map is no longer the one that was set, because something else has set a FiberRef meanwhile (or forked
+ *   a fiber, which does), the two are set back one by one, as `Effect.locally` would.
  */
 import type * as Array from "effect/Array"
 import * as Equal from "effect/Equal"

@@ -150,26 +150,26 @@ export const canaries = {
   "lock-held": {
     fault: "the lock stays held after a defect",
     edits: [edit(
-      "TransactionalRef.ts",
-      "    releaseAll(transaction)\n    leave()",
-      "    if (Exit.isSuccess(exit)) releaseAll(transaction)\n    leave()"
+      "internal/transaction/run.ts",
+      "  releaseAll(transaction)\n  locals.setBack",
+      "  if (Exit.isSuccess(end)) releaseAll(transaction)\n  locals.setBack"
     )]
   },
   "half-change": {
     fault: "half-changed state after a defect",
     edits: [edit(
-      "TransactionalRef.ts",
+      "internal/transaction/run.ts",
       "    if (Exit.isSuccess(end)) below.commit(layer.value)\n    else",
       "    if (layer.value) below.commit(layer.value)\n    else"
     )]
   },
   "lock-order": {
     fault: "several refs are locked in the order they are named in",
-    edits: [edit("TransactionalRef.ts", "cells.toSorted((a, b) => a.order - b.order)", "cells")]
+    edits: [edit("internal/transaction/run.ts", "cells.toSorted((a, b) => a.order - b.order)", "cells")]
   },
   "unseen-circle": {
     fault: "nested transactions that wait for each other hang",
-    edits: [edit("TransactionalRef.ts", "transaction.places?.has(turn) === true ?", "1 < 2 ?")]
+    edits: [edit("internal/transaction/take.ts", "transaction.places?.has(turn) === true ?", "1 < 2 ?")]
   },
   "parallel-circle": {
     fault: "those ahead in the queue are not waited for",
@@ -180,30 +180,30 @@ export const canaries = {
   },
   "held-while-unwinding": {
     fault: "a transaction that a deadlock has ended holds its turns until its body has unwound",
-    edits: [edit("TransactionalRef.ts", "  dismissWaiting(transaction)\n  releaseAll(transaction)\n}", "}")]
+    edits: [edit("internal/transaction/take.ts", "  dismissWaiting(transaction)\n  releaseAll(transaction)\n}", "}")]
   },
   "saved-by-its-body": {
     fault: "a transaction that a deadlock has ended succeeds if its body does",
-    edits: [edit("TransactionalRef.ts", "  if (deadlock !== undefined) return Exit.fail(deadlock)\n", "")]
+    edits: [edit("internal/transaction/run.ts", "  if (deadlock !== undefined) return Exit.fail(deadlock)\n", "")]
   },
   "sibling-bypass": {
     fault: "sibling fibers of one transaction bypass its lock",
     edits: [edit(
-      "TransactionalRef.ts",
+      "internal/transaction/take.ts",
       "isOpen(transaction) && below.tryTake(transaction)",
       "isOpen(transaction) && (below.tryTake(transaction) || transaction.outer !== undefined)"
     )]
   },
   "repeated-circle": {
     fault: "siblings that wait for each other meet the same circle at each attempt",
-    edits: [edit("TransactionalRef.ts", "          known.learn(error)\n", "")]
+    edits: [edit("TransactionalRef.ts", "known.learn(failureOf(cause))", "{}")]
   },
   "leaked-turn": {
     fault: "a turn leaks when its taker is interrupted between being handed it and noting it",
     edits: [
       edit("internal/transaction/turn.ts", "    this.next = holder.turn\n    holder.turn = this\n", ""),
       edit(
-        "TransactionalRef.ts",
+        "internal/transaction/take.ts",
         "below.above ??= new Layer(below.name, below.value, below)",
         `below.above ??= (
       (below.next = transaction.turn),

@@ -1,14 +1,16 @@
 /**
  * Finds out whether a holder that is about to wait for a turn would wait for itself.
  *
- * Every place in a queue waits for its neighbour ahead, and the first for the turn's holder. So a holder waits for as
- * many others as it has places, however long the queues are, and is waited for by as many as it has turns and places.
+ * Every place in a queue waits for its neighbour ahead, and the first place for the turn's holder. So a holder waits
+ * for as many others as it has places, however long the queues are, and as many others wait for a holder as it has
+ * turns and places.
  *
- * There is a circle exactly if those ahead at the turn lead to the holder that asks; and exactly if those that wait
- * for that holder lead to somebody ahead at the turn. Both searches are made side by side, step by step, and the first
- * to end has the answer. Together they take twice the steps of the shorter one. Many transactions that each hold a ref
- * of their own and ask for a shared one are waited for by nobody: one step each, where the other search would walk
- * through the whole queue. In a chain, where each waits for the next, one of the two sides is always short.
+ * Two searches find a circle: from the end of the turn's queue forwards, to the holder that asks; and from this holder
+ * backwards, through the holders that wait for it, to a holder in the queue. Both searches are made side by side, step
+ * by step, and the first to end has the answer. Together they take twice the steps of the shorter one. For many
+ * transactions that each hold a ref of their own and ask for a shared one, the search backwards ends at its first step,
+ * since nobody waits for them, where the search forwards would walk through the whole queue. In a chain, where each
+ * waits for the next, one of the two searches is always short.
  */
 import type { Holder, Turn } from "./turn.js"
 
@@ -29,14 +31,14 @@ export const circleThrough = <H extends Holder<H>, T extends Turn<H>>(
   return undefined
 }
 
-/** How the search came to a holder: by way of `turn`, for which the holders of the path before wait. */
+/** How the search came to a holder: by way of `turn`, which the holder of the path before waits for. */
 interface Path<H extends Holder<H>> {
   readonly holder: H
   readonly turn: Turn<H>
   readonly before: Path<H> | undefined
 }
 
-/** Everyone that a new place at the end of the queue would wait for. */
+/** All holders that a new place at the end of the queue would wait for. */
 function* pathsAhead<H extends Holder<H>>(asked: Turn<H>): Generator<Path<H>, void> {
   const seen = new Set<H>()
   const toVisit: Array<Path<H>> = [{ holder: asked.last?.holder ?? asked.holder!, turn: asked, before: undefined }]
@@ -52,7 +54,7 @@ function* pathsAhead<H extends Holder<H>>(asked: Turn<H>): Generator<Path<H>, vo
   }
 }
 
-/** Everyone that waits for a holder. A step that finds nobody, or nobody new, is a step too. */
+/** All holders that wait for a holder. A step that finds no holder, or no new one, is a step too. */
 function* stepsBehind<H extends Holder<H>>(holder: H): Generator<H | undefined, void> {
   const seen = new Set<H>([holder])
   const toVisit = [holder]

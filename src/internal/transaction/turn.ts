@@ -10,7 +10,7 @@ export class Turn<H extends Holder<H>> {
   /** Errors call the turn by this name. */
   readonly name: string
   holder: H | undefined
-  /** The next one of those that the holder has. */
+  /** The next turn that the holder has. */
   next: Turn<H> | undefined
   /** The queue, linked both ways: a place's neighbours are found without a walk, however long the queue is. */
   first: Place<H> | undefined
@@ -22,14 +22,17 @@ export class Turn<H extends Holder<H>> {
     this.name = name
   }
 
-  /** Takes the turn if nobody has it. Gives whether the holder has it now. */
+  /** Takes the turn if nobody has it. Returns whether the holder has it now. */
   tryTake(holder: H): boolean {
     if (this.holder !== undefined) return this.holder === holder
     this.handTo(holder)
     return true
   }
 
-  /** Calls `wake` when the turn is the holder's, or when it is let go without. Gives what takes the request back. */
+  /**
+   * Takes a place in the queue. Calls `wake` when the holder has the turn, or is dismissed without it. Returns a
+   * function that takes the request back.
+   */
   enqueue(holder: H, wake: () => void): () => void {
     const place = holder.places?.get(this) ?? this.append(holder)
     place.wakes.add(wake)
@@ -50,7 +53,7 @@ export class Turn<H extends Holder<H>> {
     }
   }
 
-  /** Lets the fibers go that wait for a holder, without the turn. */
+  /** Wakes the fibers that wait for the turn of a holder, which leaves the queue without it. */
   dismiss(holder: H): void {
     const place = holder.places?.get(this)
     if (place === undefined) return
@@ -58,7 +61,7 @@ export class Turn<H extends Holder<H>> {
     wakeAll(place)
   }
 
-  /** Lets all fibers go that wait, without the turn. */
+  /** Wakes all fibers that wait, and empties the queue. */
   dismissAll(): void {
     while (this.first !== undefined) this.dismiss(this.first.holder)
   }
@@ -93,13 +96,13 @@ export class Turn<H extends Holder<H>> {
 
 /** A holder knows the turns that it has, and its places in the queues of others. */
 export interface Holder<H extends Holder<H>> {
-  /** The latest of its turns, which leads to the others. */
+  /** The last turn that it took, which leads to its other turns. */
   turn: Turn<H> | undefined
   /** Made when the holder first waits. */
   places: Map<Turn<H>, Place<H>> | undefined
 }
 
-/** Gives back all turns that a holder has. */
+/** Releases all turns that a holder has. */
 export const releaseAll = <H extends Holder<H>>(holder: H): void => {
   let { turn } = holder
   holder.turn = undefined
@@ -122,7 +125,7 @@ export interface Place<H extends Holder<H>> {
 
 const wakeAll = <H extends Holder<H>>({ wakes }: Place<H>): void => {
   const all = [...wakes]
-  // A request that is taken back late finds itself gone.
+  // A request that is taken back after this is none any more.
   wakes.clear()
   for (const wake of all) wake()
 }

@@ -1,6 +1,7 @@
 /**
- * Defects that unwind the body of a transaction which is over: no fault of the application's, and none that a boundary
- * should count. They are the transaction's own typed errors, which the outermost transaction fails with in the end.
+ * Defects that unwind the body of a transaction which is over. They are no fault of the application's, and a boundary
+ * should not count them. Each is one of the transaction's own typed errors, which the outermost transaction fails with
+ * in the end.
  *
  * Such a defect can get out of its transaction: a memoized effect keeps it, or a fiber that died of it is joined later.
  * There it unwinds nothing, and is a defect like any other.

@@ -1,0 +1,237 @@
+/**
+ * The bracket around a transaction's body. It begins the transaction, gives the body its drafts, and commits or rolls
+ * back, whatever the body's exit.
+ *
+ * The bracket is written by hand. With `Effect.acquireUseRelease` around the same steps (turns waited for in its `use`,
+ * the commit in its `release`, and a match around both, since a `release` cannot change the exit) a transaction takes a
+ * third longer.
+ */
+import * as Cause from "effect/Cause"
+import * as Chunk from "effect/Chunk"
+import * as Context from "effect/Context"
+import * as DefaultServices from "effect/DefaultServices"
+import * as Effect from "effect/Effect"
+import * as Exit from "effect/Exit"
+import * as FiberRef from "effect/FiberRef"
+import * as Scope from "effect/Scope"
+import * as Tracer from "effect/Tracer"
+import type { TransactionConflict, TransactionDeadlock, TransactionError } from "../../TransactionalRef.js"
+import { withLazyScope } from "../lazyScope.js"
+import { locally, type WithTwo } from "../locally.js"
+import { contested } from "./contested.js"
+import { Draft } from "./draft.js"
+import type { Cell, Layer } from "./layer.js"
+import { dismissWaiting, take, tryTake } from "./take.js"
+import {
+  type AnyFiber,
+  current,
+  currentFiber,
+  eachLayer,
+  type Errors,
+  isOpen,
+  layerIn,
+  namesOf,
+  outermost,
+  Transaction,
+  transactionOf
+} from "./transaction.js"
+import { releaseAll } from "./turn.js"
+import { unwinds } from "./unwinding.js"
+
+type Body<B, E, R> = (drafts: ReadonlyArray<Draft<any>>) => Effect.Effect<B, E, R>
+
+/** The drafts are in the order of `cells`. */
+export const run = <B, E, R>(
+  errors: Errors,
+  cells: ReadonlyArray<Cell<any>>,
+  body: Body<B, E, R>
+): Effect.Effect<B, E | TransactionError, Exclude<R, Scope.Scope>> =>
+  Effect.uninterruptibleMask((restore) => {
+    const fiber = currentFiber()
+    const bracket = isTraced(fiber)
+      ? traced(errors, cells, body, restore)
+      : bracketed(fiber, errors, cells, body, restore)
+    return bracket as Effect.Effect<B, E | TransactionError, Exclude<R, Scope.Scope>>
+  })
+
+type Restore = Parameters<Parameters<typeof Effect.uninterruptibleMask>[0]>[0]
+
+const bracketed = <B, E, R>(
+  fiber: AnyFiber,
+  errors: Errors,
+  cells: ReadonlyArray<Cell<any>>,
+  body: Body<B, E, R>,
+  restore: Restore
+): Effect.Effect<B, E | TransactionError, R> => {
+  const outer = transactionOf(fiber)
+  if (!isOpen(outer)) return errors.conflict(namesOf(cells))
+  const transaction = new Transaction(errors, outer, cells, fiber)
+  const context = withLazyScope(fiber.currentContext, outermost(transaction))
+  const locals = locally(fiber, current, transaction, FiberRef.currentContext, context)
+  const end = outer === undefined ? endOutermost : endInner
+  return Effect.matchCauseEffect(restore(withDrafts(transaction, body)), {
+    onFailure: (cause) => end(transaction, Exit.failCause(cause), locals),
+    onSuccess: (value) => end(transaction, Exit.succeed(value), locals)
+  })
+}
+
+// -----------------------------------------------------------------------------
+// spans
+// -----------------------------------------------------------------------------
+
+/** Effect's default tracer tells nobody of its spans, and to make one takes longer than the transaction. */
+const isTraced = (fiber: AnyFiber): boolean =>
+  fiber.currentTracer !== silentTracer && fiber.getFiberRef(FiberRef.currentTracerEnabled)
+
+const silentTracer = Context.get(DefaultServices.liveServices, Tracer.Tracer)
+
+const traced = <B, E, R>(
+  errors: Errors,
+  cells: ReadonlyArray<Cell<any>>,
+  body: Body<B, E, R>,
+  restore: Restore
+): Effect.Effect<B, E | TransactionError, R> =>
+  Effect.withSpan(
+    Effect.suspend(() => bracketed(currentFiber(), errors, cells, body, restore)),
+    "TransactionalRef.transaction",
+    { attributes: { refs: namesOf(cells) }, captureStackTrace: false }
+  ) as Effect.Effect<B, E | TransactionError, R>
+
+// -----------------------------------------------------------------------------
+// beginning
+// -----------------------------------------------------------------------------
+
+type Refusal = TransactionDeadlock | TransactionConflict
+
+const withDrafts = <B, E, R>(transaction: Transaction, body: Body<B, E, R>): Effect.Effect<B, E | Refusal, R> => {
+  if (transaction.outer !== undefined) {
+    const turn = currentFiber().getFiberRef(contested)?.turnBefore(transaction)
+    if (turn !== undefined) return Effect.flatMap(take(turn, transaction), () => withLayers(transaction, body))
+  }
+  return withLayers(transaction, body)
+}
+
+const withLayers = <B, E, R>(transaction: Transaction, body: Body<B, E, R>): Effect.Effect<B, E | Refusal, R> => {
+  const { cells } = transaction
+  if (cells.length === 1) return withLayer(cells[0]!, transaction, body)
+  // The turns are taken in one order, whatever the order in which the refs are named.
+  const inOrder = cells.toSorted((a, b) => a.order - b.order)
+  return Effect.flatMap(
+    Effect.forEach(inOrder, (cell) => take(cell, transaction)),
+    (layers) => body(cells.map((cell) => new Draft(layers[inOrder.indexOf(cell)]!, transaction)))
+  )
+}
+
+const withLayer = <B, E, R>(
+  cell: Cell<any>,
+  transaction: Transaction,
+  body: Body<B, E, R>
+): Effect.Effect<B, E | Refusal, R> => {
+  const inside = (layer: Layer<any>) => body([new Draft(layer, transaction)])
+  const layer = tryTake(cell, transaction)
+  if (layer === undefined) return Effect.flatMap(take(cell, transaction), inside)
+  // Caught by hand, since `Effect.suspend` is one more operation.
+  try {
+    return inside(layer)
+  } catch (defect) {
+    return Effect.die(defect)
+  }
+}
+
+// -----------------------------------------------------------------------------
+// ending
+// -----------------------------------------------------------------------------
+
+/** The changes of the inner transaction are now those of the one around it. */
+const endInner = <B, E>(
+  transaction: Transaction,
+  exit: Exit.Exit<B, E | TransactionError>,
+  locals: WithTwo
+): Exit.Exit<B, E | TransactionError> => {
+  locals.setBack(currentFiber())
+  const end = Exit.isFailure(exit) ? exit : objection(transaction) ?? exit
+  if (Exit.isSuccess(end)) eachLayer(transaction, (layer, below) => below.commit(layer.value))
+  dismissWaiting(transaction)
+  transaction.phase = "Over"
+  releaseAll(transaction)
+  return end
+}
+
+/** Commits all or nothing in this one step. Then the finalizers run, and then others get their turns. */
+const endOutermost = <B, E>(
+  transaction: Transaction,
+  exit: Exit.Exit<B, E | TransactionError>,
+  locals: WithTwo
+): Effect.Effect<B, E | TransactionError> => {
+  const end = Exit.isFailure(exit) ? unwound(transaction, exit.cause) : objection(transaction) ?? exit
+  // An aborted transaction has no layers any more.
+  eachLayer(transaction, (layer, below) => {
+    if (Exit.isSuccess(end)) below.commit(layer.value)
+    else below.rollBack()
+  })
+  transaction.phase = "Ending"
+  transaction.exit = end
+  // The finalizers may wait for fibers inside the transaction that still wait for a turn.
+  dismissWaiting(transaction)
+  if (transaction.madeScope === undefined) return finish(transaction, end, locals)
+  return Effect.matchCauseEffect(Scope.close(transaction.madeScope, end), {
+    onFailure: (cause) =>
+      finish(transaction, Exit.failCause(Exit.isSuccess(end) ? cause : Cause.sequential(end.cause, cause)), locals),
+    onSuccess: () => finish(transaction, end, locals)
+  })
+}
+
+const finish = <B, E>(transaction: Transaction, end: Exit.Exit<B, E>, locals: WithTwo): Exit.Exit<B, E> => {
+  transaction.phase = "Over"
+  releaseAll(transaction)
+  locals.setBack(currentFiber())
+  return end
+}
+
+/** The failure of a transaction whose body has succeeded, if it may not succeed. */
+const objection = (transaction: Transaction): Exit.Exit<never, TransactionError> | undefined => {
+  const { cells, deadlock, errors, outer } = transaction
+  if (deadlock !== undefined) return Exit.fail(deadlock)
+  if (!isOpen(outer)) return Exit.fail(errors.conflict(namesOf(cells)))
+  try {
+    for (const cell of cells) {
+      // An outer transaction that names the ref asks at its own end.
+      if (cell.invariant === undefined || isNamed(cell, outer)) continue
+      if (!cell.invariant(layerIn(cell, transaction).value)) return Exit.fail(errors.violation(cell.name))
+    }
+    return undefined
+  } catch (defect) {
+    return Exit.die(defect)
+  }
+}
+
+const isNamed = (cell: Cell<any>, transaction: Transaction | undefined): boolean =>
+  transaction !== undefined && (transaction.cells.includes(cell) || isNamed(cell, transaction.outer))
+
+/**
+ * The end of an outermost transaction whose body has failed. If the body has failed because the transaction is over,
+ * the transaction fails with the typed error, whatever the body has made of it. Other defects of the body go along.
+ */
+const unwound = <E>(
+  transaction: Transaction,
+  cause: Cause.Cause<E | TransactionError>
+): Exit.Exit<never, E | TransactionError> => {
+  const { deadlock, errors } = transaction
+  const unwindsIt = (defect: unknown) => unwinds(defect, transaction)
+  const refusal = deadlock ?? Array.from(Cause.defects(cause)).find(unwindsIt)
+  if (refusal === undefined) return Exit.failCause(cause)
+  const typed = Cause.fail(refusal as Refusal)
+  const defects = ownDefects(cause, deadlock === undefined ? unwindsIt : errors.isRefusal)
+  return Exit.failCause(defects === undefined ? typed : Cause.sequential(typed, defects))
+}
+
+/** The defects of a cause, less those that only say that the transaction is over. */
+const ownDefects = (
+  cause: Cause.Cause<unknown>,
+  saysSo: (defect: unknown) => boolean
+): Cause.Cause<never> | undefined =>
+  Chunk.reduce(
+    Chunk.filter(Cause.defects(cause), (defect) => !saysSo(defect)),
+    undefined as Cause.Cause<never> | undefined,
+    (before, defect) => before === undefined ? Cause.die(defect) : Cause.sequential(before, Cause.die(defect))
+  )
