@@ -491,6 +491,15 @@ export const make = <A, E = never, R = never, E2 = E, R2 = never, E3 = never, R3
       ).pipe(Stream.filter((generation) => !chain.isExpired(generation))),
       wake: Effect.sync(() => chain.wake()),
       isFatal: (error) => parts.isFatal(error),
+      adopt: ({ acquiredAt, expiresAt, value }, isStillWanted) =>
+        Effect.suspend(() => {
+          const generation = generations.make(generations.nextNumber(), value, acquiredAt, expiresAt)
+          return Effect.map(generations.refreshAtOf(generation), (refreshAt) => {
+            if (isStillWanted()) chain.adopt(makeLink(generation, { refreshAt }))
+          })
+        }),
+      forget: () => chain.giveUp(),
+      finish: ending.finishAsWork,
       inFlight: () => chain.head === undefined || options.renew === undefined ? undefined : workFor(chain.head)?.fiber
     }
     return Object.assign(Object.create(Proto), inside)

@@ -21,6 +21,11 @@ export class Budget {
     this.demands.push(now)
   }
 
+  /** The renewal that was counted last has asked the upstream for nothing: another process had renewed. */
+  giveBack(): void {
+    this.demands.pop()
+  }
+
   isSpent(now: number): boolean {
     const windowStart = now - Duration.toMillis(this.limit.within)
     while (this.demands.length > 0 && this.demands[0]! <= windowStart) this.demands.shift()

@@ -282,6 +282,17 @@ export class Chain<A, E> {
     return phase._tag === "Renewing" ? Renewal.answer(phase.renewal, Exit.succeed(next)) : 0
   }
 
+  /** A generation from outside becomes current. */
+  adopt(next: GenerationLink<A, E>): void {
+    const link = this.last
+    if (link === undefined) return
+    if (link.phase._tag === "Renewing") {
+      stopTimer(link.phase.renewal)
+      if (link.phase.isRefused) this.settings.budget.giveBack()
+    }
+    this.succeed(link, next)
+  }
+
   /**
    * The failure is told to the waiters, and cached for so many milliseconds. Gives how many waited; nothing if others
    * have answered them meanwhile.
@@ -312,6 +323,13 @@ export class Chain<A, E> {
     link.isDead = true
     link.candidate = undefined
     if (!this.isDetached(link)) this.published.clear()
+  }
+
+  /** The value was given up elsewhere. A renewal in flight goes on. */
+  giveUp(): void {
+    if (this.last === undefined) return
+    if (this.last.phase._tag === "Renewing") this.forget(this.last)
+    else this.end()
   }
 
   /** A new chain begins. Gives the link that was the head; nothing if the session has closed. */

@@ -67,11 +67,15 @@ export class Ending<A, E, R> {
     )
 
   private revoke(value: A): Effect.Effect<void, never, R> {
-    const { generations, onEnd } = this.settings
+    const { onEnd } = this.settings
+    return onEnd === undefined ? Effect.void : this.asWork(Effect.suspend(() => onEnd(value)))
+  }
+
+  /** Part of the session's own work: it may not wait for the session. */
+  private asWork<B>(effect: Effect.Effect<B, never, R>): Effect.Effect<B, never, R> {
     return Effect.suspend(() => {
-      if (onEnd === undefined) return Effect.void
-      const work = Renewal.makeWork(generations.mark)
-      return Effect.suspend(() => onEnd(value)).pipe(
+      const work = Renewal.makeWork(this.settings.generations.mark)
+      return effect.pipe(
         Renewal.within(work),
         Effect.ensuring(Effect.sync(() => {
           work.isOver = true
@@ -79,6 +83,10 @@ export class Ending<A, E, R> {
       )
     })
   }
+
+  /** Runs to its end as `onEnd` does. */
+  readonly finishAsWork = (effect: Effect.Effect<void, never, R>): Effect.Effect<void> =>
+    this.finish(this.asWork(effect))
 
   /**
    * Runs to its end on a fiber of the session's own; the caller only waits for it. The closing of the session's scope
