@@ -256,6 +256,10 @@ export const make = <E = never, R = never, E2 = never, R2 = never>(
  * Makes a session whose generations each have a client, and so connections, of their own. `connect` opens it in
  * the generation's scope, which closes when the generation has been superseded and its last response has been read.
  *
+ * `bodiesHold: false` closes the scope without waiting for the bodies of responses, which spares each response its hold
+ * on the generation. Use it for connections that, told to close, end only after the last body has been read, like those
+ * of an undici `Agent`. Default: true.
+ *
  * @example
  * ```ts
  * import * as HttpSession from "effect-holdfast/HttpSession"
@@ -277,20 +281,9 @@ export const make = <E = never, R = never, E2 = never, R2 = never>(
  */
 export const makeWith = <E = never, R = never, E2 = never, R2 = never, E3 = never, R3 = never>(
   options: Options<E, R, E2 | E3, R2>,
-  connect: (tls: TlsOptions | undefined) => Effect.Effect<HttpClient.HttpClient, E3, R3>
-): Effect.Effect<HttpSession<E | E2 | E3>, InvalidOptions, Types.NoInfer<R | R2 | R3> | Scope.Scope> =>
-  makeOver(options, connect, true)
-
-/**
- * `makeWith`, where a body may hold the connections of its generation or, if those end in their own time, need not.
- *
- * @internal
- */
-export const makeOver = <E = never, R = never, E2 = never, R2 = never, E3 = never, R3 = never>(
-  options: Options<E, R, E2 | E3, R2>,
   connect: (tls: TlsOptions | undefined) => Effect.Effect<HttpClient.HttpClient, E3, R3>,
-  bodiesHold: boolean
-): Effect.Effect<HttpSession<E | E2 | E3>, InvalidOptions, R | R2 | R3 | Scope.Scope> =>
+  { bodiesHold = true }: { readonly bodiesHold?: boolean | undefined } = {}
+): Effect.Effect<HttpSession<E | E2 | E3>, InvalidOptions, Types.NoInfer<R | R2 | R3> | Scope.Scope> =>
   Effect.gen(function*() {
     const { cookieLimits, home, maxRedirects, probe } = yield* Check.validated(() => ({
       ...validProbe(options.probe),

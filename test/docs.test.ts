@@ -19,6 +19,45 @@ const examplesIn = (file: string) =>
     code: code!.replaceAll(new RegExp(`^${prefix!.replaceAll("*", "\\*").trimEnd()} ?`, "gm"), "")
   }))
 
+describe("the declarations that are published", () => {
+  it("name what each entry point exports at run time", async () => {
+    const { config } = ts.readConfigFile(join(root, "tsconfig.build.json"), (path) => ts.sys.readFile(path))
+    const { fileNames, options } = ts.parseJsonConfigFileContent(config, ts.sys, root)
+    const emitted = new Map<string, string>()
+    const emitting = ts.createCompilerHost(options)
+    emitting.writeFile = (path, text) => emitted.set(path, text)
+    ts.createProgram(fileNames, { ...options, emitDeclarationOnly: true }, emitting).emit()
+
+    // A second program reads the declarations where the first would have written them.
+    const reading = ts.createCompilerHost(options)
+    const { fileExists, getSourceFile, readFile } = reading
+    reading.fileExists = (path) => emitted.has(path) || fileExists(path)
+    reading.readFile = (path) => emitted.get(path) ?? readFile(path)
+    reading.getSourceFile = (path, version, ...rest) => {
+      const text = emitted.get(path)
+      return text === undefined ? getSourceFile(path, version, ...rest) : ts.createSourceFile(path, text, version)
+    }
+    const { exports } = JSON.parse(readFileSync(join(root, "package.json"), "utf8")) as {
+      readonly exports: Readonly<Record<string, string | { readonly types: string }>>
+    }
+    const entries = Object.values(exports).flatMap((entry) => typeof entry === "string" ? [] : [entry.types])
+    const declarations = entries.map((types) => join(root, types))
+    const program = ts.createProgram(declarations, { ...options, noEmit: true }, reading)
+    const checker = program.getTypeChecker()
+    for (const types of entries) {
+      const module = checker.getSymbolAtLocation(program.getSourceFile(join(root, types))!)!
+      const typed = checker.getExportsOfModule(module).filter((symbol) => {
+        const target = (symbol.flags & ts.SymbolFlags.Alias) === 0 ? symbol : checker.getAliasedSymbol(symbol)
+        return (target.flags & ts.SymbolFlags.Value) !== 0
+      })
+      const source = types.replace("./dist", "../src").replace(".d.ts", ".ts")
+      const pending = new Set(["shown", "terminatedWithScope"])
+      const atRunTime = Object.keys(await import(/* @vite-ignore */ source)).filter((name) => !pending.has(name))
+      assert.deepStrictEqual(typed.map(({ name }) => name).sort(), atRunTime.sort(), types)
+    }
+  }, 120_000)
+})
+
 describe("the documentation", () => {
   it("has examples that compile under the strictest settings", () => {
     const examples = [...sources, "README.md"].flatMap(examplesIn)

@@ -93,3 +93,37 @@ describe("the declarations of each entry point", () => {
     }
   })
 })
+
+describe("each entry point exports at run time what its declarations say, and nothing else", () => {
+  const sources = Object.values(exports).flatMap((entry) =>
+    typeof entry === "string" ? [] : [entry["types"]!.replace("./dist", "src").replace(".d.ts", ".ts")]
+  )
+
+  /** To be moved with the rooms of the socket. */
+  const pending = new Set(["shown", "terminatedWithScope"])
+
+  it.each(sources)("%s", async (source) => {
+    const text = readFileSync(`${root}${source}`, "utf8")
+    assert.notMatch(text, /^export default/m)
+    const declared = new Set<string>()
+    // The compiler strips the types of what is internal, and leaves the code.
+    const declarations = text.matchAll(
+      /(\/\*\*(?:(?!\*\/)[^])*\*\/\n)?^export (declare )?(?:abstract )?(?:const|let|class|function\*?|enum) (\w+)/gm
+    )
+    for (const [, comment = "", , name] of declarations) if (!comment.includes("@internal")) declared.add(name!)
+    for (const [, , name] of text.matchAll(/(\/\*\*(?:(?!\*\/)[^])*\*\/\n)?^export \* as (\w+) from/gm)) {
+      declared.add(name!)
+    }
+    for (const [, names] of text.matchAll(/^export \{([^}]*)\}/gm)) {
+      for (const part of names!.split(",")) {
+        const name = /(\w+)\s*$/.exec(part)?.[1]
+        if (name !== undefined && !/^\s*type\s/.test(part)) declared.add(name)
+      }
+    }
+    for (const [, module] of text.matchAll(/^export \* from "([^"]+)"/gm)) {
+      for (const name of Object.keys(await import(/* @vite-ignore */ module!))) declared.add(name)
+    }
+    const atRunTime = Object.keys(await import(/* @vite-ignore */ `../${source}`)).filter((name) => !pending.has(name))
+    assert.deepStrictEqual(atRunTime.sort(), [...declared].sort())
+  })
+})

@@ -44,7 +44,7 @@ export const make = <E = never, R = never, E2 = never, R2 = never>(
   options: HttpSession.Options<E, R, E2, R2> & { readonly agent?: Undici.Agent.Options | undefined }
 ): Effect.Effect<HttpSession.HttpSession<E | E2>, InvalidOptions, Types.NoInfer<R | R2> | Scope.Scope> =>
   // An agent that was told to close ends its idle connections immediately, and each other one with its body.
-  Effect.flatMap(agents(options.agent), (connect) => HttpSession.makeOver(options, connect, false))
+  Effect.flatMap(agents(options.agent), (connect) => HttpSession.makeWith(options, connect, { bodiesHold: false }))
 
 /**
  * A superseded agent closes once its requests are answered, and nobody waits for that: the one who reads the last
