@@ -51,6 +51,24 @@ type Parts = Readonly<Record<string, any>>
 // Effect
 // -----------------------------------------------------------------------------
 
+/** What of a `Map` only reads. */
+const reads = new Set<unknown>(["get", "has", "size", "entries", "keys", "values", "forEach", Symbol.iterator])
+
+/** A map that notes what it is asked for. */
+const watchedMap = <K, V>(map: Map<K, V>) => {
+  const asked = new Set<unknown>()
+  return {
+    asked,
+    map: new Proxy(map, {
+      get: (target, name) => {
+        asked.add(name)
+        const value: unknown = Reflect.get(target, name, target)
+        return typeof value === "function" ? value.bind(target) : value
+      }
+    })
+  }
+}
+
 /** Runs an effect step by step, and notes what its scheduler is asked and given. */
 const scheduled = (effect: Effect.Effect<unknown>, preempted = 0) => {
   const tasks: Array<Scheduler.Task> = []
@@ -118,7 +136,7 @@ describe("Effect", () => {
       return Effect.void
     }))
 
-  it("FiberRefs.locals: is a map of stacks, a fiber's own value on top (else a transaction's mark leaks)", () => {
+  it("FiberRefs.locals: is a map of stacks that is only read, a fiber's own value on top (else a transaction leaks)", () => {
     const ref = FiberRef.unsafeMake("none")
     const [id, stack] = Effect.runSync(Effect.locally(
       Effect.withFiberRuntime<readonly [FiberId.FiberId, unknown]>((fiber) =>
@@ -128,6 +146,18 @@ describe("Effect", () => {
       "red"
     ))
     assert.deepStrictEqual(stack, [[id, "red"]])
+
+    // None is changed in place, and of a `Map` only the reading half is used.
+    const { asked, map } = watchedMap(
+      new Map<FiberRef.FiberRef<any>, readonly [readonly [FiberId.Single, unknown]]>([[ref, [[FiberId.none, "blue"]]]])
+    )
+    const refs = FiberRefs.unsafeMake(map)
+    const fiberId = FiberId.unsafeMake()
+    const forked = FiberRefs.forkAs(refs, fiberId)
+    FiberRefs.joinAs(refs, fiberId, FiberRefs.updateAs(forked, { fiberId, fiberRef: ref, value: "green" }))
+    FiberRefs.delete(FiberRefs.updateAs(refs, { fiberId, fiberRef: ref, value: "white" }), ref)
+    assert.deepStrictEqual([...asked].filter((name) => !reads.has(name)), [])
+    assert.deepStrictEqual([...map], [[ref, [[FiberId.none, "blue"]]]])
   })
 
   it("scope.state: `forkIn` reads it in the step in which the fiber starts (else D3 sees no fiber)", () => {
@@ -186,23 +216,14 @@ describe("Effect", () => {
   })
 
   it("context.unsafeMap: is all that a context asks of its services (else a transaction has no scope)", () => {
-    const asked = new Set<unknown>()
-    const services = new Map<string, unknown>([["color", "red"]])
-    const map = new Proxy(services, {
-      get: (target, name) => {
-        asked.add(name)
-        const value: unknown = Reflect.get(target, name, target)
-        return typeof value === "function" ? value.bind(target) : value
-      }
-    })
+    const { asked, map } = watchedMap(new Map<string, unknown>([["color", "red"]]))
     const Color = Context.GenericTag<string>("color")
     const context = Context.unsafeMake<string>(map)
     assert.strictEqual(Context.get(context, Color), "red")
     const larger = Context.add(context, Context.GenericTag<number>("size"), 7)
     Context.merge(context, larger)
     Context.getOption(context, Color)
-    const known = new Set<unknown>(["get", "has", "size", "entries", "keys", "values", "forEach", Symbol.iterator])
-    assert.deepStrictEqual([...asked].filter((name) => !known.has(name)), [])
+    assert.deepStrictEqual([...asked].filter((name) => !reads.has(name)), [])
     assert.strictEqual(Effect.runSync(Effect.provide(Color, larger)), "red")
   })
 
