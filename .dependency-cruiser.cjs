@@ -13,6 +13,7 @@ const platform = "^node_modules/@effect/platform/"
 module.exports = {
   forbidden: [
     {
+      // A machine under internal/ may know the types of the public file that stands on it: they are erased.
       name: "no-cycles",
       severity: "error",
       from: {},
@@ -66,6 +67,21 @@ module.exports = {
         pathNot: "^src/(InvalidOptions|Backoff|WebSocketDialer)\\.ts$",
         dependencyTypesNot: ["type-only"]
       }
+    },
+    {
+      name: "the-room-of-sockets-knows-no-other-room",
+      severity: "error",
+      from: { path: "^src/internal/socket/" },
+      to: { path: "^src/internal/[^/]+/", pathNot: "^src/internal/socket/" }
+    },
+    {
+      name: "only-sockets-know-the-room-of-sockets",
+      severity: "error",
+      from: {
+        path: "^src/",
+        pathNot: ["^src/(WebSocketDialer|ReconnectingSocket|node/NodeWebSocketDialer)\\.ts$", "^src/internal/socket/"]
+      },
+      to: { path: "^src/internal/socket/" }
     },
     {
       name: "testing-stands-on-the-ground",

@@ -24,7 +24,7 @@ import * as Option from "effect/Option"
 import * as Queue from "effect/Queue"
 import * as Schedule from "effect/Schedule"
 import type * as Scope from "effect/Scope"
-import { Incoming } from "./internal/incoming.js"
+import { Incoming } from "./internal/socket/incoming.js"
 import { wait } from "./internal/wait.js"
 import { Waiters } from "./internal/waiters.js"
 
@@ -269,7 +269,7 @@ const connectionOver = (socket: globalThis.WebSocket): Connection => {
     ({ data }: MessageEvent<string | ArrayBuffer>) =>
       incoming.message(typeof data === "string" ? data : new Uint8Array(data))
   )
-  socket.addEventListener("close", ({ code, reason }) => incoming.over(endOf(code, reason)))
+  socket.addEventListener("close", ({ code, reason }) => incoming.endWith(endOf(code, reason)))
 
   // There is no event for it.
   const isWritten = Effect.sync(() => socket.bufferedAmount === 0 || incoming.end !== undefined)
@@ -290,7 +290,7 @@ const connectionOver = (socket: globalThis.WebSocket): Connection => {
     close: (code, reason) => Effect.sync(() => socket.close(code === undefined ? undefined : closable(code), reason)),
     terminate: Effect.sync(() => {
       socket.close()
-      incoming.over(new ConnectionLost({ reason: "Reset", cause: "terminated" }))
+      incoming.endWith(new ConnectionLost({ reason: "Reset", cause: "terminated" }))
     })
   }
 }
@@ -450,8 +450,10 @@ const pair = (protocol: string): readonly [Connection, Peer] => {
   const received = Effect.runSync(Queue.unbounded<Message>())
   let isStalled = false
   const failure = Effect.suspend((): Effect.Effect<void, ConnectionFailure> => incoming.end ?? Effect.void)
-  const over = (end: ConnectionClosed | ConnectionLost) => Effect.sync(() => incoming.over(end))
-  const ended = wait<ConnectionClosed | ConnectionLost>((resume) => incoming.onOver((end) => resume(Exit.succeed(end))))
+  const over = (end: ConnectionClosed | ConnectionLost) => Effect.sync(() => incoming.endWith(end))
+  const ended = wait<ConnectionClosed | ConnectionLost>((resume) =>
+    incoming.onceEnded((end) => resume(Exit.succeed(end)))
+  )
   const taken = <A>(take: () => A): Effect.Effect<void, ConnectionFailure> =>
     Effect.suspend(() => {
       if (incoming.end === undefined && !isStalled) take()

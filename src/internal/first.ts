@@ -6,7 +6,7 @@ import { wait } from "./wait.js"
  * The first of two to end, however it ends; the other is interrupted, and waited for.
  *
  * Effect 3.22's races (and `timeout`, which is one) make their fibers in one operation and start them in a later one.
- * Who is interrupted between the two waits for ever for fibers that never run.
+ * A fiber that is interrupted between the two waits for ever for fibers that never run.
  */
 export const first = <A, E, R, A2, E2, R2>(
   one: Effect.Effect<A, E, R>,

@@ -14,7 +14,7 @@ import type * as Http from "node:http"
 import type { Socket } from "node:net"
 import type { ConnectionOptions } from "node:tls"
 import { type ClientOptions, WebSocket } from "ws"
-import { Incoming } from "../internal/incoming.js"
+import { Incoming } from "../internal/socket/incoming.js"
 import { wait } from "../internal/wait.js"
 import {
   type Connection,
@@ -126,12 +126,12 @@ const connectionOver = (socket: WebSocket, transport: Socket): Connection => {
   socket.on(
     "error",
     (cause: NodeJS.ErrnoException) =>
-      incoming.over(
+      incoming.endWith(
         new ConnectionLost({ reason: cause.code?.startsWith("WS_ERR_") === true ? "InvalidData" : "Reset", cause })
       )
   )
   socket.on("close", (code, reason) =>
-    incoming.over(
+    incoming.endWith(
       code === 1006
         ? new ConnectionLost({ reason: "Reset" })
         : new ConnectionClosed({ code, reason: reason.toString() })
@@ -145,7 +145,7 @@ const connectionOver = (socket: WebSocket, transport: Socket): Connection => {
         resume(Exit.fail(incoming.end))
         return undefined
       }
-      const forget = incoming.onOver((end) => resume(Exit.fail(end)))
+      const forget = incoming.onceEnded((end) => resume(Exit.fail(end)))
       hand((error) => {
         // The end that comes of an error tells what has gone wrong.
         if (error !== undefined && error !== null) return
@@ -183,7 +183,7 @@ const connectionOver = (socket: WebSocket, transport: Socket): Connection => {
         socket.close(code, reason)
       }),
     terminate: Effect.sync(() => {
-      incoming.over(new ConnectionLost({ reason: "Reset", cause: "terminated" }))
+      incoming.endWith(new ConnectionLost({ reason: "Reset", cause: "terminated" }))
       socket.terminate()
     })
   }

@@ -8,8 +8,9 @@ import * as Fiber from "effect/Fiber"
 import * as Option from "effect/Option"
 import * as Schedule from "effect/Schedule"
 import { first } from "../../src/internal/first.js"
-import { LiveConnection } from "../../src/internal/liveConnection.js"
-import { type Entry, Outbox } from "../../src/internal/outbox.js"
+import { type InboxEnd, LiveConnection } from "../../src/internal/socket/connection.js"
+import { Inbox } from "../../src/internal/socket/inbox.js"
+import { Outbox, queuedMessage } from "../../src/internal/socket/outbox.js"
 import { wait } from "../../src/internal/wait.js"
 import { bySize } from "../support/bySize.js"
 import { canaries, type CanaryName } from "../support/canaries.js"
@@ -146,19 +147,11 @@ const connected = () => {
   return { connection, written }
 }
 
+const liveOver = (connection: WebSocketDialer.Connection) =>
+  new LiveConnection(connection, new Inbox<never, InboxEnd>(1, 1, () => {}), 0, Effect.runFork)
+
 describe("an outbox, in every order of its senders and its writer", () => {
-  const entryOf = (message: string): Entry<string> => ({
-    message,
-    data: message,
-    bytes: 1,
-    id: message,
-    expiresAt: Infinity,
-    only: undefined,
-    onAccepted: undefined,
-    onDone: undefined,
-    place: 0,
-    isHanded: false
-  })
+  const queuedOf = (message: string) => queuedMessage(message, message, { id: message })
 
   /** Senders wait for room; the writer takes one message at a time. */
   const scope = (mark: <A>(effect: Effect.Effect<A>) => Effect.Effect<A>) =>
@@ -166,22 +159,22 @@ describe("an outbox, in every order of its senders and its writer", () => {
       const left: Array<string> = []
       const outbox = new Outbox<string>(
         { capacity: 1, bytes: 100, overflow: "suspend", keeps: false, inFlight: 1 },
-        (entry) => left.push(entry.message)
+        ({ message }) => left.push(message)
       )
       const { connection, written } = connected()
-      const live = new LiveConnection(connection, undefined, 0)
-      outbox.onWork = () => live.wakeWriter()
+      const live = liveOver(connection)
+      outbox.drainTo(live)
       const send = (message: string) =>
         Effect.suspend(() => {
-          const entry = entryOf(message)
-          if (!outbox.wouldWait(entry)) return Effect.sync(() => outbox.offer(entry))
+          const queued = queuedOf(message)
+          if (!outbox.wouldWait(queued)) return Effect.sync(() => outbox.offer(queued))
           return wait((resume) => {
-            entry.onAccepted = () => resume(Exit.void)
-            outbox.offer(entry)
-            return () => outbox.takeBack(entry)
+            queued.onAccepted = () => resume(Exit.void)
+            outbox.offer(queued)
+            return () => outbox.takeBack(queued)
           })
         })
-      assert.strictEqual(outbox.offer(entryOf("a")), "Accepted")
+      assert.strictEqual(outbox.offer(queuedOf("a")), "Accepted")
       const b = yield* Effect.fork(mark(send("b")))
       const c = yield* Effect.fork(send("c"))
       const writer = yield* Effect.fork(Effect.forever(
@@ -207,8 +200,8 @@ describe("an outbox, in every order of its senders and its writer", () => {
         []
       )
       // There is room again.
-      assert.strictEqual(outbox.offer(entryOf("d")), "Accepted")
-      assert.isTrue(outbox.wouldWait(entryOf("e")))
+      assert.strictEqual(outbox.offer(queuedOf("d")), "Accepted")
+      assert.isTrue(outbox.wouldWait(queuedOf("e")))
     })
 
   everySchedule("all are sent, once, and room is given back", scope((effect) => effect), { preemptions: 0 })
@@ -223,13 +216,13 @@ describe("what only one connection is to send, in every order of those who send 
     "is written or refused, and nobody waits for ever",
     Effect.gen(function*() {
       const { connection, written } = connected()
-      const live = new LiveConnection(connection, undefined, 0)
-      yield* connection.listen({ onMessage: () => {}, onControl: () => {}, onEnd: (failure) => live.over(failure) })
+      const live = liveOver(connection)
+      yield* connection.listen({ onMessage: () => {}, onControl: () => {}, onEnd: (failure) => live.fail(failure) })
       const sending = yield* Effect.fork(live.sendAll(["a", "b"]))
       const writer = yield* Effect.fork(Effect.flatMap(live.work(() => false), () => {
-        const own = live.takeOwn()
-        return Effect.map(Effect.exit(connection.write(own.map(({ data }) => data))), (exit) => {
-          if (Exit.isSuccess(exit)) own.forEach(({ onWritten }) => onWritten?.())
+        const direct = live.takeDirect()
+        return Effect.map(Effect.exit(connection.write(direct.map(({ data }) => data))), (exit) => {
+          if (Exit.isSuccess(exit)) direct.forEach(({ onWritten }) => onWritten?.())
         })
       }))
       const ending = yield* Effect.fork(connection.terminate)

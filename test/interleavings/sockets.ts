@@ -157,7 +157,7 @@ export const inWorld = <E>(
       live,
       attempt: server.attempt,
       watch: (socket) => {
-        watched = socket as unknown as { readonly isClosing: boolean }
+        watched = ownerOf(socket).wiring.orders
         return socket
       },
       open: (attempt, answer = ignored) =>
@@ -1193,12 +1193,19 @@ export const scenarios = (modules: Modules) => {
   }
 }
 
+/** What the tests look at in the inside of a socket. */
+interface Owner {
+  readonly whenMoved: { readonly size: number }
+  readonly wiring: {
+    readonly orders: { readonly isClosing: boolean; readonly whenOrdered: { readonly size: number } }
+    readonly outbox: { readonly whenGone: { readonly size: number } }
+  }
+}
+
+const ownerOf = (socket: unknown): Owner => (socket as { readonly owner: Owner }).owner
+
 /** How many wait inside. */
 const watchersOf = (socket: unknown): ReadonlyArray<number> => {
-  const { outbox, whenCommanded, whenMoved } = socket as
-    & Record<"whenCommanded" | "whenMoved", { readonly size: number }>
-    & {
-      readonly outbox: { readonly whenGone: { readonly size: number } }
-    }
-  return [whenMoved.size, whenCommanded.size, outbox.whenGone.size]
+  const { whenMoved, wiring: { orders, outbox } } = ownerOf(socket)
+  return [whenMoved.size, orders.whenOrdered.size, outbox.whenGone.size]
 }

@@ -100,13 +100,13 @@ export const canaries = {
   "missed-attachment": {
     fault: "a write to a platform's socket looks for an attachment in one operation and registers in a later one",
     edits: [edit(
-      "ReconnectingSocket.ts",
-      "Effect.flatMap(attachment, (live)",
+      "internal/socket/platform.ts",
+      "Effect.flatMap(this.attachment, (live)",
       // `until` looks twice before it waits.
       `Effect.flatMap(Effect.suspend(() => {
         let looks = 0
-        const woken = Waiters.until(() => looks++ < 2 ? undefined : Exit.succeed(attached), whenAttached)
-        return attached !== undefined ? Effect.succeed(attached) : Effect.zipRight(Effect.void, woken)
+        const woken = Waiters.until(() => looks++ < 2 ? undefined : Exit.succeed(this.attached), this.whenAttached)
+        return this.attached !== undefined ? Effect.succeed(this.attached) : Effect.zipRight(Effect.void, woken)
       }), (live)`
     )]
   },
@@ -216,7 +216,7 @@ export const canaries = {
   "two-writers": {
     fault: "two writers interleave on one connection",
     edits: [edit(
-      "ReconnectingSocket.ts",
+      "internal/socket/writer.ts",
       "const write = live.writing.withPermits(1)(Effect.acquireUseRelease(",
       "const write = (Effect.acquireUseRelease("
     )]
@@ -224,7 +224,7 @@ export const canaries = {
   "requeued-at-the-tail": {
     fault: "a message whose write failed is appended behind those that wait",
     edits: [edit(
-      "internal/outbox.ts",
+      "internal/socket/outbox.ts",
       "new Set([...handed, ...this.queued])",
       "new Set([...this.queued, ...handed])"
     )]
@@ -232,31 +232,31 @@ export const canaries = {
   "kept-though-lost": {
     fault: "a message that may have arrived is sent again, though nobody acknowledges",
     edits: [edit(
-      "internal/outbox.ts",
-      "if (!this.limits.keeps || entry.only !== undefined) this.finish",
-      "if (isWritten || entry.only !== undefined) this.finish"
+      "internal/socket/outbox.ts",
+      "if (!this.limits.keeps || message.only !== undefined) this.remove",
+      "if (isWritten || message.only !== undefined) this.remove"
     )]
   },
   "overflowing-backoff": {
     fault: "the backoff grows beyond what a timer can wait",
     edits: [edit(
-      "ReconnectingSocket.ts",
-      "Math.min(Math.max(next, least), Duration.toMillis(longestTimer))",
-      "Math.max(next, least)"
+      "internal/socket/policy.ts",
+      "Math.min(Math.max(scheduled, least), Duration.toMillis(longestTimer))",
+      "Math.max(scheduled, least)"
     )]
   },
   "restarted-backoff": {
     fault: "the backoff begins anew in the middle of an outage",
-    edits: [edit("ReconnectingSocket.ts", "openFor >= this.settings.stableAfter", "openFor >= 0")]
+    edits: [edit("internal/socket/owner.ts", "openFor >= this.wiring.settings.stableAfter", "openFor >= 0")]
   },
   "unreset-backoff": {
     fault: "the backoff never begins anew",
-    edits: [edit("ReconnectingSocket.ts", "        this.delays.reset()\n", "\n")]
+    edits: [edit("internal/socket/owner.ts", "        this.retries.reset()\n", "\n")]
   },
   "deaf-to-the-end": {
     fault: "the reader goes on after a close frame",
     edits: [
-      edit("ReconnectingSocket.ts", "    if (live.failure !== undefined) return\n    live.heard", "    live.heard")
+      edit("internal/socket/reader.ts", "    if (live.failure !== undefined) return\n", "")
     ]
   },
   "shared-ticket": {

@@ -1,10 +1,10 @@
 /**
- * What has come in and has not been taken, from a callback to fibers.
+ * The messages that have come in and have not been taken: a callback puts them in, a fiber takes them.
  */
 import * as Chunk from "effect/Chunk"
 import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
-import { Waiters } from "./waiters.js"
+import { Waiters } from "../waiters.js"
 
 export class Inbox<in out A, in out E> {
   private items: Array<A> = []
@@ -13,9 +13,9 @@ export class Inbox<in out A, in out E> {
   private readonly capacity: number
   private readonly maxBytes: number
   private readonly onRoom: () => void
-  private end: Exit.Exit<never, E> | undefined
+  private ended: Exit.Exit<never, E> | undefined
 
-  /** `onRoom` is called when it was full and is no more. */
+  /** `onRoom` is called when the inbox was full and is no longer. */
   constructor(capacity: number, maxBytes: number, onRoom: () => void) {
     this.capacity = capacity
     this.maxBytes = maxBytes
@@ -30,14 +30,14 @@ export class Inbox<in out A, in out E> {
     return this.bytes >= this.maxBytes
   }
 
-  /** It is not refused when it is full: that is for the caller. */
+  /** Takes the item also when the inbox is full: the caller decides what to do then. */
   push(item: A, bytes: number): void {
     this.items.push(item)
     this.bytes += bytes
     this.whenFilled.notify()
   }
 
-  /** Everything that is in the other. */
+  /** Moves everything over from the other. */
   pushAll(other: Inbox<A, E>): void {
     this.items = this.items.concat(other.items)
     this.bytes += other.bytes
@@ -46,9 +46,9 @@ export class Inbox<in out A, in out E> {
     this.whenFilled.notify()
   }
 
-  /** No more will come; what is in can be taken. */
-  over(end: Exit.Exit<never, E>): void {
-    this.end ??= end
+  /** No more will come; what is in can be taken. The first end counts. */
+  end(ended: Exit.Exit<never, E>): void {
+    this.ended ??= ended
     this.whenFilled.notify()
   }
 
@@ -64,7 +64,7 @@ export class Inbox<in out A, in out E> {
     })
   }
 
-  /** The next one. */
+  /** The next item; waits until there is one. */
   get takeOne(): Effect.Effect<A, E> {
     return this.take(() => Waiters.until(this.news, this.whenFilled), () => {
       const wasFull = this.isFull
@@ -78,10 +78,10 @@ export class Inbox<in out A, in out E> {
   /** Taking comes in a step after the wait, so that a taker that is interrupted while it waits has taken nothing. */
   private take<B>(untilNews: () => Effect.Effect<void>, take: () => B): Effect.Effect<B, E> {
     const taken: Effect.Effect<B, E> = Effect.suspend(() =>
-      this.items.length > 0 ? Effect.succeed(take()) : this.end ?? Effect.zipRight(untilNews(), taken)
+      this.items.length > 0 ? Effect.succeed(take()) : this.ended ?? Effect.zipRight(untilNews(), taken)
     )
     return taken
   }
 
-  private readonly news = () => this.items.length > 0 || this.end !== undefined ? Exit.void : undefined
+  private readonly news = () => this.items.length > 0 || this.ended !== undefined ? Exit.void : undefined
 }

@@ -1,8 +1,8 @@
 /**
- * The messages of a connection, kept until somebody listens, and told in order from then on. A connection ends once:
- * what a platform reports after that is not told.
+ * The messages of a connection, kept until somebody listens, and passed on in order from then on. A connection ends
+ * once: what a platform reports after that is left out.
  */
-import { Waiters } from "./waiters.js"
+import { Waiters } from "../waiters.js"
 
 interface Listener<in Message, in End> {
   readonly onMessage: (message: Message) => void
@@ -13,39 +13,39 @@ interface Listener<in Message, in End> {
 export class Incoming<in out Message, in out End> {
   private listener: Listener<Message, End> | undefined
   private early: Array<(listener: Listener<Message, End>) => void> = []
-  private readonly whenOver = new Waiters()
+  private readonly whenEnded = new Waiters()
   end: End | undefined
 
   message(message: Message): void {
-    if (this.end === undefined) this.tell((listener) => listener.onMessage(message))
+    if (this.end === undefined) this.pass((listener) => listener.onMessage(message))
   }
 
   control(): void {
-    if (this.end === undefined) this.tell((listener) => listener.onControl())
+    if (this.end === undefined) this.pass((listener) => listener.onControl())
   }
 
-  over(end: End): void {
+  endWith(end: End): void {
     if (this.end !== undefined) return
     this.end = end
     try {
-      this.tell((listener) => listener.onEnd(end))
+      this.pass((listener) => listener.onEnd(end))
     } finally {
-      this.whenOver.notify()
+      this.whenEnded.notify()
     }
   }
 
   listen(listener: Listener<Message, End>): void {
-    for (const tell of this.early) tell(listener)
+    for (const pass of this.early) pass(listener)
     this.early = []
     this.listener = listener
   }
 
   /** Calls `then` at the end, or immediately if the connection has ended. Returns a function that takes this back. */
-  onOver(then: (end: End) => void): () => void {
-    return Waiters.watch(() => this.end, then, this.whenOver)
+  onceEnded(then: (end: End) => void): () => void {
+    return Waiters.watch(() => this.end, then, this.whenEnded)
   }
 
-  private tell(f: (listener: Listener<Message, End>) => void): void {
+  private pass(f: (listener: Listener<Message, End>) => void): void {
     if (this.listener === undefined) this.early.push(f)
     else f(this.listener)
   }

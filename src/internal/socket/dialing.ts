@@ -1,0 +1,86 @@
+/**
+ * One dial: the request that the user gives, the session's value attached to it, and the connection that comes of it.
+ */
+import * as Cause from "effect/Cause"
+import * as Effect from "effect/Effect"
+import * as Scope from "effect/Scope"
+import type { Generation } from "../../Session.js"
+import { type Connection, type ConnectionFailure, DialError, type DialRequest, shown } from "../../WebSocketDialer.js"
+import { within } from "../first.js"
+import type { Line } from "./lines.js"
+import * as Policy from "./policy.js"
+import type { Wiring } from "./wiring.js"
+
+export class Dialing<R> {
+  private readonly wiring: Wiring<any, any, R>
+  /** The session's generation that the server refused: the next dial asks for its successor. */
+  private refused: Generation<any> | undefined
+  /** A refusal has been answered with a fresh value, and no connection has been stable since. */
+  private hasRefreshed = false
+
+  constructor(wiring: Wiring<any, any, R>) {
+    this.wiring = wiring
+  }
+
+  dial(line: Line<any>): Effect.Effect<Connection, DialError, R> {
+    const { dialer, options: { maxPayload }, orders, settings } = this.wiring
+    let url = ""
+    return Scope.extend(this.requested(line), line.userScope).pipe(
+      // The request is given up without waiting for its interruption. The dial below is waited for until it is given
+      // up, so that there are never two.
+      Effect.disconnect,
+      Effect.flatMap((request) => {
+        if (orders.isClosing) return Effect.interrupt
+        url = shown(request.url)
+        return Scope.extend(
+          dialer.dial(maxPayload === undefined ? request : { ...request, maxPayload }),
+          line.scope
+        )
+      }),
+      Effect.sandbox,
+      Effect.mapError((cause) => {
+        const failure = Cause.squash(cause)
+        return failure instanceof DialError ? failure : new DialError({ reason: "Transport", url, cause: failure })
+      }),
+      (dialing) => within(dialing, settings.openTimeout, () => new DialError({ reason: "Timeout", url }))
+    ) as Effect.Effect<Connection, DialError, R>
+  }
+
+  private requested(line: Line<any>): Effect.Effect<DialRequest, unknown, any> {
+    const { dial, session } = this.wiring.options
+    const request = Effect.isEffect(dial) ? dial : Effect.succeed(dial)
+    if (session === undefined) return request
+    return Effect.flatMap(request, (request) =>
+      Effect.map(
+        this.refused === undefined ? session.session.current : session.session.refresh(this.refused),
+        (generation) => {
+          this.refused = undefined
+          line.generation = generation
+          return session.attach(request, generation.value)
+        }
+      ))
+  }
+
+  /** Whether the failure means that the server refused the session's value; if so, the next dial asks for a fresh one. */
+  noteRejection(failure: ConnectionFailure, { generation }: Line<any>): boolean {
+    const { events, options: { session } } = this.wiring
+    if (session === undefined || generation === undefined) return false
+    const byDefault = Policy.isRejected(failure)
+    const isRejected = events.decided("rejected", () => (session.rejected ?? Policy.isRejected)(failure), byDefault)
+    if (isRejected) this.refused = generation
+    return isRejected
+  }
+
+  /** Whether the failure is to be answered by a fresh value of the session, immediately. */
+  isToRefresh(failure: ConnectionFailure, line: Line<any>): boolean {
+    if (!this.noteRejection(failure, line)) return false
+    const isFirst = !this.hasRefreshed
+    this.hasRefreshed = true
+    return isFirst
+  }
+
+  /** A connection was stable: the next refusal is answered immediately again. */
+  reset(): void {
+    this.hasRefreshed = false
+  }
+}

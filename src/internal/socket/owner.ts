@@ -1,0 +1,544 @@
+/**
+ * The life of a reconnecting socket: the one fiber that owns its connection.
+ *
+ * `run` goes round by round. A round dials a connection, makes it ready, stays while it is open, and returns how it
+ * ended. A `switch` on that decides what follows:
+ *
+ *   Closing   `close` was called                the socket is closed
+ *   Ordered   `reconnect` was called            the next round, immediately
+ *   Refused   the dial failed                   the next round, immediately with a fresh value of the session, else
+ *   Lost      a dialed connection has ended     after the backoff's delay; the socket gives up where there is none
+ *
+ * **Design card.** The state is a union that only the pure `next` moves (phase.ts). Writes go out under `Semaphore(1)`
+ * (writer.ts). Reconnects wait as `Schedule.exponential` says, capped (Backoff, retries.ts). Nothing is held across a
+ * dial, a login, a backoff or a user's callback.
+ *
+ * Beyond Effect's primitives: waits are `Waiters`, which look and register in one step, so that no order is missed
+ * between the two; races are `first`, since those of Effect 3.22 can hang when they are interrupted as they start.
+ */
+import * as Cause from "effect/Cause"
+import * as Duration from "effect/Duration"
+import * as Effect from "effect/Effect"
+import * as Exit from "effect/Exit"
+import type * as FiberRefs from "effect/FiberRefs"
+import * as Option from "effect/Option"
+import * as Runtime from "effect/Runtime"
+import type { CloseInfo, ConnectionState } from "../../ReconnectingSocket.js"
+import { type Connection, type ConnectionFailure, ConnectionLost } from "../../WebSocketDialer.js"
+import { first, within } from "../first.js"
+import { wait } from "../wait.js"
+import { Waiters } from "../waiters.js"
+import { raw } from "./codec.js"
+import { type InboxEnd, LiveConnection } from "./connection.js"
+import { Dialing } from "./dialing.js"
+import { Events } from "./events.js"
+import { heartbeat } from "./heartbeat.js"
+import { Inbox } from "./inbox.js"
+import { closeGrace, type Line, Lines } from "./lines.js"
+import { ready } from "./opening.js"
+import { Orders } from "./orders.js"
+import { Outbox, type Outcome, type QueuedMessage } from "./outbox.js"
+import { move, type Phase, type PhaseEvent, stateOf } from "./phase.js"
+import * as Policy from "./policy.js"
+import { Reader } from "./reader.js"
+import { replacing } from "./replacement.js"
+import { Retries } from "./retries.js"
+import { mebi } from "./settings.js"
+import { type Subscription, Subscriptions } from "./subscriptions.js"
+import type { Given, Wiring } from "./wiring.js"
+import { Writer } from "./writer.js"
+
+/** How a round ended. The connection, if there was one, has ended too, and its `Lost` event is published. */
+type RoundEnd<In> =
+  | { readonly _tag: "Closing" }
+  | { readonly _tag: "Ordered" }
+  | { readonly _tag: "Refused" | "Lost"; readonly failure: ConnectionFailure; readonly line: Line<In> }
+
+export class Owner<Out, In, R> {
+  readonly wiring: Wiring<Out, In, R>
+  /** What has come in on connections that were ready. */
+  readonly inbox: Inbox<In, InboxEnd>
+  /** Notified when the phase changes. */
+  readonly whenMoved = new Waiters()
+
+  private readonly subscriptions: Subscriptions<Out>
+  private readonly lines: Lines<In>
+  private readonly dialing: Dialing<R>
+  private readonly retries: Retries
+  private readonly reader: Reader<Out, In>
+  private readonly writer: Writer
+
+  /** Changed by `move` alone, on the owner's fiber. */
+  private phase: Phase<LiveConnection<In>> = { _tag: "Dialing", attempt: 0 }
+  /** The delays that have been waited since the backoff began anew. */
+  private attempt = 0
+  /** Ready to replace the connection that is open. Only while one is open, and dropped with it. */
+  private replacement: Line<In> | undefined
+  private readonly whenReplaceable = new Waiters()
+  /** Connections that have been replaced and are still closing. */
+  private readonly replaced = new Set<Line<In>>()
+  /** Each connection keeps its messages for the run that is attached to it (platform.ts). */
+  private isPlatformSocket = false
+
+  constructor(given: Given<Out, In, R>) {
+    const { clock, dialer, encode, options, runtime, scope, settings } = given
+    // Not spread: each spread object has a hidden class of its own, of half a kilobyte.
+    const wiring = this.wiring = {
+      options,
+      settings,
+      encode,
+      dialer,
+      scope,
+      runtime,
+      clock,
+      codec: options.codec ?? raw,
+      orders: new Orders(),
+      events: new Events(),
+      outbox: new Outbox<Out>(settings.limits, (message, outcome) => this.gaveUp(message, outcome))
+    }
+    this.inbox = this.newInbox()
+    this.subscriptions = new Subscriptions(wiring.outbox)
+    this.lines = new Lines(wiring)
+    this.dialing = new Dialing(wiring)
+    this.retries = new Retries(wiring)
+    this.reader = new Reader(wiring)
+    this.writer = new Writer(wiring)
+  }
+
+  // ---------------------------------------------------------------------------
+  // rounds
+  // ---------------------------------------------------------------------------
+
+  get run(): Effect.Effect<void, never, R> {
+    return Effect.gen(this, function*() {
+      let refs: FiberRefs.FiberRefs | undefined
+      for (;;) {
+        // The finalizers of a scope, and fibers that are joined, leave entries on this fiber's stacks, without end.
+        yield* Effect.updateFiberRefs((_, current) => (refs ??= current))
+        const ended = yield* this.round
+        switch (ended._tag) {
+          case "Closing":
+            return yield* this.conclude({ ...this.wiring.orders.closing!, failure: Option.none() })
+          case "Ordered":
+            break
+          case "Refused":
+          case "Lost": {
+            if (this.dialing.isToRefresh(ended.failure, ended.line)) break
+            if (yield* this.waitAfter(ended.failure)) break
+            return yield* this.conclude(Policy.closeInfoOf(ended.failure))
+          }
+        }
+      }
+    }).pipe(
+      Effect.onExit((exit) => {
+        if (Exit.isSuccess(exit) || Exit.isInterrupted(exit)) {
+          return Effect.sync(() => this.becomeClosed({ code: 1000, reason: "", failure: Option.none() }))
+        }
+        // Only a fault of ours, or of a transport, comes here.
+        this.becomeClosed(Policy.closeInfoOf(new ConnectionLost({ reason: "Reset", cause: Cause.squash(exit.cause) })))
+        return Effect.logError("a reconnecting socket has died", exit.cause)
+      })
+    )
+  }
+
+  private get round(): Effect.Effect<RoundEnd<In>, never, R> {
+    return Effect.suspend(() => {
+      const { events, orders } = this.wiring
+      if (orders.closing !== undefined) return Effect.succeed<RoundEnd<In>>({ _tag: "Closing" })
+      this.move({ _tag: "Dial", attempt: this.attempt })
+      events.publish({ _tag: "Dialing", attempt: this.attempt })
+      return Effect.flatMap(this.lines.make, (line) =>
+        Effect.matchEffect(this.open(line, orders.untilOrdered), {
+          onFailure: (failure) => this.endRound(line, failure, -1),
+          onSuccess: () => this.beOpen(line)
+        }))
+    })
+  }
+
+  private beOpen(opened: Line<In>): Effect.Effect<RoundEnd<In>, never, R> {
+    this.becomeOpen(opened)
+    const since = this.now()
+    return Effect.flatMap(this.stay(opened), (line) => this.endRound(line, line.live?.failure, this.now() - since))
+  }
+
+  /** `openFor`: how many milliseconds a connection was open; negative if none was. */
+  private endRound(
+    line: Line<In>,
+    failure: ConnectionFailure | undefined,
+    openFor: number
+  ): Effect.Effect<RoundEnd<In>> {
+    return Effect.gen(this, function*() {
+      const { closing } = this.wiring.orders
+      if (closing !== undefined) {
+        const isOpen = this.phase._tag === "Open"
+        yield* this.lines.leave(
+          line,
+          closing.code,
+          closing.reason,
+          isOpen ? Effect.asVoid(this.wiring.outbox.flushed) : Effect.void
+        )
+        yield* this.dropReplacement
+        return { _tag: "Closing" as const }
+      }
+      const isOrdered = this.wiring.orders.takeReconnect()
+      yield* this.lines.drop(line)
+      yield* this.dropReplacement
+      this.keepUnread(line)
+      const reason = failure ?? new ConnectionLost({ reason: "Reset", cause: "reconnect" })
+      if (line.live !== undefined) this.wiring.events.publish({ _tag: "Lost", failure: reason })
+      if (openFor >= this.wiring.settings.stableAfter) {
+        this.retries.reset()
+        this.dialing.reset()
+        this.attempt = 0
+      }
+      if (isOrdered) return { _tag: "Ordered" as const }
+      return { _tag: line.live === undefined ? "Refused" as const : "Lost" as const, failure: reason, line }
+    })
+  }
+
+  /** Waits for the backoff's next delay, or until it is ordered. False if there is to be no next round. */
+  private waitAfter(failure: ConnectionFailure): Effect.Effect<boolean> {
+    return Effect.gen(this, function*() {
+      const { untilOrdered } = this.wiring.orders
+      const delay = this.retries.isRetryable(failure)
+        ? yield* first(this.retries.delayAfter(failure), Effect.as(untilOrdered, Option.some(0)))
+        : Option.none()
+      if (Option.isNone(delay)) return false
+      const attempt = ++this.attempt
+      const until = this.now() + delay.value
+      this.move({ _tag: "Wait", until, failure, attempt })
+      this.wiring.events.publish({ _tag: "Waiting", delay: Duration.millis(delay.value), until, failure, attempt })
+      yield* first(Effect.sleep(delay.value), untilOrdered)
+      this.wiring.orders.takeReconnect()
+      return true
+    })
+  }
+
+  /** The one place where the phase changes. */
+  private move(event: PhaseEvent<LiveConnection<In>>): void {
+    const moved = move(this.phase, event)
+    if (moved === this.phase) return
+    this.phase = moved
+    this.wiring.events.publishState(stateOf(moved))
+    this.whenMoved.notify()
+  }
+
+  now(): number {
+    return this.wiring.clock.unsafeCurrentTimeMillis()
+  }
+
+  // ---------------------------------------------------------------------------
+  // opening
+  // ---------------------------------------------------------------------------
+
+  /**
+   * Dials, and makes the connection ready: until then only the user's own login and the subscriptions are sent on it.
+   * Fails with `undefined` when it is called off. A replacement cannot be called off, and moves no phase.
+   */
+  private open(line: Line<In>, calledOff?: Effect.Effect<void>): Effect.Effect<void, ConnectionFailure | undefined, R> {
+    const unlessOff = <A, E>(effect: Effect.Effect<A, E, R>): Effect.Effect<A, E | undefined, R> =>
+      calledOff === undefined ? effect : first(effect, Effect.zipRight(calledOff, Effect.fail(undefined)))
+    return Effect.flatMap(unlessOff(this.dialing.dial(line)), (connection) => {
+      const live = this.connected(line, connection)
+      if (calledOff !== undefined) this.move({ _tag: "Dialed", connection: live })
+      return connection.listen({
+        onMessage: (message) => this.reader.hear(live, message),
+        onControl: () => live.heard(this.now()),
+        onEnd: (failure) => live.fail(failure)
+      }).pipe(
+        // Not within a race, whose fiber would be kept with its child.
+        Effect.zipRight(Effect.forkIn(this.writer.run(live, line.scope), line.scope)),
+        Effect.zipRight(unlessOff(ready(this.wiring, this.subscriptions, live, line.userScope)))
+      )
+    })
+  }
+
+  private connected(line: Line<In>, connection: Connection): LiveConnection<In> {
+    const early = this.newInbox()
+    const live = new LiveConnection(connection, early, this.now(), Runtime.runFork(this.wiring.runtime))
+    live.onceLost(() => early.end(Exit.fail(Option.none())))
+    this.lines.connect(line, live)
+    return live
+  }
+
+  /** One step, so that no subscription and no message comes between. */
+  private becomeOpen({ live }: Line<In>): void {
+    if (live === undefined) return
+    this.subscriptions.sendMissing(live)
+    if (!this.isPlatformSocket) this.takeMessagesOf(live)
+    this.move({ _tag: "Ready", connection: live, since: this.now() })
+    this.wiring.events.publish({ _tag: "Opened", protocol: live.connection.protocol })
+    const subscriptions = this.subscriptions.size
+    if (subscriptions > 0) this.wiring.events.publish({ _tag: "Resubscribed", subscriptions })
+    this.wiring.outbox.drainTo(live)
+  }
+
+  /** From now on this connection's messages go to `messages`, and so do those that its login did not receive. */
+  private takeMessagesOf(live: LiveConnection<In>): void {
+    this.inbox.pushAll(live.inbox)
+    live.inbox = this.inbox
+    if (!this.inbox.isFull) live.resume(this.now())
+    else if (!this.wiring.orders.isClosing) live.pause()
+  }
+
+  /** Of a connection that was never ready, `messages` gets what its login did not receive. */
+  private keepUnread({ live }: Line<In>): void {
+    if (live === undefined || live.inbox === this.inbox || this.isPlatformSocket || this.inbox.isFull) return
+    this.inbox.pushAll(live.inbox)
+  }
+
+  private newInbox(): Inbox<In, InboxEnd> {
+    return new Inbox(this.wiring.settings.inboxCapacity, 16 * mebi, () => {
+      for (const live of this.lines.connections) live.resume(this.now())
+    })
+  }
+
+  // ---------------------------------------------------------------------------
+  // being open
+  // ---------------------------------------------------------------------------
+
+  /** Ends when the connection has ended, or an order has come. Gives the connection that has replaced it by then. */
+  private stay(opened: Line<In>): Effect.Effect<Line<In>, never, R> {
+    const { renewAfter } = this.wiring.settings
+    return Effect.gen(this, function*() {
+      let line = opened
+      yield* this.startHeartbeat(line)
+      let isFirst = true
+      for (;;) {
+        if (renewAfter !== undefined) yield* Effect.forkIn(this.replacing(renewAfter, isFirst), line.scope)
+        yield* this.untilReplaceable(line.live!)
+        const { replacement } = this
+        if (this.wiring.orders.isOrdered || replacement === undefined) return line
+        this.replacement = undefined
+        isFirst = yield* this.replace(line, replacement)
+        if (isFirst) {
+          line = replacement
+          yield* this.startHeartbeat(line)
+        } else {
+          yield* this.lines.drop(replacement)
+        }
+      }
+    })
+  }
+
+  private startHeartbeat({ live, scope }: Line<In>): Effect.Effect<void> {
+    const settings = this.wiring.settings.heartbeat
+    if (settings === undefined || live === undefined) return Effect.void
+    return Effect.asVoid(Effect.forkIn(heartbeat(live, settings, this.wiring, scope), scope))
+  }
+
+  private untilLostOrOrdered(live: LiveConnection<In>): Effect.Effect<void> {
+    const isOver = () => live.failure !== undefined || this.wiring.orders.isOrdered
+    return Waiters.until(() => isOver() ? Exit.void : undefined, live.whenLost, this.wiring.orders.whenOrdered)
+  }
+
+  private untilReplaceable(live: LiveConnection<In>): Effect.Effect<void> {
+    const isOver = () => live.failure !== undefined || this.wiring.orders.isOrdered || this.replacement !== undefined
+    return Waiters.until(
+      () => isOver() ? Exit.void : undefined,
+      live.whenLost,
+      this.wiring.orders.whenOrdered,
+      this.whenReplaceable
+    )
+  }
+
+  // ---------------------------------------------------------------------------
+  // replacing
+  // ---------------------------------------------------------------------------
+
+  private replacing(renewAfter: number, isFirst: boolean): Effect.Effect<void, never, R> {
+    return replacing({
+      renewAfter,
+      isFirst,
+      retries: this.retries.fresh(),
+      isReplaced: () => this.replaced.size > 0,
+      open: this.openReplacement
+    })
+  }
+
+  private get openReplacement(): Effect.Effect<Option.Option<ConnectionFailure>, never, R> {
+    return Effect.uninterruptibleMask((restore) =>
+      Effect.gen(this, function*() {
+        const line = yield* this.lines.make
+        const opened = yield* Effect.exit(restore(this.open(line)))
+        if (Exit.isSuccess(opened)) {
+          this.replacement = line
+          this.whenReplaceable.notify()
+          return Option.none()
+        }
+        yield* this.lines.drop(line)
+        const failure = Policy.lossOf(Cause.squash(opened.cause))
+        if (!Exit.isInterrupted(opened)) yield* Effect.logWarning("a socket could not move over", failure)
+        this.dialing.noteRejection(failure, line)
+        return Option.some(failure)
+      })
+    )
+  }
+
+  /** Whether it has replaced the connection. It does not if the replacement has ended, or an order has come. */
+  private replace(line: Line<In>, replacement: Line<In>): Effect.Effect<boolean> {
+    return Effect.gen(this, function*() {
+      const live = line.live!
+      this.wiring.outbox.stopDraining()
+      yield* first(live.idle, this.untilLostOrOrdered(live))
+      if (this.wiring.settings.limits.keeps) {
+        yield* within(
+          first(this.wiring.outbox.handedGone, this.untilLostOrOrdered(live)),
+          closeGrace,
+          () => Effect.void
+        )
+      }
+      if (replacement.live?.failure !== undefined || this.wiring.orders.isOrdered) {
+        this.wiring.outbox.drainTo(live)
+        return false
+      }
+      if (live.failure !== undefined) {
+        yield* this.lines.drop(line)
+        this.wiring.events.publish({ _tag: "Lost", failure: live.failure })
+        this.becomeOpen(replacement)
+        return true
+      }
+      this.wiring.outbox.release(live)
+      this.becomeOpen(replacement)
+      this.replaced.add(line)
+      yield* this.lines.leave(line, 1000, "", Effect.void).pipe(
+        Effect.ensuring(Effect.sync(() => this.replaced.delete(line))),
+        Effect.forkIn(this.wiring.scope)
+      )
+      return true
+    })
+  }
+
+  private get dropReplacement(): Effect.Effect<void> {
+    return Effect.suspend(() => {
+      const { replacement } = this
+      this.replacement = undefined
+      return replacement === undefined ? Effect.void : this.lines.drop(replacement)
+    })
+  }
+
+  // ---------------------------------------------------------------------------
+  // the end
+  // ---------------------------------------------------------------------------
+
+  private conclude(info: CloseInfo): Effect.Effect<void> {
+    return Effect.zipRight(
+      Effect.forEach([...this.replaced], (line) => this.lines.drop(line), { discard: true }),
+      Effect.sync(() => this.becomeClosed(info))
+    )
+  }
+
+  private becomeClosed(info: CloseInfo): void {
+    if (this.phase._tag === "Closed") return
+    this.move({ _tag: "Close", info })
+    this.wiring.orders.end()
+    this.wiring.outbox.close()
+    this.wiring.events.publish({ _tag: "Closed", info })
+    this.inbox.end(Exit.fail(info.failure))
+    this.wiring.events.end()
+  }
+
+  // ---------------------------------------------------------------------------
+  // for the socket's users
+  // ---------------------------------------------------------------------------
+
+  get state(): ConnectionState {
+    return stateOf(this.phase)
+  }
+
+  /** How the socket was closed, or is being closed. */
+  get closeInfo(): CloseInfo {
+    if (this.phase._tag === "Closed") return this.phase.info
+    return { code: 1000, reason: "", ...this.wiring.orders.closing, failure: Option.none() }
+  }
+
+  /** Waits until a connection is open that is not this one. Fails when the socket is closed. */
+  untilOpen(than?: LiveConnection<In>): Effect.Effect<LiveConnection<In>, CloseInfo> {
+    return Waiters.until((): Exit.Exit<LiveConnection<In>, CloseInfo> | undefined => {
+      const { phase } = this
+      if (phase._tag === "Closed") return Exit.fail(phase.info)
+      return phase._tag === "Open" && phase.connection !== than ? Exit.succeed(phase.connection) : undefined
+    }, this.whenMoved)
+  }
+
+  get untilClosed(): Effect.Effect<void> {
+    return Waiters.until(() => this.phase._tag === "Closed" ? Exit.void : undefined, this.whenMoved)
+  }
+
+  /** Orders the closing, which goes on also if nobody waits for it. */
+  close(code: number, reason: string): void {
+    this.wiring.orders.close(code, reason)
+    this.wiring.outbox.refuse()
+  }
+
+  /** Closes as the scope does: a clock that stands still does not hold it up. */
+  get closeWithScope(): Effect.Effect<void> {
+    return Effect.suspend(() => {
+      this.close(1000, "")
+      return wait<void>((resume) => {
+        const timer = setTimeout(() => resume(Exit.void), closeGrace)
+        const stop = () => {
+          clearTimeout(timer)
+          resume(Exit.void)
+        }
+        Waiters.watch(() => this.phase._tag === "Closed" ? true : undefined, stop, this.whenMoved)
+        return stop
+      })
+    })
+  }
+
+  subscribe(subscription: Subscription): void {
+    this.subscriptions.add(subscription, this.openConnection)
+  }
+
+  unsubscribe(subscription: Subscription): void {
+    this.subscriptions.remove(subscription, this.lines.connections, this.openConnection)
+  }
+
+  private get openConnection(): LiveConnection<In> | undefined {
+    const { phase } = this
+    return phase._tag === "Open" && phase.connection.failure === undefined ? phase.connection : undefined
+  }
+
+  /** Gives up messages that outlive their time while there is no connection that would notice. */
+  get expiring(): Effect.Effect<void> {
+    return Effect.forever(Effect.suspend(() => {
+      const now = this.now()
+      this.wiring.outbox.expire(now)
+      const next = this.wiring.outbox.nextExpiry ?? now + this.wiring.settings.timeToLive
+      return Effect.sleep(Math.max(1, next - now))
+    }))
+  }
+
+  private gaveUp({ message }: QueuedMessage<Out>, outcome: Outcome): void {
+    switch (outcome) {
+      case "Expired":
+        return this.wiring.events.publish({ _tag: "Expired", message })
+      case "Overflow":
+      case "Lost":
+      case "Closed":
+        return this.wiring.events.publish({ _tag: "Dropped", message, reason: outcome })
+    }
+  }
+
+  // ---------------------------------------------------------------------------
+  // for platform.ts
+  // ---------------------------------------------------------------------------
+
+  /** From now on each connection keeps the messages that come in on it. */
+  keepApart(): void {
+    if (this.isPlatformSocket) return
+    this.isPlatformSocket = true
+    if (this.phase._tag !== "Open") return
+    const { connection } = this.phase
+    const inbox = this.newInbox()
+    inbox.pushAll(this.inbox)
+    connection.inbox = inbox
+    connection.onceLost(() => inbox.end(Exit.fail(Option.none())))
+  }
+
+  /** Reconnects if it is this connection that is open. */
+  giveUp(live: LiveConnection<In>): void {
+    if (this.phase._tag === "Open" && this.phase.connection === live) this.wiring.orders.reconnect()
+  }
+}

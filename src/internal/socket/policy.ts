@@ -1,0 +1,76 @@
+/**
+ * The rules of a socket: what a failure means, how long to wait after it, and what a close frame may say. Pure.
+ */
+import * as Duration from "effect/Duration"
+import * as Option from "effect/Option"
+import * as Predicate from "effect/Predicate"
+import type { CloseInfo } from "../../ReconnectingSocket.js"
+import { ConnectionClosed, type ConnectionFailure, ConnectionLost, DialError } from "../../WebSocketDialer.js"
+import { longestTimer } from "../check.js"
+import { byteLength } from "./codec.js"
+
+/** RFC 6455 section 7.4.1. 1001, 1005 and 1006 are losses that the next connection may heal. */
+const fatalCodes = new Set([1002, 1003, 1007, 1008, 1009, 1010])
+const fatalStatuses = new Set([400, 403, 404, 405, 410, 426])
+
+/** The default of `retryable`. */
+export const isRetryable = (failure: ConnectionFailure, hasSession: boolean): boolean => {
+  switch (failure._tag) {
+    case "ConnectionClosed":
+      return !fatalCodes.has(failure.code)
+    case "ConnectionLost":
+      return true
+    case "DialError":
+      return failure.reason !== "InvalidRequest"
+        && !fatalStatuses.has(failure.status ?? 0)
+        && (failure.status !== 401 || hasSession)
+        && !Predicate.isTagged(failure.cause, "SessionClosed")
+  }
+}
+
+/** The default of `session.rejected`. */
+export const isRejected = (failure: ConnectionFailure): boolean =>
+  failure._tag === "DialError" ? failure.status === 401 : failure._tag === "ConnectionClosed" && failure.code === 4401
+
+const longestRetryAfter = Duration.minutes(5)
+
+/** Milliseconds to wait: the schedule's delay, or a longer one that the server asked for, within what a timer holds. */
+export const delayAfter = (scheduled: number, retryAfter: Option.Option<Duration.Duration>): number => {
+  const least = Option.match(retryAfter, {
+    onNone: () => 0,
+    onSome: (asked) => Duration.toMillis(Duration.min(asked, longestRetryAfter))
+  })
+  return Math.min(Math.max(scheduled, least), Duration.toMillis(longestTimer))
+}
+
+/** How a socket is closed that gives up after the failure. */
+export const closeInfoOf = (failure: ConnectionFailure): CloseInfo => ({
+  code: failure._tag === "ConnectionClosed" ? failure.code : 1006,
+  reason: failure.message,
+  failure: Option.some(failure)
+})
+
+/** The label of the failure in metrics. */
+export const labelOf = (failure: ConnectionFailure): string =>
+  failure._tag === "ConnectionClosed" ? String(failure.code) : failure.reason
+
+/** What a connection is lost by, if this error ends it. */
+export const lossOf = (error: unknown): ConnectionFailure =>
+  error instanceof ConnectionLost || error instanceof ConnectionClosed || error instanceof DialError
+    ? error
+    : new ConnectionLost({ reason: "Reset", cause: error })
+
+/** The code if it may be sent, else 1000. RFC 6455 section 7.4: 1004, 1005, 1006 and 1015 are never sent. */
+export const sendableCode = (code: number): number =>
+  Number.isInteger(code)
+    && (code >= 1000 && code <= 1014 && code !== 1004 && code !== 1005 && code !== 1006 || code >= 3000 && code <= 4999)
+    ? code
+    : 1000
+
+/** As much of the reason as fits. RFC 6455 section 5.5: a close frame carries 125 bytes, two of them the code. */
+export const sendableReason = (reason: string): string => {
+  let short = reason.slice(0, 123)
+  while (byteLength(short) > 123) short = short.slice(0, -1)
+  // Half a character is none.
+  return short.replace(/[\uD800-\uDBFF]$/, "")
+}

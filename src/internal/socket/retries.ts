@@ -1,0 +1,58 @@
+/**
+ * Whether and when to try again: what the user's `retryable` and `backoff` say, within the rules of policy.ts.
+ *
+ * The delays are those of `Schedule.exponential`, capped, unless the user gives another schedule. `Schedule.driver`
+ * would sleep them itself; here the schedule is only asked, because the owner publishes until when it waits, and an
+ * order ends the wait.
+ */
+import * as Cause from "effect/Cause"
+import * as Effect from "effect/Effect"
+import * as Option from "effect/Option"
+import * as Backoff from "../../Backoff.js"
+import type { ConnectionFailure } from "../../WebSocketDialer.js"
+import * as Delays from "../delays.js"
+import * as Policy from "./policy.js"
+import type { Wiring } from "./wiring.js"
+
+const defaultBackoff = Backoff.exponential()
+
+export class Retries {
+  private readonly wiring: Wiring<any, any, any>
+  private readonly delays: Delays.Delays<ConnectionFailure>
+
+  constructor(wiring: Wiring<any, any, any>) {
+    this.wiring = wiring
+    this.delays = Delays.make(wiring.options.backoff ?? defaultBackoff)
+  }
+
+  /** Another one whose backoff begins anew. */
+  fresh(): Retries {
+    return new Retries(this.wiring)
+  }
+
+  isRetryable(failure: ConnectionFailure): boolean {
+    const { events, options: { retryable, session } } = this.wiring
+    const byDefault = Policy.isRetryable(failure, session !== undefined)
+    return events.decided("retryable", () => retryable?.(failure) ?? byDefault, byDefault)
+  }
+
+  /** Milliseconds; none if the schedule has ended, or dies. */
+  delayAfter(failure: ConnectionFailure): Effect.Effect<Option.Option<number>> {
+    const { clock, events } = this.wiring
+    return Effect.gen(this, function*() {
+      const now = clock.unsafeCurrentTimeMillis()
+      const scheduled = yield* Effect.catchAllCause(this.delays.next(failure, now), (cause) => {
+        events.publish({ _tag: "Rejected", callback: "backoff", cause: Cause.squash(cause) })
+        return Effect.succeed(Option.none<number>())
+      })
+      const headers = failure._tag === "DialError" ? failure.headers : undefined
+      const retryAfter = headers === undefined ? Option.none() : yield* Backoff.retryAfter(headers)
+      return Option.map(scheduled, (scheduled) => Policy.delayAfter(scheduled, retryAfter))
+    })
+  }
+
+  /** The next delay is the schedule's first. */
+  reset(): void {
+    this.delays.reset()
+  }
+}

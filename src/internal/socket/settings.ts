@@ -1,0 +1,58 @@
+/**
+ * The options of a socket, checked, with their defaults.
+ */
+import * as Either from "effect/Either"
+import { InvalidOptions } from "../../InvalidOptions.js"
+import type { Options } from "../../ReconnectingSocket.js"
+import type { Message } from "../../WebSocketDialer.js"
+import { count, millis, object, oneOf } from "../check.js"
+import { encodeWith, raw } from "./codec.js"
+
+export type AnyOptions<Out, In> = Options<Out, In, any, any, any, any, any, any>
+
+/** Numbers are milliseconds, bytes or messages. */
+export type Settings = ReturnType<typeof settingsOf>
+
+export const mebi = 1024 * 1024
+
+/** Throws `InvalidOptions`. */
+export const settingsOf = <Out, In>(options: AnyOptions<Out, In>) => {
+  const { acknowledge, heartbeat = {}, inbox = {}, outbox = {}, renewAfter } = object("options", options)
+  const capacity = count("outbox.capacity", outbox.capacity ?? 1024, 1)
+  return {
+    stableAfter: millis("stableAfter", options.stableAfter ?? "30 seconds", { min: 0 }),
+    openTimeout: millis("openTimeout", options.openTimeout ?? "10 seconds", atLeastOne),
+    writeTimeout: millis("writeTimeout", options.writeTimeout ?? "10 seconds", atLeastOne),
+    renewAfter: renewAfter === undefined ? undefined : millis("renewAfter", renewAfter, atLeastOne),
+    timeToLive: outbox.timeToLive === undefined
+      ? Infinity
+      : millis("outbox.timeToLive", outbox.timeToLive, atLeastOne),
+    window: count("outbox.window", outbox.window ?? mebi, 1),
+    heartbeat: heartbeat === false ? undefined : {
+      interval: millis("heartbeat.interval", heartbeat.interval ?? "15 seconds", atLeastOne),
+      timeout: millis("heartbeat.timeout", heartbeat.timeout ?? "10 seconds", atLeastOne),
+      ping: pingOf(options)
+    },
+    inboxCapacity: count("inbox.capacity", inbox.capacity ?? 1024, 1),
+    maxPayload: count("maxPayload", options.maxPayload ?? 16 * mebi, 1),
+    limits: {
+      capacity,
+      bytes: count("outbox.bytes", outbox.bytes ?? 16 * mebi, 1),
+      overflow: oneOf("outbox.overflow", outbox.overflow ?? "fail", ["fail", "suspend", "dropOldest", "dropNewest"]),
+      keeps: acknowledge !== undefined,
+      inFlight: count("acknowledge.window", acknowledge?.window ?? capacity, 1)
+    }
+  }
+}
+
+const atLeastOne = { min: "1 millis" } as const
+
+const pingOf = <Out, In>({ codec = raw, heartbeat }: AnyOptions<Out, In>): Message | undefined => {
+  if (!heartbeat || heartbeat.ping === undefined) return undefined
+  const { ping } = heartbeat
+  return Either.getOrThrowWith(
+    encodeWith(codec, ping),
+    (cause) =>
+      new InvalidOptions({ option: "heartbeat.ping", value: ping, reason: `cannot be encoded (${String(cause)})` })
+  )
+}

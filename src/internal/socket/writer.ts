@@ -1,0 +1,73 @@
+/**
+ * The one writer of a connection. Everything that is sent on a connection goes through here, one write at a time, under
+ * the connection's `Semaphore(1)`: first the connection's direct messages (login, subscriptions, a ping of the user's),
+ * then a batch from the outbox, if that drains to this connection. The permit is held for one write, never across a
+ * wait for something to send.
+ */
+import * as Cause from "effect/Cause"
+import * as Effect from "effect/Effect"
+import * as Exit from "effect/Exit"
+import type * as Scope from "effect/Scope"
+import { ConnectionLost } from "../../WebSocketDialer.js"
+import type { LiveConnection } from "./connection.js"
+import { lossOf } from "./policy.js"
+import type { Wiring } from "./wiring.js"
+
+export class Writer {
+  private readonly wiring: Wiring<any, any, any>
+
+  constructor(wiring: Wiring<any, any, any>) {
+    this.wiring = wiring
+  }
+
+  /** Writes until a write fails, which ends the connection. For one fiber of the connection's scope. */
+  run(live: LiveConnection<any>, scope: Scope.Scope): Effect.Effect<void> {
+    const { clock, outbox, settings } = this.wiring
+    const hasMore = () => outbox.isDrainingTo(live) && live.failure === undefined && outbox.hasWork
+    const write = live.writing.withPermits(1)(Effect.acquireUseRelease(
+      Effect.sync(() => {
+        const now = clock.unsafeCurrentTimeMillis()
+        const direct = live.takeDirect()
+        outbox.expire(now)
+        const messages = hasMore() ? outbox.take(settings.window) : []
+        // The acknowledgements of what is sent now are to be read.
+        if (outbox.isAwaiting && !live.inbox.isFullOfBytes) live.resume(now)
+        live.writingSince = now
+        return { direct, messages }
+      }),
+      ({ direct, messages }) => {
+        if (live.failure !== undefined) return live.failure
+        if (direct.length === 0 && messages.length === 0) return Effect.void
+        const written = live.connection.write([...direct, ...messages].map(({ data }) => data))
+        if (live.isWriteWatched) return written
+        live.isWriteWatched = true
+        return Effect.zipRight(Effect.forkIn(this.watch(live), scope), written)
+      },
+      ({ direct, messages }, exit) =>
+        Effect.sync(() => {
+          live.wrote()
+          outbox.settle(messages, Exit.isSuccess(exit))
+          if (Exit.isSuccess(exit)) { for (const { onWritten } of direct) onWritten?.() }
+        })
+    ))
+    return Effect.zipRight(live.work(hasMore), write).pipe(
+      (round) => Effect.whileLoop({ while: () => true, body: () => round, step: () => {} }),
+      Effect.catchAllCause((cause) => Effect.sync(() => live.fail(lossOf(Cause.squash(cause)))))
+    )
+  }
+
+  /** Ends a connection whose write takes too long. One fiber watches many writes; it ends when none is under way. */
+  private watch(live: LiveConnection<any>): Effect.Effect<void> {
+    const { clock, settings: { writeTimeout } } = this.wiring
+    return Effect.gen(this, function*() {
+      let since = live.writingSince
+      while (since !== undefined) {
+        const left = since + writeTimeout - clock.unsafeCurrentTimeMillis()
+        yield* Effect.sleep(Math.min(left, writeTimeout))
+        if (live.writingSince === since) return live.fail(new ConnectionLost({ reason: "WriteTimeout" }))
+        since = live.writingSince
+      }
+      live.isWriteWatched = false
+    })
+  }
+}
