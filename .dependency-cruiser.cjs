@@ -6,6 +6,8 @@ const floor1 = "^src/(InvalidOptions|Backoff|TransactionalRef|TicketCache)\\.ts$
 const floor2 = "^src/(Session|SessionMap|SessionStore)\\.ts$"
 const floor3 =
   "^src/(SessionHttpClient|HttpSession|PersistedSession|DefectBoundary|WebSocketDialer|ReconnectingSocket)\\.ts$"
+const floor4 = "^src/(OAuth2Session|oauth2)\\.ts$"
+const oauth4webapi = "^node_modules/oauth4webapi/"
 const testing = "^src/testing(/|\\.ts$)"
 const platform = "^node_modules/@effect/platform/"
 
@@ -24,7 +26,7 @@ module.exports = {
       severity: "error",
       from: {
         path: "^src/",
-        pathNot: [floor1, floor2, floor3, "^src/internal/", "^src/(node|index)\\.ts$", "^src/node/", testing]
+        pathNot: [floor1, floor2, floor3, floor4, "^src/internal/", "^src/(node|index)\\.ts$", "^src/node/", testing]
       },
       to: {}
     },
@@ -45,6 +47,28 @@ module.exports = {
       severity: "error",
       from: { path: floor3 },
       to: { path: "^src/", pathNot: [floor1, floor2, floor3, "^src/internal/"] }
+    },
+    {
+      name: "floor-4-imports-nothing-above",
+      severity: "error",
+      from: { path: floor4 },
+      to: { path: "^src/", pathNot: [floor1, floor2, floor3, floor4, "^src/internal/"] }
+    },
+    {
+      name: "only-its-own-entry-point-needs-oauth4webapi",
+      severity: "error",
+      from: { path: "^src/", pathNot: [floor4, "^src/internal/oauth2/"] },
+      to: { path: [oauth4webapi, floor4], dependencyTypesNot: ["type-only"] }
+    },
+    {
+      name: "floor-4-needs-only-effect-platform-and-oauth4webapi",
+      severity: "error",
+      from: { path: [floor4, "^src/internal/oauth2/"] },
+      to: {
+        path: "^node_modules/",
+        pathNot: ["^node_modules/effect/", platform, oauth4webapi],
+        dependencyTypesNot: ["type-only"]
+      }
     },
     {
       name: "floors-1-and-2-need-only-effect",

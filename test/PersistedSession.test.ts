@@ -200,7 +200,9 @@ describe("a session that is persisted", () => {
     Effect.gen(function*() {
       const disk = memory()
       const { acquire, renew } = upstream()
-      const session = yield* inStore(disk, PersistedSession.make({ ...options, acquire, renew }))
+      const slow = (key: string) => Effect.zipRight(Effect.repeatN(Effect.yieldNow(), 9), disk.store.remove(key))
+      const store = KeyValueStore.makeStringOnly({ ...disk.store, remove: slow })
+      const session = yield* inStore({ store }, PersistedSession.make({ ...options, acquire, renew }))
       const generation = yield* session.current
       const [isWriting, written] = [yield* Deferred.make<void>(), yield* Deferred.make<void>()]
       disk.state.during = Effect.zipRight(Deferred.succeed(isWriting, undefined), Deferred.await(written))

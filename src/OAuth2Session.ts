@@ -1,0 +1,835 @@
+/**
+ * Sign-in by OAuth 2, ready made: a `Session` of tokens, by every grant that people use, on `oauth4webapi`.
+ *
+ * **What it guarantees.** One grant however many callers find their token refused, and a refresh token that was spent or
+ * refused is presented once. A rotated refresh token is written down (`persist`) before anyone sees the access token. A
+ * person or a new credential that is needed (`SignInRequired`) is told apart from a server or a network in trouble. An
+ * answer that brings a token is not thrown away over what does not matter, such as a member that is null, a number that
+ * is a string, an error of the content type. Issuer, token type and id_token are checked, `state`, `nonce` and `iss`
+ * before a code is used. Tokens come from the token endpoint itself: redirects are not followed. No error, log, span or
+ * metric holds a token, an assertion, a secret, a body or a request.
+ *
+ * **What it does not.** It cannot un-spend a refresh token whose answer was lost: a repeat is sent immediately, since
+ * servers forgive one for some seconds, if at all. The signature of an id_token that came from the token endpoint over
+ * TLS is not checked (OpenID Connect Core section 3.1.3.7, rule 6). With `persist`, one process owns the key.
+ *
+ * @since 0.1.0
+ */
+
+import * as HttpClient from "@effect/platform/HttpClient"
+import type * as HttpClientError from "@effect/platform/HttpClientError"
+import type * as HttpClientRequest from "@effect/platform/HttpClientRequest"
+import type * as HttpClientResponse from "@effect/platform/HttpClientResponse"
+import type * as KeyValueStore from "@effect/platform/KeyValueStore"
+import * as Config from "effect/Config"
+import type * as ConfigError from "effect/ConfigError"
+import type * as Context from "effect/Context"
+import type * as Duration from "effect/Duration"
+import * as Effect from "effect/Effect"
+import * as Layer from "effect/Layer"
+import type * as Redacted from "effect/Redacted"
+import type * as Schedule from "effect/Schedule"
+import * as Schema from "effect/Schema"
+import type * as Scope from "effect/Scope"
+import * as Oauth from "oauth4webapi"
+import * as Check from "./internal/check.js"
+import * as Carrying from "./internal/oauth2/carrying.js"
+import * as Configured from "./internal/oauth2/configured.js"
+import * as Dpop from "./internal/oauth2/dpop.js"
+import type { DiscoveryFailed, OAuth2Error, SignInRequired } from "./internal/oauth2/errors.js"
+import * as Machine from "./internal/oauth2/machine.js"
+import * as Settings from "./internal/oauth2/settings.js"
+import { InvalidOptions } from "./InvalidOptions.js"
+import * as PersistedSession from "./PersistedSession.js"
+import * as Session from "./Session.js"
+import * as SessionHttpClient from "./SessionHttpClient.js"
+
+// -----------------------------------------------------------------------------
+// models
+// -----------------------------------------------------------------------------
+
+/**
+ * What an authorization server has issued. `expiresAt` is the server's word in epoch milliseconds, counted from when the
+ * token was asked for; without one the tokens do not expire by time. `claims` are those of the last id_token that was
+ * validated.
+ *
+ * @since 0.1.0
+ * @category models
+ */
+export interface Tokens {
+  readonly accessToken: Redacted.Redacted<string>
+  readonly tokenType: "Bearer" | "DPoP"
+  readonly refreshToken?: Redacted.Redacted<string> | undefined
+  readonly idToken?: Redacted.Redacted<string> | undefined
+  readonly scope: ReadonlySet<string>
+  readonly expiresAt?: number | undefined
+  readonly claims?: { readonly [claim: string]: unknown } | undefined
+}
+
+/**
+ * @since 0.1.0
+ * @category models
+ */
+export declare namespace Tokens {
+  /** @since 0.1.0 */
+  export interface Encoded {
+    readonly accessToken: string
+    readonly tokenType: "Bearer" | "DPoP"
+    readonly refreshToken?: string | undefined
+    readonly idToken?: string | undefined
+    readonly scope: ReadonlyArray<string>
+    readonly expiresAt?: number | undefined
+    readonly claims?: { readonly [claim: string]: unknown } | undefined
+  }
+}
+
+/**
+ * The schema of `Tokens`. What it encodes to is in clear.
+ *
+ * @since 0.1.0
+ * @category models
+ */
+export const Tokens: Schema.Schema<Tokens, Tokens.Encoded> = Schema.Struct({
+  accessToken: Schema.Redacted(Schema.NonEmptyString),
+  tokenType: Schema.Literal("Bearer", "DPoP"),
+  refreshToken: Schema.optional(Schema.Redacted(Schema.NonEmptyString)),
+  idToken: Schema.optional(Schema.Redacted(Schema.NonEmptyString)),
+  scope: Schema.ReadonlySet(Schema.String),
+  expiresAt: Schema.optional(Schema.Number),
+  claims: Schema.optional(Schema.Record({ key: Schema.String, value: Schema.Unknown }))
+})
+
+/**
+ * The metadata of an authorization server (RFC 8414), for one that cannot be discovered.
+ *
+ * @since 0.1.0
+ * @category models
+ */
+export type AuthorizationServer = Oauth.AuthorizationServer
+
+/**
+ * How the client proves who it is: `none`, `secretBasic`, `secretPost`, `privateKeyJwt` or `mutualTls`.
+ *
+ * @since 0.1.0
+ * @category models
+ */
+export type ClientAuth =
+  | { readonly _tag: "None" }
+  | { readonly _tag: "SecretBasic"; readonly secret: Redacted.Redacted<string> }
+  | { readonly _tag: "SecretPost"; readonly secret: Redacted.Redacted<string> }
+  | ClientAuth.PrivateKeyJwt
+  | { readonly _tag: "MutualTls" }
+
+/**
+ * @since 0.1.0
+ * @category models
+ */
+export declare namespace ClientAuth {
+  /**
+   * `audience` is whom the assertion is for, by default the issuer; some servers want their token endpoint. `header`
+   * adds to its header (`x5t#S256` for Entra).
+   *
+   * @since 0.1.0
+   */
+  export interface PrivateKeyJwt extends SigningKey {
+    readonly _tag: "PrivateKeyJwt"
+  }
+  /** @since 0.1.0 */
+  export interface SigningKey {
+    readonly key: CryptoKey
+    readonly kid?: string | undefined
+    readonly audience?: string | undefined
+    readonly header?: { readonly [name: string]: string } | undefined
+  }
+}
+
+/**
+ * How the first tokens are obtained: `clientCredentials`, `refreshToken`, `deviceCode`, `authorizationCode`, `jwtBearer`
+ * or `tokenExchange`.
+ *
+ * @since 0.1.0
+ * @category models
+ */
+export type Grant =
+  | { readonly _tag: "ClientCredentials" }
+  | { readonly _tag: "RefreshToken"; readonly refreshToken: Redacted.Redacted<string> }
+  | { readonly _tag: "DeviceCode"; readonly onPrompt: (prompt: DevicePrompt) => Effect.Effect<void> }
+  | Grant.AuthorizationCode
+  | { readonly _tag: "JwtBearer"; readonly assertion: Effect.Effect<Redacted.Redacted<string>, GrantError> }
+  | Grant.TokenExchange
+
+/**
+ * @since 0.1.0
+ * @category models
+ */
+export declare namespace Grant {
+  /** @since 0.1.0 */
+  export interface AuthorizationCode {
+    readonly _tag: "AuthorizationCode"
+    readonly receiver: Effect.Effect<CodeReceiver, GrantError, Scope.Scope>
+    readonly parameters?: { readonly [name: string]: string } | undefined
+    readonly pushed?: boolean | undefined
+  }
+  /** @since 0.1.0 */
+  export interface TokenExchange extends TokenExchangeOptions {
+    readonly _tag: "TokenExchange"
+  }
+}
+
+/**
+ * What the user of a device is shown. `expiresAt` is in epoch milliseconds.
+ *
+ * @since 0.1.0
+ * @category models
+ */
+export interface DevicePrompt {
+  readonly userCode: string
+  readonly verificationUri: string
+  /** The address with the code in it, for a QR code say. */
+  readonly verificationUriComplete?: string | undefined
+  readonly expiresAt: number
+}
+
+/**
+ * Sends a browser to the authorization server, and gives the address at which it came back to `redirectUri`. `state` is
+ * what tells that address from others.
+ *
+ * @since 0.1.0
+ * @category models
+ */
+export interface CodeReceiver {
+  readonly redirectUri: string
+  readonly onAuthorize: (url: URL, state: string) => Effect.Effect<URL | string, GrantError>
+}
+
+/**
+ * RFC 8693.
+ *
+ * @since 0.1.0
+ * @category models
+ */
+export interface TokenExchangeOptions {
+  /** Run for each exchange. */
+  readonly subjectToken: Effect.Effect<Redacted.Redacted<string>, GrantError>
+  /** `urn:ietf:params:oauth:token-type:access_token`, say. */
+  readonly subjectTokenType: string
+  readonly actorToken?: Effect.Effect<Redacted.Redacted<string>, GrantError> | undefined
+  readonly actorTokenType?: string | undefined
+  readonly requestedTokenType?: string | undefined
+}
+
+/**
+ * Where the tokens are kept over restarts; see `PersistedSession`.
+ *
+ * @since 0.1.0
+ * @category models
+ */
+export interface Persist extends PersistedSession.StoreOptions {}
+
+/**
+ * How a session signs in.
+ *
+ * @since 0.1.0
+ * @category models
+ */
+export interface Options {
+  /**
+   * The authorization server: its name, whose metadata is discovered at the first need (OpenID Connect first, RFC 8414
+   * on 404) and kept for a day, a failure never; or the metadata itself.
+   */
+  readonly issuer: string | URL | AuthorizationServer
+  readonly clientId: string
+  /** Default: `none`, a public client. */
+  readonly clientAuth?: ClientAuth | undefined
+  readonly grant: Grant
+  /** A list, or a string with spaces. */
+  readonly scope?: string | ReadonlyArray<string> | undefined
+  /** What the tokens are for (RFC 8707). */
+  readonly resource?: string | ReadonlyArray<string> | undefined
+  /** The same as some servers (Auth0) ask for it. */
+  readonly audience?: string | undefined
+  /** Further parameters of each request for a token. */
+  readonly parameters?: { readonly [name: string]: string } | undefined
+  /**
+   * Binds the tokens to a key (DPoP, RFC 9449): `true` for a key that lives as long as the session. Default: none.
+   */
+  readonly dpop?: true | CryptoKeyPair | undefined
+  /** Keeps the tokens over restarts. Default: they go with the process. */
+  readonly persist?: Persist | undefined
+  /** Allows http issuers and endpoints, for the loopback and tests. Default: false. */
+  readonly allowInsecureRequests?: boolean | undefined
+  /**
+   * Whether an error means that the credential that was presented is dead. Default: `invalid_grant`. GitHub says
+   * `bad_refresh_token`.
+   */
+  readonly fatal?: ((error: OAuth2Error) => boolean) | undefined
+  /**
+   * The tokens count as expired this much earlier, so that none expires on its way; at most half their lifetime.
+   * Default: 10 seconds.
+   */
+  readonly expiryLeeway?: Duration.DurationInput | undefined
+  /** How far the server's clock may be from ours when an id_token's times are checked. Default: 30 seconds. */
+  readonly clockTolerance?: Duration.DurationInput | undefined
+  /** As `Session` has it. Default: 1 minute. */
+  readonly refreshAhead?: Duration.DurationInput | undefined
+  /**
+   * The bound of one renewal, as `Session` has it. A person is given until their code expires, or else 10 minutes.
+   * Default: 30 seconds.
+   */
+  readonly timeout?: Duration.DurationInput | undefined
+  /** As `Session` has it. */
+  readonly lateness?: Duration.DurationInput | undefined
+  /**
+   * Retries inside one refresh. Never retried are an error that `fatal` knows, an answer with `Retry-After`, and a
+   * sign-in for which a person was asked. Default: a network error or a 5xx three times, within about a second, since
+   * servers forgive a token that is presented again only for seconds.
+   */
+  readonly retry?: Schedule.Schedule<unknown, SignInError | PersistedSession.PersistenceError> | undefined
+  /** As `Session` has it. A `Retry-After` that asks for longer counts. */
+  readonly cooldown?: Session.Options<Tokens, SignInError | PersistedSession.PersistenceError>["cooldown"]
+  /** As `Session` has it. */
+  readonly budget?: Session.Options<Tokens>["budget"]
+  /** What the session is called in spans, metrics and errors. Default: `"session"`. */
+  readonly name?: string | undefined
+}
+
+// -----------------------------------------------------------------------------
+// errors
+// -----------------------------------------------------------------------------
+
+export {
+  /**
+   * The authorization server's metadata could not be had.
+   *
+   * @since 0.1.0
+   * @category errors
+   */
+  DiscoveryFailed,
+  /**
+   * A request to the authorization server brought no tokens.
+   *
+   * @since 0.1.0
+   * @category errors
+   */
+  OAuth2Error,
+  /**
+   * A person or a new credential is needed.
+   *
+   * @since 0.1.0
+   * @category errors
+   */
+  SignInRequired
+} from "./internal/oauth2/errors.js"
+
+/**
+ * What a sign-in or a renewal may fail with.
+ *
+ * @since 0.1.0
+ * @category errors
+ */
+export type SignInError = OAuth2Error | DiscoveryFailed | SignInRequired
+
+/**
+ * What the callbacks of a grant may fail with.
+ *
+ * @since 0.1.0
+ * @category errors
+ */
+export type GrantError = OAuth2Error | SignInRequired
+
+// -----------------------------------------------------------------------------
+// client authentication
+// -----------------------------------------------------------------------------
+
+/**
+ * A public client, which has no secret.
+ *
+ * @since 0.1.0
+ * @category models
+ */
+export const none: ClientAuth = { _tag: "None" }
+
+/**
+ * A certificate on the connection (RFC 8705). It is the `HttpClient`'s, from `NodeTicketCache.layerDispatcher` say; the
+ * server's endpoint aliases for it are used.
+ *
+ * @since 0.1.0
+ * @category models
+ */
+export const mutualTls: ClientAuth = { _tag: "MutualTls" }
+
+/**
+ * A secret in the `authorization` header (RFC 6749 section 2.3.1).
+ *
+ * @example
+ * ```ts
+ * import { OAuth2Session } from "effect-holdfast/oauth2"
+ * import * as Config from "effect/Config"
+ *
+ * const clientAuth = Config.map(Config.redacted("CLIENT_SECRET"), OAuth2Session.secretBasic)
+ * ```
+ *
+ * @since 0.1.0
+ * @category constructors
+ */
+export const secretBasic = (secret: Redacted.Redacted<string>): ClientAuth => ({ _tag: "SecretBasic", secret })
+
+/**
+ * A secret in the body.
+ *
+ * @example
+ * ```ts
+ * import { OAuth2Session } from "effect-holdfast/oauth2"
+ * import * as Config from "effect/Config"
+ *
+ * const clientAuth = Config.map(Config.redacted("CLIENT_SECRET"), OAuth2Session.secretPost)
+ * ```
+ *
+ * @since 0.1.0
+ * @category constructors
+ */
+export const secretPost = (secret: Redacted.Redacted<string>): ClientAuth => ({ _tag: "SecretPost", secret })
+
+/**
+ * An assertion signed with the client's private key (RFC 7523), a fresh one for each request.
+ *
+ * @example
+ * ```ts
+ * import { OAuth2Session } from "effect-holdfast/oauth2"
+ *
+ * declare const key: CryptoKey
+ *
+ * const clientAuth = OAuth2Session.privateKeyJwt({ key, kid: "2026-11" })
+ * ```
+ *
+ * @since 0.1.0
+ * @category constructors
+ */
+export const privateKeyJwt = (key: CryptoKey | ClientAuth.SigningKey): ClientAuth => ({
+  _tag: "PrivateKeyJwt",
+  ...("key" in key ? key : { key })
+})
+
+// -----------------------------------------------------------------------------
+// grants
+// -----------------------------------------------------------------------------
+
+/**
+ * The client signs in as itself (RFC 6749 section 4.4).
+ *
+ * @since 0.1.0
+ * @category models
+ */
+export const clientCredentials: Grant = { _tag: "ClientCredentials" }
+
+/**
+ * A refresh token from elsewhere. Once it has been spent or refused it is not presented again.
+ *
+ * @example
+ * ```ts
+ * import { OAuth2Session } from "effect-holdfast/oauth2"
+ * import * as Config from "effect/Config"
+ *
+ * const grant = Config.map(Config.redacted("REFRESH_TOKEN"), OAuth2Session.refreshToken)
+ * ```
+ *
+ * @since 0.1.0
+ * @category constructors
+ */
+export const refreshToken = (refreshToken: Redacted.Redacted<string>): Grant => ({ _tag: "RefreshToken", refreshToken })
+
+/**
+ * The user enters a code on another device (RFC 8628). `onPrompt` shows it, and may take as long as the sign-in does: it
+ * is interrupted when that has ended.
+ *
+ * @example
+ * ```ts
+ * import { OAuth2Session } from "effect-holdfast/oauth2"
+ * import * as Console from "effect/Console"
+ *
+ * const grant = OAuth2Session.deviceCode(({ userCode, verificationUri }) =>
+ *   Console.log(`Open ${verificationUri} and enter ${userCode}`)
+ * )
+ * ```
+ *
+ * @since 0.1.0
+ * @category constructors
+ */
+export const deviceCode = (onPrompt: (prompt: DevicePrompt) => Effect.Effect<void>): Grant => ({
+  _tag: "DeviceCode",
+  onPrompt
+})
+
+/**
+ * The user signs in with a browser (RFC 6749 section 4.1, PKCE). A receiver that has to be opened first, such as
+ * `NodeLoopbackRedirect.make`, is an effect; it is closed when the code has come. `parameters` go on the authorization
+ * request, which is `pushed` to the server beforehand (RFC 9126) if it asks for that or you do.
+ *
+ * @example
+ * ```ts
+ * import { NodeLoopbackRedirect } from "effect-holdfast/node"
+ * import { OAuth2Session } from "effect-holdfast/oauth2"
+ *
+ * const grant = OAuth2Session.authorizationCode(NodeLoopbackRedirect.make(), { parameters: { prompt: "consent" } })
+ * ```
+ *
+ * @since 0.1.0
+ * @category constructors
+ */
+export const authorizationCode = (
+  receiver: CodeReceiver & AuthorizationOptions | Effect.Effect<CodeReceiver, GrantError, Scope.Scope>,
+  options?: AuthorizationOptions
+): Grant =>
+  Effect.isEffect(receiver)
+    ? { _tag: "AuthorizationCode", ...options, receiver }
+    : {
+      _tag: "AuthorizationCode",
+      parameters: options?.parameters ?? receiver.parameters,
+      pushed: options?.pushed ?? receiver.pushed,
+      receiver: Effect.succeed(receiver)
+    }
+
+/**
+ * @since 0.1.0
+ * @category models
+ */
+export interface AuthorizationOptions {
+  /** Further parameters of the authorization request, such as `prompt` or `access_type`. */
+  readonly parameters?: { readonly [name: string]: string } | undefined
+  /** Default: if the server requires it. */
+  readonly pushed?: boolean | undefined
+}
+
+/**
+ * An assertion that somebody else has signed (RFC 7523), run for each request.
+ *
+ * @example
+ * ```ts
+ * import { OAuth2Session } from "effect-holdfast/oauth2"
+ * import type * as Effect from "effect/Effect"
+ * import type * as Redacted from "effect/Redacted"
+ *
+ * declare const assertion: Effect.Effect<Redacted.Redacted<string>>
+ *
+ * const grant = OAuth2Session.jwtBearer(assertion)
+ * ```
+ *
+ * @since 0.1.0
+ * @category constructors
+ */
+export const jwtBearer = (assertion: Effect.Effect<Redacted.Redacted<string>, GrantError>): Grant => ({
+  _tag: "JwtBearer",
+  assertion
+})
+
+/**
+ * Another token for one that is at hand (RFC 8693).
+ *
+ * @example
+ * ```ts
+ * import { OAuth2Session } from "effect-holdfast/oauth2"
+ * import type * as Effect from "effect/Effect"
+ * import type * as Redacted from "effect/Redacted"
+ *
+ * declare const subjectToken: Effect.Effect<Redacted.Redacted<string>>
+ *
+ * const grant = OAuth2Session.tokenExchange({
+ *   subjectToken,
+ *   subjectTokenType: "urn:ietf:params:oauth:token-type:access_token"
+ * })
+ * ```
+ *
+ * @since 0.1.0
+ * @category constructors
+ */
+export const tokenExchange = (options: TokenExchangeOptions): Grant => ({ _tag: "TokenExchange", ...options })
+
+// -----------------------------------------------------------------------------
+// constructors
+// -----------------------------------------------------------------------------
+
+/**
+ * Makes a session of tokens. Nothing is asked of the server until the first `current`. Its requests go through the
+ * `HttpClient` of the context, which must not carry the session itself.
+ *
+ * Renewed is with the refresh token, or by signing in anew where there is none or where it is dead and the grant can.
+ * `end` first forgets the persisted tokens and then revokes them (RFC 7009), for at most 5 seconds.
+ *
+ * @example
+ * ```ts
+ * import { OAuth2Session } from "effect-holdfast/oauth2"
+ * import * as Config from "effect/Config"
+ * import * as Effect from "effect/Effect"
+ *
+ * const program = Effect.gen(function*() {
+ *   const session = yield* OAuth2Session.make({
+ *     issuer: "https://login.example.com",
+ *     clientId: "orders",
+ *     clientAuth: OAuth2Session.secretBasic(yield* Config.redacted("CLIENT_SECRET")),
+ *     grant: OAuth2Session.clientCredentials,
+ *     scope: "orders:read"
+ *   })
+ *   const client = yield* OAuth2Session.client(session, { origins: ["https://api.example.com"] })
+ *   return yield* client.get("https://api.example.com/orders")
+ * })
+ * ```
+ *
+ * @since 0.1.0
+ * @category constructors
+ */
+export const make: {
+  (
+    options: Options & { readonly persist: Persist }
+  ): Effect.Effect<
+    Session.Session<Tokens, SignInError | PersistedSession.PersistenceError>,
+    InvalidOptions | PersistedSession.PersistenceError,
+    HttpClient.HttpClient | KeyValueStore.KeyValueStore | Scope.Scope
+  >
+  (
+    options: Options & { readonly persist?: undefined }
+  ): Effect.Effect<Session.Session<Tokens, SignInError>, InvalidOptions, HttpClient.HttpClient | Scope.Scope>
+} = (options: Options): Effect.Effect<any, any, any> =>
+  Effect.gen(function*() {
+    const settings = yield* Check.validated(() => Settings.read(options))
+    const keyPair = options.dpop === true
+      ? yield* Effect.promise(() => Oauth.generateKeyPair("ES256"))
+      : options.dpop
+    const dpop = keyPair === undefined ? undefined : Dpop.make(keyPair)
+    const sessionOptions = Machine.make(options, settings, yield* HttpClient.HttpClient, dpop)
+    const session = options.persist === undefined
+      ? yield* Session.make(sessionOptions)
+      : yield* PersistedSession.make({ ...sessionOptions, ...options.persist, schema: Tokens })
+    if (dpop !== undefined) Carrying.remember(session, dpop)
+    return session
+  })
+
+/**
+ * An `HttpClient` that carries the session's tokens to `origins`, and nowhere else, with a DPoP proof where the tokens
+ * are bound to a key. A request that the API refuses is sent again after one refresh for all, and one that is refused
+ * for its nonce with the new nonce. What it gives back (responses, errors) shows the caller's own request, without the
+ * token.
+ *
+ * @example
+ * ```ts
+ * import { OAuth2Session } from "effect-holdfast/oauth2"
+ * import type * as Session from "effect-holdfast/Session"
+ *
+ * declare const session: Session.Session<OAuth2Session.Tokens, OAuth2Session.SignInError>
+ *
+ * const client = OAuth2Session.client(session, { origins: ["https://api.example.com"] })
+ * ```
+ *
+ * @since 0.1.0
+ * @category constructors
+ */
+export const client = <E>(
+  session: Session.Session<Tokens, E>,
+  options: ClientOptions
+): Effect.Effect<
+  HttpClient.HttpClient.With<
+    | HttpClientError.HttpClientError
+    | E
+    | Session.SessionError
+    | SessionHttpClient.SessionRejected
+    | SessionHttpClient.NotReplayable
+  >,
+  InvalidOptions,
+  HttpClient.HttpClient
+> =>
+  Effect.gen(function*() {
+    yield* Check.validated(() => checkOrigins(options.origins))
+    const beneath = yield* HttpClient.HttpClient
+    const dpop = Carrying.dpopOf(session)
+    const carrying = SessionHttpClient.withSession(
+      dpop === undefined ? beneath : Carrying.proving(beneath, dpop),
+      session,
+      { ...options, attach, rejected: dpop === undefined ? options.rejected : Carrying.judging(options.rejected) }
+    )
+    return Carrying.answeringOwn(carrying)
+  })
+
+/**
+ * `SessionHttpClient`'s options without `attach`, and with `origins`.
+ *
+ * @since 0.1.0
+ * @category models
+ */
+export interface ClientOptions extends Omit<SessionHttpClient.Options<Tokens>, "attach" | "origins"> {
+  readonly origins: ReadonlyArray<string> | ((url: URL) => boolean)
+}
+
+const checkOrigins = (origins: ClientOptions["origins"]): void => {
+  if (typeof origins === "function") return
+  if (!Array.isArray(origins) || origins.length === 0) {
+    throw new InvalidOptions({ option: "origins", value: origins, reason: "must name where the tokens may go" })
+  }
+  for (const origin of origins) {
+    if (typeof origin === "string" && URL.canParse(origin) && /^https?:$/.test(new URL(origin).protocol)) continue
+    const value = typeof origin === "string" && !origin.includes("@") ? origin : "<redacted>"
+    throw new InvalidOptions({ option: "origins", value, reason: "must be http or https origins" })
+  }
+}
+
+/**
+ * Puts the tokens on a request, for `SessionHttpClient.makeKeyed` and `SessionHttpClient.layer`: a bearer token, or a
+ * bound one with its proof. With DPoP pass `rejected` beside it.
+ *
+ * @example
+ * ```ts
+ * import { OAuth2Session } from "effect-holdfast/oauth2"
+ * import type * as Session from "effect-holdfast/Session"
+ * import * as SessionHttpClient from "effect-holdfast/SessionHttpClient"
+ * import * as Context from "effect/Context"
+ *
+ * class ApiSession extends Context.Tag("ApiSession")<
+ *   ApiSession,
+ *   Session.Session<OAuth2Session.Tokens, OAuth2Session.SignInError>
+ * >() {}
+ *
+ * const ApiClient = SessionHttpClient.layer(ApiSession, {
+ *   attach: OAuth2Session.attach,
+ *   rejected: OAuth2Session.rejected,
+ *   origins: ["https://api.example.com"]
+ * })
+ * ```
+ *
+ * @since 0.1.0
+ * @category combinators
+ */
+export const attach = (
+  request: HttpClientRequest.HttpClientRequest,
+  tokens: Tokens
+): HttpClientRequest.HttpClientRequest | Effect.Effect<HttpClientRequest.HttpClientRequest> =>
+  tokens.tokenType === "Bearer"
+    ? SessionHttpClient.bearer(request, tokens.accessToken)
+    : Carrying.attachBound(request, tokens)
+
+/**
+ * Whether a response refuses the tokens: status 401, or `"again"` if it asks for another nonce in the proof (RFC 9449
+ * section 9).
+ *
+ * @example
+ * ```ts
+ * import { OAuth2Session } from "effect-holdfast/oauth2"
+ * import type * as SessionHttpClient from "effect-holdfast/SessionHttpClient"
+ *
+ * const options: SessionHttpClient.Options<OAuth2Session.Tokens> = {
+ *   attach: OAuth2Session.attach,
+ *   rejected: OAuth2Session.rejected
+ * }
+ * ```
+ *
+ * @since 0.1.0
+ * @category combinators
+ */
+export const rejected = (response: HttpClientResponse.HttpClientResponse): boolean | "again" =>
+  Carrying.rejected(response)
+
+// -----------------------------------------------------------------------------
+// layers
+// -----------------------------------------------------------------------------
+
+/**
+ * `make`, as the layer of a tag.
+ *
+ * @example
+ * ```ts
+ * import { OAuth2Session } from "effect-holdfast/oauth2"
+ * import type * as Session from "effect-holdfast/Session"
+ * import * as Context from "effect/Context"
+ *
+ * class ApiSession extends Context.Tag("ApiSession")<
+ *   ApiSession,
+ *   Session.Session<OAuth2Session.Tokens, OAuth2Session.SignInError>
+ * >() {}
+ *
+ * declare const key: CryptoKey
+ *
+ * const ApiSessionLive = OAuth2Session.layer(ApiSession, {
+ *   issuer: "https://login.example.com",
+ *   clientId: "orders",
+ *   clientAuth: OAuth2Session.privateKeyJwt(key),
+ *   grant: OAuth2Session.clientCredentials
+ * })
+ * ```
+ *
+ * @since 0.1.0
+ * @category layers
+ */
+export const layer: {
+  <Id, S>(
+    tag: SessionTag<Id, S, SignInError | PersistedSession.PersistenceError>,
+    options: Options & { readonly persist: Persist }
+  ): Layer.Layer<
+    Id,
+    InvalidOptions | PersistedSession.PersistenceError,
+    HttpClient.HttpClient | KeyValueStore.KeyValueStore
+  >
+  <Id, S>(
+    tag: SessionTag<Id, S, SignInError>,
+    options: Options & { readonly persist?: undefined }
+  ): Layer.Layer<Id, InvalidOptions, HttpClient.HttpClient>
+} = (tag: Context.Tag<any, any>, options: Options): Layer.Layer<any, any, any> =>
+  Layer.scoped(tag, make(options as Options & { readonly persist: Persist }))
+
+/**
+ * `layer`, each of whose options may be a `Config`, or all of them one. What is missing or wrong is told by its name.
+ *
+ * @example
+ * ```ts
+ * import { OAuth2Session } from "effect-holdfast/oauth2"
+ * import type * as Session from "effect-holdfast/Session"
+ * import * as Config from "effect/Config"
+ * import * as Context from "effect/Context"
+ *
+ * class ApiSession extends Context.Tag("ApiSession")<
+ *   ApiSession,
+ *   Session.Session<OAuth2Session.Tokens, OAuth2Session.SignInError>
+ * >() {}
+ *
+ * const ApiSessionLive = OAuth2Session.layerConfig(ApiSession, {
+ *   issuer: Config.string("OAUTH_ISSUER"),
+ *   clientId: Config.string("OAUTH_CLIENT_ID"),
+ *   clientAuth: Config.map(Config.redacted("OAUTH_CLIENT_SECRET"), OAuth2Session.secretBasic),
+ *   grant: OAuth2Session.clientCredentials
+ * })
+ * ```
+ *
+ * @since 0.1.0
+ * @category layers
+ */
+export const layerConfig: {
+  <Id, S>(
+    tag: SessionTag<Id, S, SignInError | PersistedSession.PersistenceError>,
+    config: Configurable<Options & { readonly persist: Persist }>
+  ): Layer.Layer<
+    Id,
+    ConfigError.ConfigError | InvalidOptions | PersistedSession.PersistenceError,
+    HttpClient.HttpClient | KeyValueStore.KeyValueStore
+  >
+  <Id, S>(
+    tag: SessionTag<Id, S, SignInError>,
+    config: Configurable<Options & { readonly persist?: undefined }>
+  ): Layer.Layer<Id, ConfigError.ConfigError | InvalidOptions, HttpClient.HttpClient>
+} = (tag: Context.Tag<any, any>, config: Configurable<any>): Layer.Layer<any, any, any> =>
+  Layer.scoped(tag, Effect.flatMap(Configured.unwrap(config), (options) => make(options as any)) as any)
+
+/**
+ * Options, each of which may be a `Config`, or all of them one.
+ *
+ * @since 0.1.0
+ * @category models
+ */
+export type Configurable<A> =
+  | Config.Config<A>
+  | { readonly [K in keyof A]: A[K] | Config.Config.Wrap<A[K]> }
+
+/**
+ * A tag whose service is such a session, of `Context.Tag` or of `Effect.Service`.
+ *
+ * @since 0.1.0
+ * @category models
+ */
+export type SessionTag<Id, S, E> =
+  & Context.Tag<Id, S>
+  & (Session.Session<Tokens, E> extends S ? unknown : S extends { readonly _tag: string } ? unknown : never)

@@ -1,0 +1,137 @@
+/** How requests to an API carry tokens, and what their sender gets to see of it. */
+import * as HttpClient from "@effect/platform/HttpClient"
+import * as HttpClientError from "@effect/platform/HttpClientError"
+import * as HttpClientRequest from "@effect/platform/HttpClientRequest"
+import type * as HttpClientResponse from "@effect/platform/HttpClientResponse"
+import * as Effect from "effect/Effect"
+import * as Either from "effect/Either"
+import * as Redacted from "effect/Redacted"
+import type * as OAuth2Session from "../../OAuth2Session.js"
+import type * as Session from "../../Session.js"
+import type * as SessionHttpClient from "../../SessionHttpClient.js"
+import { urlOf } from "../http/redirect.js"
+import { answering, errorAnswering, inScopeOf } from "../http/response.js"
+import { asksForNonce } from "./answer.js"
+import * as Dpop from "./dpop.js"
+
+type Request = HttpClientRequest.HttpClientRequest
+type Response = HttpClientResponse.HttpClientResponse
+type Tokens = OAuth2Session.Tokens
+
+// -----------------------------------------------------------------------------
+// whose key
+// -----------------------------------------------------------------------------
+
+const ofSessions = new WeakMap<object, Dpop.Dpop>()
+const ofTokens = new WeakMap<Tokens, Dpop.Dpop>()
+const ofRequests = new WeakMap<Request, Dpop.Dpop>()
+
+export const remember = (session: Session.Session<Tokens, any>, dpop: Dpop.Dpop): void => {
+  ofSessions.set(session, dpop)
+}
+
+export const dpopOf = (session: Session.Session<Tokens, any>): Dpop.Dpop | undefined => ofSessions.get(session)
+
+export const bind = (tokens: Tokens, dpop: Dpop.Dpop): void => {
+  ofTokens.set(tokens, dpop)
+}
+
+// -----------------------------------------------------------------------------
+// proofs
+// -----------------------------------------------------------------------------
+
+/** RFC 9449 section 7.1. */
+export const attachBound = (request: Request, tokens: Tokens): Effect.Effect<Request> =>
+  Effect.suspend(() => {
+    const dpop = ofTokens.get(tokens)
+    if (dpop === undefined) return Effect.dieMessage("these tokens are bound to a key, and came from no session")
+    const accessToken = Redacted.value(tokens.accessToken)
+    return Effect.map(signed(dpop, request, accessToken), (signed) => {
+      const attached = HttpClientRequest.setHeader(signed, "authorization", `${scheme}${accessToken}`)
+      ofRequests.set(request, dpop)
+      ofRequests.set(attached, dpop)
+      return attached
+    })
+  })
+
+const scheme = "DPoP "
+
+const signed = (dpop: Dpop.Dpop, request: Request, accessToken: string): Effect.Effect<Request> =>
+  Effect.flatMap(Effect.orDie(urlOf(request)), (url) =>
+    Effect.map(
+      Dpop.proof(dpop, request.method, url, accessToken),
+      (proof) => HttpClientRequest.setHeader(request, "dpop", proof)
+    ))
+
+/** The client beneath a session whose tokens are bound: learns nonces, and lets requests take turns. */
+export const proving = <E, R>(
+  client: HttpClient.HttpClient.With<E, R>,
+  dpop: Dpop.Dpop
+): HttpClient.HttpClient.With<E, R> =>
+  HttpClient.makeWith(
+    (request) =>
+      Effect.flatMap(request, (request): Effect.Effect<Response, E, R> => {
+        const authorization = request.headers["authorization"]
+        const url = urlOf(request)
+        if (authorization?.startsWith(scheme) !== true || Either.isLeft(url)) return client.execute(request)
+        return Dpop.sending(dpop, url.right, request, {
+          send: (request) => client.execute(request),
+          resign: (request) =>
+            Effect.map(
+              signed(dpop, request, authorization.slice(scheme.length)),
+              (signed) => inScopeOf(request, signed)
+            ),
+          nonceOf: ({ headers, status }) => ({
+            nonce: headers["dpop-nonce"],
+            isRefused: status === 401 && asksForNonce(headers)
+          })
+        })
+      }),
+    Effect.succeed<Request>
+  )
+
+type Rejected = SessionHttpClient.Options<Tokens>["rejected"]
+
+/** The nonce has been learnt beneath. */
+export const judging = (own: Rejected): Rejected => (response) =>
+  response.status === 401 && asksForNonce(response.headers)
+    ? "again"
+    : own === undefined
+    ? response.status === 401
+    : own(response)
+
+export const rejected = (response: Response): boolean | "again" => {
+  if (response.status !== 401) return false
+  if (!asksForNonce(response.headers)) return true
+  const dpop = ofRequests.get(response.request)
+  const url = urlOf(response.request)
+  if (dpop !== undefined && Either.isRight(url)) Dpop.noted(dpop, url.right, response.headers["dpop-nonce"])
+  return "again"
+}
+
+// -----------------------------------------------------------------------------
+// answers
+// -----------------------------------------------------------------------------
+
+/** Responses and errors that show the caller's own request: printing the one that was sent shows the token. */
+export const answeringOwn = <E, R>(
+  client: HttpClient.HttpClient.With<E, R>
+): HttpClient.HttpClient.With<E, R> =>
+  HttpClient.makeWith(
+    (request) =>
+      Effect.flatMap(request, (request) =>
+        Effect.mapBoth(client.execute(request), {
+          onSuccess: (response) => response.request === request ? response : answering(request, response),
+          onFailure: (error) =>
+            HttpClientError.isHttpClientError(error) ? ownError(request, error) as typeof error : error
+        })),
+    Effect.succeed<Request>
+  )
+
+const ownError = (request: Request, error: HttpClientError.HttpClientError): HttpClientError.HttpClientError =>
+  error._tag === "ResponseError" ? errorAnswering(request, error.response, error) : new HttpClientError.RequestError({
+    request,
+    reason: error.reason,
+    cause: error.cause,
+    ...(error.description === undefined ? {} : { description: error.description })
+  })

@@ -1,0 +1,15 @@
+/**
+ * Options some of which are `Config`s. (Effect's own `Config.unwrap` wants each of them to be one, recurses into plain
+ * strings without end, and throws at functions and `Redacted`s.)
+ */
+import * as Config from "effect/Config"
+
+export const unwrap = (wrapped: unknown): Config.Config<any> => {
+  if (Config.isConfig(wrapped)) return wrapped
+  if (!isPlain(wrapped)) return Config.succeed(wrapped)
+  const entries = Object.entries(wrapped).map(([name, value]) => [name, unwrap(value)] as const)
+  return Config.all(Object.fromEntries(entries))
+}
+
+const isPlain = (value: unknown): value is Readonly<Record<string, unknown>> =>
+  typeof value === "object" && value !== null && Object.getPrototypeOf(value) === Object.prototype

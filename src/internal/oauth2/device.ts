@@ -1,0 +1,99 @@
+/**
+ * The device flow, RFC 8628: the user enters a code elsewhere while the device asks, as often as the server allows.
+ */
+import * as Clock from "effect/Clock"
+import * as Duration from "effect/Duration"
+import * as Effect from "effect/Effect"
+import type * as Oauth from "oauth4webapi"
+import { type DeviceAnswer, deviceCodeFrom, type TokenAnswer, tokensFrom } from "./answer.js"
+import * as Endpoint from "./endpoint.js"
+import { OAuth2Error } from "./errors.js"
+
+export interface Prompt {
+  readonly userCode: string
+  readonly verificationUri: string
+  readonly verificationUriComplete?: string | undefined
+  readonly expiresAt: number
+}
+
+const grantType = "urn:ietf:params:oauth:grant-type:device_code"
+
+/** Section 3.2 has 5 seconds. */
+const usualInterval = 5_000
+
+/** Section 3.5. */
+const slowDown = 5_000
+
+/** A server that asks to be asked without a pause is not taken at its word. */
+const shortestInterval = 1_000
+
+/** For a server that says nothing of how long its code can be used. */
+const usualLifetime = 600_000
+
+/** A poll that is not answered says nothing of the person: the next one asks again. */
+const patience = Duration.seconds(30)
+
+export const signIn = (
+  party: Endpoint.Party,
+  server: Oauth.AuthorizationServer,
+  parameters: URLSearchParams,
+  tokenParameters: URLSearchParams,
+  onPrompt: (prompt: Prompt) => Effect.Effect<void>
+): Effect.Effect<{ readonly tokens: TokenAnswer; readonly sentAt: number }, OAuth2Error> =>
+  Effect.gen(function*() {
+    const { answer, sentAt } = yield* within(patience, Endpoint.deviceAuthorization(party, server, parameters))
+    const device = deviceCodeFrom(answer)
+    if (device instanceof OAuth2Error) return yield* device
+    const expiresAt = sentAt + (device.expiresIn === undefined ? usualLifetime : device.expiresIn * 1000)
+    const prompt: Prompt = {
+      userCode: device.userCode,
+      verificationUri: device.verificationUri,
+      verificationUriComplete: device.verificationUriComplete,
+      expiresAt
+    }
+    // A prompt may stay open for as long as it is asked, and is closed then.
+    const prompted = Effect.zipRight(Effect.suspend(() => onPrompt(prompt)), Effect.never)
+    return yield* Effect.raceFirst(poll(party, server, tokenParameters, device, expiresAt), prompted)
+  })
+
+const poll = Effect.fnUntraced(function*(
+  party: Endpoint.Party,
+  server: Oauth.AuthorizationServer,
+  tokenParameters: URLSearchParams,
+  { deviceCode, interval }: DeviceAnswer,
+  expiresAt: number
+) {
+  let pause = interval === undefined ? usualInterval : Math.max(shortestInterval, interval * 1000)
+  let asked = 0
+  while (true) {
+    const left = expiresAt - (yield* Clock.currentTimeMillis)
+    const wait = Math.max(pause, asked)
+    if (left <= wait) {
+      yield* Effect.sleep(Math.max(0, left))
+      return yield* new OAuth2Error({ error: "expired_token", description: "nobody entered the code in time" })
+    }
+    yield* Effect.sleep(wait)
+    const parameters = new URLSearchParams(tokenParameters)
+    parameters.set("device_code", deviceCode)
+    const attempt = yield* within(patience, Endpoint.token(party, server, grantType, parameters)).pipe(
+      Effect.map(({ answer, sentAt }) => ({ tokens: tokensFrom(answer), sentAt })),
+      Effect.catchAll((failure) => Effect.succeed({ tokens: failure, sentAt: 0 }))
+    )
+    const { sentAt, tokens } = attempt
+    if (!(tokens instanceof OAuth2Error)) return { tokens, sentAt }
+    asked = tokens.retryAfter === undefined ? 0 : Duration.toMillis(tokens.retryAfter)
+    if (tokens.error === "slow_down") pause += slowDown
+    // Section 3.5: less often, if the server cannot be reached.
+    else if (isTrouble(tokens)) pause = Math.min(pause * 2, 60_000)
+    else if (tokens.error !== "authorization_pending") return yield* tokens
+  }
+})
+
+const isTrouble = ({ error, status }: OAuth2Error): boolean =>
+  error === "unreachable" || error === "temporarily_unavailable" || (error === "server_error" && status !== 400)
+
+const within = (limit: Duration.Duration, sent: Effect.Effect<Endpoint.Sent, OAuth2Error>) =>
+  Effect.timeoutFail(sent, {
+    duration: limit,
+    onTimeout: () => new OAuth2Error({ error: "unreachable", description: "the server did not answer in time" })
+  })

@@ -1,0 +1,61 @@
+/** Tokens from an answer, checked, and completed by what the former ones had. */
+import * as Duration from "effect/Duration"
+import * as Effect from "effect/Effect"
+import * as Redacted from "effect/Redacted"
+import type * as Oauth from "oauth4webapi"
+import type * as OAuth2Session from "../../OAuth2Session.js"
+import { OAuth2Error } from "./errors.js"
+import * as IdToken from "./idToken.js"
+import type { Issued } from "./signIn.js"
+
+export interface Rules {
+  readonly clientId: string
+  readonly clockTolerance: Duration.Duration
+  /** The scope that was asked for: an answer without one has given it all (RFC 6749 section 5.1). */
+  readonly scope: ReadonlyArray<string>
+  readonly usesDpop: boolean
+  /** Token exchange may bring what is no access token (RFC 8693 section 2.2.1). */
+  readonly isExchange: boolean
+}
+
+/** A renewed answer that is silent about the refresh token, the scope or the person leaves them as they were. */
+export const tokens = (
+  { answer, nonce, sentAt }: Issued,
+  server: Oauth.AuthorizationServer,
+  rules: Rules,
+  former: OAuth2Session.Tokens | undefined
+): Effect.Effect<OAuth2Session.Tokens, OAuth2Error> =>
+  Effect.gen(function*() {
+    const { accessToken, expiresIn, idToken, refreshToken, scope } = answer
+    const tokenType = yield* typeOf(answer.tokenType, rules)
+    const claims = idToken === undefined ? former?.claims : yield* IdToken.claimsOf(idToken, {
+      server,
+      clientId: rules.clientId,
+      tolerance: rules.clockTolerance,
+      nonce,
+      former: former?.claims
+    })
+    return {
+      accessToken: Redacted.make(accessToken),
+      tokenType,
+      refreshToken: refreshToken === undefined ? former?.refreshToken : Redacted.make(refreshToken),
+      idToken: idToken === undefined ? former?.idToken : Redacted.make(idToken),
+      scope: scope === undefined ? former?.scope ?? new Set(rules.scope) : new Set(scope),
+      expiresAt: expiresIn === undefined ? undefined : sentAt + expiresIn * 1000,
+      claims
+    }
+  })
+
+const typeOf = (
+  type: string | undefined,
+  { isExchange, usesDpop }: Rules
+): Effect.Effect<"Bearer" | "DPoP", OAuth2Error> => {
+  const wanted = usesDpop ? "DPoP" : "Bearer"
+  if (type === undefined || type === wanted.toLowerCase() || (type === "n_a" && isExchange)) {
+    return Effect.succeed(wanted)
+  }
+  const description = usesDpop && type === "bearer"
+    ? "the server issued a token that is not bound to the key"
+    : `the server issued a token of a type that is not ${wanted}`
+  return new OAuth2Error({ error: "invalid_response", description })
+}

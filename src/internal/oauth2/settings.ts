@@ -1,0 +1,143 @@
+/** Options, checked once. What is thrown is `InvalidOptions`, which never holds a secret. */
+import * as Duration from "effect/Duration"
+import * as Predicate from "effect/Predicate"
+import * as Redacted from "effect/Redacted"
+import * as Oauth from "oauth4webapi"
+import { InvalidOptions } from "../../InvalidOptions.js"
+import type * as OAuth2Session from "../../OAuth2Session.js"
+import * as Check from "../check.js"
+import type { Wanted } from "./signIn.js"
+
+export interface Settings {
+  /** A name to discover, or what is known already. */
+  readonly issuer: URL | Oauth.AuthorizationServer
+  readonly authentication: (now: number) => Oauth.ClientAuth
+  readonly secrets: ReadonlyArray<string>
+  readonly usesMtlsAliases: boolean
+  readonly wanted: Wanted
+  readonly expiryLeeway: number
+  readonly clockTolerance: Duration.Duration
+  readonly isInteractive: boolean
+}
+
+export const read = (options: OAuth2Session.Options): Settings => {
+  const { clientAuth = { _tag: "None" }, clientId, grant } = options
+  text("clientId", clientId)
+  checkGrant(grant)
+  checkDpop(options)
+  const authentication = authenticationOf(clientAuth)
+  return {
+    issuer: issuerOf(options),
+    authentication,
+    secrets: "secret" in clientAuth ? [Redacted.value(clientAuth.secret)] : [],
+    usesMtlsAliases: clientAuth._tag === "MutualTls",
+    wanted: {
+      scope: list("scope", options.scope).flatMap((scope) => scope.split(/\s+/)).filter((scope) => scope !== ""),
+      resource: list("resource", options.resource),
+      audience: options.audience,
+      parameters: options.parameters ?? {}
+    },
+    expiryLeeway: Duration.toMillis(Check.duration("expiryLeeway", options.expiryLeeway ?? "10 seconds", { min: 0 })),
+    clockTolerance: Check.duration("clockTolerance", options.clockTolerance ?? "30 seconds", { min: 0 }),
+    isInteractive: grant._tag === "DeviceCode" || grant._tag === "AuthorizationCode"
+  }
+}
+
+const invalid = (option: string, value: unknown, reason: string) => new InvalidOptions({ option, value, reason })
+
+const redacted = "<redacted>"
+
+const text = (option: string, value: unknown): void => {
+  if (typeof value !== "string" || value === "") throw invalid(option, value, "must be a string that is not empty")
+}
+
+const secret = (option: string, value: unknown): void => {
+  const held = Redacted.isRedacted(value) ? Redacted.value(value) : undefined
+  if (typeof held !== "string" || held === "") {
+    throw invalid(option, redacted, "must be a Redacted string that is not empty")
+  }
+}
+
+const list = (option: string, value: string | ReadonlyArray<string> | undefined): ReadonlyArray<string> => {
+  const entries = value === undefined ? [] : typeof value === "string" ? [value] : value
+  if (!Array.isArray(entries) || !entries.every(Predicate.isString)) {
+    throw invalid(option, value, "must be a string or a list of strings")
+  }
+  return entries
+}
+
+const issuerOf = ({ allowInsecureRequests, issuer }: OAuth2Session.Options): URL | Oauth.AuthorizationServer => {
+  const isUrl = typeof issuer === "string" || issuer instanceof URL
+  const name = isUrl ? String(issuer) : issuer?.issuer
+  if (typeof name !== "string" || !URL.canParse(name)) throw invalid("issuer", name, "must be an absolute URL")
+  const url = new URL(name)
+  if (url.username !== "" || url.password !== "") {
+    throw invalid("issuer", `${url.origin}${url.pathname}`, "must not hold a user or a password")
+  }
+  if (url.protocol !== "https:" && !(url.protocol === "http:" && allowInsecureRequests === true)) {
+    throw invalid("issuer", name, "must be https, or http with `allowInsecureRequests`")
+  }
+  return isUrl ? url : issuer
+}
+
+const checkGrant = (grant: OAuth2Session.Grant): void => {
+  const known = ["ClientCredentials", "RefreshToken", "DeviceCode", "AuthorizationCode", "JwtBearer", "TokenExchange"]
+  if (!Predicate.hasProperty(grant, "_tag") || !known.includes(grant._tag)) {
+    throw invalid("grant", undefined, "must be one of OAuth2Session's grants")
+  }
+  if (grant._tag === "RefreshToken") secret("grant", grant.refreshToken)
+}
+
+const checkDpop = ({ clientAuth, dpop, persist }: OAuth2Session.Options): void => {
+  if (dpop === undefined) return
+  if (dpop !== true) {
+    try {
+      Oauth.DPoP({}, dpop)
+    } catch {
+      throw invalid("dpop", redacted, "must be `true` or a key pair whose private key signs")
+    }
+  } else if (persist !== undefined && (clientAuth === undefined || clientAuth._tag === "None")) {
+    const reason = "must be a key pair that outlives the process: with `persist` and a public client " +
+      "the refresh token is bound to the key (RFC 9449 section 5)"
+    throw invalid("dpop", true, reason)
+  }
+}
+
+const authenticationOf = (auth: OAuth2Session.ClientAuth): (now: number) => Oauth.ClientAuth => {
+  switch (auth._tag) {
+    case "None":
+      return () => Oauth.None()
+    case "MutualTls":
+      return () => Oauth.TlsClientAuth()
+    case "SecretBasic":
+      secret("clientAuth", auth.secret)
+      return () => Oauth.ClientSecretBasic(Redacted.value(auth.secret))
+    case "SecretPost":
+      secret("clientAuth", auth.secret)
+      return () => Oauth.ClientSecretPost(Redacted.value(auth.secret))
+    case "PrivateKeyJwt":
+      return assertion(auth)
+    default:
+      throw invalid("clientAuth", undefined, "must be one of OAuth2Session's client authentications")
+  }
+}
+
+const assertion = ({ audience, header, key, kid }: OAuth2Session.ClientAuth.PrivateKeyJwt) => {
+  const signedWith: Oauth.PrivateKey = kid === undefined ? { key } : { key, kid }
+  const made = (now: number): Oauth.ClientAuth =>
+    Oauth.PrivateKeyJwt(signedWith, {
+      [Oauth.modifyAssertion]: (head, payload) => {
+        Object.assign(head, header)
+        payload["iat"] = payload["nbf"] = Math.floor(now / 1000)
+        payload["exp"] = Math.floor(now / 1000) + 60
+        if (audience !== undefined) payload["aud"] = audience
+      }
+    })
+  try {
+    made(0)
+    if (!key.usages.includes("sign")) throw new TypeError("cannot sign")
+  } catch {
+    throw invalid("clientAuth", redacted, "must be a private CryptoKey that signs")
+  }
+  return made
+}

@@ -1,0 +1,124 @@
+/**
+ * Receives an authorization code for a command-line program (RFC 8252 section 7.3): a server on the loopback, on a port
+ * that the system chooses, for as long as one sign-in takes.
+ *
+ * **What it guarantees.** It listens on the loopback alone. One answer is taken: the first request to its path that has
+ * the `state` of this sign-in. Every other request (a page that guesses, another host name that leads here) gets an
+ * error and changes nothing. The browser is shown a page that says that the window may be closed, and that holds nothing
+ * of what came. When the sign-in has ended, nothing listens.
+ *
+ * @since 0.1.0
+ */
+
+import * as Console from "effect/Console"
+import * as Deferred from "effect/Deferred"
+import * as Effect from "effect/Effect"
+import type * as Scope from "effect/Scope"
+import { createServer, type IncomingMessage, type Server, type ServerResponse } from "node:http"
+import type { AddressInfo } from "node:net"
+import { OAuth2Error } from "../internal/oauth2/errors.js"
+import type * as OAuth2Session from "../OAuth2Session.js"
+
+/**
+ * Opens a receiver for `OAuth2Session.authorizationCode`.
+ *
+ * - `open`: sends the user's browser to the address. Default: prints it.
+ * - `path`: the path of the redirect; default `/`. Authorization servers compare it with what is registered.
+ * - `host`: `127.0.0.1` (the default) or `[::1]`.
+ * - `port`: default: any that is free. RFC 8252 has servers accept every port; one that does not needs a fixed one.
+ *
+ * @example
+ * ```ts
+ * import { NodeLoopbackRedirect } from "effect-holdfast/node"
+ * import { OAuth2Session } from "effect-holdfast/oauth2"
+ *
+ * const session = OAuth2Session.make({
+ *   issuer: "https://login.example.com",
+ *   clientId: "cli",
+ *   scope: "openid offline_access",
+ *   grant: OAuth2Session.authorizationCode(NodeLoopbackRedirect.make({ path: "/callback" }))
+ * })
+ * ```
+ *
+ * @since 0.1.0
+ * @category constructors
+ */
+export const make = (options: {
+  readonly open?: ((url: URL) => Effect.Effect<void>) | undefined
+  readonly path?: string | undefined
+  readonly host?: "127.0.0.1" | "[::1]" | undefined
+  readonly port?: number | undefined
+} = {}): Effect.Effect<OAuth2Session.CodeReceiver, OAuth2Session.OAuth2Error, Scope.Scope> =>
+  Effect.gen(function*() {
+    const { host = "127.0.0.1", open = printed, path = "/", port = 0 } = options
+    const waiting = new Map<string, Deferred.Deferred<URL>>()
+    const server = createServer((request, response) => receive(request, response, path, host, waiting))
+    yield* Effect.acquireRelease(listening(server, host, port), () => closed(server))
+    const { port: actual } = server.address() as AddressInfo
+    return {
+      redirectUri: `http://${host}:${actual}${path}`,
+      onAuthorize: (url, state) =>
+        Effect.gen(function*() {
+          const cameBack = yield* Deferred.make<URL>()
+          waiting.set(state, cameBack)
+          yield* open(url)
+          return yield* Deferred.await(cameBack)
+        })
+    }
+  })
+
+const printed = (url: URL) => Console.log(`Open this address to sign in:\n${url.href}`)
+
+const listening = (server: Server, host: string, port: number): Effect.Effect<void, OAuth2Error> =>
+  Effect.async((resume) => {
+    server.once("error", (error: NodeJS.ErrnoException) =>
+      resume(
+        new OAuth2Error({
+          error: "invalid_request",
+          description: `nothing can listen on ${host}:${port} for the redirect (${error.code ?? error.name})`
+        })
+      ))
+    server.listen({ host: host.replace(/[[\]]/g, ""), port }, () => resume(Effect.void))
+  })
+
+const closed = (server: Server): Effect.Effect<void> =>
+  Effect.async((resume) => {
+    server.close(() => resume(Effect.void))
+    // The page is out: its answer closes the connection. Others that are open ask for nothing that is wanted.
+    server.closeIdleConnections()
+    setTimeout(() => server.closeAllConnections(), 200).unref()
+  })
+
+const receive = (
+  request: IncomingMessage,
+  response: ServerResponse,
+  path: string,
+  host: string,
+  waiting: Map<string, Deferred.Deferred<URL>>
+): void => {
+  const authority = `${host}:${request.socket.localPort}`
+  const target = `http://${authority}${request.url}`
+  const url = URL.canParse(target) ? new URL(target) : undefined
+  // A page of another site may know the port; by another host name it would reach this server too.
+  if (url === undefined || request.headers.host !== authority) return answer(response, 400, "This is no answer.")
+  if (url.pathname !== path) return answer(response, 404, "There is nothing here.")
+  if (request.method !== "GET") return answer(response, 405, "This is no answer.")
+  const cameBack = waiting.get(url.searchParams.get("state") ?? "")
+  if (cameBack === undefined) return answer(response, 400, "This is no answer to a sign-in that is under way.")
+  waiting.clear()
+  response.on("finish", () => Deferred.unsafeDone(cameBack, Effect.succeed(url)))
+  response.on("close", () => Deferred.unsafeDone(cameBack, Effect.succeed(url)))
+  const isRefused = url.searchParams.has("error")
+  answer(response, 200, `${isRefused ? "You are not signed in." : "You are signed in."} You may close this window.`)
+}
+
+const answer = (response: ServerResponse, status: number, text: string): void => {
+  response.writeHead(status, {
+    "content-type": "text/html; charset=utf-8",
+    "content-security-policy": "default-src 'none'",
+    "referrer-policy": "no-referrer",
+    "cache-control": "no-store",
+    connection: "close"
+  })
+  response.end(`<!doctype html><html lang="en"><title>Sign-in</title><p>${text}</p></html>\n`)
+}

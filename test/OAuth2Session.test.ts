@@ -1,0 +1,453 @@
+import * as FetchHttpClient from "@effect/platform/FetchHttpClient"
+import * as HttpClient from "@effect/platform/HttpClient"
+import { assert, describe, it } from "@effect/vitest"
+import { OAuth2Session } from "effect-holdfast/oauth2"
+import * as Session from "effect-holdfast/Session"
+import * as Duration from "effect/Duration"
+import * as Effect from "effect/Effect"
+import * as Fiber from "effect/Fiber"
+import * as Redacted from "effect/Redacted"
+import * as TestClock from "effect/TestClock"
+import { type Asked, authorizationServer, json } from "./support/authorizationServer.js"
+import type { Reply } from "./support/httpServer.js"
+import { eventually, serve } from "./support/httpServer.js"
+
+const http = Effect.provide(FetchHttpClient.layer)
+
+const token = (n: number | string, more: Record<string, unknown> = {}) =>
+  json({ access_token: `canary-access-${n}`, token_type: "Bearer", expires_in: 3600, ...more })
+
+const accessOf = ({ value }: Session.Generation<OAuth2Session.Tokens>): string => Redacted.value(value.accessToken)
+
+const options = {
+  clientId: "app",
+  clientAuth: OAuth2Session.secretBasic(Redacted.make("canary-client-secret")),
+  grant: OAuth2Session.clientCredentials,
+  allowInsecureRequests: true
+} as const
+
+const refreshing = (name = "configured") => ({
+  ...options,
+  grant: OAuth2Session.refreshToken(Redacted.make(`canary-refresh-${name}`))
+})
+
+/** Answers one after the other; the last one again and again. */
+const inOrder = (...replies: ReadonlyArray<Reply>) => {
+  let n = 0
+  return (): Reply => replies[Math.min(n++, replies.length - 1)]!
+}
+
+describe("a session of client credentials", () => {
+  it.scoped("asks once for many callers, as the client that it is", () =>
+    Effect.gen(function*() {
+      const server = yield* authorizationServer(() => token(1))
+      const session = yield* OAuth2Session.make({
+        ...options,
+        issuer: server.url,
+        scope: "a b",
+        resource: ["x:1", "x:2"]
+      })
+      const all = yield* Effect.all(Array.from({ length: 50 }, () => session.current), { concurrency: "unbounded" })
+      assert.deepStrictEqual(new Set(all.map(accessOf)), new Set(["canary-access-1"]))
+      assert.strictEqual(server.asked.length, 1)
+      const { form, received } = server.asked[0]!
+      assert.strictEqual(form.get("grant_type"), "client_credentials")
+      assert.strictEqual(form.get("scope"), "a b")
+      assert.deepStrictEqual(form.getAll("resource"), ["x:1", "x:2"])
+      const sent = Buffer.from(received.headers.authorization!.slice("Basic ".length), "base64").toString()
+      assert.strictEqual(decodeURIComponent(sent), "app:canary-client-secret")
+      assert.deepStrictEqual([...all[0]!.value.scope], ["a", "b"])
+      assert.strictEqual(server.discoveries(), 1)
+    }).pipe(http))
+
+  it.scoped("expires a little earlier than the server says, by at most half of the lifetime", () =>
+    Effect.gen(function*() {
+      const server = yield* authorizationServer(inOrder(token(1), token(2, { expires_in: 8 })))
+      const session = yield* OAuth2Session.make({ ...options, issuer: server.url })
+      const first = yield* session.current
+      assert.strictEqual(first.value.expiresAt, 3_600_000)
+      assert.strictEqual(first.expiresAt, 3_590_000)
+      const second = yield* session.refresh(first)
+      assert.strictEqual(second.expiresAt, 4_000)
+    }).pipe(http))
+
+  it.scoped("carries the token to its origins alone, and refreshes it once for all who are refused", () =>
+    Effect.gen(function*() {
+      let n = 0
+      const server = yield* authorizationServer(() => token(++n))
+      const api = yield* serve(({ headers }) => ({
+        status: headers.authorization === "Bearer canary-access-2" ? 200 : 401
+      }))
+      const elsewhere = yield* serve(() => ({}))
+      const session = yield* OAuth2Session.make({ ...options, issuer: server.url })
+      const client = yield* OAuth2Session.client(session, { origins: [api.url] })
+      const statuses = yield* Effect.all(
+        Array.from({ length: 20 }, () => Effect.scoped(Effect.map(client.get(api.url), ({ status }) => status))),
+        { concurrency: "unbounded" }
+      )
+      assert.deepStrictEqual(new Set(statuses), new Set([200]))
+      assert.strictEqual(server.asked.length, 2)
+      yield* client.get(elsewhere.url)
+      assert.isUndefined(elsewhere.received[0]!.headers.authorization)
+    }).pipe(http))
+})
+
+describe("a refresh token", () => {
+  it.scoped("is replaced by the one that its answer brings, and each is presented once", () =>
+    Effect.gen(function*() {
+      let n = 0
+      const server = yield* authorizationServer(() => token(++n, { refresh_token: `canary-refresh-${n}` }))
+      const session = yield* OAuth2Session.make({ ...refreshing(), issuer: server.url })
+      for (let i = 0; i < 3; i++) yield* Effect.flatMap(session.current, session.refresh)
+      assert.deepStrictEqual(server.asked.map(({ form }) => form.get("refresh_token")), [
+        "canary-refresh-configured",
+        "canary-refresh-1",
+        "canary-refresh-2",
+        "canary-refresh-3"
+      ])
+    }).pipe(http))
+
+  it.scoped("stays, with scope, id_token and claims, where the answer brings none", () =>
+    Effect.gen(function*() {
+      const server = yield* authorizationServer(inOrder(
+        token(1, { refresh_token: "canary-refresh-1", scope: "a b" }),
+        token(2, { refresh_token: null, scope: "" }),
+        token(3, { refresh_token: "" })
+      ))
+      const session = yield* OAuth2Session.make({ ...refreshing(), issuer: server.url })
+      const first = yield* session.current
+      const second = yield* session.refresh(first)
+      const third = yield* session.refresh(second)
+      for (const { value } of [second, third]) {
+        assert.strictEqual(Redacted.value(value.refreshToken!), "canary-refresh-1")
+        assert.deepStrictEqual([...value.scope], ["a", "b"])
+      }
+    }).pipe(http))
+
+  it.scoped("that was refused is a sign-in that is required, for all callers, and is never presented again", () =>
+    Effect.gen(function*() {
+      const server = yield* authorizationServer(() =>
+        json({ error: "invalid_grant", error_description: "revoked" }, 400)
+      )
+      const session = yield* OAuth2Session.make({ ...refreshing(), issuer: server.url })
+      for (let i = 0; i < 3; i++) {
+        const errors = yield* Effect.all(Array.from({ length: 10 }, () => Effect.flip(session.current)), {
+          concurrency: "unbounded"
+        })
+        for (const error of errors) {
+          assert.instanceOf(error, OAuth2Session.SignInRequired)
+          assert.strictEqual((error as OAuth2Session.SignInRequired).cause?.error, "invalid_grant")
+        }
+        yield* TestClock.adjust("1 minute")
+      }
+      assert.strictEqual(server.asked.length, 1)
+    }).pipe(http))
+
+  it.scoped("that was spent is never presented again, though its successor has died", () =>
+    Effect.gen(function*() {
+      const server = yield* authorizationServer(inOrder(
+        token(1, { refresh_token: "canary-refresh-1" }),
+        json({ error: "invalid_grant" }, 400)
+      ))
+      const session = yield* OAuth2Session.make({ ...refreshing(), issuer: server.url })
+      const error = yield* Effect.flip(Effect.flatMap(session.current, session.refresh))
+      assert.instanceOf(error, OAuth2Session.SignInRequired)
+      assert.strictEqual(server.asked.length, 2)
+    }).pipe(http))
+
+  it.scoped("that met only trouble is presented again", () =>
+    Effect.gen(function*() {
+      const server = yield* authorizationServer(
+        inOrder(json({}, 429), json({ error: "invalid_client" }, 401), token(1))
+      )
+      const session = yield* OAuth2Session.make({ ...refreshing(), issuer: server.url })
+      assert.deepInclude(yield* Effect.flip(session.current), { error: "temporarily_unavailable", status: 429 })
+      yield* TestClock.adjust("1 second")
+      assert.deepInclude(yield* Effect.flip(session.current), { error: "invalid_client", status: 401 })
+      yield* TestClock.adjust("2 seconds")
+      assert.strictEqual(accessOf(yield* session.current), "canary-access-1")
+    }).pipe(http))
+
+  it.scoped("that died leads to a new sign-in within the same refresh, where the grant can", () =>
+    Effect.gen(function*() {
+      const grants: Array<string | null> = []
+      const server = yield* authorizationServer(({ form }) => {
+        grants.push(form.get("grant_type"))
+        return form.has("refresh_token")
+          ? json({ error: "invalid_grant" }, 400)
+          : token(grants.length, { refresh_token: `canary-refresh-${grants.length}` })
+      })
+      const session = yield* OAuth2Session.make({ ...options, issuer: server.url })
+      const next = yield* Effect.flatMap(session.current, session.refresh)
+      assert.strictEqual(accessOf(next), "canary-access-3")
+      assert.deepStrictEqual(grants, ["client_credentials", "refresh_token", "client_credentials"])
+    }).pipe(http))
+
+  it.scoped("may be called dead by another code than the standard's", () =>
+    Effect.gen(function*() {
+      const server = yield* authorizationServer(() => json({ error: "bad_refresh_token" }))
+      const session = yield* OAuth2Session.make({
+        ...refreshing(),
+        issuer: server.url,
+        fatal: ({ error }) => error === "bad_refresh_token"
+      })
+      assert.instanceOf(yield* Effect.flip(session.current), OAuth2Session.SignInRequired)
+    }).pipe(http))
+})
+
+describe("trouble", () => {
+  it.scoped("of the server is retried within the refresh", () =>
+    Effect.gen(function*() {
+      const server = yield* authorizationServer(inOrder(json({}, 500), json({}, 503), token(1)))
+      const session = yield* OAuth2Session.make({ ...options, issuer: server.url })
+      const current = yield* Effect.fork(session.current)
+      yield* eventually(Effect.map(TestClock.adjust("100 millis"), () => current.unsafePoll() !== null))
+      assert.strictEqual(accessOf(yield* Fiber.join(current)), "canary-access-1")
+    }).pipe(http))
+
+  it.scoped("with `Retry-After` ends the refresh, and is the cooldown where it is longer", () =>
+    Effect.gen(function*() {
+      const server = yield* authorizationServer(inOrder(json({}, 503, { "retry-after": "120" }), token(1)))
+      const session = yield* OAuth2Session.make({ ...options, issuer: server.url })
+      const error = yield* Effect.flip(session.current)
+      assert.deepInclude(error, { error: "temporarily_unavailable", status: 503 })
+      assert.strictEqual(Duration.toSeconds((error as OAuth2Session.OAuth2Error).retryAfter!), 120)
+      yield* TestClock.adjust("119 seconds")
+      assert.strictEqual(yield* Effect.flip(session.current), error)
+      yield* TestClock.adjust("1 second")
+      assert.strictEqual(accessOf(yield* session.current), "canary-access-1")
+      assert.strictEqual(server.asked.length, 2)
+    }).pipe(http))
+
+  it.scoped("of the network is told as such, without the request", () =>
+    Effect.gen(function*() {
+      const server = yield* authorizationServer(({ received }) => ({
+        write: (response) => {
+          void received
+          response.destroy()
+        }
+      }))
+      const session = yield* OAuth2Session.make({ ...options, issuer: server.url })
+      const current = yield* Effect.fork(Effect.flip(session.current))
+      yield* eventually(Effect.map(TestClock.adjust("100 millis"), () => current.unsafePoll() !== null))
+      assert.deepInclude(yield* Fiber.join(current), { _tag: "OAuth2Error", error: "unreachable" })
+      assert.strictEqual(server.asked.length, 4)
+    }).pipe(http))
+})
+
+describe("an answer that is odd", () => {
+  const good: ReadonlyArray<readonly [string, Reply, Partial<OAuth2Session.Tokens>]> = [
+    ["refresh_token null", token(1, { refresh_token: null }), {}],
+    ["refresh_token empty", token(1, { refresh_token: "" }), {}],
+    ["scope null", token(1, { scope: null }), {}],
+    ["scope a list", token(1, { scope: ["a", "b c"] }), { scope: new Set(["a", "b", "c"]) }],
+    ["scope with commas", token(1, { scope: "repo,gist" }), { scope: new Set(["repo", "gist"]) }],
+    ["scope with much space", token(1, { scope: "  a   b " }), { scope: new Set(["a", "b"]) }],
+    ["expires_in null", token(1, { expires_in: null }), { expiresAt: undefined }],
+    ["expires_in empty", token(1, { expires_in: "" }), { expiresAt: undefined }],
+    ["expires_in a string", token(1, { expires_in: "60" }), { expiresAt: 60_000 }],
+    ["expires_in no number", token(1, { expires_in: "soon" }), { expiresAt: undefined }],
+    ["expires_in a fraction", token(1, { expires_in: 59.5 }), { expiresAt: 59_500 }],
+    ["expires_in negative", token(1, { expires_in: -1 }), { expiresAt: undefined }],
+    ["no token_type", token(1, { token_type: undefined }), { tokenType: "Bearer" }],
+    ["token_type null", token(1, { token_type: null }), { tokenType: "Bearer" }],
+    ["token_type in capitals", token(1, { token_type: "BEARER" }), { tokenType: "Bearer" }],
+    ["id_token empty", token(1, { id_token: "" }), { idToken: undefined }],
+    ["error null", token(1, { error: null }), {}],
+    ["error empty", token(1, { error: "" }), {}],
+    ["status 201", { ...token(1), status: 201 }, {}],
+    ["no content type", { ...token(1), headers: {} }, {}],
+    ["another content type", { ...token(1), headers: { "content-type": "text/html" } }, {}],
+    ["a byte order mark", { ...token(1), body: `\ufeff${token(1).body as string}` }, {}],
+    [
+      "a form",
+      {
+        headers: { "content-type": "application/x-www-form-urlencoded; charset=utf-8" },
+        body: "access_token=canary-access-1&token_type=bearer&scope=repo%2Cgist"
+      },
+      { scope: new Set(["repo", "gist"]) }
+    ]
+  ]
+
+  it.scoped.each(good)("brings its token all the same: %s", ([, reply, expected]) =>
+    Effect.gen(function*() {
+      const server = yield* authorizationServer(() => reply)
+      const session = yield* OAuth2Session.make({ ...options, issuer: server.url })
+      const { value } = yield* session.current
+      assert.strictEqual(Redacted.value(value.accessToken), "canary-access-1")
+      for (const [name, member] of Object.entries(expected)) {
+        assert.deepStrictEqual(value[name as keyof OAuth2Session.Tokens], member, name)
+      }
+    }).pipe(http))
+
+  const bad: ReadonlyArray<readonly [string, Reply, Partial<OAuth2Session.OAuth2Error>]> = [
+    ["an error with 200", json({ error: "invalid_scope" }), { error: "invalid_scope", status: 200 }],
+    ["an error with 5xx", json({ error: "invalid_scope" }, 500), { error: "invalid_scope", status: 500 }],
+    [
+      "an error of another content type",
+      { ...json({ error: "invalid_client" }, 401), headers: { "content-type": "text/plain" } },
+      { error: "invalid_client" }
+    ],
+    [
+      "an error behind a challenge",
+      json({ error: "invalid_client" }, 401, { "www-authenticate": `Basic realm="x"` }),
+      { error: "invalid_client" }
+    ],
+    [
+      "an error in a challenge alone",
+      { status: 401, headers: { "www-authenticate": `Bearer error="invalid_client", error_description="no"` } },
+      { error: "invalid_client" }
+    ],
+    ["HTML", { headers: { "content-type": "text/html" }, body: "<html>canary</html>" }, { error: "invalid_response" }],
+    ["HTML with 404", { status: 404, body: "<html>canary</html>" }, { error: "invalid_response", status: 404 }],
+    ["a list", json([1, 2]), { error: "invalid_response" }],
+    ["nothing", { status: 204 }, { error: "invalid_response" }],
+    ["an empty token", token(1, { access_token: "" }), { error: "invalid_response" }],
+    ["a token that is none", token(1, { access_token: 42 }), { error: "invalid_response" }],
+    ["a token with 400", { ...token(1), status: 400 }, { error: "invalid_response", status: 400 }],
+    ["a foreign token type", token(1, { token_type: "mac" }), { error: "invalid_response" }],
+    ["a bound token that nobody asked for", token(1, { token_type: "DPoP" }), { error: "invalid_response" }],
+    ["a redirect", { status: 307, headers: { location: "/other" } }, { error: "invalid_response", status: 307 }],
+    ["an error that is no code", json({ error: "canary \n\u0000" }, 400), { error: "invalid_response" }],
+    ["429", json({}, 429), { error: "temporarily_unavailable", status: 429 }],
+    ["a long answer", { body: "x".repeat(1_100_000) }, { error: "invalid_response" }]
+  ]
+
+  it.scoped.each(bad)("without a token is an error of its own: %s", ([, reply, expected]) =>
+    Effect.gen(function*() {
+      const server = yield* authorizationServer(() => reply)
+      const session = yield* OAuth2Session.make({ ...options, issuer: server.url, retry: undefined })
+      const error = yield* Effect.flip(session.current)
+      assert.deepInclude(error, { _tag: "OAuth2Error", ...expected })
+      assert.isAtMost(server.asked.filter(({ path }: Asked) => path !== "/token").length, 0)
+    }).pipe(http))
+
+  it.scoped("from another address is refused, where the client follows redirects by itself", () =>
+    Effect.gen(function*() {
+      const foreign = yield* serve(() => token("foreign"))
+      const server = yield* authorizationServer(() => ({ status: 307, headers: { location: foreign.url } }))
+      const following = Effect.map(HttpClient.HttpClient, HttpClient.followRedirects(5))
+      const error = yield* Effect.flatMap(
+        Effect.provideServiceEffect(
+          OAuth2Session.make({ ...options, issuer: server.url }),
+          HttpClient.HttpClient,
+          following
+        ),
+        (session) => Effect.flip(session.current)
+      )
+      assert.deepInclude(error, { error: "invalid_response" })
+    }).pipe(http))
+})
+
+describe("discovery", () => {
+  it.scoped("asks at the first need, and RFC 8414's address on 404; a failure is not kept", () =>
+    Effect.gen(function*() {
+      const asked: Array<string> = []
+      let isDown = true
+      const server = yield* authorizationServer(() => token(1), {
+        discovery: (url, path) => {
+          asked.push(path)
+          if (isDown) return json({}, 500, { "retry-after": "1" })
+          return path === "/.well-known/oauth-authorization-server/tenant"
+            ? json({ issuer: `${url}/tenant`, token_endpoint: `${url}/token` })
+            : json({}, 404)
+        }
+      })
+      const session = yield* OAuth2Session.make({ ...options, issuer: `${server.url}/tenant` })
+      assert.deepStrictEqual(asked, [])
+      const error = yield* Effect.flip(session.current)
+      assert.deepInclude(error, { _tag: "DiscoveryFailed", reason: "UnexpectedStatus", status: 500 })
+      isDown = false
+      yield* TestClock.adjust("1 second")
+      yield* session.current
+      assert.deepStrictEqual(asked, [
+        "/tenant/.well-known/openid-configuration",
+        "/tenant/.well-known/openid-configuration",
+        "/.well-known/oauth-authorization-server/tenant"
+      ])
+      yield* Effect.flatMap(session.current, session.refresh)
+      assert.strictEqual(asked.length, 3)
+      yield* TestClock.adjust("1 day")
+      yield* session.current
+      assert.strictEqual(asked.length, 5)
+    }).pipe(http))
+
+  it.scoped("takes a slash, the case of letters, a tenant and the address of the metadata itself for the same issuer", () =>
+    Effect.gen(function*() {
+      const names: ReadonlyArray<readonly [string, string]> = [
+        ["/t", "/t/"],
+        ["/t/", "/t"],
+        ["/Tenant", "/tenant"],
+        ["/common/v2.0", "/{tenantid}/v2.0"],
+        ["/t/.well-known/openid-configuration", "/t"],
+        ["/.well-known/oauth-authorization-server/t", "/t"]
+      ]
+      for (const [asked, found] of names) {
+        const server = yield* authorizationServer(() => token(1), {
+          discovery: (url, path) =>
+            path.toLowerCase().includes("/.well-known/")
+              ? json({ issuer: url + found, token_endpoint: `${url}/token` })
+              : json({}, 404)
+        })
+        const session = yield* OAuth2Session.make({ ...options, issuer: server.url + asked })
+        yield* session.current
+        assert.strictEqual(server.discoveries(), 1)
+      }
+    }).pipe(http))
+
+  it.scoped("refuses another issuer, what is no metadata, and redirects", () =>
+    Effect.gen(function*() {
+      const cases = [
+        [json({ issuer: "https://evil.example", token_endpoint: "https://evil.example/token" }), "IssuerMismatch"],
+        [json({ token_endpoint: "https://evil.example/token" }), "InvalidMetadata"],
+        [{ body: "<html>" }, "InvalidMetadata"],
+        [json({}, 404), "UnexpectedStatus"],
+        [{ status: 302, headers: { location: "https://evil.example" } }, "UnexpectedStatus"]
+      ] as const
+      for (const [reply, reason] of cases) {
+        const server = yield* authorizationServer(() => token(1), { discovery: () => reply })
+        const session = yield* OAuth2Session.make({ ...options, issuer: server.url })
+        assert.deepInclude(yield* Effect.flip(session.current), { _tag: "DiscoveryFailed", reason })
+        assert.strictEqual(server.asked.length, 0)
+      }
+    }).pipe(http))
+
+  it.scoped("is left out where the metadata is given", () =>
+    Effect.gen(function*() {
+      const server = yield* authorizationServer(() => token(1))
+      const issuer = { issuer: server.url, token_endpoint: `${server.url}/token` }
+      yield* Effect.flatMap(OAuth2Session.make({ ...options, issuer }), (session) => session.current)
+      assert.strictEqual(server.discoveries(), 0)
+    }).pipe(http))
+})
+
+describe("`end`", () => {
+  it.scoped("revokes the refresh token and the access token", () =>
+    Effect.gen(function*() {
+      const server = yield* authorizationServer(({ path }) =>
+        path === "/revoke" ? { status: 204 } : token(1, { refresh_token: "canary-refresh-1" })
+      )
+      const session = yield* OAuth2Session.make({ ...refreshing(), issuer: server.url })
+      yield* session.current
+      yield* session.end
+      assert.deepStrictEqual(
+        server.asked.slice(1).map(({ form, path }) => [path, form.get("token"), form.get("token_type_hint")]),
+        [["/revoke", "canary-refresh-1", "refresh_token"], ["/revoke", "canary-access-1", "access_token"]]
+      )
+      assert.instanceOf(yield* Effect.flip(session.current), OAuth2Session.SignInRequired)
+    }).pipe(http))
+
+  it.scoped("takes five seconds at most, and works offline", () =>
+    Effect.gen(function*() {
+      const server = yield* authorizationServer(({ path }) => path === "/revoke" ? Effect.never : token(1))
+      const session = yield* OAuth2Session.make({ ...options, issuer: server.url })
+      yield* session.current
+      const ending = yield* Effect.fork(session.end)
+      yield* eventually(Effect.sync(() => server.asked.some(({ path }) => path === "/revoke")))
+      yield* TestClock.adjust("4999 millis")
+      assert.isNull(ending.unsafePoll())
+      yield* TestClock.adjust("1 millis")
+      yield* Fiber.join(ending)
+      assert.strictEqual((yield* session.status)._tag, "Idle")
+    }).pipe(http))
+})
