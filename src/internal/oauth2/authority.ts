@@ -1,7 +1,7 @@
 /**
  * The metadata of an authorization server: asked for at the first need, kept for a day, a failure never.
  */
-import * as Clock from "effect/Clock"
+import type * as Clock from "effect/Clock"
 import * as Effect from "effect/Effect"
 import type * as Oauth from "oauth4webapi"
 import { metadataFrom } from "./answer.js"

@@ -5,6 +5,7 @@ import * as Clock from "effect/Clock"
 import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import type * as Oauth from "oauth4webapi"
+import { unhurried } from "../session/renewal.js"
 import { type DeviceAnswer, deviceCodeFrom, type TokenAnswer, tokensFrom } from "./answer.js"
 import * as Endpoint from "./endpoint.js"
 import { OAuth2Error } from "./errors.js"
@@ -53,7 +54,7 @@ export const signIn = (
     }
     // A prompt may stay open for as long as it is asked, and is closed then.
     const prompted = Effect.zipRight(Effect.suspend(() => onPrompt(prompt)), Effect.never)
-    return yield* Effect.raceFirst(poll(party, server, tokenParameters, device, expiresAt), prompted)
+    return yield* unhurried(Effect.raceFirst(poll(party, server, tokenParameters, device, expiresAt), prompted))
   })
 
 const poll = Effect.fnUntraced(function*(

@@ -1,5 +1,5 @@
 /** Tokens from an answer, checked, and completed by what the former ones had. */
-import * as Duration from "effect/Duration"
+import type * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import * as Redacted from "effect/Redacted"
 import type * as Oauth from "oauth4webapi"

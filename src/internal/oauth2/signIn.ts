@@ -5,6 +5,7 @@ import * as Option from "effect/Option"
 import * as Redacted from "effect/Redacted"
 import type * as Oauth from "oauth4webapi"
 import type * as OAuth2Session from "../../OAuth2Session.js"
+import { unhurried } from "../session/renewal.js"
 import { type TokenAnswer, tokensFrom } from "./answer.js"
 import * as Code from "./code.js"
 import * as Device from "./device.js"
@@ -118,7 +119,7 @@ const authorizationCode = (
     for (const [name, value] of Object.entries(grant.parameters ?? {})) parameters.set(name, value)
     const begun = yield* Code.begin(party, server, { parameters, redirectUri, isPushed: grant.pushed === true })
     onPerson()
-    const cameBack = yield* onAuthorize(begun.url, begun.state).pipe(
+    const cameBack = yield* unhurried(onAuthorize(begun.url, begun.state)).pipe(
       Effect.timeoutOption(patience),
       Effect.flatMap(Option.match({ onNone: () => new SignInRequired({}), onSome: Effect.succeed }))
     )

@@ -2,6 +2,7 @@
  * One renewal, forked into the session's scope: its work, its timer, and what becomes of the chain at its end.
  */
 import * as Cause from "effect/Cause"
+import * as Deferred from "effect/Deferred"
 import type * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
@@ -162,6 +163,10 @@ export class Refreshing<A, E, R> {
     const { failures, lateness, timeout } = this.settings
     return Effect.interruptible(Effect.gen(this, function*() {
       yield* Effect.sleep(timeout)
+      for (let person = personOf(renewal); person !== undefined; person = personOf(renewal)) {
+        yield* Deferred.await(person)
+        yield* Effect.sleep(timeout)
+      }
       if (renewal.hasFailed) return
       renewal.hasFailed = true
       const own = renewal.work?.renewal === renewal ? renewal.work : undefined
@@ -176,6 +181,10 @@ export class Refreshing<A, E, R> {
     }))
   }
 }
+
+/** The person that the renewal's own work is waiting for: the time that they take does not count. */
+const personOf = <A, E>(renewal: SharedRenewal<A, E>): Deferred.Deferred<void> | undefined =>
+  renewal.work?.renewal === renewal ? renewal.work.person : undefined
 
 const cut = <A, E>({ fiber, isOver, stage }: RenewalWork<A, E>): void => {
   // A fiber that is interrupted before its first operation runs none, and nobody would learn of its end. Work that has

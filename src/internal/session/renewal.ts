@@ -2,6 +2,7 @@
  * A renewal that many fibers wait for, and the work that brings its outcome: so that work which would wait for itself,
  * directly or through the renewals of other sessions, is told so instead of hanging.
  */
+import * as Deferred from "effect/Deferred"
 import * as Effect from "effect/Effect"
 import type * as Exit from "effect/Exit"
 import type * as Fiber from "effect/Fiber"
@@ -16,6 +17,8 @@ export interface Work {
   isOver: boolean
   /** The renewals, of whatever session, that fibers of this work wait for. */
   readonly waitsFor: Set<{ readonly on: AnyRenewal }>
+  /** Done when the person that the work waits for has answered; `undefined` while it waits for none. */
+  person: Deferred.Deferred<void> | undefined
 }
 
 /** What callers wait for. Its work may be that of an earlier renewal, whose answer is late. */
@@ -33,7 +36,12 @@ type AnyRenewal = Renewal<any, any>
 
 export const make = <A, E>(): Renewal<A, E> => ({ work: undefined, outcome: undefined, waiters: new Set() })
 
-export const makeWork = (session: object): Work => ({ session, isOver: false, waitsFor: new Set() })
+export const makeWork = (session: object): Work => ({
+  session,
+  isOver: false,
+  waitsFor: new Set(),
+  person: undefined
+})
 
 interface Waiter<in out A, in out E> {
   readonly on: Renewal<A, E>
@@ -55,6 +63,22 @@ export const workOf = (fiber: Fiber.RuntimeFiber<unknown, unknown>): Work | unde
   const work = fiber.getFiberRef(currentWork)
   return work === undefined || work.isOver ? undefined : work
 }
+
+/** Waits for a person, within a renewal: the time that they take does not count towards its `timeout`. */
+export const unhurried = <A, E, R>(effect: Effect.Effect<A, E, R>): Effect.Effect<A, E, R> =>
+  Effect.withFiberRuntime((fiber) => {
+    const work = workOf(fiber)
+    if (work === undefined) return effect
+    return Effect.acquireUseRelease(
+      Effect.sync(() => (work.person = Deferred.unsafeMake<void>(fiber.id()))),
+      () => effect,
+      (person) =>
+        Effect.suspend(() => {
+          work.person = undefined
+          return Deferred.succeed(person, undefined)
+        })
+    )
+  })
 
 const isWaitingFor = (from: AnyRenewal, target: Work): boolean => {
   const seen = new Set<AnyRenewal>()

@@ -1,0 +1,386 @@
+import * as FetchHttpClient from "@effect/platform/FetchHttpClient"
+import { assert, describe, it } from "@effect/vitest"
+import { NodeLoopbackRedirect } from "effect-holdfast/node"
+import { OAuth2Session } from "effect-holdfast/oauth2"
+import * as Session from "effect-holdfast/Session"
+import * as Clock from "effect/Clock"
+import * as Deferred from "effect/Deferred"
+import * as Effect from "effect/Effect"
+import * as Exit from "effect/Exit"
+import * as Fiber from "effect/Fiber"
+import * as Redacted from "effect/Redacted"
+import * as TestClock from "effect/TestClock"
+import { type Asked, authorizationServer, json } from "./support/authorizationServer.js"
+import { eventually, type Reply } from "./support/httpServer.js"
+
+const http = Effect.provide(FetchHttpClient.layer)
+
+const options = { clientId: "app", allowInsecureRequests: true } as const
+
+const tokens = json({ access_token: "canary-access", token_type: "Bearer", refresh_token: "canary-refresh" })
+
+/** Lets virtual time pass until the fiber has ended. */
+const passing = <A, E>(fiber: Fiber.RuntimeFiber<A, E>, step: "100 millis" | "1 second" = "1 second") =>
+  Effect.zipRight(
+    eventually(Effect.map(TestClock.adjust(step), () => fiber.unsafePoll() !== null)),
+    Fiber.await(fiber)
+  )
+
+describe("the device flow", () => {
+  const device = (more: Record<string, unknown> = {}) =>
+    json({
+      device_code: "canary-device",
+      user_code: "ABCD-EFGH",
+      verification_uri: "https://example.com/device",
+      expires_in: 1800,
+      ...more
+    })
+  const pending = json({ error: "authorization_pending" }, 400)
+
+  const scenario = (answers: ReadonlyArray<Reply>, more?: Record<string, unknown>) =>
+    Effect.gen(function*() {
+      let n = 0
+      const polls: Array<number> = []
+      const clock = yield* Effect.clock
+      const server = yield* authorizationServer(({ path }) => {
+        if (path === "/device") return device(more)
+        polls.push(clock.unsafeCurrentTimeMillis())
+        return answers[Math.min(n++, answers.length - 1)]!
+      })
+      const prompts: Array<OAuth2Session.DevicePrompt> = []
+      const session = yield* OAuth2Session.make({
+        ...options,
+        issuer: server.url,
+        scope: "a",
+        grant: OAuth2Session.deviceCode((prompt) => Effect.sync(() => prompts.push(prompt)))
+      })
+      const fiber = yield* Effect.fork(session.current)
+      const exit = yield* passing(fiber)
+      return { exit, polls, prompts, server, session }
+    })
+
+  it.scoped("shows the code, asks as often as it may, and waits for a person longer than for a renewal", () =>
+    Effect.gen(function*() {
+      const { exit, polls, prompts, server } = yield* scenario([...Array.from({ length: 30 }, () => pending), tokens])
+      assert.strictEqual(
+        Redacted.value(Exit.isSuccess(exit) ? exit.value.value.accessToken : Redacted.make("")),
+        "canary-access"
+      )
+      assert.deepInclude(prompts, {
+        userCode: "ABCD-EFGH",
+        verificationUri: "https://example.com/device",
+        verificationUriComplete: undefined,
+        expiresAt: prompts[0]!.expiresAt
+      })
+      assert.strictEqual(prompts.length, 1)
+      for (let i = 1; i < polls.length; i++) assert.isAtLeast(polls[i]! - polls[i - 1]!, 5_000)
+      assert.isAbove(polls.at(-1)!, 150_000)
+      const { form } = server.asked[1]!
+      assert.strictEqual(form.get("device_code"), "canary-device")
+      assert.strictEqual(form.get("client_id"), "app")
+    }).pipe(http))
+
+  it.scoped("takes interval and expires_in as strings, and the address by its older name", () =>
+    Effect.gen(function*() {
+      const more = { interval: "7", expires_in: "60", verification_uri: undefined, verification_url: "https://old" }
+      const { exit, polls, prompts } = yield* scenario([pending], more)
+      assert.strictEqual(prompts[0]!.verificationUri, "https://old")
+      for (let i = 1; i < polls.length; i++) assert.isAtLeast(polls[i]! - polls[i - 1]!, 7_000)
+      assert.isAtMost(polls.at(-1)!, prompts[0]!.expiresAt)
+      assert.deepInclude(Exit.isFailure(exit) ? failureOf(exit) : {}, { _tag: "OAuth2Error", error: "expired_token" })
+    }).pipe(http))
+
+  it.scoped("asks every second at most, whatever the server says", () =>
+    Effect.gen(function*() {
+      const { polls } = yield* scenario([pending, pending, tokens], { interval: 0 })
+      for (let i = 1; i < polls.length; i++) assert.isAtLeast(polls[i]! - polls[i - 1]!, 1_000)
+    }).pipe(http))
+
+  it.scoped("slows down when it is told to, for good, and when the server is in trouble", () =>
+    Effect.gen(function*() {
+      const slow = json({ error: "slow_down" }, 400)
+      const { exit, polls } = yield* scenario([
+        slow,
+        pending,
+        json({}, 500),
+        json({}, 503, { "retry-after": "90" }),
+        tokens
+      ])
+      assert.isTrue(Exit.isSuccess(exit))
+      const gaps = polls.slice(1).map((at, i) => at - polls[i]!)
+      for (const [i, least] of [10_000, 10_000, 20_000, 90_000].entries()) assert.isAtLeast(gaps[i]!, least)
+    }).pipe(http))
+
+  it.scoped("ends with the refusal of the person", () =>
+    Effect.gen(function*() {
+      const { exit } = yield* scenario([json({ error: "access_denied" }, 400)])
+      assert.deepInclude(failureOf(exit), { _tag: "OAuth2Error", error: "access_denied" })
+    }).pipe(http))
+
+  it.scoped("is interrupted with its prompt when the session closes", () =>
+    Effect.gen(function*() {
+      const server = yield* authorizationServer(({ path }) => path === "/device" ? device() : pending)
+      const shown = yield* Deferred.make<void>()
+      const closed = yield* Deferred.make<void>()
+      const fiber = yield* Effect.scoped(Effect.gen(function*() {
+        const session = yield* OAuth2Session.make({
+          ...options,
+          issuer: server.url,
+          grant: OAuth2Session.deviceCode(() =>
+            Effect.zipRight(Deferred.succeed(shown, undefined), Effect.never).pipe(
+              Effect.onInterrupt(() => Deferred.succeed(closed, undefined))
+            )
+          )
+        })
+        const fiber = yield* Effect.fork(session.current)
+        yield* Deferred.await(shown)
+        return fiber
+      }))
+      yield* Deferred.await(closed)
+      assert.instanceOf(failureOf(yield* Fiber.await(fiber)), Session.SessionClosed)
+    }).pipe(http))
+})
+
+const failureOf = (exit: Exit.Exit<unknown, unknown>): object =>
+  Exit.match(exit, {
+    onSuccess: () => assert.fail("has succeeded"),
+    onFailure: (cause) => cause._tag === "Fail" ? cause.error as object : assert.fail(String(cause))
+  })
+
+describe("the authorization code flow", () => {
+  const receiver = (comeBack: (url: URL) => URL | string) => ({
+    redirectUri: "http://127.0.0.1/back",
+    onAuthorize: (url: URL) => Effect.sync(() => comeBack(url))
+  })
+  const back = (url: URL, more: Record<string, string | undefined> = {}) => {
+    const to = new URL(url.searchParams.get("redirect_uri")!)
+    const all = { code: "canary-code", state: url.searchParams.get("state")!, ...more }
+    for (const [name, value] of Object.entries(all)) if (value !== undefined) to.searchParams.set(name, value)
+    return to
+  }
+
+  const signIn = (comeBack: (url: URL) => URL | string, more: Partial<OAuth2Session.Options> = {}) =>
+    Effect.gen(function*() {
+      const server = yield* authorizationServer(({ path }) =>
+        path === "/par" ? json({ request_uri: "urn:x:1", expires_in: 60 }, 201) : tokens
+      )
+      const session = yield* OAuth2Session.make({
+        ...options,
+        issuer: server.url,
+        scope: ["a", "b"],
+        grant: OAuth2Session.authorizationCode(receiver(comeBack)),
+        ...more,
+        persist: undefined
+      })
+      return { server, exit: yield* Effect.exit(session.current) }
+    })
+
+  it.scoped("asks with PKCE, and exchanges the code with the verifier", () =>
+    Effect.gen(function*() {
+      let asked: URL | undefined
+      const { exit, server } = yield* signIn((url) => back(asked = url))
+      assert.isTrue(Exit.isSuccess(exit))
+      const { form } = server.asked[0]!
+      assert.strictEqual(form.get("code"), "canary-code")
+      assert.strictEqual(form.get("redirect_uri"), "http://127.0.0.1/back")
+      const digest = yield* Effect.promise(() =>
+        crypto.subtle.digest("SHA-256", new TextEncoder().encode(form.get("code_verifier")!))
+      )
+      const sent = asked!.searchParams
+      assert.strictEqual(sent.get("code_challenge"), Buffer.from(digest).toString("base64url"))
+      assert.strictEqual(sent.get("code_challenge_method"), "S256")
+      assert.strictEqual(sent.get("scope"), "a b")
+      assert.strictEqual(sent.get("response_type"), "code")
+      assert.isNull(sent.get("nonce"))
+    }).pipe(http))
+
+  it.scoped("pushes its request, if it is asked to", () =>
+    Effect.gen(function*() {
+      let asked: URL | undefined
+      let state = ""
+      const grant = OAuth2Session.authorizationCode({
+        redirectUri: "http://127.0.0.1/back",
+        onAuthorize: (url, given) => {
+          asked = url
+          state = given
+          return Effect.succeed(`http://127.0.0.1/back?code=canary-code&state=${given}`)
+        },
+        pushed: true,
+        parameters: { prompt: "consent" }
+      })
+      const { exit, server } = yield* signIn(() => "", { grant })
+      assert.isTrue(Exit.isSuccess(exit))
+      assert.deepStrictEqual([...asked!.searchParams], [["client_id", "app"], ["request_uri", "urn:x:1"]])
+      const { form } = server.asked[0]!
+      assert.strictEqual(form.get("state"), state)
+      assert.strictEqual(form.get("prompt"), "consent")
+    }).pipe(http))
+
+  it.scoped("uses no code that came back for another request, from another server, or not at all", () =>
+    Effect.gen(function*() {
+      const cases: ReadonlyArray<readonly [(url: URL) => URL | string, string]> = [
+        [(url) => back(url, { state: "canary-other" }), "invalid_response"],
+        [(url) => back(url, { state: undefined }), "invalid_response"],
+        [(url) => back(url, { iss: "https://evil.example" }), "invalid_response"],
+        [(url) => back(url, { code: undefined }), "invalid_response"],
+        [(url) => back(url, { code: undefined, error: "access_denied" }), "access_denied"],
+        [() => "canary", "invalid_response"]
+      ]
+      for (const [comeBack, error] of cases) {
+        const { exit, server } = yield* signIn(comeBack)
+        const failure = failureOf(exit)
+        assert.deepInclude(failure, { _tag: "OAuth2Error", error })
+        assert.notInclude(String(failure) + JSON.stringify(failure), "canary")
+        assert.strictEqual(server.asked.length, 0)
+      }
+    }).pipe(http))
+
+  it.scoped("waits ten minutes for a person, and is not repeated by itself", () =>
+    Effect.gen(function*() {
+      let asked = 0
+      const server = yield* authorizationServer(() => json({}, 500))
+      const make = (onAuthorize: OAuth2Session.CodeReceiver["onAuthorize"]) =>
+        OAuth2Session.make({
+          ...options,
+          issuer: server.url,
+          grant: OAuth2Session.authorizationCode({ redirectUri: "http://127.0.0.1/back", onAuthorize })
+        })
+      const waiting = yield* make(() => Effect.zipRight(Effect.sync(() => asked++), Effect.never))
+      const fiber = yield* Effect.fork(waiting.current)
+      yield* eventually(Effect.sync(() => asked === 1))
+      yield* TestClock.adjust("599 seconds")
+      assert.isNull(fiber.unsafePoll())
+      yield* TestClock.adjust("1 second")
+      assert.instanceOf(failureOf(yield* Fiber.await(fiber)), OAuth2Session.SignInRequired)
+      const failing = yield* make((url) => Effect.sync(() => (asked++, back(url))))
+      assert.deepInclude(yield* Effect.flip(failing.current), { error: "server_error" })
+      assert.strictEqual(asked, 2)
+    }).pipe(http))
+
+  it.scoped("comes back to a receiver on the loopback, which takes one answer, with the right state", () =>
+    Effect.gen(function*() {
+      const replies: Array<readonly [number, string]> = []
+      const get = (url: URL | string) =>
+        Effect.promise(async () => {
+          const response = await fetch(url)
+          replies.push([response.status, await response.text()])
+        })
+      let redirectUri = ""
+      const grant = OAuth2Session.authorizationCode(NodeLoopbackRedirect.make({
+        path: "/callback",
+        open: (url) =>
+          Effect.gen(function*() {
+            const right = back(url)
+            redirectUri = right.origin
+            yield* get(`${right.origin}/favicon.ico`)
+            yield* get(back(url, { state: "guessed" }))
+            yield* get(right.href.replace("127.0.0.1", "localhost"))
+            yield* get(right)
+            yield* get(right)
+          })
+      }))
+      const { exit, server } = yield* signIn(() => "", { grant })
+      assert.isTrue(Exit.isSuccess(exit))
+      assert.strictEqual(server.asked[0]!.form.get("redirect_uri"), `${redirectUri}/callback`)
+      assert.deepStrictEqual(replies.map(([status]) => status), [404, 400, 400, 200, 400])
+      assert.include(replies[3]![1], "You may close this window")
+      assert.notInclude(replies.map(([, text]) => text).join(), "canary")
+      const closed = yield* Effect.promise(() => fetch(redirectUri).then(() => false, () => true))
+      assert.isTrue(closed)
+    }).pipe(http))
+})
+
+describe("other grants", () => {
+  it.scoped("an assertion is made anew for each try, and one that is refused is a sign-in that is required", () =>
+    Effect.gen(function*() {
+      let n = 0
+      const replies = [json({}, 500), json({ access_token: "canary-access" }), json({ error: "invalid_grant" }, 400)]
+      const server = yield* authorizationServer(() => replies[server_asked++]!)
+      let server_asked = 0
+      const session = yield* OAuth2Session.make({
+        ...options,
+        issuer: server.url,
+        grant: OAuth2Session.jwtBearer(Effect.sync(() => Redacted.make(`canary-assertion-${++n}`)))
+      })
+      const fiber = yield* Effect.fork(session.current)
+      const first = yield* Effect.flatten(passing(fiber, "100 millis"))
+      const error = yield* Effect.flip(session.refresh(first))
+      assert.instanceOf(error, OAuth2Session.SignInRequired)
+      assert.deepStrictEqual(server.asked.map(({ form }) => form.get("assertion")), [
+        "canary-assertion-1",
+        "canary-assertion-2",
+        "canary-assertion-3"
+      ])
+    }).pipe(http))
+
+  it.scoped("a token is exchanged for another", () =>
+    Effect.gen(function*() {
+      const server = yield* authorizationServer(() =>
+        json({ access_token: "canary-access", token_type: "N_A", issued_token_type: "urn:x" })
+      )
+      const session = yield* OAuth2Session.make({
+        ...options,
+        issuer: server.url,
+        audience: "orders",
+        grant: OAuth2Session.tokenExchange({
+          subjectToken: Effect.succeed(Redacted.make("canary-subject")),
+          subjectTokenType: "urn:ietf:params:oauth:token-type:access_token",
+          actorToken: Effect.succeed(Redacted.make("canary-actor")),
+          actorTokenType: "urn:ietf:params:oauth:token-type:jwt"
+        })
+      })
+      yield* session.current
+      const { form } = server.asked[0] as Asked
+      assert.deepStrictEqual(Object.fromEntries(form), {
+        grant_type: "urn:ietf:params:oauth:grant-type:token-exchange",
+        client_id: "app",
+        audience: "orders",
+        subject_token: "canary-subject",
+        subject_token_type: "urn:ietf:params:oauth:token-type:access_token",
+        actor_token: "canary-actor",
+        actor_token_type: "urn:ietf:params:oauth:token-type:jwt"
+      })
+    }).pipe(http))
+
+  it.scoped("a client may sign its own assertion, with the session's clock", () =>
+    Effect.gen(function*() {
+      yield* TestClock.adjust("1 hour")
+      const key = yield* Effect.promise(() =>
+        crypto.subtle.generateKey({ name: "ECDSA", namedCurve: "P-256" }, false, ["sign", "verify"])
+      )
+      const server = yield* authorizationServer(() => tokens)
+      const session = yield* OAuth2Session.make({
+        ...options,
+        issuer: server.url,
+        clientAuth: OAuth2Session.privateKeyJwt({ key: key.privateKey, kid: "k1", header: { "x5t#S256": "t" } }),
+        grant: OAuth2Session.clientCredentials
+      })
+      yield* session.current
+      const [header, payload] = server.asked[0]!.form.get("client_assertion")!.split(".").map((part, i) =>
+        i < 2 ? JSON.parse(Buffer.from(part, "base64url").toString()) : undefined
+      )
+      assert.deepStrictEqual(header, { alg: "ES256", kid: "k1", "x5t#S256": "t" })
+      assert.strictEqual(payload.iat, Math.floor((yield* Clock.currentTimeMillis) / 1000))
+      assert.strictEqual(payload.aud, server.url)
+    }).pipe(http))
+
+  it.scoped("a client with a certificate asks at the server's endpoints for that", () =>
+    Effect.gen(function*() {
+      const server = yield* authorizationServer(() => tokens)
+      const mtls = yield* authorizationServer(() => tokens)
+      const issuer = {
+        issuer: server.url,
+        token_endpoint: `${server.url}/token`,
+        mtls_endpoint_aliases: { token_endpoint: `${mtls.url}/token` }
+      }
+      const session = yield* OAuth2Session.make({
+        ...options,
+        issuer,
+        clientAuth: OAuth2Session.mutualTls,
+        grant: OAuth2Session.clientCredentials
+      })
+      yield* session.current
+      assert.strictEqual(server.asked.length, 0)
+      assert.strictEqual(mtls.asked[0]!.form.get("client_id"), "app")
+    }).pipe(http))
+})
