@@ -345,6 +345,31 @@ describe("a failure", () => {
       assert.include(failure.message, "what is not its run's own")
     }))
 
+  it.effect("has the stacks of its errors, which the runs of the search are spared", () =>
+    Effect.gen(function*() {
+      const { stackTraceLimit } = Error
+      const stacks: Array<string> = []
+      const failing = Effect.catchAllDefect(twoIncrements().pipe(Effect.orDie), () => {
+        const error = new Error("a count was lost")
+        stacks.push(error.stack!)
+        return Effect.die(error)
+      })
+      const { cause } = yield* found(failing)
+      const hasStack = (stack: string) => stack.includes("Interleavings.test")
+      assert.isTrue(hasStack((Cause.squash(cause) as Error).stack!))
+      assert.isFalse(hasStack(stacks[0]!))
+      const { exit } = yield* Interleavings.trace(failing, (yield* found(failing)).replay)
+      assert.isTrue(Exit.isFailure(exit) && hasStack((Cause.squash(exit.cause) as Error).stack!))
+      assert.strictEqual(Error.stackTraceLimit, stackTraceLimit)
+    }))
+
+  it.effect("is the same failure whether its message has a stack in it or not", () =>
+    Effect.gen(function*() {
+      const { message, reproducible } = yield* found(Effect.sync(() => assert.fail(new Error("lost").stack)))
+      assert.isTrue(reproducible, message)
+      assert.include(message, "Interleavings.test")
+    }))
+
   it.effect("by a defect or an interruption is a failure too", () =>
     Effect.gen(function*() {
       const defect = yield* found(Effect.die(new Error("broken")))

@@ -27,6 +27,8 @@
  * - What leaves Effect's fibers (a promise, a timer, I/O) cannot come to an end inside a run, and is reported as
  *   `Escaped` where the run would wait or let time pass. Node tells what was started; elsewhere it is a deadlock.
  * - A fiber that computes for ever without an operation hangs the explorer as it hangs any program.
+ * - Errors that are made in a run have no stack, which would cost more than most programs do. A failure is run once
+ *   more to be told, with stacks; the cause of a failure that then runs differently has none.
  * - Only `exhaustive` proves anything, and only within its number of preemptions; the others find faults.
  *
  * @since 0.1.0
@@ -301,14 +303,14 @@ export const explore = <A, E>(
       const next = ongoing.next()
       if (next.done === true) return done({ _tag: "Nothing", ...next.value })
       const { isNew, outcome, run } = next.value
-      const hasFailed = outcome._tag !== "Done" || Exit.isFailure(outcome.exit)
-      if (isNew || hasFailed) {
+      const isFailed = hasFailed(outcome)
+      if (isNew || isFailed) {
         interleavings++
         operations = Math.max(operations, run.operations)
         digest = (Math.imul(digest, 31) + run.trace) | 0
         hasVictim ||= run.victims.length > 0
       }
-      return hasFailed ? done({ _tag: "Failure", ran: next.value }) : more
+      return isFailed ? done({ _tag: "Failure", ran: next.value }) : more
     })
     if (found._tag === "Failure") {
       const shrinking = shrinkingOf(effect, setting, found.ran, clock.extended())
@@ -552,18 +554,24 @@ const failureOf = <A, E>(
   const kind = kindOf(found.outcome)
   const told = tell(effect, setting, least)
   const again = kind === "Escaped" ? undefined : runOnce(effect, setting, new Strategies.Following(least))
+  // A message may have a stack in it, so only runs without stacks are alike in their kinds.
+  const isAlike = again === undefined
+    ? told.kind === kind
+    : hasFailed(told.outcome) && told.digest === again.run.trace && kindOf(again.outcome) === kind
   return new InterleavingFailure<E>({
     ...told.what,
     reason: reasonOf(found.outcome),
-    cause: causeOf(told.kind === kind ? told.outcome : found.outcome),
+    cause: causeOf(isAlike || told.kind === kind ? told.outcome : found.outcome),
     seed: found.run.strategy.seed,
     interleavings,
     preemptions: Schedule.preemptions(least),
     replay: Schedule.format(least),
-    reproducible: !hadSucceeded && told.kind === kind &&
-      (again === undefined || (told.digest === again.run.trace && kindOf(again.outcome) === kind))
+    reproducible: !hadSucceeded && isAlike
   })
 }
+
+const hasFailed = (outcome: Run.Outcome<unknown, unknown>): boolean =>
+  outcome._tag !== "Done" || Exit.isFailure(outcome.exit)
 
 const reasonOf = (outcome: Run.Outcome<unknown, unknown>): InterleavingFailure["reason"] =>
   outcome._tag === "Done" ? "Failure" : outcome._tag
@@ -575,7 +583,7 @@ const causeOf = <E>(outcome: Run.Outcome<unknown, E>): Cause.Cause<E> =>
 const tell = <A, E>(effect: Effect.Effect<A, E>, setting: Run.Setting, schedule: Schedule.Schedule) => {
   const narrator = new Narrator()
   const strategy = new Strategies.Following(schedule)
-  const run = new Run.Run(narrator.observing(setting), narrator.noting(strategy))
+  const run = new Run.Run(narrator.observing({ ...setting, hasStacks: true }), narrator.noting(strategy))
   const outcome = run.execute(effect)
   const what = {
     schedule: narrator.schedule(run),
@@ -753,7 +761,12 @@ const settingOf = (
 ): Effect.Effect<Run.Setting> =>
   Effect.map(
     Effect.runtime<never>(),
-    (runtime) => Run.settingFor(isSilent ? silenced(runtime) : runtime, { maxOperations, outside: new Outside() })
+    (runtime) =>
+      Run.settingFor(isSilent ? silenced(runtime) : runtime, {
+        maxOperations,
+        outside: new Outside(),
+        hasStacks: false
+      })
   )
 
 /** Thousands of runs would print their lines thousands of times. */

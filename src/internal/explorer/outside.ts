@@ -6,8 +6,8 @@
  */
 interface Resource {
   readonly type: string
-  /** Where it was started. Writing this down costs little, reading it out much. */
-  readonly origin: Error
+  /** Where it was started, unless it has no end. */
+  readonly origin: Error | undefined
   readonly object: {
     /** Of timers. */
     readonly _idleTimeout?: number
@@ -20,8 +20,8 @@ interface Resource {
 export class Outside {
   private resources: Array<Resource> = []
   private readonly hook = globalThis.process?.getBuiltinModule?.("node:async_hooks")?.createHook({
-    init: (_id, type, _trigger, object) => {
-      this.resources.push({ type, object, origin: here() })
+    init: (_id, type, _trigger, object: Resource["object"]) => {
+      this.resources.push({ type, object, origin: isForEver(object) ? undefined : here() })
     }
   })
 
@@ -38,8 +38,8 @@ export class Outside {
   /** A run begins or is over. The timers by which `Effect.never` keeps a process alive do not outlive it. */
   forget(): void {
     if (this.resources.length === 0) return
-    for (const resource of this.resources) {
-      if (isForEver(resource)) clearInterval(resource.object as unknown as NodeJS.Timeout)
+    for (const { object } of this.resources) {
+      if (isForEver(object)) clearInterval(object as unknown as NodeJS.Timeout)
     }
     this.resources = []
   }
@@ -48,13 +48,13 @@ export class Outside {
   started(isLast: boolean): ReadonlyArray<string> {
     if (this.resources.length === 0) return []
     const pending = this.resources.filter((resource) =>
-      !isForEver(resource) && !isOver(resource) && (isLast || !isIncidental(resource)) && !isOfConsole(resource)
+      !isForEver(resource.object) && !isOver(resource) && (isLast || !isIncidental(resource)) && !isOfConsole(resource)
     )
     return [...new Set(pending.map(({ type }) => type))]
   }
 }
 
-const isForEver = ({ object }: Resource): boolean => object._idleTimeout === 2 ** 31 - 1
+const isForEver = ({ _idleTimeout }: Resource["object"]): boolean => _idleTimeout === 2 ** 31 - 1
 
 /** A timer that was cleared, a job that was done at once, a function that only keeps its context. */
 const isOver = ({ object, type }: Resource): boolean =>
@@ -66,8 +66,8 @@ const isJob = (type: string): boolean => type.endsWith("REQUEST")
 const isIncidental = ({ type }: Resource): boolean => type === "TickObject" || type === "Microtask" || type === "ZLIB"
 
 /** Writing to a console may defer its output; nobody waits for that. */
-const isOfConsole = ({ origin: { stack } }: Resource): boolean =>
-  stack !== undefined && /node:internal\/console|\bconsole\.\w+ /i.test(stack)
+const isOfConsole = ({ origin }: Resource): boolean =>
+  origin?.stack !== undefined && /node:internal\/console|\bconsole\.\w+ /i.test(origin.stack)
 
 const here = (): Error => {
   const limit = Error.stackTraceLimit

@@ -74,6 +74,8 @@ export interface Setting {
   readonly runtime: Runtime.Runtime<never>
   readonly maxOperations: number
   readonly outside: Outside
+  /** Whether errors that are made in a run have a stack, which is a sixth of the cost of a program that makes errors. */
+  readonly hasStacks: boolean
 }
 
 /** What the effect inherits from the fiber that explores it, less what would give that fiber away. */
@@ -142,17 +144,20 @@ export class Run implements Scheduler.Scheduler {
   }
 
   execute<A, E>(effect: Effect.Effect<A, E>): Outcome<A, E> {
-    return this.withRandomness(() => this.start(effect))
+    return this.withGlobals(() => this.start(effect))
   }
 
   /** `Math.random` is the run's own too: Effect hashes by it what is hashed by identity. */
-  private withRandomness<A>(work: () => A): A {
+  private withGlobals<A>(work: () => A): A {
     const { random } = Math
+    const { stackTraceLimit } = Error
     Math.random = () => this.random.number()
+    if (!this.setting.hasStacks) Error.stackTraceLimit = 0
     try {
       return work()
     } finally {
       Math.random = random
+      if (!this.setting.hasStacks) Error.stackTraceLimit = stackTraceLimit
     }
   }
 
@@ -206,7 +211,7 @@ export class Run implements Scheduler.Scheduler {
     for (const { fiber } of this.lanes) {
       if (fiber?.unsafePoll() === null) fiber.unsafeInterruptAsFork(FiberId.none)
     }
-    this.withRandomness(() => {
+    this.withGlobals(() => {
       for (let steps = 0; steps < mostFinishingSteps; steps++) {
         if (this.ready.length > 0) this.step()
         else if (this.timers.length > 0) this.passTime()

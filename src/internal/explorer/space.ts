@@ -33,16 +33,20 @@ export class Coverage {
   readonly tried = new Set<string>()
   private readonly all: ReadonlyArray<Place>
   private words: ReadonlySet<string> | undefined
+  private readonly kinds: ReadonlySet<Departure["kind"]>
 
   constructor(all: ReadonlyArray<Place>) {
     this.all = all
     this.places = all.reduce((sum, { departures }) => sum + departures.length, 0)
+    this.kinds = new Set(all.flatMap(({ departures }) => departures.map(({ kind }) => kind)))
   }
 
   /** Notes those of a run's departures that the plain run offers. */
   note(departures: ReadonlyArray<Departure>): void {
     this.words ??= new Set(this.all.flatMap(({ departures }) => departures.map(word)))
     for (const departure of departures) {
+      // A run by chance has hundreds of picks.
+      if (!this.kinds.has(departure.kind)) continue
       const made = word(departure)
       if (this.words.has(made)) this.tried.add(made)
     }
