@@ -37,7 +37,7 @@ describe("it.interleavings", { timeout: 300_000 }, () => {
     assert.match(output, /× breaks/)
     assert.match(output, /an update was lost/)
     assert.match(output, /replay: Interleavings\.replay\(effect, "holdfast:1 r5 p[\d.]+@\d+>[\d.]+!?"\)/)
-    assert.match(output, /2 failed \| 7 passed \| 1 skipped/)
+    assert.match(output, /2 failed \| 10 passed \| 1 skipped/)
     assert.match(output, /interleavings: [\d,]+ explored/)
   })
 
@@ -57,6 +57,13 @@ describe("it.interleavings", { timeout: 300_000 }, () => {
       output,
       /^[\d,]+ interleavings, then the budget was spent: random \d+ of \d+ places, pct \d+ of \d+ places$/m
     )
+  })
+
+  it("I4: says in one line what was cut by its limit", async () => {
+    const lines = (await seeded!()).split("\n").filter((line) => line.includes("cut by the limit"))
+    // The plain run is one of the eleven.
+    assert.strictEqual(lines.length, 1)
+    assert.match(lines[0]!, /^2 explorations were cut by the limit: sweep 20 of \d+ places$/)
   })
 
   it("I4: has a limit that leaves room for its budget, and is none beyond what a timer can hold", async () => {

@@ -10,6 +10,7 @@
  */
 
 import * as V from "@effect/vitest"
+import * as Arr from "effect/Array"
 import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import * as Option from "effect/Option"
@@ -33,7 +34,7 @@ export interface Options extends Interleavings.Options {
   /**
    * Real time for the exploration, at most 24.8 days. When the budget is spent without a failure, the test passes, and
    * prints how much has been tried: a slow machine tries less, and does not fail for it (a test with `fails` does: it
-   * passes only if a failure is found). Default: two thirds of the test's limit, so that a third is left to make a
+   * passes only if a failure is found). What `limit` has left out is printed in one line for all tests of a `describe`. Default: two thirds of the test's limit, so that a third is left to make a
    * failure small and tell of it.
    */
   readonly budget?: Duration.DurationInput | undefined
@@ -104,6 +105,8 @@ function testerOn(declare: Declare): Test {
   return (name, effect, { timeout, ...options } = {}) => {
     const { effort, seed } = environment()
     const limit = limitOf(timeout, millisOf(options.budget), Math.max(1, effort))
+    // Whichever of these hooks comes first tells of all tests that have run.
+    V.afterAll(() => tellLimited())
     declare(name, { timeout: limit }, ({ signal, task }) =>
       Interleavings.explore(effect, {
         ...options,
@@ -117,6 +120,7 @@ function testerOn(declare: Declare): Test {
             Effect.sync(() => {
               task.meta.interleavings = report.interleavings
               if (report.outOfTime) tellCoverage(report)
+              else if (cutIn(report).length > 0) limited.push(cutIn(report))
             }),
           onFailure: (failure) =>
             Effect.sync(() => {
@@ -143,11 +147,38 @@ const millisOf = (budget: Duration.DurationInput | undefined): number =>
   Option.match(Duration.decodeUnknown(budget), { onNone: () => 0, onSome: Duration.toMillis })
 
 const tellCoverage = ({ coverage, interleavings, searches }: Interleavings.Report): void => {
-  const tried = searches.map(({ strategy }) =>
-    `${strategy} ${numeral(coverage[strategy].tried)} of ${numeral(coverage[strategy].places)} places`
-  )
+  const tried = searches.map(({ strategy }) => triedOf(strategy, coverage[strategy]))
   // oxlint-disable-next-line no-console
   console.log(`${numeral(interleavings)} interleavings, then the budget was spent: ${[...new Set(tried)].join(", ")}`)
+}
+
+const triedOf = (strategy: Interleavings.Strategy, { places, tried }: Interleavings.Coverage): string =>
+  `${strategy} ${numeral(tried)} of ${numeral(places)} places`
+
+/** A strategy that its limit has cut. `random` and `pct` have no end, so nothing cuts them. */
+interface Cut {
+  readonly strategy: Interleavings.Strategy
+  readonly coverage: Interleavings.Coverage
+}
+
+const cutIn = ({ coverage, searches }: Interleavings.Report): ReadonlyArray<Cut> =>
+  searches
+    .filter(({ complete, strategy }) => !complete && strategy !== "random" && strategy !== "pct")
+    .map(({ strategy }) => ({ strategy, coverage: coverage[strategy] }))
+
+/** Of each test whose limit has cut it since this was last told. */
+const limited: Array<ReadonlyArray<Cut>> = []
+
+const tellLimited = (): void => {
+  const tests = limited.splice(0)
+  if (tests.length === 0) return
+  const tried = Object.entries(Arr.groupBy(tests.flat(), ({ strategy }) => strategy)).map(([strategy, cuts]) => {
+    const sum = (one: "places" | "tried") => cuts.reduce((sum, { coverage }) => sum + coverage[one], 0)
+    return triedOf(strategy as Interleavings.Strategy, { places: sum("places"), tried: sum("tried") })
+  })
+  const explorations = tests.length === 1 ? "1 exploration was" : `${numeral(tests.length)} explorations were`
+  // oxlint-disable-next-line no-console
+  console.log(`${explorations} cut by the limit: ${tried.join(", ")}`)
 }
 
 const numeral = (n: number): string => n.toLocaleString("en")
