@@ -160,6 +160,27 @@ describe("Effect", () => {
     assert.deepStrictEqual([...map], [[ref, [[FiberId.none, "blue"]]]])
   })
 
+  it.effect("FiberRefs.locals: is only read, also by a fork and a join (else a transaction's references are lost)", () =>
+    Effect.gen(function*() {
+      const ref = FiberRef.unsafeMake("none")
+      const refuse = (): never => assert.fail("the map was changed in place")
+      yield* Effect.withFiberRuntime<void>((fiber) => {
+        const locals = Object.assign(new Map(fiber.getFiberRefs().locals), {
+          set: refuse,
+          delete: refuse,
+          clear: refuse
+        })
+        ;(fiber as unknown as Parts)["setFiberRefs"](FiberRefs.unsafeMake(locals))
+        const child = Effect.zipRight(FiberRef.set(ref, "red"), FiberRef.get(ref))
+        return Effect.fork(child).pipe(
+          Effect.flatMap(Fiber.join),
+          Effect.zipRight(Effect.locally(FiberRef.update(ref, (color) => `${color}dish`), ref, "blue")),
+          Effect.zipRight(FiberRef.delete(ref))
+        )
+      })
+      assert.strictEqual(yield* FiberRef.get(ref), "none")
+    }))
+
   it("scope.state: `forkIn` reads it in the step in which the fiber starts (else D3 sees no fiber)", () => {
     const read: Array<number> = []
     const started: Array<number> = []

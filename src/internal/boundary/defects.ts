@@ -1,0 +1,54 @@
+import * as HttpServerRespondable from "@effect/platform/HttpServerRespondable"
+import * as HttpServerResponse from "@effect/platform/HttpServerResponse"
+import type * as Multipart from "@effect/platform/Multipart"
+import * as Cause from "effect/Cause"
+import * as Predicate from "effect/Predicate"
+import { isUnwinding } from "../transaction/unwinding.js"
+import { problem } from "./problem.js"
+
+/**
+ * The defects of a cause that are the handler's. Others are not: a defect with a response of its own is how a handler
+ * answers, some defects are the client's fault, and some unwind the body of a transaction that a deadlock has ended.
+ */
+export const defectsOf = (cause: Cause.Cause<unknown>): ReadonlyArray<unknown> =>
+  // A span puts a proxy around each error that is raised in it.
+  Array.from(Cause.defects(cause), Cause.originalError).filter((defect) =>
+    !HttpServerResponse.isServerResponse(defect) && !HttpServerRespondable.isRespondable(defect) &&
+    statusOf(defect) === undefined && !isUnwinding(defect)
+  )
+
+/** The answer to a cause that is the client's fault. */
+export const clientFault = (cause: Cause.Cause<unknown>): HttpServerResponse.HttpServerResponse | undefined => {
+  const status = Array.from(Cause.defects(cause), statusOf).find((status) => status !== undefined)
+  return status && problem(status, status === 400 ? "Bad Request" : "Content Too Large")
+}
+
+/**
+ * A multipart body that cannot be read is the client's fault. `HttpApi` makes a defect of the error; and an error of
+ * the parser that has no listener becomes an error of Node's. If these were defects, any client could end the server.
+ */
+const statusOf = (defect: unknown): 400 | 413 | undefined => {
+  if (Predicate.isTagged(defect, "MultipartError")) {
+    const { cause, reason } = defect as unknown as Multipart.MultipartError
+    return statuses[reason] ?? statusOfParser(cause)
+  }
+  const isUnheard = Predicate.hasProperty(defect, "code") && defect.code === "ERR_UNHANDLED_ERROR"
+  return isUnheard && Predicate.hasProperty(defect, "context") ? statusOfParser(defect.context) : undefined
+}
+
+const statusOfParser = (error: unknown): 400 | 413 | undefined =>
+  Predicate.hasProperty(error, "_tag") ? statuses[String(error._tag)] : undefined
+
+const statuses: Readonly<Record<string, 400 | 413>> = {
+  Parse: 400,
+  BodyTooLarge: 413,
+  FieldTooLarge: 413,
+  FileTooLarge: 413,
+  TooManyParts: 413,
+  // Reasons of the parser's own.
+  InvalidBoundary: 400,
+  BadHeaders: 400,
+  InvalidDisposition: 400,
+  EndNotReached: 400,
+  ReachedLimit: 413
+}

@@ -1,0 +1,231 @@
+/**
+ * Isolates the defects of one request: each gets an incident, and is logged, counted and answered, wherever it comes to
+ * light (in the app, in a fiber that the app forks, in the stream of its response).
+ */
+import * as HttpApp from "@effect/platform/HttpApp"
+import * as HttpBody from "@effect/platform/HttpBody"
+import * as HttpServerError from "@effect/platform/HttpServerError"
+import * as HttpServerRequest from "@effect/platform/HttpServerRequest"
+import * as HttpServerResponse from "@effect/platform/HttpServerResponse"
+import * as Cause from "effect/Cause"
+import * as Context from "effect/Context"
+import * as Effect from "effect/Effect"
+import * as Exit from "effect/Exit"
+import type * as Fiber from "effect/Fiber"
+import * as FiberRef from "effect/FiberRef"
+import * as Metric from "effect/Metric"
+import * as Option from "effect/Option"
+import * as Runtime from "effect/Runtime"
+import * as Scope from "effect/Scope"
+import * as Stream from "effect/Stream"
+import { ScopeWatch } from "../scopeWatch.js"
+import { clientFault, defectsOf } from "./defects.js"
+import { socketOf } from "./nodeServer.js"
+import { monotonicMillis } from "./policy.js"
+import { problem } from "./problem.js"
+
+type Request = HttpServerRequest.HttpServerRequest
+type Response = HttpServerResponse.HttpServerResponse
+
+/** Called once for each incident. The time is in milliseconds of the monotonic clock. */
+export type OnDefect = (incident: string, nowMillis: number) => void
+
+export const isolated = <E, R>(app: HttpApp.Default<E, R>, onDefect: OnDefect): HttpApp.Default<E, R> =>
+  Effect.withFiberRuntime((fiber) => {
+    const request = Context.unsafeGet(fiber.currentContext, HttpServerRequest.HttpServerRequest)
+    const scope = Context.getOption(fiber.currentContext as Context.Context<Scope.Scope>, Scope.Scope)
+    return new Isolation(request, onDefect).around(app, scope)
+  })
+
+class Isolation {
+  private readonly request: Request
+  private readonly onDefect: OnDefect
+  /** The incidents that this boundary has counted. */
+  private readonly counted = new Set<string>()
+  /** Errors with which the stream of a response has failed. The platform makes defects of them. */
+  private readonly streamErrors = new Set<unknown>()
+  /** The incident of the platform's own answer, if that came before the cause: see `answeredByPlatform`. */
+  private early: string | undefined
+  /** Whether the app runs. */
+  private isInside = true
+
+  constructor(request: Request, onDefect: OnDefect) {
+    this.request = request
+    this.onDefect = onDefect
+  }
+
+  around<E, R>(app: HttpApp.Default<E, R>, scope: Option.Option<Scope.Scope>): HttpApp.Default<E, R> {
+    return Effect.zipRight(this.handleResponses, this.watchingFibers(app, scope)).pipe(
+      Effect.map((response) => this.watchingStream(response)),
+      (answered) => this.answering(answered),
+      Effect.ensuring(this.handleLaterResponses)
+    )
+  }
+
+  // ---------------------------------------------------------------------------
+  // where defects come to light
+  // ---------------------------------------------------------------------------
+
+  private answering<E, R>(self: Effect.Effect<Response, E, R>): Effect.Effect<Response, E, R> {
+    return Effect.catchAllCause(self, (cause) => {
+      if (this.defectsIn(cause).length > 0) return Effect.map(this.report(cause, "handler"), incidentResponse)
+      const fault = clientFault(cause)
+      const answer = fault === undefined ? Effect.failCause(cause) : Effect.succeed(fault)
+      return this.early === undefined ? answer : Effect.zipRight(
+        this.logged(this.early, "an error of a request handler that nothing has answered", cause),
+        answer
+      )
+    })
+  }
+
+  /** Fibers that the app forks in the request's scope. */
+  private watchingFibers<E, R>(
+    app: HttpApp.Default<E, R>,
+    scope: Option.Option<Scope.Scope>
+  ): HttpApp.Default<E, R> {
+    if (Option.isNone(scope)) return app
+    const watch = new ScopeWatch((exit, fiber) => {
+      if (Exit.isFailure(exit) && this.defectsIn(exit.cause).length > 0) {
+        runLike(fiber, this.report(exit.cause, "fiber"))
+      }
+    })
+    return watch.supervise(app, scope.value)
+  }
+
+  private watchingStream(response: Response): Response {
+    const { body } = response
+    if (body._tag !== "Stream") return response
+    const stream = Stream.tapErrorCause(body.stream, (cause) => {
+      for (const error of Cause.failures(cause)) this.streamErrors.add(Cause.originalError(error))
+      return this.defectsIn(cause).length === 0
+        ? Effect.void
+        // The platform would end the response as if it were whole.
+        : Effect.map(this.report(cause, "stream"), () => socketOf(this.request)?.destroy())
+    })
+    return HttpServerResponse.setBody(response, HttpBody.stream(stream, body.contentType, body.contentLength))
+  }
+
+  /** This handler comes before those of other middlewares, which make other objects of the response. */
+  private readonly handleResponses = FiberRef.update(
+    HttpApp.currentPreResponseHandlers,
+    (handlers) =>
+      Option.some(Option.match(handlers, {
+        onNone: (): HttpApp.PreResponseHandler => (_, response) => Effect.succeed(this.answeredByPlatform(response)),
+        onSome: (next): HttpApp.PreResponseHandler => (request, response) =>
+          next(request, this.answeredByPlatform(response))
+      }))
+  )
+
+  /**
+   * Around an app that is served already, as a middleware is, the boundary sees a cause only after the platform has
+   * sent an empty 500 for it. Before that, the platform asks the handlers of responses, and its own 500 is always the
+   * same object. So that answer gets its incident here, and the cause is reported when the boundary sees it.
+   */
+  private answeredByPlatform(response: Response): Response {
+    if (!this.isInside) return response
+    if (response !== platformError) return this.watchingStream(response)
+    this.early = newIncident()
+    return incidentResponse(this.early)
+  }
+
+  /** The handlers of responses that the app has added run when the app has ended. */
+  private readonly handleLaterResponses = Effect.suspend(() => {
+    this.isInside = false
+    return FiberRef.update(
+      HttpApp.currentPreResponseHandlers,
+      Option.map((handler): HttpApp.PreResponseHandler => (request, given) =>
+        this.answering(Effect.map(
+          Effect.suspend(() => handler(request, given)),
+          (response) => response.body === given.body ? response : this.watchingStream(response)
+        ))
+      )
+    )
+  })
+
+  // ---------------------------------------------------------------------------
+  // incidents
+  // ---------------------------------------------------------------------------
+
+  private defectsIn(cause: Cause.Cause<unknown>): ReadonlyArray<unknown> {
+    return defectsOf(cause).filter((defect) => !this.streamErrors.has(defect))
+  }
+
+  /** The incident is noted in this step, and reported by the effect. */
+  private report(cause: Cause.Cause<unknown>, place: Place): Effect.Effect<string> {
+    const defects = this.defectsIn(cause)
+    const incidents = incidentsOf(this.request)
+    const known = defects.map((defect) => incidents.get(defect)).find((incident) => incident !== undefined)
+    const incident = known ?? this.early ?? newIncident()
+    for (const defect of defects) incidents.set(defect, incident)
+    const isCounted = this.counted.has(incident)
+    this.counted.add(incident)
+    const reported = Effect.zipRight(
+      Metric.increment(Metric.tagged(defectCounter, "place", place)),
+      this.logged(incident, `a defect in ${places[place]}`, cause)
+    )
+    return monotonicMillis.pipe(
+      Effect.map((now) => isCounted ? undefined : this.onDefect(incident, now)),
+      Effect.zipRight(known === undefined ? reported : Effect.void),
+      Effect.as(incident)
+    )
+  }
+
+  private logged(incident: string, message: string, cause: Cause.Cause<unknown>): Effect.Effect<void> {
+    return Effect.logError(message, cause).pipe(
+      Effect.zipRight(Effect.annotateCurrentSpan({ incident })),
+      Effect.annotateLogs({ incident, "http.method": this.request.method, "http.url": pathOf(this.request) }),
+      // A logger may be broken too.
+      Effect.catchAllCause(() => Effect.void)
+    )
+  }
+}
+
+/**
+ * The incidents of a request, by their defect: the same defect can come to light in a fiber and again where that fiber
+ * is joined, and in each of several boundaries around one app.
+ */
+const incidentsOf = (request: Request): Map<unknown, string> => {
+  const source = request.source as object
+  const known = allIncidents.get(source)
+  if (known !== undefined) return known
+  const incidents = new Map<unknown, string>()
+  allIncidents.set(source, incidents)
+  return incidents
+}
+
+const allIncidents = new WeakMap<object, Map<unknown, string>>()
+
+/** Not from `Random`: an application that seeds `Random` would give its incidents the same numbers in each run. */
+const newIncident = (): string => crypto.randomUUID()
+
+const incidentResponse = (incident: string): Response =>
+  problem(500, "Internal Server Error", { instance: `urn:uuid:${incident}`, incident })
+
+/** The platform's answer to a cause that has no response of its own, known by identity: an app's own 500 is another. */
+const platformError = HttpServerError.exitResponse(Exit.die(undefined))
+
+const places = {
+  handler: "a request handler",
+  fiber: "a fiber that a request handler has forked",
+  stream: "the stream of a response"
+}
+
+type Place = keyof typeof places
+
+const defectCounter = Metric.counter("holdfast_defect_boundary_defects_total", {
+  description: "Defects of request handlers, by the place where they came to light",
+  incremental: true
+})
+
+/** A query may hold secrets. */
+const pathOf = ({ url }: Request): string => url.split("?", 1)[0]!
+
+/** Runs an effect with the loggers and services of a fiber that has ended. */
+const runLike = (fiber: Fiber.RuntimeFiber<unknown, unknown>, effect: Effect.Effect<unknown>): void => {
+  const runtime = Runtime.make({
+    context: fiber.currentContext,
+    fiberRefs: fiber.getFiberRefs(),
+    runtimeFlags: Runtime.defaultRuntimeFlags
+  })
+  Runtime.runFork(runtime)(effect)
+}

@@ -1,0 +1,193 @@
+/** The requests in flight behind a boundary, and how a server is drained of them. */
+import type * as HttpApp from "@effect/platform/HttpApp"
+import * as HttpServerRequest from "@effect/platform/HttpServerRequest"
+import * as HttpServerResponse from "@effect/platform/HttpServerResponse"
+import type * as Socket from "@effect/platform/Socket"
+import * as Context from "effect/Context"
+import * as Deferred from "effect/Deferred"
+import * as Duration from "effect/Duration"
+import * as Effect from "effect/Effect"
+import * as Exit from "effect/Exit"
+import * as Fiber from "effect/Fiber"
+import * as FiberId from "effect/FiberId"
+import * as Scope from "effect/Scope"
+import {
+  type Connections,
+  ended,
+  type NodeServer,
+  type NodeSocket,
+  serverOf,
+  socketOf,
+  stopAccepting
+} from "./nodeServer.js"
+import * as Policy from "./policy.js"
+import { problem } from "./problem.js"
+import { dismiss, tellingOfUpgrades } from "./webSockets.js"
+
+/** A request whose response is not out yet, or whose connection has been upgraded and is still open. */
+interface InFlight {
+  readonly request: HttpServerRequest.HttpServerRequest
+  readonly handler: Fiber.RuntimeFiber<unknown, unknown>
+  /** The sockets to which the handler has upgraded the connection. A handler may ask for an upgrade more than once. */
+  readonly webSockets: Array<Socket.Socket>
+  /** Called when the response is out. */
+  onOver: () => void
+}
+
+export class Requests {
+  private readonly limits: Policy.Limits
+  private readonly connections: Connections | undefined
+  private readonly onLimit: (incident: string) => void
+  private state = Policy.serving
+  private readonly inFlight = new Set<InFlight>()
+  /** Requests whose upgraded connection is open, also if the handler has ended and another fiber uses it. */
+  private readonly upgraded = new Set<InFlight>()
+  private readonly servers = new Set<NodeServer>()
+  /** Done when the server is draining and no request is in flight. */
+  private readonly emptied = Deferred.unsafeMake<void>(FiberId.none)
+
+  /** `onLimit` is called once, when there have been as many defects as the policy allows. */
+  constructor(limits: Policy.Limits, connections: Connections | undefined, onLimit: (incident: string) => void) {
+    this.limits = limits
+    this.connections = connections
+    this.onLimit = onLimit
+  }
+
+  onDefect(incident: string, now: number): void {
+    if (this.state._tag === "Draining") return
+    const next = Policy.afterDefect(this.state, now, this.limits)
+    this.state = next
+    if (next._tag === "Serving") return
+    this.noteEmpty()
+    this.onLimit(incident)
+  }
+
+  /** A request is in flight until its response is out: its scope is closed only then. */
+  tracked<E, R>(app: HttpApp.Default<E, R>): HttpApp.Default<E, R> {
+    return Effect.withFiberRuntime((handler) => {
+      if (this.state._tag === "Draining") return Effect.succeed(refusal)
+      const request = Context.unsafeGet(handler.currentContext, HttpServerRequest.HttpServerRequest)
+      const scope = Context.unsafeGet(handler.currentContext as Context.Context<Scope.Scope>, Scope.Scope)
+      const server = serverOf(socketOf(request))
+      if (server !== undefined) this.servers.add(server)
+      const entry: InFlight = { request, handler, webSockets: [], onOver: () => {} }
+      this.inFlight.add(entry)
+      const tracked = request.headers["upgrade"] === undefined ? app : Effect.provideService(
+        app,
+        HttpServerRequest.HttpServerRequest,
+        tellingOfUpgrades(request, (webSocket) => this.onUpgrade(entry, webSocket))
+      )
+      return Effect.zipRight(Scope.addFinalizer(scope, Effect.sync(() => this.forget(entry))), tracked)
+    })
+  }
+
+  /** As a handler of all responses, since the platform answers typed failures outside the app. */
+  readonly closing: HttpApp.PreResponseHandler = (_, response) =>
+    Effect.succeed(
+      this.state._tag === "Draining" ? HttpServerResponse.setHeader(response, "connection", "close") : response
+    )
+
+  private onUpgrade(entry: InFlight, webSocket: Socket.Socket): boolean {
+    const socket = socketOf(entry.request)
+    if (entry.webSockets.push(webSocket) === 1 && socket !== undefined && !socket.closed) {
+      this.upgraded.add(entry)
+      socket.once("close", () => this.upgraded.delete(entry))
+    }
+    return this.state._tag === "Serving"
+  }
+
+  private forget(entry: InFlight): void {
+    this.inFlight.delete(entry)
+    entry.onOver()
+    this.noteEmpty()
+  }
+
+  private noteEmpty(): void {
+    if (this.state._tag === "Draining" && this.inFlight.size === 0) Deferred.unsafeDone(this.emptied, Exit.void)
+  }
+
+  // ---------------------------------------------------------------------------
+  // draining
+  // ---------------------------------------------------------------------------
+
+  readonly drained: Effect.Effect<void> = inFiberOfItsOwn(Effect.suspend(() => this.drain()))
+
+  private drain(): Effect.Effect<void> {
+    return Effect.gen(this, function*() {
+      const now = yield* Policy.monotonicMillis
+      const { until } = Policy.draining(this.state, now, this.limits)
+      this.state = { _tag: "Draining", until }
+      this.noteEmpty()
+      yield* this.stopServers()
+      const entries = new Set([...this.inFlight, ...this.upgraded])
+      const sockets = new Set(Array.from(entries, ({ request }) => socketOf(request)).filter(isPresent))
+      yield* Effect.timeoutOption(this.finished(entries, sockets), Math.max(0, until - now))
+      for (const socket of [...sockets, ...this.connections?.open ?? []]) socket.destroy()
+      for (const server of this.servers) server.closeAllConnections()
+      // Handlers that can be interrupted are, and finalize what they have.
+      yield* Effect.timeoutOption(Deferred.await(this.emptied), afterGrace)
+    })
+  }
+
+  private stopServers(): Effect.Effect<void> {
+    const { connections, servers } = this
+    const known = connections === undefined ? Effect.void : Effect.map(
+      Effect.timeoutOption(connections.knock, knocking),
+      () => {
+        const server = connections.server()
+        if (server !== undefined) servers.add(server)
+      }
+    )
+    return Effect.map(known, () => {
+      for (const server of servers) stopAccepting(server)
+    })
+  }
+
+  /** All responses are out and have reached their clients; all WebSockets are closed. */
+  private finished(entries: ReadonlySet<InFlight>, sockets: ReadonlySet<NodeSocket>): Effect.Effect<void> {
+    const upgraded = new Set(Array.from(this.upgraded, ({ request }) => socketOf(request)))
+    return Effect.zipRight(
+      Effect.forEach(
+        entries,
+        (entry) => Effect.zipRight(dismiss(entry.webSockets, entry.handler), this.over(entry)),
+        inParallel
+      ),
+      // A response may take longer to reach the client than it took to be handed over. The answer to a close frame
+      // takes a round trip.
+      Effect.forEach(
+        sockets,
+        (socket) => Effect.timeoutOption(ended(socket), upgraded.has(socket) ? closeAnswer : Duration.infinity),
+        inParallel
+      )
+    )
+  }
+
+  /** The response is out, or the client has gone. */
+  private over(entry: InFlight): Effect.Effect<void> {
+    return Effect.async((resume) => {
+      const socket = socketOf(entry.request)
+      if (!this.inFlight.has(entry) || socket?.closed) return resume(Effect.void)
+      entry.onOver = () => resume(Effect.void)
+      socket?.once("close", entry.onOver)
+    })
+  }
+}
+
+/** Nothing can be timed in a fiber that has been interrupted. */
+export const inFiberOfItsOwn = <A>(effect: Effect.Effect<A>): Effect.Effect<A> =>
+  Effect.flatMap(Effect.forkDaemon(Effect.interruptible(effect)), Fiber.join)
+
+const isPresent = <A>(a: A | undefined): a is A => a !== undefined
+
+const inParallel = { concurrency: "unbounded", discard: true } as const
+
+const refusal = problem(503, "Service Unavailable")
+
+/** For how long a server that has not been seen to accept anything is waited for. */
+const knocking = "1 second"
+
+/** How long a WebSocket client has to answer the close frame. */
+const closeAnswer = "1 second"
+
+/** A fourth of the second that a termination may take beyond the grace. The application's finalizers have the rest. */
+export const afterGrace = "250 millis"
