@@ -1,8 +1,14 @@
 import { fileURLToPath } from "node:url"
+import { setFlagsFromString } from "node:v8"
 import { defineConfig } from "vitest/config"
 import { BaseSequencer, type TestSpecification } from "vitest/node"
 import { canaryPlugin } from "./test/support/canaries.js"
 import { amount, form } from "./test/support/form.js"
+
+// Exploring makes much garbage, most of which a space for the young of 16 MB, Node's default, is too small to let die: a
+// larger space saves a fifth of the time. Workers take the flag from the process that starts them, and no `execArgv`.
+const youngSpace = "--max-semi-space-size=64"
+setFlagsFromString(youngSpace)
 
 const src = (path: string) => fileURLToPath(new URL(`./src/${path}`, import.meta.url))
 
@@ -50,7 +56,7 @@ export default defineConfig({
     sequence: { sequencer: LongestFirst },
     reporters: ["default", "./test/support/summary.ts"],
     // Importing all modules anew for each file takes four times as long as importing them once for each worker.
-    poolOptions: { threads: { isolate: false }, forks: { maxForks: 1, minForks: 1 } },
+    poolOptions: { threads: { isolate: false }, forks: { maxForks: 1, minForks: 1, execArgv: [youngSpace] } },
     projects: [
       {
         extends: true,

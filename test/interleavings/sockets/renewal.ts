@@ -1,0 +1,148 @@
+/** What a reconnecting socket promises while it moves over to a new connection. */
+import * as Deferred from "effect/Deferred"
+import * as Effect from "effect/Effect"
+import * as Fiber from "effect/Fiber"
+import * as assert from "node:assert/strict"
+import {
+  acknowledge,
+  acknowledging,
+  base,
+  countOf,
+  deduplicated,
+  eventsOf,
+  hasSucceeded,
+  ignored,
+  inWorld,
+  isIncreasing,
+  isOver,
+  type Modules,
+  of,
+  received,
+  sending,
+  settled,
+  together
+} from "./world.js"
+
+export const renewal = (modules: Modules) => {
+  const { ReconnectingSocket } = modules
+  return {
+    "moving over loses nothing, and the login and the subscriptions come first": inWorld(
+      modules,
+      (world) =>
+        Effect.gen(function*() {
+          const socket = yield* ReconnectingSocket.make({
+            ...base,
+            renewAfter: "1 minute",
+            onOpen: ({ send }) => send("login")
+          })
+          yield* socket.subscribe({ open: "subscribe" })
+          const moving = yield* Deferred.make<void>()
+          yield* world.serve(ignored, ({ number }) => number === 1 ? Deferred.succeed(moving, undefined) : Effect.void)
+          yield* socket.awaitOpen
+          yield* sending(socket, ["a1", "a2"])
+          yield* Deferred.await(moving)
+          yield* sending(socket, ["a3", "a4"])
+          yield* socket.flush
+          yield* settled
+          assert.deepEqual(received(world).filter((message) => message.startsWith("a")), ["a1", "a2", "a3", "a4"])
+          assert.deepEqual(world.wires[1]!.received.slice(0, 2), ["login", "subscribe"])
+          yield* socket.close()
+          yield* isOver(world, socket)
+        }),
+      { most: 2 }
+    ),
+
+    "moving over is no loss, and drops nothing": inWorld(modules, (world) =>
+      Effect.gen(function*() {
+        const socket = yield* ReconnectingSocket.make({ ...base, renewAfter: "1 minute" })
+        const seen = yield* eventsOf(socket)
+        const moving = yield* Deferred.make<void>()
+        yield* world.serve(ignored, ({ number }) => number === 1 ? Deferred.succeed(moving, undefined) : Effect.void)
+        yield* Deferred.await(moving)
+        yield* sending(socket, ["a1", "a2"])
+        yield* socket.flush
+        yield* settled
+        assert.deepEqual(received(world), ["a1", "a2"])
+        yield* socket.close()
+        yield* Fiber.join(seen.fiber)
+        assert.deepEqual([countOf(seen, "Lost"), countOf(seen, "Dropped"), countOf(seen, "Opened")], [0, 0, 2])
+      }), { most: 2 }),
+
+    "moving over while senders send loses nothing that is to be acknowledged": inWorld(
+      modules,
+      (world) =>
+        Effect.gen(function*() {
+          const socket = yield* ReconnectingSocket.make({ ...base, renewAfter: "1 minute", acknowledge })
+          const seen = yield* eventsOf(socket)
+          const moved = yield* Deferred.make<void>()
+          yield* world.serve(
+            acknowledging,
+            ({ number }) => number === 1 ? Deferred.succeed(moved, undefined) : Effect.void
+          )
+          yield* Deferred.await(moved)
+          const senders = yield* together([
+            sending(socket, ["a1", "a2"]),
+            Effect.zipRight(socket.deliver("b1"), socket.deliver("b2"))
+          ])
+          for (const exit of senders) hasSucceeded(exit)
+          yield* socket.flush
+          yield* socket.close()
+          yield* settled
+          const all = deduplicated(received(world))
+          for (const sender of ["a", "b"]) assert.ok(isIncreasing(of(sender, all)), String(all))
+          assert.deepEqual(all.toSorted(), ["a1", "a2", "b1", "b2"])
+          assert.deepEqual([countOf(seen, "Lost"), countOf(seen, "Dropped")], [0, 0])
+        }),
+      { most: 2 }
+    ),
+
+    "a renewal whose connections break is given up or a loss, and the socket goes on": inWorld(
+      modules,
+      (world) =>
+        Effect.gen(function*() {
+          const socket = yield* ReconnectingSocket.make({ ...base, renewAfter: "1 minute", acknowledge })
+          const seen = yield* eventsOf(socket)
+          const renewing = yield* Deferred.make<void>()
+          yield* world.serve(acknowledging, ({ number, peer }) =>
+            number === 0
+              ? Effect.forkDaemon(Effect.zipRight(Deferred.await(renewing), peer.reset))
+              : number === 1
+              ? Effect.zipRight(
+                Deferred.succeed(renewing, undefined),
+                Effect.forkDaemon(Effect.zipRight(Effect.yieldNow(), peer.reset))
+              )
+              : Effect.void)
+          yield* Deferred.await(renewing)
+          hasSucceeded(yield* Effect.exit(Effect.forEach(["a1", "a2"], (message) => socket.deliver(message))))
+          yield* socket.close()
+          yield* isOver(world, socket, seen)
+          assert.deepEqual(deduplicated(received(world)), ["a1", "a2"])
+          assert.ok(countOf(seen, "Lost") <= 2)
+        }),
+      { most: 2 }
+    ),
+
+    "a subscription that ends while it moves over ends": inWorld(modules, (world) =>
+      Effect.gen(function*() {
+        const socket = yield* ReconnectingSocket.make({ ...base, renewAfter: "1 minute" })
+        const moving = yield* Deferred.make<void>()
+        yield* world.serve(ignored, ({ number, peer }) =>
+          number === 0
+            ? Effect.void
+            : Effect.zipRight(Deferred.succeed(moving, undefined), number === 1 ? peer.reset : Effect.void))
+        yield* Deferred.await(moving)
+        yield* sending(socket, ["a1"])
+        yield* Effect.scoped(Effect.zipRight(socket.subscribe({ open: "open", close: "close" }), Effect.yieldNow()))
+        yield* socket.send("a2")
+        yield* socket.flush
+        yield* settled
+        for (const { number, received } of world.wires) {
+          const subscription = String(received.filter((message) => !message.startsWith("a")))
+          // A connection that was moved away from was closed itself.
+          const isLeft = number < world.wires.length - 1
+          assert.ok(["", "open,close", ...isLeft ? ["open"] : []].includes(subscription), String(received))
+        }
+        yield* socket.close()
+      }), { most: 2 })
+  }
+}

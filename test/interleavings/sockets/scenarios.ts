@@ -1,0 +1,15 @@
+/** All that a reconnecting socket promises under every interleaving. */
+import { closing } from "./closing.js"
+import { connections } from "./connections.js"
+import { interruptions } from "./interruptions.js"
+import { messages } from "./messages.js"
+import { renewal } from "./renewal.js"
+import type { Modules } from "./world.js"
+
+export const scenarios = (modules: Modules) => ({
+  ...messages(modules),
+  ...connections(modules),
+  ...closing(modules),
+  ...renewal(modules),
+  ...interruptions(modules)
+})
