@@ -48,7 +48,6 @@ import * as Scope from "effect/Scope"
 import * as Stream from "effect/Stream"
 import type * as Types from "effect/Types"
 import { validated } from "./internal/check.js"
-import { encodeWith, raw } from "./internal/socket/codec.js"
 import { type Offered, type QueuedMessage, queuedMessage } from "./internal/socket/outbox.js"
 import { Owner } from "./internal/socket/owner.js"
 import * as Platform from "./internal/socket/platform.js"
@@ -159,7 +158,8 @@ export interface CloseInfo {
  *   hands was lost, and the message may have arrived. `Closed`: the socket was closed.
  * - `Expired`: a message outlived `timeToLive` in the outbox.
  * - `Rejected`: a callback of the options threw. The socket went on as if the callback were not there; where `decode`
- *   threw, the message was left out; a `backoff` that throws has ended.
+ *   or `decodeMany` threw (`"decode"`), the frame was left out from there on; a `backoff` that throws has ended. A
+ *   connection whose decoder could not be made (`"codec"`), or has a state and threw, has ended.
  *
  * @since 0.1.0
  * @category models
@@ -180,7 +180,7 @@ export type SocketEvent =
   | { readonly _tag: "Expired"; readonly message: unknown }
   | {
     readonly _tag: "Rejected"
-    readonly callback: "decode" | "isPong" | "acknowledged" | "rejected" | "retryable" | "backoff"
+    readonly callback: "codec" | "decode" | "isPong" | "acknowledged" | "rejected" | "retryable" | "backoff"
     /** The message as it came in. */
     readonly message?: Message | undefined
     readonly cause: unknown
@@ -196,6 +196,37 @@ export type SocketEvent =
 export interface Codec<in Out, out In> {
   readonly encode: (message: Out) => Message
   readonly decode: (message: Message) => In
+}
+
+/**
+ * How messages are written, and how frames are read that hold none, one or many messages: a line-based protocol, say,
+ * that writes several lines into one frame, or half a line. `decodeMany` gives the messages of one frame; the iterable
+ * is read to its end before the first of the messages is acted on. Either function may throw.
+ *
+ * @example
+ * ```ts
+ * import type * as ReconnectingSocket from "effect-holdfast/ReconnectingSocket"
+ *
+ * // For `codec`: one for each connection, because half a line is kept for the next frame.
+ * const lines = (): ReconnectingSocket.BatchCodec<string, string> => {
+ *   let rest = ""
+ *   return {
+ *     encode: (line) => `${line}\r\n`,
+ *     decodeMany: (frame) => {
+ *       const lines = (rest + String(frame)).split("\r\n")
+ *       rest = lines.pop() ?? ""
+ *       return lines
+ *     }
+ *   }
+ * }
+ * ```
+ *
+ * @since 0.1.0
+ * @category models
+ */
+export interface BatchCodec<in Out, out In> {
+  readonly encode: (message: Out) => Message
+  readonly decodeMany: (data: Message) => Iterable<In>
 }
 
 /**
@@ -217,8 +248,22 @@ export interface Options<Out, In, E = never, R = never, E2 = never, R2 = never, 
     readonly attach: (request: DialRequest, value: A) => DialRequest
     readonly rejected?: ((failure: ConnectionFailure) => boolean) | undefined
   } | undefined
-  /** Default: text and bytes as they are. */
-  readonly codec?: Codec<Out, In> | undefined
+  /**
+   * How messages are written and read. Default: text and bytes as they are.
+   *
+   * A codec with a state of its own, such as a parser that keeps half a message for the next frame, is given as a
+   * function that makes one. The function is called once by `make`, for `encode` (messages are encoded when they are
+   * accepted, for whichever connection they will leave on, so that `encode` must not depend on the connection), and
+   * once for each connection, to decode what comes in on it. When such a decoder throws, the connection ends with
+   * `InvalidData`, since its state is not to be trusted any more. When any other codec throws, the frame is left out
+   * and the connection goes on. Either way there is a `Rejected` event, and the messages that `decodeMany` gave before
+   * it threw are told. A function that throws for a connection ends that connection with `InvalidData`.
+   */
+  readonly codec?:
+    | Codec<Out, In>
+    | BatchCodec<Out, In>
+    | (() => Codec<Out, In> | BatchCodec<Out, In>)
+    | undefined
   /**
    * The delays between attempts. When the schedule ends, so does the socket, with `SocketFailed`. A `Retry-After` on a
    * refused upgrade is waited out, up to five minutes. Default: `Backoff.exponential()`.
@@ -446,7 +491,7 @@ export const make = <Out = Message, In = Message, E = never, R = never, E2 = nev
     const owner = new Owner<Out, In, R | R2>({
       options,
       settings,
-      encode: (message) => encoded(options, message),
+      encode: (message) => Either.mapLeft(settings.coding.encode(message), (cause) => new EncodeError({ cause })),
       dialer,
       scope,
       runtime,
@@ -623,7 +668,7 @@ class OwnedSocket<Out, In> implements ReconnectingSocket<Out, In> {
   }
 
   encoded(message: Out): Either.Either<Message, EncodeError> {
-    return encoded(this.owner.wiring.options, message)
+    return Either.mapLeft(this.owner.wiring.settings.coding.encode(message), (cause) => new EncodeError({ cause }))
   }
 
   private refusal(offered: Offered, { bytes }: QueuedMessage<Out>): OutboxFull | SocketClosed | undefined {
@@ -722,12 +767,6 @@ class OwnedSocket<Out, In> implements ReconnectingSocket<Out, In> {
       return this.owner.untilClosed
     })
 }
-
-const encoded = <Out>(
-  { codec = raw }: Options<Out, any, any, any, any, any, any, any>,
-  message: Out
-): Either.Either<Message, EncodeError> =>
-  Either.mapLeft(encodeWith(codec, message), (cause) => new EncodeError({ cause }))
 
 const endError = (info: CloseInfo): SocketClosed | SocketFailed =>
   Option.match(info.failure, {

@@ -1,21 +1,98 @@
 /**
- * How messages become frames: the codec that is used by default, encoding that cannot throw, and lengths.
+ * How messages become frames and frames become messages: the user's codec in one form, whose functions cannot throw,
+ * the codec that is used by default, and lengths.
  */
 import * as Either from "effect/Either"
-import type { Codec } from "../../ReconnectingSocket.js"
+import * as Predicate from "effect/Predicate"
+import { InvalidOptions } from "../../InvalidOptions.js"
+import type { BatchCodec, Codec, Options } from "../../ReconnectingSocket.js"
 import type { Message } from "../../WebSocketDialer.js"
 
-/** Text and bytes as they are. */
-export const raw: Codec<any, any> = { encode: (message) => message, decode: (message) => message }
+/** A frame's messages; `failure` if the codec threw, after it had given them. */
+export interface Decoded<out In> {
+  readonly messages: ReadonlyArray<In>
+  readonly failure: { readonly cause: unknown } | undefined
+}
 
-/** The frame, or why there is none: what `encode` threw, or that it gave neither text nor bytes. */
-export const encodeWith = <Out>(codec: Codec<Out, any>, message: Out): Either.Either<Message, unknown> => {
+/** Decodes the frames of one connection. */
+export type Decode<out In> = (data: Message) => Decoded<In>
+
+export interface Coding<in Out, out In> {
+  /** Left: why there is no frame. The encoder threw, or gave neither text nor bytes. */
+  readonly encode: (message: Out) => Either.Either<Message, unknown>
+  /** For a new connection. Throws what the user's function throws. */
+  readonly makeDecode: () => Decode<In>
+  /** Each connection has a decoder of its own: after it has thrown, nobody knows what the next frame means. */
+  readonly isStateful: boolean
+}
+
+type AnyCodec<Out, In> = Codec<Out, In> | BatchCodec<Out, In>
+
+/** Text and bytes as they are. */
+const raw: Codec<any, any> = { encode: (message) => message, decode: (message) => message }
+
+/** Throws `InvalidOptions`. */
+export const codingOf = <Out, In>(
+  codec: Options<Out, In, any, any, any, any, any, any>["codec"] = raw
+): Coding<Out, In> => {
+  const isStateful = isFactory(codec)
+  const encoder = isStateful ? made(codec) : checked(codec, codec)
+  const decode = decodeWith(encoder)
+  return {
+    encode: (message) => encodeWith(encoder, message),
+    makeDecode: isStateful ? () => decodeWith(checked(codec(), codec)) : () => decode,
+    isStateful
+  }
+}
+
+const isFactory = <Out, In>(codec: AnyCodec<Out, In> | (() => AnyCodec<Out, In>)): codec is () => AnyCodec<Out, In> =>
+  typeof codec === "function"
+
+const made = <Out, In>(make: () => AnyCodec<Out, In>): AnyCodec<Out, In> => {
+  let codec: AnyCodec<Out, In>
+  try {
+    codec = make()
+  } catch (cause) {
+    throw new InvalidOptions({ option: "codec", value: make, reason: `the function threw (${String(cause)})` })
+  }
+  return checked(codec, make)
+}
+
+const checked = <Out, In>(codec: AnyCodec<Out, In>, value: unknown): AnyCodec<Out, In> => {
+  const has = (name: string) => Predicate.hasProperty(codec, name) && typeof codec[name] === "function"
+  if (has("encode") && (has("decode") || has("decodeMany"))) return codec
+  throw new InvalidOptions({ option: "codec", value, reason: "a codec has `encode`, and `decode` or `decodeMany`" })
+}
+
+const encodeWith = <Out>(codec: AnyCodec<Out, any>, message: Out): Either.Either<Message, unknown> => {
   try {
     const data: unknown = codec.encode(message)
     if (typeof data === "string" || data instanceof Uint8Array) return Either.right(data)
     throw new TypeError(`encoded as ${typeof data}, neither text nor bytes`)
   } catch (cause) {
     return Either.left(cause)
+  }
+}
+
+const decodeWith = <In>(codec: AnyCodec<any, In>): Decode<In> => {
+  // Each iterable is read to its end before the first of its messages is acted on.
+  if ("decodeMany" in codec) {
+    return (data) => {
+      const messages: Array<In> = []
+      try {
+        for (const message of codec.decodeMany(data)) messages.push(message)
+      } catch (cause) {
+        return { messages, failure: { cause } }
+      }
+      return { messages, failure: undefined }
+    }
+  }
+  return (data) => {
+    try {
+      return { messages: [codec.decode(data)], failure: undefined }
+    } catch (cause) {
+      return { messages: [], failure: { cause } }
+    }
   }
 }
 

@@ -9,6 +9,7 @@ import * as Option from "effect/Option"
 import type { Connection, ConnectionFailure, Message } from "../../WebSocketDialer.js"
 import { wait } from "../wait.js"
 import { Waiters } from "../waiters.js"
+import type { Decode } from "./codec.js"
 import type { Inbox } from "./inbox.js"
 
 /** How an inbox ends: with the failure after which the socket gave up, or with none. */
@@ -30,6 +31,8 @@ export class LiveConnection<In> {
   readonly writing = Effect.unsafeMakeSemaphore(1)
   /** Where its messages go: an inbox of its own until it is ready, then the socket's. */
   inbox: Inbox<In, InboxEnd>
+  /** Set by the reader; undefined if the user's codec could not be made. */
+  decode: Decode<In> | undefined
   /** The subscriptions that were sent on it. */
   readonly subscribed = new Set<object>()
   /** Why it ended. Set once; from then on nothing is written to it and nothing is heard from it. */

@@ -28,7 +28,6 @@ import { type Connection, type ConnectionFailure, ConnectionLost } from "../../W
 import { first, within } from "../first.js"
 import { wait } from "../wait.js"
 import { Waiters } from "../waiters.js"
-import { raw } from "./codec.js"
 import { type InboxEnd, LiveConnection } from "./connection.js"
 import { Dialing } from "./dialing.js"
 import { Events } from "./events.js"
@@ -91,7 +90,6 @@ export class Owner<Out, In, R> {
       scope,
       runtime,
       clock,
-      codec: options.codec ?? raw,
       orders: new Orders(),
       events: new Events(),
       outbox: new Outbox<Out>(settings.limits, (message, outcome) => this.gaveUp(message, outcome))
@@ -258,6 +256,7 @@ export class Owner<Out, In, R> {
     const live = new LiveConnection(connection, early, this.now(), Runtime.runFork(this.wiring.runtime))
     live.onceLost(() => early.end(Exit.fail(Option.none())))
     this.lines.connect(line, live)
+    this.reader.attach(live)
     return live
   }
 

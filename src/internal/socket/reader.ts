@@ -15,9 +15,20 @@ export class Reader<Out, In> {
     this.wiring = wiring
   }
 
+  /** To be called once for each connection, before it is listened to. */
+  attach(live: LiveConnection<In>): void {
+    const { events, settings: { coding } } = this.wiring
+    try {
+      live.decode = coding.makeDecode()
+    } catch (cause) {
+      events.publish({ _tag: "Rejected", callback: "codec", cause })
+      live.fail(new ConnectionLost({ reason: "InvalidData", cause }))
+    }
+  }
+
   hear(live: LiveConnection<In>, data: Message): void {
-    if (live.failure !== undefined) return
-    const { clock, codec, events, settings } = this.wiring
+    if (live.failure !== undefined || live.decode === undefined) return
+    const { clock, events, settings } = this.wiring
     live.heard(clock.unsafeCurrentTimeMillis())
     // A character is at most three bytes, so that most messages need not be measured.
     const bytes = data.length > settings.maxPayload / 3 ? byteLength(data) : data.length
@@ -25,8 +36,22 @@ export class Reader<Out, In> {
       const cause = `a message of ${bytes} bytes`
       return live.fail(new ConnectionLost({ reason: "InvalidData", cause }))
     }
-    const decoded = events.decided("decode", () => Option.some(codec.decode(data)), Option.none<In>(), data)
-    if (Option.isSome(decoded) && !this.isTaken(decoded.value, data)) this.keep(live, decoded.value, bytes)
+    const { failure, messages } = live.decode(data)
+    this.sort(live, messages, data, bytes)
+    if (failure === undefined) return
+    events.publish({ _tag: "Rejected", callback: "decode", message: data, cause: failure.cause })
+    // Nobody knows what a decoder with a state of its own would make of the next frame.
+    if (settings.coding.isStateful) live.fail(new ConnectionLost({ reason: "InvalidData", cause: failure.cause }))
+  }
+
+  /** The messages of one frame, one by one: a frame may hold an acknowledgement between messages for the user. */
+  private sort(live: LiveConnection<In>, messages: ReadonlyArray<In>, data: Message, bytes: number): void {
+    // An inbox that has room takes a whole frame.
+    const wasFull = live.inbox.isFull
+    for (const message of messages) {
+      if (live.failure !== undefined) return
+      if (!this.isTaken(message, data)) this.keep(live, message, bytes / messages.length, wasFull)
+    }
   }
 
   /** Whether the message was for the socket itself. */
@@ -50,9 +75,9 @@ export class Reader<Out, In> {
     return events.decided("isPong", () => isPong(message), false, data)
   }
 
-  private keep(live: LiveConnection<In>, message: In, bytes: number): void {
+  private keep(live: LiveConnection<In>, message: In, bytes: number, wasFull: boolean): void {
     const { orders, outbox } = this.wiring
-    if (live.inbox.isFull && (orders.isClosing || !live.canPause)) {
+    if (wasFull && (orders.isClosing || !live.canPause)) {
       // A closing has no time to wait until somebody takes messages.
       if (orders.isClosing) return
       return live.fail(new ConnectionLost({ reason: "InboxOverflow" }))

@@ -6,20 +6,22 @@ import { InvalidOptions } from "../../InvalidOptions.js"
 import type { Options } from "../../ReconnectingSocket.js"
 import type { Message } from "../../WebSocketDialer.js"
 import { count, millis, object, oneOf } from "../check.js"
-import { encodeWith, raw } from "./codec.js"
+import { type Coding, codingOf } from "./codec.js"
 
 export type AnyOptions<Out, In> = Options<Out, In, any, any, any, any, any, any>
 
 /** Numbers are milliseconds, bytes or messages. */
-export type Settings = ReturnType<typeof settingsOf>
+export type Settings<Out, In> = ReturnType<typeof settingsOf<Out, In>>
 
 export const mebi = 1024 * 1024
 
 /** Throws `InvalidOptions`. */
 export const settingsOf = <Out, In>(options: AnyOptions<Out, In>) => {
   const { acknowledge, heartbeat = {}, inbox = {}, outbox = {}, renewAfter } = object("options", options)
+  const coding = codingOf<Out, In>(options.codec)
   const capacity = count("outbox.capacity", outbox.capacity ?? 1024, 1)
   return {
+    coding,
     stableAfter: millis("stableAfter", options.stableAfter ?? "30 seconds", { min: 0 }),
     openTimeout: millis("openTimeout", options.openTimeout ?? "10 seconds", atLeastOne),
     writeTimeout: millis("writeTimeout", options.writeTimeout ?? "10 seconds", atLeastOne),
@@ -31,7 +33,7 @@ export const settingsOf = <Out, In>(options: AnyOptions<Out, In>) => {
     heartbeat: heartbeat === false ? undefined : {
       interval: millis("heartbeat.interval", heartbeat.interval ?? "15 seconds", atLeastOne),
       timeout: millis("heartbeat.timeout", heartbeat.timeout ?? "10 seconds", atLeastOne),
-      ping: pingOf(options)
+      ping: pingOf(options, coding)
     },
     inboxCapacity: count("inbox.capacity", inbox.capacity ?? 1024, 1),
     maxPayload: count("maxPayload", options.maxPayload ?? 16 * mebi, 1),
@@ -47,11 +49,14 @@ export const settingsOf = <Out, In>(options: AnyOptions<Out, In>) => {
 
 const atLeastOne = { min: "1 millis" } as const
 
-const pingOf = <Out, In>({ codec = raw, heartbeat }: AnyOptions<Out, In>): Message | undefined => {
+const pingOf = <Out, In>(
+  { heartbeat }: AnyOptions<Out, In>,
+  { encode }: Coding<Out, In>
+): Message | undefined => {
   if (!heartbeat || heartbeat.ping === undefined) return undefined
   const { ping } = heartbeat
   return Either.getOrThrowWith(
-    encodeWith(codec, ping),
+    encode(ping),
     (cause) =>
       new InvalidOptions({ option: "heartbeat.ping", value: ping, reason: `cannot be encoded (${String(cause)})` })
   )

@@ -5,7 +5,6 @@ import type * as Clock from "effect/Clock"
 import type * as Either from "effect/Either"
 import type * as Runtime from "effect/Runtime"
 import type * as Scope from "effect/Scope"
-import type { Codec } from "../../ReconnectingSocket.js"
 import type { Message, WebSocketDialer } from "../../WebSocketDialer.js"
 import type { Events } from "./events.js"
 import type { Orders } from "./orders.js"
@@ -15,7 +14,7 @@ import type { AnyOptions, Settings } from "./settings.js"
 /** What the public file gives. */
 export interface Given<Out, In, R> {
   readonly options: AnyOptions<Out, In>
-  readonly settings: Settings
+  readonly settings: Settings<Out, In>
   /** Left: why the message cannot be encoded. */
   readonly encode: (message: Out) => Either.Either<Message, unknown>
   readonly dialer: WebSocketDialer["Type"]
@@ -26,7 +25,6 @@ export interface Given<Out, In, R> {
 }
 
 export interface Wiring<Out, In, R> extends Given<Out, In, R> {
-  readonly codec: Codec<Out, In>
   readonly orders: Orders
   readonly events: Events
   readonly outbox: Outbox<Out>

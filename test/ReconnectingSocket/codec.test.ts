@@ -1,0 +1,261 @@
+/**
+ * Codecs: one frame that holds none, one or many messages, and decoders with a state of their own.
+ */
+import { assert, describe, it } from "@effect/vitest"
+import * as ReconnectingSocket from "effect-holdfast/ReconnectingSocket"
+import * as WebSocketDialer from "effect-holdfast/WebSocketDialer"
+import * as Effect from "effect/Effect"
+import * as Fiber from "effect/Fiber"
+import * as Layer from "effect/Layer"
+import * as Option from "effect/Option"
+import type * as Scope from "effect/Scope"
+import {
+  dial,
+  failureOf,
+  ofTag,
+  pass,
+  recorded,
+  serving,
+  settle,
+  steady,
+  test
+} from "../support/reconnectingSockets.js"
+
+const linesOf = (frame: WebSocketDialer.Message) => String(frame).split("\n").filter((line) => line !== "")
+
+const lines: ReconnectingSocket.BatchCodec<string, string> = { encode: (line) => line, decodeMany: linesOf }
+
+/** Keeps half a line for the next frame. */
+const parser = (): ReconnectingSocket.BatchCodec<string, string> => {
+  let rest = ""
+  return {
+    encode: (line) => line,
+    decodeMany: function*(frame) {
+      const parts = (rest + String(frame)).split("\n")
+      rest = parts.pop()!
+      for (const part of parts) {
+        if (part === "bad") throw new Error("a bad line")
+        yield part
+      }
+    }
+  }
+}
+
+const opened = (options: Partial<ReconnectingSocket.Options<string, string>>) =>
+  Effect.gen(function*() {
+    const server = yield* serving
+    const socket = yield* ReconnectingSocket.make<string, string>({
+      dial,
+      backoff: steady,
+      heartbeat: false,
+      ...options
+    })
+    const events = yield* recorded(socket.events)
+    const peer = yield* server.open
+    const messages = yield* recorded(socket.messages)
+    return { server, socket, peer, events: events.all, messages: messages.all }
+  })
+
+const reasonsOf = (events: ReadonlyArray<ReconnectingSocket.SocketEvent>) =>
+  ofTag(events, "Lost").map(({ failure }) => failure._tag === "ConnectionLost" ? failure.reason : failure._tag)
+
+describe("codec.decodeMany", () => {
+  test("W14: a frame holds none, one or many messages", () =>
+    Effect.gen(function*() {
+      const { events, messages, peer } = yield* opened({ codec: lines })
+      for (const frame of ["", "a", "b\nc\nd", "\n"]) yield* peer.send(frame)
+      yield* settle
+      assert.deepStrictEqual(messages, ["a", "b", "c", "d"])
+      assert.deepStrictEqual(ofTag(events, "Rejected"), [])
+    }))
+
+  test("W14: acknowledgements and pongs are taken out of a frame, and the messages beside them are told", () =>
+    Effect.gen(function*() {
+      const { messages, peer, socket } = yield* opened({
+        codec: lines,
+        heartbeat: { ping: "ping", isPong: (line) => line === "pong" },
+        acknowledge: {
+          id: (line) => line,
+          acknowledged: (line) => line.startsWith("ack ") ? Option.some(line.slice(4)) : Option.none()
+        }
+      })
+      const delivering = yield* Effect.fork(Effect.forEach(["1", "2"], socket.deliver, { concurrency: 2 }))
+      yield* settle
+      yield* peer.send("before\nack 1\nbetween\npong\nack 2\nafter")
+      yield* settle
+      yield* Fiber.join(delivering)
+      assert.deepStrictEqual(messages, ["before", "between", "after"])
+    }))
+
+  test("W8: what `decodeMany` gave before it threw is told, the rest is left out, and the connection goes on", () =>
+    Effect.gen(function*() {
+      const { events, messages, peer } = yield* opened({ codec: parser() })
+      yield* peer.send("a\nb\nbad\nc\n")
+      yield* peer.send("d\n")
+      yield* settle
+      assert.deepStrictEqual(messages.slice(0, 2), ["a", "b"])
+      assert.strictEqual(messages.at(-1), "d")
+      assert.deepStrictEqual(ofTag(events, "Rejected").map(({ callback, message }) => [callback, message]), [
+        ["decode", "a\nb\nbad\nc\n"]
+      ])
+      assert.deepStrictEqual(reasonsOf(events), [])
+    }))
+
+  test("W8: a `decodeMany` that gives nothing to iterate over is a typed event", () =>
+    Effect.gen(function*() {
+      const { events, messages, peer } = yield* opened({ codec: { ...lines, decodeMany: () => 1 as never } })
+      yield* peer.send("a")
+      yield* settle
+      assert.deepStrictEqual(messages, [])
+      assert.deepStrictEqual(ofTag(events, "Rejected").map(({ callback }) => callback), ["decode"])
+    }))
+
+  it.scoped("an inbox that has room takes a whole frame, also where the connection cannot be paused", () =>
+    Effect.gen(function*() {
+      const server = yield* serving
+      const dialer = yield* WebSocketDialer.WebSocketDialer
+      const noPause = Layer.succeed(WebSocketDialer.WebSocketDialer, {
+        dial: (request) =>
+          Effect.map(dialer.dial(request), (connection) => ({ ...connection, backpressure: Option.none() }))
+      })
+      const socket = yield* Effect.provide(
+        ReconnectingSocket.make<string, string>({ dial, codec: lines, heartbeat: false, inbox: { capacity: 2 } }),
+        noPause
+      )
+      const events = yield* recorded(socket.events)
+      const peer = yield* server.open
+      yield* peer.send("a\nb\nc\nd")
+      yield* settle
+      assert.deepStrictEqual(reasonsOf(events.all), [])
+      yield* peer.send("e")
+      yield* settle
+      assert.deepStrictEqual(reasonsOf(events.all), ["InboxOverflow"])
+      const messages = yield* recorded(socket.messages)
+      assert.deepStrictEqual(messages.all, ["a", "b", "c", "d"])
+    }).pipe(Effect.provide(WebSocketDialer.layerTest)))
+})
+
+describe("codec as a function", () => {
+  test("W8: it is called once by `make`, and once for each connection, whose half message ends with it", () =>
+    Effect.gen(function*() {
+      let calls = 0
+      const { messages, peer, server } = yield* opened({
+        codec: () => {
+          calls++
+          return parser()
+        }
+      })
+      assert.strictEqual(calls, 2)
+      yield* peer.send("a\nhal")
+      yield* peer.send("f\nlost")
+      yield* settle
+      yield* peer.reset
+      yield* pass(1_000)
+      const next = yield* server.open
+      yield* next.send("b\n")
+      yield* settle
+      assert.deepStrictEqual(messages, ["a", "half", "b"])
+      assert.strictEqual(calls, 3)
+    }))
+
+  test("messages that are accepted while there is no connection leave as `make`'s codec has encoded them", () =>
+    Effect.gen(function*() {
+      let calls = 0
+      const server = yield* serving
+      const socket = yield* ReconnectingSocket.make<string, string>({
+        dial,
+        heartbeat: false,
+        codec: () => {
+          const n = calls++
+          return { encode: (message) => `${n} ${message}`, decode: String }
+        }
+      })
+      yield* socket.send("a")
+      const peer = yield* server.open
+      yield* socket.send("b")
+      yield* settle
+      assert.deepStrictEqual(peer.got, ["0 a", "0 b"])
+    }))
+
+  test("W4: a stateful decoder that throws ends the connection with InvalidData, after what it gave", () =>
+    Effect.gen(function*() {
+      const { events, messages, peer, server } = yield* opened({ codec: parser })
+      yield* peer.send("a\nb\nbad\nc\n")
+      yield* settle
+      assert.deepStrictEqual(messages, ["a", "b"])
+      assert.deepStrictEqual(ofTag(events, "Rejected").map(({ callback }) => callback), ["decode"])
+      assert.deepStrictEqual(reasonsOf(events), ["InvalidData"])
+      yield* pass(1_000)
+      const next = yield* server.open
+      yield* next.send("d\n")
+      yield* settle
+      assert.deepStrictEqual(messages, ["a", "b", "d"])
+    }))
+
+  test("W8: a stateful `decode` that throws ends the connection too", () =>
+    Effect.gen(function*() {
+      const { events, peer } = yield* opened({
+        codec: () => ({
+          encode: (message) => message,
+          decode: () => {
+            throw new Error("no message")
+          }
+        })
+      })
+      yield* peer.send("a")
+      yield* settle
+      assert.deepStrictEqual(reasonsOf(events), ["InvalidData"])
+    }))
+
+  test("W8: a codec that cannot be made for a connection ends that one alone", () =>
+    Effect.gen(function*() {
+      let calls = 0
+      const { events, messages, server } = yield* opened({
+        codec: () => {
+          if (calls++ === 1) throw new Error("no parser")
+          return parser()
+        }
+      })
+      assert.deepStrictEqual(reasonsOf(events), ["InvalidData"])
+      assert.deepStrictEqual(ofTag(events, "Rejected").map(({ callback }) => callback), ["codec"])
+      yield* pass(1_000)
+      const next = yield* server.open
+      yield* next.send("a\n")
+      yield* settle
+      assert.deepStrictEqual(messages, ["a"])
+    }))
+
+  test("a replacement has a decoder of its own, beside that of the connection it replaces", () =>
+    Effect.gen(function*() {
+      const { messages, peer, server } = yield* opened({ codec: parser, renewAfter: "10 seconds" })
+      yield* peer.send("ol")
+      yield* pass(10_000)
+      const next = yield* Effect.flatMap(server.next, ({ open }) => open())
+      yield* next.send("ne")
+      yield* peer.send("d\n")
+      yield* settle
+      yield* next.send("w\n")
+      yield* settle
+      assert.deepStrictEqual(messages, ["old", "new"])
+    }))
+})
+
+describe("a codec that is none", () => {
+  const make = (codec: unknown): Effect.Effect<unknown, unknown, WebSocketDialer.WebSocketDialer | Scope.Scope> =>
+    ReconnectingSocket.make({ dial, codec: codec as ReconnectingSocket.Codec<string, string> })
+  const rows: ReadonlyArray<readonly [name: string, codec: unknown]> = [
+    ["an object without functions", {}],
+    ["one that cannot decode", { encode: String }],
+    ["a function that gives none", () => undefined],
+    ["a function that throws", () => {
+      throw new Error("no codec")
+    }]
+  ]
+  for (const [name, codec] of rows) {
+    test(`W8: ${name} is refused by a typed error`, () =>
+      Effect.gen(function*() {
+        const refused = failureOf(yield* Effect.exit(make(codec))) as { _tag: string; option: string }
+        assert.deepStrictEqual([refused._tag, refused.option], ["InvalidOptions", "codec"])
+      }))
+  }
+})
