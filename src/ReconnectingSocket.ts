@@ -103,7 +103,10 @@ export interface ReconnectingSocket<in Out, out In> {
   readonly send: (message: Out) => Effect.Effect<void, OutboxFull | SocketClosed | EncodeError>
   readonly deliver: (
     message: Out
-  ) => Effect.Effect<void, OutboxFull | SocketClosed | EncodeError | MessageExpired | MessageLost>
+  ) => Effect.Effect<
+    void,
+    OutboxFull | SocketClosed | EncodeError | MessageExpired | MessageLost | MessageUndeliverable
+  >
   readonly flush: Effect.Effect<void, SocketClosed>
   readonly messages: Stream.Stream<In, SocketFailed>
   readonly subscribe: (
@@ -155,7 +158,8 @@ export interface CloseInfo {
  * - `Waiting`: the next attempt comes after `delay`.
  * - `Resubscribed`: so many subscriptions were sent again.
  * - `Dropped`: a message was given up. `Overflow`: it made room, or found none. `Lost`: a connection that had it in its
- *   hands was lost, and the message may have arrived. `Closed`: the socket was closed.
+ *   hands was lost, and the message may have arrived. `Undeliverable`: connections were lost with it more often than
+ *   `maxResends` allows. `Closed`: the socket was closed.
  * - `Expired`: a message outlived `timeToLive` in the outbox.
  * - `Rejected`: a callback of the options threw. The socket went on as if the callback were not there; where `decode`
  *   or `decodeMany` threw (`"decode"`), the frame was left out from there on; a `backoff` that throws has ended. A
@@ -176,11 +180,15 @@ export type SocketEvent =
     readonly attempt: number
   }
   | { readonly _tag: "Resubscribed"; readonly subscriptions: number }
-  | { readonly _tag: "Dropped"; readonly message: unknown; readonly reason: "Overflow" | "Lost" | "Closed" }
+  | {
+    readonly _tag: "Dropped"
+    readonly message: unknown
+    readonly reason: "Overflow" | "Lost" | "Undeliverable" | "Closed"
+  }
   | { readonly _tag: "Expired"; readonly message: unknown }
   | {
     readonly _tag: "Rejected"
-    readonly callback: "codec" | "decode" | "isPong" | "acknowledged" | "rejected" | "retryable" | "backoff"
+    readonly callback: "codec" | "decode" | "isPong" | "acknowledged" | "resent" | "rejected" | "retryable" | "backoff"
     /** The message as it came in. */
     readonly message?: Message | undefined
     readonly cause: unknown
@@ -340,15 +348,37 @@ export interface Options<Out, In, E = never, R = never, E2 = never, R2 = never, 
   readonly renewAfter?: Duration.DurationInput | undefined
   /**
    * Keeps messages until the server has acknowledged them, and sends them again, in order, on the next connection.
-   * `id` gives the identifier by which the server acknowledges a message, unique among the unacknowledged messages.
-   * `acknowledged` finds an identifier in a message that comes in: every message up to and with that one has arrived.
-   * Such a message does not go to `messages`. `window` is how many unacknowledged messages may be in a connection's
-   * hands (default: the outbox's capacity). The consumer of `messages` may wait for an acknowledgement only if less than
-   * 16 MiB can come before it.
+   *
+   * - `id` gives the identifier by which the server acknowledges a message, unique among the unacknowledged messages.
+   *   `undefined` means that the server acknowledges no such message: an answer to its own ping, say. Such a message is
+   *   sent at most once, as without `acknowledge`. It takes no place in the window, and a full window does not hold it
+   *   up, since the server may need it before it acknowledges anything: it can leave before older messages that wait
+   *   for the window.
+   * - `acknowledged` finds the identifiers that a message acknowledges. A message that acknowledges something does not
+   *   go to `messages`; with `Option.none()` or an empty array it does. (An identifier that is an array itself is given
+   *   within `Option.some`.) Unknown and repeated identifiers are ignored.
+   * - `cumulative` (default `true`): every message up to and with that one has arrived. `false`: that one alone, so that
+   *   the server may acknowledge in any order (MQTT's PUBACK, AMQP without `multiple`).
+   * - `resent` gives what goes out when a message is sent again, for the `times`-th time: marked as a repeat (MQTT's
+   *   DUP), or stamped or signed anew. What it gives keeps the place and the identifier of the original. If it throws,
+   *   or what it gives cannot be encoded, there is a `Rejected` event, and the message goes out unmarked. Default: the
+   *   same message again.
+   * - `maxResends` (default: none) is how often a message is sent again that the server seems not to bear. When a
+   *   connection that had messages in its hands is lost without having acknowledged anything, the oldest
+   *   unacknowledged one is suspected. From then on that one is sent alone until it is acknowledged, so that it cannot
+   *   be blamed for another's fault, and each loss meanwhile counts. Past the number it is given up: a `Dropped` event
+   *   with `"Undeliverable"`, and `deliver` fails with `MessageUndeliverable`. A server that is down for long can use up
+   *   the number too, but only if it accepts connections before it fails: give a number that outlasts its restart.
+   * - `window` is how many unacknowledged messages may be in a connection's hands (default: the outbox's capacity).
+   *
+   * The consumer of `messages` may wait for an acknowledgement only if less than 16 MiB can come before it.
    */
   readonly acknowledge?: {
     readonly id: (message: Out) => unknown
-    readonly acknowledged: (message: In) => Option.Option<unknown>
+    readonly acknowledged: (message: In) => Option.Option<unknown> | ReadonlyArray<unknown>
+    readonly cumulative?: boolean | undefined
+    readonly resent?: ((message: Out, times: number) => NoInfer<Out>) | undefined
+    readonly maxResends?: number | undefined
     readonly window?: number | undefined
   } | undefined
   /** The longest message that may come in, in bytes; a longer one ends the connection. Default: 16 MiB. */
@@ -424,8 +454,8 @@ export class MessageExpired extends Data.TaggedError("MessageExpired")<{}> {
 }
 
 /**
- * The connection was lost that had the message in its hands, which may or may not have arrived. Never with
- * `acknowledge`.
+ * The connection was lost that had the message in its hands, which may or may not have arrived. With `acknowledge` only
+ * for a message without an identifier.
  *
  * @since 0.1.0
  * @category errors
@@ -433,6 +463,19 @@ export class MessageExpired extends Data.TaggedError("MessageExpired")<{}> {
 export class MessageLost extends Data.TaggedError("MessageLost")<{}> {
   override get message(): string {
     return "the connection was lost while it had the message"
+  }
+}
+
+/**
+ * The server cannot bear the message, as far as can be told: with `maxResends`, too many connections were lost while it
+ * was the only one that was sent. `resends` is how often it was sent again after it had come under suspicion.
+ *
+ * @since 0.1.0
+ * @category errors
+ */
+export class MessageUndeliverable extends Data.TaggedError("MessageUndeliverable")<{ readonly resends: number }> {
+  override get message(): string {
+    return `the message cannot be delivered: it was sent again ${this.resends} times, and each time the connection was lost`
   }
 }
 
@@ -624,33 +667,43 @@ class OwnedSocket<Out, In> implements ReconnectingSocket<Out, In> {
 
   readonly deliver = (
     message: Out
-  ): Effect.Effect<void, OutboxFull | SocketClosed | EncodeError | MessageExpired | MessageLost> =>
-    Effect.suspend((): Effect.Effect<void, OutboxFull | SocketClosed | EncodeError | MessageExpired | MessageLost> => {
-      const { outbox } = this.owner.wiring
-      const encoded = this.queuedMessage(message)
-      if (Either.isLeft(encoded)) return encoded
-      const queued = encoded.right
-      return wait((resume) => {
-        queued.onDone = (outcome) => {
-          switch (outcome) {
-            case "Done":
-            case "TakenBack":
-              return resume(Exit.void)
-            case "Expired":
-              return resume(Exit.fail(new MessageExpired()))
-            case "Overflow":
-              return resume(Exit.fail(new OutboxFull({ bytes: queued.bytes })))
-            case "Lost":
-              return resume(Exit.fail(new MessageLost()))
-            case "Closed":
-              return resume(Exit.fail(this.closed))
+  ): Effect.Effect<
+    void,
+    OutboxFull | SocketClosed | EncodeError | MessageExpired | MessageLost | MessageUndeliverable
+  > =>
+    Effect.suspend(
+      (): Effect.Effect<
+        void,
+        OutboxFull | SocketClosed | EncodeError | MessageExpired | MessageLost | MessageUndeliverable
+      > => {
+        const { outbox } = this.owner.wiring
+        const encoded = this.queuedMessage(message)
+        if (Either.isLeft(encoded)) return encoded
+        const queued = encoded.right
+        return wait((resume) => {
+          queued.onDone = (outcome) => {
+            switch (outcome) {
+              case "Done":
+              case "TakenBack":
+                return resume(Exit.void)
+              case "Expired":
+                return resume(Exit.fail(new MessageExpired()))
+              case "Overflow":
+                return resume(Exit.fail(new OutboxFull({ bytes: queued.bytes })))
+              case "Lost":
+                return resume(Exit.fail(new MessageLost()))
+              case "Undeliverable":
+                return resume(Exit.fail(new MessageUndeliverable({ resends: queued.losses - 1 })))
+              case "Closed":
+                return resume(Exit.fail(this.closed))
+            }
           }
-        }
-        const refusal = this.refusal(outbox.offer(queued), queued)
-        if (refusal !== undefined) resume(Exit.fail(refusal))
-        return () => outbox.takeBack(queued)
-      })
-    })
+          const refusal = this.refusal(outbox.offer(queued), queued)
+          if (refusal !== undefined) resume(Exit.fail(refusal))
+          return () => outbox.takeBack(queued)
+        })
+      }
+    )
 
   private queuedMessage(message: Out): Either.Either<QueuedMessage<Out>, EncodeError | SocketClosed> {
     if (this.owner.wiring.orders.isClosing) return Either.left(this.closed)

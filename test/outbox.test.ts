@@ -5,7 +5,17 @@ import { Outbox, type QueuedMessage, queuedMessage } from "../src/internal/socke
 const queued = (message: string, only?: object) => queuedMessage(message, message, { id: message, ...only && { only } })
 
 const outboxOf = (inFlight: number) =>
-  new Outbox<string>({ capacity: 10, bytes: 1_000, overflow: "fail", keeps: true, inFlight }, () => {})
+  new Outbox<string>({
+    capacity: 10,
+    bytes: 1_000,
+    overflow: "fail",
+    keeps: true,
+    isCumulative: true,
+    inFlight,
+    maxResends: Infinity
+  }, { onUndelivered: () => {}, resent: () => undefined })
+
+const connection = { wakeWriter: () => {} }
 
 const messagesOf = (all: ReadonlyArray<QueuedMessage<string>>) => all.map(({ message }) => message)
 
@@ -21,26 +31,25 @@ describe("an outbox whose window is full", () => {
       outbox.offer(queued("only", {}))
       const only = outbox.take(100)
       assert.deepStrictEqual(messagesOf(only), ["only"])
-      outbox.acknowledge("0")
+      outbox.acknowledge("0", connection)
       assert.isFalse(yield* isFlushed)
       outbox.settle(only, true)
       assert.isFalse(yield* isFlushed)
       assert.deepStrictEqual(messagesOf(outbox.take(100)), ["1"])
-      outbox.acknowledge("1")
+      outbox.acknowledge("1", connection)
       assert.isTrue(yield* isFlushed)
     }))
 
   it("forgets what is for a connection only with that, and keeps the others in order", () => {
     const outbox = outboxOf(2)
-    const connection = { wakeWriter: () => {} }
     outbox.drainTo(connection)
     for (const message of ["0", "1", "2"]) outbox.offer(queued(message))
     outbox.take(100)
     outbox.offer(queued("only", connection))
-    outbox.release(connection)
+    outbox.release(connection, true)
     assert.deepStrictEqual(messagesOf(outbox.take(100)), ["0", "1"])
     assert.isFalse(outbox.hasWork)
-    outbox.acknowledge("1")
+    outbox.acknowledge("1", connection)
     assert.deepStrictEqual(messagesOf(outbox.take(100)), ["2"])
   })
 })

@@ -12,12 +12,13 @@ import type * as Scope from "effect/Scope"
 import {
   dial,
   failureOf,
+  lossesOf,
   ofTag,
+  opened,
   pass,
   recorded,
   serving,
   settle,
-  steady,
   test
 } from "../support/reconnectingSockets.js"
 
@@ -41,28 +42,17 @@ const parser = (): ReconnectingSocket.BatchCodec<string, string> => {
   }
 }
 
-const opened = (options: Partial<ReconnectingSocket.Options<string, string>>) =>
+const listening = (options: Parameters<typeof opened>[0]) =>
   Effect.gen(function*() {
-    const server = yield* serving
-    const socket = yield* ReconnectingSocket.make<string, string>({
-      dial,
-      backoff: steady,
-      heartbeat: false,
-      ...options
-    })
-    const events = yield* recorded(socket.events)
-    const peer = yield* server.open
-    const messages = yield* recorded(socket.messages)
-    return { server, socket, peer, events: events.all, messages: messages.all }
+    const one = yield* opened(options)
+    const messages = yield* recorded(one.socket.messages)
+    return { ...one, messages: messages.all }
   })
-
-const reasonsOf = (events: ReadonlyArray<ReconnectingSocket.SocketEvent>) =>
-  ofTag(events, "Lost").map(({ failure }) => failure._tag === "ConnectionLost" ? failure.reason : failure._tag)
 
 describe("codec.decodeMany", () => {
   test("W14: a frame holds none, one or many messages", () =>
     Effect.gen(function*() {
-      const { events, messages, peer } = yield* opened({ codec: lines })
+      const { events, messages, peer } = yield* listening({ codec: lines })
       for (const frame of ["", "a", "b\nc\nd", "\n"]) yield* peer.send(frame)
       yield* settle
       assert.deepStrictEqual(messages, ["a", "b", "c", "d"])
@@ -71,7 +61,7 @@ describe("codec.decodeMany", () => {
 
   test("W14: acknowledgements and pongs are taken out of a frame, and the messages beside them are told", () =>
     Effect.gen(function*() {
-      const { messages, peer, socket } = yield* opened({
+      const { messages, peer, socket } = yield* listening({
         codec: lines,
         heartbeat: { ping: "ping", isPong: (line) => line === "pong" },
         acknowledge: {
@@ -89,7 +79,7 @@ describe("codec.decodeMany", () => {
 
   test("W8: what `decodeMany` gave before it threw is told, the rest is left out, and the connection goes on", () =>
     Effect.gen(function*() {
-      const { events, messages, peer } = yield* opened({ codec: parser() })
+      const { events, messages, peer } = yield* listening({ codec: parser() })
       yield* peer.send("a\nb\nbad\nc\n")
       yield* peer.send("d\n")
       yield* settle
@@ -98,12 +88,12 @@ describe("codec.decodeMany", () => {
       assert.deepStrictEqual(ofTag(events, "Rejected").map(({ callback, message }) => [callback, message]), [
         ["decode", "a\nb\nbad\nc\n"]
       ])
-      assert.deepStrictEqual(reasonsOf(events), [])
+      assert.deepStrictEqual(lossesOf(events), [])
     }))
 
   test("W8: a `decodeMany` that gives nothing to iterate over is a typed event", () =>
     Effect.gen(function*() {
-      const { events, messages, peer } = yield* opened({ codec: { ...lines, decodeMany: () => 1 as never } })
+      const { events, messages, peer } = yield* listening({ codec: { ...lines, decodeMany: () => 1 as never } })
       yield* peer.send("a")
       yield* settle
       assert.deepStrictEqual(messages, [])
@@ -126,10 +116,10 @@ describe("codec.decodeMany", () => {
       const peer = yield* server.open
       yield* peer.send("a\nb\nc\nd")
       yield* settle
-      assert.deepStrictEqual(reasonsOf(events.all), [])
+      assert.deepStrictEqual(lossesOf(events.all), [])
       yield* peer.send("e")
       yield* settle
-      assert.deepStrictEqual(reasonsOf(events.all), ["InboxOverflow"])
+      assert.deepStrictEqual(lossesOf(events.all), ["InboxOverflow"])
       const messages = yield* recorded(socket.messages)
       assert.deepStrictEqual(messages.all, ["a", "b", "c", "d"])
     }).pipe(Effect.provide(WebSocketDialer.layerTest)))
@@ -139,7 +129,7 @@ describe("codec as a function", () => {
   test("W8: it is called once by `make`, and once for each connection, whose half message ends with it", () =>
     Effect.gen(function*() {
       let calls = 0
-      const { messages, peer, server } = yield* opened({
+      const { messages, peer, server } = yield* listening({
         codec: () => {
           calls++
           return parser()
@@ -179,12 +169,12 @@ describe("codec as a function", () => {
 
   test("W4: a stateful decoder that throws ends the connection with InvalidData, after what it gave", () =>
     Effect.gen(function*() {
-      const { events, messages, peer, server } = yield* opened({ codec: parser })
+      const { events, messages, peer, server } = yield* listening({ codec: parser })
       yield* peer.send("a\nb\nbad\nc\n")
       yield* settle
       assert.deepStrictEqual(messages, ["a", "b"])
       assert.deepStrictEqual(ofTag(events, "Rejected").map(({ callback }) => callback), ["decode"])
-      assert.deepStrictEqual(reasonsOf(events), ["InvalidData"])
+      assert.deepStrictEqual(lossesOf(events), ["InvalidData"])
       yield* pass(1_000)
       const next = yield* server.open
       yield* next.send("d\n")
@@ -194,7 +184,7 @@ describe("codec as a function", () => {
 
   test("W8: a stateful `decode` that throws ends the connection too", () =>
     Effect.gen(function*() {
-      const { events, peer } = yield* opened({
+      const { events, peer } = yield* listening({
         codec: () => ({
           encode: (message) => message,
           decode: () => {
@@ -204,19 +194,19 @@ describe("codec as a function", () => {
       })
       yield* peer.send("a")
       yield* settle
-      assert.deepStrictEqual(reasonsOf(events), ["InvalidData"])
+      assert.deepStrictEqual(lossesOf(events), ["InvalidData"])
     }))
 
   test("W8: a codec that cannot be made for a connection ends that one alone", () =>
     Effect.gen(function*() {
       let calls = 0
-      const { events, messages, server } = yield* opened({
+      const { events, messages, server } = yield* listening({
         codec: () => {
           if (calls++ === 1) throw new Error("no parser")
           return parser()
         }
       })
-      assert.deepStrictEqual(reasonsOf(events), ["InvalidData"])
+      assert.deepStrictEqual(lossesOf(events), ["InvalidData"])
       assert.deepStrictEqual(ofTag(events, "Rejected").map(({ callback }) => callback), ["codec"])
       yield* pass(1_000)
       const next = yield* server.open
@@ -227,7 +217,7 @@ describe("codec as a function", () => {
 
   test("a replacement has a decoder of its own, beside that of the connection it replaces", () =>
     Effect.gen(function*() {
-      const { messages, peer, server } = yield* opened({ codec: parser, renewAfter: "10 seconds" })
+      const { messages, peer, server } = yield* listening({ codec: parser, renewAfter: "10 seconds" })
       yield* peer.send("ol")
       yield* pass(10_000)
       const next = yield* Effect.flatMap(server.next, ({ open }) => open())

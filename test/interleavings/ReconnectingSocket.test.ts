@@ -141,15 +141,23 @@ const liveOver = (connection: WebSocketDialer.Connection) =>
   new LiveConnection(connection, new Inbox<never, InboxEnd>(1, 1, () => {}), 0, Effect.runFork)
 
 describe("an outbox, in every order of its senders and its writer", () => {
-  const queuedOf = (message: string) => queuedMessage(message, message, { id: message })
+  const queuedOf = (message: string) => queuedMessage(message, message)
 
   /** Senders wait for room; the writer takes one message at a time. */
   const scope = (mark: <A>(effect: Effect.Effect<A>) => Effect.Effect<A>) =>
     Effect.gen(function*() {
       const left: Array<string> = []
       const outbox = new Outbox<string>(
-        { capacity: 1, bytes: 100, overflow: "suspend", keeps: false, inFlight: 1 },
-        ({ message }) => left.push(message)
+        {
+          capacity: 1,
+          bytes: 100,
+          overflow: "suspend",
+          keeps: false,
+          isCumulative: true,
+          inFlight: 1,
+          maxResends: Infinity
+        },
+        { onUndelivered: ({ message }) => left.push(message), resent: () => undefined }
       )
       const { connection, written } = connected()
       const live = liveOver(connection)

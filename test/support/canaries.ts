@@ -233,7 +233,7 @@ export const canaries = {
     fault: "a message that may have arrived is sent again, though nobody acknowledges",
     edits: [edit(
       "internal/socket/outbox.ts",
-      "if (!this.limits.keeps || message.only !== undefined) this.remove",
+      "if (!message.isKept) this.remove",
       "if (isWritten || message.only !== undefined) this.remove"
     )]
   },

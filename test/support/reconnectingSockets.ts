@@ -3,6 +3,7 @@
  */
 import { assert, it } from "@effect/vitest"
 import * as Backoff from "effect-holdfast/Backoff"
+import * as ReconnectingSocket from "effect-holdfast/ReconnectingSocket"
 import * as WebSocketDialer from "effect-holdfast/WebSocketDialer"
 import * as Cause from "effect/Cause"
 import * as Clock from "effect/Clock"
@@ -87,3 +88,25 @@ export const isDone = <A, E>(fiber: Fiber.Fiber<A, E>) => Effect.map(Fiber.poll(
 export const dial = { url: "ws://test" }
 /** 1, 2, 4, 8, 16, 30, 30, … seconds. */
 export const steady = Backoff.exponential({ initial: "1 seconds", jitter: "none" })
+
+/** A socket of texts whose first connection is open, and everything that it tells. */
+export const opened = (
+  options: Partial<ReconnectingSocket.Options<string, string, never, never, unknown, never>> = {}
+) =>
+  Effect.gen(function*() {
+    const server = yield* serving
+    const socket = yield* ReconnectingSocket.make<string, string, never, never, unknown, never>({
+      dial,
+      backoff: steady,
+      heartbeat: false,
+      codec: { encode: (message) => message, decode: String },
+      ...options
+    })
+    const events = yield* recorded(socket.events)
+    const peer = yield* server.open
+    return { server, socket, peer, events: events.all }
+  })
+
+/** Why the connections were lost so far. */
+export const lossesOf = (events: ReadonlyArray<ReconnectingSocket.SocketEvent>): ReadonlyArray<string> =>
+  ofTag(events, "Lost").map(({ failure }) => failure._tag === "ConnectionLost" ? failure.reason : failure._tag)

@@ -79,16 +79,19 @@ export class Lines<In> {
 
   /** Ends the connection and all that belongs to it, now. */
   drop({ live, scope, userScope }: Line<In>): Effect.Effect<void> {
-    return Effect.zipRight(
-      Scope.close(scope, Exit.void),
-      Effect.suspend(() => {
-        if (live !== undefined) {
-          live.fail(new ConnectionLost({ reason: "Reset", cause: "dropped" }))
-          this.live.delete(live)
-          this.wiring.outbox.release(live)
-        }
-        return Effect.forkIn(Scope.close(userScope, Exit.void), this.wiring.scope)
-      })
-    )
+    return Effect.suspend(() => {
+      const isLost = live?.failure !== undefined && !this.wiring.orders.isClosing
+      return Effect.zipRight(
+        Scope.close(scope, Exit.void),
+        Effect.suspend(() => {
+          if (live !== undefined) {
+            live.fail(new ConnectionLost({ reason: "Reset", cause: "dropped" }))
+            this.live.delete(live)
+            this.wiring.outbox.release(live, isLost)
+          }
+          return Effect.forkIn(Scope.close(userScope, Exit.void), this.wiring.scope)
+        })
+      )
+    })
   }
 }

@@ -2,8 +2,13 @@
  * The messages that were accepted for sending, in that order, until each has been written or acknowledged.
  *
  * A message is `queued`, then `sent`: in the hands of the connection to which the outbox drains. From there it leaves
- * for good, once it is written or, if the outbox `keeps`, acknowledged. When the connection is lost, a message that was
- * in its hands is queued again in front of the others (it keeps), or lost: nobody knows whether it arrived.
+ * for good: once it is acknowledged, if it is `isKept`, else once it is written. When the connection is lost, a kept
+ * message that was in its hands is queued again in front of the others; any other is lost: nobody knows whether it
+ * arrived.
+ *
+ * A kept message that the server cannot bear would be sent for ever, so a message can be suspected (`maxResends`). When
+ * a connection that had kept messages in its hands is lost and has acknowledged none, the oldest of them becomes the
+ * `suspect`. It is sent alone from then on, so that each further loss is its own, until it is acknowledged or given up.
  *
  * Every method is one step, and every effect waits.
  */
@@ -14,9 +19,11 @@ import * as Option from "effect/Option"
 import type { Message } from "../../WebSocketDialer.js"
 import { Waiters } from "../waiters.js"
 import { byteLength } from "./codec.js"
+import type { LiveConnection } from "./connection.js"
+import { keyOf, throwUnlessCompared } from "./identifier.js"
 
 /** What became of a message. `TakenBack`: its sender was interrupted. */
-export type Outcome = "Done" | "Expired" | "Overflow" | "Lost" | "Closed" | "TakenBack"
+export type Outcome = "Done" | "Expired" | "Overflow" | "Lost" | "Undeliverable" | "Closed" | "TakenBack"
 
 export type Offered = "Accepted" | "Waiting" | "Full" | "Closed"
 
@@ -24,21 +31,30 @@ export interface QueuedMessage<out Out> {
   readonly message: Out
   readonly data: Message
   readonly bytes: number
+  /** The message is to be acknowledged, and kept until then. */
+  readonly isKept: boolean
   /** The server acknowledges the message by this. */
-  readonly id: unknown
+  readonly key: unknown
   readonly expiresAt: number
   /** The message is for this connection only: it takes no room, and is forgotten with the connection. */
   readonly only: object | undefined
   /** Called when the message is accepted, or never will be. */
   onAccepted: ((outcome: "Accepted" | "Closed") => void) | undefined
+  /** Called each time a connection is handed the message, before it is written. */
+  onHanded: ((connection: LiveConnection<any>) => void) | undefined
   /** Called when the message has left the outbox. */
   onDone: ((outcome: Outcome) => void) | undefined
   /** Set when the message is accepted: a message accepted later has a higher place, also when it is sent again. */
   place: number
-  /** A connection has had the message in its hands. Never unset: from then on it may have arrived. */
-  isHanded: boolean
+  /** How often a connection was handed the message. From the first time on it may have arrived. */
+  times: number
+  /** What goes out this time: `data`, or what `resent` made of the message. */
+  outgoing: Message
+  /** How many connections were lost while the message was suspected, the one before that included. */
+  losses: number
 }
 
+/** Without an `id` the message is done when it is written. Throws what the identifier's hash throws. */
 export const queuedMessage = <Out>(
   message: Out,
   data: Message,
@@ -47,13 +63,17 @@ export const queuedMessage = <Out>(
   message,
   data,
   bytes: byteLength(data),
-  id: options.id,
+  isKept: options.id !== undefined && options.only === undefined,
+  key: keyOf(options.id),
   expiresAt: options.expiresAt ?? Infinity,
   only: options.only,
   onAccepted: undefined,
+  onHanded: undefined,
   onDone: undefined,
   place: 0,
-  isHanded: false
+  times: 0,
+  outgoing: data,
+  losses: 0
 })
 
 /** A connection to which an outbox drains. */
@@ -67,10 +87,22 @@ export interface Limits {
   readonly capacity: number
   readonly bytes: number
   readonly overflow: "fail" | "suspend" | "dropOldest" | "dropNewest"
-  /** Messages are kept until they are acknowledged. */
+  /** Messages with an identifier are kept until they are acknowledged. */
   readonly keeps: boolean
-  /** How many messages may be in a connection's hands, if it keeps. */
+  /** An acknowledgement is about every message up to and with its own. */
+  readonly isCumulative: boolean
+  /** How many kept messages may be in a connection's hands. */
   readonly inFlight: number
+  /** How often a message that is suspected is sent again. */
+  readonly maxResends: number
+}
+
+/** What an outbox calls. */
+export interface OutboxCallbacks<Out> {
+  /** A message has left otherwise than done. */
+  readonly onUndelivered: (message: QueuedMessage<Out>, outcome: Outcome) => void
+  /** What goes out when a message is sent again, `times` counts from 1; undefined: the same as at first. */
+  readonly resent: (message: Out, times: number) => Message | undefined
 }
 
 export class Outbox<Out> {
@@ -80,29 +112,34 @@ export class Outbox<Out> {
   private readonly sent = new Set<QueuedMessage<Out>>()
   /** Messages for which there is no room yet. They are admitted one by one, and the first keeps the others out. */
   private readonly waiting = new Set<QueuedMessage<Out>>()
-  /** The messages that are to be acknowledged, if the outbox `keeps`: each queued or sent, and not for one only. */
+  /** Of the queued messages, if the outbox `keeps`, those that are not kept: a full window does not hold them up. */
+  private readonly passing = new Set<QueuedMessage<Out>>()
+  /** The kept messages, if the outbox `keeps`: each queued or sent. */
   private readonly byId: MutableHashMap.MutableHashMap<unknown, QueuedMessage<Out>> | undefined
   private readonly whenGone = new Waiters()
   private readonly limits: Limits
-  private readonly onUndelivered: (message: QueuedMessage<Out>, outcome: Outcome) => void
+  private readonly callbacks: OutboxCallbacks<Out>
   /** Of the messages queued and sent, those for one connection only left out. */
   private count = 0
   private bytes = 0
   private places = 0
-  /** How many of the queued messages are for one connection only. */
-  private onlyQueued = 0
+  /** How many of the sent messages are kept. */
+  private keptSent = 0
   /** The connection that takes messages out. There is at most one, so that none of them overtakes another. */
   private drain: Drain | undefined
+  /** That connection has acknowledged a message. */
+  private hasAcknowledged = false
+  /** Kept, and older than all other kept messages; while there is one, it is the only one that is sent. */
+  private suspect: QueuedMessage<Out> | undefined
   /** Nothing is taken out for now, though there is a connection. */
   private isStopped = false
   private isRefusing = false
   private isClosed = false
 
-  /** `onUndelivered` is told of each message that leaves otherwise than done. */
-  constructor(limits: Limits, onUndelivered: (message: QueuedMessage<Out>, outcome: Outcome) => void) {
+  constructor(limits: Limits, callbacks: OutboxCallbacks<Out>) {
     this.limits = limits
     this.byId = limits.keeps ? MutableHashMap.empty() : undefined
-    this.onUndelivered = onUndelivered
+    this.callbacks = callbacks
   }
 
   // ---------------------------------------------------------------------------
@@ -123,7 +160,7 @@ export class Outbox<Out> {
         this.waiting.add(message)
         return "Waiting"
       case "dropNewest":
-        this.onUndelivered(message, "Overflow")
+        this.callbacks.onUndelivered(message, "Overflow")
         message.onDone?.("Overflow")
         return "Accepted"
       case "dropOldest":
@@ -140,7 +177,7 @@ export class Outbox<Out> {
   /** Takes the message out, unless a connection has it in its hands or has had it. */
   takeBack(message: QueuedMessage<Out>): void {
     if (this.waiting.delete(message)) this.admit()
-    else if (this.queued.has(message) && !message.isHanded) this.remove(message, "TakenBack")
+    else if (this.queued.has(message) && message.times === 0) this.remove(message, "TakenBack")
   }
 
   /** Accepts the messages that have waited longest, for as long as there is room. */
@@ -166,7 +203,7 @@ export class Outbox<Out> {
     const isEnough = () => count < this.limits.capacity && bytes + message.bytes <= this.limits.bytes
     for (const queued of this.queued) {
       if (isEnough()) break
-      if (queued.isHanded || queued.only !== undefined) continue
+      if (queued.times > 0 || queued.only !== undefined) continue
       oldest.push(queued)
       count--
       bytes -= queued.bytes
@@ -184,9 +221,10 @@ export class Outbox<Out> {
     if (message.only === undefined) {
       this.count++
       this.bytes += message.bytes
-      if (this.byId !== undefined) MutableHashMap.set(this.byId, message.id, message)
-    } else this.onlyQueued++
+      if (this.byId !== undefined && message.isKept) MutableHashMap.set(this.byId, message.key, message)
+    }
     this.queued.add(message)
+    if (this.limits.keeps && !message.isKept) this.passing.add(message)
     message.onAccepted?.("Accepted")
     this.drain?.wakeWriter()
   }
@@ -197,6 +235,7 @@ export class Outbox<Out> {
 
   /** From now on this connection takes messages out, and no other. */
   drainTo(connection: Drain): void {
+    if (this.drain !== connection) this.hasAcknowledged = false
     this.drain = connection
     this.isStopped = false
     connection.wakeWriter()
@@ -211,27 +250,42 @@ export class Outbox<Out> {
     this.isStopped = true
   }
 
-  /** The connection takes no more messages out. What it had in its hands is queued again, in front. */
-  release(connection: Drain): void {
+  /**
+   * The connection takes no more messages out. What it had in its hands is queued again, in front. `isLost`: nobody
+   * here has ended it, so that what was sent on it may be the reason.
+   */
+  release(connection: Drain, isLost: boolean): void {
     if (this.drain !== connection) return
     this.drain = undefined
     const handed = [...this.sent]
     this.sent.clear()
+    this.keptSent = 0
     this.queued = new Set([...handed, ...this.queued])
     for (const message of this.queued) if (message.only === connection) this.remove(message, "Lost")
+    const oldest = handed.find(({ isKept }) => isKept)
+    if (!isLost || oldest === undefined) return
+    if (oldest === this.suspect || !this.hasAcknowledged) this.blame(oldest)
+  }
+
+  /** A connection was lost that had the message in its hands, and of all that were to be acknowledged the oldest. */
+  private blame(message: QueuedMessage<Out>): void {
+    if (this.limits.maxResends === Infinity) return
+    this.suspect = message
+    message.losses++
+    if (message.losses > this.limits.maxResends) this.remove(message, "Undeliverable")
   }
 
   get hasWork(): boolean {
-    return this.queued.size > 0 && (!this.isWindowFull || this.onlyQueued > 0)
+    return this.isWindowFull ? this.passing.size > 0 : this.queued.size > 0
   }
 
   /** A message has been sent and is to be acknowledged. */
   get isAwaiting(): boolean {
-    return this.limits.keeps && this.sent.size > 0
+    return this.keptSent > 0
   }
 
   private get isWindowFull(): boolean {
-    return this.limits.keeps && this.sent.size >= this.limits.inFlight
+    return this.limits.keeps && this.keptSent >= (this.suspect === undefined ? this.limits.inFlight : 1)
   }
 
   /**
@@ -240,43 +294,67 @@ export class Outbox<Out> {
    */
   take(bytes: number): ReadonlyArray<QueuedMessage<Out>> {
     const batch: Array<QueuedMessage<Out>> = []
-    let taken = 0
+    let left = bytes
     for (const message of this.queued) {
-      // A full window does not hold these up: the server may need them before it acknowledges anything.
-      if (this.isWindowFull && message.only === undefined) {
-        if (this.onlyQueued === 0) break
-        continue
-      }
-      taken += message.bytes
-      if (batch.length > 0 && taken > bytes) break
-      this.queued.delete(message)
-      if (message.only !== undefined) this.onlyQueued--
-      this.sent.add(message)
-      message.isHanded = true
+      if (this.isWindowFull) break
+      if (batch.length > 0 && message.bytes > left) return batch
+      left -= this.hand(message)
+      batch.push(message)
+    }
+    if (!this.isWindowFull) return batch
+    // A full window does not hold these up: the server may need them before it acknowledges anything.
+    for (const message of this.passing) {
+      if (batch.length > 0 && message.bytes > left) return batch
+      left -= this.hand(message)
       batch.push(message)
     }
     return batch
   }
 
+  /** Gives how many bytes go out. */
+  private hand(message: QueuedMessage<Out>): number {
+    this.queued.delete(message)
+    this.passing.delete(message)
+    this.sent.add(message)
+    if (message.isKept) this.keptSent++
+    const marked = message.times === 0 ? undefined : this.callbacks.resent(message.message, message.times)
+    message.outgoing = marked ?? message.data
+    message.times++
+    return marked === undefined ? message.bytes : byteLength(marked)
+  }
+
   /** The connection has written the messages; or it ended meanwhile, and nobody knows whether they arrived. */
   settle(batch: ReadonlyArray<QueuedMessage<Out>>, isWritten: boolean): void {
     for (const message of batch) {
-      if (!this.limits.keeps || message.only !== undefined) this.remove(message, isWritten ? "Done" : "Lost")
+      if (!message.isKept) this.remove(message, isWritten ? "Done" : "Lost")
     }
   }
 
-  /** Every message up to and with the one of this identifier is done, if that has ever been sent and is not done. */
-  acknowledge(id: unknown): void {
+  /**
+   * The message of this identifier is done, if it has ever been sent and is not done; if acknowledgements are
+   * cumulative, so are all that were accepted before it. Throws what the identifier throws when it is hashed or compared.
+   */
+  acknowledge(id: unknown, connection: Drain): void {
     if (this.byId === undefined) return
-    const last = Option.getOrUndefined(MutableHashMap.get(this.byId, id))
-    if (last === undefined || !last.isHanded) return
+    const key = keyOf(id)
+    const last = Option.getOrUndefined(MutableHashMap.get(this.byId, key))
+    throwUnlessCompared(key)
+    if (last === undefined || last.times === 0) return
+    if (this.drain === connection) this.hasAcknowledged = true
+    if (this.limits.isCumulative) this.acknowledgeUpTo(last)
+    else this.remove(last, "Done")
+    this.drain?.wakeWriter()
+  }
+
+  private acknowledgeUpTo(last: QueuedMessage<Out>): void {
     for (const messages of [this.sent, this.queued]) {
       for (const message of messages) {
+        // Messages that are not kept may stand before older ones that they have passed.
+        if (!message.isKept) continue
         if (message.place > last.place) break
-        if (message.only === undefined) this.remove(message, "Done")
+        this.remove(message, "Done")
       }
     }
-    this.drain?.wakeWriter()
   }
 
   // ---------------------------------------------------------------------------
@@ -285,13 +363,13 @@ export class Outbox<Out> {
 
   /** When the next message expires. A message that has been in a connection's hands does not. */
   get nextExpiry(): number | undefined {
-    for (const message of this.queued) if (!message.isHanded && message.only === undefined) return message.expiresAt
+    for (const message of this.queued) if (message.times === 0 && message.only === undefined) return message.expiresAt
     return undefined
   }
 
   expire(now: number): void {
     for (const message of this.queued) {
-      if (message.isHanded || message.only !== undefined) continue
+      if (message.times > 0 || message.only !== undefined) continue
       if (message.expiresAt > now) return
       this.remove(message, "Expired")
     }
@@ -339,18 +417,18 @@ export class Outbox<Out> {
 
   private remove(message: QueuedMessage<Out>, outcome: Outcome): void {
     const wasQueued = this.queued.delete(message)
-    if (!wasQueued && !this.sent.delete(message)) return
-    if (message.only !== undefined) {
-      if (wasQueued) this.onlyQueued--
-      return this.whenGone.notify()
-    }
+    if (wasQueued) this.passing.delete(message)
+    else if (!this.sent.delete(message)) return
+    else if (message.isKept) this.keptSent--
+    if (message.only !== undefined) return this.whenGone.notify()
+    if (this.suspect === message) this.suspect = undefined
     this.count--
     this.bytes -= message.bytes
     const { byId } = this
-    if (byId !== undefined && Option.getOrUndefined(MutableHashMap.get(byId, message.id)) === message) {
-      MutableHashMap.remove(byId, message.id)
+    if (byId !== undefined && Option.getOrUndefined(MutableHashMap.get(byId, message.key)) === message) {
+      MutableHashMap.remove(byId, message.key)
     }
-    if (outcome !== "Done") this.onUndelivered(message, outcome)
+    if (outcome !== "Done") this.callbacks.onUndelivered(message, outcome)
     message.onDone?.(outcome)
     this.admit()
     this.whenGone.notify()

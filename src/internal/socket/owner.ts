@@ -19,12 +19,13 @@
 import * as Cause from "effect/Cause"
 import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
+import * as Either from "effect/Either"
 import * as Exit from "effect/Exit"
 import type * as FiberRefs from "effect/FiberRefs"
 import * as Option from "effect/Option"
 import * as Runtime from "effect/Runtime"
 import type { CloseInfo, ConnectionState } from "../../ReconnectingSocket.js"
-import { type Connection, type ConnectionFailure, ConnectionLost } from "../../WebSocketDialer.js"
+import { type Connection, type ConnectionFailure, ConnectionLost, type Message } from "../../WebSocketDialer.js"
 import { first, within } from "../first.js"
 import { wait } from "../wait.js"
 import { Waiters } from "../waiters.js"
@@ -92,7 +93,10 @@ export class Owner<Out, In, R> {
       clock,
       orders: new Orders(),
       events: new Events(),
-      outbox: new Outbox<Out>(settings.limits, (message, outcome) => this.gaveUp(message, outcome))
+      outbox: new Outbox<Out>(settings.limits, {
+        onUndelivered: (message, outcome) => this.gaveUp(message, outcome),
+        resent: (message, times) => this.resent(message, times)
+      })
     }
     this.inbox = this.newInbox()
     this.subscriptions = new Subscriptions(wiring.outbox)
@@ -397,7 +401,7 @@ export class Owner<Out, In, R> {
         this.becomeOpen(replacement)
         return true
       }
-      this.wiring.outbox.release(live)
+      this.wiring.outbox.release(live, false)
       this.becomeOpen(replacement)
       this.replaced.add(line)
       yield* this.lines.leave(line, 1000, "", Effect.void).pipe(
@@ -515,9 +519,22 @@ export class Owner<Out, In, R> {
         return this.wiring.events.publish({ _tag: "Expired", message })
       case "Overflow":
       case "Lost":
+      case "Undeliverable":
       case "Closed":
         return this.wiring.events.publish({ _tag: "Dropped", message, reason: outcome })
     }
+  }
+
+  /** What goes out when the message is sent again, if that differs. */
+  private resent(message: Out, times: number): Message | undefined {
+    const { events, options: { acknowledge }, settings: { coding } } = this.wiring
+    const resent = acknowledge?.resent
+    if (resent === undefined) return undefined
+    return events.decided("resent", () => {
+      const encoded = coding.encode(resent(message, times))
+      if (Either.isLeft(encoded)) throw encoded.left
+      return encoded.right
+    }, undefined)
   }
 
   // ---------------------------------------------------------------------------

@@ -50,25 +50,25 @@ export class Reader<Out, In> {
     const wasFull = live.inbox.isFull
     for (const message of messages) {
       if (live.failure !== undefined) return
-      if (!this.isTaken(message, data)) this.keep(live, message, bytes / messages.length, wasFull)
+      if (!this.isTaken(live, message, data)) this.keep(live, message, bytes / messages.length, wasFull)
     }
   }
 
   /** Whether the message was for the socket itself. */
-  private isTaken(message: In, data: Message): boolean {
+  private isTaken(live: LiveConnection<In>, message: In, data: Message): boolean {
     const { events, options: { acknowledge, heartbeat }, outbox } = this.wiring
     if (acknowledge !== undefined) {
-      const id = events.decided(
+      const isAcknowledgement = events.decided(
         "acknowledged",
-        // What is not an Option throws here.
-        () => Option.map(acknowledge.acknowledged(message), (id) => id),
-        Option.none(),
+        () => {
+          const ids = identifiersOf(acknowledge.acknowledged(message))
+          for (const id of ids) outbox.acknowledge(id, live)
+          return ids.length > 0
+        },
+        false,
         data
       )
-      if (Option.isSome(id)) {
-        outbox.acknowledge(id.value)
-        return true
-      }
+      if (isAcknowledgement) return true
     }
     if (!heartbeat || heartbeat.isPong === undefined) return false
     const { isPong } = heartbeat
@@ -87,4 +87,10 @@ export class Reader<Out, In> {
     const isHeldBack = outbox.isAwaiting && !live.inbox.isFullOfBytes
     if (live.inbox.isFull && !isHeldBack && !orders.isClosing) live.pause()
   }
+}
+
+const identifiersOf = (acknowledged: Option.Option<unknown> | ReadonlyArray<unknown>): ReadonlyArray<unknown> => {
+  if (Option.isOption(acknowledged)) return Option.toArray(acknowledged)
+  if (Array.isArray(acknowledged)) return acknowledged
+  throw new TypeError(`acknowledged as ${typeof acknowledged}, neither an Option nor an array`)
 }

@@ -42,7 +42,11 @@ export const settingsOf = <Out, In>(options: AnyOptions<Out, In>) => {
       bytes: count("outbox.bytes", outbox.bytes ?? 16 * mebi, 1),
       overflow: oneOf("outbox.overflow", outbox.overflow ?? "fail", ["fail", "suspend", "dropOldest", "dropNewest"]),
       keeps: acknowledge !== undefined,
-      inFlight: count("acknowledge.window", acknowledge?.window ?? capacity, 1)
+      isCumulative: acknowledge?.cumulative ?? true,
+      inFlight: count("acknowledge.window", acknowledge?.window ?? capacity, 1),
+      maxResends: acknowledge?.maxResends === undefined
+        ? Infinity
+        : count("acknowledge.maxResends", acknowledge.maxResends, 0)
     }
   }
 }

@@ -30,6 +30,7 @@ export class Writer {
         const direct = live.takeDirect()
         outbox.expire(now)
         const messages = hasMore() ? outbox.take(settings.window) : []
+        for (const message of messages) message.onHanded?.(live)
         // The acknowledgements of what is sent now are to be read.
         if (outbox.isAwaiting && !live.inbox.isFullOfBytes) live.resume(now)
         live.writingSince = now
@@ -38,7 +39,10 @@ export class Writer {
       ({ direct, messages }) => {
         if (live.failure !== undefined) return live.failure
         if (direct.length === 0 && messages.length === 0) return Effect.void
-        const written = live.connection.write([...direct, ...messages].map(({ data }) => data))
+        const written = live.connection.write([
+          ...direct.map(({ data }) => data),
+          ...messages.map(({ outgoing }) => outgoing)
+        ])
         if (live.isWriteWatched) return written
         live.isWriteWatched = true
         return Effect.zipRight(Effect.forkIn(this.watch(live), scope), written)
