@@ -822,7 +822,16 @@ export const layerConfig: {
  */
 export type Configurable<A> =
   | Config.Config<A>
-  | { readonly [K in keyof A]: A[K] | Config.Config.Wrap<A[K]> }
+  | { readonly [K in keyof A]: A[K] | Config.Config.Wrap<A[K]> | Configurable.Fields<NonNullable<A[K]>> }
+
+/**
+ * @since 0.1.0
+ * @category models
+ */
+export declare namespace Configurable {
+  /** @since 0.1.0 */
+  export type Fields<A> = { readonly [K in keyof A]: A[K] | Config.Config.Wrap<A[K]> }
+}
 
 /**
  * A tag whose service is such a session, of `Context.Tag` or of `Effect.Service`.

@@ -39,7 +39,10 @@ export class Wrapped extends Inspectable.Class implements Response {
 
   /** Every accessor of the body but those that a subclass defines anew goes through here. */
   protected reading<A>(body: BodyEffect<A>): BodyEffect<A> {
-    return body
+    // The error of a body shows the request too.
+    return this.request === this.original.request
+      ? body
+      : Effect.mapError(body, (error) => errorAnswering(this.request, this.original, error))
   }
 
   get [HttpIncomingMessage.TypeId](): HttpIncomingMessage.TypeId {
@@ -76,7 +79,9 @@ export class Wrapped extends Inspectable.Class implements Response {
     return this.reading(this.original.formData)
   }
   get stream(): Stream.Stream<Uint8Array, HttpClientError.ResponseError> {
-    return this.original.stream
+    return this.request === this.original.request
+      ? this.original.stream
+      : Stream.mapError(this.original.stream, (error) => errorAnswering(this.request, this.original, error))
   }
   toJSON(): object {
     try {

@@ -25,7 +25,10 @@ type Tokens = OAuth2Session.Tokens
 
 const ofSessions = new WeakMap<object, Dpop.Dpop>()
 const ofTokens = new WeakMap<Tokens, Dpop.Dpop>()
+/** By the requests that callers made: a response that is held until its body ends shows that one. */
 const ofRequests = new WeakMap<Request, Dpop.Dpop>()
+/** By the head of a proof, which is the same for all proofs with one key: any other response shows what was sent. */
+const ofHeads = new Map<string, WeakRef<Dpop.Dpop>>()
 
 export const remember = (session: Session.Session<Tokens, any>, dpop: Dpop.Dpop): void => {
   ofSessions.set(session, dpop)
@@ -50,10 +53,19 @@ export const attachBound = (request: Request, tokens: Tokens): Effect.Effect<Req
     return Effect.map(signed(dpop, request, accessToken), (signed) => {
       const attached = HttpClientRequest.setHeader(signed, "authorization", `${scheme}${accessToken}`)
       ofRequests.set(request, dpop)
-      ofRequests.set(attached, dpop)
+      noteHead(attached, dpop)
       return attached
     })
   })
+
+const headOf = ({ headers }: Request): string | undefined => headers["dpop"]?.split(".", 1)[0]
+
+const noteHead = (request: Request, dpop: Dpop.Dpop): void => {
+  const head = headOf(request)
+  if (head === undefined || ofHeads.get(head)?.deref() === dpop) return
+  for (const [other, held] of ofHeads) if (held.deref() === undefined) ofHeads.delete(other)
+  ofHeads.set(head, new WeakRef(dpop))
+}
 
 const scheme = "DPoP "
 
@@ -104,7 +116,7 @@ export const judging = (own: Rejected): Rejected => (response) =>
 export const rejected = (response: Response): boolean | "again" => {
   if (response.status !== 401) return false
   if (!asksForNonce(response.headers)) return true
-  const dpop = ofRequests.get(response.request)
+  const dpop = ofRequests.get(response.request) ?? ofHeads.get(headOf(response.request) ?? "")?.deref()
   const url = urlOf(response.request)
   if (dpop !== undefined && Either.isRight(url)) Dpop.noted(dpop, url.right, response.headers["dpop-nonce"])
   return "again"

@@ -1,0 +1,364 @@
+import * as FetchHttpClient from "@effect/platform/FetchHttpClient"
+import * as HttpClient from "@effect/platform/HttpClient"
+import * as HttpClientRequest from "@effect/platform/HttpClientRequest"
+import * as KeyValueStore from "@effect/platform/KeyValueStore"
+import { assert, describe, it } from "@effect/vitest"
+import { OAuth2Session } from "effect-holdfast/oauth2"
+import type * as Session from "effect-holdfast/Session"
+import * as SessionHttpClient from "effect-holdfast/SessionHttpClient"
+import * as SessionMap from "effect-holdfast/SessionMap"
+import * as Cause from "effect/Cause"
+import * as Config from "effect/Config"
+import * as ConfigProvider from "effect/ConfigProvider"
+import * as Context from "effect/Context"
+import * as Effect from "effect/Effect"
+import * as Exit from "effect/Exit"
+import * as Layer from "effect/Layer"
+import * as Logger from "effect/Logger"
+import * as LogLevel from "effect/LogLevel"
+import * as Metric from "effect/Metric"
+import * as Redacted from "effect/Redacted"
+import * as Schedule from "effect/Schedule"
+import * as Stream from "effect/Stream"
+import * as Tracer from "effect/Tracer"
+import { inspect } from "node:util"
+import { authorizationServer, json } from "./support/authorizationServer.js"
+import { type Received, type Reply, serve } from "./support/httpServer.js"
+import { memory } from "./support/keyValueMemory.js"
+
+const http = Effect.provide(FetchHttpClient.layer)
+
+const options = {
+  clientId: "app",
+  clientAuth: OAuth2Session.secretPost(Redacted.make("canary-client-secret")),
+  grant: OAuth2Session.clientCredentials,
+  allowInsecureRequests: true
+} as const
+
+const payloadOf = (jwt: string) => JSON.parse(Buffer.from(jwt.split(".")[1]!, "base64url").toString())
+
+/** An API whose nonce changes every five requests and which accepts the newest alone. */
+const strictApi = (isGood: (token: string) => boolean) => {
+  let count = 0
+  const refusals = { nonce: 0, token: 0 }
+  return {
+    refusals,
+    answer: ({ headers }: Received): Reply => {
+      const nonce = `nonce-${Math.floor(count++ / 5)}`
+      const fresh = { "dpop-nonce": nonce }
+      if (typeof headers["dpop"] !== "string" || payloadOf(headers["dpop"]).nonce !== nonce) {
+        refusals.nonce++
+        return { status: 401, headers: { ...fresh, "www-authenticate": `DPoP error="use_dpop_nonce"` } }
+      }
+      if (isGood(headers.authorization!.slice("DPoP ".length))) return { headers: fresh }
+      refusals.token++
+      return { status: 401, headers: { ...fresh, "www-authenticate": `DPoP error="invalid_token"` } }
+    }
+  }
+}
+
+describe("tokens that are bound to a key", () => {
+  /** `asksForNonce`: the authorization server wants its own nonce in the proof. */
+  const boundServer = (asksForNonce = true) => {
+    let n = 0
+    return authorizationServer(({ received }) => {
+      const proof = received.headers["dpop"]
+      if (typeof proof !== "string") return json({ error: "invalid_dpop_proof" }, 400)
+      return asksForNonce && payloadOf(proof).nonce !== "as-nonce"
+        ? json({ error: "use_dpop_nonce" }, 400, { "dpop-nonce": "as-nonce" })
+        : json({ access_token: `canary-access-${++n}`, token_type: "DPoP", expires_in: 3600 })
+    })
+  }
+
+  it.scoped("carry a proof for their request, and repeat it with the nonce that a server asks for", () =>
+    Effect.gen(function*() {
+      const server = yield* boundServer()
+      const { answer, refusals } = strictApi(() => true)
+      const api = yield* serve(answer)
+      const session = yield* OAuth2Session.make({ ...options, issuer: server.url, dpop: true })
+      const client = yield* OAuth2Session.client(session, { origins: [api.url] })
+      for (let i = 0; i < 12; i++) assert.strictEqual((yield* client.get(`${api.url}/a?b=${i}`)).status, 200)
+      assert.strictEqual(server.asked.length, 2)
+      assert.isAtMost(refusals.nonce, 4)
+      const { headers } = api.received.at(-1)!
+      const proof = payloadOf(headers["dpop"] as string)
+      assert.strictEqual(proof.htu, `${api.url}/a`)
+      assert.strictEqual(proof.htm, "GET")
+      const digest = yield* Effect.promise(() =>
+        crypto.subtle.digest("SHA-256", new TextEncoder().encode("canary-access-1"))
+      )
+      assert.strictEqual(proof.ath, Buffer.from(digest).toString("base64url"))
+      assert.strictEqual(new Set(api.received.map(({ headers }) => headers["dpop"])).size, api.received.length)
+    }).pipe(http))
+
+  it.scoped("are granted twice for fifty callers and one revocation, all together, with three posts", () =>
+    Effect.gen(function*() {
+      const server = yield* boundServer()
+      const { answer, refusals } = strictApi((token) => token === "canary-access-2")
+      const api = yield* serve(answer)
+      const session = yield* OAuth2Session.make({ ...options, issuer: server.url, dpop: true })
+      const client = yield* OAuth2Session.client(session, { origins: [api.url] })
+      const statuses = yield* Effect.all(
+        Array.from({ length: 50 }, () => Effect.scoped(Effect.map(client.get(api.url), ({ status }) => status))),
+        { concurrency: "unbounded" }
+      )
+      assert.deepStrictEqual(statuses, Array.from({ length: 50 }, () => 200))
+      assert.isAtLeast(refusals.token, 1)
+      assert.strictEqual(server.asked.length, 3)
+    }).pipe(http))
+
+  it.scoped("work through `SessionHttpClient.layer` and `makeKeyed` by `attach` and `rejected`", () =>
+    Effect.gen(function*() {
+      const server = yield* boundServer(false)
+      const api = yield* serve(strictApi(() => true).answer)
+      class Api extends Context.Tag("Api")<
+        Api,
+        Session.Session<OAuth2Session.Tokens, OAuth2Session.SignInError>
+      >() {}
+      const carrying = { attach: OAuth2Session.attach, rejected: OAuth2Session.rejected, origins: [api.url] }
+      const plain = SessionHttpClient.layer(Api, carrying).pipe(
+        Layer.provide(OAuth2Session.layer(Api, { ...options, issuer: server.url, dpop: true }))
+      )
+      const status = Effect.flatMap(HttpClient.HttpClient, (client) => Effect.map(client.get(api.url), (r) => r.status))
+      assert.strictEqual(yield* Effect.provide(status, plain), 200)
+      const session = yield* OAuth2Session.make({ ...options, issuer: server.url, dpop: true })
+      const map = yield* SessionMap.make({
+        lookup: (_: string) => ({ acquire: Effect.map(session.current, ({ value }) => value) })
+      })
+      const keyed = yield* SessionHttpClient.makeKeyed(map, { ...carrying, key: () => "one" })
+      assert.strictEqual((yield* keyed.get(api.url)).status, 200)
+    }).pipe(http))
+
+  it.scoped("are asked for with a key that outlives the process, where they are persisted for a public client", () =>
+    Effect.gen(function*() {
+      const make = OAuth2Session.make({
+        ...options,
+        clientAuth: undefined,
+        issuer: "http://127.0.0.1:1",
+        dpop: true,
+        persist: { key: "api" }
+      })
+      const error = yield* Effect.flip(Effect.provideService(make, KeyValueStore.KeyValueStore, memory().store))
+      assert.deepInclude(error, { _tag: "InvalidOptions", option: "dpop" })
+    }).pipe(http))
+
+  it.scoped("are not taken for those that a server does not bind", () =>
+    Effect.gen(function*() {
+      const server = yield* authorizationServer(() => json({ access_token: "canary-access", token_type: "Bearer" }))
+      const session = yield* OAuth2Session.make({ ...options, issuer: server.url, dpop: true })
+      assert.deepInclude(yield* Effect.flip(session.current), { error: "invalid_response" })
+    }).pipe(http))
+})
+
+describe("what is given back", () => {
+  const shown = (value: unknown) =>
+    [inspect(value, { depth: 12, showHidden: true }), JSON.stringify(value), String(value)].join("\n")
+
+  it.scoped("shows the caller's request and not the token: responses and errors of both kinds", () =>
+    Effect.gen(function*() {
+      const server = yield* authorizationServer(() => json({ access_token: "canary-access", expires_in: 3600 }))
+      const api = yield* serve(({ path }): Reply =>
+        path === "/short"
+          ? {
+            write: (response) => {
+              response.writeHead(200, { "content-length": "100" })
+              response.write("short")
+              setTimeout(() => response.destroy(), 5)
+            }
+          }
+          : path === "/cut"
+          ? { write: (response) => response.destroy() }
+          : { status: path === "/no" ? 401 : 200, body: "{" }
+      )
+      const session = yield* OAuth2Session.make({
+        ...options,
+        issuer: server.url,
+        budget: { refreshes: 99, within: 1 }
+      })
+      const client = yield* OAuth2Session.client(session, { origins: [api.url] })
+      const request = HttpClientRequest.get(`${api.url}/ok`)
+      const response = yield* client.execute(request)
+      assert.strictEqual(response.request, request)
+      const failing = [
+        client.get(`${api.url}/cut`),
+        client.get(`${api.url}/no`),
+        Effect.flatMap(client.get(`${api.url}/ok`), (response) => response.json),
+        Effect.flatMap(client.get(`${api.url}/short`), (response) => response.text),
+        Effect.flatMap(client.get(`${api.url}/short`), (response) => Stream.runDrain(response.stream)),
+        HttpClient.filterStatus(client, () => false).get(`${api.url}/ok`)
+      ]
+      const all: Array<unknown> = [response]
+      for (const one of failing) all.push(yield* Effect.exit(one))
+      for (const one of all) {
+        assert.notInclude(shown(one), "canary")
+        if (Exit.isExit(one) && Exit.isFailure(one)) assert.notInclude(Cause.pretty(one.cause), "canary")
+      }
+    }).pipe(http))
+
+  it.scoped("has one origin at least, and each of them is one", () =>
+    Effect.gen(function*() {
+      const session = yield* OAuth2Session.make({ ...options, issuer: "http://127.0.0.1:1" })
+      for (
+        const origins of [[], ["api.example.com"], ["ftp://api.example.com"], ["https://canary@"], undefined as never]
+      ) {
+        const error = yield* Effect.flip(OAuth2Session.client(session, { origins }))
+        assert.deepInclude(error, { _tag: "InvalidOptions", option: "origins" })
+        assert.notInclude(shown(error), "canary")
+      }
+    }).pipe(http))
+})
+
+describe("secrets", () => {
+  /** Collects all that anybody could see: logs, spans with their attributes and events, metrics. */
+  const watched = <A, E, R>(effect: Effect.Effect<A, E, R>) =>
+    Effect.suspend(() => {
+      const seen: Array<unknown> = []
+      const logger = Logger.make(({ annotations, cause, message, spans }) => {
+        seen.push(message, Cause.pretty(cause), [...annotations], [...spans])
+      })
+      const tracer = Tracer.make({
+        span: (name, parent, context, links, startTime, kind) => {
+          const attributes = new Map<string, unknown>()
+          return {
+            _tag: "Span",
+            name,
+            spanId: "0",
+            traceId: "0",
+            parent,
+            context,
+            links,
+            status: { _tag: "Started", startTime },
+            attributes,
+            sampled: true,
+            kind,
+            end: (_, exit) => seen.push(name, attributes, Exit.isFailure(exit) ? Cause.pretty(exit.cause) : ""),
+            attribute: (key, value) => attributes.set(key, value),
+            event: (event, _, more) => seen.push(event, more),
+            addLinks: () => {}
+          }
+        },
+        context: (run) => run()
+      })
+      return Effect.exit(effect).pipe(
+        Effect.withTracer(tracer),
+        Effect.provide(Logger.replace(Logger.defaultLogger, logger)),
+        Logger.withMinimumLogLevel(LogLevel.All),
+        Effect.flatMap((exit) => Effect.map(Metric.snapshot, (metrics) => ({ exit, seen: [...seen, metrics] })))
+      )
+    })
+
+  const leaks: ReadonlyArray<readonly [string, Reply]> = [
+    [
+      "a token",
+      json({ access_token: "canary-access", refresh_token: "canary-refresh-2", id_token: "canary.id.token" })
+    ],
+    ["tokens", json({ access_token: "canary-access", refresh_token: "canary-refresh-2", expires_in: 3600 })],
+    [
+      "an echo",
+      json({ error: "invalid_grant", error_description: "canary-refresh is bad, canary-client-secret too" }, 400)
+    ],
+    ["an echo as the code", json({ error: "canary-refresh" }, 400)],
+    ["a token with an error", json({ access_token: "canary-access" }, 400)],
+    ["HTML", { body: "<html>canary-refresh</html>" }],
+    ["trouble", json({ error: "server_error", access_token: "canary" }, 500, { "retry-after": "9" })],
+    ["a cut answer", {
+      write: (response) => {
+        response.writeHead(200, { "content-length": "1000" })
+        response.write(`{"access_token":"canary`)
+        setTimeout(() => response.destroy(), 5)
+      }
+    }],
+    ["a redirect", { status: 302, headers: { location: "http://canary.example/canary" } }]
+  ]
+
+  it.scoped.each(leaks)(
+    "are in no log, span, metric or error, whatever the server answers: %s",
+    ([, reply]) =>
+      Effect.gen(function*() {
+        const server = yield* authorizationServer(() => reply)
+        const session = yield* OAuth2Session.make({
+          ...options,
+          issuer: server.url,
+          retry: Schedule.stop,
+          grant: OAuth2Session.refreshToken(Redacted.make("canary-refresh"))
+        })
+        const { exit, seen } = yield* watched(Effect.zipRight(
+          Effect.either(session.current),
+          Effect.flatMap(session.current, session.refresh).pipe(Effect.ensuring(session.end))
+        ))
+        for (const one of [...seen, exit]) assert.notInclude(inspect(one, { depth: 12 }), "canary")
+      }).pipe(http)
+  )
+})
+
+describe("options from the configuration", () => {
+  class Api extends Context.Tag("Api")<Api, Session.Session<OAuth2Session.Tokens, OAuth2Session.SignInError>>() {}
+
+  const layer = (issuer?: string) =>
+    OAuth2Session.layerConfig(Api, {
+      issuer: issuer ?? Config.string("OAUTH_ISSUER"),
+      clientId: Config.string("OAUTH_CLIENT_ID"),
+      clientAuth: Config.map(Config.redacted("OAUTH_CLIENT_SECRET"), OAuth2Session.secretPost),
+      grant: OAuth2Session.clientCredentials,
+      allowInsecureRequests: Config.withDefault(Config.boolean("OAUTH_INSECURE"), false),
+      scope: ["a", "b"],
+      budget: { refreshes: Config.integer("OAUTH_BUDGET"), within: "1 minute" },
+      retry: undefined
+    })
+
+  const from = (values: Record<string, string>) =>
+    Layer.setConfigProvider(ConfigProvider.fromMap(new Map(Object.entries(values))))
+
+  it.scoped("sign in", () =>
+    Effect.gen(function*() {
+      const server = yield* authorizationServer(() => json({ access_token: "canary-access" }))
+      const values = {
+        OAUTH_ISSUER: server.url,
+        OAUTH_CLIENT_ID: "app",
+        OAUTH_CLIENT_SECRET: "canary-secret",
+        OAUTH_INSECURE: "true",
+        OAUTH_BUDGET: "3"
+      }
+      yield* Effect.provide(Effect.flatMap(Api, (session) => session.current), Layer.provide(layer(), from(values)))
+      const { form } = server.asked[0]!
+      assert.strictEqual(form.get("client_secret"), "canary-secret")
+      assert.strictEqual(form.get("scope"), "a b")
+      const all = OAuth2Session.layerConfig(
+        Api,
+        Config.succeed({ ...options, issuer: server.url } as OAuth2Session.Options & { readonly persist?: undefined })
+      )
+      yield* Effect.provide(Effect.flatMap(Api, (session) => session.current), all)
+      assert.strictEqual(server.asked.length, 2)
+    }).pipe(http))
+
+  it.effect("tell by its name what is missing or wrong, and never a secret", () =>
+    Effect.gen(function*() {
+      const values = {
+        OAUTH_ISSUER: "https://login.example.com",
+        OAUTH_CLIENT_ID: "app",
+        OAUTH_CLIENT_SECRET: "canary-secret",
+        OAUTH_INSECURE: "false",
+        OAUTH_BUDGET: "3"
+      }
+      const cases: ReadonlyArray<readonly [Record<string, string | undefined>, RegExp]> = [
+        [{ OAUTH_CLIENT_ID: undefined }, /OAUTH_CLIENT_ID/],
+        [{ OAUTH_CLIENT_SECRET: undefined }, /OAUTH_CLIENT_SECRET/],
+        [{ OAUTH_INSECURE: "perhaps" }, /OAUTH_INSECURE/],
+        [{ OAUTH_BUDGET: "many" }, /OAUTH_BUDGET/],
+        [{ OAUTH_CLIENT_ID: "" }, /clientId/],
+        [{ OAUTH_CLIENT_SECRET: "" }, /clientAuth/],
+        [{ OAUTH_ISSUER: "login" }, /issuer/],
+        [{ OAUTH_ISSUER: "http://login.example.com" }, /issuer/]
+      ]
+      for (const [more, name] of cases) {
+        const given = Object.fromEntries(
+          Object.entries({ ...values, ...more }).filter(([, value]) => value !== undefined)
+        )
+        const built = Effect.scoped(Layer.build(Layer.provide(layer(), from(given as Record<string, string>))))
+        const exit = yield* Effect.exit(http(built))
+        const text = Exit.isFailure(exit) ? Cause.pretty(exit.cause) : ""
+        assert.match(text, name)
+        assert.notInclude(text, "canary")
+      }
+    }))
+})
