@@ -10,6 +10,7 @@ import * as Exit from "effect/Exit"
 import * as Logger from "effect/Logger"
 import * as LogLevel from "effect/LogLevel"
 import * as Random from "effect/Random"
+import * as BalancesPart from "./balances/part.js"
 import { chance } from "./chance.js"
 import * as Counterparties from "./counterparty.js"
 import * as Display from "./display.js"
@@ -17,9 +18,10 @@ import * as FeedPart from "./feed/part.js"
 import * as Ledger from "./ledger.js"
 import * as Load from "./load.js"
 import * as Options from "./options.js"
-import type { Part } from "./part.js"
 import type { Proxy } from "./proxy.js"
 import * as SessionPart from "./session/part.js"
+import * as Servers from "./session/servers.js"
+import * as TicketsPart from "./tls/part.js"
 
 /** Answers with the exit code. */
 const storm = Effect.fnUntraced(function*(options: Options.Options) {
@@ -72,10 +74,17 @@ const percent = ({ given, wanted }: Load.Load): number => Math.round(100 * given
 /** All parts meet their counterparties through one proxy. */
 const blow = Effect.fnUntraced(function*(options: Options.Options, counterparties: Counterparties.Counterparties) {
   const proxy = yield* counterparties.fork<Proxy>("proxy", new URL("./proxy.ts", import.meta.url))
-  const parts: ReadonlyArray<Part> = yield* Effect.all([
-    SessionPart.make(options, counterparties, proxy),
-    FeedPart.make(options, counterparties, proxy)
+
+  // Three parts share servers and a client: callers of an API, who share one session, pay from accounts, and come over
+  // TLS with tickets. The fourth has its own.
+  const [feed, servers] = yield* Effect.all([
+    FeedPart.make(options, counterparties, proxy),
+    Servers.make(options, counterparties)
   ], { concurrency: "unbounded" })
+  const tickets = yield* TicketsPart.make(options, counterparties, proxy, servers)
+  const balances = BalancesPart.make(options, servers)
+  const session = yield* SessionPart.make(options, proxy, servers, { balances, tickets })
+  const parts = [session, balances, tickets, feed] as const
 
   const counters = Effect.gen(function*() {
     const { delays, resets, stalls } = yield* proxy.ask("report")
@@ -83,12 +92,19 @@ const blow = Effect.fnUntraced(function*(options: Options.Options, counterpartie
     return Object.assign({}, ...ofParts, { resets, stalls, delays }) as Display.Counters
   })
 
-  const sections = yield* Effect.scoped(Effect.gen(function*() {
+  yield* Effect.scoped(Effect.gen(function*() {
     yield* Effect.forkScoped(outage(options, proxy))
     if (!options.json) yield* Display.show(options.seconds, counters)
-    return yield* Effect.all(parts.map((part) => part.run), { concurrency: "unbounded" })
+    yield* Effect.all([
+      Effect.provide(
+        Effect.all([session.run, balances.run, tickets.run], { concurrency: "unbounded", discard: true }),
+        session.layerClient
+      ),
+      feed.run
+    ], { concurrency: "unbounded", discard: true })
   }))
-  return { sections: sections.flat(), faults: yield* proxy.ask("report"), load: yield* counterparties.load }
+  const sections = yield* Effect.forEach(parts, ({ section }) => section)
+  return { sections, faults: yield* proxy.ask("report"), load: yield* counterparties.load }
 })
 
 /** Once, at about half time, nothing can be reached: for a second, or a tenth of a shorter storm. */

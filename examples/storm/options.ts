@@ -10,6 +10,12 @@ export interface Options {
   readonly json: boolean
 }
 
+/**
+ * In milliseconds: what one renewal may take, which is more than an outage, a stall and an attempt given up together;
+ * and for each caller what a busy machine needs to serve it, for after an outage they all come at once.
+ */
+export const longestWait = ({ callers }: Pick<Options, "callers">): number => 10_000 + 10 * callers
+
 const numbers = {
   seconds: { fallback: () => 10, max: 3600, about: "how long it lasts (default 10)" },
   // More would mostly measure the machine: they and the servers they load share it.

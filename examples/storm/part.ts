@@ -1,12 +1,14 @@
-/** A part of the storm: counterparties, a client that meets them through the proxy, and what that client promises. */
+/** A part of the storm: what its clients do while all that they talk to misbehaves, and what they promise. */
 import type { InvalidOptions } from "effect-holdfast/InvalidOptions"
 import type * as Effect from "effect/Effect"
 import type { CounterpartyLost } from "./counterparty.js"
 import type { Section } from "./ledger.js"
 
-export interface Part {
-  /** Ends when the storm is over and the client is closed, with what has become of the promises. */
-  readonly run: Effect.Effect<ReadonlyArray<Section>, CounterpartyLost | InvalidOptions>
-  /** What can be told meanwhile. */
+export interface Part<out R = never> {
+  /** Ends when the storm is over. */
+  readonly run: Effect.Effect<void, CounterpartyLost | InvalidOptions, R>
+  /** Counts to be shown meanwhile. */
   readonly counters: Effect.Effect<Readonly<Record<string, number>>, CounterpartyLost>
+  /** What has become of the promises. To be asked for once all clients are closed. */
+  readonly section: Effect.Effect<Section, CounterpartyLost>
 }

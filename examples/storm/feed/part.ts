@@ -1,5 +1,5 @@
 /**
- * The third part of the storm: clients of a WebSocket feed, which is killed, closed, cut off, stalled and left
+ * The part `feed` of the storm: clients of a WebSocket feed, which is killed, closed, cut off, stalled and left
  * half-open, and whose tokens die. All clients share one session, which has an authorization server of its own: the
  * books of the other's are about the callers.
  *
@@ -96,6 +96,7 @@ export const make = (
       authorization: `http://127.0.0.1:${authorizationRoute}`
     })
 
+    let wellSubscribedAtLast = 0
     const weather = Weather.make(seed, seconds)
     let kills = 0
     let revocations = 0
@@ -181,14 +182,16 @@ export const make = (
           times: 250
         })
         // The proxy has not stopped: a client that was just cut off has no subscriptions.
-        const subscribed = yield* Effect.repeat(Effect.delay(wellSubscribed(topics), "20 millis"), {
+        wellSubscribedAtLast = yield* Effect.repeat(Effect.delay(wellSubscribed(topics), "20 millis"), {
           until: (count) => count === names.length,
           times: 250
         })
         yield* gate.ask("judge", false)
         yield* clients.ask("leave")
+      }),
 
-        return [Ledger.section({
+      section: Effect.gen(function*() {
+        return Ledger.section({
           openConnections: yield* gate.ask("drained"),
           gate: yield* gate.ask("report"),
           tally: yield* clients.ask("report"),
@@ -197,9 +200,9 @@ export const make = (
           revocations,
           kills,
           clients: names.length,
-          wellSubscribed: subscribed,
+          wellSubscribed: wellSubscribedAtLast,
           patience: timing.heartbeat.interval + timing.heartbeat.timeout
-        })]
+        })
       })
     }
   })

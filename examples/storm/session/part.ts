@@ -1,81 +1,61 @@
 /**
- * The first part of the storm: very many callers share one session with an API. The authorization server rotates
+ * The part `session` of the storm: very many callers share one session with an API. The authorization server rotates
  * refresh tokens; access tokens expire within seconds, and are all revoked at random moments, at times with the
  * whole grant.
  */
 import type { InvalidOptions } from "effect-holdfast/InvalidOptions"
 import * as Effect from "effect/Effect"
 import * as Layer from "effect/Layer"
-import type * as Scope from "effect/Scope"
-import { randomBytes } from "node:crypto"
 import { Accounts } from "../balances/client.js"
-import * as Balances from "../balances/crowd.js"
-import * as BalancesLedger from "../balances/ledger.js"
+import type { Balances } from "../balances/part.js"
 import { chance } from "../chance.js"
-import type { Counterparties, Counterparty, CounterpartyLost } from "../counterparty.js"
-import type { Section } from "../ledger.js"
-import type { Options } from "../options.js"
+import type { Counterparty, CounterpartyLost } from "../counterparty.js"
+import { longestWait, type Options } from "../options.js"
 import type { Part } from "../part.js"
 import type { Proxy, Route } from "../proxy.js"
-import * as Certificates from "../tls/certificates.js"
-import * as Tickets from "../tls/tickets.js"
-import type { AuthorizationServer } from "./authorization-server.js"
-import { Api, ApiSession, areOnlySlow, Orders, Servers, SignIn } from "./client.js"
+import type { Tickets } from "../tls/part.js"
+import { Api, ApiSession, areOnlySlow, Orders, Servers as Addresses, SignIn } from "./client.js"
 import * as Crowd from "./crowd.js"
-import type { ResourceApi } from "./resource-api.js"
+import type { Servers } from "./servers.js"
 import * as Stragglers from "./stragglers.js"
 
-/**
- * In milliseconds: what one renewal may take, which is more than an outage, a stall and an attempt given up together;
- * and for each caller what a busy machine needs to serve it, for after an outage they all come at once.
- */
-const longestWait = ({ callers }: Options): number => 10_000 + 10 * callers
+type Client = Accounts | ApiSession | Orders
+
+export interface SessionPart extends Part<Client> {
+  /** The client that all callers of the API share. At its end it waits for a renewal that is under way. */
+  readonly layerClient: Layer.Layer<Client, InvalidOptions>
+}
 
 export const make = (
   options: Options,
-  counterparties: Counterparties,
-  proxy: Counterparty<Proxy>
-): Effect.Effect<Part, CounterpartyLost | InvalidOptions, Scope.Scope> =>
+  proxy: Counterparty<Proxy>,
+  servers: Servers,
+  { balances, tickets }: { readonly balances: Balances; readonly tickets: Tickets }
+): Effect.Effect<SessionPart, CounterpartyLost> =>
   Effect.gen(function*() {
-    const server = yield* counterparties.fork<AuthorizationServer>(
-      "authorization server",
-      new URL("./authorization-server.ts", import.meta.url)
-    )
-    const api = yield* counterparties.fork<ResourceApi>("resource API", new URL("./resource-api.ts", import.meta.url))
-    const wiretap = yield* Tickets.forkWiretap(counterparties)
-    const certificates = yield* Certificates.make
-
-    const introspectionSecret = randomBytes(16).toString("hex")
-    const { forApi, forClients } = yield* server.ask("listen", {
-      introspectionSecret,
-      // So that a token lasts until all who wait for one have used it, also on a machine that is busy.
-      lifetime: Math.max(2, Math.ceil(options.callers / 100))
-    })
-    const apiPorts = yield* api.ask("listen", {
-      authorizationPort: forApi,
-      introspectionSecret,
-      seed: options.seed,
-      tls: certificates.api
-    })
-    const tickets = yield* Tickets.make({ api, certificates, options, port: apiPorts.secure, proxy, wiretap })
-
+    const { api, apiPorts, authorization: server, authorizationPort } = servers
     const through = (route: Omit<Route, "seed">) =>
       Effect.map(proxy.ask("openRoute", { ...route, seed: options.seed }), (port) => `http://127.0.0.1:${port}`)
-    const servers = Layer.succeed(Servers, {
+    const addresses = Layer.succeed(Addresses, {
       api: yield* through({ name: "api", port: apiPorts.plain, faults: "anywhere" }),
       secureApi: tickets.address,
-      authorization: yield* through({ name: "authorization", port: forClients, faults: "before forwarding" })
+      authorization: yield* through({ name: "authorization", port: authorizationPort, faults: "before forwarding" })
     })
 
-    const client = Layer.merge(Orders.layer, Accounts.layer).pipe(
+    let session: Effect.Effect.Success<typeof ApiSession> | undefined
+    // Somebody may have left in the midst of a renewal. What it brings is to be counted.
+    const settled = Layer.scopedDiscard(Effect.gen(function*() {
+      const made = session = yield* ApiSession
+      yield* Effect.addFinalizer(() => Effect.ignore(Effect.interruptible(Effect.timeout(made.current, "10 seconds"))))
+    }))
+    const layerClient = Layer.mergeAll(Orders.layer, Accounts.layer, settled).pipe(
       Layer.provide(Api.layer),
       Layer.provideMerge(ApiSession.layer),
       Layer.provide(SignIn.layer),
-      Layer.provide(servers),
+      Layer.provide(addresses),
       Layer.provide(tickets.layerHttpClient)
     )
 
-    const balances = Balances.make(options)
     const crowd = Crowd.make(options, balances)
     const stragglers = Stragglers.make(options)
     const luck = chance(options.seed, "revocations")
@@ -96,25 +76,11 @@ export const make = (
     // as callers: where tokens die faster than the machine can serve all who wait for one, no client holds a promise.
     const revokeAgainAndAgain = Effect.forever(Effect.zipRight(revokeAfter(0), revokeAfter(options.callers)))
 
-    const useTheClient = Effect.gen(function*() {
-      const session = yield* ApiSession
-      const patience = longestWait(options)
-      yield* Effect.raceFirst(
-        Effect.all([crowd.run(patience), stragglers.run(patience), balances.watch(patience), tickets.run(patience)], {
-          concurrency: "unbounded",
-          discard: true
-        }),
-        revokeAgainAndAgain
-      )
-      // Somebody may have left in the midst of a renewal. What it brings is to be counted.
-      yield* Effect.ignore(Effect.timeout(session.current, "10 seconds"))
-      return { session, received: (yield* session.status).refreshes }
-    }).pipe(Effect.provide(client))
-
     return {
+      layerClient,
+
       counters: Effect.gen(function*() {
         const { failed, served, waiting } = yield* crowd.tally
-        const { known } = yield* balances.tally
         const { issued, signIns } = yield* server.ask("report")
         return {
           served,
@@ -122,18 +88,20 @@ export const make = (
           failed: sum(failed),
           revoked: revocations,
           renewed: Math.max(0, issued - 1),
-          "signed in": signIns,
-          transfers: known.Done.length,
-          died: known.Died.length,
-          "failed midway": known.Failed.length,
-          aborted: known.Left.length,
-          ...yield* tickets.counters
+          "signed in": signIns
         }
       }),
 
-      run: Effect.gen(function*() {
-        const { received, session } = yield* useTheClient
-        const { _tag: status } = yield* session.status
+      run: Effect.raceFirst(
+        Effect.all([crowd.run(longestWait(options)), stragglers.run(longestWait(options))], {
+          concurrency: "unbounded",
+          discard: true
+        }),
+        revokeAgainAndAgain
+      ),
+
+      section: Effect.gen(function*() {
+        const { _tag: status, refreshes: received } = yield* session!.status
         const openConnections = sum(
           yield* Effect.all({
             api: proxy.ask("drained", "api"),
@@ -151,7 +119,7 @@ export const make = (
         const died = tokens.revoked + tokens.expired
         const renewals = tokens.issued - 1
 
-        const ofSession: Section = {
+        return {
           part: "session",
           entries: [
             {
@@ -213,11 +181,6 @@ export const make = (
           ],
           counts: { ...tally, stragglers: late, tokens, answers, revocations, received }
         }
-        return [
-          ofSession,
-          BalancesLedger.section(yield* balances.tally, yield* api.ask("accounts")),
-          yield* tickets.section
-        ]
       })
     }
   })

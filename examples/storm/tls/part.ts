@@ -1,7 +1,6 @@
 /**
- * The tickets' part of the storm, to which the session's is host: the same API, for the same crowd, over TLS 1.3. It
- * closes its connections often, so that there are many handshakes, and in the midst of the storm it changes the keys
- * of its tickets.
+ * The part `tickets` of the storm: the same API, for the same crowd, over TLS 1.3. The API closes its connections often,
+ * so that there are many handshakes, and in the midst of the storm it changes the keys of its tickets.
  *
  * ```
  * clients → wiretap → proxy → resource API
@@ -15,10 +14,10 @@ import * as Layer from "effect/Layer"
 import type * as Scope from "effect/Scope"
 import { chance } from "../chance.js"
 import type { Counterparties, Counterparty, CounterpartyLost } from "../counterparty.js"
-import type { Section } from "../ledger.js"
-import type { Options } from "../options.js"
+import { longestWait, type Options } from "../options.js"
+import type { Part } from "../part.js"
 import type { Proxy } from "../proxy.js"
-import type { ResourceApi } from "../session/resource-api.js"
+import type { Servers } from "../session/servers.js"
 import * as Certificates from "./certificates.js"
 import * as Client from "./client.js"
 import * as Failures from "./failures.js"
@@ -26,36 +25,28 @@ import * as Ledger from "./ledger.js"
 import * as Visitors from "./visitors.js"
 import type { Wiretap } from "./wiretap.js"
 
-export interface Tickets {
+/** Its `run` is what happens besides what the crowd does. */
+export interface Tickets extends Part {
   /** Where the crowd finds the API. */
   readonly address: string
   readonly layerHttpClient: Layer.Layer<HttpClient.HttpClient, InvalidOptions>
-  /** What happens besides what the crowd does. */
-  readonly run: (patience: number) => Effect.Effect<void, CounterpartyLost>
-  readonly counters: Effect.Effect<Readonly<Record<string, number>>>
-  /** To be asked for when all clients are closed. */
-  readonly section: Effect.Effect<Section, CounterpartyLost>
 }
-
-export interface Settings {
-  readonly options: Options
-  readonly certificates: Certificates.Certificates
-  readonly proxy: Counterparty<Proxy>
-  readonly wiretap: Counterparty<Wiretap>
-  readonly api: Counterparty<ResourceApi>
-  /** Of the API, over TLS. */
-  readonly port: number
-}
-
-export const forkWiretap = (counterparties: Counterparties): Effect.Effect<Counterparty<Wiretap>, never, Scope.Scope> =>
-  counterparties.fork<Wiretap>("wiretap", new URL("./wiretap.ts", import.meta.url))
 
 export const make = (
-  { api, certificates, options, port: apiPort, proxy, wiretap }: Settings
+  options: Options,
+  counterparties: Counterparties,
+  proxy: Counterparty<Proxy>,
+  { api, apiPorts, certificates }: Servers
 ): Effect.Effect<Tickets, CounterpartyLost | InvalidOptions, Scope.Scope> =>
   Effect.gen(function*() {
     const { seconds, seed } = options
-    const route = yield* proxy.ask("openRoute", { name: "api over TLS", port: apiPort, faults: "anywhere", seed })
+    const wiretap = yield* counterparties.fork<Wiretap>("wiretap", new URL("./wiretap.ts", import.meta.url))
+    const route = yield* proxy.ask("openRoute", {
+      name: "api over TLS",
+      port: apiPorts.secure,
+      faults: "anywhere",
+      seed
+    })
     const port = yield* wiretap.ask("listen", { port: route, seed })
 
     const cache = yield* TicketCache.make({ ticketsPerServer: 100 })
@@ -85,8 +76,10 @@ export const make = (
       layerHttpClient: Client.layerWatched(note).pipe(
         Layer.provide(Client.layerHttpClient(cache, Client.trusting(certificates.authority)))
       ),
-      run: (patience) =>
-        Effect.all([visitors.strangers(patience), rotateMidway], { concurrency: "unbounded", discard: true }),
+      run: Effect.all([visitors.strangers(longestWait(options)), rotateMidway], {
+        concurrency: "unbounded",
+        discard: true
+      }),
       counters: Effect.map(TicketCache.stats(cache), ({ offered, resumed }) => ({ tickets: offered, resumed })),
       section: Effect.gen(function*() {
         const openConnections = yield* wiretap.ask("drained")
