@@ -24,6 +24,7 @@ import * as Option from "effect/Option"
 import * as Queue from "effect/Queue"
 import * as Schedule from "effect/Schedule"
 import type * as Scope from "effect/Scope"
+import { shown, terminatedWithScope } from "./internal/socket/dialers.js"
 import { Incoming } from "./internal/socket/incoming.js"
 import { wait } from "./internal/wait.js"
 import { Waiters } from "./internal/waiters.js"
@@ -126,13 +127,6 @@ export class DialError extends Data.TaggedError("DialError")<{
 }
 
 /**
- * A URL as it may be shown: without credentials and query, which often hold a token.
- *
- * @internal
- */
-export const shown = (url: string | URL): string => String(url).replace(/[?#].*$/s, "").replace(/\/\/[^/]*@/, "//")
-
-/**
  * The connection was closed by a close frame, the peer's or our own. RFC 6455 section 7.4 lists the codes; 1005 stands
  * for a frame without one.
  *
@@ -220,18 +214,6 @@ export class WebSocketDialer extends Context.Tag("effect-holdfast/WebSocketDiale
 export const layerGlobal: Layer.Layer<WebSocketDialer> = Layer.succeed(WebSocketDialer, {
   dial: (request) => terminatedWithScope(openedGlobal(request))
 })
-
-/**
- * The dialing may be interrupted, and gives up then what it has opened in the same moment.
- *
- * @internal
- */
-export const terminatedWithScope = (
-  dialing: Effect.Effect<Connection, DialError>
-): Effect.Effect<Connection, DialError, Scope.Scope> =>
-  Effect.uninterruptibleMask((restore) =>
-    Effect.tap(restore(dialing), ({ terminate }) => Effect.addFinalizer(() => terminate))
-  )
 
 const openedGlobal = (request: DialRequest): Effect.Effect<Connection, DialError> =>
   Effect.suspend(() => {

@@ -14,6 +14,7 @@ import type * as Http from "node:http"
 import type { Socket } from "node:net"
 import type { ConnectionOptions } from "node:tls"
 import { type ClientOptions, WebSocket } from "ws"
+import { shown, terminatedWithScope } from "../internal/socket/dialers.js"
 import { Incoming } from "../internal/socket/incoming.js"
 import { wait } from "../internal/wait.js"
 import {
@@ -24,8 +25,6 @@ import {
   DialError,
   type DialRequest,
   type Message,
-  shown,
-  terminatedWithScope,
   WebSocketDialer
 } from "../WebSocketDialer.js"
 
