@@ -9,6 +9,11 @@ const sources = readdirSync(join(root, "src"), { recursive: true, encoding: "utf
   .filter((file) => file.endsWith(".ts"))
   .map((file) => join("src", file))
 
+const pages = [
+  "README.md",
+  ...readdirSync(join(root, "docs")).filter((file) => file.endsWith(".md")).map((file) => join("docs", file))
+]
+
 /** The TypeScript examples of a file, each as a module of its own beside the sources. */
 const examplesIn = (file: string) =>
   [...readFileSync(join(root, file), "utf8").matchAll(/^( \* |)```ts\n([\s\S]*?)^\1```$/gm)].map((
@@ -59,7 +64,7 @@ describe("the declarations that are published", () => {
 
 describe("the documentation", () => {
   it("has examples that compile under the strictest settings", () => {
-    const examples = [...sources, "README.md"].flatMap(examplesIn)
+    const examples = [...sources, ...pages].flatMap(examplesIn)
     assert.isAbove(examples.length, 10)
     const { config } = ts.readConfigFile(join(root, "tsconfig.json"), (path) => ts.sys.readFile(path))
     const { options } = ts.parseJsonConfigFileContent(config, ts.sys, root)
