@@ -64,6 +64,7 @@ import { Ending } from "./internal/session/ending.js"
 import { Generations, nameOfThrown } from "./internal/session/generations.js"
 import * as Inside from "./internal/session/inside.js"
 import { Obtaining } from "./internal/session/obtain.js"
+import { linkMaker } from "./internal/session/outside.js"
 import { Refreshing } from "./internal/session/refresh.js"
 import { InvalidOptions } from "./InvalidOptions.js"
 
@@ -491,14 +492,12 @@ export const make = <A, E = never, R = never, E2 = E, R2 = never, E3 = never, R3
       ).pipe(Stream.filter((generation) => !chain.isExpired(generation))),
       wake: Effect.sync(() => chain.wake()),
       isFatal: (error) => parts.isFatal(error),
-      adopt: ({ acquiredAt, expiresAt, value }, isStillWanted) =>
-        Effect.suspend(() => {
-          const generation = generations.make(generations.nextNumber(), value, acquiredAt, expiresAt)
-          return Effect.map(generations.refreshAtOf(generation), (refreshAt) => {
-            if (isStillWanted()) chain.adopt(makeLink(generation, { refreshAt }))
-          })
-        }),
-      forget: () => chain.giveUp(),
+      adopt: (outside, isStillWanted) =>
+        Effect.flatMap(
+          linkMaker<A, Err>(outside, generations),
+          (make) => Effect.suspend(() => isStillWanted() ? ending.leave(chain.adopt(make())) : Effect.void)
+        ),
+      forget: () => void ending.leave(chain.giveUp()),
       finish: ending.finishAsWork,
       inFlight: () => chain.head === undefined || options.renew === undefined ? undefined : workFor(chain.head)?.fiber
     }
@@ -682,8 +681,7 @@ const firstLink = <A, E>(
   Effect.gen(function*() {
     if (initial === undefined) return makeLink<A, E, undefined>(undefined)
     const expiresAt = yield* generations.expiryOf(initial)
-    const generation = generations.make(generations.nextNumber(), initial, acquiredAt, expiresAt)
-    return makeLink(generation, { refreshAt: yield* generations.refreshAtOf(generation), arrival: "served" })
+    return (yield* linkMaker<A, E>({ value: initial, acquiredAt, expiresAt }, generations))()
   })
 
 const timesOf = (clock: Clock.Clock): Times => ({

@@ -61,6 +61,9 @@ describe("a session with a known fault is caught", () => {
     strategy: "pct",
     within: 1_000
   })
+  canaryOf("adopted-over", "an adopted generation is current, whoever waits and whatever a renewal brings", {
+    within: 1_000
+  })
   canaryOf("late-waiter", "a generation's resources are open while it is used, and closed once", {
     strategy: "pct",
     within: 1_000

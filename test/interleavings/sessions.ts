@@ -17,6 +17,7 @@ import * as Schedule from "effect/Schedule"
 import * as Scope from "effect/Scope"
 import * as Stream from "effect/Stream"
 import * as assert from "node:assert/strict"
+import * as Inside from "../../src/internal/session/inside.js"
 
 export class Refused extends Data.TaggedError("Refused")<{ readonly why: string }> {}
 
@@ -60,6 +61,8 @@ export const interrupted: ReadonlyArray<string> = [
   "a generation's resources are open while it is used, and closed once",
   "an interrupted holder lets go",
   "signing out revokes each value once, and leaves nobody waiting",
+  "an adopted generation is current, whoever waits and whatever a renewal brings",
+  "what an adopted generation replaces stays while it is used, and is released once",
   "a token is presented once, however late its answer is"
 ]
 
@@ -70,7 +73,8 @@ export const slow: ReadonlyArray<string> = [
   "no renewal is begun beside a late one, however many refreshes have timed out behind it",
   "signing out revokes a late answer, once",
   "closing interrupts a late answer, and answers everyone",
-  "waking begins no renewal beside another"
+  "waking begins no renewal beside another",
+  "an adopted generation is current, whoever waits and whatever a renewal brings"
 ]
 
 /** Tries again for as long as refreshes time out: a caller who does not give up. */
@@ -144,6 +148,9 @@ export const endingAt = (
     yield* Scope.close(scope, Exit.void)
     assert.deepEqual([open, renewals], [0, 3])
   })
+
+const adopting = <A, E>(session: SessionModule.Session<A, E>, value: A) =>
+  Inside.of(session).adopt({ value, acquiredAt: 0, expiresAt: Infinity }, () => true)
 
 export const scenarios = (Session: typeof SessionModule) => {
   /** What an application does: a call that is refused with the first value, and succeeds with later ones. */
@@ -597,6 +604,67 @@ export const scenarios = (Session: typeof SessionModule) => {
       const obtained = up.calls.length
       assert.ok(revoked.length >= obtained - 1, `${revoked.join()} of ${up.calls.join()}`)
       assert.equal((yield* session.current).value, `v${obtained}`)
+    }),
+
+    "an adopted generation is current, whoever waits and whatever a renewal brings": Effect.gen(function*() {
+      const up = upstream()
+      const revoked: Array<string> = []
+      const session = yield* Session.make({
+        ...up,
+        onRenewed: () => Effect.sleep("1 second"),
+        onEnd: (value) => Effect.sync(() => revoked.push(value))
+      })
+      const stale = yield* patiently(session.current)
+      const victim = yield* Effect.fork(Interleavings.victim(patiently(session.refresh(stale))))
+      const waiters = yield* Effect.forEach([1, 2], () => Effect.fork(patiently(session.refresh(stale))))
+      yield* Effect.sleep("1 millis")
+      yield* adopting(session, "adopted")
+      for (const waiter of waiters) {
+        const { number, value } = valueOf(yield* Fiber.await(waiter))
+        // The renewal may have been first.
+        assert.ok(value === "adopted" || (value === "v1" && number < (yield* session.current).number), value)
+      }
+      yield* Fiber.await(victim)
+      yield* Effect.sleep("2 seconds")
+      assert.equal((yield* session.current).value, "adopted")
+      assert.equal((yield* session.refresh(stale)).value, "adopted")
+      assert.ok(up.calls.length <= 2, up.calls.join())
+      assert.deepEqual(revoked, [])
+    }),
+
+    "what an adopted generation replaces stays while it is used, and is released once": Effect.gen(function*() {
+      const closed: Array<number> = []
+      let next = 0
+      const session = yield* Session.make({
+        acquire: Effect.acquireRelease(Effect.sync(() => next++), (value) => Effect.sync(() => closed.push(value)))
+      })
+      const used = Session.use(session, (value) =>
+        Effect.zipRight(
+          Effect.yieldNow(),
+          Effect.sync(() => assert.ok(!closed.includes(value), "used after its release"))
+        ))
+      const refused = Effect.flatMap(session.current, session.refresh)
+      const victim = yield* Effect.fork(Interleavings.victim(used))
+      for (const exit of yield* together([used, refused, adopting(session, -1), used])) valueOf(exit)
+      yield* Fiber.await(victim)
+      yield* adopting(session, -1)
+      yield* Effect.sleep("1 millis")
+      assert.deepEqual(closed.toSorted(), Array.from({ length: next }, (_, number) => number))
+    }),
+
+    "forgetting revokes nothing, and leaves nobody waiting": Effect.gen(function*() {
+      const up = upstream()
+      const revoked: Array<string> = []
+      const session = yield* Session.make({ ...up, onEnd: (value) => Effect.sync(() => revoked.push(value)) })
+      const { forget } = Inside.of(session)
+      const stale = yield* session.current
+      const callers = [session.refresh(stale), session.current, Effect.sync(forget), session.refresh(stale)]
+      for (const exit of yield* together<unknown, unknown>(callers)) valueOf(exit)
+      forget()
+      assert.equal((yield* session.current).value, `v${up.calls.length - 1}`)
+      assert.deepEqual(revoked, [])
+      yield* session.end
+      assert.deepEqual(revoked, [`v${up.calls.length - 1}`])
     }),
 
     "no reader of the changes sees a generation twice, or misses the last": Effect.gen(function*() {

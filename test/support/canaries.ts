@@ -124,6 +124,10 @@ export const canaries = {
       )
     ]
   },
+  "adopted-over": {
+    fault: "a renewal overtakes a generation that was adopted meanwhile",
+    edits: [edit("internal/session/refresh.ts", "if (chain.isDetached(link)) {", "if (chain.head === undefined) {")]
+  },
   "late-waiter": {
     fault: "a waiter that wakes late uses a generation that has been released",
     edits: [edit(

@@ -38,6 +38,8 @@ export interface Link<A, E> {
   arrival: "unserved" | "served" | "expired"
   /** After a fatal failure: the value is neither served nor presented any more. Never unset. */
   isDead: boolean
+  /** `end` has detached the link: what its work still brings is revoked. */
+  isEnded: boolean
   /** What the upstream has given for the next link. Unset when that becomes current; never set while `Resting`. */
   candidate: Candidate<A> | undefined
 }
@@ -99,6 +101,8 @@ export interface SharedRenewal<A, E> extends Renewal.Renewal<GenerationLink<A, E
 export interface RenewalWork<A, E> extends Renewal.Work {
   /** The renewal that began the work. */
   readonly renewal: SharedRenewal<A, E>
+  /** Whether the budget counts it. */
+  readonly isCounted: boolean
   fiber: Fiber.RuntimeFiber<void> | undefined
   /** Something is in flight while it is `trying`; nothing is while it is `pausing`, before a try. */
   stage: "unstarted" | "pausing" | "trying"
@@ -142,6 +146,7 @@ export const makeLink = <A, E, G extends Generation<A> | undefined>(
   ...fields,
   phase: resting,
   isDead: false,
+  isEnded: false,
   candidate: undefined
 })
 
@@ -172,7 +177,7 @@ export class Chain<A, E> {
     return this.last
   }
 
-  /** Whether the link is no longer the head: replaced, ended or closed. */
+  /** Whether the link is no longer the head. */
   isDetached(link: Link<A, E>): boolean {
     return this.last !== link
   }
@@ -282,17 +287,6 @@ export class Chain<A, E> {
     return phase._tag === "Renewing" ? Renewal.answer(phase.renewal, Exit.succeed(next)) : 0
   }
 
-  /** A generation from outside becomes current. */
-  adopt(next: GenerationLink<A, E>): void {
-    const link = this.last
-    if (link === undefined) return
-    if (link.phase._tag === "Renewing") {
-      stopTimer(link.phase.renewal)
-      if (link.phase.isRefused) this.settings.budget.giveBack()
-    }
-    this.succeed(link, next)
-  }
-
   /**
    * The failure is told to the waiters, and cached for so many milliseconds. Gives how many waited; nothing if others
    * have answered them meanwhile.
@@ -318,30 +312,55 @@ export class Chain<A, E> {
     if (head?.phase._tag === "Cooling") head.phase = { ...head.phase, until: this.settings.times.monotonic() }
   }
 
-  /** The credential is dead. */
-  forget(link: Link<A, E>): void {
+  /** After a fatal failure: neither the link's value nor a candidate is presented again. */
+  markDead(link: Link<A, E>): void {
     link.isDead = true
     link.candidate = undefined
     if (!this.isDetached(link)) this.published.clear()
   }
 
-  /** The value was given up elsewhere. A renewal in flight goes on. */
-  giveUp(): void {
-    if (this.last === undefined) return
-    if (this.last.phase._tag === "Renewing") this.forget(this.last)
-    else this.end()
+  /**
+   * The value was given up elsewhere. A renewal in flight goes on and keeps what it has obtained, but does not fall back
+   * to the value. Without one a new chain begins. Gives the link that is no longer the head, if there is one.
+   */
+  giveUp(): Link<A, E> | undefined {
+    if (this.last?.phase._tag !== "Renewing") return this.end(false)
+    this.last.isDead = true
+    this.published.clear()
+    return undefined
   }
 
-  /** A new chain begins. Gives the link that was the head; nothing if the session has closed. */
-  end(): Link<A, E> | undefined {
+  /**
+   * The value is given up, and a new chain begins. If `isEnded`, what the former head's work still brings is revoked.
+   * Gives that head; nothing if the session has closed.
+   */
+  end(isEnded: boolean): Link<A, E> | undefined {
     const link = this.last
     if (link === undefined) return undefined
-    this.last = makeLink<A, E, undefined>(undefined)
+    link.isEnded = isEnded
     this.published.clear()
+    this.replace(link, makeLink<A, E, undefined>(undefined), this.settings.failures.ended)
+    return link
+  }
+
+  /** A generation from outside becomes current. Gives the former head; nothing if the session has closed. */
+  adopt(next: GenerationLink<A, E>): Link<A, E> | undefined {
+    const link = this.last
+    if (link === undefined) return undefined
+    const { phase } = link
+    const work = phase._tag === "Renewing" ? phase.renewal.work : undefined
+    if (work?.renewal.hasFailed === false && work.isCounted) this.settings.budget.giveBack()
+    this.replace(link, next, Exit.succeed(next))
+    if (!this.isExpired(next.generation)) this.published.offer(next.generation)
+    return link
+  }
+
+  /** Detaches a renewal in flight: its work goes on, but moves this chain no more. */
+  private replace(link: Link<A, E>, next: Link<A, E>, answer: Exit.Exit<GenerationLink<A, E>, E>): void {
+    this.last = next
     this.settings.cooldown.reset()
     this.counts.consecutive = 0
-    if (link.phase._tag === "Renewing") Renewal.answer(link.phase.renewal, this.settings.failures.ended)
-    return link
+    if (link.phase._tag === "Renewing") Renewal.answer(link.phase.renewal, answer)
   }
 
   close(): void {

@@ -28,28 +28,33 @@ export class Ending<A, E, R> {
     this.settings = settings
   }
 
-  /** Forgets and revokes the value. A renewal in flight goes on, detached, and discards what it brings at its end. */
-  readonly end: Effect.Effect<void> = Effect.suspend(() => {
-    const link = this.settings.chain.end()
+  /** Signs out: the value is forgotten and revoked. */
+  readonly end: Effect.Effect<void> = Effect.suspend(() => this.leave(this.settings.chain.end(true)))
+
+  /** Gives up what a link holds that is no longer the head. Its renewal goes on and discards what it brings. */
+  leave(link: Link<A, E> | undefined): Effect.Effect<void> {
     if (link === undefined) return Effect.void
-    const { generation, isDead, phase } = link
+    const { generation, isDead, isEnded, phase } = link
     // A renewal that has begun no work waits for nothing any more.
     if (phase._tag === "Renewing" && phase.renewal.work?.renewal !== phase.renewal) stopTimer(phase.renewal)
     return this.finish(
-      (generation === undefined || isDead ? Effect.void : this.revoke(generation.value)).pipe(
+      (isEnded && generation !== undefined && !isDead ? this.revoke(generation.value) : Effect.void).pipe(
         Effect.ensuring(workFor(link) === undefined ? this.discard(link) : Effect.void),
         Effect.ensuring(this.releaseUnheld(link))
       )
     )
-  })
+  }
 
-  /** Revokes and releases what a detached renewal has brought. */
+  /** Gives up what a detached renewal has brought. */
   readonly discard = (link: Link<A, E>): Effect.Effect<void, never, R> =>
     Effect.suspend(() => {
       const { candidate } = link
       if (candidate === undefined || this.settings.chain.head === undefined) return Effect.void
       link.candidate = undefined
-      return Effect.ensuring(this.revoke(candidate.value), this.release(candidate.resources))
+      return Effect.ensuring(
+        link.isEnded ? this.revoke(candidate.value) : Effect.void,
+        this.release(candidate.resources)
+      )
     })
 
   readonly release = ({ scope }: Resources): Effect.Effect<void> =>

@@ -22,6 +22,8 @@ export interface Settings<A> {
   readonly refreshAhead: number | undefined
 }
 
+type Lifetime = Pick<Generation<unknown>, "acquiredAt" | "expiresAt">
+
 export class Generations<A> {
   /** Tells the generations and the work of this session from those of others. */
   readonly mark: object = {}
@@ -37,14 +39,13 @@ export class Generations<A> {
     return this.next++
   }
 
-  make(number: number, value: A, acquiredAt: number, expiresAt: number): Generation<A> {
-    return {
-      [markKey]: this.mark,
-      number,
-      value,
-      acquiredAt,
-      expiresAt: Math.min(expiresAt, acquiredAt + this.settings.maxAge)
-    }
+  make(number: number, value: A, lifetime: Lifetime): Generation<A> {
+    return { [markKey]: this.mark, number, value, ...lifetime }
+  }
+
+  /** `maxAge` limits what a value says of its expiry. */
+  lifetime(acquiredAt: number, expiresAt: number): Lifetime {
+    return { acquiredAt, expiresAt: Math.min(expiresAt, acquiredAt + this.settings.maxAge) }
   }
 
   isOwn(generation: Generation<A>): boolean {
@@ -54,7 +55,7 @@ export class Generations<A> {
   isFresh(value: A, acquiredAt: number): boolean {
     return Either.match(this.expiryOf(value), {
       onLeft: () => false,
-      onRight: (expiresAt) => this.settings.times.now() < Math.min(expiresAt, acquiredAt + this.settings.maxAge)
+      onRight: (expiresAt) => this.settings.times.now() < this.lifetime(acquiredAt, expiresAt).expiresAt
     })
   }
 
@@ -80,7 +81,7 @@ export class Generations<A> {
   }
 
   /** When `current` is to start a renewal in the background: in the window, but in the lifetime's second half. */
-  refreshAtOf({ acquiredAt, expiresAt }: Generation<A>): Effect.Effect<number> {
+  refreshAtOf({ acquiredAt, expiresAt }: Lifetime): Effect.Effect<number> {
     const { refreshAhead } = this.settings
     if (refreshAhead === undefined || expiresAt === Infinity) return Effect.succeed(Infinity)
     const window = Math.min(refreshAhead, (expiresAt - acquiredAt) / 2)

@@ -9,6 +9,7 @@ import type * as Stream from "effect/Stream"
 import type { InvalidOptions } from "../../InvalidOptions.js"
 import type { Generation, Session, SessionError } from "../../Session.js"
 import type { SessionMap, SessionMapFull } from "../../SessionMap.js"
+import type { Outside } from "./outside.js"
 
 /** The generation that a caller wants: the current one, or the one after theirs, which was refused. */
 export type Wanted<A> = "current" | { readonly after: Generation<A> }
@@ -39,22 +40,15 @@ export interface Inside<in out A, out E> extends Session<A, E> {
    */
   readonly inFlight: () => Fiber.RuntimeFiber<void> | undefined
   /**
-   * Makes a value from outside current, unless `isStillWanted` says no in that step. It costs no budget, and neither
-   * `onRenewed` nor `expiresAt` is asked. Those who wait for a renewal are given it; the renewal's work goes on,
-   * detached, and is to end without a value.
+   * Makes a value from outside current, unless `isStillWanted` says no in that step. It costs no budget, the cooldown of
+   * a failure is over, and neither `onRenewed` nor `expiresAt` is asked. Those who wait for a renewal are given it; the
+   * renewal's work goes on, detached, and what it brings is dropped, neither written down nor revoked.
    */
   readonly adopt: (outside: Outside<A>, isStillWanted: () => boolean) => Effect.Effect<void>
   /** The current value is neither served nor presented any more. A renewal in flight goes on, and signs in. */
   readonly forget: () => void
   /** Runs to its end on a fiber of the session's own, as `onEnd` does: it may not wait for the session. */
   readonly finish: (effect: Effect.Effect<void>) => Effect.Effect<void>
-}
-
-/** A value that another process has obtained. Times are epoch milliseconds of this process. */
-export interface Outside<out A> {
-  readonly value: A
-  readonly acquiredAt: number
-  readonly expiresAt: number
 }
 
 export const of = <A, E>(session: Session<A, E>): Inside<A, E> => session as Inside<A, E>

@@ -51,13 +51,13 @@ export class Obtaining<A, E, R> {
       if (chain.isDetached(link)) return yield* failures.ended
       const candidate = link.candidate!
       const { acquiredAt, resources, value } = candidate
-      const expiresAt = yield* expiryOf(value)
+      const lifetime = generations.lifetime(acquiredAt, yield* expiryOf(value))
       candidate.number ??= generations.nextNumber()
-      const generation = generations.make(candidate.number, value, acquiredAt, expiresAt)
+      const generation = generations.make(candidate.number, value, lifetime)
       if (onRenewed !== undefined) {
         yield* this.trying(work, this.writeDown(link, onRenewed(generation)), () => false)
       }
-      return makeLink(generation, { resources, refreshAt: yield* generations.refreshAtOf(generation) })
+      return makeLink(generation, { resources, refreshAt: yield* generations.refreshAtOf(lifetime) })
     })
   }
 
@@ -69,21 +69,21 @@ export class Obtaining<A, E, R> {
     const last = link.candidate ?? (link.isDead ? undefined : link.generation)
     if (last === undefined) return acquiring
     if (renew === undefined) {
-      return Effect.tapError(acquiring, (error) => isFatal(error) ? this.forget(link) : Effect.void)
+      return Effect.tapError(acquiring, (error) => isFatal(error) ? this.markDead(link) : Effect.void)
     }
     return this.trying(work, this.candidateFrom(link, Effect.suspend(() => renew(last.value))), isFatal).pipe(
       Effect.catchIf(isFatal, (error) =>
         Effect.zipRight(
-          this.forget(link),
+          this.markDead(link),
           Effect.suspend(() => work.renewal.hasFailed ? Effect.fail(error) : acquiring)
         ))
     )
   }
 
-  private forget(link: Link<A, E>): Effect.Effect<void> {
+  private markDead(link: Link<A, E>): Effect.Effect<void> {
     return Effect.suspend(() => {
       const { candidate } = link
-      this.settings.chain.forget(link)
+      this.settings.chain.markDead(link)
       return candidate === undefined
         ? Effect.void
         : Effect.uninterruptible(this.settings.ending.release(candidate.resources))

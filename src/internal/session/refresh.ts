@@ -71,6 +71,7 @@ export class Refreshing<A, E, R> {
     const work: RenewalWork<A, E> = {
       ...Renewal.makeWork(generations.mark),
       renewal,
+      isCounted: isRefused,
       fiber: undefined,
       stage: "unstarted"
     }

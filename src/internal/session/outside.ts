@@ -1,0 +1,26 @@
+/**
+ * Links of values that the session has not obtained itself: of an earlier run, or of another process of a fleet.
+ */
+import * as Effect from "effect/Effect"
+import type { Generation } from "../../Session.js"
+import { type GenerationLink, makeLink } from "./chain.js"
+import type { Generations } from "./generations.js"
+
+/** A value from outside. Times are epoch milliseconds of this process; the session's `maxAge` limits both. */
+export interface Outside<out A> extends Pick<Generation<A>, "value" | "acquiredAt" | "expiresAt"> {}
+
+/**
+ * What makes the link of a value from outside. It is to be called in the step in which the link becomes the head, so
+ * that no renewal comes between its number and that. If the value has expired, that counts on no budget.
+ */
+export const linkMaker = <A, E>(
+  { acquiredAt, expiresAt, value }: Outside<A>,
+  generations: Generations<A>
+): Effect.Effect<() => GenerationLink<A, E>> => {
+  const lifetime = generations.lifetime(acquiredAt, expiresAt)
+  return Effect.map(
+    generations.refreshAtOf(lifetime),
+    (refreshAt) => () =>
+      makeLink(generations.make(generations.nextNumber(), value, lifetime), { refreshAt, arrival: "served" })
+  )
+}
