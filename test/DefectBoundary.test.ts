@@ -58,7 +58,7 @@ interface Reply {
   readonly status: number
   readonly headers: Http.IncomingHttpHeaders
   readonly body: string
-  /** The whole of it, as it came. */
+  /** The whole answer, as it came. */
   readonly raw: string
   readonly connection: number | undefined
 }
@@ -283,7 +283,7 @@ describe("D1: a defect behind isolate", () => {
       ))
     ))
 
-  it.scopedLive("is logged once where two boundaries stand around the app", () =>
+  it.scopedLive("is logged once if two boundaries stand around the app", () =>
     withLogs((logs) =>
       Effect.gen(function*() {
         const app = HttpRouter.empty.pipe(HttpRouter.get("/die", Effect.die("broken")), HttpRouter.get("/ok", ok))
@@ -294,7 +294,7 @@ describe("D1: a defect behind isolate", () => {
       })
     ))
 
-  it.scopedLive("is told to the request's span by its incident", () =>
+  it.scopedLive("is noted in the request's span by its incident", () =>
     withLogs(() =>
       Effect.gen(function*() {
         let attributes: ReadonlyMap<string, unknown> | undefined
@@ -310,7 +310,7 @@ describe("D1: a defect behind isolate", () => {
     ))
 })
 
-describe("D1: what is no defect", () => {
+describe("D1: no defect", () => {
   class Teapot extends Error implements HttpServerRespondable.Respondable {
     [HttpServerRespondable.symbol]() {
       return HttpServerResponse.text("short and stout", { status: 418 })
@@ -335,7 +335,7 @@ describe("D1: what is no defect", () => {
   }
 
   for (const [what, [app, status]] of Object.entries(answers)) {
-    it.scopedLive(`${what} is answered as without a boundary`, () =>
+    it.scopedLive(`is ${what}, which is answered as without a boundary`, () =>
       withLogs((logs) =>
         Effect.gen(function*() {
           const bare = yield* serving(app)
@@ -352,7 +352,7 @@ describe("D1: what is no defect", () => {
       ))
   }
 
-  it.scopedLive("a multipart body that cannot be read is not: it is the client's fault", () =>
+  it.scopedLive("is a multipart body that cannot be read: it is the client's fault", () =>
     withLogs((logs) =>
       Effect.gen(function*() {
         const app = Effect.gen(function*() {
@@ -386,7 +386,7 @@ describe("D1: what is no defect", () => {
       })
     ))
 
-  it.effect("a multipart body that is too large is not either; one that the server cannot store is", () =>
+  it.effect("is a multipart body that is too large; one that the server cannot store is a defect", () =>
     withLogs(() =>
       Effect.gen(function*() {
         const runtime = yield* Effect.runtime<never>()
@@ -427,7 +427,7 @@ describe("D1: what is no defect", () => {
       })
     ))
 
-  it.scopedLive("a client that goes away is not, and its handler is interrupted", () =>
+  it.scopedLive("is a client that goes away, whose handler is interrupted", () =>
     withLogs((logs) =>
       Effect.gen(function*() {
         const entered = yield* Deferred.make<void>()
@@ -448,7 +448,7 @@ describe("D1: what is no defect", () => {
       })
     ))
 
-  it.scopedLive("a client that goes away is not, but what breaks in cleaning up after it is", () =>
+  it.scopedLive("is a client that goes away; an error in cleaning up after it is a defect", () =>
     withLogs((logs) =>
       Effect.gen(function*() {
         const entered = yield* Deferred.make<void>()
@@ -464,8 +464,8 @@ describe("D1: what is no defect", () => {
     ))
 })
 
-describe("what comes to light beside the response", () => {
-  it.scopedLive("a defect in its stream is logged and counted, and the response cut off", () =>
+describe("a boundary, besides the response", () => {
+  it.scopedLive("logs and counts a defect in the stream of a response, and cuts the response off", () =>
     withLogs((logs) =>
       Effect.gen(function*() {
         const stream = Stream.concat(Stream.make(new Uint8Array(5)), Stream.die(new Error("broken")))
@@ -477,7 +477,7 @@ describe("what comes to light beside the response", () => {
       })
     ))
 
-  it.effect("a defect in its stream is told to who reads it where there is no socket to be cut off", () =>
+  it.effect("gives a defect in a stream to its reader if there is no socket to be cut off", () =>
     withLogs((logs) =>
       Effect.gen(function*() {
         const app = Effect.succeed(HttpServerResponse.stream(Stream.die(new Error("broken"))))
@@ -490,7 +490,7 @@ describe("what comes to light beside the response", () => {
       })
     ))
 
-  it.scopedLive("a stream that fails is no defect, and one that ends keeps its head", () =>
+  it.scopedLive("takes a stream that fails for no defect, and keeps the head of one that ends", () =>
     withLogs((logs) =>
       Effect.gen(function*() {
         const failing = HttpServerResponse.stream(Stream.fail("no"))
@@ -521,7 +521,7 @@ describe("what comes to light beside the response", () => {
       )
   }
   for (const [name, handler] of Object.entries(forks)) {
-    it.scopedLive(`D3: a defect in a fiber that ${name} put into the request's scope is logged and counted`, () =>
+    it.scopedLive(`D3: logs and counts a defect in a fiber that ${name} put into the request's scope`, () =>
       withLogs((logs) =>
         Effect.gen(function*() {
           const port = yield* serving(DefectBoundary.isolate(handler(Effect.die(new Error("broken")))))
@@ -533,7 +533,7 @@ describe("what comes to light beside the response", () => {
       ))
   }
 
-  it.scopedLive("D3: one that such a fiber hands on to the handler is one", () =>
+  it.scopedLive("D3: counts once a defect that such a fiber hands on to the handler", () =>
     withLogs((logs) =>
       Effect.gen(function*() {
         const port = yield* serving(DefectBoundary.isolate(
@@ -552,7 +552,7 @@ describe("what comes to light beside the response", () => {
       })
     ))
 
-  it.scopedLive("D3: one that comes to light again beside another is one", () =>
+  it.scopedLive("D3: counts once a defect that comes to light again beside another", () =>
     withLogs(() =>
       Effect.gen(function*() {
         const known = new Error("broken")
@@ -565,7 +565,7 @@ describe("what comes to light beside the response", () => {
       })
     ))
 
-  it.scopedLive("D3: a fiber in the request's scope that ends otherwise is none", () =>
+  it.scopedLive("D3: takes the end of a fiber without a defect for none", () =>
     withLogs((logs) =>
       Effect.gen(function*() {
         const ends = [Effect.void, Effect.fail("no"), Effect.interrupt, Effect.die(HttpServerResponse.empty())]
@@ -576,7 +576,7 @@ describe("what comes to light beside the response", () => {
       })
     ))
 
-  it.scopedLive("T10: what only unwinds a transaction that is over is none; as a defect of its own it is one", () =>
+  it.scopedLive("T10: does not count a defect that unwinds a transaction which is over, but counts it outside", () =>
     withLogs((logs) =>
       Effect.gen(function*() {
         const a = yield* TransactionalRef.make(0, { name: "a" })
@@ -620,7 +620,7 @@ describe("what comes to light beside the response", () => {
       })
     ))
 
-  it.scopedLive("D3: a fiber that was forked before one in the scope ended is not taken for that", () =>
+  it.scopedLive("D3: does not take a fiber that was forked before one in the scope ended for that one", () =>
     withLogs((logs) =>
       Effect.gen(function*() {
         const app = Effect.gen(function*() {
@@ -638,7 +638,7 @@ describe("what comes to light beside the response", () => {
       })
     ))
 
-  it.scopedLive("D3: a fiber that was forked before the scope was used is not taken for one in it", () =>
+  it.scopedLive("D3: does not take a fiber that was forked before the scope was used for one in it", () =>
     withLogs((logs) =>
       Effect.gen(function*() {
         const app = Effect.gen(function*() {
@@ -653,7 +653,7 @@ describe("what comes to light beside the response", () => {
       })
     ))
 
-  it.scopedLive("a defect of what the app has left to be done with each response is a handler's", () =>
+  it.scopedLive("takes a defect of a handler of responses that the app has added for the app's", () =>
     withLogs((logs) =>
       Effect.gen(function*() {
         for (
@@ -682,7 +682,7 @@ describe("what comes to light beside the response", () => {
       })
     ))
 
-  it.scopedLive("D3: a scope that is closed interrupts what is forked in it", () =>
+  it.scopedLive("D3: leaves it to a closed scope to interrupt the fibers that are forked in it", () =>
     Effect.gen(function*() {
       const scopes: Array<Scope.Scope> = []
       const app = Effect.flatMap(Effect.scope, (scope) => Effect.zipRight(Effect.sync(() => scopes.push(scope)), ok))
@@ -692,7 +692,7 @@ describe("what comes to light beside the response", () => {
       assert.isTrue(Exit.isInterrupted(yield* Effect.timeout(late, "1 second")))
     }))
 
-  it.scopedLive("D3: a fiber that the handler looks after itself is its own affair", () =>
+  it.scopedLive("D3: leaves fibers that the handler itself waits for to the handler", () =>
     withLogs((logs) =>
       Effect.gen(function*() {
         const dying = Effect.die(new Error("broken"))
@@ -700,7 +700,7 @@ describe("what comes to light beside the response", () => {
           Effect.exit(Effect.flatMap(Effect.fork(dying), Fiber.join)),
           Effect.exit(Effect.all([dying, Effect.void], { concurrency: "unbounded" })),
           Effect.exit(Effect.interruptible(Effect.timeout(dying, "1 minute"))),
-          // Out of the boundary's reach, and so documented.
+          // The documentation says that the boundary does not see these.
           Effect.flatMap(Effect.forkDaemon(dying), Fiber.await)
         ]
         const port = yield* serving(DefectBoundary.isolate(Effect.zipRight(Effect.all(handled), ok)))
@@ -709,7 +709,7 @@ describe("what comes to light beside the response", () => {
       })
     ))
 
-  it.scopedLive("D3: the request's scope is still the request's", () =>
+  it.scopedLive("D3: leaves the request's scope what it was", () =>
     Effect.gen(function*() {
       const log: Array<string> = []
       const scopes: Array<Scope.Scope> = []
@@ -773,7 +773,7 @@ describe("options", () => {
   }
 })
 
-/** A boundary whose app dies at `/die`, without a socket, so that its time is the test's. */
+/** A boundary whose app dies at `/die`. It has no socket, so that the test clock is its clock. */
 const inMemory = (options: DefectBoundary.Options) =>
   Effect.gen(function*() {
     const boundary = yield* DefectBoundary.make(options)
@@ -795,7 +795,7 @@ const inMemory = (options: DefectBoundary.Options) =>
     }
   })
 
-/** Lets go the event loop, by which the requests of `inMemory` go on. */
+/** Lets the event loop go, so that the requests of `inMemory` go on. */
 const settled = Effect.repeatN(Effect.promise(() => new Promise((resolve) => setImmediate(resolve))), 5)
 
 describe("D2: a policy", () => {
@@ -823,14 +823,14 @@ describe("D2: a policy", () => {
       })
     ))
 
-  it.effect("of so many within so long counts those that are not older", () =>
+  it.effect("of so many within so long counts the defects that are not older", () =>
     withLogs(() =>
       Effect.gen(function*() {
         const { ended, get } = yield* inMemory({ policy: { terminateAfter: { defects: 3, within: "10 seconds" } } })
         yield* get("/die")
         yield* TestClock.adjust("5 seconds")
         yield* get("/die")
-        // The first is now as old as it may be and no longer counts.
+        // The first defect is now too old to count.
         yield* TestClock.adjust("5 seconds")
         yield* get("/die")
         assert.strictEqual((yield* get("/ok")).status, 200)
@@ -842,7 +842,7 @@ describe("D2: a policy", () => {
       })
     ))
 
-  it.effect("that has been met waits for what is in flight, whose defects are logged too", () =>
+  it.effect("that has been met waits for the requests in flight, whose defects are logged too", () =>
     withLogs((logs) =>
       Effect.gen(function*() {
         const { cue, ended, get } = yield* inMemory({ policy: "terminate" })
@@ -870,13 +870,13 @@ describe("D2: a policy", () => {
         const again = yield* Effect.fork(Effect.flip(boundary.terminated))
         yield* TestClock.adjust("1999 millis")
         for (const waiting of [ended, again]) assert.isTrue(Option.isNone(yield* Fiber.poll(waiting)))
-        // And a quarter of a second for handlers that are interrupted.
+        // Handlers that are interrupted have a quarter of a second more.
         yield* TestClock.adjust("251 millis")
         for (const waiting of [ended, again]) assert.isTrue(Option.isSome(yield* Fiber.poll(waiting)))
       })
     ))
 
-  it.effect("that has been met ends all connections at once, and waits for each", () =>
+  it.effect("that has been met ends all connections together, and waits for each", () =>
     withLogs(() =>
       Effect.gen(function*() {
         const { cue, ended, get } = yield* inMemory({ policy: "terminate" })
@@ -902,7 +902,7 @@ describe("D2: a policy", () => {
       })
     ))
 
-  it.effect("that has been met leaves a server alone that is none of Node's", () =>
+  it.effect("that has been met leaves a server alone that is not one of Node's", () =>
     withLogs(() =>
       Effect.gen(function*() {
         const { ended, get } = yield* inMemory({ policy: "terminate" })
@@ -914,7 +914,7 @@ describe("D2: a policy", () => {
       })
     ))
 
-  it.effect("that has been met answers whatever comes later with 503 and an end of the connection", () =>
+  it.effect("that has been met answers later requests with 503 and ends their connections", () =>
     withLogs(() =>
       Effect.gen(function*() {
         const { ended, get } = yield* inMemory({ policy: "terminate" })
@@ -936,12 +936,12 @@ describe("D2: a policy", () => {
 // -----------------------------------------------------------------------------
 
 /**
- * Milliseconds within which each of these servers ends, however busy the machine: far more than the graces that are
- * waited for, and far less than those that are not.
+ * Each of these servers ends within so many milliseconds, however busy the machine: far more than the graces that a
+ * test waits for, and far less than the other graces.
  */
 const patience = 20_000
 
-/** Serves in the background; `ended` gives how long that took, and why it ended. */
+/** Serves in the background. `ended` gives how long the serving took, and why it ended. */
 const terminating = <E>(routes: HttpApp.Default<E, Scope.Scope>, options: DefectBoundary.Options = {}) =>
   Effect.gen(function*() {
     const server = yield* listening
@@ -951,7 +951,7 @@ const terminating = <E>(routes: HttpApp.Default<E, Scope.Scope>, options: Defect
         Effect.flip
       )
     )
-    // Forked, it has to be given the time to take up serving.
+    // The fiber needs time to begin serving.
     yield* eventually(Effect.isSuccess(request(portOf(server), "/ok")))
     return { port: portOf(server), ended: Effect.timed(Fiber.join(serving)), serving }
   })
@@ -965,7 +965,7 @@ const upgrade = "GET /socket HTTP/1.1\r\nhost: localhost\r\nconnection: upgrade\
   "sec-websocket-version: 13\r\nsec-websocket-key: AQIDBAUGBwgJCgsMDQ4PEA==\r\n\r\n"
 
 describe("D2: serve, when it terminates", () => {
-  it.scopedLive("accepts no more, lets what is in flight finish, and closes its connections", () =>
+  it.scopedLive("accepts no more, lets the requests in flight finish, and closes its connections", () =>
     withLogs(() =>
       Effect.gen(function*() {
         const entered = yield* Deferred.make<void>()
@@ -1017,7 +1017,7 @@ describe("D2: serve, when it terminates", () => {
             ),
             { grace: "300 millis" }
           )
-          // Which never reads.
+          // This client never reads.
           const socket = yield* connecting(port)
           socket.write("GET /hang HTTP/1.1\r\nhost: localhost\r\n\r\n")
           yield* Deferred.await(entered)
@@ -1115,7 +1115,7 @@ describe("D2: serve, when it terminates", () => {
       })
     ))
 
-  it.scopedLive("D4: waits no longer for a client that does not come to the end of its request", () =>
+  it.scopedLive("D4: waits no longer for a client that never finishes its request", () =>
     withLogs(() =>
       Effect.gen(function*() {
         const { ended, port } = yield* terminating(dying, { grace: "1 minute" })
@@ -1127,7 +1127,7 @@ describe("D2: serve, when it terminates", () => {
       })
     ))
 
-  it.scopedLive("lets a handler that it ends finalize what it has", () =>
+  it.scopedLive("lets a handler that it interrupts run its finalizers", () =>
     withLogs(() =>
       Effect.gen(function*() {
         const entered = yield* Deferred.make<void>()
@@ -1183,7 +1183,7 @@ describe("D2: serve, when it terminates", () => {
         yield* request(port, "/die")
         yield* TestClock.adjust("59 minutes")
         const interrupting = yield* Effect.fork(Fiber.interrupt(serving))
-        // The connections are real: between two steps of the clock they are given time.
+        // The connections are real, and need time between two steps of the clock.
         let minutes = 59
         while ((yield* Fiber.poll(interrupting))._tag === "None") {
           assert.isBelow(minutes, 100, "a second grace has begun")
@@ -1284,7 +1284,7 @@ const launched = (...args: ReadonlyArray<string>) =>
 
 describe("D2: a process", () => {
   for (const way of ["serve", "launch"]) {
-    it.scopedLive(`that terminates (${way}) answers, runs its finalizers and exits with 1, a hanging handler or not`, () =>
+    it.scopedLive(`that terminates (${way}) answers, finalizes and exits with 1, whether a handler hangs or not`, () =>
       Effect.gen(function*() {
         const { ended, port, written } = yield* launched(way, "terminate")
         assert.strictEqual((yield* request(port, "/ok")).status, 200)
@@ -1322,7 +1322,7 @@ describe("D2: a process", () => {
 describe("the types", () => {
   class Database extends Context.Tag("test/Database")<Database, string>() {}
 
-  it("keep the app's errors and requirements; a server has those of the platform less", () => {
+  it("keep the app's errors and requirements; a server does without those that the platform provides", () => {
     const app = Effect.zipRight(Effect.zipRight(Database, Effect.scope), Effect.fail("no" as const))
     expectTypeOf(DefectBoundary.isolate(app)).toEqualTypeOf<
       HttpApp.Default<"no", Database | Scope.Scope>

@@ -32,7 +32,7 @@ const untouched = (...refs: ReadonlyArray<TransactionalRef.TransactionalRef<numb
   Effect.forEach(refs, (ref) =>
     Effect.gen(function*() {
       const { holder, waiters } = yield* TransactionalRef.inspect(ref)
-      // Chai takes some and none for deeply equal.
+      // For Chai, `Option.some` and `Option.none` are deeply equal.
       assert.deepStrictEqual([Option.isNone(holder), waiters], [true, 0])
     }))
 
@@ -47,7 +47,7 @@ const ends: Record<string, Effect.Effect<never, string>> = {
 }
 
 describe("a transaction", () => {
-  it.effect("T1: commits what its body has made of the draft, and gives what the body gives", () =>
+  it.effect("T1: commits the draft as its body has left it, and gives the body's result", () =>
     Effect.gen(function*() {
       const ref = yield* TransactionalRef.make(1)
       const given = yield* TransactionalRef.transaction(ref, (draft) => Effect.as(add(draft, 1), "given"))
@@ -57,7 +57,7 @@ describe("a transaction", () => {
     }))
 
   for (const [name, end] of Object.entries(ends)) {
-    it.effect(`T1, T2: that ends in ${name} leaves every ref as it was, and gives its turn back`, () =>
+    it.effect(`T1, T2: that ends in ${name} leaves every ref as it was, and releases its turn`, () =>
       Effect.gen(function*() {
         const a = yield* TransactionalRef.make(1)
         const b = yield* TransactionalRef.make(2)
@@ -147,8 +147,8 @@ describe("a transaction", () => {
         { concurrency: "unbounded" }
       ).pipe(Effect.withScheduler(counting))
       assert.strictEqual(yield* TransactionalRef.get(ref), waiting)
-      // To start, to be woken, and to go on after the pause; were all woken at each release, it would be half a
-      // million.
+      // Each starts, is woken, and goes on after the pause. If each release woke all that wait, there would be half a
+      // million tasks.
       assert.isBelow(steps, 6 * waiting)
     }))
 
@@ -168,7 +168,7 @@ describe("a transaction", () => {
       assert.strictEqual(yield* TransactionalRef.get(ref), 1)
     }))
 
-  it.effect("T5: on several refs locks them in one order, whatever the order they are named in", () =>
+  it.effect("T5: on several refs takes their turns in one order, whatever the order in which it names them", () =>
     Effect.gen(function*() {
       const a = yield* TransactionalRef.make(0)
       const b = yield* TransactionalRef.make(0)
@@ -209,7 +209,7 @@ describe("T4: a transaction inside a transaction", () => {
       assert.strictEqual(yield* TransactionalRef.get(ref), 11)
     }))
 
-  it.effect("on another ref adds it to the whole, which is committed or dropped with the outermost", () =>
+  it.effect("on another ref adds that ref to the whole, which is committed or dropped with the outermost", () =>
     Effect.gen(function*() {
       const a = yield* TransactionalRef.make(0)
       const b = yield* TransactionalRef.make(0)
@@ -228,18 +228,19 @@ describe("T4: a transaction inside a transaction", () => {
       yield* untouched(a, b)
     }))
 
-  it.effect("undoes what its own inner ones did, on refs that it does not name itself", () =>
+  it.effect("that fails also undoes changes of transactions inside it, on refs that it does not name itself", () =>
     Effect.gen(function*() {
       const a = yield* TransactionalRef.make(0)
       const b = yield* TransactionalRef.make(0)
       yield* TransactionalRef.transaction(a, () =>
         Effect.gen(function*() {
           yield* Effect.ignore(TransactionalRef.transaction(a, () =>
-            Effect.zipRight(TransactionalRef.update(b, (n) => n + 1), Effect.fail("no"))))
+            Effect.zipRight(
+              TransactionalRef.update(b, (n) => n + 1),
+              Effect.fail("no")
+            )))
           assert.strictEqual(yield* TransactionalRef.get(b), 0)
-          yield* TransactionalRef.transaction(a, () =>
-            TransactionalRef.update(b, (n) =>
-              n + 2))
+          yield* TransactionalRef.transaction(a, () => TransactionalRef.update(b, (n) => n + 2))
           assert.strictEqual(yield* TransactionalRef.get(b), 2)
         }))
       assert.strictEqual(yield* TransactionalRef.get(b), 2)
@@ -281,7 +282,7 @@ describe("T4: a transaction inside a transaction", () => {
       assert.deepStrictEqual(yield* TransactionalRef.snapshot([a, b]), [3, 3])
     }))
 
-  it.effect("makes the outer draft a defect to use while it goes on; after its end every draft is", () =>
+  it.effect("makes the outer draft a defect to use while it goes on, and every draft after its end", () =>
     Effect.gen(function*() {
       const ref = yield* TransactionalRef.make(0)
       const exit = yield* Effect.exit(
@@ -293,7 +294,7 @@ describe("T4: a transaction inside a transaction", () => {
       assert.strictEqual(yield* TransactionalRef.get(ref), 0)
     }))
 
-  it.effect("that outlives the one around it is a conflict; a daemon that begins later is not inside", () =>
+  it.effect("that outlives the one around it fails with a conflict; one that a daemon begins later is outside", () =>
     Effect.gen(function*() {
       const ref = yield* TransactionalRef.make(0)
       const cue = yield* Deferred.make<void>()
@@ -312,7 +313,7 @@ describe("T4: a transaction inside a transaction", () => {
     }))
 
   for (const [which, depth] of [["the outermost", 0], ["one in between", 1]] as const) {
-    it.effect(`that outlives ${which} around it is a conflict, however many lie between; nothing begins in those`, () =>
+    it.effect(`that outlives ${which} around it fails with a conflict, and so does one begun between the two`, () =>
       Effect.gen(function*() {
         const ref = yield* TransactionalRef.make(0)
         const cues = [yield* Deferred.make<void>(), yield* Deferred.make<void>()] as const
@@ -338,7 +339,7 @@ describe("T4: a transaction inside a transaction", () => {
                 ? Effect.zipLeft(forking(within(level + 1)), Effect.repeatN(Effect.yieldNow(), 20))
                 : within(level + 1))
         yield* within(0)
-        // The one inside was forked last.
+        // The innermost transaction was forked last.
         for (const cue of cues) {
           yield* Deferred.succeed(cue, undefined)
           assert.strictEqual(failureOf(yield* Fiber.await(late.pop()!))._tag, "TransactionConflict")
@@ -349,8 +350,8 @@ describe("T4: a transaction inside a transaction", () => {
   }
 })
 
-describe("T4: who is inside a transaction", () => {
-  it.effect("is not who joins a fiber of it", () =>
+describe("T4: a fiber", () => {
+  it.effect("is not inside a transaction because it joins a fiber of it", () =>
     Effect.gen(function*() {
       const stock = yield* TransactionalRef.make(10)
       const cue = yield* Deferred.make<void>()
@@ -371,7 +372,7 @@ describe("T4: who is inside a transaction", () => {
       assert.strictEqual(yield* TransactionalRef.get(stock), 9)
     }))
 
-  it.effect("is still who joins a fiber of another", () =>
+  it.effect("stays inside its transaction when it joins a fiber of another", () =>
     Effect.gen(function*() {
       const a = yield* TransactionalRef.make(0)
       const b = yield* TransactionalRef.make(0)
@@ -386,7 +387,7 @@ describe("T4: who is inside a transaction", () => {
       assert.strictEqual(yield* TransactionalRef.get(b), 6)
     }))
 
-  it.effect("is a fiber that was forked in an inner one which has ended", () =>
+  it.effect("is inside the outer transaction if it was forked in an inner one that has ended", () =>
     Effect.gen(function*() {
       const a = yield* TransactionalRef.make(0)
       const b = yield* TransactionalRef.make(0)
@@ -404,7 +405,7 @@ describe("T4: who is inside a transaction", () => {
       }
     }))
 
-  it.scoped("is still who provides itself with a memoized layer that was built by a transaction", () =>
+  it.scoped("stays inside its transaction when it uses a memoized layer that another one has built", () =>
     Effect.gen(function*() {
       const a = yield* TransactionalRef.make(0)
       const b = yield* TransactionalRef.make(0)
@@ -423,7 +424,7 @@ describe("T4: who is inside a transaction", () => {
 })
 
 describe("transactions that wait for each other", () => {
-  it.effect("T5: are none where the other one is ending, whoever it has left waiting", () =>
+  it.effect("T5: are none if the other transaction is ending, though a fiber of it still waits", () =>
     Effect.gen(function*() {
       const a = yield* TransactionalRef.make(0, { name: "a" })
       const b = yield* TransactionalRef.make(0, { name: "b" })
@@ -436,7 +437,7 @@ describe("transactions that wait for each other", () => {
             yield* Effect.addFinalizer(() =>
               Effect.zipRight(Deferred.succeed(isEnding, undefined), Effect.repeatN(Effect.yieldNow(), 50))
             )
-            // Which waits for b, and is left to itself.
+            // The child waits for b when this transaction ends.
             yield* Effect.forkDaemon(TransactionalRef.update(b, (n) => n + 1))
             yield* Effect.repeatN(Effect.yieldNow(), 5)
           }))
@@ -451,7 +452,7 @@ describe("transactions that wait for each other", () => {
       assert.strictEqual(yield* TransactionalRef.get(a), 1)
     }))
 
-  it.effect("T5: are found where one holds nothing, and stands in a queue before another", () =>
+  it.effect("T5: are found if one holds no ref, but stands in a queue before another", () =>
     Effect.gen(function*() {
       const x = yield* TransactionalRef.make(0, { name: "x" })
       const y = yield* TransactionalRef.make(0, { name: "y" })
@@ -479,7 +480,7 @@ describe("transactions that wait for each other", () => {
       yield* untouched(x, y)
     }))
 
-  it.effect("T5: are none where two fibers of one transaction wait for the same ref", () =>
+  it.effect("T5: are none if two fibers of one transaction wait for the same ref", () =>
     Effect.gen(function*() {
       const ref = yield* TransactionalRef.make(0)
       const cue = yield* Deferred.make<void>()
@@ -498,7 +499,7 @@ describe("transactions that wait for each other", () => {
       yield* untouched(ref)
     }))
 
-  it.effect("T5: are none through one that stands behind in a queue", () =>
+  it.effect("T5: are none through a transaction that stands behind in a queue", () =>
     Effect.gen(function*() {
       const [a, b, t] = [
         yield* TransactionalRef.make(0, { name: "a" }),
@@ -514,7 +515,7 @@ describe("transactions that wait for each other", () => {
         yield* begin(TransactionalRef.transaction(t, () => Deferred.await(cue))),
         yield* begin(TransactionalRef.transaction(a, () => Effect.zipRight(Deferred.await(goOn), increment(b)))),
         yield* begin(TransactionalRef.transaction(b, () => increment(t))),
-        // Waits for t behind the one before, and for a.
+        // This one waits for t, behind the one before, and for a.
         yield* begin(
           TransactionalRef.transaction([], () => Effect.all([increment(t), increment(a)], { concurrency: "unbounded" }))
         )
@@ -531,11 +532,11 @@ describe("transactions that wait for each other", () => {
     (child: Effect.Effect<void, TransactionalRef.TransactionError>) => Effect.Effect<unknown, never, Scope.Scope>
   > = {
     "a fiber in its scope": (child) => Effect.forkScoped(Effect.uninterruptible(child)),
-    "what a finalizer waits for": (child) =>
+    "a fiber that a finalizer waits for": (child) =>
       Effect.flatMap(Effect.forkDaemon(child), (fiber) => Effect.addFinalizer(() => Fiber.await(fiber)))
   }
   for (const [who, fork] of Object.entries(awaiting)) {
-    it.effect(`T5: are none with one that ends: ${who} is told that it has ended`, () =>
+    it.effect(`T5: are none with a transaction that ends: ${who} fails with a conflict`, () =>
       Effect.gen(function*() {
         const x = yield* TransactionalRef.make(0)
         const z = yield* TransactionalRef.make(0)
@@ -556,15 +557,16 @@ describe("transactions that wait for each other", () => {
       }))
   }
 
-  it.live("T11: are looked for in time that grows as those that wait", () =>
+  it.live("T11: are looked for in a time that grows only as the number of transactions that wait", () =>
     Effect.gen(function*() {
-      // Each holds a ref of its own, and asks for one that all share.
+      // Each transaction holds a ref of its own, and asks for one that all share.
       const millisEach = (waiting: number) =>
         Effect.gen(function*() {
           const shared = yield* TransactionalRef.make(0)
           const one = Effect.flatMap(TransactionalRef.make(0), (own) =>
             TransactionalRef.transaction(own, () =>
-              TransactionalRef.updateEffect(shared, (n) => Effect.as(Effect.yieldNow(), n + 1))))
+              TransactionalRef.updateEffect(shared, (n) =>
+                Effect.as(Effect.yieldNow(), n + 1))))
           const before = process.cpuUsage()
           yield* Effect.all(
             Array.from({ length: waiting }, () =>
@@ -577,19 +579,20 @@ describe("transactions that wait for each other", () => {
         })
       yield* millisEach(1_000)
       const few = Math.min(yield* millisEach(500), yield* millisEach(500))
-      // Sixteen times as many: sixteen times as much each, if each looked at all that wait before it.
+      // There are sixteen times as many. If each looked at all that wait before it, each would take sixteen times as
+      // long.
       const many = Math.min(yield* millisEach(8_000), yield* millisEach(8_000))
       assert.isBelow(many / few, 6)
     }))
 
-  it.effect("T11: are looked for once in each, by however many ways it is waited for", () =>
+  it.effect("T11: are looked for once in each transaction, however many ways lead to it", () =>
     Effect.gen(function*() {
       const increment = (ref: TransactionalRef.TransactionalRef<number>) => TransactionalRef.update(ref, (n) => n + 1)
       const cue = yield* Deferred.make<void>()
       let below: ReadonlyArray<TransactionalRef.TransactionalRef<number>> = []
       const fibers: Array<Fiber.Fiber<unknown, TransactionalRef.TransactionError>> = []
       const all: Array<TransactionalRef.TransactionalRef<number>> = []
-      // Each pair waits for both of the pair below: two to the power of thirty ways down.
+      // Each of a pair waits for both of the pair below, so that two to the power of thirty paths lead down.
       for (let level = 0; level < 30; level++) {
         const pair = [yield* TransactionalRef.make(0), yield* TransactionalRef.make(0)]
         for (const own of pair) {
@@ -612,7 +615,7 @@ describe("transactions that wait for each other", () => {
     Effect.gen(function*() {
       const refs = yield* Effect.replicateEffect(TransactionalRef.make(0), 3000)
       const cue = yield* Deferred.make<void>()
-      // Each holds one and waits for the one before.
+      // Each transaction holds one ref and waits for the ref before.
       const chain = yield* Effect.forEach(refs, (ref, place) =>
         Effect.zipLeft(
           Effect.fork(TransactionalRef.transaction(ref, () =>
@@ -625,7 +628,7 @@ describe("transactions that wait for each other", () => {
       assert.strictEqual(values.reduce((sum, n) => sum + n, 0), 2999)
     }))
 
-  it.effect("T5: are told so as the circle closes; the outermost rolls back whatever its body makes of it", () =>
+  it.effect("T5: fail as the circle closes, and the outermost rolls back whatever its body makes of the error", () =>
     Effect.gen(function*() {
       const a = yield* TransactionalRef.make(0, { name: "a" })
       const b = yield* TransactionalRef.make(0, { name: "b" })
@@ -652,7 +655,7 @@ describe("transactions that wait for each other", () => {
       yield* untouched(a, b)
     }))
 
-  it.effect("T5: inside one are told so too, and that one rolls back whatever its body makes of it", () =>
+  it.effect("T5: inside another one fail too, and that one rolls back whatever its body makes of the error", () =>
     Effect.gen(function*() {
       const a = yield* TransactionalRef.make(0, { name: "a" })
       const b = yield* TransactionalRef.make(0, { name: "b" })
@@ -745,10 +748,10 @@ const meeting = <A, E>(
 const isDeadlock = (exit: Exit.Exit<unknown, unknown>) =>
   assert.deepStrictEqual(exit, Exit.fail(new TransactionalRef.TransactionDeadlock({ cycle: ["a", "b"] })))
 
-describe("T10: a transaction that was chosen to end a deadlock", () => {
+describe("T10: a transaction that a deadlock has ended", () => {
   const addTo = (ref: TransactionalRef.TransactionalRef<number>) => TransactionalRef.update(ref, (n) => n + 10)
 
-  it.effect("gives its turns back immediately: the others go on while its body still runs", () =>
+  it.effect("releases its turns immediately: others go on while its body still runs", () =>
     Effect.gen(function*() {
       const { exit, rollbacks } = yield* meeting((_, { a, b }) =>
         Effect.gen(function*() {
@@ -764,7 +767,7 @@ describe("T10: a transaction that was chosen to end a deadlock", () => {
       assert.strictEqual(rollbacks, 1)
     }))
 
-  it.effect("refuses whatever else its body wants to change, and shows what is committed", () =>
+  it.effect("refuses all further changes of its body, and shows the committed values", () =>
     Effect.gen(function*() {
       const other = yield* TransactionalRef.make(0, { name: "other" })
       const { exit } = yield* meeting((draft, { a, b }) =>
@@ -797,7 +800,7 @@ describe("T10: a transaction that was chosen to end a deadlock", () => {
       assert.strictEqual((yield* TransactionalRef.inspect(other)).commits, 0)
     }))
 
-  it.effect("is over for those inside it too, and for their drafts", () =>
+  it.effect("is over for the transactions inside it too, and for their drafts", () =>
     Effect.gen(function*() {
       const { exit } = yield* meeting((_, { a, b }) =>
         TransactionalRef.transaction(b, (inner) =>
@@ -816,7 +819,7 @@ describe("T10: a transaction that was chosen to end a deadlock", () => {
       isDeadlock(exit)
     }))
 
-  it.effect("tells all inside it that wait, at whatever depth", () =>
+  it.effect("makes all transactions inside it that wait fail, at whatever depth", () =>
     Effect.gen(function*() {
       const free = yield* TransactionalRef.make(0, { name: "free" })
       const { exit } = yield* meeting((_, { a }) =>
@@ -828,7 +831,7 @@ describe("T10: a transaction that was chosen to end a deadlock", () => {
             const waiting = yield* Effect.fork(addTo(free))
             yield* Effect.repeatN(Effect.yieldNow(), 5)
             yield* Effect.either(addTo(a))
-            // The one before it goes on for as long as it likes.
+            // The transaction ahead in the queue does not end by itself.
             const conflict = failureOf(yield* Fiber.await(waiting))
             assert.deepStrictEqual(conflict, new TransactionalRef.TransactionConflict({ name: "free" }))
             yield* Deferred.succeed(cue, undefined)
@@ -870,11 +873,11 @@ describe("T10: a transaction that was chosen to end a deadlock", () => {
       Effect.all([asked, Effect.never], { concurrency: "unbounded" })
   }
   for (const [what, made] of Object.entries(mades)) {
-    it.effect(`fails with the deadlock though its body has made of it ${what}`, () =>
+    it.effect(`fails with the deadlock though its body has turned the error into ${what}`, () =>
       Effect.map(meeting((_, { a }) => made(addTo(a))), ({ exit }) => isDeadlock(exit)))
   }
 
-  it.effect("keeps the defects that its body has of its own beside the deadlock", () =>
+  it.effect("keeps other defects of its body beside the deadlock", () =>
     Effect.gen(function*() {
       const { exit } = yield* meeting((_, { a }) => Effect.catchAll(addTo(a), () => Effect.die("broken")))
       const deadlock = new TransactionalRef.TransactionDeadlock({ cycle: ["a", "b"] })
@@ -891,7 +894,7 @@ describe("T10: a transaction that was chosen to end a deadlock", () => {
 })
 
 describe("T10: retryDeadlock", () => {
-  /** Always meet the first time: each waits until the other holds its ref. */
+  /** Two transactions that always meet at the first attempt: each waits until the other holds its ref. */
   const pairThatMeets = (
     wrap: <E, A>(effect: Effect.Effect<A, E>) => Effect.Effect<A, unknown>,
     wrapInner: <E, A>(effect: Effect.Effect<A, E>) => Effect.Effect<A, unknown> = (effect) => effect
@@ -922,7 +925,7 @@ describe("T10: retryDeadlock", () => {
       assert.isAtLeast(runs, 3)
     }))
 
-  it.live("inside another transaction goes up past every recovery, to the outermost's own", () =>
+  it.live("inside another transaction lets the error go up past every recovery, to the outermost's own", () =>
     Effect.gen(function*() {
       const { exits, runs, values } = yield* pairThatMeets(TransactionalRef.retryDeadlock, (inner) =>
         inner.pipe(
@@ -934,11 +937,11 @@ describe("T10: retryDeadlock", () => {
           Effect.as(undefined as never)
         ))
       assert.deepStrictEqual([exits.map(Exit.isSuccess), [...values]], [[true, true], [2, 2]])
-      // Neither has been run a thousand times.
+      // No `Effect.retry` has run anything a thousand times.
       assert.isBelow(runs, 20)
     }))
 
-  it.effect("inside another transaction is a defect there, and the outermost fails with the typed error", () =>
+  it.effect("inside another transaction makes the error a defect, and the outermost fails with the error", () =>
     Effect.gen(function*() {
       const inside: Array<Exit.Exit<unknown, unknown>> = []
       const { exit } = yield* meeting((_, { a }) =>
@@ -980,7 +983,7 @@ describe("T10: retryDeadlock", () => {
       yield* untouched(order, from, to)
     }))
 
-  it.effect("pauses as Backoff does, for a random part of a time that doubles", () =>
+  it.effect("pauses for a random part of a time that doubles, as Backoff does", () =>
     Effect.gen(function*() {
       let runs = 0
       const deadlock = new TransactionalRef.TransactionDeadlock({ cycle: ["a"] })
@@ -997,7 +1000,7 @@ describe("T10: retryDeadlock", () => {
       assert.strictEqual(yield* Fiber.join(fiber), "done")
     }))
 
-  it.effect("takes a conflict for one too, and leaves other errors, defects and interruption alone", () =>
+  it.effect("also takes a conflict, and leaves other errors, defects and interruption alone", () =>
     Effect.gen(function*() {
       const conflict = new TransactionalRef.TransactionConflict({ name: "a" })
       let runs = 0
@@ -1024,7 +1027,7 @@ describe("T10: retryDeadlock", () => {
       assert.strictEqual(yield* Fiber.join(fiber), "again")
     }))
 
-  it.effect("in a finalizer is inside the transaction, and does not try again", () =>
+  it.effect("in a finalizer is inside the transaction, and runs nothing again", () =>
     Effect.gen(function*() {
       const ref = yield* TransactionalRef.make(0, { name: "a" })
       const exits: Array<Exit.Exit<unknown, unknown>> = []
@@ -1041,11 +1044,11 @@ describe("T10: retryDeadlock", () => {
       yield* untouched(ref)
     }))
 
-  /** Runs an update inside a transaction that a deadlock ends: it dies of a defect, which is left over. */
+  /** Runs an update inside a transaction that a deadlock ends. The update dies of a defect that is left over. */
   const leftOver = (inside: (update: Effect.Effect<void>) => Effect.Effect<unknown>) =>
     meeting((_, { a }) => inside(Effect.orDie(TransactionalRef.retryDeadlock(TransactionalRef.update(a, (n) => n)))))
 
-  it.live("takes a defect that unwound another transaction for a defect: of a memoized effect, of a fiber joined late", () =>
+  it.live("runs nothing again after another transaction's defect: of a memoized effect, of a fiber joined late", () =>
     Effect.gen(function*() {
       let run: Effect.Effect<void> = Effect.void
       const memoized = yield* Effect.cached(Effect.suspend(() => run))
@@ -1075,7 +1078,7 @@ describe("T10: retryDeadlock", () => {
       yield* untouched(ref)
     }))
 
-  it.live("runs a daemon's transaction again, when the one around it has ended before it", () =>
+  it.live("runs a daemon's transaction again if the one around it has ended before it", () =>
     Effect.gen(function*() {
       const a = yield* TransactionalRef.make(0)
       const b = yield* TransactionalRef.make(0)
@@ -1096,7 +1099,7 @@ describe("T10: retryDeadlock", () => {
       yield* untouched(a, b)
     }))
 
-  it.effect("in a finalizer dies of a defect that is no deadlock's: nothing is run again", () =>
+  it.effect("runs nothing again after the defect of a finalizer, which is no deadlock's", () =>
     Effect.gen(function*() {
       const ref = yield* TransactionalRef.make(0, { name: "a" })
       let runs = 0
@@ -1117,7 +1120,7 @@ describe("T10: retryDeadlock", () => {
       assert.deepStrictEqual(exit, Exit.die("broken"))
     }))
 
-  it.effect("makes a conflict of a part the failure of the whole, if the body lets it through", () =>
+  it.effect("inside another transaction makes the conflict of a part that of the whole, if the body lets it through", () =>
     Effect.gen(function*() {
       const ref = yield* TransactionalRef.make(0, { name: "a" })
       const whole = TransactionalRef.transaction(ref, () =>
@@ -1146,8 +1149,8 @@ describe("T10: retryDeadlock", () => {
     }))
 })
 
-describe("one that waits inside another", () => {
-  it.effect("T2: and is interrupted there, leaves the other in no queue", () =>
+describe("a transaction that waits inside another", () => {
+  it.effect("T2: and is interrupted, leaves the outer one in no queue", () =>
     Effect.gen(function*() {
       const a = yield* TransactionalRef.make(0)
       const b = yield* TransactionalRef.make(0)
@@ -1167,7 +1170,7 @@ describe("one that waits inside another", () => {
         }))
     }))
 
-  it.effect("T4: behind one that does not end, is told when the other has ended", () =>
+  it.effect("T4: behind one that does not end, fails when the outer one has ended", () =>
     Effect.gen(function*() {
       const ref = yield* TransactionalRef.make(0, { name: "a" })
       const pause = Effect.repeatN(Effect.yieldNow(), 10)
@@ -1186,7 +1189,7 @@ describe("one that waits inside another", () => {
       yield* untouched(ref)
     }))
 
-  it.effect("T4: and has its turn as the other ends, is told so", () =>
+  it.effect("T4: and gets its turn as the outer one ends, fails", () =>
     Effect.gen(function*() {
       const a = yield* TransactionalRef.make(0, { name: "a" })
       const b = yield* TransactionalRef.make(0, { name: "b" })
@@ -1220,7 +1223,7 @@ describe("T6: an invariant", () => {
       ])
       assert.deepStrictEqual(yield* TransactionalRef.snapshot([a, b]), [5, 0])
       assert.strictEqual(failureOf(yield* Effect.exit(TransactionalRef.set(a, -1)))._tag, "InvariantViolated")
-      // In between it need not hold.
+      // In between, the invariant need not hold.
       yield* TransactionalRef.transaction(a, (draft) => Effect.zipRight(Ref.set(draft, -1), Ref.set(draft, 1)))
       assert.strictEqual(yield* TransactionalRef.get(a), 1)
     }))
@@ -1248,7 +1251,7 @@ describe("T12: an invariant of a ref that an inner transaction brings in", () =>
     throw new Error("thrown")
   }
 
-  it.effect("is asked at the inner one's end, which fails as a savepoint", () =>
+  it.effect("is asked at the end of the inner transaction, which fails as a savepoint", () =>
     Effect.gen(function*() {
       const a = yield* TransactionalRef.make(1, { name: "a" })
       const b = yield* TransactionalRef.make(1, { name: "b", invariant: positive })
@@ -1264,7 +1267,7 @@ describe("T12: an invariant of a ref that an inner transaction brings in", () =>
       assert.deepStrictEqual(yield* TransactionalRef.snapshot([a, b]), [2, 5])
     }))
 
-  it.effect("is left to the outermost that names it: in between it need not hold", () =>
+  it.effect("is asked at the end of the outermost transaction that names the ref: in between it need not hold", () =>
     Effect.gen(function*() {
       const [a, b, c] = [
         yield* TransactionalRef.make(1, { name: "a", invariant: positive }),
@@ -1289,7 +1292,7 @@ describe("T12: an invariant of a ref that an inner transaction brings in", () =>
       assert.deepStrictEqual(yield* TransactionalRef.snapshot([a, b, c]), [3, 2, 1])
     }))
 
-  it.effect("that throws is a defect there, and undoes the inner one alone", () =>
+  it.effect("that throws is a defect of the inner transaction, and undoes that one alone", () =>
     Effect.gen(function*() {
       const a = yield* TransactionalRef.make(1)
       const b = yield* TransactionalRef.make(1, { invariant: broken })
@@ -1303,8 +1306,8 @@ describe("T12: an invariant of a ref that an inner transaction brings in", () =>
     }))
 })
 
-describe("T7: what a body finalizes", () => {
-  it.effect("runs at the outermost end with its exit, after the commit and before the next in turn", () =>
+describe("T7: a finalizer that a body adds", () => {
+  it.effect("runs at the outermost transaction's end with its exit, after the commit and before the next in turn", () =>
     Effect.gen(function*() {
       const log: Array<string> = []
       const ref = yield* TransactionalRef.make(0)
@@ -1336,7 +1339,7 @@ describe("T7: what a body finalizes", () => {
       assert.deepStrictEqual(log, ["body", "inner Failure 1", "outer Failure 1"])
     }))
 
-  it.effect("may be a fiber: one that is forked in the scope is interrupted at the end", () =>
+  it.effect("may be that of a fiber: a fiber forked in the scope is interrupted at the end", () =>
     Effect.gen(function*() {
       const ref = yield* TransactionalRef.make(1)
       const fiber = yield* TransactionalRef.transaction(ref, () => Effect.forkScoped(Effect.never))
@@ -1344,7 +1347,7 @@ describe("T7: what a body finalizes", () => {
       yield* untouched(ref)
     }))
 
-  it.effect("may not begin a transaction of its own: that is a conflict, and no deadlock", () =>
+  it.effect("cannot begin a transaction of its own: that is a conflict, and no deadlock", () =>
     Effect.gen(function*() {
       const ref = yield* TransactionalRef.make(0)
       const seen = yield* Ref.make<unknown>(undefined)
@@ -1358,7 +1361,7 @@ describe("T7: what a body finalizes", () => {
       assert.match(String(yield* seen), /TransactionConflict/)
     }))
 
-  it.effect("that dies is a defect of the transaction, whose changes stay committed; the turn is given back", () =>
+  it.effect("that dies is a defect of the transaction, whose changes stay committed; the turn is released", () =>
     Effect.gen(function*() {
       const ref = yield* TransactionalRef.make(0)
       const exit = yield* Effect.exit(
@@ -1374,7 +1377,7 @@ describe("T7: what a body finalizes", () => {
     }))
 })
 
-describe("the short ways", () => {
+describe("update, modify, set and updateEffect", () => {
   it.effect("change the ref, data first and data last", () =>
     Effect.gen(function*() {
       const ref = yield* TransactionalRef.make(1)
@@ -1397,7 +1400,7 @@ describe("the short ways", () => {
       assert.isTrue(TransactionalRef.isTransactionalRef(ref))
     }))
 
-  it.effect("that throw are defects, and change nothing", () =>
+  it.effect("die if their function throws, and change nothing", () =>
     Effect.gen(function*() {
       const ref = yield* TransactionalRef.make(1)
       const exit = yield* Effect.exit(TransactionalRef.update(ref, () => {
@@ -1424,7 +1427,7 @@ describe("the short ways", () => {
 })
 
 describe("inspect", () => {
-  it.effect("tells who holds the ref since when, and how many wait", () =>
+  it.effect("tells which fiber holds the ref since when, and how many wait", () =>
     Effect.gen(function*() {
       yield* TestClock.adjust(1_000)
       const ref = yield* TransactionalRef.make(0, { name: "inspected" })
@@ -1474,7 +1477,7 @@ describe("T12: the error channel", () => {
   type Free = TransactionalRef.TransactionalRef<number, never>
   type Bound = TransactionalRef.TransactionalRef<number>
 
-  it("says what can happen, for each way to change a ref", () => {
+  it("has only the errors that can happen, for each way to change a ref", () => {
     void Effect.gen(function*() {
       const free = yield* TransactionalRef.make(1, { name: "free" })
       const bound = yield* TransactionalRef.make(1, { invariant: (n) => n > 0 })
@@ -1502,7 +1505,7 @@ describe("T12: the error channel", () => {
     })
   })
 
-  it("is that of all refs of a transaction", () => {
+  it("of a transaction has the violations of all its refs", () => {
     const of = <E>(_: Effect.Effect<unknown, E>): E => undefined as E
     const check = (free: Free, bound: Bound, list: ReadonlyArray<Free>) => {
       const none = () => Effect.void
@@ -1512,7 +1515,7 @@ describe("T12: the error channel", () => {
       expectTypeOf(of(TransactionalRef.transaction({ free, bound }, none))).toEqualTypeOf<Violated | Refusal>()
       expectTypeOf(of(TransactionalRef.transaction(list, none))).toEqualTypeOf<Refusal>()
       expectTypeOf(of(TransactionalRef.transaction([], none))).toEqualTypeOf<Refusal>()
-      // What has no invariant will do wherever one might be.
+      // A ref without an invariant can stand in for one that has an invariant.
       const annotated: TransactionalRef.TransactionalRef<number> = free
       expectTypeOf(of(TransactionalRef.set(annotated, 1))).toEqualTypeOf<Violated | Refusal>()
       // @ts-expect-error
@@ -1522,7 +1525,7 @@ describe("T12: the error channel", () => {
     void check
   })
 
-  it("loses what retryDeadlock takes", () => {
+  it("loses the errors that retryDeadlock takes", () => {
     const check = (bound: Bound, free: Free) => {
       expectTypeOf(TransactionalRef.set(free, 1).pipe(TransactionalRef.retryDeadlock)).toEqualTypeOf<
         Effect.Effect<void>
@@ -1535,7 +1538,7 @@ describe("T12: the error channel", () => {
     void check
   })
 
-  it("does not depend on the invariant for the type of the value", () => {
+  it("and the type of the value do not depend on how the invariant is written", () => {
     void Effect.gen(function*() {
       const status = yield* TransactionalRef.make("open", { invariant: (status: string) => status !== "" })
       expectTypeOf(status).toEqualTypeOf<TransactionalRef.TransactionalRef<string>>()
@@ -1646,11 +1649,11 @@ describe("what an operator sees", () => {
     }))
 })
 
-describe("what the fiber refers to", () => {
+describe("the FiberRefs of a fiber that runs a transaction", () => {
   const color = FiberRef.unsafeMake("none")
 
   for (const [name, end] of Object.entries({ success: Effect.void, ...ends })) {
-    it.effect(`is after ${name} as the body has left it, but for the scope and the transaction`, () =>
+    it.effect(`are after ${name} as the body has left them, except for the scope and the transaction`, () =>
       Effect.gen(function*() {
         const ref = yield* TransactionalRef.make(1)
         const fiber = Effect.gen(function*() {
@@ -1658,16 +1661,16 @@ describe("what the fiber refers to", () => {
           yield* Effect.exit(TransactionalRef.transaction(ref, () => Effect.zipRight(FiberRef.set(color, "red"), end)))
           assert.strictEqual(yield* FiberRef.get(color), "red")
           assert.strictEqual(yield* Effect.context<never>(), before)
-          // Were this still inside, it would not be committed.
+          // If the fiber were still inside the transaction, this update would not be committed.
           yield* TransactionalRef.update(ref, () => 7)
           assert.strictEqual((yield* TransactionalRef.inspect(ref)).commits, name === "success" ? 2 : 1)
         })
-        // Of its own, since one that has been interrupted goes on only as far as it must.
+        // In a fiber of its own, since a fiber that has been interrupted ends as soon as it can.
         yield* Effect.uninterruptible(Effect.fork(fiber)).pipe(Effect.flatMap(Fiber.join))
       }))
   }
 
-  it.effect("has been given to it by a fiber each", () =>
+  it.effect("have a fiber beside each of their values", () =>
     Effect.gen(function*() {
       const ref = yield* TransactionalRef.make(1)
       yield* TransactionalRef.transaction(ref, () =>
@@ -1679,7 +1682,7 @@ describe("what the fiber refers to", () => {
         }))
     }))
 
-  it.effect("is in a fiber inside what it is outside, and the scope is the transaction's", () =>
+  it.effect("are inherited by a fiber inside, and the scope is the transaction's", () =>
     Effect.gen(function*() {
       const ref = yield* TransactionalRef.make(1)
       const log: Array<string> = []
@@ -1695,7 +1698,7 @@ describe("what the fiber refers to", () => {
       assert.deepStrictEqual(log, ["blue", "finalized"])
     }))
 
-  it.effect("is set back in the fiber that goes on, if a batch of requests has made it another one", () =>
+  it.effect("are set back in the fiber that goes on, if a batch of requests has made it another one", () =>
     Effect.gen(function*() {
       const log: Array<string> = []
       const doubled = RequestResolver.makeBatched((requests: ReadonlyArray<Double>) =>
@@ -1707,7 +1710,7 @@ describe("what the fiber refers to", () => {
           (draft) => Effect.flatMap(Effect.request(new Double({ n }), doubled), (value) => Ref.set(draft, value))
         ).pipe(
           Effect.zipRight(Effect.addFinalizer(() => Effect.sync(() => log.push("finalized")))),
-          // Were this still inside, it would be a conflict.
+          // If the fiber were still inside the transaction, this update would be a conflict.
           Effect.zipRight(TransactionalRef.update(ref, (value) => value + 1)),
           Effect.zipRight(Effect.sync(() => log.push("done")))
         )
@@ -1744,7 +1747,7 @@ describe("what errors and defects say", () => {
       assert.strictEqual(next, `ref ${Number(name.slice(4)) + 1}`)
     }))
 
-  it.effect("a short way names its ref too", () =>
+  it.effect("an update names its ref too", () =>
     Effect.gen(function*() {
       const ref = yield* TransactionalRef.make(1, { name: "positive", invariant: (n) => n > 0 })
       const error = yield* Effect.flip(TransactionalRef.update(ref, () => 0))
@@ -1754,7 +1757,7 @@ describe("what errors and defects say", () => {
       ])
     }))
 
-  it.effect("a short way that throws is a rollback, as it is in a transaction", () =>
+  it.effect("an update whose function throws counts as a rollback, as a transaction does", () =>
     Effect.gen(function*() {
       const broken = (): number => {
         throw new Error("broken")
@@ -1780,7 +1783,7 @@ describe("what errors and defects say", () => {
       assert.include(yield* defectOf(meanwhile), "a transaction inside this one works on a")
     }))
 
-  it.effect("a defect of a finalizer is told beside the body's", () =>
+  it.effect("a defect of a finalizer stands beside the failure of the body", () =>
     Effect.gen(function*() {
       const ref = yield* TransactionalRef.make(1)
       const dying = Effect.addFinalizer(() => Effect.die("late"))
@@ -1793,7 +1796,7 @@ describe("what errors and defects say", () => {
       yield* untouched(ref)
     }))
 
-  it.effect("a conflict names what it was on", () =>
+  it.effect("a conflict names the refs of the inner transaction", () =>
     Effect.gen(function*() {
       const ref = yield* TransactionalRef.make(1, { name: "a" })
       const other = yield* TransactionalRef.make(1, { name: "b" })
@@ -1826,7 +1829,7 @@ describe("what errors and defects say", () => {
 })
 
 describe("changes", () => {
-  it.effect("are told once: what is set to what it is has not changed", () =>
+  it.effect("give each value once: a ref that is set to the value that it has has not changed", () =>
     Effect.gen(function*() {
       const ref = yield* TransactionalRef.make(1)
       const seen = yield* Effect.fork(Stream.runCollect(Stream.take(TransactionalRef.changes(ref), 2)))
@@ -1839,7 +1842,7 @@ describe("changes", () => {
 })
 
 describe("spans", () => {
-  it.effect("are not made where no tracer listens", () =>
+  it.effect("are not made if no tracer listens", () =>
     Effect.gen(function*() {
       const ref = yield* TransactionalRef.make(1)
       const within = yield* TransactionalRef.transaction(ref, () => Effect.option(Effect.currentSpan))

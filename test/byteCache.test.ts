@@ -9,7 +9,7 @@ import * as ByteCache from "../examples/byte-cache.js"
 
 const bytes = (count: number) => new Uint8Array(count)
 
-/** Two bytes are put, then three in whose midst a defect strikes. */
+/** Puts two bytes, then three, in the midst of which a defect strikes. */
 const burned = (make: (maxBytes: number) => Effect.Effect<ByteCache.ByteCache>) =>
   Effect.gen(function*() {
     const cache = yield* make(5)
@@ -20,7 +20,7 @@ const burned = (make: (maxBytes: number) => Effect.Effect<ByteCache.ByteCache>) 
   })
 
 describe("T8: a cache of bytes, after a defect in the midst of put", () => {
-  it.effect("with a lock believes to be full, and holds two bytes", () =>
+  it.effect("with a lock takes itself for full, and holds two bytes", () =>
     Effect.gen(function*() {
       const cache = yield* burned(ByteCache.withLock)
       assert.deepStrictEqual(yield* cache.sizes, { believed: 5, actual: 2 })
@@ -39,7 +39,7 @@ describe("T8: a cache of bytes, after a defect in the midst of put", () => {
     }))
 
   it.effect(
-    "with a transaction believes what it holds, whatever the interleaving and whoever is interrupted",
+    "with a transaction counts the bytes that it holds, whatever the interleaving and the interruption",
     () =>
       Interleavings.explore(
         Effect.gen(function*() {

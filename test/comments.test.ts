@@ -167,7 +167,7 @@ describe("comments behind a lock always released", () => {
       assert.deepStrictEqual(yield* read(url), { count: 4, comments: [first, second] })
     }))
 
-  it.scopedLive("show a change that is half made to who reads", () =>
+  it.scopedLive("show readers a change that is half made", () =>
     Effect.gen(function*() {
       const lock = yield* Effect.makeSemaphore(1)
       const store = yield* Comments.alwaysReleased(lock)
@@ -182,7 +182,7 @@ describe("comments behind a lock always released", () => {
 })
 
 describe("comments in transactions behind a boundary", () => {
-  it.scopedLive("are after a defect as before it, and each request is answered", () =>
+  it.scopedLive("are as before after a defect, and each request is answered", () =>
     withLogs((logs) =>
       Effect.gen(function*() {
         const { store, thread } = yield* transactional
@@ -211,7 +211,7 @@ describe("comments in transactions behind a boundary", () => {
       })
     ))
 
-  it.scopedLive("show nobody a change that is half made, and who wants to change them waits for it to end", () =>
+  it.scopedLive("show no reader a change that is half made, and further changes wait for its end", () =>
     Effect.gen(function*() {
       const { store, thread } = yield* transactional
       const url = yield* isolated(store)
@@ -228,7 +228,7 @@ describe("comments in transactions behind a boundary", () => {
       assert.isTrue(agrees(yield* read(url)))
     }))
 
-  it.scopedLive("have no gap and no fork, however many ask at once before and after the first", () =>
+  it.scopedLive("have no gap and no fork, however many requests come together before and after the first", () =>
     withLogs((logs) =>
       Effect.gen(function*() {
         const { store } = yield* transactional
@@ -275,7 +275,7 @@ describe("examples/comments.ts", () => {
     )
   }
 
-  it("tells what happens with each, and ends", async () => {
+  it("tells what happens with each kind of store, and ends", async () => {
     const { code, stderr, stdout } = await run()
     assert.deepStrictEqual({ code, stderr }, { code: 0, stderr: "" })
     const incidents = [...new Set(stdout.match(/[\da-f]{8}(-[\da-f]{4}){3}-[\da-f]{12}/g))]

@@ -36,7 +36,7 @@ describe("a context with a scope that is made when it is asked for", () => {
     assert.strictEqual(asked.times, 0)
   })
 
-  it("is for all else like one that has had it from the beginning", () => {
+  it("is otherwise like a context that has had a scope from the beginning", () => {
     const { lazily, plain, scope } = lazy()
     assert.strictEqual(Context.get(lazily, Scope.Scope), scope)
     assert.strictEqual(Context.unsafeGet(lazily, Scope.Scope), scope)
@@ -75,7 +75,7 @@ describe("a context with a scope that is made when it is asked for", () => {
 })
 
 describe("T7: the scope of a transaction", () => {
-  it.effect("is one for all its fibers and those inside it, however they come by it", () =>
+  it.effect("is the same for all fibers inside it, however they come by it", () =>
     Effect.gen(function*() {
       const ref = yield* TransactionalRef.make(0)
       const scopes = yield* TransactionalRef.transaction(ref, () =>
@@ -90,7 +90,7 @@ describe("T7: the scope of a transaction", () => {
       assert.strictEqual(new Set(scopes).size, 1)
     }))
 
-  it.effect("is closed at the end, also for those who ask only then, in a context that was kept", () =>
+  it.effect("is closed at the end, also if a kept context is asked for it only then", () =>
     Effect.gen(function*() {
       const log: Array<string> = []
       const ref = yield* TransactionalRef.make(0)
@@ -112,7 +112,7 @@ describe("T7: the scope of a transaction", () => {
       assert.deepStrictEqual(log, ["Failure", "Failure"])
     }))
 
-  it.effect("holds what is forked in it", () =>
+  it.effect("holds the fibers that are forked in it", () =>
     Effect.gen(function*() {
       const ref = yield* TransactionalRef.make(0)
       const ends: Array<boolean> = []
@@ -123,7 +123,7 @@ describe("T7: the scope of a transaction", () => {
       assert.deepStrictEqual(ends, [true, true])
     }))
 
-  it.effect("is made by nobody who does not ask", () =>
+  it.effect("is not made if nothing asks for it", () =>
     Effect.gen(function*() {
       const ref = yield* TransactionalRef.make(0)
       const cue = yield* Deferred.make<void>()

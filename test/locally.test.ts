@@ -22,7 +22,7 @@ const without = (fiber: AnyFiber): AnyFiber =>
     }
   })
 
-/** Gives what sets the two back. */
+/** Sets the two. Gives a function that sets them back. */
 const set = (seen: (fiber: AnyFiber) => AnyFiber) =>
   Effect.withFiberRuntime<() => void>((fiber) => {
     const locals = locally(seen(fiber), color, "red", size, 1)
@@ -45,7 +45,7 @@ describe("two references, set for a while", () => {
         assert.deepStrictEqual(yield* values, ["none", 7, 0])
       }))
 
-    it.effect(`leave what was set meanwhile, ${how}`, () =>
+    it.effect(`leave alone what was set meanwhile, ${how}`, () =>
       Effect.gen(function*() {
         const setBack = yield* set(seen)
         yield* FiberRef.set(other, 5)
@@ -55,7 +55,7 @@ describe("two references, set for a while", () => {
       }))
   }
 
-  it.effect("are read as from a map that has them and all others", () =>
+  it.effect("are read from a map that has the two and all others", () =>
     Effect.gen(function*() {
       yield* FiberRef.set(other, 5)
       yield* FiberRef.set(size, 7)

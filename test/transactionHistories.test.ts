@@ -1,8 +1,9 @@
 /**
  * Serializability of recorded histories, checked as Elle does with lists: each ref holds the list of the transactions
- * that appended to it. The final lists tell the order of the writes; each list that was read tells who was read from,
- * and who came next. With who ended before whom began, that makes a graph of what must come before what. A circle in
- * it would be a history that no serial order explains.
+ * that appended to it. The final lists tell the order of the writes. Each list that a transaction has read tells after
+ * which transaction it has read, and which came next. Together with the transactions that began after the end of
+ * others, this makes a graph of which transaction must come before which. With a circle in the graph, no serial order
+ * explains the history.
  */
 import { Interleavings } from "effect-holdfast/testing"
 import { assert, describe, it } from "effect-holdfast/testing/vitest"
@@ -20,7 +21,7 @@ type Step =
   | { readonly kind: "read" | "append"; readonly ref: number }
   | { readonly kind: "pause" }
   | { readonly kind: "fail" }
-  /** Inside, on other refs or the same; what becomes of it is its own affair. */
+  /** A transaction inside, on other refs or the same, whose failure is recovered from. */
   | { readonly kind: "nested"; readonly refs: ReadonlyArray<number>; readonly steps: ReadonlyArray<Step> }
 
 type Program =
@@ -57,12 +58,12 @@ const program: fc.Arbitrary<Program> = fc.oneof(
   { arbitrary: fc.record({ kind: fc.constant("update" as const), ref }), weight: 1 }
 )
 
-/** What a transaction that committed did, and when. */
+/** A transaction that has committed: what it did, and when. */
 interface Committed {
   readonly id: string
   readonly began: number
   readonly ended: number
-  /** Lists as they were found, less what it had appended itself. */
+  /** The lists as the transaction found them, without its own appends. */
   readonly reads: ReadonlyArray<{ readonly ref: number; readonly list: List }>
   readonly appends: ReadonlySet<number>
 }
@@ -96,7 +97,7 @@ const record = (programs: ReadonlyArray<ReadonlyArray<Program>>): Effect.Effect<
             }
             if (step.kind === "nested") {
               const before = new Set(appends)
-              // An inner one's appends are gone with it, not so what it read.
+              // The appends of an inner transaction that fails are undone; what it has read still counts.
               return Effect.catchAll(within(step.refs, step.steps), () =>
                 Effect.sync(() => {
                   appends.clear()
@@ -106,7 +107,7 @@ const record = (programs: ReadonlyArray<ReadonlyArray<Program>>): Effect.Effect<
                 }))
             }
             const draft = (drafts as ReadonlyArray<Ref.Ref<List>>)[held.indexOf(step.ref)]
-            // Only what is held is read: what is not held may change before the transaction ends.
+            // Only refs that the transaction holds are read: others may change before it ends.
             if (draft === undefined) return Effect.void
             return step.kind === "read"
               ? Effect.map(draft, (list) => note(step.ref, list))
@@ -137,7 +138,7 @@ const record = (programs: ReadonlyArray<ReadonlyArray<Program>>): Effect.Effect<
     return { committed, lists: yield* Effect.forEach(cells, TransactionalRef.get) }
   })
 
-/** Throws where no serial order explains the history. */
+/** Throws if no serial order explains the history. */
 const check = ({ committed, lists }: History): void => {
   const ids = new Set(committed.map(({ id }) => id))
   const writers = lists.map((list) => list.filter((id, place) => list.indexOf(id) === place))
@@ -147,7 +148,7 @@ const check = ({ committed, lists }: History): void => {
   }
 
   writers.forEach((order, ref) => {
-    // Nothing of what was rolled back, everything of what was committed, and nobody in the midst of another.
+    // Nothing that was rolled back, everything that was committed, and no transaction in the midst of another.
     assert.deepStrictEqual(
       [...order].sort(),
       committed.filter(({ appends }) => appends.has(ref)).map(({ id }) => id).sort()
@@ -184,7 +185,7 @@ const check = ({ committed, lists }: History): void => {
 }
 
 describe("T1: the history of random transactions", () => {
-  it("has a serial order that agrees with who ended before whom began", async ({ task }) => {
+  it("has a serial order that puts each before all that began after its end", async ({ task }) => {
     let interleavings = 0
     await fc.assert(
       fc.asyncProperty(

@@ -1,6 +1,6 @@
 /**
- * T10 where the circle is one of siblings: transactions inside the same one, which run in parallel and wait for each
- * other. Run again as it was, the outermost transaction would meet the same circle for ever.
+ * Circles of siblings, that is of transactions that run in parallel inside the same one and wait for each other. If the
+ * outermost transaction were run again as it was, it would meet the same circle for ever.
  */
 import { assert, describe, it } from "@effect/vitest"
 import * as TransactionalRef from "effect-holdfast/TransactionalRef"
@@ -35,7 +35,7 @@ const ring = (refs: ReadonlyArray<NumberRef>) =>
     inParallel
   )
 
-/** The values that are committed in the end, and how often the body has run. */
+/** Runs a body in a transaction. Gives the values that are committed in the end, and how often the body has run. */
 const attempted = <E>(
   refs: ReadonlyArray<NumberRef>,
   body: (attempt: number) => Effect.Effect<unknown, E>,

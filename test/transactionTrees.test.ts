@@ -1,6 +1,6 @@
 /**
- * Random trees of transactions with parallel parts, which make circles of every kind: among outermost ones, among those
- * inside one, and through several levels of both. Whatever the interleaving, nobody waits for ever.
+ * Random trees of transactions with parallel parts. They make circles of every kind: among outermost transactions,
+ * among siblings, and through several levels of both. Whatever the interleaving, no transaction waits for ever.
  */
 import { Interleavings } from "effect-holdfast/testing"
 import { assert, describe, it } from "effect-holdfast/testing/vitest"
@@ -16,7 +16,7 @@ interface Tree {
   readonly refs: ReadonlyArray<number>
   readonly inside: ReadonlyArray<Tree>
   readonly isParallel: boolean
-  /** Its body makes nothing of what becomes of those inside. */
+  /** Its body recovers from all failures inside. */
   readonly recovers: boolean
 }
 
@@ -39,7 +39,7 @@ const grown = (
     () =>
       Effect.gen(function*() {
         const parts = inside.map((part) => Effect.exit(Effect.zipRight(Effect.yieldNow(), grown(refs, part))))
-        // Not by `Effect.all`, which hangs by itself where it is interrupted before its first fiber has run.
+        // Not by `Effect.all`, which hangs if it is interrupted before its first fiber has run.
         const fibers = isParallel ? yield* Effect.forEach(parts, Effect.fork) : []
         const exits = yield* isParallel ? Effect.forEach(fibers, Fiber.join) : Effect.all(parts)
         const failure = exits.find(Exit.isFailure)
@@ -61,7 +61,7 @@ const planted = (trees: ReadonlyArray<Tree>, noteEnds: (ends: Ends) => void) =>
   })
 
 describe("T5: random trees of transactions", () => {
-  it("wait for nobody for ever, and are told of circles alone", async ({ task }) => {
+  it("never wait for ever, and fail because of circles alone", async ({ task }) => {
     let interleavings = 0
     let circles = 0
     await fc.assert(

@@ -1,4 +1,4 @@
-/** The turns that transactions take, and the search for circles of those that wait. Both are pure. */
+/** The turns that transactions take, and the search for circles of holders that wait. Both are pure. */
 import { assert, describe, it } from "@effect/vitest"
 import * as fc from "fast-check"
 import { circleThrough } from "../src/internal/transaction/circle.js"
@@ -38,7 +38,7 @@ describe("T3: a turn", () => {
     return { enqueue, log, turn, a, b, c, d }
   }
 
-  it("is handed on in the order in which it was asked for, and wakes all who asked for one", () => {
+  it("is handed on in the order of the requests, and wakes all fibers of the new holder", () => {
     const { a, b, c, d, enqueue, log, turn } = turnOf()
     turn.release()
     turn.dismiss(a)
@@ -60,7 +60,7 @@ describe("T3: a turn", () => {
     assert.deepStrictEqual([c.turns, d.turns], [[], [turn]])
   })
 
-  it("lets all go who wait, and hands them nothing", () => {
+  it("that is dismissed wakes all that wait, and hands them nothing", () => {
     const { a, b, c, enqueue, log, turn } = turnOf()
     turn.tryTake(a)
     enqueue(b)
@@ -71,7 +71,7 @@ describe("T3: a turn", () => {
     assert.deepStrictEqual(log, ["b", "c"])
   })
 
-  it("is not handed to whom nobody waits for any more; to whom one still does, it is", () => {
+  it("is not handed to a holder whose requests are all taken back, but to one with a request left", () => {
     const { a, b, c, enqueue, log, turn } = turnOf()
     turn.tryTake(a)
     const [first, second, third] = [enqueue(b), enqueue(c, " (1)"), enqueue(c, " (2)")]
@@ -86,7 +86,7 @@ describe("T3: a turn", () => {
     assert.strictEqual(queueOf(turn), "")
   })
 
-  it("closes the gap that one in the midst of the queue leaves", () => {
+  it("closes the gap that a place in the midst of the queue leaves", () => {
     const { a, b, c, d, enqueue, turn } = turnOf()
     turn.tryTake(a)
     enqueue(b)
@@ -99,7 +99,7 @@ describe("T3: a turn", () => {
     assert.strictEqual(queueOf(turn), "bc")
   })
 
-  it("stays asked for by who asks again, though the former request is taken back late", () => {
+  it("stays asked for by a holder that asks again, though its former request is taken back late", () => {
     const { a, b, enqueue, log, turn } = turnOf()
     turn.tryTake(a)
     const former = enqueue(b, " (1)")
@@ -112,8 +112,8 @@ describe("T3: a turn", () => {
   })
 })
 
-describe("T5: a circle of those that wait", () => {
-  /** Takes the turn, or waits for it unless that would close a circle, which it gives. */
+describe("T5: a circle of holders that wait", () => {
+  /** Takes the turn, or waits for it. If that would close a circle, gives the circle instead. */
   const ask = (turn: Turn<Person>, person: Person): ReadonlyArray<string> | undefined => {
     if (turn.tryTake(person) || person.places?.has(turn) === true) return undefined
     const circle = circleThrough(turn, person)
@@ -126,7 +126,7 @@ describe("T5: a circle of those that wait", () => {
     people: Array.from({ length: people }, (_, index) => new Person(`p${index}`))
   })
 
-  it("names the turns that it leads over, each once, however many wait in a queue of it", () => {
+  it("gives the turns that it leads over, each once, however many wait in their queues", () => {
     const { people, turns: [a, b, c] } = make(3, 6)
     ask(a!, people[0]!)
     ask(b!, people[1]!)
@@ -135,11 +135,11 @@ describe("T5: a circle of those that wait", () => {
     assert.isUndefined(ask(b!, people[0]!))
     assert.isUndefined(ask(a!, people[2]!))
     assert.deepStrictEqual(ask(c!, people[1]!), ["t2", "t0", "t1"])
-    // And over those that only stand in a queue before it.
+    // And over holders that only stand before the asking one in a queue.
     assert.deepStrictEqual(ask(c!, people[3]!), ["t2", "t0", "t1"])
   })
 
-  it("is not one that leads over somebody who stands behind", () => {
+  it("does not lead over a holder that stands behind in a queue", () => {
     const { people: [p, q, r, s], turns: [t, a, b] } = make(3, 4)
     ask(t!, p!)
     ask(a!, q!)
@@ -150,7 +150,7 @@ describe("T5: a circle of those that wait", () => {
     assert.isUndefined(ask(b!, q!))
   })
 
-  /** By the definition: everyone waits for the holder and for all that stand ahead in the queue. */
+  /** The definition: whatever waits for a turn waits for its holder and for all that stand ahead in the queue. */
   const isCircle = (asked: Turn<Person>, asker: Person): boolean => {
     const seen = new Set<Person>()
     const isReached = (person: Person): boolean => {
@@ -227,7 +227,7 @@ describe("T5: a circle of those that wait", () => {
     return looks
   }
 
-  it("T11: is not looked for through a queue of thousands for one that nobody waits for", () => {
+  it("T11: is not looked for through a queue of thousands if nobody waits for the holder that asks", () => {
     const { people, turns: [shared, ...own] } = make(2_001, 2_002)
     ask(shared!, people[2_001]!)
     for (let index = 0; index < 2_000; index++) {
@@ -239,7 +239,7 @@ describe("T5: a circle of those that wait", () => {
     assert.isAtMost(lookedInto(shared!, late), 2)
   })
 
-  it("T11: is not looked for through a queue of thousands by one that few wait for", () => {
+  it("T11: is not looked for through a queue of thousands if few wait for the holder that asks", () => {
     const { people, turns: [shared, ...own] } = make(2_001, 4_002)
     ask(shared!, people[4_001]!)
     for (let index = 0; index < 2_000; index++) {

@@ -7,7 +7,7 @@ import * as Ref from "effect/Ref"
 import * as fc from "fast-check"
 import { amount } from "./support/form.js"
 
-/** What a body does: changes refs, ends in some way, or opens transactions inside itself. */
+/** A step of a body: it changes refs, ends the body in some way, or runs a transaction inside. */
 type Statement =
   | { readonly kind: "add"; readonly ref: number; readonly n: number }
   | { readonly kind: "pause" }
@@ -18,7 +18,7 @@ interface Transaction {
   readonly kind: "transaction"
   readonly refs: ReadonlyArray<number>
   readonly body: ReadonlyArray<Statement>
-  /** Its end is nobody's but its own. */
+  /** The body around it goes on, whatever its end. */
   readonly isRecovered: boolean
 }
 
@@ -45,7 +45,7 @@ const { transaction } = fc.letrec<{ readonly statement: Statement; readonly tran
 
 type Values = [number, number, number]
 
-/** The model: a copy before, put back unless the end is success. Gives whether it was. */
+/** The model: the state is copied before, and the copy is put back unless the end is success. Gives whether it is. */
 const runModel = (state: { values: Values }, { body }: Transaction): boolean => {
   const before = state.values
   state.values = [...before]
@@ -64,7 +64,7 @@ const runModel = (state: { values: Values }, { body }: Transaction): boolean => 
 
 const endings = { fail: Effect.fail("failed"), die: Effect.die("died"), interrupt: Effect.interrupt }
 
-/** The same on refs; what each statement leaves to be seen is noted. */
+/** The same on refs. Notes the values that are seen after each statement. */
 const runReal = (
   refs: ReadonlyArray<TransactionalRef.TransactionalRef<number>>,
   { body, refs: named }: Transaction
@@ -92,7 +92,7 @@ const runReal = (
   )
 
 describe("T1, T4: random programs of nested, failing, dying and interrupted transactions", () => {
-  it("do what a copy that is put back would do", async () => {
+  it("do the same as a model that copies the state and puts the copy back", async () => {
     await fc.assert(
       fc.asyncProperty(fc.array(transaction, { minLength: 1, maxLength: 4 }), async (program) => {
         const state: { values: Values } = { values: [0, 0, 0] }

@@ -131,7 +131,7 @@ describe("D5: an HttpApi", () => {
       assert.notInclude(text, secret)
     }))
 
-  it.scopedLive("that is wrong about its options is not served", () =>
+  it.scopedLive("with wrong options is not served", () =>
     Effect.gen(function*() {
       const server = Layer.provide(DefectBoundary.layerHttpApi({ grace: -1 }), ordersApi)
       const error = yield* Effect.flip(asked(server, "/orders/1"))
@@ -141,7 +141,7 @@ describe("D5: an HttpApi", () => {
 
 const twice = HttpServer.serve(DefectBoundary.isolate(DefectBoundary.isolate(routes)))
 
-describe("D5: isolate where it comes after the platform's answer", () => {
+describe("D5: isolate after the platform's answer", () => {
   const places: Record<string, Layer.Layer<never, never, HttpServer.HttpServer>> = {
     "as the middleware of HttpServer.serve": HttpServer.serve(routes, DefectBoundary.isolate),
     "around an app and as a middleware": HttpServer.serve(DefectBoundary.isolate(routes), DefectBoundary.isolate)
@@ -160,7 +160,7 @@ describe("D5: isolate where it comes after the platform's answer", () => {
       }))
   }
 
-  it.scopedLive("answers a defect with its incident, whatever another middleware makes of responses", () =>
+  it.scopedLive("answers a defect with its incident, whatever another middleware does to responses", () =>
     Effect.gen(function*() {
       const server = HttpServer.serve(routes, (app) => HttpMiddleware.cors()(DefectBoundary.isolate(app)))
       const { errors, response, text } = yield* asked(server, "/die")
@@ -189,7 +189,7 @@ describe("D5: isolate where it comes after the platform's answer", () => {
       assert.strictEqual((yield* asked(server, "/orders/2")).response.status, 404)
     }))
 
-  it.scopedLive("gives an error that nothing has answered the same body, and logs it as what it is, uncounted", () =>
+  it.scopedLive("gives an unanswered failure the same body, logs it as a failure, and does not count it", () =>
     Effect.gen(function*() {
       const server = HttpServer.serve(routes, DefectBoundary.isolate)
       const { counted, errors, response, text } = yield* asked(server, "/fail")
@@ -205,7 +205,7 @@ describe("D5: isolate where it comes after the platform's answer", () => {
       assert.deepStrictEqual([response.status, text, counted, errors.length], [500, "", 0, 0])
     }))
 
-  it.scopedLive("where it comes first, leaves an error that nothing has answered to the platform", () =>
+  it.scopedLive("around the app itself leaves a failure that nothing has answered to the platform", () =>
     Effect.gen(function*() {
       const { counted, response, text } = yield* asked(HttpServer.serve(DefectBoundary.isolate(routes)), "/fail")
       assert.deepStrictEqual([response.status, text, counted], [500, "", 0])
@@ -228,12 +228,12 @@ describe("D5: launchHttpApi", () => {
 })
 
 describe("D5: layer", () => {
-  it.scopedLive("is built immediately, and serves what it is provided to", () =>
+  it.scopedLive("is built immediately, and serves meanwhile", () =>
     Effect.gen(function*() {
       assert.strictEqual((yield* asked(DefectBoundary.layer(routes), "/ok")).text, "ok")
     }))
 
-  it.scopedLive("tells of its termination, when the server has been closed", () =>
+  it.scopedLive("tells of its termination when the server has been closed", () =>
     Effect.gen(function*() {
       const server = DefectBoundary.layer(routes, { policy: "terminate" })
       const context = yield* Layer.build(Layer.provideMerge(server, node))

@@ -21,12 +21,12 @@ import { serverCertificate } from "../../examples/certificates.js"
 /** So long that a test which uses up the grace ends by its own limit instead. */
 const grace = "5 minutes"
 
-/** A server whose closing, `closed`, is the platform's behind ours: it waits for all connections. */
+/** A server. `closed` ends when the platform has closed it after us: the platform waits for all connections. */
 const serving = <E>(
   app: HttpApp.Default<E, Scope.Scope>,
   policy: DefectBoundary.Policy = "isolate",
   { before = () => Effect.void, server = () => Http.createServer() }: {
-    /** What happens when the server listens and is not served yet. */
+    /** Run when the server listens and is not served yet. */
     readonly before?: (port: number) => Effect.Effect<unknown>
     readonly server?: () => Http.Server
   } = {}
@@ -171,7 +171,7 @@ describe("D4: shutting down", () => {
       yield* Deferred.await(gone)
     }))
 
-  it.scopedLive("does not wait for a client that has sent two requests and gone", () =>
+  it.scopedLive("does not wait for a client that has sent two requests and has gone", () =>
     Effect.gen(function*() {
       const entered = yield* Deferred.make<void>()
       const release = yield* Deferred.make<void>()
@@ -216,7 +216,7 @@ describe("D4: shutting down", () => {
       yield* closed
     }))
 
-  it.scopedLive("leaves a request of the application's own class what it is", () =>
+  it.scopedLive("keeps the class of a request that the application has made itself", () =>
     Effect.gen(function*() {
       class Authenticated {
         readonly #user = "ada"
@@ -259,7 +259,7 @@ describe("D4: shutting down", () => {
       assert.isFalse(silent.destroyed)
     }))
 
-  it.scopedLive("D2: is a termination's failure though an interruption comes meanwhile", () =>
+  it.scopedLive("D2: fails as a termination does though an interruption comes meanwhile", () =>
     Effect.gen(function*() {
       const entered = yield* Deferred.make<void>()
       const release = yield* Deferred.make<void>()

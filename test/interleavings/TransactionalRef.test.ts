@@ -23,7 +23,7 @@ describe("T3: a turn, in every order of three fibers", () => {
       return turn.tryTake(holder) ? void wake() : turn.enqueue(holder, wake)
     })
 
-  /** Each takes the turn, pauses, and gives back what it has, however it ends; `waiting` marks one for interruption. */
+  /** Each fiber takes the turn, pauses, and releases it, however it ends. `mark` marks one for interruption. */
   const scope = (mark: <A>(effect: Effect.Effect<A>) => Effect.Effect<A>) =>
     Effect.gen(function*() {
       const turn = new Turn<Holder>("turn")
@@ -86,7 +86,7 @@ describe("T5: two transactions that meet, in every order of their steps", () => 
   for (
     const [name, preemptions] of [
       ["a transaction that a deadlock has ended holds nothing while its body goes on", 1],
-      ["what retries inside another module's transaction never livelocks", 0],
+      ["a retry inside another module's transaction never livelocks", 0],
       ["two siblings that wait for each other come through at the second attempt", 0]
     ] as const
   ) {
@@ -117,14 +117,14 @@ describe("a transaction with a known fault is caught", () => {
       return scenarios(faulty)[scenario]
     }, options)
 
-  canaryOf("lock-held", "a defect gives the turn back, and the change up", { within: 1, reason: "Deadlock" })
-  canaryOf("half-change", "a defect gives the turn back, and the change up", { within: 1 })
-  canaryOf("lock-order", "several refs are locked in one order", { within: 100 })
-  canaryOf("unseen-circle", "a circle that nesting makes is told, and running again succeeds", {
+  canaryOf("lock-held", "a defect releases the turn, and drops the change", { within: 1, reason: "Deadlock" })
+  canaryOf("half-change", "a defect releases the turn, and drops the change", { within: 1 })
+  canaryOf("lock-order", "the turns of several refs are taken in one order", { within: 100 })
+  canaryOf("unseen-circle", "a transaction of a circle that nesting makes fails, and succeeds when it is run again", {
     within: 100,
     reason: "Deadlock"
   })
-  canaryOf("parallel-circle", "a circle through parallel parts of a transaction is told", {
+  canaryOf("parallel-circle", "a transaction of a circle through parallel parts fails", {
     strategy: ["pct", "random"],
     seeds: 20_000,
     within: 40_000,
@@ -142,7 +142,7 @@ describe("a transaction with a known fault is caught", () => {
     within: 1,
     reason: "Livelock"
   })
-  canaryOf("leaked-turn", "an interrupted transaction changes all or nothing, and gives its turn back", {
+  canaryOf("leaked-turn", "an interrupted transaction changes all or nothing, and releases its turn", {
     strategy: "interrupt",
     within: 5_000,
     reason: "Deadlock"

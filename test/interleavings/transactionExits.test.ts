@@ -81,7 +81,7 @@ const ends: Record<string, Effect.Effect<never, string>> = {
   interruption: Effect.interrupt
 }
 
-/** What the operation meets: nobody, one that holds a ref until it has ended, one that is about to let go. */
+/** The ref is free; or another transaction holds it until the operation has ended, or is about to release it. */
 const moments = ["free", "queued", "just woken"] as const
 
 const program = (moment: typeof moments[number], operation: (refs: Refs) => Effect.Effect<unknown, unknown>) =>
@@ -99,7 +99,7 @@ const program = (moment: typeof moments[number], operation: (refs: Refs) => Effe
     yield* moment === "free" ? Fiber.await(holder) : Deferred.await(held)
     const one = yield* Effect.fork(operation({ a, b }))
     if (moment === "queued") {
-      // It cannot end by itself: only the interruption that is to strike ends it, or we do.
+      // The operation cannot end by itself: the explorer's interruption ends it, or this one.
       yield* Effect.sleep("1 second")
       yield* Fiber.interrupt(one)
     } else {
@@ -113,7 +113,7 @@ const program = (moment: typeof moments[number], operation: (refs: Refs) => Effe
       const { holder, waiters } = yield* TransactionalRef.inspect(ref)
       assert.deepStrictEqual([Option.isNone(holder), waiters], [true, 0])
     }
-    // Whoever comes next finds both free.
+    // The next transaction finds both free.
     yield* TransactionalRef.transaction([a, b], () => Effect.void)
     return { exit, values }
   })
@@ -150,7 +150,7 @@ describe("T1, T2: a transaction that is interrupted anywhere changes all or noth
           moment,
           (refs) => Interleavings.victim(operation(refs, () => Effect.yieldNow()))
         )
-        // It can be interrupted when it has committed and not yet ended.
+        // The operation can be interrupted when it has committed and not yet ended.
         if (Exit.isSuccess(exit) || values[0] === 1) assert.deepStrictEqual(values, [1, 1])
         else assert.deepStrictEqual(values, [0, 0])
       })

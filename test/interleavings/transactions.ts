@@ -1,4 +1,4 @@
-/** What a transaction promises, as programs that hold under every interleaving. */
+/** The guarantees of a transaction, as programs that hold under every interleaving. */
 import { Interleavings } from "effect-holdfast/testing"
 import type * as TransactionalRefModule from "effect-holdfast/TransactionalRef"
 import * as Cause from "effect/Cause"
@@ -14,7 +14,7 @@ import * as assert from "node:assert/strict"
 /** The scenarios that mark a fiber for interruption. */
 export const interrupted: ReadonlyArray<string> = [
   "an interrupted transaction, which a deadlock may have ended, holds nothing",
-  "an interrupted transaction changes all or nothing, and gives its turn back",
+  "an interrupted transaction changes all or nothing, and releases its turn",
   "an interrupted waiter of several refs holds none",
   "an interrupted inner transaction undoes what it did, and lets its siblings go on"
 ]
@@ -30,7 +30,7 @@ export const scenarios = (TransactionalRef: typeof TransactionalRefModule) => {
           assert.deepEqual([Option.isNone(holder), waiters], [true, 0]))
     )
 
-  /** Read, pause, write. */
+  /** Reads, pauses, and writes. */
   const add = (draft: Ref.Ref<number>, n: number) =>
     Effect.flatMap(Ref.get(draft), (value) => Effect.zipRight(Effect.yieldNow(), Ref.set(draft, value + n)))
 
@@ -98,7 +98,7 @@ export const scenarios = (TransactionalRef: typeof TransactionalRefModule) => {
       assert.deepEqual(yield* TransactionalRef.snapshot([a, b]), [8, 2])
     }),
 
-    "a defect gives the turn back, and the change up": Effect.gen(function*() {
+    "a defect releases the turn, and drops the change": Effect.gen(function*() {
       const ref = yield* TransactionalRef.make(0)
       const dying = TransactionalRef.transaction(ref, (draft) => Effect.zipRight(add(draft, 100), Effect.die("broken")))
       const [died, done] = yield* together<unknown, unknown>(dying, increment(ref))
@@ -108,7 +108,7 @@ export const scenarios = (TransactionalRef: typeof TransactionalRefModule) => {
       yield* free(ref)
     }),
 
-    "an interrupted transaction changes all or nothing, and gives its turn back": Effect.gen(function*() {
+    "an interrupted transaction changes all or nothing, and releases its turn": Effect.gen(function*() {
       const a = yield* TransactionalRef.make(0)
       const b = yield* TransactionalRef.make(0)
       const both = TransactionalRef.transaction([a, b], ([x, y]) => Effect.zipRight(add(x, 1), add(y, 1)))
@@ -120,7 +120,7 @@ export const scenarios = (TransactionalRef: typeof TransactionalRefModule) => {
       yield* Fiber.join(after)
       const count = Exit.isSuccess(exit) ? 3 : 2
       const values = yield* TransactionalRef.snapshot([a, b])
-      // Committed, and interrupted when all was done.
+      // The transaction has committed, and was interrupted afterwards.
       if (Exit.isFailure(exit) && values[0] === 3) assert.deepEqual(values, [3, 3])
       else assert.deepEqual(values, [count, count])
       yield* free(a, b)
@@ -165,7 +165,7 @@ export const scenarios = (TransactionalRef: typeof TransactionalRefModule) => {
       yield* free(a, b)
     }),
 
-    "several refs are locked in one order": Effect.gen(function*() {
+    "the turns of several refs are taken in one order": Effect.gen(function*() {
       const a = yield* TransactionalRef.make(0)
       const b = yield* TransactionalRef.make(0)
       const both = (x: NumberRef, y: NumberRef) =>
@@ -174,7 +174,7 @@ export const scenarios = (TransactionalRef: typeof TransactionalRefModule) => {
       assert.deepEqual(yield* TransactionalRef.snapshot([a, b]), [3, 3])
     }),
 
-    "a circle that nesting makes is told, and running again succeeds": Effect.gen(function*() {
+    "a transaction of a circle that nesting makes fails, and succeeds when it is run again": Effect.gen(function*() {
       const a = yield* TransactionalRef.make(0)
       const b = yield* TransactionalRef.make(0)
       const nested = (x: NumberRef, y: NumberRef) =>
@@ -190,7 +190,7 @@ export const scenarios = (TransactionalRef: typeof TransactionalRefModule) => {
       yield* free(a, b)
     }),
 
-    "a circle through parallel parts of a transaction is told": Effect.gen(function*() {
+    "a transaction of a circle through parallel parts fails": Effect.gen(function*() {
       const [a, b, c] = [
         yield* TransactionalRef.make(0),
         yield* TransactionalRef.make(0),
@@ -221,7 +221,7 @@ export const scenarios = (TransactionalRef: typeof TransactionalRefModule) => {
         TransactionalRef.transaction(own, (draft) =>
           add(draft, 1).pipe(
             Effect.zipRight(increment(other)),
-            // Until the other one has committed, which it can only if this one holds nothing.
+            // The other transaction can commit only if this one holds nothing.
             Effect.catchTag("TransactionDeadlock", () => Deferred.await(done[me === 0 ? 1 : 0])),
             Effect.ensuring(Effect.sync(() => endings++))
           )).pipe(Effect.zipLeft(Deferred.succeed(done[me], undefined)))
@@ -234,7 +234,7 @@ export const scenarios = (TransactionalRef: typeof TransactionalRefModule) => {
       yield* free(a, b)
     }),
 
-    "what retries inside another module's transaction never livelocks": Effect.gen(function*() {
+    "a retry inside another module's transaction never livelocks": Effect.gen(function*() {
       const [order, from, to] = [
         yield* TransactionalRef.make(0),
         yield* TransactionalRef.make(9),
@@ -292,7 +292,7 @@ export const scenarios = (TransactionalRef: typeof TransactionalRefModule) => {
       yield* free(a, b)
     }),
 
-    "a daemon's transaction that outlives the one around it is a conflict, and holds nobody up": Effect.gen(
+    "a daemon's transaction that outlives the one around it fails with a conflict, and delays nobody": Effect.gen(
       function*() {
         const ref = yield* TransactionalRef.make(0)
         const cue = yield* Deferred.make<void>()
@@ -306,7 +306,7 @@ export const scenarios = (TransactionalRef: typeof TransactionalRefModule) => {
         yield* Deferred.succeed(cue, undefined)
         yield* increment(ref)
         const exit = yield* Fiber.await(daemon)
-        // One that had not begun is not inside.
+        // If the daemon's transaction had not begun before the end, it is not inside.
         const expected = Exit.isSuccess(exit) ? 2 : 1
         assert.equal(yield* TransactionalRef.get(ref), expected)
         if (Exit.isFailure(exit)) {
@@ -316,7 +316,7 @@ export const scenarios = (TransactionalRef: typeof TransactionalRefModule) => {
       }
     ),
 
-    "finalizers run once, with the exit, before the next has its turn": Effect.gen(function*() {
+    "finalizers run once, with the exit, before the next transaction has its turn": Effect.gen(function*() {
       const log: Array<string> = []
       const ref = yield* TransactionalRef.make(0)
       const one = (name: string) =>
