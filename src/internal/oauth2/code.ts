@@ -90,7 +90,7 @@ export const exchange = (
     parameters.set("code", code)
     parameters.set("code_verifier", verifier)
     parameters.set("redirect_uri", redirectUri)
-    return yield* Endpoint.token(party, server, "authorization_code", parameters)
+    return yield* party.requests.token(party, server, "authorization_code", parameters)
   })
 
 const refused = (what: string): OAuth2Error =>

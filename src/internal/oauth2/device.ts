@@ -76,7 +76,7 @@ const poll = Effect.fnUntraced(function*(
     yield* Effect.sleep(wait)
     const parameters = new URLSearchParams(tokenParameters)
     parameters.set("device_code", deviceCode)
-    const attempt = yield* within(patience, Endpoint.token(party, server, grantType, parameters)).pipe(
+    const attempt = yield* within(patience, party.requests.token(party, server, grantType, parameters)).pipe(
       Effect.map(({ answer, sentAt }) => ({ tokens: tokensFrom(answer), sentAt })),
       Effect.catchAll((failure) => Effect.succeed({ tokens: failure, sentAt: 0 }))
     )

@@ -30,6 +30,13 @@ export interface Party {
   readonly dpop: Dpop.Dpop | undefined
   /** What no description may repeat. */
   readonly secrets: ReadonlyArray<string>
+  readonly requests: Requests
+}
+
+/** The requests of a sign-in's machine. (Signatures are promises, which no explorer of schedules can follow.) */
+export interface Requests {
+  readonly token: typeof token
+  readonly revocation: typeof revocation
 }
 
 interface Built {

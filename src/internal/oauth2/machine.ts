@@ -14,7 +14,7 @@ import type * as Session from "../../Session.js"
 import * as Authority from "./authority.js"
 import * as Carrying from "./carrying.js"
 import type { Dpop } from "./dpop.js"
-import type * as Endpoint from "./endpoint.js"
+import * as Endpoint from "./endpoint.js"
 import { DiscoveryFailed, OAuth2Error, SignInRequired } from "./errors.js"
 import * as Issue from "./issue.js"
 import * as Revoking from "./revoking.js"
@@ -48,7 +48,8 @@ export const make = (
   options: OAuth2Session.Options,
   settings: Settings,
   client: HttpClient.HttpClient,
-  dpop: Dpop | undefined
+  dpop: Dpop | undefined,
+  requests: Endpoint.Requests = Endpoint
 ): SessionOptions => {
   const { grant, name = "session" } = options
   const { isInteractive, issuer, wanted } = settings
@@ -59,7 +60,8 @@ export const make = (
     usesMtlsAliases: settings.usesMtlsAliases,
     allowsInsecure: options.allowInsecureRequests === true,
     dpop,
-    secrets: settings.secrets
+    secrets: settings.secrets,
+    requests
   }
   const authority: Authority.Authority = issuer instanceof URL ? Authority.make(party, issuer) : Effect.succeed(issuer)
   const rules: Issue.Rules = {

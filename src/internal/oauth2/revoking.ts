@@ -4,7 +4,7 @@ import * as Redacted from "effect/Redacted"
 import type * as OAuth2Session from "../../OAuth2Session.js"
 import { refusalFrom } from "./answer.js"
 import type { Authority } from "./authority.js"
-import * as Endpoint from "./endpoint.js"
+import type * as Endpoint from "./endpoint.js"
 
 /** Never fails, and may be interrupted: whoever signs out does not wait for a server that is away. */
 export const revoke = (
@@ -21,7 +21,7 @@ export const revoke = (
     const tokens = [["refresh_token", refreshToken], ["access_token", accessToken]] as const
     for (const [kind, token] of tokens) {
       if (token === undefined) continue
-      const outcome = yield* Effect.either(Endpoint.revocation(party, server, Redacted.value(token), kind))
+      const outcome = yield* Effect.either(party.requests.revocation(party, server, Redacted.value(token), kind))
       const failure = outcome._tag === "Left" ? outcome.left : refusalFrom(outcome.right.answer)
       if (failure !== undefined) yield* Effect.logDebug(`${name}: the ${kind} was not revoked: ${failure.error}`)
     }

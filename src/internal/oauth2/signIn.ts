@@ -9,7 +9,7 @@ import { unhurried } from "../session/renewal.js"
 import { type TokenAnswer, tokensFrom } from "./answer.js"
 import * as Code from "./code.js"
 import * as Device from "./device.js"
-import * as Endpoint from "./endpoint.js"
+import type * as Endpoint from "./endpoint.js"
 import { OAuth2Error, SignInRequired } from "./errors.js"
 
 export interface Issued {
@@ -57,7 +57,7 @@ export const refresh = (
 ): Effect.Effect<Issued, OAuth2Error> => {
   const parameters = renewing(wanted)
   parameters.set("refresh_token", Redacted.value(refreshToken))
-  return Effect.flatMap(Endpoint.token(party, server, "refresh_token", parameters), issued)
+  return Effect.flatMap(party.requests.token(party, server, "refresh_token", parameters), issued)
 }
 
 /** `onPerson` is told when a person begins to be asked: from then on the sign-in is not repeated by itself. */
@@ -69,7 +69,7 @@ export const signIn = (
   onPerson: () => void
 ): Effect.Effect<Issued, OAuth2Error | SignInRequired> => {
   const token = (grantType: string, parameters: URLSearchParams) =>
-    Effect.flatMap(Endpoint.token(party, server, grantType, parameters), issued)
+    Effect.flatMap(party.requests.token(party, server, grantType, parameters), issued)
   switch (grant._tag) {
     case "ClientCredentials":
       return token("client_credentials", asking(wanted))
