@@ -36,7 +36,7 @@ import * as Cause from "effect/Cause"
 import * as Channel from "effect/Channel"
 import type * as Chunk from "effect/Chunk"
 import * as Data from "effect/Data"
-import type * as Duration from "effect/Duration"
+import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import * as Either from "effect/Either"
 import * as Exit from "effect/Exit"
@@ -48,9 +48,11 @@ import * as Scope from "effect/Scope"
 import * as Stream from "effect/Stream"
 import type * as Types from "effect/Types"
 import { validated } from "./internal/check.js"
+import { within } from "./internal/first.js"
 import { type Offered, type QueuedMessage, queuedMessage } from "./internal/socket/outbox.js"
 import { Owner } from "./internal/socket/owner.js"
 import * as Platform from "./internal/socket/platform.js"
+import { type NoReply, request } from "./internal/socket/request.js"
 import { settingsOf } from "./internal/socket/settings.js"
 import { wait } from "./internal/wait.js"
 import type { InvalidOptions } from "./InvalidOptions.js"
@@ -79,12 +81,24 @@ export type TypeId = typeof TypeId
  * - `send`: accepts a message, which leaves in its turn. While the outbox is full, `overflow` decides.
  * - `deliver`: succeeds when the message has been written, with `acknowledge` when it has been acknowledged.
  *   Interrupted before a connection has the message in its hands, it takes the message back.
+ * - `request`: sends a message in its turn, at most once, and gives what `reply` makes of the message that answers it,
+ *   which `messages` does not tell. A message answers the oldest request that takes it, of those that its connection has
+ *   been sent, and only that one; acknowledgements and pongs are no replies. Fails with `RequestTimeout`; with
+ *   `MessageLost` when the connection that had the request in its hands is lost (queued, it goes out on the next one);
+ *   with `MessageExpired` when it outlives the outbox's `timeToLive`. With `acknowledge`, give requests no identifier.
+ *   One that has an identifier is sent again until it is acknowledged, as every such message, and awaits its reply on.
+ *   A replaced connection (`renewAfter`) is kept for its replies, two seconds at most.
  * - `flush`: succeeds when each message accepted so far has been written (or acknowledged), or given up.
  * - `messages`: the messages that come in, in order, across connections. They are for one consumer at a time, best for
  *   one that lives as long as the socket: like all streams it takes everything that is there together, and when the
  *   consumer stops early (`Stream.take`, interruption), messages that it had taken and not used are gone. If nobody
- *   takes messages, the peer has to wait, and its acknowledgements with it: drain messages that you do not need. Ends
- *   with `close`.
+ *   takes messages, the peer has to wait, and its acknowledgements with it: drain messages that you do not need. While
+ *   an acknowledgement or a reply is awaited, the peer has to wait at 16 MiB only, so that a consumer may wait for one,
+ *   and so that requests are answered where nobody takes messages. Ends with `close`.
+ * - `received`: the same messages, in place of `messages`, with the number of the connection that each came on, and an
+ *   `Opened` where a new connection begins: for what has to be made anew for each connection, such as an order book of a
+ *   snapshot and changes. With `renewAfter` messages of the former connection may follow the next one's `Opened`: go by
+ *   the number.
  * - `subscribe`: sends `open` now and after each reconnect, before the outbox; closing the scope sends `close`.
  * - `state`, `stateChanges` (the current state first) and `events` show what the socket is doing. For each reader of
  *   the streams the last 1,024 unread values are kept.
@@ -107,8 +121,13 @@ export interface ReconnectingSocket<in Out, out In> {
     void,
     OutboxFull | SocketClosed | EncodeError | MessageExpired | MessageLost | MessageUndeliverable
   >
+  readonly request: <B>(
+    message: Out,
+    options: RequestOptions<In, B>
+  ) => Effect.Effect<B, OutboxFull | SocketClosed | EncodeError | RequestTimeout | MessageLost | MessageExpired>
   readonly flush: Effect.Effect<void, SocketClosed>
   readonly messages: Stream.Stream<In, SocketFailed>
+  readonly received: Stream.Stream<Received<In>, SocketFailed>
   readonly subscribe: (
     subscription: { readonly open: Out; readonly close?: Out | undefined }
   ) => Effect.Effect<void, SocketClosed | EncodeError, Scope.Scope>
@@ -118,6 +137,30 @@ export interface ReconnectingSocket<in Out, out In> {
   readonly awaitOpen: Effect.Effect<void, SocketClosed | SocketFailed>
   readonly reconnect: Effect.Effect<void>
   readonly close: (code?: number, reason?: string) => Effect.Effect<void>
+}
+
+/**
+ * One thing that `received` tells: `Opened` stands before the messages of each connection. Connections are numbered
+ * from 0, in the order in which their messages are told. A connection that ended before it was ready is told too if it
+ * left messages that `onOpen` had not received.
+ *
+ * @since 0.1.0
+ * @category models
+ */
+export type Received<In> =
+  | { readonly _tag: "Opened"; readonly connection: number }
+  | { readonly _tag: "Message"; readonly connection: number; readonly message: In }
+
+/**
+ * How a request is answered. `reply` gives what the message replies to this request, or none if it is no reply to it.
+ * `timeout` (default: 10 seconds) is counted from the call, and includes the time in the outbox.
+ *
+ * @since 0.1.0
+ * @category models
+ */
+export interface RequestOptions<in In, out B> {
+  readonly reply: (message: In) => Option.Option<B>
+  readonly timeout?: Duration.DurationInput | undefined
 }
 
 /**
@@ -188,7 +231,16 @@ export type SocketEvent =
   | { readonly _tag: "Expired"; readonly message: unknown }
   | {
     readonly _tag: "Rejected"
-    readonly callback: "codec" | "decode" | "isPong" | "acknowledged" | "resent" | "rejected" | "retryable" | "backoff"
+    readonly callback:
+      | "codec"
+      | "decode"
+      | "isPong"
+      | "acknowledged"
+      | "resent"
+      | "reply"
+      | "rejected"
+      | "retryable"
+      | "backoff"
     /** The message as it came in. */
     readonly message?: Message | undefined
     readonly cause: unknown
@@ -307,7 +359,7 @@ export interface Options<Out, In, E = never, R = never, E2 = never, R2 = never, 
     | undefined
   /**
    * Runs on every new connection, before the subscriptions and the outbox: to log in, say. Messages that it does not
-   * `receive` are left for `messages`. If it fails, the connection ends, and it runs again on the next one. Its `Scope`
+   * `receive` are left for `messages`. `receive` sees acknowledgements, pongs and confirmations too, which are not left. If it fails, the connection ends, and it runs again on the next one. Its `Scope`
    * is the connection's.
    */
   readonly onOpen?:
@@ -333,8 +385,8 @@ export interface Options<Out, In, E = never, R = never, E2 = never, R2 = never, 
   } | undefined
   /**
    * The messages that have come in and were not taken. At `capacity` messages (default 1,024) or 16 MiB the connection
-   * is paused; while a message waits for its acknowledgement, at 16 MiB only, so that the acknowledgement is read. A
-   * connection that cannot be paused (browsers) ends with `InboxOverflow`, and the socket reconnects.
+   * is paused; while an acknowledgement or a reply is awaited, at 16 MiB only, so that it is read. A connection that
+   * cannot be paused (browsers) ends with `InboxOverflow` then, and the socket reconnects.
    */
   readonly inbox?: { readonly capacity?: number | undefined } | undefined
   /** How long a write, of up to a `window`, may take before the connection ends. Default: 10 seconds. */
@@ -450,6 +502,19 @@ export class EncodeError extends Data.TaggedError("EncodeError")<{ readonly caus
 export class MessageExpired extends Data.TaggedError("MessageExpired")<{}> {
   override get message(): string {
     return "the message has waited longer than its time to live"
+  }
+}
+
+/**
+ * No reply has come in time. The request may have arrived all the same, unless it was still queued: then it has been
+ * taken back. A reply that comes later goes to `messages`.
+ *
+ * @since 0.1.0
+ * @category errors
+ */
+export class RequestTimeout extends Data.TaggedError("RequestTimeout")<{ readonly timeout: Duration.Duration }> {
+  override get message(): string {
+    return `no reply within ${Duration.format(this.timeout)}`
   }
 }
 
@@ -634,6 +699,10 @@ export const isReconnectingSocket = (u: unknown): u is ReconnectingSocket<never,
 // what users call
 // -----------------------------------------------------------------------------
 
+type Undelivered = OutboxFull | SocketClosed | EncodeError | MessageExpired | MessageLost | MessageUndeliverable
+
+type Unanswered = OutboxFull | SocketClosed | EncodeError | RequestTimeout | MessageLost | MessageExpired
+
 const twoConsumers = "the messages of a socket are for one consumer at a time"
 
 /** A socket as its users have it. Its owner leads the life behind it and says what happened; here that becomes errors. */
@@ -665,45 +734,57 @@ class OwnedSocket<Out, In> implements ReconnectingSocket<Out, In> {
       })
     })
 
-  readonly deliver = (
-    message: Out
-  ): Effect.Effect<
-    void,
-    OutboxFull | SocketClosed | EncodeError | MessageExpired | MessageLost | MessageUndeliverable
-  > =>
-    Effect.suspend(
-      (): Effect.Effect<
-        void,
-        OutboxFull | SocketClosed | EncodeError | MessageExpired | MessageLost | MessageUndeliverable
-      > => {
-        const { outbox } = this.owner.wiring
-        const encoded = this.queuedMessage(message)
-        if (Either.isLeft(encoded)) return encoded
-        const queued = encoded.right
-        return wait((resume) => {
-          queued.onDone = (outcome) => {
-            switch (outcome) {
-              case "Done":
-              case "TakenBack":
-                return resume(Exit.void)
-              case "Expired":
-                return resume(Exit.fail(new MessageExpired()))
-              case "Overflow":
-                return resume(Exit.fail(new OutboxFull({ bytes: queued.bytes })))
-              case "Lost":
-                return resume(Exit.fail(new MessageLost()))
-              case "Undeliverable":
-                return resume(Exit.fail(new MessageUndeliverable({ resends: queued.losses - 1 })))
-              case "Closed":
-                return resume(Exit.fail(this.closed))
-            }
+  readonly deliver = (message: Out): Effect.Effect<void, Undelivered> =>
+    Effect.suspend((): Effect.Effect<void, Undelivered> => {
+      const { outbox } = this.owner.wiring
+      const encoded = this.queuedMessage(message)
+      if (Either.isLeft(encoded)) return encoded
+      const queued = encoded.right
+      return wait((resume) => {
+        queued.onDone = (outcome) => {
+          if (outcome === "Done" || outcome === "TakenBack") return resume(Exit.void)
+          if (outcome === "Undeliverable") {
+            return resume(Exit.fail(new MessageUndeliverable({ resends: queued.losses - 1 })))
           }
-          const refusal = this.refusal(outbox.offer(queued), queued)
-          if (refusal !== undefined) resume(Exit.fail(refusal))
-          return () => outbox.takeBack(queued)
-        })
-      }
-    )
+          resume(Exit.fail(this.undelivered(outcome, queued)))
+        }
+        const refusal = this.refusal(outbox.offer(queued), queued)
+        if (refusal !== undefined) resume(Exit.fail(refusal))
+        return () => outbox.takeBack(queued)
+      })
+    })
+
+  readonly request = <B>(
+    message: Out,
+    { reply, timeout = "10 seconds" }: RequestOptions<In, B>
+  ): Effect.Effect<B, Unanswered> =>
+    Effect.suspend((): Effect.Effect<B, Unanswered> => {
+      const encoded = this.queuedMessage(message)
+      if (Either.isLeft(encoded)) return Effect.fail(encoded.left)
+      const queued = encoded.right
+      const duration = Duration.decode(timeout)
+      const replied = Effect.mapError(request(this.owner.wiring, queued, reply), (why) => this.undelivered(why, queued))
+      return within(replied, Duration.toMillis(duration), () => new RequestTimeout({ timeout: duration }))
+    })
+
+  private undelivered(
+    why: NoReply,
+    { bytes }: QueuedMessage<Out>
+  ): OutboxFull | SocketClosed | MessageExpired | MessageLost {
+    switch (why) {
+      case "Full":
+      case "Overflow":
+        return new OutboxFull({ bytes })
+      case "Expired":
+        return new MessageExpired()
+      case "Closed":
+        return this.closed
+      case "Lost":
+      case "Undeliverable":
+      case "TakenBack":
+        return new MessageLost()
+    }
+  }
 
   private queuedMessage(message: Out): Either.Either<QueuedMessage<Out>, EncodeError | SocketClosed> {
     if (this.owner.wiring.orders.isClosing) return Either.left(this.closed)
@@ -756,12 +837,22 @@ class OwnedSocket<Out, In> implements ReconnectingSocket<Out, In> {
   // in
   // ---------------------------------------------------------------------------
 
-  /** As a channel, a third lighter than the same of streams. */
   get messages(): Stream.Stream<In, SocketFailed> {
-    type Read<E> = Channel.Channel<Chunk.Chunk<In>, unknown, E, unknown, unknown, unknown>
+    return this.consumed(Effect.suspend(() => this.owner.inbox.takeAll))
+  }
+
+  get received(): Stream.Stream<Received<In>, SocketFailed> {
+    return this.consumed(Effect.suspend(() => this.owner.inbox.takeAllReceived))
+  }
+
+  /** As a channel, a third lighter than the same of streams. */
+  private consumed<A>(
+    takeAll: Effect.Effect<Chunk.Chunk<A>, Option.Option<ConnectionFailure>>
+  ): Stream.Stream<A, SocketFailed> {
+    type Read<E> = Channel.Channel<Chunk.Chunk<A>, unknown, E, unknown, unknown, unknown>
     const all: Read<Option.Option<ConnectionFailure>> = Channel.flatMap(
-      Channel.fromEffect(Effect.suspend(() => this.owner.inbox.takeAll)),
-      (messages) => Channel.flatMap(Channel.write(messages), () => all)
+      Channel.fromEffect(takeAll),
+      (taken) => Channel.flatMap(Channel.write(taken), () => all)
     )
     const untilEnd: Read<SocketFailed> = Channel.catchAll(
       all,

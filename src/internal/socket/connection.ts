@@ -9,6 +9,7 @@ import * as Option from "effect/Option"
 import type { Connection, ConnectionFailure, Message } from "../../WebSocketDialer.js"
 import { wait } from "../wait.js"
 import { Waiters } from "../waiters.js"
+import { Awaiting } from "./awaiting.js"
 import type { Decode } from "./codec.js"
 import type { Inbox } from "./inbox.js"
 
@@ -31,6 +32,12 @@ export class LiveConnection<In> {
   readonly writing = Effect.unsafeMakeSemaphore(1)
   /** Where its messages go: an inbox of its own until it is ready, then the socket's. */
   inbox: Inbox<In, InboxEnd>
+  /** Counts the connections whose messages users are told; set when the first of them goes to the socket's inbox. */
+  number = 0
+  /** A login may still want to see messages that have served their purpose. */
+  isLoggingIn = false
+  /** Replies and confirmations that are awaited on it. */
+  readonly awaiting = new Awaiting<In>()
   /** Set by the reader; undefined if the user's codec could not be made. */
   decode: Decode<In> | undefined
   /** The subscriptions that were sent on it. */

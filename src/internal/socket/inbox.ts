@@ -1,14 +1,27 @@
 /**
  * The messages that have come in and have not been taken: a callback puts them in, a fiber takes them.
+ *
+ * Beside each message stands the number of its connection, and between the messages of one connection and the next one
+ * a border. The border takes no room.
  */
 import * as Chunk from "effect/Chunk"
 import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
+import type { Received } from "../../ReconnectingSocket.js"
 import { Waiters } from "../waiters.js"
 
+/** In place of a message: from here on messages of a new connection may follow. */
+const border: unique symbol = Symbol("border")
+
+/** In place of a connection's number: the message has served its purpose, and only a login may still see it. */
+const served = -1
+
 export class Inbox<in out A, in out E> {
-  private items: Array<A> = []
+  private items: Array<A | typeof border> = []
+  /** The number of each item's connection. */
+  private from: Array<number> = []
   private bytes = 0
+  private borders = 0
   private readonly whenFilled = new Waiters()
   private readonly capacity: number
   private readonly maxBytes: number
@@ -23,27 +36,65 @@ export class Inbox<in out A, in out E> {
   }
 
   get isFull(): boolean {
-    return this.items.length >= this.capacity || this.isFullOfBytes
+    return this.messages >= this.capacity || this.isFullOfBytes
   }
 
   get isFullOfBytes(): boolean {
     return this.bytes >= this.maxBytes
   }
 
-  /** Takes the item also when the inbox is full: the caller decides what to do then. */
-  push(item: A, bytes: number): void {
-    this.items.push(item)
+  /** Whether there is a message that has not served its purpose. */
+  get hasUnread(): boolean {
+    return this.items.some((item, at) => item !== border && this.from[at] !== served)
+  }
+
+  private get messages(): number {
+    return this.items.length - this.borders
+  }
+
+  /** Takes the message also when the inbox is full: the caller decides what to do then. */
+  push(message: A, bytes: number, connection: number): void {
+    this.add(message, connection)
     this.bytes += bytes
     this.whenFilled.notify()
   }
 
-  /** Moves everything over from the other. */
-  pushAll(other: Inbox<A, E>): void {
-    this.items = this.items.concat(other.items)
-    this.bytes += other.bytes
-    other.items = []
-    other.bytes = 0
+  /** A message that a login may want to see, and that is forgotten with `pushAll`. */
+  pushServed(message: A, bytes: number): void {
+    this.push(message, bytes, served)
+  }
+
+  /** From here on messages of this connection may follow. */
+  pushBorder(connection: number): void {
+    // If nobody takes anything, one border is kept for each of so many connections, and one for all that follow.
+    if (this.borders >= this.capacity && this.items.at(-1) === border) this.from[this.from.length - 1] = connection
+    else {
+      this.add(border, connection)
+      this.borders++
+    }
     this.whenFilled.notify()
+  }
+
+  /** Moves the messages of the other over, as messages of this connection. */
+  pushAll(other: Inbox<A, E>, connection: number): void {
+    other.items.forEach((item, at) => {
+      if (item !== border && other.from[at] !== served) this.add(item, connection)
+    })
+    this.bytes += other.bytes
+    other.clear()
+    this.whenFilled.notify()
+  }
+
+  private add(item: A | typeof border, connection: number): void {
+    this.items.push(item)
+    this.from.push(connection)
+  }
+
+  private clear(): void {
+    this.items = []
+    this.from = []
+    this.bytes = 0
+    this.borders = 0
   }
 
   /** No more will come; what is in can be taken. The first end counts. */
@@ -52,36 +103,67 @@ export class Inbox<in out A, in out E> {
     this.whenFilled.notify()
   }
 
-  /** Everything that is in; waits until there is something. */
+  /** All messages that are in; waits until there is one. */
   get takeAll(): Effect.Effect<Chunk.Chunk<A>, E> {
-    return this.take(() => Waiters.lightUntil(this.news, this.whenFilled), () => {
+    return this.take(
+      this.hasMessages,
+      () => Waiters.lightUntil(this.untilMessages, this.whenFilled),
+      () =>
+        Chunk.unsafeFromArray(
+          this.borders === 0 ? this.items as Array<A> : this.items.filter((item): item is A => item !== border)
+        )
+    )
+  }
+
+  /** All messages and borders that are in; waits until there is one. */
+  get takeAllReceived(): Effect.Effect<Chunk.Chunk<Received<A>>, E> {
+    return this.take(
+      this.hasItems,
+      () => Waiters.lightUntil(this.untilItems, this.whenFilled),
+      () =>
+        Chunk.unsafeFromArray(this.items.map((message, at): Received<A> => {
+          const connection = this.from[at]!
+          return message === border ? { _tag: "Opened", connection } : { _tag: "Message", connection, message }
+        }))
+    )
+  }
+
+  /** The next message; waits until there is one. For an inbox without borders. */
+  get takeOne(): Effect.Effect<A, E> {
+    return this.takeStep(this.hasMessages, () => Waiters.until(this.untilMessages, this.whenFilled), () => {
       const wasFull = this.isFull
-      const chunk = Chunk.unsafeFromArray(this.items)
-      this.items = []
-      this.bytes = 0
-      if (wasFull) this.onRoom()
-      return chunk
+      const message = this.items.shift() as A
+      this.from.shift()
+      if (this.items.length === 0) this.bytes = 0
+      if (wasFull && !this.isFull) this.onRoom()
+      return message
     })
   }
 
-  /** The next item; waits until there is one. */
-  get takeOne(): Effect.Effect<A, E> {
-    return this.take(() => Waiters.until(this.news, this.whenFilled), () => {
+  private take<B>(isThere: () => boolean, untilNews: () => Effect.Effect<void>, all: () => B): Effect.Effect<B, E> {
+    return this.takeStep(isThere, untilNews, () => {
       const wasFull = this.isFull
-      const item = this.items.shift()!
-      if (this.items.length === 0) this.bytes = 0
-      if (wasFull && !this.isFull) this.onRoom()
-      return item
+      const taken = all()
+      this.clear()
+      if (wasFull) this.onRoom()
+      return taken
     })
   }
 
   /** Taking comes in a step after the wait, so that a taker that is interrupted while it waits has taken nothing. */
-  private take<B>(untilNews: () => Effect.Effect<void>, take: () => B): Effect.Effect<B, E> {
+  private takeStep<B>(
+    isThere: () => boolean,
+    untilNews: () => Effect.Effect<void>,
+    take: () => B
+  ): Effect.Effect<B, E> {
     const taken: Effect.Effect<B, E> = Effect.suspend(() =>
-      this.items.length > 0 ? Effect.succeed(take()) : this.ended ?? Effect.zipRight(untilNews(), taken)
+      isThere() ? Effect.succeed(take()) : this.ended ?? Effect.zipRight(untilNews(), taken)
     )
     return taken
   }
 
-  private readonly news = () => this.items.length > 0 || this.ended !== undefined ? Exit.void : undefined
+  private readonly hasMessages = () => this.messages > 0
+  private readonly hasItems = () => this.items.length > 0
+  private readonly untilMessages = () => this.messages > 0 || this.ended !== undefined ? Exit.void : undefined
+  private readonly untilItems = () => this.items.length > 0 || this.ended !== undefined ? Exit.void : undefined
 }

@@ -54,6 +54,7 @@ const loggedIn = <Out, In>(
     Scope.extend(userScope),
     Effect.sandbox,
     Effect.mapError((cause) => onOpenFailed(Cause.squash(cause))),
-    Effect.disconnect
+    Effect.disconnect,
+    Effect.ensuring(Effect.sync(() => live.isLoggingIn = false))
   )
 }

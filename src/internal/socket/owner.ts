@@ -79,6 +79,8 @@ export class Owner<Out, In, R> {
   private readonly replaced = new Set<Line<In>>()
   /** Each connection keeps its messages for the run that is attached to it (platform.ts). */
   private isPlatformSocket = false
+  /** The number of the next connection whose messages users are told. */
+  private numbers = 0
 
   constructor(given: Given<Out, In, R>) {
     const { clock, dialer, encode, options, runtime, scope, settings } = given
@@ -258,6 +260,7 @@ export class Owner<Out, In, R> {
   private connected(line: Line<In>, connection: Connection): LiveConnection<In> {
     const early = this.newInbox()
     const live = new LiveConnection(connection, early, this.now(), Runtime.runFork(this.wiring.runtime))
+    live.isLoggingIn = this.wiring.options.onOpen !== undefined
     live.onceLost(() => early.end(Exit.fail(Option.none())))
     this.lines.connect(line, live)
     this.reader.attach(live)
@@ -278,7 +281,7 @@ export class Owner<Out, In, R> {
 
   /** From now on this connection's messages go to `messages`, and so do those that its login did not receive. */
   private takeMessagesOf(live: LiveConnection<In>): void {
-    this.inbox.pushAll(live.inbox)
+    this.tellEarlyOf(live)
     live.inbox = this.inbox
     if (!this.inbox.isFull) live.resume(this.now())
     else if (!this.wiring.orders.isClosing) live.pause()
@@ -287,7 +290,14 @@ export class Owner<Out, In, R> {
   /** Of a connection that was never ready, `messages` gets what its login did not receive. */
   private keepUnread({ live }: Line<In>): void {
     if (live === undefined || live.inbox === this.inbox || this.isPlatformSocket || this.inbox.isFull) return
-    this.inbox.pushAll(live.inbox)
+    if (live.inbox.hasUnread) this.tellEarlyOf(live)
+  }
+
+  /** A border, and behind it the messages that came in before the connection was ready. */
+  private tellEarlyOf(live: LiveConnection<In>): void {
+    live.number = this.numbers++
+    this.inbox.pushBorder(live.number)
+    this.inbox.pushAll(live.inbox, live.number)
   }
 
   private newInbox(): Inbox<In, InboxEnd> {
@@ -404,7 +414,7 @@ export class Owner<Out, In, R> {
       this.wiring.outbox.release(live, false)
       this.becomeOpen(replacement)
       this.replaced.add(line)
-      yield* this.lines.leave(line, 1000, "", Effect.void).pipe(
+      yield* this.lines.leave(line, 1000, "", live.awaiting.answered).pipe(
         Effect.ensuring(Effect.sync(() => this.replaced.delete(line))),
         Effect.forkIn(this.wiring.scope)
       )
@@ -548,7 +558,7 @@ export class Owner<Out, In, R> {
     if (this.phase._tag !== "Open") return
     const { connection } = this.phase
     const inbox = this.newInbox()
-    inbox.pushAll(this.inbox)
+    inbox.pushAll(this.inbox, connection.number)
     connection.inbox = inbox
     connection.onceLost(() => inbox.end(Exit.fail(Option.none())))
   }

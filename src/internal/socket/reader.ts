@@ -1,6 +1,6 @@
 /**
- * What becomes of a message that comes in: it is decoded; then it is an acknowledgement, or an answer to the heartbeat,
- * or it goes to the connection's inbox. A connection whose inbox is full is paused, or ends where it cannot be.
+ * What becomes of a frame that comes in: it is decoded; then each of its messages is an acknowledgement, or an answer to
+ * the heartbeat, or an answer that is awaited, or it goes to the connection's inbox. A connection whose inbox is full is paused, or ends where it cannot be.
  */
 import * as Option from "effect/Option"
 import { ConnectionLost, type Message } from "../../WebSocketDialer.js"
@@ -47,45 +47,55 @@ export class Reader<Out, In> {
   /** The messages of one frame, one by one: a frame may hold an acknowledgement between messages for the user. */
   private sort(live: LiveConnection<In>, messages: ReadonlyArray<In>, data: Message, bytes: number): void {
     // An inbox that has room takes a whole frame.
-    const wasFull = live.inbox.isFull
+    const hadRoom = this.hasRoom(live)
     for (const message of messages) {
       if (live.failure !== undefined) return
-      if (!this.isTaken(live, message, data)) this.keep(live, message, bytes / messages.length, wasFull)
+      if (!this.isTaken(live, message, data)) this.keep(live, message, bytes / messages.length, hadRoom)
+      else if (live.isLoggingIn) live.inbox.pushServed(message, bytes / messages.length)
     }
   }
 
-  /** Whether the message was for the socket itself. */
+  /** Whether the message was for the socket itself: an acknowledgement, else a pong, else an answer that is awaited. */
   private isTaken(live: LiveConnection<In>, message: In, data: Message): boolean {
-    const { events, options: { acknowledge, heartbeat }, outbox } = this.wiring
-    if (acknowledge !== undefined) {
-      const isAcknowledgement = events.decided(
-        "acknowledged",
-        () => {
-          const ids = identifiersOf(acknowledge.acknowledged(message))
-          for (const id of ids) outbox.acknowledge(id, live)
-          return ids.length > 0
-        },
-        false,
-        data
-      )
-      if (isAcknowledgement) return true
+    return this.isAcknowledgement(live, message, data) || this.isPong(message, data) ||
+      live.awaiting.take(message, data)
+  }
+
+  private isAcknowledgement(live: LiveConnection<In>, message: In, data: Message): boolean {
+    const { events, options: { acknowledge }, outbox } = this.wiring
+    if (acknowledge === undefined) return false
+    const acknowledged = () => {
+      const ids = identifiersOf(acknowledge.acknowledged(message))
+      for (const id of ids) outbox.acknowledge(id, live)
+      return ids.length > 0
     }
+    return events.decided("acknowledged", acknowledged, false, data)
+  }
+
+  private isPong(message: In, data: Message): boolean {
+    const { events, options: { heartbeat } } = this.wiring
     if (!heartbeat || heartbeat.isPong === undefined) return false
     const { isPong } = heartbeat
     return events.decided("isPong", () => isPong(message), false, data)
   }
 
-  private keep(live: LiveConnection<In>, message: In, bytes: number, wasFull: boolean): void {
-    const { orders, outbox } = this.wiring
-    if (wasFull && (orders.isClosing || !live.canPause)) {
+  private keep(live: LiveConnection<In>, message: In, bytes: number, hadRoom: boolean): void {
+    const { orders } = this.wiring
+    if (!hadRoom && (orders.isClosing || !live.canPause)) {
       // A closing has no time to wait until somebody takes messages.
       if (orders.isClosing) return
       return live.fail(new ConnectionLost({ reason: "InboxOverflow" }))
     }
-    live.inbox.push(message, bytes)
-    // A consumer of messages may wait for an acknowledgement that comes behind them.
-    const isHeldBack = outbox.isAwaiting && !live.inbox.isFullOfBytes
-    if (live.inbox.isFull && !isHeldBack && !orders.isClosing) live.pause()
+    live.inbox.push(message, bytes, live.number)
+    if (!this.hasRoom(live) && !orders.isClosing) live.pause()
+  }
+
+  /**
+   * Only bytes count while something is awaited, an acknowledgement or an answer, which may come behind messages that
+   * nobody takes: the consumer of messages may be waiting for it, or there may be no consumer.
+   */
+  private hasRoom({ awaiting, inbox }: LiveConnection<In>): boolean {
+    return this.wiring.outbox.isAwaiting || !awaiting.isEmpty ? !inbox.isFullOfBytes : !inbox.isFull
   }
 }
 

@@ -31,8 +31,8 @@ export class Writer {
         outbox.expire(now)
         const messages = hasMore() ? outbox.take(settings.window) : []
         for (const message of messages) message.onHanded?.(live)
-        // The acknowledgements of what is sent now are to be read.
-        if (outbox.isAwaiting && !live.inbox.isFullOfBytes) live.resume(now)
+        // The acknowledgements and replies to what is sent now are to be read.
+        if ((outbox.isAwaiting || !live.awaiting.isEmpty) && !live.inbox.isFullOfBytes) live.resume(now)
         live.writingSince = now
         return { direct, messages }
       }),
