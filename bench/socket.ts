@@ -117,7 +117,8 @@ const recoveries = async ({ callers }: Budget): Promise<Found<ReadonlyArray<numb
   const contenders = takingPartIn("recovery")
   const found = named(contenders, await measureRecovery(contenders, rounds))
   printTable(
-    `All dial again every ${redialMillis} ms: milliseconds from the server's listening to the first echo (median and quartiles of ${rounds} rounds)`,
+    `All dial again every ${redialMillis} ms: milliseconds from the server's listening to the first echo ` +
+      `(median and quartiles of ${rounds} rounds)`,
     ["recovery", "ms", "the longest"],
     [...found].map(([name, millis]) => [name, spread(summarize(millis), 0), Math.max(...millis).toFixed(0)])
   )
@@ -167,9 +168,8 @@ const pouring = async ({ bursts, callers }: Budget): Promise<Found<readonly [nea
     found.set(contender.name, [await rates(0), await rates(away)])
   }
   printTable(
-    `${
-      count(callers * 2)
-    } numbered sends at once, until it is known that the server has all: thousand a second (median and quartiles of ${bursts})`,
+    `${count(callers * 2)} numbered sends together, until it is known that the server has all: thousand a second ` +
+      `(median and quartiles of ${bursts})`,
     ["one way", "loopback", `${away} ms away`],
     [...found].map(([name, [near, far]]) => [name, inThousands(near), inThousands(far)])
   )

@@ -126,7 +126,8 @@ const repeatedOf = (reports: ReadonlyArray<Report>): string =>
 
 const printBursts = (found: Pooled<Bursts>, width: number, bursts: number) => {
   printTable(
-    `${bursts} bursts of ${width} connections, after one that had no tickets, TLS 1.3: connections that were resumed, and of the tickets offered those that had been offered before`,
+    `${bursts} bursts of ${width} connections, after one that had no tickets, TLS 1.3: connections resumed, ` +
+      "and of the tickets offered those that had been offered before",
     ["bursts", "resumed: s_server", "offered again", "resumed: Node's server", "offered again", "of each burst"],
     pools.map((contender) => {
       const replenishing = found.replenishing?.get(contender)
@@ -196,7 +197,8 @@ const difference = (own: number, other: number) => own - other
 
 const printHandshakes = (handshakes: Handshakes, each: number, rounds: number) => {
   printTable(
-    `${handshakes.name}: a handshake, one at a time (median and quartiles of ${rounds} rounds of ${each}); its peer is tls.connect with the same ticket, or none`,
+    `${handshakes.name}: a handshake, one at a time (median and quartiles of ${rounds} rounds of ${each}); ` +
+      "its peer is tls.connect with the same ticket, or none",
     ["handshake", "µs", "to its peer", "client's CPU µs", "to its peer", "bytes down", "bytes up"],
     handshakers.map((contender) => {
       const { costs, down, up } = handshakes.found.get(contender)!

@@ -1,13 +1,13 @@
 /**
  * Sign-in by OAuth 2, ready made: a `Session` of tokens, by every grant that people use, on `oauth4webapi`.
  *
- * **What it guarantees.** One grant however many callers find their token refused, and a refresh token that was spent or
- * refused is presented once. A rotated refresh token is written down (`persist`) before anyone sees the access token. A
- * person or a new credential that is needed (`SignInRequired`) is told apart from a server or a network in trouble. An
- * answer that brings a token is not thrown away over what does not matter, such as a member that is null, a number that
- * is a string, an error of the content type. Issuer, token type and id_token are checked, `state`, `nonce` and `iss`
- * before a code is used. Tokens come from the token endpoint itself: redirects are not followed. No error, log, span or
- * metric holds a token, an assertion, a secret, a body or a request.
+ * **What it guarantees.** One grant however many callers find their token refused, and a refresh token that was spent
+ * or refused is presented once. A rotated refresh token is written down (`persist`) before anyone sees the access
+ * token. A person or a new credential that is needed (`SignInRequired`) is told apart from a server or a network in
+ * trouble. An answer that brings a token is not thrown away over what does not matter, such as a member that is null, a
+ * number that is a string, an error of the content type. Issuer, token type and id_token are checked, `state`, `nonce`
+ * and `iss` before a code is used. Tokens come from the token endpoint itself: redirects are not followed. No error,
+ * log, span or metric holds a token, an assertion, a secret, a body or a request.
  *
  * **What it does not.** It cannot un-spend a refresh token whose answer was lost: a repeat is sent immediately, since
  * servers forgive one for some seconds, if at all. The signature of an id_token that came from the token endpoint over
@@ -49,9 +49,9 @@ import * as SessionHttpClient from "./SessionHttpClient.js"
 // -----------------------------------------------------------------------------
 
 /**
- * What an authorization server has issued. `expiresAt` is the server's word in epoch milliseconds, counted from when the
- * token was asked for; without one the tokens do not expire by time. `claims` are those of the last id_token that was
- * validated.
+ * What an authorization server has issued. `expiresAt` is the server's word in epoch milliseconds, counted from when
+ * the token was asked for; without one the tokens do not expire by time. `claims` are those of the last id_token that
+ * was validated.
  *
  * @since 0.1.0
  * @category models
@@ -144,8 +144,8 @@ export declare namespace ClientAuth {
 }
 
 /**
- * How the first tokens are obtained: `clientCredentials`, `refreshToken`, `deviceCode`, `authorizationCode`, `jwtBearer`
- * or `tokenExchange`.
+ * How the first tokens are obtained: `clientCredentials`, `refreshToken`, `deviceCode`, `authorizationCode`,
+ * `jwtBearer` or `tokenExchange`.
  *
  * @since 0.1.0
  * @category models
@@ -439,8 +439,8 @@ export const clientCredentials: Grant = { _tag: "ClientCredentials" }
 export const refreshToken = (refreshToken: Redacted.Redacted<string>): Grant => ({ _tag: "RefreshToken", refreshToken })
 
 /**
- * The user enters a code on another device (RFC 8628). `onPrompt` shows it, and may take as long as the sign-in does: it
- * is interrupted when that has ended.
+ * The user enters a code on another device (RFC 8628). `onPrompt` shows it, and may take as long as the sign-in does:
+ * it is interrupted when that has ended.
  *
  * @example
  * ```ts

@@ -4,8 +4,8 @@
  * **What it guarantees.** A value is written before anyone sees it, with the time at which it was acquired, so that
  * `maxAge` counts over restarts. `end` removes it from the store before `onEnd` revokes it, and a value that `fatal`
  * calls dead is removed too. What cannot be read (cut short, changed, of another schema, under another name, encrypted
- * with another key, in clear where a key is given) is never taken for a value, and a store that fails is never taken for
- * an empty one. No write is interrupted. Nothing of the value is in an error or a log.
+ * with another key, in clear where a key is given) is never taken for a value, and a store that fails is never taken
+ * for an empty one. No write is interrupted. Nothing of the value is in an error or a log.
  *
  * **What it does not.** One process owns the key. Two processes with the same key each renew by themselves, and a
  * token that can be spent only once is then spent twice. A process that dies between the upstream's answer and the end
@@ -55,8 +55,8 @@ export interface StoreOptions {
   /** The name of the value in the store, one for each session. */
   readonly key: string
   /**
-   * Encrypts the value (AES-256-GCM). Of several keys the first encrypts, and all decrypt; a value that was written with
-   * an older one is written anew when it is read. Default: the value is written in clear.
+   * Encrypts the value (AES-256-GCM). Of several keys the first encrypts, and all decrypt; a value that was written
+   * with an older one is written anew when it is read. Default: the value is written in clear.
    */
   readonly encryptWith?: Key | ReadonlyArray<Key> | undefined
   /**

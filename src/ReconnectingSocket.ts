@@ -82,12 +82,12 @@ export type TypeId = typeof TypeId
  * - `deliver`: succeeds when the message has been written, with `acknowledge` when it has been acknowledged.
  *   Interrupted before a connection has the message in its hands, it takes the message back.
  * - `request`: sends a message in its turn, at most once, and gives what `reply` makes of the message that answers it,
- *   which `messages` does not tell. A message answers the oldest request that takes it, of those that its connection has
- *   been sent, and only that one; acknowledgements and pongs are no replies. Fails with `RequestTimeout`; with
- *   `MessageLost` when the connection that had the request in its hands is lost (queued, it goes out on the next one);
- *   with `MessageExpired` when it outlives the outbox's `timeToLive`. With `acknowledge`, give requests no identifier.
- *   One that has an identifier is sent again until it is acknowledged, as every such message, and awaits its reply on.
- *   A replaced connection (`renewAfter`) is kept for its replies, two seconds at most.
+ * which `messages` does not tell. A message answers the oldest request that takes it, of those that its connection has
+ * been sent, and only that one; acknowledgements and pongs are no replies. Fails with `RequestTimeout`; with
+ * `MessageLost` when the connection that had the request in its hands is lost (queued, it goes out on the next one);
+ * with `MessageExpired` when it outlives the outbox's `timeToLive`. With `acknowledge`, give requests no identifier.
+ * One that has an identifier is sent again until it is acknowledged, as every such message, and awaits its reply on. A
+ * replaced connection (`renewAfter`) is kept for its replies, two seconds at most.
  * - `flush`: succeeds when each message accepted so far has been written (or acknowledged), or given up.
  * - `messages`: the messages that come in, in order, across connections. They are for one consumer at a time, best for
  *   one that lives as long as the socket: like all streams it takes everything that is there together, and when the
@@ -96,9 +96,9 @@ export type TypeId = typeof TypeId
  *   an acknowledgement or a reply is awaited, the peer has to wait at 16 MiB only, so that a consumer may wait for one,
  *   and so that requests are answered where nobody takes messages. Ends with `close`.
  * - `received`: the same messages, in place of `messages`, with the number of the connection that each came on, and an
- *   `Opened` where a new connection begins: for what has to be made anew for each connection, such as an order book of a
- *   snapshot and changes. With `renewAfter` messages of the former connection may follow the next one's `Opened`: go by
- *   the number.
+ * `Opened` where a new connection begins: for what has to be made anew for each connection, such as an order book of a
+ * snapshot and changes. With `renewAfter` messages of the former connection may follow the next one's `Opened`: go by
+ * the number.
  * - `subscribe`: sends `open` now and after each reconnect, before the outbox; closing the scope sends `close`.
  * - `state`, `stateChanges` (the current state first) and `events` show what the socket is doing. For each reader of
  *   the streams the last 1,024 unread values are kept.
@@ -359,8 +359,8 @@ export interface Options<Out, In, E = never, R = never, E2 = never, R2 = never, 
     | undefined
   /**
    * Runs on every new connection, before the subscriptions and the outbox: to log in, say. Messages that it does not
-   * `receive` are left for `messages`. `receive` sees acknowledgements, pongs and confirmations too, which are not left. If it fails, the connection ends, and it runs again on the next one. Its `Scope`
-   * is the connection's.
+   * `receive` are left for `messages`. `receive` sees acknowledgements, pongs and confirmations too, which are not
+   * left. If it fails, the connection ends, and it runs again on the next one. Its `Scope` is the connection's.
    */
   readonly onOpen?:
     | ((connection: {
@@ -373,8 +373,8 @@ export interface Options<Out, In, E = never, R = never, E2 = never, R2 = never, 
    * together (default 16 MiB). If it is full, `overflow` decides about the next message: `"fail"` (default) fails with
    * `OutboxFull`, `"suspend"` waits for room, `"dropNewest"` drops that message, and `"dropOldest"` drops the oldest
    * messages that no connection has had in its hands. After `timeToLive` (default: none) a message that no connection
-   * has had in its hands is given up. `window` is how many bytes a connection has in its hands at most (default 1 MiB; a
-   * longer message goes alone).
+   * has had in its hands is given up. `window` is how many bytes a connection has in its hands at most (default 1 MiB;
+   * a longer message goes alone).
    */
   readonly outbox?: {
     readonly capacity?: number | undefined
@@ -409,18 +409,19 @@ export interface Options<Out, In, E = never, R = never, E2 = never, R2 = never, 
    * - `acknowledged` finds the identifiers that a message acknowledges. A message that acknowledges something does not
    *   go to `messages`; with `Option.none()` or an empty array it does. (An identifier that is an array itself is given
    *   within `Option.some`.) Unknown and repeated identifiers are ignored.
-   * - `cumulative` (default `true`): every message up to and with that one has arrived. `false`: that one alone, so that
+   * - `cumulative` (default `true`): every message up to and with that one has arrived. `false`: that one alone, so
+   * that
    *   the server may acknowledge in any order (MQTT's PUBACK, AMQP without `multiple`).
    * - `resent` gives what goes out when a message is sent again, for the `times`-th time: marked as a repeat (MQTT's
    *   DUP), or stamped or signed anew. What it gives keeps the place and the identifier of the original. If it throws,
    *   or what it gives cannot be encoded, there is a `Rejected` event, and the message goes out unmarked. Default: the
    *   same message again.
    * - `maxResends` (default: none) is how often a message is sent again that the server seems not to bear. When a
-   *   connection that had messages in its hands is lost without having acknowledged anything, the oldest
-   *   unacknowledged one is suspected. From then on that one is sent alone until it is acknowledged, so that it cannot
-   *   be blamed for another's fault, and each loss meanwhile counts. Past the number it is given up: a `Dropped` event
-   *   with `"Undeliverable"`, and `deliver` fails with `MessageUndeliverable`. A server that is down for long can use up
-   *   the number too, but only if it accepts connections before it fails: give a number that outlasts its restart.
+   * connection that had messages in its hands is lost without having acknowledged anything, the oldest unacknowledged
+   * one is suspected. From then on that one is sent alone until it is acknowledged, so that it cannot be blamed for
+   * another's fault, and each loss meanwhile counts. Past the number it is given up: a `Dropped` event with
+   * `"Undeliverable"`, and `deliver` fails with `MessageUndeliverable`. A server that is down for long can use up the
+   * number too, but only if it accepts connections before it fails: give a number that outlasts its restart.
    * - `window` is how many unacknowledged messages may be in a connection's hands (default: the outbox's capacity).
    *
    * The consumer of `messages` may wait for an acknowledgement only if less than 16 MiB can come before it.
@@ -540,7 +541,7 @@ export class MessageLost extends Data.TaggedError("MessageLost")<{}> {
  */
 export class MessageUndeliverable extends Data.TaggedError("MessageUndeliverable")<{ readonly resends: number }> {
   override get message(): string {
-    return `the message cannot be delivered: it was sent again ${this.resends} times, and each time the connection was lost`
+    return `the message cannot be delivered: it was sent again ${this.resends} times, each time the connection was lost`
   }
 }
 
@@ -705,7 +706,7 @@ type Unanswered = OutboxFull | SocketClosed | EncodeError | RequestTimeout | Mes
 
 const twoConsumers = "the messages of a socket are for one consumer at a time"
 
-/** A socket as its users have it. Its owner leads the life behind it and says what happened; here that becomes errors. */
+/** A socket as its users have it. Its owner leads the life behind it and says what happened; here errors are made. */
 class OwnedSocket<Out, In> implements ReconnectingSocket<Out, In> {
   readonly [TypeId]: TypeId = TypeId
   readonly owner: Owner<Out, In, any>

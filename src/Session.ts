@@ -8,8 +8,8 @@
  * generation immediately. Staleness is which generation you hold; no flag, key or clock comparison decides it.
  *
  * Plain `Effect.cached` does not do: it runs on the first caller's fiber, and the interruption of that caller would
- * interrupt everyone who waits, for ever. So what is cached is the fork of the renewal into the session's scope. The one
- * door to a cached effect is `successor` in `internal/session/chain.ts`; `refresh.ts` beside it is what is forked.
+ * interrupt everyone who waits, for ever. So what is cached is the fork of the renewal into the session's scope. The
+ * one door to a cached effect is `successor` in `internal/session/chain.ts`; `refresh.ts` beside it is what is forked.
  *
  * **What it guarantees.** One renewal of a generation, however many ask and however late; two renewals of one session
  * never run beside each other, but for one that `end` detached. No caller's interruption touches a renewal or another

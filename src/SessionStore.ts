@@ -6,12 +6,12 @@
  * tell other processes that a key has changed, if the database has one.
  *
  * **What a store guarantees.** `compareAndSet` writes the row if the stored one still has the revision that is given,
- * in one step, and answers whether it did. `read` gives a row that was written whole. All processes are given one clock:
- * the store's own, or that of the one host they run on.
+ * in one step, and answers whether it did. `read` gives a row that was written whole. All processes are given one
+ * clock: the store's own, or that of the one host they run on.
  *
  * **What it does not.** `notices` are hints: they may be lost or repeated, and a store without them gives none. A store
- * that forgets a write which it has acknowledged (a Redis without an append-only file, an asynchronous replica) may cost
- * a sign-in.
+ * that forgets a write which it has acknowledged (a Redis without an append-only file, an asynchronous replica) may
+ * cost a sign-in.
  *
  * @since 0.1.0
  */

@@ -87,8 +87,8 @@ export interface ServerKey {
   readonly alpn?: string | ReadonlyArray<string> | undefined
   /**
    * A digest of every TLS option that means identity: client certificate, CAs, how the server's name is checked, and
-   * whether it is checked. Neither end shows a certificate on a resumed connection; each takes the other for the peer of
-   * the connection that brought the ticket.
+   * whether it is checked. Neither end shows a certificate on a resumed connection; each takes the other for the peer
+   * of the connection that brought the ticket.
    */
   readonly identity?: string | undefined
   /** Keeps users or tenants apart whose connections must not be linked. */

@@ -162,7 +162,7 @@ describe.each(clients)("over %s", (_name, layer) => {
       assert.strictEqual((yield* session.current).number, 1)
     }).pipe(Effect.provide(layer)))
 
-  it.scopedLive("a POST answered by 307 or 308 is repeated with its body, by 301, 302 or 303 it becomes a GET without", () =>
+  it.scopedLive("a POST answered by 307 or 308 is repeated with its body, by 301, 302 or 303 it becomes a GET", () =>
     Effect.gen(function*() {
       const server = yield* site(({ path }) =>
         path === "/target?a=%20b&c"
@@ -405,7 +405,7 @@ describe.each(poolsOfOne)("over one connection of %s", (_name, layer) => {
       assert.strictEqual(yield* textOf(client.get(`${server.url}/page`)), "ok")
     }).pipe(Effect.provide(layer)))
 
-  it.scopedLive("a challenge that fails frees the probe's body, and one that sends first can still read a short one", () =>
+  it.scopedLive("a challenge that fails frees the probe's body; one that sends first can still read a short one", () =>
     Effect.gen(function*() {
       let challenges = 0
       const long = "x".repeat(300_000)
@@ -900,7 +900,8 @@ describe("cookies of one generation", () => {
       false
     ]] as const
   ) {
-    it.scoped(`of ${size} bytes, attributes included, are ${kept ? "" : "not "}kept with ${limits === undefined ? "the default" : "another"} limit`, () =>
+    const limit = limits === undefined ? "the default" : "another"
+    it.scoped(`of ${size} bytes, attributes included, are ${kept ? "" : "not "}kept with ${limit} limit`, () =>
       over(Effect.gen(function*() {
         function* lines() {
           yield `long=${"x".repeat(size - "long=; Path=/".length)}; Path=/`

@@ -780,7 +780,7 @@ describe("the strategies", () => {
     yield* twoIncrements()
   })
 
-  it.effect("I3: that are cut try places of the whole run: a lost update behind sixty forks is found in a hundred", () =>
+  it.effect("I3: that are cut try places of the whole run: an update lost behind sixty forks is found in 100", () =>
     Effect.gen(function*() {
       for (let seed = 0; seed < 20; seed++) {
         const failure = yield* found(lostBehindForks, { strategy: "sweep", limit: 100, seed })

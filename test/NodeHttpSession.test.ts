@@ -344,7 +344,7 @@ it.scopedLive("an agent's own connector is used as it is", () =>
     assert.strictEqual(connects, server.connections())
   }))
 
-it.scopedLive("a lasting refusal is bounded here too, and its response can be read after its connection was let go", () =>
+it.scopedLive("a lasting refusal is bounded here too, and its response can be read without its connection", () =>
   Effect.gen(function*() {
     const server = yield* site(() => ({ status: 403, body: "f".repeat(300_000) }))
     const { client, session } = yield* visit(server.url, undefined)

@@ -372,7 +372,7 @@ describe("discovery", () => {
       assert.strictEqual(asked.length, 5)
     }).pipe(http))
 
-  it.scoped("takes a slash, the case of letters, a tenant and the address of the metadata itself for the same issuer", () =>
+  it.scoped("takes a slash, the case of letters, a tenant and the metadata's own address for the same issuer", () =>
     Effect.gen(function*() {
       const names: ReadonlyArray<readonly [string, string]> = [
         ["/t", "/t/"],

@@ -112,7 +112,8 @@ describe("RPC over a socket that comes back", () => {
         assert.strictEqual(yield* again(client.Double({ number: kill })), kill * 2)
       }
       print(
-        `RPC: killed ${kills} times, ${failed} calls in flight failed typed, ${whileAway} ended that came while it was away`
+        `RPC: killed ${kills} times, ${failed} calls in flight failed typed, ` +
+          `${whileAway} ended that came while it was away`
       )
     }))
 

@@ -306,7 +306,8 @@ describe("a reader that does not take what comes", () => {
       yield* Effect.sleep("2500 millis")
       const after = yield* memory
       print(
-        `a reader that takes nothing: the server stopped after ${stopped.flooded} of ${count} messages of ${bytes} bytes,`
+        "a reader that takes nothing: " +
+          `the server stopped after ${stopped.flooded} of ${count} messages of ${bytes} bytes,`
           + ` ${((after - before) / mebi).toFixed(1)} MiB more here`
       )
       assert.isBelow(stopped.flooded, count / 2)

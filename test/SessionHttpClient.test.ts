@@ -173,7 +173,7 @@ describe.each(clients)("over %s", (name, layer) => {
       }).pipe(Effect.provide(layer))
   )
 
-  it.scopedLive("a refused request whose body is a stream is not sent again; the session is refreshed all the same", () =>
+  it.scopedLive("a refused request whose body is a stream is not sent again; the session is refreshed", () =>
     Effect.gen(function*() {
       const { session, signIns } = yield* tokens()
       const server = yield* api(refuses("token-0"))
@@ -254,7 +254,7 @@ describe.each(clients)("over %s", (name, layer) => {
         yield* Deferred.await(server.received[0]!.aborted)
       }).pipe(Effect.provide(layer)))
 
-    it.scoped(`the refresh does not wait for a refusal of ${length} length that stalls, and lets go of it if it fails`, () =>
+    it.scoped(`the refresh waits for no refusal of ${length} length that stalls, and lets go of it if it fails`, () =>
       Effect.gen(function*() {
         const { next, session } = yield* tokens()
         const server = yield* serve(() => stalled)
@@ -561,7 +561,7 @@ describe("a renewal in flight", () => {
       assert.strictEqual(signIns(), 2)
     })))
 
-  it.scoped("that fails gives its one failure to all who waited, and no further sign-in for a hundred more callers", () =>
+  it.scoped("that fails gives its one failure to all who waited, without a sign-in for a hundred more callers", () =>
     onUndici(Effect.gen(function*() {
       const { next, session, signIns, waiters } = yield* tokens()
       const server = yield* api(() => true)
@@ -943,7 +943,7 @@ describe("a session for each key", () => {
       yield* Fiber.interrupt(hanging)
     })))
 
-  it.scopedLive("holds a session while its request is under way, and fails typed when there is no room for another", () =>
+  it.scopedLive("holds a session while its request is under way, and fails typed if there is room for no other", () =>
     onUndici(Effect.gen(function*() {
       const gate = Effect.unsafeMakeLatch()
       const { ask, server } = yield* perTenant((tenant) => ({ acquire: Effect.as(gate.await, tenant) }), 1)
@@ -993,7 +993,7 @@ describe("the layer", () => {
       assert.strictEqual(error.request, request)
     }))
 
-  it.scopedLive("gives the server's response to a lasting refusal, and to one of a body that can be read only once", () =>
+  it.scopedLive("gives the server's response to a lasting refusal, and to one of a body that is read only once", () =>
     Effect.gen(function*() {
       const { session } = yield* tokens()
       const server = yield* api(() => true)

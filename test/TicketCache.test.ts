@@ -513,7 +513,7 @@ describe("C2: a full cache", () => {
       assert.deepStrictEqual(yield* drained(cache), ["3", "2"])
     }))
 
-  it.scoped("drops the oldest of the server that was used longest ago until the rest is small enough, and no more", () =>
+  it.scoped("drops the oldest of the server used longest ago until the rest is small enough, and no more", () =>
     Effect.gen(function*() {
       const cache = yield* TicketCache.make({ maxBytes: 10 })
       yield* putAll(cache, [

@@ -1120,7 +1120,7 @@ describe("T10: retryDeadlock", () => {
       assert.deepStrictEqual(exit, Exit.die("broken"))
     }))
 
-  it.effect("inside another transaction makes the conflict of a part that of the whole, if the body lets it through", () =>
+  it.effect("inside another transaction makes the conflict of a part that of the whole, unless recovered", () =>
     Effect.gen(function*() {
       const ref = yield* TransactionalRef.make(0, { name: "a" })
       const whole = TransactionalRef.transaction(ref, () =>

@@ -136,7 +136,7 @@ describe("Effect", () => {
       return Effect.void
     }))
 
-  it("FiberRefs.locals: is a map of stacks that is only read, a fiber's own value on top (else a transaction leaks)", () => {
+  it("FiberRefs.locals: is a map of stacks that is only read, a fiber's own on top (else a transaction leaks)", () => {
     const ref = FiberRef.unsafeMake("none")
     const [id, stack] = Effect.runSync(Effect.locally(
       Effect.withFiberRuntime<readonly [FiberId.FiberId, unknown]>((fiber) =>
@@ -160,7 +160,7 @@ describe("Effect", () => {
     assert.deepStrictEqual([...map], [[ref, [[FiberId.none, "blue"]]]])
   })
 
-  it.effect("FiberRefs.locals: is only read, also by a fork and a join (else a transaction's references are lost)", () =>
+  it.effect("FiberRefs.locals: is only read, by a fork and a join too (else a transaction's references are lost)", () =>
     Effect.gen(function*() {
       const ref = FiberRef.unsafeMake("none")
       const refuse = (): never => assert.fail("the map was changed in place")
@@ -398,7 +398,7 @@ describe("platform", () => {
       assert.isTrue(isNodes)
     }))
 
-  it.scopedLive("request.modify: is how routers make requests; `upgrade` is read from them (else D4 tells nobody)", () =>
+  it.scopedLive("request.modify: makes the requests of routers; `upgrade` is read from them (else no 1001, D4)", () =>
     Effect.gen(function*() {
       const upgrade = Effect.die("noted")
       const seen: Array<unknown> = []
@@ -500,7 +500,7 @@ const connected = (port: number) =>
   )
 
 describe("Node", () => {
-  it.scopedLive("net.server.socket: tells of each accepted connection, with its server (else silent ones hold D4 up)", () =>
+  it.scopedLive("net.server.socket: tells of accepted connections, and their server (else silent ones hold D4)", () =>
     Effect.gen(function*() {
       const server = yield* listening
       const told: Array<Parts> = []
@@ -512,7 +512,7 @@ describe("Node", () => {
       assert.strictEqual(told[0]!["server"], server)
     }))
 
-  it.scopedLive("server.close: closes idle connections by its own method (else responses on their way are cut, D2)", () =>
+  it.scopedLive("server.close: closes idle connections by its own method (else late responses are cut, D2)", () =>
     Effect.gen(function*() {
       const server = yield* listening
       let calls = 0
@@ -521,7 +521,7 @@ describe("Node", () => {
       assert.strictEqual(calls, 1)
     }))
 
-  it.scopedLive("agent.addRequest: is given each request, with `_agentKey` for `getName` (else pools mix identities, C8)", () =>
+  it.scopedLive("agent.addRequest: is given each request, with an `_agentKey` (else pools mix identities, C8)", () =>
     Effect.gen(function*() {
       const server = yield* serving()
       const names: Array<unknown> = []
@@ -553,7 +553,7 @@ describe("Node", () => {
       assert.isString(names.at(-1))
     }))
 
-  it.scopedLive("tlsSocket.secureConnecting: is true until the handshake is done (else a given socket costs a ticket, C1)", () =>
+  it.scopedLive("tlsSocket.secureConnecting: is true until the handshake is done (else a ticket is lost, C1)", () =>
     Effect.gen(function*() {
       const server = yield* serving()
       const socket = Tls.connect({ port: server.port, host: "localhost", rejectUnauthorized: false })
@@ -565,7 +565,7 @@ describe("Node", () => {
       assert.deepStrictEqual([before, (socket as unknown as Parts)["secureConnecting"]], [true, false])
     }))
 
-  it.scopedLive("socket._handle, socket._parent: TLS runs over a socket whose handle is another's (else CONNECT fails, C9)", () =>
+  it.scopedLive("socket._handle, socket._parent: a socket can have another's handle (else CONNECT fails, C9)", () =>
     Effect.gen(function*() {
       const server = yield* listening
       const socket = yield* connected(portOf(server))
@@ -578,7 +578,7 @@ describe("Node", () => {
       assert.strictEqual(standIn.remotePort, portOf(server))
     }))
 
-  it.scopedLive("SSL_SESSION: has version, times and certificate where they are read (else nothing is resumed, C2)", () =>
+  it.scopedLive("SSL_SESSION: has version, times and certificate at their places (else nothing is resumed, C2)", () =>
     Effect.gen(function*() {
       const server = yield* serving()
       const session = yield* Effect.async<Buffer>((resume) => {
@@ -606,7 +606,7 @@ describe("Node", () => {
     clearInterval(interval?.object as unknown as NodeJS.Timeout)
   })
 
-  it("async_hooks: have these names for what is started (else an escape is missed, or seen where none is)", async () => {
+  it("async_hooks: have these names for what is started (else an escape is missed, or wrongly seen)", async () => {
     const typesOf = (work: () => void) => resourcesOf(work).map(({ type }) => type)
     assert.include(typesOf(() => process.nextTick(() => undefined)), "TickObject")
     assert.include(typesOf(() => queueMicrotask(() => undefined)), "Microtask")

@@ -1,16 +1,16 @@
 /**
  * A `SessionStore` in a directory: for the processes of one host, with nothing to install.
  *
- * **The idea.** A session has a folder, and each row in it is a file of its own, which is never changed. The file's name
- * is the revision of the row *before* it. So the write that follows revision 7 is `link(2)` of a finished file to the
- * name `7`, which the kernel lets succeed once. Nothing is locked, so a killed process leaves nothing behind that
+ * **The idea.** A session has a folder, and each row in it is a file of its own, which is never changed. The file's
+ * name is the revision of the row *before* it. So the write that follows revision 7 is `link(2)` of a finished file to
+ * the name `7`, which the kernel lets succeed once. Nothing is locked, so a killed process leaves nothing behind that
  * others would wait for.
  *
  * **What it guarantees.** A row is on the disk (`fsync`) before `compareAndSet` answers. Files have mode 0600, folders
  * 0700.
  *
- * **What it does not.** It is for one host: a network file system gives no notices, and not all of them link atomically.
- * Rows are in clear unless `SharedSession` is given keys.
+ * **What it does not.** It is for one host: a network file system gives no notices, and not all of them link
+ * atomically. Rows are in clear unless `SharedSession` is given keys.
  *
  * @since 0.1.0
  */

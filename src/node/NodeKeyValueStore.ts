@@ -4,7 +4,8 @@
  *
  * **What it guarantees.** A value is written to a temporary file, flushed to the disk and renamed into place: a process
  * or a machine that dies leaves the old value or the new one, never half of one. Files have mode 0600, and a directory
- * that is made here has mode 0700. Keys that differ in any way, case included, are different files on every file system.
+ * that is made here has mode 0700. Keys that differ in any way, case included, are different files on every file
+ * system.
  *
  * **What it does not.** It locks nothing: of two writes at the same time the later rename wins. `modify` reads and then
  * writes.

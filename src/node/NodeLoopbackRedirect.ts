@@ -4,8 +4,8 @@
  *
  * **What it guarantees.** It listens on the loopback alone. One answer is taken: the first request to its path that has
  * the `state` of this sign-in. Every other request (a page that guesses, another host name that leads here) gets an
- * error and changes nothing. The browser is shown a page that says that the window may be closed, and that holds nothing
- * of what came. When the sign-in has ended, nothing listens.
+ * error and changes nothing. The browser is shown a page that says that the window may be closed, and that holds
+ * nothing of what came. When the sign-in has ended, nothing listens.
  *
  * @since 0.1.0
  */

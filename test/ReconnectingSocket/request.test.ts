@@ -152,7 +152,7 @@ describe("request", () => {
       assert.deepStrictEqual((yield* server.open).got, [])
     }))
 
-  test("MessageLost when the connection is lost that was sent it, whether or not it was written; queued it goes on", () =>
+  test("MessageLost when the connection that was sent it is lost, written or not; queued it goes on", () =>
     Effect.gen(function*() {
       const { events, peer, server, socket } = yield* opened()
       const written = yield* asked(socket, "written")

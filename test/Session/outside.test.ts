@@ -66,7 +66,7 @@ describe("F1: a generation that is adopted", () => {
       assert.deepStrictEqual(up.calls, ["renew from elsewhere"])
     }))
 
-  it.scoped("is given to those who wait for a renewal; what that brings is dropped, neither written down nor revoked", () =>
+  it.scoped("is given to those who wait for a renewal; what that brings is dropped, not written or revoked", () =>
     Effect.gen(function*() {
       const { adopt, revoked, session, up, written } = yield* noting()
       const stale = yield* session.current

@@ -251,7 +251,7 @@ describe.each(clients)("over %s", (_, layer) => {
     }).pipe(Effect.provide(layer)))
 
   for (const how of ["text", "json", "arrayBuffer"] as const) {
-    it.scoped(`a refusal that \`rejected\` has read by \`${how}\` is sent again without delay, and can be read again`, () =>
+    it.scoped(`a refusal that \`rejected\` has read by \`${how}\` is sent again immediately, and can be read`, () =>
       Effect.gen(function*() {
         const { server, session } = yield* served({ status: 401, body: `{"error":"expired"}` })
         const client = SessionHttpClient.withSession(yield* HttpClient.HttpClient, session, {

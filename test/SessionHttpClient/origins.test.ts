@@ -80,7 +80,8 @@ describe.each(clients)("over %s", (name, layer) => {
   }
 
   for (const named of [true, false]) {
-    it.scopedLive(`a redirect followed here takes no credentials elsewhere and none home again, origins ${named ? "named" : "not named"}`, () =>
+    const origins = named ? "origins" : "no origins"
+    it.scopedLive(`a redirect followed here takes no credentials elsewhere and none home again, with ${origins}`, () =>
       Effect.gen(function*() {
         const { session, signIns } = yield* tokens
         const site = yield* twoSites(
@@ -123,7 +124,7 @@ describe.each(clients)("over %s", (name, layer) => {
       }).pipe(Effect.provide(layer)))
   }
 
-  it.scopedLive("a redirect between two of its origins takes the value along, and not the caller's own credentials", () =>
+  it.scopedLive("a redirect between two of its origins takes the value along, not the caller's own credentials", () =>
     Effect.gen(function*() {
       const { session } = yield* tokens
       const site = yield* twoSites(

@@ -357,7 +357,7 @@ const write = (
 
 const revoked = ({ issued }: State, family: number): Partial<State> => ({ issued: issued.with(family, -1) })
 
-/** The check of the lease and the presentation are one step: a pause between the two is what the protocol cannot see. */
+/** The check of the lease and the presentation are one step: the protocol cannot see a pause between the two. */
 const present = (
   protocol: typeof ProtocolModule,
   state: State,

@@ -26,7 +26,7 @@ const outside = { value: "theirs", acquiredAt: 0, expiresAt: Infinity }
 const settle = Effect.repeatN(Effect.yieldNow(), 20)
 
 describe("F1: a value from outside", () => {
-  it.scoped("is current, with a number and the expiry that it brings, and neither `onRenewed` nor `expiresAt` is asked", () =>
+  it.scoped("is current, with a number and its own expiry, and neither `onRenewed` nor `expiresAt` is asked", () =>
     Effect.gen(function*() {
       const asked: Array<string> = []
       const { inside, session } = yield* slow({

@@ -85,8 +85,16 @@ export const canaries = {
     fault: "a waiter that is interrupted as it registers stays registered",
     edits: [edit(
       "internal/wait.ts",
-      "return Effect.onInterrupt(\n      Effect.async<A, E>((resume) => {\n        giveUp = register(resume)\n      }),\n      () => Effect.sync(() => giveUp?.())\n    )",
-      "return Effect.async<A, E>((resume) => {\n      giveUp = register(resume)\n      return Effect.sync(() => giveUp?.())\n    })"
+      `return Effect.onInterrupt(
+      Effect.async<A, E>((resume) => {
+        giveUp = register(resume)
+      }),
+      () => Effect.sync(() => giveUp?.())
+    )`,
+      `return Effect.async<A, E>((resume) => {
+      giveUp = register(resume)
+      return Effect.sync(() => giveUp?.())
+    })`
     )]
   },
   "late-registration": {

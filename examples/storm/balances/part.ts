@@ -1,4 +1,4 @@
-/** The part `balances` of the storm: the accounts of the API, which its callers pay from while some of them fail midway. */
+/** The part `balances` of the storm: the accounts of the API, from which its callers pay; some of them fail midway. */
 import * as Effect from "effect/Effect"
 import { longestWait, type Options } from "../options.js"
 import type { Part } from "../part.js"

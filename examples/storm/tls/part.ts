@@ -1,6 +1,6 @@
 /**
- * The part `tickets` of the storm: the same API, for the same crowd, over TLS 1.3. The API closes its connections often,
- * so that there are many handshakes, and in the midst of the storm it changes the keys of its tickets.
+ * The part `tickets` of the storm: the same API, for the same crowd, over TLS 1.3. The API closes its connections
+ * often, so that there are many handshakes, and in the midst of the storm it changes the keys of its tickets.
  *
  * ```
  * clients → wiretap → proxy → resource API

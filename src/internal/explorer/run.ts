@@ -74,7 +74,7 @@ export interface Setting {
   readonly runtime: Runtime.Runtime<never>
   readonly maxOperations: number
   readonly outside: Outside
-  /** Whether errors that are made in a run have a stack, which is a sixth of the cost of a program that makes errors. */
+  /** Whether errors that are made in a run have a stack: a sixth of the cost of a program that makes errors. */
   readonly hasStacks: boolean
 }
 

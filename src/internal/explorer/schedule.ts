@@ -97,5 +97,9 @@ export const parse = (line: string): Schedule | undefined => {
   return { seed: Number(seed), maxOperations: most === undefined ? defaultMaxOperations : Number(most), departures }
 }
 
-const departurePattern =
-  /^(?<kind>[pcit])(?<fiber>(?:\d+|\*)(?:\.\d+)*)@(?<at>\d{1,15})(?:\+(?<pause>\d{1,15}))?(?:>(?<to>(?:\d+|\*)(?:\.\d+)*))?(?<mark>!)?$/
+const fiberName = "(?:\\d+|\\*)(?:\\.\\d+)*"
+
+const departurePattern = new RegExp(
+  `^(?<kind>[pcit])(?<fiber>${fiberName})@(?<at>\\d{1,15})` +
+    `(?:\\+(?<pause>\\d{1,15}))?(?:>(?<to>${fiberName}))?(?<mark>!)?$`
+)

@@ -1,5 +1,6 @@
 /**
- * The body of a response that nobody wants: read to its end, or cut, so that its connection is free for another request.
+ * The body of a response that nobody wants: read to its end, or cut, so that its connection is free for another
+ * request.
  */
 import type * as HttpClientResponse from "@effect/platform/HttpClientResponse"
 import type * as Clock from "effect/Clock"

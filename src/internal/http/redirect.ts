@@ -117,8 +117,8 @@ const withoutCredentials = (request: Request): Request =>
  */
 const credential = new RegExp(
   "^(?!(x-)?idempotency-key$).*" +
-    "(auth(?!or\\b)|cookie|token|secret|bearer|csrf|xsrf|credential|pass(w|phrase)|signature|session|dpop|jwt|hmac|appcheck|" +
-    "\\botp\\b|\\bsig(n|ned)?\\b|(\\b|php)s(ess)?id\\b|-cert$|api-?key|\\bkey$)"
+    "(auth(?!or\\b)|cookie|token|secret|bearer|csrf|xsrf|credential|pass(w|phrase)|signature|session|dpop|jwt|hmac|" +
+    "appcheck|\\botp\\b|\\bsig(n|ned)?\\b|(\\b|php)s(ess)?id\\b|-cert$|api-?key|\\bkey$)"
 )
 
 // -----------------------------------------------------------------------------

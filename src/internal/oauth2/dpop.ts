@@ -2,8 +2,8 @@
  * Proofs that the sender of a token holds a key (DPoP, RFC 9449), and the nonces that servers ask for in them.
  *
  * A server that changes its nonce after few requests refuses a crowd of requests that were sent together again and
- * again: by the time that one arrives, the others have used its nonce up. From the first refusal of a nonce on, requests
- * to that origin take turns, until enough of them have been accepted.
+ * again: by the time that one arrives, the others have used its nonce up. From the first refusal of a nonce on,
+ * requests to that origin take turns, until enough of them have been accepted.
  */
 import * as Clock from "effect/Clock"
 import * as Effect from "effect/Effect"
@@ -18,7 +18,7 @@ export interface Dpop {
 
 interface Origin {
   nonce: string | undefined
-  /** The request that brought the nonce, counted when it was sent. An answer to an earlier one brings an older nonce. */
+  /** The request that brought the nonce, counted when it was sent. Answers to earlier requests bring older nonces. */
   from: number
   sent: number
   /** How many more requests take turns. */
@@ -68,7 +68,7 @@ export const proof = (dpop: Dpop, method: string, url: URL, accessToken: string)
       return made
     }))
 
-/** Sends, and learns the nonce of the answer. `resign` gives a request that has waited a proof with the newest nonce. */
+/** Sends, and learns the nonce of the answer. `resign` gives a request that has waited a proof of the newest nonce. */
 export const sending = <Q, A, E, R>(dpop: Dpop, url: URL, request: Q, { nonceOf, resign, send }: {
   readonly send: (request: Q) => Effect.Effect<A, E, R>
   readonly resign: (request: Q) => Effect.Effect<Q>

@@ -320,8 +320,8 @@ export class Chain<A, E> {
   }
 
   /**
-   * The value was given up elsewhere. A renewal in flight goes on and keeps what it has obtained, but does not fall back
-   * to the value. Without one a new chain begins. Gives the link that is no longer the head, if there is one.
+   * The value was given up elsewhere. A renewal in flight goes on and keeps what it has obtained, but does not fall
+   * back to the value. Without one a new chain begins. Gives the link that is no longer the head, if there is one.
    */
   giveUp(): Link<A, E> | undefined {
     if (this.last?.phase._tag !== "Renewing") return this.end(false)

@@ -40,9 +40,9 @@ export interface Inside<in out A, out E> extends Session<A, E> {
    */
   readonly inFlight: () => Fiber.RuntimeFiber<void> | undefined
   /**
-   * Makes a value from outside current, unless `isStillWanted` says no in that step. It costs no budget, the cooldown of
-   * a failure is over, and neither `onRenewed` nor `expiresAt` is asked. Those who wait for a renewal are given it; the
-   * renewal's work goes on, detached, and what it brings is dropped, neither written down nor revoked.
+   * Makes a value from outside current, unless `isStillWanted` says no in that step. It costs no budget, the cooldown
+   * of a failure is over, and neither `onRenewed` nor `expiresAt` is asked. Those who wait for a renewal are given it;
+   * the renewal's work goes on, detached, and what it brings is dropped, neither written down nor revoked.
    */
   readonly adopt: (outside: Outside<A>, isStillWanted: () => boolean) => Effect.Effect<void>
   /** The current value is neither served nor presented any more. A renewal in flight goes on, and signs in. */

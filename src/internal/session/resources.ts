@@ -51,7 +51,7 @@ export class Resources {
     return this.hasAny
   }
 
-  /** Whether all can be released. What came after `seal`, when uses went uncounted, is kept until the session closes. */
+  /** Whether all can be released. What came after `seal`, with uses uncounted, is kept until the session closes. */
   get isUnheld(): boolean {
     return this.holders === 0 && !this.hasLateOnes
   }

@@ -199,7 +199,8 @@ export const commit = (row: Row, taken: Taken, { lifetime, value }: Obtained, no
  * - `Commit`: write this row.
  * - `Committed`: it was written, and the answer was lost.
  * - `Busy`: the lease has passed to another process, which may be presenting the value: its result is awaited.
- * - `Superseded`: another process has renewed meanwhile. Its value is adopted, and the own one is not revoked: that could
+ * - `Superseded`: another process has renewed meanwhile. Its value is adopted, and the own one is not revoked: that
+ * could
  *   revoke the other one too, which descends from the same sign-in.
  * - `Ended`: the session was ended meanwhile. The value is revoked.
  */

@@ -62,7 +62,7 @@ export class Dialing<R> {
       ))
   }
 
-  /** Whether the failure means that the server refused the session's value; if so, the next dial asks for a fresh one. */
+  /** Whether the failure means that the server refused the session's value. Then the next dial asks for a fresh one. */
   noteRejection(failure: ConnectionFailure, { generation }: Line<any>): boolean {
     const { events, options: { session } } = this.wiring
     if (session === undefined || generation === undefined) return false

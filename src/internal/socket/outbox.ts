@@ -332,7 +332,8 @@ export class Outbox<Out> {
 
   /**
    * The message of this identifier is done, if it has ever been sent and is not done; if acknowledgements are
-   * cumulative, so are all that were accepted before it. Throws what the identifier throws when it is hashed or compared.
+   * cumulative, so are all that were accepted before it. Throws what the identifier throws when it is hashed or
+   * compared.
    */
   acknowledge(id: unknown, connection: Drain): void {
     if (this.byId === undefined) return

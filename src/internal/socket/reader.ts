@@ -1,6 +1,7 @@
 /**
- * What becomes of a frame that comes in: it is decoded; then each of its messages is an acknowledgement, or an answer to
- * the heartbeat, or an answer that is awaited, or it goes to the connection's inbox. A connection whose inbox is full is paused, or ends where it cannot be.
+ * What becomes of a frame that comes in: it is decoded; then each of its messages is an acknowledgement, or an answer
+ * to the heartbeat, or an answer that is awaited, or it goes to the connection's inbox. A connection whose inbox is
+ * full is paused, or ends where it cannot be.
  */
 import * as Option from "effect/Option"
 import { ConnectionLost, type Message } from "../../WebSocketDialer.js"

@@ -8,7 +8,7 @@ import { readTlsSession } from "../../internal/tlsSession.js"
 
 export type CheckServerIdentity = NonNullable<ConnectionOptions["checkServerIdentity"]>
 
-/** Whether the certificate would be accepted now. If not, the connection is to make a whole handshake, which says why. */
+/** Whether the certificate would be accepted now. If not, the connection makes a whole handshake, which says why. */
 export const isAccepted = (
   session: Uint8Array,
   hostname: string,

@@ -1,4 +1,4 @@
-/** What a reconnecting socket promises of its connections: how many there are, when they end and when the next comes. */
+/** What a reconnecting socket promises of its connections: how many there are, when each ends and the next comes. */
 import * as Socket from "@effect/platform/Socket"
 import type * as WebSocketDialerModule from "effect-holdfast/WebSocketDialer"
 import * as Clock from "effect/Clock"
