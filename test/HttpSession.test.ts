@@ -91,7 +91,7 @@ const statuses = (exits: ReadonlyArray<Exit.Exit<HttpClientResponse.HttpClientRe
   exits.map((exit) => Exit.isSuccess(exit) ? exit.value.status : String(exit))
 
 describe.each(clients)("over %s", (_name, layer) => {
-  it.scopedLive("twenty callers met with 403 cause one probe, and all succeed", () =>
+  it.scopedLive("J1: twenty callers met with 403 cause one probe, and all succeed", () =>
     Effect.gen(function*() {
       const allThere = Effect.unsafeMakeLatch()
       let stale = 0
@@ -107,7 +107,7 @@ describe.each(clients)("over %s", (_name, layer) => {
       assert.strictEqual(server.requests().length, 40)
     }).pipe(Effect.provide(layer)))
 
-  it.scopedLive("a repeated request carries the new identity and one set of cookies, the new one's", () =>
+  it.scopedLive("J1: a repeated request carries the new identity and one set of cookies, the new one's", () =>
     Effect.gen(function*() {
       const server = yield* site((request) => identityOf(request) === "0" ? forbidden : {})
       const { client } = yield* HttpSession.make({ ...identities(), probe: server.url })
@@ -162,7 +162,7 @@ describe.each(clients)("over %s", (_name, layer) => {
       assert.strictEqual((yield* session.current).number, 1)
     }).pipe(Effect.provide(layer)))
 
-  it.scopedLive("a POST answered by 307 or 308 is repeated with its body, by 301, 302 or 303 it becomes a GET", () =>
+  it.scopedLive("J2: a POST answered by 307 or 308 is repeated with its body; by 301, 302, 303 it becomes a GET", () =>
     Effect.gen(function*() {
       const server = yield* site(({ path }) =>
         path === "/target?a=%20b&c"
@@ -193,7 +193,7 @@ describe.each(clients)("over %s", (_name, layer) => {
       assert.strictEqual(server.received.at(-1)!.path, "/target?a=%20b&c")
     }).pipe(Effect.provide(layer)))
 
-  it.scopedLive("redirects are bounded", () =>
+  it.scopedLive("J2: redirects are bounded", () =>
     Effect.gen(function*() {
       const server = yield* site(({ path }) => ({
         status: 302,
@@ -211,7 +211,7 @@ describe.each(clients)("over %s", (_name, layer) => {
       assert.deepStrictEqual([response.status, response.headers["location"]], [302, "/8"])
     }).pipe(Effect.provide(layer)))
 
-  it.scopedLive("cookies that are set on the way are kept and sent to the next stop", () =>
+  it.scopedLive("J2: cookies that are set on the way are kept and sent to the next stop", () =>
     Effect.gen(function*() {
       const server = yield* site(({ path }) =>
         path === "/login"
@@ -224,7 +224,7 @@ describe.each(clients)("over %s", (_name, layer) => {
       assert.deepStrictEqual(sent, [["/login", ["sid=0"]], ["/home", ["login=ok", "sid=0", "step=1"]]])
     }).pipe(Effect.provide(layer)))
 
-  it.scopedLive("a redirect to another origin takes no credentials there, and only that origin's cookies", () =>
+  it.scopedLive("J5: a redirect to another origin takes no credentials there, and only that origin's cookies", () =>
     Effect.gen(function*() {
       const elsewhere = yield* serve(() => ({ headers: { "set-cookie": "sid=elsewhere" } }))
       const away = elsewhere.url.replace("127.0.0.1", "localhost")
@@ -256,7 +256,7 @@ describe.each(clients)("over %s", (_name, layer) => {
       assert.strictEqual(yield* cookiesOf(session, server.url), "sid=7")
     }).pipe(Effect.provide(layer)))
 
-  it.scopedLive("another site's refusal behind a redirect, and home's own on the way back, refresh nothing", () =>
+  it.scopedLive("J5: another site's refusal behind a redirect, and home's own on the way back, refresh nothing", () =>
     Effect.gen(function*() {
       let home = ""
       const elsewhere = yield* serve(({ path }) =>
@@ -292,7 +292,7 @@ describe.each(clients)("over %s", (_name, layer) => {
       }
     }).pipe(Effect.provide(layer)))
 
-  it.scopedLive("a status filter beneath the session hides neither cookies, nor redirects, nor refusals", () =>
+  it.scopedLive("H11: a status filter beneath the session hides neither cookies, nor redirects, nor refusals", () =>
     Effect.gen(function*() {
       const server = yield* site((request) =>
         request.path === "/start"
@@ -481,7 +481,7 @@ describe("refreshing", () => {
       assert.deepStrictEqual(server.requests().slice(2).map(identityOf), times(20, "1"))
     })))
 
-  it.scopedLive("by force never tears identity and cookies apart, for fifty callers of three requests each", () =>
+  it.scopedLive("J1: by force never tears identity and cookies apart, for fifty callers of three requests each", () =>
     over(Effect.gen(function*() {
       const uses = new Map<string, number>()
       const server = yield* site((request) => {
@@ -581,7 +581,7 @@ describe("refreshing", () => {
   }
 })
 
-describe("a refresh that fails", () => {
+describe("J1: a refresh that fails", () => {
   type Broken = {
     readonly identity?: Effect.Effect<HttpSession.Identity, NoIdentity>
     readonly challenge?: HttpSession.Options<never, never, NoIdentity>["challenge"]
@@ -728,7 +728,7 @@ describe("a refresh that fails", () => {
     })))
 })
 
-describe("cookies of one generation", () => {
+describe("J2: cookies of one generation", () => {
   it.scopedLive("are not written by a late response of the former one", () =>
     over(Effect.gen(function*() {
       const gate = Effect.unsafeMakeLatch()
@@ -847,7 +847,7 @@ describe("cookies of one generation", () => {
       }
     })
 
-  it.scoped("are fifty of a domain by default: those used longest ago go first", () =>
+  it.scoped("J5: are fifty of a domain by default: those used longest ago go first", () =>
     over(Effect.gen(function*() {
       function* lines() {
         for (let i = 0;; i++) yield `c${i}=1; Path=/${i % 2}`
@@ -864,7 +864,7 @@ describe("cookies of one generation", () => {
       assert.strictEqual((yield* names("/1")).length, 20)
     })))
 
-  it.scoped("that have expired go before any that is good", () =>
+  it.scoped("J5: that have expired go before any that is good", () =>
     over(Effect.gen(function*() {
       function* lines() {
         yield "old=1"
@@ -901,7 +901,7 @@ describe("cookies of one generation", () => {
     ]] as const
   ) {
     const limit = limits === undefined ? "the default" : "another"
-    it.scoped(`of ${size} bytes, attributes included, are ${kept ? "" : "not "}kept with ${limit} limit`, () =>
+    it.scoped(`J5: of ${size} bytes, attributes included, are ${kept ? "" : "not "}kept with ${limit} limit`, () =>
       over(Effect.gen(function*() {
         function* lines() {
           yield `long=${"x".repeat(size - "long=; Path=/".length)}; Path=/`
@@ -953,7 +953,7 @@ describe("cookies of one generation", () => {
     }))
 
   it.scoped.each([[undefined, 3000], [{ total: 7 }, 7]] as const)(
-    "are 3,000 in all by default, those used longest ago first out: %j",
+    "J5: are 3,000 in all by default, those used longest ago first out: %j",
     ([cookieLimits, total]) =>
       Effect.gen(function*() {
         let host = 0
@@ -1052,7 +1052,7 @@ describe("cookies of one generation", () => {
     }))
 })
 
-describe("redirects", () => {
+describe("J2: redirects", () => {
   const redirecting = (location: string | undefined, status = 302) =>
     Effect.gen(function*() {
       const server = yield* site(({ path }) =>
@@ -1072,7 +1072,7 @@ describe("redirects", () => {
       })))
   }
 
-  it.scoped("from https to http of one host leave credentials and `Secure` cookies behind", () =>
+  it.scoped("J5: from https to http of one host leave credentials and `Secure` cookies behind", () =>
     Effect.gen(function*() {
       const sent: Array<readonly [string, string | undefined, string | undefined]> = []
       const downgrading = HttpClient.make((request, url) =>
@@ -1125,7 +1125,7 @@ describe("redirects", () => {
       assert.strictEqual(server.received.at(-1)!.headers.cookie, "sid=0; way=1")
     }).pipe(Effect.provide(FetchHttpClient.layer)))
 
-  it.scopedLive("with raw bytes in their Location are read as UTF-8", () =>
+  it.scopedLive("J5: with raw bytes in their Location are read as UTF-8", () =>
     over(Effect.gen(function*() {
       const { client, server } = yield* redirecting(Buffer.from("/café").toString("latin1"))
       yield* client.get(`${server.url}/start`)
@@ -1275,7 +1275,7 @@ describe("a challenge", () => {
     })))
 })
 
-describe("one session for each origin", () => {
+describe("J4: one session for each origin", () => {
   const make = (origin: string) => HttpSession.make({ ...identities(), probe: origin })
   type PerOrigin = (origin: string) => Effect.Effect<HttpSession.HttpSession, unknown, Scope.Scope>
 

@@ -73,7 +73,7 @@ const cipherSuites = [
   }
 ] as const
 
-describe.each(cipherSuites)("with the ciphers of $protocol", ({ first, protocol, second, server: tls }) => {
+describe.each(cipherSuites)("J3: with the ciphers of $protocol", ({ first, protocol, second, server: tls }) => {
   const rotating = [{ ciphers: first[0] }, { ciphers: second[0] }] as const
   const spoken = ({ tls }: Received) => [tls?.protocol, tls?.cipher]
 
@@ -112,7 +112,7 @@ describe.each(cipherSuites)("with the ciphers of $protocol", ({ first, protocol,
     }))
 })
 
-it.scopedLive("a minimum version that the server does not speak fails the refresh, and the former one is kept", () =>
+it.scopedLive("J1: a minimum version that the server does not speak fails the refresh; the former one is kept", () =>
   Effect.gen(function*() {
     const server = yield* site(refusing("0"), { tls: { maxVersion: "TLSv1.2" } })
     const { client, session } = yield* visit(server.url, { minVersion: "TLSv1.2" }, { minVersion: "TLSv1.3" })
@@ -121,7 +121,7 @@ it.scopedLive("a minimum version that the server does not speak fails the refres
     assert.deepStrictEqual(server.received.map(({ tls }) => tls!.protocol), ["TLSv1.2", "TLSv1.2"])
   }))
 
-it.scopedLive("ciphers that do not exist fail the refresh typed, and the former ones are kept", () =>
+it.scopedLive("J1: ciphers that do not exist fail the refresh typed, and the former ones are kept", () =>
   Effect.gen(function*() {
     const server = yield* site(refusing("0"))
     const { client, session } = yield* visit(server.url, undefined, { ciphers: "no-such-cipher" })
@@ -130,7 +130,7 @@ it.scopedLive("ciphers that do not exist fail the refresh typed, and the former 
     assert.strictEqual(server.received.length, 2)
   }))
 
-it.scoped("a probe that hangs is cut off with its connection, and the former TLS options are kept", () =>
+it.scoped("J1: a probe that hangs is cut off with its connection, and the former TLS options are kept", () =>
   Effect.gen(function*() {
     const [{ ciphers }, rotated] = [{ ciphers: "TLS_AES_128_GCM_SHA256" }, { ciphers: "TLS_AES_256_GCM_SHA384" }]
     const server = yield* site(refusing(), { root: (request) => identityOf(request) === "1" ? Effect.never : {} })
@@ -172,7 +172,7 @@ it.scopedLive("the requests of one generation share its connections", () =>
     assert.isAtMost(server.connections(), 2)
   }))
 
-describe("connections of a superseded generation", () => {
+describe("J3: connections of a superseded generation", () => {
   /** No connection that served this identity is open any more; what the others use is not looked at. */
   const haveEnded = (server: TestServer, identity: string) =>
     eventually(Effect.sync(() => {

@@ -76,7 +76,7 @@ const statusesOf = (exits: ReadonlyArray<Exit.Exit<HttpClientResponse.HttpClient
   exits.map((exit) => Exit.isSuccess(exit) ? exit.value.status : String(exit))
 
 describe.each(clients)("over %s", (name, layer) => {
-  it.scopedLive("a refused request is built again from the caller's own, and nothing of the old value is in it", () =>
+  it.scopedLive("H1: a refused request is built again from the caller's own, without anything of the old value", () =>
     Effect.gen(function*() {
       const { session } = yield* tokens()
       const server = yield* serve(({ path }) => path.includes("token-0") ? { status: 401 } : { body: "orders" })
@@ -103,7 +103,7 @@ describe.each(clients)("over %s", (name, layer) => {
       assert.notInclude(JSON.stringify(again), "token-0")
     }).pipe(Effect.provide(layer)))
 
-  it.scopedLive("twenty callers with one stale token cause one sign-in, and all succeed", () =>
+  it.scopedLive("H1: twenty callers with one stale token cause one sign-in, and all succeed", () =>
     Effect.gen(function*() {
       const { session, signIns } = yield* tokens()
       const allThere = Effect.unsafeMakeLatch()
@@ -121,7 +121,7 @@ describe.each(clients)("over %s", (name, layer) => {
     }).pipe(Effect.provide(layer)))
 
   for (const maxRefreshes of [0, 1, 3]) {
-    it.scopedLive(`a lasting refusal ends after ${maxRefreshes} refreshes, its response readable`, () =>
+    it.scopedLive(`H2: a lasting refusal ends after ${maxRefreshes} refreshes, its response readable`, () =>
       Effect.gen(function*() {
         const { session, signIns } = yield* tokens()
         const server = yield* serve((request) => ({ status: 401, body: `not ${tokenOf(request)}` }))
@@ -151,7 +151,7 @@ describe.each(clients)("over %s", (name, layer) => {
     ["a raw string", HttpBody.raw("raw text", { contentType: "text/plain" })]
   ]
   it.scopedLive.each(bodies)(
-    "the body of a refused request is sent again as it was: %s",
+    "H3: the body of a refused request is sent again as it was: %s",
     ([, body]) =>
       Effect.gen(function*() {
         const { session } = yield* tokens()
@@ -173,7 +173,7 @@ describe.each(clients)("over %s", (name, layer) => {
       }).pipe(Effect.provide(layer))
   )
 
-  it.scopedLive("a refused request whose body is a stream is not sent again; the session is refreshed", () =>
+  it.scopedLive("H3: a refused request whose body is a stream is not sent again; the session is refreshed", () =>
     Effect.gen(function*() {
       const { session, signIns } = yield* tokens()
       const server = yield* api(refuses("token-0"))
@@ -191,7 +191,7 @@ describe.each(clients)("over %s", (name, layer) => {
       assert.deepStrictEqual(server.received.map(({ body }) => body.toString()), ["once", "once"])
     }).pipe(Effect.provide(layer)))
 
-  it.scopedLive("a hundred refused and repeated requests use few connections", () =>
+  it.scopedLive("H1: a hundred refused and repeated requests use few connections", () =>
     Effect.gen(function*() {
       const { session } = yield* tokens({ budget: { refreshes: 1000, within: "1 minute" } })
       const seen = new Set<string | undefined>()
@@ -209,7 +209,7 @@ describe.each(clients)("over %s", (name, layer) => {
 
   // The time limit never comes: what cuts these off is their length.
   for (const declared of [undefined, 1024 ** 3]) {
-    it.scoped(`a refusal ${declared === undefined ? "without end" : "that declares a gigabyte"} is cut off`, () =>
+    it.scoped(`H1: a refusal ${declared === undefined ? "without end" : "that declares a gigabyte"} is cut off`, () =>
       Effect.gen(function*() {
         const { session } = yield* tokens()
         const server = yield* serve((request) =>
@@ -239,7 +239,7 @@ describe.each(clients)("over %s", (name, layer) => {
     write: (response) => void response.writeHead(401, { "content-length": 100 }).write("the first of a hundred")
   }
   for (const [length, stalled] of [["unknown", stalling], ["known", stallingInShort]] as const) {
-    it.scoped(`a refusal of ${length} length that stalls is cut off after a second, and the request goes on`, () =>
+    it.scoped(`H9: a refusal of ${length} length that stalls is cut off after a second, and the request goes on`, () =>
       Effect.gen(function*() {
         const { session } = yield* tokens()
         const server = yield* serve((request) => tokenOf(request) === "token-1" ? { body: "ok" } : stalled)
@@ -254,7 +254,7 @@ describe.each(clients)("over %s", (name, layer) => {
         yield* Deferred.await(server.received[0]!.aborted)
       }).pipe(Effect.provide(layer)))
 
-    it.scoped(`the refresh waits for no refusal of ${length} length that stalls, and lets go of it if it fails`, () =>
+    it.scoped(`H9: the refresh waits for no stalled refusal of ${length} length, and lets go of it if it fails`, () =>
       Effect.gen(function*() {
         const { next, session } = yield* tokens()
         const server = yield* serve(() => stalled)
@@ -266,7 +266,7 @@ describe.each(clients)("over %s", (name, layer) => {
       }).pipe(Effect.provide(layer)))
   }
 
-  it.scoped("a caller who is interrupted lets go of the refusal that it was reading", () =>
+  it.scoped("H4: a caller who is interrupted lets go of the refusal that it was reading", () =>
     Effect.gen(function*() {
       const { held, session, waiters } = yield* tokens()
       const server = yield* serve((request) => tokenOf(request) === "token-1" ? { body: "ok" } : stalling)
@@ -311,7 +311,7 @@ describe.each(clients)("over %s", (name, layer) => {
       assert.strictEqual(total, 64 * 64 * 1024)
     }).pipe(Effect.provide(layer)))
 
-  it.scopedLive("interrupting a caller aborts its request, the first as well as the repeated one", () =>
+  it.scopedLive("H4: interrupting a caller aborts its request, the first as well as the repeated one", () =>
     Effect.gen(function*() {
       const { session, signIns } = yield* tokens()
       const server = yield* serve((request) => tokenOf(request) === "token-0" ? { status: 401 } : Effect.never)
@@ -327,7 +327,7 @@ describe.each(clients)("over %s", (name, layer) => {
       assert.strictEqual(signIns(), 2)
     }).pipe(Effect.provide(layer)))
 
-  it.scopedLive("a network error of the repeated request is that error, and the session stays refreshed", () =>
+  it.scopedLive("H4: a network error of the repeated request is that error, and the session stays refreshed", () =>
     Effect.gen(function*() {
       const { session, signIns } = yield* tokens()
       const server = yield* serve((request) =>
@@ -377,7 +377,7 @@ describe.each(clients)("over %s", (name, layer) => {
       assert.strictEqual(server.received.length, 2)
     }).pipe(Effect.provide(layer)))
 
-  it.scopedLive("each attempt has a span of its own, named as the wrapped client names it", () =>
+  it.scopedLive("H8: each attempt has a span of its own, named as the wrapped client names it", () =>
     Effect.gen(function*() {
       const spans: Array<Tracer.Span> = []
       const native = yield* Effect.tracer
@@ -413,7 +413,7 @@ describe.each(clients)("over %s", (name, layer) => {
 
 const onUndici = <A, E, R>(effect: Effect.Effect<A, E, R>) => Effect.provide(effect, NodeHttpClient.layerUndici)
 
-describe("a body that can be read only once", () => {
+describe("H3: a body that can be read only once", () => {
   const encoder = new TextEncoder()
   const once: ReadonlyArray<readonly [string, () => unknown]> = [
     ["a Node stream", () => Readable.from([encoder.encode("once")])],
@@ -528,7 +528,7 @@ describe("a renewal in flight", () => {
     return { server, session, signIns, renewal, first, later }
   })
 
-  it.scopedLive("is waited for by requests that come meanwhile; none goes out with what is known to be stale", () =>
+  it.scopedLive("H5: is waited for by requests that come meanwhile; none goes out with what is known to be stale", () =>
     onUndici(Effect.gen(function*() {
       const { first, later, renewal, server, signIns } = yield* underway
       assert.strictEqual(server.received.length, 1)
@@ -561,7 +561,7 @@ describe("a renewal in flight", () => {
       assert.strictEqual(signIns(), 2)
     })))
 
-  it.scoped("that fails gives its one failure to all who waited, without a sign-in for a hundred more callers", () =>
+  it.scoped("H6: that fails gives its one failure to all who waited, and no sign-in to a hundred more callers", () =>
     onUndici(Effect.gen(function*() {
       const { next, session, signIns, waiters } = yield* tokens()
       const server = yield* api(() => true)
@@ -584,7 +584,7 @@ describe("a renewal in flight", () => {
       assert.isAtMost(signIns(), 4)
     })))
 
-  it.scoped("that dies gives its defect to all who waited, and the session works again after the cool-down", () =>
+  it.scoped("H6: that dies gives its defect to all who waited, and the session works again after the cool-down", () =>
     onUndici(Effect.gen(function*() {
       const { next, session, waiters } = yield* tokens()
       const server = yield* api(refuses("token-0"))
@@ -648,7 +648,7 @@ describe("a renewal in flight", () => {
     })))
 })
 
-it.scopedLive("twenty stragglers who come back with the old token cause no further sign-in", () =>
+it.scopedLive("H1: twenty stragglers who come back with the old token cause no further sign-in", () =>
   onUndici(Effect.gen(function*() {
     const { session, signIns } = yield* tokens()
     const gates = Array.from({ length: 20 }, () => Effect.unsafeMakeLatch())
@@ -906,7 +906,7 @@ describe("a session for each key", () => {
       }
     })
 
-  it.scopedLive("sends each tenant's token with that tenant's requests, however they interleave", () =>
+  it.scopedLive("M1: sends each tenant's token with that tenant's requests, however they interleave", () =>
     onUndici(Effect.gen(function*() {
       const issued = new Map<string, number>()
       const { ask, server } = yield* perTenant((tenant) => ({
@@ -925,7 +925,7 @@ describe("a session for each key", () => {
       }
     })))
 
-  it.scopedLive("keeps one tenant's failed and hanging sign-ins from all others", () =>
+  it.scopedLive("M1: keeps one tenant's failed and hanging sign-ins from all others", () =>
     onUndici(Effect.gen(function*() {
       const { ask, server } = yield* perTenant((tenant) => ({
         acquire: tenant === "failing"
@@ -943,7 +943,7 @@ describe("a session for each key", () => {
       yield* Fiber.interrupt(hanging)
     })))
 
-  it.scopedLive("holds a session while its request is under way, and fails typed if there is room for no other", () =>
+  it.scopedLive("M3: holds a session while its request is under way; without room for another it fails typed", () =>
     onUndici(Effect.gen(function*() {
       const gate = Effect.unsafeMakeLatch()
       const { ask, server } = yield* perTenant((tenant) => ({ acquire: Effect.as(gate.await, tenant) }), 1)
@@ -980,7 +980,7 @@ describe("the layer", () => {
       assert.deepStrictEqual(server.received.map(tokenOf), ["token-0", "token-1"])
     }))
 
-  it.scopedLive("gives a failure of the session as a RequestError with the failure as its cause", () =>
+  it.scopedLive("H12: gives a failure of the session as a RequestError with the failure as its cause", () =>
     Effect.gen(function*() {
       const { next, session } = yield* tokens()
       const failure = new SignInFailed()
@@ -993,7 +993,7 @@ describe("the layer", () => {
       assert.strictEqual(error.request, request)
     }))
 
-  it.scopedLive("gives the server's response to a lasting refusal, and to one of a body that is read only once", () =>
+  it.scopedLive("H12: gives the server's response to a lasting refusal, and to one of a one-shot body", () =>
     Effect.gen(function*() {
       const { session } = yield* tokens()
       const server = yield* api(() => true)

@@ -50,7 +50,7 @@ const throughLayer = (
     )
   ).pipe(Effect.map(Context.get(HttpClient.HttpClient)))
 
-describe.each(clients)("a status filter beneath the session, over %s", (_, layer) => {
+describe.each(clients)("H11: a status filter beneath the session, over %s", (_, layer) => {
   const filtered = Effect.map(HttpClient.HttpClient, HttpClient.filterStatusOk)
 
   it.scopedLive("hides no refusal: the request is sent again with the new value", () =>
@@ -239,7 +239,7 @@ describe("`rejected` that says \"again\"", () => {
     })))
 })
 
-describe("a failure of the session, through the layer,", () => {
+describe("H12: a failure of the session, through the layer,", () => {
   const failing = (
     error: unknown,
     fatal: boolean,
@@ -364,7 +364,7 @@ describe("a failure of the session, through the layer,", () => {
     })))
 })
 
-describe("the layer", () => {
+describe("H12: the layer", () => {
   class ApiSession extends Effect.Service<ApiSession>()("test/ApiSession", {
     scoped: Session.make<string, SignInFailed>({ acquire: Effect.succeed("from a service") })
   }) {}

@@ -50,7 +50,7 @@ const stalled: ReadonlyArray<readonly [string, Reply]> = [
   ["of known length", { write: (response) => void response.writeHead(401, { "content-length": 100 }).write("one") }]
 ]
 
-describe.each(poolsOfOne)("over one connection of %s", (_, layer) => {
+describe.each(poolsOfOne)("H9: over one connection of %s", (_, layer) => {
   for (const [length, refusal] of stalled) {
     it.scoped(`the refresh gets the connection of a refusal ${length} that stalls after a second`, () =>
       Effect.gen(function*() {
@@ -170,7 +170,7 @@ describe.each(poolsOfOne)("over one connection of %s", (_, layer) => {
     }).pipe(Effect.provide(layer)))
 })
 
-describe.each(clients)("over %s", (_, layer) => {
+describe.each(clients)("H9: over %s", (_, layer) => {
   it.scoped("a refresh that has a connection waits for nothing", () =>
     Effect.gen(function*() {
       const { client, renewals, server, session } = yield* served(stalled[0]![1])

@@ -82,7 +82,7 @@ const tenants = (
 const lengthOf = (response: HttpClientResponse.HttpClientResponse) =>
   Stream.runFold(response.stream, 0, (total, bytes) => total + bytes.length)
 
-describe.each(clients)("over %s", (_, layer) => {
+describe.each(clients)("M3: over %s", (_, layer) => {
   it.scopedLive("no other tenant takes the room of a download", () =>
     Effect.gen(function*() {
       const { gate, get, released, isFull } = yield* tenants()
@@ -235,7 +235,7 @@ describe.each(clients)("over %s", (_, layer) => {
 const collecting = [...clients.slice(0, 2), ["node:http without keep-alive", NodeHttpClient.layer]] as typeof clients
 
 it.scopedLive.each(collecting)(
-  "a response that nobody reads holds its session until it is collected: over %s",
+  "M3: a response that nobody reads holds its session until it is collected: over %s",
   ([, layer]) =>
     Effect.gen(function*() {
       const { get, isFull } = yield* tenants()
@@ -244,7 +244,7 @@ it.scopedLive.each(collecting)(
     }).pipe(Effect.provide(layer))
 )
 
-describe.each(clients)("the scope of `HttpClient.withScope`, over %s,", (_, layer) => {
+describe.each(clients)("M3: the scope of `HttpClient.withScope`, over %s,", (_, layer) => {
   const senders = [
     [
       "behind a redirect",
@@ -287,7 +287,7 @@ describe.each(clients)("the scope of `HttpClient.withScope`, over %s,", (_, laye
   }
 })
 
-describe.each(clients)("what a generation acquired, over %s,", (_, layer) => {
+describe.each(clients)("M3, S10: what a generation acquired, over %s,", (_, layer) => {
   const generations = (refuse: (token: string | undefined) => Reply | undefined = () => undefined) =>
     Effect.gen(function*() {
       const gate = Effect.unsafeMakeLatch()

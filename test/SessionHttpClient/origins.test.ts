@@ -47,7 +47,7 @@ const twoSites = (home: Handler, away: Handler = () => ({ body: "away" })) =>
 
 const to = (location: string, status = 302): Reply => ({ status, headers: { location }, body: "moved" })
 
-describe.each(clients)("over %s", (name, layer) => {
+describe.each(clients)("H10: over %s", (name, layer) => {
   it.scopedLive("the value goes to its origins alone, and nothing is acquired for a request to another", () =>
     Effect.gen(function*() {
       const { session, signIns } = yield* tokens
@@ -250,7 +250,7 @@ describe.each(clients)("over %s", (name, layer) => {
   }
 })
 
-describe.each(clients)("a Location with a user and a password, over %s,", (_, layer) => {
+describe.each(clients)("H10: a Location with a user and a password, over %s,", (_, layer) => {
   it.scopedLive("is followed without them, to the same origin and to another", () =>
     Effect.gen(function*() {
       const { session } = yield* tokens
@@ -263,7 +263,7 @@ describe.each(clients)("a Location with a user and a password, over %s,", (_, la
     }).pipe(Effect.provide(layer)))
 })
 
-it.scopedLive("a user and a password in the caller's own URL stay with its origin", () =>
+it.scopedLive("H10: a user and a password in the caller's own URL stay with its origin", () =>
   Effect.gen(function*() {
     const { session } = yield* tokens
     const site = yield* twoSites(({ path }, { away }) => to(path === "/a" ? "/b" : `${away}/c`))
@@ -321,7 +321,7 @@ const others = [
 ]
 
 it.scopedLive.each(credentials)(
-  "`%s` is a credential: another origin does not get it",
+  "H10: `%s` is a credential: another origin does not get it",
   (name) =>
     onUndici(Effect.gen(function*() {
       const { session } = yield* tokens
@@ -332,7 +332,7 @@ it.scopedLive.each(credentials)(
     }))
 )
 
-it.scopedLive("headers that prove nothing go along, but the former host's name does not", () =>
+it.scopedLive("H10: headers that prove nothing go along, but the former host's name does not", () =>
   onUndici(Effect.gen(function*() {
     const { session } = yield* tokens
     const site = yield* twoSites((_, { away }) => to(`${away}/b`))
@@ -345,7 +345,7 @@ it.scopedLive("headers that prove nothing go along, but the former host's name d
     assert.deepStrictEqual(site.sent(), ["home/a -", "away/b -"])
   })))
 
-describe("origins", () => {
+describe("H10: origins", () => {
   it.scopedLive("may be a function of the URL", () =>
     onUndici(Effect.gen(function*() {
       const { session } = yield* tokens
@@ -458,7 +458,7 @@ describe("origins", () => {
 })
 
 it.scopedLive.each([-1, 1.5, NaN, Infinity])(
-  "a followRedirects of %s is refused before anything is sent",
+  "H10: a followRedirects of %s is refused before anything is sent",
   (followRedirects) =>
     onUndici(Effect.gen(function*() {
       const { session, signIns } = yield* tokens
@@ -470,7 +470,7 @@ it.scopedLive.each([-1, 1.5, NaN, Infinity])(
 )
 
 it.scopedLive.each(["file:///etc/passwd", "http://[bad", "javascript:alert(1)"])(
-  "a redirect to %s is a typed failure",
+  "H10: a redirect to %s is a typed failure",
   (location) =>
     onUndici(Effect.gen(function*() {
       const { session } = yield* tokens
