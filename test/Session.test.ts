@@ -19,6 +19,8 @@ import * as Schedule from "effect/Schedule"
 import * as Scope from "effect/Scope"
 import * as Stream from "effect/Stream"
 import * as TestClock from "effect/TestClock"
+import { failureOf } from "./support/exits.js"
+import { settle } from "./support/settle.js"
 
 class Refused {
   readonly _tag = "Refused"
@@ -56,18 +58,8 @@ const held = (effect: Effect.Effect<string, Refused>) =>
   }))
 
 /** Lets every fiber that can run do so. */
-const settle = TestClock.adjust(0).pipe(Effect.zipRight(Effect.yieldNow()), Effect.repeatN(20))
-
 const many = <A, E, R>(count: number, effect: Effect.Effect<A, E, R>) =>
   Effect.all(Array.from({ length: count }, () => Effect.exit(effect)), { concurrency: "unbounded" })
-
-const failureOf = <A, E>(exit: Exit.Exit<A, E>): E => {
-  assert.isTrue(Exit.isFailure(exit), "succeeded")
-  return Option.getOrThrowWith(
-    Cause.failureOption((exit as Exit.Failure<A, E>).cause),
-    () => new Error(`no typed failure: ${String(exit)}`)
-  )
-}
 
 const valuesOf = <A, E>(exits: ReadonlyArray<Exit.Exit<Session.Generation<A>, E>>) =>
   exits.map((exit) => Exit.isSuccess(exit) ? exit.value.value : String(exit))

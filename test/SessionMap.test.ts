@@ -11,9 +11,10 @@ import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
 import * as Fiber from "effect/Fiber"
-import * as Option from "effect/Option"
 import * as Scope from "effect/Scope"
 import * as TestClock from "effect/TestClock"
+import { failureOf } from "./support/exits.js"
+import { settle } from "./support/settle.js"
 
 /** Counts the sign-ins of each key. */
 const counting = () => {
@@ -31,13 +32,6 @@ const counting = () => {
 
 const valueOf = <A, E>(map: SessionMap.SessionMap<string, A, E>, key: string) =>
   Effect.scoped(Effect.flatMap(SessionMap.get(map, key), (session) => Session.use(session, Effect.succeed)))
-
-const failureOf = <A, E>(exit: Exit.Exit<A, E>): E => {
-  assert.isTrue(Exit.isFailure(exit), "succeeded")
-  return Option.getOrThrow(Cause.failureOption((exit as Exit.Failure<A, E>).cause))
-}
-
-const settle = TestClock.adjust(0).pipe(Effect.zipRight(Effect.yieldNow()), Effect.repeatN(10))
 
 describe("M1: keys", () => {
   it.scoped("each have a session of their own, made once", () =>

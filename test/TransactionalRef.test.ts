@@ -20,13 +20,9 @@ import type * as Scope from "effect/Scope"
 import * as Stream from "effect/Stream"
 import * as TestClock from "effect/TestClock"
 import * as Tracer from "effect/Tracer"
+import { failureOf } from "./support/exits.js"
 
 const add = (draft: Ref.Ref<number>, n: number) => Ref.update(draft, (value) => value + n)
-
-const failureOf = <A, E>(exit: Exit.Exit<A, E>): E => {
-  assert.isTrue(Exit.isFailure(exit), `succeeded: ${String(exit)}`)
-  return Option.getOrThrowWith(Cause.failureOption((exit as Exit.Failure<A, E>).cause), () => exit)
-}
 
 const untouched = (...refs: ReadonlyArray<TransactionalRef.TransactionalRef<number>>) =>
   Effect.forEach(refs, (ref) =>

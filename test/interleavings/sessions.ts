@@ -18,6 +18,7 @@ import * as Scope from "effect/Scope"
 import * as Stream from "effect/Stream"
 import * as assert from "node:assert/strict"
 import * as Inside from "../../src/internal/session/inside.js"
+import { failureOf } from "../support/exits.js"
 
 export class Refused extends Data.TaggedError("Refused")<{ readonly why: string }> {}
 
@@ -40,13 +41,6 @@ const together = <A, E>(effects: ReadonlyArray<Effect.Effect<A, E>>) =>
   Effect.flatMap(Effect.forEach(effects, Effect.fork), Effect.forEach(Fiber.await))
 
 const times = <A>(count: number, value: A): Array<A> => Array.from({ length: count }, () => value)
-
-const failureOf = <E>(exit: Exit.Exit<unknown, E>): E => {
-  assert.ok(Exit.isFailure(exit), `a success: ${String(exit)}`)
-  const failure = Cause.failureOption(exit.cause)
-  assert.ok(Option.isSome(failure), `no failure: ${String(exit)}`)
-  return failure.value
-}
 
 const valueOf = <A, E>(exit: Exit.Exit<A, E>): A => {
   assert.ok(Exit.isSuccess(exit), `no success: ${String(exit)}`)

@@ -15,7 +15,10 @@ import * as Option from "effect/Option"
 import * as Stream from "effect/Stream"
 import * as TestClock from "effect/TestClock"
 import { inspect } from "node:util"
+import { failureOf } from "./exits.js"
 import { eventually } from "./httpServer.js"
+
+export { failureOf }
 
 export const clients: ReadonlyArray<readonly [name: string, layer: Layer.Layer<HttpClient.HttpClient>]> = [
   ["fetch", FetchHttpClient.layer],
@@ -60,14 +63,6 @@ export const many = <A, E, R>(count: number, effect: Effect.Effect<A, E, R>) =>
   Effect.all(Array.from({ length: count }, () => Effect.exit(effect)), { concurrency: "unbounded" })
 
 export const times = <A>(count: number, value: A): Array<A> => Array.from({ length: count }, () => value)
-
-export const failureOf = <A, E>(exit: Exit.Exit<A, E>): E => {
-  assert.isTrue(Exit.isFailure(exit), "succeeded")
-  return Option.getOrThrowWith(
-    Cause.failureOption((exit as Exit.Failure<A, E>).cause),
-    () => new Error(`no typed failure: ${String(exit)}`)
-  )
-}
 
 /** The failure, which must be of this class. */
 export const failedWith = <T>(

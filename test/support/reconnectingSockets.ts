@@ -1,22 +1,22 @@
 /**
  * A server that is the test, on the test's clock, and what a socket tells.
  */
-import { assert, it } from "@effect/vitest"
+import { it } from "@effect/vitest"
 import * as Backoff from "effect-holdfast/Backoff"
 import * as ReconnectingSocket from "effect-holdfast/ReconnectingSocket"
 import * as WebSocketDialer from "effect-holdfast/WebSocketDialer"
-import * as Cause from "effect/Cause"
 import * as Clock from "effect/Clock"
 import * as Effect from "effect/Effect"
-import * as Exit from "effect/Exit"
 import * as Fiber from "effect/Fiber"
+import * as Layer from "effect/Layer"
 import * as Option from "effect/Option"
 import type * as Scope from "effect/Scope"
 import * as Stream from "effect/Stream"
 import * as TestClock from "effect/TestClock"
+import { failureOf } from "./exits.js"
+import { settle } from "./settle.js"
 
-/** Lets every fiber that can run do so. */
-export const settle = Effect.repeatN(Effect.yieldNow(), 200)
+export { failureOf, settle }
 
 export const pass = (millis: number) => Effect.zipRight(TestClock.adjust(millis), settle)
 
@@ -75,19 +75,197 @@ export const tagsOf = (all: ReadonlyArray<{ readonly _tag: string }>) => all.map
 export const ofTag = <A extends { readonly _tag: string }, Tag extends A["_tag"]>(all: ReadonlyArray<A>, tag: Tag) =>
   all.filter((one): one is Extract<A, { readonly _tag: Tag }> => one._tag === tag)
 
-export const failureOf = <A, E>(exit: Exit.Exit<A, E>): E => {
-  assert.isTrue(Exit.isFailure(exit), "succeeded")
-  return Option.getOrThrowWith(
-    Cause.failureOption((exit as Exit.Failure<A, E>).cause),
-    () => new Error(`no typed failure: ${String(exit)}`)
-  )
-}
-
 export const isDone = <A, E>(fiber: Fiber.Fiber<A, E>) => Effect.map(Fiber.poll(fiber), Option.isSome)
 
 export const dial = { url: "ws://test" }
 /** 1, 2, 4, 8, 16, 30, 30, … seconds. */
 export const steady = Backoff.exponential({ initial: "1 seconds", jitter: "none" })
+
+export type Message = WebSocketDialer.Message
+
+/** A socket whose first connection is open. */
+export const connected = <Out, In, E, R>(
+  making: Effect.Effect<ReconnectingSocket.ReconnectingSocket<Out, In>, E, R>
+) =>
+  Effect.gen(function*() {
+    const server = yield* serving
+    const socket = yield* making
+    const events = yield* recorded(socket.events)
+    const peer = yield* server.open
+    return { server, socket, events: events.all, peer }
+  })
+
+/** One whose first dial nobody has answered. */
+export const dialing = <Out, In, E, R>(
+  making: Effect.Effect<ReconnectingSocket.ReconnectingSocket<Out, In>, E, R>
+) =>
+  Effect.gen(function*() {
+    const server = yield* serving
+    const socket = yield* making
+    const events = yield* recorded(socket.events)
+    return { server, socket, events: events.all }
+  })
+
+// -----------------------------------------------------------------------------
+// a connection that can be held
+// -----------------------------------------------------------------------------
+
+/** Keeps what is written in its hands until the test takes it, and can stop reading. */
+export class Wire {
+  readonly connection: WebSocketDialer.Connection
+  readonly taken: Array<Message> = []
+  readonly batches: Array<ReadonlyArray<Message>> = []
+  isHeld = false
+  isPaused = false
+  pauses = 0
+  pings = 0
+  inHands = 0
+  most = 0
+  closed: readonly [code: number | undefined, reason: string | undefined] | undefined
+  isTerminated = false
+  end: WebSocketDialer.ConnectionClosed | WebSocketDialer.ConnectionLost | undefined
+  listener: WebSocketDialer.Listener | undefined
+  private readonly onTake = new Set<() => void>()
+
+  constructor(can: { readonly ping?: boolean; readonly pause?: boolean; readonly isHeld?: boolean } = {}) {
+    this.isHeld = can.isHeld ?? false
+    this.connection = {
+      protocol: "",
+      listen: (listener) =>
+        Effect.sync(() => {
+          this.listener = listener
+        }),
+      write: (messages) =>
+        Effect.async<void, WebSocketDialer.ConnectionFailure>((resume) => {
+          const bytes = messages.reduce((sum, { length }) => sum + length, 0)
+          this.batches.push(messages)
+          this.inHands += bytes
+          this.most = Math.max(this.most, this.inHands)
+          const take = () => {
+            if (this.end !== undefined) return resume(Effect.fail(this.end))
+            this.inHands -= bytes
+            this.taken.push(...messages)
+            resume(Effect.void)
+          }
+          if (this.isHeld) this.onTake.add(take)
+          else take()
+        }),
+      ping: can.ping === false ? Option.none() : Option.some(Effect.sync(() => {
+        this.pings++
+      })),
+      backpressure: can.pause === false ? Option.none() : Option.some({
+        pause: Effect.sync(() => {
+          this.isPaused = true
+          this.pauses++
+        }),
+        resume: Effect.sync(() => {
+          this.isPaused = false
+        })
+      }),
+      close: (code, reason) =>
+        Effect.sync(() => {
+          this.closed = [code, reason]
+          if (!this.isHeld) {
+            this.over(new WebSocketDialer.ConnectionClosed({ code: code ?? 1005, reason: reason ?? "" }))
+          }
+        }),
+      terminate: Effect.sync(() => {
+        this.isTerminated = true
+        this.over(new WebSocketDialer.ConnectionLost({ reason: "Reset", cause: "terminated" }))
+      })
+    }
+  }
+
+  /** Takes what is in its hands. */
+  take(): void {
+    const all = [...this.onTake]
+    this.onTake.clear()
+    for (const take of all) take()
+  }
+
+  say(message: Message): void {
+    if (this.end === undefined) this.listener!.onMessage(message)
+  }
+
+  control(): void {
+    if (this.end === undefined) this.listener!.onControl()
+  }
+
+  over(end: WebSocketDialer.ConnectionClosed | WebSocketDialer.ConnectionLost): void {
+    if (this.end !== undefined) return
+    this.end = end
+    this.take()
+    this.listener?.onEnd(end)
+  }
+
+  reset(): void {
+    this.over(new WebSocketDialer.ConnectionLost({ reason: "Reset" }))
+  }
+}
+
+/** Each dial takes the next of these. */
+export const wired = (...wires: ReadonlyArray<Wire>) => {
+  const left = [...wires]
+  return Layer.succeed(WebSocketDialer.WebSocketDialer, {
+    dial: () =>
+      Effect.suspend(() => {
+        const wire = left.shift()
+        return wire === undefined
+          ? Effect.never
+          : Effect.acquireRelease(Effect.succeed(wire.connection), ({ terminate }) => terminate)
+      })
+  })
+}
+
+export const onWires = <Out = Message, In = Message, E = never, R = never, E2 = never, R2 = never>(
+  wires: ReadonlyArray<Wire>,
+  options: Omit<ReconnectingSocket.Options<Out, In, E, R, E2, R2>, "dial">
+) =>
+  Effect.gen(function*() {
+    const socket = yield* ReconnectingSocket.make<Out, In, E, R, E2, R2>(
+      { dial, ...options } as ReconnectingSocket.Options<Out, In, E, R, E2, R2>
+    )
+    const events = yield* recorded(socket.events)
+    yield* Effect.addFinalizer(() => Effect.sync(() => wires.forEach((wire) => wire.reset())))
+    return { socket, events: events.all }
+  }).pipe(Effect.provide(wired(...wires)))
+
+/** The delays of the timers that are set while the scope is open and have neither fired nor been cleared. */
+export const openTimers = Effect.acquireRelease(
+  Effect.sync(() => {
+    const { clearTimeout, setTimeout } = globalThis
+    const delays = new Map<unknown, number>()
+    globalThis.setTimeout = Object.assign(
+      (callback: (...args: Array<unknown>) => void, delay = 0, ...args: Array<unknown>) => {
+        const timer = setTimeout(() => {
+          delays.delete(timer)
+          callback(...args)
+        }, delay)
+        delays.set(timer, delay)
+        return timer
+      },
+      setTimeout
+    )
+    globalThis.clearTimeout = (timer) => {
+      delays.delete(timer)
+      clearTimeout(timer)
+    }
+    return {
+      open: () => [...delays.values()].filter((delay) => delay > 0),
+      restore: () => Object.assign(globalThis, { clearTimeout, setTimeout })
+    }
+  }),
+  ({ restore }) => Effect.sync(restore)
+)
+
+export const lost = (reason: WebSocketDialer.ConnectionLost["reason"]) => new WebSocketDialer.ConnectionLost({ reason })
+
+/** `ack 3`: everything up to and with 3. */
+export const acknowledge = {
+  id: (message: Message) => Number(message),
+  acknowledged: (message: Message) =>
+    String(message).startsWith("ack ") ? Option.some(Number(String(message).slice(4))) : Option.none()
+}
 
 /** A socket of texts whose first connection is open, and everything that it tells. */
 export const opened = (

@@ -1,6 +1,6 @@
 import { assert, describe, it } from "@effect/vitest"
 import * as Effect from "effect/Effect"
-import { Outbox, type QueuedMessage, queuedMessage } from "../src/internal/socket/outbox.js"
+import { Outbox, type QueuedMessage, queuedMessage } from "../../src/internal/socket/outbox.js"
 
 const queued = (message: string, only?: object) => queuedMessage(message, message, { id: message, ...only && { only } })
 

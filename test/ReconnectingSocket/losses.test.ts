@@ -1,0 +1,211 @@
+import { assert, describe } from "@effect/vitest"
+import * as ReconnectingSocket from "effect-holdfast/ReconnectingSocket"
+import * as WebSocketDialer from "effect-holdfast/WebSocketDialer"
+import * as Effect from "effect/Effect"
+import * as Fiber from "effect/Fiber"
+import * as Option from "effect/Option"
+import {
+  connected,
+  dial,
+  dialing,
+  failureOf,
+  ofTag,
+  pass,
+  recorded,
+  settle,
+  steady,
+  tagsOf,
+  test
+} from "../support/reconnectingSockets.js"
+
+describe("the loss of a connection", () => {
+  for (const code of [1000, 1001, 1005, 1011, 1012, 1013, 1014, 3000, 4000, 4401, 4999]) {
+    test(`W4: by a close frame with ${code} is one Lost and one next attempt`, () =>
+      Effect.gen(function*() {
+        const { events, peer, server, socket } = yield* connected(ReconnectingSocket.make({ dial, backoff: steady }))
+        yield* peer.close(code, "why")
+        yield* settle
+        const failure = new WebSocketDialer.ConnectionClosed({ code, reason: "why" })
+        assert.deepStrictEqual(ofTag(events, "Lost"), [{ _tag: "Lost", failure }])
+        assert.deepInclude((yield* socket.state) as object, { _tag: "Waiting", attempt: 1, failure, until: 1000 })
+        yield* pass(1000)
+        yield* server.open
+        yield* pass(60_000)
+        assert.lengthOf(ofTag(events, "Lost"), 1)
+        assert.deepStrictEqual(server.times, [0, 1000])
+      }))
+  }
+
+  const losses: Record<
+    Exclude<WebSocketDialer.ConnectionLost["reason"], never>,
+    readonly [after: number, how: (peer: WebSocketDialer.Peer) => Effect.Effect<unknown>]
+  > = {
+    Reset: [0, (peer) => peer.reset],
+    HeartbeatTimeout: [25_000, (peer) => peer.stall],
+    WriteTimeout: [10_000, (peer) => peer.stall],
+    InvalidData: [0, (peer) => peer.send("12345678901")],
+    InboxOverflow: [0, (peer) => Effect.zipRight(peer.send("1"), Effect.zipRight(peer.send("2"), peer.send("3")))],
+    OnOpenFailed: [0, (peer) => peer.send("fail")]
+  }
+  for (const [reason, [after, how]] of Object.entries(losses)) {
+    test(`W4: by ${reason} is one Lost and one next attempt`, () =>
+      Effect.gen(function*() {
+        let opens = 0
+        const { events, peer, server, socket } = yield* connected(ReconnectingSocket.make({
+          dial,
+          backoff: steady,
+          maxPayload: 10,
+          inbox: { capacity: 2 },
+          onOpen: ({ receive }) =>
+            reason === "OnOpenFailed" && opens++ === 0 ? Effect.flatMap(receive, Effect.fail) : Effect.void
+        }))
+        yield* how(peer)
+        if (reason === "WriteTimeout") yield* socket.send("lost")
+        yield* pass(after)
+        assert.deepStrictEqual(
+          ofTag(events, "Lost").map(({ failure }) => (failure as WebSocketDialer.ConnectionLost).reason),
+          [reason]
+        )
+        assert.strictEqual((yield* peer.ended)._tag, "ConnectionLost")
+        yield* pass(1000)
+        yield* server.open
+        yield* pass(60_000)
+        assert.lengthOf(ofTag(events, "Lost"), 1)
+        assert.deepStrictEqual(server.times, [0, after + 1000])
+      }))
+  }
+
+  test("W4: is told once when several causes come together", () =>
+    Effect.gen(function*() {
+      const { events, peer, server, socket } = yield* connected(ReconnectingSocket.make({ dial, backoff: steady }))
+      yield* socket.send("a")
+      yield* peer.close(1001)
+      yield* peer.reset
+      yield* peer.close(1000)
+      yield* pass(1000)
+      assert.lengthOf(ofTag(events, "Lost"), 1)
+      assert.lengthOf(server.times, 2)
+    }))
+
+  test("W4: is the end of reading: nothing comes after a close frame", () =>
+    Effect.gen(function*() {
+      const { peer, server, socket } = yield* connected(ReconnectingSocket.make({ dial, backoff: steady }))
+      const messages = yield* recorded(socket.messages)
+      yield* peer.send("before")
+      yield* peer.close(1000)
+      yield* peer.send("after")
+      yield* pass(1000)
+      yield* Effect.flatMap(server.open, ({ send }) => send("next"))
+      yield* settle
+      assert.deepStrictEqual(messages.all, ["before", "next"])
+    }))
+})
+
+describe("a failure that is not retryable", () => {
+  const given = (status?: number, code?: number) =>
+    Effect.gen(function*() {
+      const { events, server, socket } = yield* dialing(
+        ReconnectingSocket.make({ dial, backoff: steady, outbox: { overflow: "suspend", capacity: 1 } })
+      )
+      const messages = yield* recorded(socket.messages)
+      const delivering = yield* Effect.fork(socket.deliver("queued"))
+      const waiting = yield* Effect.fork(socket.send("waits"))
+      const flushing = yield* Effect.fork(socket.flush)
+      const opening = yield* Effect.fork(socket.awaitOpen)
+      yield* settle
+      if (status !== undefined) yield* server.refuse(status, { "retry-after": "1" })
+      if (code !== undefined) yield* Effect.flatMap(server.open, ({ close }) => close(code, "no"))
+      yield* pass(3_600_000)
+      return { delivering, events, flushing, messages, opening, server, socket, waiting }
+    })
+
+  for (const status of [400, 401, 403, 404, 405, 410, 426]) {
+    test(`W6: an upgrade refused with ${status}: messages fails, and so does everything else that waits`, () =>
+      Effect.gen(function*() {
+        const { delivering, events, flushing, messages, opening, server, socket, waiting } = yield* given(status)
+        const failed = failureOf(yield* Fiber.await(messages.fiber))
+        assert.deepInclude(failed.failure as object, { _tag: "DialError", reason: "Refused", status })
+        for (const fiber of [delivering, waiting, flushing]) {
+          const closed = failureOf(yield* Fiber.await(fiber)) as ReconnectingSocket.SocketClosed
+          assert.strictEqual(closed._tag, "SocketClosed")
+          assert.deepStrictEqual(closed.info.failure, Option.some(failed.failure))
+        }
+        assert.strictEqual(failureOf(yield* Fiber.await(opening))._tag, "SocketFailed")
+        const closed = yield* Effect.flip(socket.send("late"))
+        assert.strictEqual(closed._tag, "SocketClosed")
+        assert.deepStrictEqual((closed as ReconnectingSocket.SocketClosed).info.failure, Option.some(failed.failure))
+        assert.strictEqual((yield* Effect.flip(socket.deliver("late")))._tag, "SocketClosed")
+        assert.strictEqual((yield* Effect.flip(socket.flush))._tag, "SocketClosed")
+        assert.strictEqual((yield* Effect.flip(socket.awaitOpen))._tag, "SocketFailed")
+        assert.strictEqual((yield* Effect.flip(Effect.scoped(socket.subscribe({ open: "late" }))))._tag, "SocketClosed")
+        assert.strictEqual((yield* socket.state)._tag, "Closed")
+        assert.lengthOf(ofTag(events, "Closed"), 1)
+        assert.lengthOf(server.times, 1)
+      }))
+  }
+
+  for (const code of [1002, 1003, 1007, 1008, 1009, 1010]) {
+    test(`W6: a close with ${code}`, () =>
+      Effect.gen(function*() {
+        const { events, messages, server, socket } = yield* given(undefined, code)
+        const failed = failureOf(yield* Fiber.await(messages.fiber))
+        assert.deepStrictEqual(failed.failure, new WebSocketDialer.ConnectionClosed({ code, reason: "no" }))
+        const { info } = (yield* Effect.flip(socket.send("late"))) as ReconnectingSocket.SocketClosed
+        assert.strictEqual(info.code, code)
+        assert.deepStrictEqual(tagsOf(events).slice(-2), ["Lost", "Closed"])
+        assert.lengthOf(server.times, 1)
+      }))
+  }
+
+  for (const status of [402, 406, 408, 409, 418, 421, 425, 429, 500, 502, 503, 504]) {
+    test(`W6: an upgrade refused with ${status} is retryable`, () =>
+      Effect.gen(function*() {
+        const { server, socket } = yield* dialing(ReconnectingSocket.make({ dial, backoff: steady }))
+        yield* server.refuse(status)
+        assert.strictEqual((yield* socket.state)._tag, "Waiting")
+        yield* pass(1000)
+        assert.lengthOf(server.unanswered, 1)
+      }))
+  }
+
+  test("W6: a server that cannot be reached is retryable", () =>
+    Effect.gen(function*() {
+      const { server, socket } = yield* dialing(ReconnectingSocket.make({ dial, backoff: steady }))
+      yield* Effect.flatMap(server.next, ({ fail }) => fail("ECONNREFUSED"))
+      yield* settle
+      assert.strictEqual((yield* socket.state)._tag, "Waiting")
+    }))
+
+  test("W6: a request that can never be dialed", () =>
+    Effect.gen(function*() {
+      const { socket } = yield* dialing(
+        ReconnectingSocket.make({ dial: { url: "ftp://nonsense" }, backoff: steady }).pipe(
+          Effect.provideService(WebSocketDialer.WebSocketDialer, {
+            dial: ({ url }) => new WebSocketDialer.DialError({ reason: "InvalidRequest", url: String(url) })
+          })
+        )
+      )
+      assert.strictEqual((yield* Effect.flip(socket.awaitOpen))._tag, "SocketFailed")
+    }))
+
+  test("W6: `retryable` decides, about every kind of failure", () =>
+    Effect.gen(function*() {
+      const asked: Array<string> = []
+      const { server, socket } = yield* dialing(ReconnectingSocket.make({
+        dial,
+        backoff: steady,
+        retryable: (failure) => {
+          asked.push(failure._tag)
+          return !(failure._tag === "ConnectionLost")
+        }
+      }))
+      yield* server.refuse(403)
+      yield* pass(1000)
+      yield* Effect.flatMap(server.open, ({ close }) => close(1008))
+      yield* pass(2000)
+      yield* Effect.flatMap(server.open, ({ reset }) => reset)
+      yield* settle
+      assert.deepStrictEqual(asked, ["DialError", "ConnectionClosed", "ConnectionLost"])
+      assert.strictEqual((yield* socket.state)._tag, "Closed")
+    }))
+})

@@ -1,0 +1,343 @@
+import * as Socket from "@effect/platform/Socket"
+import { assert, describe } from "@effect/vitest"
+import * as ReconnectingSocket from "effect-holdfast/ReconnectingSocket"
+import * as WebSocketDialer from "effect-holdfast/WebSocketDialer"
+import * as Cause from "effect/Cause"
+import * as Deferred from "effect/Deferred"
+import * as Effect from "effect/Effect"
+import * as Exit from "effect/Exit"
+import * as Fiber from "effect/Fiber"
+import * as Schedule from "effect/Schedule"
+import {
+  dial,
+  dialing,
+  failureOf,
+  isDone,
+  type Message,
+  ofTag,
+  pass,
+  settle,
+  steady,
+  test
+} from "../support/reconnectingSockets.js"
+
+describe("as a platform's socket", () => {
+  const platform = (options?: Partial<ReconnectingSocket.Options<Message, Message>>) =>
+    Effect.map(
+      dialing(ReconnectingSocket.make<Message, Message>({ dial, backoff: steady, ...options })),
+      ({ socket, ...rest }) => ({ ...rest, self: socket, socket: ReconnectingSocket.toSocket(socket) })
+    )
+
+  const runs = (socket: Socket.Socket) =>
+    Effect.gen(function*() {
+      const got: Array<Message> = []
+      const fiber = yield* Effect.forkScoped(socket.runRaw((message) => {
+        got.push(message)
+      }))
+      yield* settle
+      return { got, fiber }
+    })
+
+  for (const how of ["reset", 1000, 1001, 4000] as const) {
+    test(`W12: a run ends with its connection's loss (${how}), and the next is on the next connection`, () =>
+      Effect.gen(function*() {
+        const { server, socket } = yield* platform()
+        const first = yield* runs(socket)
+        const peer = yield* server.open
+        yield* peer.send("a")
+        yield* settle
+        yield* how === "reset" ? peer.reset : peer.close(how, "why")
+        yield* settle
+        const error = failureOf(yield* Fiber.await(first.fiber)) as Socket.SocketError
+        assert.deepInclude(
+          error as object,
+          how === "reset" ? { reason: "Read" } : { reason: "Close", code: how, closeReason: "why" }
+        )
+        const second = yield* runs(socket)
+        yield* pass(1000)
+        yield* Effect.flatMap(server.open, ({ send }) => send("b"))
+        yield* settle
+        assert.deepStrictEqual([first.got, second.got], [["a"], ["b"]])
+      }))
+  }
+
+  test("W12: messages that come before the run reach it", () =>
+    Effect.gen(function*() {
+      const { server, socket } = yield* platform()
+      yield* Effect.flatMap(server.open, ({ send }) => send("early"))
+      const { got } = yield* runs(socket)
+      assert.deepStrictEqual(got, ["early"])
+    }))
+
+  test("W12: run gives bytes, and onOpen is done before them", () =>
+    Effect.gen(function*() {
+      const { server, socket } = yield* platform()
+      const log: Array<unknown> = []
+      yield* Effect.forkScoped(socket.run((bytes) => {
+        log.push(bytes)
+      }, { onOpen: Effect.sync(() => log.push("open")) }))
+      const peer = yield* server.open
+      yield* peer.send("a")
+      yield* peer.send(Uint8Array.of(1))
+      yield* settle
+      assert.deepStrictEqual(log, ["open", new TextEncoder().encode("a"), Uint8Array.of(1)])
+    }))
+
+  test("W12: handlers are started in order, and one that waits does not hold up the others", () =>
+    Effect.gen(function*() {
+      const { server, socket } = yield* platform()
+      const log: Array<string> = []
+      yield* Effect.forkScoped(socket.runRaw((message) => {
+        log.push(`+${message}`)
+        return Effect.zipRight(
+          Effect.sleep(message === "slow" ? "1 seconds" : 0),
+          Effect.sync(() => log.push(`-${message}`))
+        )
+      }))
+      const peer = yield* server.open
+      for (const message of ["slow", "fast"]) yield* peer.send(message)
+      yield* pass(500)
+      assert.deepStrictEqual(log, ["+slow", "+fast", "-fast"])
+      yield* pass(500)
+      assert.deepStrictEqual(log, ["+slow", "+fast", "-fast", "-slow"])
+    }))
+
+  test("W12: no more than 1,024 handlers run at a time", () =>
+    Effect.gen(function*() {
+      const { server, socket } = yield* platform()
+      const gate = yield* Deferred.make<void>()
+      let begun = 0
+      let done = 0
+      yield* Effect.forkScoped(socket.runRaw(() =>
+        Effect.suspend(() => {
+          begun++
+          return Effect.map(Deferred.await(gate), () => done++)
+        })
+      ))
+      const peer = yield* server.open
+      for (let half = 0; half < 2; half++) {
+        for (let i = 0; i < 750; i++) yield* peer.send("message")
+        yield* settle
+      }
+      assert.strictEqual(begun, 1024)
+      yield* Deferred.succeed(gate, undefined)
+      yield* settle
+      assert.strictEqual(done, 1500)
+    }))
+
+  for (
+    const [how, handler, isDefect] of [
+      ["fails", () => Effect.fail("no"), false],
+      ["dies", () => Effect.die("no"), true],
+      ["throws", () => {
+        throw new Error("no")
+      }, true]
+    ] as const
+  ) {
+    test(`W12: a handler that ${how} ends the run with that, and gives its connection up`, () =>
+      Effect.gen(function*() {
+        const { server, socket } = yield* platform()
+        const fiber = yield* Effect.fork(socket.runRaw(handler as () => Effect.Effect<never, string>))
+        const peer = yield* server.open
+        yield* peer.send("a")
+        const exit = yield* Fiber.await(fiber)
+        assert.isTrue(Exit.isFailure(exit) && Cause.isDie(exit.cause) === isDefect)
+        yield* peer.ended
+        yield* runs(socket)
+        yield* server.open
+      }))
+  }
+
+  test("W12: a write waits for the first run, then belongs to the connection of the last one", () =>
+    Effect.gen(function*() {
+      const { server, socket } = yield* platform()
+      const write = yield* socket.writer
+      const writing = yield* Effect.fork(Effect.forEach(["a", "b"], write))
+      const peer = yield* server.open
+      assert.isFalse(yield* isDone(writing))
+      const first = yield* runs(socket)
+      yield* Fiber.join(writing)
+      yield* settle
+      assert.deepStrictEqual(peer.got, ["a", "b"])
+      yield* peer.reset
+      yield* Fiber.await(first.fiber)
+      // The run's failure tells; nobody waits, nothing dies, nothing is kept.
+      yield* write("into the void")
+      yield* pass(1000)
+      const second = yield* server.open
+      yield* write("not this one yet")
+      yield* settle
+      assert.deepStrictEqual(second.got, [])
+      yield* runs(socket)
+      yield* write("c")
+      yield* settle
+      assert.deepStrictEqual(second.got, ["c"])
+    }))
+
+  test("W12: a write that waits can be interrupted, and is let go by close", () =>
+    Effect.gen(function*() {
+      const { self, socket } = yield* platform()
+      const write = yield* socket.writer
+      const first = yield* Effect.fork(write("a"))
+      const second = yield* Effect.fork(write("b"))
+      yield* settle
+      yield* Fiber.interrupt(first)
+      yield* self.close()
+      yield* Fiber.join(second)
+      yield* write("late")
+    }))
+
+  test("W12: a write does not wait for a peer that takes nothing longer than the connection lasts", () =>
+    Effect.gen(function*() {
+      const { server, socket } = yield* platform()
+      const write = yield* socket.writer
+      const { fiber } = yield* runs(socket)
+      const peer = yield* server.open
+      yield* peer.stall
+      const writing = yield* Effect.fork(write("a"))
+      yield* pass(10_000)
+      yield* Fiber.join(writing)
+      assert.deepInclude(failureOf(yield* Fiber.await(fiber)) as object, { reason: "Read" })
+    }))
+
+  test("W12: a CloseEvent closes that connection, and the run ends with it", () =>
+    Effect.gen(function*() {
+      const { server, socket } = yield* platform()
+      const write = yield* socket.writer
+      const { fiber } = yield* runs(socket)
+      const peer = yield* server.open
+      yield* write(new Socket.CloseEvent(4000, "bye"))
+      assert.deepStrictEqual(yield* peer.ended, new WebSocketDialer.ConnectionClosed({ code: 4000, reason: "bye" }))
+      assert.deepInclude(failureOf(yield* Fiber.await(fiber)) as object, { reason: "Close", code: 4000 })
+      yield* pass(1000)
+      yield* server.open
+    }))
+
+  test("W12: after close a run succeeds, and so does the one that was running", () =>
+    Effect.gen(function*() {
+      const { self, server, socket } = yield* platform()
+      const { fiber } = yield* runs(socket)
+      yield* server.open
+      yield* self.close()
+      yield* Fiber.join(fiber)
+      yield* socket.runRaw(() => {})
+    }))
+
+  test("W12: a socket that gave up fails its runs", () =>
+    Effect.gen(function*() {
+      const { server, socket } = yield* platform()
+      const { fiber } = yield* runs(socket)
+      yield* server.refuse(403)
+      assert.deepInclude(failureOf(yield* Fiber.await(fiber)) as object, { reason: "Open" })
+      assert.deepInclude((yield* Effect.flip(socket.runRaw(() => {}))) as object, { reason: "Open" })
+    }))
+
+  test("W12: a second run at the same time fails, and the first goes on", () =>
+    Effect.gen(function*() {
+      const { server, socket } = yield* platform()
+      const { got } = yield* runs(socket)
+      const peer = yield* server.open
+      assert.deepInclude((yield* Effect.flip(socket.runRaw(() => {}))) as object, { reason: "Open" })
+      yield* peer.send("a")
+      yield* settle
+      assert.deepStrictEqual(got, ["a"])
+    }))
+
+  test("W12: a run that is interrupted gives its connection up; the next is on another", () =>
+    Effect.gen(function*() {
+      const { server, socket } = yield* platform()
+      const { fiber } = yield* runs(socket)
+      const peer = yield* server.open
+      yield* Fiber.interrupt(fiber)
+      yield* peer.ended
+      const second = yield* runs(socket)
+      yield* Effect.flatMap(server.open, ({ send }) => send("a"))
+      yield* settle
+      assert.deepStrictEqual(second.got, ["a"])
+    }))
+
+  test("W12: a run that is retried is on one connection after another", () =>
+    Effect.gen(function*() {
+      const { server, socket } = yield* platform()
+      const got: Array<Message> = []
+      yield* Effect.forkScoped(Effect.retry(
+        socket.runRaw((message) => {
+          got.push(message)
+        }),
+        Schedule.forever
+      ))
+      for (const [n, delay] of [1000, 2000, 4000].entries()) {
+        const peer = yield* server.open
+        yield* peer.send(`${n}`)
+        yield* settle
+        yield* peer.reset
+        yield* pass(delay)
+      }
+      assert.deepStrictEqual(got, ["0", "1", "2"])
+    }))
+
+  test("W12: a run stays on its connection when that is replaced", () =>
+    Effect.gen(function*() {
+      const { server, socket } = yield* platform({ renewAfter: "10 seconds" })
+      const write = yield* socket.writer
+      const { fiber, got } = yield* runs(socket)
+      const peer = yield* server.open
+      yield* pass(10_000)
+      yield* server.open
+      yield* settle
+      // Whether it renews or not, either the run has ended, or it is on a connection that lives.
+      if (yield* isDone(fiber)) return
+      yield* write("a")
+      yield* peer.send("b")
+      yield* settle
+      assert.deepStrictEqual([peer.got, got], [["a"], ["b"]])
+    }))
+
+  test("W12: messages read and written go through the codec", () =>
+    Effect.gen(function*() {
+      const { server, socket } = yield* platform({
+        codec: { encode: (message) => `<${message}>`, decode: (message) => String(message).slice(1, -1) }
+      })
+      const write = yield* socket.writer
+      const { got } = yield* runs(socket)
+      const peer = yield* server.open
+      yield* write("a")
+      yield* peer.send("<b>")
+      yield* settle
+      assert.deepStrictEqual([peer.got, got], [["<a>"], ["b"]])
+    }))
+
+  test("W12: a run that is interrupted on a replaced connection leaves its replacement open", () =>
+    Effect.gen(function*() {
+      const { events, self, server, socket } = yield* platform({ renewAfter: "10 seconds" })
+      const { fiber } = yield* runs(socket)
+      const peer = yield* server.open
+      yield* peer.stall
+      yield* pass(10_000)
+      const second = yield* server.open
+      assert.isFalse(yield* isDone(fiber))
+      yield* Fiber.interrupt(fiber)
+      yield* settle
+      assert.strictEqual((yield* self.state)._tag, "Open")
+      assert.lengthOf(ofTag(events, "Lost"), 0)
+      const next = yield* runs(socket)
+      yield* second.send("a")
+      yield* settle
+      assert.deepStrictEqual(next.got, ["a"])
+    }))
+
+  test("W12: runs of two of them both end with the connection", () =>
+    Effect.gen(function*() {
+      const { self, server, socket } = yield* platform()
+      const first = yield* runs(socket)
+      const second = yield* runs(ReconnectingSocket.toSocket(self))
+      const peer = yield* server.open
+      yield* settle
+      yield* peer.reset
+      yield* settle
+      for (const { fiber } of [first, second]) {
+        assert.isTrue(yield* isDone(fiber))
+        assert.deepInclude(failureOf(yield* Fiber.await(fiber)) as object, { reason: "Read" })
+      }
+    }))
+})

@@ -1,0 +1,365 @@
+import { assert, describe, it } from "@effect/vitest"
+import * as ReconnectingSocket from "effect-holdfast/ReconnectingSocket"
+import * as Session from "effect-holdfast/Session"
+import * as WebSocketDialer from "effect-holdfast/WebSocketDialer"
+import * as Effect from "effect/Effect"
+import * as Exit from "effect/Exit"
+import * as Fiber from "effect/Fiber"
+import * as Scope from "effect/Scope"
+import {
+  acknowledge,
+  connected,
+  dial,
+  isDone,
+  ofTag,
+  onWires,
+  pass,
+  recorded,
+  settle,
+  steady,
+  tagsOf,
+  test,
+  Wire
+} from "../support/reconnectingSockets.js"
+
+describe("a replacement", () => {
+  const renewing = { dial, backoff: steady, renewAfter: "10 seconds" } as const
+
+  /** To where it has begun for sure. */
+  const begin = pass(10_000)
+
+  test("begins in the last tenth of `renewAfter`", () =>
+    Effect.gen(function*() {
+      const { server } = yield* connected(ReconnectingSocket.make({ ...renewing, renewAfter: "100 seconds" }))
+      yield* pass(89_999)
+      assert.lengthOf(server.times, 1)
+      yield* pass(10_001)
+      assert.isAtLeast(server.times.length, 2)
+      assert.isTrue(server.times[1]! >= 90_000 && server.times[1]! <= 100_000)
+    }))
+
+  test("takes over once it is ready: no Lost, and the old connection is closed with 1000", () =>
+    Effect.gen(function*() {
+      const { events, peer, server, socket } = yield* connected(ReconnectingSocket.make({
+        ...renewing,
+        onOpen: ({ receive, send }) => Effect.zipRight(send("login"), receive)
+      }))
+      const messages = yield* recorded(socket.messages)
+      yield* peer.send("ok")
+      yield* socket.subscribe({ open: "+gold" })
+      yield* socket.send("0")
+      yield* begin
+      yield* socket.send("while it is dialed")
+      yield* settle
+      const second = yield* server.open
+      yield* socket.send("while it opens")
+      yield* settle
+      assert.deepStrictEqual(peer.got, ["login", "+gold", "0", "while it is dialed", "while it opens"])
+      assert.deepStrictEqual(second.got, ["login"])
+      assert.strictEqual((yield* socket.state)._tag, "Open")
+      yield* peer.send("from the old one")
+      yield* second.send("ok")
+      yield* settle
+      assert.deepStrictEqual(yield* peer.ended, new WebSocketDialer.ConnectionClosed({ code: 1000, reason: "" }))
+      yield* second.send("from the new one")
+      yield* socket.send("1")
+      yield* settle
+      assert.deepStrictEqual(second.got, ["login", "+gold", "1"])
+      assert.deepStrictEqual(messages.all, ["from the old one", "from the new one"])
+      assert.deepStrictEqual(ofTag(events, "Lost"), [])
+      assert.lengthOf(ofTag(events, "Opened"), 2)
+    }))
+
+  test("comes again and again", () =>
+    Effect.gen(function*() {
+      const { events, server } = yield* connected(ReconnectingSocket.make(renewing))
+      for (let n = 0; n < 5; n++) {
+        yield* begin
+        yield* server.open
+      }
+      assert.lengthOf(server.times, 6)
+      assert.lengthOf(ofTag(events, "Lost"), 0)
+      assert.lengthOf(ofTag(events, "Opened"), 6)
+    }))
+
+  test("neither loses nor repeats messages that are acknowledged meanwhile", () =>
+    Effect.gen(function*() {
+      const { peer, server, socket } = yield* connected(ReconnectingSocket.make({ ...renewing, acknowledge }))
+      yield* begin
+      const delivering = yield* Effect.fork(socket.deliver("0"))
+      yield* settle
+      const second = yield* server.open
+      yield* socket.send("1")
+      yield* settle
+      assert.deepStrictEqual(second.got, [])
+      yield* peer.send("ack 0")
+      yield* Fiber.join(delivering)
+      yield* settle
+      assert.deepStrictEqual([peer.got, second.got], [["0"], ["1"]])
+    }))
+
+  test("sends the messages again, before new ones, that were not acknowledged in time", () =>
+    Effect.gen(function*() {
+      const { events, peer, server, socket } = yield* connected(ReconnectingSocket.make({ ...renewing, acknowledge }))
+      yield* begin
+      yield* socket.send("0")
+      yield* settle
+      const second = yield* server.open
+      yield* socket.send("1")
+      yield* pass(2_000)
+      assert.deepStrictEqual([peer.got, second.got], [["0"], ["0", "1"]])
+      assert.lengthOf(ofTag(events, "Dropped"), 0)
+      yield* second.send("ack 1")
+      yield* socket.flush
+    }))
+
+  it.scoped("waits for the write that is under way", () => {
+    const wires = [new Wire({ isHeld: true }), new Wire()]
+    return Effect.gen(function*() {
+      const { socket } = yield* onWires(wires, { renewAfter: "5 seconds", writeTimeout: "1 minutes" })
+      yield* pass(4_000)
+      const delivering = yield* Effect.fork(socket.deliver("0"))
+      yield* settle
+      yield* socket.send("1")
+      yield* pass(1_000)
+      yield* pass(2_000)
+      assert.deepStrictEqual(wires[1]!.taken, [])
+      wires[0]!.isHeld = false
+      wires[0]!.take()
+      yield* Fiber.join(delivering)
+      yield* settle
+      assert.deepStrictEqual([wires[0]!.taken, wires[1]!.taken], [["0"], ["1"]])
+    })
+  })
+
+  test("has the subscriptions that come meanwhile, and not those that go", () =>
+    Effect.gen(function*() {
+      const { peer, server, socket } = yield* connected(
+        ReconnectingSocket.make({ ...renewing, onOpen: ({ receive }) => receive })
+      )
+      yield* peer.send("ok")
+      const scope = yield* Scope.make()
+      yield* Scope.extend(socket.subscribe({ open: "+1", close: "-1" }), scope)
+      yield* begin
+      const second = yield* server.open
+      yield* socket.subscribe({ open: "+2", close: "-2" })
+      yield* Scope.close(scope, Exit.void)
+      yield* settle
+      assert.deepStrictEqual(peer.got, ["+1", "+2", "-1"])
+      yield* second.send("ok")
+      yield* settle
+      assert.deepStrictEqual(second.got, ["+2"])
+    }))
+
+  const failing: Record<string, (attempt: WebSocketDialer.Attempt) => Effect.Effect<unknown>> = {
+    "is refused": ({ refuse }) => refuse(503),
+    "is refused for good": ({ refuse }) => refuse(403),
+    "is lost while it opens": ({ open }) => Effect.flatMap(open(), ({ reset }) => Effect.zipRight(settle, reset))
+  }
+  for (const [how, fail] of Object.entries(failing)) {
+    test(`whose connection ${how} leaves the current one in place`, () =>
+      Effect.gen(function*() {
+        let opens = 0
+        const { events, peer, server, socket } = yield* connected(
+          ReconnectingSocket.make({
+            ...renewing,
+            onOpen: () => opens++ === 0 ? Effect.void : Effect.sleep("1 seconds")
+          })
+        )
+        yield* begin
+        yield* Effect.flatMap(server.next, fail)
+        yield* settle
+        assert.strictEqual((yield* socket.state)._tag, "Open")
+        yield* socket.send("0")
+        yield* settle
+        assert.deepStrictEqual(peer.got, ["0"])
+        assert.lengthOf(ofTag(events, "Lost"), 0)
+        yield* pass(1000)
+        assert.lengthOf(server.unanswered, how === "is refused for good" ? 0 : 1)
+        if (how === "is refused for good") return
+        const next = yield* server.open
+        yield* pass(1000)
+        yield* socket.send("1")
+        yield* settle
+        assert.deepStrictEqual(next.got, ["1"])
+        assert.strictEqual((yield* peer.ended)._tag, "ConnectionClosed")
+      }))
+  }
+
+  test("is given up where the current connection is lost meanwhile, and one is dialed", () =>
+    Effect.gen(function*() {
+      const { events, peer, server, socket } = yield* connected(ReconnectingSocket.make(renewing))
+      yield* begin
+      const given = yield* server.next
+      yield* peer.reset
+      yield* settle
+      yield* given.open()
+      yield* pass(1000)
+      const next = yield* server.open
+      yield* socket.send("0")
+      yield* settle
+      assert.deepStrictEqual(next.got, ["0"])
+      assert.lengthOf(ofTag(events, "Lost"), 1)
+      yield* pass(8_000)
+      assert.lengthOf(server.times, 3)
+    }))
+
+  test("that is under way when the socket is closed leaves no connection", () =>
+    Effect.gen(function*() {
+      const { server, socket } = yield* connected(ReconnectingSocket.make({ ...renewing, acknowledge }))
+      yield* begin
+      yield* socket.send("0")
+      yield* settle
+      const second = yield* server.open
+      const closing = yield* Effect.fork(socket.close())
+      yield* settle
+      yield* pass(2_000)
+      yield* Fiber.join(closing)
+      yield* second.ended
+      yield* pass(200_000)
+      assert.lengthOf(server.times, 2)
+    }))
+
+  test("carries the session's current value, and a refused one is refreshed for the next try", () =>
+    Effect.gen(function*() {
+      let calls = 0
+      const session = yield* Session.make({
+        acquire: Effect.succeed("v0"),
+        renew: () => Effect.sync(() => `v${++calls}`)
+      })
+      const attach = (request: WebSocketDialer.DialRequest, token: string) => ({
+        ...request,
+        headers: { authorization: token }
+      })
+      const { events, server } = yield* connected(
+        ReconnectingSocket.make({ ...renewing, session: { session, attach } })
+      )
+      yield* begin
+      yield* server.refuse(401)
+      yield* pass(1000)
+      const { open, request } = yield* server.next
+      assert.deepStrictEqual(request.headers, { authorization: "v1" })
+      yield* open()
+      yield* settle
+      assert.lengthOf(ofTag(events, "Lost"), 0)
+      assert.strictEqual(calls, 1)
+    }))
+
+  test("has a heartbeat as well", () =>
+    Effect.gen(function*() {
+      const { events, server } = yield* connected(ReconnectingSocket.make(renewing))
+      yield* begin
+      const second = yield* server.open
+      yield* second.stall
+      yield* pass(25_000)
+      assert.deepInclude(ofTag(events, "Lost")[0]!.failure as object, { reason: "HeartbeatTimeout" })
+    }))
+
+  it.scoped("ends the old connection that does not answer its close frame after two seconds", () => {
+    const wires = [new Wire(), new Wire()]
+    return Effect.gen(function*() {
+      yield* onWires(wires, { renewAfter: "5 seconds", heartbeat: false })
+      yield* pass(4_000)
+      wires[0]!.isHeld = true
+      yield* pass(1_000)
+      assert.deepStrictEqual(wires[0]!.closed?.[0], 1000)
+      assert.isFalse(wires[0]!.isTerminated)
+      yield* pass(2_000)
+      assert.isTrue(wires[0]!.isTerminated)
+      assert.isFalse(wires[1]!.isTerminated)
+    })
+  })
+
+  it.scoped("leaves an old connection that nobody reads out, which ends with its socket", () => {
+    const wires = [new Wire(), new Wire()]
+    return Effect.gen(function*() {
+      const { socket } = yield* onWires(wires, { renewAfter: "5 seconds", heartbeat: false, inbox: { capacity: 2 } })
+      yield* pass(4_000)
+      wires[0]!.isHeld = true
+      for (const message of ["0", "1"]) wires[0]!.say(message)
+      yield* pass(1_000)
+      for (const message of ["2", "3"]) wires[0]!.say(message)
+      yield* settle
+      const closing = yield* Effect.fork(socket.close())
+      yield* pass(2_000)
+      assert.isTrue(yield* isDone(closing))
+      assert.isDefined(wires[0]!.end)
+      assert.isDefined(wires[1]!.end)
+    })
+  })
+
+  it.scoped("comes no more while an old connection is not read out", () => {
+    const wires = Array.from({ length: 30 }, () => new Wire())
+    return Effect.gen(function*() {
+      yield* onWires(wires, { renewAfter: "1 minute", inbox: { capacity: 2 } })
+      yield* settle
+      for (let minute = 0; minute < 20; minute++) {
+        // Each peer has more to say, and answers a close frame only when it is read.
+        for (const wire of wires) {
+          wire.isHeld = true
+          if (!wire.isPaused && wire.end === undefined && wire.listener !== undefined) wire.say("more")
+        }
+        yield* pass(60_000)
+      }
+      assert.isAtMost(wires.filter(({ end, listener }) => listener !== undefined && end === undefined).length, 2)
+    })
+  })
+
+  it.scoped("reads the old connection out first, however slow the reader is", () => {
+    const wires = [new Wire(), new Wire()]
+    return Effect.gen(function*() {
+      const { events, socket } = yield* onWires(wires, {
+        renewAfter: "5 seconds",
+        heartbeat: false,
+        inbox: { capacity: 2 }
+      })
+      yield* pass(4_000)
+      wires[0]!.isHeld = true
+      for (const message of ["0", "1"]) wires[0]!.say(message)
+      yield* pass(1_000)
+      assert.deepStrictEqual(wires[0]!.closed?.[0], 1000)
+      for (const message of ["2", "3"]) wires[0]!.say(message)
+      yield* settle
+      assert.isTrue(wires[0]!.isPaused)
+      yield* pass(4_000)
+      assert.isFalse(wires[0]!.isTerminated)
+      const messages = yield* recorded(socket.messages)
+      assert.isFalse(wires[0]!.isPaused)
+      wires[0]!.say("4")
+      yield* settle
+      assert.deepStrictEqual(messages.all, ["0", "1", "2", "3", "4"])
+      yield* pass(2_000)
+      assert.isTrue(wires[0]!.isTerminated)
+      assert.lengthOf(ofTag(events, "Lost"), 0)
+    })
+  })
+
+  test("that ends as it is ready is tried again after the backoff's delay", () =>
+    Effect.gen(function*() {
+      const { events, server, socket } = yield* connected(
+        ReconnectingSocket.make({ ...renewing, heartbeat: false, renewAfter: "100 seconds", acknowledge })
+      )
+      yield* socket.send("0")
+      yield* pass(89_000)
+      while (server.unanswered.length === 0) yield* pass(1_000)
+      yield* Effect.flatMap(server.open, ({ reset }) => reset)
+      yield* pass(2_000)
+      yield* pass(1_000)
+      assert.lengthOf(server.unanswered, 1)
+      assert.lengthOf(ofTag(events, "Lost"), 0)
+    }))
+
+  test("that is ready takes over immediately where the current connection is cut", () =>
+    Effect.gen(function*() {
+      const { events, peer, server, socket } = yield* connected(ReconnectingSocket.make({ ...renewing, acknowledge }))
+      yield* socket.send("0")
+      yield* begin
+      const second = yield* server.open
+      yield* socket.send("1")
+      yield* peer.close(1001)
+      yield* settle
+      assert.deepStrictEqual([peer.got, second.got], [["0"], ["0", "1"]])
+      assert.deepStrictEqual(tagsOf(events).slice(-2), ["Lost", "Opened"])
+      assert.lengthOf(server.times, 2)
+    }))
+})
