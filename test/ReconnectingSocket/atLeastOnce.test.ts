@@ -206,7 +206,7 @@ describe("with acknowledgements", () => {
       yield* Fiber.join(delivering)
     }))
 
-  test("W9: of 2,000 messages, sent while the connection is cut again and again, every one arrives, once and in order, where repeats are ignored", () =>
+  test("W9: 2,000 messages all arrive, in order, though the connection is cut again and again", () =>
     Effect.gen(function*() {
       const { peer, server, socket } = yield* connected(ReconnectingSocket.make({
         dial,
@@ -261,7 +261,7 @@ describe("with acknowledgements", () => {
     }))
 
   for (const how of ["deliver", "send"] as const) {
-    it.scoped(`W13: a consumer of messages may ${how} one for each, whose acknowledgement comes behind more than the inbox holds`, () => {
+    it.scoped(`W13: a consumer may ${how} one for each message, acknowledged behind more than the inbox holds`, () => {
       const wire = new Wire()
       return Effect.gen(function*() {
         const { socket } = yield* onWires([wire], {

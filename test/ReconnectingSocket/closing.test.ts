@@ -125,7 +125,7 @@ describe("close", () => {
       assert.lengthOf(ofTag(events, "Closed"), 1)
     }))
 
-  test("W13: has one bound of two seconds where the peer takes nothing, and drops each message that is left with an event", () =>
+  test("W13: has one bound of two seconds where the peer takes nothing, and drops what is left with events", () =>
     Effect.gen(function*() {
       const { events, peer, socket } = yield* connected(ReconnectingSocket.make({ dial }))
       yield* peer.stall
@@ -376,7 +376,7 @@ describe("the scope", () => {
       }))
   }
 
-  test("W7: that closes is not held up for ever by a peer that does not answer, even where the clock stands still", () =>
+  test("W7: that closes is not held up by a peer that does not answer, even where the clock stands still", () =>
     Effect.gen(function*() {
       const scope = yield* Scope.make()
       const { peer, socket } = yield* connected(Scope.extend(ReconnectingSocket.make({ dial }), scope))

@@ -30,7 +30,7 @@ describe("a session", () => {
     "a close with 4401": ({ open }) => Effect.flatMap(open(), ({ close }) => Effect.zipRight(settle, close(4401)))
   }
   for (const [what, refuse] of Object.entries(refusals)) {
-    test(`W11: is refreshed once after ${what}, for a hundred sockets and two hundred callers, and all dial immediately`, () =>
+    test(`W11: is refreshed once after ${what}, for 100 sockets and 200 callers, and all dial immediately`, () =>
       Effect.gen(function*() {
         const { attach, calls, session } = yield* signed((n) => Effect.delay(Effect.succeed(`v${n}`), "20 millis"))
         const server = yield* serving
