@@ -419,7 +419,7 @@ describe("deliver", () => {
     })
   })
 
-  it.scoped("W9: fails with MessageLost when the connection was lost while it had it, and nothing is sent again", () => {
+  it.scoped("W9: fails with MessageLost when the connection that had it was lost, and sends nothing again", () => {
     const wires = [new Wire({ isHeld: true }), new Wire()]
     return Effect.gen(function*() {
       const { events, socket } = yield* onWires(wires, { backoff: steady })
