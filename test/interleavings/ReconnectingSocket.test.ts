@@ -80,6 +80,16 @@ describe("a reconnecting socket with a known fault is caught", () => {
     async () => writingAsItAttaches(await withFault("missed-attachment")),
     { within: 1_000, limit: 1_000, reason: "Deadlock" }
   )
+  canaryOf(
+    "cumulative-though-by-id",
+    "messages are acknowledged one by one, in any order, and none is lost, though connections break",
+    { within: 100 }
+  )
+  canaryOf(
+    "border-behind-early-messages",
+    "a border stands before the messages of each connection, however early they come",
+    { within: 100 }
+  )
   canaryOf("deaf-to-the-end", "the reader stops at the end of a connection, whatever the transport says then", {
     within: 1
   })

@@ -249,6 +249,22 @@ export const canaries = {
       "if (isWritten || message.only !== undefined) this.remove"
     )]
   },
+  "cumulative-though-by-id": {
+    fault: "an acknowledgement of one message takes those before it for delivered, though each has its own",
+    edits: [edit(
+      "internal/socket/outbox.ts",
+      "if (this.limits.isCumulative) this.acknowledgeUpTo(last)",
+      "if (last !== undefined) this.acknowledgeUpTo(last)"
+    )]
+  },
+  "border-behind-early-messages": {
+    fault: "messages that came in before the connection was ready are told before its border",
+    edits: [edit(
+      "internal/socket/owner.ts",
+      "    this.inbox.pushBorder(live.number)\n    this.inbox.pushAll(live.inbox, live.number)\n",
+      "    this.inbox.pushAll(live.inbox, live.number)\n    this.inbox.pushBorder(live.number)\n"
+    )]
+  },
   "overflowing-backoff": {
     fault: "the backoff grows beyond what a timer can wait",
     edits: [edit(

@@ -3,6 +3,7 @@ import { closing } from "./closing.js"
 import { connections } from "./connections.js"
 import { interruptions } from "./interruptions.js"
 import { messages } from "./messages.js"
+import { protocols } from "./protocols.js"
 import { renewal } from "./renewal.js"
 import type { Modules } from "./world.js"
 
@@ -10,6 +11,7 @@ export const scenarios = (modules: Modules) => ({
   ...messages(modules),
   ...connections(modules),
   ...closing(modules),
+  ...protocols(modules),
   ...renewal(modules),
   ...interruptions(modules)
 })

@@ -1,0 +1,223 @@
+/** What a reconnecting socket promises to those who speak other people's protocols. */
+import type * as ReconnectingSocketModule from "effect-holdfast/ReconnectingSocket"
+import * as Effect from "effect/Effect"
+import * as Fiber from "effect/Fiber"
+import * as Option from "effect/Option"
+import * as assert from "node:assert/strict"
+import {
+  acknowledge,
+  acknowledging,
+  base,
+  deduplicated,
+  dropped,
+  eventsOf,
+  hasSucceeded,
+  ignored,
+  inWorld,
+  isOnce,
+  isOver,
+  type Modules,
+  reading,
+  received,
+  resettingAfter,
+  sending,
+  together
+} from "./world.js"
+
+type Message = Parameters<typeof acknowledge.id>[0]
+
+/** As a repeat is marked, as often as it is one. */
+const marked = (message: Message, times: number): Message => `${String(message)}${"*".repeat(times)}`
+
+const unmarked = (message: string): string => message.replaceAll("*", "")
+
+export const protocols = (modules: Modules) => {
+  const { ReconnectingSocket } = modules
+  return {
+    "messages are acknowledged one by one, in any order, and none is lost, though connections break": inWorld(
+      modules,
+      (world) =>
+        Effect.gen(function*() {
+          const stored: Array<string> = []
+          const socket = yield* ReconnectingSocket.make({
+            ...base,
+            acknowledge: { ...acknowledge, cumulative: false, resent: marked, window: 3 }
+          })
+          const seen = yield* eventsOf(socket)
+          // The server loses the first sender's first message with its first connection.
+          yield* world.serve(resettingAfter([3, 3], (wire, message) => {
+            const original = unmarked(message)
+            if (wire.number === 0 && original === "a1") return Effect.void
+            stored.push(original)
+            return wire.peer.send(`ack ${original}`)
+          }))
+          const senders = yield* together([
+            sending(socket, ["a1", "a2", "a3"]),
+            Effect.zipRight(socket.deliver("b1"), Effect.sync(() => assert.ok(stored.includes("b1"))))
+          ])
+          for (const exit of senders) hasSucceeded(exit)
+          yield* socket.flush
+          assert.deepEqual(deduplicated(stored).toSorted(), ["a1", "a2", "a3", "b1"])
+          yield* socket.close()
+          yield* Fiber.join(seen.fiber)
+          assert.deepEqual(dropped(seen), [])
+          const all = received(world)
+          // Each copy has a mark of its own, since it was never sent again unmarked.
+          assert.ok(isOnce(all), String(all))
+          for (const wire of world.wires) assert.ok(isOnce(wire.received.map(unmarked)), String(wire.received))
+        })
+    ),
+
+    "what nobody acknowledges passes a full window, and is sent at most once": inWorld(
+      modules,
+      (world) =>
+        Effect.gen(function*() {
+          const socket = yield* ReconnectingSocket.make({
+            ...base,
+            acknowledge: {
+              ...acknowledge,
+              id: (message) => String(message).startsWith("p") ? undefined : message,
+              window: 1
+            }
+          })
+          const seen = yield* eventsOf(socket)
+          // The server acknowledges nothing before it has had an answer on that connection.
+          yield* world.serve(resettingAfter([2], (wire) => {
+            return wire.received.some((one) => one.startsWith("p"))
+              ? Effect.forEach(
+                wire.received.filter((one) => !one.startsWith("p")),
+                (one) => wire.peer.send(`ack ${one}`)
+              )
+              : Effect.void
+          }))
+          yield* sending(socket, ["a1", "a2"])
+          // The peer asks until it is answered, as one does that was cut off.
+          yield* Effect.fork(
+            Effect.forEach(
+              ["p1", "p2", "p3"],
+              (pong) => Effect.zipRight(socket.send(pong), Effect.sleep("2 seconds")),
+              { discard: true }
+            )
+          )
+          yield* socket.flush
+          yield* Effect.sleep("10 seconds")
+          yield* socket.close()
+          yield* Fiber.join(seen.fiber)
+          const all = received(world)
+          const pongs = all.filter((message) => message.startsWith("p"))
+          assert.ok(isOnce(pongs), String(all))
+          assert.deepEqual(deduplicated([...pongs, ...dropped(seen)]).toSorted(), ["p1", "p2", "p3"])
+          assert.deepEqual(
+            deduplicated(all.filter((message) => message.startsWith("a"))),
+            ["a1", "a2"]
+          )
+        })
+    ),
+
+    "what the server cannot bear is given up, and everything else arrives": inWorld(
+      modules,
+      (world) =>
+        Effect.gen(function*() {
+          const socket = yield* ReconnectingSocket.make({ ...base, acknowledge: { ...acknowledge, maxResends: 1 } })
+          const seen = yield* eventsOf(socket)
+          yield* world.serve((wire, message) => message === "poison" ? wire.peer.reset : acknowledging(wire, message))
+          const senders = yield* together<void, unknown>([
+            sending(socket, ["a1", "a2"]),
+            Effect.map(Effect.flip(socket.deliver("poison")), ({ _tag }) => assert.equal(_tag, "MessageUndeliverable")),
+            socket.deliver("b1")
+          ])
+          for (const exit of senders) hasSucceeded(exit)
+          yield* socket.flush
+          yield* socket.close()
+          yield* Fiber.join(seen.fiber)
+          assert.deepEqual(dropped(seen), ["poison"])
+          const all = received(world)
+          assert.deepEqual(deduplicated(all).toSorted(), ["a1", "a2", "b1", "poison"])
+          const times = all.filter((message) => message === "poison").length
+          assert.ok(times >= 2 && times <= 3, String(all))
+        })
+    ),
+
+    "each request has its own reply, or is lost with its connection": inWorld(
+      modules,
+      (world) =>
+        Effect.gen(function*() {
+          const socket = yield* ReconnectingSocket.make(base)
+          const told: Array<string> = []
+          const listening = yield* Effect.fork(reading(socket.messages, (message) => void told.push(String(message))))
+          yield* world.serve(resettingAfter([2, 3], (wire, message) => wire.peer.send(`reply ${message}`)))
+          const ask = (message: string) =>
+            Effect.either(socket.request(message, {
+              reply: (reply) => reply === `reply ${message}` ? Option.some(message) : Option.none(),
+              timeout: "1 minute"
+            }))
+          const names = ["a", "b", "c", "d", "e"]
+          const answers = yield* Effect.flatMap(Effect.forEach(names, (name) => Effect.fork(ask(name))), Fiber.joinAll)
+          const lost: Array<string> = []
+          answers.forEach((answer, index) => {
+            if (answer._tag === "Right") return assert.equal(answer.right, names[index])
+            assert.equal(answer.left._tag, "MessageLost")
+            lost.push(names[index]!)
+          })
+          assert.ok(isOnce(received(world)), String(received(world)))
+          // Two connections have broken; what they had not been handed went on to the next one.
+          const answered = names.filter((name) => !lost.includes(name))
+          for (const name of answered) assert.ok(received(world).includes(name))
+          assert.deepEqual(told, [])
+          yield* socket.close()
+          yield* Fiber.join(listening)
+          yield* isOver(world, socket)
+        })
+    ),
+
+    "a request that is given up holds up no other one": inWorld(
+      modules,
+      (world) =>
+        Effect.gen(function*() {
+          const socket = yield* ReconnectingSocket.make(base)
+          yield* world.serve((wire, message) => wire.peer.send(message))
+          yield* socket.awaitOpen
+          const ask = (message: string) => socket.request(message, { reply: Option.some, timeout: "1 second" })
+          const first = yield* Effect.fork(ask("a"))
+          yield* Effect.yieldNow()
+          yield* Fiber.interruptFork(first)
+          const second = yield* Effect.fork(ask("b"))
+          yield* Fiber.await(first)
+          const reply = String(yield* Fiber.join(second))
+          assert.ok(reply === "b" || reply === "a" && received(world).includes("a"), reply)
+          yield* socket.close()
+          yield* isOver(world, socket)
+        })
+    ),
+
+    "a border stands before the messages of each connection, however early they come": inWorld(
+      modules,
+      (world) =>
+        Effect.gen(function*() {
+          const socket = yield* ReconnectingSocket.make(base)
+          yield* world.serve(ignored, ({ number, peer }) =>
+            Effect.forEach(["1", "2", "3"], (message) =>
+              peer.send(`${number}${message}`)).pipe(
+                Effect.zipRight(Effect.orDie(socket.awaitOpen)),
+                Effect.zipRight(number < 2 ? peer.reset : Effect.void)
+              ))
+          const all: Array<ReconnectingSocketModule.Received<Message>> = []
+          yield* reading(socket.received, (one) => {
+            all.push(one)
+            return one._tag === "Message" && one.message === "23"
+          })
+          assert.deepEqual(
+            all.map((one) =>
+              one._tag === "Opened" ? one.connection : `${one.connection} ${one.message}`
+            ),
+            [
+              ...[0, "0 01", "0 02", "0 03"],
+              ...[1, "1 11", "1 12", "1 13"],
+              ...[2, "2 21", "2 22", "2 23"]
+            ]
+          )
+          yield* socket.close()
+        })
+    )
+  }
+}
