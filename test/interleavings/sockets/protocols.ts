@@ -208,12 +208,21 @@ export const protocols = (modules: Modules) => {
           })
           assert.deepEqual(
             all.map((one) =>
-              one._tag === "Opened" ? one.connection : `${one.connection} ${one.message}`
+              one._tag === "Opened" ? String(one.connection) : `${one.connection} ${one.message}`
             ),
             [
-              ...[0, "0 01", "0 02", "0 03"],
-              ...[1, "1 11", "1 12", "1 13"],
-              ...[2, "2 21", "2 22", "2 23"]
+              "0",
+              "0 01",
+              "0 02",
+              "0 03",
+              "1",
+              "1 11",
+              "1 12",
+              "1 13",
+              "2",
+              "2 21",
+              "2 22",
+              "2 23"
             ]
           )
           yield* socket.close()
