@@ -60,7 +60,7 @@ export const run = async (budget: Budget): Promise<void> => {
   )
 
   printTable(
-    `A token that is good: CPU microseconds a request (median and quartiles of ${budget.rounds} rounds)`,
+    `H7: a token that is good: CPU microseconds a request (median and quartiles of ${budget.rounds} rounds)`,
     ["happy path", "CPU µs", "over the bare client"],
     costs.flatMap((clients) =>
       clients.map(({ micros, name }) => [

@@ -59,7 +59,7 @@ const echoes = async (load: Load, budget: Budget): Promise<Found<ReadonlyArray<R
   const contenders = takingPartIn("echo")
   const found = named(contenders, await measureRates(contenders, load, rounds))
   printTable(
-    `${count(load.total)} echoes of ${count(load.bytes)} characters, 1,000 in flight${
+    `W10: ${count(load.total)} echoes of ${count(load.bytes)} characters, 1,000 in flight${
       load.path === "cork" ? ", of a server that corks" : ""
     } (median and quartiles of ${rounds} rounds)`,
     ["echo", "thousand a second", `to ${peer}`, "CPU µs a message"],
@@ -101,7 +101,7 @@ const idleHeap = async ({ bursts, callers }: Budget): Promise<Found<ReadonlyArra
   const contenders = takingPartIn("heap")
   const found = named(contenders, await measureHeap(contenders, callers / 10, rounds))
   printTable(
-    `The heap of a client that is open and idle, of ${count(callers / 10)} (median and quartiles of rounds: ${rounds})`,
+    `W10: the heap of an idle open client, of ${count(callers / 10)} (median and quartiles of rounds: ${rounds})`,
     ["idle", "KB each"],
     [...found].map(([name, bytes]) => [name, spread(summarize(bytes.map((bytes) => bytes / 1_000)), 1)])
   )

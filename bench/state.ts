@@ -18,9 +18,9 @@ import {
 import { count, printTable, printTarget, spread } from "./table.js"
 
 const titles: Record<Body, string> = {
-  pure: "A pure body",
-  synchronous: "An effectful body that does not wait",
-  asynchronous: "An effectful body that waits for one asynchronous step"
+  pure: "T9: a pure body",
+  synchronous: "T9: an effectful body that does not wait",
+  asynchronous: "T9: an effectful body that waits for one asynchronous step"
 }
 
 export const run = async (budget: Budget): Promise<void> => {
@@ -45,7 +45,8 @@ export const run = async (budget: Budget): Promise<void> => {
   for (const body of ["pure", "synchronous", "asynchronous"] as const) printCosts(titles[body], costs[body])
   const [peerMillis] = waits.get(semaphore)!
   printTable(
-    `${count(waiters)} fibers wait to increment once, across an asynchronous step: milliseconds (median and quartiles)`,
+    `T3: ${count(waiters)} fibers wait to increment once, across an asynchronous step: milliseconds ` +
+      "(median and quartiles)",
     ["waiters", "ms", "times as fast as the peer"],
     [...waits].map(([{ name }, millis]) => [
       name,

@@ -126,7 +126,7 @@ const repeatedOf = (reports: ReadonlyArray<Report>): string =>
 
 const printBursts = (found: Pooled<Bursts>, width: number, bursts: number) => {
   printTable(
-    `${bursts} bursts of ${width} connections, after one that had no tickets, TLS 1.3: connections resumed, ` +
+    `C7: ${bursts} bursts of ${width} connections, after one that had no tickets, TLS 1.3: connections resumed, ` +
       "and of the tickets offered those that had been offered before",
     ["bursts", "resumed: s_server", "offered again", "resumed: Node's server", "offered again", "of each burst"],
     pools.map((contender) => {
@@ -230,7 +230,7 @@ const contexts: ReadonlyArray<readonly [name: string, own: Handshaker, shared: H
 const printComparison = (all: ReadonlyArray<Handshakes>) => {
   for (const [what, field] of [["time", micros], ["client's CPU", cpuMicros]] as const) {
     printTable(
-      `A full handshake's ${what}, as a multiple of a resumed one's`,
+      `C7: a full handshake's ${what}, as a multiple of a resumed one's`,
       ["full to resumed", ...all.map(({ name }) => name)],
       pairs.map(([name, full, resumed]) =>
         [name].concat(all.map((handshakes) => spread(against(handshakes, full, resumed, field, ratio), 2)))
