@@ -5,7 +5,7 @@
 const floor1 = "^src/(InvalidOptions|Backoff|TransactionalRef|TicketCache)\\.ts$"
 const floor2 = "^src/(Session|SessionMap|SessionStore)\\.ts$"
 const floor3 =
-  "^src/(SessionHttpClient|HttpSession|PersistedSession|DefectBoundary|WebSocketDialer|ReconnectingSocket)\\.ts$"
+  "^src/(SessionHttpClient|HttpSession|(Persisted|Shared)Session|DefectBoundary|WebSocketDialer|ReconnectingSocket)\\.ts$"
 const floor4 = "^src/(OAuth2Session|oauth2)\\.ts$"
 const oauth4webapi = "^node_modules/oauth4webapi/"
 const testing = "^src/testing(/|\\.ts$)"

@@ -498,6 +498,8 @@ export const make = <A, E = never, R = never, E2 = E, R2 = never, E3 = never, R3
           (make) => Effect.suspend(() => isStillWanted() ? ending.leave(chain.adopt(make())) : Effect.void)
         ),
       forget: () => void ending.leave(chain.giveUp()),
+      isAwaited: (work) => chain.head !== undefined && workFor(chain.head) === work,
+      beginEnd: () => ending.leave(chain.end(true)),
       finish: ending.finishAsWork,
       inFlight: () => chain.head === undefined || options.renew === undefined ? undefined : workFor(chain.head)?.fiber
     }

@@ -66,7 +66,7 @@ export interface Row {
   readonly coolUntil: number
   /** Consecutive failures. */
   readonly failures: number
-  /** The tag of the last failure. */
+  /** The tag of the last failure, or of the one that the credential died of. */
   readonly error: string | null
   /** The session was ended, or its credential has died: the next caller signs in. */
   readonly dead: boolean

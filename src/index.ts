@@ -26,6 +26,8 @@ export * as SessionMap from "./SessionMap.js"
 /** @since 0.1.0 */
 export * as SessionStore from "./SessionStore.js"
 /** @since 0.1.0 */
+export * as SharedSession from "./SharedSession.js"
+/** @since 0.1.0 */
 export * as TicketCache from "./TicketCache.js"
 /** @since 0.1.0 */
 export * as TransactionalRef from "./TransactionalRef.js"

@@ -10,6 +10,7 @@ import type { InvalidOptions } from "../../InvalidOptions.js"
 import type { Generation, Session, SessionError } from "../../Session.js"
 import type { SessionMap, SessionMapFull } from "../../SessionMap.js"
 import type { Outside } from "./outside.js"
+import type { Work } from "./renewal.js"
 
 /** The generation that a caller wants: the current one, or the one after theirs, which was refused. */
 export type Wanted<A> = "current" | { readonly after: Generation<A> }
@@ -47,6 +48,10 @@ export interface Inside<in out A, out E> extends Session<A, E> {
   readonly adopt: (outside: Outside<A>, isStillWanted: () => boolean) => Effect.Effect<void>
   /** The current value is neither served nor presented any more. A renewal in flight goes on, and signs in. */
   readonly forget: () => void
+  /** Whether what this work brings would become current: nothing has been put in its place. */
+  readonly isAwaited: (work: Work) => boolean
+  /** What `end` does in its first step; the effect that it gives does the rest. */
+  readonly beginEnd: () => Effect.Effect<void>
   /** Runs to its end on a fiber of the session's own, as `onEnd` does: it may not wait for the session. */
   readonly finish: (effect: Effect.Effect<void>) => Effect.Effect<void>
 }

@@ -244,7 +244,7 @@ export interface Failure {
 export const fail = (row: Row | undefined, holder: string, failure: Failure, now: number): Row | undefined => {
   if (row?.holder !== holder) return undefined
   const failed = { ...row, ...free, revision: after(row.revision, now) }
-  return failure.isFatal && row.value !== null ? tombstone(failed, now) : {
+  return failure.isFatal && row.value !== null ? { ...tombstone(failed, now), error: failure.error } : {
     ...failed,
     intent: row.value !== null && failure.uncertain,
     coolUntil: now + failure.cooldown,
@@ -280,6 +280,9 @@ const tombstone = (row: Row, now: number): Row => {
     dead: true
   }
 }
+
+/** Whether somebody has signed out. A credential that has died of itself has left its error. */
+export const isEnd = (row: Row): boolean => row.dead && row.error === null
 
 /** Whether a row that was written is news to other processes: a lease that is taken or extended is not. */
 export const isNews = (row: Row): boolean => row.holder === null

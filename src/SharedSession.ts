@@ -1,0 +1,485 @@
+/**
+ * One session for a whole fleet of processes: its value lies in a `SessionStore`, and whenever it has gone stale, one
+ * process renews it for all.
+ *
+ * **The idea.** Each process has a `Session` of its own, which serves its callers from memory. A refresh of it reads the
+ * fleet's row: a newer value is adopted; otherwise one process takes a lease by a conditional write, presents the value
+ * upstream, and commits what it is given. No lock and no transaction is held meanwhile, and nothing is asked of the
+ * store while nothing happens.
+ *
+ * **What it guarantees.** However many processes and callers notice that a value is stale, it is renewed once. A process
+ * that presents a value has a lease, looked at just before on a clock that nobody sets; a process that comes back after
+ * its lease overwrites nothing. That a value is about to be presented is written down first: so a process that takes over
+ * from a dead one knows that the token may be spent (`uncertain`), and is told so. A process that is killed at any point
+ * holds the others up for no longer than its lease. Failures, their cooldown and an `end` are the fleet's. The clocks of
+ * the processes may be hours apart.
+ *
+ * **What it does not.** A process that is stopped between its look at the lease and the write to the wire, for longer
+ * than the lease, presents the value beside another. A store that forgets a write which it has acknowledged (a Redis
+ * without an append-only file, an asynchronous replica) may do the same. A shared value is data: `acquire` and `renew`
+ * bring no resources. Without `encryptWith` the store holds the value in clear.
+ *
+ * @since 0.1.0
+ */
+
+import * as Cause from "effect/Cause"
+import type * as Context from "effect/Context"
+import * as Data from "effect/Data"
+import * as DateTime from "effect/DateTime"
+import * as Duration from "effect/Duration"
+import * as Effect from "effect/Effect"
+import * as FiberSet from "effect/FiberSet"
+import * as Layer from "effect/Layer"
+import * as Metric from "effect/Metric"
+import * as MetricLabel from "effect/MetricLabel"
+import type * as Redacted from "effect/Redacted"
+import * as Schedule from "effect/Schedule"
+import * as ScheduleDecision from "effect/ScheduleDecision"
+import * as ScheduleInterval from "effect/ScheduleInterval"
+import type * as Schema from "effect/Schema"
+import type * as Scope from "effect/Scope"
+import type * as Types from "effect/Types"
+import * as Backoff from "./Backoff.js"
+import * as Check from "./internal/check.js"
+import * as Delays from "./internal/delays.js"
+import * as Sealing from "./internal/persisted/sealing.js"
+import * as Inside from "./internal/session/inside.js"
+import * as Codec from "./internal/shared/codec.js"
+import * as Ending from "./internal/shared/ending.js"
+import { hear } from "./internal/shared/hearing.js"
+import { settleLater } from "./internal/shared/later.js"
+import { Memory } from "./internal/shared/memory.js"
+import { type Parts, Trouble } from "./internal/shared/parts.js"
+import * as Protocol from "./internal/shared/protocol.js"
+import { refresh } from "./internal/shared/refresh.js"
+import { Rows } from "./internal/shared/rows.js"
+import { Waiters } from "./internal/waiters.js"
+import { InvalidOptions } from "./InvalidOptions.js"
+import * as Session from "./Session.js"
+import * as SessionStore from "./SessionStore.js"
+
+// -----------------------------------------------------------------------------
+// models
+// -----------------------------------------------------------------------------
+
+/**
+ * A key for AES-256: 32 random bytes, or their base64 (`openssl rand -base64 32`).
+ *
+ * @since 0.1.0
+ * @category models
+ */
+export type Key = Redacted.Redacted<Uint8Array> | Redacted.Redacted<string>
+
+/**
+ * What a renewal is told of the value that it is about to present.
+ *
+ * `uncertain`: it may have been presented before, by a process that died, timed out or failed since, or by an earlier
+ * try of this refresh. A server with reuse detection may then revoke all that descends from the same sign-in; one that
+ * allows a repeat within some seconds forgives it.
+ *
+ * @since 0.1.0
+ * @category models
+ */
+export interface RenewalInfo {
+  readonly uncertain: boolean
+}
+
+/**
+ * How a fleet gets, keeps and gives up its value. All processes should have the same options.
+ *
+ * @since 0.1.0
+ * @category models
+ */
+export interface Options<
+  A,
+  I,
+  E = never,
+  R = never,
+  E2 = never,
+  R2 = never,
+  E3 = never,
+  R3 = never,
+  R4 = never,
+  R5 = never
+> extends Omit<Session.Options<A, E, R, E2, R2, E3, R3, R4>, "renew" | "initial" | "retry" | "cooldown"> {
+  /** The name of the session in the store. */
+  readonly key: string
+  /** How the value is written: its encoded side must be JSON. */
+  readonly schema: Schema.Schema<A, I, R5>
+  /** Replaces a value by its successor. One process of the fleet does, for all. */
+  readonly renew: (current: A, info: RenewalInfo) => Effect.Effect<A, E2, R2>
+  /**
+   * Encrypts the value in the store (AES-256-GCM). Of several keys the first encrypts, and all decrypt. Default: the
+   * value is written in clear.
+   */
+  readonly encryptWith?: Key | ReadonlyArray<Key> | undefined
+  /**
+   * For how long a process may be silent before another takes over from it. It is extended every third of it while a
+   * renewal runs. A lease and the renewal that takes over should fit into the time for which your server forgives a
+   * repeated refresh token. Default: 8 seconds, of which 2 are left of the 10 that are usual.
+   */
+  readonly lease?: Duration.DurationInput | undefined
+  /**
+   * Whether a failure of `renew` proves that what it presented was not spent: a refused connection, status 429. The next
+   * presentation is then as certain as this one was. Default: no failure does.
+   */
+  readonly unspent?: ((error: NoInfer<E | E2>) => boolean) | undefined
+  /**
+   * What becomes of a stored value that cannot be read: `"fail"`, the default, is a `SharedSessionError`, and nothing is
+   * overwritten; `"signIn"` logs a warning, signs in and replaces it.
+   */
+  readonly onUnreadable?: "fail" | "signIn" | undefined
+  /** Retries inside one refresh, for transient failures; `fatal` ones are not retried. Default: none. */
+  readonly retry?: Schedule.Schedule<unknown, NoInfer<E | E2 | E3>> | undefined
+  /**
+   * For how long the failure of a refresh answers all processes, before the next caller tries once more for all. A
+   * schedule is stepped by the fleet's consecutive failures. Default: 1 second, doubled up to 30.
+   */
+  readonly cooldown?:
+    | Duration.DurationInput
+    | Schedule.Schedule<unknown, Cause.Cause<NoInfer<E | E2 | E3> | SharedSessionError | Session.SessionError>>
+    | undefined
+}
+
+// -----------------------------------------------------------------------------
+// errors
+// -----------------------------------------------------------------------------
+
+/**
+ * Why a shared session could not be refreshed, besides the application's own errors.
+ *
+ * - `StoreUnavailable`: the store failed, or did not answer within two seconds. A value that was obtained is kept, and
+ *   written when the store is back.
+ * - `Unreadable`: the stored value was changed, has another schema, or was encrypted with a key that is not given.
+ * - `Contended`: other processes held the lease for as long as a refresh waits.
+ * - `CoolingDown`: another process has failed to refresh it; it is tried again after `retryAfter`.
+ * - `Ended`: another process has ended the session while this one was renewing it.
+ *
+ * @since 0.1.0
+ * @category errors
+ */
+export class SharedSessionError extends Data.TaggedError("SharedSessionError")<{
+  readonly session: string
+  readonly reason: "StoreUnavailable" | "Unreadable" | "Contended" | "CoolingDown" | "Ended"
+  readonly detail: string
+  readonly retryAfter?: Duration.Duration | undefined
+}> {
+  override get message(): string {
+    return `${this.session} could not be refreshed (${this.reason}): ${this.detail}`
+  }
+}
+
+// -----------------------------------------------------------------------------
+// constructors
+// -----------------------------------------------------------------------------
+
+/**
+ * Makes one process's part of a shared session. Nothing is asked of the store before the first `current`.
+ *
+ * What `make` of `Session` promises holds here too, within each process. A generation is the process's own, and its
+ * number is no version of the fleet's.
+ *
+ * @example
+ * ```ts
+ * import * as FileSessionStore from "effect-holdfast/node/FileSessionStore"
+ * import * as SharedSession from "effect-holdfast/SharedSession"
+ * import * as Effect from "effect/Effect"
+ * import * as Schema from "effect/Schema"
+ *
+ * const Token = Schema.Struct({ access: Schema.String, refresh: Schema.String, expiresAt: Schema.Number })
+ * declare const signIn: Effect.Effect<typeof Token.Type, "SignInFailed">
+ * declare const exchange: (refreshToken: string) => Effect.Effect<typeof Token.Type, "SignInFailed">
+ *
+ * const session = SharedSession.make({
+ *   key: "api",
+ *   schema: Token,
+ *   acquire: signIn,
+ *   renew: (token) => exchange(token.refresh),
+ *   expiresAt: (token) => token.expiresAt
+ * }).pipe(
+ *   Effect.provide(FileSessionStore.layer({ directory: "/var/lib/example/sessions" }))
+ * )
+ * ```
+ *
+ * @since 0.1.0
+ * @category constructors
+ */
+export const make = <A, I, E = never, R = never, E2 = E, R2 = never, E3 = never, R3 = never, R4 = never, R5 = never>(
+  options: Options<A, I, E, R, E2, R2, E3, R3, R4, R5>
+): Effect.Effect<
+  Session.Session<A, E | E2 | E3 | SharedSessionError>,
+  InvalidOptions,
+  Types.NoInfer<R | R2 | R3 | R4 | R5> | SessionStore.SessionStore | Scope.Scope
+> =>
+  Effect.gen(function*() {
+    type Err = E | E2
+    const settings = yield* Check.validated(() => validate(options))
+    const store = yield* SessionStore.SessionStore
+    const clock = yield* Effect.clock
+    const now = () => clock.unsafeCurrentTimeMillis()
+    const monotonic = () => Math.round(Number(clock.unsafeCurrentTimeNanos()) / 1_000_000)
+    const memory = new Memory<A>(monotonic)
+    const cooldown = cooldownOf(settings.cooldown, monotonic)
+
+    const parts: Parts<A, Err> = {
+      ...settings,
+      ...callbacksOf(options, yield* Effect.context<R | R2 | R4>()),
+      now,
+      monotonic,
+      memory,
+      rows: new Rows(store, settings.key),
+      codec: yield* Codec.make(settings.key, options.schema, yield* Sealing.make(settings.keys)),
+      session: () => Inside.of(session),
+      lifetimeOf: (value) => lifetimeOf(options, settings.maxAge, value, now()),
+      makeRetry: retryOf(options.retry, monotonic),
+      cooldownOf: cooldown.ofFleet,
+      setCooldown: cooldown.set,
+      news: new Waiters(),
+      fork: yield* FiberSet.makeRuntime<never>(),
+      settleLater: () => settleLater(parts),
+      deliver: Effect.suspend(() => memory.undelivered === undefined ? Effect.void : deliver),
+      report: (event) => report(settings.name, event)
+    }
+    const refreshed = Effect.mapError(
+      Effect.suspend(() => refresh(parts)),
+      (error) => error instanceof Trouble ? errorOf(settings.name, error) : error
+    )
+    const session = yield* Session.make<A, Err | SharedSessionError, never, Err | SharedSessionError, never, E3, R3>({
+      ...options,
+      acquire: refreshed,
+      renew: () => refreshed,
+      initial: undefined,
+      // Both are the fleet's: see `partOf`.
+      onEnd: undefined,
+      fatal: (error) => !(error instanceof SharedSessionError) && parts.isFatal(error),
+      ...writingDown(options, memory),
+      cooldown: cooldown.ofSession
+    })
+    // A caller may have taken it meanwhile.
+    const deliver = Effect.ignore(
+      Effect.flatMap(
+        session.current,
+        (stale) => memory.undelivered === undefined ? Effect.void : session.refresh(stale)
+      )
+    )
+    yield* Effect.forkScoped(Effect.interruptible(hear(parts, settings.key, store.notices)))
+    return partOf(session, parts)
+  })
+
+/** The session, with what it does for the whole fleet. */
+const partOf = <A, E, E2>(session: Session.Session<A, E>, parts: Parts<A, E2>): Session.Session<A, E> => {
+  const { beginEnd, finish, wake } = Inside.of(session)
+  return Object.assign(session, {
+    // In one step: no refresh of this process comes between the two.
+    end: Effect.uninterruptible(Effect.suspend(() => {
+      const ended = Ending.begin(parts)
+      return Effect.zipRight(beginEnd(), finish(Ending.end(parts, ended)))
+    })),
+    wake: Effect.suspend(() => {
+      parts.memory.isWoken = true
+      return wake
+    })
+  })
+}
+
+/** The application's callbacks. They are given the error itself: a span has wrapped it in a proxy. */
+const callbacksOf = <A, I, E, R, E2, R2, E3, R3, R4, R5>(
+  { acquire, fatal, onEnd, renew, unspent }: Options<A, I, E, R, E2, R2, E3, R3, R4, R5>,
+  context: Context.Context<R | R2 | R4>
+) => ({
+  acquire: Effect.provide(acquire, context),
+  renew: (current: A, info: RenewalInfo) => Effect.provide(renew(current, info), context),
+  onEnd: (value: A): Effect.Effect<void> =>
+    onEnd === undefined ? Effect.void : Effect.provide(Effect.suspend(() => onEnd(value)), context),
+  isFatal: (error: E | E2): boolean => fatal !== undefined && fatal(Cause.originalError(error)),
+  isUnspent: (error: E | E2): boolean => unspent !== undefined && unspent(Cause.originalError(error))
+})
+
+/** `onRenewed`, and its retries: those of `renew` are made while the lease is held. */
+const writingDown = <A, E3, R3>(
+  { onRenewed, retry }: {
+    readonly onRenewed?: ((generation: Session.Generation<A>) => Effect.Effect<void, E3, R3>) | undefined
+    readonly retry?: Schedule.Schedule<unknown, any> | undefined
+  },
+  memory: Memory<A>
+) => {
+  let hasFailed = false
+  return {
+    onRenewed: (generation: Session.Generation<A>): Effect.Effect<void, E3, R3> => {
+      memory.undelivered = undefined
+      return onRenewed === undefined ? Effect.void : Effect.tapError(onRenewed(generation), () =>
+        Effect.sync(() => {
+          hasFailed = true
+        }))
+    },
+    retry: retry && Schedule.whileInput(retry, () => hasFailed && !(hasFailed = false))
+  }
+}
+
+const errorOf = (session: string, { detail, reason, retryAfter }: Trouble): SharedSessionError =>
+  new SharedSessionError({ session, reason, detail, ...retryAfter === undefined ? {} : { retryAfter } })
+
+const report = (session: string, event: string): Effect.Effect<void> =>
+  Effect.zipRight(
+    Metric.increment(
+      Metric.taggedWithLabels(eventCounter, [MetricLabel.make("session", session), MetricLabel.make("event", event)])
+    ),
+    Effect.logDebug(`${session}: ${event}`)
+  )
+
+const eventCounter = Metric.counter("holdfast_shared_session_events_total", {
+  description: "What this process has done in its fleet: renewed, adopted, took over, gave up or ended",
+  incremental: true
+})
+
+// --- options -----------------------------------------------------------------
+
+const validate = (options: Options<any, any, any, any, any, any, any, any, any, any>) => {
+  const { encryptWith, key, onUnreadable } = options
+  if (typeof key !== "string" || key === "") {
+    throw new InvalidOptions({ option: "key", value: key, reason: "must be a name that is not empty" })
+  }
+  if (onUnreadable !== undefined && onUnreadable !== "fail" && onUnreadable !== "signIn") {
+    throw new InvalidOptions({ option: "onUnreadable", value: onUnreadable, reason: `must be "fail" or "signIn"` })
+  }
+  const timeout = Duration.toMillis(Check.duration("timeout", options.timeout ?? "30 seconds", { min: "1 millis" }))
+  const max = Duration.millis(Protocol.longestLease)
+  return {
+    key,
+    name: options.name ?? "session",
+    keys: Sealing.keysOf(encryptWith),
+    signsInIfUnreadable: onUnreadable === "signIn",
+    lease: Duration.toMillis(Check.duration("lease", options.lease ?? "8 seconds", { min: "1 millis", max })),
+    // Those who wait are told why before their refresh times out.
+    patience: timeout * 0.9,
+    maxAge: Duration.toMillis(
+      Check.duration("maxAge", options.maxAge ?? Duration.infinity, { min: "1 millis", max: Duration.infinity })
+    ),
+    cooldown: options.cooldown === undefined
+      ? Backoff.exponential({ initial: "1 second", max: "30 seconds", jitter: "none" })
+      : Schedule.isSchedule(options.cooldown)
+      ? options.cooldown as Schedule.Schedule<unknown, Cause.Cause<any>>
+      : Schedule.spaced(Check.duration("cooldown", options.cooldown, { min: 0 }))
+  }
+}
+
+/** How long a value is good for. An expiry that is no time is the session's to complain of: the value serves nobody. */
+const lifetimeOf = <A>(
+  { expiresAt }: Pick<Session.Options<A>, "expiresAt">,
+  maxAge: number,
+  value: A,
+  now: number
+): number => {
+  if (expiresAt === undefined) return maxAge
+  try {
+    const at = expiresAt(value)
+    if (at === undefined) return maxAge
+    const lifetime = (DateTime.isDateTime(at) ? DateTime.toEpochMillis(at) : at) - now
+    return Number.isNaN(lifetime) ? 0 : Math.min(lifetime, maxAge)
+  } catch {
+    return 0
+  }
+}
+
+const retryOf = <E>(retry: Schedule.Schedule<unknown, any> | undefined, monotonic: () => number) => () => {
+  if (retry === undefined) return () => Effect.succeed(undefined)
+  const delays = Delays.make(retry)
+  return (error: E) =>
+    Effect.map(
+      delays.next(Cause.originalError(error), monotonic()),
+      (delay) => delay._tag === "Some" ? delay.value : undefined
+    )
+}
+
+/** A cooldown longer than that many failures make is not reckoned: no schedule still grows by then. */
+const mostFailures = 100
+
+const cooldownOf = (schedule: Schedule.Schedule<unknown, Cause.Cause<any>>, monotonic: () => number) => {
+  let next: number | undefined
+  return {
+    /** What the schedule says after so many failures, whichever processes they were. */
+    ofFleet: (failures: number, cause: Cause.Cause<any>): Effect.Effect<number> =>
+      Effect.suspend(() => {
+        const delays = Delays.make(schedule)
+        let last = 0
+        const step: Effect.Effect<void> = Effect.map(delays.next(cause, monotonic()), (delay) => {
+          if (delay._tag === "Some") last = delay.value
+        })
+        return Effect.map(
+          Effect.catchAllCause(Effect.repeatN(step, Math.min(failures, mostFailures) - 1), () => Effect.void),
+          () => last
+        )
+      }),
+    set: (millis: number | undefined): void => {
+      next = millis
+    },
+    /** What the row says, or else what the schedule says of this process's own failures. */
+    ofSession: Schedule.makeWithState(
+      schedule.initial,
+      (now, cause: Cause.Cause<any>, state) => {
+        if (next === undefined) return schedule.step(now, cause, state)
+        const decision = ScheduleDecision.continueWith(ScheduleInterval.after(now + next))
+        next = undefined
+        return Effect.succeed([state, undefined, decision] as const)
+      }
+    )
+  }
+}
+
+// -----------------------------------------------------------------------------
+// layers
+// -----------------------------------------------------------------------------
+
+/**
+ * `make`, as the layer of a tag.
+ *
+ * @example
+ * ```ts
+ * import * as FileSessionStore from "effect-holdfast/node/FileSessionStore"
+ * import type * as Session from "effect-holdfast/Session"
+ * import * as SharedSession from "effect-holdfast/SharedSession"
+ * import * as Context from "effect/Context"
+ * import * as Effect from "effect/Effect"
+ * import * as Layer from "effect/Layer"
+ * import * as Schema from "effect/Schema"
+ *
+ * declare const signIn: Effect.Effect<string, "SignInFailed">
+ * declare const exchange: (token: string) => Effect.Effect<string, "SignInFailed">
+ *
+ * class ApiSession extends Context.Tag("ApiSession")<
+ *   ApiSession,
+ *   Session.Session<string, "SignInFailed" | SharedSession.SharedSessionError>
+ * >() {
+ *   static readonly layer = SharedSession.layer(this, {
+ *     key: "api",
+ *     schema: Schema.String,
+ *     acquire: signIn,
+ *     renew: exchange
+ *   }).pipe(Layer.provide(FileSessionStore.layer({ directory: "/var/lib/example/sessions" })))
+ * }
+ * ```
+ *
+ * @since 0.1.0
+ * @category layers
+ */
+export const layer = <
+  Id,
+  S,
+  A,
+  I,
+  E = never,
+  R = never,
+  E2 = E,
+  R2 = never,
+  E3 = never,
+  R3 = never,
+  R4 = never,
+  R5 = never
+>(
+  tag: Context.Tag<Id, S> & (Session.Session<A, E | E2 | E3 | SharedSessionError> extends S ? unknown : never),
+  options: Options<A, I, E, R, E2, R2, E3, R3, R4, R5>
+): Layer.Layer<
+  Id,
+  InvalidOptions,
+  Exclude<Types.NoInfer<R | R2 | R3 | R4 | R5>, Scope.Scope> | SessionStore.SessionStore
+> => Layer.scoped(tag as Context.Tag<Id, any>, make(options)) as never

@@ -1,0 +1,61 @@
+/**
+ * Taking over what another process has written: its value, or that there is none any more.
+ */
+import * as Effect from "effect/Effect"
+import type { Row } from "../../SessionStore.js"
+import type { Unreadable } from "./codec.js"
+import { type Parts, Trouble } from "./parts.js"
+
+/**
+ * Remembers the row, and makes its value the session's own if it is still good. Gives `"current"` if it is, `"expired"`
+ * if it can only be renewed, `"gone"` if there is none, and `"late"` if this process has moved on meanwhile.
+ */
+export const adoptRow = <A, E>(
+  parts: Parts<A, E>,
+  row: Row,
+  now: number,
+  isStillWanted: () => boolean
+): Effect.Effect<"current" | "expired" | "gone" | "late", Trouble> =>
+  Effect.flatMap(valueIn(parts, row), (value) => {
+    const { memory, monotonic, report, session } = parts
+    const age = Math.max(0, now - row.committedAt)
+    if (!isStillWanted()) return Effect.succeed("late" as const)
+    memory.remember(row, now, value)
+    if (value === undefined) return Effect.succeed("gone" as const)
+    const { left, version } = memory
+    if (left <= 0) return Effect.succeed("expired" as const)
+    const read = monotonic()
+    const wall = parts.now()
+    const outside = { value: value.is, acquiredAt: wall - age, expiresAt: wall + left }
+    const isUnchanged = () => memory.version === version && memory.value === value && monotonic() - read < left
+    return session().adopt(outside, isUnchanged).pipe(
+      Effect.zipRight(report("adopted")),
+      Effect.as("current" as const)
+    )
+  })
+
+/** The decoded value. What cannot be read is a failure, or counts as none, as the session's options say. */
+const valueIn = <A, E>(
+  { codec, name, signsInIfUnreadable }: Parts<A, E>,
+  { value }: Row
+): Effect.Effect<{ readonly is: A } | undefined, Trouble> =>
+  value === null ? Effect.succeed(undefined) : codec.decode(value).pipe(
+    Effect.map((is) => ({ is })),
+    Effect.catchAll(({ detail }) =>
+      signsInIfUnreadable
+        ? Effect.as(Effect.logWarning(`${name}: the stored value ${detail}; signing in anew`), undefined)
+        : Effect.fail(unreadable({ detail }))
+    )
+  )
+
+export const unreadable = ({ detail }: Pick<Unreadable, "detail">): Trouble =>
+  new Trouble({ reason: "Unreadable", detail: `the stored value ${detail}` })
+
+export const unavailable = ({ detail }: { readonly detail: string }): Trouble =>
+  new Trouble({ reason: "StoreUnavailable", detail })
+
+/** Somebody has signed out: the next caller may sign in immediately. */
+export const ended = <A, E>({ setCooldown }: Parts<A, E>): Trouble => {
+  setCooldown(0)
+  return new Trouble({ reason: "Ended", detail: "another process has ended it" })
+}

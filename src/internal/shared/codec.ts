@@ -1,0 +1,55 @@
+/**
+ * A value as it lies in the row: by its schema as JSON, with the session's key beside it, and sealed.
+ */
+import * as Data from "effect/Data"
+import * as Effect from "effect/Effect"
+import * as Either from "effect/Either"
+import * as Predicate from "effect/Predicate"
+import * as Schema from "effect/Schema"
+import type { Sealing } from "../persisted/sealing.js"
+
+/** The description holds nothing of the value. */
+export class Unreadable extends Data.TaggedError("Unreadable")<{ readonly detail: string }> {}
+
+export interface Codec<in out A> {
+  readonly encode: (value: A) => Effect.Effect<string, Unreadable>
+  readonly decode: (text: string) => Effect.Effect<A, Unreadable>
+}
+
+export const make = <A, I, R>(
+  key: string,
+  schema: Schema.Schema<A, I, R>,
+  sealing: Sealing
+): Effect.Effect<Codec<A>, never, R> =>
+  Effect.map(Effect.context<R>(), (context): Codec<A> => {
+    const encode = Schema.encode(schema)
+    const decode = Schema.decodeUnknown(schema)
+    return {
+      encode: (value) =>
+        encode(value).pipe(
+          // A schema's own error shows the value.
+          Effect.mapError(() => new Unreadable({ detail: "would not fit the schema" })),
+          Effect.flatMap((encoded) => sealing.seal(key, JSON.stringify({ key, value: encoded }))),
+          Effect.provide(context)
+        ),
+      decode: (text) =>
+        sealing.open(key, text).pipe(
+          Effect.mapError((detail) => new Unreadable({ detail })),
+          Effect.flatMap(({ text }) => payloadOf(key, text)),
+          Effect.flatMap((value) =>
+            Effect.mapError(decode(value), () => new Unreadable({ detail: "does not fit the schema" }))
+          ),
+          Effect.provide(context)
+        )
+    }
+  })
+
+const payloadOf = (key: string, text: string): Effect.Effect<unknown, Unreadable> => {
+  const parsed = Either.getOrUndefined(Either.try((): unknown => JSON.parse(text)))
+  if (!Predicate.hasProperty(parsed, "value") || !Predicate.hasProperty(parsed, "key")) {
+    return Effect.fail(new Unreadable({ detail: "is not what a shared session writes" }))
+  }
+  return parsed.key === key
+    ? Effect.succeed(parsed.value)
+    : Effect.fail(new Unreadable({ detail: "was written under another key" }))
+}

@@ -1,0 +1,103 @@
+/**
+ * Signing out, for the whole fleet: the row says so, and what lay in it is revoked.
+ */
+import * as Effect from "effect/Effect"
+import type { Row } from "../../SessionStore.js"
+import { unavailable } from "./adopting.js"
+import type { OwedEnd } from "./memory.js"
+import type { Parts, Trouble } from "./parts.js"
+import * as Protocol from "./protocol.js"
+import { found, type Unavailable, write } from "./rows.js"
+
+/** What was over when `end` was called. */
+export interface Ended<out A> {
+  readonly owed: OwedEnd
+  readonly values: ReadonlyArray<A>
+}
+
+/** What this process remembers is over in this step. Until the row says so too, no refresh looks at the row. */
+export const begin = <A, E>({ memory }: Parts<A, E>): Ended<A> => {
+  const { pending, value } = memory
+  const { origin, version } = memory.known()
+  const owed = { version, origin, holder: pending?.taken.holder ?? memory.owedEnd?.holder }
+  memory.epoch++
+  memory.owedEnd = owed
+  memory.pending = undefined
+  memory.forget()
+  return { owed, values: [...value === undefined ? [] : [value.is], ...pending === undefined ? [] : [pending.value]] }
+}
+
+/**
+ * The row is replaced, and the values are revoked: the one that lay in the row, and one that was obtained and not
+ * committed. If the store does not answer, the values that this process knows are revoked, and the row follows when the
+ * store is back.
+ */
+export const end = <A, E>(parts: Parts<A, E>, { owed, values }: Ended<A>): Effect.Effect<void> =>
+  Effect.suspend(() => {
+    const { name, onEnd, report } = parts
+    return replace(parts, owed, undefined).pipe(
+      Effect.flatMap((replaced) => revokeRow(parts, replaced)),
+      Effect.catchAll(({ detail }) => {
+        parts.settleLater()
+        return Effect.logWarning(`${name}: its end could not be written yet: ${detail}`)
+      }),
+      Effect.zipRight(Effect.forEach(values, onEnd, { discard: true })),
+      Effect.zipRight(report("ended"))
+    )
+  })
+
+/** Writes an `end` that the store could not be told of. */
+export const discharge = <A, E>(parts: Parts<A, E>): Effect.Effect<void, Trouble> =>
+  Effect.suspend(() => {
+    const { memory, session } = parts
+    const owed = memory.owedEnd
+    if (owed === undefined) return Effect.void
+    return replace(parts, owed, owed.version === 0 ? undefined : owed.origin).pipe(
+      Effect.mapError(unavailable),
+      Effect.flatMap((replaced) => session().finish(revokeRow(parts, replaced)))
+    )
+  })
+
+/**
+ * Ends the row, and gives the one that was replaced if this process did not know its value. A row of another sign-in than
+ * the one that is to be ended stays: `origin` is that sign-in's, or else the first row's that is read.
+ */
+const replace = <A, E>(
+  { memory, rows }: Parts<A, E>,
+  owed: OwedEnd,
+  origin: number | undefined
+): Effect.Effect<Row | undefined, Unavailable> =>
+  Effect.suspend(() => {
+    const { holder, version } = owed
+    let replaced: Row | undefined
+    let ending = origin
+    const isOwn = (row: Row) => holder !== undefined && row.committedBy === holder
+    const isOver = (row: Row | undefined): boolean => {
+      // A refresh that came meanwhile has written the end before it looked.
+      if (memory.owedEnd !== owed) return true
+      if (row === undefined) return version === 0
+      ending ??= row.origin
+      const isEnded = row.dead && row.holder === null && row.version > version
+      return isEnded || (row.version > version && row.origin !== ending && !isOwn(row))
+    }
+    return Effect.map(
+      rows.change(({ now, row }) => {
+        replaced = row
+        return isOver(row) ? found(row) : write(Protocol.end(row, { ...Protocol.nothing, ...owed }, now))
+      }),
+      (change) => {
+        if (memory.owedEnd !== owed) return undefined
+        memory.owedEnd = undefined
+        if (change._tag === "Written") memory.remember(change.row, change.now, undefined)
+        else if (change.found?.dead) memory.remember(change.found, change.now, undefined)
+        const isNews = change._tag === "Written" && replaced !== undefined && replaced.version > version
+        return isNews && !isOwn(replaced!) ? replaced : undefined
+      }
+    )
+  })
+
+const revokeRow = <A, E>({ codec, name, onEnd }: Parts<A, E>, row: Row | undefined): Effect.Effect<void> =>
+  typeof row?.value !== "string" ? Effect.void : codec.decode(row.value).pipe(
+    Effect.flatMap(onEnd),
+    Effect.catchAll(({ detail }) => Effect.logWarning(`${name}: not revoked: the stored value ${detail}`))
+  )

@@ -1,0 +1,193 @@
+/**
+ * The time between taking the lease and giving it back: the value is presented, the lease is extended meanwhile, and a
+ * failure is written into the row, for all processes.
+ */
+import * as Cause from "effect/Cause"
+import * as Effect from "effect/Effect"
+import * as Exit from "effect/Exit"
+import * as Fiber from "effect/Fiber"
+import * as Option from "effect/Option"
+import type { Row } from "../../SessionStore.js"
+import { unavailable, unreadable } from "./adopting.js"
+import type { Pending } from "./memory.js"
+import { type Parts, Trouble } from "./parts.js"
+import * as Protocol from "./protocol.js"
+import { found, write } from "./rows.js"
+import type { Stage } from "./stage.js"
+
+/** The lease has passed to another process before the value was presented. */
+export const lost = { _tag: "Lost" } as const
+
+export class Holding<A, E> {
+  private readonly parts: Parts<A, E>
+  private readonly taken: Protocol.Taken
+  private readonly stage: Stage
+  /** On the monotonic clock: when the lease that runs was asked for. */
+  private askedAt: number
+  private isUncertain: boolean
+  private readonly failures: number
+  private readonly epoch: number
+
+  constructor(
+    parts: Parts<A, E>,
+    { askedAt, row, stage, taken }: {
+      readonly row: Row
+      readonly taken: Protocol.Taken
+      readonly askedAt: number
+      readonly stage: Stage
+    }
+  ) {
+    this.parts = parts
+    this.taken = taken
+    this.stage = stage
+    this.askedAt = askedAt
+    this.isUncertain = row.uncertain
+    this.failures = row.failures
+    this.epoch = parts.memory.epoch
+  }
+
+  /**
+   * Obtains a value. It is kept in the step in which it arrives, for the token that was presented for it is spent.
+   * `undefined`: the lease was lost, and nothing was presented.
+   */
+  readonly obtain: Effect.Effect<Pending<A> | undefined, E | Trouble> = Effect.uninterruptibleMask((restore) =>
+    Effect.flatMap(Effect.exit(restore(this.whileExtending(this.tries))), (exit) => {
+      // An interruption may come between the arrival and the end.
+      const kept = this.arrived === undefined ? undefined : this.keep(this.arrived)
+      if (Exit.isSuccess(exit)) return kept ?? Effect.succeed(undefined)
+      return Effect.zipRight(kept ?? this.giveBack(exit.cause), Effect.failCause(exit.cause))
+    })
+  )
+
+  private arrived: { readonly value: A; readonly goodUntil: number } | undefined
+
+  // --- presenting ------------------------------------------------------------
+
+  private readonly tries: Effect.Effect<A | typeof lost, E | Trouble> = Effect.suspend(() => {
+    const next = this.parts.makeRetry()
+    const again: Effect.Effect<A | typeof lost, E | Trouble> = Effect.suspend(() => this.present).pipe(
+      Effect.catchAll((error) => {
+        if (error instanceof Trouble || this.parts.isFatal(error)) return Effect.fail(error)
+        if (this.stage.isLate()) return Effect.fail(error)
+        return Effect.flatMap(next(error), (delay) => {
+          if (delay === undefined) return Effect.fail(error)
+          this.stage.set("pausing")
+          return Effect.zipRight(
+            Effect.sleep(delay),
+            Effect.suspend(() => this.stage.isLate() ? Effect.fail(error) : again)
+          )
+        })
+      })
+    )
+    return again
+  })
+
+  /** Once. The lease is looked at in the step in which the value is presented. */
+  private readonly present: Effect.Effect<A | typeof lost, E | Trouble> = Effect.suspend(() => {
+    const { acquire, isUnspent, lease, lifetimeOf, memory, monotonic, renew } = this.parts
+    if (!Protocol.mayPresent({ askedAt: this.askedAt, lease }, monotonic())) {
+      return Effect.flatMap(
+        Effect.mapError(this.extend, unavailable),
+        (isExtended) => isExtended ? this.present : Effect.succeed(lost)
+      )
+    }
+    this.stage.set("trying")
+    const { value } = memory
+    const uncertain = this.isUncertain
+    // Until it is known what has come of it.
+    this.isUncertain = true
+    const isSignIn = value === undefined || this.taken.isSignIn
+    return Effect.suspend(() => isSignIn ? acquire : renew(value.is, { uncertain })).pipe(
+      Effect.map((value) => {
+        const lifetime = lifetimeOf(value)
+        this.arrived = { value, goodUntil: lifetime === Infinity ? Infinity : monotonic() + lifetime }
+        return value
+      }),
+      Effect.tapError((error) =>
+        Effect.sync(() => {
+          this.isUncertain = Protocol.afterFailure(uncertain, isUnspent(error))
+        })
+      )
+    )
+  })
+
+  private keep(
+    { goodUntil, value }: { readonly value: A; readonly goodUntil: number }
+  ): Effect.Effect<Pending<A>, Trouble> {
+    const { codec, memory, onEnd, session } = this.parts
+    const { taken } = this
+    // `end` in this process has detached the renewal. The row knows, or is owed it.
+    if (memory.epoch !== this.epoch) return Effect.zipRight(session().finish(onEnd(value)), Effect.interrupt)
+    return codec.encode(value).pipe(
+      Effect.map((encoded) => (memory.pending = { value, encoded, taken, goodUntil })),
+      Effect.mapError(unreadable),
+      Effect.tapErrorCause((cause) => this.giveBack(cause))
+    )
+  }
+
+  // --- the lease -------------------------------------------------------------
+
+  private whileExtending<B, E2>(effect: Effect.Effect<B, E2>): Effect.Effect<B, E2> {
+    const third = this.parts.lease / 3
+    // A store that does not answer is asked again a third later; what is lost shows when the value is committed.
+    const extending = Effect.forever(Effect.zipRight(Effect.sleep(third), Effect.ignore(this.extend)))
+    return Effect.acquireUseRelease(
+      Effect.forkDaemon(Effect.interruptible(extending)),
+      () => effect,
+      (fiber) => Fiber.interruptFork(fiber)
+    )
+  }
+
+  private readonly extend = Effect.suspend(() => {
+    const { lease, monotonic, rows } = this.parts
+    const askedAt = monotonic()
+    return Effect.map(
+      rows.change(({ now, row }) => {
+        const extended = Protocol.extend(row, { holder: this.taken.holder, lease, now })
+        return extended === undefined ? found(lost) : write(extended)
+      }),
+      (change) => {
+        if (change._tag === "Found") return false
+        this.askedAt = askedAt
+        return true
+      }
+    )
+  })
+
+  // --- failing ---------------------------------------------------------------
+
+  /** Gives the lease back with the failure in the row. If the store does not answer, the lease runs out by itself. */
+  private giveBack(cause: Cause.Cause<E | Trouble>): Effect.Effect<void> {
+    const { cooldownOf, isFatal, memory, name, report, rows, setCooldown } = this.parts
+    const error = Option.getOrUndefined(Cause.failureOption(cause))
+    const isOwn = error !== undefined && !(error instanceof Trouble)
+    return Effect.gen(this, function*() {
+      // A process that is closed is no reason for the others to wait.
+      const isFailure = isOwn || Cause.isDie(cause) || this.stage.isLate()
+      const cooldown = isFailure ? yield* cooldownOf(this.failures + 1, cause as Cause.Cause<E>) : 0
+      const failure: Protocol.Failure = {
+        uncertain: this.isUncertain,
+        isFatal: isOwn && isFatal(error),
+        error: tagOf(error),
+        cooldown
+      }
+      if (isOwn) setCooldown(cooldown)
+      const change = yield* rows.change(({ now, row }) => {
+        const failed = Protocol.fail(row, this.taken.holder, failure, now)
+        return failed === undefined ? found(lost) : write(failed)
+      })
+      if (change._tag === "Written") memory.failedRevision = change.row.revision
+      if (change._tag === "Written" && change.row.dead) memory.remember(change.row, change.now, undefined)
+      else if (failure.isFatal) memory.forget()
+      yield* report("gave up")
+    }).pipe(
+      Effect.catchAll(({ detail }) => Effect.logWarning(`${name}: the failure could not be written: ${detail}`))
+    )
+  }
+}
+
+/** A tag holds no secret. */
+const tagOf = (error: unknown): string =>
+  typeof error === "object" && error !== null && "_tag" in error && typeof error._tag === "string"
+    ? error._tag
+    : "Failure"

@@ -1,0 +1,165 @@
+/**
+ * One refresh of the fleet: read the row, and adopt what is newer, or wait, or take the lease and present the value.
+ */
+import * as Duration from "effect/Duration"
+import * as Effect from "effect/Effect"
+import type { Row } from "../../SessionStore.js"
+import { adoptRow, ended, unavailable } from "./adopting.js"
+import { discharge } from "./ending.js"
+import { Holding } from "./holding.js"
+import { type Parts, Trouble } from "./parts.js"
+import * as Protocol from "./protocol.js"
+import * as Settling from "./settling.js"
+import * as Stage from "./stage.js"
+import { waitForNews } from "./waiting.js"
+
+/**
+ * Brings a value that this process has obtained and committed. If another process has, that one's value becomes current,
+ * and this effect ends by interruption: it has nothing to bring.
+ */
+export const refresh = <A, E>(parts: Parts<A, E>): Effect.Effect<A, E | Trouble> =>
+  Effect.flatMap(Stage.of(parts.session()), (stage) => {
+    const { memory, setCooldown } = parts
+    // `end` has come before its first step.
+    if (!stage.isAwaited()) return Effect.interrupt
+    stage.set("pausing")
+    setCooldown(undefined)
+    return Effect.acquireUseRelease(
+      Effect.sync(() => memory.active++),
+      () => new Refresh(parts, stage).run,
+      () => Effect.sync(() => memory.active--)
+    )
+  })
+
+/** The step after a look at the row. */
+type Next<A> = Settling.Settled<A> | { readonly _tag: "Again" }
+
+const again = { _tag: "Again" } as const
+
+class Refresh<A, E> {
+  private readonly parts: Parts<A, E>
+  private readonly stage: Stage.Stage
+  private readonly begun: number
+  private readonly epoch: number
+  private waits = 0
+  private heard = 0
+
+  constructor(parts: Parts<A, E>, stage: Stage.Stage) {
+    this.parts = parts
+    this.stage = stage
+    this.begun = parts.monotonic()
+    this.epoch = parts.memory.epoch
+  }
+
+  readonly run: Effect.Effect<A, E | Trouble> = Effect.suspend(() => {
+    const { memory } = this.parts
+    if (memory.owedEnd !== undefined) return Effect.zipRight(discharge(this.parts), this.run)
+    if (memory.undelivered !== undefined) return Effect.succeed(memory.undelivered.is)
+    const next = memory.pending === undefined
+      ? this.look
+      : Settling.settle(this.parts, memory.pending, this.isOutOfPatience)
+    return Effect.flatMap(next, (next) => {
+      if (next._tag === "Own") return Effect.succeed(next.value)
+      return next._tag === "Adopted" ? Effect.interrupt : this.run
+    })
+  })
+
+  private readonly isOutOfPatience = (): boolean =>
+    this.stage.isLate() || this.parts.monotonic() - this.begun >= this.parts.patience
+
+  /** No `end` in this process, and no value that was adopted by a notice, has detached this refresh. */
+  private readonly isStillWanted = (): boolean => this.parts.memory.epoch === this.epoch && this.stage.isAwaited()
+
+  private readonly look: Effect.Effect<Next<A>, E | Trouble> = Effect.suspend(() => {
+    const { memory, monotonic, rows } = this.parts
+    if (!this.isStillWanted()) return Effect.interrupt
+    this.heard = memory.heard
+    // The lease is counted from before the clock was read that it is reckoned by.
+    const askedAt = monotonic()
+    return Effect.flatMap(
+      Effect.mapError(rows.read, unavailable),
+      ({ now, row }): Effect.Effect<Next<A>, E | Trouble> => {
+        const finding = Protocol.look(row, memory.known(), now)
+        switch (finding._tag) {
+          case "Newer":
+            return this.adopt(finding.row, now)
+          case "Cooling": {
+            if (!memory.isWoken && row!.revision !== memory.failedRevision) return this.coolingDown(finding.left, row!)
+            return this.take(row, row, askedAt, now)
+          }
+          case "Busy":
+            return this.wait(finding.left)
+          case "Behind":
+            return this.take(row, Protocol.restore(row, memory.known(), now), askedAt, now)
+          case "Free":
+            return this.take(row, row, askedAt, now)
+        }
+      }
+    )
+  })
+
+  private adopt(row: Row, now: number): Effect.Effect<Next<A>, Trouble> {
+    return Effect.flatMap(
+      adoptRow(this.parts, row, now, this.isStillWanted),
+      (outcome): Effect.Effect<Next<A>, Trouble> => {
+        switch (outcome) {
+          case "current":
+            return Effect.succeed({ _tag: "Adopted" })
+          case "late":
+            return Effect.interrupt
+          case "expired":
+            return Effect.succeed(again)
+          case "gone": {
+            this.parts.session().forget()
+            return Protocol.isEnd(row) && this.waits > 0 ? Effect.fail(ended(this.parts)) : Effect.succeed(again)
+          }
+        }
+      }
+    )
+  }
+
+  private coolingDown(left: number, { error }: Row): Effect.Effect<never, Trouble> {
+    this.parts.setCooldown(left)
+    const detail = `another process has failed to refresh it${error === null ? "" : ` (${error})`}`
+    return new Trouble({ reason: "CoolingDown", detail, retryAfter: Duration.millis(left) })
+  }
+
+  /** For a notice, but no longer than the lease has left: a store may have none, and may lose them. */
+  private wait(left: number): Effect.Effect<Next<A>, Trouble> {
+    if (this.isOutOfPatience()) return Effect.fail(contended)
+    const longest = Math.min(left, 50 * 2 ** Math.min(this.waits++, 5))
+    return Effect.as(waitForNews(this.parts, this.heard, longest), again)
+  }
+
+  private take(
+    read: Row | undefined,
+    base: Row | undefined,
+    askedAt: number,
+    now: number
+  ): Effect.Effect<Next<A>, E | Trouble> {
+    const { lease, memory, report, rows } = this.parts
+    if (this.isOutOfPatience()) return Effect.fail(contended)
+    const holder = crypto.randomUUID()
+    const row = Protocol.take(base, { holder, lease, now })
+    return Effect.flatMap(
+      Effect.mapError(rows.write(read, row), unavailable),
+      (isTaken): Effect.Effect<Next<A>, E | Trouble> => {
+        if (!isTaken) return Effect.succeed(again)
+        memory.isWoken = false
+        const { origin, value, version } = row
+        const taken = { holder, version, origin, isSignIn: value === null || memory.value === undefined }
+        const { parts, stage } = this
+        const obtained = new Holding(parts, { row, taken, askedAt, stage }).obtain
+        return Effect.zipRight(
+          row.uncertain ? report("took over") : Effect.void,
+          Effect.flatMap(obtained, (pending): Effect.Effect<Next<A>, Trouble> =>
+            pending === undefined
+              ? Effect.succeed(again)
+              : Settling.settle(parts, pending, this.isOutOfPatience))
+        )
+      }
+    )
+  }
+}
+
+const contended = new Trouble({ reason: "Contended", detail: "other processes held the lease all the time" })

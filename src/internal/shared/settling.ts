@@ -1,0 +1,102 @@
+/**
+ * Bringing a value that was obtained into the row. Until then it is kept: the token that was presented for it is spent.
+ */
+import * as Effect from "effect/Effect"
+import type { Row } from "../../SessionStore.js"
+import { adoptRow, ended, unavailable } from "./adopting.js"
+import type { Pending } from "./memory.js"
+import { type Parts, Trouble } from "./parts.js"
+import * as Protocol from "./protocol.js"
+import { found, write } from "./rows.js"
+import { waitForNews } from "./waiting.js"
+
+/** `adopted`: another process's value is current. `taken`: somebody else in this process has seen to the value. */
+export type Settled<A> = { readonly _tag: "Own"; readonly value: A } | { readonly _tag: "Adopted" | "Taken" }
+
+/** Commits the value. If another process has renewed meanwhile, its value is adopted; if it has ended: `Ended`. */
+export const settle = <A, E>(
+  parts: Parts<A, E>,
+  pending: Pending<A>,
+  isOutOfPatience: () => boolean
+): Effect.Effect<Settled<A>, Trouble> =>
+  Effect.suspend(() => {
+    const { memory, monotonic, rows } = parts
+    if (memory.pending !== pending) return Effect.succeed(taken)
+    const { encoded, goodUntil, value } = pending
+    const { heard } = memory
+    return rows.change<typeof taken | Exclude<Protocol.Settlement, { readonly _tag: "Commit" }>>(({ now, row }) => {
+      if (memory.pending !== pending) return found(taken)
+      const lifetime = goodUntil === Infinity ? null : Math.max(0, goodUntil - monotonic())
+      const settlement: Protocol.Settlement = Protocol.settle(row, pending.taken, { value: encoded, lifetime }, now)
+      return settlement._tag === "Commit" ? write(settlement.row) : found(settlement)
+    }).pipe(
+      Effect.mapError(unavailable),
+      Effect.flatMap((change): Effect.Effect<Settled<A>, Trouble> => {
+        const { now } = change
+        if (change._tag === "Written") return committed(parts, pending, change.row, now)
+        const settlement = change.found
+        switch (settlement._tag) {
+          case "Taken":
+            return Effect.succeed(taken)
+          case "Committed":
+            return committed(parts, pending, settlement.row, now)
+          case "Busy":
+            return isOutOfPatience()
+              ? Effect.fail(new Trouble({ reason: "Contended", detail: "another process has taken over the lease" }))
+              : Effect.zipRight(
+                waitForNews(parts, heard, Math.min(settlement.left, 500)),
+                settle(parts, pending, isOutOfPatience)
+              )
+          case "Superseded":
+            return superseded(parts, pending, settlement.row, now)
+          case "Ended":
+            return endedMeanwhile(parts, pending, settlement.row, now, value)
+        }
+      }),
+      Effect.onError(() => Effect.sync(() => parts.settleLater()))
+    )
+  })
+
+const taken = { _tag: "Taken" } as const
+
+const committed = <A, E>(parts: Parts<A, E>, pending: Pending<A>, row: Row, now: number): Effect.Effect<Settled<A>> =>
+  Effect.suspend((): Effect.Effect<Settled<A>> => {
+    const { memory, report } = parts
+    if (memory.pending !== pending) return Effect.succeed(taken)
+    memory.pending = undefined
+    memory.remember(row, now, { is: pending.value })
+    memory.undelivered = { is: pending.value }
+    return Effect.as(report("renewed"), { _tag: "Own", value: pending.value })
+  })
+
+const superseded = <A, E>(
+  parts: Parts<A, E>,
+  pending: Pending<A>,
+  row: Row,
+  now: number
+): Effect.Effect<Settled<A>, Trouble> => {
+  const { memory } = parts
+  const adopted = adoptRow(parts, row, now, () => {
+    if (memory.pending !== pending) return false
+    memory.pending = undefined
+    return true
+  })
+  // A value that has expired by now is renewed by whoever looks next.
+  return Effect.map(adopted, (outcome) => outcome === "current" ? { _tag: "Adopted" } : taken)
+}
+
+const endedMeanwhile = <A, E>(
+  parts: Parts<A, E>,
+  pending: Pending<A>,
+  row: Row,
+  now: number,
+  value: A
+): Effect.Effect<Settled<A>, Trouble> =>
+  Effect.suspend((): Effect.Effect<Settled<A>, Trouble> => {
+    const { memory, onEnd, session } = parts
+    if (memory.pending !== pending) return Effect.succeed(taken)
+    memory.pending = undefined
+    if (row.dead) memory.remember(row, now, undefined)
+    session().forget()
+    return Effect.zipRight(session().finish(onEnd(value)), Effect.fail(ended(parts)))
+  })

@@ -1,0 +1,454 @@
+import { assert, describe, it } from "@effect/vitest"
+import { InvalidOptions } from "effect-holdfast/InvalidOptions"
+import type * as Session from "effect-holdfast/Session"
+import * as SessionStore from "effect-holdfast/SessionStore"
+import * as SharedSession from "effect-holdfast/SharedSession"
+import * as Duration from "effect/Duration"
+import * as Effect from "effect/Effect"
+import * as Exit from "effect/Exit"
+import * as Fiber from "effect/Fiber"
+import * as Redacted from "effect/Redacted"
+import * as Schema from "effect/Schema"
+import * as Scope from "effect/Scope"
+import * as TestClock from "effect/TestClock"
+import { Refused, type Token } from "../support/tokenServer.js"
+import { failureOf, type FleetSession, inTime, makeFleet, nameOf, settle, valueOf } from "./fleet.js"
+
+const all = <A, E>(effects: ReadonlyArray<Effect.Effect<A, E>>) =>
+  inTime(Effect.all(effects.map(Effect.exit), { concurrency: "unbounded" })).pipe(Effect.map(valueOf))
+
+const tokensOf = <E>(
+  exits: ReadonlyArray<Exit.Exit<Session.Generation<Token>, E>>
+) => [...new Set(exits.map((exit) => nameOf(valueOf(exit))))]
+
+const reasonOf = (exit: Exit.Exit<unknown, Refused | SharedSession.SharedSessionError | Session.SessionError>) => {
+  const error = failureOf(exit)
+  return error._tag === "SharedSessionError" ? error.reason : error._tag
+}
+
+const renewed = (session: FleetSession) => Effect.flatMap(session.current, (stale) => session.refresh(stale))
+
+/** So many callers of each process refuse what each process has. */
+const refusedBy = (callers: number, fleet: ReadonlyArray<FleetSession>) =>
+  Effect.flatMap(
+    inTime(Effect.all(fleet.map(({ current }) => current))),
+    (stale) =>
+      all(fleet.flatMap((session, i) => Array.from({ length: callers }, () => session.refresh(valueOf(stale)[i]!))))
+  )
+
+describe("F1: a fleet", () => {
+  it.scoped("signs in once, and renews once, for all processes and all their callers", () =>
+    Effect.gen(function*() {
+      const { join, server } = yield* makeFleet()
+      const fleet = yield* Effect.replicateEffect(join(), 5)
+      const first = yield* all(fleet.flatMap(({ current }) => [current, current, current]))
+      assert.deepStrictEqual(tokensOf(first), ["0.0"])
+      const next = yield* refusedBy(3, fleet)
+      assert.deepStrictEqual(tokensOf(next), ["0.1"])
+      assert.deepStrictEqual(server.state.calls, ["sign in", "renew 0.0"])
+      assert.deepStrictEqual(server.state.uncertain, [false])
+    }))
+
+  it.scoped("gives a straggler of any process what is current, and asks the upstream nothing for it", () =>
+    Effect.gen(function*() {
+      const { join, server } = yield* makeFleet()
+      const [one, two] = [yield* join(), yield* join()]
+      const [, stale] = yield* all([one.current, two.current])
+      yield* all([renewed(one)])
+      yield* TestClock.adjust("1 minute")
+      assert.deepStrictEqual(tokensOf(yield* all([two.refresh(valueOf(stale!))])), ["0.1"])
+      assert.deepStrictEqual(server.state.calls, ["sign in", "renew 0.0"])
+    }))
+
+  it.scoped("adopts without budget and without `onRenewed`: that is the renewing process's", () =>
+    Effect.gen(function*() {
+      const { join } = yield* makeFleet({ budget: { refreshes: 2, within: "1 hour" } })
+      const kept: Array<string> = []
+      const keep = (who: string) => ({
+        onRenewed: (generation: Session.Generation<Token>) =>
+          Effect.sync(() => kept.push(`${who} ${nameOf(generation)}`))
+      })
+      const one = yield* join({ ...keep("one"), budget: { refreshes: 100, within: "1 hour" } })
+      const two = yield* join(keep("two"))
+      yield* all([one.current, two.current])
+      for (let round = 1; round < 6; round++) {
+        const stale = valueOf(yield* inTime(two.current))
+        yield* all([renewed(one)])
+        assert.deepStrictEqual(tokensOf(yield* all([two.refresh(stale)])), [`0.${round}`])
+      }
+      assert.deepStrictEqual(kept, ["one 0.0", "one 0.1", "one 0.2", "one 0.3", "one 0.4", "one 0.5"])
+    }))
+})
+
+describe("F2, F3: the lease and the intent", () => {
+  it.scoped("a lease is extended for as long as a renewal takes, and nobody presents beside it", () =>
+    Effect.gen(function*() {
+      const { join, server } = yield* makeFleet({ takes: 20_000, lease: "1 second" })
+      const fleet = yield* Effect.replicateEffect(join(), 3)
+      yield* all(fleet.map(({ current }) => current))
+      yield* refusedBy(1, fleet)
+      assert.deepStrictEqual(server.state.calls, ["sign in", "renew 0.0"])
+      assert.strictEqual(server.state.most, 1)
+    }))
+
+  it.scoped("a holder that is not heard of any more is taken over from when its lease has run out, as uncertain", () =>
+    Effect.gen(function*() {
+      const { edit, join, row, server } = yield* makeFleet({ lease: "8 seconds" })
+      const session = yield* join()
+      yield* all([session.current])
+      const now = (yield* Effect.clock).unsafeCurrentTimeMillis()
+      yield* edit((row) => ({
+        ...row,
+        revision: row.revision + 1,
+        holder: "dead",
+        leaseUntil: now + 8000,
+        intent: true
+      }))
+      const renewing = yield* Effect.fork(renewed(session))
+      yield* settle
+      yield* TestClock.adjust("7.9 seconds")
+      yield* settle
+      assert.deepStrictEqual(server.state.calls, ["sign in"])
+      assert.deepStrictEqual(tokensOf(yield* all([Fiber.join(renewing)])), ["0.1"])
+      assert.deepStrictEqual(server.state.uncertain, [true])
+      assert.isNull((yield* row)!.holder)
+    }))
+
+  it.scoped("a failure makes the next presentation uncertain, a retry within the refresh too", () =>
+    Effect.gen(function*() {
+      const { join, server } = yield* makeFleet({ cooldown: 0 })
+      const [one, two] = [yield* join(), yield* join()]
+      yield* all([one.current, two.current])
+      server.next(Effect.fail(new Refused({ why: "reset" })))
+      yield* all([renewed(one)])
+      yield* all([renewed(two)])
+      assert.deepStrictEqual(server.state.uncertain, [true])
+    }))
+
+  it.scoped("a failure that proves the token unspent leaves the next presentation certain, unless this one was not", () =>
+    Effect.gen(function*() {
+      const { join, server } = yield* makeFleet({ cooldown: 0, unspent: ({ why }) => why === "429" })
+      const [one, two] = [yield* join(), yield* join()]
+      yield* all([one.current, two.current])
+      const fail = (why: string) => Effect.fail(new Refused({ why }))
+      server.next(fail("429"))
+      yield* all([renewed(one)])
+      yield* all([renewed(two)])
+      server.next(fail("reset"), fail("429"))
+      yield* all([renewed(one)])
+      yield* all([renewed(two)])
+      yield* all([renewed(one)])
+      assert.deepStrictEqual(server.state.uncertain, [false, true])
+    }))
+
+  it.scoped("a row that was deleted is restored from memory, as uncertain", () =>
+    Effect.gen(function*() {
+      const { edit, join, row, server } = yield* makeFleet()
+      const [one, two] = [yield* join(), yield* join()]
+      yield* all([one.current, two.current])
+      const before = (yield* row)!
+      yield* edit((row) => ({ ...row, version: 0, origin: 0, value: null, committedBy: null }))
+      yield* all([renewed(one)])
+      assert.deepStrictEqual(server.state.calls, ["sign in", "renew 0.0"])
+      assert.deepStrictEqual(server.state.uncertain, [true])
+      assert.isAbove((yield* row)!.version, before.version)
+      assert.deepStrictEqual(tokensOf(yield* all([two.current])), ["0.1"])
+    }))
+})
+
+describe("F5: the store", () => {
+  it.scoped("is not needed by a session that is good; a renewal says that it is down", () =>
+    Effect.gen(function*() {
+      const { faults, join, server } = yield* makeFleet()
+      const session = yield* join()
+      yield* all([session.current])
+      for (const fault of ["isDown", "isSilent"] as const) {
+        faults[fault] = true
+        assert.strictEqual(nameOf(valueOf(yield* inTime(session.current))), "0.0")
+        assert.strictEqual(reasonOf(yield* inTime(renewed(session))), "StoreUnavailable")
+        assert.deepStrictEqual(server.state.calls, ["sign in"])
+        faults[fault] = false
+        yield* TestClock.adjust("1 minute")
+      }
+      assert.deepStrictEqual(tokensOf(yield* all([renewed(session)])), ["0.1"])
+    }))
+
+  it.scoped("that fails after a token was obtained gets it when it is back, and the token is presented once", () =>
+    Effect.gen(function*() {
+      const { faults, join, row, server } = yield* makeFleet()
+      const [one, two] = [yield* join(), yield* join()]
+      yield* all([one.current, two.current])
+      const stale = yield* two.current
+      server.next(Effect.sync(() => {
+        faults.isDown = true
+      }))
+      assert.strictEqual(reasonOf(yield* inTime(renewed(one))), "StoreUnavailable")
+      yield* TestClock.adjust("1 minute")
+      faults.isDown = false
+      yield* TestClock.adjust("5 seconds")
+      yield* settle
+      assert.isNull((yield* row)!.holder, "written without a caller")
+      assert.strictEqual(nameOf(yield* one.current), "0.1", "and current without one")
+      assert.deepStrictEqual(tokensOf(yield* all([two.refresh(stale)])), ["0.1"])
+      assert.deepStrictEqual(server.state.calls, ["sign in", "renew 0.0"])
+    }))
+
+  it.scoped("that loses the answer to a commit has committed: it is recognised", () =>
+    Effect.gen(function*() {
+      const { faults, join, server } = yield* makeFleet()
+      const [one, two] = [yield* join(), yield* join()]
+      yield* all([one.current, two.current])
+      const [staleOne, staleTwo] = [yield* one.current, yield* two.current]
+      server.next(Effect.sync(() => {
+        faults.losesAnswers = 1
+      }))
+      assert.strictEqual(reasonOf(yield* inTime(renewed(one))), "StoreUnavailable")
+      yield* TestClock.adjust("5 seconds")
+      assert.deepStrictEqual(tokensOf(yield* all([one.refresh(staleOne), two.refresh(staleTwo)])), ["0.1"])
+      assert.deepStrictEqual(server.state.calls, ["sign in", "renew 0.0"])
+    }))
+})
+
+describe("F6: a failure is the fleet's", () => {
+  it.scoped("the others do not try during its cooldown, which grows with the fleet's failures", () =>
+    Effect.gen(function*() {
+      const { join, row, server } = yield* makeFleet({ unspent: () => true })
+      const [one, two] = [yield* join(), yield* join()]
+      yield* all([one.current, two.current])
+      server.next(...Array.from({ length: 3 }, () => Effect.fail(new Refused({ why: "503" }))))
+      const cooldowns: Array<number> = []
+      for (const [failing, other] of [[one, two], [two, one], [one, two]] as const) {
+        assert.strictEqual(reasonOf(yield* inTime(renewed(failing))), "Refused")
+        const error = failureOf(yield* inTime(renewed(other))) as SharedSession.SharedSessionError
+        assert.strictEqual(error.reason, "CoolingDown")
+        cooldowns.push(Math.round(Duration.toMillis(error.retryAfter!) / 1000))
+        yield* TestClock.adjust(error.retryAfter!)
+      }
+      assert.deepStrictEqual(cooldowns, [1, 2, 4])
+      assert.deepStrictEqual([(yield* row)!.failures, (yield* row)!.error], [3, "Refused"])
+      yield* TestClock.adjust("1 minute")
+      assert.deepStrictEqual(tokensOf(yield* all([renewed(two), renewed(one)])), ["0.1"])
+      assert.strictEqual((yield* row)!.failures, 0)
+    }))
+
+  it.scoped("a dead credential leads to one sign-in, within the refresh that has found it dead", () =>
+    Effect.gen(function*() {
+      const { join, server } = yield* makeFleet()
+      const fleet = yield* Effect.replicateEffect(join(), 3)
+      yield* all(fleet.map(({ current }) => current))
+      server.state.families[0] = -1
+      assert.deepStrictEqual(tokensOf(yield* refusedBy(2, fleet)), ["1.0"])
+      assert.deepStrictEqual(server.state.calls, ["sign in", "renew 0.0", "sign in"])
+    }))
+})
+
+describe("F7: a value at rest", () => {
+  const key = (byte: number) => Redacted.make(new Uint8Array(32).fill(byte))
+
+  it.live("is read with its key alone, the rotated one too, and not overwritten by a process that cannot read it", () =>
+    Effect.scoped(Effect.gen(function*() {
+      const { join, row, server } = yield* makeFleet({ takes: 0 })
+      const first = yield* join({ encryptWith: key(1) })
+      yield* first.current
+      const before = (yield* row)!
+      assert.notInclude(before.value, "family")
+      const rotated = yield* join({ encryptWith: [key(2), key(1)] })
+      assert.strictEqual(nameOf(yield* rotated.current), "0.0")
+      for (const own of [{ encryptWith: key(3) }, {}, { encryptWith: key(1), key: "other" }]) {
+        if ("key" in own) continue
+        const stranger = yield* join(own)
+        const exit = yield* Effect.exit(stranger.current)
+        assert.strictEqual(reasonOf(exit), "Unreadable")
+        assert.notInclude(String(exit), before.value!.slice(30))
+      }
+      assert.deepStrictEqual(yield* row, before)
+      const stale = yield* rotated.current
+      yield* rotated.refresh(stale)
+      assert.notStrictEqual((yield* row)!.value!.split(".")[2], before.value!.split(".")[2], "the first key encrypts")
+      assert.deepStrictEqual(server.state.calls, ["sign in", "renew 0.0"])
+    })))
+
+  it.scoped("of another schema, or that was changed, is Unreadable, or a sign-in if that was asked for", () =>
+    Effect.gen(function*() {
+      const { edit, join, row, server } = yield* makeFleet()
+      yield* all([(yield* join()).current])
+      const other = yield* join({ schema: Schema.Struct({ access: Schema.String }) as never })
+      assert.strictEqual(reasonOf(yield* inTime(other.current)), "Unreadable")
+      yield* edit((row) => ({ ...row, revision: row.revision + 1, value: row.value!.replace("0", "1") }))
+      const before = yield* row
+      assert.strictEqual(reasonOf(yield* inTime((yield* join()).current)), "Unreadable")
+      assert.deepStrictEqual(yield* row, before)
+      const signingIn = yield* join({ onUnreadable: "signIn" })
+      assert.deepStrictEqual(tokensOf(yield* all([signingIn.current])), ["1.0"])
+      assert.deepStrictEqual(server.state.calls, ["sign in", "sign in"])
+    }))
+
+  it.scoped("has options that are checked", () =>
+    Effect.gen(function*() {
+      const bad: ReadonlyArray<readonly [string, object]> = [
+        ["key", { key: "" }],
+        ["lease", { lease: -1 }],
+        ["lease", { lease: "1 hour" }],
+        ["encryptWith", { encryptWith: Redacted.make(new Uint8Array(31)) }],
+        ["onUnreadable", { onUnreadable: "overwrite" }]
+      ]
+      for (const [option, options] of bad) {
+        const error = yield* SharedSession.make({
+          key: "k",
+          schema: Schema.String,
+          acquire: Effect.succeed(""),
+          renew: Effect.succeed,
+          ...options
+        }).pipe(Effect.provide(SessionStore.layerMemory), Effect.flip)
+        assert.instanceOf(error, InvalidOptions)
+        assert.strictEqual(error.option, option)
+        assert.notInclude(error.message, "0,0,0")
+      }
+    }))
+})
+
+describe("F9: sharing costs nothing while nothing happens", () => {
+  it.scoped("neither a served request nor an idle hour asks the store, and a notice brings what is new", () =>
+    Effect.gen(function*() {
+      const { counts, join, server } = yield* makeFleet()
+      const [one, two] = [yield* join(), yield* join()]
+      yield* join()
+      yield* all([one.current, two.current])
+      yield* settle
+      const before = { ...counts }
+      for (let i = 0; i < 100; i++) yield* one.current
+      yield* TestClock.adjust("1 hour")
+      yield* settle
+      assert.deepStrictEqual(counts, before)
+      yield* all([renewed(one)])
+      yield* settle
+      assert.strictEqual(nameOf(yield* two.current), "0.1")
+      assert.deepStrictEqual(server.state.calls, ["sign in", "renew 0.0"])
+      assert.isAtMost(counts.reads + counts.writes - before.reads - before.writes, 6)
+    }))
+
+  it.scoped("one process renews ahead of expiry, for all", () =>
+    Effect.gen(function*() {
+      const { join, server } = yield* makeFleet({
+        expiresAt: ({ number }) => (number + 1) * 600_000,
+        refreshAhead: "1 minute"
+      })
+      const fleet = yield* Effect.replicateEffect(join(), 3)
+      yield* all(fleet.map(({ current }) => current))
+      yield* TestClock.adjust("9.7 minutes")
+      for (const { current } of fleet) assert.strictEqual(nameOf(valueOf(yield* inTime(current))), "0.0")
+      yield* TestClock.adjust("1 second")
+      yield* settle
+      for (const { current } of fleet) assert.strictEqual(nameOf(valueOf(yield* inTime(current))), "0.1")
+      assert.deepStrictEqual(server.state.calls, ["sign in", "renew 0.0"])
+    }))
+})
+
+describe("F10: end", () => {
+  it.scoped("signs the whole fleet out: what lay in the row is revoked once, and the next caller signs in", () =>
+    Effect.gen(function*() {
+      const { join, row, server } = yield* makeFleet()
+      const fleet = yield* Effect.replicateEffect(join(), 3)
+      yield* all(fleet.map(({ current }) => current))
+      yield* all([fleet[0]!.end])
+      assert.deepStrictEqual(server.state.revoked, ["0.0"])
+      assert.deepStrictEqual([(yield* row)!.dead, (yield* row)!.value], [true, null])
+      yield* settle
+      assert.deepStrictEqual(tokensOf(yield* all(fleet.map(({ current }) => current))), ["1.0"])
+      assert.deepStrictEqual(server.state.calls, ["sign in", "sign in"])
+    }))
+
+  it.scoped("by a process that has not noticed a renewal revokes what is in the row", () =>
+    Effect.gen(function*() {
+      const { join, server } = yield* makeFleet()
+      const [one, two] = [yield* join(), yield* join()]
+      yield* all([one.current, two.current])
+      yield* all([renewed(one)])
+      yield* all([two.end])
+      assert.deepStrictEqual(server.state.revoked, ["0.1"])
+    }))
+
+  it.scoped("during a renewal elsewhere: that one's commit is refused, its value is revoked, its callers hear of it", () =>
+    Effect.gen(function*() {
+      const { join, row, server } = yield* makeFleet({ takes: 1000 })
+      const [one, two] = [yield* join(), yield* join()]
+      yield* all([one.current, two.current])
+      const renewing = yield* Effect.fork(Effect.exit(renewed(one)))
+      yield* settle
+      yield* all([two.end])
+      yield* TestClock.adjust("2 seconds")
+      assert.strictEqual(reasonOf(yield* inTime(Effect.flatten(Fiber.join(renewing)))), "Ended")
+      assert.deepStrictEqual(server.state.revoked, ["0.0", "0.1"])
+      assert.isTrue((yield* row)!.dead)
+      assert.deepStrictEqual(tokensOf(yield* all([one.current, two.current])), ["1.0"])
+    }))
+
+  it.scoped("during a renewal of its own: the callers get SessionEnded, and the value is revoked", () =>
+    Effect.gen(function*() {
+      const { join, server } = yield* makeFleet({ takes: 1000 })
+      const session = yield* join()
+      yield* all([session.current])
+      const renewing = yield* Effect.fork(Effect.exit(renewed(session)))
+      yield* settle
+      yield* all([session.end])
+      assert.strictEqual(reasonOf(yield* Fiber.join(renewing)), "SessionEnded")
+      yield* TestClock.adjust("2 seconds")
+      yield* settle
+      assert.deepStrictEqual(server.state.revoked, ["0.0", "0.1"])
+    }))
+
+  it.scoped("without the store is immediate for this process; the row follows, and no other sign-in is ended for it", () =>
+    Effect.gen(function*() {
+      const { faults, join, row, server } = yield* makeFleet()
+      const [one, two] = [yield* join(), yield* join()]
+      yield* all([one.current, two.current])
+      faults.isDown = true
+      yield* all([one.end])
+      assert.deepStrictEqual(server.state.revoked, ["0.0"])
+      assert.strictEqual(reasonOf(yield* inTime(one.current)), "StoreUnavailable")
+      faults.isDown = false
+      yield* TestClock.adjust("10 seconds")
+      yield* settle
+      assert.isTrue((yield* row)!.dead)
+      assert.deepStrictEqual(tokensOf(yield* all([two.current, one.current])), ["1.0"])
+      assert.deepStrictEqual(server.state.revoked, ["0.0"])
+    }))
+})
+
+describe("F11: clocks", () => {
+  it.scoped("a lifetime is what was left at the commit, by the store's clock", () =>
+    Effect.gen(function*() {
+      const { join, server } = yield* makeFleet({ takes: 0 })
+      const hour = 3_600_000
+      // Each process reckons the expiry by a clock of its own, which is wrong by an hour.
+      const one = yield* join({ expiresAt: () => 600_000 })
+      const two = yield* join({ expiresAt: () => 600_000 - hour })
+      yield* all([one.current])
+      yield* TestClock.adjust("1 minute")
+      const adopted = valueOf(yield* inTime(two.current))
+      assert.deepStrictEqual([nameOf(adopted), adopted.expiresAt, adopted.acquiredAt], ["0.0", 600_000, 0])
+      yield* TestClock.adjust("10 minutes")
+      yield* all([one.current])
+      assert.deepStrictEqual(server.state.calls.slice(0, 2), ["sign in", "renew 0.0"])
+    }))
+})
+
+describe("S6: closing", () => {
+  it.scoped("one process's scope gives its lease back, and the others go on at once", () =>
+    Effect.gen(function*() {
+      const { join, server } = yield* makeFleet({ takes: 5000 })
+      const scope = yield* Scope.make()
+      const closing = yield* Scope.extend(join(), scope)
+      const other = yield* join()
+      yield* all([closing.current, other.current])
+      const renewing = yield* Effect.fork(Effect.exit(renewed(closing)))
+      yield* settle
+      yield* Scope.close(scope, Exit.void)
+      assert.strictEqual(reasonOf(yield* Fiber.join(renewing)), "SessionClosed")
+      const since = yield* Effect.clock
+      const before = since.unsafeCurrentTimeMillis()
+      yield* all([renewed(other)])
+      assert.isBelow(since.unsafeCurrentTimeMillis() - before, 7000)
+      assert.isTrue(server.state.uncertain.at(-1))
+    }))
+})

@@ -1,0 +1,98 @@
+/** A fleet whose processes are sessions of one process, over one store whose faults the test commands. */
+import type * as Session from "effect-holdfast/Session"
+import * as SessionStore from "effect-holdfast/SessionStore"
+import * as SharedSession from "effect-holdfast/SharedSession"
+import * as Cause from "effect/Cause"
+import * as Effect from "effect/Effect"
+import * as Exit from "effect/Exit"
+import * as Option from "effect/Option"
+import type * as Scope from "effect/Scope"
+import * as TestClock from "effect/TestClock"
+import { type Refused, Token, tokenServer } from "../support/tokenServer.js"
+
+type Options = Partial<SharedSession.Options<Token, typeof Token.Encoded, Refused, never, Refused>>
+
+export type FleetSession = Session.Session<Token, Refused | SharedSession.SharedSessionError>
+
+export const makeFleet = (options: Options & { readonly takes?: number } = {}) =>
+  Effect.gen(function*() {
+    const memory = yield* Effect.provide(SessionStore.SessionStore, SessionStore.layerMemory)
+    const counts = { reads: 0, writes: 0 }
+    const faults = { isDown: false, isSilent: false, losesAnswers: 0 }
+    const faulty = <A>(call: Effect.Effect<A, SessionStore.StoreError>): Effect.Effect<A, SessionStore.StoreError> =>
+      Effect.suspend(() => {
+        if (faults.isSilent) return Effect.never
+        return faults.isDown ? down : call
+      })
+    const store: SessionStore.Service = {
+      read: (key) => faulty(Effect.suspend(() => (counts.reads++, memory.read(key)))),
+      compareAndSet: (key, revision, row) =>
+        faulty(Effect.suspend(() => {
+          counts.writes++
+          const written = memory.compareAndSet(key, revision, row)
+          return faults.losesAnswers > 0 && faults.losesAnswers-- > 0 ? Effect.zipRight(written, down) : written
+        })),
+      notices: memory.notices
+    }
+    const server = tokenServer({ takes: options.takes ?? 100 })
+    const row = Effect.map(memory.read("api"), ({ row }) => Option.getOrUndefined(row))
+    return {
+      server,
+      counts,
+      faults,
+      row,
+      /** Writes a row past all processes. */
+      edit: (edit: (row: SessionStore.Row) => SessionStore.Row) =>
+        Effect.flatMap(row, (found) => memory.compareAndSet("api", found!.revision, edit(found!))),
+      /** One more process; its scope is what dies with it. */
+      join: (own: Options = {}): Effect.Effect<FleetSession, never, Scope.Scope> =>
+        SharedSession.make<Token, typeof Token.Encoded, Refused, never, Refused>({
+          key: "api",
+          schema: Token,
+          acquire: server.acquire,
+          renew: server.renew,
+          onEnd: server.onEnd,
+          fatal: ({ why }) => why === "invalid_grant",
+          ...options,
+          ...own
+        }).pipe(
+          Effect.provideService(SessionStore.SessionStore, store),
+          Effect.orDie
+        )
+    }
+  })
+
+const down = new SessionStore.StoreError({ operation: "read", store: "the test's store", cause: "down" })
+
+export type Fleet = Effect.Effect.Success<ReturnType<typeof makeFleet>>
+
+/** Lets every fiber that can run do so. */
+export const settle = Effect.repeatN(Effect.yieldNow(), 300)
+
+/** Runs it while time passes, for two minutes at the most: slowly first, then by the second. */
+export const inTime = <A, E, R>(effect: Effect.Effect<A, E, R>): Effect.Effect<Exit.Exit<A, E>, never, R> =>
+  Effect.gen(function*() {
+    const fiber = yield* Effect.fork(Effect.exit(effect))
+    for (let steps = 0; steps < 140; steps++) {
+      yield* settle
+      const exit = fiber.unsafePoll()
+      if (exit !== null) return yield* exit
+      yield* TestClock.adjust(steps < 20 ? 50 : 1000)
+    }
+    return yield* Effect.dieMessage("it takes more than two minutes")
+  })
+
+export const valueOf = <A, E>(exit: Exit.Exit<A, E>): A =>
+  Exit.isSuccess(exit) ? exit.value : (() => {
+    throw new Error(`no success: ${Cause.pretty(exit.cause)}`)
+  })()
+
+export const failureOf = <A, E>(exit: Exit.Exit<A, E>): E =>
+  Exit.isFailure(exit)
+    ? Option.getOrThrowWith(Cause.failureOption(exit.cause), () => new Error(Cause.pretty(exit.cause)))
+    : (() => {
+      throw new Error(`a success: ${String(exit.value)}`)
+    })()
+
+/** A token's name: of which sign-in it is, and the how manieth. */
+export const nameOf = ({ value }: Session.Generation<Token>): string => `${value.family}.${value.number}`
