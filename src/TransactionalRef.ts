@@ -38,9 +38,8 @@ import type * as Stream from "effect/Stream"
 import type * as Types from "effect/Types"
 import * as Backoff from "./Backoff.js"
 import { Contested, contested } from "./internal/transaction/contested.js"
-import type { Draft } from "./internal/transaction/draft.js"
 import { Cell } from "./internal/transaction/layer.js"
-import * as Run from "./internal/transaction/run.js"
+import { runOnOne, runOnSeveral } from "./internal/transaction/run.js"
 import { type AnyFiber, type Errors, layerIn, transactionOf } from "./internal/transaction/transaction.js"
 import { noteUnwinding } from "./internal/transaction/unwinding.js"
 
@@ -318,7 +317,7 @@ export const modify: {
       const cell = cellOf(self)
       // If no transaction holds the ref, and this fiber is inside none, a function is one step and needs no draft.
       if (cell.holder !== undefined || transactionOf(fiber) !== undefined) {
-        return run([cell], ([draft]) => draft!.modify(f))
+        return runOnOne(errors, cell, (draft) => draft.modify(f))
       }
       let changed: readonly [B, A]
       try {
@@ -425,7 +424,7 @@ export const updateEffect: {
     self: TransactionalRef<A>,
     f: (a: A) => Effect.Effect<A, E, R>
   ): Effect.Effect<void, E | TransactionError, Exclude<R, Scope.Scope>> =>
-    run([cellOf(self)], ([draft]) => Effect.map(f(draft!.read()), (value) => draft!.write(value)))
+    runOnOne(errors, cellOf(self), (draft) => Effect.map(f(draft.read()), (value) => draft.write(value)))
 )
 
 /**
@@ -491,9 +490,9 @@ export const transaction: {
     refs: TransactionalRef<any> | Refs,
     body: (drafts: any) => Effect.Effect<B, E, R>
   ): Effect.Effect<B, E | TransactionError, Exclude<R, Scope.Scope>> => {
-    if (isTransactionalRef(refs)) return run([cellOf(refs)], (drafts) => body(drafts[0]))
+    if (isTransactionalRef(refs)) return runOnOne(errors, cellOf(refs), body)
     const cells = Object.values<TransactionalRef<any>>(refs).map(cellOf)
-    return run(cells, (drafts) => body(likewise(refs, (cell) => drafts[cells.indexOf(cell)])))
+    return runOnSeveral(errors, cells, (drafts) => body(likewise(refs, (cell) => drafts[cells.indexOf(cell)])))
   }
 )
 
@@ -625,8 +624,3 @@ const errors: Errors = {
   violation: (name) => new InvariantViolated({ name }),
   isRefusal
 }
-
-const run = <B, E, R>(
-  cells: ReadonlyArray<Cell<any>>,
-  body: (drafts: ReadonlyArray<Draft<any>>) => Effect.Effect<B, E, R>
-) => Run.run(errors, cells, body)

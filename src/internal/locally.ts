@@ -52,8 +52,9 @@ export class WithTwo implements Locals {
   readonly fiberRefs: FiberRefs.FiberRefs
   private readonly before: FiberRefs.FiberRefs
   private readonly others: Locals
+  private readonly fiberId: FiberId.Single
   private readonly first: FiberRef.FiberRef<any>
-  private readonly firstStack: Stack
+  private readonly firstValue: unknown
   private readonly second: FiberRef.FiberRef<any>
   private readonly secondStack: Stack
   private whole: Map<FiberRef.FiberRef<any>, Stack> | undefined
@@ -72,7 +73,8 @@ export class WithTwo implements Locals {
     this.before = before
     this.others = others
     this.first = first
-    this.firstStack = stackOn(others.get(first), fiberId, firstValue)
+    this.firstValue = firstValue
+    this.fiberId = fiberId
     this.second = second
     this.secondStack = stackOn(others.get(second), fiberId, secondValue)
     this.fiberRefs = FiberRefs.unsafeMake(this as unknown as Map<FiberRef.FiberRef<any>, Stack>)
@@ -97,7 +99,7 @@ export class WithTwo implements Locals {
 
   get(fiberRef: FiberRef.FiberRef<any>): Stack | undefined {
     if (fiberRef === this.second) return this.secondStack
-    if (fiberRef === this.first) return this.firstStack
+    if (fiberRef === this.first) return this.firstStack()
     return this.others.get(fiberRef)
   }
 
@@ -129,8 +131,13 @@ export class WithTwo implements Locals {
     return this.entries()
   }
 
+  /** Made when it is asked for: most transactions end before that. */
+  private firstStack(): Stack {
+    return stackOn(this.others.get(this.first), this.fiberId, this.firstValue)
+  }
+
   private all(): Map<FiberRef.FiberRef<any>, Stack> {
-    return this.whole ??= new Map(this.others).set(this.first, this.firstStack).set(this.second, this.secondStack)
+    return this.whole ??= new Map(this.others).set(this.first, this.firstStack()).set(this.second, this.secondStack)
   }
 }
 

@@ -40,6 +40,8 @@ export class Cell<in out A> extends Layer<A> {
   readonly latest = new Latest<A>()
   /** A transaction takes the turns of several refs in this order. */
   readonly order: number
+  /** The refs of a transaction that names this one alone. */
+  readonly alone: ReadonlyArray<Cell<A>> = [this]
   commits = 0
   rollbacks = 0
 

@@ -20,7 +20,7 @@ import { withLazyScope } from "../lazyScope.js"
 import { locally, type WithTwo } from "../locally.js"
 import { contested } from "./contested.js"
 import { Draft } from "./draft.js"
-import type { Cell, Layer } from "./layer.js"
+import type { Cell } from "./layer.js"
 import { dismissWaiting, take, tryTake } from "./take.js"
 import {
   type AnyFiber,
@@ -38,29 +38,45 @@ import {
 import { releaseAll } from "./turn.js"
 import { unwinds } from "./unwinding.js"
 
-type Body<B, E, R> = (drafts: ReadonlyArray<Draft<any>>) => Effect.Effect<B, E, R>
+/** Runs a body with the draft of one ref. */
+export const runOnOne = <B, E, R>(
+  errors: Errors,
+  cell: Cell<any>,
+  body: (draft: Draft<any>) => Effect.Effect<B, E, R>
+): Effect.Effect<B, E | TransactionError, Exclude<R, Scope.Scope>> =>
+  run(errors, cell.alone, (transaction) => withDraft(cell, transaction, body))
 
-/** The drafts are in the order of `cells`. */
-export const run = <B, E, R>(
+/** Runs a body with the drafts of several refs, in the order of `cells`. */
+export const runOnSeveral = <B, E, R>(
   errors: Errors,
   cells: ReadonlyArray<Cell<any>>,
-  body: Body<B, E, R>
+  body: (drafts: ReadonlyArray<Draft<any>>) => Effect.Effect<B, E, R>
+): Effect.Effect<B, E | TransactionError, Exclude<R, Scope.Scope>> =>
+  run(errors, cells, (transaction) => withDrafts(cells, transaction, body))
+
+/** What a transaction does when it has begun: it takes its turns, and runs its body. */
+type Inside<B, E, R> = (transaction: Transaction) => Effect.Effect<B, E, R>
+
+type Restore = Parameters<Parameters<typeof Effect.uninterruptibleMask>[0]>[0]
+
+const run = <B, E, R>(
+  errors: Errors,
+  cells: ReadonlyArray<Cell<any>>,
+  inside: Inside<B, E, R>
 ): Effect.Effect<B, E | TransactionError, Exclude<R, Scope.Scope>> =>
   Effect.uninterruptibleMask((restore) => {
     const fiber = currentFiber()
     const bracket = isTraced(fiber)
-      ? traced(errors, cells, body, restore)
-      : bracketed(fiber, errors, cells, body, restore)
+      ? traced(errors, cells, inside, restore)
+      : bracketed(fiber, errors, cells, inside, restore)
     return bracket as Effect.Effect<B, E | TransactionError, Exclude<R, Scope.Scope>>
   })
-
-type Restore = Parameters<Parameters<typeof Effect.uninterruptibleMask>[0]>[0]
 
 const bracketed = <B, E, R>(
   fiber: AnyFiber,
   errors: Errors,
   cells: ReadonlyArray<Cell<any>>,
-  body: Body<B, E, R>,
+  inside: Inside<B, E, R>,
   restore: Restore
 ): Effect.Effect<B, E | TransactionError, R> => {
   const outer = transactionOf(fiber)
@@ -69,7 +85,7 @@ const bracketed = <B, E, R>(
   const context = withLazyScope(fiber.currentContext, outermost(transaction))
   const locals = locally(fiber, current, transaction, FiberRef.currentContext, context)
   const end = outer === undefined ? endOutermost : endInner
-  return Effect.matchCauseEffect(restore(withDrafts(transaction, body)), {
+  return Effect.matchCauseEffect(restore(inside(transaction)), {
     onFailure: (cause) => end(transaction, Exit.failCause(cause), locals),
     onSuccess: (value) => end(transaction, Exit.succeed(value), locals)
   })
@@ -88,11 +104,11 @@ const silentTracer = Context.get(DefaultServices.liveServices, Tracer.Tracer)
 const traced = <B, E, R>(
   errors: Errors,
   cells: ReadonlyArray<Cell<any>>,
-  body: Body<B, E, R>,
+  inside: Inside<B, E, R>,
   restore: Restore
 ): Effect.Effect<B, E | TransactionError, R> =>
   Effect.withSpan(
-    Effect.suspend(() => bracketed(currentFiber(), errors, cells, body, restore)),
+    Effect.suspend(() => bracketed(currentFiber(), errors, cells, inside, restore)),
     "TransactionalRef.transaction",
     { attributes: { refs: namesOf(cells) }, captureStackTrace: false }
   ) as Effect.Effect<B, E | TransactionError, R>
@@ -103,39 +119,47 @@ const traced = <B, E, R>(
 
 type Refusal = TransactionDeadlock | TransactionConflict
 
-const withDrafts = <B, E, R>(transaction: Transaction, body: Body<B, E, R>): Effect.Effect<B, E | Refusal, R> => {
-  if (transaction.outer !== undefined) {
-    const turn = currentFiber().getFiberRef(contested)?.turnBefore(transaction)
-    if (turn !== undefined) return Effect.flatMap(take(turn, transaction), () => withLayers(transaction, body))
-  }
-  return withLayers(transaction, body)
-}
-
-const withLayers = <B, E, R>(transaction: Transaction, body: Body<B, E, R>): Effect.Effect<B, E | Refusal, R> => {
-  const { cells } = transaction
-  if (cells.length === 1) return withLayer(cells[0]!, transaction, body)
-  // The turns are taken in one order, whatever the order in which the refs are named.
-  const inOrder = cells.toSorted((a, b) => a.order - b.order)
-  return Effect.flatMap(
-    Effect.forEach(inOrder, (cell) => take(cell, transaction)),
-    (layers) => body(cells.map((cell) => new Draft(layers[inOrder.indexOf(cell)]!, transaction)))
-  )
-}
-
-const withLayer = <B, E, R>(
+const withDraft = <B, E, R>(
   cell: Cell<any>,
   transaction: Transaction,
-  body: Body<B, E, R>
+  body: (draft: Draft<any>) => Effect.Effect<B, E, R>
 ): Effect.Effect<B, E | Refusal, R> => {
-  const inside = (layer: Layer<any>) => body([new Draft(layer, transaction)])
   const layer = tryTake(cell, transaction)
-  if (layer === undefined) return Effect.flatMap(take(cell, transaction), inside)
+  if (layer === undefined) {
+    return Effect.flatMap(
+      afterContested(transaction, () => take(cell, transaction)),
+      (layer) => body(new Draft(layer, transaction))
+    )
+  }
   // Caught by hand, since `Effect.suspend` is one more operation.
   try {
-    return inside(layer)
+    return body(new Draft(layer, transaction))
   } catch (defect) {
     return Effect.die(defect)
   }
+}
+
+const withDrafts = <B, E, R>(
+  cells: ReadonlyArray<Cell<any>>,
+  transaction: Transaction,
+  body: (drafts: ReadonlyArray<Draft<any>>) => Effect.Effect<B, E, R>
+): Effect.Effect<B, E | Refusal, R> => {
+  // The turns are taken in one order, whatever the order in which the refs are named.
+  const inOrder = cells.toSorted((a, b) => a.order - b.order)
+  return Effect.flatMap(
+    afterContested(transaction, () => Effect.forEach(inOrder, (cell) => take(cell, transaction))),
+    (layers) => body(cells.map((cell) => new Draft(layers[inOrder.indexOf(cell)]!, transaction)))
+  )
+}
+/** Takes turns, and before them the turn that contested refs have in common, if the transaction names such a ref. */
+const afterContested = <A>(
+  transaction: Transaction,
+  taken: () => Effect.Effect<A, Refusal>
+): Effect.Effect<A, Refusal> => {
+  const turn = transaction.outer === undefined
+    ? undefined
+    : currentFiber().getFiberRef(contested)?.turnBefore(transaction)
+  return turn === undefined ? taken() : Effect.flatMap(take(turn, transaction), taken)
 }
 
 // -----------------------------------------------------------------------------
