@@ -270,7 +270,7 @@ export interface Options {
   readonly expiryLeeway?: Duration.DurationInput | undefined
   /** How far the server's clock may be from ours when an id_token's times are checked. Default: 30 seconds. */
   readonly clockTolerance?: Duration.DurationInput | undefined
-  /** As `Session` has it. Default: 1 minute. */
+  /** As `Session` has it; 0: never ahead. Default: 1 minute. */
   readonly refreshAhead?: Duration.DurationInput | undefined
   /**
    * The bound of one renewal, as `Session` has it. A person is given until their code expires, or else 10 minutes.

@@ -253,8 +253,10 @@ describe("the authorization code flow", () => {
       yield* TestClock.adjust("1 second")
       assert.instanceOf(failureOf(yield* Fiber.await(fiber)), OAuth2Session.SignInRequired)
       const failing = yield* make((url) => Effect.sync(() => (asked++, back(url))))
-      assert.deepInclude(yield* Effect.flip(failing.current), { error: "server_error" })
+      const failed = yield* passing(yield* Effect.fork(failing.current), "100 millis")
+      assert.deepInclude(failureOf(failed), { error: "server_error" })
       assert.strictEqual(asked, 2)
+      assert.strictEqual(server.asked.length, 4)
     }).pipe(http))
 
   it.scoped("comes back to a receiver on the loopback, which takes one answer, with the right state", () =>

@@ -34,7 +34,7 @@ export const connect = (
         session,
         attach: (request, tokens) => ({
           ...request,
-          headers: { authorization: `Bearer ${Redacted.value(tokens.access)}` }
+          headers: { authorization: `Bearer ${Redacted.value(tokens.accessToken)}` }
         })
       },
       codec: ReconnectingSocket.json({ in: Messages.FromServer, out: Messages.FromClient }),

@@ -12,7 +12,7 @@ import * as Random from "effect/Random"
 import * as Scope from "effect/Scope"
 import { monitorEventLoopDelay } from "node:perf_hooks"
 import { answerWith } from "../answering.js"
-import { ApiSession, layerHttpClient, Servers, SignIn } from "../session/client.js"
+import { ApiSession, layerHttpClient, Servers } from "../session/client.js"
 import * as Crowd from "./crowd.js"
 
 export interface Settings {
@@ -20,15 +20,16 @@ export interface Settings {
   /** Where each of them finds the feed. */
   readonly urls: Readonly<Record<string, string>>
   readonly authorization: string
+  /** What the authorization server calls itself. */
+  readonly issuer: string
 }
 
 const lateness = monitorEventLoopDelay({ resolution: 10 })
 
-const layer = ({ authorization }: Settings) =>
+const layer = ({ authorization, issuer }: Settings) =>
   ApiSession.layer.pipe(
-    Layer.provide(SignIn.layer),
     // The feed is not asked over HTTP.
-    Layer.provide(Layer.succeed(Servers, { api: "", secureApi: "", authorization })),
+    Layer.provide(Layer.succeed(Servers, { api: "", secureApi: "", authorization, issuer })),
     Layer.provide(layerHttpClient),
     Layer.merge(NodeWebSocketDialer.layer()),
     Layer.provideMerge(Logger.replace(Logger.defaultLogger, Logger.withConsoleError(Logger.stringLogger)))

@@ -93,7 +93,8 @@ export const make = (
     yield* clients.ask("enter", {
       seed,
       urls: Object.fromEntries(urls),
-      authorization: `http://127.0.0.1:${authorizationRoute}`
+      authorization: `http://127.0.0.1:${authorizationRoute}`,
+      issuer: `http://127.0.0.1:${forClients}`
     })
 
     let wellSubscribedAtLast = 0

@@ -6,8 +6,7 @@
  * Orders           saves an order, come what may
  *   Api            asks until it is answered
  *     ApiSession   the tokens, one set for all who ask
- *       SignIn     where tokens come from
- *         Servers, HttpClient
+ *       Servers, HttpClient
  * ```
  */
 import * as NodeHttpClient from "@effect/platform-node/NodeHttpClient"
@@ -19,26 +18,26 @@ import * as HttpClientRequest from "@effect/platform/HttpClientRequest"
 import * as HttpClientResponse from "@effect/platform/HttpClientResponse"
 import * as Backoff from "effect-holdfast/Backoff"
 import type { InvalidOptions } from "effect-holdfast/InvalidOptions"
-import * as Session from "effect-holdfast/Session"
+import { OAuth2Session } from "effect-holdfast/oauth2"
+import type * as Session from "effect-holdfast/Session"
 import * as SessionHttpClient from "effect-holdfast/SessionHttpClient"
-import * as Clock from "effect/Clock"
 import * as Context from "effect/Context"
 import * as Data from "effect/Data"
 import * as Effect from "effect/Effect"
 import * as FiberRef from "effect/FiberRef"
 import * as Layer from "effect/Layer"
 import type * as ParseResult from "effect/ParseResult"
-import * as Redacted from "effect/Redacted"
 import * as Ref from "effect/Ref"
 import * as Schedule from "effect/Schedule"
 import * as Schema from "effect/Schema"
-import { createHash, randomBytes } from "node:crypto"
 
 export class Servers extends Context.Tag("storm/Servers")<Servers, {
   readonly api: string
   /** The same over TLS. */
   readonly secureApi: string
   readonly authorization: string
+  /** What the authorization server calls itself, which is not the address that leads through the proxy. */
+  readonly issuer: string
 }>() {}
 
 // --- orders ------------------------------------------------------------------
@@ -83,7 +82,7 @@ export class ApiNotUnderstood extends Data.TaggedError("ApiNotUnderstood")<{ rea
 /** The session failed: its user would have to look after it. */
 export class NotSignedIn extends Data.TaggedError("NotSignedIn")<{
   readonly cause:
-    | SignInError
+    | OAuth2Session.SignInError
     | Session.SessionError
     | SessionHttpClient.SessionRejected
     | SessionHttpClient.NotReplayable
@@ -125,7 +124,7 @@ export class Api extends Context.Tag("storm/Api")<Api, {
         ),
         yield* ApiSession,
         {
-          attach: (request, tokens) => SessionHttpClient.bearer(request, tokens.access),
+          attach: OAuth2Session.attach,
           // The new token may itself be revoked while the repeated request is on its way, and in a storm is. Four
           // dead tokens for one request would be no accident.
           maxRefreshes: 3
@@ -185,169 +184,84 @@ export const layerHttpClient: Layer.Layer<HttpClient.HttpClient> = NodeHttpClien
 
 // --- the session -------------------------------------------------------------
 
-export class ApiSession extends Context.Tag("storm/ApiSession")<ApiSession, Session.Session<Tokens, SignInError>>() {
-  static readonly layer: Layer.Layer<ApiSession, InvalidOptions, SignIn> = Layer.scoped(
+export class ApiSession extends Context.Tag("storm/ApiSession")<
+  ApiSession,
+  Session.Session<OAuth2Session.Tokens, OAuth2Session.SignInError>
+>() {
+  static readonly layer: Layer.Layer<ApiSession, InvalidOptions, HttpClient.HttpClient | Servers> = Layer.scoped(
     ApiSession,
     Effect.gen(function*() {
-      const { renew, signIn } = yield* SignIn
-      return yield* Session.make({
+      const { authorization, issuer } = yield* Servers
+      // Without the session: a renewal whose requests carry it would wait for itself. A token's lifetime is counted from
+      // when it was asked for, and the server's books are told when that was.
+      const client = HttpClient.mapRequest(
+        yield* HttpClient.HttpClient,
+        (request) => HttpClientRequest.setHeader(request, sentAt, String(Date.now()))
+      )
+      const session = OAuth2Session.make({
         name: "api",
-        acquire: signIn,
-        renew,
-        fatal: (error) => error._tag === "GrantRefused",
-        // No `refreshAhead`, which one would else want: a token that is replaced before its time did not have to
-        // be, and the storm counts that only those which died are replaced.
-        expiresAt: (tokens) => tokens.expiresAt,
+        // The metadata would name the server's own address, and the storm's proxy is to be between.
+        issuer: {
+          issuer,
+          authorization_endpoint: `${authorization}/auth`,
+          token_endpoint: `${authorization}/token`
+        },
+        allowInsecureRequests: true,
+        clientId: "storm",
+        scope: "offline_access",
+        grant: OAuth2Session.authorizationCode({
+          redirectUri,
+          onAuthorize: (url) => Effect.retry(browse(client, url), whileUnreachable),
+          parameters: { prompt: "consent" }
+        }),
+        // Nothing is renewed before its time: what is replaced then did not have to be, and the storm counts that only
+        // those tokens which died are replaced.
+        refreshAhead: 0,
+        expiryLeeway: 0,
         // A connection that fails is taken for a request that did not arrive, as by the storm's proxy it does not.
-        // Where that is wrong the refresh token is spent, the retry costs the grant, and `fatal` leads to a new
-        // sign-in.
-        retry: Backoff.exponential({ initial: "50 millis", max: "500 millis" }).pipe(
-          Schedule.whileInput((error: SignInError) => error._tag === "AuthorizationUnreachable")
-        ),
+        // Where that is wrong the refresh token is spent, the retry costs the grant, and a new sign-in follows.
+        retry: whileUnreachable,
         timeout: "10 seconds",
         // The storm kills two tokens in a second at worst. Three times as many would be a loop.
         budget: { refreshes: 30, within: "5 seconds" }
       })
+      return yield* Effect.provideService(session, HttpClient.HttpClient, client)
     })
   )
 }
+
+/** The header in which the storm's authorization server reads when a token was asked for. */
+const sentAt = "x-sent-at"
+
+const whileUnreachable = Backoff.exponential({ initial: "50 millis", max: "500 millis" }).pipe(
+  Schedule.whileInput((error: { readonly _tag: string; readonly error?: string }) =>
+    error._tag === "OAuth2Error" && (error.error === "unreachable" || error.error === "server_error")
+  )
+)
 
 // --- signing in --------------------------------------------------------------
-
-export interface Tokens {
-  readonly access: Redacted.Redacted<string>
-  readonly refresh: Redacted.Redacted<string>
-  readonly expiresAt: number
-}
-
-/** The authorization server could not be reached, or was not well. */
-export class AuthorizationUnreachable
-  extends Data.TaggedError("AuthorizationUnreachable")<{ readonly cause: unknown }>
-{}
-
-/** `invalid_grant`, RFC 6749 section 5.2: what was presented is expired, revoked or spent. */
-export class GrantRefused extends Data.TaggedError("GrantRefused") {}
-
-/** The authorization server answered something that this application does not understand. */
-export class AuthorizationNotUnderstood
-  extends Data.TaggedError("AuthorizationNotUnderstood")<{ readonly cause: unknown }>
-{}
-
-export type SignInError = AuthorizationUnreachable | GrantRefused | AuthorizationNotUnderstood
-
-/** The authorization code flow with PKCE (RFC 7636), as fits an application that cannot keep a secret. */
-export class SignIn extends Context.Tag("storm/SignIn")<SignIn, {
-  readonly signIn: Effect.Effect<Tokens, SignInError>
-  readonly renew: (tokens: Tokens) => Effect.Effect<Tokens, SignInError>
-}>() {
-  static readonly layer: Layer.Layer<SignIn, never, HttpClient.HttpClient | Servers> = Layer.effect(
-    SignIn,
-    Effect.gen(function*() {
-      const { authorization } = yield* Servers
-      // Without the session: a renewal whose requests carry it would wait for itself.
-      const client = yield* HttpClient.HttpClient
-
-      const tokensFor = (grant: Readonly<Record<string, string>>) =>
-        HttpClientRequest.post(`${authorization}/token`).pipe(
-          HttpClientRequest.bodyUrlParams({ client_id: clientId, ...grant }),
-          client.execute,
-          Effect.flatMap((response) => response.status === 400 ? refusal(response) : tokensFrom(response)),
-          Effect.mapError(toSignInError)
-        )
-
-      return {
-        signIn: Effect.gen(function*() {
-          const verifier = randomBytes(32).toString("base64url")
-          const code = yield* Effect.mapError(authorizationCode(client, authorization, verifier), toSignInError)
-          return yield* tokensFor({
-            grant_type: "authorization_code",
-            code,
-            redirect_uri: redirectUri,
-            code_verifier: verifier
-          })
-        }),
-        renew: (tokens) => tokensFor({ grant_type: "refresh_token", refresh_token: Redacted.value(tokens.refresh) })
-      }
-    })
-  )
-}
-
-const clientId = "storm"
 
 /** A loopback address (RFC 8252 section 7.3). Nothing listens there: the code is taken from the redirect itself. */
 const redirectUri = "http://127.0.0.1/signed-in"
 
 /** What the browser of the user does: it follows the redirects, with its cookies, until one leads back here. */
-const authorizationCode = Effect.fnUntraced(function*(client: HttpClient.HttpClient, server: string, verifier: string) {
-  const browser = HttpClient.withCookiesRef(client, yield* Ref.make(Cookies.empty))
-  const state = randomBytes(16).toString("base64url")
-  let next = new URL(`${server}/auth`)
-  next.search = new URLSearchParams({
-    client_id: clientId,
-    response_type: "code",
-    redirect_uri: redirectUri,
-    scope: "offline_access",
-    prompt: "consent",
-    state,
-    code_challenge: createHash("sha256").update(verifier).digest("base64url"),
-    code_challenge_method: "S256"
-  }).toString()
-
-  for (let redirects = 0; redirects < 10; redirects++) {
-    const response = yield* browser.get(next)
-    yield* response.text
-    if (response.status >= 500) return yield* new AuthorizationUnreachable({ cause: response.status })
-    const location = response.headers["location"]
-    if (location === undefined) break
-    next = new URL(location, next)
-    if (next.href.startsWith(redirectUri)) {
-      const code = next.searchParams.get("code")
-      if (code === null || next.searchParams.get("state") !== state) break
-      return code
+const browse = Effect.fnUntraced(
+  function*(client: HttpClient.HttpClient, start: URL) {
+    const browser = HttpClient.withCookiesRef(client, yield* Ref.make(Cookies.empty))
+    let next = start
+    for (let redirects = 0; redirects < 10; redirects++) {
+      const response = yield* browser.get(next)
+      yield* response.text
+      if (response.status >= 500) return yield* new OAuth2Session.OAuth2Error({ error: "unreachable" })
+      const location = response.headers["location"]
+      if (location === undefined) break
+      next = new URL(location, next)
+      if (next.href.startsWith(redirectUri)) return next
     }
-  }
-  return yield* new AuthorizationNotUnderstood({ cause: `no code came from ${next.pathname}` })
-})
-
-const TokenResponse = Schema.Struct({
-  access_token: Schema.Redacted(Schema.NonEmptyString),
-  refresh_token: Schema.Redacted(Schema.NonEmptyString),
-  expires_in: Schema.Positive
-})
-
-const tokensFrom = Effect.fnUntraced(function*(response: HttpClientResponse.HttpClientResponse) {
-  const { access_token, expires_in, refresh_token } = yield* HttpClientResponse.filterStatusOk(response).pipe(
-    Effect.flatMap(HttpClientResponse.schemaBodyJson(TokenResponse))
+    const description = `no redirect came from ${next.pathname}`
+    return yield* new OAuth2Session.OAuth2Error({ error: "invalid_response", description })
+  },
+  Effect.mapError((error) =>
+    error._tag === "OAuth2Error" ? error : new OAuth2Session.OAuth2Error({ error: "unreachable" })
   )
-  const expiresAt = (yield* Clock.currentTimeMillis) + expires_in * 1000
-  return { access: access_token, refresh: refresh_token, expiresAt }
-})
-
-/** RFC 6749 section 5.2. */
-const ErrorResponse = Schema.Struct({ error: Schema.String })
-
-const refusal = (response: HttpClientResponse.HttpClientResponse) =>
-  Effect.flatMap(
-    HttpClientResponse.schemaBodyJson(ErrorResponse)(response),
-    ({ error }) =>
-      Effect.fail(error === "invalid_grant" ? new GrantRefused() : new AuthorizationNotUnderstood({ cause: error }))
-  )
-
-const toSignInError = (
-  error: SignInError | HttpClientError.HttpClientError | ParseResult.ParseError
-): SignInError => {
-  switch (error._tag) {
-    case "RequestError":
-      return new AuthorizationUnreachable({ cause: error })
-    case "ResponseError":
-      // An answer that was cut off may have been the new tokens. To ask again with the old ones would be to present
-      // them twice.
-      return error.response.status >= 500
-        ? new AuthorizationUnreachable({ cause: error })
-        : new AuthorizationNotUnderstood({ cause: error })
-    case "ParseError":
-      return new AuthorizationNotUnderstood({ cause: error })
-    default:
-      return error
-  }
-}
+)

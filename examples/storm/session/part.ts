@@ -14,7 +14,7 @@ import { longestWait, type Options } from "../options.js"
 import type { Part } from "../part.js"
 import type { Proxy, Route } from "../proxy.js"
 import type { Tickets } from "../tls/part.js"
-import { Api, ApiSession, areOnlySlow, Orders, Servers as Addresses, SignIn } from "./client.js"
+import { Api, ApiSession, areOnlySlow, Orders, Servers as Addresses } from "./client.js"
 import * as Crowd from "./crowd.js"
 import type { Servers } from "./servers.js"
 import * as Stragglers from "./stragglers.js"
@@ -39,7 +39,8 @@ export const make = (
     const addresses = Layer.succeed(Addresses, {
       api: yield* through({ name: "api", port: apiPorts.plain, faults: "anywhere" }),
       secureApi: tickets.address,
-      authorization: yield* through({ name: "authorization", port: authorizationPort, faults: "before forwarding" })
+      authorization: yield* through({ name: "authorization", port: authorizationPort, faults: "before forwarding" }),
+      issuer: `http://127.0.0.1:${authorizationPort}`
     })
 
     let session: Effect.Effect.Success<typeof ApiSession> | undefined
@@ -51,7 +52,6 @@ export const make = (
     const layerClient = Layer.mergeAll(Orders.layer, Accounts.layer, settled).pipe(
       Layer.provide(Api.layer),
       Layer.provideMerge(ApiSession.layer),
-      Layer.provide(SignIn.layer),
       Layer.provide(addresses),
       Layer.provide(tickets.layerHttpClient)
     )

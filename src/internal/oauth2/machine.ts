@@ -5,6 +5,7 @@ import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import * as Metric from "effect/Metric"
 import * as MetricLabel from "effect/MetricLabel"
+import * as Option from "effect/Option"
 import * as Redacted from "effect/Redacted"
 import * as Schedule from "effect/Schedule"
 import * as Backoff from "../../Backoff.js"
@@ -87,6 +88,11 @@ export const make = (
   /** The refusal of a sign-in that stood for a renewal: `acquire` would present the same again. */
   let refusedAlready: SignInRequired | undefined
 
+  const retry = Schedule.whileInput(
+    options.retry ?? usualRetry,
+    (error: SignInError | PersistenceError) => retryAfterOf(error) === undefined
+  )
+
   const observed = <E extends SignInError>(
     kind: string,
     obtained: Effect.Effect<Tokens, E>
@@ -116,7 +122,7 @@ export const make = (
     let isPersonal = false
     const obtained = Effect.flatMap(authority, (server) =>
       Effect.flatMap(
-        SignIn.signIn(party, server, wanted, grant, () => {
+        SignIn.signIn(party, server, wanted, grant, retry, () => {
           isPersonal = true
         }),
         (issued) => issue(issued, server, configured === undefined ? undefined : withConfigured(grant))
@@ -179,18 +185,18 @@ export const make = (
         const revoked = Effect.interruptible(Revoking.revoke(party, authority, tokens, name))
         return Effect.asVoid(Effect.timeoutOption(revoked, revocationLimit))
       }),
-    refreshAhead: options.refreshAhead ?? "1 minute",
+    refreshAhead: isZero(options.refreshAhead) ? undefined : options.refreshAhead ?? "1 minute",
     timeout: options.timeout,
     lateness: options.lateness,
     budget: options.budget,
     name,
-    retry: Schedule.whileInput(
-      options.retry ?? usualRetry,
-      (error) => retryAfterOf(error) === undefined && !personal.has(error as SignInError)
-    ),
+    retry: Schedule.whileInput(retry, (error) => !personal.has(error as SignInError)),
     cooldown: cooldownOf(options.cooldown)
   }
 }
+
+const isZero = (duration: Duration.DurationInput | undefined): boolean =>
+  Option.exists(Duration.decodeUnknown(duration), Duration.isZero)
 
 /** Signing out does not wait for a server that is away. */
 const revocationLimit = Duration.seconds(5)

@@ -3,6 +3,7 @@ import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import * as Option from "effect/Option"
 import * as Redacted from "effect/Redacted"
+import type * as Schedule from "effect/Schedule"
 import type * as Oauth from "oauth4webapi"
 import type * as OAuth2Session from "../../OAuth2Session.js"
 import { unhurried } from "../session/renewal.js"
@@ -66,6 +67,7 @@ export const signIn = (
   server: Oauth.AuthorizationServer,
   wanted: Wanted,
   grant: OAuth2Session.Grant,
+  retry: Schedule.Schedule<unknown, OAuth2Session.SignInError>,
   onPerson: () => void
 ): Effect.Effect<Issued, OAuth2Error | SignInRequired> => {
   const token = (grantType: string, parameters: URLSearchParams) =>
@@ -102,7 +104,7 @@ export const signIn = (
         ({ sentAt, tokens }) => ({ answer: tokens, sentAt })
       )
     case "AuthorizationCode":
-      return authorizationCode(party, server, wanted, grant, onPerson)
+      return authorizationCode(party, server, wanted, grant, retry, onPerson)
   }
 }
 
@@ -111,6 +113,7 @@ const authorizationCode = (
   server: Oauth.AuthorizationServer,
   wanted: Wanted,
   grant: OAuth2Session.Grant.AuthorizationCode,
+  retry: Schedule.Schedule<unknown, OAuth2Session.SignInError>,
   onPerson: () => void
 ): Effect.Effect<Issued, OAuth2Error | SignInRequired> =>
   Effect.scoped(Effect.gen(function*() {
@@ -123,8 +126,12 @@ const authorizationCode = (
       Effect.timeoutOption(patience),
       Effect.flatMap(Option.match({ onNone: () => new SignInRequired({}), onSome: Effect.succeed }))
     )
-    const sent = yield* Code.exchange(party, server, begun, redirectUri, cameBack, renewing(wanted))
-    return { ...(yield* issued(sent)), nonce: begun.nonce }
+    // The person is not asked again because the network has failed: the code is presented again.
+    const exchanged = Effect.flatMap(
+      Code.exchange(party, server, begun, redirectUri, cameBack, renewing(wanted)),
+      issued
+    )
+    return { ...(yield* Effect.retry(exchanged, retry)), nonce: begun.nonce }
   }))
 
 const exchanged = (
