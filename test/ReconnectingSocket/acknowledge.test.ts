@@ -162,6 +162,19 @@ describe("acknowledge.acknowledged that gives an array", () => {
 })
 
 describe("acknowledge.cumulative", () => {
+  test("W13: an acknowledgement of a message that has not been sent yet is ignored", () =>
+    Effect.gen(function*() {
+      const { peer, socket } = yield* opened({ acknowledge: { ...byNumber, window: 1 } })
+      yield* sendAll(socket, "1", "2")
+      yield* settle
+      yield* peer.send("ack 2")
+      yield* settle
+      assert.deepStrictEqual(peer.got, ["1"])
+      yield* peer.send("ack 1")
+      yield* settle
+      assert.deepStrictEqual(peer.got, ["1", "2"])
+    }))
+
   test("W9: by default everything up to and with that message has arrived", () =>
     Effect.gen(function*() {
       const { peer, server, socket } = yield* opened({ acknowledge: byNumber })
