@@ -284,7 +284,8 @@ export const canaries = {
   "deaf-to-the-end": {
     fault: "the reader goes on after a close frame",
     edits: [
-      edit("internal/socket/reader.ts", "    if (live.failure !== undefined) return\n", "")
+      edit("internal/socket/reader.ts", "    if (live.failure !== undefined || live.decode", "    if (live.decode"),
+      edit("internal/socket/reader.ts", "      if (live.failure !== undefined) return\n", "")
     ]
   },
   "shared-ticket": {
