@@ -154,7 +154,7 @@ describe("what is given back", () => {
   const shown = (value: unknown) =>
     [inspect(value, { depth: 12, showHidden: true }), JSON.stringify(value), String(value)].join("\n")
 
-  it.scoped("shows the caller's request and not the token: responses and errors of both kinds", () =>
+  it.scoped("O8: shows the caller's request and not the token: responses and errors of both kinds", () =>
     Effect.gen(function*() {
       const server = yield* authorizationServer(() => json({ access_token: "canary-access", expires_in: 3600 }))
       const api = yield* serve(({ path }): Reply =>

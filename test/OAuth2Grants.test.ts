@@ -59,7 +59,7 @@ describe("the device flow", () => {
       return { exit, polls, prompts, server, session }
     })
 
-  it.scoped("shows the code, asks as often as it may, and waits for a person longer than for a renewal", () =>
+  it.scoped("O5: shows the code, asks as often as it may, and waits for a person longer than for a renewal", () =>
     Effect.gen(function*() {
       const { exit, polls, prompts, server } = yield* scenario([...Array.from({ length: 30 }, () => pending), tokens])
       assert.strictEqual(
@@ -80,7 +80,7 @@ describe("the device flow", () => {
       assert.strictEqual(form.get("client_id"), "app")
     }).pipe(http))
 
-  it.scoped("takes interval and expires_in as strings, and the address by its older name", () =>
+  it.scoped("O5: takes interval and expires_in as strings, and the address by its older name", () =>
     Effect.gen(function*() {
       const more = { interval: "7", expires_in: "60", verification_uri: undefined, verification_url: "https://old" }
       const { exit, polls, prompts } = yield* scenario([pending], more)
@@ -96,7 +96,7 @@ describe("the device flow", () => {
       for (let i = 1; i < polls.length; i++) assert.isAtLeast(polls[i]! - polls[i - 1]!, 1_000)
     }).pipe(http))
 
-  it.scoped("slows down when it is told to, for good, and when the server is in trouble", () =>
+  it.scoped("O5: slows down when it is told to, for good, and when the server is in trouble", () =>
     Effect.gen(function*() {
       const slow = json({ error: "slow_down" }, 400)
       const { exit, polls } = yield* scenario([
@@ -216,7 +216,7 @@ describe("the authorization code flow", () => {
       assert.strictEqual(form.get("prompt"), "consent")
     }).pipe(http))
 
-  it.scoped("uses no code that came back for another request, from another server, or not at all", () =>
+  it.scoped("O5: uses no code that came back for another request, from another server, or not at all", () =>
     Effect.gen(function*() {
       const cases: ReadonlyArray<readonly [(url: URL) => URL | string, string]> = [
         [(url) => back(url, { state: "canary-other" }), "invalid_response"],
@@ -235,7 +235,7 @@ describe("the authorization code flow", () => {
       }
     }).pipe(http))
 
-  it.scoped("waits ten minutes for a person, and is not repeated by itself", () =>
+  it.scoped("O5: waits ten minutes for a person, and is not repeated by itself", () =>
     Effect.gen(function*() {
       let asked = 0
       const server = yield* authorizationServer(() => json({}, 500))

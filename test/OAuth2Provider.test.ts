@@ -60,7 +60,7 @@ const browse = (start: URL) =>
 const options = { clientId: "cli", allowInsecureRequests: true, scope: "openid offline_access read" } as const
 
 describe("against oidc-provider", () => {
-  it.scopedLive("client credentials, with a secret and with a key, and DPoP with the server's nonces", () =>
+  it.scopedLive("O7: client credentials, with a secret and with a key, and DPoP with the server's nonces", () =>
     Effect.gen(function*() {
       const { issuer, keys, report } = yield* provider
       for (const dpop of [undefined, true] as const) {
@@ -92,7 +92,7 @@ describe("against oidc-provider", () => {
       assert.deepStrictEqual(errors, ["use_dpop_nonce", "use_dpop_nonce"])
     }).pipe(Effect.provide(FetchHttpClient.layer)))
 
-  it.scopedLive("the code flow over a loopback receiver, pushed or not, rotation, and a restart", () =>
+  it.scopedLive("O7: the code flow over a loopback receiver, pushed or not, rotation, and a restart", () =>
     Effect.gen(function*() {
       const { issuer, report } = yield* provider
       for (const pushed of [false, true]) {
@@ -143,7 +143,7 @@ describe("against oidc-provider", () => {
       assert.strictEqual(revoked, 2)
     }).pipe(Effect.provide(FetchHttpClient.layer)))
 
-  it.scopedLive("the device flow, and a grant that was revoked elsewhere: the user is asked again", () =>
+  it.scopedLive("O7: the device flow, and a grant that was revoked elsewhere: the user is asked again", () =>
     Effect.gen(function*() {
       const { approve, issuer, report } = yield* provider
       const prompts: Array<string> = []

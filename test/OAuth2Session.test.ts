@@ -93,7 +93,7 @@ describe("a session of client credentials", () => {
 })
 
 describe("a refresh token", () => {
-  it.scoped("is replaced by the one that its answer brings, and each is presented once", () =>
+  it.scoped("O2: is replaced by the one that its answer brings, and each is presented once", () =>
     Effect.gen(function*() {
       let n = 0
       const server = yield* authorizationServer(() => token(++n, { refresh_token: `canary-refresh-${n}` }))
@@ -107,7 +107,7 @@ describe("a refresh token", () => {
       ])
     }).pipe(http))
 
-  it.scoped("stays, with scope, id_token and claims, where the answer brings none", () =>
+  it.scoped("O2: stays, with scope, id_token and claims, where the answer brings none", () =>
     Effect.gen(function*() {
       const server = yield* authorizationServer(inOrder(
         token(1, { refresh_token: "canary-refresh-1", scope: "a b" }),
@@ -124,7 +124,7 @@ describe("a refresh token", () => {
       }
     }).pipe(http))
 
-  it.scoped("that was refused is a sign-in that is required, for all callers, and is never presented again", () =>
+  it.scoped("O1: that was refused is a sign-in that is required, for all callers, and is never presented again", () =>
     Effect.gen(function*() {
       const server = yield* authorizationServer(() =>
         json({ error: "invalid_grant", error_description: "revoked" }, 400)
@@ -143,7 +143,7 @@ describe("a refresh token", () => {
       assert.strictEqual(server.asked.length, 1)
     }).pipe(http))
 
-  it.scoped("that was spent is never presented again, though its successor has died", () =>
+  it.scoped("O1: that was spent is never presented again, though its successor has died", () =>
     Effect.gen(function*() {
       const server = yield* authorizationServer(inOrder(
         token(1, { refresh_token: "canary-refresh-1" }),
@@ -155,7 +155,7 @@ describe("a refresh token", () => {
       assert.strictEqual(server.asked.length, 2)
     }).pipe(http))
 
-  it.scoped("that met only trouble is presented again", () =>
+  it.scoped("O1: that met only trouble is presented again", () =>
     Effect.gen(function*() {
       const server = yield* authorizationServer(
         inOrder(json({}, 429), json({ error: "invalid_client" }, 401), token(1))
@@ -168,7 +168,7 @@ describe("a refresh token", () => {
       assert.strictEqual(accessOf(yield* session.current), "canary-access-1")
     }).pipe(http))
 
-  it.scoped("that died leads to a new sign-in within the same refresh, where the grant can", () =>
+  it.scoped("O1: that died leads to a new sign-in within the same refresh, where the grant can", () =>
     Effect.gen(function*() {
       const grants: Array<string | null> = []
       const server = yield* authorizationServer(({ form }) => {
@@ -196,7 +196,7 @@ describe("a refresh token", () => {
 })
 
 describe("trouble", () => {
-  it.scoped("of the server is retried within the refresh", () =>
+  it.scoped("O1: of the server is retried within the refresh", () =>
     Effect.gen(function*() {
       const server = yield* authorizationServer(inOrder(json({}, 500), json({}, 503), token(1)))
       const session = yield* OAuth2Session.make({ ...options, issuer: server.url })
@@ -205,7 +205,7 @@ describe("trouble", () => {
       assert.strictEqual(accessOf(yield* Fiber.join(current)), "canary-access-1")
     }).pipe(http))
 
-  it.scoped("with `Retry-After` ends the refresh, and is the cooldown where it is longer", () =>
+  it.scoped("O1: with `Retry-After` ends the refresh, and is the cooldown where it is longer", () =>
     Effect.gen(function*() {
       const server = yield* authorizationServer(inOrder(json({}, 503, { "retry-after": "120" }), token(1)))
       const session = yield* OAuth2Session.make({ ...options, issuer: server.url })
@@ -269,7 +269,7 @@ describe("an answer that is odd", () => {
     ]
   ]
 
-  it.scoped.each(good)("brings its token all the same: %s", ([, reply, expected]) =>
+  it.scoped.each(good)("O2: brings its token all the same: %s", ([, reply, expected]) =>
     Effect.gen(function*() {
       const server = yield* authorizationServer(() => reply)
       const session = yield* OAuth2Session.make({ ...options, issuer: server.url })
@@ -322,7 +322,7 @@ describe("an answer that is odd", () => {
       assert.isAtMost(server.asked.filter(({ path }: Asked) => path !== "/token").length, 0)
     }).pipe(http))
 
-  it.scoped("from another address is refused, where the client follows redirects by itself", () =>
+  it.scoped("O4: from another address is refused, where the client follows redirects by itself", () =>
     Effect.gen(function*() {
       const foreign = yield* serve(() => token("foreign"))
       const server = yield* authorizationServer(() => ({ status: 307, headers: { location: foreign.url } }))
@@ -395,7 +395,7 @@ describe("discovery", () => {
       }
     }).pipe(http))
 
-  it.scoped("refuses another issuer, what is no metadata, and redirects", () =>
+  it.scoped("O4: refuses another issuer, what is no metadata, and redirects", () =>
     Effect.gen(function*() {
       const cases = [
         [json({ issuer: "https://evil.example", token_endpoint: "https://evil.example/token" }), "IssuerMismatch"],
@@ -422,7 +422,7 @@ describe("discovery", () => {
 })
 
 describe("`end`", () => {
-  it.scoped("revokes the refresh token and the access token", () =>
+  it.scoped("O3: revokes the refresh token and the access token", () =>
     Effect.gen(function*() {
       const server = yield* authorizationServer(({ path }) =>
         path === "/revoke" ? { status: 204 } : token(1, { refresh_token: "canary-refresh-1" })
@@ -437,7 +437,7 @@ describe("`end`", () => {
       assert.instanceOf(yield* Effect.flip(session.current), OAuth2Session.SignInRequired)
     }).pipe(http))
 
-  it.scoped("takes five seconds at most, and works offline", () =>
+  it.scoped("O3: takes five seconds at most, and works offline", () =>
     Effect.gen(function*() {
       const server = yield* authorizationServer(({ path }) => path === "/revoke" ? Effect.never : token(1))
       const session = yield* OAuth2Session.make({ ...options, issuer: server.url })

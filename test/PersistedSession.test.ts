@@ -109,7 +109,7 @@ describe("a session that is persisted", () => {
       assert.deepStrictEqual(calls, ["acquire"])
     }))
 
-  it.scoped("counts the age of a value over restarts", () =>
+  it.scoped("O6: counts the age of a value over restarts", () =>
     Effect.gen(function*() {
       const disk = memory()
       const { acquire, calls, renew } = upstream()
@@ -305,7 +305,7 @@ describe("what lies in the store", () => {
       for (const form of forms) assert.strictEqual(yield* read(disk, { encryptWith: Redacted.make(form) }), "stored")
     }))
 
-  it.effect("is an error if it cannot be read, and is never shown in it", () =>
+  it.effect("O6: is an error if it cannot be read, and is never shown in it", () =>
     Effect.gen(function*() {
       const cases: Array<readonly [string, Memory, Partial<PersistedSession.Options<Token, any>>]> = []
       const clear = yield* stored()
@@ -346,7 +346,7 @@ describe("what lies in the store", () => {
       }
     }))
 
-  it.effect("is not taken for absent when the store fails", () =>
+  it.effect("O6: is not taken for absent when the store fails", () =>
     Effect.gen(function*() {
       const disk = yield* stored()
       disk.state.broken = true
