@@ -370,7 +370,7 @@ describe("the outbox", () => {
       }))
   }
 
-  test("W7: takes the message of a sender back that is interrupted in its wait for room, and admits the next", () =>
+  test("W7: takes a message back when a sender that waits for room is interrupted, and admits the next", () =>
     Effect.gen(function*() {
       const { server, socket } = yield* down({ bytes: 10, overflow: "suspend" })
       yield* socket.send("12345678")
