@@ -77,7 +77,7 @@ describe("the queue", () => {
       assert.strictEqual(yield* Clock.currentTimeMillis, 0)
     }))
 
-  test("is not overtaken by what is sent while it drains, and a loss does not scramble it", () =>
+  test("W1: is not overtaken by what is sent while it drains, and a loss does not scramble it", () =>
     Effect.gen(function*() {
       const server = yield* dialed
       const socket = yield* ReconnectingSocket.make({ dial, backoff: steady, acknowledge, outbox: { window: 8 } })
@@ -132,7 +132,7 @@ describe("the queue", () => {
       assert.deepStrictEqual(peer.got, ["b", "c"])
     }))
 
-  test("sends nothing stale: a message has a time to live, and can be taken back", () =>
+  test("W7: sends nothing stale: a message has a time to live, and can be taken back", () =>
     Effect.gen(function*() {
       const server = yield* dialed
       const socket = yield* ReconnectingSocket.make({ dial, backoff: steady, outbox: { timeToLive: "5 seconds" } })
@@ -221,20 +221,23 @@ describe("a close frame", () => {
       }))
   }
 
-  live("of the server with 1008 is noticed: nothing is sent into the void from then on", () =>
-    Effect.gen(function*() {
-      const server = yield* serving()
-      const socket = yield* ReconnectingSocket.make({ dial: { url: server.url }, backoff: quick })
-      const { socket: peer } = yield* server.accept
-      peer.close(1008, "policy")
-      const error = failureOf(yield* Effect.exit(Stream.runDrain(socket.messages)))
-      assert.deepStrictEqual(error.failure, new WebSocketDialer.ConnectionClosed({ code: 1008, reason: "policy" }))
-      assert.strictEqual((yield* Effect.flip(socket.send("late")))._tag, "SocketClosed")
-      yield* eventually(() => server.transports.size === 0)
-      assert.strictEqual(server.dials(), 1)
-    }))
+  live(
+    "W6: of the server with 1008 is noticed: nothing is sent into the void from then on",
+    () =>
+      Effect.gen(function*() {
+        const server = yield* serving()
+        const socket = yield* ReconnectingSocket.make({ dial: { url: server.url }, backoff: quick })
+        const { socket: peer } = yield* server.accept
+        peer.close(1008, "policy")
+        const error = failureOf(yield* Effect.exit(Stream.runDrain(socket.messages)))
+        assert.deepStrictEqual(error.failure, new WebSocketDialer.ConnectionClosed({ code: 1008, reason: "policy" }))
+        assert.strictEqual((yield* Effect.flip(socket.send("late")))._tag, "SocketClosed")
+        yield* eventually(() => server.transports.size === 0)
+        assert.strictEqual(server.dials(), 1)
+      })
+  )
 
-  test("with 1000 that comes when the network is back is a loss like any other", () =>
+  test("W4: with 1000 that comes when the network is back is a loss like any other", () =>
     Effect.gen(function*() {
       const server = yield* dialed
       const socket = yield* ReconnectingSocket.make({ dial, backoff: steady })
@@ -248,7 +251,7 @@ describe("a close frame", () => {
       assert.lengthOf(ofTag(events.all, "Lost"), 2)
     }))
 
-  test("of ours is told by an event, and is the last one", () =>
+  test("W4: of ours is told by an event, and is the last one", () =>
     Effect.gen(function*() {
       const server = yield* dialed
       const socket = yield* ReconnectingSocket.make({ dial })
@@ -264,7 +267,7 @@ describe("a close frame", () => {
 })
 
 describe("writers", () => {
-  live("by the hundred, with pings and subscriptions between them, tear no frame", () =>
+  live("W1: by the hundred, with pings and subscriptions between them, tear no frame", () =>
     Effect.gen(function*() {
       const server = yield* serving()
       const socket = yield* ReconnectingSocket.make({
@@ -304,7 +307,7 @@ describe("writers", () => {
       assert.strictEqual(server.dials(), 1)
     }))
 
-  test("do not go before an onOpen that takes its time", () =>
+  test("W9a: do not go before an onOpen that takes its time", () =>
     Effect.gen(function*() {
       const server = yield* dialed
       const socket = yield* ReconnectingSocket.make({
@@ -320,7 +323,7 @@ describe("writers", () => {
       assert.deepStrictEqual(peer.got, ["login", "queued", "live"])
     }))
 
-  live("of what was queued reach the server after the login, on each connection", () =>
+  live("W9a: of what was queued reach the server after the login, on each connection", () =>
     Effect.gen(function*() {
       const server = yield* serving()
       const socket = yield* ReconnectingSocket.make({
@@ -341,7 +344,7 @@ describe("writers", () => {
       }
     }))
 
-  test("never send an empty frame for what cannot be encoded", () =>
+  test("W8: never send an empty frame for what cannot be encoded", () =>
     Effect.gen(function*() {
       const server = yield* dialed
       const socket = yield* ReconnectingSocket.make({
@@ -359,28 +362,31 @@ describe("writers", () => {
 })
 
 describe("a peer that takes nothing", () => {
-  live("keeps nobody from asking for the state, and close from ending within its bound", () =>
-    Effect.gen(function*() {
-      const server = yield* serving()
-      const socket = yield* ReconnectingSocket.make({
-        dial: { url: server.url },
-        backoff: quick,
-        outbox: { bytes: 64 * 1024 * 1024 }
+  live(
+    "W13: keeps nobody from asking for the state, and close from ending within its bound",
+    () =>
+      Effect.gen(function*() {
+        const server = yield* serving()
+        const socket = yield* ReconnectingSocket.make({
+          dial: { url: server.url },
+          backoff: quick,
+          outbox: { bytes: 64 * 1024 * 1024 }
+        })
+        const { socket: peer } = yield* server.accept
+        yield* socket.awaitOpen
+        peer.pause()
+        const large = new Uint8Array(1024 * 1024)
+        for (let n = 0; n < 32; n++) yield* socket.send(large)
+        yield* Effect.sleep("50 millis")
+        assert.strictEqual((yield* socket.state)._tag, "Open")
+        // Two seconds are left to the peer, and ten to a write.
+        const took = yield* timed(socket.close())
+        assert.isBelow(took, 20_000)
+        // A server that does not read does not see the end either.
+        peer.resume()
+        yield* eventually(() => server.transports.size === 0)
       })
-      const { socket: peer } = yield* server.accept
-      yield* socket.awaitOpen
-      peer.pause()
-      const large = new Uint8Array(1024 * 1024)
-      for (let n = 0; n < 32; n++) yield* socket.send(large)
-      yield* Effect.sleep("50 millis")
-      assert.strictEqual((yield* socket.state)._tag, "Open")
-      // Two seconds are left to the peer, and ten to a write.
-      const took = yield* timed(socket.close())
-      assert.isBelow(took, 20_000)
-      // A server that does not read does not see the end either.
-      peer.resume()
-      yield* eventually(() => server.transports.size === 0)
-    }))
+  )
 
   live(
     "is found within the heartbeat's interval and timeout, though its transport looks open",
@@ -403,7 +409,7 @@ describe("a peer that takes nothing", () => {
       })
   )
 
-  test("is found after a sleep, whatever the platform says of the connection", () =>
+  test("W4: is found after a sleep, whatever the platform says of the connection", () =>
     Effect.gen(function*() {
       const server = yield* dialed
       const socket = yield* ReconnectingSocket.make({ dial, backoff: steady })
@@ -418,7 +424,7 @@ describe("a peer that takes nothing", () => {
 })
 
 describe("close", () => {
-  live("within the handler of a message does not wait for itself", () =>
+  live("W13: within the handler of a message does not wait for itself", () =>
     Effect.gen(function*() {
       const server = yield* serving()
       const socket = yield* ReconnectingSocket.make({ dial: { url: server.url } })
@@ -428,7 +434,7 @@ describe("close", () => {
       yield* eventually(() => server.transports.size === 0)
     }))
 
-  test("does not wait out the backoff", () =>
+  test("W13: does not wait out the backoff", () =>
     Effect.gen(function*() {
       const server = yield* dialed
       const socket = yield* ReconnectingSocket.make({ dial, backoff: Schedule.spaced("1 hours") })
@@ -438,7 +444,7 @@ describe("close", () => {
       assert.strictEqual(yield* Clock.currentTimeMillis, 0)
     }))
 
-  live("during a dial leaves no connection behind", () =>
+  live("W7: during a dial leaves no connection behind", () =>
     Effect.gen(function*() {
       const held: Array<Socket> = []
       const server = yield* serving((socket) => {
@@ -455,7 +461,7 @@ describe("close", () => {
       yield* eventually(() => server.transports.size === 0)
     }))
 
-  test("that meets a dial that has just succeeded leaves no connection behind", () =>
+  test("W7: that meets a dial that has just succeeded leaves no connection behind", () =>
     Effect.gen(function*() {
       const server = yield* dialed
       const socket = yield* ReconnectingSocket.make({ dial })
@@ -466,7 +472,7 @@ describe("close", () => {
       assert.strictEqual((yield* socket.state)._tag, "Closed")
     }))
 
-  test("is for good: nothing brings the socket back", () =>
+  test("W7: is for good: nothing brings the socket back", () =>
     Effect.gen(function*() {
       const server = yield* dialed
       const socket = yield* ReconnectingSocket.make({ dial, backoff: steady, renewAfter: "1 minutes" })
@@ -480,7 +486,7 @@ describe("close", () => {
 })
 
 describe("attempts", () => {
-  test("after a login that fails come one at a time, with the backoff between them", () =>
+  test("W5: after a login that fails come one at a time, with the backoff between them", () =>
     Effect.gen(function*() {
       const server = yield* dialed
       let logins = 0
@@ -506,7 +512,7 @@ describe("attempts", () => {
       assert.strictEqual(most, 1)
     }))
 
-  test("are one for each loss, however many causes and callers there are", () =>
+  test("W4: are one for each loss, however many causes and callers there are", () =>
     Effect.gen(function*() {
       const server = yield* dialed
       const socket = yield* ReconnectingSocket.make({ dial, backoff: steady })
@@ -522,7 +528,7 @@ describe("attempts", () => {
       assert.lengthOf(server.times, 2)
     }))
 
-  test("wait before the first of them, too", () =>
+  test("W3: wait before the first of them, too", () =>
     Effect.gen(function*() {
       const server = yield* dialed
       yield* ReconnectingSocket.make({ dial, backoff: steady })
@@ -533,7 +539,7 @@ describe("attempts", () => {
       assert.lengthOf(server.times, 2)
     }))
 
-  test("have delays that are never rounded to nothing, and grow with each, not once", () =>
+  test("W3: have delays that are never rounded to nothing, and grow with each, not once", () =>
     Effect.gen(function*() {
       const server = yield* dialed
       const socket = yield* ReconnectingSocket.make({
@@ -554,7 +560,7 @@ describe("attempts", () => {
       assert.isAtLeast(delays.at(-1)!, 80)
     }))
 
-  test("have delays that neither overflow nor exceed the cap after two hundred failures", () =>
+  test("W3: have delays that neither overflow nor exceed the cap after two hundred failures", () =>
     Effect.gen(function*() {
       const waits: Array<number> = []
       const socket = yield* ReconnectingSocket.make({
@@ -576,7 +582,7 @@ describe("attempts", () => {
       yield* socket.close()
     }))
 
-  test("of a hundred clients that have all reached the cap stay spread", () =>
+  test("W3: of a hundred clients that have all reached the cap stay spread", () =>
     Effect.gen(function*() {
       const server = yield* dialed
       const sockets = yield* Effect.forEach(Array.from({ length: 100 }), () =>
@@ -617,7 +623,7 @@ describe("attempts", () => {
       })
   )
 
-  test("with a value that is refused again and again are not made for ever at once", () =>
+  test("W13: with a value that is refused again and again are not made for ever at once", () =>
     Effect.gen(function*() {
       const server = yield* dialed
       let refreshes = 0
@@ -632,7 +638,7 @@ describe("attempts", () => {
       assert.deepStrictEqual(server.times, [0, 0, 1_000, 3_000, 7_000])
     }))
 
-  test("go on when what gives the address has failed", () =>
+  test("W3: go on when what gives the address has failed", () =>
     Effect.gen(function*() {
       const server = yield* dialed
       let asked = 0
@@ -646,7 +652,7 @@ describe("attempts", () => {
       assert.strictEqual(asked, 4)
     }))
 
-  test("can be asked for as long as there will be any; when there will be none, everybody is told", () =>
+  test("W13: can be asked for as long as there will be any; when there will be none, everybody is told", () =>
     Effect.gen(function*() {
       const server = yield* dialed
       const socket = yield* ReconnectingSocket.make({
@@ -665,7 +671,7 @@ describe("attempts", () => {
 })
 
 describe("a heartbeat", () => {
-  test("whose timeout is shorter than its interval lets healthy peers live, and so does one that is longer", () =>
+  test("W4: whose timeout is shorter than its interval lets healthy peers live, and so does one that is longer", () =>
     Effect.gen(function*() {
       const server = yield* dialed
       for (
@@ -683,7 +689,7 @@ describe("a heartbeat", () => {
       }
     }))
 
-  live("pings though nobody has asked for pings", () =>
+  live("W4: pings though nobody has asked for pings", () =>
     Effect.gen(function*() {
       const server = yield* serving()
       yield* ReconnectingSocket.make({ dial: { url: server.url }, heartbeat: { interval: "20 millis" } })
@@ -749,7 +755,7 @@ describe("what is told", () => {
 
 describe("a connection that was renewed", () => {
   for (const how of ["reset", "close", "stall"] as const) {
-    test(`is watched like the first one (${how})`, () =>
+    test(`W4: is watched like the first one (${how})`, () =>
       Effect.gen(function*() {
         const server = yield* dialed
         const socket = yield* ReconnectingSocket.make({ dial, backoff: steady, renewAfter: "40 seconds" })

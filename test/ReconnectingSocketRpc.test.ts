@@ -60,7 +60,7 @@ const hangingAre = (client: Client, count: number) =>
   )
 
 describe("RPC over a socket that comes back", () => {
-  test("calls, a thousand at once, and is told the server's own failures", () =>
+  test("W12: calls, a thousand at once, and is told the server's own failures", () =>
     Effect.gen(function*() {
       const server = yield* serving
       const { client } = yield* clientOf(server.url("/rpc"))
@@ -72,7 +72,7 @@ describe("RPC over a socket that comes back", () => {
       assert.deepInclude(yield* Effect.flip(client.Double({ number: -1 })), { _tag: "Refused", number: -1 })
     }))
 
-  test("waits with the calls that come before the first connection", () =>
+  test("W12: waits with the calls that come before the first connection", () =>
     Effect.gen(function*() {
       const server = yield* serving
       yield* server.kill
@@ -82,7 +82,7 @@ describe("RPC over a socket that comes back", () => {
       assert.strictEqual(yield* within(Fiber.join(calling)), 2)
     }))
 
-  test("fails the calls in flight when the server is killed, and answers those after its restart", () =>
+  test("W12: fails the calls in flight when the server is killed, and answers those after its restart", () =>
     Effect.gen(function*() {
       const server = yield* serving
       const { client } = yield* clientOf(server.url("/rpc"))
@@ -117,7 +117,7 @@ describe("RPC over a socket that comes back", () => {
       )
     }))
 
-  test("streams no faster than is taken", () =>
+  test("W12: streams no faster than is taken", () =>
     Effect.gen(function*() {
       const server = yield* serving
       const { client } = yield* clientOf(server.url("/rpc"))
@@ -146,7 +146,7 @@ describe("RPC over a socket that comes back", () => {
       assert.deepStrictEqual(taken, Array.from({ length: upTo }, (_, n) => n))
     }))
 
-  test("fails a stream whose server is killed, and streams anew after its restart", () =>
+  test("W12: fails a stream whose server is killed, and streams anew after its restart", () =>
     Effect.gen(function*() {
       const server = yield* serving
       const { client } = yield* clientOf(server.url("/rpc"))
@@ -168,7 +168,7 @@ describe("RPC over a socket that comes back", () => {
       assert.deepStrictEqual([...numbers], [0, 1, 2])
     }))
 
-  test("leaves nothing when the client's scope closes, neither here nor there", () =>
+  test("W12: leaves nothing when the client's scope closes, neither here nor there", () =>
     Effect.gen(function*() {
       const server = yield* serving
       const other = yield* clientOf(server.url("/rpc"))

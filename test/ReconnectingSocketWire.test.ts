@@ -58,7 +58,7 @@ describe("a server that is killed", () => {
   const perRound = 500
   const count = kills * perRound
 
-  test("while messages are sent, many times: none overtakes or repeats, and what is lost is told", () =>
+  test("W9: while messages are sent, many times: none overtakes or repeats, and what is lost is told", () =>
     Effect.gen(function*() {
       const server = yield* serverProcess()
       const socket = yield* socketTo(server.url("/log?id=plain"), { outbox: { overflow: "suspend" } })
@@ -144,7 +144,7 @@ describe("a server that is killed", () => {
     return kept
   }
 
-  test("while messages are sent, many times: it has each that is acknowledged, in order", () =>
+  test("W9: while messages are sent, many times: it has each that is acknowledged, in order", () =>
     Effect.gen(function*() {
       const server = yield* serverProcess()
       const socket = yield* socketTo(server.url("/log?id=kept&acknowledge"), {
@@ -169,7 +169,7 @@ describe("a server that is killed", () => {
       print(`killed ${kills} times in ${count} acknowledged sends: ${received.length - count} repeats, none missing`)
     }))
 
-  test("as it reads the first of 5,000 queued messages loses none that is to be acknowledged", () =>
+  test("W9: as it reads the first of 5,000 queued messages loses none that is to be acknowledged", () =>
     Effect.gen(function*() {
       const server = yield* serverProcess({ isStarted: false })
       const socket = yield* socketTo(server.url("/log?id=queued&acknowledge"), {
@@ -192,7 +192,7 @@ describe("a server that is killed", () => {
 describe("a peer that does not read", () => {
   const message = "x".repeat(64 * 1024)
 
-  test("costs the connection after the write timeout, and the outbox no more than its capacity", () =>
+  test("W4: costs the connection after the write timeout, and the outbox no more than its capacity", () =>
     Effect.gen(function*() {
       const server = yield* serverProcess()
       const writeTimeout = 500
@@ -221,7 +221,7 @@ describe("a peer that does not read", () => {
       assert.isBelow(after - before, 32 * mebi)
     }))
 
-  test("does not keep `close` for more than its 2 seconds", () =>
+  test("W13: does not keep `close` for more than its 2 seconds", () =>
     Effect.gen(function*() {
       const server = yield* serverProcess()
       const socket = yield* socketTo(server.url("/deaf"), {
@@ -239,7 +239,7 @@ describe("a peer that does not read", () => {
 })
 
 describe("a connection that swallows", () => {
-  test("is noticed after the heartbeat's interval and timeout, and left for another", () =>
+  test("W4: is noticed after the heartbeat's interval and timeout, and left for another", () =>
     Effect.gen(function*() {
       const server = yield* serverProcess()
       const way = yield* hop(server.port)
@@ -259,7 +259,7 @@ describe("a connection that swallows", () => {
       yield* answers(socket)
     }))
 
-  test("that carries a heartbeat is kept, however long nobody says anything", () =>
+  test("W4: that carries a heartbeat is kept, however long nobody says anything", () =>
     Effect.gen(function*() {
       const server = yield* serverProcess()
       const socket = yield* socketTo(server.url("/echo"), { heartbeat: { interval: 20, timeout: 2000 } })
@@ -270,7 +270,7 @@ describe("a connection that swallows", () => {
       assert.deepStrictEqual(seen.of("Lost"), [])
     }))
 
-  test("while it is dialed is given up after the open timeout", () =>
+  test("W4: while it is dialed is given up after the open timeout", () =>
     Effect.gen(function*() {
       const server = yield* serverProcess()
       const openTimeout = 200
@@ -336,7 +336,7 @@ describe("what no server should send", () => {
     invalidCloseCode: "InvalidData"
   }
 
-  test("ends the connection once, is told to nobody as a message, and the socket comes back", () =>
+  test("W4: ends the connection once, is told to nobody as a message, and the socket comes back", () =>
     Effect.gen(function*() {
       const server = yield* serverProcess()
       for (const [kind, reason] of Object.entries(kinds)) {
@@ -354,7 +354,7 @@ describe("what no server should send", () => {
     }))
 
   for (const kind of ["huge", "hugeInPieces"]) {
-    test(`and is longer than \`maxPayload\` by far (${kind}) ends the connection, without that memory`, () =>
+    test(`W4: and is longer than \`maxPayload\` by far (${kind}) ends the connection, without that memory`, () =>
       Effect.gen(function*() {
         const server = yield* serverProcess()
         const before = yield* memory
@@ -382,7 +382,7 @@ describe("what no server should send", () => {
 describe("a server that refuses", () => {
   const fatal = [400, 401, 403, 404, 405, 410, 426]
 
-  test("is asked again, but for the statuses that will not change", () =>
+  test("W6: is asked again, but for the statuses that will not change", () =>
     Effect.gen(function*() {
       const server = yield* serverProcess()
       const statuses = numbered(400).map((n) => n + 200)
@@ -411,7 +411,7 @@ describe("a server that refuses", () => {
       assert.strictEqual((yield* server.report).upgrades, (400 - fatal.length) * 3 + fatal.length)
     }))
 
-  test("and says when to come again is left alone until then", () =>
+  test("W3: and says when to come again is left alone until then", () =>
     Effect.gen(function*() {
       const server = yield* serverProcess()
       const socket = yield* socketTo(server.url("/refuse?id=later&bad=1&status=503&retryAfter=1"))
@@ -426,7 +426,7 @@ describe("a close", () => {
   const fatal = new Set<number | undefined>([1002, 1003, 1007, 1008, 1009, 1010])
   const sendable = [1000, 1001, 1002, 1003, 1007, 1008, 1009, 1010, 1011, 1012, 1013, 1014, 3000, 4000, 4401, 4999]
 
-  test("by the server is one loss, and the socket comes back, but for the codes that will not change", () =>
+  test("W6: by the server is one loss, and the socket comes back, but for the codes that will not change", () =>
     Effect.gen(function*() {
       const server = yield* serverProcess()
       for (const code of [undefined, ...sendable]) {
@@ -451,7 +451,7 @@ describe("a close", () => {
       }
     }))
 
-  test("by us sends its code and reason and awaits the server's; codes that nobody may send become 1000", () =>
+  test("W13: by us sends its code and reason and awaits the server's; codes that nobody may send become 1000", () =>
     Effect.gen(function*() {
       const server = yield* serverProcess()
       const codes = [...sendable, 0, 999, 1004, 1005, 1006, 1015, 2999, 5000, 70_000, NaN]
@@ -581,7 +581,7 @@ describe("dialing", () => {
 })
 
 describe("a thousand clients of a server that restarts", () => {
-  test("come back spread over the whole of the first delay", () =>
+  test("W3: come back spread over the whole of the first delay", () =>
     Effect.gen(function*() {
       const clients = 1000
       const server = yield* serverProcess()
@@ -668,7 +668,7 @@ describe("coming and going", () => {
     terminate: Effect.void
   })
 
-  it.scopedLive("thousands of times leaves no listener, timer or fiber", () =>
+  it.scopedLive("W7: thousands of times leaves no listener, timer or fiber", () =>
     Effect.gen(function*() {
       const cycles = amount({ quick: 2_000, full: 20_000 })
       let dials = 0
@@ -715,7 +715,7 @@ describe("coming and going", () => {
       assert.strictEqual(scopes, 0)
     }).pipe((effect) => Effect.flatMap(Effect.clock, (clock) => Effect.withClock(effect, hurried(clock)))))
 
-  test("hundreds of times over real connections leaves none either, in this process and in the server", () =>
+  test("W7: hundreds of times over real connections leaves none either, in this process and in the server", () =>
     Effect.gen(function*() {
       const server = yield* serverProcess()
       const before = resources()
