@@ -26,7 +26,16 @@ module.exports = {
       severity: "error",
       from: {
         path: "^src/",
-        pathNot: [floor1, floor2, floor3, floor4, "^src/internal/", "^src/(node|index)\\.ts$", "^src/node/", testing]
+        pathNot: [
+          floor1,
+          floor2,
+          floor3,
+          floor4,
+          "^src/internal/",
+          "^src/(node|index|sql|redis)\\.ts$",
+          "^src/(node|sql|redis)/",
+          testing
+        ]
       },
       to: {}
     },
@@ -69,6 +78,12 @@ module.exports = {
         pathNot: ["^node_modules/effect/", platform, oauth4webapi],
         dependencyTypesNot: ["type-only"]
       }
+    },
+    {
+      name: "only-their-own-entry-points-need-databases",
+      severity: "error",
+      from: { path: "^src/", pathNot: "^src/(sql|redis)(/|\\.ts$)" },
+      to: { path: ["^node_modules/(@effect/sql|ioredis)/", "^src/(sql|redis)(/|\\.ts$)"] }
     },
     {
       name: "floors-1-and-2-need-only-effect",

@@ -2,17 +2,17 @@
  * One session for a whole fleet of processes: its value lies in a `SessionStore`, and whenever it has gone stale, one
  * process renews it for all.
  *
- * **The idea.** Each process has a `Session` of its own, which serves its callers from memory. A refresh of it reads the
- * fleet's row: a newer value is adopted; otherwise one process takes a lease by a conditional write, presents the value
- * upstream, and commits what it is given. No lock and no transaction is held meanwhile, and nothing is asked of the
- * store while nothing happens.
+ * **The idea.** Each process has a `Session` of its own, which serves its callers from memory. A refresh of it reads
+ * the fleet's row: a newer value is adopted; otherwise one process takes a lease by a conditional write, presents the
+ * value upstream, and commits what it is given. No lock and no transaction is held meanwhile, and nothing is asked of
+ * the store while nothing happens.
  *
- * **What it guarantees.** However many processes and callers notice that a value is stale, it is renewed once. A process
- * that presents a value has a lease, looked at just before on a clock that nobody sets; a process that comes back after
- * its lease overwrites nothing. That a value is about to be presented is written down first: so a process that takes over
- * from a dead one knows that the token may be spent (`uncertain`), and is told so. A process that is killed at any point
- * holds the others up for no longer than its lease. Failures, their cooldown and an `end` are the fleet's. The clocks of
- * the processes may be hours apart.
+ * **What it guarantees.** However many processes and callers notice that a value is stale, it is renewed once. A
+ * process that presents a value has a lease, looked at just before on a clock that nobody sets; a process that comes
+ * back after its lease overwrites nothing. That a value is about to be presented is written down first: so a process
+ * that takes over from a dead one knows that the token may be spent (`uncertain`), and is told so. A process that is
+ * killed at any point holds the others up for no longer than its lease. Failures, their cooldown and an `end` are the
+ * fleet's. The clocks of the processes may be hours apart.
  *
  * **What it does not.** A process that is stopped between its look at the lease and the write to the wire, for longer
  * than the lease, presents the value beside another. A store that forgets a write which it has acknowledged (a Redis
@@ -120,13 +120,13 @@ export interface Options<
    */
   readonly lease?: Duration.DurationInput | undefined
   /**
-   * Whether a failure of `renew` proves that what it presented was not spent: a refused connection, status 429. The next
-   * presentation is then as certain as this one was. Default: no failure does.
+   * Whether a failure of `renew` proves that what it presented was not spent: a refused connection, status 429. The
+   * next presentation is then as certain as this one was. Default: no failure does.
    */
   readonly unspent?: ((error: NoInfer<E | E2>) => boolean) | undefined
   /**
-   * What becomes of a stored value that cannot be read: `"fail"`, the default, is a `SharedSessionError`, and nothing is
-   * overwritten; `"signIn"` logs a warning, signs in and replaces it.
+   * What becomes of a stored value that cannot be read: `"fail"`, the default, is a `SharedSessionError`, and nothing
+   * is overwritten; `"signIn"` logs a warning, signs in and replaces it.
    */
   readonly onUnreadable?: "fail" | "signIn" | undefined
   /** Retries inside one refresh, for transient failures; `fatal` ones are not retried. Default: none. */
@@ -149,7 +149,6 @@ export interface Options<
  * Why a shared session could not be refreshed, besides the application's own errors.
  *
  * - `StoreUnavailable`: the store failed, or did not answer within two seconds. A value that was obtained is kept, and
- *   written when the store is back.
  * - `Unreadable`: the stored value was changed, has another schema, or was encrypted with a key that is not given.
  * - `Contended`: other processes held the lease for as long as a refresh waits.
  * - `CoolingDown`: another process has failed to refresh it; it is tried again after `retryAfter`.
@@ -191,13 +190,7 @@ export class SharedSessionError extends Data.TaggedError("SharedSessionError")<{
  * declare const exchange: (refreshToken: string) => Effect.Effect<typeof Token.Type, "SignInFailed">
  *
  * const session = SharedSession.make({
- *   key: "api",
- *   schema: Token,
- *   acquire: signIn,
- *   renew: (token) => exchange(token.refresh),
- *   expiresAt: (token) => token.expiresAt
  * }).pipe(
- *   Effect.provide(FileSessionStore.layer({ directory: "/var/lib/example/sessions" }))
  * )
  * ```
  *
@@ -447,15 +440,7 @@ const cooldownOf = (schedule: Schedule.Schedule<unknown, Cause.Cause<any>>, mono
  * declare const exchange: (token: string) => Effect.Effect<string, "SignInFailed">
  *
  * class ApiSession extends Context.Tag("ApiSession")<
- *   ApiSession,
- *   Session.Session<string, "SignInFailed" | SharedSession.SharedSessionError>
  * >() {
- *   static readonly layer = SharedSession.layer(this, {
- *     key: "api",
- *     schema: Schema.String,
- *     acquire: signIn,
- *     renew: exchange
- *   }).pipe(Layer.provide(FileSessionStore.layer({ directory: "/var/lib/example/sessions" })))
  * }
  * ```
  *

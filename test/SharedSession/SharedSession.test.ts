@@ -125,7 +125,7 @@ describe("F2, F3: the lease and the intent", () => {
       assert.deepStrictEqual(server.state.uncertain, [true])
     }))
 
-  it.scoped("a failure that proves the token unspent leaves the next presentation certain, unless this one was not", () =>
+  it.scoped("a failure that proves the token unspent leaves the next one certain, unless this was not", () =>
     Effect.gen(function*() {
       const { join, server } = yield* makeFleet({ cooldown: 0, unspent: ({ why }) => why === "429" })
       const [one, two] = [yield* join(), yield* join()]
@@ -368,7 +368,7 @@ describe("F10: end", () => {
       assert.deepStrictEqual(server.state.revoked, ["0.1"])
     }))
 
-  it.scoped("during a renewal elsewhere: that one's commit is refused, its value is revoked, its callers hear of it", () =>
+  it.scoped("during a renewal elsewhere: its commit is refused, its value revoked, its callers told", () =>
     Effect.gen(function*() {
       const { join, row, server } = yield* makeFleet({ takes: 1000 })
       const [one, two] = [yield* join(), yield* join()]
@@ -397,7 +397,7 @@ describe("F10: end", () => {
       assert.deepStrictEqual(server.state.revoked, ["0.0", "0.1"])
     }))
 
-  it.scoped("without the store is immediate for this process; the row follows, and no other sign-in is ended for it", () =>
+  it.scoped("without the store is immediate for this process; the row follows, and no other sign-in is ended", () =>
     Effect.gen(function*() {
       const { faults, join, row, server } = yield* makeFleet()
       const [one, two] = [yield* join(), yield* join()]

@@ -59,8 +59,8 @@ export const discharge = <A, E>(parts: Parts<A, E>): Effect.Effect<void, Trouble
   })
 
 /**
- * Ends the row, and gives the one that was replaced if this process did not know its value. A row of another sign-in than
- * the one that is to be ended stays: `origin` is that sign-in's, or else the first row's that is read.
+ * Ends the row, and gives the one that was replaced if this process did not know its value. A row of another sign-in
+ * than the one that is to be ended stays: `origin` is that sign-in's, or else the first row's that is read.
  */
 const replace = <A, E>(
   { memory, rows }: Parts<A, E>,

@@ -9,8 +9,8 @@ import type { Parts } from "./parts.js"
 import { settle } from "./settling.js"
 
 /**
- * Brings what could not be written, when the store is back: an `end` that the row does not know of, and a value that was
- * obtained. Meanwhile refreshes try the same.
+ * Brings what could not be written, when the store is back: an `end` that the row does not know of, and a value that
+ * was obtained. Meanwhile refreshes try the same.
  */
 export const settleLater = <A, E>(parts: Parts<A, E>): void => {
   const { deliver, fork, memory, session } = parts

@@ -36,7 +36,7 @@ export interface Parts<A, E> {
   readonly makeRetry: () => (error: E) => Effect.Effect<number | undefined>
   /** For how many milliseconds the n-th consecutive failure answers. */
   readonly cooldownOf: (failures: number, cause: Cause.Cause<E>) => Effect.Effect<number>
-  /** Tells the session for how long the failure that it is about to be given answers; `undefined`: as its options say. */
+  /** Tells the session for how long its next failure answers; `undefined`: as its options say. */
   readonly setCooldown: (millis: number | undefined) => void
   /** In milliseconds. */
   readonly lease: number

@@ -14,8 +14,8 @@ import * as Stage from "./stage.js"
 import { waitForNews } from "./waiting.js"
 
 /**
- * Brings a value that this process has obtained and committed. If another process has, that one's value becomes current,
- * and this effect ends by interruption: it has nothing to bring.
+ * Brings a value that this process has obtained and committed. If another process has, that one's value becomes
+ * current, and this effect ends by interruption: it has nothing to bring.
  */
 export const refresh = <A, E>(parts: Parts<A, E>): Effect.Effect<A, E | Trouble> =>
   Effect.flatMap(Stage.of(parts.session()), (stage) => {

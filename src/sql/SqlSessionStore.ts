@@ -1,0 +1,176 @@
+/**
+ * A `SessionStore` in a table of PostgreSQL, MySQL, MariaDB or SQLite, through the `SqlClient` of `@effect/sql`.
+ *
+ * **What it guarantees.** Every write is one statement outside the caller's transaction, and no lock is held between two.
+ * The clock is the database's. PostgreSQL tells other processes of news (`NOTIFY`); with the others, processes that wait
+ * look at the row again and again, and an idle process hears of a renewal when it needs one.
+ *
+ * **What it does not.** A replica that lags behind is no store: the client must speak to the primary.
+ *
+ * @since 0.1.0
+ */
+
+import * as SqlClient from "@effect/sql/SqlClient"
+import type * as SqlError from "@effect/sql/SqlError"
+import * as Context from "effect/Context"
+import * as Effect from "effect/Effect"
+import * as Layer from "effect/Layer"
+import * as Option from "effect/Option"
+import * as Schedule from "effect/Schedule"
+import * as Stream from "effect/Stream"
+import * as Check from "../internal/check.js"
+import { InvalidOptions } from "../InvalidOptions.js"
+import * as SessionStore from "../SessionStore.js"
+
+/**
+ * @since 0.1.0
+ * @category models
+ */
+export interface Options {
+  /** Made if it is not there: letters, digits and underscores. Default: `holdfast_sessions`. */
+  readonly table?: string | undefined
+}
+
+/**
+ * A store in a table of the database that the `SqlClient` speaks to.
+ *
+ * @example
+ * ```ts
+ * import { SqlSessionStore } from "effect-holdfast/sql"
+ * import type * as SqlClient from "@effect/sql/SqlClient"
+ * import * as Layer from "effect/Layer"
+ *
+ * declare const database: Layer.Layer<SqlClient.SqlClient>
+ *
+ * const store = SqlSessionStore.layer({ table: "sessions" }).pipe(Layer.provide(database))
+ * ```
+ *
+ * @since 0.1.0
+ * @category layers
+ */
+export const layer = (
+  options: Options = {}
+): Layer.Layer<SessionStore.SessionStore, InvalidOptions | SessionStore.StoreError, SqlClient.SqlClient> =>
+  Layer.scoped(
+    SessionStore.SessionStore,
+    Effect.gen(function*() {
+      const table = yield* Check.validated(() => tableOf(options))
+      const sql = yield* SqlClient.SqlClient
+      const { create, insert, isWritten, now, update } = dialectOf(sql, table)
+      const name = sql(table)
+      // Ten processes that make the table together are in each other's way.
+      yield* attempt(
+        "open",
+        Effect.retry(
+          create,
+          Schedule.jittered(Schedule.spaced("50 millis")).pipe(Schedule.intersect(Schedule.recurs(20)))
+        )
+      )
+      return SessionStore.SessionStore.of({
+        read: (key) =>
+          attempt(
+            "read",
+            sql<{ revision: unknown; content: string | null; now: unknown }>`
+              SELECT t.revision AS revision, t.content AS content, ${now} AS now
+              FROM (SELECT 1 AS one) AS o LEFT JOIN ${name} AS t ON t.id = ${key}`
+          ).pipe(
+            Effect.map(([found]) => ({
+              row: typeof found!.content === "string"
+                ? Option.some(SessionStore.decode(Number(found!.revision), found!.content))
+                : Option.none(),
+              now: Number(found!.now)
+            }))
+          ),
+        compareAndSet: (key, revision, row) => {
+          const content = SessionStore.encode(row)
+          const isNews = SessionStore.isNews(row)
+          const statement = revision === undefined
+            ? insert(key, row.revision, content, isNews)
+            : update(key, revision, row.revision, content, isNews)
+          return Effect.map(attempt("compareAndSet", statement), isWritten)
+        },
+        notices: yield* Stream.share(noticesOf(sql, table), { capacity: 256, strategy: "sliding" })
+      })
+    })
+  )
+
+const tableOf = ({ table = "holdfast_sessions" }: Options): string => {
+  if (typeof table === "string" && /^[A-Za-z_][A-Za-z0-9_]{0,62}$/.test(table)) return table
+  throw new InvalidOptions({
+    option: "table",
+    value: table,
+    reason: "must be at most 63 letters, digits and underscores, and begin with no digit"
+  })
+}
+
+/** A statement of the store belongs to no transaction of its caller's. */
+const attempt = <A>(
+  operation: SessionStore.StoreError["operation"],
+  statement: Effect.Effect<A, SqlError.SqlError>
+): Effect.Effect<A, SessionStore.StoreError> =>
+  statement.pipe(
+    Effect.mapInputContext((context: Context.Context<never>) =>
+      Context.omit(SqlClient.TransactionConnection)(context as never) as Context.Context<never>
+    ),
+    // The error's own cause may hold the statement's values, and they are secrets.
+    Effect.mapError(({ message }) => new SessionStore.StoreError({ operation, store: "the database", cause: message }))
+  )
+
+const dialectOf = (sql: SqlClient.SqlClient, table: string) => {
+  const name = sql(table)
+  const returning = {
+    isWritten: (rows: unknown): boolean => (rows as ReadonlyArray<unknown>).length > 0,
+    create:
+      sql`CREATE TABLE IF NOT EXISTS ${name} (id TEXT PRIMARY KEY, revision BIGINT NOT NULL, content TEXT NOT NULL)`
+  }
+  return sql.onDialectOrElse({
+    pg: () => ({
+      ...returning,
+      now: sql.literal("(extract(epoch FROM clock_timestamp()) * 1000)::bigint"),
+      insert: (key: string, revision: number, content: string, isNews: boolean): Statement =>
+        sql`WITH written AS (INSERT INTO ${name} (id, revision, content) VALUES (${key}, ${revision}, ${content})
+              ON CONFLICT DO NOTHING RETURNING id)
+            SELECT CASE WHEN ${isNews} THEN pg_notify(${table}, id) END FROM written`,
+      update: (key: string, before: number, revision: number, content: string, isNews: boolean): Statement =>
+        sql`WITH written AS (UPDATE ${name} SET revision = ${revision}, content = ${content}
+              WHERE id = ${key} AND revision = ${before} RETURNING id)
+            SELECT CASE WHEN ${isNews} THEN pg_notify(${table}, id) END FROM written`
+    }),
+    mysql: () => ({
+      create: sql`CREATE TABLE IF NOT EXISTS ${name} (
+        id VARCHAR(512) CHARACTER SET utf8mb4 COLLATE utf8mb4_bin PRIMARY KEY,
+        revision BIGINT NOT NULL, content LONGTEXT CHARACTER SET utf8mb4 NOT NULL)`,
+      isWritten: (result: unknown): boolean => (result as { readonly affectedRows: number }).affectedRows > 0,
+      now: sql.literal("CAST(UNIX_TIMESTAMP(NOW(3)) * 1000 AS UNSIGNED)"),
+      insert: (key: string, revision: number, content: string): Statement =>
+        sql`INSERT IGNORE INTO ${name} (id, revision, content) VALUES (${key}, ${revision}, ${content})`.raw,
+      update: (key: string, before: number, revision: number, content: string): Statement =>
+        sql`UPDATE ${name} SET revision = ${revision}, content = ${content}
+            WHERE id = ${key} AND revision = ${before}`.raw
+    }),
+    orElse: () => ({
+      ...returning,
+      now: sql.literal("CAST((julianday('now') - 2440587.5) * 86400000 AS INTEGER)"),
+      insert: (key: string, revision: number, content: string): Statement =>
+        sql`INSERT INTO ${name} (id, revision, content) VALUES (${key}, ${revision}, ${content})
+            ON CONFLICT DO NOTHING RETURNING id`,
+      update: (key: string, before: number, revision: number, content: string): Statement =>
+        sql`UPDATE ${name} SET revision = ${revision}, content = ${content}
+            WHERE id = ${key} AND revision = ${before} RETURNING id`
+    })
+  })
+}
+
+type Statement = Effect.Effect<unknown, SqlError.SqlError>
+
+/** The client of PostgreSQL listens. Its subscription does not tell of a restart of the server: it is made anew by time. */
+const noticesOf = (sql: SqlClient.SqlClient, table: string): Stream.Stream<string> => {
+  if (!("listen" in sql)) return Stream.never
+  const { listen } = sql as { readonly listen: (channel: string) => Stream.Stream<string, SqlError.SqlError> }
+  return Stream.suspend(() => listen(table)).pipe(
+    Stream.interruptAfter("1 minute"),
+    Stream.repeat(Schedule.forever),
+    Stream.retry(Schedule.spaced("1 second")),
+    Stream.orDie
+  )
+}
