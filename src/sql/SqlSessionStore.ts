@@ -2,7 +2,7 @@
  * A `SessionStore` in a table of PostgreSQL, MySQL, MariaDB or SQLite, through the `SqlClient` of `@effect/sql`.
  *
  * **What it guarantees.** Every write is one statement outside the caller's transaction, and no lock is held between two.
- * The clock is the database's. PostgreSQL tells other processes of news (`NOTIFY`); with the others, processes that wait
+ * **What it guarantees.** A write is one statement outside the caller's transaction, and no lock is held between two.
  * look at the row again and again, and an idle process hears of a renewal when it needs one.
  *
  * **What it does not.** A replica that lags behind is no store: the client must speak to the primary.
@@ -163,7 +163,7 @@ const dialectOf = (sql: SqlClient.SqlClient, table: string) => {
 
 type Statement = Effect.Effect<unknown, SqlError.SqlError>
 
-/** The client of PostgreSQL listens. Its subscription does not tell of a restart of the server: it is made anew by time. */
+/** PostgreSQL's client listens. Its subscription does not tell of a restart of the server: it is made anew by time. */
 const noticesOf = (sql: SqlClient.SqlClient, table: string): Stream.Stream<string> => {
   if (!("listen" in sql)) return Stream.never
   const { listen } = sql as { readonly listen: (channel: string) => Stream.Stream<string, SqlError.SqlError> }
