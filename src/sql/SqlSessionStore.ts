@@ -2,7 +2,7 @@
  * A `SessionStore` in a table of PostgreSQL, MySQL, MariaDB or SQLite, through the `SqlClient` of `@effect/sql`.
  *
  * **What it guarantees.** A write is one statement outside the caller's transaction, and no lock is held between two.
- * The clock is the database's. PostgreSQL tells other processes of news (`NOTIFY`); with the others, processes that wait
+ * The clock is the database's. PostgreSQL tells other processes of news (`NOTIFY`); with the others, those that wait
  * look at the row again and again, and an idle process hears of a renewal when it needs one.
  *
  * **What it does not.** A replica that lags behind is no store: the client must speak to the primary.
