@@ -51,13 +51,19 @@ describe("the declarations that are published", () => {
     const checker = program.getTypeChecker()
     for (const types of entries) {
       const module = checker.getSymbolAtLocation(program.getSourceFile(join(root, types))!)!
-      const typed = checker.getExportsOfModule(module).filter((symbol) => {
+      const typed: Array<string> = []
+      // Handed on from another package, whose declarations are its own affair.
+      const foreign = new Set<string>()
+      for (const symbol of checker.getExportsOfModule(module)) {
         const target = (symbol.flags & ts.SymbolFlags.Alias) === 0 ? symbol : checker.getAliasedSymbol(symbol)
-        return (target.flags & ts.SymbolFlags.Value) !== 0
-      })
+        if ((target.flags & ts.SymbolFlags.Value) === 0) continue
+        const isOwn = target.declarations?.some((declaration) => emitted.has(declaration.getSourceFile().fileName))
+        if (isOwn) typed.push(symbol.name)
+        else foreign.add(symbol.name)
+      }
       const source = types.replace("./dist", "../src").replace(".d.ts", ".ts")
       const atRunTime = Object.keys(await import(/* @vite-ignore */ source))
-      assert.deepStrictEqual(typed.map(({ name }) => name).sort(), atRunTime.sort(), types)
+      assert.deepStrictEqual(typed.sort(), atRunTime.filter((name) => !foreign.has(name)).sort(), types)
     }
   }, 120_000)
 })

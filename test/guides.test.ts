@@ -1,0 +1,52 @@
+/** What the guides for contributors say of the repository is so. */
+import { assert, describe, it } from "@effect/vitest"
+import { existsSync, readdirSync, readFileSync } from "node:fs"
+import { dirname, join } from "node:path"
+import { fileURLToPath } from "node:url"
+
+const root = fileURLToPath(new URL("..", import.meta.url))
+const read = (file: string): string => readFileSync(join(root, file), "utf8")
+
+const guides = [
+  "CONTRIBUTING.md",
+  "examples/storm/README.md",
+  ...readdirSync(join(root, "docs")).filter((file) => file.endsWith(".md")).map((file) => `docs/${file}`)
+]
+
+describe("the guides", () => {
+  it.each(guides)("%s names files that are there", (guide) => {
+    const text = read(guide)
+    const named = [...text.matchAll(/`((?:src|test|bench|examples|docs)\/[\w./-]*\w\/?)`/g)].map(([, path]) => path!)
+    const linked = [...text.matchAll(/\]\(([^)#:]+)[^)]*\)/g)].map(([, path]) => join(dirname(guide), path!))
+    const exists = (path: string) => existsSync(join(root, path)) || existsSync(join(root, `${path}.test.ts`))
+    assert.deepStrictEqual([...named, ...linked].filter((path) => !exists(path)), [])
+  })
+
+  it.each(guides)("%s names scripts that there are", (guide) => {
+    const { scripts } = JSON.parse(read("package.json")) as { readonly scripts: Readonly<Record<string, string>> }
+    const named = [...read(guide).matchAll(/npm run ([\w:-]+)/g)].map(([, script]) => script!)
+    assert.deepStrictEqual(named.filter((script) => !Object.hasOwn(scripts, script)), [])
+  })
+})
+
+describe("the private parts of others", () => {
+  const listed = [...read("docs/architecture.md").matchAll(/^\| `([^`]+)` \| (.+) \| .+ \|$/gm)]
+    .map(([, part, where]) => ({ part: part!, where: [...where!.matchAll(/`([^`]+)`/g)].map(([, file]) => file!) }))
+    .filter(({ part }) => !part.startsWith("src/"))
+
+  it("are each in the list of docs/architecture.md and in a title of test/assumptions.test.ts", () => {
+    const titles = [...read("test/assumptions.test.ts").matchAll(/^\s*(?:it[\w.(]*\()?"([^":]+): .*\(else .+\)",/gm)]
+    assert.isAbove(titles.length, 25)
+    assert.deepStrictEqual(
+      [...new Set(titles.map(([, part]) => part!))].sort(),
+      listed.map(({ part }) => part).sort()
+    )
+  })
+
+  it("are used where the list says", () => {
+    for (const { part, where } of listed) {
+      assert.isNotEmpty(where, part)
+      for (const file of where) assert.isTrue(existsSync(join(root, file)), `${part}: ${file}`)
+    }
+  })
+})
