@@ -84,7 +84,7 @@ const onPresented = (context: KoaContextWithOIDC): void => {
   presented.add(token)
 }
 
-/** A client counts a token's lifetime from when it asked for it: on a busy machine that is long before it was issued. */
+/** A client counts a token's lifetime from when it asked: on a busy machine that is long before it was issued. */
 const onGranted = (context: KoaContextWithOIDC, lifetime: number): void => {
   const asked = Number(context.get("x-sent-at"))
   if (latest !== undefined && asked > 0) latest.expiresAt = Math.min(latest.expiresAt, asked + lifetime * 1000)

@@ -192,8 +192,8 @@ export class ApiSession extends Context.Tag("storm/ApiSession")<
     ApiSession,
     Effect.gen(function*() {
       const { authorization, issuer } = yield* Servers
-      // Without the session: a renewal whose requests carry it would wait for itself. A token's lifetime is counted from
-      // when it was asked for, and the server's books are told when that was.
+      // Without the session: a renewal whose requests carry it would wait for itself. A token's lifetime is counted
+      // from when it was asked for, and the server's books are told when that was.
       const client = HttpClient.mapRequest(
         yield* HttpClient.HttpClient,
         (request) => HttpClientRequest.setHeader(request, sentAt, String(Date.now()))
