@@ -190,7 +190,7 @@ describe("T10: retryDeadlock around siblings that wait for each other", () => {
               assert.deepStrictEqual(values, refs.map((_, ref) => orders.filter((order) => order.includes(ref)).length))
             }).pipe(Effect.provide(TestContext.TestContext), Effect.runPromise)
         ),
-        { numRuns: amount({ quick: 30, full: 1_000 }) }
+        { numRuns: amount({ quick: 30, full: 300 }) }
       )
     ))
 })
