@@ -26,7 +26,7 @@ import type * as ConfigError from "effect/ConfigError"
 import type * as Context from "effect/Context"
 import type * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
-import * as Layer from "effect/Layer"
+import type * as Layer from "effect/Layer"
 import type * as Redacted from "effect/Redacted"
 import type * as Schedule from "effect/Schedule"
 import * as Schema from "effect/Schema"
@@ -39,6 +39,7 @@ import * as Dpop from "./internal/oauth2/dpop.js"
 import type { DiscoveryFailed, OAuth2Error, SignInRequired } from "./internal/oauth2/errors.js"
 import * as Machine from "./internal/oauth2/machine.js"
 import * as Settings from "./internal/oauth2/settings.js"
+import * as Service from "./internal/service.js"
 import { InvalidOptions } from "./InvalidOptions.js"
 import * as PersistedSession from "./PersistedSession.js"
 import * as Session from "./Session.js"
@@ -730,7 +731,7 @@ export const rejected = (response: HttpClientResponse.HttpClientResponse): boole
 // -----------------------------------------------------------------------------
 
 /**
- * `make`, as the layer of a tag.
+ * `make`, as the layer of a tag, of `Context.Tag` or of `Effect.Service`.
  *
  * @example
  * ```ts
@@ -770,7 +771,7 @@ export const layer: {
     options: Options & { readonly persist?: undefined }
   ): Layer.Layer<Id, InvalidOptions, HttpClient.HttpClient>
 } = (tag: Context.Tag<any, any>, options: Options): Layer.Layer<any, any, any> =>
-  Layer.scoped(tag, make(options as Options & { readonly persist: Persist }))
+  Service.layer(tag, make(options as Options & { readonly persist: Persist }))
 
 /**
  * `layer`, each of whose options may be a `Config`, or all of them one. What is missing or wrong is told by its name.
@@ -812,7 +813,7 @@ export const layerConfig: {
     config: Configurable<Options & { readonly persist?: undefined }>
   ): Layer.Layer<Id, ConfigError.ConfigError | InvalidOptions, HttpClient.HttpClient>
 } = (tag: Context.Tag<any, any>, config: Configurable<any>): Layer.Layer<any, any, any> =>
-  Layer.scoped(tag, Effect.flatMap(Configured.unwrap(config), (options) => make(options as any)) as any)
+  Service.layer(tag, Effect.flatMap(Configured.unwrap(config), (options) => make(options as any)))
 
 /**
  * Options, each of which may be a `Config`, or all of them one.
@@ -841,4 +842,4 @@ export declare namespace Configurable {
  */
 export type SessionTag<Id, S, E> =
   & Context.Tag<Id, S>
-  & (Session.Session<Tokens, E> extends S ? unknown : S extends { readonly _tag: string } ? unknown : never)
+  & ([Session.Session<Tokens, E>] extends [S] ? unknown : new(session: Session.Session<Tokens, E>) => unknown)

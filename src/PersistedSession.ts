@@ -21,7 +21,7 @@ import * as Data from "effect/Data"
 import * as DateTime from "effect/DateTime"
 import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
-import * as Layer from "effect/Layer"
+import type * as Layer from "effect/Layer"
 import * as Option from "effect/Option"
 import type * as Redacted from "effect/Redacted"
 import type * as Schema from "effect/Schema"
@@ -30,6 +30,7 @@ import type * as Types from "effect/Types"
 import * as Check from "./internal/check.js"
 import * as Keeper from "./internal/persisted/keeper.js"
 import * as Sealing from "./internal/persisted/sealing.js"
+import * as Service from "./internal/service.js"
 import { InvalidOptions } from "./InvalidOptions.js"
 import * as Session from "./Session.js"
 
@@ -246,7 +247,8 @@ const validate = (options: StoreOptions & { readonly maxAge?: Duration.DurationI
 // -----------------------------------------------------------------------------
 
 /**
- * `make`, as the layer of a tag.
+ * `make`, as the layer of a tag, of `Context.Tag` or of `Effect.Service`. The tag tells the types of the value and of
+ * the errors.
  *
  * @example
  * ```ts
@@ -255,7 +257,7 @@ const validate = (options: StoreOptions & { readonly maxAge?: Duration.DurationI
  * import type * as Session from "effect-holdfast/Session"
  * import * as Context from "effect/Context"
  * import * as Effect from "effect/Effect"
- * import * as Layer from "effect/Layer"
+ * import type * as Layer from "effect/Layer"
  * import * as Schema from "effect/Schema"
  *
  * declare const signIn: Effect.Effect<string, "SignInFailed">
@@ -275,22 +277,18 @@ const validate = (options: StoreOptions & { readonly maxAge?: Duration.DurationI
  */
 export const layer = <
   Id,
-  S,
-  A,
+  S extends Session.Session<any, any>,
   I,
-  E = never,
   R = never,
-  E2 = E,
   R2 = never,
-  E3 = never,
   R3 = never,
   R4 = never,
   R5 = never
 >(
-  tag: Context.Tag<Id, S> & (Session.Session<A, E | E2 | E3 | PersistenceError> extends S ? unknown : never),
-  options: Options<A, I, E, R, E2, R2, E3, R3, R4, R5>
+  tag: Context.Tag<Id, S> & (PersistenceError extends Session.ErrorOf<S> ? unknown : never),
+  options: Options<Session.ValueOf<S>, I, Session.ErrorOf<S>, R, Session.ErrorOf<S>, R2, Session.ErrorOf<S>, R3, R4, R5>
 ): Layer.Layer<
   Id,
   InvalidOptions | PersistenceError,
-  Exclude<Types.NoInfer<R | R2 | R3 | R4 | R5>, Scope.Scope> | KeyValueStore.KeyValueStore
-> => Layer.scoped(tag as Context.Tag<Id, any>, make(options)) as never
+  Exclude<Types.NoInfer<R | R2 | R3 | R4 | R5> | KeyValueStore.KeyValueStore, Scope.Scope>
+> => Service.layer(tag, make(options))

@@ -35,11 +35,13 @@ import type * as Socket from "@effect/platform/Socket"
 import * as Cause from "effect/Cause"
 import * as Channel from "effect/Channel"
 import type * as Chunk from "effect/Chunk"
+import type * as Context from "effect/Context"
 import * as Data from "effect/Data"
 import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import * as Either from "effect/Either"
 import * as Exit from "effect/Exit"
+import type * as Layer from "effect/Layer"
 import * as Option from "effect/Option"
 import * as Predicate from "effect/Predicate"
 import type * as Schedule from "effect/Schedule"
@@ -49,6 +51,7 @@ import * as Stream from "effect/Stream"
 import type * as Types from "effect/Types"
 import { validated } from "./internal/check.js"
 import { within } from "./internal/first.js"
+import * as Service from "./internal/service.js"
 import { type Offered, type QueuedMessage, queuedMessage } from "./internal/socket/outbox.js"
 import { Owner } from "./internal/socket/owner.js"
 import * as Platform from "./internal/socket/platform.js"
@@ -557,7 +560,6 @@ export class MessageUndeliverable extends Data.TaggedError("MessageUndeliverable
  * import * as ReconnectingSocket from "effect-holdfast/ReconnectingSocket"
  * import * as Context from "effect/Context"
  * import * as Effect from "effect/Effect"
- * import * as Layer from "effect/Layer"
  * import * as Schema from "effect/Schema"
  * import * as Stream from "effect/Stream"
  *
@@ -568,13 +570,10 @@ export class MessageUndeliverable extends Data.TaggedError("MessageUndeliverable
  *   Feed,
  *   ReconnectingSocket.ReconnectingSocket<typeof Request.Type, typeof Quote.Type>
  * >() {
- *   static readonly layer = Layer.scoped(
- *     Feed,
- *     ReconnectingSocket.make({
- *       dial: { url: "wss://feed.example.com" },
- *       codec: ReconnectingSocket.json({ in: Quote, out: Request })
- *     })
- *   )
+ *   static readonly layer = ReconnectingSocket.layer(Feed, {
+ *     dial: { url: "wss://feed.example.com" },
+ *     codec: ReconnectingSocket.json({ in: Quote, out: Request })
+ *   })
  * }
  *
  * const program = Effect.scoped(Effect.gen(function*() {
@@ -643,6 +642,37 @@ export const json = <In, InEncoded, Out, OutEncoded>(schemas: {
     decode: (message) => decode(JSON.parse(typeof message === "string" ? message : text.decode(message)))
   }
 }
+
+// -----------------------------------------------------------------------------
+// layers
+// -----------------------------------------------------------------------------
+
+/**
+ * `make`, as the layer of a tag, of `Context.Tag` or of `Effect.Service`. The tag tells the types of the messages; a
+ * `codec` is required unless they are those that a socket without one has.
+ *
+ * @example
+ * ```ts
+ * import * as ReconnectingSocket from "effect-holdfast/ReconnectingSocket"
+ * import * as Context from "effect/Context"
+ *
+ * class Feed extends Context.Tag("Feed")<Feed, ReconnectingSocket.ReconnectingSocket<string, string | Uint8Array>>() {}
+ *
+ * const FeedLive = ReconnectingSocket.layer(Feed, { dial: { url: "wss://feed.example.com" } })
+ * ```
+ *
+ * @since 0.1.0
+ * @category layers
+ */
+export const layer = <Id, S extends ReconnectingSocket<any, any>, R = never, R2 = never, A = never>(
+  tag: Context.Tag<Id, S>,
+  options: Options<OutOf<S>, InOf<S>, any, R, any, R2, A, any> & CodecOf<S>
+): Layer.Layer<Id, InvalidOptions, Exclude<WebSocketDialer | Types.NoInfer<R | R2>, Scope.Scope>> =>
+  Service.layer(tag, make(options))
+
+type OutOf<S> = S extends ReconnectingSocket<infer Out, any> ? Out : never
+type InOf<S> = S extends ReconnectingSocket<any, infer In> ? In : never
+type CodecOf<S> = [OutOf<S>, Message] extends [Message, InOf<S>] ? unknown : { readonly codec: object }
 
 // -----------------------------------------------------------------------------
 // combinators

@@ -29,6 +29,7 @@
 
 import * as Cause from "effect/Cause"
 import type * as Clock from "effect/Clock"
+import type * as Context from "effect/Context"
 import * as Data from "effect/Data"
 import type * as DateTime from "effect/DateTime"
 import * as Duration from "effect/Duration"
@@ -37,6 +38,7 @@ import * as ExecutionStrategy from "effect/ExecutionStrategy"
 import * as Exit from "effect/Exit"
 import * as FiberSet from "effect/FiberSet"
 import { dual } from "effect/Function"
+import type * as Layer from "effect/Layer"
 import * as Metric from "effect/Metric"
 import * as MetricLabel from "effect/MetricLabel"
 import * as Option from "effect/Option"
@@ -48,6 +50,7 @@ import * as Stream from "effect/Stream"
 import type * as Types from "effect/Types"
 import * as Backoff from "./Backoff.js"
 import * as Check from "./internal/check.js"
+import * as Service from "./internal/service.js"
 import { Asking } from "./internal/session/ask.js"
 import { Budget } from "./internal/session/budget.js"
 import {
@@ -144,6 +147,22 @@ export interface Session<in out A, out E = never> extends Pipeable {
   readonly end: Effect.Effect<void>
   readonly status: Effect.Effect<SessionStatus>
 }
+
+/**
+ * The type of a session's value.
+ *
+ * @since 0.1.0
+ * @category models
+ */
+export type ValueOf<S extends Session<any, any>> = S extends Session<infer A, any> ? A : never
+
+/**
+ * The type of the application's errors of a session.
+ *
+ * @since 0.1.0
+ * @category models
+ */
+export type ErrorOf<S extends Session<any, any>> = S extends Session<any, infer E> ? E : never
 
 /**
  * What a session is doing. `refreshes` counts the generations it has obtained, `failures` the refreshes that
@@ -424,9 +443,7 @@ export type SessionError =
  * @example
  * ```ts
  * import * as Session from "effect-holdfast/Session"
- * import * as Context from "effect/Context"
  * import * as Effect from "effect/Effect"
- * import * as Layer from "effect/Layer"
  *
  * interface Token { readonly access: string; readonly refresh: string; readonly expiresAt: number }
  * class SignInFailed { readonly _tag = "SignInFailed" }
@@ -434,17 +451,12 @@ export type SessionError =
  * declare const signIn: Effect.Effect<Token, SignInFailed>
  * declare const exchange: (refreshToken: string) => Effect.Effect<Token, SignInFailed>
  *
- * class ApiSession extends Context.Tag("ApiSession")<ApiSession, Session.Session<Token, SignInFailed>>() {
- *   static readonly layer = Layer.scoped(
- *     ApiSession,
- *     Session.make({
- *       acquire: signIn,
- *       renew: (token) => exchange(token.refresh),
- *       expiresAt: (token) => token.expiresAt,
- *       refreshAhead: "1 minute"
- *     })
- *   )
- * }
+ * const session = Session.make({
+ *   acquire: signIn,
+ *   renew: (token) => exchange(token.refresh),
+ *   expiresAt: (token) => token.expiresAt,
+ *   refreshAhead: "1 minute"
+ * })
  * ```
  *
  * @since 0.1.0
@@ -505,6 +517,44 @@ export const make = <A, E = never, R = never, E2 = E, R2 = never, E3 = never, R3
     }
     return Object.assign(Object.create(Proto), inside)
   })
+
+// -----------------------------------------------------------------------------
+// layers
+// -----------------------------------------------------------------------------
+
+/**
+ * `make`, as the layer of a tag, of `Context.Tag` or of `Effect.Service`. The tag tells the types of the value and of
+ * the errors.
+ *
+ * @example
+ * ```ts
+ * import * as Session from "effect-holdfast/Session"
+ * import * as Context from "effect/Context"
+ * import * as Effect from "effect/Effect"
+ *
+ * interface Token { readonly access: string; readonly refresh: string; readonly expiresAt: number }
+ * class SignInFailed { readonly _tag = "SignInFailed" }
+ *
+ * declare const signIn: Effect.Effect<Token, SignInFailed>
+ * declare const exchange: (refreshToken: string) => Effect.Effect<Token, SignInFailed>
+ *
+ * class ApiSession extends Context.Tag("ApiSession")<ApiSession, Session.Session<Token, SignInFailed>>() {
+ *   static readonly layer = Session.layer(ApiSession, {
+ *     acquire: signIn,
+ *     renew: (token) => exchange(token.refresh),
+ *     expiresAt: (token) => token.expiresAt
+ *   })
+ * }
+ * ```
+ *
+ * @since 0.1.0
+ * @category layers
+ */
+export const layer = <Id, S extends Session<any, any>, R = never, R2 = never, R3 = never, R4 = never>(
+  tag: Context.Tag<Id, S>,
+  options: Options<ValueOf<S>, ErrorOf<S>, R, ErrorOf<S>, R2, ErrorOf<S>, R3, R4>
+): Layer.Layer<Id, InvalidOptions, Exclude<Types.NoInfer<R | R2 | R3 | R4>, Scope.Scope>> =>
+  Service.layer(tag, make(options))
 
 // -----------------------------------------------------------------------------
 // combinators

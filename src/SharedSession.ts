@@ -29,7 +29,7 @@ import * as DateTime from "effect/DateTime"
 import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import * as FiberSet from "effect/FiberSet"
-import * as Layer from "effect/Layer"
+import type * as Layer from "effect/Layer"
 import * as Metric from "effect/Metric"
 import * as MetricLabel from "effect/MetricLabel"
 import type * as Redacted from "effect/Redacted"
@@ -43,6 +43,7 @@ import * as Backoff from "./Backoff.js"
 import * as Check from "./internal/check.js"
 import * as Delays from "./internal/delays.js"
 import * as Sealing from "./internal/persisted/sealing.js"
+import * as Service from "./internal/service.js"
 import * as Inside from "./internal/session/inside.js"
 import * as Codec from "./internal/shared/codec.js"
 import * as Ending from "./internal/shared/ending.js"
@@ -424,7 +425,8 @@ const cooldownOf = (schedule: Schedule.Schedule<unknown, Cause.Cause<any>>, mono
 // -----------------------------------------------------------------------------
 
 /**
- * `make`, as the layer of a tag.
+ * `make`, as the layer of a tag, of `Context.Tag` or of `Effect.Service`. The tag tells the types of the value and of
+ * the errors.
  *
  * @example
  * ```ts
@@ -449,22 +451,18 @@ const cooldownOf = (schedule: Schedule.Schedule<unknown, Cause.Cause<any>>, mono
  */
 export const layer = <
   Id,
-  S,
-  A,
+  S extends Session.Session<any, any>,
   I,
-  E = never,
   R = never,
-  E2 = E,
   R2 = never,
-  E3 = never,
   R3 = never,
   R4 = never,
   R5 = never
 >(
-  tag: Context.Tag<Id, S> & (Session.Session<A, E | E2 | E3 | SharedSessionError> extends S ? unknown : never),
-  options: Options<A, I, E, R, E2, R2, E3, R3, R4, R5>
+  tag: Context.Tag<Id, S> & (SharedSessionError extends Session.ErrorOf<S> ? unknown : never),
+  options: Options<Session.ValueOf<S>, I, Session.ErrorOf<S>, R, Session.ErrorOf<S>, R2, Session.ErrorOf<S>, R3, R4, R5>
 ): Layer.Layer<
   Id,
   InvalidOptions,
-  Exclude<Types.NoInfer<R | R2 | R3 | R4 | R5>, Scope.Scope> | SessionStore.SessionStore
-> => Layer.scoped(tag as Context.Tag<Id, any>, make(options)) as never
+  Exclude<Types.NoInfer<R | R2 | R3 | R4 | R5> | SessionStore.SessionStore, Scope.Scope>
+> => Service.layer(tag, make(options))
