@@ -257,7 +257,7 @@ const validate = (options: StoreOptions & { readonly maxAge?: Duration.DurationI
  * import type * as Session from "effect-holdfast/Session"
  * import * as Context from "effect/Context"
  * import * as Effect from "effect/Effect"
- * import type * as Layer from "effect/Layer"
+ * import * as Layer from "effect/Layer"
  * import * as Schema from "effect/Schema"
  *
  * declare const signIn: Effect.Effect<string, "SignInFailed">

@@ -150,6 +150,7 @@ export interface Options<
  * Why a shared session could not be refreshed, besides the application's own errors.
  *
  * - `StoreUnavailable`: the store failed, or did not answer within two seconds. A value that was obtained is kept, and
+ *   written when the store is back.
  * - `Unreadable`: the stored value was changed, has another schema, or was encrypted with a key that is not given.
  * - `Contended`: other processes held the lease for as long as a refresh waits.
  * - `CoolingDown`: another process has failed to refresh it; it is tried again after `retryAfter`.
@@ -191,7 +192,13 @@ export class SharedSessionError extends Data.TaggedError("SharedSessionError")<{
  * declare const exchange: (refreshToken: string) => Effect.Effect<typeof Token.Type, "SignInFailed">
  *
  * const session = SharedSession.make({
+ *   key: "api",
+ *   schema: Token,
+ *   acquire: signIn,
+ *   renew: (token) => exchange(token.refresh),
+ *   expiresAt: (token) => token.expiresAt
  * }).pipe(
+ *   Effect.provide(FileSessionStore.layer({ directory: "/var/lib/example/sessions" }))
  * )
  * ```
  *
@@ -442,7 +449,15 @@ const cooldownOf = (schedule: Schedule.Schedule<unknown, Cause.Cause<any>>, mono
  * declare const exchange: (token: string) => Effect.Effect<string, "SignInFailed">
  *
  * class ApiSession extends Context.Tag("ApiSession")<
+ *   ApiSession,
+ *   Session.Session<string, "SignInFailed" | SharedSession.SharedSessionError>
  * >() {
+ *   static readonly layer = SharedSession.layer(this, {
+ *     key: "api",
+ *     schema: Schema.String,
+ *     acquire: signIn,
+ *     renew: exchange
+ *   }).pipe(Layer.provide(FileSessionStore.layer({ directory: "/var/lib/example/sessions" })))
  * }
  * ```
  *

@@ -1,3 +1,6 @@
+// A line that must not compile is refused by `@ts-expect-error` below.
+// @effect-diagnostics missingEffectContext:off
+// @effect-diagnostics missingEffectError:off
 import { assert, describe, expectTypeOf, it } from "@effect/vitest"
 import { InvalidOptions } from "effect-holdfast/InvalidOptions"
 import * as Session from "effect-holdfast/Session"
