@@ -1141,7 +1141,7 @@ describe("an exploration", () => {
         preemptions: 1_000,
         limit: 1_000_000_000,
         seeds: 1_000_000_000,
-        budget: "600 millis"
+        budget: "4 seconds"
       })
       assert.isTrue(outOfTime)
       assert.isFalse(complete)
