@@ -1,6 +1,5 @@
 import * as Effect from "effect/Effect"
-import * as Fiber from "effect/Fiber"
-import { wait } from "./wait.js"
+import type * as Fiber from "effect/Fiber"
 
 /**
  * The first of two to end, however it ends; the other is interrupted, and waited for.
@@ -17,15 +16,34 @@ export const first = <A, E, R, A2, E2, R2>(
       Effect.fork(restore(one)),
       (left) =>
         Effect.flatMap(Effect.fork(restore(other)), (right) =>
-          restore(wait<A | A2, E | E2>((resume) => {
+          // Nothing is to be given up: what observes a fiber goes with it.
+          restore(Effect.async<A | A2, E | E2>((resume) => {
             left.addObserver(resume)
             right.addObserver(resume)
-            return undefined
           })).pipe(
-            Effect.ensuring(Fiber.interruptAll([left, right]))
+            Effect.ensuring(ended(left, right))
           ))
     )
   )
+
+/**
+ * Interrupts both and waits until both have ended. `Fiber.interruptAll` does the same in four times the operations, and
+ * a connection of a socket has several firsts of two.
+ */
+const ended = (...fibers: ReadonlyArray<Fiber.RuntimeFiber<unknown, unknown>>): Effect.Effect<void> =>
+  Effect.withFiberRuntime((self) => {
+    const running = fibers.filter((fiber) => fiber.unsafePoll() === null)
+    if (running.length === 0) return Effect.void
+    return Effect.async<void>((resume) => {
+      let left = running.length
+      for (const fiber of running) {
+        fiber.addObserver(() => {
+          if (--left === 0) resume(Effect.void)
+        })
+        fiber.unsafeInterruptAsFork(self.id())
+      }
+    })
+  })
 
 /** Interrupts the effect after so many milliseconds, and goes on as `onTimeout` says. */
 export const within = <A, E, R, A2, E2>(
