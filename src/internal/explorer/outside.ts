@@ -6,7 +6,7 @@
  */
 interface Resource {
   readonly type: string
-  /** Where it was started, unless it has no end. */
+  /** Where it was started, unless it is a timer: those are many, and no console starts one. */
   readonly origin: Error | undefined
   readonly object: {
     /** Of timers. */
@@ -21,7 +21,7 @@ export class Outside {
   private resources: Array<Resource> = []
   private readonly hook = globalThis.process?.getBuiltinModule?.("node:async_hooks")?.createHook({
     init: (_id, type, _trigger, object: Resource["object"]) => {
-      this.resources.push({ type, object, origin: isForEver(object) ? undefined : here() })
+      this.resources.push({ type, object, origin: isTimer(type) ? undefined : here() })
     }
   })
 
@@ -55,6 +55,8 @@ export class Outside {
 }
 
 const isForEver = ({ _idleTimeout }: Resource["object"]): boolean => _idleTimeout === 2 ** 31 - 1
+
+const isTimer = (type: string): boolean => type === "Timeout" || type === "Immediate"
 
 /** A timer that was cleared, a job that was done at once, a function that only keeps its context. */
 const isOver = ({ object, type }: Resource): boolean =>
