@@ -3,6 +3,7 @@ import { InvalidOptions } from "effect-holdfast/InvalidOptions"
 import type * as Session from "effect-holdfast/Session"
 import * as SessionStore from "effect-holdfast/SessionStore"
 import * as SharedSession from "effect-holdfast/SharedSession"
+import * as Deferred from "effect/Deferred"
 import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
@@ -356,6 +357,27 @@ describe("F10: end", () => {
       yield* settle
       assert.deepStrictEqual(tokensOf(yield* all(fleet.map(({ current }) => current))), ["1.0"])
       assert.deepStrictEqual(server.state.calls, ["sign in", "sign in"])
+    }))
+
+  it.scoped("while the lease is being taken: the token is not presented, and nobody is signed in anew", () =>
+    Effect.gen(function*() {
+      const { faults, join, row, server } = yield* makeFleet()
+      const session = yield* join()
+      yield* all([session.current])
+      const gate = yield* Deferred.make<void>()
+      faults.held = Deferred.await(gate)
+      const renewing = yield* Effect.fork(Effect.exit(renewed(session)))
+      yield* settle
+      const ending = yield* Effect.fork(session.end)
+      yield* settle
+      yield* Deferred.succeed(gate, undefined)
+      yield* settle
+      yield* Fiber.join(ending)
+      assert.strictEqual(failureOf(yield* Fiber.join(renewing))._tag, "SessionEnded")
+      assert.deepStrictEqual(server.state.calls, ["sign in"])
+      assert.deepStrictEqual(server.state.revoked, ["0.0"])
+      assert.isTrue((yield* row)!.dead)
+      assert.deepStrictEqual(tokensOf(yield* all([session.current])), ["1.0"])
     }))
 
   it.scoped("by a process that has not noticed a renewal revokes what is in the row", () =>

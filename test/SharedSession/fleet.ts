@@ -18,7 +18,13 @@ export const makeFleet = (options: Options & { readonly takes?: number } = {}) =
   Effect.gen(function*() {
     const memory = yield* Effect.provide(SessionStore.SessionStore, SessionStore.layerMemory)
     const counts = { reads: 0, writes: 0 }
-    const faults = { isDown: false, isSilent: false, losesAnswers: 0 }
+    const faults = {
+      isDown: false,
+      isSilent: false,
+      losesAnswers: 0,
+      /** What the answer to a write waits for. */
+      held: Effect.void as Effect.Effect<void>
+    }
     const faulty = <A>(call: Effect.Effect<A, SessionStore.StoreError>): Effect.Effect<A, SessionStore.StoreError> =>
       Effect.suspend(() => {
         if (faults.isSilent) return Effect.never
@@ -29,7 +35,7 @@ export const makeFleet = (options: Options & { readonly takes?: number } = {}) =
       compareAndSet: (key, revision, row) =>
         faulty(Effect.suspend(() => {
           counts.writes++
-          const written = memory.compareAndSet(key, revision, row)
+          const written = Effect.zipLeft(memory.compareAndSet(key, revision, row), faults.held)
           return faults.losesAnswers > 0 && faults.losesAnswers-- > 0 ? Effect.zipRight(written, down) : written
         })),
       notices: memory.notices

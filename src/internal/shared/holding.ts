@@ -26,14 +26,16 @@ export class Holding<A, E> {
   private askedAt: number
   private isUncertain: boolean
   private readonly failures: number
+  /** When the refresh began: an `end` since then has detached it, also one that came while the lease was taken. */
   private readonly epoch: number
 
   constructor(
     parts: Parts<A, E>,
-    { askedAt, row, stage, taken }: {
+    { askedAt, epoch, row, stage, taken }: {
       readonly row: Row
       readonly taken: Protocol.Taken
       readonly askedAt: number
+      readonly epoch: number
       readonly stage: Stage
     }
   ) {
@@ -43,7 +45,7 @@ export class Holding<A, E> {
     this.askedAt = askedAt
     this.isUncertain = row.uncertain
     this.failures = row.failures
-    this.epoch = parts.memory.epoch
+    this.epoch = epoch
   }
 
   /**
@@ -82,9 +84,10 @@ export class Holding<A, E> {
     return again
   })
 
-  /** Once. The lease is looked at in the step in which the value is presented. */
+  /** Once. The lease, and whether `end` has come, are looked at in the step in which the value is presented. */
   private readonly present: Effect.Effect<A | typeof lost, E | Trouble> = Effect.suspend(() => {
     const { acquire, isUnspent, lease, lifetimeOf, memory, monotonic, renew } = this.parts
+    if (memory.epoch !== this.epoch) return Effect.interrupt
     if (!Protocol.mayPresent({ askedAt: this.askedAt, lease }, monotonic())) {
       return Effect.flatMap(
         Effect.mapError(this.extend, unavailable),

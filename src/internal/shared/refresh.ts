@@ -148,8 +148,8 @@ class Refresh<A, E> {
         memory.isWoken = false
         const { origin, value, version } = row
         const taken = { holder, version, origin, isSignIn: value === null || memory.value === undefined }
-        const { parts, stage } = this
-        const obtained = new Holding(parts, { row, taken, askedAt, stage }).obtain
+        const { epoch, parts, stage } = this
+        const obtained = new Holding(parts, { row, taken, askedAt, epoch, stage }).obtain
         return Effect.zipRight(
           row.uncertain ? report("took over") : Effect.void,
           Effect.flatMap(obtained, (pending): Effect.Effect<Next<A>, Trouble> =>
