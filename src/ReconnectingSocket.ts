@@ -32,32 +32,35 @@
  */
 
 import type * as Socket from "@effect/platform/Socket"
-import * as Cause from "effect/Cause"
-import * as Channel from "effect/Channel"
-import type * as Chunk from "effect/Chunk"
 import type * as Context from "effect/Context"
-import * as Data from "effect/Data"
-import * as Duration from "effect/Duration"
+import type * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import * as Either from "effect/Either"
-import * as Exit from "effect/Exit"
 import type * as Layer from "effect/Layer"
-import * as Option from "effect/Option"
+import type * as Option from "effect/Option"
 import * as Predicate from "effect/Predicate"
 import type * as Schedule from "effect/Schedule"
 import * as Schema from "effect/Schema"
 import * as Scope from "effect/Scope"
-import * as Stream from "effect/Stream"
+import type * as Stream from "effect/Stream"
 import type * as Types from "effect/Types"
 import { validated } from "./internal/check.js"
-import { within } from "./internal/first.js"
 import * as Service from "./internal/service.js"
-import { type Offered, type QueuedMessage, queuedMessage } from "./internal/socket/outbox.js"
+import {
+  EncodeError,
+  endError,
+  type MessageExpired,
+  type MessageLost,
+  type MessageUndeliverable,
+  type OutboxFull,
+  type RequestTimeout,
+  type SocketClosed,
+  type SocketFailed
+} from "./internal/socket/errors.js"
+import { OwnedSocket } from "./internal/socket/ownedSocket.js"
 import { Owner } from "./internal/socket/owner.js"
 import * as Platform from "./internal/socket/platform.js"
-import { type NoReply, request } from "./internal/socket/request.js"
 import { settingsOf } from "./internal/socket/settings.js"
-import { wait } from "./internal/wait.js"
 import type { InvalidOptions } from "./InvalidOptions.js"
 import type { Session } from "./Session.js"
 import { type ConnectionFailure, type DialRequest, type Message, WebSocketDialer } from "./WebSocketDialer.js"
@@ -445,108 +448,64 @@ export interface Options<Out, In, E = never, R = never, E2 = never, R2 = never, 
 // errors
 // -----------------------------------------------------------------------------
 
-/**
- * The outbox has no room for the message: it is full, or the message alone is longer than its `bytes`.
- *
- * @since 0.1.0
- * @category errors
- */
-export class OutboxFull extends Data.TaggedError("OutboxFull")<{ readonly bytes: number }> {
-  override get message(): string {
-    return `the outbox has no room for a message of ${this.bytes} bytes`
-  }
-}
-
-/**
- * The socket was closed, or had to give up; `info` says which.
- *
- * @since 0.1.0
- * @category errors
- */
-export class SocketClosed extends Data.TaggedError("SocketClosed")<{ readonly info: CloseInfo }> {
-  override get message(): string {
-    return Option.match(this.info.failure, {
-      onNone: () => "the socket is closed",
-      onSome: (failure) => `the socket has given up: ${failure.message}`
-    })
-  }
-}
-
-/**
- * The socket gave up: the failure was not `retryable`, or the backoff had ended.
- *
- * @since 0.1.0
- * @category errors
- */
-export class SocketFailed extends Data.TaggedError("SocketFailed")<{ readonly failure: ConnectionFailure }> {
-  override get message(): string {
-    return `the socket has given up: ${this.failure.message}`
-  }
-}
-
-/**
- * A message could not be encoded: `encode` or `acknowledge.id` threw, or gave what is neither text nor bytes. Nothing
- * was sent.
- *
- * @since 0.1.0
- * @category errors
- */
-export class EncodeError extends Data.TaggedError("EncodeError")<{ readonly cause: unknown }> {
-  override get message(): string {
-    return "the message cannot be encoded"
-  }
-}
-
-/**
- * The message outlived the outbox's `timeToLive` and was not sent.
- *
- * @since 0.1.0
- * @category errors
- */
-export class MessageExpired extends Data.TaggedError("MessageExpired")<{}> {
-  override get message(): string {
-    return "the message has waited longer than its time to live"
-  }
-}
-
-/**
- * No reply has come in time. The request may have arrived all the same, unless it was still queued: then it has been
- * taken back. A reply that comes later goes to `messages`.
- *
- * @since 0.1.0
- * @category errors
- */
-export class RequestTimeout extends Data.TaggedError("RequestTimeout")<{ readonly timeout: Duration.Duration }> {
-  override get message(): string {
-    return `no reply within ${Duration.format(this.timeout)}`
-  }
-}
-
-/**
- * The connection was lost that had the message in its hands, which may or may not have arrived. With `acknowledge` only
- * for a message without an identifier.
- *
- * @since 0.1.0
- * @category errors
- */
-export class MessageLost extends Data.TaggedError("MessageLost")<{}> {
-  override get message(): string {
-    return "the connection was lost while it had the message"
-  }
-}
-
-/**
- * The server cannot bear the message, as far as can be told: with `maxResends`, too many connections were lost while it
- * was the only one that was sent. `resends` is how often it was sent again after it had come under suspicion.
- *
- * @since 0.1.0
- * @category errors
- */
-export class MessageUndeliverable extends Data.TaggedError("MessageUndeliverable")<{ readonly resends: number }> {
-  override get message(): string {
-    return `the message cannot be delivered: it was sent again ${this.resends} times, each time the connection was lost`
-  }
-}
+export {
+  /**
+   * A message could not be encoded. Nothing was sent.
+   *
+   * @since 0.1.0
+   * @category errors
+   */
+  EncodeError,
+  /**
+   * The message outlived the outbox's `timeToLive` and was not sent.
+   *
+   * @since 0.1.0
+   * @category errors
+   */
+  MessageExpired,
+  /**
+   * The connection was lost that had the message in its hands, which may or may not have arrived.
+   *
+   * @since 0.1.0
+   * @category errors
+   */
+  MessageLost,
+  /**
+   * The server cannot bear the message, as far as `maxResends` can tell.
+   *
+   * @since 0.1.0
+   * @category errors
+   */
+  MessageUndeliverable,
+  /**
+   * The outbox has no room for the message: it is full, or the message alone is longer than its `bytes`.
+   *
+   * @since 0.1.0
+   * @category errors
+   */
+  OutboxFull,
+  /**
+   * No reply has come in time. The request may have arrived all the same.
+   *
+   * @since 0.1.0
+   * @category errors
+   */
+  RequestTimeout,
+  /**
+   * The socket was closed, or had to give up; `info` says which.
+   *
+   * @since 0.1.0
+   * @category errors
+   */
+  SocketClosed,
+  /**
+   * The socket gave up: the failure was not `retryable`, or the backoff had ended.
+   *
+   * @since 0.1.0
+   * @category errors
+   */
+  SocketFailed
+} from "./internal/socket/errors.js"
 
 // -----------------------------------------------------------------------------
 // constructors
@@ -725,226 +684,3 @@ export const toSocket = (self: ReconnectingSocket<Message, Message>): Socket.Soc
  */
 export const isReconnectingSocket = (u: unknown): u is ReconnectingSocket<never, unknown> =>
   Predicate.hasProperty(u, TypeId)
-
-// -----------------------------------------------------------------------------
-// what users call
-// -----------------------------------------------------------------------------
-
-type Undelivered = OutboxFull | SocketClosed | EncodeError | MessageExpired | MessageLost | MessageUndeliverable
-
-type Unanswered = OutboxFull | SocketClosed | EncodeError | RequestTimeout | MessageLost | MessageExpired
-
-const twoConsumers = "the messages of a socket are for one consumer at a time"
-
-/** A socket as its users have it. Its owner leads the life behind it and says what happened; here errors are made. */
-class OwnedSocket<Out, In> implements ReconnectingSocket<Out, In> {
-  readonly [TypeId]: TypeId = TypeId
-  readonly owner: Owner<Out, In, any>
-  private isConsumed = false
-
-  constructor(owner: Owner<Out, In, any>) {
-    this.owner = owner
-  }
-
-  // ---------------------------------------------------------------------------
-  // out
-  // ---------------------------------------------------------------------------
-
-  readonly send = (message: Out): Effect.Effect<void, OutboxFull | SocketClosed | EncodeError> =>
-    Effect.suspend((): Effect.Effect<void, OutboxFull | SocketClosed | EncodeError> => {
-      const { outbox } = this.owner.wiring
-      const encoded = this.queuedMessage(message)
-      if (Either.isLeft(encoded)) return encoded
-      const queued = encoded.right
-      if (!outbox.wouldWait(queued)) return this.refusal(outbox.offer(queued), queued) ?? Effect.void
-      return wait((resume) => {
-        queued.onAccepted = (outcome) => resume(outcome === "Accepted" ? Exit.void : Exit.fail(this.closed))
-        const refusal = this.refusal(outbox.offer(queued), queued)
-        if (refusal !== undefined) resume(Exit.fail(refusal))
-        return () => outbox.takeBack(queued)
-      })
-    })
-
-  readonly deliver = (message: Out): Effect.Effect<void, Undelivered> =>
-    Effect.suspend((): Effect.Effect<void, Undelivered> => {
-      const { outbox } = this.owner.wiring
-      const encoded = this.queuedMessage(message)
-      if (Either.isLeft(encoded)) return encoded
-      const queued = encoded.right
-      return wait((resume) => {
-        queued.onDone = (outcome) => {
-          if (outcome === "Done" || outcome === "TakenBack") return resume(Exit.void)
-          if (outcome === "Undeliverable") {
-            return resume(Exit.fail(new MessageUndeliverable({ resends: queued.losses - 1 })))
-          }
-          resume(Exit.fail(this.undelivered(outcome, queued)))
-        }
-        const refusal = this.refusal(outbox.offer(queued), queued)
-        if (refusal !== undefined) resume(Exit.fail(refusal))
-        return () => outbox.takeBack(queued)
-      })
-    })
-
-  readonly request = <B>(
-    message: Out,
-    { reply, timeout = "10 seconds" }: RequestOptions<In, B>
-  ): Effect.Effect<B, Unanswered> =>
-    Effect.suspend((): Effect.Effect<B, Unanswered> => {
-      const encoded = this.queuedMessage(message)
-      if (Either.isLeft(encoded)) return Effect.fail(encoded.left)
-      const queued = encoded.right
-      const duration = Duration.decode(timeout)
-      const replied = Effect.mapError(request(this.owner.wiring, queued, reply), (why) => this.undelivered(why, queued))
-      return within(replied, Duration.toMillis(duration), () => new RequestTimeout({ timeout: duration }))
-    })
-
-  private undelivered(
-    why: NoReply,
-    { bytes }: QueuedMessage<Out>
-  ): OutboxFull | SocketClosed | MessageExpired | MessageLost {
-    switch (why) {
-      case "Full":
-      case "Overflow":
-        return new OutboxFull({ bytes })
-      case "Expired":
-        return new MessageExpired()
-      case "Closed":
-        return this.closed
-      case "Lost":
-      case "Undeliverable":
-      case "TakenBack":
-        return new MessageLost()
-    }
-  }
-
-  private queuedMessage(message: Out): Either.Either<QueuedMessage<Out>, EncodeError | SocketClosed> {
-    if (this.owner.wiring.orders.isClosing) return Either.left(this.closed)
-    const data = this.encoded(message)
-    if (Either.isLeft(data)) return Either.left(data.left)
-    const { options, settings: { timeToLive } } = this.owner.wiring
-    try {
-      return Either.right(queuedMessage(message, data.right, {
-        id: options.acknowledge?.id(message),
-        expiresAt: timeToLive === Infinity ? Infinity : this.owner.now() + timeToLive
-      }))
-    } catch (cause) {
-      return Either.left(new EncodeError({ cause }))
-    }
-  }
-
-  encoded(message: Out): Either.Either<Message, EncodeError> {
-    return Either.mapLeft(this.owner.wiring.settings.coding.encode(message), (cause) => new EncodeError({ cause }))
-  }
-
-  private refusal(offered: Offered, { bytes }: QueuedMessage<Out>): OutboxFull | SocketClosed | undefined {
-    return offered === "Full" ? new OutboxFull({ bytes }) : offered === "Closed" ? this.closed : undefined
-  }
-
-  private get closed(): SocketClosed {
-    return new SocketClosed({ info: this.owner.closeInfo })
-  }
-
-  get flush(): Effect.Effect<void, SocketClosed> {
-    return Effect.flatMap(this.owner.wiring.outbox.flushed, (outcome) => outcome === "Done" ? Effect.void : this.closed)
-  }
-
-  readonly subscribe = (
-    { close, open }: { readonly open: Out; readonly close?: Out | undefined }
-  ): Effect.Effect<void, SocketClosed | EncodeError, Scope.Scope> =>
-    Effect.suspend((): Effect.Effect<void, SocketClosed | EncodeError, Scope.Scope> => {
-      if (this.owner.wiring.orders.isClosing) return this.closed
-      const opening = this.encoded(open)
-      if (Either.isLeft(opening)) return opening
-      const closing = close === undefined ? Either.right(undefined) : this.encoded(close)
-      if (Either.isLeft(closing)) return closing
-      const subscription = { open: opening.right, close: closing.right }
-      return Effect.acquireRelease(
-        Effect.sync(() => this.owner.subscribe(subscription)),
-        () => Effect.sync(() => this.owner.unsubscribe(subscription))
-      )
-    })
-
-  // ---------------------------------------------------------------------------
-  // in
-  // ---------------------------------------------------------------------------
-
-  get messages(): Stream.Stream<In, SocketFailed> {
-    return this.consumed(Effect.suspend(() => this.owner.inbox.takeAll))
-  }
-
-  get received(): Stream.Stream<Received<In>, SocketFailed> {
-    return this.consumed(Effect.suspend(() => this.owner.inbox.takeAllReceived))
-  }
-
-  /** As a channel, a third lighter than the same of streams. */
-  private consumed<A>(
-    takeAll: Effect.Effect<Chunk.Chunk<A>, Option.Option<ConnectionFailure>>
-  ): Stream.Stream<A, SocketFailed> {
-    type Read<E> = Channel.Channel<Chunk.Chunk<A>, unknown, E, unknown, unknown, unknown>
-    const all: Read<Option.Option<ConnectionFailure>> = Channel.flatMap(
-      Channel.fromEffect(takeAll),
-      (taken) => Channel.flatMap(Channel.write(taken), () => all)
-    )
-    const untilEnd: Read<SocketFailed> = Channel.catchAll(
-      all,
-      (end) =>
-        Option.match(end, {
-          onNone: () => Channel.void,
-          onSome: (failure) => Channel.fail(new SocketFailed({ failure }))
-        })
-    )
-    return Stream.fromChannel(Channel.suspend(() => {
-      let isConsumer = false
-      const claimed = Channel.suspend((): Read<SocketFailed> => {
-        if (this.isConsumed) return Channel.failCause(Cause.die(new Cause.RuntimeException(twoConsumers)))
-        isConsumer = this.isConsumed = true
-        return untilEnd
-      })
-      return Channel.ensuring(
-        claimed,
-        Effect.sync(() => {
-          if (isConsumer) this.isConsumed = false
-        })
-      )
-    }))
-  }
-
-  // ---------------------------------------------------------------------------
-  // what it is doing, and orders
-  // ---------------------------------------------------------------------------
-
-  get state(): Effect.Effect<ConnectionState> {
-    return Effect.sync(() => this.owner.state)
-  }
-
-  get stateChanges(): Stream.Stream<ConnectionState> {
-    return this.owner.wiring.events.stateChanges(() => this.owner.state)
-  }
-
-  get events(): Stream.Stream<SocketEvent> {
-    return this.owner.wiring.events.stream
-  }
-
-  get awaitOpen(): Effect.Effect<void, SocketClosed | SocketFailed> {
-    return Effect.matchEffect(this.owner.untilOpen(), {
-      onFailure: (info) => Effect.fail(endError(info)),
-      onSuccess: () => Effect.void
-    })
-  }
-
-  get reconnect(): Effect.Effect<void> {
-    return Effect.sync(() => this.owner.wiring.orders.reconnect())
-  }
-
-  readonly close = (code = 1000, reason = ""): Effect.Effect<void> =>
-    Effect.suspend(() => {
-      this.owner.close(code, reason)
-      return this.owner.untilClosed
-    })
-}
-
-const endError = (info: CloseInfo): SocketClosed | SocketFailed =>
-  Option.match(info.failure, {
-    onNone: () => new SocketClosed({ info }),
-    onSome: (failure) => new SocketFailed({ failure })
-  })

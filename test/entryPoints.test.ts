@@ -112,7 +112,7 @@ describe("each entry point exports at run time what its declarations say, and no
       declared.add(name!)
     }
     for (const [, names] of text.matchAll(/^export \{([^}]*)\}/gm)) {
-      for (const part of names!.split(",")) {
+      for (const part of names!.replace(/\/\*[^]*?\*\//g, "").split(",")) {
         const name = /(\w+)\s*$/.exec(part)?.[1]
         if (name !== undefined && !/^\s*type\s/.test(part)) declared.add(name)
       }

@@ -1,0 +1,118 @@
+/**
+ * The errors of `ReconnectingSocket`.
+ */
+import * as Data from "effect/Data"
+import * as Duration from "effect/Duration"
+import * as Option from "effect/Option"
+import type { CloseInfo } from "../../ReconnectingSocket.js"
+import type { ConnectionFailure } from "../../WebSocketDialer.js"
+
+/**
+ * The outbox has no room for the message: it is full, or the message alone is longer than its `bytes`.
+ *
+ * @since 0.1.0
+ * @category errors
+ */
+export class OutboxFull extends Data.TaggedError("OutboxFull")<{ readonly bytes: number }> {
+  override get message(): string {
+    return `the outbox has no room for a message of ${this.bytes} bytes`
+  }
+}
+
+/**
+ * The socket was closed, or had to give up; `info` says which.
+ *
+ * @since 0.1.0
+ * @category errors
+ */
+export class SocketClosed extends Data.TaggedError("SocketClosed")<{ readonly info: CloseInfo }> {
+  override get message(): string {
+    return Option.match(this.info.failure, {
+      onNone: () => "the socket is closed",
+      onSome: (failure) => `the socket has given up: ${failure.message}`
+    })
+  }
+}
+
+/**
+ * The socket gave up: the failure was not `retryable`, or the backoff had ended.
+ *
+ * @since 0.1.0
+ * @category errors
+ */
+export class SocketFailed extends Data.TaggedError("SocketFailed")<{ readonly failure: ConnectionFailure }> {
+  override get message(): string {
+    return `the socket has given up: ${this.failure.message}`
+  }
+}
+
+/**
+ * A message could not be encoded: `encode` or `acknowledge.id` threw, or gave what is neither text nor bytes. Nothing
+ * was sent.
+ *
+ * @since 0.1.0
+ * @category errors
+ */
+export class EncodeError extends Data.TaggedError("EncodeError")<{ readonly cause: unknown }> {
+  override get message(): string {
+    return "the message cannot be encoded"
+  }
+}
+
+/**
+ * The message outlived the outbox's `timeToLive` and was not sent.
+ *
+ * @since 0.1.0
+ * @category errors
+ */
+export class MessageExpired extends Data.TaggedError("MessageExpired")<{}> {
+  override get message(): string {
+    return "the message has waited longer than its time to live"
+  }
+}
+
+/**
+ * No reply has come in time. The request may have arrived all the same, unless it was still queued: then it has been
+ * taken back. A reply that comes later goes to `messages`.
+ *
+ * @since 0.1.0
+ * @category errors
+ */
+export class RequestTimeout extends Data.TaggedError("RequestTimeout")<{ readonly timeout: Duration.Duration }> {
+  override get message(): string {
+    return `no reply within ${Duration.format(this.timeout)}`
+  }
+}
+
+/**
+ * The connection was lost that had the message in its hands, which may or may not have arrived. With `acknowledge` only
+ * for a message without an identifier.
+ *
+ * @since 0.1.0
+ * @category errors
+ */
+export class MessageLost extends Data.TaggedError("MessageLost")<{}> {
+  override get message(): string {
+    return "the connection was lost while it had the message"
+  }
+}
+
+/**
+ * The server cannot bear the message, as far as can be told: with `maxResends`, too many connections were lost while it
+ * was the only one that was sent. `resends` is how often it was sent again after it had come under suspicion.
+ *
+ * @since 0.1.0
+ * @category errors
+ */
+export class MessageUndeliverable extends Data.TaggedError("MessageUndeliverable")<{ readonly resends: number }> {
+  override get message(): string {
+    return `the message cannot be delivered: it was sent again ${this.resends} times, each time the connection was lost`
+  }
+}
+
+/** The error of a socket that was closed or has given up. */
+export const endError = (info: CloseInfo): SocketClosed | SocketFailed =>
+  Option.match(info.failure, {
+    onNone: () => new SocketClosed({ info }),
+    onSome: (failure) => new SocketFailed({ failure })
+  })

@@ -1,0 +1,252 @@
+/**
+ * A socket as its users have it. Its owner leads the life behind it and says what happened; here errors are made.
+ */
+import * as Cause from "effect/Cause"
+import * as Channel from "effect/Channel"
+import type * as Chunk from "effect/Chunk"
+import * as Duration from "effect/Duration"
+import * as Effect from "effect/Effect"
+import * as Either from "effect/Either"
+import * as Exit from "effect/Exit"
+import * as Option from "effect/Option"
+import type * as Scope from "effect/Scope"
+import * as Stream from "effect/Stream"
+import type {
+  ConnectionState,
+  Received,
+  ReconnectingSocket,
+  RequestOptions,
+  SocketEvent,
+  TypeId as PublicTypeId
+} from "../../ReconnectingSocket.js"
+import type { ConnectionFailure, Message } from "../../WebSocketDialer.js"
+import { within } from "../first.js"
+import { wait } from "../wait.js"
+import {
+  EncodeError,
+  endError,
+  MessageExpired,
+  MessageLost,
+  MessageUndeliverable,
+  OutboxFull,
+  RequestTimeout,
+  SocketClosed,
+  SocketFailed
+} from "./errors.js"
+import { type Offered, type QueuedMessage, queuedMessage } from "./outbox.js"
+import type { Owner } from "./owner.js"
+import { type NoReply, request } from "./request.js"
+
+const TypeId: PublicTypeId = Symbol.for("effect-holdfast/ReconnectingSocket") as PublicTypeId
+
+type Undelivered = OutboxFull | SocketClosed | EncodeError | MessageExpired | MessageLost | MessageUndeliverable
+
+type Unanswered = OutboxFull | SocketClosed | EncodeError | RequestTimeout | MessageLost | MessageExpired
+
+const twoConsumers = "the messages of a socket are for one consumer at a time"
+
+export class OwnedSocket<Out, In> implements ReconnectingSocket<Out, In> {
+  readonly [TypeId]: PublicTypeId = TypeId
+  readonly owner: Owner<Out, In, any>
+  private isConsumed = false
+
+  constructor(owner: Owner<Out, In, any>) {
+    this.owner = owner
+  }
+
+  // ---------------------------------------------------------------------------
+  // out
+  // ---------------------------------------------------------------------------
+
+  readonly send = (message: Out): Effect.Effect<void, OutboxFull | SocketClosed | EncodeError> =>
+    Effect.suspend((): Effect.Effect<void, OutboxFull | SocketClosed | EncodeError> => {
+      const { outbox } = this.owner.wiring
+      const encoded = this.queuedMessage(message)
+      if (Either.isLeft(encoded)) return encoded
+      const queued = encoded.right
+      if (!outbox.wouldWait(queued)) return this.refusal(outbox.offer(queued), queued) ?? Effect.void
+      return wait((resume) => {
+        queued.onAccepted = (outcome) => resume(outcome === "Accepted" ? Exit.void : Exit.fail(this.closed))
+        const refusal = this.refusal(outbox.offer(queued), queued)
+        if (refusal !== undefined) resume(Exit.fail(refusal))
+        return () => outbox.takeBack(queued)
+      })
+    })
+
+  readonly deliver = (message: Out): Effect.Effect<void, Undelivered> =>
+    Effect.suspend((): Effect.Effect<void, Undelivered> => {
+      const { outbox } = this.owner.wiring
+      const encoded = this.queuedMessage(message)
+      if (Either.isLeft(encoded)) return encoded
+      const queued = encoded.right
+      return wait((resume) => {
+        queued.onDone = (outcome) => {
+          if (outcome === "Done" || outcome === "TakenBack") return resume(Exit.void)
+          if (outcome === "Undeliverable") {
+            return resume(Exit.fail(new MessageUndeliverable({ resends: queued.losses - 1 })))
+          }
+          resume(Exit.fail(this.undelivered(outcome, queued)))
+        }
+        const refusal = this.refusal(outbox.offer(queued), queued)
+        if (refusal !== undefined) resume(Exit.fail(refusal))
+        return () => outbox.takeBack(queued)
+      })
+    })
+
+  readonly request = <B>(
+    message: Out,
+    { reply, timeout = "10 seconds" }: RequestOptions<In, B>
+  ): Effect.Effect<B, Unanswered> =>
+    Effect.suspend((): Effect.Effect<B, Unanswered> => {
+      const encoded = this.queuedMessage(message)
+      if (Either.isLeft(encoded)) return Effect.fail(encoded.left)
+      const queued = encoded.right
+      const duration = Duration.decode(timeout)
+      const replied = Effect.mapError(request(this.owner.wiring, queued, reply), (why) => this.undelivered(why, queued))
+      return within(replied, Duration.toMillis(duration), () => new RequestTimeout({ timeout: duration }))
+    })
+
+  private undelivered(
+    why: NoReply,
+    { bytes }: QueuedMessage<Out>
+  ): OutboxFull | SocketClosed | MessageExpired | MessageLost {
+    switch (why) {
+      case "Full":
+      case "Overflow":
+        return new OutboxFull({ bytes })
+      case "Expired":
+        return new MessageExpired()
+      case "Closed":
+        return this.closed
+      case "Lost":
+      case "Undeliverable":
+      case "TakenBack":
+        return new MessageLost()
+    }
+  }
+
+  private queuedMessage(message: Out): Either.Either<QueuedMessage<Out>, EncodeError | SocketClosed> {
+    if (this.owner.wiring.orders.isClosing) return Either.left(this.closed)
+    const data = this.encoded(message)
+    if (Either.isLeft(data)) return Either.left(data.left)
+    const { options, settings: { timeToLive } } = this.owner.wiring
+    try {
+      return Either.right(queuedMessage(message, data.right, {
+        id: options.acknowledge?.id(message),
+        expiresAt: timeToLive === Infinity ? Infinity : this.owner.now() + timeToLive
+      }))
+    } catch (cause) {
+      return Either.left(new EncodeError({ cause }))
+    }
+  }
+
+  encoded(message: Out): Either.Either<Message, EncodeError> {
+    return Either.mapLeft(this.owner.wiring.settings.coding.encode(message), (cause) => new EncodeError({ cause }))
+  }
+
+  private refusal(offered: Offered, { bytes }: QueuedMessage<Out>): OutboxFull | SocketClosed | undefined {
+    return offered === "Full" ? new OutboxFull({ bytes }) : offered === "Closed" ? this.closed : undefined
+  }
+
+  private get closed(): SocketClosed {
+    return new SocketClosed({ info: this.owner.closeInfo })
+  }
+
+  get flush(): Effect.Effect<void, SocketClosed> {
+    return Effect.flatMap(this.owner.wiring.outbox.flushed, (outcome) => outcome === "Done" ? Effect.void : this.closed)
+  }
+
+  readonly subscribe = (
+    { close, open }: { readonly open: Out; readonly close?: Out | undefined }
+  ): Effect.Effect<void, SocketClosed | EncodeError, Scope.Scope> =>
+    Effect.suspend((): Effect.Effect<void, SocketClosed | EncodeError, Scope.Scope> => {
+      if (this.owner.wiring.orders.isClosing) return this.closed
+      const opening = this.encoded(open)
+      if (Either.isLeft(opening)) return opening
+      const closing = close === undefined ? Either.right(undefined) : this.encoded(close)
+      if (Either.isLeft(closing)) return closing
+      const subscription = { open: opening.right, close: closing.right }
+      return Effect.acquireRelease(
+        Effect.sync(() => this.owner.subscribe(subscription)),
+        () => Effect.sync(() => this.owner.unsubscribe(subscription))
+      )
+    })
+
+  // ---------------------------------------------------------------------------
+  // in
+  // ---------------------------------------------------------------------------
+
+  get messages(): Stream.Stream<In, SocketFailed> {
+    return this.consumed(Effect.suspend(() => this.owner.inbox.takeAll))
+  }
+
+  get received(): Stream.Stream<Received<In>, SocketFailed> {
+    return this.consumed(Effect.suspend(() => this.owner.inbox.takeAllReceived))
+  }
+
+  /** As a channel, a third lighter than the same of streams. */
+  private consumed<A>(
+    takeAll: Effect.Effect<Chunk.Chunk<A>, Option.Option<ConnectionFailure>>
+  ): Stream.Stream<A, SocketFailed> {
+    type Read<E> = Channel.Channel<Chunk.Chunk<A>, unknown, E, unknown, unknown, unknown>
+    const all: Read<Option.Option<ConnectionFailure>> = Channel.flatMap(
+      Channel.fromEffect(takeAll),
+      (taken) => Channel.flatMap(Channel.write(taken), () => all)
+    )
+    const untilEnd: Read<SocketFailed> = Channel.catchAll(
+      all,
+      (end) =>
+        Option.match(end, {
+          onNone: () => Channel.void,
+          onSome: (failure) => Channel.fail(new SocketFailed({ failure }))
+        })
+    )
+    return Stream.fromChannel(Channel.suspend(() => {
+      let isConsumer = false
+      const claimed = Channel.suspend((): Read<SocketFailed> => {
+        if (this.isConsumed) return Channel.failCause(Cause.die(new Cause.RuntimeException(twoConsumers)))
+        isConsumer = this.isConsumed = true
+        return untilEnd
+      })
+      return Channel.ensuring(
+        claimed,
+        Effect.sync(() => {
+          if (isConsumer) this.isConsumed = false
+        })
+      )
+    }))
+  }
+
+  // ---------------------------------------------------------------------------
+  // what it is doing, and orders
+  // ---------------------------------------------------------------------------
+
+  get state(): Effect.Effect<ConnectionState> {
+    return Effect.sync(() => this.owner.state)
+  }
+
+  get stateChanges(): Stream.Stream<ConnectionState> {
+    return this.owner.wiring.events.stateChanges(() => this.owner.state)
+  }
+
+  get events(): Stream.Stream<SocketEvent> {
+    return this.owner.wiring.events.stream
+  }
+
+  get awaitOpen(): Effect.Effect<void, SocketClosed | SocketFailed> {
+    return Effect.matchEffect(this.owner.untilOpen(), {
+      onFailure: (info) => Effect.fail(endError(info)),
+      onSuccess: () => Effect.void
+    })
+  }
+
+  get reconnect(): Effect.Effect<void> {
+    return Effect.sync(() => this.owner.wiring.orders.reconnect())
+  }
+
+  readonly close = (code = 1000, reason = ""): Effect.Effect<void> =>
+    Effect.suspend(() => {
+      this.owner.close(code, reason)
+      return this.owner.untilClosed
+    })
+}
