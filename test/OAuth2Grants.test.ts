@@ -11,6 +11,7 @@ import * as Fiber from "effect/Fiber"
 import * as Redacted from "effect/Redacted"
 import * as TestClock from "effect/TestClock"
 import { type Asked, authorizationServer, json } from "./support/authorizationServer.js"
+import { failureOf } from "./support/exits.js"
 import { eventually, type Reply } from "./support/httpServer.js"
 
 const http = Effect.provide(FetchHttpClient.layer)
@@ -87,7 +88,7 @@ describe("the device flow", () => {
       assert.strictEqual(prompts[0]!.verificationUri, "https://old")
       for (let i = 1; i < polls.length; i++) assert.isAtLeast(polls[i]! - polls[i - 1]!, 7_000)
       assert.isAtMost(polls.at(-1)!, prompts[0]!.expiresAt)
-      assert.deepInclude(Exit.isFailure(exit) ? failureOf(exit) : {}, { _tag: "OAuth2Error", error: "expired_token" })
+      assert.deepInclude(failureOf(exit), { _tag: "OAuth2Error", error: "expired_token" })
     }).pipe(http))
 
   it.scoped("asks every second at most, whatever the server says", () =>
@@ -140,12 +141,6 @@ describe("the device flow", () => {
       assert.instanceOf(failureOf(yield* Fiber.await(fiber)), Session.SessionClosed)
     }).pipe(http))
 })
-
-const failureOf = (exit: Exit.Exit<unknown, unknown>): object =>
-  Exit.match(exit, {
-    onSuccess: () => assert.fail("has succeeded"),
-    onFailure: (cause) => cause._tag === "Fail" ? cause.error as object : assert.fail(String(cause))
-  })
 
 describe("the authorization code flow", () => {
   const receiver = (comeBack: (url: URL) => URL | string) => ({

@@ -26,14 +26,14 @@ class ByService extends Effect.Service<ByService>()("test/ByService", {
 class Other extends Context.Tag("test/Other")<Other, string>() {}
 
 describe("the layer of a session", () => {
-  it.effect("is that of a `Context.Tag`", () =>
+  it.effect("provides a `Context.Tag`", () =>
     Effect.gen(function*() {
       const session = yield* ByTag
       assert.isTrue(Session.isSession(session))
       assert.strictEqual((yield* session.current).value, "token")
     }).pipe(Effect.provide(Session.layer(ByTag, { acquire: Effect.succeed("token") }))))
 
-  it.effect("is that of an `Effect.Service`, whose instances the services are, however many are made", () =>
+  it.effect("provides an `Effect.Service`: the service is an instance of the class, in each layer anew", () =>
     Effect.gen(function*() {
       const using = Effect.gen(function*() {
         const session = yield* ByService
@@ -56,13 +56,13 @@ describe("the layer of a session", () => {
       assert.instanceOf(failureOf(yield* Effect.exit(session.current)), Session.SessionClosed)
     }))
 
-  it.effect("has a typed failure for nonsense in the options", () =>
+  it.effect("fails with InvalidOptions if the options make no sense", () =>
     Effect.gen(function*() {
       const built = Effect.scoped(Layer.build(Session.layer(ByTag, { acquire: Effect.succeed("token"), timeout: -1 })))
       assert.instanceOf(failureOf(yield* Effect.exit(built)), InvalidOptions)
     }))
 
-  it("needs what its options need, but for the scope", () => {
+  it("requires what its options require, except the scope", () => {
     const layer = Session.layer(ByTag, {
       acquire: Effect.acquireRelease(Other, () => Effect.void),
       onRenewed: () => Effect.fail(new Refused("disk full"))
@@ -70,7 +70,7 @@ describe("the layer of a session", () => {
     expectTypeOf(layer).toEqualTypeOf<Layer.Layer<ByTag, InvalidOptions, Other>>()
   })
 
-  it("is refused by the types for a tag of another service", () => {
+  it("does not compile for a tag of another service", () => {
     const compiles = () => {
       // @ts-expect-error the session's value is a number
       Session.layer(ByTag, { acquire: Effect.succeed(1) })

@@ -66,7 +66,7 @@ describe("F1: a generation that is adopted", () => {
       assert.deepStrictEqual(up.calls, ["renew from elsewhere"])
     }))
 
-  it.scoped("is given to those who wait for a renewal; what that brings is dropped, not written or revoked", () =>
+  it.scoped("is given to those who wait for a renewal, whose own value is dropped, neither written nor revoked", () =>
     Effect.gen(function*() {
       const { adopt, revoked, session, up, written } = yield* noting()
       const stale = yield* session.current
@@ -85,7 +85,7 @@ describe("F1: a generation that is adopted", () => {
       assert.deepStrictEqual(revoked, ["from elsewhere"])
     }))
 
-  it.scoped("ends a cooldown, and takes over from a value that could not be written down", () =>
+  it.scoped("ends a cooldown, and replaces a value that could not be written down", () =>
     Effect.gen(function*() {
       let isFull = true
       const { adopt, revoked, session, up } = yield* noting({
@@ -101,7 +101,7 @@ describe("F1: a generation that is adopted", () => {
       assert.deepStrictEqual([up.calls, revoked], [["acquire", "renew from elsewhere"], []])
     }))
 
-  it.scoped("costs no budget, however often it comes and though it comes expired", () =>
+  it.scoped("costs no budget, however often one comes, not even one that comes expired", () =>
     Effect.gen(function*() {
       const { adopt, session, up } = yield* noting({ budget: { refreshes: 1, within: "1 hour" } })
       for (let i = 0; i < 3; i++) yield* adopt("expired", { expiresAt: 0 })
@@ -114,7 +114,7 @@ describe("F1: a generation that is adopted", () => {
       )
     }))
 
-  it.scoped("that comes expired is given to nobody: those who wait for the renewal get the one that follows", () =>
+  it.scoped("that comes expired is given to nobody: those who wait for a renewal get the next generation", () =>
     Effect.gen(function*() {
       const { adopt, session, up } = yield* noting()
       const stale = yield* session.current
@@ -137,7 +137,7 @@ describe("F1: a generation that is adopted", () => {
       assert.deepInclude(yield* session.current, { acquiredAt: 100_000, expiresAt: 130_000 })
     }))
 
-  it.scoped("gives back what the renewal that it answers has cost of the budget, and nothing else", () =>
+  it.scoped("gives back what the renewal in flight has cost of the budget, and nothing else", () =>
     Effect.gen(function*() {
       const { adopt, session, up } = yield* noting({ budget: { refreshes: 1, within: "1 hour" } })
       const stale = yield* session.current
@@ -153,7 +153,7 @@ describe("F1: a generation that is adopted", () => {
       assert.instanceOf(failureOf(yield* Effect.exit(session.refresh(last))), Session.RefreshBudgetExceeded)
     }))
 
-  it.scoped("leaves the renewal that it has detached its time, and no more", () =>
+  it.scoped("leaves the renewal that it has detached the rest of its time, and no more", () =>
     Effect.gen(function*() {
       const { adopt, session, up } = yield* noting({ timeout: "10 seconds", lateness: "5 seconds" })
       const stale = yield* session.current
@@ -170,7 +170,7 @@ describe("F1: a generation that is adopted", () => {
       assert.deepInclude(yield* session.status, { _tag: "Active", failures: 0 })
     }))
 
-  it.scoped("comes to the readers of `changes`", () =>
+  it.scoped("is given to the readers of `changes`", () =>
     Effect.gen(function*() {
       const { adopt, session } = yield* noting()
       const reader = yield* Effect.fork(Stream.runCollect(Stream.take(Session.changes(session), 2)))
@@ -181,7 +181,7 @@ describe("F1: a generation that is adopted", () => {
       assert.deepStrictEqual(Chunk.toArray(yield* Fiber.join(reader)).map(({ value }) => value), ["one", "two"])
     }))
 
-  it.scoped("releases what the former one had acquired when nobody holds that any more", () =>
+  it.scoped("releases the resources of the former generation when nobody holds that any more", () =>
     Effect.gen(function*() {
       const released: Array<string> = []
       const session = yield* Session.make({
@@ -221,7 +221,7 @@ describe("F10: forgetting", () => {
       assert.deepStrictEqual([up.calls, revoked], [["acquire", "acquire"], []])
     }))
 
-  it.scoped("leaves a renewal in flight to those who wait for it, and the next caller too waits for that", () =>
+  it.scoped("leaves a renewal in flight to its waiters, and the next caller waits for it, too", () =>
     Effect.gen(function*() {
       const { forget, revoked, session, up, written } = yield* noting()
       const stale = yield* session.current
@@ -237,7 +237,7 @@ describe("F10: forgetting", () => {
       assert.deepStrictEqual([up.calls, written, revoked], [["acquire", "renew v0"], ["v0", "late"], []])
     }))
 
-  it.scoped("drops what late work brings, unrevoked", () =>
+  it.scoped("drops a late answer without revoking it", () =>
     Effect.gen(function*() {
       const { forget, revoked, session, up, written } = yield* noting({ timeout: "1 second" })
       const stale = yield* session.current
@@ -254,7 +254,7 @@ describe("F10: forgetting", () => {
       assert.deepInclude(yield* session.current, { value: "v1" })
     }))
 
-  it.scoped("does not unsay an `end` that came before: what a renewal brings after that is revoked", () =>
+  it.scoped("does not undo an earlier `end`: the value of the renewal in flight is still revoked", () =>
     Effect.gen(function*() {
       const { forget, revoked, session, up } = yield* noting()
       const stale = yield* session.current

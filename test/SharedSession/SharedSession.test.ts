@@ -12,8 +12,10 @@ import * as Redacted from "effect/Redacted"
 import * as Schema from "effect/Schema"
 import * as Scope from "effect/Scope"
 import * as TestClock from "effect/TestClock"
+import { failureOf } from "../support/exits.js"
+import { settle } from "../support/settle.js"
 import { Refused, type Token } from "../support/tokenServer.js"
-import { failureOf, type FleetSession, inTime, makeFleet, nameOf, settle, valueOf } from "./fleet.js"
+import { type FleetSession, inTime, makeFleet, nameOf, valueOf } from "./fleet.js"
 
 const all = <A, E>(effects: ReadonlyArray<Effect.Effect<A, E>>) =>
   inTime(Effect.all(effects.map(Effect.exit), { concurrency: "unbounded" })).pipe(Effect.map(valueOf))

@@ -8,6 +8,7 @@ import * as Exit from "effect/Exit"
 import * as Option from "effect/Option"
 import type * as Scope from "effect/Scope"
 import * as TestClock from "effect/TestClock"
+import { settle } from "../support/settle.js"
 import { type Refused, Token, tokenServer } from "../support/tokenServer.js"
 
 type Options = Partial<SharedSession.Options<Token, typeof Token.Encoded, Refused, never, Refused>>
@@ -72,10 +73,7 @@ const down = new SessionStore.StoreError({ operation: "read", store: "the test's
 
 export type Fleet = Effect.Effect.Success<ReturnType<typeof makeFleet>>
 
-/** Lets every fiber that can run do so. */
-export const settle = Effect.repeatN(Effect.yieldNow(), 300)
-
-/** Runs it while time passes, for two minutes at the most: slowly first, then by the second. */
+/** Runs the effect while the test's clock goes on, for two minutes at most: slowly first, then by the second. */
 export const inTime = <A, E, R>(effect: Effect.Effect<A, E, R>): Effect.Effect<Exit.Exit<A, E>, never, R> =>
   Effect.gen(function*() {
     const fiber = yield* Effect.fork(Effect.exit(effect))
@@ -93,12 +91,5 @@ export const valueOf = <A, E>(exit: Exit.Exit<A, E>): A =>
     throw new Error(`no success: ${Cause.pretty(exit.cause)}`)
   })()
 
-export const failureOf = <A, E>(exit: Exit.Exit<A, E>): E =>
-  Exit.isFailure(exit)
-    ? Option.getOrThrowWith(Cause.failureOption(exit.cause), () => new Error(Cause.pretty(exit.cause)))
-    : (() => {
-      throw new Error(`a success: ${String(exit.value)}`)
-    })()
-
-/** A token's name: of which sign-in it is, and the how manieth. */
+/** A token's name: the number of its sign-in, and its own number within that. */
 export const nameOf = ({ value }: Session.Generation<Token>): string => `${value.family}.${value.number}`

@@ -15,10 +15,10 @@ import * as Option from "effect/Option"
 import * as Stream from "effect/Stream"
 import * as TestClock from "effect/TestClock"
 import { inspect } from "node:util"
-import { failureOf } from "./exits.js"
+import { failureOf, many } from "./exits.js"
 import { eventually } from "./httpServer.js"
 
-export { failureOf }
+export { failureOf, many }
 
 export const clients: ReadonlyArray<readonly [name: string, layer: Layer.Layer<HttpClient.HttpClient>]> = [
   ["fetch", FetchHttpClient.layer],
@@ -58,9 +58,6 @@ export const poolsOfOne: typeof clients = [
     Layer.provide(NodeHttpClient.layerWithoutAgent, NodeHttpClient.makeAgentLayer({ keepAlive: true, maxSockets: 1 }))
   ]
 ]
-
-export const many = <A, E, R>(count: number, effect: Effect.Effect<A, E, R>) =>
-  Effect.all(Array.from({ length: count }, () => Effect.exit(effect)), { concurrency: "unbounded" })
 
 export const times = <A>(count: number, value: A): Array<A> => Array.from({ length: count }, () => value)
 

@@ -1,4 +1,5 @@
 import type * as Session from "effect-holdfast/Session"
+import * as Clock from "effect/Clock"
 import * as Deferred from "effect/Deferred"
 import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
@@ -40,3 +41,21 @@ export const held = (effect: Effect.Effect<string, Refused>) =>
 
 export const valuesOf = <A, E>(exits: ReadonlyArray<Exit.Exit<Session.Generation<A>, E>>) =>
   exits.map((exit) => Exit.isSuccess(exit) ? exit.value.value : String(exit))
+
+/** The test's clock for all that sleeps and for the monotonic time, with a time of day that the test sets. */
+export const settableTimeOfDay = Effect.map(Effect.clock, (clock) => {
+  const timeOfDay = { offset: 0 }
+  const now = () => clock.unsafeCurrentTimeMillis() + timeOfDay.offset
+  return {
+    timeOfDay,
+    /** For `make`, which hands the clock on to the session. */
+    withTimeOfDay: Effect.withClock({
+      [Clock.ClockTypeId]: Clock.ClockTypeId,
+      unsafeCurrentTimeMillis: now,
+      currentTimeMillis: Effect.sync(now),
+      unsafeCurrentTimeNanos: () => clock.unsafeCurrentTimeNanos(),
+      currentTimeNanos: clock.currentTimeNanos,
+      sleep: (duration) => clock.sleep(duration)
+    })
+  }
+})

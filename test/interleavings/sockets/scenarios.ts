@@ -5,6 +5,7 @@ import { interruptions } from "./interruptions.js"
 import { messages } from "./messages.js"
 import { protocols } from "./protocols.js"
 import { renewal } from "./renewal.js"
+import { waits } from "./waits.js"
 import type { Modules } from "./world.js"
 
 export const scenarios = (modules: Modules) => ({
@@ -13,5 +14,6 @@ export const scenarios = (modules: Modules) => ({
   ...closing(modules),
   ...protocols(modules),
   ...renewal(modules),
-  ...interruptions(modules)
+  ...interruptions(modules),
+  ...waits(modules)
 })
