@@ -256,13 +256,14 @@ export const make = <A, E>(
  * @since 0.1.0
  * @category constructors
  */
-export const makeKeyed = <K, A, E>(
-  sessions: SessionMap.SessionMap<K, A, E>,
+export const makeKeyed = <K, A, E, E0>(
+  sessions: SessionMap.SessionMap<K, A, E, E0>,
   options: Options<A> & { readonly key: (request: HttpClientRequest.HttpClientRequest) => K }
 ): Effect.Effect<
   HttpClient.HttpClient.With<
     | HttpClientError.HttpClientError
     | E
+    | E0
     | Session.SessionError
     | SessionMap.SessionMapFull
     | SessionRejected

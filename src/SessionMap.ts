@@ -2,13 +2,15 @@
  * A `Session` for each key (a tenant, a host, a user), made on demand and dropped when idle.
  *
  * **What it guarantees.** Two keys never share a value, a failure or a wait; keys are compared by `Equal`. However
- * many fibers ask for a key at once, there is one session of it. The sessions run with the context of `make`. A
- * session is in use while a scope holds it, and while a response is that `SessionHttpClient.makeKeyed` obtained
- * through it.
+ * many fibers ask for a key at once, there is one session of it, and one run of the effect that makes it. The sessions
+ * are made, and run, with the context of `make`. Interrupting a caller neither cancels nor restarts the making of a
+ * session. A session is in use while a scope holds it, and while a response is that `SessionHttpClient.makeKeyed`
+ * obtained through it.
  *
  * **What it does not.** A dropped session forgets its value without revoking it. Where the value was a rotated,
  * single-use token, the next session of that key has to sign in anew, unless the token was written down:
- * `onRenewed` is the place to persist it and `initial` the way to start from it again.
+ * `onRenewed` is the place to persist it and `initial` the way to start from it again. A failed `lookup` is not
+ * remembered: the next caller runs it again. A `lookup` that asks the map for its own key waits for itself.
  *
  * @since 0.1.0
  */
@@ -16,10 +18,11 @@
 import * as Data from "effect/Data"
 import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
+import * as ExecutionStrategy from "effect/ExecutionStrategy"
 import * as FiberSet from "effect/FiberSet"
 import { dual } from "effect/Function"
 import { type Pipeable, pipeArguments } from "effect/Pipeable"
-import type * as Scope from "effect/Scope"
+import * as Scope from "effect/Scope"
 import type * as Types from "effect/Types"
 import * as Check from "./internal/check.js"
 import * as Inside from "./internal/session/inside.js"
@@ -40,16 +43,18 @@ export const TypeId: unique symbol = Symbol.for("effect-holdfast/SessionMap")
 export type TypeId = typeof TypeId
 
 /**
- * Sessions by key; see the module's description.
+ * Sessions by key; see the module's description. `E` is what their renewals fail with, `E0` what the making of one
+ * fails with.
  *
  * @since 0.1.0
  * @category models
  */
-export interface SessionMap<in K, in out A, out E = never> extends Pipeable {
+export interface SessionMap<in K, in out A, out E = never, out E0 = never> extends Pipeable {
   readonly [TypeId]: {
     readonly _K: Types.Contravariant<K>
     readonly _A: Types.Invariant<A>
     readonly _E: Types.Covariant<E>
+    readonly _E0: Types.Covariant<E0>
   }
 }
 
@@ -66,40 +71,101 @@ export class SessionMapFull extends Data.TaggedError("SessionMapFull")<{ readonl
 }
 
 /**
- * Makes a map of sessions.
+ * How many sessions a map keeps, and for how long.
  *
- * - `lookup`: the options of a key's session. Called once for each session that is made.
- * - `idleTimeToLive`: how long a session is kept that nobody holds and whose `renew` is not under way (what that brings
- *   may have spent a token); default 10 minutes, longer than the pauses within a user's visit. May be longer than a
- *   timer can hold, or infinite.
- * - `capacity`: how many sessions may exist at once. When a further one is wanted, the session that has been
- *   idle longest goes; if all are in use, `get` fails with `SessionMapFull`. Default: no limit.
+ * @since 0.1.0
+ * @category models
+ */
+export interface Limits {
+  /**
+   * How long a session is kept that nobody holds and whose `renew` is not under way (what that brings may have spent a
+   * token). Default: 10 minutes, longer than the pauses within a user's visit. May be longer than a timer can hold, or
+   * infinite.
+   */
+  readonly idleTimeToLive?: Duration.DurationInput | undefined
+  /**
+   * How many sessions may exist at once. When a further one is wanted, the session that has been idle longest goes; if
+   * all are in use, `get` fails with `SessionMapFull`. Default: no limit.
+   */
+  readonly capacity?: number | undefined
+}
+
+/**
+ * What a `lookup` gives: the options of a session, or an effect that makes one.
+ *
+ * @since 0.1.0
+ * @category models
+ */
+export type Lookup<
+  A,
+  E = never,
+  R = never,
+  E2 = never,
+  R2 = never,
+  E3 = never,
+  R3 = never,
+  R4 = never,
+  E0 = never,
+  R0 = never
+> =
+  | Session.Options<A, E, R, E2, R2, E3, R3, R4>
+  | Effect.Effect<Session.Session<A, E>, E0, R0>
+
+/**
+ * Makes a map of sessions. `lookup` gives the options of a key's session, or an effect that makes the session, such as
+ * `OAuth2Session.make` or `PersistedSession.make`. It is called once for each session that is made.
+ *
+ * Such an effect runs with the context of the map, on a fiber of the map's own, in a scope that closes when the session
+ * is dropped or the effect has failed. All who ask for the key wait for it, and get its failure. If all of them have
+ * been interrupted, it goes on, and its session is idle: `idleTimeToLive`, `capacity` and the end of the map interrupt
+ * it then. An effect that interrupts itself is a defect (`Cause.InterruptedException`) for those who wait.
  *
  * @example
  * ```ts
+ * import { OAuth2Session } from "effect-holdfast/oauth2"
  * import * as SessionMap from "effect-holdfast/SessionMap"
  * import * as Effect from "effect/Effect"
  *
- * declare const signIn: (tenant: string) => Effect.Effect<string>
+ * declare const signIn: (host: string) => Effect.Effect<string>
+ *
+ * const hosts = SessionMap.make({
+ *   lookup: (host: string) => ({ acquire: signIn(host), maxAge: "1 hour" }),
+ *   capacity: 1000
+ * })
  *
  * const tenants = SessionMap.make({
- *   lookup: (tenant: string) => ({ acquire: signIn(tenant), maxAge: "1 hour" }),
- *   capacity: 1000
+ *   lookup: (tenant: string) =>
+ *     OAuth2Session.make({
+ *       issuer: `https://login.example.com/${tenant}`,
+ *       clientId: "orders",
+ *       grant: OAuth2Session.clientCredentials
+ *     })
  * })
  * ```
  *
  * @since 0.1.0
  * @category constructors
  */
-export const make = <K, A, E = never, R = never, E2 = E, R2 = never, E3 = never, R3 = never, R4 = never>(
-  options: {
-    readonly lookup: (key: K) => Session.Options<A, E, R, E2, R2, E3, R3, R4>
-    readonly idleTimeToLive?: Duration.DurationInput | undefined
-    readonly capacity?: number | undefined
-  }
-): Effect.Effect<SessionMap<K, A, E | E2 | E3>, InvalidOptions, Types.NoInfer<R | R2 | R3 | R4> | Scope.Scope> =>
+export const make = <
+  K,
+  A,
+  E = never,
+  R = never,
+  E2 = E,
+  R2 = never,
+  E3 = never,
+  R3 = never,
+  R4 = never,
+  E0 = never,
+  R0 = never
+>(
+  options: Limits & { readonly lookup: (key: K) => Lookup<A, E, R, E2, R2, E3, R3, R4, E0, R0> }
+): Effect.Effect<
+  SessionMap<K, A, E | E2 | E3, E0>,
+  InvalidOptions,
+  Types.NoInfer<R | R2 | R3 | R4 | R0> | Scope.Scope
+> =>
   Effect.gen(function*() {
-    type Env = R | R2 | R3 | R4 | Scope.Scope
     const { capacity, idleTimeToLive } = yield* Check.validated(() => ({
       capacity: options.capacity === undefined ? Infinity : Check.count("capacity", options.capacity, 1),
       idleTimeToLive: Check.duration("idleTimeToLive", options.idleTimeToLive ?? "10 minutes", {
@@ -107,20 +173,27 @@ export const make = <K, A, E = never, R = never, E2 = E, R2 = never, E3 = never,
         max: Duration.infinity
       })
     }))
-    const sessions = new Sessions<K, A, E | E2 | E3, InvalidOptions | SessionMapFull, Env>({
+    type Env = R | R2 | R3 | R4 | R0 | Scope.Scope
+    const sessions = new Sessions<K, A, E | E2 | E3, E0 | InvalidOptions | SessionMapFull, Env>({
       capacity,
       idleTimeToLive,
-      makeSession: (key) => Session.make(options.lookup(key)),
+      makeSession: (key) => {
+        const made = options.lookup(key)
+        return Effect.isEffect(made) ? made : Session.make(made)
+      },
+      closed: Effect.orDie(Session.make<A, E | E2 | E3>({ acquire: Effect.never })),
       full: new SessionMapFull({ capacity }),
       runtime: yield* Effect.runtime<Env>(),
-      scope: yield* Effect.scope,
-      fork: yield* FiberSet.makeRuntime()
+      fork: yield* FiberSet.makeRuntime(),
+      scope: yield* Effect.flatMap(Effect.scope, (scope) => Scope.fork(scope, ExecutionStrategy.sequential))
     })
+    // Before the sessions' scopes close: finalizers run in reverse.
+    yield* Effect.addFinalizer(() => Effect.sync(() => sessions.close()))
     return Object.assign(Object.create(Proto), { held: (key: K) => sessions.held(key) })
   })
 
 const Proto = {
-  [TypeId]: { _K: (_: unknown) => _, _A: (_: never) => _, _E: (_: never) => _ },
+  [TypeId]: { _K: (_: unknown) => _, _A: (_: never) => _, _E: (_: never) => _, _E0: (_: never) => _ },
   pipe() {
     return pipeArguments(this, arguments)
   }
@@ -147,14 +220,15 @@ const Proto = {
  * @category combinators
  */
 export const get: {
-  <K>(key: K): <A, E>(
-    self: SessionMap<K, A, E>
-  ) => Effect.Effect<Session.Session<A, E>, InvalidOptions | SessionMapFull, Scope.Scope>
-  <K, A, E>(
-    self: SessionMap<K, A, E>,
+  <K>(key: K): <A, E, E0>(
+    self: SessionMap<K, A, E, E0>
+  ) => Effect.Effect<Session.Session<A, E>, E0 | InvalidOptions | SessionMapFull, Scope.Scope>
+  <K, A, E, E0>(
+    self: SessionMap<K, A, E, E0>,
     key: K
-  ): Effect.Effect<Session.Session<A, E>, InvalidOptions | SessionMapFull, Scope.Scope>
+  ): Effect.Effect<Session.Session<A, E>, E0 | InvalidOptions | SessionMapFull, Scope.Scope>
 } = dual(
   2,
-  <K, A, E>(self: SessionMap<K, A, E>, key: K) => Effect.map(Inside.ofMap(self).held(key), ({ session }) => session)
+  <K, A, E, E0>(self: SessionMap<K, A, E, E0>, key: K) =>
+    Effect.map(Inside.ofMap(self).held(key), ({ session }) => session)
 )

@@ -1,6 +1,7 @@
-import { assert, describe, it } from "@effect/vitest"
+import { assert, describe, expectTypeOf, it } from "@effect/vitest"
 import { InvalidOptions } from "effect-holdfast/InvalidOptions"
 import * as Session from "effect-holdfast/Session"
+import * as SessionHttpClient from "effect-holdfast/SessionHttpClient"
 import * as SessionMap from "effect-holdfast/SessionMap"
 import * as Cause from "effect/Cause"
 import type * as Clock from "effect/Clock"
@@ -30,7 +31,7 @@ const counting = () => {
   }
 }
 
-const valueOf = <A, E>(map: SessionMap.SessionMap<string, A, E>, key: string) =>
+const valueOf = <A, E, E0>(map: SessionMap.SessionMap<string, A, E, E0>, key: string) =>
   Effect.scoped(Effect.flatMap(SessionMap.get(map, key), (session) => Session.use(session, Effect.succeed)))
 
 describe("M1: keys", () => {
@@ -310,4 +311,182 @@ describe("the map", () => {
       assert.isTrue(Exit.isFailure(exit) && Cause.isDie(exit.cause))
       assert.strictEqual(yield* valueOf(map, "a"), "a1")
     }))
+})
+
+describe("a lookup that makes the session itself", () => {
+  class Directory extends Context.Tag("test/Directory")<Directory, string>() {}
+  class Unknown extends Data.TaggedError("Unknown")<{ readonly tenant: string }> {}
+
+  const held = <A, E, E0>(map: SessionMap.SessionMap<string, A, E, E0>, key: string) =>
+    Effect.scoped(SessionMap.get(map, key))
+
+  it.scoped("M1: runs with the map's context, in a scope that closes when the session is dropped", () =>
+    Effect.gen(function*() {
+      const released: Array<string> = []
+      const map = yield* SessionMap.make({
+        lookup: (tenant: string) =>
+          Effect.gen(function*() {
+            const name = `${yield* Directory}/${tenant}`
+            yield* Effect.addFinalizer(() => Effect.sync(() => released.push(name)))
+            if (tenant === "nobody") return yield* new Unknown({ tenant })
+            return yield* Session.make({ acquire: Effect.succeed(name) })
+          }),
+        idleTimeToLive: "1 minute"
+      }).pipe(Effect.provideService(Directory, "map"))
+      expectTypeOf(map).toEqualTypeOf<SessionMap.SessionMap<string, string, never, InvalidOptions | Unknown>>()
+      const value = Effect.provideService(valueOf(map, "a"), Directory, "caller")
+      assert.strictEqual(yield* value, "map/a")
+      yield* TestClock.adjust("59 seconds")
+      assert.strictEqual(yield* value, "map/a")
+      assert.deepStrictEqual(released, [])
+      yield* TestClock.adjust("60 seconds")
+      assert.deepStrictEqual(released, ["map/a"])
+      assert.deepInclude(yield* Effect.flip(valueOf(map, "nobody")), { _tag: "Unknown", tenant: "nobody" })
+      assert.deepStrictEqual(released, ["map/a", "map/nobody"])
+    }))
+
+  it.scoped("M1: keeps no other key waiting, and gives its failure or its defect to all who wait for it", () =>
+    Effect.gen(function*() {
+      const cue = yield* Deferred.make<Session.Session<string>, Unknown>()
+      let lookups = 0
+      const map = yield* SessionMap.make({
+        lookup: (tenant: string) =>
+          Effect.gen(function*() {
+            lookups++
+            return yield* tenant === "slow" ? Deferred.await(cue) : Session.make({ acquire: Effect.succeed(tenant) })
+          })
+      })
+      const ask = (exit: Effect.Effect<boolean>) =>
+        Effect.gen(function*() {
+          const asking = yield* Effect.forkAll(Array.from({ length: 50 }, () => Effect.exit(held(map, "slow"))))
+          yield* settle
+          assert.strictEqual(yield* valueOf(map, "quick"), "quick")
+          yield* exit
+          return yield* Fiber.join(asking)
+        })
+      const failure = new Unknown({ tenant: "slow" })
+      for (const exit of yield* ask(Deferred.fail(cue, failure))) assert.strictEqual(failureOf(exit), failure)
+      assert.strictEqual(lookups, 2)
+      const dying = yield* SessionMap.make({
+        lookup: (_: string): Effect.Effect<Session.Session<string>> => Effect.die("dead")
+      })
+      for (let i = 0; i < 2; i++) {
+        const exit = yield* Effect.exit(held(dying, "a"))
+        assert.isTrue(Exit.isFailure(exit) && Cause.isDie(exit.cause))
+      }
+    }))
+
+  it.scoped("M1: goes on when all who wait for it are interrupted, immediately; what it makes is idle then", () =>
+    Effect.gen(function*() {
+      const cue = yield* Deferred.make<void>()
+      let lookups = 0
+      const map = yield* SessionMap.make({
+        lookup: (tenant: string) =>
+          Effect.suspend(() => {
+            lookups++
+            return Effect.zipRight(Deferred.await(cue), Session.make({ acquire: Effect.succeed(tenant) }))
+          })
+      })
+      const asking = yield* Effect.forkAll([held(map, "a"), held(map, "a")])
+      yield* settle
+      yield* Fiber.interrupt(asking)
+      yield* Deferred.succeed(cue, undefined)
+      assert.strictEqual(yield* valueOf(map, "a"), "a")
+      assert.strictEqual(lookups, 1)
+    }))
+
+  it.scoped("M2: is interrupted when nobody has waited for `idleTimeToLive`, or another key needs its place", () =>
+    Effect.gen(function*() {
+      const events: Array<string> = []
+      const lookup = (tenant: string) =>
+        Effect.zipRight(
+          Effect.addFinalizer(() => Effect.sync(() => events.push(`${tenant} released`))),
+          tenant.startsWith("hung")
+            ? Effect.onInterrupt(Effect.never, () => Effect.sync(() => events.push(`${tenant} interrupted`)))
+            : Session.make({ acquire: Effect.succeed(tenant) })
+        )
+      const map = yield* SessionMap.make({ lookup, idleTimeToLive: "1 minute", capacity: 1 })
+      const impatient = (tenant: string) =>
+        Effect.gen(function*() {
+          const asking = yield* Effect.fork(Effect.timeoutOption(held(map, tenant), "1 second"))
+          yield* settle
+          assert.deepInclude(yield* Effect.flip(valueOf(map, "other")), { _tag: "SessionMapFull" })
+          yield* TestClock.adjust("1 second")
+          yield* Fiber.join(asking)
+        })
+      yield* impatient("hung1")
+      yield* TestClock.adjust("59 seconds")
+      assert.deepStrictEqual(events, [])
+      yield* TestClock.adjust("1 second")
+      assert.deepStrictEqual(events, ["hung1 interrupted", "hung1 released"])
+      yield* impatient("hung2")
+      assert.strictEqual(yield* valueOf(map, "quick"), "quick")
+      yield* settle
+      assert.deepStrictEqual(events.slice(2), ["hung2 interrupted", "hung2 released"])
+
+      const hasty = yield* SessionMap.make({ lookup, idleTimeToLive: 0 })
+      const asking = yield* Effect.fork(held(hasty, "hung3"))
+      yield* settle
+      yield* Fiber.interrupt(asking)
+      assert.deepStrictEqual(events.slice(-2), ["hung3 interrupted", "hung3 released"])
+    }))
+
+  it.effect("M1: is interrupted by the end of the map, before what it has acquired is released", () =>
+    Effect.gen(function*() {
+      const events: Array<string> = []
+      const scope = yield* Scope.make()
+      const map = yield* SessionMap.make({
+        lookup: (_: string): Effect.Effect<Session.Session<string>, never, Scope.Scope> =>
+          Effect.zipRight(
+            Effect.addFinalizer(() => Effect.sync(() => events.push("released"))),
+            Effect.onInterrupt(Effect.never, () => Effect.sync(() => events.push("interrupted")))
+          )
+      }).pipe(Scope.extend(scope))
+      const asking = yield* Effect.fork(valueOf(map, "a"))
+      yield* settle
+      yield* Scope.close(scope, Exit.void)
+      assert.deepStrictEqual(events, ["interrupted", "released"])
+      assert.strictEqual(failureOf(yield* Fiber.await(asking))._tag, "SessionClosed")
+      assert.strictEqual(failureOf(yield* Effect.exit(valueOf(map, "a")))._tag, "SessionClosed")
+      assert.strictEqual(events.length, 2, "nothing is made any more")
+    }))
+
+  it.scoped("that interrupts itself is a defect for those who wait, and not remembered", () =>
+    Effect.gen(function*() {
+      let lookups = 0
+      const map = yield* SessionMap.make({
+        lookup: (tenant: string) =>
+          Effect.suspend(() => lookups++ === 0 ? Effect.interrupt : Session.make({ acquire: Effect.succeed(tenant) })),
+        capacity: 1
+      })
+      const exit = yield* Effect.exit(held(map, "a"))
+      const [defect] = Exit.isFailure(exit) ? Cause.defects(exit.cause) : []
+      assert.isTrue(Cause.isInterruptedException(defect), String(exit))
+      assert.strictEqual(yield* valueOf(map, "a"), "a")
+    }))
+
+  it("needs what its effect needs, and its failures are those of a client that is keyed by it", () => {
+    const make = SessionMap.make({
+      lookup: (tenant: string) =>
+        Effect.gen(function*() {
+          const name = yield* Directory
+          if (tenant === "") return yield* new Unknown({ tenant })
+          return yield* Session.make({ acquire: Effect.as(Effect.addFinalizer(() => Effect.void), name) })
+        })
+    })
+    expectTypeOf(make).toEqualTypeOf<
+      Effect.Effect<
+        SessionMap.SessionMap<string, string, never, InvalidOptions | Unknown>,
+        InvalidOptions,
+        Directory | Scope.Scope
+      >
+    >()
+    const response = Effect.gen(function*() {
+      const options = { key: ({ url }: { readonly url: string }) => url, attach: SessionHttpClient.bearer }
+      const client = yield* SessionHttpClient.makeKeyed(yield* make, options)
+      return yield* client.get("/")
+    })
+    type Failure = Effect.Effect.Error<typeof response>
+    expectTypeOf<Extract<Failure, Unknown>>().toEqualTypeOf<Unknown>()
+  })
 })

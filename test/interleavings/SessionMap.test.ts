@@ -34,4 +34,14 @@ describe("a map of sessions with a known fault is caught", () => {
     faulty("held-after-interruption", "an interrupted caller neither takes a session with it nor holds one"),
     { strategy: "interrupt", within: 1_000 }
   )
+  canary(
+    canaries["lookup-held"].fault,
+    faulty("lookup-held", "M1: an interrupted caller neither cancels a lookup nor holds what it makes"),
+    { strategy: "interrupt", within: 1_000 }
+  )
+  canary(
+    canaries["lookup-remembered"].fault,
+    faulty("lookup-remembered", "M1: a lookup that fails does so for all who wait for it, and for nobody later"),
+    { within: 1 }
+  )
 })

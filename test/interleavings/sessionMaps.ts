@@ -30,13 +30,35 @@ const upstream = () => {
   }
 }
 
+/** Notes which lookups run, and which of their resources are given up. A lookup takes some steps. */
+const directory = (fails: (lookup: string) => boolean = () => false) => {
+  const lookups: Array<string> = []
+  const released: Array<string> = []
+  const lookup = (key: string) =>
+    Effect.gen(function*() {
+      const name = yield* Effect.acquireRelease(
+        Effect.sync(() => {
+          const name = `${key}${lookups.filter((other) => other.startsWith(key)).length + 1}`
+          lookups.push(name)
+          return name
+        }),
+        (name) => Effect.sync(() => released.push(name))
+      )
+      yield* Effect.yieldNow()
+      if (fails(name)) return yield* Effect.fail(name)
+      return yield* Session.make({ acquire: Effect.succeed(name) })
+    })
+  return { lookup, lookups, released }
+}
+
 /** Those that mark a fiber for interruption. */
 export const interrupted: ReadonlyArray<string> = [
-  "an interrupted caller neither takes a session with it nor holds one"
+  "an interrupted caller neither takes a session with it nor holds one",
+  "M1: an interrupted caller neither cancels a lookup nor holds what it makes"
 ]
 
 export const scenarios = (SessionMap: typeof SessionMapModule) => {
-  const valueOf = (map: SessionMapModule.SessionMap<string, string>, key: string) =>
+  const valueOf = <E0>(map: SessionMapModule.SessionMap<string, string, never, E0>, key: string) =>
     Effect.scoped(Effect.flatMap(SessionMap.get(map, key), (session) => Session.use(session, Effect.succeed)))
 
   return {
@@ -97,6 +119,58 @@ export const scenarios = (SessionMap: typeof SessionMapModule) => {
       assert.equal(released.length, signIns.length)
       const later = yield* Effect.exit(valueOf(map, "a"))
       assert.match(String(later), /SessionClosed/)
+    }),
+
+    "M1: an effect that makes a session runs once for all who ask for its key": Effect.gen(function*() {
+      const { lookup, lookups, released } = directory()
+      const map = yield* SessionMap.make({ lookup })
+      const values = yield* Effect.forEach(["a", "b", "a"], (key) => valueOf(map, key), { concurrency: "unbounded" })
+      assert.deepEqual(values, ["a1", "b1", "a1"])
+      assert.deepEqual(lookups.toSorted(), ["a1", "b1"])
+      assert.deepEqual(released, [])
+    }),
+
+    "M1: an interrupted caller neither cancels a lookup nor holds what it makes": Effect.gen(function*() {
+      const { lookup, lookups, released } = directory()
+      const map = yield* SessionMap.make({ lookup, capacity: 1 })
+      const victim = yield* Effect.fork(Interleavings.victim(valueOf(map, "a")))
+      assert.equal(yield* valueOf(map, "a"), "a1")
+      yield* Fiber.await(victim)
+      // The only place is free again.
+      assert.equal(yield* valueOf(map, "b"), "b1")
+      yield* Effect.sleep("1 millis")
+      assert.deepEqual(lookups, ["a1", "b1"])
+      assert.deepEqual(released, ["a1"])
+    }),
+
+    "M1: a lookup that fails does so for all who wait for it, and for nobody later": Effect.gen(function*() {
+      const { lookup, lookups, released } = directory((name) => name === "a1")
+      const map = yield* SessionMap.make({ lookup, capacity: 1 })
+      const exits = yield* Effect.forEach([1, 2], () => Effect.exit(valueOf(map, "a")), { concurrency: "unbounded" })
+      for (const exit of exits) {
+        if (Exit.isSuccess(exit)) assert.equal(exit.value, "a2")
+        else assert.match(String(exit.cause), /a1/)
+      }
+      assert.equal(yield* valueOf(map, "a"), "a2")
+      assert.equal(yield* valueOf(map, "b"), "b1")
+      yield* Effect.sleep("1 millis")
+      assert.deepEqual(lookups, ["a1", "a2", "b1"])
+      assert.deepEqual(released, ["a1", "a2"])
+    }),
+
+    "M1: closing the map interrupts a lookup, and those who wait for it get a closed session": Effect.gen(function*() {
+      const { lookup, lookups, released } = directory()
+      const scope = yield* Scope.make()
+      const map = yield* Scope.extend(SessionMap.make({ lookup }), scope)
+      const asking = yield* Effect.forEach(["a", "b", "a"], (key) => Effect.fork(valueOf(map, key)))
+      yield* Effect.yieldNow()
+      yield* Scope.close(scope, Exit.void)
+      assert.deepEqual(released.toSorted(), lookups.toSorted())
+      for (const exit of yield* Effect.forEach(asking, Fiber.await)) {
+        if (Exit.isFailure(exit)) assert.match(String(exit.cause), /SessionClosed/)
+      }
+      assert.match(String(yield* Effect.exit(valueOf(map, "c"))), /SessionClosed/)
+      assert.deepEqual(released.toSorted(), lookups.toSorted())
     })
   } satisfies Record<string, Effect.Effect<void, unknown, Scope.Scope>>
 }

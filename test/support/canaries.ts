@@ -154,10 +154,22 @@ export const canaries = {
     fault: "a session of a map stays held when its caller is interrupted",
     edits: [edit(
       "internal/session/sessions.ts",
-      "Effect.acquireRelease(this.acquire(key), ({ entry }) => this.letGo(entry))",
-      `Effect.tap(Effect.interruptible(this.acquire(key)), ({ entry }) =>
-        Effect.addFinalizer(() => this.letGo(entry)))`
+      "Effect.uninterruptibleMask((restore): Effect.Effect<Inside.HeldSession<A, E>, E0, Scope.Scope> => {",
+      `Effect.suspend((): Effect.Effect<Inside.HeldSession<A, E>, E0, Scope.Scope> => {
+        const restore = <B>(effect: B) => effect`
     )]
+  },
+  "lookup-held": {
+    fault: "a caller who was interrupted while a lookup ran holds its session",
+    edits: [edit(
+      "internal/session/sessions.ts",
+      "onFailure: (interruption) => Effect.zipRight(this.letGo(entry), Effect.failCause(interruption)),",
+      "onFailure: (interruption) => Effect.failCause(interruption),"
+    )]
+  },
+  "lookup-remembered": {
+    fault: "the failure of a lookup is remembered",
+    edits: [edit("internal/session/sessions.ts", "      this.forget(entry)\n      return Scope", "      return Scope")]
   },
   "lock-held": {
     fault: "the lock stays held after a defect",

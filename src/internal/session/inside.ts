@@ -64,8 +64,9 @@ export interface HeldSession<in out A, out E> {
   readonly retain: Retain
 }
 
-export interface MapInside<in K, in out A, out E> extends SessionMap<K, A, E> {
-  readonly held: (key: K) => Effect.Effect<HeldSession<A, E>, InvalidOptions | SessionMapFull, Scope.Scope>
+export interface MapInside<in K, in out A, out E, out E0> extends SessionMap<K, A, E, E0> {
+  readonly held: (key: K) => Effect.Effect<HeldSession<A, E>, E0 | InvalidOptions | SessionMapFull, Scope.Scope>
 }
 
-export const ofMap = <K, A, E>(map: SessionMap<K, A, E>): MapInside<K, A, E> => map as MapInside<K, A, E>
+export const ofMap = <K, A, E, E0>(map: SessionMap<K, A, E, E0>): MapInside<K, A, E, E0> =>
+  map as MapInside<K, A, E, E0>

@@ -1,6 +1,7 @@
 /**
  * The sessions of a map: each made once, counted while it is in use, and dropped when it has been idle.
  */
+import * as Cause from "effect/Cause"
 import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import * as ExecutionStrategy from "effect/ExecutionStrategy"
@@ -17,29 +18,29 @@ import * as Inside from "./inside.js"
 
 interface Entry<K, A, E, E0> {
   readonly key: K
-  /** Makes the session, once for all who ask. */
-  readonly making: Fiber.RuntimeFiber<Session<A, E>, E0>
   readonly scope: Scope.CloseableScope
+  /** Makes the session, once for all who ask. Set with the entry, unless it has ended by then. */
+  making: Fiber.RuntimeFiber<Session<A, E>, E0> | undefined
   /** Set when the session has been made. */
   session: Session<A, E> | undefined
   /** How many scopes, response bodies and renewals hold the session. At zero it is idle. */
   holders: number
+  /** No longer in the map: dropped, or never made. */
+  isForgotten: boolean
   /** Drops it when it has been idle for long enough. Set while it is idle. */
   timer: Fiber.RuntimeFiber<void> | undefined
-}
-
-export interface Acquired<K, A, E, E0> {
-  readonly entry: Entry<K, A, E, E0>
-  readonly session: Session<A, E>
 }
 
 export interface Settings<K, A, E, E0, R> {
   readonly capacity: number
   readonly idleTimeToLive: Duration.Duration
   readonly makeSession: (key: K) => Effect.Effect<Session<A, E>, E0, R | Scope.Scope>
+  /** The session of every key once the map is closed. Its scope will have been closed. */
+  readonly closed: Effect.Effect<Session<A, E>, never, Scope.Scope>
   readonly full: E0
   /** What the sessions are made with, and their renewals run with. */
   readonly runtime: Runtime.Runtime<R>
+  /** Closed when the map is, after its `close`. */
   readonly scope: Scope.Scope
   /** Runs an effect on a fiber of the map's own. */
   readonly fork: <B>(effect: Effect.Effect<B>) => Fiber.RuntimeFiber<B>
@@ -50,41 +51,52 @@ export class Sessions<K, A, E, E0, R> {
   private readonly entries = MutableHashMap.empty<K, Entry<K, A, E, E0>>()
   /** Those without holders, the longest idle first. */
   private readonly idle = new Set<Entry<K, A, E, E0>>()
+  private isClosed = false
 
   constructor(settings: Settings<K, A, E, E0, R>) {
     this.settings = settings
   }
 
-  /** The session of a key, held until the scope closes. */
-  held(key: K): Effect.Effect<Inside.HeldSession<A, E>, E0, Scope.Scope> {
-    return Effect.map(
-      Effect.acquireRelease(this.acquire(key), ({ entry }) => this.letGo(entry)),
-      ({ entry, session }) => ({
-        session,
-        retain: () => {
-          entry.holders++
-          return this.letGo(entry)
-        }
-      })
-    )
+  /** From now on no session is made. */
+  close(): void {
+    this.isClosed = true
   }
 
-  private acquire(key: K): Effect.Effect<Acquired<K, A, E, E0>, E0> {
-    return Effect.suspend((): Effect.Effect<Acquired<K, A, E, E0>, E0> => {
+  /** The session of a key, held until the scope closes. */
+  held(key: K): Effect.Effect<Inside.HeldSession<A, E>, E0, Scope.Scope> {
+    return Effect.uninterruptibleMask((restore): Effect.Effect<Inside.HeldSession<A, E>, E0, Scope.Scope> => {
+      if (this.isClosed) return this.heldClosed
       const entry = this.entryOf(key)
       if (entry === undefined) return Effect.fail(this.settings.full)
       entry.holders++
-      return Effect.matchCauseEffect(Effect.flatten(Fiber.await(entry.making)), {
-        onSuccess: (session) => {
-          entry.session = session
-          return Effect.succeed({ entry, session })
-        },
-        onFailure: (cause) => {
-          this.forget(entry)
-          return Effect.zipRight(close(entry), Effect.failCause(cause))
+      const held = (session: Session<A, E>) =>
+        Effect.as(Effect.addFinalizer(() => this.letGo(entry)), {
+          session,
+          retain: () => {
+            entry.holders++
+            return this.letGo(entry)
+          }
+        })
+      if (entry.session !== undefined) return held(entry.session)
+      return Effect.matchCauseEffect(restore(Fiber.await(entry.making!)), {
+        onFailure: (interruption) => Effect.zipRight(this.letGo(entry), Effect.failCause(interruption)),
+        onSuccess: (made) => {
+          if (Exit.isSuccess(made)) return held(made.value)
+          if (!Cause.isInterruptedOnly(made.cause)) return Effect.failCause(made.cause)
+          // Nothing else interrupts the making of a session while somebody waits for it.
+          return this.isClosed ? this.heldClosed : Effect.die(
+            new Cause.InterruptedException("the lookup of a session interrupted itself")
+          )
         }
       })
     })
+  }
+
+  private get heldClosed(): Effect.Effect<Inside.HeldSession<A, E>> {
+    return Effect.map(
+      Effect.scoped(this.settings.closed),
+      (session) => ({ session, retain: () => Effect.void })
+    )
   }
 
   /**
@@ -107,17 +119,39 @@ export class Sessions<K, A, E, E0, R> {
       fork(close(longestIdle))
     }
     const scope = Effect.runSync(Scope.fork(mapScope, ExecutionStrategy.sequential))
-    // On a fiber of the map's runtime, so that its renewals run with that runtime's scheduler and context.
-    const making = Runtime.runFork(runtime)(Scope.extend(Effect.suspend(() => makeSession(key)), scope))
-    const entry = { key, making, scope, session: undefined, holders: 0, timer: undefined }
+    const inner = Effect.runSync(Scope.fork(scope, ExecutionStrategy.sequential))
+    const entry: Entry<K, A, E, E0> = {
+      key,
+      scope,
+      making: undefined,
+      session: undefined,
+      holders: 0,
+      isForgotten: false,
+      timer: undefined
+    }
     MutableHashMap.set(this.entries, key, entry)
+    const making = Scope.extend(Effect.suspend(() => makeSession(key)), inner)
+    // On a fiber of the map's runtime, so that its renewals run with that runtime's scheduler and context. The scope
+    // interrupts that fiber before it closes what the fiber has acquired.
+    entry.making = Runtime.runFork(runtime)(Effect.onExit(making, (made) => this.settle(entry, made)), { scope })
     return entry
+  }
+
+  private settle(entry: Entry<K, A, E, E0>, made: Exit.Exit<Session<A, E>, E0>): Effect.Effect<void> {
+    return Effect.suspend(() => {
+      if (Exit.isSuccess(made)) {
+        entry.session = made.value
+        return Effect.void
+      }
+      this.forget(entry)
+      return Scope.close(entry.scope, made)
+    })
   }
 
   private letGo(entry: Entry<K, A, E, E0>): Effect.Effect<void> {
     const { fork, idleTimeToLive } = this.settings
     return Effect.suspend(() => {
-      if (--entry.holders > 0) return Effect.void
+      if (--entry.holders > 0 || entry.isForgotten) return Effect.void
       const renewal = entry.session && Inside.of(entry.session).inFlight()
       if (renewal !== undefined) {
         // The renewal may have spent a token that can be spent only once: its value must be kept, and written down.
@@ -144,6 +178,7 @@ export class Sessions<K, A, E, E0, R> {
   }
 
   private forget(entry: Entry<K, A, E, E0>): void {
+    entry.isForgotten = true
     this.idle.delete(entry)
     const current = MutableHashMap.get(this.entries, entry.key)
     if (Option.isSome(current) && current.value === entry) MutableHashMap.remove(this.entries, entry.key)
