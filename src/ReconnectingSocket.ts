@@ -240,7 +240,9 @@ export type SocketEvent =
     readonly callback:
       | "codec"
       | "decode"
+      | "ping"
       | "isPong"
+      | "answer"
       | "acknowledged"
       | "resent"
       | "reply"
@@ -293,6 +295,36 @@ export interface Codec<in Out, out In> {
 export interface BatchCodec<in Out, out In> {
   readonly encode: (message: Out) => Message
   readonly decodeMany: (data: Message) => Iterable<In>
+}
+
+/**
+ * How it is noticed that a peer is gone: after `interval` (default: 15 seconds) of silence the peer is asked for a sign
+ * of life, and after `timeout` (default: 10 seconds) more the connection ends. Any frame is a sign of life, a message
+ * when it is complete. While the inbox is full and the connection paused, no silence is counted.
+ *
+ * - `ping` asks in place of a protocol ping; a function gives the message each time, with the last sequence number,
+ *   say. Where the platform has no pings (browsers) and there is no such message, the peer is not asked. `false`:
+ *   nothing is asked, and silence of `interval` and `timeout` together ends the connection, for servers that ping.
+ * - `always` (default: `false`) asks every `interval`, also while the peer talks: for servers that must hear from their
+ *   clients. Then, if there is an `isPong`, only a pong is an answer.
+ * - `isPong` recognizes the answer to `ping`, which does not go to `messages`.
+ * - `answer` recognizes the peer's own ping, if that is a message, and gives the answer. The answer is sent
+ *   immediately, past the outbox and the window of `acknowledge`, and the ping does not go to `messages`. (Protocol
+ *   pings are answered by the platform.)
+ *
+ * Each of the callbacks may throw: then there is a `Rejected` event, the message goes to `messages`, and in place of a
+ * `ping` that throws a protocol ping asks.
+ *
+ * @since 0.1.0
+ * @category models
+ */
+export interface HeartbeatOptions<Out, in In> {
+  readonly interval?: Duration.DurationInput | undefined
+  readonly timeout?: Duration.DurationInput | undefined
+  readonly ping?: Out | (() => Out) | false | undefined
+  readonly always?: boolean | undefined
+  readonly isPong?: ((message: In) => boolean) | undefined
+  readonly answer?: ((message: In) => Option.Option<Out>) | undefined
 }
 
 /**
@@ -349,20 +381,10 @@ export interface Options<Out, In, E = never, R = never, E2 = never, R2 = never, 
    */
   readonly retryable?: ((failure: ConnectionFailure) => boolean) | undefined
   /**
-   * After `interval` of silence the peer is asked for a sign of life, and after `timeout` more the connection ends. Any
-   * frame is a sign of life, a message when it is complete. Default: a protocol ping after 15 seconds, which is less
-   * than proxies grant an idle connection, and 10 more. Where the platform has no pings (browsers) give a `ping`
-   * message; without one the peer is not asked. A message that `isPong` recognizes does not go to `messages`.
+   * How it is noticed that the peer is gone, and how the peer's own pings are answered. Runs from the dial on. Default:
+   * a protocol ping after 15 seconds of silence, which is less than proxies grant an idle connection, and 10 more.
    */
-  readonly heartbeat?:
-    | {
-      readonly interval?: Duration.DurationInput | undefined
-      readonly timeout?: Duration.DurationInput | undefined
-      readonly ping?: NoInfer<Out> | undefined
-      readonly isPong?: ((message: In) => boolean) | undefined
-    }
-    | false
-    | undefined
+  readonly heartbeat?: HeartbeatOptions<NoInfer<Out>, In> | false | undefined
   /**
    * Runs on every new connection, before the subscriptions and the outbox: to log in, say. Messages that it does not
    * `receive` are left for `messages`. `receive` sees acknowledgements, pongs and confirmations too, which are not

@@ -63,8 +63,8 @@ export type Message = string | Uint8Array
  */
 export interface Listener {
   readonly onMessage: (message: Message) => void
-  /** A ping or a pong: nothing to be told, but the peer is alive. */
-  readonly onControl: () => void
+  /** A ping or a pong, if it is known which: nothing to be told, but the peer is alive. */
+  readonly onControl: (frame?: "Ping" | "Pong") => void
   /** Once, and last. */
   readonly onEnd: (failure: ConnectionClosed | ConnectionLost) => void
 }
@@ -448,7 +448,7 @@ const pair = (protocol: string): readonly [Connection, Peer] => {
       protocol,
       listen: (listener) => Effect.sync(() => incoming.listen(listener)),
       write: (messages) => taken(() => messages.forEach((message) => received.unsafeOffer(message))),
-      ping: Option.some(Effect.zipRight(failure, Effect.sync(() => isStalled || incoming.control()))),
+      ping: Option.some(Effect.zipRight(failure, Effect.sync(() => isStalled || incoming.control("Pong")))),
       backpressure: Option.none(),
       close: (code = 1005, reason = "") => isStalled ? Effect.void : over(new ConnectionClosed({ code, reason })),
       terminate: over(new ConnectionLost({ reason: "Reset", cause: "terminated" }))
@@ -456,7 +456,7 @@ const pair = (protocol: string): readonly [Connection, Peer] => {
     {
       receive: Queue.take(received),
       send: (message) => Effect.sync(() => incoming.message(message)),
-      ping: Effect.sync(() => incoming.control()),
+      ping: Effect.sync(() => incoming.control("Ping")),
       stall: Effect.sync(() => {
         isStalled = true
       }),

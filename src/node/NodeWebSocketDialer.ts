@@ -119,8 +119,8 @@ const connectionOver = (socket: WebSocket, transport: Socket): Connection => {
     (data: Buffer, isBinary) =>
       incoming.message(isBinary ? new Uint8Array(data.buffer, data.byteOffset, data.byteLength) : data.toString())
   )
-  socket.on("ping", () => incoming.control())
-  socket.on("pong", () => incoming.control())
+  socket.on("ping", () => incoming.control("Ping"))
+  socket.on("pong", () => incoming.control("Pong"))
   // Of the receiver: the peer has broken the protocol. Those of the transport are followed by `close`, and tell more.
   socket.on(
     "error",

@@ -2,14 +2,18 @@ import { assert, describe, it } from "@effect/vitest"
 import * as ReconnectingSocket from "effect-holdfast/ReconnectingSocket"
 import * as Clock from "effect/Clock"
 import * as Effect from "effect/Effect"
+import * as Option from "effect/Option"
 import * as Stream from "effect/Stream"
 import * as TestClock from "effect/TestClock"
 import {
+  acknowledge,
   connected,
   dial,
+  lossesOf,
   lost,
   ofTag,
   onWires,
+  opened,
   pass,
   recorded,
   settle,
@@ -239,4 +243,270 @@ describe("the heartbeat", () => {
       })
     })
   }
+})
+
+describe("a ping of yours", () => {
+  test("W4: that is a function is asked for the message each time, on each connection", () =>
+    Effect.gen(function*() {
+      let sequence = 0
+      const { peer, server } = yield* opened({
+        heartbeat: { interval: "5 seconds", timeout: "4 seconds", ping: () => `beat ${sequence}` }
+      })
+      for (sequence of [1, 2]) {
+        yield* pass(5_000)
+        yield* peer.send("news")
+      }
+      assert.deepStrictEqual(peer.got, ["beat 1", "beat 2"])
+      yield* peer.reset
+      yield* pass(1_000)
+      const next = yield* server.open
+      sequence = 3
+      yield* pass(5_000)
+      assert.deepStrictEqual(next.got, ["beat 3"])
+    }))
+
+  const odd = {
+    "throws": () => {
+      throw new Error("odd")
+    },
+    "gives what cannot be encoded": () => 1 as never
+  }
+  for (const [how, ping] of Object.entries(odd)) {
+    it.scoped(`W8: that ${how} is an event, and a protocol ping asks in its place`, () => {
+      const wire = new Wire()
+      return Effect.gen(function*() {
+        const { events } = yield* onWires([wire], { backoff: steady, heartbeat: { ping, always: true } })
+        yield* pass(15_000)
+        assert.deepStrictEqual([wire.pings, wire.taken], [1, []])
+        assert.deepStrictEqual(ofTag(events, "Rejected").map(({ callback }) => callback), ["ping"])
+        yield* pass(10_000)
+        assert.deepStrictEqual(lossesOf(events), ["HeartbeatTimeout"])
+      })
+    })
+  }
+
+  it.scoped("W8: that throws where the platform has no ping asks nothing, and no answer is missed", () => {
+    const wire = new Wire({ ping: false })
+    return Effect.gen(function*() {
+      const { events } = yield* onWires([wire], { heartbeat: { ping: odd.throws } })
+      yield* pass(600_000)
+      assert.deepStrictEqual(lossesOf(events), [])
+      assert.isAbove(ofTag(events, "Rejected").length, 1)
+    })
+  })
+
+  for (const [where, can] of [["with", {}], ["without", { ping: false }]] as const) {
+    it.scoped(`W4: that is false asks nothing, and silence ends a connection ${where} protocol pings`, () => {
+      const wire = new Wire(can)
+      return Effect.gen(function*() {
+        const { events } = yield* onWires([wire], {
+          backoff: steady,
+          heartbeat: { interval: "30 seconds", timeout: "5 seconds", ping: false }
+        })
+        yield* pass(34_999)
+        wire.say("a sign")
+        yield* pass(34_999)
+        wire.control()
+        yield* pass(34_999)
+        assert.deepStrictEqual(lossesOf(events), [])
+        yield* pass(1)
+        assert.deepStrictEqual(lossesOf(events), ["HeartbeatTimeout"])
+        assert.deepStrictEqual([wire.pings, wire.taken], [0, []])
+      })
+    })
+  }
+
+  it.scoped("W13: that is false counts no silence while reading is paused", () => {
+    const wire = new Wire()
+    return Effect.gen(function*() {
+      const { events, socket } = yield* onWires([wire], { inbox: { capacity: 1 }, heartbeat: { ping: false } })
+      yield* settle
+      wire.say("1")
+      yield* pass(3_600_000)
+      assert.deepStrictEqual(lossesOf(events), [])
+      yield* Stream.runDrain(Stream.take(socket.messages, 1))
+      yield* pass(24_999)
+      assert.deepStrictEqual(lossesOf(events), [])
+      yield* pass(1)
+      assert.deepStrictEqual(lossesOf(events), ["HeartbeatTimeout"])
+    })
+  })
+})
+
+describe("a heartbeat that always beats", () => {
+  const always = { interval: "4 seconds", timeout: "3 seconds", always: true } as const
+
+  /** The peer says something every second. */
+  const talking = (wire: Wire, seconds: number, message = "tick") =>
+    Effect.forEach(
+      Array.from({ length: seconds }),
+      () => Effect.tap(pass(1_000), () => Effect.sync(() => wire.say(message)))
+    )
+
+  it.scoped("W4: asks while the peer talks, and takes any frame for an answer where no pong is known", () => {
+    const wire = new Wire()
+    return Effect.gen(function*() {
+      const { events } = yield* onWires([wire], { backoff: steady, heartbeat: always })
+      yield* talking(wire, 12)
+      assert.strictEqual(wire.pings, 3)
+      assert.deepStrictEqual(lossesOf(events), [])
+      yield* pass(4_000)
+      yield* pass(2_999)
+      assert.deepStrictEqual(lossesOf(events), [])
+      yield* pass(1)
+      assert.deepStrictEqual(lossesOf(events), ["HeartbeatTimeout"])
+    })
+  })
+
+  it.scoped("W4: takes only a pong for an answer where one is known, whatever else the peer says", () => {
+    const wire = new Wire()
+    return Effect.gen(function*() {
+      const { events, socket } = yield* onWires([wire], {
+        backoff: steady,
+        heartbeat: { ...always, ping: "ping", isPong: (message) => message === "pong" }
+      })
+      yield* Effect.forkScoped(Stream.runDrain(socket.messages))
+      yield* talking(wire, 5)
+      assert.deepStrictEqual(wire.taken, ["ping"])
+      yield* talking(wire, 1, "pong")
+      yield* talking(wire, 4)
+      assert.deepStrictEqual(wire.taken, ["ping", "ping"])
+      assert.deepStrictEqual(lossesOf(events), [])
+      wire.control()
+      yield* pass(999)
+      assert.deepStrictEqual(lossesOf(events), [])
+      yield* pass(1)
+      assert.deepStrictEqual(lossesOf(events), ["HeartbeatTimeout"])
+    })
+  })
+
+  it.scoped("W4: beats on while an answer is awaited for longer than an interval", () => {
+    const wire = new Wire()
+    return Effect.gen(function*() {
+      const { events } = yield* onWires([wire], {
+        backoff: steady,
+        heartbeat: { ...always, timeout: "10 seconds", ping: "ping", isPong: (message) => message === "pong" }
+      })
+      yield* pass(13_000)
+      assert.deepStrictEqual(wire.taken, ["ping", "ping", "ping"])
+      yield* pass(999)
+      assert.deepStrictEqual(lossesOf(events), [])
+      yield* pass(1)
+      assert.deepStrictEqual(lossesOf(events), ["HeartbeatTimeout"])
+    })
+  })
+
+  for (const rest of [1_000, 10_000]) {
+    it.scoped(`W13: is heard while reading is paused, and its deadline stops, for ${rest / 1_000} seconds`, () => {
+      const wire = new Wire()
+      return Effect.gen(function*() {
+        const { events, socket } = yield* onWires([wire], {
+          backoff: steady,
+          inbox: { capacity: 1 },
+          heartbeat: { ...always, ping: "ping", isPong: (message) => message === "pong" }
+        })
+        yield* pass(4_000)
+        yield* pass(1_000)
+        wire.say("1")
+        yield* pass(rest)
+        assert.lengthOf(wire.taken, 1 + Math.floor((1_000 + rest) / 4_000))
+        yield* Stream.runDrain(Stream.take(socket.messages, 1))
+        yield* settle
+        assert.isFalse(wire.isPaused)
+        yield* pass(2_500)
+        assert.deepStrictEqual(lossesOf(events), [])
+        yield* pass(4_500)
+        assert.deepStrictEqual(lossesOf(events), ["HeartbeatTimeout"])
+      })
+    })
+  }
+})
+
+describe("the peer's own ping", () => {
+  const answer = (message: string) =>
+    message.startsWith("PING") ? Option.some(message.replace("I", "O")) : Option.none()
+
+  test("W14: is answered, each one, and not told by `messages`", () =>
+    Effect.gen(function*() {
+      const { peer, socket } = yield* opened({ heartbeat: { answer } })
+      const messages = yield* recorded(socket.messages)
+      for (const message of ["a", "PING 1", "b", "PING 2", "PING 3"]) yield* peer.send(message)
+      yield* settle
+      assert.deepStrictEqual(peer.got, ["PONG 1", "PONG 2", "PONG 3"])
+      assert.deepStrictEqual(messages.all, ["a", "b"])
+    }))
+
+  it.scoped("W14: is answered past the outbox, and past a full window", () => {
+    const wire = new Wire({ isHeld: true })
+    return Effect.gen(function*() {
+      const { socket } = yield* onWires<string, string>([wire], {
+        codec: { encode: (message) => message, decode: String },
+        acknowledge: { ...acknowledge, window: 2 },
+        heartbeat: { answer }
+      })
+      yield* settle
+      for (const message of ["1", "2", "3", "4"]) yield* socket.send(message)
+      yield* settle
+      wire.say("PING")
+      wire.isHeld = false
+      wire.take()
+      yield* settle
+      assert.deepStrictEqual(wire.taken.filter((message) => message !== "1" && message !== "2"), ["PONG"])
+      wire.say("ack 2")
+      wire.say("PING")
+      yield* settle
+      assert.deepStrictEqual(wire.taken.slice(3), ["PONG", "3", "4"])
+    })
+  })
+
+  test("W14: is seen by a login, and answered before it is over", () =>
+    Effect.gen(function*() {
+      const seen: Array<string> = []
+      const { peer, socket } = yield* opened({
+        heartbeat: { answer },
+        onOpen: ({ receive }) =>
+          Effect.repeat(Effect.tap(receive, (message) => seen.push(message)), { until: (message) => message === "end" })
+      })
+      const messages = yield* recorded(socket.messages)
+      yield* peer.send("PING")
+      yield* settle
+      assert.deepStrictEqual(peer.got, ["PONG"])
+      yield* peer.send("end")
+      yield* settle
+      assert.deepStrictEqual([seen, messages.all], [["PING", "end"], []])
+    }))
+
+  const odd: Record<string, (message: string) => Option.Option<string>> = {
+    "throws": () => {
+      throw new Error("odd")
+    },
+    "gives no Option": () => "PONG" as never,
+    "gives what cannot be encoded": () => Option.some(1 as never)
+  }
+  for (const [how, answer] of Object.entries(odd)) {
+    test(`W8: whose answer ${how} is an event, and told by \`messages\``, () =>
+      Effect.gen(function*() {
+        const { events, peer, socket } = yield* opened({ heartbeat: { answer } })
+        const messages = yield* recorded(socket.messages)
+        yield* peer.send("PING")
+        yield* settle
+        assert.deepStrictEqual([messages.all, peer.got], [["PING"], []])
+        assert.deepStrictEqual(ofTag(events, "Rejected").map(({ callback, message }) => [callback, message]), [
+          ["answer", "PING"]
+        ])
+      }))
+  }
+
+  test("W4: is not answered without end where the peer takes no answer", () =>
+    Effect.gen(function*() {
+      const { events, peer } = yield* opened({ heartbeat: { answer } })
+      yield* peer.stall
+      yield* peer.send("PING")
+      yield* settle
+      for (let n = 0; n < 1_024; n++) yield* peer.send("PING")
+      assert.deepStrictEqual(lossesOf(events), [])
+      yield* peer.send("PING")
+      yield* settle
+      assert.deepStrictEqual(lossesOf(events), ["WriteTimeout"])
+    }))
 })

@@ -50,6 +50,7 @@ describe("options that make no sense", () => {
   }
   refused("outbox.overflow", "never", { outbox: { overflow: "never" as never } })
   refused("heartbeat.ping", 1, { heartbeat: { ping: 1 as never } })
+  refused("heartbeat.always", true, { heartbeat: { always: true, ping: false } })
   refused("heartbeat.ping", "x", {
     heartbeat: { ping: "x" },
     codec: {

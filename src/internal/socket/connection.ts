@@ -11,6 +11,7 @@ import { wait } from "../wait.js"
 import { Waiters } from "../waiters.js"
 import { Awaiting } from "./awaiting.js"
 import type { Decode } from "./codec.js"
+import type { Heartbeat } from "./heartbeat.js"
 import type { Inbox } from "./inbox.js"
 
 /** How an inbox ends: with the failure after which the socket gave up, or with none. */
@@ -38,6 +39,8 @@ export class LiveConnection<In> {
   isLoggingIn = false
   /** Replies and confirmations that are awaited on it. */
   readonly awaiting = new Awaiting<In>()
+  /** Whether its peer is still there. Set as soon as it is connected. */
+  heartbeat: Heartbeat<In> | undefined
   /** Set by the reader; undefined if the user's codec could not be made. */
   decode: Decode<In> | undefined
   /** The subscriptions that were sent on it. */
@@ -120,6 +123,7 @@ export class LiveConnection<In> {
     if (!this.isPaused || Option.isNone(backpressure)) return
     this.isPaused = false
     this.heard(now)
+    this.heartbeat?.excuse()
     this.run(backpressure.value.resume)
   }
 
@@ -152,6 +156,11 @@ export class LiveConnection<In> {
       )
       return forget
     })
+  }
+
+  /** How many messages wait for the writer, those of the outbox left out. */
+  get unsent(): number {
+    return this.direct.length
   }
 
   /** For the writer. */

@@ -1,74 +1,182 @@
 /**
- * The heartbeat of a connection: after `interval` of silence the peer is asked for a sign of life, and after `timeout`
- * more without one the connection ends.
+ * The heartbeat of a connection: whether the peer is still there.
+ *
+ * After `interval` of silence the peer is asked for a sign of life; with `always` every `interval`, also while the peer
+ * talks. After `timeout` more without an answer the connection ends. Any frame is an answer, unless the peer is asked
+ * while it talks and there is an `isPong`: then what it happens to say is none.
  */
 import * as Effect from "effect/Effect"
+import * as Fiber from "effect/Fiber"
 import * as Option from "effect/Option"
 import type * as Scope from "effect/Scope"
 import { ConnectionLost, type Message } from "../../WebSocketDialer.js"
 import { within } from "../first.js"
 import type { LiveConnection } from "./connection.js"
+import type { HeartbeatSettings } from "./heartbeatSettings.js"
 import type { Wiring } from "./wiring.js"
 
-export interface HeartbeatSettings {
-  /** Milliseconds. */
-  readonly interval: number
-  /** Milliseconds. */
-  readonly timeout: number
-  /** Asks instead of a protocol ping. */
-  readonly ping: Message | undefined
-}
+/** So many answers to a peer's pings may be unsent. A peer that asks for more takes none of them. */
+const mostUnsent = 1024
 
-/** Beats for as long as the scope lasts, which is the connection's. Does nothing where there is no way to ask. */
-export const heartbeat = (
-  live: LiveConnection<any>,
-  settings: HeartbeatSettings,
-  wiring: Wiring<any, any, any>,
-  scope: Scope.Scope
-): Effect.Effect<void> => {
-  const { interval, timeout } = settings
-  const ask = asking(live, settings.ping, wiring.settings.writeTimeout, scope)
-  if (ask === undefined) return Effect.void
-  /** When the peer was asked, and how often it had been heard of then. */
-  let asked: { readonly signs: number; readonly at: number } | undefined
-  const beat: Effect.Effect<void> = Effect.suspend(() => {
-    const now = wiring.clock.unsafeCurrentTimeMillis()
+export class Heartbeat<In> {
+  private readonly live: LiveConnection<In>
+  private readonly wiring: Wiring<any, In, any>
+  /** The connection's. */
+  private readonly scope: Scope.Scope
+  private settings: HeartbeatSettings<In> | undefined
+  private fiber: Fiber.RuntimeFiber<void> | undefined
+  /** When the peer was asked, and how often it had been heard of then; undefined once it has answered. */
+  private asked: { readonly signs: number; readonly at: number } | undefined
+  /** When the peer was last asked, or the heartbeat began. */
+  private lastAsked = 0
+  private isPinging = false
+
+  constructor(live: LiveConnection<In>, wiring: Wiring<any, In, any>, scope: Scope.Scope) {
+    this.live = live
+    this.wiring = wiring
+    this.scope = scope
+    this.settings = wiring.settings.heartbeat
+  }
+
+  /** Beats from now on, as long as the connection lasts. */
+  get start(): Effect.Effect<void> {
+    return Effect.suspend(() => {
+      this.asked = undefined
+      this.lastAsked = this.now()
+      if (this.settings === undefined || !this.canTell(this.settings)) return Effect.void
+      return Effect.map(Effect.forkIn(Effect.interruptible(this.beating(this.settings)), this.scope), (fiber) => {
+        this.fiber = fiber
+      })
+    })
+  }
+
+  /** Beats in another way from now on. */
+  change(settings: HeartbeatSettings<In> | undefined): Effect.Effect<void> {
+    return Effect.suspend(() => {
+      const { fiber } = this
+      this.fiber = undefined
+      this.settings = settings
+      return Effect.zipRight(fiber === undefined ? Effect.void : Fiber.interruptFork(fiber), this.start)
+    })
+  }
+
+  // ---------------------------------------------------------------------------
+  // what comes in
+  // ---------------------------------------------------------------------------
+
+  /** Whether the message was the peer's answer to this heartbeat, or its own ping, which is answered. */
+  takes(message: In, data: Message): boolean {
+    return this.takesPong(message, data) || this.takesPing(message, data)
+  }
+
+  private takesPong(message: In, data: Message): boolean {
+    const isPong = this.settings?.isPong
+    if (isPong === undefined) return false
+    if (!this.wiring.events.decided("isPong", () => isPong(message), false, data)) return false
+    this.hearPong()
+    return true
+  }
+
+  private takesPing(message: In, data: Message): boolean {
+    const answer = this.settings?.answer
+    if (answer === undefined) return false
+    const answered = this.wiring.events.decided("answer", () => answer(message), Option.none(), data)
+    if (Option.isNone(answered)) return false
+    if (this.live.unsent < mostUnsent) this.live.send(answered.value)
+    else this.live.fail(new ConnectionLost({ reason: "WriteTimeout", cause: "the peer takes no answers to its pings" }))
+    return true
+  }
+
+  /** The peer has answered, by a message or by a protocol pong. */
+  hearPong(): void {
+    this.asked = undefined
+  }
+
+  /** While nothing was read, no answer could be heard: the peer owes none. */
+  excuse(): void {
+    this.asked = undefined
+  }
+
+  // ---------------------------------------------------------------------------
+  // beating
+  // ---------------------------------------------------------------------------
+
+  /** Whether silence means anything: not where there is no way to ask, unless the peer is to speak unasked. */
+  private canTell({ ping }: HeartbeatSettings<In>): boolean {
+    return ping !== undefined || Option.isSome(this.live.connection.ping)
+  }
+
+  private beating(settings: HeartbeatSettings<In>): Effect.Effect<void> {
+    const beat: Effect.Effect<void> = Effect.suspend(() => {
+      const now = this.now()
+      this.reckon(settings, now)
+      const lost = this.untilLost(settings, now)
+      if (lost <= 0) return Effect.sync(() => this.live.fail(new ConnectionLost({ reason: "HeartbeatTimeout" })))
+      const due = this.untilDue(settings, now)
+      if (due > 0) return next(Math.min(lost, due))
+      return Effect.flatMap(this.ask(settings, now), () => next(this.untilLost(settings, now)))
+    })
+    // The rest of a time may be shorter than a clock can tell: it would be slept in no time, again and again.
+    const next = (millis: number) => Effect.zipRight(Effect.sleep(Math.max(1, millis)), beat)
+    return beat
+  }
+
+  /** Sees whether the peer has answered meanwhile. */
+  private reckon({ always, isPong }: HeartbeatSettings<In>, now: number): void {
+    const { live } = this
     // A clock that is set back must not make the heartbeat wait for longer.
     live.lastHeard = Math.min(live.lastHeard, now)
-    if (asked !== undefined && asked.at > now) asked = { signs: asked.signs, at: now }
-    const silent = now - live.lastHeard
-    if (asked?.signs !== live.signs) asked = undefined
-    // While nothing is read, nothing can be heard.
-    if (live.isPaused) return next(interval)
-    if (asked !== undefined) {
-      if (now < asked.at + timeout) return next(Math.min(asked.at + timeout - now, interval))
-      return Effect.sync(() => live.fail(new ConnectionLost({ reason: "HeartbeatTimeout" })))
-    }
-    if (silent < interval) return next(interval - silent)
-    asked = { signs: live.signs, at: now }
-    return Effect.zipRight(ask, next(Math.min(timeout, interval)))
-  })
-  // The rest of a time may be shorter than a clock can tell: the heartbeat would sleep it in no time, again and again.
-  const next = (millis: number) => Effect.zipRight(Effect.sleep(Math.max(1, millis)), beat)
-  return beat
-}
+    this.lastAsked = Math.min(this.lastAsked, now)
+    if (this.asked === undefined) return
+    const isAnyAnswer = !always || isPong === undefined
+    if (isAnyAnswer && this.asked.signs !== live.signs) this.asked = undefined
+    else if (this.asked.at > now) this.asked = { signs: this.asked.signs, at: now }
+  }
 
-/** Asks with the user's own message, or with a ping where the platform has any. */
-const asking = (
-  live: LiveConnection<any>,
-  ping: Message | undefined,
-  writeTimeout: number,
-  scope: Scope.Scope
-): Effect.Effect<unknown> | undefined => {
-  if (ping !== undefined) return Effect.sync(() => live.send(ping))
-  if (Option.isNone(live.connection.ping)) return undefined
-  const pinged = within(
-    live.connection.ping.value,
-    writeTimeout,
-    () => new ConnectionLost({ reason: "WriteTimeout" })
-  )
-  return live.writing.withPermits(1)(pinged).pipe(
-    Effect.catchAll((failure) => Effect.sync(() => live.fail(failure))),
-    Effect.forkIn(scope)
-  )
+  /** Milliseconds until the connection is lost if nothing is heard. */
+  private untilLost({ interval, ping, timeout }: HeartbeatSettings<In>, now: number): number {
+    if (this.live.isPaused) return interval
+    if (ping === false) return this.live.lastHeard + interval + timeout - now
+    return this.asked === undefined ? interval : Math.min(this.asked.at + timeout - now, interval)
+  }
+
+  /** Milliseconds until the peer is to be asked. */
+  private untilDue({ always, interval, ping }: HeartbeatSettings<In>, now: number): number {
+    if (always) return this.lastAsked + interval - now
+    if (ping === false || this.asked !== undefined || this.live.isPaused) return Infinity
+    return this.live.lastHeard + interval - now
+  }
+
+  private ask({ ping }: HeartbeatSettings<In>, now: number): Effect.Effect<unknown> {
+    const { connection, signs } = this.live
+    this.lastAsked = now
+    const message = ping && this.wiring.events.decided("ping", ping, undefined)
+    const hasMessage = message !== undefined && message !== false
+    if (!hasMessage && Option.isNone(connection.ping)) return Effect.void
+    this.asked ??= { signs, at: now }
+    if (hasMessage) return Effect.sync(() => this.live.send(message))
+    return this.isPinging ? Effect.void : this.ping
+  }
+
+  private get ping(): Effect.Effect<unknown> {
+    const { connection, writing } = this.live
+    if (Option.isNone(connection.ping)) return Effect.void
+    this.isPinging = true
+    const pinged = within(
+      connection.ping.value,
+      this.wiring.settings.writeTimeout,
+      () => new ConnectionLost({ reason: "WriteTimeout" })
+    )
+    return writing.withPermits(1)(pinged).pipe(
+      Effect.catchAll((failure) => Effect.sync(() => this.live.fail(failure))),
+      Effect.ensuring(Effect.sync(() => {
+        this.isPinging = false
+      })),
+      Effect.forkIn(this.scope)
+    )
+  }
+
+  private now(): number {
+    return this.wiring.clock.unsafeCurrentTimeMillis()
+  }
 }

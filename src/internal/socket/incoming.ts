@@ -6,7 +6,7 @@ import { Waiters } from "../waiters.js"
 
 interface Listener<in Message, in End> {
   readonly onMessage: (message: Message) => void
-  readonly onControl: () => void
+  readonly onControl: (frame?: "Ping" | "Pong") => void
   readonly onEnd: (end: End) => void
 }
 
@@ -20,8 +20,8 @@ export class Incoming<in out Message, in out End> {
     if (this.end === undefined) this.pass((listener) => listener.onMessage(message))
   }
 
-  control(): void {
-    if (this.end === undefined) this.pass((listener) => listener.onControl())
+  control(frame: "Ping" | "Pong"): void {
+    if (this.end === undefined) this.pass((listener) => listener.onControl(frame))
   }
 
   endWith(end: End): void {

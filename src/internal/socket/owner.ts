@@ -32,7 +32,7 @@ import { Waiters } from "../waiters.js"
 import { type InboxEnd, LiveConnection } from "./connection.js"
 import { Dialing } from "./dialing.js"
 import { Events } from "./events.js"
-import { heartbeat } from "./heartbeat.js"
+import { Heartbeat } from "./heartbeat.js"
 import { Inbox } from "./inbox.js"
 import { closeGrace, type Line, Lines } from "./lines.js"
 import { ready } from "./opening.js"
@@ -247,11 +247,15 @@ export class Owner<Out, In, R> {
       if (calledOff !== undefined) this.move({ _tag: "Dialed", connection: live })
       return connection.listen({
         onMessage: (message) => this.reader.hear(live, message),
-        onControl: () => live.heard(this.now()),
+        onControl: (frame) => {
+          live.heard(this.now())
+          if (frame === "Pong") live.heartbeat?.hearPong()
+        },
         onEnd: (failure) => live.fail(failure)
       }).pipe(
         // Not within a race, whose fiber would be kept with its child.
         Effect.zipRight(Effect.forkIn(this.writer.run(live, line.scope), line.scope)),
+        Effect.zipRight(live.heartbeat!.start),
         Effect.zipRight(unlessOff(ready(this.wiring, this.subscriptions, live, line.userScope)))
       )
     })
@@ -260,6 +264,7 @@ export class Owner<Out, In, R> {
   private connected(line: Line<In>, connection: Connection): LiveConnection<In> {
     const early = this.newInbox()
     const live = new LiveConnection(connection, early, this.now(), Runtime.runFork(this.wiring.runtime))
+    live.heartbeat = new Heartbeat(live, this.wiring, line.scope)
     live.isLoggingIn = this.wiring.options.onOpen !== undefined
     live.onceLost(() => early.end(Exit.fail(Option.none())))
     this.lines.connect(line, live)
@@ -315,7 +320,6 @@ export class Owner<Out, In, R> {
     const { renewAfter } = this.wiring.settings
     return Effect.gen(this, function*() {
       let line = opened
-      yield* this.startHeartbeat(line)
       let isFirst = true
       for (;;) {
         if (renewAfter !== undefined) yield* Effect.forkIn(this.replacing(renewAfter, isFirst), line.scope)
@@ -324,20 +328,10 @@ export class Owner<Out, In, R> {
         if (this.wiring.orders.isOrdered || replacement === undefined) return line
         this.replacement = undefined
         isFirst = yield* this.replace(line, replacement)
-        if (isFirst) {
-          line = replacement
-          yield* this.startHeartbeat(line)
-        } else {
-          yield* this.lines.drop(replacement)
-        }
+        if (isFirst) line = replacement
+        else yield* this.lines.drop(replacement)
       }
     })
-  }
-
-  private startHeartbeat({ live, scope }: Line<In>): Effect.Effect<void> {
-    const settings = this.wiring.settings.heartbeat
-    if (settings === undefined || live === undefined) return Effect.void
-    return Effect.asVoid(Effect.forkIn(heartbeat(live, settings, this.wiring, scope), scope))
   }
 
   private untilLostOrOrdered(live: LiveConnection<In>): Effect.Effect<void> {

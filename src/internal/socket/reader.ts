@@ -1,7 +1,7 @@
 /**
  * What becomes of a frame that comes in: it is decoded; then each of its messages is an acknowledgement, or an answer
- * to the heartbeat, or an answer that is awaited, or it goes to the connection's inbox. A connection whose inbox is
- * full is paused, or ends where it cannot be.
+ * to the heartbeat, or the peer's own ping, or an answer that is awaited, or it goes to the connection's inbox. A
+ * connection whose inbox is full is paused, or ends where it cannot be.
  */
 import * as Option from "effect/Option"
 import { ConnectionLost, type Message } from "../../WebSocketDialer.js"
@@ -56,9 +56,9 @@ export class Reader<Out, In> {
     }
   }
 
-  /** Whether the message was for the socket itself: an acknowledgement, else a pong, else an answer that is awaited. */
+  /** Whether the message was for the socket itself: an acknowledgement, a pong, a ping, or an awaited answer. */
   private isTaken(live: LiveConnection<In>, message: In, data: Message): boolean {
-    return this.isAcknowledgement(live, message, data) || this.isPong(message, data) ||
+    return this.isAcknowledgement(live, message, data) || live.heartbeat!.takes(message, data) ||
       live.awaiting.take(message, data)
   }
 
@@ -71,13 +71,6 @@ export class Reader<Out, In> {
       return ids.length > 0
     }
     return events.decided("acknowledged", acknowledged, false, data)
-  }
-
-  private isPong(message: In, data: Message): boolean {
-    const { events, options: { heartbeat } } = this.wiring
-    if (!heartbeat || heartbeat.isPong === undefined) return false
-    const { isPong } = heartbeat
-    return events.decided("isPong", () => isPong(message), false, data)
   }
 
   private keep(live: LiveConnection<In>, message: In, bytes: number, hadRoom: boolean): void {

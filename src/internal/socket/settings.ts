@@ -1,12 +1,10 @@
 /**
  * The options of a socket, checked, with their defaults.
  */
-import * as Either from "effect/Either"
-import { InvalidOptions } from "../../InvalidOptions.js"
 import type { Options } from "../../ReconnectingSocket.js"
-import type { Message } from "../../WebSocketDialer.js"
 import { count, millis, object, oneOf } from "../check.js"
-import { type Coding, codingOf } from "./codec.js"
+import { codingOf } from "./codec.js"
+import { heartbeatSettingsOf } from "./heartbeatSettings.js"
 
 export type AnyOptions<Out, In> = Options<Out, In, any, any, any, any, any, any>
 
@@ -17,7 +15,7 @@ export const mebi = 1024 * 1024
 
 /** Throws `InvalidOptions`. */
 export const settingsOf = <Out, In>(options: AnyOptions<Out, In>) => {
-  const { acknowledge, heartbeat = {}, inbox = {}, outbox = {}, renewAfter } = object("options", options)
+  const { acknowledge, inbox = {}, outbox = {}, renewAfter } = object("options", options)
   const coding = codingOf<Out, In>(options.codec)
   const capacity = count("outbox.capacity", outbox.capacity ?? 1024, 1)
   return {
@@ -30,11 +28,7 @@ export const settingsOf = <Out, In>(options: AnyOptions<Out, In>) => {
       ? Infinity
       : millis("outbox.timeToLive", outbox.timeToLive, atLeastOne),
     window: count("outbox.window", outbox.window ?? mebi, 1),
-    heartbeat: heartbeat === false ? undefined : {
-      interval: millis("heartbeat.interval", heartbeat.interval ?? "15 seconds", atLeastOne),
-      timeout: millis("heartbeat.timeout", heartbeat.timeout ?? "10 seconds", atLeastOne),
-      ping: pingOf(options, coding)
-    },
+    heartbeat: heartbeatSettingsOf(options.heartbeat, coding),
     inboxCapacity: count("inbox.capacity", inbox.capacity ?? 1024, 1),
     maxPayload: count("maxPayload", options.maxPayload ?? 16 * mebi, 1),
     limits: {
@@ -52,16 +46,3 @@ export const settingsOf = <Out, In>(options: AnyOptions<Out, In>) => {
 }
 
 const atLeastOne = { min: "1 millis" } as const
-
-const pingOf = <Out, In>(
-  { heartbeat }: AnyOptions<Out, In>,
-  { encode }: Coding<Out, In>
-): Message | undefined => {
-  if (!heartbeat || heartbeat.ping === undefined) return undefined
-  const { ping } = heartbeat
-  return Either.getOrThrowWith(
-    encode(ping),
-    (cause) =>
-      new InvalidOptions({ option: "heartbeat.ping", value: ping, reason: `cannot be encoded (${String(cause)})` })
-  )
-}

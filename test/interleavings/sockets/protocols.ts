@@ -114,6 +114,43 @@ export const protocols = (modules: Modules) => {
         })
     ),
 
+    "a peer's pings are answered on the connection that they came on, past a full window": inWorld(
+      modules,
+      (world) =>
+        Effect.gen(function*() {
+          const socket = yield* ReconnectingSocket.make({
+            ...base,
+            acknowledge: { ...acknowledge, window: 1 },
+            heartbeat: {
+              answer: (message) =>
+                String(message).startsWith("ping ") ? Option.some(`pong ${String(message).slice(5)}`) : Option.none()
+            }
+          })
+          const told: Array<string> = []
+          const listening = yield* Effect.fork(reading(socket.messages, (message) => void told.push(String(message))))
+          // The server acknowledges nothing before it has its pong.
+          yield* world.serve(
+            resettingAfter([3], ({ number, peer, received }) =>
+              received.includes(`pong ${number}`)
+                ? Effect.forEach(received.filter((one) => !one.startsWith("pong")), (one) => peer.send(`ack ${one}`))
+                : Effect.void),
+            ({ number, peer }) => peer.send(`ping ${number}`)
+          )
+          const senders = yield* together([sending(socket, ["a1", "a2"]), sending(socket, ["b1", "b2"])])
+          for (const exit of senders) hasSucceeded(exit)
+          yield* socket.flush
+          for (const { number, received } of world.wires) {
+            const pongs = received.filter((one) => one.startsWith("pong"))
+            assert.ok(pongs.length <= 1 && pongs.every((one) => one === `pong ${number}`), String(received))
+          }
+          yield* socket.close()
+          yield* Fiber.join(listening)
+          assert.deepEqual(told, [])
+          const messages = received(world).filter((message) => !message.startsWith("pong"))
+          assert.deepEqual(deduplicated(messages).toSorted(), ["a1", "a2", "b1", "b2"])
+        })
+    ),
+
     "what the server cannot bear is given up, and everything else arrives": inWorld(
       modules,
       (world) =>

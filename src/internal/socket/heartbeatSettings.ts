@@ -1,0 +1,69 @@
+/**
+ * The `heartbeat` of the options, checked, with its defaults. A login may give a connection another one.
+ */
+import * as Either from "effect/Either"
+import * as Option from "effect/Option"
+import { InvalidOptions } from "../../InvalidOptions.js"
+import type { HeartbeatOptions } from "../../ReconnectingSocket.js"
+import type { Message } from "../../WebSocketDialer.js"
+import { millis, object } from "../check.js"
+import type { Coding } from "./codec.js"
+
+export interface HeartbeatSettings<in In> {
+  /** Milliseconds. */
+  readonly interval: number
+  /** Milliseconds. */
+  readonly timeout: number
+  /** Gives the message that asks, and may throw. `false`: nothing asks. Undefined: a protocol ping does. */
+  readonly ping: (() => Message) | false | undefined
+  /** Asks also while the peer talks. */
+  readonly always: boolean
+  /** May throw. */
+  readonly isPong: ((message: In) => boolean) | undefined
+  /** What is sent back if the message asks for a sign of life. May throw. */
+  readonly answer: ((message: In) => Option.Option<Message>) | undefined
+}
+
+/** Undefined if there is no heartbeat. Throws `InvalidOptions`. */
+export const heartbeatSettingsOf = <Out, In>(
+  heartbeat: HeartbeatOptions<Out, In> | false | undefined,
+  { encode }: Coding<Out, In>
+): HeartbeatSettings<In> | undefined => {
+  if (heartbeat === false) return undefined
+  const { always = false, answer, interval, isPong, ping, timeout } = object("heartbeat", heartbeat ?? {})
+  if (always && ping === false) {
+    throw new InvalidOptions({ option: "heartbeat.always", value: always, reason: "has nothing to say without a ping" })
+  }
+  return {
+    interval: millis("heartbeat.interval", interval ?? "15 seconds", atLeastOne),
+    timeout: millis("heartbeat.timeout", timeout ?? "10 seconds", atLeastOne),
+    ping: ping === undefined ? undefined : ping === false ? false : pingOf(ping, encode),
+    always,
+    isPong,
+    answer: answer && ((message) => Option.map(checked(answer(message)), (out) => encodedBy(encode, out)))
+  }
+}
+
+const atLeastOne = { min: "1 millis" } as const
+
+type Encode<Out> = Coding<Out, any>["encode"]
+
+const pingOf = <Out>(ping: Out | (() => Out), encode: Encode<Out>): () => Message => {
+  // A message that is a function is no message that a codec would know.
+  if (typeof ping === "function") return () => encodedBy(encode, (ping as () => Out)())
+  const encoded = encode(ping)
+  if (Either.isRight(encoded)) return () => encoded.right
+  throw new InvalidOptions({
+    option: "heartbeat.ping",
+    value: ping,
+    reason: `cannot be encoded (${String(encoded.left)})`
+  })
+}
+
+const encodedBy = <Out>(encode: Encode<Out>, message: Out): Message =>
+  Either.getOrThrowWith(encode(message), (cause) => cause)
+
+const checked = <Out>(answered: Option.Option<Out>): Option.Option<Out> => {
+  if (Option.isOption(answered)) return answered
+  throw new TypeError(`answered as ${typeof answered}, not an Option`)
+}
