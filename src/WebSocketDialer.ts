@@ -7,7 +7,8 @@
  * **What a dialer guarantees.** `dial` succeeds with a connection that is open, or fails with a `DialError` that says
  * what the server answered, where the platform tells. No message is lost between the opening and `listen`. A
  * connection ends once, with one `ConnectionFailure`, after which nothing more comes from it. The connection lasts no
- * longer than the scope it was dialed in.
+ * longer than the scope it was dialed in. With `ws` a peer's close frame ends the connection when it has been read,
+ * also if the peer leaves TCP open. A platform's `WebSocket` tells the frame's code when TCP has ended.
  *
  * **What it does not.** It neither waits nor tries again: that is for those who dial.
  *
@@ -24,6 +25,7 @@ import * as Option from "effect/Option"
 import * as Queue from "effect/Queue"
 import * as Schedule from "effect/Schedule"
 import type * as Scope from "effect/Scope"
+import { within } from "./internal/first.js"
 import { shown, terminatedWithScope } from "./internal/socket/dialers.js"
 import { Incoming } from "./internal/socket/incoming.js"
 import { wait } from "./internal/wait.js"
@@ -90,6 +92,11 @@ export interface Connection {
   readonly close: (code?: number, reason?: string) => Effect.Effect<void>
   /** Ends the connection at once, without a word to the peer where the platform can. */
   readonly terminate: Effect.Effect<void>
+  /**
+   * For a platform that does not tell when the peer begins to close: looks whether that is so, and ends the connection
+   * if the platform does not end it within three seconds. A write looks too.
+   */
+  readonly check?: Effect.Effect<void> | undefined
 }
 
 // -----------------------------------------------------------------------------
@@ -252,10 +259,24 @@ const connectionOver = (socket: globalThis.WebSocket): Connection => {
       incoming.message(typeof data === "string" ? data : new Uint8Array(data))
   )
   socket.addEventListener("close", ({ code, reason }) => incoming.endWith(endOf(code, reason)))
+  let isClosedByUs = false
+
+  /**
+   * The platform answers the peer's close frame, and tells of it when TCP has ended: browsers within two seconds, the
+   * undici of Node never if the peer leaves TCP open.
+   */
+  const isClosing = () => socket.readyState === 2 && !isClosedByUs && incoming.end === undefined
+  const ended = wait<void>((resume) => incoming.onceEnded(() => resume(Exit.void)))
+  const closedByPeer = within(ended, 3000, () => new ConnectionLost({ reason: "Reset", cause: "the peer is closing" }))
+  const check = Effect.suspend(() =>
+    isClosing()
+      ? Effect.catchAll(closedByPeer, (failure) => Effect.sync(() => incoming.endWith(failure)))
+      : Effect.void
+  )
 
   // There is no event for it.
-  const isWritten = Effect.sync(() => socket.bufferedAmount === 0 || incoming.end !== undefined)
-  const written = Effect.asVoid(Effect.repeat(isWritten, { until: (is) => is, schedule: Schedule.spaced("4 millis") }))
+  const isWritten = Effect.sync(() => socket.bufferedAmount === 0 || incoming.end !== undefined || isClosing())
+  const written = Effect.repeat(isWritten, { until: (is) => is, schedule: Schedule.spaced("4 millis") })
 
   return {
     protocol: socket.protocol,
@@ -265,15 +286,22 @@ const connectionOver = (socket: globalThis.WebSocket): Connection => {
         for (const message of messages) socket.send(message as string | Uint8Array<ArrayBuffer>)
         return socket.bufferedAmount === 0 ? Effect.void : written
       }).pipe(
+        // What is sent now, nobody gets: undici drops it, and a browser counts it as waiting.
+        Effect.zipRight(check),
         Effect.zipRight(Effect.suspend((): Effect.Effect<void, ConnectionFailure> => incoming.end ?? Effect.void))
       ),
     ping: Option.none(),
     backpressure: Option.none(),
-    close: (code, reason) => Effect.sync(() => socket.close(code === undefined ? undefined : closable(code), reason)),
+    close: (code, reason) =>
+      Effect.sync(() => {
+        isClosedByUs = isClosedByUs || !isClosing()
+        socket.close(code === undefined ? undefined : closable(code), reason)
+      }),
     terminate: Effect.sync(() => {
       socket.close()
       incoming.endWith(new ConnectionLost({ reason: "Reset", cause: "terminated" }))
-    })
+    }),
+    check
   }
 }
 

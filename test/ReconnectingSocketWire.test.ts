@@ -3,6 +3,7 @@ import { assert, describe, it } from "@effect/vitest"
 import * as Backoff from "effect-holdfast/Backoff"
 import { NodeWebSocketDialer } from "effect-holdfast/node"
 import * as ReconnectingSocket from "effect-holdfast/ReconnectingSocket"
+import * as Session from "effect-holdfast/Session"
 import * as WebSocketDialer from "effect-holdfast/WebSocketDialer"
 import * as Chunk from "effect/Chunk"
 import * as Clock from "effect/Clock"
@@ -20,6 +21,7 @@ import * as Http from "node:http"
 import { WebSocket } from "ws"
 import { serverCertificate } from "../examples/certificates.js"
 import { amount } from "./support/form.js"
+import { closeFrame, halfOpen } from "./support/loopbackWebSockets.js"
 import { eventually, hop, mebi, memory, print, resources, seeing, serverProcess } from "./support/webSocketServer.js"
 
 type Message = WebSocketDialer.Message
@@ -448,6 +450,31 @@ describe("a close", () => {
           }
           assert.strictEqual(seen.of("Lost").length, 1)
         }))
+      }
+    }))
+
+  test("W4, W6, W11: by a server that leaves TCP open is told immediately, with its code", () =>
+    Effect.gen(function*() {
+      for (const [code, state, renewed] of [[4401, "Open", 1], [1008, "Closed", 0]] as const) {
+        const { accept, url } = yield* halfOpen
+        let renewals = 0
+        const session = yield* Session.make({
+          acquire: Effect.succeed("old"),
+          renew: () => Effect.sync(() => `new ${++renewals}`)
+        })
+        const socket = yield* ReconnectingSocket.make({
+          dial: { url },
+          session: { session, attach: (request) => request },
+          heartbeat: false
+        })
+        const seen = yield* seeing(socket)
+        const peer = yield* accept
+        yield* socket.awaitOpen
+        peer.write(Uint8Array.from(closeFrame(code)))
+        const { event } = yield* Effect.timeout(seen.nth("Lost", 1), "10 seconds")
+        assert.deepStrictEqual(event.failure, new WebSocketDialer.ConnectionClosed({ code, reason: "" }))
+        yield* state === "Open" ? seen.nth("Opened", 2) : seen.nth("Closed", 1)
+        assert.deepStrictEqual([(yield* socket.state)._tag, renewals], [state, renewed])
       }
     }))
 

@@ -1,3 +1,4 @@
+import * as Undici from "@effect/platform-node/Undici"
 import { assert, describe, it } from "@effect/vitest"
 import { NodeWebSocketDialer } from "effect-holdfast/node"
 import * as WebSocketDialer from "effect-holdfast/WebSocketDialer"
@@ -11,7 +12,7 @@ import * as Queue from "effect/Queue"
 import type * as Scope from "effect/Scope"
 import * as TestClock from "effect/TestClock"
 import { WebSocket } from "ws"
-import { eventually, serving } from "./support/loopbackWebSockets.js"
+import { closeFrame, eventually, halfOpen, serving } from "./support/loopbackWebSockets.js"
 
 // -----------------------------------------------------------------------------
 // servers
@@ -40,17 +41,20 @@ const nextMessage = (socket: WebSocket) =>
   })
 
 /** The platform's socket: what Node 20 has not, and later ones have, is here that of `ws`, which has the same face. */
-const global = Layer.unwrapScoped(Effect.as(
-  Effect.acquireRelease(
-    Effect.sync(() => {
-      const before = globalThis.WebSocket
-      Object.assign(globalThis, { WebSocket })
-      return before
-    }),
-    (before) => Effect.sync(() => Object.assign(globalThis, { WebSocket: before }))
-  ),
-  WebSocketDialer.layerGlobal
-))
+const globalOf = (platforms: object) =>
+  Layer.unwrapScoped(Effect.as(
+    Effect.acquireRelease(
+      Effect.sync(() => {
+        const before = globalThis.WebSocket
+        Object.assign(globalThis, { WebSocket: platforms })
+        return before
+      }),
+      (before) => Effect.sync(() => Object.assign(globalThis, { WebSocket: before }))
+    ),
+    WebSocketDialer.layerGlobal
+  ))
+
+const global = globalOf(WebSocket)
 
 const dialers = { Node: NodeWebSocketDialer.layer(), global }
 
@@ -198,6 +202,58 @@ for (const [name, dialer] of Object.entries(dialers)) {
 }
 
 describe("a connection of Node", () => {
+  for (const code of [1000, 1008, 4401, undefined]) {
+    it.scopedLive(`W4: ends with a close frame (${code ?? "without a code"}) of a peer that leaves TCP open`, () =>
+      Effect.gen(function*() {
+        const { accept, url } = yield* halfOpen
+        const connection = yield* Effect.provide(dialing({ url }), NodeWebSocketDialer.layer())
+        const next = yield* listening(connection)
+        const peer = yield* accept
+        peer.write(Uint8Array.from([0x81, 0x01, 0x61, ...closeFrame(code), 0x81, 0x01, 0x62]))
+        assert.strictEqual(yield* next, "a")
+        assert.deepStrictEqual(
+          yield* Effect.timeout(next, "10 seconds"),
+          new WebSocketDialer.ConnectionClosed({ code: code ?? 1005, reason: "" })
+        )
+        assert.strictEqual((yield* Effect.flip(connection.write(["late"])))._tag, "ConnectionClosed")
+        // The transport goes a second later: then what is written to it is answered by a reset.
+        yield* eventually(() => {
+          peer.write("x")
+          return peer.destroyed
+        })
+      }))
+  }
+
+  it.scopedLive("W4: ends with the peer's answer to its own close frame, though the peer leaves TCP open", () =>
+    Effect.gen(function*() {
+      const { accept, url } = yield* halfOpen
+      const connection = yield* Effect.provide(dialing({ url }), NodeWebSocketDialer.layer())
+      const next = yield* listening(connection)
+      const peer = yield* accept
+      yield* connection.close(4000, "mine")
+      peer.write(Uint8Array.from(closeFrame(4001, "theirs")))
+      assert.deepStrictEqual(
+        yield* Effect.timeout(next, "10 seconds"),
+        new WebSocketDialer.ConnectionClosed({ code: 4001, reason: "theirs" })
+      )
+    }))
+
+  it.scopedLive("W4: answers the peer's close frame, though it is terminated in the same moment", () =>
+    Effect.gen(function*() {
+      const { accept, url } = yield* serving()
+      const connection = yield* Effect.provide(dialing({ url }), NodeWebSocketDialer.layer())
+      yield* connection.listen({
+        onMessage: () => {},
+        onControl: () => {},
+        onEnd: () => Effect.runSync(connection.terminate)
+      })
+      const { socket } = yield* accept
+      const closed = yield* Deferred.make<number>()
+      socket.on("close", (code) => Deferred.unsafeDone(closed, Exit.succeed(code)))
+      socket.close(4401)
+      assert.strictEqual(yield* Deferred.await(closed), 4401)
+    }))
+
   const dial = (request: WebSocketDialer.DialRequest, options?: NodeWebSocketDialer.Options) =>
     Effect.provide(dialing(request), NodeWebSocketDialer.layer(options))
 
@@ -305,7 +361,86 @@ describe("a connection of Node", () => {
     }))
 })
 
+/** A platform's socket that does as it is told. */
+class ToldSocket extends EventTarget {
+  static current: ToldSocket
+  readyState = 1
+  bufferedAmount = 0
+  readonly protocol = ""
+  constructor() {
+    super()
+    ToldSocket.current = this
+    queueMicrotask(() => this.dispatchEvent(new Event("open")))
+  }
+  send(): void {
+    // As browsers do.
+    if (this.readyState > 1) this.bufferedAmount++
+  }
+  close(): void {
+    this.readyState = Math.max(this.readyState, 2)
+  }
+  closed(code: number): void {
+    this.readyState = 3
+    this.dispatchEvent(Object.assign(new Event("close"), { code, reason: "" }))
+  }
+}
+
 describe("a connection of the platform", () => {
+  const told = Effect.gen(function*() {
+    const connection = yield* Effect.provide(dialing({ url: "ws://told" }), globalOf(ToldSocket))
+    return { connection, next: yield* listening(connection), socket: ToldSocket.current }
+  })
+
+  for (const what of ["write", "check"] as const) {
+    it.scoped(`W4: that closes without an end is given up three seconds after a ${what} has seen it`, () =>
+      Effect.gen(function*() {
+        const { connection, next, socket } = yield* told
+        const look = () => Effect.fork(Effect.exit(what === "write" ? connection.write(["x"]) : connection.check!))
+        yield* Effect.flatMap(look(), Fiber.join)
+        socket.readyState = 2
+        yield* TestClock.adjust("1 minute")
+        const looking = yield* look()
+        const end = yield* Effect.fork(next)
+        yield* TestClock.adjust("2999 millis")
+        assert.isTrue(Option.isNone(yield* Fiber.poll(end)))
+        yield* TestClock.adjust("1 millis")
+        assert.deepInclude((yield* Fiber.join(end)) as object, { _tag: "ConnectionLost", reason: "Reset" })
+        assert.strictEqual(Exit.isFailure(yield* Fiber.join(looking)), what === "write")
+      }))
+
+    it.scoped(`W4: tells the code if the end comes in time after a ${what}`, () =>
+      Effect.gen(function*() {
+        const { connection, next, socket } = yield* told
+        socket.readyState = 2
+        yield* Effect.fork(Effect.exit(what === "write" ? connection.write(["x"]) : connection.check!))
+        yield* TestClock.adjust("2 seconds")
+        socket.closed(4401)
+        assert.deepStrictEqual(yield* next, new WebSocketDialer.ConnectionClosed({ code: 4401, reason: "" }))
+      }))
+  }
+
+  it.scoped("W4: a close of our own waits for the peer for as long as the peer takes", () =>
+    Effect.gen(function*() {
+      const { connection, next, socket } = yield* told
+      yield* connection.close(1000)
+      yield* connection.check!
+      yield* TestClock.adjust("1 minute")
+      socket.closed(1000)
+      assert.strictEqual(((yield* next) as WebSocketDialer.ConnectionClosed)._tag, "ConnectionClosed")
+    }))
+
+  it.scopedLive("W4: of undici, which never ends by itself if the peer leaves TCP open", () =>
+    Effect.gen(function*() {
+      const { accept, url } = yield* halfOpen
+      const connection = yield* Effect.provide(dialing({ url }), globalOf(Undici.WebSocket))
+      const next = yield* listening(connection)
+      const peer = yield* accept
+      peer.write(Uint8Array.from([...closeFrame(1008)]))
+      yield* Effect.sleep("100 millis")
+      yield* Effect.exit(connection.write(["x"]))
+      assert.deepInclude((yield* next) as object, { _tag: "ConnectionLost", reason: "Reset" })
+    }))
+
   it.scopedLive("is not dialed with headers that it could not send", () =>
     Effect.gen(function*() {
       const error = yield* Effect.flip(dialing({ url: "ws://127.0.0.1:1", headers: { authorization: "secret" } }))

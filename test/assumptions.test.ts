@@ -40,9 +40,11 @@ import * as Https from "node:https"
 import * as Net from "node:net"
 import * as Tls from "node:tls"
 import { vi } from "vitest"
+import { WebSocket } from "ws"
 import { readTlsSession } from "../src/internal/tlsSession.js"
 import { clients } from "./support/httpClients.js"
 import { eventually, serve } from "./support/httpServer.js"
+import { closeFrame, halfOpen } from "./support/loopbackWebSockets.js"
 import { serving } from "./support/tlsClients.js"
 
 type Parts = Readonly<Record<string, any>>
@@ -634,7 +636,7 @@ describe("Node", () => {
 })
 
 // -----------------------------------------------------------------------------
-// undici, and false timers
+// undici, ws, and false timers
 // -----------------------------------------------------------------------------
 
 describe("undici", () => {
@@ -644,6 +646,31 @@ describe("undici", () => {
       const before: unknown = (pool as unknown as Parts)["destroyed"]
       yield* Effect.promise(() => pool.destroy())
       assert.deepStrictEqual([before, (pool as unknown as Parts)["destroyed"]], [false, true])
+    }))
+})
+
+describe("ws", () => {
+  it.scopedLive("webSocket.close: answers a close frame by its own close (else the code waits for TCP's end, W4)", () =>
+    Effect.gen(function*() {
+      const { accept, url } = yield* halfOpen
+      const calls: Array<ReadonlyArray<unknown>> = []
+      class Watched extends WebSocket {
+        override close(...answer: [code?: number, reason?: string | Buffer]): void {
+          calls.push(answer.map(String))
+          super.close(...answer)
+        }
+      }
+      for (const frame of [closeFrame(4401, "why"), closeFrame(), [0xc1, 0x01, 0x61]]) {
+        const socket = new Watched(url)
+        socket.on("error", () => {})
+        yield* Effect.addFinalizer(() => Effect.sync(() => socket.terminate()))
+        const peer = yield* accept
+        peer.write(Uint8Array.from(frame))
+        const before = calls.length
+        yield* eventually(Effect.sync(() => calls.length > before))
+      }
+      // The last of the peers has broken the protocol, which an `error` tells.
+      assert.deepStrictEqual(calls, [["4401", "why"], [], ["1002"]])
     }))
 })
 

@@ -73,9 +73,9 @@ const opened = (request: DialRequest, options: Options): Effect.Effect<Connectio
           ...response && { status: response.statusCode, headers: Headers.fromInput(response.headers as Headers.Input) }
         })
       ))
-    let socket: WebSocket
+    let socket: PromptWebSocket
     try {
-      socket = new WebSocket(url, [...request.protocols ?? []], clientOptions(request, options))
+      socket = new PromptWebSocket(url, [...request.protocols ?? []], clientOptions(request, options))
     } catch (cause) {
       fail("InvalidRequest", cause)
       return undefined
@@ -112,7 +112,31 @@ const clientOptions = (
   ...agent && { agent }
 })
 
-const connectionOver = (socket: WebSocket, transport: Socket): Connection => {
+/**
+ * `ws` tells of a peer's close frame when TCP has ended, which is up to 30 seconds later if the peer leaves TCP open.
+ * But `ws` answers the frame immediately, by its own public `close`, with the frame's code and reason, or without
+ * arguments for a frame without a code. (With a code alone it ends a connection whose peer has broken the protocol; an
+ * `error` event tells of that.) Here only `ws` calls that method: what closes the connection for us calls `closeFirst`.
+ */
+class PromptWebSocket extends WebSocket {
+  /** The peer's close frame has been read. */
+  onCloseFrame: ((code: number, reason: string) => void) | undefined
+
+  override close(...answer: [code?: number, reason?: string | Buffer]): void {
+    super.close(...answer)
+    const [code = 1005, reason = ""] = answer
+    if (answer.length !== 1) this.onCloseFrame?.(code, reason.toString())
+  }
+
+  closeFirst(code: number | undefined, reason: string | undefined): void {
+    super.close(code, reason)
+  }
+}
+
+/** Milliseconds from the peer's close frame to the end of a transport that the peer leaves open. */
+const lastSecond = 1000
+
+const connectionOver = (socket: PromptWebSocket, transport: Socket): Connection => {
   const incoming = new Incoming<Message, ConnectionClosed | ConnectionLost>()
   socket.on(
     "message",
@@ -129,12 +153,19 @@ const connectionOver = (socket: WebSocket, transport: Socket): Connection => {
         new ConnectionLost({ reason: cause.code?.startsWith("WS_ERR_") === true ? "InvalidData" : "Reset", cause })
       )
   )
-  socket.on("close", (code, reason) =>
+  let termination: NodeJS.Timeout | undefined
+  socket.onCloseFrame = (code, reason) => {
+    termination ??= setTimeout(() => socket.terminate(), lastSecond)
+    incoming.endWith(new ConnectionClosed({ code, reason }))
+  }
+  socket.on("close", (code, reason) => {
+    clearTimeout(termination)
     incoming.endWith(
       code === 1006
         ? new ConnectionLost({ reason: "Reset" })
         : new ConnectionClosed({ code, reason: reason.toString() })
-    ))
+    )
+  })
 
   const handedOver = (
     hand: (done: (error?: Error | null) => void) => void
@@ -179,11 +210,13 @@ const connectionOver = (socket: WebSocket, transport: Socket): Connection => {
       Effect.sync(() => {
         // The peer's close frame is to be read.
         socket.resume()
-        socket.close(code, reason)
+        socket.closeFirst(code, reason)
       }),
     terminate: Effect.sync(() => {
       incoming.endWith(new ConnectionLost({ reason: "Reset", cause: "terminated" }))
-      socket.terminate()
+      // The answer to the peer's close frame may be behind data that the peer has not taken yet.
+      if (termination !== undefined && transport.writableLength > 0) transport.destroySoon()
+      else socket.terminate()
     })
   }
 }

@@ -48,6 +48,29 @@ describe("the heartbeat", () => {
     })
   })
 
+  for (const ping of ["of its own", "without a ping"]) {
+    it.scoped(`W4: has a platform look at each beat whether the peer is closing, ${ping}`, () => {
+      const wire = new Wire({ ping: false })
+      let checks = 0
+      const check = Effect.sync(() => {
+        if (++checks === 3) wire.reset()
+      })
+      Object.assign(wire.connection, { check })
+      return Effect.gen(function*() {
+        const { events } = yield* onWires([wire, new Wire()], {
+          backoff: steady,
+          heartbeat: { interval: "4 seconds", timeout: "1 minute", ...ping === "of its own" && { ping: "ping" } }
+        })
+        yield* pass(11_999)
+        assert.deepStrictEqual([checks, lossesOf(events)], [2, []])
+        yield* pass(1)
+        assert.deepStrictEqual([checks, lossesOf(events)], [3, ["Reset"]])
+        yield* pass(60_000)
+        assert.strictEqual(checks, 3)
+      })
+    })
+  }
+
   it.scoped("W4: beats on a clock of fractions, where the rest of a wait can be less than a nanosecond", () => {
     const wire = new Wire()
     return Effect.gen(function*() {

@@ -10,7 +10,7 @@ import * as Fiber from "effect/Fiber"
 import * as Option from "effect/Option"
 import type * as Scope from "effect/Scope"
 import { ConnectionLost, type Message } from "../../WebSocketDialer.js"
-import { within } from "../first.js"
+import { first, within } from "../first.js"
 import type { LiveConnection } from "./connection.js"
 import type { HeartbeatSettings } from "./heartbeatSettings.js"
 import type { Wiring } from "./wiring.js"
@@ -43,8 +43,9 @@ export class Heartbeat<In> {
     return Effect.suspend(() => {
       this.asked = undefined
       this.lastAsked = this.now()
-      if (this.settings === undefined || !this.canTell(this.settings)) return Effect.void
-      return Effect.map(Effect.forkIn(Effect.interruptible(this.beating(this.settings)), this.scope), (fiber) => {
+      const work = this.settings === undefined ? undefined : this.workOf(this.settings)
+      if (work === undefined) return Effect.void
+      return Effect.map(Effect.forkIn(Effect.interruptible(work), this.scope), (fiber) => {
         this.fiber = fiber
       })
     })
@@ -104,6 +105,14 @@ export class Heartbeat<In> {
   /** Whether silence means anything: not where there is no way to ask, unless the peer is to speak unasked. */
   private canTell({ ping }: HeartbeatSettings<In>): boolean {
     return ping !== undefined || Option.isSome(this.live.connection.ping)
+  }
+
+  private workOf(settings: HeartbeatSettings<In>): Effect.Effect<void> | undefined {
+    const { check } = this.live.connection
+    const beating = this.canTell(settings) ? this.beating(settings) : undefined
+    if (check === undefined) return beating
+    const checking = Effect.forever(Effect.delay(check, settings.interval))
+    return beating === undefined ? checking : first(beating, checking)
   }
 
   private beating(settings: HeartbeatSettings<In>): Effect.Effect<void> {
