@@ -3,9 +3,10 @@
  *
  * **What it guarantees.** A value is written before anyone sees it, with the time at which it was acquired, so that
  * `maxAge` counts over restarts. `end` removes it from the store before `onEnd` revokes it, and a value that `fatal`
- * calls dead is removed too. What cannot be read (cut short, changed, of another schema, under another name, encrypted
- * with another key, in clear where a key is given) is never taken for a value, and a store that fails is never taken
- * for an empty one. No write is interrupted. Nothing of the value is in an error or a log.
+ * calls dead is removed too. `end` waits two seconds for the store to do so: then it goes on, with a warning, and the
+ * value is removed when the store answers. What cannot be read (cut short, changed, of another schema, under another
+ * name, encrypted with another key, in clear where a key is given) is never taken for a value, and a store that fails
+ * is never taken for an empty one. No write is interrupted. Nothing of the value is in an error or a log.
  *
  * **What it does not.** One process owns the key. Two processes with the same key each renew by themselves, and a
  * token that can be spent only once is then spent twice. A process that dies between the upstream's answer and the end
@@ -29,6 +30,7 @@ import type * as Scope from "effect/Scope"
 import type * as Types from "effect/Types"
 import * as Check from "./internal/check.js"
 import * as Keeper from "./internal/persisted/keeper.js"
+import * as Patience from "./internal/persisted/patience.js"
 import * as Sealing from "./internal/persisted/sealing.js"
 import * as Service from "./internal/service.js"
 import { InvalidOptions } from "./InvalidOptions.js"
@@ -162,6 +164,7 @@ export const make = <A, I, E = never, R = never, E2 = E, R2 = never, E3 = never,
     const { key, name = "session", renew } = options
     const { keys, maxAge } = yield* Check.validated(() => validate(options))
     const store = yield* KeyValueStore.KeyValueStore
+    const scope = yield* Effect.scope
     const keeper = Keeper.make(store, key, options.schema, yield* Sealing.make(keys))
 
     const errorOf = ({ description, reason }: Keeper.Trouble) => new PersistenceError({ key, reason, description })
@@ -169,6 +172,12 @@ export const make = <A, I, E = never, R = never, E2 = E, R2 = never, E3 = never,
     /** The session goes on without the store: what is left there is refused when it is read. */
     const despite = (done: string) => (effect: Effect.Effect<void, PersistenceError | Keeper.Trouble, R5>) =>
       Effect.catchAll(effect, (error) => Effect.logWarning(`${name}: ${done}: the stored value ${error.description}`))
+    const forgotten = (removal: Effect.Effect<void, Keeper.Trouble>) =>
+      Patience.within(
+        scope,
+        despite("not forgotten")(removal),
+        Effect.logWarning(`${name}: not forgotten yet: the store takes more than ${Duration.format(Patience.limit)}`)
+      )
 
     const loaded = yield* keeper.load.pipe(
       Effect.catchIf(
@@ -185,12 +194,11 @@ export const make = <A, I, E = never, R = never, E2 = E, R2 = never, E3 = never,
     const isFatal = (error: E | E2): boolean =>
       options.fatal !== undefined && options.fatal(Cause.originalError(error) as E | E2)
     const acquire = Effect.flatMap(keeper.beginSignIn, (signIn) =>
-      renew !== undefined ?
-        options.acquire :
-        Effect.tapError(
-          options.acquire,
-          (error) => isFatal(error) ? despite("not forgotten")(keeper.forgetBefore(signIn)) : Effect.void
-        ))
+      Effect.tapBoth(options.acquire, {
+        onFailure: (error) =>
+          renew === undefined && isFatal(error) ? forgotten(keeper.forgetBefore(signIn)) : Effect.void,
+        onSuccess: (value) => keeper.obtained(value, { signIn })
+      }))
 
     let isLoading = initial !== undefined
     const session = yield* Session.make<A, E, R | R5, E2, R2 | R5, E3 | PersistenceError, R3 | R5, R4 | R5>({
@@ -198,17 +206,17 @@ export const make = <A, I, E = never, R = never, E2 = E, R2 = never, E3 = never,
       acquire,
       initial: initial?.value,
       renew: renew && ((current) =>
-        Effect.tapError(
-          renew(current),
-          (error) => isFatal(error) ? despite("not forgotten")(keeper.forget(current)) : Effect.void
-        )),
+        Effect.tapBoth(renew(current), {
+          onFailure: (error) => isFatal(error) ? forgotten(keeper.forget(current)) : Effect.void,
+          onSuccess: (value) => keeper.obtained(value, { successorOf: current })
+        })),
       onRenewed: (generation) => {
         const written = write(generation.value, generation.acquiredAt)
         return options.onRenewed === undefined ? written : Effect.zipRight(written, options.onRenewed(generation))
       },
       onEnd: (value) => {
-        const forgotten = despite("not forgotten")(keeper.forget(value))
-        return options.onEnd === undefined ? forgotten : Effect.zipRight(forgotten, options.onEnd(value))
+        const removed = forgotten(keeper.forget(value))
+        return options.onEnd === undefined ? removed : Effect.zipRight(removed, options.onEnd(value))
       },
       // The session counts the age of its first value from now; the store knows better.
       expiresAt: (value) => {

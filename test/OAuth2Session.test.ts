@@ -1,5 +1,6 @@
 import * as FetchHttpClient from "@effect/platform/FetchHttpClient"
 import * as HttpClient from "@effect/platform/HttpClient"
+import * as KeyValueStore from "@effect/platform/KeyValueStore"
 import { assert, describe, it } from "@effect/vitest"
 import { OAuth2Session } from "effect-holdfast/oauth2"
 import type * as Session from "effect-holdfast/Session"
@@ -11,6 +12,7 @@ import * as TestClock from "effect/TestClock"
 import { type Asked, authorizationServer, json } from "./support/authorizationServer.js"
 import type { Reply } from "./support/httpServer.js"
 import { eventually, serve } from "./support/httpServer.js"
+import { memory } from "./support/keyValueMemory.js"
 
 const http = Effect.provide(FetchHttpClient.layer)
 
@@ -192,6 +194,39 @@ describe("a refresh token", () => {
         fatal: ({ error }) => error === "bad_refresh_token"
       })
       assert.instanceOf(yield* Effect.flip(session.current), OAuth2Session.SignInRequired)
+    }).pipe(http))
+})
+
+describe("signing out", () => {
+  it.scoped("O3: takes at most five seconds, though neither the store nor the server answers", () =>
+    Effect.gen(function*() {
+      const server = yield* authorizationServer(({ path }) => path === "/revoke" ? Effect.never : token(1))
+      const disk = memory()
+      const store = KeyValueStore.makeStringOnly({ ...disk.store, remove: () => Effect.never })
+      const make = (persist: { readonly key: string } | undefined) =>
+        Effect.provideService(
+          OAuth2Session.make(
+            { ...options, issuer: server.url, persist } as typeof options & {
+              readonly issuer: string
+              readonly persist: { readonly key: string }
+            }
+          ),
+          KeyValueStore.KeyValueStore,
+          store
+        )
+      for (const persist of [{ key: "app" }, undefined]) {
+        const asked = server.asked.length
+        const session = yield* make(persist)
+        yield* session.current
+        const ender = yield* Effect.fork(session.end)
+        if (persist !== undefined) yield* TestClock.adjust("2 seconds")
+        yield* eventually(Effect.sync(() => server.asked.length === asked + 2))
+        assert.strictEqual(server.asked.at(-1)!.path, "/revoke")
+        yield* TestClock.adjust(persist === undefined ? "4999 millis" : "2999 millis")
+        assert.isNull(ender.unsafePoll())
+        yield* TestClock.adjust("1 millis")
+        yield* Fiber.join(ender)
+      }
     }).pipe(http))
 })
 

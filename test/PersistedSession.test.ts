@@ -8,18 +8,21 @@ import * as Context from "effect/Context"
 import * as Deferred from "effect/Deferred"
 import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
+import * as Exit from "effect/Exit"
 import * as Fiber from "effect/Fiber"
 import * as Layer from "effect/Layer"
 import * as Logger from "effect/Logger"
 import * as Redacted from "effect/Redacted"
 import * as Schema from "effect/Schema"
-import type * as Scope from "effect/Scope"
+import * as Scope from "effect/Scope"
 import * as TestClock from "effect/TestClock"
 import { mkdtempSync, rmSync } from "node:fs"
 import { tmpdir } from "node:os"
 import { join } from "node:path"
 import { inspect } from "node:util"
+import { failureOf } from "./support/exits.js"
 import { type Memory, memory } from "./support/keyValueMemory.js"
+import { settle } from "./support/settle.js"
 
 const Token = Schema.Struct({ access: Schema.Redacted(Schema.String), refresh: Schema.String })
 type Token = typeof Token.Type
@@ -196,24 +199,99 @@ describe("a session that is persisted", () => {
       ])
     }))
 
-  it.scoped("leaves nothing in the store when `end` has returned, though a write was under way", () =>
+  it.scoped.each(["during its write", "after its write"])(
+    "O3: `end` removes what a renewal has put in the value's place before it revokes the value: %s",
+    (when) =>
+      Effect.gen(function*() {
+        const disk = memory()
+        const { acquire, renew } = upstream()
+        const [isWriting, written] = [yield* Deferred.make<void>(), yield* Deferred.make<void>()]
+        const writing = Effect.zipRight(Deferred.succeed(isWriting, undefined), Deferred.await(written))
+        const isOwn = when === "after its write"
+        const revoked: Array<readonly [string, number]> = []
+        const session = yield* inStore(
+          disk,
+          PersistedSession.make({
+            ...options,
+            acquire,
+            renew,
+            onRenewed: ({ number }) => isOwn && number === 1 ? writing : Effect.void,
+            onEnd: ({ refresh }) => Effect.sync(() => revoked.push([refresh, disk.values.size]))
+          })
+        )
+        const generation = yield* session.current
+        if (!isOwn) disk.state.during = writing
+        const refreshing = yield* Effect.fork(session.refresh(generation))
+        yield* Deferred.await(isWriting)
+        const ender = yield* Effect.fork(session.end)
+        yield* settle
+        if (isOwn) yield* Fiber.join(ender)
+        yield* Deferred.succeed(written, undefined)
+        yield* Fiber.join(ender)
+        yield* settle
+        assert.strictEqual(disk.state.writes, 2)
+        assert.deepStrictEqual(revoked.toSorted(), [["t1", 0], ["t2", 0]])
+        assert.strictEqual(failureOf(yield* Fiber.await(refreshing))._tag, "SessionEnded")
+      })
+  )
+
+  it.scoped("O3: `end` waits two seconds for a store that hangs; what a later sign-in writes is not removed", () =>
     Effect.gen(function*() {
       const disk = memory()
-      const { acquire, renew } = upstream()
-      const slow = (key: string) => Effect.zipRight(Effect.repeatN(Effect.yieldNow(), 9), disk.store.remove(key))
-      const store = KeyValueStore.makeStringOnly({ ...disk.store, remove: slow })
-      const session = yield* inStore({ store }, PersistedSession.make({ ...options, acquire, renew }))
-      const generation = yield* session.current
-      const [isWriting, written] = [yield* Deferred.make<void>(), yield* Deferred.make<void>()]
-      disk.state.during = Effect.zipRight(Deferred.succeed(isWriting, undefined), Deferred.await(written))
-      yield* Effect.fork(session.refresh(generation))
-      yield* Deferred.await(isWriting)
+      const { acquire } = upstream()
+      const answer = yield* Deferred.make<void>()
+      const store = KeyValueStore.makeStringOnly({
+        ...disk.store,
+        remove: (key) => Effect.zipRight(Deferred.await(answer), disk.store.remove(key))
+      })
+      const logged: Array<string> = []
+      const logger = Logger.make(({ logLevel, message }) => logged.push(`${logLevel.label} ${message}`))
+      const revoked: Array<string> = []
+      const session = yield* inStore(
+        { store },
+        PersistedSession.make({
+          ...options,
+          acquire,
+          onEnd: ({ refresh }) => Effect.sync(() => revoked.push(refresh))
+        })
+      ).pipe(Effect.provide(Logger.replace(Logger.defaultLogger, logger)))
+      yield* session.current
       const ender = yield* Effect.fork(session.end)
-      yield* Effect.yieldNow({ priority: 100 })
-      yield* Deferred.succeed(written, undefined)
+      yield* TestClock.adjust("1999 millis")
+      assert.isNull(ender.unsafePoll())
+      assert.deepStrictEqual(revoked, [])
+      yield* TestClock.adjust("1 millis")
       yield* Fiber.join(ender)
-      assert.strictEqual(disk.state.writes, 2)
-      assert.strictEqual(disk.values.size, 0)
+      assert.deepStrictEqual(revoked, ["t1"])
+      assert.deepStrictEqual(logged, ["WARN session: not forgotten yet: the store takes more than 2s"])
+      const signingIn = yield* Effect.fork(session.current)
+      yield* settle
+      assert.strictEqual(disk.values.size, 1, "the value that was ended")
+      yield* Deferred.succeed(answer, undefined)
+      assert.strictEqual((yield* Fiber.join(signingIn)).value.refresh, "t2")
+      yield* settle
+      assert.include(disk.values.get("api"), "t2")
+    }))
+
+  it.effect("O3: closing the session's scope waits neither for a removal that hangs nor for the store to be read", () =>
+    Effect.gen(function*() {
+      const disk = memory()
+      const { acquire } = upstream()
+      const hanging = (operation: "get" | "remove") => ({
+        store: KeyValueStore.makeStringOnly({ ...disk.store, [operation]: () => Effect.never })
+      })
+      const scope = yield* Scope.make()
+      const session = yield* inStore(hanging("remove"), PersistedSession.make({ ...options, acquire })).pipe(
+        Scope.extend(scope)
+      )
+      yield* session.current
+      const ender = yield* Effect.fork(session.end)
+      yield* TestClock.adjust("2 seconds")
+      yield* Fiber.join(ender)
+      yield* Scope.close(scope, Exit.void)
+      const making = yield* Effect.fork(run(inStore(hanging("get"), PersistedSession.make({ ...options, acquire }))))
+      yield* settle
+      yield* Fiber.interrupt(making)
     }))
 
   it.scoped("forgets by `end` also what a write that failed may have left", () =>

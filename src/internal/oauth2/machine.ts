@@ -12,6 +12,7 @@ import * as Backoff from "../../Backoff.js"
 import type * as OAuth2Session from "../../OAuth2Session.js"
 import type * as PersistedSession from "../../PersistedSession.js"
 import type * as Session from "../../Session.js"
+import * as Patience from "../persisted/patience.js"
 import * as Authority from "./authority.js"
 import * as Carrying from "./carrying.js"
 import type { Dpop } from "./dpop.js"
@@ -181,9 +182,10 @@ export const make = (
     onEnd: (tokens) =>
       Effect.suspend(() => {
         if (configured !== undefined && isConfigured(tokens)) spent = { cause: undefined }
+        const limit = options.persist === undefined ? signOutLimit : Duration.subtract(signOutLimit, Patience.limit)
         // `onEnd` runs uninterruptible, and a timeout would wait for what it cuts.
         const revoked = Effect.interruptible(Revoking.revoke(party, authority, tokens, name))
-        return Effect.asVoid(Effect.timeoutOption(revoked, revocationLimit))
+        return Effect.asVoid(Effect.timeoutOption(revoked, limit))
       }),
     refreshAhead: isZero(options.refreshAhead) ? undefined : options.refreshAhead ?? "1 minute",
     timeout: options.timeout,
@@ -198,8 +200,8 @@ export const make = (
 const isZero = (duration: Duration.DurationInput | undefined): boolean =>
   Option.exists(Duration.decodeUnknown(duration), Duration.isZero)
 
-/** Signing out does not wait for a server that is away. */
-const revocationLimit = Duration.seconds(5)
+/** Signing out does not wait for a server that is away, nor for a store. */
+const signOutLimit = Duration.seconds(5)
 
 const kindOf = ({ _tag }: OAuth2Session.Grant): string =>
   _tag.replace(/(?<=.)[A-Z]/g, (letter) => `_${letter}`).toLowerCase()

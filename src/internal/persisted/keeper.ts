@@ -1,6 +1,6 @@
 /**
- * Keeps one session's value in a store: one operation at a time, none of them interrupted, and nothing removed that a
- * later sign-in has written.
+ * Keeps one session's value in a store: one operation at a time, no write interrupted, and nothing removed that a later
+ * sign-in has written.
  */
 import type * as PlatformError from "@effect/platform/Error"
 import type * as KeyValueStore from "@effect/platform/KeyValueStore"
@@ -26,20 +26,25 @@ export interface Loaded<out A> {
 }
 
 export interface Keeper<in out A, out R> {
+  /** To be run before all else. */
   readonly load: Effect.Effect<Option.Option<Loaded<A>>, Trouble, R>
   readonly write: (value: A, acquiredAt: number) => Effect.Effect<void, Trouble, R>
-  /** Counts a sign-in, from whose beginning on what is written belongs to it. */
+  /** Counts a sign-in. */
   readonly beginSignIn: Effect.Effect<number>
-  /** Removes what was written of the sign-in that this value belongs to. */
+  /** A sign-in has brought a value, or a renewal has brought the successor of one. */
+  readonly obtained: (value: A, by: { readonly signIn: number } | { readonly successorOf: A }) => Effect.Effect<void>
+  /**
+   * Removes what was written of the sign-in that this value belongs to. Waits uninterruptible for an operation that is
+   * under way; the removal itself may be interrupted.
+   */
   readonly forget: (value: A) => Effect.Effect<void, Trouble>
   /** Removes what was written before this sign-in. */
   readonly forgetBefore: (signIn: number) => Effect.Effect<void, Trouble>
 }
 
-/** A value that the store may hold. */
+/** A value and the sign-in that it, or the first of its predecessors, came from. */
 interface Entry<A> {
   readonly value: A
-  /** How many sign-ins had begun when it was written: a renewal's value belongs to the last of them. */
   readonly signIn: number
 }
 
@@ -53,8 +58,16 @@ export const make = <A, I, R>(
   const encode = Schema.encode(schema)
   const turn = Effect.unsafeMakeSemaphore(1)
   let signIns = 0
-  /** More than one where a write has failed: nobody knows whether it reached the store. */
+  /** What the store may hold: more than one value if a write has failed, since it may have reached the store. */
   let entries: ReadonlyArray<Entry<A>> = []
+  /** The values that were obtained last, the newest first. */
+  let known: ReadonlyArray<Entry<A>> = []
+
+  const learn = (entry: Entry<A>): void => {
+    known = [entry, ...known].slice(0, mostKnown)
+  }
+  const entryOf = (value: A): Entry<A> =>
+    known.find((entry) => Object.is(entry.value, value)) ?? { value, signIn: signIns }
 
   // The wait is uninterruptible too: an interrupted waiter of Effect's semaphore may keep its permit.
   const alone = <B, E, R>(effect: Effect.Effect<B, E, R>): Effect.Effect<B, E, R> =>
@@ -63,7 +76,7 @@ export const make = <A, I, R>(
   const removeIf = (isOurs: () => boolean): Effect.Effect<void, Trouble> =>
     alone(Effect.suspend(() => {
       if (!isOurs()) return Effect.void
-      const removed = Effect.catchIf(store.remove(key), isNotFound, () => Effect.void)
+      const removed = Effect.catchIf(Effect.interruptible(store.remove(key)), isNotFound, () => Effect.void)
       return Effect.mapBoth(removed, {
         onFailure: troubleWith("removed"),
         onSuccess: () => {
@@ -73,7 +86,7 @@ export const make = <A, I, R>(
     }))
 
   return {
-    load: alone(Effect.gen(function*() {
+    load: Effect.gen(function*() {
       const found = yield* Effect.mapError(store.get(key), troubleWith("read"))
       if (Option.isNone(found)) return Option.none()
       const { isOutdated, text } = yield* Effect.mapError(sealing.open(key, found.value), unreadable)
@@ -81,29 +94,38 @@ export const make = <A, I, R>(
       if (payload.key !== key) return yield* unreadable("was written under another key of the store")
       // A schema's own error shows the value.
       const value = yield* Effect.mapError(decode(payload.value), () => unreadable("does not fit the schema"))
-      entries = [{ value, signIn: signIns }]
+      const entry = entryOf(value)
+      learn(entry)
+      entries = [entry]
       return Option.some({ value, acquiredAt: payload.acquiredAt, isOutdated })
-    })),
+    }),
     write: (value, acquiredAt) =>
       alone(Effect.gen(function*() {
         const encoded = yield* Effect.mapError(encode(value), () => unreadable("would not fit the schema"))
         const sealed = yield* sealing.seal(key, JSON.stringify({ key, acquiredAt, value: encoded }))
-        const entry = { value, signIn: signIns }
+        const entry = entryOf(value)
         entries = [...entries, entry]
         yield* Effect.mapError(store.set(key, sealed), troubleWith("written"))
         entries = [entry]
       })),
     beginSignIn: Effect.sync(() => ++signIns),
+    obtained: (value, by) =>
+      Effect.sync(() => learn({ value, signIn: "signIn" in by ? by.signIn : entryOf(by.successorOf).signIn })),
     forget: (value) =>
       Effect.suspend(() => {
-        const isValue = (entry: Entry<A>) => Object.is(entry.value, value)
-        // A write under way may put a successor of the same sign-in in its place.
-        const known = entries.find(isValue)
-        return removeIf(() => entries.some((entry) => isValue(entry) || entry.signIn === known?.signIn))
+        const { signIn } = entryOf(value)
+        // A write may have put a successor in the place of the value, or is about to.
+        return removeIf(() => entries.some((entry) => entry.signIn === signIn))
       }),
     forgetBefore: (signIn) => removeIf(() => entries.length > 0 && entries.every((entry) => entry.signIn < signIn))
   }
 }
+
+/**
+ * Values that a session may still hold or write: the current one, those that its renewal has obtained (several if
+ * `onRenewed` has failed after the write), and those of renewals that `end` has detached.
+ */
+const mostKnown = 16
 
 const payloadOf = (text: string) => {
   const parsed = Either.try((): unknown => JSON.parse(text))

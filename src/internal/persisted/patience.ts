@@ -1,0 +1,24 @@
+/** For how long a session waits for its store to remove a value. */
+import * as Duration from "effect/Duration"
+import * as Effect from "effect/Effect"
+import * as Fiber from "effect/Fiber"
+import * as Option from "effect/Option"
+import type * as Scope from "effect/Scope"
+
+/** Signing out works though the store does not. */
+export const limit = Duration.seconds(2)
+
+/** An effect that takes longer goes on in the background, until the scope closes. */
+export const within = <R>(
+  scope: Scope.Scope,
+  effect: Effect.Effect<void, never, R>,
+  onLate: Effect.Effect<void>
+): Effect.Effect<void, never, R> =>
+  Effect.uninterruptible(Effect.gen(function*() {
+    const fiber = yield* Effect.forkDaemon(effect)
+    const exit = yield* Effect.timeoutOption(Effect.interruptible(Fiber.await(fiber)), limit)
+    if (Option.isSome(exit)) return yield* exit.value
+    yield* onLate
+    const left = Effect.onInterrupt(Fiber.await(fiber), () => Fiber.interrupt(fiber))
+    yield* Effect.forkIn(Effect.interruptible(left), scope)
+  }))
