@@ -328,6 +328,41 @@ export interface HeartbeatOptions<Out, in In> {
 }
 
 /**
+ * The attempt that a dial, or a login, is part of. `attempt` counts the delays that have been waited since the backoff
+ * began anew: 0 is the first dial. `previous` is why the connection before this one was lost, or why the attempt before
+ * this one failed. A replacement (`renewAfter`) has attempt 0 and no `previous`.
+ *
+ * @since 0.1.0
+ * @category models
+ */
+export interface DialContext {
+  readonly attempt: number
+  readonly previous: Option.Option<ConnectionFailure>
+}
+
+/**
+ * A connection that `onOpen` makes ready.
+ *
+ * - `send`: sends a message, before everything else; succeeds when it is written.
+ * - `receive`: waits for the next message.
+ * - `unread`: puts a message back for `messages`, in front of what has not been received, in the order of the calls:
+ *   for a login that waits for its answer behind messages that are not for it, events that a resumed session replays, say.
+ *   `receive` does not give the message again. Such messages take no room in the inbox but that of its 16 MiB.
+ * - `attempt`, `previous`: the attempt that this connection comes of.
+ * - `heartbeat`: gives this connection another heartbeat from now on, or none, as the peer asks in its first message.
+ *   What is not given is as in the socket's own `heartbeat`.
+ *
+ * @since 0.1.0
+ * @category models
+ */
+export interface OpeningConnection<in out Out, in out In> extends DialContext {
+  readonly send: (message: Out) => Effect.Effect<void, ConnectionFailure>
+  readonly receive: Effect.Effect<In, ConnectionFailure>
+  readonly unread: (message: In) => Effect.Effect<void>
+  readonly heartbeat: (options: HeartbeatOptions<Out, In> | false) => Effect.Effect<void, InvalidOptions>
+}
+
+/**
  * How a socket dials, opens, sends and comes back.
  *
  * @since 0.1.0
@@ -390,12 +425,7 @@ export interface Options<Out, In, E = never, R = never, E2 = never, R2 = never, 
    * `receive` are left for `messages`. `receive` sees acknowledgements, pongs and confirmations too, which are not
    * left. If it fails, the connection ends, and it runs again on the next one. Its `Scope` is the connection's.
    */
-  readonly onOpen?:
-    | ((connection: {
-      readonly send: (message: Out) => Effect.Effect<void, ConnectionFailure>
-      readonly receive: Effect.Effect<In, ConnectionFailure>
-    }) => Effect.Effect<unknown, E2, R2>)
-    | undefined
+  readonly onOpen?: ((connection: OpeningConnection<Out, In>) => Effect.Effect<unknown, E2, R2>) | undefined
   /**
    * The messages that are accepted and not yet delivered: at most `capacity` messages (default 1,024) of `bytes`
    * together (default 16 MiB). If it is full, `overflow` decides about the next message: `"fail"` (default) fails with

@@ -22,6 +22,8 @@ export class Inbox<in out A, in out E> {
   private from: Array<number> = []
   private bytes = 0
   private borders = 0
+  /** How many messages at the front a login has put back: they are not for it any more. */
+  private unread = 0
   private readonly whenFilled = new Waiters()
   private readonly capacity: number
   private readonly maxBytes: number
@@ -48,8 +50,9 @@ export class Inbox<in out A, in out E> {
     return this.items.some((item, at) => item !== border && this.from[at] !== served)
   }
 
+  /** Those that were put back are left out: they hold up no login that goes on to receive. */
   private get messages(): number {
-    return this.items.length - this.borders
+    return this.items.length - this.borders - this.unread
   }
 
   /** Takes the message also when the inbox is full: the caller decides what to do then. */
@@ -62,6 +65,14 @@ export class Inbox<in out A, in out E> {
   /** A message that a login may want to see, and that is forgotten with `pushAll`. */
   pushServed(message: A, bytes: number): void {
     this.push(message, bytes, served)
+  }
+
+  /** Puts back a message that `takeOne` gave, before what it has not given. For an inbox without borders. */
+  putBack(message: A, connection: number): void {
+    this.items.splice(this.unread, 0, message)
+    this.from.splice(this.unread, 0, connection)
+    this.unread++
+    this.whenFilled.notify()
   }
 
   /** From here on messages of this connection may follow. */
@@ -95,6 +106,7 @@ export class Inbox<in out A, in out E> {
     this.from = []
     this.bytes = 0
     this.borders = 0
+    this.unread = 0
   }
 
   /** No more will come; what is in can be taken. The first end counts. */
@@ -130,10 +142,11 @@ export class Inbox<in out A, in out E> {
 
   /** The next message; waits until there is one. For an inbox without borders. */
   get takeOne(): Effect.Effect<A, E> {
-    return this.takeStep(this.hasMessages, () => Waiters.until(this.untilMessages, this.whenFilled), () => {
+    return this.takeStep(this.hasNext, () => Waiters.until(this.untilNext, this.whenFilled), () => {
       const wasFull = this.isFull
-      const message = this.items.shift() as A
-      this.from.shift()
+      const [message] = this.items.splice(this.unread, 1) as [A]
+      this.from.splice(this.unread, 1)
+      // Nobody knows the bytes of one message: those that were put back count with all that has come since.
       if (this.items.length === 0) this.bytes = 0
       if (wasFull && !this.isFull) this.onRoom()
       return message
@@ -162,8 +175,11 @@ export class Inbox<in out A, in out E> {
     return taken
   }
 
-  private readonly hasMessages = () => this.messages > 0
+  private readonly hasNext = () => this.messages > 0
+  private readonly hasMessages = () => this.items.length > this.borders
   private readonly hasItems = () => this.items.length > 0
-  private readonly untilMessages = () => this.messages > 0 || this.ended !== undefined ? Exit.void : undefined
+  private readonly untilNext = () => this.messages > 0 || this.ended !== undefined ? Exit.void : undefined
+  private readonly untilMessages = () =>
+    this.items.length > this.borders || this.ended !== undefined ? Exit.void : undefined
   private readonly untilItems = () => this.items.length > 0 || this.ended !== undefined ? Exit.void : undefined
 }

@@ -6,6 +6,7 @@ import * as Effect from "effect/Effect"
 import * as ExecutionStrategy from "effect/ExecutionStrategy"
 import * as Exit from "effect/Exit"
 import * as Scope from "effect/Scope"
+import type { DialContext } from "../../ReconnectingSocket.js"
 import type { Generation } from "../../Session.js"
 import { ConnectionLost } from "../../WebSocketDialer.js"
 import { first } from "../first.js"
@@ -19,6 +20,8 @@ export interface Line<In> {
   readonly userScope: Scope.CloseableScope
   /** Set once the dial has succeeded. */
   live: LiveConnection<In> | undefined
+  /** What the user's effects are told about the attempt. */
+  readonly context: DialContext
   /** What the session gave for this dial. */
   generation: Generation<any> | undefined
 }
@@ -39,12 +42,12 @@ export class Lines<In> {
     return this.live
   }
 
-  get make(): Effect.Effect<Line<In>> {
+  make(context: DialContext): Effect.Effect<Line<In>> {
     return Effect.suspend(() =>
       Effect.zipWith(
         Scope.fork(this.wiring.scope, ExecutionStrategy.sequential),
         Scope.fork(this.wiring.scope, ExecutionStrategy.sequential),
-        (scope, userScope): Line<In> => ({ scope, userScope, live: undefined, generation: undefined })
+        (scope, userScope): Line<In> => ({ scope, userScope, context, live: undefined, generation: undefined })
       )
     )
   }

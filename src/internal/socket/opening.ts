@@ -4,23 +4,24 @@
  */
 import * as Cause from "effect/Cause"
 import * as Effect from "effect/Effect"
-import * as Either from "effect/Either"
 import * as Scope from "effect/Scope"
-import { type ConnectionFailure, ConnectionLost } from "../../WebSocketDialer.js"
+import type { ConnectionFailure, ConnectionLost } from "../../WebSocketDialer.js"
 import { first, within } from "../first.js"
 import type { LiveConnection } from "./connection.js"
+import type { Line } from "./lines.js"
+import { onOpenFailed, openingConnection } from "./openingConnection.js"
 import type { Subscriptions } from "./subscriptions.js"
 import type { Wiring } from "./wiring.js"
 
-/** Ends when the connection is ready. Fails when it is not within `openTimeout`, or was lost. */
+/** Ends when the connection of the line is ready. Fails when it is not within `openTimeout`, or was lost. */
 export const ready = <Out, In>(
   wiring: Wiring<Out, In, any>,
   subscriptions: Subscriptions<Out>,
-  live: LiveConnection<In>,
-  userScope: Scope.Scope
+  line: Line<In>,
+  live: LiveConnection<In>
 ): Effect.Effect<void, ConnectionFailure, any> => {
   const opened = within(
-    Effect.zipRight(loggedIn(wiring, live, userScope), subscriptions.sendAll(live)),
+    Effect.zipRight(loggedIn(wiring, line, live), subscriptions.sendAll(live)),
     wiring.settings.openTimeout,
     () => onOpenFailed(new Cause.TimeoutException())
   )
@@ -31,27 +32,16 @@ export const ready = <Out, In>(
   )
 }
 
-const onOpenFailed = (cause: unknown) => new ConnectionLost({ reason: "OnOpenFailed", cause })
-
 const loggedIn = <Out, In>(
-  { encode, options: { onOpen } }: Wiring<Out, In, any>,
-  live: LiveConnection<In>,
-  userScope: Scope.Scope
+  wiring: Wiring<Out, In, any>,
+  line: Line<In>,
+  live: LiveConnection<In>
 ): Effect.Effect<void, ConnectionLost, any> => {
+  const { onOpen } = wiring.options
   if (onOpen === undefined) return Effect.void
-  const early = live.inbox
-  const connection = {
-    send: (message: Out) =>
-      Effect.suspend((): Effect.Effect<void, ConnectionFailure> =>
-        Either.match(encode(message), {
-          onLeft: onOpenFailed,
-          onRight: (data) => live.sendAll([data])
-        })
-      ),
-    receive: Effect.catchAll(early.takeOne, () => Effect.suspend(() => Effect.fail(live.failure!)))
-  }
+  const connection = openingConnection(wiring, line, live)
   return Effect.suspend(() => onOpen(connection)).pipe(
-    Scope.extend(userScope),
+    Scope.extend(line.userScope),
     Effect.sandbox,
     Effect.mapError((cause) => onOpenFailed(Cause.squash(cause))),
     Effect.disconnect,

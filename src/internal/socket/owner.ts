@@ -72,6 +72,8 @@ export class Owner<Out, In, R> {
   private phase: Phase<LiveConnection<In>> = { _tag: "Dialing", attempt: 0 }
   /** The delays that have been waited since the backoff began anew. */
   private attempt = 0
+  /** Why the last attempt, or the last connection, ended. */
+  private previous: Option.Option<ConnectionFailure> = Option.none()
   /** Ready to replace the connection that is open. Only while one is open, and dropped with it. */
   private replacement: Line<In> | undefined
   private readonly whenReplaceable = new Waiters()
@@ -151,11 +153,14 @@ export class Owner<Out, In, R> {
       if (orders.closing !== undefined) return Effect.succeed<RoundEnd<In>>({ _tag: "Closing" })
       this.move({ _tag: "Dial", attempt: this.attempt })
       events.publish({ _tag: "Dialing", attempt: this.attempt })
-      return Effect.flatMap(this.lines.make, (line) =>
-        Effect.matchEffect(this.open(line, orders.untilOrdered), {
-          onFailure: (failure) => this.endRound(line, failure, -1),
-          onSuccess: () => this.beOpen(line)
-        }))
+      return Effect.flatMap(
+        this.lines.make({ attempt: this.attempt, previous: this.previous }),
+        (line) =>
+          Effect.matchEffect(this.open(line, orders.untilOrdered), {
+            onFailure: (failure) => this.endRound(line, failure, -1),
+            onSuccess: () => this.beOpen(line)
+          })
+      )
     })
   }
 
@@ -189,6 +194,7 @@ export class Owner<Out, In, R> {
       yield* this.dropReplacement
       this.keepUnread(line)
       const reason = failure ?? new ConnectionLost({ reason: "Reset", cause: "reconnect" })
+      this.previous = Option.some(reason)
       if (line.live !== undefined) this.wiring.events.publish({ _tag: "Lost", failure: reason })
       if (openFor >= this.wiring.settings.stableAfter) {
         this.retries.reset()
@@ -256,7 +262,7 @@ export class Owner<Out, In, R> {
         // Not within a race, whose fiber would be kept with its child.
         Effect.zipRight(Effect.forkIn(this.writer.run(live, line.scope), line.scope)),
         Effect.zipRight(live.heartbeat!.start),
-        Effect.zipRight(unlessOff(ready(this.wiring, this.subscriptions, live, line.userScope)))
+        Effect.zipRight(unlessOff(ready(this.wiring, this.subscriptions, line, live)))
       )
     })
   }
@@ -366,7 +372,7 @@ export class Owner<Out, In, R> {
   private get openReplacement(): Effect.Effect<Option.Option<ConnectionFailure>, never, R> {
     return Effect.uninterruptibleMask((restore) =>
       Effect.gen(this, function*() {
-        const line = yield* this.lines.make
+        const line = yield* this.lines.make({ attempt: 0, previous: Option.none() })
         const opened = yield* Effect.exit(restore(this.open(line)))
         if (Exit.isSuccess(opened)) {
           this.replacement = line

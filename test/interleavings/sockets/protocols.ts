@@ -151,6 +151,35 @@ export const protocols = (modules: Modules) => {
         })
     ),
 
+    "a login puts back what is replayed before its answer, and everything is told once, in order": inWorld(
+      modules,
+      (world) =>
+        Effect.gen(function*() {
+          const socket = yield* ReconnectingSocket.make({
+            ...base,
+            onOpen: ({ heartbeat, receive, send, unread }) => {
+              const waiting: Effect.Effect<void, unknown> = Effect.flatMap(receive, (message) =>
+                message === "resumed"
+                  ? heartbeat({ interval: "1 minute", ping: false })
+                  : Effect.zipRight(unread(message), waiting))
+              return Effect.zipRight(send("resume"), waiting)
+            }
+          })
+          yield* world.serve(({ number, peer }) =>
+            Effect.forEach(["1", "2", "resumed", "3"], (one) => peer.send(one === "resumed" ? one : `${number}${one}`))
+              .pipe(
+                Effect.zipRight(number === 0 ? Effect.ignore(socket.awaitOpen) : Effect.void),
+                Effect.zipRight(number === 0 ? peer.reset : Effect.void)
+              )
+          )
+          const all: Array<Message> = []
+          yield* reading(socket.messages, (message) => all.push(message) === 6)
+          assert.deepEqual(all, ["01", "02", "03", "11", "12", "13"])
+          yield* socket.close()
+          yield* isOver(world, socket)
+        })
+    ),
+
     "what the server cannot bear is given up, and everything else arrives": inWorld(
       modules,
       (world) =>

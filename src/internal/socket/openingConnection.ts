@@ -1,0 +1,54 @@
+/**
+ * A connection as a login has it: what `onOpen` is called with.
+ */
+import * as Effect from "effect/Effect"
+import * as Either from "effect/Either"
+import type { HeartbeatOptions, OpeningConnection } from "../../ReconnectingSocket.js"
+import { type ConnectionFailure, ConnectionLost } from "../../WebSocketDialer.js"
+import { validated } from "../check.js"
+import type { LiveConnection } from "./connection.js"
+import { heartbeatSettingsOf } from "./heartbeatSettings.js"
+import type { Line } from "./lines.js"
+import type { Wiring } from "./wiring.js"
+
+export const onOpenFailed = (cause: unknown): ConnectionLost => new ConnectionLost({ reason: "OnOpenFailed", cause })
+
+/** `live` is the line's connection. */
+export const openingConnection = <Out, In>(
+  { encode, options, settings }: Wiring<Out, In, any>,
+  { context }: Line<In>,
+  live: LiveConnection<In>
+): OpeningConnection<Out, In> => {
+  const early = live.inbox
+  return {
+    ...context,
+    send: (message) =>
+      Effect.suspend((): Effect.Effect<void, ConnectionFailure> =>
+        Either.match(encode(message), {
+          onLeft: onOpenFailed,
+          onRight: (data) => live.sendAll([data])
+        })
+      ),
+    receive: Effect.catchAll(early.takeOne, () => Effect.suspend(() => Effect.fail(live.failure!))),
+    unread: (message) =>
+      Effect.sync(() => {
+        if (live.inbox === early) early.putBack(message, 0)
+        // The login is over, and what has come in since goes to `messages` already.
+        else live.inbox.push(message, 0, live.number)
+      }),
+    heartbeat: (changed) =>
+      Effect.flatMap(
+        validated(() => heartbeatSettingsOf(changed && merged(options.heartbeat, changed), settings.coding)),
+        (settings) => live.heartbeat!.change(settings)
+      )
+  }
+}
+
+/** What the login does not give is as in the options of the socket. */
+const merged = <Out, In>(
+  given: HeartbeatOptions<Out, In> | false | undefined,
+  changed: HeartbeatOptions<Out, In>
+): HeartbeatOptions<Out, In> => ({
+  ...given,
+  ...Object.fromEntries(Object.entries(changed).filter(([, value]) => value !== undefined))
+})

@@ -1,0 +1,210 @@
+/** The connection that `onOpen` makes ready. */
+import { assert, describe } from "@effect/vitest"
+import type * as ReconnectingSocket from "effect-holdfast/ReconnectingSocket"
+import * as Deferred from "effect/Deferred"
+import * as Effect from "effect/Effect"
+import * as Either from "effect/Either"
+import * as Option from "effect/Option"
+import { lossesOf, ofTag, opened, pass, recorded, settle, steady, test } from "../support/reconnectingSockets.js"
+
+type Connection = ReconnectingSocket.OpeningConnection<string, string>
+
+/** Waits for the message, and puts everything before it back. */
+const waitingFor = (awaited: string) => ({ receive, unread }: Connection): Effect.Effect<void, unknown> =>
+  Effect.flatMap(
+    receive,
+    (message) =>
+      message === awaited
+        ? Effect.void
+        : Effect.zipRight(unread(message), waitingFor(awaited)({ receive, unread } as Connection))
+  )
+
+describe("unread", () => {
+  test("W14: leaves messages for `messages`, before those that were not received, in the order of the calls", () =>
+    Effect.gen(function*() {
+      const { peer, socket } = yield* opened({
+        onOpen: (connection) => Effect.zipRight(waitingFor("RESUMED")(connection), Effect.sleep("1 seconds"))
+      })
+      const messages = yield* recorded(socket.messages)
+      for (const message of ["1", "2", "3", "RESUMED", "4", "5"]) yield* peer.send(message)
+      yield* settle
+      assert.deepStrictEqual(messages.all, [])
+      yield* pass(1_000)
+      yield* peer.send("6")
+      yield* settle
+      assert.deepStrictEqual(messages.all, ["1", "2", "3", "4", "5", "6"])
+    }))
+
+  test("W14: stands behind the border of its own connection, also if the login fails after it", () =>
+    Effect.gen(function*() {
+      let n = 0
+      const { peer, server, socket } = yield* opened({
+        onOpen: (connection) =>
+          Effect.zipRight(waitingFor("RESUMED")(connection), n++ === 0 ? Effect.fail("no") : Effect.void)
+      })
+      const received = yield* recorded(socket.received)
+      for (const message of ["1", "RESUMED", "2"]) yield* peer.send(message)
+      yield* pass(1_000)
+      const next = yield* server.open
+      for (const message of ["3", "RESUMED", "4"]) yield* next.send(message)
+      yield* settle
+      assert.deepStrictEqual(
+        received.all.map((one) => one._tag === "Opened" ? `open ${one.connection}` : one.message),
+        ["open 0", "1", "2", "open 1", "3", "4"]
+      )
+    }))
+
+  test("W13: of more messages than the inbox holds does not hold the login up", () =>
+    Effect.gen(function*() {
+      const { events, peer, socket } = yield* opened({
+        inbox: { capacity: 4 },
+        onOpen: waitingFor("RESUMED")
+      })
+      const all = Array.from({ length: 50 }, (_, n) => String(n))
+      for (const message of [...all, "RESUMED"]) {
+        yield* peer.send(message)
+        yield* settle
+      }
+      const messages = yield* recorded(socket.messages)
+      assert.deepStrictEqual(messages.all, all)
+      assert.deepStrictEqual(lossesOf(events), [])
+    }))
+
+  test("W14: that comes when the login is over is told all the same", () =>
+    Effect.gen(function*() {
+      const connections: Array<Connection> = []
+      const { peer, socket } = yield* opened({
+        onOpen: (connection) => Effect.sync(() => connections.push(connection))
+      })
+      const messages = yield* recorded(socket.messages)
+      yield* peer.send("1")
+      yield* connections[0]!.unread("late")
+      yield* settle
+      assert.deepStrictEqual(messages.all, ["1", "late"])
+    }))
+})
+
+describe("attempt and previous", () => {
+  test("W3: count the delays since the backoff began anew, and say why the last attempt failed", () =>
+    Effect.gen(function*() {
+      const contexts: Array<readonly [number, string | undefined]> = []
+      const { peer, server } = yield* opened({
+        stableAfter: "5 seconds",
+        onOpen: ({ attempt, previous }) =>
+          Effect.sync(() => contexts.push([attempt, Option.getOrUndefined(Option.map(previous, ({ _tag }) => _tag))]))
+      })
+      yield* peer.close(1012)
+      yield* pass(1_000)
+      yield* server.refuse(503)
+      yield* pass(2_000)
+      const second = yield* server.open
+      yield* pass(5_000)
+      yield* second.reset
+      yield* pass(1_000)
+      yield* server.open
+      assert.deepStrictEqual(contexts, [[0, undefined], [2, "DialError"], [1, "ConnectionLost"]])
+    }))
+
+  test("W15: of a replacement are 0 and none", () =>
+    Effect.gen(function*() {
+      const contexts: Array<readonly [number, boolean]> = []
+      const { peer, server } = yield* opened({
+        renewAfter: "10 seconds",
+        onOpen: ({ attempt, previous }) => Effect.sync(() => contexts.push([attempt, Option.isSome(previous)]))
+      })
+      yield* peer.reset
+      yield* pass(1_000)
+      yield* server.open
+      yield* pass(10_000)
+      yield* server.open
+      assert.deepStrictEqual(contexts, [[0, false], [1, true], [0, false]])
+    }))
+})
+
+describe("a login's own heartbeat", () => {
+  test("W4: is that of this connection from then on, with the socket's own options for the rest", () =>
+    Effect.gen(function*() {
+      const { events, peer, server, socket } = yield* opened({
+        heartbeat: { interval: "30 seconds", timeout: "2 seconds", ping: () => "beat" },
+        onOpen: ({ attempt, heartbeat }) => attempt === 0 ? heartbeat({ interval: "5 seconds" }) : Effect.void
+      })
+      yield* pass(4_999)
+      assert.deepStrictEqual(peer.got, [])
+      yield* pass(1)
+      assert.deepStrictEqual(peer.got, ["beat"])
+      yield* peer.send("ok")
+      yield* pass(5_000)
+      assert.deepStrictEqual(peer.got, ["beat", "beat"])
+      yield* pass(2_000)
+      assert.deepStrictEqual(lossesOf(events), ["HeartbeatTimeout"])
+      yield* pass(1_000)
+      const next = yield* server.open
+      yield* pass(29_999)
+      assert.deepStrictEqual(next.got, [])
+      yield* pass(1)
+      assert.deepStrictEqual(next.got, ["beat"])
+      assert.strictEqual((yield* socket.state)._tag, "Open")
+    }))
+
+  test("W14: brings its `isPong` and `answer` along; false is none", () =>
+    Effect.gen(function*() {
+      const { events, peer, server, socket } = yield* opened({
+        heartbeat: { interval: "1 seconds", timeout: "1 seconds", isPong: (message) => message === "pong" },
+        onOpen: ({ attempt, heartbeat }) =>
+          attempt > 0 ? heartbeat(false) : heartbeat({
+            ping: "ping",
+            always: true,
+            answer: (message) => message === "ping?" ? Option.some("ping!") : Option.none()
+          })
+      })
+      const messages = yield* recorded(socket.messages)
+      yield* pass(1_000)
+      for (const message of ["pong", "ping?", "a"]) yield* peer.send(message)
+      yield* settle
+      assert.deepStrictEqual([peer.got, messages.all], [["ping", "ping!"], ["a"]])
+      yield* peer.reset
+      yield* pass(1_000)
+      const next = yield* server.open
+      yield* next.stall
+      yield* next.send("pong")
+      yield* pass(3_600_000)
+      assert.deepStrictEqual(messages.all, ["a", "pong"])
+      assert.deepStrictEqual(lossesOf(events), ["Reset"])
+    }))
+
+  test("W4: watches over the login itself, from the dial on", () =>
+    Effect.gen(function*() {
+      const { events, peer } = yield* opened({
+        openTimeout: "1 minute",
+        heartbeat: { interval: "5 seconds", timeout: "1 seconds" },
+        onOpen: () => Effect.never
+      })
+      yield* peer.stall
+      yield* pass(5_999)
+      assert.deepStrictEqual(lossesOf(events), [])
+      yield* pass(1)
+      assert.deepStrictEqual(lossesOf(events), ["HeartbeatTimeout"])
+    }))
+
+  test("W8: with nonsense for options is refused, typed, and the former one beats on", () =>
+    Effect.gen(function*() {
+      const refused = yield* Deferred.make<unknown>()
+      const { events, peer } = yield* opened({
+        backoff: steady,
+        heartbeat: { interval: "5 seconds", timeout: "1 seconds" },
+        onOpen: ({ heartbeat }) =>
+          Effect.flatMap(
+            Effect.either(heartbeat({ interval: -1 })),
+            (one) => Deferred.succeed(refused, Either.flip(one))
+          )
+      })
+      assert.deepInclude(Either.getOrThrow((yield* Deferred.await(refused)) as Either.Either<object>), {
+        _tag: "InvalidOptions",
+        option: "heartbeat.interval"
+      })
+      assert.deepStrictEqual(ofTag(events, "Opened").length, 1)
+      yield* peer.stall
+      yield* pass(6_000)
+      assert.deepStrictEqual(lossesOf(events), ["HeartbeatTimeout"])
+    }))
+})
