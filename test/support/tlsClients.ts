@@ -4,7 +4,7 @@
  */
 import * as NodeHttpClient from "@effect/platform-node/NodeHttpClient"
 import * as HttpClient from "@effect/platform/HttpClient"
-import { afterAll, assert, it } from "@effect/vitest"
+import { assert, it } from "@effect/vitest"
 import type { InvalidOptions } from "effect-holdfast/InvalidOptions"
 import { NodeTicketCache, NodeWebSocketDialer } from "effect-holdfast/node"
 import * as TicketCache from "effect-holdfast/TicketCache"
@@ -12,7 +12,6 @@ import * as WebSocketDialer from "effect-holdfast/WebSocketDialer"
 import * as Clock from "effect/Clock"
 import * as Context from "effect/Context"
 import * as Effect from "effect/Effect"
-import * as Exit from "effect/Exit"
 import * as Layer from "effect/Layer"
 import * as Logger from "effect/Logger"
 import * as LogLevel from "effect/LogLevel"
@@ -41,9 +40,11 @@ const own = await serverCertificate()
 
 type Settings = Partial<NodeTlsServerOptions>
 
-/** For as long as the tests of a file take. */
-const allTests = Effect.runSync(Scope.make())
-afterAll(() => Effect.runPromise(Scope.close(allTests, Exit.void)), 20_000)
+/**
+ * Never closed: a worker runs several files, and loads this module once for all of them. Its end disconnects the
+ * servers, which is theirs.
+ */
+const worker = Effect.runSync(Scope.make())
 
 const idle = new Map<string, Array<NodeTlsServer>>()
 
@@ -56,7 +57,7 @@ export const serving = (settings: Settings = {}): Effect.Effect<NodeTlsServer, n
     const { cert, key } = { ...own, ...settings }
     const options = { ALPNProtocols: ["h2", "http/1.1"], ...settings, key, cert }
     const name = JSON.stringify(options)
-    const server = idle.get(name)?.pop() ?? (yield* Scope.extend(nodeTlsServer(options), allTests))
+    const server = idle.get(name)?.pop() ?? (yield* Scope.extend(nodeTlsServer(options), worker))
     const before = yield* server.report
     yield* Effect.addFinalizer(() =>
       Effect.gen(function*() {

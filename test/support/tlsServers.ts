@@ -69,9 +69,9 @@ const serverChild = (settings: Settings): Effect.Effect<ServerChild, never, Scop
               child.off("message", onMessage)
               child.off("exit", onExit)
             }
-            const onExit = () => {
+            const onExit = (why?: unknown) => {
               stop()
-              reject(new Error("the server is gone"))
+              reject(new Error(`the server is gone: ${String(why)}`))
             }
             const onMessage = (answer: { readonly id: number; readonly report?: A; readonly error?: string }) => {
               if (answer.id !== id) return
@@ -82,7 +82,7 @@ const serverChild = (settings: Settings): Effect.Effect<ServerChild, never, Scop
             child.on("message", onMessage)
             child.once("exit", onExit)
             child.send({ id, command }, (error) => {
-              if (error !== null) onExit()
+              if (error !== null) onExit(error)
             })
           })
         )
