@@ -42,6 +42,7 @@ import * as Tls from "node:tls"
 import { vi } from "vitest"
 import { WebSocket } from "ws"
 import { readTlsSession } from "../src/internal/tlsSession.js"
+import { interruptedInFinalizer } from "./support/finalizers.js"
 import { clients } from "./support/httpClients.js"
 import { eventually, serve } from "./support/httpServer.js"
 import { closeFrame, halfOpen } from "./support/loopbackWebSockets.js"
@@ -237,6 +238,11 @@ describe("Effect", () => {
       assert.deepStrictEqual([...seen], ["addFinalizer", "fork", "state"])
     }))
   })
+
+  it.live("addFinalizer: gives the closing fiber its references back (else closeScope needs no fiber of its own)", () =>
+    Effect.gen(function*() {
+      assert.deepStrictEqual(yield* interruptedInFinalizer(Scope.close), Exit.succeed("went on"))
+    }))
 
   it("context.unsafeMap: is all that a context asks of its services (else a transaction has no scope)", () => {
     const { asked, map } = watchedMap(new Map<string, unknown>([["color", "red"]]))

@@ -2,6 +2,7 @@ import { assert, describe, it } from "@effect/vitest"
 import * as ReconnectingSocket from "effect-holdfast/ReconnectingSocket"
 import * as Session from "effect-holdfast/Session"
 import * as WebSocketDialer from "effect-holdfast/WebSocketDialer"
+import * as Deferred from "effect/Deferred"
 import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
 import * as Fiber from "effect/Fiber"
@@ -80,6 +81,39 @@ describe("a replacement", () => {
       assert.lengthOf(server.times, 6)
       assert.lengthOf(ofTag(events, "Lost"), 0)
       assert.lengthOf(ofTag(events, "Opened"), 6)
+    }))
+
+  test("W15: is given up where its last attempt is still being released when the connection is lost", () =>
+    Effect.gen(function*() {
+      let [isRefused, released]: [boolean, Effect.Effect<void>] = [false, Effect.void]
+      const gate = yield* Deferred.make<void>()
+      const dialer = yield* WebSocketDialer.WebSocketDialer
+      // A fiber that has run a finalizer has other references than one that has not.
+      const resolved = Effect.scoped(Effect.addFinalizer(() => Effect.void))
+      const { peer, server, socket } = yield* Effect.provideService(
+        connected(ReconnectingSocket.make({
+          ...renewing,
+          onOpen: () => isRefused ? Effect.fail("refused") : Effect.void
+        })),
+        WebSocketDialer.WebSocketDialer,
+        {
+          ...dialer,
+          dial: (request) =>
+            resolved.pipe(Effect.zipRight(dialer.dial(request)), Effect.zipLeft(Effect.addFinalizer(() => released)))
+        }
+      )
+      ;[isRefused, released] = [true, Deferred.await(gate)]
+      yield* begin
+      yield* server.open
+      yield* peer.reset
+      yield* settle
+      ;[isRefused, released] = [false, Effect.void]
+      yield* Deferred.succeed(gate, undefined)
+      yield* settle
+      assert.strictEqual((yield* socket.state)._tag, "Waiting")
+      yield* pass(1_000)
+      yield* server.open
+      assert.strictEqual((yield* socket.state)._tag, "Open")
     }))
 
   test("neither loses nor repeats messages that are acknowledged meanwhile", () =>

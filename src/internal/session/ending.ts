@@ -6,7 +6,7 @@ import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
 import * as Fiber from "effect/Fiber"
 import * as Option from "effect/Option"
-import * as Scope from "effect/Scope"
+import { closeScope } from "../closeScope.js"
 import { type Chain, type Link, stopTimer, workFor } from "./chain.js"
 import type { Generations } from "./generations.js"
 import type { Fork } from "./refresh.js"
@@ -59,7 +59,7 @@ export class Ending<A, E, R> {
 
   readonly release = ({ scope }: Resources): Effect.Effect<void> =>
     Effect.catchAllCause(
-      Scope.close(scope, Exit.void),
+      closeScope(scope, Exit.void),
       (cause) => Effect.logError(`${this.settings.name}: a superseded generation could not be released`, cause)
     )
 

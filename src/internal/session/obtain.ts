@@ -7,6 +7,7 @@ import * as Exit from "effect/Exit"
 import type * as Schedule from "effect/Schedule"
 import * as Scope from "effect/Scope"
 import type { Generation } from "../../Session.js"
+import { closeScope } from "../closeScope.js"
 import { Waiters } from "../waiters.js"
 import type { Chain, Failures, GenerationLink, Link, RenewalWork, Times } from "./chain.js"
 import { makeLink } from "./chain.js"
@@ -104,7 +105,7 @@ export class Obtaining<A, E, R> {
           link.candidate = { value, acquiredAt: times.now(), resources }
         })
         return Effect.onExit(restore(Scope.extend(kept, resources.watched)), (exit) => {
-          if (link.candidate?.resources !== resources) return Scope.close(resources.scope, exit)
+          if (link.candidate?.resources !== resources) return closeScope(resources.scope, exit)
           return former === undefined ? Effect.void : ending.release(former.resources)
         })
       })

@@ -9,6 +9,7 @@ import * as Scope from "effect/Scope"
 import type { DialContext } from "../../ReconnectingSocket.js"
 import type { Generation } from "../../Session.js"
 import { ConnectionLost } from "../../WebSocketDialer.js"
+import { closeScope } from "../closeScope.js"
 import { first } from "../first.js"
 import type { LiveConnection } from "./connection.js"
 import type { Wiring } from "./wiring.js"
@@ -85,7 +86,7 @@ export class Lines<In> {
     return Effect.suspend(() => {
       const isLost = live?.failure !== undefined && !this.wiring.orders.isClosing
       return Effect.zipRight(
-        Scope.close(scope, Exit.void),
+        closeScope(scope, Exit.void),
         Effect.suspend(() => {
           if (live !== undefined) {
             live.fail(new ConnectionLost({ reason: "Reset", cause: "dropped" }))

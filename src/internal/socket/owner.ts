@@ -21,7 +21,6 @@ import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import * as Either from "effect/Either"
 import * as Exit from "effect/Exit"
-import type * as FiberRefs from "effect/FiberRefs"
 import * as Option from "effect/Option"
 import * as Runtime from "effect/Runtime"
 import type { CloseInfo, ConnectionState } from "../../ReconnectingSocket.js"
@@ -117,10 +116,7 @@ export class Owner<Out, In, R> {
 
   get run(): Effect.Effect<void, never, R> {
     return Effect.gen(this, function*() {
-      let refs: FiberRefs.FiberRefs | undefined
       for (;;) {
-        // The finalizers of a scope, and fibers that are joined, leave entries on this fiber's stacks, without end.
-        yield* Effect.updateFiberRefs((_, current) => (refs ??= current))
         const ended = yield* this.round
         switch (ended._tag) {
           case "Closing":

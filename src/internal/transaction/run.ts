@@ -13,9 +13,10 @@ import * as DefaultServices from "effect/DefaultServices"
 import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
 import * as FiberRef from "effect/FiberRef"
-import * as Scope from "effect/Scope"
+import type * as Scope from "effect/Scope"
 import * as Tracer from "effect/Tracer"
 import type { TransactionConflict, TransactionDeadlock, TransactionError } from "../../TransactionalRef.js"
+import { closeScope } from "../closeScope.js"
 import { withLazyScope } from "../lazyScope.js"
 import { locally, type WithTwo } from "../locally.js"
 import { contested } from "./contested.js"
@@ -198,7 +199,7 @@ const endOutermost = <B, E>(
   // The finalizers may wait for fibers inside the transaction that still wait for a turn.
   dismissWaiting(transaction)
   if (transaction.madeScope === undefined) return finish(transaction, end, locals)
-  return Effect.matchCauseEffect(Scope.close(transaction.madeScope, end), {
+  return Effect.matchCauseEffect(closeScope(transaction.madeScope, end), {
     onFailure: (cause) =>
       finish(transaction, Exit.failCause(Exit.isSuccess(end) ? cause : Cause.sequential(end.cause, cause)), locals),
     onSuccess: () => finish(transaction, end, locals)
