@@ -12,6 +12,7 @@ import * as Redacted from "effect/Redacted"
 import * as Schema from "effect/Schema"
 import * as Scope from "effect/Scope"
 import * as TestClock from "effect/TestClock"
+import { readFile } from "node:fs/promises"
 import { failureOf } from "../support/exits.js"
 import { settle } from "../support/settle.js"
 import { Refused, type Token } from "../support/tokenServer.js"
@@ -195,6 +196,19 @@ describe("F5: the store", () => {
       assert.deepStrictEqual(tokensOf(yield* all([two.refresh(stale)])), ["0.1"])
       assert.deepStrictEqual(server.state.calls, ["sign in", "renew 0.0"])
     }))
+
+  it.live("is not given up by a process that has stood still for longer than it waits for an answer", () =>
+    Effect.scoped(Effect.gen(function*() {
+      const { faults, join } = yield* makeFleet({ takes: 0 })
+      const session = yield* join()
+      faults.heldRead = Effect.promise(() => {
+        const answer = readFile(import.meta.filename)
+        Atomics.wait(new Int32Array(new SharedArrayBuffer(4)), 0, 0, 2200)
+        faults.heldRead = Effect.void
+        return answer
+      })
+      assert.strictEqual(nameOf(yield* session.current), "0.0")
+    })))
 
   it.scoped("that loses the answer to a commit has committed: it is recognised", () =>
     Effect.gen(function*() {
@@ -382,6 +396,23 @@ describe("F10: end", () => {
       assert.deepStrictEqual(tokensOf(yield* all([session.current])), ["1.0"])
     }))
 
+  it.scoped("revokes what was in the row, though a caller of this process finds the end there before the answer", () =>
+    Effect.gen(function*() {
+      const { faults, join, server } = yield* makeFleet({ takes: 0 })
+      const [one, two] = [yield* join(), yield* join()]
+      yield* all([one.current])
+      const gate = yield* Deferred.make<void>()
+      faults.held = Deferred.await(gate)
+      const ending = yield* Effect.fork(two.end)
+      yield* settle
+      faults.held = Effect.void
+      assert.deepStrictEqual(tokensOf(yield* all([two.current])), ["1.0"])
+      yield* Deferred.succeed(gate, undefined)
+      yield* Fiber.join(ending)
+      assert.deepStrictEqual(server.state.revoked, ["0.0"])
+      assert.deepStrictEqual(tokensOf(yield* all([one.current, two.current])), ["1.0"])
+    }))
+
   it.scoped("by a process that has not noticed a renewal revokes what is in the row", () =>
     Effect.gen(function*() {
       const { join, server } = yield* makeFleet()
@@ -454,6 +485,18 @@ describe("F11: clocks", () => {
       yield* TestClock.adjust("10 minutes")
       yield* all([one.current])
       assert.deepStrictEqual(server.state.calls.slice(0, 2), ["sign in", "renew 0.0"])
+    }))
+})
+
+describe("F11: an answer that takes its time", () => {
+  it.scoped("has aged meanwhile: what is adopted expires no later for it", () =>
+    Effect.gen(function*() {
+      const { faults, join } = yield* makeFleet({ takes: 0, expiresAt: () => 600_000 })
+      const [one, two] = [yield* join(), yield* join()]
+      yield* all([one.current])
+      faults.heldRead = Effect.sleep("1.5 seconds")
+      const adopted = valueOf(yield* inTime(two.current))
+      assert.deepStrictEqual([nameOf(adopted), adopted.expiresAt, adopted.acquiredAt], ["0.0", 600_000, 0])
     }))
 })
 

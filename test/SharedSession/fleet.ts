@@ -24,7 +24,9 @@ export const makeFleet = (options: Options & { readonly takes?: number } = {}) =
       isSilent: false,
       losesAnswers: 0,
       /** What the answer to a write waits for. */
-      held: Effect.void as Effect.Effect<void>
+      held: Effect.void as Effect.Effect<void>,
+      /** What the answer to a read waits for. */
+      heldRead: Effect.void as Effect.Effect<void>
     }
     const faulty = <A>(call: Effect.Effect<A, SessionStore.StoreError>): Effect.Effect<A, SessionStore.StoreError> =>
       Effect.suspend(() => {
@@ -32,7 +34,7 @@ export const makeFleet = (options: Options & { readonly takes?: number } = {}) =
         return faults.isDown ? down : call
       })
     const store: SessionStore.Service = {
-      read: (key) => faulty(Effect.suspend(() => (counts.reads++, memory.read(key)))),
+      read: (key) => faulty(Effect.suspend(() => (counts.reads++, Effect.zipLeft(memory.read(key), faults.heldRead)))),
       compareAndSet: (key, revision, row) =>
         faulty(Effect.suspend(() => {
           counts.writes++

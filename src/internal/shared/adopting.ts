@@ -5,26 +5,32 @@ import * as Effect from "effect/Effect"
 import type { Row } from "../../SessionStore.js"
 import type { Unreadable } from "./codec.js"
 import { type Parts, Trouble } from "./parts.js"
+import type { Time } from "./rows.js"
 
 /**
  * Remembers the row, and makes its value the session's own if it is still good. Gives `"current"` if it is, `"expired"`
- * if it can only be renewed, `"gone"` if there is none, and `"late"` if this process has moved on meanwhile.
+ * if it can only be renewed, `"gone"` if there is none (the session has forgotten its own by then), and `"late"` if
+ * this process has moved on meanwhile.
  */
 export const adoptRow = <A, E>(
   parts: Parts<A, E>,
   row: Row,
-  now: number,
+  time: Time,
   isStillWanted: () => boolean
 ): Effect.Effect<"current" | "expired" | "gone" | "late", Trouble> =>
   Effect.flatMap(valueIn(parts, row), (value) => {
     const { memory, monotonic, report, session } = parts
-    const age = Math.max(0, now - row.committedAt)
     if (!isStillWanted()) return Effect.succeed("late" as const)
-    memory.remember(row, now, value)
-    if (value === undefined) return Effect.succeed("gone" as const)
+    memory.remember(row, time, value)
+    if (value === undefined) {
+      // In the same step: a later one may meet what this process has signed in with since.
+      session().forget()
+      return Effect.succeed("gone" as const)
+    }
     const { left, version } = memory
     if (left <= 0) return Effect.succeed("expired" as const)
     const read = monotonic()
+    const age = Math.max(0, time.now - row.committedAt) + read - time.askedAt
     const wall = parts.now()
     const outside = { value: value.is, acquiredAt: wall - age, expiresAt: wall + left }
     const isUnchanged = () => memory.version === version && memory.value === value && monotonic() - read < left

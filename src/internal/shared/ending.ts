@@ -86,10 +86,12 @@ const replace = <A, E>(
         return isOver(row) ? found(row) : write(Protocol.end(row, { ...Protocol.nothing, ...owed }, now))
       }),
       (change) => {
-        if (memory.owedEnd !== owed) return undefined
-        memory.owedEnd = undefined
-        if (change._tag === "Written") memory.remember(change.row, change.now, undefined)
-        else if (change.found?.dead) memory.remember(change.found, change.now, undefined)
+        // Somebody else in this process may have found the end in the row before the answer came.
+        if (memory.owedEnd === owed) {
+          memory.owedEnd = undefined
+          if (change._tag === "Written") memory.remember(change.row, change.time, undefined)
+          else if (change.found?.dead) memory.remember(change.found, change.time, undefined)
+        }
         const isNews = change._tag === "Written" && replaced !== undefined && replaced.version > version
         return isNews && !isOwn(replaced!) ? replaced : undefined
       }

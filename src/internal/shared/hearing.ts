@@ -21,15 +21,14 @@ export const hear = <A, E>(parts: Parts<A, E>, key: string, notices: Stream.Stre
     )
 
 const look = <A, E>(parts: Parts<A, E>): Effect.Effect<void> => {
-  const { memory, rows, session } = parts
+  const { memory, rows } = parts
   const { epoch } = memory
   const isStillWanted = () => memory.active === 0 && memory.epoch === epoch && memory.owedEnd === undefined
-  return Effect.flatMap(Effect.mapError(rows.read, unavailable), ({ now, row }) => {
-    const finding = Protocol.look(row, memory.known(), now)
-    if (finding._tag !== "Newer" || !isStillWanted()) return Effect.void
-    return Effect.map(adoptRow(parts, finding.row, now, isStillWanted), (outcome) => {
-      if (outcome === "gone") session().forget()
-    })
+  return Effect.flatMap(Effect.mapError(rows.read, unavailable), ({ row, ...time }) => {
+    const finding = Protocol.look(row, memory.known(), time.now)
+    return finding._tag === "Newer" && isStillWanted()
+      ? Effect.asVoid(adoptRow(parts, finding.row, time, isStillWanted))
+      : Effect.void
   }).pipe(
     // The next caller who asks hears of it.
     Effect.catchAll((trouble) => Effect.logDebug(`${parts.name}: a notice was of no use: ${trouble.detail}`))

@@ -180,8 +180,11 @@ export class Holding<A, E> {
         return failed === undefined ? found(lost) : write(failed)
       })
       if (change._tag === "Written") memory.failedRevision = change.row.revision
-      if (change._tag === "Written" && change.row.dead) memory.remember(change.row, change.now, undefined)
-      else if (failure.isFatal) memory.forget()
+      // What this process remembers may be of a later sign-in by now.
+      if (memory.epoch === this.epoch) {
+        if (change._tag === "Written" && change.row.dead) memory.remember(change.row, change.time, undefined)
+        else if (failure.isFatal) memory.forget()
+      }
       yield* report("gave up")
     }).pipe(
       Effect.catchAll(({ detail }) => Effect.logWarning(`${name}: the failure could not be written: ${detail}`))

@@ -17,6 +17,11 @@ export const settleLater = <A, E>(parts: Parts<A, E>): void => {
   const isDone = () => memory.pending === undefined && memory.owedEnd === undefined
   if (memory.isSettling || isDone()) return
   memory.isSettling = true
+  // In one step: what comes after it finds nobody settling, and begins anew.
+  const isOver = () => {
+    if (isDone()) memory.isSettling = false
+    return !memory.isSettling
+  }
   const attempt = Effect.suspend(() => {
     const { owedEnd, pending } = memory
     if (memory.active > 0) return Effect.void
@@ -25,10 +30,7 @@ export const settleLater = <A, E>(parts: Parts<A, E>): void => {
     return Effect.exit(Effect.zipRight(settle(parts, pending, () => true), Effect.zipRight(session().wake, deliver)))
   })
   fork(
-    Effect.repeat(attempt, { until: isDone, schedule: untilTheStoreIsBack }).pipe(
-      Effect.ensuring(Effect.sync(() => {
-        memory.isSettling = false
-      })),
+    Effect.repeat(attempt, { until: isOver, schedule: untilTheStoreIsBack }).pipe(
       Effect.delay("200 millis"),
       Effect.asVoid
     )

@@ -3,6 +3,7 @@
  */
 import type { Row } from "../../SessionStore.js"
 import * as Protocol from "./protocol.js"
+import type { Time } from "./rows.js"
 
 /** A value that the upstream has given to this process, and that is not in the row yet. */
 export interface Pending<out A> {
@@ -68,9 +69,9 @@ export class Memory<A> {
   }
 
   /** Remembers a row that was read or written; `value` is what is in it, decoded. */
-  remember(row: Row, now: number, value: { readonly is: A } | undefined): void {
+  remember(row: Row, { askedAt, now }: Time, value: { readonly is: A } | undefined): void {
     this.last = Protocol.adopt(row, now)
-    this.goodUntil = this.last.lifetime === null ? Infinity : this.monotonic() + this.last.lifetime
+    this.goodUntil = this.last.lifetime === null ? Infinity : askedAt + this.last.lifetime
     this.value = value
     this.undelivered = undefined
   }

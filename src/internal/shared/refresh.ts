@@ -9,6 +9,7 @@ import { discharge } from "./ending.js"
 import { Holding } from "./holding.js"
 import { type Parts, Trouble } from "./parts.js"
 import * as Protocol from "./protocol.js"
+import type { Time } from "./rows.js"
 import * as Settling from "./settling.js"
 import * as Stage from "./stage.js"
 import { waitForNews } from "./waiting.js"
@@ -71,36 +72,35 @@ class Refresh<A, E> {
   private readonly isStillWanted = (): boolean => this.parts.memory.epoch === this.epoch && this.stage.isAwaited()
 
   private readonly look: Effect.Effect<Next<A>, E | Trouble> = Effect.suspend(() => {
-    const { memory, monotonic, rows } = this.parts
+    const { memory, rows } = this.parts
     if (!this.isStillWanted()) return Effect.interrupt
     this.heard = memory.heard
-    // The lease is counted from before the clock was read that it is reckoned by.
-    const askedAt = monotonic()
     return Effect.flatMap(
       Effect.mapError(rows.read, unavailable),
-      ({ now, row }): Effect.Effect<Next<A>, E | Trouble> => {
+      ({ row, ...time }): Effect.Effect<Next<A>, E | Trouble> => {
+        const { now } = time
         const finding = Protocol.look(row, memory.known(), now)
         switch (finding._tag) {
           case "Newer":
-            return this.adopt(finding.row, now)
+            return this.adopt(finding.row, time)
           case "Cooling": {
             if (!memory.isWoken && row!.revision !== memory.failedRevision) return this.coolingDown(finding.left, row!)
-            return this.take(row, row, askedAt, now)
+            return this.take(row, row, time)
           }
           case "Busy":
             return this.wait(finding.left)
           case "Behind":
-            return this.take(row, Protocol.restore(row, memory.known(), now), askedAt, now)
+            return this.take(row, Protocol.restore(row, memory.known(), now), time)
           case "Free":
-            return this.take(row, row, askedAt, now)
+            return this.take(row, row, time)
         }
       }
     )
   })
 
-  private adopt(row: Row, now: number): Effect.Effect<Next<A>, Trouble> {
+  private adopt(row: Row, time: Time): Effect.Effect<Next<A>, Trouble> {
     return Effect.flatMap(
-      adoptRow(this.parts, row, now, this.isStillWanted),
+      adoptRow(this.parts, row, time, this.isStillWanted),
       (outcome): Effect.Effect<Next<A>, Trouble> => {
         switch (outcome) {
           case "current":
@@ -109,10 +109,8 @@ class Refresh<A, E> {
             return Effect.interrupt
           case "expired":
             return Effect.succeed(again)
-          case "gone": {
-            this.parts.session().forget()
+          case "gone":
             return Protocol.isEnd(row) && this.waits > 0 ? Effect.fail(ended(this.parts)) : Effect.succeed(again)
-          }
         }
       }
     )
@@ -134,8 +132,7 @@ class Refresh<A, E> {
   private take(
     read: Row | undefined,
     base: Row | undefined,
-    askedAt: number,
-    now: number
+    { askedAt, now }: Time
   ): Effect.Effect<Next<A>, E | Trouble> {
     const { lease, memory, report, rows } = this.parts
     if (this.isOutOfPatience()) return Effect.fail(contended)

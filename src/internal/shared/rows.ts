@@ -6,14 +6,21 @@ import * as Data from "effect/Data"
 import * as Effect from "effect/Effect"
 import * as Option from "effect/Option"
 import type { Row, Service, StoreError } from "../../SessionStore.js"
+import { first } from "../first.js"
 
 /** The store has not answered, or not in time. */
 export class Unavailable extends Data.TaggedError("Unavailable")<{ readonly detail: string }> {}
 
-export interface Read {
-  readonly row: Row | undefined
-  /** The store's clock. */
+/** A look at two clocks. */
+export interface Time {
+  /** The store's. */
   readonly now: number
+  /** The process's own monotonic clock, from before the store was asked: an answer may take its time. */
+  readonly askedAt: number
+}
+
+export interface Read extends Time {
+  readonly row: Row | undefined
 }
 
 /** What becomes of a row that was read: another is written, or something was found that speaks against that. */
@@ -22,8 +29,8 @@ export type Change<A> =
   | { readonly _tag: "Found"; readonly found: A }
 
 export type Changed<A> =
-  | { readonly _tag: "Written"; readonly row: Row; readonly now: number }
-  | { readonly _tag: "Found"; readonly found: A; readonly now: number }
+  & ({ readonly _tag: "Written"; readonly row: Row } | { readonly _tag: "Found"; readonly found: A })
+  & { readonly time: Time }
 
 export const write = (row: Row): Change<never> => ({ _tag: "Write", row })
 
@@ -32,15 +39,25 @@ export const found = <A>(found: A): Change<A> => ({ _tag: "Found", found })
 /** In milliseconds, for one call. */
 const deadline = 2000
 
+/**
+ * The deadline is waited for in parts. A process that has stood still, as a laptop that slept, finds a timer of before
+ * struck when it wakes, and the answer of the store in the socket beside it: so it loses a part, and not the answer.
+ */
+const parts = 4
+
 export class Rows {
   readonly read: Effect.Effect<Read, Unavailable>
   private readonly store: Service
   private readonly key: string
 
-  constructor(store: Service, key: string) {
+  constructor(store: Service, key: string, monotonic: () => number) {
     this.store = store
     this.key = key
-    this.read = Effect.map(inTime(store.read(key)), ({ now, row }) => ({ row: Option.getOrUndefined(row), now }))
+    const read = inTime(store.read(key))
+    this.read = Effect.suspend(() => {
+      const askedAt = monotonic()
+      return Effect.map(read, ({ now, row }) => ({ row: Option.getOrUndefined(row), now, askedAt }))
+    })
   }
 
   /** Whether the row still had the revision that was read. */
@@ -50,17 +67,23 @@ export class Rows {
 
   /** Reads and writes until nobody writes in between. */
   change<A>(next: (read: Read) => Change<A>): Effect.Effect<Changed<A>, Unavailable> {
-    return Effect.flatMap(this.read, ({ now, row }) => {
-      const change = next({ now, row })
-      if (change._tag === "Found") return Effect.succeed({ ...change, now })
+    return Effect.flatMap(this.read, (read) => {
+      const { row, ...time } = read
+      const change = next(read)
+      if (change._tag === "Found") return Effect.succeed({ ...change, time })
       return Effect.flatMap(
         this.write(row, change.row),
         (isWritten): Effect.Effect<Changed<A>, Unavailable> =>
-          isWritten ? Effect.succeed({ _tag: "Written", row: change.row, now }) : this.change(next)
+          isWritten ? Effect.succeed({ _tag: "Written", row: change.row, time }) : this.change(next)
       )
     })
   }
 }
+
+const struck: Effect.Effect<never, Unavailable> = Effect.zipRight(
+  Effect.repeatN(Effect.sleep(deadline / parts), parts - 1),
+  new Unavailable({ detail: `the store has not answered within ${deadline} ms` })
+)
 
 const inTime = <A>(call: Effect.Effect<A, StoreError>): Effect.Effect<A, Unavailable> =>
   call.pipe(
@@ -68,10 +91,7 @@ const inTime = <A>(call: Effect.Effect<A, StoreError>): Effect.Effect<A, Unavail
     Effect.catchAllDefect(() => Effect.fail(new Unavailable({ detail: "the store has thrown" }))),
     // A call that cannot be interrupted is left behind.
     Effect.disconnect,
-    Effect.timeoutFail({
-      duration: deadline,
-      onTimeout: () => new Unavailable({ detail: `the store has not answered within ${deadline} ms` })
-    }),
+    (call) => first(call, struck),
     // The deadline holds for callers too who cannot be interrupted.
     Effect.interruptible,
     Effect.disconnect

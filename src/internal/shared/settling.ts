@@ -7,7 +7,7 @@ import { adoptRow, ended, unavailable } from "./adopting.js"
 import type { Pending } from "./memory.js"
 import { type Parts, Trouble } from "./parts.js"
 import * as Protocol from "./protocol.js"
-import { found, write } from "./rows.js"
+import { found, type Time, write } from "./rows.js"
 import { waitForNews } from "./waiting.js"
 
 /** `adopted`: another process's value is current. `taken`: somebody else in this process has seen to the value. */
@@ -32,14 +32,14 @@ export const settle = <A, E>(
     }).pipe(
       Effect.mapError(unavailable),
       Effect.flatMap((change): Effect.Effect<Settled<A>, Trouble> => {
-        const { now } = change
-        if (change._tag === "Written") return committed(parts, pending, change.row, now)
+        const { time } = change
+        if (change._tag === "Written") return committed(parts, pending, change.row, time)
         const settlement = change.found
         switch (settlement._tag) {
           case "Taken":
             return Effect.succeed(taken)
           case "Committed":
-            return committed(parts, pending, settlement.row, now)
+            return committed(parts, pending, settlement.row, time)
           case "Busy":
             return isOutOfPatience()
               ? Effect.fail(new Trouble({ reason: "Contended", detail: "another process has taken over the lease" }))
@@ -48,9 +48,9 @@ export const settle = <A, E>(
                 settle(parts, pending, isOutOfPatience)
               )
           case "Superseded":
-            return superseded(parts, pending, settlement.row, now)
+            return superseded(parts, pending, settlement.row, time)
           case "Ended":
-            return endedMeanwhile(parts, pending, settlement.row, now, value)
+            return endedMeanwhile(parts, pending, settlement.row, time, value)
         }
       }),
       Effect.onError(() => Effect.sync(() => parts.settleLater()))
@@ -59,12 +59,12 @@ export const settle = <A, E>(
 
 const taken = { _tag: "Taken" } as const
 
-const committed = <A, E>(parts: Parts<A, E>, pending: Pending<A>, row: Row, now: number): Effect.Effect<Settled<A>> =>
+const committed = <A, E>(parts: Parts<A, E>, pending: Pending<A>, row: Row, time: Time): Effect.Effect<Settled<A>> =>
   Effect.suspend((): Effect.Effect<Settled<A>> => {
     const { memory, report } = parts
     if (memory.pending !== pending) return Effect.succeed(taken)
     memory.pending = undefined
-    memory.remember(row, now, { is: pending.value })
+    memory.remember(row, time, { is: pending.value })
     memory.undelivered = { is: pending.value }
     return Effect.as(report("renewed"), { _tag: "Own", value: pending.value })
   })
@@ -73,10 +73,10 @@ const superseded = <A, E>(
   parts: Parts<A, E>,
   pending: Pending<A>,
   row: Row,
-  now: number
+  time: Time
 ): Effect.Effect<Settled<A>, Trouble> => {
   const { memory } = parts
-  const adopted = adoptRow(parts, row, now, () => {
+  const adopted = adoptRow(parts, row, time, () => {
     if (memory.pending !== pending) return false
     memory.pending = undefined
     return true
@@ -89,14 +89,14 @@ const endedMeanwhile = <A, E>(
   parts: Parts<A, E>,
   pending: Pending<A>,
   row: Row,
-  now: number,
+  time: Time,
   value: A
 ): Effect.Effect<Settled<A>, Trouble> =>
   Effect.suspend((): Effect.Effect<Settled<A>, Trouble> => {
     const { memory, onEnd, session } = parts
     if (memory.pending !== pending) return Effect.succeed(taken)
     memory.pending = undefined
-    if (row.dead) memory.remember(row, now, undefined)
+    if (row.dead) memory.remember(row, time, undefined)
     session().forget()
     return Effect.zipRight(session().finish(onEnd(value)), Effect.fail(ended(parts)))
   })
