@@ -589,7 +589,14 @@ export const make: {
   (
     options: Options & { readonly persist?: undefined }
   ): Effect.Effect<Session.Session<Tokens, SignInError>, InvalidOptions, HttpClient.HttpClient | Scope.Scope>
-} = (options: Options): Effect.Effect<any, any, any> =>
+} = (options: Options): Effect.Effect<any, any, any> => sessionOf(options)
+
+/** A session whose tokens are persisted if the options say so. */
+const sessionOf = (options: Options): Effect.Effect<
+  Session.Session<Tokens, SignInError | PersistedSession.PersistenceError>,
+  InvalidOptions | PersistedSession.PersistenceError,
+  HttpClient.HttpClient | KeyValueStore.KeyValueStore | Scope.Scope
+> =>
   Effect.gen(function*() {
     const settings = yield* Check.validated(() => Settings.read(options))
     const keyPair = options.dpop === true
@@ -770,8 +777,7 @@ export const layer: {
     tag: SessionTag<Id, S, SignInError>,
     options: Options & { readonly persist?: undefined }
   ): Layer.Layer<Id, InvalidOptions, HttpClient.HttpClient>
-} = (tag: Context.Tag<any, any>, options: Options): Layer.Layer<any, any, any> =>
-  Service.layer(tag, make(options as Options & { readonly persist: Persist }))
+} = (tag: Context.Tag<any, any>, options: Options): Layer.Layer<any, any, any> => Service.layer(tag, sessionOf(options))
 
 /**
  * `layer`, each of whose options may be a `Config`, or all of them one. What is missing or wrong is told by its name.
@@ -812,8 +818,8 @@ export const layerConfig: {
     tag: SessionTag<Id, S, SignInError>,
     config: Configurable<Options & { readonly persist?: undefined }>
   ): Layer.Layer<Id, ConfigError.ConfigError | InvalidOptions, HttpClient.HttpClient>
-} = (tag: Context.Tag<any, any>, config: Configurable<any>): Layer.Layer<any, any, any> =>
-  Service.layer(tag, Effect.flatMap(Configured.unwrap(config), (options) => make(options as any)))
+} = (tag: Context.Tag<any, any>, config: Configurable<Options>): Layer.Layer<any, any, any> =>
+  Service.layer(tag, Effect.flatMap(Configured.unwrap(config), sessionOf))
 
 /**
  * Options, each of which may be a `Config`, or all of them one.

@@ -3,11 +3,15 @@
  * strings without end, and throws at functions and `Redacted`s.)
  */
 import * as Config from "effect/Config"
+import type { Configurable } from "../../OAuth2Session.js"
 
-export const unwrap = (wrapped: unknown): Config.Config<any> => {
+/** The options, once all `Config`s among them are read. `Configurable` has the same fields as the options. */
+export const unwrap = <A>(wrapped: Configurable<A>): Config.Config<A> => read(wrapped) as Config.Config<A>
+
+const read = (wrapped: unknown): Config.Config<unknown> => {
   if (Config.isConfig(wrapped)) return wrapped
   if (!isPlain(wrapped)) return Config.succeed(wrapped)
-  const entries = Object.entries(wrapped).map(([name, value]) => [name, unwrap(value)] as const)
+  const entries = Object.entries(wrapped).map(([name, value]) => [name, read(value)] as const)
   return Config.all(Object.fromEntries(entries))
 }
 

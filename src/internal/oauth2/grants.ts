@@ -1,0 +1,195 @@
+/**
+ * Asks for tokens: by the grant, which signs in, and by a refresh token. Remembers which credentials were refused or
+ * spent, so that none is presented again in vain.
+ */
+import * as Cause from "effect/Cause"
+import * as Effect from "effect/Effect"
+import * as Metric from "effect/Metric"
+import * as MetricLabel from "effect/MetricLabel"
+import * as Redacted from "effect/Redacted"
+import type * as OAuth2Session from "../../OAuth2Session.js"
+import type { Authority } from "./authority.js"
+import type * as Endpoint from "./endpoint.js"
+import { OAuth2Error, SignInRequired } from "./errors.js"
+import * as Issue from "./issue.js"
+import * as Retries from "./retries.js"
+import * as SignIn from "./signIn.js"
+
+type Tokens = OAuth2Session.Tokens
+type SignInError = OAuth2Session.SignInError
+
+export interface Settings {
+  /** The session's name, for spans and metrics. */
+  readonly name: string
+  readonly party: Endpoint.Party
+  readonly authority: Authority
+  readonly grant: OAuth2Session.Grant
+  readonly wanted: SignIn.Wanted
+  readonly rules: Issue.Rules
+  /** A person signs in. */
+  readonly isInteractive: boolean
+  readonly retry: Retries.Retry
+  /** Replaces the rule that `invalid_grant` refuses a credential for good. */
+  readonly fatal: OAuth2Session.Options["fatal"]
+}
+
+/** A span wraps an error in a proxy. So what is remembered of an error is remembered of the error itself. */
+export class Grants {
+  private readonly settings: Settings
+  private readonly configured: string | undefined
+  /** Refusals of a refresh token. (The refusal of a sign-in is `SignInRequired`: nothing is left to fall back on.) */
+  private readonly refusals = new WeakSet<SignInError>()
+  /** Failures of sign-ins that a person was asked for. */
+  private readonly personal = new WeakSet<SignInError>()
+  private readonly lifetimes = new WeakMap<Tokens, number>()
+  /** Why the configured refresh token is not presented again. */
+  private spent: { readonly cause: OAuth2Error | undefined } | undefined
+  /** The refusal of a sign-in that stood for a renewal: `acquire` would present the same again. */
+  private refusedAlready: SignInRequired | undefined
+
+  constructor(settings: Settings) {
+    this.settings = settings
+    this.configured = configuredOf(settings.grant)
+  }
+
+  readonly acquire: Effect.Effect<Tokens, SignInError> = Effect.suspend(() => {
+    const refused = this.refusedAlready
+    this.refusedAlready = undefined
+    return refused ?? this.signIn
+  })
+
+  renew(current: Tokens): Effect.Effect<Tokens, SignInError> {
+    return current.refreshToken !== undefined
+      ? this.refresh(current, current.refreshToken)
+      : Effect.tapError(this.signIn, (error) =>
+        Effect.sync(() => {
+          if (error instanceof SignInRequired) this.refusedAlready = Cause.originalError(error)
+        }))
+  }
+
+  /** The credential that was presented is refused for good. */
+  isFatal(error: SignInError): boolean {
+    return error instanceof SignInRequired || this.refusals.has(error)
+  }
+
+  /** A person was asked: they are not asked again by a retry. */
+  isPersonal(error: SignInError): boolean {
+    return this.personal.has(error)
+  }
+
+  /** For how many milliseconds the server said that the tokens are good, if they come from this process. */
+  lifetimeOf(tokens: Tokens): number | undefined {
+    return this.lifetimes.get(tokens)
+  }
+
+  /** The session signs out of these tokens. */
+  signOut(tokens: Tokens): void {
+    if (this.isConfigured(tokens)) this.spent = { cause: undefined }
+  }
+
+  private readonly signIn: Effect.Effect<Tokens, SignInError> = Effect.suspend(() => {
+    const { authority, grant, isInteractive, party, retry, wanted } = this.settings
+    if (this.spent !== undefined) return new SignInRequired({ cause: this.spent.cause })
+    let isPersonal = false
+    const onPerson = () => {
+      isPersonal = true
+    }
+    const obtained = Effect.flatMap(authority, (server) =>
+      Effect.flatMap(
+        SignIn.signIn(party, server, wanted, grant, retry, onPerson),
+        (issued) => this.issue(issued, server, configuredTokens(grant))
+      ))
+    return Effect.mapError(this.observed(kindOf(grant), obtained), (failure) => {
+      const error = Cause.originalError(failure)
+      if (isPersonal) this.personal.add(error)
+      if (isInteractive || !this.isDead(error)) return error
+      if (this.configured !== undefined) this.spent = { cause: error }
+      return new SignInRequired({ cause: error })
+    })
+  })
+
+  private refresh(current: Tokens, refreshToken: Redacted.Redacted<string>): Effect.Effect<Tokens, SignInError> {
+    const { authority, party, wanted } = this.settings
+    const obtained = Effect.flatMap(authority, (server) =>
+      Effect.flatMap(
+        SignIn.refresh(party, server, wanted, refreshToken),
+        (issued) => this.issue(issued, server, current)
+      ))
+    return Effect.tapError(this.observed("refresh_token", obtained), (failure) =>
+      Effect.sync(() => {
+        const error = Cause.originalError(failure)
+        if (!this.isDead(error)) return
+        this.refusals.add(error)
+        if (this.isConfigured(current)) this.spent = { cause: error }
+      }))
+  }
+
+  private issue(issued: SignIn.Issued, server: OAuth2Session.AuthorizationServer, former: Tokens | undefined) {
+    return Effect.tap(Issue.tokens(issued, server, this.settings.rules, former), (tokens) =>
+      Effect.sync(() => {
+        if (issued.answer.expiresIn !== undefined) this.lifetimes.set(tokens, issued.answer.expiresIn * 1000)
+        const isRotated = this.configured !== undefined && tokens.refreshToken !== undefined &&
+          !this.isConfigured(tokens)
+        if (isRotated) this.spent ??= { cause: undefined }
+      }))
+  }
+
+  private observed<E extends SignInError>(kind: string, obtained: Effect.Effect<Tokens, E>): Effect.Effect<Tokens, E> {
+    const { name } = this.settings
+    return obtained.pipe(
+      Effect.withSpan("OAuth2Session.grant", { attributes: { session: name, grant: kind } }),
+      Effect.tapBoth({
+        onFailure: (error) => count(name, kind, outcomeOf(error)),
+        onSuccess: () => count(name, kind, "success")
+      })
+    )
+  }
+
+  private isDead(error: SignInError): error is OAuth2Error {
+    const { fatal } = this.settings
+    return error instanceof OAuth2Error && (fatal === undefined ? error.error === "invalid_grant" : fatal(error))
+  }
+
+  private isConfigured({ refreshToken }: Tokens): boolean {
+    return refreshToken !== undefined && Redacted.value(refreshToken) === this.configured
+  }
+}
+
+/** The refresh token of the options, if they have one. */
+const configuredOf = (grant: OAuth2Session.Grant): string | undefined =>
+  grant._tag === "RefreshToken" ? Redacted.value(grant.refreshToken) : undefined
+
+/** Tokens before the first answer: a server that does not rotate leaves the configured refresh token as it is. */
+const configuredTokens = (grant: OAuth2Session.Grant): Tokens | undefined =>
+  grant._tag !== "RefreshToken" ? undefined : {
+    accessToken: Redacted.make(""),
+    tokenType: "Bearer",
+    refreshToken: grant.refreshToken,
+    scope: new Set()
+  }
+
+const kindOf = ({ _tag }: OAuth2Session.Grant): string =>
+  _tag.replace(/(?<=.)[A-Z]/g, (letter) => `_${letter}`).toLowerCase()
+
+// -----------------------------------------------------------------------------
+// counting
+// -----------------------------------------------------------------------------
+
+const requestCounter = Metric.counter("holdfast_oauth2_grants_total", {
+  description: "Grants asked for, by their kind and outcome: success, refused, unreachable or failed",
+  incremental: true
+})
+
+const outcomeOf = (error: SignInError): string =>
+  error._tag === "SignInRequired" || (error._tag === "OAuth2Error" && error.error === "invalid_grant")
+    ? "refused"
+    : error._tag === "DiscoveryFailed" || Retries.mayPass(error)
+    ? "unreachable"
+    : "failed"
+
+const count = (session: string, grant: string, outcome: string): Effect.Effect<void> =>
+  Metric.increment(Metric.taggedWithLabels(requestCounter, [
+    MetricLabel.make("session", session),
+    MetricLabel.make("grant", grant),
+    MetricLabel.make("outcome", outcome)
+  ]))

@@ -1,0 +1,60 @@
+/** Which failures are tried again, and how long a session waits after one. */
+import * as Cause from "effect/Cause"
+import * as Duration from "effect/Duration"
+import * as Schedule from "effect/Schedule"
+import * as Backoff from "../../Backoff.js"
+import type * as OAuth2Session from "../../OAuth2Session.js"
+import type * as PersistedSession from "../../PersistedSession.js"
+import type * as Session from "../../Session.js"
+import { DiscoveryFailed, OAuth2Error } from "./errors.js"
+
+type Failure = OAuth2Session.SignInError | PersistedSession.PersistenceError
+
+export type Retry = Schedule.Schedule<unknown, Failure>
+
+export type Cooldown = Schedule.Schedule<unknown, Cause.Cause<Failure | Session.SessionError>>
+
+/** A server that says when to come back is not asked before: then the cooldown waits, and no retry does. */
+export const retryOf = (own: OAuth2Session.Options["retry"]): Retry =>
+  Schedule.whileInput(own ?? usual, (error: Failure) => retryAfterOf(error) === undefined)
+
+/** Servers that forgive a refresh token that is presented twice do so for seconds. */
+const usual = Backoff.exponential({ initial: "100 millis", max: "1 second" }).pipe(
+  Schedule.intersect(Schedule.recurs(3)),
+  Schedule.whileInput((error: Failure) => mayPass(error))
+)
+
+/** The failure is trouble of the network, the server or the store, and not a refusal. */
+export const mayPass = (error: Failure): boolean => {
+  switch (error._tag) {
+    case "OAuth2Error":
+      return error.error === "unreachable" || ((error.status ?? 0) >= 500 && isTrouble(error))
+    case "DiscoveryFailed":
+      return error.reason === "Unreachable" || (error.status ?? 0) >= 500
+    case "PersistenceError":
+      return error.reason === "Store"
+    case "SignInRequired":
+      return false
+  }
+}
+
+const isTrouble = ({ error }: OAuth2Error): boolean => error === "server_error" || error === "temporarily_unavailable"
+
+const retryAfterOf = (error: unknown): Duration.Duration | undefined =>
+  error instanceof OAuth2Error || error instanceof DiscoveryFailed ? error.retryAfter : undefined
+
+/** The session's own cooldown, or what the server asks for if that is longer. */
+export const cooldownOf = (own: OAuth2Session.Options["cooldown"]): Cooldown => {
+  const base: Cooldown = own === undefined
+    ? Backoff.exponential({ initial: "1 second", max: "30 seconds", jitter: "none" })
+    : Schedule.isSchedule(own)
+    ? own as Cooldown
+    : Schedule.spaced(own)
+  const asked = Schedule.identity<Cause.Cause<Failure | Session.SessionError>>().pipe(
+    Schedule.addDelay((cause) => {
+      const failure = Cause.failureOption(cause)
+      return (failure._tag === "Some" ? retryAfterOf(failure.value) : undefined) ?? Duration.zero
+    })
+  )
+  return Schedule.intersect(base, asked)
+}
