@@ -33,7 +33,7 @@ import * as Keeper from "./internal/persisted/keeper.js"
 import * as Patience from "./internal/persisted/patience.js"
 import * as Sealing from "./internal/persisted/sealing.js"
 import * as Service from "./internal/service.js"
-import { InvalidOptions } from "./InvalidOptions.js"
+import type { InvalidOptions } from "./InvalidOptions.js"
 import * as Session from "./Session.js"
 
 // -----------------------------------------------------------------------------
@@ -236,12 +236,8 @@ const millisOf = (at: DateTime.Utc | number): number => DateTime.isDateTime(at) 
 
 const validate = (options: StoreOptions & { readonly maxAge?: Duration.DurationInput | undefined }) => {
   const { encryptWith, key, maxAge, onUnreadable } = options
-  if (typeof key !== "string" || key === "") {
-    throw new InvalidOptions({ option: "key", value: key, reason: "must be a name that is not empty" })
-  }
-  if (onUnreadable !== undefined && onUnreadable !== "fail" && onUnreadable !== "signIn") {
-    throw new InvalidOptions({ option: "onUnreadable", value: onUnreadable, reason: `must be "fail" or "signIn"` })
-  }
+  Check.name("key", key)
+  if (onUnreadable !== undefined) Check.oneOf("onUnreadable", onUnreadable, ["fail", "signIn"])
   return {
     keys: Sealing.keysOf(encryptWith),
     maxAge: maxAge === undefined

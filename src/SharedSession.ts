@@ -55,7 +55,7 @@ import * as Protocol from "./internal/shared/protocol.js"
 import { refresh } from "./internal/shared/refresh.js"
 import { Rows } from "./internal/shared/rows.js"
 import { Waiters } from "./internal/waiters.js"
-import { InvalidOptions } from "./InvalidOptions.js"
+import type { InvalidOptions } from "./InvalidOptions.js"
 import * as Session from "./Session.js"
 import * as SessionStore from "./SessionStore.js"
 
@@ -337,12 +337,8 @@ const eventCounter = Metric.counter("holdfast_shared_session_events_total", {
 
 const validate = (options: Options<any, any, any, any, any, any, any, any, any, any>) => {
   const { encryptWith, key, onUnreadable } = options
-  if (typeof key !== "string" || key === "") {
-    throw new InvalidOptions({ option: "key", value: key, reason: "must be a name that is not empty" })
-  }
-  if (onUnreadable !== undefined && onUnreadable !== "fail" && onUnreadable !== "signIn") {
-    throw new InvalidOptions({ option: "onUnreadable", value: onUnreadable, reason: `must be "fail" or "signIn"` })
-  }
+  Check.name("key", key)
+  if (onUnreadable !== undefined) Check.oneOf("onUnreadable", onUnreadable, ["fail", "signIn"])
   const timeout = Duration.toMillis(Check.duration("timeout", options.timeout ?? "30 seconds", { min: "1 millis" }))
   const max = Duration.millis(Protocol.longestLease)
   return {

@@ -78,6 +78,12 @@ export const count = (option: string, value: number, min: number, max = Number.M
   return value
 }
 
+/** Text that is not empty. */
+export const name = (option: string, value: string): string => {
+  if (typeof value === "string" && value !== "") return value
+  throw new InvalidOptions({ option, value, reason: "must be a name that is not empty" })
+}
+
 /** One of the names that the option knows. */
 export const oneOf = <A extends string>(option: string, value: A, names: ReadonlyArray<A>): A => {
   if (names.includes(value)) return value
@@ -89,7 +95,7 @@ export const oneOf = <A extends string>(option: string, value: A, names: Readonl
   })
 }
 
-/** Options as a whole, given by who does not heed the types. */
+/** Options as a whole: a caller without types may give anything. */
 export const object = <A>(option: string, value: A): A => {
   if (!Predicate.isRecord(value)) throw new InvalidOptions({ option, value, reason: "must be an object" })
   return value

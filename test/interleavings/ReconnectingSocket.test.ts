@@ -13,8 +13,9 @@ import { Inbox } from "../../src/internal/socket/inbox.js"
 import { Outbox, queuedMessage } from "../../src/internal/socket/outbox.js"
 import { wait } from "../../src/internal/wait.js"
 import { canaries, type CanaryName } from "../support/canaries.js"
-import { canary } from "../support/canary.js"
-import { amount, form } from "../support/form.js"
+import { canariesOf, canary } from "../support/canary.js"
+import { everySchedule } from "../support/everySchedule.js"
+import { amount } from "../support/form.js"
 import { scenarios } from "./sockets/scenarios.js"
 import type { Modules } from "./sockets/world.js"
 
@@ -53,11 +54,9 @@ const withFault = async (name: CanaryName): Promise<Modules> => ({
 })
 
 describe("a reconnecting socket with a known fault is caught", () => {
-  const canaryOf = (
-    name: CanaryName,
-    scenario: keyof ReturnType<typeof scenarios>,
-    options: Parameters<typeof canary>[2]
-  ) => canary(canaries[name].fault, async () => scenarios(await withFault(name))[scenario], options)
+  const canaryOf = canariesOf(async (name, scenario: keyof ReturnType<typeof scenarios>) =>
+    scenarios(await withFault(name))[scenario]
+  )
 
   canaryOf("two-writers", "writes and pings take turns, and a peer that answers is alive", { within: 100 })
   canaryOf(
@@ -94,21 +93,6 @@ describe("a reconnecting socket with a known fault is caught", () => {
     within: 1
   })
 })
-
-/** Every schedule of a small scope, so that nothing is left to chance in it. */
-const everySchedule = (
-  name: string,
-  effect: Effect.Effect<unknown, unknown>,
-  options: { readonly preemptions: number; readonly strategy?: "exhaustive" | "interrupt" }
-) =>
-  it(`${name}: every schedule with so many preemptions`, { timeout: 600_000 }, async ({ task }) => {
-    const preemptions = form === "quick" ? Math.max(0, options.preemptions - 1) : options.preemptions
-    const report = await Effect.runPromise(
-      Interleavings.explore(effect, { strategy: "exhaustive", limit: 1_000_000, ...options, preemptions })
-    )
-    task.meta.interleavings = report.interleavings
-    assert.isTrue(report.complete)
-  })
 
 describe("the first of two", () => {
   const scope = Effect.gen(function*() {

@@ -4,8 +4,7 @@ import * as Cause from "effect/Cause"
 import * as Effect from "effect/Effect"
 import * as Option from "effect/Option"
 import { bySize } from "../support/bySize.js"
-import { canaries, type CanaryName } from "../support/canaries.js"
-import { canary } from "../support/canary.js"
+import { canariesOf } from "../support/canary.js"
 import { endingAt, Refused, scenarios } from "./sessions.js"
 
 describe("a renewal may end at any of its steps, whatever the interleaving", async () => {
@@ -33,15 +32,10 @@ describe("a renewal may end at any of its steps, whatever the interleaving", asy
 })
 
 describe("a session with a known fault is caught", () => {
-  const canaryOf = (
-    name: CanaryName,
-    scenario: keyof ReturnType<typeof scenarios>,
-    options: Parameters<typeof canary>[2]
-  ) =>
-    canary(canaries[name].fault, async () => {
-      const faulty: typeof Session = await import(/* @vite-ignore */ `../../src/Session.ts?canary=${name}`)
-      return Effect.scoped(scenarios(faulty)[scenario])
-    }, options)
+  const canaryOf = canariesOf(async (name, scenario: keyof ReturnType<typeof scenarios>) => {
+    const faulty: typeof Session = await import(/* @vite-ignore */ `../../src/Session.ts?canary=${name}`)
+    return Effect.scoped(scenarios(faulty)[scenario])
+  })
 
   canaryOf("leader-interruption", "an interrupted waiter takes nothing with it", {
     strategy: "interrupt",

@@ -9,8 +9,7 @@ import * as Option from "effect/Option"
 import * as Scope from "effect/Scope"
 import * as assert from "node:assert/strict"
 import { bySize } from "../support/bySize.js"
-import { canaries, type CanaryName } from "../support/canaries.js"
-import { canary } from "../support/canary.js"
+import { canariesOf } from "../support/canary.js"
 
 const key = { host: "api.test", port: 443 }
 
@@ -264,15 +263,10 @@ describe("C1, C2: a cache of tickets, whatever the interleaving", async () => {
 })
 
 describe("a cache of tickets with a known fault is caught", () => {
-  const canaryOf = (
-    name: CanaryName,
-    scenario: keyof ReturnType<typeof scenarios>,
-    options: Parameters<typeof canary>[2]
-  ) =>
-    canary(canaries[name].fault, async () => {
-      const faulty: typeof TicketCache = await import(/* @vite-ignore */ `../../src/TicketCache.ts?canary=${name}`)
-      return Effect.scoped(scenarios(faulty)[scenario])
-    }, options)
+  const canaryOf = canariesOf(async (name, scenario: keyof ReturnType<typeof scenarios>) => {
+    const faulty: typeof TicketCache = await import(/* @vite-ignore */ `../../src/TicketCache.ts?canary=${name}`)
+    return Effect.scoped(scenarios(faulty)[scenario])
+  })
 
   canaryOf("shared-ticket", "each ticket is one taker's, and none is lost", { within: 500 })
   canaryOf("siblings-of-a-refused", "when a refusal is over, no older ticket is there", { within: 100 })

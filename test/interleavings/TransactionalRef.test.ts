@@ -7,9 +7,8 @@ import * as Fiber from "effect/Fiber"
 import { type Holder as AnyHolder, releaseAll, Turn } from "../../src/internal/transaction/turn.js"
 import { wait } from "../../src/internal/wait.js"
 import { bySize } from "../support/bySize.js"
-import { canaries, type CanaryName } from "../support/canaries.js"
-import { canary } from "../support/canary.js"
-import { form } from "../support/form.js"
+import { canariesOf } from "../support/canary.js"
+import { everySchedule } from "../support/everySchedule.js"
 import { interrupted, scenarios } from "./transactions.js"
 
 describe("T3: a turn, in every order of three fibers", () => {
@@ -50,28 +49,10 @@ describe("T3: a turn, in every order of three fibers", () => {
       assert.deepStrictEqual([turn.holder, turn.waiters, inside], [undefined, 0, 0])
     })
 
-  it("one at a time, and nothing is left", { timeout: 600_000 }, async ({ task }) => {
-    const report = await Effect.runPromise(
-      Interleavings.explore(scope((effect) => effect), {
-        strategy: "exhaustive",
-        preemptions: form === "quick" ? 0 : 1,
-        limit: 1_000_000
-      })
-    )
-    task.meta.interleavings = report.interleavings
-    assert.isTrue(report.complete)
-  })
-
-  it("though one is interrupted anywhere", { timeout: 600_000 }, async ({ task }) => {
-    const report = await Effect.runPromise(
-      Interleavings.explore(scope(Interleavings.victim), {
-        strategy: "interrupt",
-        preemptions: form === "quick" ? 0 : 1,
-        limit: 1_000_000
-      })
-    )
-    task.meta.interleavings = report.interleavings
-    assert.isTrue(report.complete)
+  everySchedule("one at a time, and nothing is left", scope((effect) => effect), { preemptions: 1 })
+  everySchedule("though one is interrupted anywhere", scope(Interleavings.victim), {
+    strategy: "interrupt",
+    preemptions: 1
   })
 })
 
@@ -90,32 +71,17 @@ describe("T5: two transactions that meet, in every order of their steps", () => 
       ["two siblings that wait for each other come through at the second attempt", 0]
     ] as const
   ) {
-    it(name, { timeout: 120_000 }, async ({ task }) => {
-      const report = await Effect.runPromise(
-        Interleavings.explore(scenarios(TransactionalRef)[name], {
-          strategy: "exhaustive",
-          preemptions,
-          limit: 1_000_000
-        })
-      )
-      task.meta.interleavings = report.interleavings
-      assert.isTrue(report.complete)
-    })
+    everySchedule(name, scenarios(TransactionalRef)[name], { preemptions, quick: preemptions })
   }
 })
 
 describe("a transaction with a known fault is caught", () => {
-  const canaryOf = (
-    name: CanaryName,
-    scenario: keyof ReturnType<typeof scenarios>,
-    options: Parameters<typeof canary>[2]
-  ) =>
-    canary(canaries[name].fault, async () => {
-      const faulty: typeof TransactionalRef = await import(
-        /* @vite-ignore */ `../../src/TransactionalRef.ts?canary=${name}`
-      )
-      return scenarios(faulty)[scenario]
-    }, options)
+  const canaryOf = canariesOf(async (name, scenario: keyof ReturnType<typeof scenarios>) => {
+    const faulty: typeof TransactionalRef = await import(
+      /* @vite-ignore */ `../../src/TransactionalRef.ts?canary=${name}`
+    )
+    return scenarios(faulty)[scenario]
+  })
 
   canaryOf("lock-held", "a defect releases the turn, and drops the change", { within: 1, reason: "Deadlock" })
   canaryOf("half-change", "a defect releases the turn, and drops the change", { within: 1 })

@@ -15,26 +15,17 @@ import * as Renewal from "../../src/internal/session/renewal.js"
 import { bySize } from "../support/bySize.js"
 import { canaries } from "../support/canaries.js"
 import { canary } from "../support/canary.js"
-import { form } from "../support/form.js"
+import * as Every from "../support/everySchedule.js"
 import { scenarios as sessions } from "./sessions.js"
 
-/**
- * Every schedule of a small scope, so that nothing is left to chance in it; then a great many with more preemptions.
- */
+/** Every schedule of a small scope; with `random`, a great many with more preemptions besides. */
 const everySchedule = async (
   name: string,
   effect: Effect.Effect<unknown, unknown>,
-  options: { readonly preemptions: number; readonly strategy?: "exhaustive" | "interrupt"; readonly random?: boolean }
+  { random = false, ...options }: Parameters<typeof Every.everySchedule>[2] & { readonly random?: boolean }
 ) => {
-  it(`${name}: every schedule with so many preemptions`, { timeout: 600_000 }, async ({ task }) => {
-    const preemptions = form === "quick" ? Math.max(0, options.preemptions - 1) : options.preemptions
-    const report = await Effect.runPromise(
-      Interleavings.explore(effect, { strategy: "exhaustive", limit: 1_000_000, ...options, preemptions })
-    )
-    task.meta.interleavings = report.interleavings
-    assert.isTrue(report.complete)
-  })
-  if (options.random !== true) return
+  Every.everySchedule(name, effect, options)
+  if (!random) return
   it.interleavings(`${name}: random schedules`, effect, {
     ...await bySize(effect, ["random", "pct"]),
     preemptions: 6,

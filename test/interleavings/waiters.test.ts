@@ -1,25 +1,12 @@
 import { Interleavings } from "effect-holdfast/testing"
-import { assert, describe, it } from "effect-holdfast/testing/vitest"
+import { assert, describe } from "effect-holdfast/testing/vitest"
 import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
 import * as Fiber from "effect/Fiber"
 import { Waiters } from "../../src/internal/waiters.js"
 import { canaries } from "../support/canaries.js"
 import { canary } from "../support/canary.js"
-
-/** Every schedule of a small scope, so that nothing is left to chance in it. */
-const everySchedule = (
-  name: string,
-  effect: Effect.Effect<unknown, unknown>,
-  options: { readonly preemptions: number; readonly strategy?: "exhaustive" | "interrupt" }
-) =>
-  it(`${name}: every schedule with ${options.preemptions} preemptions`, { timeout: 120_000 }, async ({ task }) => {
-    const report = await Effect.runPromise(
-      Interleavings.explore(effect, { strategy: "exhaustive", limit: 1_000_000, ...options })
-    )
-    task.meta.interleavings = report.interleavings
-    assert.isTrue(report.complete)
-  })
+import { everySchedule } from "../support/everySchedule.js"
 
 /** Fibers wait for a counter to reach what each asks for; another fiber counts, one step at a time. */
 const counting = (
@@ -71,11 +58,14 @@ const eitherOf = (List: typeof Waiters) =>
   })
 
 describe("a condition that comes about is not missed", () => {
-  everySchedule("by one fiber", counting(Waiters, "until", [1]), { preemptions: 2 })
-  everySchedule("by fibers that ask for different things", counting(Waiters, "until", [2, 1]), { preemptions: 1 })
-  everySchedule("in any of two lists", eitherOf(Waiters), { preemptions: 1 })
-  everySchedule("by one fiber that waits lightly", counting(Waiters, "lightUntil", [1]), { preemptions: 2 })
-  everySchedule("by two that do", counting(Waiters, "lightUntil", [2, 1]), { preemptions: 1 })
+  everySchedule("by one fiber", counting(Waiters, "until", [1]), { preemptions: 2, quick: 2 })
+  everySchedule("by fibers that ask for different things", counting(Waiters, "until", [2, 1]), {
+    preemptions: 1,
+    quick: 1
+  })
+  everySchedule("in any of two lists", eitherOf(Waiters), { preemptions: 1, quick: 1 })
+  everySchedule("by one fiber that waits lightly", counting(Waiters, "lightUntil", [1]), { preemptions: 2, quick: 2 })
+  everySchedule("by two that do", counting(Waiters, "lightUntil", [2, 1]), { preemptions: 1, quick: 1 })
   for (const which of ["until", "lightUntil"] as const) {
     everySchedule(
       `though another waiter is interrupted, wherever (${which})`,

@@ -3,6 +3,7 @@ import { it } from "effect-holdfast/testing/vitest"
 import * as Cause from "effect/Cause"
 import * as Effect from "effect/Effect"
 import * as assert from "node:assert/strict"
+import { canaries, type CanaryName } from "./canaries.js"
 import { form } from "./form.js"
 
 declare module "vitest" {
@@ -47,3 +48,10 @@ export const canary = (
     }
     task.meta.canary = { caught: `${[search.strategy ?? "sweep, random, pct"].join()}, run ${failure.interleavings}` }
   })
+
+/** Canaries of one idea. `faulty` gives a scenario over copies of the idea's modules that have the fault. */
+export const canariesOf = <Scenario>(
+  faulty: (name: CanaryName, scenario: Scenario) => Promise<Effect.Effect<unknown, unknown>>
+) =>
+(name: CanaryName, scenario: Scenario, options: Parameters<typeof canary>[2]): void =>
+  canary(canaries[name].fault, () => faulty(name, scenario), options)

@@ -44,7 +44,8 @@ export interface Taken {
 /** A longer lease is not believed: the store's clock was set back after it was taken. */
 export const longestLease = 300_000
 
-const blank: Row = {
+/** A row in which nothing has happened yet. */
+export const blank: Row = {
   revision: 0,
   version: 0,
   origin: 0,

@@ -2,6 +2,7 @@
  * Rows as JSON. Every store keeps this text, and beside it the revision that its conditional write compares.
  */
 import type { Row } from "../../SessionStore.js"
+import { blank } from "./protocol.js"
 
 export const encode = (row: Row): string => JSON.stringify(row)
 
@@ -18,24 +19,8 @@ export const decode = (revision: number, text: string): Row => {
   }
 }
 
-const unreadable: Row = {
-  revision: 0,
-  version: 0,
-  origin: 0,
-  value: null,
-  lifetime: null,
-  committedAt: 0,
-  committedBy: null,
-  fence: 0,
-  holder: null,
-  leaseUntil: 0,
-  intent: true,
-  uncertain: false,
-  coolUntil: 0,
-  failures: 0,
-  error: null,
-  dead: false
-}
+/** Whether the lost value was being presented is not known: so it counts as presented. */
+const unreadable: Row = { ...blank, intent: true }
 
 const isNumber = (value: unknown): boolean => typeof value === "number" && Number.isFinite(value)
 const isText = (value: unknown): boolean => typeof value === "string"

@@ -1,11 +1,5 @@
-import * as ReconnectingSocket from "effect-holdfast/ReconnectingSocket"
-import { describe, it } from "effect-holdfast/testing/vitest"
-import * as WebSocketDialer from "effect-holdfast/WebSocketDialer"
-import { bySize } from "../../support/bySize.js"
+import { describe } from "effect-holdfast/testing/vitest"
 import { connections } from "./connections.js"
+import { tryAll } from "./tryAll.js"
 
-describe("W3, W4, W6, W12: connections, whatever the interleaving", async () => {
-  for (const [name, scenario] of Object.entries(connections({ ReconnectingSocket, WebSocketDialer }))) {
-    it.interleavings(name, scenario, await bySize(scenario))
-  }
-})
+describe("W3, W4, W6, W12: connections, whatever the interleaving", () => tryAll(connections))

@@ -80,6 +80,19 @@ export const connections = (modules: Modules) => {
       )
     })
 
+  /** After an unrest: one connection is left, and each message came once and in order. */
+  const comesToRest = (world: World, socket: Sockets) =>
+    Effect.gen(function*() {
+      yield* Effect.sleep("2 seconds")
+      yield* socket.awaitOpen
+      yield* socket.flush
+      yield* settled
+      assert.equal(world.live(), 1)
+      yield* socket.close()
+      yield* isOver(world, socket)
+      assert.ok(isOnce(received(world)) && isIncreasing(received(world)), String(received(world)))
+    })
+
   /** The waits between the dials, while connections end and dials fail. */
   const outage = (
     backoff: Schedule.Schedule<unknown>,
@@ -130,14 +143,7 @@ export const connections = (modules: Modules) => {
           for (const exit of yield* together([socket.reconnect, sending(socket, ["a1", "a2"]), socket.reconnect])) {
             hasSucceeded(exit)
           }
-          yield* Effect.sleep("2 seconds")
-          yield* socket.awaitOpen
-          yield* socket.flush
-          yield* settled
-          assert.equal(world.live(), 1)
-          yield* socket.close()
-          yield* isOver(world, socket)
-          assert.ok(isOnce(received(world)) && isIncreasing(received(world)), String(received(world)))
+          yield* comesToRest(world, socket)
         })
     ),
 
@@ -155,14 +161,7 @@ export const connections = (modules: Modules) => {
           ) {
             hasSucceeded(exit)
           }
-          yield* Effect.sleep("2 seconds")
-          yield* socket.awaitOpen
-          yield* socket.flush
-          yield* settled
-          assert.equal(world.live(), 1)
-          yield* socket.close()
-          yield* isOver(world, socket)
-          assert.ok(isOnce(received(world)) && isIncreasing(received(world)), String(received(world)))
+          yield* comesToRest(world, socket)
         })
     ),
 

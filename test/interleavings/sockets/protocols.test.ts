@@ -1,11 +1,5 @@
-import * as ReconnectingSocket from "effect-holdfast/ReconnectingSocket"
-import { describe, it } from "effect-holdfast/testing/vitest"
-import * as WebSocketDialer from "effect-holdfast/WebSocketDialer"
-import { bySize } from "../../support/bySize.js"
+import { describe } from "effect-holdfast/testing/vitest"
 import { protocols } from "./protocols.js"
+import { tryAll } from "./tryAll.js"
 
-describe("W9, W14: other people's protocols, whatever the interleaving", async () => {
-  for (const [name, scenario] of Object.entries(protocols({ ReconnectingSocket, WebSocketDialer }))) {
-    it.interleavings(name, scenario, await bySize(scenario))
-  }
-})
+describe("W9, W14: other people's protocols, whatever the interleaving", () => tryAll(protocols))

@@ -1,11 +1,5 @@
-import * as ReconnectingSocket from "effect-holdfast/ReconnectingSocket"
-import { describe, it } from "effect-holdfast/testing/vitest"
-import * as WebSocketDialer from "effect-holdfast/WebSocketDialer"
-import { bySize } from "../../support/bySize.js"
+import { describe } from "effect-holdfast/testing/vitest"
 import { renewal } from "./renewal.js"
+import { tryAll } from "./tryAll.js"
 
-describe("W15: a socket that moves over, whatever the interleaving", async () => {
-  for (const [name, scenario] of Object.entries(renewal({ ReconnectingSocket, WebSocketDialer }))) {
-    it.interleavings(name, scenario, await bySize(scenario))
-  }
-})
+describe("W15: a socket that moves over to another connection, whatever the interleaving", () => tryAll(renewal))

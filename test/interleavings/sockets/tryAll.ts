@@ -1,0 +1,17 @@
+import * as ReconnectingSocket from "effect-holdfast/ReconnectingSocket"
+import type { Interleavings } from "effect-holdfast/testing"
+import { it } from "effect-holdfast/testing/vitest"
+import * as WebSocketDialer from "effect-holdfast/WebSocketDialer"
+import type * as Effect from "effect/Effect"
+import { bySize } from "../../support/bySize.js"
+import type { Modules } from "./world.js"
+
+/** A test for each scenario. Besides the usual strategies, a scenario may be run with others. */
+export const tryAll = async (
+  scenarios: (modules: Modules) => Readonly<Record<string, Effect.Effect<void, unknown>>>,
+  others: (name: string) => ReadonlyArray<Interleavings.Strategy> = () => []
+): Promise<void> => {
+  for (const [name, scenario] of Object.entries(scenarios({ ReconnectingSocket, WebSocketDialer }))) {
+    it.interleavings(name, scenario, await bySize(scenario, ["sweep", "random", "pct", ...others(name)]))
+  }
+}
