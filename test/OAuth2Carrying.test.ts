@@ -8,19 +8,12 @@ import type * as Session from "effect-holdfast/Session"
 import * as SessionHttpClient from "effect-holdfast/SessionHttpClient"
 import * as SessionMap from "effect-holdfast/SessionMap"
 import * as Cause from "effect/Cause"
-import * as Config from "effect/Config"
-import * as ConfigProvider from "effect/ConfigProvider"
 import * as Context from "effect/Context"
 import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
 import * as Layer from "effect/Layer"
-import * as Logger from "effect/Logger"
-import * as LogLevel from "effect/LogLevel"
-import * as Metric from "effect/Metric"
 import * as Redacted from "effect/Redacted"
-import * as Schedule from "effect/Schedule"
 import * as Stream from "effect/Stream"
-import * as Tracer from "effect/Tracer"
 import { inspect } from "node:util"
 import { authorizationServer, json } from "./support/authorizationServer.js"
 import { type Received, type Reply, serve } from "./support/httpServer.js"
@@ -206,159 +199,4 @@ describe("what is given back", () => {
         assert.notInclude(shown(error), "canary")
       }
     }).pipe(http))
-})
-
-describe("secrets", () => {
-  /** Collects all that anybody could see: logs, spans with their attributes and events, metrics. */
-  const watched = <A, E, R>(effect: Effect.Effect<A, E, R>) =>
-    Effect.suspend(() => {
-      const seen: Array<unknown> = []
-      const logger = Logger.make(({ annotations, cause, message, spans }) => {
-        seen.push(message, Cause.pretty(cause), [...annotations], [...spans])
-      })
-      const tracer = Tracer.make({
-        span: (name, parent, context, links, startTime, kind) => {
-          const attributes = new Map<string, unknown>()
-          return {
-            _tag: "Span",
-            name,
-            spanId: "0",
-            traceId: "0",
-            parent,
-            context,
-            links,
-            status: { _tag: "Started", startTime },
-            attributes,
-            sampled: true,
-            kind,
-            end: (_, exit) => seen.push(name, attributes, Exit.isFailure(exit) ? Cause.pretty(exit.cause) : ""),
-            attribute: (key, value) => attributes.set(key, value),
-            event: (event, _, more) => seen.push(event, more),
-            addLinks: () => {}
-          }
-        },
-        context: (run) => run()
-      })
-      return Effect.exit(effect).pipe(
-        Effect.withTracer(tracer),
-        Effect.provide(Logger.replace(Logger.defaultLogger, logger)),
-        Logger.withMinimumLogLevel(LogLevel.All),
-        Effect.flatMap((exit) => Effect.map(Metric.snapshot, (metrics) => ({ exit, seen: [...seen, metrics] })))
-      )
-    })
-
-  const leaks: ReadonlyArray<readonly [string, Reply]> = [
-    [
-      "a token",
-      json({ access_token: "canary-access", refresh_token: "canary-refresh-2", id_token: "canary.id.token" })
-    ],
-    ["tokens", json({ access_token: "canary-access", refresh_token: "canary-refresh-2", expires_in: 3600 })],
-    [
-      "an echo",
-      json({ error: "invalid_grant", error_description: "canary-refresh is bad, canary-client-secret too" }, 400)
-    ],
-    ["an echo as the code", json({ error: "canary-refresh" }, 400)],
-    ["a token with an error", json({ access_token: "canary-access" }, 400)],
-    ["HTML", { body: "<html>canary-refresh</html>" }],
-    ["trouble", json({ error: "server_error", access_token: "canary" }, 500, { "retry-after": "9" })],
-    ["a cut answer", {
-      write: (response) => {
-        response.writeHead(200, { "content-length": "1000" })
-        response.write(`{"access_token":"canary`)
-        setTimeout(() => response.destroy(), 5)
-      }
-    }],
-    ["a redirect", { status: 302, headers: { location: "http://canary.example/canary" } }]
-  ]
-
-  it.scoped.each(leaks)(
-    "are in no log, span, metric or error, whatever the server answers: %s",
-    ([, reply]) =>
-      Effect.gen(function*() {
-        const server = yield* authorizationServer(() => reply)
-        const session = yield* OAuth2Session.make({
-          ...options,
-          issuer: server.url,
-          retry: Schedule.stop,
-          grant: OAuth2Session.refreshToken(Redacted.make("canary-refresh"))
-        })
-        const { exit, seen } = yield* watched(Effect.zipRight(
-          Effect.either(session.current),
-          Effect.flatMap(session.current, session.refresh).pipe(Effect.ensuring(session.end))
-        ))
-        for (const one of [...seen, exit]) assert.notInclude(inspect(one, { depth: 12 }), "canary")
-      }).pipe(http)
-  )
-})
-
-describe("options from the configuration", () => {
-  class Api extends Context.Tag("Api")<Api, Session.Session<OAuth2Session.Tokens, OAuth2Session.SignInError>>() {}
-
-  const layer = (issuer?: string) =>
-    OAuth2Session.layerConfig(Api, {
-      issuer: issuer ?? Config.string("OAUTH_ISSUER"),
-      clientId: Config.string("OAUTH_CLIENT_ID"),
-      clientAuth: Config.map(Config.redacted("OAUTH_CLIENT_SECRET"), OAuth2Session.secretPost),
-      grant: OAuth2Session.clientCredentials,
-      allowInsecureRequests: Config.withDefault(Config.boolean("OAUTH_INSECURE"), false),
-      scope: ["a", "b"],
-      budget: { refreshes: Config.integer("OAUTH_BUDGET"), within: "1 minute" },
-      retry: undefined
-    })
-
-  const from = (values: Record<string, string>) =>
-    Layer.setConfigProvider(ConfigProvider.fromMap(new Map(Object.entries(values))))
-
-  it.scoped("sign in", () =>
-    Effect.gen(function*() {
-      const server = yield* authorizationServer(() => json({ access_token: "canary-access" }))
-      const values = {
-        OAUTH_ISSUER: server.url,
-        OAUTH_CLIENT_ID: "app",
-        OAUTH_CLIENT_SECRET: "canary-secret",
-        OAUTH_INSECURE: "true",
-        OAUTH_BUDGET: "3"
-      }
-      yield* Effect.provide(Effect.flatMap(Api, (session) => session.current), Layer.provide(layer(), from(values)))
-      const { form } = server.asked[0]!
-      assert.strictEqual(form.get("client_secret"), "canary-secret")
-      assert.strictEqual(form.get("scope"), "a b")
-      const all = OAuth2Session.layerConfig(
-        Api,
-        Config.succeed({ ...options, issuer: server.url } as OAuth2Session.Options & { readonly persist?: undefined })
-      )
-      yield* Effect.provide(Effect.flatMap(Api, (session) => session.current), all)
-      assert.strictEqual(server.asked.length, 2)
-    }).pipe(http))
-
-  it.effect("tell by its name what is missing or wrong, and never a secret", () =>
-    Effect.gen(function*() {
-      const values = {
-        OAUTH_ISSUER: "https://login.example.com",
-        OAUTH_CLIENT_ID: "app",
-        OAUTH_CLIENT_SECRET: "canary-secret",
-        OAUTH_INSECURE: "false",
-        OAUTH_BUDGET: "3"
-      }
-      const cases: ReadonlyArray<readonly [Record<string, string | undefined>, RegExp]> = [
-        [{ OAUTH_CLIENT_ID: undefined }, /OAUTH_CLIENT_ID/],
-        [{ OAUTH_CLIENT_SECRET: undefined }, /OAUTH_CLIENT_SECRET/],
-        [{ OAUTH_INSECURE: "perhaps" }, /OAUTH_INSECURE/],
-        [{ OAUTH_BUDGET: "many" }, /OAUTH_BUDGET/],
-        [{ OAUTH_CLIENT_ID: "" }, /clientId/],
-        [{ OAUTH_CLIENT_SECRET: "" }, /clientAuth/],
-        [{ OAUTH_ISSUER: "login" }, /issuer/],
-        [{ OAUTH_ISSUER: "http://login.example.com" }, /issuer/]
-      ]
-      for (const [more, name] of cases) {
-        const given = Object.fromEntries(
-          Object.entries({ ...values, ...more }).filter(([, value]) => value !== undefined)
-        )
-        const built = Effect.scoped(Layer.build(Layer.provide(layer(), from(given as Record<string, string>))))
-        const exit = yield* Effect.exit(http(built))
-        const text = Exit.isFailure(exit) ? Cause.pretty(exit.cause) : ""
-        assert.match(text, name)
-        assert.notInclude(text, "canary")
-      }
-    }))
 })

@@ -2,6 +2,7 @@
  * Requests to an authorization server. `oauth4webapi` builds them, client authentication and proofs included; they are
  * sent by the application's `HttpClient`, on the fiber that wants the answer; the answer is read whole and by us.
  */
+import * as Headers from "@effect/platform/Headers"
 import type * as HttpClient from "@effect/platform/HttpClient"
 import * as HttpClientError from "@effect/platform/HttpClientError"
 import * as HttpClientRequest from "@effect/platform/HttpClientRequest"
@@ -223,8 +224,19 @@ const secretNames = [
 const send = (party: Party, request: Built, secrets: ReadonlyArray<string>): Effect.Effect<Sent, OAuth2Error> =>
   Effect.flatMap(
     Clock.currentTimeMillis,
-    (sentAt) => Effect.map(received(party, request, [...party.secrets, ...secrets]), (answer) => ({ answer, sentAt }))
+    (sentAt) =>
+      Effect.map(
+        received(party, request, [...party.secrets, ...sensible(secrets), ...provenBy(request)]),
+        (answer) => ({ answer, sentAt })
+      )
   )
+
+/** What a request proves the client by: made from its secret, or with its key. */
+const provenBy = ({ body, headers }: Built): ReadonlyArray<string> =>
+  [headers["authorization"]?.split(" ")[1], headers["dpop"], body?.get("client_assertion")].filter(Predicate.isString)
+
+/** A server may repeat in any header what it was sent. Spans show these alone. */
+const redactedHeaders = /^(?!(?:content-type|content-length|date|retry-after)$)/
 
 const received = (party: Party, { body, headers, method, url }: Built, secrets: ReadonlyArray<string>) => {
   const bare = HttpClientRequest.make(method)(url.href).pipe(HttpClientRequest.setHeaders(headers))
@@ -253,17 +265,27 @@ const received = (party: Party, { body, headers, method, url }: Built, secrets: 
             headers: response.headers,
             text,
             retryAfter: response.status === 429 || response.status >= 500 ? retryAfter : undefined,
-            secrets: sensible(secrets)
+            secrets: secrets.flatMap(writingsOf)
           }))
         )
       )
     )
-  )
+  ).pipe(Effect.locallyWith(Headers.currentRedactedNames, (names) => [...names, redactedHeaders]))
 }
 
 /** Short parameters (`code`, `S256`) are words, which a description may well contain. */
 const sensible = (secrets: ReadonlyArray<string>): ReadonlyArray<string> =>
   secrets.filter((secret) => secret.length > 7)
+
+/** A secret as forms, URLs and JSON have it. */
+const writingsOf = (secret: string): ReadonlyArray<string> => {
+  const others = [
+    encodeURIComponent(secret),
+    new URLSearchParams({ "": secret }).toString().slice(1),
+    JSON.stringify(secret).slice(1, -1)
+  ]
+  return [...new Set([secret, ...others])]
+}
 
 /** The client's error shows the request, headers and body; its reason is all that is kept. */
 const unreachable = (error: HttpClientError.HttpClientError): OAuth2Error =>
