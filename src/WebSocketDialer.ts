@@ -1,16 +1,16 @@
 /**
  * How one WebSocket connection is opened, and what a refused upgrade says.
  *
- * A dialer is a service, so that what is built on it runs on Node (`NodeWebSocketDialer.layer`,
- * `effect-holdfast/node`), in browsers and workers (`layerGlobal`), and in tests without a network (`layerTest`).
+ * A dialer is a service, so that one program runs on Node (`NodeWebSocketDialer.layer` of `effect-holdfast/node`), in
+ * browsers and workers (`layerGlobal`), and in tests without a network (`layerTest`).
  *
- * **What a dialer guarantees.** `dial` succeeds with a connection that is open, or fails with a `DialError` that says
- * what the server answered, where the platform tells. No message is lost between the opening and `listen`. A
- * connection ends once, with one `ConnectionFailure`, after which nothing more comes from it. The connection lasts no
+ * **What a dialer guarantees.** `dial` succeeds with a connection that is open, or fails with a `DialError`. The error
+ * has the server's answer if the platform shows it. No message is lost between the opening and `listen`. A connection
+ * ends once, with one `ConnectionFailure`, and tells nothing more after that. The connection lasts no
  * longer than the scope it was dialed in. With `ws` a peer's close frame ends the connection when it has been read,
  * also if the peer leaves TCP open. A platform's `WebSocket` tells the frame's code when TCP has ended.
  *
- * **What it does not.** It neither waits nor tries again: that is for those who dial.
+ * **What a dialer does not do.** A dialer neither waits nor tries again: its callers do, as `ReconnectingSocket`.
  *
  * @since 0.1.0
  */
@@ -36,7 +36,7 @@ import { Waiters } from "./internal/waiters.js"
 // -----------------------------------------------------------------------------
 
 /**
- * What to dial. `headers` are the upgrade request's; browsers let nobody set them.
+ * What to dial. `headers` go with the upgrade request; browsers do not allow any.
  *
  * @since 0.1.0
  * @category models
@@ -45,7 +45,7 @@ export interface DialRequest {
   readonly url: string | URL
   readonly protocols?: ReadonlyArray<string> | undefined
   readonly headers?: Headers.Input | undefined
-  /** The longest message that is taken, in bytes, where the platform can refuse one that is longer as it comes in. */
+  /** The longest message that is accepted, in bytes. Ignored by a platform that cannot refuse a longer one. */
   readonly maxPayload?: number | undefined
 }
 
@@ -58,16 +58,16 @@ export interface DialRequest {
 export type Message = string | Uint8Array
 
 /**
- * What a connection tells. The callbacks are called in the order of the wire, one at a time, and must not throw.
+ * The events of a connection. The callbacks are called in the order of the wire, one at a time, and must not throw.
  *
  * @since 0.1.0
  * @category models
  */
 export interface Listener {
   readonly onMessage: (message: Message) => void
-  /** A ping or a pong, if it is known which: nothing to be told, but the peer is alive. */
+  /** A ping or a pong has come: the peer is alive. `frame` is missing if the platform does not say which it was. */
   readonly onControl: (frame?: "Ping" | "Pong") => void
-  /** Once, and last. */
+  /** Called once, as the last callback. */
   readonly onEnd: (failure: ConnectionClosed | ConnectionLost) => void
 }
 
@@ -80,21 +80,21 @@ export interface Listener {
 export interface Connection {
   /** The subprotocol that the server chose; empty if none. */
   readonly protocol: string
-  /** To be called once. What has come in before is told now. */
+  /** To be called once. Gives the listener what has come in before, then what comes in. */
   readonly listen: (listener: Listener) => Effect.Effect<void>
-  /** Hands messages to the transport, in this order and in as few packets as it can; waits until they are written. */
+  /** Hands messages to the transport, in this order and in as few packets as possible; waits until all are written. */
   readonly write: (messages: ReadonlyArray<Message>) => Effect.Effect<void, ConnectionFailure>
-  /** A protocol ping, where the platform has any. */
+  /** Sends a protocol ping. `None` on a platform that cannot. */
   readonly ping: Option.Option<Effect.Effect<void, ConnectionFailure>>
-  /** Stops and goes on reading, so that the peer feels that nobody takes what it sends. Browsers cannot. */
+  /** Stops reading, so that TCP slows the peer down, and goes on reading. `None` in browsers, which cannot. */
   readonly backpressure: Option.Option<{ readonly pause: Effect.Effect<void>; readonly resume: Effect.Effect<void> }>
-  /** Sends a close frame; the end comes when the peer has answered it. Without a code the frame has none. */
+  /** Sends a close frame, without a code if none is given. The connection ends when the peer has answered. */
   readonly close: (code?: number, reason?: string) => Effect.Effect<void>
-  /** Ends the connection at once, without a word to the peer where the platform can. */
+  /** Ends the connection immediately, without a close frame unless the platform insists on one. */
   readonly terminate: Effect.Effect<void>
   /**
-   * For a platform that does not tell when the peer begins to close: looks whether that is so, and ends the connection
-   * if the platform does not end it within three seconds. A write looks too.
+   * For a platform that has no event for the peer's close frame: looks whether the peer is closing, and ends the
+   * connection if the platform does not end it within three seconds. Each write does the same.
    */
   readonly check?: Effect.Effect<void> | undefined
 }
@@ -104,10 +104,13 @@ export interface Connection {
 // -----------------------------------------------------------------------------
 
 /**
- * The connection did not come about. `Refused`: the server answered with something else than an upgrade, `status` and
- * `headers` say what, where the platform tells (browsers do not, and report `Transport`). `Timeout`: it took too long.
- * `Transport`: the server could not be reached, or broke off. `InvalidRequest`: this request can never succeed.
- * `url` is without credentials and query.
+ * No connection was opened. `url` is shown without credentials and query.
+ *
+ * - `Refused`: the server answered, but not with an upgrade; `status` and `headers` are its answer. (Browsers do not
+ *   show it, and report `Transport`.)
+ * - `Timeout`: the connection was not open in time.
+ * - `Transport`: the server could not be reached, or broke the connection off.
+ * - `InvalidRequest`: this request can never succeed.
  *
  * @since 0.1.0
  * @category errors
@@ -134,8 +137,8 @@ export class DialError extends Data.TaggedError("DialError")<{
 }
 
 /**
- * The connection was closed by a close frame, the peer's or our own. RFC 6455 section 7.4 lists the codes; 1005 stands
- * for a frame without one.
+ * A close frame has ended the connection, the peer's or our own. RFC 6455 section 7.4 lists the codes; 1005 stands for
+ * a frame without a code.
  *
  * @since 0.1.0
  * @category errors
@@ -150,10 +153,14 @@ export class ConnectionClosed extends Data.TaggedError("ConnectionClosed")<{
 }
 
 /**
- * The connection ended without a close frame. `Reset`: the transport broke. `HeartbeatTimeout`: the peer had been
- * silent for too long. `WriteTimeout`: it did not take what was written. `InvalidData`: it broke the protocol or sent
- * more than is allowed. `OnOpenFailed`: what was to be done on opening failed. `InboxOverflow`: messages came faster
- * than they were taken, where reading cannot be paused.
+ * The connection has ended without a close frame.
+ *
+ * - `Reset`: the transport broke.
+ * - `HeartbeatTimeout`: the peer was silent for too long.
+ * - `WriteTimeout`: the peer did not read what was written to it.
+ * - `InvalidData`: the peer broke the protocol, or sent a message that is longer than allowed.
+ * - `OnOpenFailed`: the user's `onOpen` failed.
+ * - `InboxOverflow`: messages came in faster than they were taken, on a platform that cannot stop reading.
  *
  * @since 0.1.0
  * @category errors
@@ -168,7 +175,7 @@ export class ConnectionLost extends Data.TaggedError("ConnectionLost")<{
 }
 
 /**
- * Why there is no connection, or no more.
+ * Why there is no connection, or why it has ended.
  *
  * @since 0.1.0
  * @category errors
@@ -187,8 +194,8 @@ export type ConnectionFailure = DialError | ConnectionClosed | ConnectionLost
  */
 export class WebSocketDialer extends Context.Tag("effect-holdfast/WebSocketDialer")<WebSocketDialer, {
   /**
-   * The connection is terminated when the scope closes; one that is to be closed politely is closed before. There is
-   * no time limit: interrupt it, or use `Effect.timeout`.
+   * Opens a connection, which is terminated when the scope closes; call its `close` before that to say goodbye. A
+   * dial has no time limit: interrupt it, or use `Effect.timeout`.
    */
   readonly dial: (request: DialRequest) => Effect.Effect<Connection, DialError, Scope.Scope>
 }>() {}
@@ -198,8 +205,9 @@ export class WebSocketDialer extends Context.Tag("effect-holdfast/WebSocketDiale
 // -----------------------------------------------------------------------------
 
 /**
- * Dials with the platform's `WebSocket`, as browsers and workers have it. It can send no headers and no pings, cannot
- * stop reading, and does not tell why an upgrade was refused: that is a `DialError` with reason `Transport`.
+ * Dials with the platform's `WebSocket`, which browsers and workers have. That class can send no headers and no pings,
+ * and cannot stop reading. If the server refuses the upgrade, the `DialError` has the reason `Transport`, since the
+ * platform does not tell.
  *
  * @example
  * ```ts
@@ -240,7 +248,7 @@ const openedGlobal = (request: DialRequest): Effect.Effect<Connection, DialError
       const onRefused = (cause: Event) =>
         resume(Exit.fail(new DialError({ reason: "Transport", url: shown(url), cause })))
       socket.binaryType = "arraybuffer"
-      // Told by `close` as well.
+      // A `close` event follows each error. (An `EventEmitter`, such as `ws`, throws an error that has no listener.)
       socket.addEventListener("error", () => {})
       socket.addEventListener("close", onRefused)
       socket.addEventListener("open", () => {
@@ -262,8 +270,8 @@ const connectionOver = (socket: globalThis.WebSocket): Connection => {
   let isClosedByUs = false
 
   /**
-   * The platform answers the peer's close frame, and tells of it when TCP has ended: browsers within two seconds, the
-   * undici of Node never if the peer leaves TCP open.
+   * The platform answers the peer's close frame, and has an event only for the end of TCP. Browsers end TCP within two
+   * seconds; Node's undici never does if the peer leaves TCP open.
    */
   const isClosing = () => socket.readyState === 2 && !isClosedByUs && incoming.end === undefined
   const ended = wait<void>((resume) => incoming.onceEnded(() => resume(Exit.void)))
@@ -274,7 +282,7 @@ const connectionOver = (socket: globalThis.WebSocket): Connection => {
       : Effect.void
   )
 
-  // There is no event for it.
+  // The platform has no event for this.
   const isWritten = Effect.sync(() => socket.bufferedAmount === 0 || incoming.end !== undefined || isClosing())
   const written = Effect.repeat(isWritten, { until: (is) => is, schedule: Schedule.spaced("4 millis") })
 
@@ -286,7 +294,7 @@ const connectionOver = (socket: globalThis.WebSocket): Connection => {
         for (const message of messages) socket.send(message as string | Uint8Array<ArrayBuffer>)
         return socket.bufferedAmount === 0 ? Effect.void : written
       }).pipe(
-        // What is sent now, nobody gets: undici drops it, and a browser counts it as waiting.
+        // If the peer is closing, nobody gets these messages: undici drops them, and a browser keeps them buffered.
         Effect.zipRight(check),
         Effect.zipRight(Effect.suspend((): Effect.Effect<void, ConnectionFailure> => incoming.end ?? Effect.void))
       ),
@@ -305,10 +313,10 @@ const connectionOver = (socket: globalThis.WebSocket): Connection => {
   }
 }
 
-/** What the platform lets a page say. */
+/** The platform lets a page send 1000 and 3000 to 4999. Any other code becomes 1000. */
 const closable = (code: number): number => code >= 3000 && code <= 4999 ? code : 1000
 
-/** RFC 6455 section 7.4.1: 1006 and 1015 are never sent, they say that there was no close frame. */
+/** RFC 6455 section 7.4.1: 1006 and 1015 are never sent. They stand for an end without a close frame. */
 const endOf = (code: number, reason: string): ConnectionClosed | ConnectionLost =>
   code === 1006 || code === 1015
     ? new ConnectionLost({ reason: "Reset", cause: code })
@@ -319,19 +327,19 @@ const endOf = (code: number, reason: string): ConnectionClosed | ConnectionLost 
 // -----------------------------------------------------------------------------
 
 /**
- * The server of `layerTest`.
+ * The server of `layerTest`: the test's side of every dial.
  *
  * @since 0.1.0
  * @category models
  */
 export class TestServer extends Context.Tag("effect-holdfast/WebSocketDialer/TestServer")<TestServer, {
-  /** Waits for the next dial that has not been given up. */
+  /** Waits for the next dial that has not been interrupted. */
   readonly attempt: Effect.Effect<Attempt>
 }>() {}
 
 /**
- * A dial that waits for its answer. Only the first answer counts, and none if the dial has been given up meanwhile:
- * then the peer that `open` gives has ended.
+ * A dial that waits for its answer. The first answer counts. If the dial was interrupted before that, no answer counts,
+ * and the peer that `open` gives has already ended.
  *
  * @since 0.1.0
  * @category models
@@ -354,19 +362,19 @@ export interface Peer {
   readonly receive: Effect.Effect<Message>
   readonly send: (message: Message) => Effect.Effect<void>
   readonly ping: Effect.Effect<void>
-  /** From now on nothing that is sent here is taken; pings stay unanswered. */
+  /** From now on the server reads nothing: the client's writes wait, and its pings stay unanswered. */
   readonly stall: Effect.Effect<void>
-  /** A close frame from the server. */
+  /** Ends the connection by a close frame of the server. */
   readonly close: (code: number, reason?: string) => Effect.Effect<void>
-  /** The transport breaks. */
+  /** Breaks the transport: the connection ends without a close frame. */
   readonly reset: Effect.Effect<void>
-  /** Waits until the connection has ended, and tells how. */
+  /** Waits until the connection has ended, and gives the reason. */
   readonly ended: Effect.Effect<ConnectionClosed | ConnectionLost>
 }
 
 /**
- * A dialer whose server is the test: it decides about each dial, and speaks for the peer. Nothing takes any time but
- * what waits for the `Clock`.
+ * A dialer without a network. The test is the server: it answers each dial (`TestServer`) and speaks for the peer.
+ * Nothing takes time unless it waits for the `Clock`.
  *
  * @example
  * ```ts
@@ -396,7 +404,7 @@ export const layerTest: Layer.Layer<WebSocketDialer | TestServer> = Layer.effect
   })
 )
 
-/** Dials that the test has not been given yet, in their order. A dial that is given up is taken out. */
+/** Dials that the test has not taken yet, in their order. A dial that is interrupted is removed. */
 class Attempts {
   private readonly waiting = new Set<Attempt>()
   private readonly whenAdded = new Waiters()
@@ -410,7 +418,7 @@ class Attempts {
     this.waiting.delete(attempt)
   }
 
-  /** Takes the oldest dial in a step after the wait, since a dial may be given up in between. */
+  /** Looks again after each wait: the dial that ended the wait may have been interrupted since. */
   readonly next: Effect.Effect<Attempt> = Effect.suspend(() => {
     for (const attempt of this.waiting) {
       this.waiting.delete(attempt)
@@ -450,7 +458,7 @@ const attempted = (attempts: Attempts, request: DialRequest): Effect.Effect<Conn
     return () => {
       isOver = true
       attempts.delete(attempt)
-      // The dial may have been given up in the moment in which it was answered.
+      // The dial may have been interrupted just after it was answered: then nobody else has the connection.
       if (opened !== undefined) Effect.runSync(opened.terminate)
     }
   })

@@ -435,7 +435,7 @@ describe("a connection of the platform", () => {
       const connection = yield* Effect.provide(dialing({ url }), globalOf(Undici.WebSocket))
       const next = yield* listening(connection)
       const peer = yield* accept
-      peer.write(Uint8Array.from([...closeFrame(1008)]))
+      peer.write(Uint8Array.from(closeFrame(1008)))
       yield* Effect.sleep("100 millis")
       yield* Effect.exit(connection.write(["x"]))
       assert.deepInclude((yield* next) as object, { _tag: "ConnectionLost", reason: "Reset" })

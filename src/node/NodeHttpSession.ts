@@ -1,9 +1,9 @@
 /**
  * `HttpSession` on Node: each generation has connections of its own, with its own TLS options.
  *
- * A generation whose identity brings other ciphers or another minimum version speaks them from its first probe
- * on, because no connection of the former one is used for it. The former one's connections end with their last
- * request, its body included.
+ * A new generation never uses a connection of the former one. So an identity with other ciphers or another minimum
+ * version of TLS uses these from its first probe on. The former generation's connections end with their last request,
+ * its body included.
  *
  * @since 0.1.0
  */
@@ -18,9 +18,9 @@ import * as HttpSession from "../HttpSession.js"
 import type { InvalidOptions } from "../InvalidOptions.js"
 
 /**
- * Makes a session over undici. `agent` are options for the connections of every generation (timeouts, pool sizes,
- * `connect` with a CA or a client certificate); an identity's own TLS options are laid over them. A `connect` that is
- * a function is used as it is: it would have to apply those options itself.
+ * Makes a session over undici. `agent` has options for the connections of every generation: timeouts, pool sizes,
+ * `connect` with a CA or a client certificate. An identity's own TLS options override those of `connect`. If `connect`
+ * is a function, it is used as it is, and does not see the identity's TLS options.
  *
  * @example
  * ```ts
@@ -43,13 +43,14 @@ import type { InvalidOptions } from "../InvalidOptions.js"
 export const make = <E = never, R = never, E2 = never, R2 = never>(
   options: HttpSession.Options<E, R, E2, R2> & { readonly agent?: Undici.Agent.Options | undefined }
 ): Effect.Effect<HttpSession.HttpSession<E | E2>, InvalidOptions, Types.NoInfer<R | R2> | Scope.Scope> =>
-  // An agent that was told to close ends its idle connections immediately, and each other one with its body.
+  // A closed agent ends its idle connections immediately, and each busy one with its response's body.
   Effect.flatMap(agents(options.agent), (connect) => HttpSession.makeWith(options, connect, { bodiesHold: false }))
 
 /**
- * A superseded agent closes once its requests are answered, and nobody waits for that: the one who reads the last
- * body may be the one who let go of it. What is still open when the session's scope closes is destroyed, pool by
- * pool, for an agent that was told to close forgets its pools.
+ * The agent of a former generation is told to close, and closes once its requests are answered. Nobody waits for that:
+ * the fiber that closes the generation's scope may be the one that has to read the last body. When the session's scope
+ * closes, every pool that is still open is destroyed. The pools are remembered here, since an agent that was told to
+ * close forgets them.
  */
 const agents = (options: Undici.Agent.Options = {}) =>
   Effect.gen(function*() {

@@ -1,6 +1,6 @@
 /**
- * Dials with `ws`, always: also where Node has a `WebSocket` of its own, which sends no headers and no pings, and does
- * not tell why an upgrade was refused.
+ * `WebSocketDialer` on Node, over `ws`. Newer versions of Node have a `WebSocket` of their own, which is not used: it
+ * sends no headers and no pings, and does not tell why an upgrade was refused.
  *
  * @since 0.1.0
  */
@@ -29,24 +29,28 @@ import {
 } from "../WebSocketDialer.js"
 
 /**
+ * Options for every connection of a dialer.
+ *
  * @since 0.1.0
  * @category models
  */
 export interface Options {
-  /** For `wss:`: a CA, a client certificate, a server name. */
+  /** TLS options for `wss:` URLs, such as a CA, a client certificate or a server name. */
   readonly tls?: ConnectionOptions | undefined
-  /** Connects instead of us: a proxy's agent, say. */
+  /** Opens the connections instead of this dialer: an agent for a proxy, for instance. */
   readonly agent?: Http.Agent | undefined
-  /** Offers compression (RFC 7692). Off by default: it costs memory for each connection, and time for each message. */
+  /** Offers compression (RFC 7692). Default: no. It costs memory for each connection and time for each message. */
   readonly perMessageDeflate?: boolean | undefined
   /**
-   * The longest message that is taken unless the request says so, in bytes; a longer one ends the connection. Default:
-   * 16 MiB.
+   * The longest message that is accepted, in bytes; a longer one ends the connection. A request's own `maxPayload` goes
+   * before. Default: 16 MiB.
    */
   readonly maxPayload?: number | undefined
 }
 
 /**
+ * The dialer as a layer.
+ *
  * @example
  * ```ts
  * import { NodeWebSocketDialer } from "effect-holdfast/node"
@@ -92,7 +96,7 @@ const opened = (request: DialRequest, options: Options): Effect.Effect<Connectio
     socket.on("error", onError)
     socket.on("open", () => {
       socket.off("error", onError)
-      // Until somebody listens.
+      // Nothing is read until `listen` is called.
       socket.pause()
       resume(Exit.succeed(connectionOver(socket, transport!)))
     })
@@ -103,7 +107,7 @@ const clientOptions = (
   { headers, maxPayload }: DialRequest,
   { agent, maxPayload: byDefault = 16 * 1024 * 1024, perMessageDeflate = false, tls }: Options
 ): ClientOptions => ({
-  // Of what `checkServerIdentity` gives, the types of `ws` know another story than Node.
+  // The types of `ws` and of Node disagree on what `checkServerIdentity` returns. Node's are right.
   ...tls as unknown as ClientOptions,
   headers: { ...Headers.fromInput(headers) },
   maxPayload: maxPayload ?? byDefault,
@@ -113,10 +117,11 @@ const clientOptions = (
 })
 
 /**
- * `ws` tells of a peer's close frame when TCP has ended, which is up to 30 seconds later if the peer leaves TCP open.
- * But `ws` answers the frame immediately, by its own public `close`, with the frame's code and reason, or without
- * arguments for a frame without a code. (With a code alone it ends a connection whose peer has broken the protocol; an
- * `error` event tells of that.) Here only `ws` calls that method: what closes the connection for us calls `closeFirst`.
+ * A `WebSocket` that tells of the peer's close frame when it has been read. `ws` itself emits `close` only when TCP has
+ * ended, up to 30 seconds later if the peer leaves TCP open. But `ws` answers the frame immediately, and does so by its
+ * own public method `close`: with the frame's code and reason, or without arguments if the frame has no code. So this
+ * class overrides `close`, which only `ws` calls here; we close a connection by `closeFirst`. (When the peer has broken
+ * the protocol, `ws` calls `close` with a code alone. That is no close frame; an `error` event tells of it.)
  */
 class PromptWebSocket extends WebSocket {
   /** The peer's close frame has been read. */
@@ -133,7 +138,7 @@ class PromptWebSocket extends WebSocket {
   }
 }
 
-/** Milliseconds from the peer's close frame to the end of a transport that the peer leaves open. */
+/** How long a transport may stay open after the peer's close frame, in milliseconds. */
 const lastSecond = 1000
 
 const connectionOver = (socket: PromptWebSocket, transport: Socket): Connection => {
@@ -145,7 +150,8 @@ const connectionOver = (socket: PromptWebSocket, transport: Socket): Connection 
   )
   socket.on("ping", () => incoming.control("Ping"))
   socket.on("pong", () => incoming.control("Pong"))
-  // Of the receiver: the peer has broken the protocol. Those of the transport are followed by `close`, and tell more.
+  // `ws` names its errors WS_ERR_… if the peer has broken the protocol. Another error is the transport's: it says more
+  // than the `close` event that follows.
   socket.on(
     "error",
     (cause: NodeJS.ErrnoException) =>
@@ -167,23 +173,7 @@ const connectionOver = (socket: PromptWebSocket, transport: Socket): Connection 
     )
   })
 
-  const handedOver = (
-    hand: (done: (error?: Error | null) => void) => void
-  ): Effect.Effect<void, ConnectionFailure> =>
-    wait((resume) => {
-      if (incoming.end !== undefined) {
-        resume(Exit.fail(incoming.end))
-        return undefined
-      }
-      const forget = incoming.onceEnded((end) => resume(Exit.fail(end)))
-      hand((error) => {
-        // The end that comes of an error tells what has gone wrong.
-        if (error !== undefined && error !== null) return
-        forget()
-        resume(Exit.void)
-      })
-      return forget
-    })
+  const handedOver = handingOver(incoming)
 
   return {
     protocol: socket.protocol,
@@ -196,7 +186,7 @@ const connectionOver = (socket: PromptWebSocket, transport: Socket): Connection 
       messages.length === 0
         ? Effect.void
         : handedOver((done) => {
-          // One packet for many messages.
+          // Corked, the messages leave in one packet.
           transport.cork()
           messages.forEach((message, place) => {
             if (place < messages.length - 1) socket.send(message)
@@ -208,7 +198,7 @@ const connectionOver = (socket: PromptWebSocket, transport: Socket): Connection 
     backpressure: Option.some({ pause: Effect.sync(() => socket.pause()), resume: Effect.sync(() => socket.resume()) }),
     close: (code, reason) =>
       Effect.sync(() => {
-        // The peer's close frame is to be read.
+        // If reading is paused, the peer's close frame would never be read.
         socket.resume()
         socket.closeFirst(code, reason)
       }),
@@ -220,3 +210,22 @@ const connectionOver = (socket: PromptWebSocket, transport: Socket): Connection 
     })
   }
 }
+
+/** Hands something to `ws`, and waits until `ws` has written it or the connection has ended. */
+const handingOver =
+  (incoming: Incoming<Message, ConnectionClosed | ConnectionLost>) =>
+  (hand: (done: (error?: Error | null) => void) => void): Effect.Effect<void, ConnectionFailure> =>
+    wait((resume) => {
+      if (incoming.end !== undefined) {
+        resume(Exit.fail(incoming.end))
+        return undefined
+      }
+      const forget = incoming.onceEnded((end) => resume(Exit.fail(end)))
+      hand((error) => {
+        // After an error the connection ends, and that end is the failure: it tells what has gone wrong.
+        if (error !== undefined && error !== null) return
+        forget()
+        resume(Exit.void)
+      })
+      return forget
+    })

@@ -1,24 +1,25 @@
 /**
- * The socket of a request whose connection may have to be opened twice: once with a ticket, and, if the server breaks
- * off because of it, once more without. `node:https` and its users expect a `TLSSocket` immediately, and the same one
- * until the end.
+ * The socket of a request whose connection may have to be opened twice: first with a ticket and, if the server breaks
+ * off because of the ticket, once more without one. `node:https` and its users expect a `TLSSocket` immediately, and
+ * the same socket until the end.
  */
 import * as Net from "node:net"
 import * as Tls from "node:tls"
 import type { Listener } from "./handshake.js"
 
 /**
- * Stands for the sockets that `handshake` makes, one after the other, and then for the one that is open: reads from it,
- * writes to it, and has its methods and properties. While the connection is being opened, writes are held back, and a
- * time limit counts from when it is set, whatever happens beneath.
+ * Stands for the sockets that `handshake` makes one after the other, and at last for the open one: reads from it,
+ * writes to it, and has its methods and properties. ("Beneath" is the socket that the stand-in stands for just now.)
+ * While the connection is being opened, writes are held back, and a time limit counts from when it was set, whichever
+ * socket is beneath.
  *
- * `lookup`, `connect` and `secureConnect` come once each, also if the connection is opened twice.
+ * `lookup`, `connect` and `secureConnect` are emitted once each, also if the connection is opened twice.
  */
 export class StandIn extends Net.Socket {
-  // Of `net.Socket`, where it is read-only to all but Node.
+  // Properties of `net.Socket`, whose types declare them read-only.
   declare connecting: boolean
   declare timeout: number
-  // Of a `TLSSocket`, as they are before the handshake.
+  // Properties of a `TLSSocket`, with the values that they have before the handshake.
   readonly encrypted = true
   readonly authorized = false
   readonly authorizationError = null
@@ -27,16 +28,16 @@ export class StandIn extends Net.Socket {
   readonly secureConnecting = true
 
   #giveUp = (): void => {}
-  /** The socket beneath: TCP first, then TLS. */
+  /** The socket beneath: first one of TCP, then one of TLS. */
   #beneath: Net.Socket | undefined
   #isOpen = false
   #hasEnded = false
   /** The write, or the end, that waits for the connection to open. */
   #held: ((socket: Net.Socket) => void) | undefined
-  /** Calls that are repeated for each socket beneath. */
+  /** The last call of each method that sets something: repeated for each new socket beneath. */
   readonly #settings = new Map<string, () => void>()
 
-  /** `open` opens the connection, tells the listener of it, and returns what gives it up. */
+  /** `open` starts to open the connection, tells the listener about it, and returns a function that gives it up. */
   constructor(options: Tls.ConnectionOptions, open: (listener: Listener) => () => void) {
     const { allowHalfOpen, highWaterMark } = options as Net.SocketConstructorOpts & { readonly highWaterMark?: number }
     super({ allowHalfOpen, highWaterMark } as Net.SocketConstructorOpts)
@@ -59,7 +60,7 @@ export class StandIn extends Net.Socket {
     }
     if (socket instanceof Tls.TLSSocket) {
       forward("OCSPResponse", "session")
-      // OpenSSL tells the keys only if somebody listens.
+      // OpenSSL logs its keys only if somebody listens.
       if (this.listenerCount("keylog") > 0) forward("keylog")
       else this.on("newListener", (name) => name === "keylog" && socket.listenerCount(name) === 0 && forward(name))
     } else if (this.connecting) {
@@ -78,11 +79,12 @@ export class StandIn extends Net.Socket {
     const { alpnProtocol, authorizationError, authorized } = socket
     const { servername } = socket as { readonly servername?: unknown }
     Object.assign(this, { alpnProtocol, authorizationError, authorized, servername, secureConnecting: false })
-    // TLS over a socket without a handle would wait for a `connect` that has come already. Activity on the handle is
-    // the open socket's, too, whose time limit would end the connection otherwise.
+    // TLS over this socket (a proxy's tunnel) needs a handle: without one it would wait for a `connect` event, which
+    // has already been emitted. Reading and writing by the handle counts as activity of the open socket because that is
+    // the `_parent`; otherwise the open socket's time limit would end the connection.
     Object.defineProperty(this, "_handle", { get: () => this.destroyed ? null : handleOf(socket), set: () => {} })
     Object.assign(this, { _parent: socket })
-    // From now on the open socket knows when nothing happens. A limit of 0 is told, too: it switches the agent's off.
+    // From now on the open socket counts the time limit. A limit of 0 is handed on as well: it removes the agent's.
     const { timeout } = this
     if (timeout !== undefined) {
       super.setTimeout(0)
@@ -97,7 +99,7 @@ export class StandIn extends Net.Socket {
       this.push(null)
     })
     socket.on("error", (error) => this.destroy(error))
-    // After its end, this socket closes when its reader has everything.
+    // After the end of the data, this socket closes by itself when everything has been read.
     socket.on("close", () => this.#hasEnded || this.destroy())
     this.emit("secureConnect")
     this.#held?.(socket)
@@ -128,7 +130,7 @@ export class StandIn extends Net.Socket {
   }
 
   override _final(done: (error?: Error | null) => void): void {
-    // An error of the open socket comes as such.
+    // If ending fails, the open socket emits an error, which destroys this socket.
     this.#whenOpen(done, (socket) => socket.writableFinished ? done() : socket.end(() => done()))
   }
 
@@ -137,13 +139,13 @@ export class StandIn extends Net.Socket {
     else this.#giveUp()
     this.connecting = false
     done(error)
-    // A socket that has a handle closes a turn of the event loop after its `error`, and users rely on the time between.
+    // A socket with a handle closes one turn of the event loop after its `error`, and users rely on that turn.
     setImmediate(() => super._destroy(error, () => {}))
   }
 
   #whenOpen(fail: (error: Error) => void, go: (socket: Net.Socket) => void): void {
     if (this.#isOpen) return go(this.#beneath!)
-    // Like in `net.Socket`, a write fails after the `error` event: a request takes the callback for its last word.
+    // A write fails after the `error` event, as in `net.Socket`: a request would report the write's failure otherwise.
     const onClose = () => fail(closedBeforeOpen())
     this.once("close", onClose)
     this.#held = (socket) => {
@@ -152,7 +154,7 @@ export class StandIn extends Net.Socket {
     }
   }
 
-  // --- what else a socket has ------------------------------------------------
+  // --- other methods and properties ------------------------------------------
 
   override setTimeout(millis: number, listener?: () => void): this {
     if (!this.#isOpen) return super.setTimeout(millis, listener)
@@ -185,7 +187,7 @@ export class StandIn extends Net.Socket {
         return this
       })
     }
-    // The stand-in is a `TLSSocket` to those who ask, with every method that this version of Node has.
+    // The stand-in is an `instanceof TLSSocket`, and has every method of this version of Node.
     const { prototype } = Tls.TLSSocket
     Object.setPrototypeOf(this.prototype, prototype)
     for (const name of ["address", ...Object.getOwnPropertyNames(prototype)]) {

@@ -1,5 +1,6 @@
 /**
- * Node's `https.Agent`, whose connections come from elsewhere, and whose pool keeps identities apart.
+ * Node's `https.Agent` with two changes: a function of ours opens its connections, and its pool keeps connections of
+ * different TLS identities apart.
  */
 import type * as Http from "node:http"
 import * as Https from "node:https"
@@ -9,15 +10,15 @@ import type { TlsIdentity } from "./tlsIdentities.js"
 
 /** The options of one request, with those of its agent. */
 export type Requested = Tls.ConnectionOptions & {
-  /** The name under which Node has put the connection into the pool. */
+  /** The name under which Node's pool keeps the connection. */
   readonly _agentKey?: string | undefined
   readonly [identity]?: TlsIdentity
 }
 
-/** The identity of a request, from when it was asked for: options can change while it waits for a connection. */
+/** The identity of a request when it was made: its options may change while it waits for a connection. */
 export const identity: unique symbol = Symbol("effect-holdfast/TlsIdentity")
 
-/** What `https.Agent` does not tell its types. */
+/** The part of `https.Agent` that is not in its types. */
 interface Pool {
   addRequest(request: Http.ClientRequest, options: object | string, ...legacy: ReadonlyArray<unknown>): void
 }
@@ -40,14 +41,14 @@ export class TicketAgent extends Https.Agent {
     limitFromCall(request)
     const pool = Https.Agent.prototype as unknown as Pool
     if (typeof options === "string") return pool.addRequest.call(this, request, options, ...legacy)
-    // Like Node, which lets the agent's options win.
+    // The agent's options override those of the request, as in Node.
     const asked = { ...options, ...this.options, _agentKey: undefined }
     pool.addRequest.call(this, request, { ...asked, [identity]: this.identityOf(asked as Tls.ConnectionOptions) })
   }
 
   /**
-   * Node's name, the protocols, and the digest of every option that means identity. A connection that has a name keeps
-   * it: Node asks for it again when the connection is free and when it closes, and by then options can have changed.
+   * Node's own name, the protocols, and the digest of the identity. A connection keeps the name that it was given: Node
+   * asks again when the connection is free and when it closes, and the options may have changed by then.
    */
   override getName(options: Requested = {}): string {
     if (options._agentKey !== undefined) return options._agentKey
@@ -62,7 +63,7 @@ export class TicketAgent extends Https.Agent {
   }
 }
 
-/** The protocols that a client offers, in their order. */
+/** The protocols that a client offers, in order of preference. */
 export const protocolsOf = ({ ALPNProtocols }: Tls.ConnectionOptions): ReadonlyArray<string> =>
   Array.from(
     (ALPNProtocols ?? []) as ArrayLike<string | Uint8Array | number>,
@@ -70,8 +71,8 @@ export const protocolsOf = ({ ALPNProtocols }: Tls.ConnectionOptions): ReadonlyA
   )
 
 /**
- * Has `request.setTimeout` count from when it is called, also while there is no TCP connection. Node sets the limit
- * only once there is one, so that a host that does not answer is waited for however long.
+ * Makes `request.setTimeout` count from the call on. Node begins to count only when there is a TCP connection, and so
+ * would wait without a limit for a host that does not answer.
  */
 const limitFromCall = (request: Http.ClientRequest): void => {
   const { setTimeout } = request

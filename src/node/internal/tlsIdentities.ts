@@ -1,6 +1,7 @@
 /**
- * Who a TLS connection says it is, and whom it takes the server for: a digest of every option that this depends on,
- * and the `SecureContext` made of them, which costs more than the rest of a resumed handshake when it is made anew.
+ * The identity of a TLS connection: who the client says it is, and which server it accepts. A digest of every option
+ * that decides this tells identities apart. Beside it the `SecureContext` that is made of the options is kept, since
+ * making one costs more than the rest of a resumed handshake.
  */
 import { createHash, type Hash } from "node:crypto"
 import Tls from "node:tls"
@@ -8,11 +9,11 @@ import Tls from "node:tls"
 export interface TlsIdentity {
   readonly digest: string
   readonly rejectUnauthorized: boolean
-  /** Throws what Node throws, for options that make no sense. */
+  /** Throws Node's own error if the options make no sense. */
   readonly context: () => Tls.SecureContext
 }
 
-/** What a `SecureContext` is made of. */
+/** The options of which a `SecureContext` is made. */
 const ofContext = [
   "ca",
   "cert",
@@ -40,9 +41,10 @@ const ofContext = [
   "sessionTimeout"
 ]
 
+/** The options that decide about the identity besides. */
 const ofConnection = ["checkServerIdentity", "pskCallback", "minDHSize", "requestOCSP"]
 
-/** More than a client has at once; what is made for each connection anew is not to pile up. */
+/** More identities than a client has at a time. The bound is for options that are made anew for each connection. */
 const capacity = 32
 
 interface Known {
@@ -52,7 +54,7 @@ interface Known {
 }
 
 export class TlsIdentities {
-  /** Used last first. */
+  /** The last used one first. */
   private readonly known: Array<Known> = []
 
   of(options: Tls.ConnectionOptions): TlsIdentity {
@@ -75,7 +77,7 @@ export class TlsIdentities {
     values: ReadonlyArray<unknown>
   ): Known {
     const contextDigest = digestOf(forContext)
-    // The same content in other objects makes the same context.
+    // Other objects with the same content make the same context.
     const alike = this.known.find((known) => known.contextDigest === contextDigest)
     const context = alike?.identity.context ?? contextOf(options)
     return {
@@ -93,7 +95,7 @@ const areSame = (some: ReadonlyArray<unknown>, others: ReadonlyArray<unknown>): 
   return some.length === others.length
 }
 
-/** Made immediately: the options may have changed by the time that a connection needs the context. */
+/** Makes the context immediately: the options may have changed when a connection needs it. */
 const contextOf = (options: Tls.ConnectionOptions): TlsIdentity["context"] => {
   try {
     const context = options.secureContext ?? Tls.createSecureContext(options)
@@ -105,7 +107,7 @@ const contextOf = (options: Tls.ConnectionOptions): TlsIdentity["context"] => {
   }
 }
 
-/** An array is told by what is in it, too: one that has changed is another. */
+/** The values of options. The items of an array are among them, so that a changed array is not taken for the same. */
 const addValues = (values: Array<unknown>, options: object, names: ReadonlyArray<string>): void => {
   for (const name of names) {
     const value = (options as Record<string, unknown>)[name]
@@ -116,7 +118,7 @@ const addValues = (values: Array<unknown>, options: object, names: ReadonlyArray
 
 const ARRAY: unknown = Symbol("array")
 
-/** What stands in for an option that is not given, and can change. */
+/** Node's defaults for options that are not given: a program can change them. */
 const defaults = ({ ca, secureContext }: Tls.ConnectionOptions): ReadonlyArray<unknown> => [
   ca || secureContext ? undefined : defaultCAs(),
   Tls.DEFAULT_CIPHERS,
@@ -125,14 +127,14 @@ const defaults = ({ ca, secureContext }: Tls.ConnectionOptions): ReadonlyArray<u
   Tls.DEFAULT_MAX_VERSION
 ]
 
-/** Whether a server is refused that cannot say who it is. */
+/** Whether a server without a valid certificate is refused. */
 const rejects = (options: Tls.ConnectionOptions): boolean =>
-  // As Node has it: `undefined`, where it is given, is not the variable's business.
+  // Like Node: an explicit `undefined` overrides the environment variable.
   Object.hasOwn(options, "rejectUnauthorized")
     ? options.rejectUnauthorized !== false
     : process.env["NODE_TLS_REJECT_UNAUTHORIZED"] !== "0"
 
-/** They can be set since Node 24.5; it is another list then. */
+/** Tells lists of default CAs apart. Since Node 24.5 a program can set another list. */
 const defaultCAs = (): number | undefined =>
   "setDefaultCACertificates" in Tls && "getCACertificates" in Tls
     ? referenceOf((Tls.getCACertificates as (type: string) => object)("default"))
@@ -145,8 +147,8 @@ const digestOf = (values: ReadonlyArray<unknown>): string => {
 }
 
 /**
- * By content where there is content, else by reference. Each part says its kind and length, so that none runs into
- * another.
+ * Adds a value by its content: text, bytes, arrays and plain objects. Other objects and functions are added by
+ * reference. Each part begins with its kind and length, so that two parts cannot be taken for one.
  */
 const add = (hash: Hash, value: unknown): void => {
   if (typeof value === "string") hash.update(`s${Buffer.byteLength(value)}:${value}`)
