@@ -229,7 +229,7 @@ describe("I1: a replay line", () => {
         yield* both(increment)
         if ((yield* Ref.get(counter)) !== 2) return yield* Effect.fail("an update was lost")
       })
-      for (const file of ["../src/testing/Interleavings.ts", "../README.md"]) {
+      for (const file of ["../src/testing/Interleavings.ts", "../docs/interleavings.md"]) {
         const text = readFileSync(new URL(file, import.meta.url), "utf8")
         const lines = [...text.matchAll(/replay\(effect, "(.*?)"\)/g)].map(([, line]) => line!)
         assert.isNotEmpty(lines, file)
