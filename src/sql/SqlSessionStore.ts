@@ -7,6 +7,10 @@
  *
  * **What it does not.** A replica that lags behind is no store: the client must speak to the primary.
  *
+ * **SQLite** is for the processes of one host, and wants a client of the store's own, in WAL mode: the store turns off
+ * its connection's waiting for locks (`busy_timeout`), which stops the whole process, and tries again by itself. Its
+ * clock is the host's.
+ *
  * @since 0.1.0
  */
 
@@ -56,13 +60,13 @@ export const layer = (
     Effect.gen(function*() {
       const table = yield* Check.validated(() => tableOf(options))
       const sql = yield* SqlClient.SqlClient
-      const { create, insert, isWritten, now, update } = dialectOf(sql, table)
+      const { begin, create, insert, isWritten, now, update } = dialectOf(sql, table)
       const name = sql(table)
       // Ten processes that make the table together are in each other's way.
       yield* attempt(
         "open",
         Effect.retry(
-          create,
+          Effect.zipRight(begin, create),
           Schedule.jittered(Schedule.spaced("50 millis")).pipe(Schedule.intersect(Schedule.recurs(20)))
         )
       )
@@ -109,6 +113,7 @@ const attempt = <A>(
   statement: Effect.Effect<A, SqlError.SqlError>
 ): Effect.Effect<A, SessionStore.StoreError> =>
   statement.pipe(
+    Effect.retry({ while: isLocked, schedule: untilUnlocked }),
     Effect.mapInputContext((context: Context.Context<never>) =>
       Context.omit(SqlClient.TransactionConnection)(context as never) as Context.Context<never>
     ),
@@ -116,9 +121,21 @@ const attempt = <A>(
     Effect.mapError(({ message }) => new SessionStore.StoreError({ operation, store: "the database", cause: message }))
   )
 
+/** Only SQLite's file has a lock that a statement may meet: for as long as another process writes. */
+const isLocked = ({ cause }: SqlError.SqlError): boolean =>
+  typeof cause === "object" && cause !== null && "code" in cause && typeof cause.code === "string" &&
+  /^SQLITE_(BUSY|LOCKED)/.test(cause.code)
+
+/** For somewhat longer than a shared session waits for an answer. */
+const untilUnlocked = Schedule.jittered(Schedule.spaced("10 millis")).pipe(
+  Schedule.intersect(Schedule.recurs(300)),
+  Schedule.map(() => undefined)
+)
+
 const dialectOf = (sql: SqlClient.SqlClient, table: string) => {
   const name = sql(table)
   const returning = {
+    begin: Effect.void as Effect.Effect<unknown>,
     isWritten: (rows: unknown): boolean => (rows as ReadonlyArray<unknown>).length > 0,
     create:
       sql`CREATE TABLE IF NOT EXISTS ${name} (id TEXT PRIMARY KEY, revision BIGINT NOT NULL, content TEXT NOT NULL)`
@@ -137,6 +154,7 @@ const dialectOf = (sql: SqlClient.SqlClient, table: string) => {
             SELECT CASE WHEN ${isNews} THEN pg_notify(${table}, id) END FROM written`
     }),
     mysql: () => ({
+      begin: Effect.void as Effect.Effect<unknown>,
       create: sql`CREATE TABLE IF NOT EXISTS ${name} (
         id VARCHAR(512) CHARACTER SET utf8mb4 COLLATE utf8mb4_bin PRIMARY KEY,
         revision BIGINT NOT NULL, content LONGTEXT CHARACTER SET utf8mb4 NOT NULL)`,
@@ -150,6 +168,7 @@ const dialectOf = (sql: SqlClient.SqlClient, table: string) => {
     }),
     orElse: () => ({
       ...returning,
+      begin: Effect.ignore(sql`PRAGMA busy_timeout = 0`),
       now: sql.literal("CAST((julianday('now') - 2440587.5) * 86400000 AS INTEGER)"),
       insert: (key: string, revision: number, content: string): Statement =>
         sql`INSERT INTO ${name} (id, revision, content) VALUES (${key}, ${revision}, ${content})

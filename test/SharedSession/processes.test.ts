@@ -12,7 +12,7 @@ import { type FleetProcess, fleetProcess } from "../support/fleet.js"
 import type { Settings, Step } from "../support/fleetChild.js"
 import { form } from "../support/form.js"
 import { rotatingServer } from "../support/rotatingServer.js"
-import type { StoreSettings } from "../support/stores.js"
+import { hasSqlite, type StoreSettings } from "../support/stores.js"
 
 const root = mkdtempSync(join(tmpdir(), "holdfast-"))
 afterAll(() => rmSync(root, { recursive: true, force: true }))
@@ -83,8 +83,8 @@ const killed: Readonly<Record<Exclude<Step, "ending" | "ended">, Killed>> = {
   failed: { calls: ["renew 0.0", "renew 0.0"], uncertain: [false, true], holdsLease: false }
 }
 
-/** To start processes is what these tests take time for. */
-const inQuick: ReadonlySet<string> = new Set<Step>(["taken", "presented", "failed"])
+/** To start processes is what these tests take time for, and what follows a step is the same with every store. */
+const fewSteps: ReadonlySet<string> = new Set<Step>(["taken", "presented", "failed"])
 
 /** Two processes that are signed in, and the first of them killed at a step of the renewal that follows. */
 const killedAt = (step: Step, store: StoreSettings, leeway: number) =>
@@ -103,9 +103,9 @@ const killedAt = (step: Step, store: StoreSettings, leeway: number) =>
     return { server, heir }
   })
 
-const killing = (settings: () => StoreSettings): void => {
+const killing = (settings: () => StoreSettings, steps: ReadonlySet<string>): void => {
   for (const [step, { calls, holdsLease, uncertain }] of Object.entries(killed)) {
-    if (form === "quick" && !inQuick.has(step)) continue
+    if (!steps.has(step)) continue
     it.live(`F3, F4: killed at the step "${step}", a process holds the others up for its lease at most`, () =>
       Effect.scoped(Effect.gen(function*() {
         const { heir, server } = yield* killedAt(step as Step, settings(), 60_000)
@@ -146,7 +146,7 @@ const killing = (settings: () => StoreSettings): void => {
     })))
 }
 
-const pausing = (settings: () => StoreSettings): void => {
+const pausing = (settings: () => StoreSettings, isWhole: boolean): void => {
   it.live("F2, F4: a process that stands still past its lease presents nothing when it wakes", () =>
     Effect.scoped(Effect.gen(function*() {
       const server = yield* rotatingServer()
@@ -170,7 +170,7 @@ const pausing = (settings: () => StoreSettings): void => {
       assert.deepStrictEqual([server.state.calls.at(-1), server.state.uncertain.at(-1)], ["renew 0.1", false])
     })))
 
-  if (form === "quick") return
+  if (!isWhole) return
 
   it.live("F2, F4: one that stands still past its lease with a token in hand overwrites nothing, and revokes nothing", () =>
     Effect.scoped(Effect.gen(function*() {
@@ -216,25 +216,27 @@ const pausing = (settings: () => StoreSettings): void => {
 describe("a fleet over files", () => {
   const settings = (): StoreSettings => ({ kind: "file", directory: join(root, String(places++)) })
   together(settings)
-  killing(settings)
-  pausing(settings)
+  killing(settings, form === "quick" ? fewSteps : new Set(Object.keys(killed)))
+  pausing(settings, form !== "quick")
 })
 
 describe.skipIf(form === "quick")("a fleet over a database", async () => {
   const { mysql, postgres, redis } = form === "quick"
     ? { mysql: undefined, postgres: undefined, redis: undefined }
     : await databases()
+  const sqlite = form !== "quick" && await hasSqlite()
   const stores = {
     PostgreSQL: postgres && (() => ({ kind: "postgres", url: postgres, table: place() }) as const),
     MariaDB: mysql && (() => ({ kind: "mysql", url: mysql, table: place() }) as const),
+    SQLite: sqlite && (() => ({ kind: "sqlite", filename: join(root, `${place()}.db`) }) as const),
     Redis: redis && (() => ({ kind: "redis", url: redis, prefix: `${place()}:` }) as const)
   }
   for (const [name, settings] of Object.entries(stores)) {
     describe.skipIf(!settings)(name, () => {
       if (!settings) return
       together(settings)
-      killing(settings)
-      pausing(settings)
+      killing(settings, fewSteps)
+      pausing(settings, false)
     })
   }
 })

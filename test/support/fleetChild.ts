@@ -195,6 +195,8 @@ const refusedTogether = (callers: number) =>
 const nameOf = (error: Effect.Effect.Error<typeof request>): string =>
   "reason" in error ? `${error._tag} ${error.reason}` : error._tag
 
+let locked: { readonly exec: (statement: string) => void } | undefined
+
 const questions = {
   /** Raises a number in the row by compare-and-set until it is as high as that. Gives how often this process did. */
   contend: (target: number): Promise<number> =>
@@ -230,6 +232,19 @@ const questions = {
 
   /** Gives how many callers have a token that the API serves. */
   refused: (callers: number): Promise<number> => runtime.runPromise(refusedTogether(callers)),
+
+  /** Takes the lock of an SQLite file, until `unlock`. */
+  lock: async (): Promise<void> => {
+    if (settings.store.kind !== "sqlite") throw new Error("only files of SQLite have a lock")
+    const name = "better-sqlite3"
+    const { default: Database } = await import(name)
+    locked = new Database(settings.store.filename)
+    locked!.exec("BEGIN IMMEDIATE")
+  },
+
+  unlock: (): void => {
+    locked!.exec("COMMIT")
+  },
 
   /** Signs the fleet out. */
   end: (): Promise<void> => runtime.runPromise(Effect.flatMap(TokenSession, ({ end }) => end)),
