@@ -71,7 +71,8 @@ export const exponential = (options: {
 
 /**
  * How long a server asks to be left alone: the `Retry-After` header, RFC 9110 section 10.2.3, as
- * delta-seconds or as an HTTP-date in any of its three forms (section 5.6.7), measured by `Clock`.
+ * delta-seconds or as an HTTP-date in any of its three forms (section 5.6.7). A date is measured from the `Date` header
+ * of the same response, so that a clock of ours or theirs that is off by a day does no harm, or else by `Clock`.
  *
  * A fraction of a second, which the RFC does not know and some servers send, is rounded up. A date that has passed is
  * zero. A header that is missing or malformed is `None`. What exceeds the longest
@@ -99,7 +100,10 @@ export const retryAfter = (headers: Headers.Headers): Effect.Effect<Option.Optio
   Effect.map(Clock.currentTimeMillis, (now) =>
     Option.flatMap(Option.fromNullable(headers["retry-after"]), (value) => {
       const text = value.trim()
-      const millis = /^\d+(\.\d+)?$/.test(text) ? Math.ceil(Number(text)) * 1000 : parseHttpDate(text, now) - now
+      const sentAt = parseHttpDate(headers["date"]?.trim() ?? "", now)
+      const millis = /^\d+(\.\d+)?$/.test(text)
+        ? Math.ceil(Number(text)) * 1000
+        : parseHttpDate(text, now) - (Number.isNaN(sentAt) ? now : sentAt)
       return Number.isNaN(millis)
         ? Option.none()
         : Option.some(Duration.min(Duration.millis(Math.max(0, millis)), Check.longestTimer))

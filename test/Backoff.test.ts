@@ -143,10 +143,10 @@ describe("exponential", () => {
 })
 
 describe("retryAfter", () => {
-  const at = (value: string, now: string) =>
+  const at = (value: string, now: string, more: Readonly<Record<string, string>> = {}) =>
     Effect.gen(function*() {
       yield* TestClock.setTime(Date.parse(now))
-      const delay = yield* Backoff.retryAfter(Headers.fromInput({ "Retry-After": value }))
+      const delay = yield* Backoff.retryAfter(Headers.fromInput({ "Retry-After": value, ...more }))
       return Option.getOrUndefined(Option.map(delay, Duration.toMillis))
     })
   const now = "2026-11-21T08:49:37Z"
@@ -170,6 +170,17 @@ describe("retryAfter", () => {
       assert.strictEqual(yield* at("Saturday, 21-Nov-26 08:50:07 GMT", now), 30_000)
       assert.strictEqual(yield* at("Sat Nov 21 08:50:07 2026", now), 30_000)
       assert.strictEqual(yield* at("Sun Nov  6 08:49:37 1994", "1994-11-06T08:49:30Z"), 7_000)
+    }))
+
+  it.effect("measures an HTTP-date by the server's own clock, where the response tells it", () =>
+    Effect.gen(function*() {
+      const date = { Date: "Sat, 21 Nov 2026 08:49:47 GMT" }
+      for (const day of ["20", "21", "22"]) {
+        const ours = `2026-11-${day}T08:49:37Z`
+        assert.strictEqual(yield* at("Sat, 21 Nov 2026 08:50:07 GMT", ours, date), 20_000)
+        assert.strictEqual(yield* at("120", ours, date), 120_000)
+      }
+      assert.strictEqual(yield* at("Sat, 21 Nov 2026 08:50:07 GMT", now, { Date: "yesterday" }), 30_000)
     }))
 
   it.effect("takes a two-digit year more than 50 years ahead for the past", () =>
