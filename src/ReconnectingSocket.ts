@@ -693,14 +693,21 @@ type CodecOf<S> = [OutOf<S>, Message] extends [Message, InOf<S>] ? unknown : { r
  * The socket as `@effect/platform` knows one, for what builds on that: `RpcClient.makeProtocolSocket`, say.
  *
  * `run` and `runRaw` attach to the next connection that is ready (the first run to the current one) and fail when that
- * is lost, whatever its code, so that a run that is retried is on the connection after it. Handlers are started in
+ * is lost, whatever its code, so that a run that is retried is on the connection after it. If the socket has given up,
+ * they fail with the reason `Read`, which `RpcClient` does not take for transient: its calls end, also with
+ * `retryTransientErrors`. Handlers are started in
  * order, and run side by side, up to 1,024 of them, so that a handler that waits does not hold up the others. A run
  * that ends otherwise, by a handler's failure or its interruption, gives its connection up. Runs follow one another; a
  * second run at the same time fails. After `close` runs succeed.
  *
- * A write waits for the first run to be attached; then it belongs to the connection of the last run. On a connection
- * that is lost it is dropped and succeeds: the run's failure says so. A `CloseEvent` closes that connection, not the
- * socket. The outbox is not used, so neither is `acknowledge`; do not take `messages` as well.
+ * A write belongs to the connection of the run that is under way; while there is none, it waits for the next run to be
+ * attached. On a connection that is lost it is dropped and succeeds: the run's failure says so. It fails if the socket
+ * has given up, and is dropped after `close`. A `CloseEvent` closes that connection, not the socket. The outbox is not
+ * used, so neither is `acknowledge`; do not take `messages` as well.
+ *
+ * What it does not mend: with `retryTransientErrors`, `RpcClient` leaves the calls in flight unanswered when its own
+ * pings stay unanswered for ten seconds, over any socket. If the heartbeat's `interval` and `timeout` are less than ten
+ * seconds together, the heartbeat notices first, and the calls fail.
  *
  * @example
  * ```ts

@@ -6,6 +6,7 @@ import { assert, describe, it } from "@effect/vitest"
 import * as Backoff from "effect-holdfast/Backoff"
 import { NodeWebSocketDialer } from "effect-holdfast/node"
 import * as ReconnectingSocket from "effect-holdfast/ReconnectingSocket"
+import type * as WebSocketDialer from "effect-holdfast/WebSocketDialer"
 import * as Context from "effect/Context"
 import type * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
@@ -18,19 +19,28 @@ import * as Schedule from "effect/Schedule"
 import * as Scope from "effect/Scope"
 import * as Stream from "effect/Stream"
 import { amount } from "./support/form.js"
+import { serving as loopbackServer } from "./support/loopbackWebSockets.js"
 import { eventually, print, resources, serverProcess } from "./support/webSocketServer.js"
 import { Rpcs } from "./support/webSocketServerRpcs.js"
 
 const serving = serverProcess({ program: "./webSocketServerRpcChild.ts" })
 
 /** A client, and the socket that it is over. */
-const clientOf = (url: string) =>
+const clientOf = (
+  url: string,
+  { heartbeat, retryTransientErrors = false }: {
+    readonly heartbeat?: ReconnectingSocket.Options<WebSocketDialer.Message, WebSocketDialer.Message>["heartbeat"]
+    readonly retryTransientErrors?: boolean
+  } = {}
+) =>
   Effect.gen(function*() {
     const socket = yield* ReconnectingSocket.make({
       dial: { url },
-      backoff: Backoff.exponential({ initial: "5 millis", max: "50 millis" })
+      backoff: Backoff.exponential({ initial: "5 millis", max: "50 millis" }),
+      heartbeat
     })
-    const protocol = RpcClient.layerProtocolSocket({ retrySchedule: Schedule.spaced("1 millis") }).pipe(
+    const retrySchedule = Schedule.spaced("1 millis")
+    const protocol = RpcClient.layerProtocolSocket({ retrySchedule, retryTransientErrors }).pipe(
       Layer.provide(Layer.succeed(Socket.Socket, ReconnectingSocket.toSocket(socket))),
       Layer.provide(RpcSerialization.layerJson)
     )
@@ -82,40 +92,65 @@ describe("RPC over a socket that comes back", () => {
       assert.strictEqual(yield* within(Fiber.join(calling)), 2)
     }))
 
-  test("W12: fails the calls in flight when the server is killed, and answers those after its restart", () =>
-    Effect.gen(function*() {
-      const server = yield* serving
-      const { client } = yield* clientOf(server.url("/rpc"))
-      const kills = amount({ quick: 2, full: 5 })
-      let failed = 0
-      let whileAway = 0
-      for (let kill = 0; kill < kills; kill++) {
-        const calls = yield* Effect.forEach(Array.from({ length: 50 }), () => Effect.fork(Effect.flip(client.Hang())))
-        yield* hangingAre(client, calls.length)
-        server.unsafeKill()
-        for (const { _tag } of yield* within(Effect.forEach(calls, Fiber.join))) {
-          assert.strictEqual(_tag, "RpcClientError")
-          failed++
-        }
-        yield* server.gone
-        // Whatever becomes of those that come now, it comes.
-        const early = yield* Effect.fork(
-          Effect.forEach(Array.from({ length: 50 }), (_, number) => Effect.either(client.Double({ number })), {
-            concurrency: "unbounded"
-          })
-        )
-        yield* server.start()
-        for (const outcome of yield* within(Fiber.join(early))) {
-          if (Either.isLeft(outcome)) assert.strictEqual(outcome.left._tag, "RpcClientError")
-          whileAway++
-        }
-        assert.strictEqual(yield* again(client.Double({ number: kill })), kill * 2)
-      }
-      print(
-        `RPC: killed ${kills} times, ${failed} calls in flight failed typed, ` +
-          `${whileAway} ended that came while it was away`
-      )
-    }))
+  for (const retryTransientErrors of [false, true]) {
+    for (const how of ["is killed", "falls silent"] as const) {
+      const title = `retryTransientErrors ${retryTransientErrors}: fails the calls in flight when the server ${how}`
+      test(`W12: ${title}, and answers those after its restart`, () =>
+        Effect.gen(function*() {
+          const server = yield* serving
+          const heartbeat = how === "is killed" ? undefined : { interval: "200 millis", timeout: "2 seconds" } as const
+          const { client } = yield* clientOf(server.url("/rpc"), { heartbeat, retryTransientErrors })
+          const times = amount({ quick: 2, full: 5 })
+          let failed = 0
+          let whileAway = 0
+          for (let time = 0; time < times; time++) {
+            const calls = yield* Effect.forEach(
+              Array.from({ length: 50 }),
+              () => Effect.fork(Effect.flip(client.Hang()))
+            )
+            yield* hangingAre(client, calls.length)
+            if (how === "is killed") server.unsafeKill()
+            else server.unsafeStop()
+            for (const { _tag } of yield* within(Effect.forEach(calls, Fiber.join))) {
+              assert.strictEqual(_tag, "RpcClientError")
+              failed++
+            }
+            yield* server.kill
+            // Whatever becomes of those that come now, it comes.
+            const early = yield* Effect.fork(
+              Effect.forEach(Array.from({ length: 50 }), (_, number) => Effect.either(client.Double({ number })), {
+                concurrency: "unbounded"
+              })
+            )
+            yield* server.start()
+            for (const outcome of yield* within(Fiber.join(early))) {
+              if (Either.isLeft(outcome)) assert.strictEqual(outcome.left._tag, "RpcClientError")
+              whileAway++
+            }
+            assert.strictEqual(yield* again(client.Double({ number: time })), time * 2)
+          }
+          print(
+            `RPC: ${times} times the server ${how}, ${failed} calls in flight failed typed, ` +
+              `${whileAway} ended that came while it was away`
+          )
+        }))
+    }
+
+    test(`W12: retryTransientErrors ${retryTransientErrors}: every call over a socket that has given up fails`, () =>
+      Effect.gen(function*() {
+        const refusing = yield* loopbackServer((socket) => {
+          socket.end("HTTP/1.1 403 Forbidden\r\ncontent-length: 0\r\n\r\n")
+          return true
+        })
+        const { client, socket } = yield* clientOf(refusing.url, { retryTransientErrors })
+        const call = Effect.exit(client.Double({ number: 1 }))
+        const early = yield* Effect.forEach(Array.from({ length: 20 }), () => Effect.fork(call))
+        yield* within(Effect.flip(socket.awaitOpen))
+        const exits = [...yield* within(Effect.forEach(early, Fiber.join)), yield* within(call), yield* within(call)]
+        for (const exit of exits) assert.isTrue(Exit.isFailure(exit))
+        assert.strictEqual((yield* within(Effect.flip(client.Double({ number: 1 }))))._tag, "RpcClientError")
+      }))
+  }
 
   test("W12: streams no faster than is taken", () =>
     Effect.gen(function*() {

@@ -126,22 +126,34 @@ const clientOptions = (
 class PromptWebSocket extends WebSocket {
   /** The peer's close frame has been read. */
   onCloseFrame: ((code: number, reason: string) => void) | undefined
+  private termination: NodeJS.Timeout | undefined
 
   override close(...answer: [code?: number, reason?: string | Buffer]): void {
     super.close(...answer)
+    if (answer.length === 1) return
+    if (this.termination === undefined) {
+      this.termination = setTimeout(() => this.terminate(), lastSecond)
+      this.once("close", () => clearTimeout(this.termination))
+    }
     const [code = 1005, reason = ""] = answer
-    if (answer.length !== 1) this.onCloseFrame?.(code, reason.toString())
+    this.onCloseFrame?.(code, reason.toString())
   }
 
   closeFirst(code: number | undefined, reason: string | undefined): void {
     super.close(code, reason)
+  }
+
+  /** Ends the transport; once it has taken the answer to the peer's close frame, which may be behind other data. */
+  end(transport: Socket): void {
+    if (this.termination !== undefined && transport.writableLength > 0) transport.destroySoon()
+    else this.terminate()
   }
 }
 
 /** How long a transport may stay open after the peer's close frame, in milliseconds. */
 const lastSecond = 1000
 
-const connectionOver = (socket: PromptWebSocket, transport: Socket): Connection => {
+const incomingOf = (socket: PromptWebSocket): Incoming<Message, ConnectionClosed | ConnectionLost> => {
   const incoming = new Incoming<Message, ConnectionClosed | ConnectionLost>()
   socket.on(
     "message",
@@ -159,19 +171,18 @@ const connectionOver = (socket: PromptWebSocket, transport: Socket): Connection 
         new ConnectionLost({ reason: cause.code?.startsWith("WS_ERR_") === true ? "InvalidData" : "Reset", cause })
       )
   )
-  let termination: NodeJS.Timeout | undefined
-  socket.onCloseFrame = (code, reason) => {
-    termination ??= setTimeout(() => socket.terminate(), lastSecond)
-    incoming.endWith(new ConnectionClosed({ code, reason }))
-  }
-  socket.on("close", (code, reason) => {
-    clearTimeout(termination)
+  socket.onCloseFrame = (code, reason) => incoming.endWith(new ConnectionClosed({ code, reason }))
+  socket.on("close", (code, reason) =>
     incoming.endWith(
       code === 1006
         ? new ConnectionLost({ reason: "Reset" })
         : new ConnectionClosed({ code, reason: reason.toString() })
-    )
-  })
+    ))
+  return incoming
+}
+
+const connectionOver = (socket: PromptWebSocket, transport: Socket): Connection => {
+  const incoming = incomingOf(socket)
 
   const handedOver = handingOver(incoming)
 
@@ -204,9 +215,7 @@ const connectionOver = (socket: PromptWebSocket, transport: Socket): Connection 
       }),
     terminate: Effect.sync(() => {
       incoming.endWith(new ConnectionLost({ reason: "Reset", cause: "terminated" }))
-      // The answer to the peer's close frame may be behind data that the peer has not taken yet.
-      if (termination !== undefined && transport.writableLength > 0) transport.destroySoon()
-      else socket.terminate()
+      socket.end(transport)
     })
   }
 }

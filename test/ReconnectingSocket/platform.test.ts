@@ -161,17 +161,40 @@ describe("as a platform's socket", () => {
       assert.deepStrictEqual(peer.got, ["a", "b"])
       yield* peer.reset
       yield* Fiber.await(first.fiber)
-      // The run's failure tells; nobody waits, nothing dies, nothing is kept.
-      yield* write("into the void")
+      // The next one is not known yet, and then not attached yet.
+      const early = yield* Effect.fork(write("c"))
       yield* pass(1000)
       const second = yield* server.open
-      yield* write("not this one yet")
+      const later = yield* Effect.fork(write("d"))
       yield* settle
       assert.deepStrictEqual(second.got, [])
       yield* runs(socket)
-      yield* write("c")
+      yield* Fiber.join(Fiber.zip(early, later))
+      yield* write("e")
       yield* settle
-      assert.deepStrictEqual(second.got, ["c"])
+      assert.deepStrictEqual(second.got, ["c", "d", "e"])
+    }))
+
+  test("W12: a write on a connection that is lost, whose run has not ended yet, is dropped and succeeds", () =>
+    Effect.gen(function*() {
+      const { server, socket } = yield* platform()
+      const write = yield* socket.writer
+      const gate = yield* Deferred.make<void>()
+      const fiber = yield* Effect.fork(Effect.exit(socket.runRaw(
+        () => Effect.void,
+        { onOpen: Deferred.await(gate) }
+      )))
+      const peer = yield* server.open
+      yield* peer.reset
+      yield* settle
+      yield* write("into the void")
+      yield* Deferred.succeed(gate, undefined)
+      yield* Fiber.join(fiber)
+      yield* pass(1000)
+      const second = yield* server.open
+      yield* runs(socket)
+      yield* settle
+      assert.deepStrictEqual([peer.got, second.got], [[], []])
     }))
 
   test("W12: a write that waits can be interrupted, and is let go by close", () =>
@@ -223,13 +246,28 @@ describe("as a platform's socket", () => {
       yield* socket.runRaw(() => {})
     }))
 
-  test("W12: a socket that gave up fails its runs", () =>
+  test("W12: a socket that gave up fails its runs, not as if that were transient, and its writes", () =>
+    Effect.gen(function*() {
+      const { server, socket } = yield* platform()
+      const write = yield* socket.writer
+      const { fiber } = yield* runs(socket)
+      const writing = yield* Effect.fork(write("a"))
+      yield* server.refuse(403)
+      assert.deepInclude(failureOf(yield* Fiber.await(fiber)) as object, { reason: "Read" })
+      assert.deepInclude((yield* Effect.flip(socket.runRaw(() => {}))) as object, { reason: "Read" })
+      for (const failure of [failureOf(yield* Fiber.await(writing)), yield* Effect.flip(write("b"))]) {
+        assert.deepInclude(failure as object, { reason: "Write" })
+        assert.strictEqual(((failure as Socket.SocketError).cause as { readonly _tag: string })._tag, "SocketFailed")
+      }
+    }))
+
+  test("W12: a run on a connection whose loss is final ends with that loss", () =>
     Effect.gen(function*() {
       const { server, socket } = yield* platform()
       const { fiber } = yield* runs(socket)
-      yield* server.refuse(403)
-      assert.deepInclude(failureOf(yield* Fiber.await(fiber)) as object, { reason: "Open" })
-      assert.deepInclude((yield* Effect.flip(socket.runRaw(() => {}))) as object, { reason: "Open" })
+      const peer = yield* server.open
+      yield* peer.close(1008, "why")
+      assert.deepInclude(failureOf(yield* Fiber.await(fiber)) as object, { reason: "Close", code: 1008 })
     }))
 
   test("W12: a second run at the same time fails, and the first goes on", () =>

@@ -1,8 +1,8 @@
 /**
  * A reconnecting socket as `@effect/platform` knows sockets: its runs and its writes.
  *
- * A run is attached to one connection and ends with it. A write goes to the connection to which the last run was
- * attached, and waits for the first run. The outbox is not used.
+ * A run is attached to one connection and ends with it. A write goes to the connection to which the run is attached that
+ * is under way. While there is none, a write waits for the next. The outbox is not used.
  */
 import * as Socket from "@effect/platform/Socket"
 import * as Effect from "effect/Effect"
@@ -45,8 +45,10 @@ export const make = (wiring: Wiring): Socket.Socket => {
 
 class Runs {
   private readonly wiring: Wiring
-  /** The connection of the last run. Writes belong to it, also after the run and the connection have ended. */
+  /** The connection of the run that is under way. Writes belong to it, also after the connection has ended. */
   private attached: LiveConnection<Message> | undefined
+  /** The connection of the last run. There is no second run on it. */
+  private last: LiveConnection<Message> | undefined
   private readonly whenAttached = new Waiters()
   private isRunning = false
 
@@ -67,7 +69,8 @@ class Runs {
       onFailure: (info) =>
         Option.isNone(info.failure)
           ? Effect.void
-          : new Socket.SocketGenericError({ reason: "Open", cause: this.wiring.failed(info) }),
+          // Not "Open", which RpcClient takes for transient: its calls would wait for ever.
+          : new Socket.SocketGenericError({ reason: "Read", cause: this.wiring.failed(info) }),
       onSuccess: (live) => this.runOn(live, handler, onOpen)
     })
     return Effect.acquireUseRelease(
@@ -80,14 +83,15 @@ class Runs {
       () =>
         Effect.sync(() => {
           this.isRunning = false
+          this.attached = undefined
         })
     )
   }
 
   /** Waits for a connection on which nothing has been run yet. */
   private get attach(): Effect.Effect<LiveConnection<Message>, CloseInfo> {
-    return Effect.map(Effect.suspend(() => this.wiring.owner.untilOpen(this.attached)), (live) => {
-      this.attached = live
+    return Effect.map(Effect.suspend(() => this.wiring.owner.untilOpen(this.last)), (live) => {
+      this.attached = this.last = live
       this.whenAttached.notify()
       return live
     })
@@ -115,7 +119,9 @@ class Runs {
           })
         const handleAll: Effect.Effect<void, Socket.SocketError> = Effect.matchEffect(live.inbox.takeAll, {
           onFailure: (): Effect.Effect<void, Socket.SocketError> =>
-            live.failure === undefined || owner.wiring.orders.isClosing ? Effect.void : socketError(live.failure),
+            live.failure === undefined || owner.wiring.orders.closing !== undefined
+              ? Effect.void
+              : socketError(live.failure),
           onSuccess: (messages) =>
             Effect.zipRight(Effect.forEach(messages, handle, { discard: true }), Effect.suspend(() => handleAll))
         })
@@ -144,15 +150,17 @@ class Runs {
     })
   }
 
-  /** The connection that a write goes to; none if the socket is closed before a run is attached. */
-  private get attachment(): Effect.Effect<LiveConnection<Message> | undefined> {
-    const { owner } = this.wiring
-    return Waiters.until(
-      () => this.attached !== undefined || owner.wiring.orders.isClosing ? Exit.succeed(this.attached) : undefined,
-      this.whenAttached,
-      owner.whenMoved,
-      owner.wiring.orders.whenOrdered
-    )
+  /** The connection that a write goes to; none if the socket is closed. Fails if the socket has given up. */
+  private get attachment(): Effect.Effect<LiveConnection<Message> | undefined, Socket.SocketError> {
+    const { failed, owner } = this.wiring
+    const look = (): Exit.Exit<LiveConnection<Message> | undefined, Socket.SocketError> | undefined => {
+      if (this.attached !== undefined) return Exit.succeed(this.attached)
+      if (owner.state._tag !== "Closed") return owner.wiring.orders.isClosing ? Exit.succeed(undefined) : undefined
+      return Option.isNone(owner.closeInfo.failure)
+        ? Exit.succeed(undefined)
+        : Exit.fail(new Socket.SocketGenericError({ reason: "Write", cause: failed(owner.closeInfo) }))
+    }
+    return Waiters.until(look, this.whenAttached, owner.whenMoved, owner.wiring.orders.whenOrdered)
   }
 }
 

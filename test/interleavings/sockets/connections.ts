@@ -365,6 +365,52 @@ export const connections = (modules: Modules) => {
         })
     ),
 
+    "as a platform's socket, a write after a run has ended is on the next run's connection": inWorld(
+      modules,
+      (world) =>
+        Effect.gen(function*() {
+          const self = yield* ReconnectingSocket.make(base)
+          const socket = ReconnectingSocket.toSocket(self)
+          yield* world.serve()
+          const first = yield* Effect.fork(Effect.exit(socket.runRaw(() => {})))
+          yield* self.awaitOpen
+          yield* settled
+          yield* Effect.fork(world.wires[0]!.peer.reset)
+          yield* Fiber.join(first)
+          const writing = yield* Effect.fork(Effect.scoped(Effect.flatMap(socket.writer, (write) => write("a"))))
+          const second = yield* Effect.fork(socket.runRaw(() => {}))
+          hasSucceeded(yield* Fiber.await(writing))
+          yield* settled
+          assert.deepEqual(world.wires.map(({ received }) => received), [[], ["a"]])
+          yield* self.close()
+          hasSucceeded(yield* Fiber.await(second))
+          yield* isOver(world, self)
+        })
+    ),
+
+    "as a platform's socket, given up at any time, runs and writes end, and no run as if it were transient": inWorld(
+      modules,
+      (world) =>
+        Effect.gen(function*() {
+          const self = yield* ReconnectingSocket.make(base)
+          const socket = ReconnectingSocket.toSocket(self)
+          const run = yield* Effect.fork(Effect.flip(socket.runRaw(() => {})))
+          const writing = yield* Effect.fork(
+            Effect.scoped(Effect.flatMap(socket.writer, (write) =>
+              Effect.forEach(["a1", "a2"], (message) =>
+                Effect.either(write(message)))))
+          )
+          yield* Effect.flatMap(world.attempt, ({ fail }) =>
+            fail())
+          yield* Effect.flatMap(world.attempt, ({ refuse }) => refuse(403))
+          assert.equal((yield* Fiber.join(run)).reason, "Read")
+          assert.equal((yield* Effect.flip(socket.runRaw(() => {}))).reason, "Read")
+          for (const written of yield* Fiber.join(writing)) {
+            assert.ok(Either.isLeft(written) && written.left.reason === "Write")
+          }
+        })
+    ),
+
     "as a platform's socket, closed at any time, runs and writes end": inWorld(
       modules,
       (world) =>
