@@ -564,7 +564,8 @@ export {
 // -----------------------------------------------------------------------------
 
 /**
- * Makes a socket and starts to dial. It is closed with its scope, as `close` does.
+ * Makes a socket and starts to dial. It is closed with its scope, as `close` does. The scope then waits for what the
+ * finalizers of `dial` and `onOpen` do, within the same 2 seconds; one that takes longer goes on in the background.
  *
  * @example
  * ```ts

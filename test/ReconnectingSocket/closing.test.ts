@@ -398,6 +398,67 @@ describe("the scope", () => {
       }))
   }
 
+  for (
+    const [where, how] of [["onOpen", "open"], ["dial", "open"], ["onOpen", "opening"], ["dial", "dialing"]] as const
+  ) {
+    test(`W18: a finalizer of ${where} that never ends holds neither the scope nor the next connection (${how})`, () =>
+      Effect.gen(function*() {
+        const scope = yield* Scope.make()
+        let begun = 0
+        const acquired = Effect.addFinalizer(() => Effect.zipRight(Effect.sync(() => begun++), Effect.never))
+        const server = yield* serving
+        const socket = yield* Scope.extend(
+          ReconnectingSocket.make({
+            backoff: steady,
+            dial: where === "dial" ? Effect.as(acquired, dial) : dial,
+            onOpen: () =>
+              Effect.zipRight(
+                where === "onOpen" ? acquired : Effect.void,
+                how === "opening" ? Effect.never : Effect.void
+              )
+          }),
+          scope
+        )
+        const first = yield* server.open
+        yield* first.reset
+        yield* pass(1000)
+        if (how === "dialing") yield* server.next
+        else yield* server.open
+        assert.strictEqual(begun, 1)
+        const began = performance.now()
+        yield* Scope.close(scope, Exit.void)
+        assert.isBelow(performance.now() - began, 20_000)
+        assert.strictEqual(begun, 2)
+        assert.strictEqual((yield* socket.state)._tag, "Closed")
+      }))
+  }
+
+  test("W18: waits within its bound for finalizers that end, and a finalizer that dies is none of its business", () =>
+    Effect.gen(function*() {
+      const scope = yield* Scope.make()
+      const released: Array<string> = []
+      const release = (name: string) =>
+        Effect.promise(() => new Promise<void>((resolve) => setTimeout(resolve, 20))).pipe(
+          Effect.zipRight(Effect.sync(() => released.push(name)))
+        )
+      const { peer } = yield* connected(Scope.extend(
+        ReconnectingSocket.make({
+          dial: Effect.as(Effect.addFinalizer(() => release("dial")), dial),
+          onOpen: () =>
+            Effect.zipRight(
+              Effect.addFinalizer(() => release("onOpen")),
+              Effect.addFinalizer(() => Effect.die("a finalizer that dies"))
+            )
+        }),
+        scope
+      ))
+      const timers = yield* openTimers
+      yield* Scope.close(scope, Exit.void)
+      assert.deepStrictEqual(released, ["onOpen", "dial"])
+      assert.deepStrictEqual(timers.open(), [])
+      assert.strictEqual((yield* peer.ended)._tag, "ConnectionClosed")
+    }))
+
   test("W7: of a layer holds a socket", () =>
     Effect.gen(function*() {
       class Feed extends Context.Tag("Feed")<Feed, ReconnectingSocket.ReconnectingSocket<Message, Message>>() {

@@ -11,6 +11,7 @@ import type { Generation } from "../../Session.js"
 import { ConnectionLost } from "../../WebSocketDialer.js"
 import { closeScope } from "../closeScope.js"
 import { first } from "../first.js"
+import { Waiters } from "../waiters.js"
 import type { LiveConnection } from "./connection.js"
 import type { Wiring } from "./wiring.js"
 
@@ -33,6 +34,12 @@ export const closeGrace = 2000
 export class Lines<In> {
   private readonly wiring: Wiring<any, In, any>
   private readonly live = new Set<LiveConnection<In>>()
+  /** The open scopes of the user's own effects. */
+  private readonly userScopes = new Set<Scope.CloseableScope>()
+  /** How many of these scopes are closing. */
+  private releasing = 0
+  /** Notified when the last of them is closed. */
+  readonly whenReleased = new Waiters()
 
   constructor(wiring: Wiring<any, In, any>) {
     this.wiring = wiring
@@ -47,8 +54,11 @@ export class Lines<In> {
     return Effect.suspend(() =>
       Effect.zipWith(
         Scope.fork(this.wiring.scope, ExecutionStrategy.sequential),
-        Scope.fork(this.wiring.scope, ExecutionStrategy.sequential),
-        (scope, userScope): Line<In> => ({ scope, userScope, context, live: undefined, generation: undefined })
+        Scope.make(),
+        (scope, userScope): Line<In> => {
+          this.userScopes.add(userScope)
+          return { scope, userScope, context, live: undefined, generation: undefined }
+        }
       )
     )
   }
@@ -93,9 +103,35 @@ export class Lines<In> {
             this.live.delete(live)
             this.wiring.outbox.release(live, isLost)
           }
-          return Effect.forkIn(Scope.close(userScope, Exit.void), this.wiring.scope)
+          return this.release(userScope)
         })
       )
     })
+  }
+
+  // ---------------------------------------------------------------------------
+  // what the user's own effects have acquired
+  // ---------------------------------------------------------------------------
+
+  get isReleased(): boolean {
+    return this.userScopes.size === 0 && this.releasing === 0
+  }
+
+  /** At the end of the socket: begins to release what is not released. */
+  get releaseAll(): Effect.Effect<void> {
+    return Effect.suspend(() => Effect.forEach([...this.userScopes], (scope) => this.release(scope), { discard: true }))
+  }
+
+  /** In no scope of the socket's, which would wait for a finalizer that never ends. */
+  private release(userScope: Scope.CloseableScope): Effect.Effect<void> {
+    const released = Effect.sync(() => {
+      this.releasing--
+      if (this.isReleased) this.whenReleased.notify()
+    })
+    return Effect.uninterruptible(Effect.suspend(() => {
+      if (!this.userScopes.delete(userScope)) return Effect.void
+      this.releasing++
+      return Effect.asVoid(Effect.forkDaemon(Effect.ensuring(Scope.close(userScope, Exit.void), released)))
+    }))
   }
 }

@@ -139,7 +139,8 @@ export class Owner<Out, In, R> {
         // Only a fault of ours, or of a transport, comes here.
         this.becomeClosed(Policy.closeInfoOf(new ConnectionLost({ reason: "Reset", cause: Cause.squash(exit.cause) })))
         return Effect.logError("a reconnecting socket has died", exit.cause)
-      })
+      }),
+      Effect.ensuring(this.lines.releaseAll)
     )
   }
 
@@ -480,7 +481,7 @@ export class Owner<Out, In, R> {
     this.wiring.outbox.refuse()
   }
 
-  /** Closes as the scope does: a clock that stands still does not hold it up. */
+  /** Closes as the scope does: neither a clock that stands still nor a finalizer of the user's holds it up. */
   get closeWithScope(): Effect.Effect<void> {
     return Effect.suspend(() => {
       this.close(1000, "")
@@ -490,7 +491,8 @@ export class Owner<Out, In, R> {
           clearTimeout(timer)
           resume(Exit.void)
         }
-        Waiters.watch(() => this.phase._tag === "Closed" ? true : undefined, stop, this.whenMoved)
+        const isOver = () => this.phase._tag === "Closed" && this.lines.isReleased
+        Waiters.watch(() => isOver() ? true : undefined, stop, this.whenMoved, this.lines.whenReleased)
         return stop
       })
     })

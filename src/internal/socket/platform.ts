@@ -1,8 +1,8 @@
 /**
  * A reconnecting socket as `@effect/platform` knows sockets: its runs and its writes.
  *
- * A run is attached to one connection and ends with it. A write goes to the connection to which the run is attached that
- * is under way. While there is none, a write waits for the next. The outbox is not used.
+ * A run is attached to one connection and ends with it. A write goes to the connection of the run that is under way.
+ * While there is none, a write waits for the next. The outbox is not used.
  */
 import * as Socket from "@effect/platform/Socket"
 import * as Effect from "effect/Effect"

@@ -3,8 +3,9 @@ import type * as WebSocketDialerModule from "effect-holdfast/WebSocketDialer"
 import * as Clock from "effect/Clock"
 import * as Deferred from "effect/Deferred"
 import * as Effect from "effect/Effect"
+import * as Exit from "effect/Exit"
 import * as Fiber from "effect/Fiber"
-import type * as Scope from "effect/Scope"
+import * as Scope from "effect/Scope"
 import * as Stream from "effect/Stream"
 import * as assert from "node:assert/strict"
 import {
@@ -65,6 +66,33 @@ export const closing = (modules: Modules) => {
       }))
 
   return {
+    "what logins have acquired is released, once each, when the scope is closed": inWorld(
+      modules,
+      (world) =>
+        Effect.gen(function*() {
+          const acquired: Array<number> = []
+          const released: Array<number> = []
+          const scope = yield* Scope.make()
+          yield* Scope.extend(
+            ReconnectingSocket.make({
+              ...base,
+              onOpen: () =>
+                Effect.acquireRelease(
+                  Effect.sync(() => acquired.push(acquired.length)),
+                  (count) => Effect.zipRight(Effect.yieldNow(), Effect.sync(() => released.push(count - 1)))
+                )
+            }),
+            scope
+          )
+          const first = yield* Effect.flatMap(world.attempt, (attempt) => world.open(attempt))
+          yield* world.serve()
+          yield* Effect.fork(first.peer.reset)
+          yield* Effect.yieldNow()
+          yield* Scope.close(scope, Exit.void)
+          assert.deepEqual([...released].sort(), acquired)
+        })
+    ),
+
     "closing is finished, and final: while dialing": closing((world) =>
       Effect.gen(function*() {
         const socket = world.watch(yield* ReconnectingSocket.make({ ...base, outbox: narrow }))
