@@ -32,7 +32,7 @@ const alone = [
   .map((name) => `test/${name}.test.ts`)
 
 /** Files that need more than this repository and Node, or much time for what rarely breaks. */
-const onlyInFull = ["test/docs.test.ts", "test/node24.test.ts"]
+const onlyInFull = ["test/docs.test.ts", "test/install.test.ts", "test/node24.test.ts"]
 
 export default defineConfig({
   plugins: [canaryPlugin(src("."))],
