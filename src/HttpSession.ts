@@ -158,8 +158,8 @@ export interface Options<E = never, R = never, E2 = never, R2 = never>
    */
   readonly probe: HttpClientRequest.HttpClientRequest | string
   /**
-   * Answers a challenge that the server met the probe with (a form, a code): `None` if the response is none.
-   * What the answer comes to is judged as the probe would have been. `send` carries the candidate's identity,
+   * Answers a challenge (a form, a code) with which the server met the probe; `None` if the response is no challenge.
+   * The response to that answer is judged as the probe's would be. `send` carries the candidate's identity,
    * cookies and TLS options, follows no redirects and can never cause a refresh. A challenge reads what it needs of the
    * response before it calls `send`, which reads the rest for a second and 64 KiB at most and then cuts it.
    */

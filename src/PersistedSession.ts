@@ -89,9 +89,9 @@ export interface Options<
 > extends Omit<Session.Options<A, E, R, E2, R2, E3, R3, R4>, "initial" | "retry" | "cooldown">, StoreOptions {
   /** How the value is written: its encoded side must be JSON. */
   readonly schema: Schema.Schema<A, I, R5>
-  /** As `Session` has it; the failure of a write is among its inputs. */
+  /** As in `Session`; the failure of a write is among its inputs. */
   readonly retry?: Session.Options<A, E, R, E2, R2, E3 | PersistenceError, R3, R4>["retry"]
-  /** As `Session` has it; the failure of a write is among its inputs. */
+  /** As in `Session`; the failure of a write is among its inputs. */
   readonly cooldown?: Session.Options<A, E, R, E2, R2, E3 | PersistenceError, R3, R4>["cooldown"]
 }
 

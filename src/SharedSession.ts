@@ -271,7 +271,7 @@ export const make = <A, I, E = never, R = never, E2 = E, R2 = never, E3 = never,
 const partOf = <A, E, E2>(session: Session.Session<A, E>, parts: Parts<A, E2>): Session.Session<A, E> => {
   const { beginEnd, finish, wake } = Inside.of(session)
   return Object.assign(session, {
-    // In one step: no refresh of this process comes between the two.
+    // Both begin in one step, so that no refresh of this process comes between them.
     end: Effect.uninterruptible(Effect.suspend(() => {
       const ended = Ending.begin(parts)
       return Effect.zipRight(beginEnd(), finish(Ending.end(parts, ended)))
@@ -347,7 +347,7 @@ const validate = (options: Options<any, any, any, any, any, any, any, any, any, 
     keys: Sealing.keysOf(encryptWith),
     signsInIfUnreadable: onUnreadable === "signIn",
     lease: Duration.toMillis(Check.duration("lease", options.lease ?? "8 seconds", { min: "1 millis", max })),
-    // Those who wait are told why before their refresh times out.
+    // Waiting callers get the reason before their refresh times out.
     patience: timeout * 0.9,
     maxAge: Duration.toMillis(
       Check.duration("maxAge", options.maxAge ?? Duration.infinity, { min: "1 millis", max: Duration.infinity })

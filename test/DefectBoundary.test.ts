@@ -1017,7 +1017,7 @@ describe("D2: serve, when it terminates", () => {
             ),
             { grace: "300 millis" }
           )
-          // This client never reads.
+          // A client that never reads.
           const socket = yield* connecting(port)
           socket.write("GET /hang HTTP/1.1\r\nhost: localhost\r\n\r\n")
           yield* Deferred.await(entered)

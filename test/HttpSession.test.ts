@@ -855,7 +855,7 @@ describe("J2: cookies of one generation", () => {
       const { names, set, use } = yield* setting(lines(), undefined)
       yield* Effect.repeatN(set, 49)
       assert.strictEqual((yield* names("/0")).length + (yield* names("/1")).length, 50)
-      // Those for `/0` are used last, so the first ten for `/1` make room.
+      // The cookies for `/0` were used last, so the first ten for `/1` make room.
       yield* names("/1")
       yield* use("/0")
       yield* Effect.repeatN(set, 9)

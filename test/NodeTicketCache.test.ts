@@ -573,7 +573,7 @@ describe("the agent", () => {
         yield* eventually(() => recorded.hellos.length === 3)
         assert.strictEqual(Object.values(agent.sockets).flat().length, 3)
         yield* recorded.heal
-        // Those that are held up make room, and the others get their turn.
+        // The requests that are held up make room, and the others get their turn.
         yield* Fiber.interruptAll(fibers.slice(0, 3))
         yield* Effect.forEach(fibers.slice(3), Fiber.join)
         assert.lengthOf(recorded.passages, 3 + (limits.keepAlive === true ? 3 : 37))

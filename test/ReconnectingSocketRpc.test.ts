@@ -168,7 +168,7 @@ describe("RPC over a socket that comes back", () => {
         )))
       yield* Queue.offerAll(permits, Array.from({ length: 10 }))
       yield* within(eventually(() => taken.length === 10))
-      // It has stopped when it makes none while as many calls as this are answered.
+      // The server has stopped making values if it makes none while as many calls as this are answered.
       let made = -1
       for (let now = yield* other.Made(); now !== made; now = yield* other.Made()) {
         made = now

@@ -398,7 +398,7 @@ describe("a server that refuses", () => {
               assert.deepInclude(failure, { _tag: "DialError", reason: "Refused", status })
             }
             assert.strictEqual(seen.of("Waiting").length, 2)
-            // It was never a connection.
+            // There never was a connection.
             assert.deepStrictEqual(seen.of("Lost"), [])
             return false
           }
@@ -488,7 +488,7 @@ describe("a close", () => {
         const [took] = yield* timed(socket.close(code, "é".repeat(100)))
         assert.isBelow(took, busy * 1000, String(code))
       }
-      // It learns of the last one's end in its own time.
+      // The server learns of the last connection's end in its own time.
       const { closed } = yield* Effect.repeat(server.report, { until: ({ open }) => open === 0 })
       assert.deepStrictEqual(
         closed,

@@ -595,7 +595,7 @@ describe("C3: a refused ticket", () => {
       const apart = [other, { ...key, port: 444 }, { ...key, partition: "p" }, { ...key, identity: "i" }]
       yield* Effect.forEach(apart, (from) => TicketCache.put(cache, from, ticket("apart", { issuedAt: 1 })))
       const refused = yield* taken(cache)
-      // These come while the server still thinks.
+      // Tickets that come before the server has answered.
       yield* putAll(cache, [4, 5, 0].map((issuedAt) => ticket(`${issuedAt}`, { issuedAt })))
       yield* TicketCache.reject(cache, key, refused)
       assert.deepStrictEqual(yield* TicketCache.stats(cache), {
@@ -926,7 +926,7 @@ describe("C5: a cache whose scope has closed", () => {
       yield* TicketCache.put(cache, key, ticket("e"))
       assert.isTrue(Option.isNone(yield* TicketCache.take(cache, key)))
       assert.strictEqual(yield* TicketCache.size(cache), 0)
-      // These come late, from connections that were made before.
+      // Calls that come late, from connections that were made before.
       yield* TicketCache.reject(cache, key, refused)
       yield* TicketCache.resumed(cache)
       yield* TicketCache.unreplenished(cache, key)
@@ -1142,7 +1142,7 @@ describe("C5: the secrets of a ticket", () => {
           inspect([{ ...secretive }, Object.entries(secretive), structuredClone({ ...ticket })], { depth: null }),
           signs
         )
-        // It gives an error the properties of what failed.
+        // `prettyErrors` gives an error the properties of what failed.
         assert.notMatch(inspect(Cause.prettyErrors(Cause.fail(secretive)), { depth: null }), signs)
         assert.notMatch(inspect(Cause.prettyErrors(Cause.die(secretive)), { depth: null }), signs)
         // What failed assertions say.

@@ -511,7 +511,7 @@ describe("transactions that wait for each other", () => {
         yield* begin(TransactionalRef.transaction(t, () => Deferred.await(cue))),
         yield* begin(TransactionalRef.transaction(a, () => Effect.zipRight(Deferred.await(goOn), increment(b)))),
         yield* begin(TransactionalRef.transaction(b, () => increment(t))),
-        // This one waits for t, behind the one before, and for a.
+        // The last transaction waits for t, behind the one before, and for a.
         yield* begin(
           TransactionalRef.transaction([], () => Effect.all([increment(t), increment(a)], { concurrency: "unbounded" }))
         )

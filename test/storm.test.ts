@@ -601,7 +601,7 @@ describe("the storm", () => {
       interruptedAt = Date.now() + 1000
     })
     expect({ code, stderr }).toEqual({ code: 130, stderr: "" })
-    // It takes half a second, and the storm would go on for a minute.
+    // The interrupted storm ends within half a second; otherwise it would go on for a minute.
     expect(Date.now() - interruptedAt!).toBeLessThan(30_000)
   }, 120_000)
 })

@@ -140,7 +140,7 @@ class Model {
     this.used = [...this.used.filter((other) => other !== host), host]
   }
 
-  /** Those that have tickets. */
+  /** Servers that have tickets. */
   private get servers(): ReadonlyArray<string> {
     return this.used.filter((host) => this.tickets.some((one) => one.host === host))
   }

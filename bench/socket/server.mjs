@@ -49,7 +49,7 @@ const numbered = (socket, every, isAcknowledged) => {
   socket.on("message", (data) => {
     const id = Number(data.toString())
     writeSync(file, `${id}\n`)
-    // Those that have been taken before are recognised, and taken once.
+    // A message that was taken before is recognised, and not taken again.
     if (id > complete) take(id)
     if (isDue || !isAcknowledged && complete % every !== 0) return
     isDue = true

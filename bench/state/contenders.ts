@@ -206,7 +206,7 @@ const pMutex = locked("p-mutex", () => {
 })
 
 const asyncLock = locked("async-lock", () => {
-  // It refuses the 1,001st waiter unless told otherwise.
+  // By default async-lock refuses the 1,001st waiter.
   const lock = new AsyncLock({ maxPending: Infinity })
   return (section) => lock.acquire("counter", section)
 })

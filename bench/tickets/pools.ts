@@ -50,7 +50,7 @@ const scoped = async <A, E>(
   burst: (acquired: A) => Pool["burst"]
 ): Promise<Pool> => {
   const scope = Effect.runSync(Scope.make())
-  // That a server gives no new tickets is in the table.
+  // The warning that a server gives no new tickets is not logged: the table shows it.
   const acquired = await Effect.runPromise(Scope.extend(Logger.withMinimumLogLevel(acquire, LogLevel.None), scope))
   return { burst: burst(acquired), close: () => Effect.runPromise(Scope.close(scope, Exit.void)) }
 }
@@ -68,7 +68,7 @@ export const holdfastAgent: Contender = {
   open: (ca, width) => scoped(NodeTicketCache.agent({ ca, maxSockets: width }), overHttps)
 }
 
-/** It forgets its tickets with the last connection to a server, for they are its pool's. */
+/** undici forgets a server's tickets with the last connection to it, since they belong to its pool. */
 export const undici: Contender = {
   name: "undici's Agent",
   open: async (ca, width) => {

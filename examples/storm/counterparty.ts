@@ -21,7 +21,7 @@ export interface Counterparty<Q extends Questions> {
 export class CounterpartyLost extends Data.TaggedError("CounterpartyLost")<{
   readonly counterparty: string
   readonly reason: string
-  /** It may be there, and did not answer in time. */
+  /** The counterparty may be there, and did not answer in time. */
   readonly isSilent?: boolean
 }> {
   override get message(): string {

@@ -4,7 +4,7 @@
  * `Effect.locally` copies the fiber's map of FiberRefs each time it sets one, there and back: four copies for two of
  * them, which is twice the cost of the transaction that they are set for. Here the fiber is given a map that has the
  * two values of its own and leaves all else to the fiber's former map; and the fiber is given back that former map.
- * This needs two things that Effect does not promise:
+ * The exchange of maps relies on two things that Effect does not promise:
  *
  * - A map of FiberRefs is never changed, and of what a `Map` offers only what reads is used.
  * - The map is found in a private field of the fiber: the public `getFiberRefs` copies it. Where the field is not
@@ -32,7 +32,7 @@ type Stack = Array.NonEmptyReadonlyArray<readonly [FiberId.Single, any]>
 
 type Locals = ReadonlyMap<FiberRef.FiberRef<any>, Stack>
 
-/** To be called by the fiber itself. Gives what sets the two back. */
+/** Call it on the fiber itself. Returns a function that sets both FiberRefs back. */
 export const locally = <A, B>(
   fiber: AnyFiber,
   first: FiberRef.FiberRef<A>,
@@ -80,7 +80,7 @@ export class WithTwo implements Locals {
     this.fiberRefs = FiberRefs.unsafeMake(this as unknown as Map<FiberRef.FiberRef<any>, Stack>)
   }
 
-  /** To be called by the fiber itself. */
+  /** Call it on the fiber itself. */
   setBack(fiber: AnyFiber): void {
     const inside = fiber as AnyFiber & Inside
     if (inside._fiberRefs === this.fiberRefs) {

@@ -101,7 +101,7 @@ const attempt = <A>(operation: SessionStore.StoreError["operation"], run: () => 
 
 // --- rows --------------------------------------------------------------------
 
-/** As many files of a session are kept, and as long: a process that is about to link must find its name taken. */
+/** How many former files of a session are kept, and how long: a process that links late must find its name taken. */
 const kept = { files: 16, millis: 60_000 }
 
 const makeFolder = (folder: string): Promise<unknown> => Fs.mkdir(folder, { recursive: true, mode: 0o700 })
@@ -128,7 +128,7 @@ const revisionIn = (text: string, before: number): number => {
     const { revision } = JSON.parse(text) as { readonly revision: unknown }
     if (typeof revision === "number" && revision > before) return revision
   } catch {
-    // Its successor has a name all the same.
+    // The next file can be named without it.
   }
   return before + 1
 }
@@ -179,7 +179,7 @@ const linkOnce = async (folder: string, path: string, text: string): Promise<boo
   }
 }
 
-/** Not every system can do this to a folder. */
+/** Writes the folder's entries to the disk. Systems that cannot do this to a folder go without. */
 const synced = async (folder: string): Promise<void> => {
   const file = await Fs.open(folder, "r").catch(() => undefined)
   await file?.sync().catch(() => {})

@@ -132,7 +132,7 @@ const finished = ".value"
 /** File systems take 255 bytes; a temporary file's name is longer than a value's. */
 const longestName = 180
 
-/** Of characters that are themselves on every file system; `%` and `~` begin what stands for others. */
+/** A name of characters that every file system keeps as they are; `%` and `~` escape all others. */
 const fileOf = (key: string): string => {
   const name = [...Buffer.from(key, "utf8")].map((byte) => {
     const character = String.fromCharCode(byte)

@@ -3,7 +3,7 @@
  * for `NodeHttpClient`), for `node:https` and `ws`, and for everything else that speaks over a `TLSSocket`.
  *
  * The caches that undici and `https.Agent` have of their own keep one ticket for a server and offer it again and again.
- * These connectors take a ticket from a `TicketCache` once the server has been reached, and put the tickets that the
+ * The connectors take a ticket from a `TicketCache` once the server has been reached, and put the tickets that the
  * server sends into it.
  *
  * **What it guarantees.** No ticket is offered twice, and none is spent on a server that cannot be reached. A ticket is

@@ -114,7 +114,7 @@ const connectOf = (options: Options): () => Redis => {
   if ("connect" in options) return options.connect
   const url = Redacted.isRedacted(options.url) ? Redacted.value(options.url) : options.url
   if (typeof url !== "string" || !/^rediss?:\/\//.test(url)) {
-    // It may hold a password.
+    // The URL may hold a password.
     throw new InvalidOptions({ option: "url", value: "<redacted>", reason: "must begin with redis:// or rediss://" })
   }
   return () => new Redis(url, { enableOfflineQueue: false, maxRetriesPerRequest: 0, lazyConnect: true })

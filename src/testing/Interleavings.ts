@@ -98,7 +98,7 @@ export interface Options {
    * `timers`: most races need one or two, and the number of schedules grows with the power of it.
    */
   readonly preemptions?: number | undefined
-  /** Of `pct`: how many orderings a fault may need. Default: 3. */
+  /** For `pct`: how many ordering constraints a fault may need. Default: 3. */
   readonly depth?: number | undefined
   /**
    * How many schedules the other strategies try each, at most. A `sweep`, `interrupt` or `timers` that has more tries
@@ -134,11 +134,11 @@ export interface Report {
   readonly complete: boolean
   /** Whether the budget was spent before the strategies had come to their ends. */
   readonly outOfTime: boolean
-  /** Of each strategy; `{ places: 0, tried: 0 }` of a strategy that was not asked for. */
+  /** The coverage of each strategy; `{ places: 0, tried: 0 }` for a strategy that was not asked for. */
   readonly coverage: Readonly<Record<Strategy, Coverage>>
-  /** Of the longest run. */
+  /** How many operations the longest run had. */
   readonly operations: number
-  /** Of which fiber did what in which run, in order: the same for explorations that were the same. */
+  /** A digest of which fiber did what in which run. Equal explorations have equal digests. */
   readonly digest: number
   readonly searches: ReadonlyArray<Search>
 }
@@ -181,14 +181,14 @@ export interface Search {
  * @category models
  */
 export interface Trace<A, E> {
-  /** Of a run that has none, a defect: the `InterleavingFailure` that says why. */
+  /** How the run ended. If it did not end, a defect: the `InterleavingFailure` that says why. */
   readonly exit: Exit.Exit<A, E>
   /** Whether the effect came by all places at which the line departs. If not, it is not the effect of that line. */
   readonly fits: boolean
   /** Which fiber ran which operations, and why it stopped, line by line. */
   readonly schedule: string
   readonly operations: number
-  /** Of which fiber did what, in order: the same for runs that were the same. */
+  /** A digest of which fiber did what. Equal runs have equal digests. */
   readonly digest: number
 }
 
@@ -210,7 +210,7 @@ export interface Trace<A, E> {
  */
 export class InterleavingFailure<out E = unknown> extends Data.TaggedError("InterleavingFailure")<{
   readonly reason: "Failure" | "Deadlock" | "Escaped" | "Livelock"
-  /** Of the schedule that was found, before it was shrunk. */
+  /** The seed of the schedule that was found, before it was shrunk. */
   readonly seed: number
   /** How many runs it took to find. */
   readonly interleavings: number
@@ -343,7 +343,7 @@ type Ended<A, E> =
   | { readonly _tag: "Failure"; readonly ran: Ran<A, E> }
   | { readonly _tag: "Nothing" } & Searched
 
-/** What a step of some long work has come to. */
+/** The outcome of one step of some long work. */
 type Step<A> = { readonly isDone: false } | { readonly isDone: true; readonly value: A }
 
 const more = { isDone: false } as const
@@ -509,7 +509,7 @@ function* byChance(
   return false
 }
 
-/** What must stay the same while a failure is shrunk: how it ended, and with which error, but for its numbers. */
+/** What must stay the same while a failure is shrunk: how the run ended, and with which error, numbers aside. */
 const kindOf = (outcome: Run.Outcome<unknown, unknown>): string => {
   if (outcome._tag !== "Done") return outcome._tag
   if (Exit.isSuccess(outcome.exit)) return "Success"
@@ -521,7 +521,7 @@ const kindOf = (outcome: Run.Outcome<unknown, unknown>): string => {
   return `${Cause.isInterruptedOnly(cause)} ${Cause.isFailure(cause)} ${what.replaceAll(/\d+/g, "0")}`
 }
 
-/** What leaves the fibers is not started again and again. */
+/** A failure by escape is not shrunk, since each run would start the escaped work once more. */
 function* shrinkingOf<A, E>(
   effect: Effect.Effect<A, E>,
   setting: Run.Setting,
@@ -540,7 +540,7 @@ function* shrinkingOf<A, E>(
   }
 }
 
-/** Of each part of the shrinking of one failure: some seconds. */
+/** The bound of each part of shrinking one failure: some seconds. */
 const mostOperations = 3_000_000
 
 const failureOf = <A, E>(

@@ -133,7 +133,7 @@ function testerOn(declare: Declare): Test {
   }
 }
 
-/** In milliseconds; `Infinity`: none. */
+/** A test's time limit in milliseconds; `Infinity`: none. */
 const limitOf = (timeout: number | undefined, budget: number, effort: number): number => {
   // Vitest takes 0 for no limit.
   if (timeout !== undefined && timeout <= 0) return Infinity
@@ -142,7 +142,7 @@ const limitOf = (timeout: number | undefined, budget: number, effort: number): n
   return limit > Duration.toMillis(longestTimer) ? Infinity : limit
 }
 
-/** Of nonsense: none. The exploration refuses it. */
+/** 0 for a budget that makes no sense: the exploration refuses it. */
 const millisOf = (budget: Duration.DurationInput | undefined): number =>
   Option.match(Duration.decodeUnknown(budget), { onNone: () => 0, onSome: Duration.toMillis })
 
@@ -166,7 +166,7 @@ const cutIn = ({ coverage, searches }: Interleavings.Report): ReadonlyArray<Cut>
     .filter(({ complete, strategy }) => !complete && strategy !== "random" && strategy !== "pct")
     .map(({ strategy }) => ({ strategy, coverage: coverage[strategy] }))
 
-/** Of each test whose limit has cut it since this was last told. */
+/** For each test that a limit has cut since the last report: its strategies that were cut. */
 const limited: Array<ReadonlyArray<Cut>> = []
 
 const tellLimited = (): void => {

@@ -127,7 +127,7 @@ const killing = (settings: () => StoreSettings, steps: ReadonlySet<string>): voi
       })))
   }
 
-  it.live("F4: where a repeated token is not forgiven, a process that is killed when it has spent it costs a sign-in", () =>
+  it.live("F4: if a repeated token is not forgiven, a process that is killed after spending it costs a sign-in", () =>
     Effect.scoped(Effect.gen(function*() {
       const { heir, server } = yield* killedAt("presented", settings(), 0)
       assert.strictEqual(yield* callAll([heir], 10), 10)
@@ -172,7 +172,7 @@ const pausing = (settings: () => StoreSettings, isWhole: boolean): void => {
 
   if (!isWhole) return
 
-  it.live("F2, F4: one that stands still past its lease with a token in hand overwrites nothing, and revokes nothing", () =>
+  it.live("F2, F4: a process that stands still past its lease with a token overwrites and revokes nothing", () =>
     Effect.scoped(Effect.gen(function*() {
       const server = yield* rotatingServer({ leeway: 60_000 })
       const [paused, other] = (yield* fleet(2, { store: settings(), upstream: server.url })) as [

@@ -27,7 +27,7 @@ const authorizationServer = () => {
   }
   const answer = (grantType: string, parameters: URLSearchParams): Partial<Answer> => {
     const token = parameters.get("refresh_token")
-    // It is overloaded before it looks at what came.
+    // Each fourth request is refused before the server looks at it.
     if (++state.asked % 4 === 3) return { status: 503, retryAfter: Duration.zero }
     if (grantType === "refresh_token") {
       if (state.presented.has(token!)) state.twice++

@@ -13,7 +13,7 @@ import { canariesOf } from "../support/canary.js"
 
 const key = { host: "api.test", port: 443 }
 
-/** Those that mark a fiber for interruption. */
+/** Scenarios that mark a fiber for interruption. */
 const interrupted: ReadonlySet<string> = new Set([
   "an interrupted taker has one ticket or none, and nobody else has its",
   "a putter that is interrupted has put a ticket or not"
@@ -114,7 +114,7 @@ const scenarios = ({ clear, make, put, reject, stats, take }: typeof TicketCache
       const left: Array<number> = []
       yield* drain(cache, left)
       isOnce([...out, ...left])
-      // They are put in order, so that what was older than a refused one had been put by then.
+      // Tickets are put in order, so that all that are older than a refused one had been put by then.
       assert.ok(
         left.every((id) => rejected.every((other) => id > other)),
         `${left.join()} though ${rejected.join()} were refused`
@@ -161,7 +161,7 @@ const scenarios = ({ clear, make, put, reject, stats, take }: typeof TicketCache
       const taken: Array<TicketCache.Ticket> = []
       const one = Effect.map(take(cache, key), Option.map((one) => taken.push(one)))
       yield* allOf([putting(cache, [1, 2]), one, putting(cache, [3]), put(cache, { ...key, port: 1 }, ticket(4)), one])
-      // They are what they were, whatever has been evicted since.
+      // Taken tickets stay what they were, whatever has been evicted since.
       const ids = taken.map(idOf)
       isOnce(ids)
       assert.ok(ids.every((id) => id >= 1 && id <= 3), ids.join())
@@ -208,7 +208,7 @@ const scenarios = ({ clear, make, put, reject, stats, take }: typeof TicketCache
       yield* Fiber.join(other)
       yield* Fiber.await(victim)
       const { offered } = yield* stats(cache)
-      // It was taken, and its taker has gone before it knew.
+      // One ticket may have been taken by a taker that was interrupted before it heard of that.
       const unheard = offered - out.length - victims.length
       assert.ok(unheard === 0 || unheard === 1, `${unheard} have vanished`)
       yield* drain(cache, out)

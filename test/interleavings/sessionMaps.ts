@@ -51,7 +51,7 @@ const directory = (fails: (lookup: string) => boolean = () => false) => {
   return { lookup, lookups, released }
 }
 
-/** Those that mark a fiber for interruption. */
+/** Scenarios that mark a fiber for interruption. */
 export const interrupted: ReadonlyArray<string> = [
   "an interrupted caller neither takes a session with it nor holds one",
   "M1: an interrupted caller neither cancels a lookup nor holds what it makes"

@@ -1,6 +1,6 @@
 /**
- * What a session promises, as programs that hold under every interleaving. They take the module they try, so that
- * one with a known fault can be tried as well.
+ * What a session promises, as programs that hold under every interleaving. The programs take the module as an argument,
+ * so that one with a known fault can be tried as well.
  */
 import type * as SessionModule from "effect-holdfast/Session"
 import { Interleavings } from "effect-holdfast/testing"
@@ -47,7 +47,7 @@ const valueOf = <A, E>(exit: Exit.Exit<A, E>): A => {
   return exit.value
 }
 
-/** Those that mark a fiber for interruption. */
+/** Scenarios that mark a fiber for interruption. */
 export const interrupted: ReadonlyArray<string> = [
   "an interrupted waiter takes nothing with it",
   "an interrupted first caller takes nothing with it",
@@ -60,7 +60,7 @@ export const interrupted: ReadonlyArray<string> = [
   "a token is presented once, however late its answer is"
 ]
 
-/** Those that hold however slow the machine is: a timer may strike at any moment. */
+/** Scenarios that hold however slow the machine is: a timer may fire at any moment. */
 export const slow: ReadonlyArray<string> = [
   "a refresh that its timeout overtakes is RefreshTimeout for all, and the session goes on",
   "a token is presented once, however late its answer is",

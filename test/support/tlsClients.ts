@@ -286,7 +286,7 @@ export const failing = (ask: Effect.Effect<unknown, unknown>) => Effect.map(fail
 export const reasonBy = (way: string, reason: NodeTicketCache.TlsError["reason"]) =>
   way === "agent" || way === "webSocket" ? undefined : reason
 
-/** That is not to be told. */
+/** A text that no error, log or span may contain. */
 export const secret = <A extends string>(text: A): A => {
   // Of a key, what is between its first and last line.
   secrets.push(text.replace(/-----[^\n]*-----/g, "").trim())

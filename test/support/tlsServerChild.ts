@@ -13,7 +13,7 @@ import { createInterface } from "node:readline"
 import * as Tls from "node:tls"
 import { WebSocketServer } from "ws"
 
-/** Those of `tls.createServer` that JSON can hold, or nearly: the keys are in base64. */
+/** The options of `tls.createServer` that JSON can hold; keys are in base64. */
 export interface NodeSettings extends
   Pick<
     Tls.TlsOptions,
@@ -45,7 +45,7 @@ export interface OpensslSettings {
 export type Settings = NodeSettings | OpensslSettings
 
 export interface Handshakes {
-  /** Those that the server has ended, of each kind. */
+  /** How many handshakes of each kind the server has completed. */
   readonly full: number
   readonly resumed: number
 }
@@ -156,7 +156,7 @@ const nodeServer = async (settings: NodeSettings): Promise<Server> => {
         server.setTicketKeys(Buffer.from(command.ticketKeys, "base64"))
         return report()
       case "Swap": {
-        // It makes a context, and with that new keys, unless it is told of the old.
+        // A new context has new ticket keys unless it is given the old ones.
         const ticketKeys = command.keepsTicketKeys ? server.getTicketKeys() : randomBytes(48)
         server.setSecureContext({ ...options, key: command.key, cert: command.cert, ticketKeys })
         return report()

@@ -101,7 +101,7 @@ export interface TlsServer {
   readonly port: number
   /** On `localhost`, or another name for it. */
   readonly url: (path?: string, host?: string) => string
-  /** It is gone, and so is each connection, without a `close_notify`. Done when its port is free. */
+  /** Kills the process: each connection ends without a `close_notify`. Done when the port is free. */
   readonly kill: Effect.Effect<void>
 }
 
@@ -141,8 +141,8 @@ export interface NodeTlsServer extends TlsServer {
 const base64 = (bytes: Uint8Array): string => Buffer.from(bytes).toString("base64")
 
 /**
- * It answers any path with what it knows of the connection: see `Told`. In HTTP/2 if that is what ALPN has come to, and
- * else in HTTP/1.1, in which it upgrades to a WebSocket that echoes, too.
+ * A server that answers any path with what it knows of the connection: see `Told`. It speaks HTTP/2 if ALPN has chosen
+ * that, and HTTP/1.1 otherwise, in which it also upgrades to a WebSocket that echoes.
  *
  * In TLS 1.3 it gives two tickets after a full handshake, and none after a resumed one. In TLS 1.2 it gives one after a
  * full handshake, and none after a resumed one either.
@@ -199,13 +199,13 @@ const folder: Effect.Effect<string, never, Scope.Scope> = Effect.acquireRelease(
 /**
  * `openssl s_server -www`: it answers a `GET` with a page about the session, in HTTP/1.0, and closes the connection.
  *
- * It serves **one connection at a time**. Others are connected as far as TCP goes, and nobody reads their hello until
- * the one before has ended: a client that holds its connection without a `GET` stops all others, and a pool takes
+ * The server serves **one connection at a time**. Others are connected as far as TCP goes, and nobody reads their hello
+ * until the one before has ended: a client that holds its connection without a `GET` stops all others, and a pool takes
  * turns. It ends a connection by itself only after a `GET`.
  *
  * In TLS 1.3 it gives `numTickets` tickets after a full handshake, and one after each that is resumed, which is what
  * OpenSSL does if nobody tells it otherwise. In TLS 1.2 it gives one after a full handshake, none after a resumed one.
- * It accepts a ticket as often as it is offered, unless it has `-max_early_data`: then, against replays, once.
+ * A ticket is accepted as often as it is offered; with `-max_early_data` once, against replays.
  */
 export const opensslServer = (options: OpensslServerOptions): Effect.Effect<OpensslServer, never, Scope.Scope> =>
   Effect.gen(function*() {

@@ -27,7 +27,7 @@ export interface ServerProcess {
   readonly kill: Effect.Effect<void>
   /** The same, without waiting: what the caller does next, it does while the process dies. */
   readonly unsafeKill: () => void
-  /** It reads nothing more, and has not closed anything either. */
+  /** Stops the process: it reads nothing more, and closes nothing. */
   readonly unsafeStop: () => void
   /** Starts it again on its port. Done when it listens. */
   readonly start: (settings?: { readonly isToDie?: boolean }) => Effect.Effect<void>

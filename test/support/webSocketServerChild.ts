@@ -16,7 +16,7 @@ export interface Settings {
   readonly port: number
   readonly folder: string
   readonly tls?: { readonly key: string; readonly cert: string } | undefined
-  /** It dies of the first message that it reads. */
+  /** The process dies of the first message that it reads. */
   readonly isToDie?: boolean | undefined
   /** What it serves over HTTP, as a module's text, with a page that runs it. */
   readonly module?: string | undefined

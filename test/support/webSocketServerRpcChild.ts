@@ -35,7 +35,7 @@ const handlers = Rpcs.toLayer({
   Made: () => Effect.sync(() => made)
 })
 
-// It listens by then.
+// This layer is built when the server listens already.
 const announced = Layer.effectDiscard(Effect.sync(() => process.send!("listening")))
 
 const server = announced.pipe(

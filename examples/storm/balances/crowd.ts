@@ -30,7 +30,7 @@ export interface Tally {
   readonly improper: number
   readonly sums: {
     readonly read: number
-    /** Those that were another than at first. */
+    /** Sums that differ from the first one. */
     readonly wrong: ReadonlyArray<number>
     readonly withDebts: number
   }

@@ -1,5 +1,5 @@
 /**
- * Those who use the feed: each has three subscriptions, now to this and now to that, and says one thing after another.
+ * The users of the feed: each has three subscriptions, now to this and now to that, and says one thing after another.
  */
 import type { InvalidOptions } from "effect-holdfast/InvalidOptions"
 import type { WebSocketDialer } from "effect-holdfast/WebSocketDialer"

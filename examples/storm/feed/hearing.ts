@@ -5,7 +5,7 @@ export class Hearing {
   heard = 0
   /** Numbers that were not higher than the last of their topic. */
   outOfOrder = 0
-  /** Those left out within one subscription on one connection. */
+  /** Numbers that were left out within one subscription on one connection. */
   missing = 0
 
   private readonly last = new Map<string, number>()

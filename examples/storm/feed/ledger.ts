@@ -160,7 +160,7 @@ export const section = (evidence: Evidence): Section => {
 const arrivalsIn = (journal: ReadonlyArray<Entry>): ReadonlySet<string> =>
   new Set(journal.flatMap((entry) => entry[0] === "accepted" ? [`${entry[1]} ${entry[2]}`] : []))
 
-/** Those accepted after one with a higher number of the same client. */
+/** Messages that were accepted after one with a higher number of the same client. */
 const reorderedIn = (journal: ReadonlyArray<Entry>): number => {
   const highest = new Map<string, number>()
   let reordered = 0

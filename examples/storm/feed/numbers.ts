@@ -1,10 +1,10 @@
 /** The numbers of one client's messages that the server has. */
 export class Numbers {
   private readonly beyond = new Set<number>()
-  /** It has each up to this one. */
+  /** Each number up to this one has come. */
   upTo = 0
 
-  /** False if it has that one already. */
+  /** False if the number has come already. */
   add(number: number): boolean {
     if (number <= this.upTo || this.beyond.has(number)) return false
     this.beyond.add(number)

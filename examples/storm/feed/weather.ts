@@ -7,7 +7,7 @@ export type Calamity =
   | { readonly kind: "close"; readonly code: number }
   | { readonly kind: "reset" | "short stall" | "long stall" | "half-open" | "kill" | "revoke" | "overload" }
 
-/** Those after which a client is to come back. 1013 comes with the overload, and 4401 when a token has died. */
+/** Close codes after which a client is to come back. (1013 comes with the overload, 4401 when a token has died.) */
 const codes = [1000, 1001, 1005, 1011, 1012, 1014, 3000, 4000]
 
 const calamities: ReadonlyArray<Calamity> = [

@@ -1,4 +1,4 @@
-/** Those who save orders and pay, again and again until the storm is over, and what becomes of it. */
+/** Clients that save orders and pay, again and again until the storm is over, and what becomes of that. */
 import * as Clock from "effect/Clock"
 import * as Effect from "effect/Effect"
 import * as Option from "effect/Option"

@@ -1,5 +1,5 @@
 /**
- * Those who call over TLS besides the crowd, and with the tickets of all. Guests open a connection, no more. Strangers
+ * Clients that call over TLS besides the crowd, with the tickets of all. Guests open a connection, no more. Strangers
  * are not to get in, whatever tickets there are: some take the API for another, some trust an authority that has
  * nothing to do with it.
  */

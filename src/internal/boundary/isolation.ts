@@ -105,7 +105,7 @@ class Isolation {
     return HttpServerResponse.setBody(response, HttpBody.stream(stream, body.contentType, body.contentLength))
   }
 
-  /** This handler comes before those of other middlewares, which make other objects of the response. */
+  /** Runs before the handlers of other middlewares, which replace the response by another object. */
   private readonly handleResponses = FiberRef.update(
     HttpApp.currentPreResponseHandlers,
     (handlers) =>

@@ -8,7 +8,7 @@ import { InvalidOptions } from "../../InvalidOptions.js"
 import { count, duration } from "../check.js"
 
 export interface Limits {
-  /** So many defects within so long end the server. */
+  /** So many defects, within this time, end the server. */
   readonly defects: number
   readonly within: Duration.Duration
   readonly grace: Duration.Duration

@@ -81,7 +81,7 @@ export class Requests {
     })
   }
 
-  /** As a handler of all responses, since the platform answers typed failures outside the app. */
+  /** A handler for all responses, because the platform answers typed failures outside the app. */
   readonly closing: HttpApp.PreResponseHandler = (_, response) =>
     Effect.succeed(
       this.state._tag === "Draining" ? HttpServerResponse.setHeader(response, "connection", "close") : response
@@ -183,7 +183,7 @@ const inParallel = { concurrency: "unbounded", discard: true } as const
 
 const refusal = problem(503, "Service Unavailable")
 
-/** For how long a server that has not been seen to accept anything is waited for. */
+/** How long to wait for a server that has not yet accepted any connection, as far as is known. */
 const knocking = "1 second"
 
 /** How long a WebSocket client has to answer the close frame. */

@@ -5,7 +5,7 @@ import * as FiberId from "effect/FiberId"
 import { observed } from "./observe.js"
 import type { Lane, Run, Setting, Strategy } from "./run.js"
 
-/** What of an operation can be told. These are the fields of Effect's primitives. */
+/** The fields of Effect's primitives by which an operation can be described. */
 interface Operation {
   readonly _op: string
   readonly effect_instruction_i0?: unknown
@@ -99,7 +99,7 @@ export class Narrator {
     ].join("\n")
   }
 
-  /** Those that have not ended, and what each waits for. */
+  /** The fibers that have not ended, and what each waits for. */
   waits(run: Run): ReadonlyArray<string> {
     return run.lanes.flatMap((lane) => {
       if (lane.fiber === undefined || lane.fiber.unsafePoll() !== null) return []
@@ -111,10 +111,10 @@ export class Narrator {
   }
 }
 
-/** By their descent: `fiber 0.2.1` is the first that the second that the root started has started. */
+/** Names a fiber by its descent: `fiber 0.2.1` is the first child of the root's second child. */
 const nameOf = (lane: string): string => lane === "*" ? "callbacks" : lane === "0" ? "the root, 0" : `fiber ${lane}`
 
-/** In a longer run only its beginning and its end are told. */
+/** Of a longer run, only the beginning and the end are shown. */
 const mostLines = 60
 
 const describe = (operation: Operation | undefined): string => {

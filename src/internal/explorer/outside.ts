@@ -6,13 +6,13 @@
  */
 interface Resource {
   readonly type: string
-  /** Where it was started, unless it is a timer: those are many, and no console starts one. */
+  /** Where the resource was started. `undefined` for timers: there are many, and no console starts one. */
   readonly origin: Error | undefined
   readonly object: {
-    /** Of timers. */
+    /** Timers have it. */
     readonly _idleTimeout?: number
     readonly _destroyed?: boolean
-    /** Of jobs that are done on another thread: what is called then. */
+    /** Jobs on another thread have it: the callback. */
     readonly ondone?: unknown
   }
 }
@@ -44,7 +44,7 @@ export class Outside {
     this.resources = []
   }
 
-  /** What may still come to an end, by Node's names for it; `isLast`: when nothing else can happen any more. */
+  /** Node's names of the resources that may still call back; `isLast`: nothing else can happen any more. */
   started(isLast: boolean): ReadonlyArray<string> {
     if (this.resources.length === 0) return []
     const pending = this.resources.filter((resource) =>
@@ -64,7 +64,7 @@ const isOver = ({ object, type }: Resource): boolean =>
 
 const isJob = (type: string): boolean => type.endsWith("REQUEST")
 
-/** What libraries leave to happen by the way. */
+/** Resources that libraries start on the side, for which no effect waits. */
 const isIncidental = ({ type }: Resource): boolean => type === "TickObject" || type === "Microtask" || type === "ZLIB"
 
 /** Writing to a console may defer its output; nobody waits for that. */

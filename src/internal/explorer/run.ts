@@ -25,11 +25,11 @@ type AnyFiber = Fiber.RuntimeFiber<unknown, unknown>
 
 /** Decides what the run does where it could do several things. */
 export interface Strategy {
-  /** Of Effect's `Random` in the run. */
+  /** The seed of Effect's `Random` in the run. */
   readonly seed: number
   /** Before each operation of `lane`: whether it is suspended. */
   readonly atOperation: (run: Run, lane: Lane) => Preemption | undefined
-  /** Where several could go on: the one of `run.ready` that does. `paused` is the one that went on before. */
+  /** Picks the fiber of `run.ready` that goes on, if there are several. `paused` is the one that ran before. */
   readonly atPick: (run: Run, paused: Lane | undefined) => Lane
 }
 
@@ -43,7 +43,7 @@ export interface Preemption {
 /** A fiber and what it has yet to do, in order. What belongs to no fiber (a wake-up, say) shares one lane. */
 export interface Lane {
   readonly name: string
-  /** In the order of their appearance in this run. */
+  /** Counts the lanes in the order in which they appear in this run. */
   readonly number: number
   readonly fiber: AnyFiber | undefined
   readonly tasks: Array<Scheduler.Task>
@@ -55,7 +55,7 @@ export interface Lane {
   resuming: number
   /** How many fibers it has started. */
   children: number
-  /** It was suspended for long. */
+  /** The fiber was suspended for long. */
   starved: boolean
 }
 
@@ -64,9 +64,9 @@ export type Outcome<A, E> =
   | { readonly _tag: "Done"; readonly exit: Exit.Exit<A, E> }
   /** Nothing can happen any more, and the effect has not ended. */
   | { readonly _tag: "Deadlock" }
-  /** It waits, or let time pass, with something started outside Effect's fibers. */
+  /** The effect waits for something that was started outside Effect's fibers, or let time pass while that goes on. */
   | { readonly _tag: "Escaped"; readonly started: ReadonlyArray<string> }
-  /** It went on for longer than `maxOperations`. */
+  /** The effect went on for more than `maxOperations`. */
   | { readonly _tag: "Livelock" }
 
 /** What is the same in all the runs of an effect. */
@@ -78,7 +78,7 @@ export interface Setting {
   readonly hasStacks: boolean
 }
 
-/** What the effect inherits from the fiber that explores it, less what would give that fiber away. */
+/** What the effect inherits from the fiber that explores it, except what would let it notice that fiber. */
 export const settingFor = (
   runtime: Runtime.Runtime<never>,
   options: Omit<Setting, "runtime">
@@ -104,13 +104,13 @@ export class Run implements Scheduler.Scheduler {
   now = 0
   /** How many operations have begun, over all fibers. */
   operations = 0
-  /** How many of them others could have gone before. */
+  /** How many operations began while another fiber could have gone first. */
   contended = 0
-  /** Those that can go on, in the order in which they became able to. */
+  /** Fibers that can go on, in the order in which they became able to. */
   readonly ready: Array<Lane> = []
   readonly lanes: Array<Lane> = []
   readonly departures: Array<Departure> = []
-  /** Those that the effect has marked for interruption. */
+  /** Fibers that the effect has marked for interruption. */
   readonly victims: Array<Lane> = []
   /** A digest of which fiber did what, in order: equal runs have equal ones. */
   trace = 0
@@ -270,7 +270,7 @@ export class Run implements Scheduler.Scheduler {
     return this.ready.length > 0 || this.outer !== undefined
   }
 
-  /** Those that could go on instead of the running one. */
+  /** Fibers that could go on instead of the running one. */
   get others(): ReadonlyArray<Lane> {
     return this.outer === undefined ? this.ready : [...this.ready, this.outer]
   }
@@ -343,7 +343,7 @@ export class Run implements Scheduler.Scheduler {
     this.stack.length = 0
     this.enter(lane)
     lane.starved = false
-    // What has gathered for one fiber is done in a row, as by Effect's own scheduler.
+    // All tasks that have gathered for one fiber run in a row, as Effect's own scheduler runs them.
     if (lane.tasks.length === 1) lane.tasks.pop()!()
     else for (const task of lane.tasks.splice(0)) task()
     this.paused = lane
@@ -392,7 +392,7 @@ export class Run implements Scheduler.Scheduler {
     }
   }
 
-  /** One at a time: what the first of a moment wakes goes on before the next fires, as in Node. */
+  /** Fires one timer. Fibers that it wakes go on before the next timer of the same moment fires, as in Node. */
   private passTime(): void {
     this.running = undefined
     const { at, fire } = this.timers.shift()!
@@ -404,7 +404,7 @@ export class Run implements Scheduler.Scheduler {
 /** More operations before a yield than any fiber makes. */
 const neverYields = 2 ** 31
 
-/** What does not heed its interruption is given up. */
+/** An effect that does not end within so many steps after its interruption is abandoned. */
 const mostFinishingSteps = 10_000
 
 /** What JavaScript's timers can hold, in milliseconds. The live clock never fires a longer one. */

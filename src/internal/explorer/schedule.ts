@@ -31,7 +31,7 @@ export type Departure =
   | { readonly kind: "timer"; readonly fiber: string; readonly at: number; readonly now: boolean }
 
 export interface Schedule {
-  /** Of Effect's `Random` in the run. */
+  /** The seed of Effect's `Random` in the run. */
   readonly seed: number
   /** A run that goes on for longer is a livelock. */
   readonly maxOperations: number

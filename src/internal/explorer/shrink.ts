@@ -6,9 +6,9 @@ import { type Departure, preemptions, type Schedule } from "./schedule.js"
 import { systematically } from "./space.js"
 import { Following } from "./strategies.js"
 
-/** What came of one attempt. */
+/** The outcome of one attempt. */
 export interface Attempt {
-  /** What it was run by, if it failed in the way that was found. */
+  /** The schedule of the run, if that failed in the way that was found. */
   readonly failed: Schedule | undefined
   readonly operations: number
 }
@@ -35,7 +35,7 @@ export function* shrink(
     return isLess
   }
 
-  /** One or two may do where the search has found many. */
+  /** Tries one or two interruptions or timers if the search has found a schedule with many. */
   function* withFewer(): Generator<Schedule, Schedule | undefined> {
     const events = found.departures.filter(({ kind }) => kind === "interrupt" || kind === "timer")
     const space = {

@@ -180,7 +180,7 @@ class Walk {
     if (departures.length === this.prefix.length + 1) this.coverage.tried.add(word(departures.at(-1)!))
   }
 
-  /** Where a run by the schedule can depart after its last departure. */
+  /** The places after its last departure at which a run by the schedule can depart once more. */
   private *placesAfter(
     departures: ReadonlyArray<Departure>,
     allowance: Allowance,
@@ -319,7 +319,7 @@ export class Survey extends Enumerating {
     super({ seed, departures: [] }, offers)
   }
 
-  /** To be told each operation before the run asks about it. */
+  /** Must be called with each operation before the run asks about it. */
   readonly begins = (operation: unknown): void => {
     this.operation = operation
   }
@@ -362,7 +362,7 @@ export class Survey extends Enumerating {
   }
 }
 
-/** In the order in which a run comes by; but a long suspension finds most, so that the short ones come last. */
+/** Departures in the order of the run; but short suspensions come last, since long ones find most faults. */
 const inTurn = (places: ReadonlyArray<Place>, { picks }: Space): ReadonlyArray<Departure> => {
   const all = places.flatMap(({ departures }) => departures)
   const isShort = (departure: Departure) => departure.kind === "preempt" && !departure.long

@@ -249,5 +249,5 @@ const reasonOf = (body: Exit.Failure<Uint8Array, BodyFailure>): string =>
 export const withBody = (request: Request, response: Response, body: Body): Response =>
   new Read(response, request, body)
 
-/** What Node's client calls an `ArrayBuffer` is a `Buffer`, a part of a larger one: it is copied. */
+/** Copies the bytes: Node's client gives a `Buffer`, a part of a larger one, where the types say `ArrayBuffer`. */
 export const bytesOf = (buffer: ArrayBuffer): Uint8Array => new Uint8Array(buffer)

@@ -21,7 +21,7 @@ export interface CookieJar {
 export interface Limits {
   readonly total: number
   readonly perDomain: number
-  /** Of one cookie: name, value and attributes. */
+  /** The longest cookie: its name, value and attributes. */
   readonly bytes: number
 }
 

@@ -49,7 +49,7 @@ const scopedRequests = globalValue(
   () => new WeakMap<Request, AbortController>()
 )
 
-/** What is sent instead of a request belongs to the same scope. */
+/** A request that is sent instead of another one belongs to the same scope. */
 export const inScopeOf = (request: Request, sent: Request): Request => {
   const controller = scopedRequests.get(request)
   if (controller !== undefined) scopedRequests.set(sent, controller)

@@ -17,7 +17,7 @@ import { isReplayable } from "./replayable.js"
 
 type Request = HttpClientRequest.HttpClientRequest
 
-/** One request of those that a caller's request becomes. */
+/** One of the requests that are sent for a caller's request. */
 export interface Hop {
   readonly request: Request
   /** Where the request goes; `undefined` if nothing depends on it. */

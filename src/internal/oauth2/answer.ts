@@ -120,7 +120,7 @@ const invalid = ({ status }: Answer, description: string): OAuth2Error =>
 /** RFC 6749 section 5.2 allows these characters; no server's code is longer. */
 const isCode = (text: string): boolean => /^[\x20-\x21\x23-\x5b\x5d-\x7e]{1,100}$/.test(text)
 
-/** What a server repeats in a description may be what it was sent. */
+/** A server may repeat in a description what it was sent. */
 const withoutSecrets = (description: string, secrets: ReadonlyArray<string>): string => {
   let clean = description
   for (const secret of secrets) {

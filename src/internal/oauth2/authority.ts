@@ -20,7 +20,7 @@ export const make = (party: Endpoint.Party, issuer: URL): Authority => {
     const now = monotonic(yield* Effect.clock)
     if (known !== undefined && now < known.until) return known.server
     const former = known
-    // Where a former answer is known, it serves better than none.
+    // If discovery fails, a former answer is used, though it is older than a day.
     const server = yield* former === undefined
       ? discovered(party, place.urls, place.issuer)
       : Effect.catchAll(discovered(party, place.urls, place.issuer), () => Effect.succeed(former.server))

@@ -25,9 +25,9 @@ type Tokens = OAuth2Session.Tokens
 
 const ofSessions = new WeakMap<object, Dpop.Dpop>()
 const ofTokens = new WeakMap<Tokens, Dpop.Dpop>()
-/** By the requests that callers made: a response that is held until its body ends shows that one. */
+/** Found by a caller's request: a response that holds the session until its body ends shows the caller's request. */
 const ofRequests = new WeakMap<Request, Dpop.Dpop>()
-/** By the head of a proof, which is the same for all proofs with one key: any other response shows what was sent. */
+/** Found by the head of a proof, which is the same for all proofs of one key: other responses show the sent request. */
 const ofHeads = new Map<string, WeakRef<Dpop.Dpop>>()
 
 export const remember = (session: Session.Session<Tokens, any>, dpop: Dpop.Dpop): void => {

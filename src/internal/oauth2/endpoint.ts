@@ -29,7 +29,7 @@ export interface Party {
   readonly usesMtlsAliases: boolean
   readonly allowsInsecure: boolean
   readonly dpop: Dpop.Dpop | undefined
-  /** What no description may repeat. */
+  /** Texts that no description of an error may repeat. */
   readonly secrets: ReadonlyArray<string>
   readonly requests: Requests
 }

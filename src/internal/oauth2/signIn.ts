@@ -28,7 +28,7 @@ export interface Wanted {
   readonly parameters: Readonly<Record<string, string>>
 }
 
-/** For how long a person is waited for whose code has no time of its own. */
+/** How long to wait for a person if the server set no time limit for the code. */
 const patience = Duration.minutes(10)
 
 /** The parameters of a first request: the scope is asked for once, and a renewal keeps it. */

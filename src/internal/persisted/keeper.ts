@@ -12,7 +12,7 @@ import * as Predicate from "effect/Predicate"
 import * as Schema from "effect/Schema"
 import type { Sealing } from "./sealing.js"
 
-/** What has gone wrong. The description holds nothing of the value. */
+/** Why a value could not be read or written. The description holds nothing of the value. */
 export class Trouble extends Data.TaggedError("Trouble")<{
   readonly reason: "Unreadable" | "Store"
   readonly description: string
@@ -26,7 +26,7 @@ export interface Loaded<out A> {
 }
 
 export interface Keeper<in out A, out R> {
-  /** To be run before all else. */
+  /** Run it before everything else. */
   readonly load: Effect.Effect<Option.Option<Loaded<A>>, Trouble, R>
   readonly write: (value: A, acquiredAt: number) => Effect.Effect<void, Trouble, R>
   /** Counts a sign-in. */

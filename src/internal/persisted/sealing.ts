@@ -37,7 +37,7 @@ interface ImportedKey {
 
 const version = "holdfast1"
 
-/** What `encryptWith` names, checked: the first key encrypts, and each decrypts. Throws `InvalidOptions`. */
+/** The keys of `encryptWith`, checked: the first one encrypts, all decrypt. Throws `InvalidOptions`. */
 export const keysOf = (encryptWith: Key | ReadonlyArray<Key> | undefined): ReadonlyArray<Uint8Array<ArrayBuffer>> => {
   if (encryptWith === undefined) return []
   const keys = Redacted.isRedacted(encryptWith) ? [encryptWith] : encryptWith as ReadonlyArray<Key>

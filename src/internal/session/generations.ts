@@ -12,7 +12,7 @@ import type { Times } from "./chain.js"
 
 const markKey: GenerationTypeId = Symbol.for("effect-holdfast/Session/Generation") as GenerationTypeId
 
-/** In milliseconds. No value that is worth having expired so long ago: an expiry that says so is in seconds. */
+/** In milliseconds. An expiry that lies further back is taken for one in seconds: no upstream gives so old a value. */
 const tenYears = 10 * 365 * 86_400_000
 
 export interface Settings<A> {

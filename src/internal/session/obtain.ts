@@ -26,7 +26,7 @@ export interface Settings<A, E, R> {
   readonly expiryOf: (value: A) => Either.Either<number, E>
   readonly isFatal: (error: unknown) => boolean
   readonly retry: Schedule.Schedule<unknown, E> | undefined
-  /** Where what the generations acquire is released at the latest. */
+  /** The session's scope, in which the resources of generations are released at the latest. */
   readonly scope: Scope.Scope
   readonly ending: Ending<A, E, R>
   readonly failures: Failures<E>
@@ -120,7 +120,7 @@ export class Obtaining<A, E, R> {
     return Effect.zipRight(
       Waiters.until(() => this.isWriting ? undefined : Exit.void, this.whenWritten),
       Effect.acquireUseRelease(
-        // Of the renewals that have waited for the write, `end` has detached all but one.
+        // Several renewals may have waited for the write. `end` has detached all but one, and only that one writes.
         Effect.sync(() => !this.settings.chain.isDetached(link) && (this.isWriting = true)),
         (isOwn) => isOwn ? write : Effect.void,
         (isOwn) =>

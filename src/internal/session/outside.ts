@@ -10,8 +10,8 @@ import type { Generations } from "./generations.js"
 export interface Outside<out A> extends Pick<Generation<A>, "value" | "acquiredAt" | "expiresAt"> {}
 
 /**
- * What makes the link of a value from outside. It is to be called in the step in which the link becomes the head, so
- * that no renewal comes between its number and that. If the value has expired, that counts on no budget.
+ * Gives a function that makes the link of a value from outside. Call the function in the step in which the link becomes
+ * the head, so that no renewal takes a number in between. A value that has expired does not count against the budget.
  */
 export const linkMaker = <A, E>(
   { acquiredAt, expiresAt, value }: Outside<A>,

@@ -175,8 +175,8 @@ export class Refreshing<A, E, R> {
       yield* this.tell(link, renewal, Cause.fail(failures.timedOut()))
       if (own === undefined || own.isOver) return
       yield* sleep(lateness)
-      // Of a process that has stood still meanwhile the timers run first. Some turns of the event loop let the answer
-      // in that has been lying in the socket's buffer.
+      // If the process has stood still meanwhile, its timers run first. A few turns of the event loop let in an answer
+      // that already lies in the socket's buffer.
       yield* Effect.repeatN(Effect.sleep(0), 9)
       cut(own)
     }))

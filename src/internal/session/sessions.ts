@@ -38,7 +38,7 @@ export interface Settings<K, A, E, E0, R> {
   /** The session of every key once the map is closed. Its scope will have been closed. */
   readonly closed: Effect.Effect<Session<A, E>, never, Scope.Scope>
   readonly full: E0
-  /** What the sessions are made with, and their renewals run with. */
+  /** The runtime with which sessions are made and their renewals run. */
   readonly runtime: Runtime.Runtime<R>
   /** Closed when the map is, after its `close`. */
   readonly scope: Scope.Scope
@@ -49,7 +49,7 @@ export interface Settings<K, A, E, E0, R> {
 export class Sessions<K, A, E, E0, R> {
   private readonly settings: Settings<K, A, E, E0, R>
   private readonly entries = MutableHashMap.empty<K, Entry<K, A, E, E0>>()
-  /** Those without holders, the longest idle first. */
+  /** Sessions without holders, the longest idle first. */
   private readonly idle = new Set<Entry<K, A, E, E0>>()
   private isClosed = false
 

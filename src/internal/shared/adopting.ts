@@ -23,7 +23,7 @@ export const adoptRow = <A, E>(
     if (!isStillWanted()) return Effect.succeed("late" as const)
     memory.remember(row, time, value)
     if (value === undefined) {
-      // In the same step: a later one may meet what this process has signed in with since.
+      // In the same step, since this process may sign in anew right after it.
       session().forget()
       return Effect.succeed("gone" as const)
     }

@@ -9,13 +9,13 @@ import type { Parts, Trouble } from "./parts.js"
 import * as Protocol from "./protocol.js"
 import { found, type Unavailable, write } from "./rows.js"
 
-/** What was over when `end` was called. */
+/** The values that were over when `end` was called, and the end that the row has not heard of. */
 export interface Ended<out A> {
   readonly owed: OwedEnd
   readonly values: ReadonlyArray<A>
 }
 
-/** What this process remembers is over in this step. Until the row says so too, no refresh looks at the row. */
+/** Forgets, in one step, what this process remembers. Until the row says so too, no refresh looks at the row. */
 export const begin = <A, E>({ memory }: Parts<A, E>): Ended<A> => {
   const { pending, value } = memory
   const { origin, version } = memory.known()

@@ -22,7 +22,7 @@ export class Holding<A, E> {
   private readonly parts: Parts<A, E>
   private readonly taken: Protocol.Taken
   private readonly stage: Stage
-  /** On the monotonic clock: when the lease that runs was asked for. */
+  /** When the current lease was asked for, on the monotonic clock. */
   private askedAt: number
   private isUncertain: boolean
   private readonly failures: number
@@ -180,7 +180,7 @@ export class Holding<A, E> {
         return failed === undefined ? found(lost) : write(failed)
       })
       if (change._tag === "Written") memory.failedRevision = change.row.revision
-      // What this process remembers may be of a later sign-in by now.
+      // If the epoch has changed, this process remembers a later sign-in, which this failure does not concern.
       if (memory.epoch === this.epoch) {
         if (change._tag === "Written" && change.row.dead) memory.remember(change.row, change.time, undefined)
         else if (failure.isFatal) memory.forget()

@@ -1,5 +1,5 @@
 /**
- * What is brought to the row when the store is back.
+ * Writes of values and ends that wait until the store is back.
  */
 import * as Effect from "effect/Effect"
 import * as Schedule from "effect/Schedule"
@@ -17,7 +17,7 @@ export const settleLater = <A, E>(parts: Parts<A, E>): void => {
   const isDone = () => memory.pending === undefined && memory.owedEnd === undefined
   if (memory.isSettling || isDone()) return
   memory.isSettling = true
-  // In one step: what comes after it finds nobody settling, and begins anew.
+  // In one step: a write that comes later finds nobody settling, and begins anew.
   const isOver = () => {
     if (isDone()) memory.isSettling = false
     return !memory.isSettling

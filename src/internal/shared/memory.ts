@@ -76,7 +76,7 @@ export class Memory<A> {
     this.undelivered = undefined
   }
 
-  /** What was remembered is over, though the row does not say so yet. */
+  /** The remembered value is over, though the row does not say so yet. */
   forget(): void {
     this.last = { ...this.last, value: null, lifetime: null }
     this.goodUntil = Infinity

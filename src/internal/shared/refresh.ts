@@ -122,7 +122,7 @@ class Refresh<A, E> {
     return new Trouble({ reason: "CoolingDown", detail, retryAfter: Duration.millis(left) })
   }
 
-  /** For a notice, but no longer than the lease has left: a store may have none, and may lose them. */
+  /** Waits for a notice, but no longer than the lease runs: a store may send no notices, or lose some. */
   private wait(left: number): Effect.Effect<Next<A>, Trouble> {
     if (this.isOutOfPatience()) return Effect.fail(contended)
     const longest = Math.min(left, 50 * 2 ** Math.min(this.waits++, 5))

@@ -23,7 +23,7 @@ export interface Read extends Time {
   readonly row: Row | undefined
 }
 
-/** What becomes of a row that was read: another is written, or something was found that speaks against that. */
+/** What follows from a row that was read: another row is written, or something was found that forbids it. */
 export type Change<A> =
   | { readonly _tag: "Write"; readonly row: Row }
   | { readonly _tag: "Found"; readonly found: A }
@@ -36,7 +36,7 @@ export const write = (row: Row): Change<never> => ({ _tag: "Write", row })
 
 export const found = <A>(found: A): Change<A> => ({ _tag: "Found", found })
 
-/** In milliseconds, for one call. */
+/** How long one call may take, in milliseconds. */
 const deadline = 2000
 
 /**

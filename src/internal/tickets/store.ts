@@ -14,7 +14,7 @@ const longestSession = 64 * 1024
 
 interface Entry {
   readonly ticket: StoredTicket
-  /** By the cache's own clock, also if the ticket comes from a clock that is ahead. */
+  /** Time of the cache's own clock, even if the ticket was issued by a clock that is ahead. */
   readonly expiresAt: number
 }
 

@@ -85,7 +85,7 @@ export const namesOf = (cells: ReadonlyArray<Cell<any>>): string => cells.map(({
 
 export type AnyFiber = Fiber.RuntimeFiber<unknown, unknown>
 
-/** Not by `Effect.withFiberRuntime`: each operation of a transaction adds to the time of all that wait for it. */
+/** Without `Effect.withFiberRuntime`, since each operation of a transaction adds to the time of all who wait for it. */
 export const currentFiber = (): AnyFiber => Option.getOrThrow(Fiber.getCurrentFiber())
 
 /**

@@ -1,10 +1,10 @@
 /**
  * A lock that is handed from one holder to the next, in the order in which they asked.
  *
- * This lock is ours because Effect 3.22's `Semaphore` lets a fiber that comes back overtake those that wait, wakes all
- * of them at each release (so that n waiters cost n² wake-ups), and leaks its permit when a taker is interrupted
- * between taking it and installing its release. Here the turn belongs to its holder from the step in which it is handed
- * on, whatever becomes of the fiber that asked: the end of a holder gives back its turns.
+ * We have a lock of our own because Effect 3.22's `Semaphore` lets a fiber that comes back overtake those that wait,
+ * wakes all of them at each release (so that n waiters cost n² wake-ups), and leaks its permit when a taker is
+ * interrupted between taking it and installing its release. Here the turn belongs to its holder from the step in which
+ * it is handed on, whatever becomes of the fiber that asked: the end of a holder gives back its turns.
  */
 export class Turn<H extends Holder<H>> {
   /** Errors call the turn by this name. */

@@ -161,7 +161,7 @@ class Attempt {
  */
 export const connect = (options: Tls.ConnectionOptions, tickets: Tickets): Tls.TLSSocket => {
   const socket = Tls.connect(options)
-  // Not before: Node has another handle for each address that it tries, and forgets who listens for sessions.
+  // Not earlier: Node makes a new handle for each address that it tries, and drops the listeners for sessions.
   return socket.once("connect", () => {
     tune(socket, options)
     watch(socket, tickets)

@@ -34,7 +34,7 @@ type Body = (
   world: World
 ) => Effect.Effect<Sockets, unknown, Scope.Scope | WebSocketDialerModule.WebSocketDialer>
 
-/** Scenarios that hold however slow the machine is: a timer may strike at any moment. */
+/** Scenarios that hold however slow the machine is: a timer may fire at any moment. */
 export const slow: ReadonlyArray<string> = [
   "closing is finished, and final: while dialing",
   "closing is finished, and final: while opening",
@@ -45,7 +45,7 @@ export const slow: ReadonlyArray<string> = [
 export const closing = (modules: Modules) => {
   const { ReconnectingSocket } = modules
 
-  /** Closed at a moment, with all kinds of fibers about that wait, the socket is over within its grace. */
+  /** A socket that is closed at some moment, while fibers of all kinds wait, is over within its grace. */
   const closing = (body: Body, options?: { readonly most?: number }) =>
     inWorld(modules, (world) =>
       Effect.gen(function*() {
@@ -56,7 +56,7 @@ export const closing = (modules: Modules) => {
         yield* isOver(world, socket)
       }), options)
 
-  /** Closed at a moment, the socket ends its streams, for whom they are read already and for a reader who begins. */
+  /** A socket that is closed at some moment ends its streams, for present readers and for one who comes later. */
   const ending = (body: Body) =>
     inWorld(modules, (world) =>
       Effect.gen(function*() {

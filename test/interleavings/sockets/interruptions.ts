@@ -142,7 +142,7 @@ export const interruptions = (modules: Modules) => {
         yield* Effect.sleep("3 seconds")
         const state = yield* socket.state
         if (Exit.isSuccess(exit)) assert.equal(state._tag, "Closed")
-        // It was interrupted before it had begun, or not at all.
+        // The closing was interrupted before it had begun, or not at all.
         if (state._tag !== "Closed") {
           assert.equal(state._tag, "Open")
           yield* socket.send("a3")
@@ -180,7 +180,7 @@ export const interruptions = (modules: Modules) => {
     )
   }
 
-  /** It takes as much as it could in the beginning, and no more. */
+  /** Sees that the outbox has as much room as in the beginning, and no more. */
   function roomFor(socket: Sockets, world: World, capacity: number) {
     return Effect.gen(function*() {
       // Stalled, the connection takes nothing.
