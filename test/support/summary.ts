@@ -13,9 +13,7 @@ export default class Summary implements Reporter {
       [
         `form: ${form}, seed: ${seed === undefined || seed === "" ? "the fixed one" : seed}`,
         ...form === "quick"
-          ? [
-            "left to the full form: Node 24, the package in an empty folder, whether the examples in the documentation compile"
-          ]
+          ? ["left to the full form: Node 24, the package in an empty folder, the examples in the documentation"]
           : [],
         ...missing
       ].map((line) => ` ${line}\n`).join("") + "\n"
