@@ -29,6 +29,30 @@ describe("the guides", () => {
   })
 })
 
+describe("docs/architecture.md", () => {
+  const text = read("docs/architecture.md")
+  const rows = [...text.matchAll(/^\| (`src\/.+) \| .+ \|$/gm)].map(([, cells]) => cells!)
+  const filesIn = (folder: string): ReadonlyArray<string> =>
+    readdirSync(join(root, folder), { withFileTypes: true })
+      .map((entry) => `${folder}/${entry.name}${entry.isDirectory() ? "/" : ""}`)
+
+  it("has a row for each room and each shared file of `src/internal`, and for the room of `src/node`", () => {
+    const rooms = [...filesIn("src/internal"), "src/node/internal/"]
+    assert.deepStrictEqual(rooms.filter((room) => !rows.some((row) => row.includes(`\`${room}\``))), [])
+  })
+
+  it("shows each public module, or its folder, on a floor", () => {
+    const [, floors] = /^```\n(floor 5[^`]+(?:`\w[^`]*`[^`]*)*)```$/m.exec(text)!
+    const folders = ["node", "sql", "redis", "testing"]
+    const modules = filesIn("src")
+      .map((file) => file.replace(/^src\/|\.ts$/g, ""))
+      .filter((name) => !["index", "internal/", ...folders].includes(name))
+    const shown = (name: string) => new RegExp(`\\b${name.replace("/", "/…")}`).test(floors!)
+    assert.isAbove(modules.length, 15)
+    assert.deepStrictEqual(modules.filter((name) => !shown(name)), [])
+  })
+})
+
 describe("the private parts of others", () => {
   const listed = [...read("docs/architecture.md").matchAll(/^\| `([^`]+)` \| (.+) \| .+ \|$/gm)]
     .map(([, part, where]) => ({ part: part!, where: [...where!.matchAll(/`([^`]+)`/g)].map(([, file]) => file!) }))
