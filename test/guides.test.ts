@@ -1,8 +1,10 @@
 /** What the guides for contributors say of the repository is so. */
 import { assert, describe, it } from "@effect/vitest"
+import { ConnectionClosed, type ConnectionFailure, DialError } from "effect-holdfast/WebSocketDialer"
 import { existsSync, readdirSync, readFileSync } from "node:fs"
 import { dirname, join } from "node:path"
 import { fileURLToPath } from "node:url"
+import { isRetryable } from "../src/internal/socket/policy.js"
 
 const root = fileURLToPath(new URL("..", import.meta.url))
 const read = (file: string): string => readFileSync(join(root, file), "utf8")
@@ -50,6 +52,24 @@ describe("docs/architecture.md", () => {
     const shown = (name: string) => new RegExp(`\\b${name.replace("/", "/…")}`).test(floors!)
     assert.isAbove(modules.length, 15)
     assert.deepStrictEqual(modules.filter((name) => !shown(name)), [])
+  })
+})
+
+describe("the documentation of `retryable`", () => {
+  it("lists the codes and statuses that are fatal", () => {
+    const [, statuses, codes] = /refused with ([\d, ]+) \(401 without a session\), closes with ([\d, ]+)/
+      .exec(read("src/ReconnectingSocket.ts").replaceAll(/\n\s*\*/g, ""))!
+    const numbers = (text: string) => text.match(/\d+/g)!.map(Number)
+    const all = (from: number, to: number) => Array.from({ length: to - from }, (_, at) => from + at)
+    const isFatal = (failure: ConnectionFailure) => !isRetryable(failure, true)
+    assert.deepStrictEqual(
+      numbers(codes!),
+      all(1000, 5000).filter((code) => isFatal(new ConnectionClosed({ code, reason: "" })))
+    )
+    assert.deepStrictEqual(
+      numbers(statuses!),
+      all(100, 600).filter((status) => isFatal(new DialError({ reason: "Refused", url: "", status })))
+    )
   })
 })
 

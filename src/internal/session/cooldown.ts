@@ -1,5 +1,6 @@
 /**
- * For how long the n-th consecutive failure answers.
+ * For how long the n-th consecutive failure of a session answers. The rule is a schedule, the option `cooldown`; `make`
+ * asks it for its delays. `tell` of refresh.ts asks for the next one when a renewal has failed.
  */
 import type * as Cause from "effect/Cause"
 import * as Effect from "effect/Effect"
