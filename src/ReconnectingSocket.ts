@@ -32,6 +32,7 @@
  */
 
 import type * as Socket from "@effect/platform/Socket"
+import type * as Arr from "effect/Array"
 import type * as Context from "effect/Context"
 import type * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
@@ -105,7 +106,8 @@ export type TypeId = typeof TypeId
  * `Opened` where a new connection begins: for what has to be made anew for each connection, such as an order book of a
  * snapshot and changes. With `renewAfter` messages of the former connection may follow the next one's `Opened`: go by
  * the number.
- * - `subscribe`: sends `open` now and after each reconnect, before the outbox; closing the scope sends `close`.
+ * - `subscribe`: sends `open` now and after each reconnect, before the outbox; closing the scope sends `close`. While
+ *   there is no connection it returns immediately.
  * - `state`, `stateChanges` (the current state first) and `events` show what the socket is doing. For each reader of
  *   the streams the last 1,024 unread values are kept.
  * - `awaitOpen`: waits until the socket is ready.
@@ -134,9 +136,9 @@ export interface ReconnectingSocket<in Out, out In> {
   readonly flush: Effect.Effect<void, SocketClosed>
   readonly messages: Stream.Stream<In, SocketFailed>
   readonly received: Stream.Stream<Received<In>, SocketFailed>
-  readonly subscribe: (
-    subscription: { readonly open: Out; readonly close?: Out | undefined }
-  ) => Effect.Effect<void, SocketClosed | EncodeError, Scope.Scope>
+  readonly subscribe: <E = never>(
+    subscription: SubscriptionOptions<Out, In, E>
+  ) => Effect.Effect<void, E | RequestTimeout | SocketClosed | EncodeError, Scope.Scope>
   readonly state: Effect.Effect<ConnectionState>
   readonly stateChanges: Stream.Stream<ConnectionState>
   readonly events: Stream.Stream<SocketEvent>
@@ -166,6 +168,35 @@ export type Received<In> =
  */
 export interface RequestOptions<in In, out B> {
   readonly reply: (message: In) => Option.Option<B>
+  readonly timeout?: Duration.DurationInput | undefined
+}
+
+/**
+ * A subscription, sent on each connection.
+ *
+ * - `open` is sent on each connection. An effect makes the message for one connection: with a signature, or with the
+ *   number since which messages are missing. It has the socket's `openTimeout`. (A message that is itself an effect,
+ *   such as an `Option`, is given as `Effect.succeed`.)
+ * - `close` is sent when the subscription ends, if `open` was sent on that connection and not refused.
+ * - `key`: equal keys (`Equal.equals`) are one subscription on the wire, which ends with its last user. Until then the
+ *   first one's options are used, and all its users share its confirmation.
+ * - `confirmed` recognizes the peer's answer, a confirmation or a refusal, which `messages` does not tell. A message
+ *   answers the oldest request or subscription that takes it. Without a connection, or when it is lost meanwhile,
+ *   `subscribe` succeeds, and the answer is awaited on the next connection, before that counts as open.
+ * - `timeout` (default: 10 seconds) is how long the answer may take, from when `open` was sent.
+ *
+ * A refusal, an `open` that fails and an answer that does not come fail the `subscribe` that waits for them. Later, on
+ * a new connection, they are the event `SubscriptionFailed`: the subscription is left out on that connection, which
+ * stays, and is tried again on the next one, or by the next `subscribe` of its key.
+ *
+ * @since 0.1.0
+ * @category models
+ */
+export interface SubscriptionOptions<out Out, in In, out E = never> {
+  readonly open: Out | Effect.Effect<Out, E>
+  readonly close?: Out | undefined
+  readonly key?: unknown
+  readonly confirmed?: ((message: In) => Option.Option<Either.Either<void, E>>) | undefined
   readonly timeout?: Duration.DurationInput | undefined
 }
 
@@ -206,6 +237,8 @@ export interface CloseInfo {
  * - `Lost`: a connection that had been dialed has ended. Each connection is lost once.
  * - `Waiting`: the next attempt comes after `delay`.
  * - `Resubscribed`: so many subscriptions were sent again.
+ * - `SubscriptionFailed`: a subscription was left out on a new connection, since it was refused, its `open` failed, or
+ *   its confirmation did not come. `key` is that of the subscription, if it has one.
  * - `Dropped`: a message was given up. `Overflow`: it made room, or found none. `Lost`: a connection that had it in its
  *   hands was lost, and the message may have arrived. `Undeliverable`: connections were lost with it more often than
  *   `maxResends` allows. `Closed`: the socket was closed.
@@ -229,6 +262,7 @@ export type SocketEvent =
     readonly attempt: number
   }
   | { readonly _tag: "Resubscribed"; readonly subscriptions: number }
+  | { readonly _tag: "SubscriptionFailed"; readonly key: unknown; readonly error: unknown }
   | {
     readonly _tag: "Dropped"
     readonly message: unknown
@@ -246,6 +280,8 @@ export type SocketEvent =
       | "acknowledged"
       | "resent"
       | "reply"
+      | "confirmed"
+      | "combine"
       | "rejected"
       | "retryable"
       | "backoff"
@@ -346,8 +382,8 @@ export interface DialContext {
  * - `send`: sends a message, before everything else; succeeds when it is written.
  * - `receive`: waits for the next message.
  * - `unread`: puts a message back for `messages`, in front of what has not been received, in the order of the calls:
- *   for a login that waits for its answer behind messages that are not for it, events that a resumed session replays, say.
- *   `receive` does not give the message again. Such messages take no room in the inbox but that of its 16 MiB.
+ *   for a login that waits for its answer behind messages that are not for it, such as events that a resumed session
+ *   replays. `receive` does not give the message again. Such messages take no room in the inbox but that of its 16 MiB.
  * - `attempt`, `previous`: the attempt that this connection comes of.
  * - `heartbeat`: gives this connection another heartbeat from now on, or none, as the peer asks in its first message.
  *   What is not given is as in the socket's own `heartbeat`.
@@ -407,7 +443,9 @@ export interface Options<Out, In, E = never, R = never, E2 = never, R2 = never, 
    * servers that accept a connection and then fail take to do so.
    */
   readonly stableAfter?: Duration.DurationInput | undefined
-  /** How long the dial may take, and `onOpen` together with the subscriptions. Default: 10 seconds each. */
+  /**
+   * How long the dial may take, and `onOpen` together with the writing of the subscriptions. Default: 10 seconds each.
+   */
   readonly openTimeout?: Duration.DurationInput | undefined
   /**
    * Whether to try again after a failure. Default: after every failure but those that would only repeat: upgrades
@@ -491,6 +529,21 @@ export interface Options<Out, In, E = never, R = never, E2 = never, R2 = never, 
     readonly resent?: ((message: Out, times: number) => NoInfer<Out>) | undefined
     readonly maxResends?: number | undefined
     readonly window?: number | undefined
+  } | undefined
+  /**
+   * How subscriptions are sent.
+   *
+   * - `rate`: no more than `limit` messages are sent for subscriptions in any `interval`, `open` and `close` alike,
+   *   over all connections: for servers that cut clients that send too much. The others wait their turn, which does not
+   *   count against `openTimeout`. Servers measure when messages arrive: leave a margin. Default: none.
+   * - `combine` makes as few messages as the protocol allows of the `open`s of two and more subscriptions that are sent
+   *   together on a new connection. If it throws, there is a `Rejected` event, and each is sent alone.
+   */
+  readonly subscriptions?: {
+    readonly rate?: { readonly limit: number; readonly interval: Duration.DurationInput } | undefined
+    readonly combine?:
+      | ((opens: Arr.NonEmptyReadonlyArray<NoInfer<Out>>) => Arr.NonEmptyReadonlyArray<NoInfer<Out>>)
+      | undefined
   } | undefined
   /** The longest message that may come in, in bytes; a longer one ends the connection. Default: 16 MiB. */
   readonly maxPayload?: number | undefined

@@ -284,7 +284,7 @@ describe("writers", () => {
       yield* Effect.forEach(
         Array.from({ length: 200 }, (_, writer) => writer),
         (writer) =>
-          Effect.forEach(Array.from({ length: 20 }, (_, n) => writer * 20 + n), (n) =>
+          Effect.forEach(Array.from({ length: 20 }, (_, n) => writer * 20 + n), (n): Effect.Effect<void, unknown> =>
             n % 50 === 0
               ? Effect.scoped(socket.subscribe({ open: text(n), close: "-" }))
               : Effect.zipRight(Effect.yieldNow(), n % 2 === 0 ? socket.send(text(n)) : socket.deliver(text(n))), {
@@ -293,17 +293,23 @@ describe("writers", () => {
         { concurrency: "unbounded", discard: true }
       )
       yield* socket.flush
-      yield* eventually(() => got.length >= 4_080)
+      yield* eventually(() =>
+        got.length >= 4_080
+      )
       const places = new Map(got.map((message, place) => [message, place]))
       let last = -1
       for (let n = 0; n < 4000; n++) {
         const place = places.get(text(n))
         assert.isDefined(place, `${n} is missing or torn`)
-        if (n % 20 === 0) last = -1
+        if (n % 20 === 0) {
+          last = -1
+        }
         assert.isAbove(place!, last, "of one writer, in order")
         last = place!
       }
-      yield* eventually(() => pings > 0)
+      yield* eventually(() =>
+        pings > 0
+      )
       assert.strictEqual(server.dials(), 1)
     }))
 

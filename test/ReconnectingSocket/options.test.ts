@@ -51,6 +51,8 @@ describe("options that make no sense", () => {
   refused("outbox.overflow", "never", { outbox: { overflow: "never" as never } })
   refused("heartbeat.ping", 1, { heartbeat: { ping: 1 as never } })
   refused("heartbeat.always", true, { heartbeat: { always: true, ping: false } })
+  refused("subscriptions.rate.limit", 0, { subscriptions: { rate: { limit: 0, interval: 1 } } })
+  refused("subscriptions.rate.interval", 0, { subscriptions: { rate: { limit: 1, interval: 0 } } })
   refused("heartbeat.ping", "x", {
     heartbeat: { ping: "x" },
     codec: {

@@ -6,6 +6,7 @@
 import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
 import * as Option from "effect/Option"
+import type * as Scope from "effect/Scope"
 import type { Connection, ConnectionFailure, Message } from "../../WebSocketDialer.js"
 import { wait } from "../wait.js"
 import { Waiters } from "../waiters.js"
@@ -13,6 +14,7 @@ import { Awaiting } from "./awaiting.js"
 import type { Decode } from "./codec.js"
 import type { Heartbeat } from "./heartbeat.js"
 import type { Inbox } from "./inbox.js"
+import type { Shown } from "./subscriptions.js"
 
 /** How an inbox ends: with the failure after which the socket gave up, or with none. */
 export type InboxEnd = Option.Option<ConnectionFailure>
@@ -43,8 +45,10 @@ export class LiveConnection<In> {
   heartbeat: Heartbeat<In> | undefined
   /** Set by the reader; undefined if the user's codec could not be made. */
   decode: Decode<In> | undefined
-  /** The subscriptions that were sent on it. */
-  readonly subscribed = new Set<object>()
+  /** The subscriptions that are shown on it, and how far each is. Made when first needed. */
+  shown: Map<object, Shown<In>> | undefined
+  /** What runs on it ends with this. Set as soon as it is connected. */
+  scope: Scope.Scope | undefined
   /** Why it ended. Set once; from then on nothing is written to it and nothing is heard from it. */
   failure: ConnectionFailure | undefined
   /** Epoch milliseconds. */

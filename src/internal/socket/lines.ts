@@ -5,6 +5,7 @@
 import * as Effect from "effect/Effect"
 import * as ExecutionStrategy from "effect/ExecutionStrategy"
 import * as Exit from "effect/Exit"
+import * as Option from "effect/Option"
 import * as Scope from "effect/Scope"
 import type { DialContext } from "../../ReconnectingSocket.js"
 import type { Generation } from "../../Session.js"
@@ -22,14 +23,16 @@ export interface Line<In> {
   readonly userScope: Scope.CloseableScope
   /** Set once the dial has succeeded. */
   live: LiveConnection<In> | undefined
-  /** What the user's effects are told about the attempt. */
-  readonly context: DialContext
+  /** What the user's effects are told about the attempt. Dropped with the line. */
+  context: DialContext
   /** What the session gave for this dial. */
   generation: Generation<any> | undefined
 }
 
 /** Milliseconds that a connection has at most to send what it still has and to close. */
 export const closeGrace = 2000
+
+const dropped: DialContext = { attempt: 0, previous: Option.none() }
 
 export class Lines<In> {
   private readonly wiring: Wiring<any, In, any>
@@ -92,8 +95,11 @@ export class Lines<In> {
   }
 
   /** Ends the connection and all that belongs to it, now. */
-  drop({ live, scope, userScope }: Line<In>): Effect.Effect<void> {
+  drop(line: Line<In>): Effect.Effect<void> {
+    const { live, scope, userScope } = line
     return Effect.suspend(() => {
+      // An error's stack can hold the line on which it came, which would hold the error before: a chain without end.
+      line.context = dropped
       const isLost = live?.failure !== undefined && !this.wiring.orders.isClosing
       return Effect.zipRight(
         closeScope(scope, Exit.void),

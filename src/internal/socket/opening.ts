@@ -13,18 +13,29 @@ import { onOpenFailed, openingConnection } from "./openingConnection.js"
 import type { Subscriptions } from "./subscriptions.js"
 import type { Wiring } from "./wiring.js"
 
-/** Ends when the connection of the line is ready. Fails when it is not within `openTimeout`, or was lost. */
+/**
+ * Ends when the connection of the line is ready. Fails when it is not within `openTimeout`, or was lost. The pace of
+ * subscriptions, and the answers to them, have time limits of their own.
+ */
 export const ready = <Out, In>(
   wiring: Wiring<Out, In, any>,
-  subscriptions: Subscriptions<Out>,
+  subscriptions: Subscriptions<Out, In>,
   line: Line<In>,
   live: LiveConnection<In>
 ): Effect.Effect<void, ConnectionFailure, any> => {
-  const opened = within(
-    Effect.zipRight(loggedIn(wiring, line, live), subscriptions.sendAll(live)),
-    wiring.settings.openTimeout,
-    () => onOpenFailed(new Cause.TimeoutException())
-  )
+  const { clock, settings: { openTimeout } } = wiring
+  const late = () => onOpenFailed(new Cause.TimeoutException())
+  const opened = Effect.suspend(() => {
+    const began = clock.unsafeCurrentTimeMillis()
+    const written = (writing: Effect.Effect<void>) => Effect.suspend(() => within(writing, openTimeout - spent, late))
+    let spent = 0
+    return within(loggedIn(wiring, line, live), openTimeout, late).pipe(
+      Effect.zipRight(Effect.suspend(() => {
+        spent = Math.min(clock.unsafeCurrentTimeMillis() - began, openTimeout)
+        return subscriptions.showAll(live, written)
+      }))
+    )
+  })
   return Effect.mapError(
     first(opened, Effect.flatMap(live.untilLost, Effect.fail)),
     // A login that fails on a lost connection fails because of that loss, whatever it made of it.

@@ -421,7 +421,10 @@ export class Outbox<Out> {
     if (wasQueued) this.passing.delete(message)
     else if (!this.sent.delete(message)) return
     else if (message.isKept) this.keptSent--
-    if (message.only !== undefined) return this.whenGone.notify()
+    if (message.only !== undefined) {
+      message.onDone?.(outcome)
+      return this.whenGone.notify()
+    }
     if (this.suspect === message) this.suspect = undefined
     this.count--
     this.bytes -= message.bytes

@@ -17,6 +17,7 @@ import type {
   ReconnectingSocket,
   RequestOptions,
   SocketEvent,
+  SubscriptionOptions,
   TypeId as PublicTypeId
 } from "../../ReconnectingSocket.js"
 import type { ConnectionFailure, Message } from "../../WebSocketDialer.js"
@@ -36,6 +37,7 @@ import {
 import { type Offered, type QueuedMessage, queuedMessage } from "./outbox.js"
 import type { Owner } from "./owner.js"
 import { type NoReply, request } from "./request.js"
+import type { Subscription } from "./subscriptions.js"
 
 const TypeId: PublicTypeId = Symbol.for("effect-holdfast/ReconnectingSocket") as PublicTypeId
 
@@ -156,21 +158,55 @@ export class OwnedSocket<Out, In> implements ReconnectingSocket<Out, In> {
     return Effect.flatMap(this.owner.wiring.outbox.flushed, (outcome) => outcome === "Done" ? Effect.void : this.closed)
   }
 
-  readonly subscribe = (
-    { close, open }: { readonly open: Out; readonly close?: Out | undefined }
-  ): Effect.Effect<void, SocketClosed | EncodeError, Scope.Scope> =>
-    Effect.suspend((): Effect.Effect<void, SocketClosed | EncodeError, Scope.Scope> => {
-      if (this.owner.wiring.orders.isClosing) return this.closed
-      const opening = this.encoded(open)
-      if (Either.isLeft(opening)) return opening
-      const closing = close === undefined ? Either.right(undefined) : this.encoded(close)
-      if (Either.isLeft(closing)) return closing
-      const subscription = { open: opening.right, close: closing.right }
-      return Effect.acquireRelease(
-        Effect.sync(() => this.owner.subscribe(subscription)),
-        () => Effect.sync(() => this.owner.unsubscribe(subscription))
-      )
+  readonly subscribe = <E = never>(
+    given: SubscriptionOptions<Out, In, E>
+  ): Effect.Effect<void, E | RequestTimeout | SocketClosed | EncodeError, Scope.Scope> =>
+    Effect.uninterruptibleMask((restore) =>
+      Effect.suspend((): Effect.Effect<void, any, Scope.Scope> => {
+        if (this.owner.wiring.orders.isClosing) return this.closed
+        const joined = this.joined(given)
+        if (Either.isLeft(joined)) return joined
+        const subscription = joined.right
+        const left = Effect.sync(() => this.owner.leave(subscription))
+        return Effect.onError(restore(this.shown(subscription)), () => left).pipe(
+          Effect.zipRight(Effect.sync(() => subscription.holders++)),
+          Effect.zipRight(Effect.addFinalizer(() => Effect.zipRight(Effect.sync(() => subscription.holders--), left)))
+        )
+      })
+    )
+
+  /** Becomes a user of what is given, or of the subscription that has its key. */
+  private joined(
+    { close, confirmed, key, open, timeout = "10 seconds" }: SubscriptionOptions<Out, In, any>
+  ): Either.Either<Subscription<Out, In>, EncodeError> {
+    const duration = Duration.decode(timeout)
+    return Either.gen(this, function*() {
+      const opening = Effect.isEffect(open)
+        ? open as Effect.Effect<Out, unknown>
+        : { message: open, data: yield* this.encoded(open) }
+      const closing = close === undefined ? undefined : yield* this.encoded(close)
+      return yield* Either.try({
+        try: () =>
+          this.owner.join({
+            open: opening,
+            close: closing,
+            key,
+            confirmed,
+            timeout: { millis: Duration.toMillis(duration), error: new RequestTimeout({ timeout: duration }) },
+            users: 0,
+            holders: 0
+          }),
+        catch: (cause) => new EncodeError({ cause })
+      })
     })
+  }
+
+  private shown(subscription: Subscription<Out, In>): Effect.Effect<void, unknown> {
+    return Effect.zipRight(
+      this.owner.show(subscription),
+      Effect.suspend(() => this.owner.wiring.orders.isClosing ? this.closed : Effect.void)
+    )
+  }
 
   // ---------------------------------------------------------------------------
   // in

@@ -60,7 +60,7 @@ export class Owner<Out, In, R> {
   /** Notified when the phase changes. */
   readonly whenMoved = new Waiters()
 
-  private readonly subscriptions: Subscriptions<Out>
+  private readonly subscriptions: Subscriptions<Out, In>
   private readonly lines: Lines<In>
   private readonly dialing: Dialing<R>
   private readonly retries: Retries
@@ -102,7 +102,7 @@ export class Owner<Out, In, R> {
       })
     }
     this.inbox = this.newInbox()
-    this.subscriptions = new Subscriptions(wiring.outbox)
+    this.subscriptions = new Subscriptions(wiring)
     this.lines = new Lines(wiring)
     this.dialing = new Dialing(wiring)
     this.retries = new Retries(wiring)
@@ -267,6 +267,7 @@ export class Owner<Out, In, R> {
   private connected(line: Line<In>, connection: Connection): LiveConnection<In> {
     const early = this.newInbox()
     const live = new LiveConnection(connection, early, this.now(), Runtime.runFork(this.wiring.runtime))
+    live.scope = line.scope
     live.heartbeat = new Heartbeat(live, this.wiring, line.scope)
     live.isLoggingIn = this.wiring.options.onOpen !== undefined
     live.onceLost(() => early.end(Exit.fail(Option.none())))
@@ -278,11 +279,11 @@ export class Owner<Out, In, R> {
   /** One step, so that no subscription and no message comes between. */
   private becomeOpen({ live }: Line<In>): void {
     if (live === undefined) return
-    this.subscriptions.sendMissing(live)
+    this.subscriptions.showMissing(live)
     if (!this.isPlatformSocket) this.takeMessagesOf(live)
     this.move({ _tag: "Ready", connection: live, since: this.now() })
     this.wiring.events.publish({ _tag: "Opened", protocol: live.connection.protocol })
-    const subscriptions = this.subscriptions.size
+    const subscriptions = this.subscriptions.countOn(live)
     if (subscriptions > 0) this.wiring.events.publish({ _tag: "Resubscribed", subscriptions })
     this.wiring.outbox.drainTo(live)
   }
@@ -498,12 +499,18 @@ export class Owner<Out, In, R> {
     })
   }
 
-  subscribe(subscription: Subscription): void {
-    this.subscriptions.add(subscription, this.openConnection)
+  /** Adds a user of the subscription, or of the one that has its key. Throws what the key throws. */
+  join(subscription: Subscription<Out, In>): Subscription<Out, In> {
+    return this.subscriptions.join(subscription)
   }
 
-  unsubscribe(subscription: Subscription): void {
-    this.subscriptions.remove(subscription, this.lines.connections, this.openConnection)
+  /** Waits until the subscription is settled on the open connection, if there is one. */
+  show(subscription: Subscription<Out, In>): Effect.Effect<void, unknown> {
+    return Effect.suspend(() => this.subscriptions.show(subscription, this.openConnection))
+  }
+
+  leave(subscription: Subscription<Out, In>): void {
+    this.subscriptions.leave(subscription, this.lines.connections, this.openConnection)
   }
 
   private get openConnection(): LiveConnection<In> | undefined {

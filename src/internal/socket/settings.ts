@@ -5,6 +5,7 @@ import type { Options } from "../../ReconnectingSocket.js"
 import { count, millis, object, oneOf } from "../check.js"
 import { codingOf } from "./codec.js"
 import { heartbeatSettingsOf } from "./heartbeatSettings.js"
+import type { Rate } from "./pace.js"
 
 export type AnyOptions<Out, In> = Options<Out, In, any, any, any, any, any, any>
 
@@ -29,6 +30,7 @@ export const settingsOf = <Out, In>(options: AnyOptions<Out, In>) => {
       : millis("outbox.timeToLive", outbox.timeToLive, atLeastOne),
     window: count("outbox.window", outbox.window ?? mebi, 1),
     heartbeat: heartbeatSettingsOf(options.heartbeat, coding),
+    rate: rateOf(options),
     inboxCapacity: count("inbox.capacity", inbox.capacity ?? 1024, 1),
     maxPayload: count("maxPayload", options.maxPayload ?? 16 * mebi, 1),
     limits: {
@@ -46,3 +48,13 @@ export const settingsOf = <Out, In>(options: AnyOptions<Out, In>) => {
 }
 
 const atLeastOne = { min: "1 millis" } as const
+
+const rateOf = ({ subscriptions }: AnyOptions<any, any>): Rate | undefined => {
+  const { rate } = object("subscriptions", subscriptions ?? {})
+  if (rate === undefined) return undefined
+  const { interval, limit } = object("subscriptions.rate", rate)
+  return {
+    limit: count("subscriptions.rate.limit", limit, 1),
+    interval: millis("subscriptions.rate.interval", interval, atLeastOne)
+  }
+}

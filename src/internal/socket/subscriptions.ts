@@ -1,73 +1,430 @@
 /**
- * The subscriptions of a socket: which there are, and which connection has been sent which.
+ * The subscriptions of a socket: which there are, and how far each is on each connection.
+ *
+ * A subscription is `Shown` on a connection: its `open` is made and sent there, if need be in its turn (pace.ts), and
+ * if it has a `confirmed`, the peer's answer is awaited. A showing is settled once, by success or failure. Each user
+ * who waits for it is told; users who do not wait any more are told of a failure by an event.
  */
+import * as Cause from "effect/Cause"
 import * as Effect from "effect/Effect"
+import * as Either from "effect/Either"
+import * as Exit from "effect/Exit"
+import type * as Fiber from "effect/Fiber"
+import * as FiberId from "effect/FiberId"
+import * as MutableHashMap from "effect/MutableHashMap"
+import * as Option from "effect/Option"
+import * as Runtime from "effect/Runtime"
 import type { ConnectionFailure, Message } from "../../WebSocketDialer.js"
+import { within } from "../first.js"
+import { Waiters } from "../waiters.js"
 import type { LiveConnection } from "./connection.js"
-import { type Outbox, queuedMessage } from "./outbox.js"
+import { keyOf, throwUnlessCompared } from "./identifier.js"
+import { queuedMessage } from "./outbox.js"
+import { Pace, type Turn } from "./pace.js"
+import type { Wiring } from "./wiring.js"
 
-export interface Subscription {
-  readonly open: Message
+/** What all users of one key share. */
+export interface Subscription<in out Out, in In> {
+  /** The message, and what is sent for it; or an effect that gives the message for one connection. */
+  readonly open: { readonly message: Out; readonly data: Message } | Effect.Effect<Out, unknown>
   readonly close: Message | undefined
+  readonly key: unknown
+  readonly confirmed: ((message: In) => Option.Option<Either.Either<void, unknown>>) | undefined
+  /** Of the confirmation. */
+  readonly timeout: { readonly millis: number; readonly error: unknown }
+  /** How many have it, those included that still wait until it is settled. */
+  users: number
+  /** How many have it and wait no longer. */
+  holders: number
 }
 
-export class Subscriptions<Out> {
+/** A subscription on one connection. */
+class Shown<In> {
+  readonly live: LiveConnection<In>
+  isSent = false
+  isWritten = false
+  /** The peer has refused it, so that there is nothing to close. */
+  isRefused = false
+  /** The last user has left. */
+  isEnded = false
+  outcome: Exit.Exit<void, unknown> | undefined
+  /** Notified when it has been written, and when it is settled. */
+  readonly whenSettled = new Waiters()
+  /** Gives up awaiting the confirmation. */
+  giveUp: (() => void) | undefined
+
+  constructor(live: LiveConnection<In>) {
+    this.live = live
+  }
+}
+
+export class Subscriptions<Out, In> {
+  private readonly wiring: Wiring<Out, In, any>
   /** In the order in which they are sent on each new connection. */
-  private readonly all = new Set<Subscription>()
-  private readonly outbox: Outbox<Out>
+  private readonly all = new Set<Subscription<Out, In>>()
+  private byKey: MutableHashMap.MutableHashMap<unknown, Subscription<Out, In>> | undefined
+  private readonly pace: Pace | undefined
 
-  constructor(outbox: Outbox<Out>) {
-    this.outbox = outbox
+  constructor(wiring: Wiring<Out, In, any>) {
+    this.wiring = wiring
+    const { rate } = wiring.settings
+    this.pace = rate && new Pace(
+      rate,
+      () => wiring.clock.unsafeCurrentTimeMillis(),
+      (effect) => Runtime.runFork(wiring.runtime)(effect, { scope: wiring.scope })
+    )
   }
 
-  get size(): number {
-    return this.all.size
-  }
+  // ---------------------------------------------------------------------------
+  // users
+  // ---------------------------------------------------------------------------
 
-  /** Sends the subscription if there is an open connection; else it is sent with the next one. */
-  add(subscription: Subscription, open: LiveConnection<any> | undefined): void {
+  /** Adds a user: of the subscription that has this key, if there is one. Throws what the key throws. */
+  join(made: Subscription<Out, In>): Subscription<Out, In> {
+    const subscription = this.withKey(made) ?? made
+    subscription.users++
     this.all.add(subscription)
-    if (open === undefined) return
-    open.subscribed.add(subscription)
-    this.sendInTurn(open, subscription.open)
+    return subscription
   }
 
-  /** Takes the subscription back on every connection that has been sent it. */
-  remove(
-    subscription: Subscription,
-    connections: Iterable<LiveConnection<any>>,
-    open: LiveConnection<any> | undefined
+  private withKey(made: Subscription<Out, In>): Subscription<Out, In> | undefined {
+    if (made.key === undefined) return undefined
+    const key = keyOf(made.key)
+    const byKey = this.byKey ??= MutableHashMap.empty()
+    const known = Option.getOrUndefined(MutableHashMap.get(byKey, key))
+    throwUnlessCompared(key)
+    if (known === undefined) MutableHashMap.set(byKey, key, made)
+    return known
+  }
+
+  /** Takes a user away. With the last one the subscription is taken back on each connection that has been sent it. */
+  leave(
+    subscription: Subscription<Out, In>,
+    connections: Iterable<LiveConnection<In>>,
+    open: LiveConnection<In> | undefined
   ): void {
+    if (--subscription.users > 0) return
     this.all.delete(subscription)
+    if (this.byKey !== undefined && subscription.key !== undefined) {
+      MutableHashMap.remove(this.byKey, keyOf(subscription.key))
+    }
     for (const live of connections) {
-      if (!live.subscribed.delete(subscription) || subscription.close === undefined || live.failure !== undefined) {
-        continue
+      const shown = live.shown?.get(subscription)
+      if (shown === undefined) continue
+      live.shown?.delete(subscription)
+      shown.isEnded = true
+      this.settle(subscription, shown, Exit.void)
+      if (shown.isSent && !shown.isRefused && subscription.close !== undefined && live.failure === undefined) {
+        this.sendClose(live, subscription.close, live === open)
       }
-      if (live === open) this.sendInTurn(live, subscription.close)
-      else live.send(subscription.close)
     }
   }
 
-  /** Sends all of them on a connection that opens; waits until they are written. */
-  sendAll(live: LiveConnection<any>): Effect.Effect<void, ConnectionFailure> {
+  /**
+   * Shows the subscription on the open connection, unless it is shown there already, and waits until that is settled if
+   * it can fail. If the connection is lost meanwhile, the next one comes without further waiting.
+   */
+  show(subscription: Subscription<Out, In>, open: LiveConnection<In> | undefined): Effect.Effect<void, unknown> {
+    if (open === undefined) return Effect.void
+    const known = open.shown?.get(subscription)
+    // A subscription that was left out on this connection is tried again.
+    const shown = known === undefined || known.outcome !== undefined && Exit.isFailure(known.outcome)
+      ? this.start(subscription, open, true)
+      : known
+    if (shown.outcome !== undefined) return shown.outcome
+    if (!Effect.isEffect(subscription.open) && subscription.confirmed === undefined) return Effect.void
+    return Waiters.until(
+      () => shown.outcome ?? (open.failure === undefined ? undefined : Exit.void),
+      shown.whenSettled,
+      open.whenLost
+    )
+  }
+
+  // ---------------------------------------------------------------------------
+  // a connection that opens
+  // ---------------------------------------------------------------------------
+
+  /** How many there are on the connection, those left out that have failed. */
+  countOn(live: LiveConnection<In>): number {
+    let count = 0
+    for (const { outcome } of live.shown?.values() ?? []) if (outcome !== undefined && Exit.isSuccess(outcome)) count++
+    return count
+  }
+
+  /**
+   * Shows all that are not shown on the connection yet; waits until they are written, and those confirmed that ask for
+   * it. `written` bounds the writing.
+   */
+  showAll<E>(
+    live: LiveConnection<In>,
+    written: (writing: Effect.Effect<void>) => Effect.Effect<void, E>
+  ): Effect.Effect<void, E | ConnectionFailure> {
     return Effect.suspend(() => {
-      const all = [...this.all]
-      for (const subscription of all) live.subscribed.add(subscription)
-      return live.sendAll(all.map(({ open }) => open))
+      const missing = [...this.all].filter((subscription) => live.shown?.has(subscription) !== true)
+      if (missing.length === 0) return Effect.void
+      const { combine } = this.wiring.options.subscriptions ?? {}
+      const started = missing.map((subscription) => [subscription, this.shownOn(subscription, live)] as const)
+      const each = Effect.forEach(started, ([subscription, shown]) => this.showing(subscription, shown, false), {
+        discard: true
+      })
+      const isPlain = this.pace === undefined && missing.every(({ open }) => !Effect.isEffect(open))
+      const sent = combine !== undefined && missing.length > 1
+        ? this.combined(started, live)
+        : isPlain
+        ? Effect.sync(() => {
+          for (const [subscription, shown] of started) {
+            this.hand(subscription, shown, (subscription.open as { readonly data: Message }).data, undefined, false)
+          }
+        })
+        : each
+      const all = (is: (shown: Shown<In>) => boolean) =>
+        Effect.forEach(started, ([, shown]) =>
+          Waiters.until(
+            () => is(shown) || live.failure !== undefined ? Exit.void : undefined,
+            shown.whenSettled,
+            live.whenLost
+          ), { discard: true })
+      return sent.pipe(
+        Effect.zipRight(written(all(({ isSent, isWritten }) => isWritten || !isSent))),
+        Effect.zipRight(all(({ outcome }) => outcome !== undefined)),
+        Effect.zipRight(Effect.suspend(() => live.failure ?? this.showAll(live, written)))
+      )
     })
   }
 
-  /** Sends the subscriptions that were added while `sendAll` waited. */
-  sendMissing(live: LiveConnection<any>): void {
+  /** Shows those that were added in the last moment, in the step in which the connection becomes open. */
+  showMissing(live: LiveConnection<In>): void {
     for (const subscription of this.all) {
-      if (live.subscribed.has(subscription)) continue
-      live.subscribed.add(subscription)
-      live.send(subscription.open)
+      if (live.shown?.has(subscription) !== true) this.start(subscription, live, false)
     }
   }
 
-  /** Queued behind earlier messages, for this connection only: dropped if the connection is lost. */
-  private sendInTurn(live: LiveConnection<any>, data: Message): void {
-    this.outbox.offer(queuedMessage(undefined as Out, data, { only: live }))
+  /** As few messages as the user makes of them. */
+  private combined(
+    started: ReadonlyArray<readonly [Subscription<Out, In>, Shown<In>]>,
+    live: LiveConnection<In>
+  ): Effect.Effect<void> {
+    return Effect.gen(this, function*() {
+      const made: Array<readonly [Subscription<Out, In>, Shown<In>, Out, Message]> = []
+      for (const [subscription, shown] of started) {
+        const opened = yield* this.opened(subscription)
+        if (Exit.isSuccess(opened)) made.push([subscription, shown, opened.value.message, opened.value.data])
+        else this.settle(subscription, shown, opened)
+      }
+      const left = made.filter(([, { isEnded }]) => !isEnded)
+      const combined = left.length < 2 ? undefined : this.combinedOf(left.map(([, , message]) => message))
+      if (combined === undefined) {
+        for (const [subscription, shown, , data] of left) {
+          yield* this.inTurn(live, (turn) => !shown.isEnded && this.hand(subscription, shown, data, turn, false))
+        }
+        return
+      }
+      for (const [subscription, shown] of left) this.awaitAnswer(subscription, shown)
+      for (const data of combined.slice(0, -1)) {
+        yield* this.inTurn(live, (turn) => this.send(live, data, turn, false, () => {}))
+      }
+      yield* this.inTurn(live, (turn) => {
+        for (const [subscription, shown] of left) this.sent(subscription, shown)
+        return this.send(live, combined.at(-1)!, turn, false, () => {
+          for (const [, shown] of left) written(shown)
+        })
+      })
+      // The messages were made with those that have ended since.
+      for (const [{ close }, { isEnded }] of left) {
+        if (isEnded && close !== undefined) this.sendClose(live, close, false)
+      }
+    })
+  }
+
+  /** Undefined if the user's function throws, or what it gives cannot be sent. */
+  private combinedOf(opens: ReadonlyArray<Out>): ReadonlyArray<Message> | undefined {
+    const { encode, events, options: { subscriptions } } = this.wiring
+    return events.decided("combine", () => {
+      const messages = subscriptions!.combine!(opens as [Out, ...Array<Out>])
+      if (messages.length === 0) throw new TypeError("combined to nothing")
+      return messages.map((message) => Either.getOrThrowWith(encode(message), (cause) => cause))
+    }, undefined)
+  }
+
+  // ---------------------------------------------------------------------------
+  // one subscription on one connection
+  // ---------------------------------------------------------------------------
+
+  private shownOn(subscription: Subscription<Out, In>, live: LiveConnection<In>): Shown<In> {
+    const shown = new Shown(live)
+    ;(live.shown ??= new Map()).set(subscription, shown)
+    return shown
+  }
+
+  /** Sends it in this step if that can be, else in a fiber of the connection. */
+  private start(subscription: Subscription<Out, In>, live: LiveConnection<In>, isQueued: boolean): Shown<In> {
+    const shown = this.shownOn(subscription, live)
+    const { open } = subscription
+    const turn = Effect.isEffect(open) ? undefined : this.pace?.tryTake()
+    if (!Effect.isEffect(open) && (this.pace === undefined || turn !== undefined)) {
+      this.hand(subscription, shown, open.data, turn, isQueued)
+      return shown
+    }
+    this.fork(live, this.showing(subscription, shown, isQueued))
+    return shown
+  }
+
+  private showing(subscription: Subscription<Out, In>, shown: Shown<In>, isQueued: boolean): Effect.Effect<void> {
+    const { live } = shown
+    const isOver = () => shown.isEnded || live.failure !== undefined
+    return this.inTurn(
+      live,
+      (turn) =>
+        isOver() ? Effect.succeed(false) : Effect.map(this.opened(subscription), (opened) => {
+          if (isOver()) return false
+          if (Exit.isSuccess(opened)) return this.hand(subscription, shown, opened.value.data, turn, isQueued)
+          this.settle(subscription, shown, opened)
+          return false
+        })
+    )
+  }
+
+  /** Takes a turn, if there is a pace; `use` says whether it has used the turn. */
+  private inTurn(
+    live: LiveConnection<In>,
+    use: (turn: Turn | undefined) => boolean | Effect.Effect<boolean>
+  ): Effect.Effect<void> {
+    const used = (turn: Turn | undefined) =>
+      Effect.suspend(() => {
+        const isUsed = use(turn)
+        return typeof isUsed === "boolean" ? Effect.succeed(isUsed) : isUsed
+      })
+    const { pace } = this
+    if (pace === undefined) return Effect.asVoid(used(undefined))
+    return Effect.suspend(() => {
+      let turn: Turn | undefined
+      let isUsed = false
+      return Effect.ensuring(
+        Effect.suspend(() => {
+          if (live.failure !== undefined) return Effect.void
+          turn = pace.ask()
+          return Effect.flatMap(pace.until(turn), () =>
+            Effect.map(used(turn), (is) => {
+              isUsed = is
+            }))
+        }),
+        Effect.sync(() => {
+          if (turn !== undefined && !isUsed) pace.end(turn, false)
+        })
+      )
+    })
+  }
+
+  /** What is sent for it on one connection. */
+  private opened(
+    { open }: Subscription<Out, In>
+  ): Effect.Effect<Exit.Exit<{ readonly message: Out; readonly data: Message }, unknown>> {
+    if (!Effect.isEffect(open)) return Effect.succeed(Exit.succeed(open))
+    return within(Effect.disconnect(open), this.wiring.settings.openTimeout, () => new Cause.TimeoutException()).pipe(
+      Effect.flatMap((message) => Effect.map(this.wiring.encode(message), (data) => ({ message, data }))),
+      Effect.exit
+    )
+  }
+
+  private hand(
+    subscription: Subscription<Out, In>,
+    shown: Shown<In>,
+    data: Message,
+    turn: Turn | undefined,
+    isQueued: boolean
+  ): true {
+    this.awaitAnswer(subscription, shown)
+    this.sent(subscription, shown)
+    return this.send(shown.live, data, turn, isQueued, () => written(shown))
+  }
+
+  private sent(subscription: Subscription<Out, In>, shown: Shown<In>): void {
+    shown.isSent = true
+    if (subscription.confirmed === undefined) this.settle(subscription, shown, Exit.void)
+  }
+
+  /** From now on the peer may answer. */
+  private awaitAnswer(subscription: Subscription<Out, In>, shown: Shown<In>): void {
+    const { confirmed, timeout } = subscription
+    const { events } = this.wiring
+    if (confirmed === undefined) return
+    const giveUpAnswer = shown.live.awaiting.add((message, data) => {
+      const told = events.decided("confirmed", () => checked(confirmed(message)), Option.none(), data)
+      if (Option.isNone(told)) return false
+      shown.isRefused = Either.isLeft(told.value)
+      this.settle(subscription, shown, Either.isLeft(told.value) ? Exit.fail(told.value.left) : Exit.void)
+      return true
+    })
+    const late = Effect.sync(() => this.settle(subscription, shown, Exit.fail(timeout.error)))
+    const timer = this.fork(shown.live, Effect.zipRight(Effect.sleep(timeout.millis), late))
+    shown.giveUp = () => {
+      giveUpAnswer()
+      timer.unsafeInterruptAsFork(FiberId.none)
+    }
+  }
+
+  private settle(subscription: Subscription<Out, In>, shown: Shown<In>, outcome: Exit.Exit<void, unknown>): void {
+    if (shown.outcome !== undefined) return
+    shown.outcome = outcome
+    shown.giveUp?.()
+    if (Exit.isFailure(outcome) && subscription.holders > 0) {
+      const error = Cause.squash(outcome.cause)
+      this.wiring.events.publish({ _tag: "SubscriptionFailed", key: subscription.key, error })
+    }
+    shown.whenSettled.notify()
+  }
+
+  private sendClose(live: LiveConnection<In>, data: Message, isQueued: boolean): void {
+    const { pace } = this
+    const turn = pace?.tryTake()
+    if (pace === undefined || turn !== undefined) this.send(live, data, turn, isQueued, () => {})
+    else this.fork(live, this.inTurn(live, (turn) => this.send(live, data, turn, isQueued, () => {})))
+  }
+
+  /**
+   * Queued behind earlier messages, for this connection only: dropped if the connection is lost. Or directly, while a
+   * connection opens or is being replaced.
+   */
+  private send(
+    live: LiveConnection<In>,
+    data: Message,
+    turn: Turn | undefined,
+    isQueued: boolean,
+    onWritten: () => void
+  ): true {
+    const forget = turn && live.onceLost(() => this.pace?.end(turn, true))
+    const onDone = () => {
+      forget?.()
+      if (turn !== undefined) this.pace?.end(turn, true)
+      onWritten()
+    }
+    if (isQueued) {
+      const queued = queuedMessage(undefined as Out, data, { only: live })
+      queued.onDone = (outcome) => {
+        if (outcome === "Done") onDone()
+      }
+      this.wiring.outbox.offer(queued)
+    } else {
+      live.send(data, onDone)
+    }
+    return true
+  }
+
+  private fork(live: LiveConnection<In>, effect: Effect.Effect<void>): Fiber.RuntimeFiber<void> {
+    return Runtime.runFork(this.wiring.runtime)(effect, { scope: live.scope! })
   }
 }
+
+const written = (shown: Shown<any>): void => {
+  shown.isWritten = true
+  shown.whenSettled.notify()
+}
+
+const checked = <E>(
+  told: Option.Option<Either.Either<void, E>>
+): Option.Option<Either.Either<void, E>> => {
+  if (Option.isOption(told) && (Option.isNone(told) || Either.isEither(told.value))) return told
+  throw new TypeError("confirmed by neither none nor some Either")
+}
+
+export type { Shown }

@@ -152,7 +152,7 @@ export const messages = (modules: Modules) => {
         const subscribing = Effect.scoped(
           Effect.zipRight(socket.subscribe({ open: "open", close: "close" }), Effect.yieldNow())
         )
-        for (const exit of yield* together([subscribing, sending(socket, ["a1", "a2"]), subscribing])) {
+        for (const exit of yield* together<void, unknown>([subscribing, sending(socket, ["a1", "a2"]), subscribing])) {
           hasSucceeded(exit)
         }
         yield* Effect.sleep("2 seconds")

@@ -1,6 +1,7 @@
 /** What a reconnecting socket promises to those who speak other people's protocols. */
 import type * as ReconnectingSocketModule from "effect-holdfast/ReconnectingSocket"
 import * as Effect from "effect/Effect"
+import * as Either from "effect/Either"
 import * as Fiber from "effect/Fiber"
 import * as Option from "effect/Option"
 import * as assert from "node:assert/strict"
@@ -21,6 +22,7 @@ import {
   received,
   resettingAfter,
   sending,
+  settled,
   together
 } from "./world.js"
 
@@ -176,6 +178,51 @@ export const protocols = (modules: Modules) => {
           yield* reading(socket.messages, (message) => all.push(message) === 6)
           assert.deepEqual(all, ["01", "02", "03", "11", "12", "13"])
           yield* socket.close()
+          yield* isOver(world, socket)
+        })
+    ),
+
+    "subscriptions of one key are one on the wire, confirmed on each connection, and closed once": inWorld(
+      modules,
+      (world) =>
+        Effect.gen(function*() {
+          const socket = yield* ReconnectingSocket.make({ ...base, subscriptions: { rate: { limit: 2, interval: 1 } } })
+          yield* world.serve(
+            resettingAfter([2], (wire, message) => message === "open" ? wire.peer.send("ok") : Effect.void)
+          )
+          const told: Array<string> = []
+          const listening = yield* Effect.fork(reading(socket.messages, (message) => void told.push(String(message))))
+          const user = Effect.scoped(Effect.zipRight(
+            socket.subscribe({
+              open: Effect.succeed("open"),
+              close: "close",
+              key: "key",
+              confirmed: (message) => message === "ok" ? Option.some(Either.void) : Option.none()
+            }),
+            Effect.yieldNow()
+          ))
+          for (const exit of yield* together<void, unknown>([user, sending(socket, ["a1", "a2"]), user])) {
+            hasSucceeded(exit)
+          }
+          yield* Effect.sleep("3 seconds")
+          yield* socket.awaitOpen
+          yield* settled
+          for (const { received } of world.wires) {
+            let open = 0
+            for (const message of received) {
+              if (message === "open") open++
+              if (message === "close") open--
+              assert.ok(open === 0 || open === 1, String(received))
+            }
+          }
+          assert.equal(
+            world.wires.at(-1)!.received.filter((one) => one === "open").length,
+            world.wires.at(-1)!.received.filter((one) => one === "close").length
+          )
+          // A confirmation that comes behind the end of its subscription is for nobody.
+          assert.ok(told.every((message) => message === "ok"), String(told))
+          yield* socket.close()
+          yield* Fiber.join(listening)
           yield* isOver(world, socket)
         })
     ),
