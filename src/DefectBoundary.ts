@@ -1,5 +1,6 @@
 /**
- * What an HTTP server does after a handler's defect: isolate it, or terminate in good order.
+ * A boundary around the handlers of an HTTP server: after a defect it isolates the request, or terminates the server
+ * in good order.
  *
  * **The problem.** A server that recovers from all that its handlers throw goes on with state that a throw has left
  * half changed, and nobody is told. (Effect's own server answers a defect with an empty 500, and logs it at Info or not

@@ -73,7 +73,7 @@ import * as SessionHttpClient from "./SessionHttpClient.js"
 // -----------------------------------------------------------------------------
 
 /**
- * Who the session is: the headers of every request, and the TLS options of its connections.
+ * The identity of a session: the headers of every request, and the TLS options of its connections.
  *
  * `tls` needs a client that can open its own connections (`NodeHttpSession` in `effect-holdfast/node`); with any
  * other it is ignored and a warning is logged.
@@ -97,7 +97,7 @@ export interface TlsOptions {
 }
 
 /**
- * What the generations of the session hold.
+ * The value of a generation.
  *
  * @since 0.1.0
  * @category models
@@ -150,7 +150,7 @@ export interface Options<E = never, R = never, E2 = never, R2 = never>
     Pick<Session.Options<State, HttpSessionError | E | E2>, "timeout" | "retry" | "cooldown" | "budget" | "name">,
     SessionHttpClient.RefusalOptions
 {
-  /** Who the session is from now on; asked for each generation. */
+  /** Gives the identity of the next generation: run for each one. */
   readonly identity: Effect.Effect<Identity, E, R>
   /**
    * Sent with the new identity and an empty cookie jar, its redirects not followed. A status of 2xx or 3xx

@@ -50,9 +50,9 @@ import * as SessionHttpClient from "./SessionHttpClient.js"
 // -----------------------------------------------------------------------------
 
 /**
- * What an authorization server has issued. `expiresAt` is the server's word in epoch milliseconds, counted from when
- * the token was asked for; without one the tokens do not expire by time. `claims` are those of the last id_token that
- * was validated.
+ * Tokens as an authorization server has issued them. `expiresAt` is in epoch milliseconds: the lifetime that the server
+ * named, counted from the request; without it the tokens do not expire by time. `claims` are those of the last id_token
+ * that was validated.
  *
  * @since 0.1.0
  * @category models
@@ -178,7 +178,7 @@ export declare namespace Grant {
 }
 
 /**
- * What the user of a device is shown. `expiresAt` is in epoch milliseconds.
+ * The code and the address that a device shows its user. `expiresAt` is in epoch milliseconds.
  *
  * @since 0.1.0
  * @category models
@@ -220,7 +220,7 @@ export interface TokenExchangeOptions {
 }
 
 /**
- * Where the tokens are kept over restarts; see `PersistedSession`.
+ * The store that keeps the tokens over restarts; see `PersistedSession`.
  *
  * @since 0.1.0
  * @category models
@@ -245,9 +245,9 @@ export interface Options {
   readonly grant: Grant
   /** A list, or a string with spaces. */
   readonly scope?: string | ReadonlyArray<string> | undefined
-  /** What the tokens are for (RFC 8707). */
+  /** The resource servers for which the tokens are (RFC 8707). */
   readonly resource?: string | ReadonlyArray<string> | undefined
-  /** The same as some servers (Auth0) ask for it. */
+  /** The same, for servers that have a parameter `audience` instead (Auth0). */
   readonly audience?: string | undefined
   /** Further parameters of each request for a token. */
   readonly parameters?: { readonly [name: string]: string } | undefined
@@ -290,7 +290,7 @@ export interface Options {
   readonly cooldown?: Session.Options<Tokens, SignInError | PersistedSession.PersistenceError>["cooldown"]
   /** As `Session` has it. */
   readonly budget?: Session.Options<Tokens>["budget"]
-  /** What the session is called in spans, metrics and errors. Default: `"session"`. */
+  /** The session's name in spans, metrics and errors. Default: `"session"`. */
   readonly name?: string | undefined
 }
 
@@ -323,7 +323,7 @@ export {
 } from "./internal/oauth2/errors.js"
 
 /**
- * What a sign-in or a renewal may fail with.
+ * The errors of a sign-in or a renewal.
  *
  * @since 0.1.0
  * @category errors
@@ -331,7 +331,7 @@ export {
 export type SignInError = OAuth2Error | DiscoveryFailed | SignInRequired
 
 /**
- * What the callbacks of a grant may fail with.
+ * The errors that the callbacks of a grant may have.
  *
  * @since 0.1.0
  * @category errors

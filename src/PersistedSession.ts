@@ -49,7 +49,7 @@ import * as Session from "./Session.js"
 export type Key = Redacted.Redacted<Uint8Array> | Redacted.Redacted<string>
 
 /**
- * Where a session's value is kept.
+ * Options of the store that keeps a session's value.
  *
  * @since 0.1.0
  * @category models
@@ -63,8 +63,8 @@ export interface StoreOptions {
    */
   readonly encryptWith?: Key | ReadonlyArray<Key> | undefined
   /**
-   * What becomes of a value that cannot be read: `"fail"`, the default, is a `PersistenceError`; `"signIn"` logs a
-   * warning and goes on as if there were none.
+   * If the stored value cannot be read, `"fail"` (the default) fails with a `PersistenceError`; `"signIn"` logs a
+   * warning and goes on as if there were no value.
    */
   readonly onUnreadable?: "fail" | "signIn" | undefined
 }

@@ -165,7 +165,7 @@ export type ValueOf<S extends Session<any, any>> = S extends Session<infer A, an
 export type ErrorOf<S extends Session<any, any>> = S extends Session<any, infer E> ? E : never
 
 /**
- * What a session is doing. `refreshes` counts the generations it has obtained, `failures` the refreshes that
+ * The state of a session. `refreshes` counts the generations it has obtained, `failures` the refreshes that
  * failed, both since `make`. Times are epoch milliseconds.
  *
  * - `Idle`: nothing has been acquired, or the session was ended.
@@ -287,8 +287,8 @@ export interface Options<A, E = never, R = never, E2 = never, R2 = never, E3 = n
    */
   readonly timeout?: Duration.DurationInput | undefined
   /**
-   * For how long after `timeout` an answer is still waited for in the background, because the upstream may have spent
-   * the token that was presented, and the answer holds the only new one. Nothing further is begun: no `retry`, no
+   * How long after `timeout` the session still waits, in the background, for an answer: the upstream may have spent the
+   * token that was presented, and the answer holds the only new one. Nothing further is begun: no `retry`, no
    * `acquire` after a failure that `fatal` knows. A late value is written down by `onRenewed`, becomes current
    * immediately and ends the cooldown; a late failure that `fatal` knows is remembered; after `end` a late value is
    * revoked; closing the session's scope interrupts the wait. Until the late answer has come or been cut, no other
@@ -301,8 +301,8 @@ export interface Options<A, E = never, R = never, E2 = never, R2 = never, E3 = n
   /** Retries inside one refresh, for transient failures; `fatal` ones are not retried. Default: none. */
   readonly retry?: Schedule.Schedule<unknown, NoInfer<E | E2 | E3>> | undefined
   /**
-   * For how long the failure of a refresh answers those who ask again, before the next of them tries once
-   * more for all. A schedule is stepped by consecutive failures (its input is their cause) and starts anew
+   * How long the failure of a refresh is the answer to callers who ask again, before the next caller tries once more
+   * for all. A schedule is stepped by consecutive failures (its input is their cause) and starts anew
    * after a success; one that ends keeps its last delay. Default: 1 second, doubled up to 30.
    */
   readonly cooldown?:
@@ -316,7 +316,7 @@ export interface Options<A, E = never, R = never, E2 = never, R2 = never, E3 = n
    * `onRenewed` took longer, say. Default: 10 within 1 minute.
    */
   readonly budget?: { readonly refreshes: number; readonly within: Duration.DurationInput } | undefined
-  /** What the session is called in spans, metrics and errors. Default: `"session"`. */
+  /** The session's name in spans, metrics and errors. Default: `"session"`. */
   readonly name?: string | undefined
 }
 
@@ -412,7 +412,7 @@ export class RefreshBudgetExceeded extends Data.TaggedError("RefreshBudgetExceed
 }
 
 /**
- * What can go wrong with a session besides the application's own `E`.
+ * The errors of a session besides the application's own `E`.
  *
  * `InvalidOptions` among them is a refresh whose value had an `expiresAt` that is no time, and a `rejected` of
  * `use` that threw.

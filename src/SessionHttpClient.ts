@@ -66,9 +66,9 @@ export interface Options<in A> extends RefusalOptions {
     value: A
   ) => HttpClientRequest.HttpClientRequest | Effect.Effect<HttpClientRequest.HttpClientRequest>
   /**
-   * Where the value may go, and whose refusals count: origins such as `"https://api.example.com"` (compared by
-   * `URL.origin`, so a path counts for nothing), or a function of the URL. Every other request passes untouched, and
-   * nothing is acquired for it. A request without an absolute URL is a `RequestError` with reason `"InvalidUrl"`: add
+   * The origins to which the value may go, and whose refusals count: a list such as `["https://api.example.com"]`
+   * (compared by `URL.origin`, so a path counts for nothing), or a function of the URL. Every other request passes
+   * untouched, and nothing is acquired for it. A request without an absolute URL is a `RequestError` with reason `"InvalidUrl"`: add
    * the base around the session, because beneath it nobody can tell where the request goes. An entry that is no http or
    * https origin is `InvalidOptions` at the first request. Default: the value goes wherever a request goes.
    */
@@ -89,7 +89,7 @@ export interface Options<in A> extends RefusalOptions {
 }
 
 /**
- * What a refusal is, and what is done about it.
+ * Options: what a refusal is, and what the client does about it.
  *
  * @since 0.1.0
  * @category models

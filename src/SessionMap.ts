@@ -91,7 +91,7 @@ export interface Limits {
 }
 
 /**
- * What a `lookup` gives: the options of a session, or an effect that makes one.
+ * The result of a `lookup`: the options of a session, or an effect that makes one.
  *
  * @since 0.1.0
  * @category models

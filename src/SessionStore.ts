@@ -1,5 +1,5 @@
 /**
- * Where a fleet of processes keeps the session that it shares: one row for each session, replaced by compare-and-set.
+ * The store in which a fleet of processes keeps its sessions: one row for each session, replaced by compare-and-set.
  *
  * **The idea.** A store has three operations, and knows nothing of sessions: what a row means, and which row follows
  * which, is decided above it. So a store for another database is short: one table, one conditional write, and a way to
@@ -60,9 +60,9 @@ export interface Row {
   readonly leaseUntil: number
   /** The value is about to be presented, or was, and what came of that is not known. */
   readonly intent: boolean
-  /** What `intent` was when the current lease was taken: its holder is not the first to present the value. */
+  /** `intent` as it was when the current lease was taken. If so, its holder is not the first to present the value. */
   readonly uncertain: boolean
-  /** Until then the last failure answers. */
+  /** Until then, the last failure is every caller's answer. */
   readonly coolUntil: number
   /** Consecutive failures. */
   readonly failures: number
@@ -73,8 +73,8 @@ export interface Row {
 }
 
 /**
- * What a store does. Every effect may be interrupted: callers have a deadline of their own, and a write that was given
- * up may still arrive.
+ * The operations of a store. Every effect may be interrupted: callers have a deadline of their own, and a write that
+ * was given up may still arrive.
  *
  * - `read`: the row, and the store's clock.
  * - `compareAndSet`: writes the row if the stored one has this revision (`undefined`: if there is none).

@@ -72,9 +72,9 @@ import * as SessionStore from "./SessionStore.js"
 export type Key = Redacted.Redacted<Uint8Array> | Redacted.Redacted<string>
 
 /**
- * What a renewal is told of the value that it is about to present.
+ * Told to a renewal about the value that it will present.
  *
- * `uncertain`: it may have been presented before, by a process that died, timed out or failed since, or by an earlier
+ * `uncertain`: the value may have been presented before, by a process that died, timed out or failed since, or by an earlier
  * try of this refresh. A server with reuse detection may then revoke all that descends from the same sign-in; one that
  * allows a repeat within some seconds forgives it.
  *
@@ -115,9 +115,9 @@ export interface Options<
    */
   readonly encryptWith?: Key | ReadonlyArray<Key> | undefined
   /**
-   * For how long a process may be silent before another takes over from it. It is extended every third of it while a
-   * renewal runs. A lease and the renewal that takes over should fit into the time for which your server forgives a
-   * repeated refresh token. Default: 8 seconds, of which 2 are left of the 10 that are usual.
+   * How long a process may be silent before another one takes its renewal over. While a renewal runs, its process
+   * extends the lease after each third of this time. A lease and the renewal that takes over should fit into the time
+   * for which your server forgives a repeated refresh token. Default: 8 seconds, of which 2 are left of the 10 that are usual.
    */
   readonly lease?: Duration.DurationInput | undefined
   /**
@@ -126,14 +126,14 @@ export interface Options<
    */
   readonly unspent?: ((error: NoInfer<E | E2>) => boolean) | undefined
   /**
-   * What becomes of a stored value that cannot be read: `"fail"`, the default, is a `SharedSessionError`, and nothing
-   * is overwritten; `"signIn"` logs a warning, signs in and replaces it.
+   * If the stored value cannot be read, `"fail"` (the default) fails with a `SharedSessionError` and overwrites
+   * nothing; `"signIn"` logs a warning, signs in and replaces the value.
    */
   readonly onUnreadable?: "fail" | "signIn" | undefined
   /** Retries inside one refresh, for transient failures; `fatal` ones are not retried. Default: none. */
   readonly retry?: Schedule.Schedule<unknown, NoInfer<E | E2 | E3>> | undefined
   /**
-   * For how long the failure of a refresh answers all processes, before the next caller tries once more for all. A
+   * How long the failure of a refresh is the answer in all processes, before the next caller tries once more for all. A
    * schedule is stepped by the fleet's consecutive failures. Default: 1 second, doubled up to 30.
    */
   readonly cooldown?:
@@ -177,8 +177,8 @@ export class SharedSessionError extends Data.TaggedError("SharedSessionError")<{
 /**
  * Makes one process's part of a shared session. Nothing is asked of the store before the first `current`.
  *
- * What `make` of `Session` promises holds here too, within each process. A generation is the process's own, and its
- * number is no version of the fleet's.
+ * All that `make` of `Session` promises holds within each process, too. Each process numbers its generations by itself;
+ * the number is not the fleet's version of the value.
  *
  * @example
  * ```ts
@@ -388,13 +388,13 @@ const retryOf = <E>(retry: Schedule.Schedule<unknown, any> | undefined, monotoni
     )
 }
 
-/** A cooldown longer than that many failures make is not reckoned: no schedule still grows by then. */
+/** More failures are counted as this many: by then no schedule grows any more. */
 const mostFailures = 100
 
 const cooldownOf = (schedule: Schedule.Schedule<unknown, Cause.Cause<any>>, monotonic: () => number) => {
   let next: number | undefined
   return {
-    /** What the schedule says after so many failures, whichever processes they were. */
+    /** The schedule's delay after so many failures of the whole fleet, in milliseconds. */
     ofFleet: (failures: number, cause: Cause.Cause<any>): Effect.Effect<number> =>
       Effect.suspend(() => {
         const delays = Delays.make(schedule)
@@ -410,7 +410,7 @@ const cooldownOf = (schedule: Schedule.Schedule<unknown, Cause.Cause<any>>, mono
     set: (millis: number | undefined): void => {
       next = millis
     },
-    /** What the row says, or else what the schedule says of this process's own failures. */
+    /** A schedule whose delay is the row's if that has one, else the one for this process's own failures. */
     ofSession: Schedule.makeWithState(
       schedule.initial,
       (now, cause: Cause.Cause<any>, state) => {

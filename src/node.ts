@@ -1,5 +1,5 @@
 /**
- * What needs Node.
+ * The modules that need Node.
  *
  * @since 0.1.0
  */

@@ -1,5 +1,5 @@
 /**
- * What proves concurrent Effect programs, ours and yours.
+ * Tools that prove concurrent Effect programs, ours and yours.
  *
  * @since 0.1.0
  */

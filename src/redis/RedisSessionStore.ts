@@ -31,9 +31,9 @@ import * as SessionStore from "../SessionStore.js"
 export type Options =
   & ({ readonly url: string | Redacted.Redacted<string> } | { readonly connect: () => Redis })
   & {
-    /** What the names of keys and of the channel begin with. Default: `holdfast:`. */
+    /** The prefix of the names of keys and of the channel. Default: `holdfast:`. */
     readonly prefix?: string | undefined
-    /** How many replicas are to have a write before it counts. Default: 0. */
+    /** How many replicas must have a write before it counts. Default: 0. */
     readonly replicas?: number | undefined
   }
 

@@ -122,7 +122,7 @@ export interface Options {
 }
 
 /**
- * What was explored without finding a failure.
+ * The report of an exploration that has found no failure.
  *
  * @since 0.1.0
  * @category models
@@ -349,7 +349,7 @@ type Step<A> = { readonly isDone: false } | { readonly isDone: true; readonly va
 const more = { isDone: false } as const
 const done = <A>(value: A): Step<A> => ({ isDone: true, value })
 
-/** For how long the explorer keeps the thread: short enough for a heartbeat, long against its own cost. */
+/** How long the explorer keeps the thread at a time: short for a heartbeat, and long against the cost of a turn. */
 const sliceMillis = 25
 
 /** Runs long work step by step, observed, and lets the event loop turn in between. */
