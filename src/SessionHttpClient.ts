@@ -68,9 +68,10 @@ export interface Options<in A> extends RefusalOptions {
   /**
    * The origins to which the value may go, and whose refusals count: a list such as `["https://api.example.com"]`
    * (compared by `URL.origin`, so a path counts for nothing), or a function of the URL. Every other request passes
-   * untouched, and nothing is acquired for it. A request without an absolute URL is a `RequestError` with reason `"InvalidUrl"`: add
-   * the base around the session, because beneath it nobody can tell where the request goes. An entry that is no http or
-   * https origin is `InvalidOptions` at the first request. Default: the value goes wherever a request goes.
+   * untouched, and nothing is acquired for it. A request without an absolute URL is a `RequestError` with reason
+   * `"InvalidUrl"`: add the base around the session, because beneath it nobody can tell where the request goes. An
+   * entry that is no http or https origin is `InvalidOptions` at the first request. Default: the value goes wherever a
+   * request goes.
    */
   readonly origins?: ReadonlyArray<string> | ((url: URL) => boolean) | undefined
   /**

@@ -74,9 +74,9 @@ export type Key = Redacted.Redacted<Uint8Array> | Redacted.Redacted<string>
 /**
  * Told to a renewal about the value that it will present.
  *
- * `uncertain`: the value may have been presented before, by a process that died, timed out or failed since, or by an earlier
- * try of this refresh. A server with reuse detection may then revoke all that descends from the same sign-in; one that
- * allows a repeat within some seconds forgives it.
+ * `uncertain`: the value may have been presented before, by a process that died, timed out or failed since, or by an
+ * earlier try of this refresh. A server with reuse detection may then revoke all that descends from the same sign-in;
+ * one that allows a repeat within some seconds forgives it.
  *
  * @since 0.1.0
  * @category models
@@ -117,7 +117,8 @@ export interface Options<
   /**
    * How long a process may be silent before another one takes its renewal over. While a renewal runs, its process
    * extends the lease after each third of this time. A lease and the renewal that takes over should fit into the time
-   * for which your server forgives a repeated refresh token. Default: 8 seconds, of which 2 are left of the 10 that are usual.
+   * for which your server forgives a repeated refresh token. Default: 8 seconds, of which 2 are left of the 10 that are
+   * usual.
    */
   readonly lease?: Duration.DurationInput | undefined
   /**
