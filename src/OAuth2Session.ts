@@ -11,7 +11,8 @@
  *
  * **What it does not.** It cannot un-spend a refresh token whose answer was lost: a repeat is sent immediately, since
  * servers forgive one for some seconds, if at all. The signature of an id_token that came from the token endpoint over
- * TLS is not checked (OpenID Connect Core section 3.1.3.7, rule 6). With `persist`, one process owns the key.
+ * TLS is not checked (OpenID Connect Core section 3.1.3.7, rule 6). With `persist` one process owns the key, unless the
+ * store is a `SessionStore`, which a fleet shares.
  *
  * @since 0.1.0
  */
@@ -44,6 +45,8 @@ import { InvalidOptions } from "./InvalidOptions.js"
 import * as PersistedSession from "./PersistedSession.js"
 import * as Session from "./Session.js"
 import * as SessionHttpClient from "./SessionHttpClient.js"
+import type * as SessionStore from "./SessionStore.js"
+import * as SharedSession from "./SharedSession.js"
 
 // -----------------------------------------------------------------------------
 // models
@@ -220,12 +223,28 @@ export interface TokenExchangeOptions {
 }
 
 /**
- * The store that keeps the tokens over restarts; see `PersistedSession`.
+ * The store that keeps the tokens of one process over restarts: the `KeyValueStore` of the context. See
+ * `PersistedSession`.
  *
  * @since 0.1.0
  * @category models
  */
-export interface Persist extends PersistedSession.StoreOptions {}
+export interface Persist extends PersistedSession.StoreOptions {
+  readonly store?: undefined
+}
+
+/**
+ * The store that keeps the tokens of a fleet of processes, one of which renews for all: the `SessionStore` of the
+ * context. See `SharedSession`.
+ *
+ * @since 0.1.0
+ * @category models
+ */
+export interface PersistShared extends PersistedSession.StoreOptions {
+  readonly store: typeof SessionStore.SessionStore
+  /** As `SharedSession` has it. Default: 8 seconds. */
+  readonly lease?: Duration.DurationInput | undefined
+}
 
 /**
  * How a session signs in.
@@ -252,11 +271,15 @@ export interface Options {
   /** Further parameters of each request for a token. */
   readonly parameters?: { readonly [name: string]: string } | undefined
   /**
-   * Binds the tokens to a key (DPoP, RFC 9449): `true` for a key that lives as long as the session. Default: none.
+   * Binds the tokens to a key (DPoP, RFC 9449): `true` for a key that lives as long as the session. The processes of a
+   * fleet need a key pair in common. Default: none.
    */
   readonly dpop?: true | CryptoKeyPair | undefined
-  /** Keeps the tokens over restarts. Default: they go with the process. */
-  readonly persist?: Persist | undefined
+  /**
+   * Keeps the tokens over restarts; `{ store: SessionStore.SessionStore, key }` also shares them with other processes.
+   * Default: they go with the process.
+   */
+  readonly persist?: Persist | PersistShared | undefined
   /** Allows http issuers and endpoints, for the loopback and tests. Default: false. */
   readonly allowInsecureRequests?: boolean | undefined
   /**
@@ -285,9 +308,9 @@ export interface Options {
    * sign-in for which a person was asked. Default: a network error or a 5xx three times, within about a second, since
    * servers forgive a token that is presented again only for seconds.
    */
-  readonly retry?: Schedule.Schedule<unknown, SignInError | PersistedSession.PersistenceError> | undefined
+  readonly retry?: Schedule.Schedule<unknown, SignInError | StoreError> | undefined
   /** As `Session` has it. A `Retry-After` that asks for longer counts. */
-  readonly cooldown?: Session.Options<Tokens, SignInError | PersistedSession.PersistenceError>["cooldown"]
+  readonly cooldown?: Session.Options<Tokens, SignInError | StoreError>["cooldown"]
   /** As `Session` has it. */
   readonly budget?: Session.Options<Tokens>["budget"]
   /** The session's name in spans, metrics and errors. Default: `"session"`. */
@@ -329,6 +352,14 @@ export {
  * @category errors
  */
 export type SignInError = OAuth2Error | DiscoveryFailed | SignInRequired
+
+/**
+ * The further errors of a session whose tokens are stored: the first with `Persist`, the second with `PersistShared`.
+ *
+ * @since 0.1.0
+ * @category errors
+ */
+export type StoreError = PersistedSession.PersistenceError | SharedSession.SharedSessionError
 
 /**
  * The errors that the callbacks of a grant may have.
@@ -587,15 +618,22 @@ export const make: {
     HttpClient.HttpClient | KeyValueStore.KeyValueStore | Scope.Scope
   >
   (
+    options: Options & { readonly persist: PersistShared }
+  ): Effect.Effect<
+    Session.Session<Tokens, SignInError | SharedSession.SharedSessionError>,
+    InvalidOptions,
+    HttpClient.HttpClient | SessionStore.SessionStore | Scope.Scope
+  >
+  (
     options: Options & { readonly persist?: undefined }
   ): Effect.Effect<Session.Session<Tokens, SignInError>, InvalidOptions, HttpClient.HttpClient | Scope.Scope>
 } = (options: Options): Effect.Effect<any, any, any> => sessionOf(options)
 
-/** A session whose tokens are persisted if the options say so. */
+/** A session whose tokens are kept where the options say, which its type in `make` depends on. */
 const sessionOf = (options: Options): Effect.Effect<
-  Session.Session<Tokens, SignInError | PersistedSession.PersistenceError>,
+  Session.Session<Tokens, any>,
   InvalidOptions | PersistedSession.PersistenceError,
-  HttpClient.HttpClient | KeyValueStore.KeyValueStore | Scope.Scope
+  HttpClient.HttpClient | KeyValueStore.KeyValueStore | SessionStore.SessionStore | Scope.Scope
 > =>
   Effect.gen(function*() {
     const settings = yield* Check.validated(() => Settings.read(options))
@@ -604,11 +642,25 @@ const sessionOf = (options: Options): Effect.Effect<
       : options.dpop
     const dpop = keyPair === undefined ? undefined : Dpop.make(keyPair)
     const sessionOptions = Machine.make(options, settings, yield* HttpClient.HttpClient, dpop)
-    const session = options.persist === undefined
+    const { persist } = options
+    const session: Session.Session<Tokens, any> = persist === undefined
       ? yield* Session.make(sessionOptions)
-      : yield* PersistedSession.make({ ...sessionOptions, ...options.persist, schema: Tokens })
+      : persist.store === undefined
+      ? yield* PersistedSession.make({ ...sessionOptions, ...persist, schema: Tokens })
+      : yield* SharedSession.make({ ...sessionOptions, ...persist, schema: dpop === undefined ? Tokens : bound(dpop) })
     if (dpop !== undefined) Carrying.remember(session, dpop)
     return session
+  })
+
+/** The schema of tokens that are bound to a key, for a store: those that another process has written are bound too. */
+const bound = (dpop: Dpop.Dpop): Schema.Schema<Tokens, Tokens.Encoded> =>
+  Schema.transform(Tokens, Schema.declare((_: unknown): _ is Tokens => true), {
+    strict: true,
+    decode: (tokens) => {
+      Carrying.bind(tokens, dpop)
+      return tokens
+    },
+    encode: (tokens) => tokens
   })
 
 /**
@@ -774,6 +826,10 @@ export const layer: {
     HttpClient.HttpClient | KeyValueStore.KeyValueStore
   >
   <Id, S>(
+    tag: SessionTag<Id, S, SignInError | SharedSession.SharedSessionError>,
+    options: Options & { readonly persist: PersistShared }
+  ): Layer.Layer<Id, InvalidOptions, HttpClient.HttpClient | SessionStore.SessionStore>
+  <Id, S>(
     tag: SessionTag<Id, S, SignInError>,
     options: Options & { readonly persist?: undefined }
   ): Layer.Layer<Id, InvalidOptions, HttpClient.HttpClient>
@@ -814,6 +870,10 @@ export const layerConfig: {
     ConfigError.ConfigError | InvalidOptions | PersistedSession.PersistenceError,
     HttpClient.HttpClient | KeyValueStore.KeyValueStore
   >
+  <Id, S>(
+    tag: SessionTag<Id, S, SignInError | SharedSession.SharedSessionError>,
+    config: Configurable<Options & { readonly persist: PersistShared }>
+  ): Layer.Layer<Id, ConfigError.ConfigError | InvalidOptions, HttpClient.HttpClient | SessionStore.SessionStore>
   <Id, S>(
     tag: SessionTag<Id, S, SignInError>,
     config: Configurable<Options & { readonly persist?: undefined }>

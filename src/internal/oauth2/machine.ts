@@ -19,13 +19,14 @@ import type { Settings } from "./settings.js"
 type Tokens = OAuth2Session.Tokens
 type SignInError = OAuth2Session.SignInError
 
-/** Written so that one value fits both kinds of session. */
+/** Written so that one value fits all kinds of sessions. */
 export interface SessionOptions extends
   Pick<
     Session.Options<Tokens, SignInError, never, SignInError>,
-    "acquire" | "renew" | "fatal" | "expiresAt" | "onEnd" | "refreshAhead" | "timeout" | "lateness" | "budget" | "name"
+    "acquire" | "fatal" | "expiresAt" | "onEnd" | "refreshAhead" | "timeout" | "lateness" | "budget" | "name"
   >
 {
+  readonly renew: (current: Tokens) => Effect.Effect<Tokens, SignInError>
   readonly retry: Retries.Retry
   readonly cooldown: Retries.Cooldown
 }

@@ -4,11 +4,10 @@ import * as Duration from "effect/Duration"
 import * as Schedule from "effect/Schedule"
 import * as Backoff from "../../Backoff.js"
 import type * as OAuth2Session from "../../OAuth2Session.js"
-import type * as PersistedSession from "../../PersistedSession.js"
 import type * as Session from "../../Session.js"
 import { DiscoveryFailed, OAuth2Error } from "./errors.js"
 
-type Failure = OAuth2Session.SignInError | PersistedSession.PersistenceError
+type Failure = OAuth2Session.SignInError | OAuth2Session.StoreError
 
 export type Retry = Schedule.Schedule<unknown, Failure>
 
@@ -34,6 +33,7 @@ export const mayPass = (error: Failure): boolean => {
     case "PersistenceError":
       return error.reason === "Store"
     case "SignInRequired":
+    case "SharedSessionError":
       return false
   }
 }

@@ -90,6 +90,9 @@ const checkGrant = (grant: OAuth2Session.Grant): void => {
 
 const checkDpop = ({ clientAuth, dpop, persist }: OAuth2Session.Options): void => {
   if (dpop === undefined) return
+  if (dpop === true && persist?.store !== undefined) {
+    throw invalid("dpop", true, "must be a key pair: all processes that share the tokens need the key")
+  }
   if (dpop !== true) {
     try {
       Oauth.DPoP({}, dpop)
