@@ -104,7 +104,7 @@ describe("the layer of an `Effect.Service`", () => {
       assert.strictEqual((yield* session.status)._tag, "Closed")
     }))
 
-  it.scoped("makes instances of the class: an OAuth 2 session, by `layer` and `layerConfig`, which a client carries", () =>
+  it.scoped("makes instances of the class: an OAuth 2 session, by `layer` and `layerConfig`, for a client", () =>
     Effect.gen(function*() {
       const server = yield* authorizationServer(() => json({ access_token: "canary-access" }))
       const api = yield* serve(({ headers }) => ({ status: headers.authorization === undefined ? 401 : 200 }))
