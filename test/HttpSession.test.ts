@@ -440,7 +440,7 @@ describe("refreshing", () => {
       assert.strictEqual(server.probes().length, 2)
     })))
 
-  it.scopedLive("what a refusal is can be said, and how often it is answered", () =>
+  it.scopedLive("options say what a refusal is, and how many refreshes one request may cost", () =>
     over(Effect.gen(function*() {
       const server = yield* site(() => ({ body: "please log in" }))
       const { client } = yield* HttpSession.make({
@@ -752,7 +752,7 @@ describe("J2: cookies of one generation", () => {
       assert.strictEqual(server.received.at(-1)!.headers.cookie, "sid=1")
     })))
 
-  it.scopedLive("begin with none: what the former one had is gone, not only overwritten", () =>
+  it.scopedLive("begin empty: those of the former generation are gone, not only overwritten", () =>
     over(Effect.gen(function*() {
       const server = yield* site(
         () => ({}),

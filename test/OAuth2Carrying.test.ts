@@ -188,7 +188,7 @@ describe("what is given back", () => {
       }
     }).pipe(http))
 
-  it.scoped("has one origin at least, and each of them is one", () =>
+  it.scoped("refuses options without an origin, and with one that is none", () =>
     Effect.gen(function*() {
       const session = yield* OAuth2Session.make({ ...options, issuer: "http://127.0.0.1:1" })
       for (

@@ -288,7 +288,7 @@ describe("the authorization code flow", () => {
 })
 
 describe("other grants", () => {
-  it.scoped("an assertion is made anew for each try, and one that is refused is a sign-in that is required", () =>
+  it.scoped("an assertion is made anew for each try, and one that is refused is SignInRequired", () =>
     Effect.gen(function*() {
       let n = 0
       const replies = [json({}, 500), json({ access_token: "canary-access" }), json({ error: "invalid_grant" }, 400)]

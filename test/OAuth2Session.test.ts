@@ -126,7 +126,7 @@ describe("a refresh token", () => {
       }
     }).pipe(http))
 
-  it.scoped("O1: that was refused is a sign-in that is required, for all callers, and is never presented again", () =>
+  it.scoped("O1: that was refused is SignInRequired for all callers, and is never presented again", () =>
     Effect.gen(function*() {
       const server = yield* authorizationServer(() =>
         json({ error: "invalid_grant", error_description: "revoked" }, 400)
@@ -145,7 +145,7 @@ describe("a refresh token", () => {
       assert.strictEqual(server.asked.length, 1)
     }).pipe(http))
 
-  it.scoped("O1: that was spent is never presented again, though its successor has died", () =>
+  it.scoped("O1: that was spent is never presented again, not even when its successor is refused", () =>
     Effect.gen(function*() {
       const server = yield* authorizationServer(inOrder(
         token(1, { refresh_token: "canary-refresh-1" }),
@@ -170,7 +170,7 @@ describe("a refresh token", () => {
       assert.strictEqual(accessOf(yield* session.current), "canary-access-1")
     }).pipe(http))
 
-  it.scoped("O1: that died leads to a new sign-in within the same refresh, where the grant can", () =>
+  it.scoped("O1: that was refused leads to a new sign-in within the same refresh, if the grant can", () =>
     Effect.gen(function*() {
       const grants: Array<string | null> = []
       const server = yield* authorizationServer(({ form }) => {
@@ -185,7 +185,7 @@ describe("a refresh token", () => {
       assert.deepStrictEqual(grants, ["client_credentials", "refresh_token", "client_credentials"])
     }).pipe(http))
 
-  it.scoped("may be called dead by another code than the standard's", () =>
+  it.scoped("may be refused for good by another code than the standard's, if `fatal` says so", () =>
     Effect.gen(function*() {
       const server = yield* authorizationServer(() => json({ error: "bad_refresh_token" }))
       const session = yield* OAuth2Session.make({

@@ -266,7 +266,7 @@ describe.each(clients)("over %s", (name, layer) => {
       }).pipe(Effect.provide(layer)))
   }
 
-  it.scoped("H4: a caller who is interrupted lets go of the refusal that it was reading", () =>
+  it.scoped("H4: a caller who is interrupted frees the connection of the refusal that it was reading", () =>
     Effect.gen(function*() {
       const { held, session, waiters } = yield* tokens()
       const server = yield* serve((request) => tokenOf(request) === "token-1" ? { body: "ok" } : stalling)
@@ -1038,7 +1038,7 @@ describe("the layer", () => {
     }))
 })
 
-it.scopedLive("a client that was put together before keeps what was put on it", () =>
+it.scopedLive("a client keeps the middlewares that were put on it, beneath the session and around it", () =>
   onUndici(Effect.gen(function*() {
     const { session } = yield* tokens()
     const server = yield* api(refuses("token-0"))

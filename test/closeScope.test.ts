@@ -30,7 +30,7 @@ describe("closeScope", () => {
       assert.deepStrictEqual(given, [Exit.fail("a failure")])
     }))
 
-  it.live("is done before an interruption of the caller is", () =>
+  it.live("lets no interruption of the caller through before the scope is closed", () =>
     Effect.gen(function*() {
       const scope = yield* Scope.make()
       const [begun, gate] = yield* Effect.all([Deferred.make<void>(), Deferred.make<void>()])

@@ -121,7 +121,7 @@ describe("a list of waiters", () => {
     assert.deepStrictEqual(woken, ["a", "b"])
   })
 
-  it("calls nobody twice in a round within a round, and those behind in their order", () => {
+  it("in a round within a round, calls nobody twice, and the rest in their order", () => {
     const { look, set, whenLit } = lamp()
     const woken: Array<string> = []
     Waiters.watch(look, () => {

@@ -79,7 +79,7 @@ describe.each(clients)("H11: a status filter beneath the session, over %s", (_, 
       assert.strictEqual(yield* read.response.text, "no")
     }).pipe(Effect.provide(layer)))
 
-  it.scopedLive("keeps its own error of what is no refusal", () =>
+  it.scopedLive("keeps its own error for a response that is no refusal", () =>
     Effect.gen(function*() {
       const { session, signIns } = yield* tokens
       const server = yield* serve(() => ({ status: 404, body: "nothing here" }))
@@ -170,7 +170,7 @@ describe.each(clients)("`rejected` that says \"again\", over %s", (_, layer) => 
       assert.isAtMost(server.connections(), 2)
     }).pipe(Effect.provide(layer)))
 
-  it.scopedLive("does so ten times; then the response is the answer, and nothing was refreshed", () =>
+  it.scopedLive("repeats a request ten times at most; then the response is the answer, and nothing was refreshed", () =>
     Effect.gen(function*() {
       const { client, server, signIns } = yield* nonces(0)
       const response = yield* client.get(server.url)
@@ -205,7 +205,7 @@ describe("`rejected` that says \"again\"", () => {
       assert.strictEqual(signIns(), 2)
     })))
 
-  it.scopedLive("sends the hop again that it was said of, not those before it", () =>
+  it.scopedLive("sends only this hop of a redirect again, not the hops before it", () =>
     onUndici(Effect.gen(function*() {
       const { session } = yield* tokens
       let said = 0
@@ -353,7 +353,7 @@ describe("H12: a failure of the session, through the layer,", () => {
       }
     })))
 
-  it.scopedLive("leaves a request that no origin can be told of InvalidUrl", () =>
+  it.scopedLive("fails with InvalidUrl for a request whose origin is unknown", () =>
     onUndici(Effect.gen(function*() {
       const { session } = yield* tokens
       const client = yield* throughLayer(yield* HttpClient.HttpClient, session, { origins: ["https://a.test"] })

@@ -80,7 +80,7 @@ describe.each(poolsOfOne)("H9: over one connection of %s", (_, layer) => {
       }
     }).pipe(Effect.provide(layer)))
 
-  it.scoped("a stalled refusal of what cannot be sent again is cut after a second, and says so", () =>
+  it.scoped("a stalled refusal of a request that cannot be sent again is cut after a second, and says so", () =>
     Effect.gen(function*() {
       for (const [, refusal] of stalled) {
         const { client, renewals, server } = yield* served(refusal)
@@ -273,7 +273,7 @@ describe.each(clients)("H9: over %s", (_, layer) => {
       }).pipe(Effect.provide(layer)))
   }
 
-  it.scoped("the layer's answer to what cannot be sent again can be read", () =>
+  it.scoped("the layer's answer to a request that cannot be sent again can be read", () =>
     Effect.gen(function*() {
       class Api extends Context.Tag("test/Api")<Api, Session.Session<string, unknown>>() {}
       const { server, session } = yield* served({ status: 401, body: "expired" })

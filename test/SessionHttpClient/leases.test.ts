@@ -131,7 +131,7 @@ describe.each(clients)("M3: over %s", (_, layer) => {
       assert.isFalse(yield* isFull("b"))
     }).pipe(Effect.provide(layer)))
 
-  it.scopedLive("nor does one that breaks off, nor one whose reader is interrupted", () =>
+  it.scopedLive("a body that breaks off, or whose reader is interrupted, holds nothing any more", () =>
     Effect.gen(function*() {
       const { get, isFull, server } = yield* tenants()
       yield* Effect.exit(lengthOf(yield* get("a", "/reset")))
@@ -336,7 +336,7 @@ describe.each(clients)("M3, S10: what a generation acquired, over %s,", (_, laye
       assert.strictEqual(response.status, 200)
     }).pipe(Effect.provide(layer)))
 
-  it.scopedLive("is released for what cannot be sent again, whose body was read already", () =>
+  it.scopedLive("is released for a request that cannot be sent again, whose body was read already", () =>
     Effect.gen(function*() {
       const { client, released, server } = yield* generations((token) =>
         token === "Bearer token-0" ? { status: 401, body: "no" } : undefined

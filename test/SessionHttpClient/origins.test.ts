@@ -378,7 +378,7 @@ describe("H10: origins", () => {
       }
     })))
 
-  it.scopedLive("cannot be told for a request without a base: it is never sent without its value", () =>
+  it.scopedLive("are unknown for a request without a base URL, which is not sent", () =>
     onUndici(Effect.gen(function*() {
       const { session, signIns } = yield* tokens
       const site = yield* twoSites(() => ({}))

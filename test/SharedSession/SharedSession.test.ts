@@ -161,7 +161,7 @@ describe("F2, F3: the lease and the intent", () => {
 })
 
 describe("F5: the store", () => {
-  it.scoped("is not needed by a session that is good; a renewal says that it is down", () =>
+  it.scoped("is not needed while the value is good; a renewal without it says that it is down", () =>
     Effect.gen(function*() {
       const { faults, join, server } = yield* makeFleet()
       const session = yield* join()
@@ -210,7 +210,7 @@ describe("F5: the store", () => {
       assert.strictEqual(nameOf(yield* session.current), "0.0")
     })))
 
-  it.scoped("that loses the answer to a commit has committed: it is recognised", () =>
+  it.scoped("that loses the answer to a commit has committed: the process recognises its own value", () =>
     Effect.gen(function*() {
       const { faults, join, server } = yield* makeFleet()
       const [one, two] = [yield* join(), yield* join()]
@@ -248,7 +248,7 @@ describe("F6: a failure is the fleet's", () => {
       assert.strictEqual((yield* row)!.failures, 0)
     }))
 
-  it.scoped("a dead credential leads to one sign-in, within the refresh that has found it dead", () =>
+  it.scoped("a credential that is refused for good leads to one sign-in, within the same refresh", () =>
     Effect.gen(function*() {
       const { join, server } = yield* makeFleet()
       const fleet = yield* Effect.replicateEffect(join(), 3)
@@ -489,7 +489,7 @@ describe("F11: clocks", () => {
 })
 
 describe("F11: an answer that takes its time", () => {
-  it.scoped("has aged meanwhile: what is adopted expires no later for it", () =>
+  it.scoped("has aged meanwhile: an adopted value expires no later because of that", () =>
     Effect.gen(function*() {
       const { faults, join } = yield* makeFleet({ takes: 0, expiresAt: () => 600_000 })
       const [one, two] = [yield* join(), yield* join()]
