@@ -264,7 +264,7 @@ export const make = <A, I, E = never, R = never, E2 = E, R2 = never, E3 = never,
         (stale) => memory.undelivered === undefined ? Effect.void : session.refresh(stale)
       )
     )
-    yield* Effect.forkScoped(Effect.interruptible(hear(parts, settings.key, store.notices)))
+    yield* hear(parts, settings.key, store.notices)
     return partOf(session, parts)
   })
 

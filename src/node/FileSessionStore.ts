@@ -116,21 +116,28 @@ const readRow = async (folder: string): Promise<SessionStore.Row | undefined> =>
   for (;;) {
     const number = (await numbersIn(folder)).at(-1)
     if (number === undefined) return undefined
-    const text = await existing(Fs.readFile(pathOf(folder, number), "utf8"))
+    const path = pathOf(folder, number)
+    const text = await existing(Fs.readFile(path, "utf8"))
+    const stats = await existing(Fs.stat(path))
     // A later row is there if this one has gone meanwhile.
-    if (text !== undefined) return SessionStore.decode(revisionIn(text, number), text)
+    if (text !== undefined && stats !== undefined) {
+      return SessionStore.decode(revisionIn(text, number) ?? Math.max(number + 1, Math.ceil(stats.mtimeMs)), text)
+    }
   }
 }
 
-/** A row's revision is higher than the one before it, whatever was done to its file. */
-const revisionIn = (text: string, before: number): number => {
+/**
+ * Higher than the one before it; `undefined` if something was done to the file. What stands for its revision then is
+ * when that was: a number below the row's own would make it older than what processes remember, and they would write
+ * over it.
+ */
+const revisionIn = (text: string, before: number): number | undefined => {
   try {
     const { revision } = JSON.parse(text) as { readonly revision: unknown }
-    if (typeof revision === "number" && revision > before) return revision
+    return typeof revision === "number" && revision > before ? revision : undefined
   } catch {
-    // The next file can be named without it.
+    return undefined
   }
-  return before + 1
 }
 
 const compareAndSet = async (

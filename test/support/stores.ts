@@ -20,14 +20,27 @@ export const storeLayer = (settings: StoreSettings): Layer.Layer<SessionStore.Se
   switch (settings.kind) {
     case "file":
       return FileSessionStore.layer(settings)
-    case "sqlite":
-      return Layer.provide(SqlSessionStore.layer(), sqliteLayer(settings))
-    case "postgres":
-      return Layer.provide(SqlSessionStore.layer(settings), PgClient.layer({ url: Redacted.make(settings.url) }))
-    case "mysql":
-      return Layer.provide(SqlSessionStore.layer(settings), MysqlClient.layer({ url: Redacted.make(settings.url) }))
     case "redis":
       return RedisSessionStore.layer(settings)
+    default:
+      return Layer.provide(
+        SqlSessionStore.layer("table" in settings ? { table: settings.table } : {}),
+        sqlLayer(settings)
+      )
+  }
+}
+
+/** The database by itself, to do something to the table past the store. */
+export const sqlLayer = (
+  settings: Exclude<StoreSettings, { readonly kind: "file" | "redis" }>
+): Layer.Layer<SqlClient.SqlClient, unknown> => {
+  switch (settings.kind) {
+    case "sqlite":
+      return sqliteLayer(settings)
+    case "postgres":
+      return PgClient.layer({ url: Redacted.make(settings.url) })
+    case "mysql":
+      return MysqlClient.layer({ url: Redacted.make(settings.url) })
   }
 }
 

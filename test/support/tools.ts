@@ -23,6 +23,9 @@ export const browser: string | undefined = [process.env["CHROMIUM"]].find((path)
 /** The `openssl` command line. */
 export const openssl: string | undefined = onPath("openssl")
 
+/** The server of Redis, for tests that restart one. */
+export const redisServer: string | undefined = onPath("redis-server")
+
 /** A line for each program that is missing. */
 export const missing: ReadonlyArray<string> = [
   ...browser === undefined ? ["skipped, no Chromium is on the path or named by CHROMIUM: the bundle in a browser"] : [],

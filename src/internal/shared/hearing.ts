@@ -2,35 +2,104 @@
  * Hearing of what other processes have written. A notice is a hint: the row says what it is about.
  */
 import * as Effect from "effect/Effect"
+import * as Fiber from "effect/Fiber"
+import type * as Scope from "effect/Scope"
 import * as Stream from "effect/Stream"
 import { adoptRow, unavailable } from "./adopting.js"
 import type { Parts } from "./parts.js"
 import * as Protocol from "./protocol.js"
 
-/** Runs for as long as the session. */
-export const hear = <A, E>(parts: Parts<A, E>, key: string, notices: Stream.Stream<string>): Effect.Effect<void> =>
-  Stream.runForEach(Stream.filter(notices, (changed) => changed === key), () =>
-    Effect.suspend(() => {
-      const { memory, news } = parts
-      memory.heard++
-      news.notify()
-      // A process that has never asked asks nothing now, and a refresh looks for itself.
-      return memory.active > 0 || memory.version === 0 ? Effect.void : look(parts)
-    })).pipe(
-      Effect.catchAllDefect((defect) => Effect.logWarning(`${parts.name}: no more notices`, defect))
-    )
+/** Hears of the session's row, for as long as the scope is open. */
+export const hear = <A, E>(
+  parts: Parts<A, E>,
+  key: string,
+  notices: Stream.Stream<string>
+): Effect.Effect<void, never, Scope.Scope> => listen(notices, key, listenerOf(parts))
 
-const look = <A, E>(parts: Parts<A, E>): Effect.Effect<void> => {
-  const { memory, rows } = parts
-  const { epoch } = memory
-  const isStillWanted = () => memory.active === 0 && memory.epoch === epoch && memory.owedEnd === undefined
-  return Effect.flatMap(Effect.mapError(rows.read, unavailable), ({ row, ...time }) => {
-    const finding = Protocol.look(row, memory.known(), time.now)
-    return finding._tag === "Newer" && isStillWanted()
-      ? Effect.asVoid(adoptRow(parts, finding.row, time, isStillWanted))
-      : Effect.void
+const listenerOf = <A, E>(parts: Parts<A, E>): () => void => {
+  const { fork, memory, news } = parts
+  let isLooking = false
+  let isNews = false
+  const looks: Effect.Effect<void> = Effect.suspend(() => {
+    isLooking = isNews
+    isNews = false
+    return isLooking ? Effect.zipRight(look(parts), looks) : Effect.void
+  })
+  return () => {
+    memory.heard++
+    news.notify()
+    // A process that has never asked asks nothing now, and a refresh looks for itself.
+    if (memory.active > 0 || memory.version === 0) return
+    isNews = true
+    if (isLooking) return
+    isLooking = true
+    fork(looks)
+  }
+}
+
+const look = <A, E>(parts: Parts<A, E>): Effect.Effect<void> =>
+  Effect.suspend(() => {
+    const { memory, rows } = parts
+    const { epoch } = memory
+    const isStillWanted = () => memory.active === 0 && memory.epoch === epoch && memory.owedEnd === undefined
+    if (!isStillWanted()) return Effect.void
+    return Effect.flatMap(Effect.mapError(rows.read, unavailable), ({ row, ...time }) => {
+      const finding = Protocol.look(row, memory.known(), time.now)
+      return finding._tag === "Newer" && isStillWanted()
+        ? Effect.asVoid(adoptRow(parts, finding.row, time, isStillWanted))
+        : Effect.void
+    })
   }).pipe(
     // The next caller who asks hears of it.
     Effect.catchAll((trouble) => Effect.logDebug(`${parts.name}: a notice was of no use: ${trouble.detail}`))
   )
+
+// --- one subscription for all sessions of a store ----------------------------
+
+/** A thousand sessions that each read all notices would read a million of them when each has one. */
+interface Subscription {
+  /** By the keys that they are about. */
+  readonly listeners: Map<string, Set<() => void>>
+  fiber: Fiber.RuntimeFiber<void> | undefined
 }
+
+const subscriptions = new WeakMap<Stream.Stream<string>, Subscription>()
+
+const listen = (
+  notices: Stream.Stream<string>,
+  key: string,
+  listener: () => void
+): Effect.Effect<void, never, Scope.Scope> =>
+  Effect.asVoid(Effect.acquireRelease(
+    Effect.suspend(() => {
+      const found = subscriptions.get(notices)
+      const subscription: Subscription = found ?? { listeners: new Map(), fiber: undefined }
+      const { listeners } = subscription
+      listeners.set(key, (listeners.get(key) ?? new Set()).add(listener))
+      if (found !== undefined) return Effect.succeed(subscription)
+      subscriptions.set(notices, subscription)
+      return Effect.map(Effect.forkDaemon(Effect.interruptible(pass(notices, listeners))), (fiber) => {
+        subscription.fiber = fiber
+        return subscription
+      })
+    }),
+    (subscription) =>
+      Effect.suspend(() => {
+        const { fiber, listeners } = subscription
+        const ofKey = listeners.get(key)
+        ofKey?.delete(listener)
+        if (ofKey?.size === 0) listeners.delete(key)
+        if (listeners.size > 0) return Effect.void
+        // Whoever comes from now on subscribes anew.
+        if (subscriptions.get(notices) === subscription) subscriptions.delete(notices)
+        return fiber === undefined ? Effect.void : Fiber.interrupt(fiber)
+      })
+  ))
+
+const pass = (notices: Stream.Stream<string>, listeners: Subscription["listeners"]): Effect.Effect<void> =>
+  Stream.runForEach(notices, (key) =>
+    Effect.sync(() => {
+      for (const listener of listeners.get(key) ?? []) listener()
+    })).pipe(
+      Effect.catchAllDefect((defect) => Effect.logWarning("a session store gives no more notices", defect))
+    )
