@@ -6,9 +6,14 @@ import { OAuth2Session } from "effect-holdfast/oauth2"
 import * as Effect from "effect/Effect"
 import * as Redacted from "effect/Redacted"
 import { fork } from "node:child_process"
+import { mkdtempSync, rmSync } from "node:fs"
+import { tmpdir } from "node:os"
+import { join } from "node:path"
+import { chromium } from "playwright-core"
 import { memory } from "./support/keyValueMemory.js"
 import type { Question, Report } from "./support/oidcProviderChild.js"
 import { bundled } from "./support/programs.js"
+import { browser } from "./support/tools.js"
 
 const signingKeys = Effect.promise(() =>
   crypto.subtle.generateKey({ name: "ECDSA", namedCurve: "P-256" }, true, ["sign", "verify"])
@@ -142,6 +147,69 @@ describe("against oidc-provider", () => {
       // By `end`; a refresh token that is presented twice would revoke its grant too.
       assert.strictEqual(revoked, 2)
     }).pipe(Effect.provide(FetchHttpClient.layer)))
+
+  it.scopedLive.runIf(browser)(
+    "O7: the code flow in Chromium: the page says that the window may be closed",
+    () =>
+      Effect.gen(function*() {
+        const { issuer, report } = yield* provider
+        const folder = yield* Effect.acquireRelease(
+          Effect.sync(() => mkdtempSync(join(tmpdir(), "holdfast-chromium-"))),
+          (folder) => Effect.sync(() => rmSync(folder, { recursive: true, force: true }))
+        )
+        const context = yield* Effect.acquireRelease(
+          Effect.promise(() =>
+            chromium.launchPersistentContext(join(folder, "profile"), {
+              executablePath: browser!,
+              headless: true,
+              args: [
+                // Where tests run as root.
+                "--no-sandbox",
+                "--disable-gpu",
+                "--disable-quic",
+                "--disable-dev-shm-usage",
+                "--no-first-run",
+                "--disable-background-networking",
+                "--disable-component-update",
+                "--disable-sync"
+              ]
+            })
+          ),
+          (context) => Effect.promise(() => context.close())
+        )
+        const tab = yield* Effect.promise(() => context.newPage())
+        let page: { readonly text: string; readonly url: string } | undefined
+        const session = yield* OAuth2Session.make({
+          ...options,
+          issuer,
+          grant: OAuth2Session.authorizationCode(
+            NodeLoopbackRedirect.make({
+              path: "/callback",
+              open: (url) =>
+                Effect.promise(async () => {
+                  await tab.goto(url.href)
+                  page = { text: await tab.innerText("body"), url: tab.url() }
+                })
+            }),
+            { parameters: { prompt: "consent" } }
+          )
+        })
+        const first = yield* session.current
+        assert.strictEqual(first.value.claims?.["sub"], "ada")
+        assert.include(page!.text, "You may close this window")
+        assert.strictEqual(new URL(page!.url).pathname, "/callback")
+        const next = yield* session.refresh(first)
+        assert.notStrictEqual(Redacted.value(next.value.accessToken), Redacted.value(first.value.accessToken))
+        yield* session.end
+        const { errors, grants, revoked } = yield* report
+        assert.deepStrictEqual({ errors, grants, revoked }, {
+          errors: [],
+          grants: ["authorization_code", "refresh_token"],
+          revoked: 1
+        })
+      }).pipe(Effect.provide(FetchHttpClient.layer)),
+    120_000
+  )
 
   it.scopedLive("O7: the device flow, and a grant that was revoked elsewhere: the user is asked again", () =>
     Effect.gen(function*() {

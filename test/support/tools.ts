@@ -28,6 +28,8 @@ export const redisServer: string | undefined = onPath("redis-server")
 
 /** A line for each program that is missing. */
 export const missing: ReadonlyArray<string> = [
-  ...browser === undefined ? ["skipped, no Chromium is on the path or named by CHROMIUM: the bundle in a browser"] : [],
+  ...browser === undefined
+    ? ["skipped, no Chromium is on the path or named by CHROMIUM: the bundle and a sign-in in a browser"]
+    : [],
   ...openssl === undefined ? ["skipped, no openssl is on the path: tickets and sessions of OpenSSL's own server"] : []
 ]

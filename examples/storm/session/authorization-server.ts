@@ -84,10 +84,16 @@ const onPresented = (context: KoaContextWithOIDC): void => {
   presented.add(token)
 }
 
-/** A client counts a token's lifetime from when it asked: on a busy machine that is long before it was issued. */
+/**
+ * A client counts a token's lifetime from when it asked: on a busy machine that is long before it was issued. The
+ * header is set as the request goes out, and not by the session that is judged: a session that counts from any earlier
+ * time renews a token that is still alive by these books.
+ */
 const onGranted = (context: KoaContextWithOIDC, lifetime: number): void => {
   const asked = Number(context.get("x-sent-at"))
-  if (latest !== undefined && asked > 0) latest.expiresAt = Math.min(latest.expiresAt, asked + lifetime * 1000)
+  // The answer to an earlier request, which was given up, says nothing of a token that was issued since.
+  if (latest === undefined || context.oidc.entities.AccessToken?.jti !== latest.id) return
+  if (asked > 0) latest.expiresAt = Math.min(latest.expiresAt, asked + lifetime * 1000)
 }
 
 // --- the store ---------------------------------------------------------------
