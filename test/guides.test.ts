@@ -19,7 +19,7 @@ describe("the guides", () => {
   it.each(guides)("%s names files that are there", (guide) => {
     const text = read(guide)
     const named = [...text.matchAll(/`((?:src|test|bench|examples|docs)\/[\w./-]*\w\/?)`/g)].map(([, path]) => path!)
-    const linked = [...text.matchAll(/\]\(([^)#:]+)[^)]*\)/g)].map(([, path]) => join(dirname(guide), path!))
+    const linked = [...text.matchAll(/\]\((?!https:)([^)#:]+)[^)]*\)/g)].map(([, path]) => join(dirname(guide), path!))
     const exists = (path: string) => existsSync(join(root, path)) || existsSync(join(root, `${path}.test.ts`))
     assert.deepStrictEqual([...named, ...linked].filter((path) => !exists(path)), [])
   })
