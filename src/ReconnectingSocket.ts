@@ -111,7 +111,9 @@ export type TypeId = typeof TypeId
  * - `state`, `stateChanges` (the current state first) and `events` show what the socket is doing. For each reader of
  *   the streams the last 1,024 unread values are kept.
  * - `awaitOpen`: waits until the socket is ready.
- * - `reconnect`: drops the connection and dials now; also out of a wait, and out of a dial that hangs.
+ * - `reconnect`: drops the connection, or gives up the dial, and dials anew: immediately out of a wait or if the
+ *   connection was stable, otherwise after the backoff's next delay, so that a server that asks for a reconnect each
+ *   time is not flooded. `ReconnectOptions` say otherwise. Of several orders at a time the last counts.
  * - `close`: if there is a connection, drains the outbox, sends the close frame and awaits the peer's, all within 2
  *   seconds. The socket never dials again. Each message that was not delivered by then is dropped, with an event. The
  *   closing can be ordered anywhere, and goes on when `close` is interrupted. A code that nobody may send becomes 1000;
@@ -143,7 +145,7 @@ export interface ReconnectingSocket<in Out, out In> {
   readonly stateChanges: Stream.Stream<ConnectionState>
   readonly events: Stream.Stream<SocketEvent>
   readonly awaitOpen: Effect.Effect<void, SocketClosed | SocketFailed>
-  readonly reconnect: Effect.Effect<void>
+  readonly reconnect: (options?: ReconnectOptions) => Effect.Effect<void>
   readonly close: (code?: number, reason?: string) => Effect.Effect<void>
 }
 
@@ -198,6 +200,25 @@ export interface SubscriptionOptions<out Out, in In, out E = never> {
   readonly key?: unknown
   readonly confirmed?: ((message: In) => Option.Option<Either.Either<void, E>>) | undefined
   readonly timeout?: Duration.DurationInput | undefined
+}
+
+/**
+ * How to reconnect.
+ *
+ * - `backoff`: `true` waits for the backoff's next delay first (a wait that is under way goes on), `false` dials
+ *   immediately. By default a socket dials immediately out of a wait or if the connection was stable, otherwise after
+ *   the delay. When the schedule has ended, so does the socket.
+ * - `code`, `reason`: sends a close frame, whose answer is not waited for. A code that nobody may send becomes 1000.
+ *   Without a code no close frame is sent, so that the peer keeps a session that can be resumed; browsers send one all
+ *   the same.
+ *
+ * @since 0.1.0
+ * @category models
+ */
+export interface ReconnectOptions {
+  readonly backoff?: boolean | undefined
+  readonly code?: number | undefined
+  readonly reason?: string | undefined
 }
 
 /**
@@ -405,8 +426,15 @@ export interface OpeningConnection<in out Out, in out In> extends DialContext {
  * @category models
  */
 export interface Options<Out, In, E = never, R = never, E2 = never, R2 = never, A = never, E3 = never> {
-  /** The request to dial. An effect is run anew for each attempt; its failure is a failed attempt like any other. */
-  readonly dial: DialRequest | Effect.Effect<DialRequest, E, R>
+  /**
+   * The request to dial. An effect is run anew for each attempt; its failure is a failed attempt like any other. A
+   * function is told which attempt it is, and why the one before it ended: for one of several endpoints, or for the
+   * `Location` of a redirect that refused the upgrade.
+   */
+  readonly dial:
+    | DialRequest
+    | Effect.Effect<DialRequest, E, R>
+    | ((context: DialContext) => Effect.Effect<DialRequest, E, R>)
   /**
    * The session whose value each dial carries. A failure that is `rejected` (default: an upgrade refused with 401, a
    * close with 4401) refreshes the generation that was refused, once for all that share the session, and the socket
@@ -450,9 +478,10 @@ export interface Options<Out, In, E = never, R = never, E2 = never, R2 = never, 
   /**
    * Whether to try again after a failure. Default: after every failure but those that would only repeat: upgrades
    * refused with 400, 403, 404, 405, 410, 426 (401 without a session), closes with 1002, 1003, 1007, 1008, 1009, 1010
-   * (RFC 6455 section 7.4), a request that cannot be dialed, and a session that is closed.
+   * (RFC 6455 section 7.4), a request that cannot be dialed, a session that is closed, and the third message in a row
+   * over `maxPayload` without a stable connection in between. `byDefault` is what the default says.
    */
-  readonly retryable?: ((failure: ConnectionFailure) => boolean) | undefined
+  readonly retryable?: ((failure: ConnectionFailure, byDefault: boolean) => boolean) | undefined
   /**
    * How it is noticed that the peer is gone, and how the peer's own pings are answered. Runs from the dial on. Default:
    * a protocol ping after 15 seconds of silence, which is less than proxies grant an idle connection, and 10 more.
@@ -491,7 +520,8 @@ export interface Options<Out, In, E = never, R = never, E2 = never, R2 = never, 
    * Replaces a connection by a new one at this age, up to a tenth earlier, at random: for servers that cut connections
    * at a known age. The replacement is dialed and made ready while the current connection serves, whose write under way
    * is finished; nothing is lost. Messages that come in may repeat for as long as both are open. A replacement that
-   * fails is logged, and tried again with the backoff. Default: never.
+   * fails is logged, and tried again with the backoff. If the current connection is lost while the replacement opens
+   * (where a server allows one login, because of it), the socket waits for the replacement. Default: never.
    */
   readonly renewAfter?: Duration.DurationInput | undefined
   /**
@@ -545,7 +575,7 @@ export interface Options<Out, In, E = never, R = never, E2 = never, R2 = never, 
       | ((opens: Arr.NonEmptyReadonlyArray<NoInfer<Out>>) => Arr.NonEmptyReadonlyArray<NoInfer<Out>>)
       | undefined
   } | undefined
-  /** The longest message that may come in, in bytes; a longer one ends the connection. Default: 16 MiB. */
+  /** The longest message that may come in, in bytes; a longer one ends the connection. Default: the dialer's 16 MiB. */
   readonly maxPayload?: number | undefined
 }
 

@@ -198,6 +198,8 @@ export class WebSocketDialer extends Context.Tag("effect-holdfast/WebSocketDiale
    * dial has no time limit: interrupt it, or use `Effect.timeout`.
    */
   readonly dial: (request: DialRequest) => Effect.Effect<Connection, DialError, Scope.Scope>
+  /** The longest message, in bytes, that this dialer's connections take if the request does not say. */
+  readonly maxPayload?: number | undefined
 }>() {}
 
 // -----------------------------------------------------------------------------

@@ -144,7 +144,7 @@ describe("the queue", () => {
       yield* pass(4_999)
       assert.isTrue(Option.isNone(yield* Fiber.join(back)))
       assert.strictEqual(failureOf(yield* Fiber.await(stale))._tag, "MessageExpired")
-      yield* socket.reconnect
+      yield* socket.reconnect({ backoff: false })
       const peer = yield* server.open
       assert.deepStrictEqual(peer.got, ["fresh"])
     }))
@@ -483,8 +483,10 @@ describe("close", () => {
       const server = yield* dialed
       const socket = yield* ReconnectingSocket.make({ dial, backoff: steady, renewAfter: "1 minutes" })
       const peer = yield* server.open
-      yield* Effect.all([socket.close(), peer.reset, socket.reconnect, peer.close(1001)], { concurrency: "unbounded" })
-      yield* socket.reconnect
+      yield* Effect.all([socket.close(), peer.reset, socket.reconnect({ backoff: false }), peer.close(1001)], {
+        concurrency: "unbounded"
+      })
+      yield* socket.reconnect({ backoff: false })
       yield* pass(86_400_000)
       assert.lengthOf(server.times, 1)
       assert.strictEqual((yield* socket.state)._tag, "Closed")
@@ -524,7 +526,14 @@ describe("attempts", () => {
       const socket = yield* ReconnectingSocket.make({ dial, backoff: steady })
       const peer = yield* server.open
       yield* Effect.all(
-        [socket.reconnect, peer.reset, socket.reconnect, peer.close(1006), socket.send("x"), socket.reconnect],
+        [
+          socket.reconnect({ backoff: false }),
+          peer.reset,
+          socket.reconnect({ backoff: false }),
+          peer.close(1006),
+          socket.send("x"),
+          socket.reconnect({ backoff: false })
+        ],
         { concurrency: "unbounded" }
       )
       yield* settle
@@ -666,10 +675,10 @@ describe("attempts", () => {
         backoff: Schedule.recurs(1).pipe(Schedule.addDelay(() => "1 hours"))
       })
       yield* server.refuse(503)
-      yield* socket.reconnect
+      yield* socket.reconnect({ backoff: false })
       yield* server.refuse(503)
       assert.strictEqual((yield* socket.state)._tag, "Closed")
-      yield* socket.reconnect
+      yield* socket.reconnect({ backoff: false })
       assert.strictEqual((yield* Effect.flip(socket.awaitOpen))._tag, "SocketFailed")
       assert.strictEqual((yield* Effect.flip(socket.send("x")))._tag, "SocketClosed")
       assert.strictEqual(failureOf(yield* Effect.exit(Stream.runDrain(socket.messages)))._tag, "SocketFailed")
@@ -751,7 +760,7 @@ describe("what is told", () => {
       yield* server.accept
       for (const transport of server.transports) transport.write(Uint8Array.of(0xc1, 0x01, 0x61))
       assert.deepInclude((yield* failure) as object, { _tag: "ConnectionLost", reason: "InvalidData" })
-      yield* socket.reconnect
+      yield* socket.reconnect({ backoff: false })
       yield* server.accept
       for (const transport of server.transports) transport.resetAndDestroy()
       yield* Effect.sleep("10 millis")

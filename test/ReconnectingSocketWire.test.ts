@@ -21,7 +21,7 @@ import * as Http from "node:http"
 import { WebSocket } from "ws"
 import { serverCertificate } from "../examples/certificates.js"
 import { amount } from "./support/form.js"
-import { closeFrame, halfOpen } from "./support/loopbackWebSockets.js"
+import { closeFrame, halfOpen, serving as loopbackServer } from "./support/loopbackWebSockets.js"
 import { eventually, hop, mebi, memory, print, resources, seeing, serverProcess } from "./support/webSocketServer.js"
 
 type Message = WebSocketDialer.Message
@@ -477,6 +477,40 @@ describe("a close", () => {
         assert.deepStrictEqual([(yield* socket.state)._tag, renewals], [state, renewed])
       }
     }))
+
+  for (
+    const [where, options, request] of [
+      ["of the dialer", { maxPayload: 32 * mebi }, {}],
+      ["of the request", { maxPayload: 1000 }, { maxPayload: 32 * mebi }]
+    ] as const
+  ) {
+    test(
+      `W17: by a message that is longer than 16 MiB does not come if the limit ${where} is higher`,
+      () =>
+        Effect.gen(function*() {
+          const { accept, url } = yield* loopbackServer()
+          const socket = yield* ReconnectingSocket.make({ dial: { url, ...request }, heartbeat: false })
+          const { socket: peer } = yield* accept
+          peer.send(new Uint8Array(17 * mebi))
+          assert.lengthOf(Option.getOrThrow(yield* Stream.runHead(socket.messages)) as Uint8Array, 17 * mebi)
+        }),
+      NodeWebSocketDialer.layer(options)
+    )
+  }
+
+  test(
+    "W17: by a message over the dialer's limit is final the third time",
+    () =>
+      Effect.gen(function*() {
+        const { accept, dials, url } = yield* loopbackServer()
+        const socket = yield* socketTo(url)
+        yield* Effect.forkScoped(Effect.forever(Effect.map(accept, ({ socket }) => socket.send("x".repeat(2000)))))
+        const failed = yield* Effect.timeout(Effect.flip(Stream.runDrain(socket.messages)), "30 seconds")
+        assert.deepInclude(failed as object, { _tag: "SocketFailed" })
+        assert.strictEqual(dials(), 3)
+      }),
+    NodeWebSocketDialer.layer({ maxPayload: 1000 })
+  )
 
   test("W13: by us sends its code and reason and awaits the server's; codes that nobody may send become 1000", () =>
     Effect.gen(function*() {

@@ -63,7 +63,12 @@ export interface Options {
  * @category layers
  */
 export const layer = (options: Options = {}): Layer.Layer<WebSocketDialer> =>
-  Layer.succeed(WebSocketDialer, { dial: (request) => terminatedWithScope(opened(request, options)) })
+  Layer.succeed(WebSocketDialer, {
+    dial: (request) => terminatedWithScope(opened(request, options)),
+    maxPayload: options.maxPayload ?? defaultMaxPayload
+  })
+
+const defaultMaxPayload = 16 * 1024 * 1024
 
 const opened = (request: DialRequest, options: Options): Effect.Effect<Connection, DialError> =>
   wait((resume) => {
@@ -105,7 +110,7 @@ const opened = (request: DialRequest, options: Options): Effect.Effect<Connectio
 
 const clientOptions = (
   { headers, maxPayload }: DialRequest,
-  { agent, maxPayload: byDefault = 16 * 1024 * 1024, perMessageDeflate = false, tls }: Options
+  { agent, maxPayload: byDefault = defaultMaxPayload, perMessageDeflate = false, tls }: Options
 ): ClientOptions => ({
   // The types of `ws` and of Node disagree on what `checkServerIdentity` returns. Node's are right.
   ...tls as unknown as ClientOptions,

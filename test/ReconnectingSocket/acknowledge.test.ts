@@ -340,7 +340,7 @@ describe("acknowledge.maxResends", () => {
       yield* sendAll(socket, "1", "2")
       yield* pass(1_000)
       assert.deepStrictEqual((yield* server.open).got, ["1", "2"])
-      yield* socket.reconnect
+      yield* socket.reconnect({ backoff: false })
       yield* settle
       const next = yield* server.open
       assert.deepStrictEqual(next.got, ["1", "2"])

@@ -236,7 +236,7 @@ describe("close", () => {
         )
         yield* settle
         if (where === "messages") yield* peer.send("stop")
-        else yield* socket.reconnect
+        else yield* socket.reconnect({ backoff: false })
         yield* Fiber.join(handler)
         assert.strictEqual((yield* socket.state)._tag, "Closed")
       }))

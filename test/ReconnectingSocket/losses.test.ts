@@ -1,6 +1,7 @@
 import { assert, describe } from "@effect/vitest"
 import * as ReconnectingSocket from "effect-holdfast/ReconnectingSocket"
 import * as WebSocketDialer from "effect-holdfast/WebSocketDialer"
+import * as Context from "effect/Context"
 import * as Effect from "effect/Effect"
 import * as Fiber from "effect/Fiber"
 import * as Option from "effect/Option"
@@ -10,12 +11,14 @@ import {
   dialing,
   failureOf,
   ofTag,
+  onWires,
   pass,
   recorded,
   settle,
   steady,
   tagsOf,
-  test
+  test,
+  Wire
 } from "../support/reconnectingSockets.js"
 
 describe("the loss of a connection", () => {
@@ -186,6 +189,108 @@ describe("a failure that is not retryable", () => {
         )
       )
       assert.strictEqual((yield* Effect.flip(socket.awaitOpen))._tag, "SocketFailed")
+    }))
+
+  test("W3: a `dial` that is a function is told the attempt, and why the one before ended", () =>
+    Effect.gen(function*() {
+      const { server } = yield* dialing(ReconnectingSocket.make({
+        dial: ({ attempt, previous }) =>
+          Effect.succeed({
+            url: Option.match(previous, {
+              onNone: () => `ws://first/${attempt}`,
+              onSome: (failure) =>
+                failure._tag === "DialError" ? failure.headers!["location"]! : `ws://${failure._tag}/${attempt}`
+            })
+          }),
+        retryable: () => true,
+        backoff: steady
+      }))
+      yield* server.refuse(307, { location: "ws://second" })
+      yield* pass(1000)
+      const second = yield* server.next
+      assert.strictEqual(second.request.url, "ws://second")
+      yield* Effect.flatMap(second.open(), ({ reset }) => Effect.zipRight(settle, reset))
+      yield* pass(2000)
+      assert.strictEqual((yield* server.next).request.url, "ws://ConnectionLost/2")
+    }))
+
+  test("W3: a `dial` that is a tag is an effect", () => {
+    class Address extends Context.Tag("Address")<Address, { readonly url: string }>() {}
+    return Effect.gen(function*() {
+      const { server } = yield* dialing(ReconnectingSocket.make({ dial: Address, backoff: steady }))
+      assert.strictEqual((yield* server.next).request.url, "ws://tagged")
+    }).pipe(Effect.provideService(Address, { url: "ws://tagged" }))
+  })
+
+  test("W6: `retryable` is told what the default says", () =>
+    Effect.gen(function*() {
+      const told: Array<boolean> = []
+      const { server } = yield* dialing(ReconnectingSocket.make({
+        dial,
+        backoff: steady,
+        retryable: (_, byDefault) => {
+          told.push(byDefault)
+          return true
+        }
+      }))
+      yield* server.refuse(503)
+      yield* pass(1000)
+      yield* server.refuse(403)
+      yield* pass(2000)
+      yield* server.open
+      assert.deepStrictEqual(told, [true, false])
+    }))
+
+  const tooLong = (peer: WebSocketDialer.Peer) => Effect.zipRight(peer.send("x".repeat(11)), settle)
+
+  test("W17: the third message in a row over the limit is final", () =>
+    Effect.gen(function*() {
+      const { peer, server, socket } = yield* connected(
+        ReconnectingSocket.make({ dial, backoff: steady, maxPayload: 10 })
+      )
+      yield* tooLong(peer)
+      yield* pass(1000)
+      yield* Effect.flatMap(server.open, tooLong)
+      yield* pass(2000)
+      // No connection, so no end of the row.
+      yield* server.refuse(503)
+      yield* pass(4000)
+      yield* Effect.flatMap(server.open, tooLong)
+      const failed = yield* Effect.flip(socket.awaitOpen)
+      assert.deepInclude((failed as ReconnectingSocket.SocketFailed).failure as object, { reason: "InvalidData" })
+      assert.lengthOf(server.times, 4)
+    }))
+
+  for (
+    const [what, between] of [
+      ["another loss", (peer: WebSocketDialer.Peer) => Effect.zipRight(peer.reset, settle)],
+      ["a stable connection", (peer: WebSocketDialer.Peer) => Effect.zipRight(pass(30_000), tooLong(peer))]
+    ] as const
+  ) {
+    test(`W17: ${what} ends the row`, () =>
+      Effect.gen(function*() {
+        const { peer, server, socket } = yield* connected(
+          ReconnectingSocket.make({ dial, backoff: steady, heartbeat: false, maxPayload: 10 })
+        )
+        // The third delay is four seconds, and a dial may take ten.
+        const next = Effect.zipRight(pass(8000), server.open)
+        yield* tooLong(peer)
+        yield* Effect.flatMap(next, tooLong)
+        yield* Effect.flatMap(next, between)
+        yield* Effect.flatMap(next, tooLong)
+        assert.strictEqual((yield* socket.state)._tag, "Waiting")
+      }))
+  }
+
+  test("W17: other invalid data does not count", () =>
+    Effect.gen(function*() {
+      const wires = Array.from({ length: 5 }, () => new Wire())
+      const { socket } = yield* onWires(wires, { backoff: steady, heartbeat: false })
+      for (const wire of wires.slice(0, 4)) {
+        wire.over(new WebSocketDialer.ConnectionLost({ reason: "InvalidData", cause: { code: "WS_ERR_INVALID_UTF8" } }))
+        yield* pass(30_000)
+      }
+      assert.strictEqual((yield* socket.state)._tag, "Open")
     }))
 
   test("W6: `retryable` decides, about every kind of failure", () =>

@@ -1,6 +1,8 @@
 import { assert, describe } from "@effect/vitest"
 import * as ReconnectingSocket from "effect-holdfast/ReconnectingSocket"
+import * as WebSocketDialer from "effect-holdfast/WebSocketDialer"
 import * as Effect from "effect/Effect"
+import * as Schedule from "effect/Schedule"
 import {
   acknowledge,
   connected,
@@ -18,7 +20,7 @@ describe("reconnect", () => {
     Effect.gen(function*() {
       const { events, server, socket } = yield* dialing(ReconnectingSocket.make({ dial, backoff: steady }))
       const hanging = yield* server.next
-      yield* socket.reconnect
+      yield* socket.reconnect({ backoff: false })
       const fresh = yield* server.next
       yield* hanging.open()
       yield* settle
@@ -37,7 +39,7 @@ describe("reconnect", () => {
         ReconnectingSocket.make({ dial, backoff: steady, onOpen: () => n++ === 0 ? Effect.never : Effect.void })
       )
       assert.strictEqual((yield* socket.state)._tag, "Opening")
-      yield* socket.reconnect
+      yield* socket.reconnect({ backoff: false })
       yield* server.open
       yield* peer.ended
       assert.strictEqual((yield* socket.state)._tag, "Open")
@@ -48,7 +50,11 @@ describe("reconnect", () => {
   test("while it is open drops the connection, and dials now, once for all callers", () =>
     Effect.gen(function*() {
       const { events, peer, server, socket } = yield* connected(ReconnectingSocket.make({ dial, backoff: steady }))
-      yield* Effect.all([socket.reconnect, socket.reconnect, socket.reconnect], { concurrency: "unbounded" })
+      yield* Effect.all([
+        socket.reconnect({ backoff: false }),
+        socket.reconnect({ backoff: false }),
+        socket.reconnect({ backoff: false })
+      ], { concurrency: "unbounded" })
       yield* server.open
       yield* peer.ended
       yield* pass(60_000)
@@ -62,7 +68,7 @@ describe("reconnect", () => {
       const { server, socket } = yield* dialing(ReconnectingSocket.make({ dial, backoff: steady }))
       yield* server.refuse(503, { "retry-after": "300" })
       yield* pass(10)
-      yield* socket.reconnect
+      yield* socket.reconnect({ backoff: false })
       yield* server.open
       assert.deepStrictEqual(server.times, [0, 10])
       yield* pass(300_000)
@@ -73,10 +79,118 @@ describe("reconnect", () => {
     Effect.gen(function*() {
       const { server, socket } = yield* connected(ReconnectingSocket.make({ dial }))
       yield* socket.close()
-      yield* socket.reconnect
+      yield* socket.reconnect({ backoff: false })
       yield* pass(60_000)
       assert.lengthOf(server.times, 1)
       assert.strictEqual((yield* socket.state)._tag, "Closed")
+    }))
+
+  test("W15: of a server that asks for one at every open comes at the schedule's pace", () =>
+    Effect.gen(function*() {
+      const { events, server, socket } = yield* dialing(ReconnectingSocket.make({ dial, backoff: steady }))
+      for (const delay of [1000, 2000, 4000]) {
+        yield* server.open
+        yield* socket.reconnect()
+        yield* pass(delay - 1)
+        assert.strictEqual((yield* socket.state)._tag, "Waiting")
+        yield* pass(1)
+      }
+      yield* server.open
+      assert.deepStrictEqual(server.times, [0, 1000, 3000, 7000])
+      assert.lengthOf(ofTag(events, "Lost"), 3)
+    }))
+
+  test("W15: is immediate from a stable connection, unless the delay is asked for", () =>
+    Effect.gen(function*() {
+      const { server, socket } = yield* connected(ReconnectingSocket.make({ dial, backoff: steady, heartbeat: false }))
+      yield* pass(30_000)
+      yield* socket.reconnect()
+      yield* server.open
+      yield* pass(30_000)
+      yield* socket.reconnect({ backoff: true })
+      yield* pass(1000)
+      yield* server.open
+      assert.deepStrictEqual(server.times, [0, 30_000, 61_000])
+    }))
+
+  test("W15: is immediate out of a wait, unless the delay is asked for: then the wait goes on", () =>
+    Effect.gen(function*() {
+      const { server, socket } = yield* dialing(ReconnectingSocket.make({ dial, backoff: steady }))
+      yield* server.refuse(503)
+      yield* pass(500)
+      yield* socket.reconnect()
+      yield* server.refuse(503)
+      yield* pass(500)
+      yield* socket.reconnect({ backoff: true })
+      yield* pass(1499)
+      assert.deepStrictEqual(server.times, [0, 500])
+      yield* pass(1)
+      yield* server.open
+      yield* pass(60_000)
+      assert.deepStrictEqual(server.times, [0, 500, 2500])
+    }))
+
+  test("W15: gives a dial that hangs up immediately, and dials after the delay", () =>
+    Effect.gen(function*() {
+      const { server, socket } = yield* dialing(ReconnectingSocket.make({ dial, backoff: steady }))
+      yield* server.next
+      yield* socket.reconnect()
+      yield* settle
+      assert.deepInclude((yield* socket.state) as object, { _tag: "Waiting", attempt: 1 })
+      yield* pass(1000)
+      yield* server.open
+      assert.deepStrictEqual(server.times, [0, 1000])
+    }))
+
+  test("W15: ends the socket if the schedule has ended, though `retryable` is not asked", () =>
+    Effect.gen(function*() {
+      const { server, socket } = yield* connected(ReconnectingSocket.make({
+        dial,
+        backoff: Schedule.recurs(1),
+        retryable: () => false
+      }))
+      yield* socket.reconnect({ backoff: true })
+      yield* pass(1)
+      yield* server.open
+      yield* socket.reconnect({ backoff: true })
+      yield* settle
+      assert.strictEqual((yield* Effect.flip(socket.awaitOpen))._tag, "SocketFailed")
+    }))
+
+  for (
+    const [options, end] of [
+      [{ code: 4000, reason: "again" }, new WebSocketDialer.ConnectionClosed({ code: 4000, reason: "again" })],
+      [{ code: 1006 }, new WebSocketDialer.ConnectionClosed({ code: 1000, reason: "" })],
+      [{}, new WebSocketDialer.ConnectionLost({ reason: "Reset", cause: "terminated" })]
+    ] as const
+  ) {
+    test(`W15: sends ${"code" in options ? `a close frame (${options.code})` : "no close frame"}`, () =>
+      Effect.gen(function*() {
+        const { events, peer, server, socket } = yield* connected(ReconnectingSocket.make({ dial }))
+        yield* socket.reconnect({ ...options, backoff: false })
+        yield* server.open
+        assert.deepStrictEqual(yield* peer.ended, end)
+        assert.lengthOf(ofTag(events, "Lost"), 1)
+      }))
+  }
+
+  test("W15: goes on though the peer does not answer the close frame", () =>
+    Effect.gen(function*() {
+      const { peer, server, socket } = yield* connected(ReconnectingSocket.make({ dial }))
+      yield* peer.stall
+      yield* socket.reconnect({ backoff: false, code: 4000 })
+      yield* server.open
+      assert.strictEqual((yield* peer.ended)._tag, "ConnectionLost")
+    }))
+
+  test("W15: that is ordered last counts", () =>
+    Effect.gen(function*() {
+      const { server, socket } = yield* connected(ReconnectingSocket.make({ dial, backoff: steady }))
+      yield* Effect.all([socket.reconnect({ backoff: false }), socket.reconnect({ backoff: true })])
+      yield* settle
+      assert.lengthOf(server.times, 1)
+      yield* pass(1000)
+      yield* server.open
     }))
 
   test("loses nothing that is acknowledged", () =>
@@ -84,7 +198,7 @@ describe("reconnect", () => {
       const { server, socket } = yield* connected(ReconnectingSocket.make({ dial, acknowledge }))
       yield* socket.send("0")
       yield* settle
-      yield* socket.reconnect
+      yield* socket.reconnect({ backoff: false })
       yield* socket.send("1")
       assert.deepStrictEqual((yield* server.open).got, ["0", "1"])
     }))

@@ -6,11 +6,13 @@ import * as Deferred from "effect/Deferred"
 import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
 import * as Fiber from "effect/Fiber"
+import * as Option from "effect/Option"
 import * as Scope from "effect/Scope"
 import {
   acknowledge,
   connected,
   dial,
+  heard,
   isDone,
   ofTag,
   onWires,
@@ -38,6 +40,58 @@ describe("a replacement", () => {
       assert.isAtLeast(server.times.length, 2)
       assert.isTrue(server.times[1]! >= 90_000 && server.times[1]! <= 100_000)
     }))
+
+  for (const when of ["dialed", "opened"] as const) {
+    for (const how of ["ready", "refused", "closed"] as const) {
+      test(`W15: that is being ${when} when the server closes the connection is kept, until it is ${how}`, () =>
+        Effect.gen(function*() {
+          const contexts: Array<ReconnectingSocket.DialContext> = []
+          const { events, peer, server, socket } = yield* connected(ReconnectingSocket.make({
+            ...renewing,
+            dial: (context) => {
+              contexts.push(context)
+              return Effect.succeed(dial)
+            },
+            onOpen: ({ receive, send }) => Effect.zipRight(send("login"), receive)
+          }))
+          yield* peer.send("welcome")
+          yield* settle
+          yield* begin
+          const attempt = yield* server.next
+          const opened = when === "opened" ? yield* Effect.flatMap(attempt.open(), heard) : undefined
+          yield* settle
+          yield* socket.send("meanwhile")
+          yield* settle
+          yield* peer.close(4000, "logged in elsewhere")
+          yield* settle
+          assert.strictEqual((yield* socket.state)._tag, when === "opened" ? "Opening" : "Dialing")
+          assert.lengthOf(ofTag(events, "Lost"), 1)
+          yield* socket.send("then")
+          if (how === "closed") {
+            yield* socket.close()
+            assert.strictEqual((yield* socket.state)._tag, "Closed")
+            return assert.lengthOf(server.times, 2)
+          }
+          if (how === "refused") {
+            yield* opened === undefined ? attempt.refuse(503) : opened.reset
+            yield* pass(1000)
+            assert.lengthOf(server.times, 3)
+            return assert.deepStrictEqual(ofTag(events, "Lost").map(({ failure }) => failure._tag), [
+              "ConnectionClosed"
+            ])
+          }
+          const second = opened ?? (yield* Effect.flatMap(attempt.open(), heard))
+          yield* second.send("welcome")
+          yield* settle
+          assert.strictEqual((yield* socket.state)._tag, "Open")
+          assert.deepStrictEqual([peer.got, second.got], [["login", "meanwhile"], ["login", "then"]])
+          yield* pass(5000)
+          assert.lengthOf(server.times, 2)
+          assert.lengthOf(ofTag(events, "Lost"), 1)
+          assert.deepStrictEqual(contexts, Array.from({ length: 2 }, () => ({ attempt: 0, previous: Option.none() })))
+        }))
+    }
+  }
 
   test("takes over once it is ready: no Lost, and the old connection is closed with 1000", () =>
     Effect.gen(function*() {
@@ -220,22 +274,20 @@ describe("a replacement", () => {
       }))
   }
 
-  test("is given up where the current connection is lost meanwhile, and one is dialed", () =>
+  test("W15: is kept where the current connection breaks meanwhile, and no other is dialed", () =>
     Effect.gen(function*() {
       const { events, peer, server, socket } = yield* connected(ReconnectingSocket.make(renewing))
       yield* begin
       const given = yield* server.next
       yield* peer.reset
       yield* settle
-      yield* given.open()
-      yield* pass(1000)
-      const next = yield* server.open
+      const next = yield* Effect.flatMap(given.open(), heard)
       yield* socket.send("0")
       yield* settle
       assert.deepStrictEqual(next.got, ["0"])
       assert.lengthOf(ofTag(events, "Lost"), 1)
       yield* pass(8_000)
-      assert.lengthOf(server.times, 3)
+      assert.lengthOf(server.times, 2)
     }))
 
   test("that is under way when the socket is closed leaves no connection", () =>

@@ -175,7 +175,7 @@ describe("request", () => {
     Effect.gen(function*() {
       const { server, socket } = yield* opened()
       const first = yield* asked(socket, 1)
-      yield* socket.reconnect
+      yield* socket.reconnect({ backoff: false })
       assert.strictEqual(yield* failedWith(first), "MessageLost")
       yield* settle
       yield* server.open
@@ -201,7 +201,7 @@ describe("request", () => {
       yield* peer.stall
       yield* socket.send("a")
       yield* settle
-      yield* socket.reconnect
+      yield* socket.reconnect({ backoff: false })
       yield* settle
       const expiring = yield* asked(socket, 1)
       assert.strictEqual(failureOf(yield* Effect.exit(ask(socket, 2)))._tag, "OutboxFull")

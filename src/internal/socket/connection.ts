@@ -51,6 +51,10 @@ export class LiveConnection<In> {
   scope: Scope.Scope | undefined
   /** Why it ended. Set once; from then on nothing is written to it and nothing is heard from it. */
   failure: ConnectionFailure | undefined
+  /** The longest message that may come in, in bytes. */
+  maxPayload = Infinity
+  /** Its `Lost` event is published. */
+  isLossTold = false
   /** Epoch milliseconds. */
   lastHeard: number
   /** How often it was heard of. */

@@ -10,6 +10,7 @@ import { within } from "../first.js"
 import { shown } from "./dialers.js"
 import type { Line } from "./lines.js"
 import * as Policy from "./policy.js"
+import { mebi } from "./settings.js"
 import type { Wiring } from "./wiring.js"
 
 export class Dialing<R> {
@@ -24,7 +25,8 @@ export class Dialing<R> {
   }
 
   dial(line: Line<any>): Effect.Effect<Connection, DialError, R> {
-    const { dialer, options: { maxPayload }, orders, settings } = this.wiring
+    const { dialer, orders, settings } = this.wiring
+    const { maxPayload } = settings
     let url = ""
     return Scope.extend(this.requested(line), line.userScope).pipe(
       // The request is given up without waiting for its interruption. The dial below is waited for until it is given
@@ -33,6 +35,7 @@ export class Dialing<R> {
       Effect.flatMap((request) => {
         if (orders.isClosing) return Effect.interrupt
         url = shown(request.url)
+        line.maxPayload = maxPayload ?? request.maxPayload ?? dialer.maxPayload ?? 16 * mebi
         return Scope.extend(
           dialer.dial(maxPayload === undefined ? request : { ...request, maxPayload }),
           line.scope
@@ -49,7 +52,12 @@ export class Dialing<R> {
 
   private requested(line: Line<any>): Effect.Effect<DialRequest, unknown, any> {
     const { dial, session } = this.wiring.options
-    const request = Effect.isEffect(dial) ? dial : Effect.succeed(dial)
+    // A tag is an effect and a function.
+    const request = Effect.isEffect(dial)
+      ? dial
+      : typeof dial === "function"
+      ? Effect.suspend(() => dial(line.context))
+      : Effect.succeed(dial)
     if (session === undefined) return request
     return Effect.flatMap(request, (request) =>
       Effect.map(

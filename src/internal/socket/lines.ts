@@ -14,6 +14,7 @@ import { closeScope } from "../closeScope.js"
 import { first } from "../first.js"
 import { Waiters } from "../waiters.js"
 import type { LiveConnection } from "./connection.js"
+import { sendableCode, sendableReason } from "./policy.js"
 import type { Wiring } from "./wiring.js"
 
 export interface Line<In> {
@@ -25,6 +26,8 @@ export interface Line<In> {
   live: LiveConnection<In> | undefined
   /** What the user's effects are told about the attempt. Dropped with the line. */
   context: DialContext
+  /** The longest message that may come in, in bytes; set as it is dialed. */
+  maxPayload: number
   /** What the session gave for this dial. */
   generation: Generation<any> | undefined
 }
@@ -60,7 +63,7 @@ export class Lines<In> {
         Scope.make(),
         (scope, userScope): Line<In> => {
           this.userScopes.add(userScope)
-          return { scope, userScope, context, live: undefined, generation: undefined }
+          return { scope, userScope, context, live: undefined, maxPayload: Infinity, generation: undefined }
         }
       )
     )
@@ -92,6 +95,12 @@ export class Lines<In> {
       Effect.zipRight(first(closed, Effect.yieldNow())),
       Effect.zipRight(this.drop(line))
     )
+  }
+
+  /** Sends a close frame, whose answer nobody waits for. */
+  sendClose({ live }: Line<In>, code: number, reason = ""): Effect.Effect<void> {
+    if (live === undefined || live.failure !== undefined) return Effect.void
+    return Effect.ignore(Effect.sandbox(live.connection.close(sendableCode(code), sendableReason(reason))))
   }
 
   /** Ends the connection and all that belongs to it, now. */

@@ -4,6 +4,7 @@
  */
 import type * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
+import type { ReconnectOptions } from "../../ReconnectingSocket.js"
 import { Waiters } from "../waiters.js"
 import { sendableCode, sendableReason } from "./policy.js"
 
@@ -12,8 +13,8 @@ export class Orders {
   closing: { readonly code: number; readonly reason: string } | undefined
   /** The socket is closed: orders come too late. */
   private isEnded = false
-  /** `reconnect` was called, and the owner has not acted on it. */
-  private isToReconnect = false
+  /** What the last `reconnect` has ordered, until the owner has acted on it. */
+  private reconnecting: ReconnectOptions | undefined
   /** Notified when an order comes. */
   readonly whenOrdered = new Waiters()
 
@@ -23,16 +24,16 @@ export class Orders {
     this.whenOrdered.notify()
   }
 
-  reconnect(): void {
-    this.isToReconnect = true
+  reconnect(options: ReconnectOptions): void {
+    this.reconnecting = options
     this.whenOrdered.notify()
   }
 
-  /** Whether `reconnect` was called since this was last asked. */
-  takeReconnect(): boolean {
-    const isToReconnect = this.isToReconnect
-    this.isToReconnect = false
-    return isToReconnect
+  /** What `reconnect` has ordered since this was last asked. */
+  takeReconnect(): ReconnectOptions | undefined {
+    const { reconnecting } = this
+    this.reconnecting = undefined
+    return reconnecting
   }
 
   /** No more orders are taken. */
@@ -46,10 +47,19 @@ export class Orders {
   }
 
   get isOrdered(): boolean {
-    return this.closing !== undefined || this.isToReconnect
+    return this.closing !== undefined || this.reconnecting !== undefined
+  }
+
+  /** Whether a wait for the backoff's delay is over: not for a `reconnect` that asks for that delay itself. */
+  private get isToGoOn(): boolean {
+    return this.closing !== undefined || this.reconnecting !== undefined && this.reconnecting.backoff !== true
   }
 
   get untilOrdered(): Effect.Effect<void> {
     return Waiters.until(() => this.isOrdered ? Exit.void : undefined, this.whenOrdered)
+  }
+
+  get untilToGoOn(): Effect.Effect<void> {
+    return Waiters.until(() => this.isToGoOn ? Exit.void : undefined, this.whenOrdered)
   }
 }

@@ -15,6 +15,7 @@ import type {
   ConnectionState,
   Received,
   ReconnectingSocket,
+  ReconnectOptions,
   RequestOptions,
   SocketEvent,
   SubscriptionOptions,
@@ -276,9 +277,8 @@ export class OwnedSocket<Out, In> implements ReconnectingSocket<Out, In> {
     })
   }
 
-  get reconnect(): Effect.Effect<void> {
-    return Effect.sync(() => this.owner.wiring.orders.reconnect())
-  }
+  readonly reconnect = (options: ReconnectOptions = {}): Effect.Effect<void> =>
+    Effect.sync(() => this.owner.reconnect(options))
 
   readonly close = (code = 1000, reason = ""): Effect.Effect<void> =>
     Effect.suspend(() => {

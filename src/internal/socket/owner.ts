@@ -6,6 +6,7 @@
  *
  *   Closing   `close` was called                the socket is closed
  *   Ordered   `reconnect` was called            the next round, immediately
+ *   Paced     `reconnect` was called            the next round, after the backoff's delay
  *   Refused   the dial failed                   the next round, immediately with a fresh value of the session, else
  *   Lost      a dialed connection has ended     after the backoff's delay; the socket gives up where there is none
  *
@@ -21,9 +22,10 @@ import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import * as Either from "effect/Either"
 import * as Exit from "effect/Exit"
+import * as Fiber from "effect/Fiber"
 import * as Option from "effect/Option"
 import * as Runtime from "effect/Runtime"
-import type { CloseInfo, ConnectionState } from "../../ReconnectingSocket.js"
+import type { CloseInfo, ConnectionState, ReconnectOptions } from "../../ReconnectingSocket.js"
 import { type Connection, type ConnectionFailure, ConnectionLost, type Message } from "../../WebSocketDialer.js"
 import { first, within } from "../first.js"
 import { wait } from "../wait.js"
@@ -51,6 +53,7 @@ import { Writer } from "./writer.js"
 type RoundEnd<In> =
   | { readonly _tag: "Closing" }
   | { readonly _tag: "Ordered" }
+  | { readonly _tag: "Paced"; readonly failure: ConnectionFailure }
   | { readonly _tag: "Refused" | "Lost"; readonly failure: ConnectionFailure; readonly line: Line<In> }
 
 export class Owner<Out, In, R> {
@@ -67,14 +70,17 @@ export class Owner<Out, In, R> {
   private readonly reader: Reader<Out, In>
   private readonly writer: Writer
 
-  /** Changed by `move` alone, on the owner's fiber. */
+  /** Changed by `move` alone: on the owner's fiber, or on that of the replacement that the owner waits for. */
   private phase: Phase<LiveConnection<In>> = { _tag: "Dialing", attempt: 0 }
   /** The delays that have been waited since the backoff began anew. */
   private attempt = 0
   /** Why the last attempt, or the last connection, ended. */
   private previous: Option.Option<ConnectionFailure> = Option.none()
-  /** Ready to replace the connection that is open. Only while one is open, and dropped with it. */
+  /** A replacement that is being made ready. */
+  private opening: Line<In> | undefined
+  /** Ready to replace the connection that is open, or was until a moment ago. */
   private replacement: Line<In> | undefined
+  /** Notified when `opening` or `replacement` changes. */
   private readonly whenReplaceable = new Waiters()
   /** Connections that have been replaced and are still closing. */
   private readonly replaced = new Set<Line<In>>()
@@ -123,10 +129,13 @@ export class Owner<Out, In, R> {
             return yield* this.conclude({ ...this.wiring.orders.closing!, failure: Option.none() })
           case "Ordered":
             break
+          case "Paced":
+            if (yield* this.waitAfter(ended.failure)) break
+            return yield* this.conclude(Policy.closeInfoOf(ended.failure))
           case "Refused":
           case "Lost": {
             if (this.dialing.isToRefresh(ended.failure, ended.line)) break
-            if (yield* this.waitAfter(ended.failure)) break
+            if (this.retries.isRetryable(ended.failure) && (yield* this.waitAfter(ended.failure))) break
             return yield* this.conclude(Policy.closeInfoOf(ended.failure))
           }
         }
@@ -186,36 +195,46 @@ export class Owner<Out, In, R> {
         yield* this.dropReplacement
         return { _tag: "Closing" as const }
       }
-      const isOrdered = this.wiring.orders.takeReconnect()
+      const order = this.wiring.orders.takeReconnect()
+      if (order?.code !== undefined) yield* this.lines.sendClose(line, order.code, order.reason)
       yield* this.lines.drop(line)
       yield* this.dropReplacement
       this.keepUnread(line)
       const reason = failure ?? new ConnectionLost({ reason: "Reset", cause: "reconnect" })
       this.previous = Option.some(reason)
-      if (line.live !== undefined) this.wiring.events.publish({ _tag: "Lost", failure: reason })
-      if (openFor >= this.wiring.settings.stableAfter) {
+      this.tellLoss(line, reason)
+      const isStable = openFor >= this.wiring.settings.stableAfter
+      if (isStable) {
         this.retries.reset()
         this.dialing.reset()
         this.attempt = 0
       }
-      if (isOrdered) return { _tag: "Ordered" as const }
+      if (order !== undefined) {
+        const isPaced = order.backoff ?? !isStable
+        return isPaced ? { _tag: "Paced" as const, failure: reason } : { _tag: "Ordered" as const }
+      }
+      this.retries.note(reason)
       return { _tag: line.live === undefined ? "Refused" as const : "Lost" as const, failure: reason, line }
     })
+  }
+
+  private tellLoss({ live }: Line<In>, failure: ConnectionFailure): void {
+    if (live === undefined || live.isLossTold) return
+    live.isLossTold = true
+    this.wiring.events.publish({ _tag: "Lost", failure })
   }
 
   /** Waits for the backoff's next delay, or until it is ordered. False if there is to be no next round. */
   private waitAfter(failure: ConnectionFailure): Effect.Effect<boolean> {
     return Effect.gen(this, function*() {
-      const { untilOrdered } = this.wiring.orders
-      const delay = this.retries.isRetryable(failure)
-        ? yield* first(this.retries.delayAfter(failure), Effect.as(untilOrdered, Option.some(0)))
-        : Option.none()
+      const { untilToGoOn } = this.wiring.orders
+      const delay = yield* first(this.retries.delayAfter(failure), Effect.as(untilToGoOn, Option.some(0)))
       if (Option.isNone(delay)) return false
       const attempt = ++this.attempt
       const until = this.now() + delay.value
       this.move({ _tag: "Wait", until, failure, attempt })
       this.wiring.events.publish({ _tag: "Waiting", delay: Duration.millis(delay.value), until, failure, attempt })
-      yield* first(Effect.sleep(delay.value), untilOrdered)
+      yield* first(Effect.sleep(delay.value), untilToGoOn)
       this.wiring.orders.takeReconnect()
       return true
     })
@@ -240,14 +259,15 @@ export class Owner<Out, In, R> {
 
   /**
    * Dials, and makes the connection ready: until then only the user's own login and the subscriptions are sent on it.
-   * Fails with `undefined` when it is called off. A replacement cannot be called off, and moves no phase.
+   * Fails with `undefined` when it is called off. A replacement cannot be called off.
    */
   private open(line: Line<In>, calledOff?: Effect.Effect<void>): Effect.Effect<void, ConnectionFailure | undefined, R> {
     const unlessOff = <A, E>(effect: Effect.Effect<A, E, R>): Effect.Effect<A, E | undefined, R> =>
       calledOff === undefined ? effect : first(effect, Effect.zipRight(calledOff, Effect.fail(undefined)))
     return Effect.flatMap(unlessOff(this.dialing.dial(line)), (connection) => {
       const live = this.connected(line, connection)
-      if (calledOff !== undefined) this.move({ _tag: "Dialed", connection: live })
+      // A replacement's dial is no news, unless the connection that it was to replace is gone.
+      if (this.phase._tag === "Dialing") this.move({ _tag: "Dialed", connection: live })
       return connection.listen({
         onMessage: (message) => this.reader.hear(live, message),
         onControl: (frame) => {
@@ -269,6 +289,7 @@ export class Owner<Out, In, R> {
     const live = new LiveConnection(connection, early, this.now(), Runtime.runFork(this.wiring.runtime))
     live.scope = line.scope
     live.heartbeat = new Heartbeat(live, this.wiring, line.scope)
+    live.maxPayload = line.maxPayload
     live.isLoggingIn = this.wiring.options.onOpen !== undefined
     live.onceLost(() => early.end(Exit.fail(Option.none())))
     this.lines.connect(line, live)
@@ -326,15 +347,39 @@ export class Owner<Out, In, R> {
       let line = opened
       let isFirst = true
       for (;;) {
-        if (renewAfter !== undefined) yield* Effect.forkIn(this.replacing(renewAfter, isFirst), line.scope)
+        const renewing = renewAfter === undefined
+          ? undefined
+          : yield* Effect.forkIn(this.replacing(renewAfter, isFirst), this.wiring.scope)
         yield* this.untilReplaceable(line.live!)
+        if (line.live!.failure !== undefined && this.opening !== undefined) yield* this.untilOpenedInstead(line)
         const { replacement } = this
-        if (this.wiring.orders.isOrdered || replacement === undefined) return line
+        if (this.wiring.orders.isOrdered || replacement === undefined) {
+          if (renewing !== undefined) yield* Fiber.interrupt(renewing)
+          return line
+        }
         this.replacement = undefined
         isFirst = yield* this.replace(line, replacement)
         if (isFirst) line = replacement
         else yield* this.lines.drop(replacement)
       }
+    })
+  }
+
+  /**
+   * The connection is lost while its replacement opens: because of it, where a server allows one login. So the
+   * replacement is kept. Ends when that is ready or has failed, or an order has come.
+   */
+  private untilOpenedInstead(line: Line<In>): Effect.Effect<void> {
+    const { orders } = this.wiring
+    return Effect.gen(this, function*() {
+      yield* this.lines.drop(line)
+      const { opening } = this
+      if (opening === undefined || orders.isOrdered) return
+      this.tellLoss(line, line.live!.failure!)
+      this.move({ _tag: "Dial", attempt: 0 })
+      if (opening.live !== undefined) this.move({ _tag: "Dialed", connection: opening.live })
+      const isOver = () => this.opening === undefined || orders.isOrdered
+      yield* Waiters.until(() => isOver() ? Exit.void : undefined, this.whenReplaceable, orders.whenOrdered)
     })
   }
 
@@ -370,13 +415,12 @@ export class Owner<Out, In, R> {
   private get openReplacement(): Effect.Effect<Option.Option<ConnectionFailure>, never, R> {
     return Effect.uninterruptibleMask((restore) =>
       Effect.gen(this, function*() {
-        const line = yield* this.lines.make({ attempt: 0, previous: Option.none() })
+        const line = this.opening = yield* this.lines.make({ attempt: 0, previous: Option.none() })
         const opened = yield* Effect.exit(restore(this.open(line)))
-        if (Exit.isSuccess(opened)) {
-          this.replacement = line
-          this.whenReplaceable.notify()
-          return Option.none()
-        }
+        this.opening = undefined
+        if (Exit.isSuccess(opened)) this.replacement = line
+        this.whenReplaceable.notify()
+        if (Exit.isSuccess(opened)) return Option.none()
         yield* this.lines.drop(line)
         const failure = Policy.lossOf(Cause.squash(opened.cause))
         if (!Exit.isInterrupted(opened)) yield* Effect.logWarning("a socket could not move over", failure)
@@ -405,7 +449,7 @@ export class Owner<Out, In, R> {
       }
       if (live.failure !== undefined) {
         yield* this.lines.drop(line)
-        this.wiring.events.publish({ _tag: "Lost", failure: live.failure })
+        this.tellLoss(line, live.failure)
         this.becomeOpen(replacement)
         return true
       }
@@ -480,6 +524,10 @@ export class Owner<Out, In, R> {
   close(code: number, reason: string): void {
     this.wiring.orders.close(code, reason)
     this.wiring.outbox.refuse()
+  }
+
+  reconnect(options: ReconnectOptions): void {
+    this.wiring.orders.reconnect(options)
   }
 
   /** Closes as the scope does: neither a clock that stands still nor a finalizer of the user's holds it up. */
@@ -570,6 +618,6 @@ export class Owner<Out, In, R> {
 
   /** Reconnects if it is this connection that is open. */
   giveUp(live: LiveConnection<In>): void {
-    if (this.phase._tag === "Open" && this.phase.connection === live) this.wiring.orders.reconnect()
+    if (this.phase._tag === "Open" && this.phase.connection === live) this.reconnect({ backoff: false })
   }
 }

@@ -1,6 +1,7 @@
 /**
  * The rules of a socket: what a failure means, how long to wait after it, and what a close frame may say. Pure.
  */
+import * as Data from "effect/Data"
 import * as Duration from "effect/Duration"
 import * as Option from "effect/Option"
 import * as Predicate from "effect/Predicate"
@@ -27,6 +28,21 @@ export const isRetryable = (failure: ConnectionFailure, hasSession: boolean): bo
         && !Predicate.isTagged(failure.cause, "SessionClosed")
   }
 }
+
+/** The cause of a loss by a message over the limit, where the limit is the socket's. */
+export class MessageTooLong
+  extends Data.TaggedError("MessageTooLong")<{ readonly bytes: number; readonly limit: number }>
+{
+  override get message(): string {
+    return `a message of ${this.bytes} bytes, of ${this.limit} at most`
+  }
+}
+
+/** Whether a message over the limit has ended the connection. The code is that of `ws`. */
+export const isTooLong = (failure: ConnectionFailure): boolean =>
+  failure._tag === "ConnectionLost" && failure.reason === "InvalidData"
+  && (failure.cause instanceof MessageTooLong
+    || Predicate.hasProperty(failure.cause, "code") && failure.cause.code === "WS_ERR_UNSUPPORTED_MESSAGE_LENGTH")
 
 /** The default of `session.rejected`. */
 export const isRejected = (failure: ConnectionFailure): boolean =>

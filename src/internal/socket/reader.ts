@@ -7,6 +7,7 @@ import * as Option from "effect/Option"
 import { ConnectionLost, type Message } from "../../WebSocketDialer.js"
 import { byteLength } from "./codec.js"
 import type { LiveConnection } from "./connection.js"
+import { MessageTooLong } from "./policy.js"
 import type { Wiring } from "./wiring.js"
 
 export class Reader<Out, In> {
@@ -30,11 +31,12 @@ export class Reader<Out, In> {
   hear(live: LiveConnection<In>, data: Message): void {
     if (live.failure !== undefined || live.decode === undefined) return
     const { clock, events, settings } = this.wiring
+    const limit = live.maxPayload
     live.heard(clock.unsafeCurrentTimeMillis())
     // A character is at most three bytes, so that most messages need not be measured.
-    const bytes = data.length > settings.maxPayload / 3 ? byteLength(data) : data.length
-    if (bytes > settings.maxPayload) {
-      const cause = `a message of ${bytes} bytes`
+    const bytes = data.length > limit / 3 ? byteLength(data) : data.length
+    if (bytes > limit) {
+      const cause = new MessageTooLong({ bytes, limit })
       return live.fail(new ConnectionLost({ reason: "InvalidData", cause }))
     }
     const { failure, messages } = live.decode(data)

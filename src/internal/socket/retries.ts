@@ -14,11 +14,16 @@ import * as Delays from "../delays.js"
 import * as Policy from "./policy.js"
 import type { Wiring } from "./wiring.js"
 
+/** A server that has sent its message over the limit three times will send it again. */
+const mostTooLong = 3
+
 const defaultBackoff = Backoff.exponential()
 
 export class Retries {
   private readonly wiring: Wiring<any, any, any>
   private readonly delays: Delays.Delays<ConnectionFailure>
+  /** How many connections in a row, none of them stable, have been lost by a message over the limit. */
+  private tooLong = 0
 
   constructor(wiring: Wiring<any, any, any>) {
     this.wiring = wiring
@@ -32,8 +37,14 @@ export class Retries {
 
   isRetryable(failure: ConnectionFailure): boolean {
     const { events, options: { retryable, session } } = this.wiring
-    const byDefault = Policy.isRetryable(failure, session !== undefined)
-    return events.decided("retryable", () => retryable?.(failure) ?? byDefault, byDefault)
+    const byDefault = Policy.isRetryable(failure, session !== undefined) && this.tooLong < mostTooLong
+    return events.decided("retryable", () => retryable?.(failure, byDefault) ?? byDefault, byDefault)
+  }
+
+  /** Counts what would only repeat: another loss ends the row, a dial that fails does not. */
+  note(failure: ConnectionFailure): void {
+    if (failure._tag === "DialError") return
+    this.tooLong = Policy.isTooLong(failure) ? this.tooLong + 1 : 0
   }
 
   /** Milliseconds; none if the schedule has ended, or dies. */
@@ -53,6 +64,7 @@ export class Retries {
 
   /** The next delay is the schedule's first. */
   reset(): void {
+    this.tooLong = 0
     this.delays.reset()
   }
 }

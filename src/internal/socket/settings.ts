@@ -32,7 +32,7 @@ export const settingsOf = <Out, In>(options: AnyOptions<Out, In>) => {
     heartbeat: heartbeatSettingsOf(options.heartbeat, coding),
     rate: rateOf(options),
     inboxCapacity: count("inbox.capacity", inbox.capacity ?? 1024, 1),
-    maxPayload: count("maxPayload", options.maxPayload ?? 16 * mebi, 1),
+    maxPayload: options.maxPayload === undefined ? undefined : count("maxPayload", options.maxPayload, 1),
     limits: {
       capacity,
       bytes: count("outbox.bytes", outbox.bytes ?? 16 * mebi, 1),

@@ -186,7 +186,11 @@ export const closing = (modules: Modules) => {
         yield* world.serve()
         yield* socket.awaitOpen
         const waiting = yield* waiters(socket)
-        yield* together([socket.reconnect, Effect.zipRight(Effect.yieldNow(), socket.close()), socket.reconnect])
+        yield* together([
+          socket.reconnect({ backoff: false }),
+          Effect.zipRight(Effect.yieldNow(), socket.close()),
+          socket.reconnect({ backoff: false })
+        ])
         yield* areAnswered(waiting)
         return socket
       })

@@ -140,7 +140,13 @@ export const connections = (modules: Modules) => {
           const socket = yield* ReconnectingSocket.make(base)
           yield* world.serve(resettingAfter([1]))
           yield* socket.awaitOpen
-          for (const exit of yield* together([socket.reconnect, sending(socket, ["a1", "a2"]), socket.reconnect])) {
+          for (
+            const exit of yield* together([
+              socket.reconnect({ backoff: false }),
+              sending(socket, ["a1", "a2"]),
+              socket.reconnect({ backoff: false })
+            ])
+          ) {
             hasSucceeded(exit)
           }
           yield* comesToRest(world, socket)
@@ -156,7 +162,7 @@ export const connections = (modules: Modules) => {
           for (
             const exit of yield* together([
               sending(socket, ["a1", "a2"]),
-              Effect.zipRight(Effect.sleep("1 second"), socket.reconnect)
+              Effect.zipRight(Effect.sleep("1 second"), socket.reconnect({ backoff: false }))
             ])
           ) {
             hasSucceeded(exit)
@@ -242,11 +248,11 @@ export const connections = (modules: Modules) => {
         })
         // The first dial hangs.
         yield* world.attempt
-        yield* socket.reconnect
+        yield* socket.reconnect({ backoff: false })
         // The second connection never welcomes.
         yield* world.open(yield* world.attempt)
         yield* Deferred.await(opening)
-        yield* socket.reconnect
+        yield* socket.reconnect({ backoff: false })
         yield* world.open(yield* world.attempt, ({ peer }) => peer.send("welcome"))
         yield* socket.awaitOpen
         yield* settled
@@ -264,11 +270,14 @@ export const connections = (modules: Modules) => {
           const socket = yield* ReconnectingSocket.make({ ...base, backoff: Schedule.spaced("1 hour") })
           const first = yield* world.open(yield* world.attempt)
           yield* socket.awaitOpen
-          yield* together([socket.reconnect, first.peer.reset])
+          yield* together([socket.reconnect({ backoff: false }), first.peer.reset])
           const second = yield* Effect.race(
             world.attempt,
             // The reset was seen first, and the reconnect came to its connection's end.
-            Effect.zipRight(Effect.sleep("1 second"), Effect.zipRight(socket.reconnect, Effect.never))
+            Effect.zipRight(
+              Effect.sleep("1 second"),
+              Effect.zipRight(socket.reconnect({ backoff: false }), Effect.never)
+            )
           )
           yield* world.open(second)
           yield* socket.awaitOpen

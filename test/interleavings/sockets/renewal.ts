@@ -52,6 +52,44 @@ export const renewal = (modules: Modules) => {
       { most: 2 }
     ),
 
+    "moving over where the server allows one login keeps the new one, and loses nothing": inWorld(
+      modules,
+      (world) =>
+        Effect.gen(function*() {
+          const socket = yield* ReconnectingSocket.make({
+            ...base,
+            renewAfter: "1 minute",
+            acknowledge,
+            onOpen: ({ receive, send }) => Effect.zipRight(send("login"), receive)
+          })
+          const seen = yield* eventsOf(socket)
+          const moved = yield* Deferred.make<void>()
+          yield* world.serve((wire, message) => {
+            if (message !== "login") return acknowledging(wire, message)
+            if (wire.number === 0) return wire.peer.send("welcome")
+            return Effect.all([
+              Effect.fork(world.wires[0]!.peer.close(4000)),
+              Effect.yieldNow(),
+              wire.peer.send("welcome"),
+              Deferred.succeed(moved, undefined)
+            ])
+          })
+          yield* socket.awaitOpen
+          yield* sending(socket, ["a1", "a2"])
+          yield* Deferred.await(moved)
+          yield* sending(socket, ["a3", "a4"])
+          yield* socket.flush
+          yield* settled
+          assert.equal(world.dials(), 2)
+          assert.ok(countOf(seen, "Lost") <= 1)
+          const got = deduplicated(received(world)).filter((message) => message.startsWith("a"))
+          assert.deepEqual(got, ["a1", "a2", "a3", "a4"])
+          yield* socket.close()
+          yield* isOver(world, socket)
+        }),
+      { most: 2 }
+    ),
+
     "moving over is no loss, and drops nothing": inWorld(modules, (world) =>
       Effect.gen(function*() {
         const socket = yield* ReconnectingSocket.make({ ...base, renewAfter: "1 minute" })

@@ -298,7 +298,7 @@ export const isOver = (world: World, socket: Sockets, ...read: ReadonlyArray<Rea
       const refused = yield* Effect.either(one)
       assert.ok(Either.isLeft(refused) && refused.left._tag === "SocketClosed", String(refused))
     }
-    yield* socket.reconnect
+    yield* socket.reconnect({ backoff: false })
     yield* socket.close()
     yield* Effect.sleep("1 minute")
     assert.deepEqual([world.dials(), world.live()], [dials, 0])
