@@ -20,8 +20,7 @@ const found = async (variable: string, fallback: string, start: string): Promise
   return undefined
 }
 
-/** The URLs of those that answer. A line says how to start one that does not. */
-export const databases = async () => ({
+const look = async () => ({
   postgres: await found(
     "DATABASE_URL",
     "postgres://root@127.0.0.1:5432/test",
@@ -34,3 +33,8 @@ export const databases = async () => ({
   ),
   redis: await found("REDIS_URL", "redis://127.0.0.1:6379", "docker run -p 6379:6379 redis --appendonly yes")
 })
+
+let looked: ReturnType<typeof look> | undefined
+
+/** The URLs of those that answer. A line says how to start one that does not. */
+export const databases = (): ReturnType<typeof look> => looked ??= look()

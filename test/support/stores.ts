@@ -58,8 +58,7 @@ const sqliteModule = async (): Promise<SqliteModule> => {
 const sqliteLayer = (config: { readonly filename: string }): Layer.Layer<SqlClient.SqlClient> =>
   Layer.unwrapEffect(Effect.map(Effect.promise(sqliteModule), ({ layer }) => layer(config)))
 
-/** Whether it works here. A line says how to install it if not. */
-export const hasSqlite = async (): Promise<boolean> => {
+const lookForSqlite = async (): Promise<boolean> => {
   try {
     const { layer } = await sqliteModule()
     await Effect.runPromise(Effect.scoped(Layer.build(layer({ filename: ":memory:" }))))
@@ -71,3 +70,8 @@ export const hasSqlite = async (): Promise<boolean> => {
     return false
   }
 }
+
+let looked: Promise<boolean> | undefined
+
+/** Whether SQLite's client works here. A line says how to install it if not. */
+export const hasSqlite = (): Promise<boolean> => looked ??= lookForSqlite()

@@ -1,6 +1,7 @@
 /** Programs that a machine may lack. A test that needs one is skipped without it, and the reporter says so. */
 import { accessSync, constants } from "node:fs"
 import { delimiter, join } from "node:path"
+import { form } from "./form.js"
 
 const isProgram = (path: string): boolean => {
   try {
@@ -30,6 +31,9 @@ export const redisServer: string | undefined = onPath("redis-server")
 export const missing: ReadonlyArray<string> = [
   ...browser === undefined
     ? ["skipped, no Chromium is on the path or named by CHROMIUM: the bundle and a sign-in in a browser"]
+    : [],
+  ...form !== "quick" && redisServer === undefined
+    ? ["skipped, no redis-server is on the path: a Redis that is restarted"]
     : [],
   ...openssl === undefined ? ["skipped, no openssl is on the path: tickets and sessions of OpenSSL's own server"] : []
 ]
