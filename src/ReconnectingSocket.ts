@@ -426,6 +426,8 @@ export interface OpeningConnection<in out Out, in out In> extends DialContext {
  * @category models
  */
 export interface Options<Out, In, E = never, R = never, E2 = never, R2 = never, A = never, E3 = never> {
+  /** The socket's name in metrics and logs. Default: the host of the first URL that is dialed. */
+  readonly name?: string | undefined
   /**
    * The request to dial. An effect is run anew for each attempt; its failure is a failed attempt like any other. A
    * function is told which attempt it is, and why the one before it ended: for one of several endpoints, or for the

@@ -11,6 +11,7 @@ import * as Clock from "effect/Clock"
 import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import * as Fiber from "effect/Fiber"
+import * as Layer from "effect/Layer"
 import * as Option from "effect/Option"
 import * as Schedule from "effect/Schedule"
 import * as Schema from "effect/Schema"
@@ -19,6 +20,7 @@ import * as Stream from "effect/Stream"
 import * as TestClock from "effect/TestClock"
 import type { Socket } from "node:net"
 import { eventually, serving } from "./support/loopbackWebSockets.js"
+import { quiet } from "./support/quiet.js"
 import {
   dial,
   failureOf,
@@ -55,7 +57,7 @@ const acknowledge = {
 const live = (
   name: string,
   effect: () => Effect.Effect<unknown, unknown, Scope.Scope | WebSocketDialer.WebSocketDialer>
-) => it.scopedLive(name, () => Effect.provide(effect(), NodeWebSocketDialer.layer()))
+) => it.scopedLive(name, () => Effect.provide(effect(), Layer.merge(NodeWebSocketDialer.layer(), quiet)))
 
 /** How long it takes, in milliseconds. */
 const timed = <A, E, R>(effect: Effect.Effect<A, E, R>) =>

@@ -20,6 +20,7 @@ import * as Scope from "effect/Scope"
 import * as Stream from "effect/Stream"
 import { amount } from "./support/form.js"
 import { serving as loopbackServer } from "./support/loopbackWebSockets.js"
+import { quiet } from "./support/quiet.js"
 import { eventually, print, resources, serverProcess } from "./support/webSocketServer.js"
 import { Rpcs } from "./support/webSocketServerRpcs.js"
 
@@ -52,7 +53,7 @@ const clientOf = (
   })
 
 const test = <E>(what: string, effect: () => Effect.Effect<unknown, E, Scope.Scope | ReconnectingSocketDialer>) =>
-  it.scopedLive(what, () => Effect.provide(effect(), NodeWebSocketDialer.layer()))
+  it.scopedLive(what, () => Effect.provide(effect(), Layer.merge(NodeWebSocketDialer.layer(), quiet)))
 
 type ReconnectingSocketDialer = Layer.Layer.Success<ReturnType<typeof NodeWebSocketDialer.layer>>
 

@@ -22,6 +22,7 @@ import { WebSocket } from "ws"
 import { serverCertificate } from "../examples/certificates.js"
 import { amount } from "./support/form.js"
 import { closeFrame, halfOpen, serving as loopbackServer } from "./support/loopbackWebSockets.js"
+import { quiet } from "./support/quiet.js"
 import { eventually, hop, mebi, memory, print, resources, seeing, serverProcess } from "./support/webSocketServer.js"
 
 type Message = WebSocketDialer.Message
@@ -35,7 +36,7 @@ const test = <E>(
   what: string,
   effect: () => Effect.Effect<unknown, E, Scope.Scope | WebSocketDialer.WebSocketDialer>,
   dialer = NodeWebSocketDialer.layer()
-) => it.scopedLive(what, () => Effect.provide(effect(), dialer))
+) => it.scopedLive(what, () => Effect.provide(effect(), Layer.merge(dialer, quiet)))
 
 const socketTo = (
   url: string,
@@ -749,7 +750,7 @@ describe("coming and going", () => {
         backoff: Schedule.spaced(0),
         stableAfter: 0,
         onOpen: ({ send }) => Effect.zipRight(Effect.addFinalizer(() => Effect.void), send("login"))
-      }).pipe(Effect.provideService(WebSocketDialer.WebSocketDialer, dialer))
+      }).pipe(Effect.provideService(WebSocketDialer.WebSocketDialer, dialer), Effect.provide(quiet))
       yield* Effect.scoped(socket.subscribe({ open: "open", close: "close" }))
       yield* socket.subscribe({ open: "open" })
       const messages = yield* Effect.forkScoped(Stream.runDrain(socket.messages))

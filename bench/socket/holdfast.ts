@@ -2,6 +2,8 @@ import { NodeWebSocketDialer } from "effect-holdfast/node"
 import * as ReconnectingSocket from "effect-holdfast/ReconnectingSocket"
 import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
+import * as Logger from "effect/Logger"
+import * as LogLevel from "effect/LogLevel"
 import * as Option from "effect/Option"
 import * as Schedule from "effect/Schedule"
 import * as Scope from "effect/Scope"
@@ -31,7 +33,7 @@ const opening =
           ...options.isAcknowledged === true && { capacity: 65_536 }
         },
         ...options.isAcknowledged === true && { acknowledge }
-      }).pipe(Scope.extend(scope), Effect.provide(dialer))
+      }).pipe(Scope.extend(scope), Effect.provide(dialer), Logger.withMinimumLogLevel(LogLevel.Warning))
       yield* socket.awaitOpen
 
       const hear = (messages: Iterable<Message>) =>

@@ -13,7 +13,7 @@ const outboxOf = (inFlight: number) =>
     isCumulative: true,
     inFlight,
     maxResends: Infinity
-  }, { onUndelivered: () => {}, resent: () => undefined })
+  }, { now: () => 0, onChanged: () => {}, onUndelivered: () => {}, resent: () => undefined })
 
 const connection = { wakeWriter: () => {} }
 

@@ -5,6 +5,7 @@ import * as WebSocketDialer from "effect-holdfast/WebSocketDialer"
 import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
 import * as Fiber from "effect/Fiber"
+import * as Layer from "effect/Layer"
 import * as Option from "effect/Option"
 import * as Schedule from "effect/Schedule"
 import { first } from "../../src/internal/first.js"
@@ -16,6 +17,7 @@ import { canaries, type CanaryName } from "../support/canaries.js"
 import { canariesOf, canary } from "../support/canary.js"
 import { everySchedule } from "../support/everySchedule.js"
 import { amount } from "../support/form.js"
+import { quiet } from "../support/quiet.js"
 import { scenarios } from "./sockets/scenarios.js"
 import type { Modules } from "./sockets/world.js"
 
@@ -37,7 +39,7 @@ const writingAsItAttaches = ({ ReconnectingSocket, WebSocketDialer }: Modules) =
     yield* Fiber.interrupt(running)
   }).pipe(
     Effect.scoped,
-    Effect.provide(WebSocketDialer.layerTest)
+    Effect.provide(Layer.merge(WebSocketDialer.layerTest, quiet))
   )
 
 describe("a socket that is a platform's", () => {
@@ -151,7 +153,12 @@ describe("an outbox, in every order of its senders and its writer", () => {
           inFlight: 1,
           maxResends: Infinity
         },
-        { onUndelivered: ({ message }) => left.push(message), resent: () => undefined }
+        {
+          now: () => 0,
+          onChanged: () => {},
+          onUndelivered: ({ message }) => left.push(message),
+          resent: () => undefined
+        }
       )
       const { connection, written } = connected()
       const live = liveOver(connection)
@@ -172,8 +179,10 @@ describe("an outbox, in every order of its senders and its writer", () => {
       const writer = yield* Effect.fork(Effect.forever(
         Effect.flatMap(live.work(() => outbox.hasWork), () => {
           const batch = outbox.take(1)
-          return Effect.map(Effect.exit(connection.write(batch.map(({ data }) => data))), (exit) =>
-            outbox.settle(batch, Exit.isSuccess(exit)))
+          return Effect.map(
+            Effect.exit(connection.write(batch.map(({ data }) => data))),
+            (exit) => outbox.settle(batch, Exit.isSuccess(exit))
+          )
         })
       ))
       const exit = yield* Fiber.await(b)
@@ -186,9 +195,7 @@ describe("an outbox, in every order of its senders and its writer", () => {
         assert.include(written, "b")
       }
       assert.deepStrictEqual(
-        left.filter((message) =>
-          written.includes(message)
-        ),
+        left.filter((message) => written.includes(message)),
         []
       )
       // There is room again.
@@ -242,9 +249,12 @@ describe("a socket, in many orders of few fibers", () => {
         dial: { url: "ws://test" },
         heartbeat: false,
         backoff: Schedule.spaced("1 second")
-      }).pipe(Effect.provideService(WebSocketDialer.WebSocketDialer, {
-        dial: () => Effect.sync(() => dials++ === 0 ? first.connection : connected().connection)
-      }))
+      }).pipe(
+        Effect.provideService(WebSocketDialer.WebSocketDialer, {
+          dial: () => Effect.sync(() => dials++ === 0 ? first.connection : connected().connection)
+        }),
+        Effect.provide(quiet)
+      )
       yield* body(socket, first)
     }))
 

@@ -7,6 +7,7 @@ import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
 import * as Layer from "effect/Layer"
 import * as Logger from "effect/Logger"
+import * as LogLevel from "effect/LogLevel"
 import * as ManagedRuntime from "effect/ManagedRuntime"
 import * as Random from "effect/Random"
 import * as Scope from "effect/Scope"
@@ -32,7 +33,9 @@ const layer = ({ authorization, issuer }: Settings) =>
     Layer.provide(Layer.succeed(Servers, { api: "", secureApi: "", authorization, issuer })),
     Layer.provide(layerHttpClient),
     Layer.merge(NodeWebSocketDialer.layer()),
-    Layer.provideMerge(Logger.replace(Logger.defaultLogger, Logger.withConsoleError(Logger.stringLogger)))
+    Layer.provideMerge(Logger.replace(Logger.defaultLogger, Logger.withConsoleError(Logger.stringLogger))),
+    // Thousands of clients come and go.
+    Layer.provideMerge(Logger.minimumLogLevel(LogLevel.Warning))
   )
 
 const enter = async (settings: Settings) => {

@@ -25,7 +25,7 @@ export class Dialing<R> {
   }
 
   dial(line: Line<any>): Effect.Effect<Connection, DialError, R> {
-    const { dialer, orders, settings } = this.wiring
+    const { dialer, orders, settings, telemetry } = this.wiring
     const { maxPayload } = settings
     let url = ""
     return Scope.extend(this.requested(line), line.userScope).pipe(
@@ -36,6 +36,7 @@ export class Dialing<R> {
         if (orders.isClosing) return Effect.interrupt
         url = shown(request.url)
         line.maxPayload = maxPayload ?? request.maxPayload ?? dialer.maxPayload ?? 16 * mebi
+        telemetry.dialing(request.url)
         return Scope.extend(
           dialer.dial(maxPayload === undefined ? request : { ...request, maxPayload }),
           line.scope
@@ -46,7 +47,8 @@ export class Dialing<R> {
         const failure = Cause.squash(cause)
         return failure instanceof DialError ? failure : new DialError({ reason: "Transport", url, cause: failure })
       }),
-      (dialing) => within(dialing, settings.openTimeout, () => new DialError({ reason: "Timeout", url }))
+      (dialing) => within(dialing, settings.openTimeout, () => new DialError({ reason: "Timeout", url })),
+      Effect.onExit((exit) => Effect.sync(() => telemetry.dialed(exit)))
     ) as Effect.Effect<Connection, DialError, R>
   }
 

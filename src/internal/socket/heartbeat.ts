@@ -29,6 +29,8 @@ export class Heartbeat<In> {
   private asked: { readonly signs: number; readonly at: number } | undefined
   /** When the peer was last asked, or the heartbeat began. */
   private lastAsked = 0
+  /** When the oldest ping went out whose pong is awaited, in nanoseconds. */
+  private pinged: { readonly at: bigint; readonly isProtocol: boolean } | undefined
   private isPinging = false
 
   constructor(live: LiveConnection<In>, wiring: Wiring<any, In, any>, scope: Scope.Scope) {
@@ -74,7 +76,7 @@ export class Heartbeat<In> {
     const isPong = this.settings?.isPong
     if (isPong === undefined) return false
     if (!this.wiring.events.decided("isPong", () => isPong(message), false, data)) return false
-    this.hearPong()
+    this.hearPong(false)
     return true
   }
 
@@ -88,9 +90,13 @@ export class Heartbeat<In> {
     return true
   }
 
-  /** The peer has answered, by a message or by a protocol pong. */
-  hearPong(): void {
+  /** The peer has answered, by a protocol pong or by a message. */
+  hearPong(isProtocol: boolean): void {
+    const { pinged } = this
     this.asked = undefined
+    if (pinged?.isProtocol !== isProtocol) return
+    this.pinged = undefined
+    this.wiring.telemetry.roundTrip(Number(this.wiring.clock.unsafeCurrentTimeNanos() - pinged.at) / 1e9)
   }
 
   /** While nothing was read, no answer could be heard: the peer owes none. */
@@ -162,7 +168,10 @@ export class Heartbeat<In> {
     const message = ping && this.wiring.events.decided("ping", ping, undefined)
     const hasMessage = message !== undefined && message !== false
     if (!hasMessage && Option.isNone(connection.ping)) return Effect.void
-    this.asked ??= { signs, at: now }
+    if (this.asked === undefined) {
+      this.asked = { signs, at: now }
+      this.pinged = { at: this.wiring.clock.unsafeCurrentTimeNanos(), isProtocol: !hasMessage }
+    }
     if (hasMessage) return Effect.sync(() => this.live.send(message))
     return this.isPinging ? Effect.void : this.ping
   }

@@ -21,6 +21,7 @@ import { Waiters } from "../waiters.js"
 import { byteLength } from "./codec.js"
 import type { LiveConnection } from "./connection.js"
 import { keyOf, throwUnlessCompared } from "./identifier.js"
+import type { Held } from "./telemetry.js"
 
 /** What became of a message. `TakenBack`: its sender was interrupted. */
 export type Outcome = "Done" | "Expired" | "Overflow" | "Lost" | "Undeliverable" | "Closed" | "TakenBack"
@@ -44,6 +45,8 @@ export interface QueuedMessage<out Out> {
   onHanded: ((connection: LiveConnection<any>) => void) | undefined
   /** Called when the message has left the outbox. */
   onDone: ((outcome: Outcome) => void) | undefined
+  /** Epoch milliseconds. Set when the message is accepted. */
+  acceptedAt: number
   /** Set when the message is accepted: a message accepted later has a higher place, also when it is sent again. */
   place: number
   /** How often a connection was handed the message. From the first time on it may have arrived. */
@@ -70,6 +73,7 @@ export const queuedMessage = <Out>(
   onAccepted: undefined,
   onHanded: undefined,
   onDone: undefined,
+  acceptedAt: 0,
   place: 0,
   times: 0,
   outgoing: data,
@@ -99,6 +103,9 @@ export interface Limits {
 
 /** What an outbox calls. */
 export interface OutboxCallbacks<Out> {
+  readonly now: () => number
+  /** What the outbox holds may have changed. */
+  readonly onChanged: (held: Held) => void
   /** A message has left otherwise than done. */
   readonly onUndelivered: (message: QueuedMessage<Out>, outcome: Outcome) => void
   /** What goes out when a message is sent again, `times` counts from 1; undefined: the same as at first. */
@@ -123,6 +130,8 @@ export class Outbox<Out> {
   private count = 0
   private bytes = 0
   private places = 0
+  /** How many of the kept messages have been handed to a connection, this one or an earlier one. */
+  private unacknowledged = 0
   /** How many of the sent messages are kept. */
   private keptSent = 0
   /** The connection that takes messages out. There is at most one, so that none of them overtakes another. */
@@ -178,6 +187,7 @@ export class Outbox<Out> {
   takeBack(message: QueuedMessage<Out>): void {
     if (this.waiting.delete(message)) this.admit()
     else if (this.queued.has(message) && message.times === 0) this.remove(message, "TakenBack")
+    this.tell()
   }
 
   /** Accepts the messages that have waited longest, for as long as there is room. */
@@ -218,6 +228,7 @@ export class Outbox<Out> {
 
   private accept(message: QueuedMessage<Out>): void {
     message.place = this.places++
+    message.acceptedAt = this.callbacks.now()
     if (message.only === undefined) {
       this.count++
       this.bytes += message.bytes
@@ -226,6 +237,7 @@ export class Outbox<Out> {
     this.queued.add(message)
     if (this.limits.keeps && !message.isKept) this.passing.add(message)
     message.onAccepted?.("Accepted")
+    this.tell()
     this.drain?.wakeWriter()
   }
 
@@ -265,6 +277,7 @@ export class Outbox<Out> {
     const oldest = handed.find(({ isKept }) => isKept)
     if (!isLost || oldest === undefined) return
     if (oldest === this.suspect || !this.hasAcknowledged) this.blame(oldest)
+    this.tell()
   }
 
   /** A connection was lost that had the message in its hands, and of all that were to be acknowledged the oldest. */
@@ -316,7 +329,10 @@ export class Outbox<Out> {
     this.queued.delete(message)
     this.passing.delete(message)
     this.sent.add(message)
-    if (message.isKept) this.keptSent++
+    if (message.isKept) {
+      this.keptSent++
+      if (message.times === 0) this.unacknowledged++
+    }
     const marked = message.times === 0 ? undefined : this.callbacks.resent(message.message, message.times)
     message.outgoing = marked ?? message.data
     message.times++
@@ -328,6 +344,7 @@ export class Outbox<Out> {
     for (const message of batch) {
       if (!message.isKept) this.remove(message, isWritten ? "Done" : "Lost")
     }
+    this.tell()
   }
 
   /**
@@ -344,6 +361,7 @@ export class Outbox<Out> {
     if (this.drain === connection) this.hasAcknowledged = true
     if (this.limits.isCumulative) this.acknowledgeUpTo(last)
     else this.remove(last, "Done")
+    this.tell()
     this.drain?.wakeWriter()
   }
 
@@ -369,11 +387,13 @@ export class Outbox<Out> {
   }
 
   expire(now: number): void {
+    const before = this.count
     for (const message of this.queued) {
       if (message.times > 0 || message.only !== undefined) continue
-      if (message.expiresAt > now) return
+      if (message.expiresAt > now) break
       this.remove(message, "Expired")
     }
+    if (this.count !== before) this.tell()
   }
 
   /** Waits until everything that has been accepted so far is gone. */
@@ -414,6 +434,13 @@ export class Outbox<Out> {
     this.isClosed = true
     this.whenGone.notify()
     for (const messages of [this.sent, this.queued]) for (const message of messages) this.remove(message, "Closed")
+    this.tell()
+  }
+
+  /** To be called by each step that may have changed what the outbox holds. */
+  private tell(): void {
+    const oldest = this.count === 0 ? 0 : Math.min(oldestOf(this.sent), oldestOf(this.queued))
+    this.callbacks.onChanged({ messages: this.count, unacknowledged: this.unacknowledged, oldest })
   }
 
   private remove(message: QueuedMessage<Out>, outcome: Outcome): void {
@@ -428,6 +455,7 @@ export class Outbox<Out> {
     if (this.suspect === message) this.suspect = undefined
     this.count--
     this.bytes -= message.bytes
+    if (message.isKept && message.times > 0) this.unacknowledged--
     const { byId } = this
     if (byId !== undefined && Option.getOrUndefined(MutableHashMap.get(byId, message.key)) === message) {
       MutableHashMap.remove(byId, message.key)
@@ -437,6 +465,12 @@ export class Outbox<Out> {
     this.admit()
     this.whenGone.notify()
   }
+}
+
+/** Of the messages for any connection. */
+const oldestOf = (messages: Iterable<QueuedMessage<unknown>>): number => {
+  for (const { acceptedAt, only } of messages) if (only === undefined) return acceptedAt
+  return Infinity
 }
 
 const firstPlace = (messages: Iterable<QueuedMessage<unknown>>): number => {

@@ -46,6 +46,7 @@ import { replacing } from "./replacement.js"
 import { Retries } from "./retries.js"
 import { mebi } from "./settings.js"
 import { type Subscription, Subscriptions } from "./subscriptions.js"
+import { Telemetry } from "./telemetry.js"
 import type { Given, Wiring } from "./wiring.js"
 import { Writer } from "./writer.js"
 
@@ -91,6 +92,8 @@ export class Owner<Out, In, R> {
 
   constructor(given: Given<Out, In, R>) {
     const { clock, dialer, encode, options, runtime, scope, settings } = given
+    const telemetry = new Telemetry(runtime, options.name)
+    telemetry.showState(this.phase._tag)
     // Not spread: each spread object has a hidden class of its own, of half a kilobyte.
     const wiring = this.wiring = {
       options,
@@ -101,8 +104,11 @@ export class Owner<Out, In, R> {
       runtime,
       clock,
       orders: new Orders(),
-      events: new Events(),
+      events: new Events(telemetry),
+      telemetry,
       outbox: new Outbox<Out>(settings.limits, {
+        now: () => this.now(),
+        onChanged: (held) => telemetry.show(held),
         onUndelivered: (message, outcome) => this.gaveUp(message, outcome),
         resent: (message, times) => this.resent(message, times)
       })
@@ -272,7 +278,7 @@ export class Owner<Out, In, R> {
         onMessage: (message) => this.reader.hear(live, message),
         onControl: (frame) => {
           live.heard(this.now())
-          if (frame === "Pong") live.heartbeat?.hearPong()
+          if (frame === "Pong") live.heartbeat?.hearPong(true)
         },
         onEnd: (failure) => live.fail(failure)
       }).pipe(
@@ -491,6 +497,7 @@ export class Owner<Out, In, R> {
     this.wiring.events.publish({ _tag: "Closed", info })
     this.inbox.end(Exit.fail(info.failure))
     this.wiring.events.end()
+    this.wiring.telemetry.close()
   }
 
   // ---------------------------------------------------------------------------

@@ -10,6 +10,7 @@ import type { Events } from "./events.js"
 import type { Orders } from "./orders.js"
 import type { Outbox } from "./outbox.js"
 import type { AnyOptions, Settings } from "./settings.js"
+import type { Telemetry } from "./telemetry.js"
 
 /** What the public file gives. */
 export interface Given<Out, In, R> {
@@ -27,5 +28,6 @@ export interface Given<Out, In, R> {
 export interface Wiring<Out, In, R> extends Given<Out, In, R> {
   readonly orders: Orders
   readonly events: Events
+  readonly telemetry: Telemetry
   readonly outbox: Outbox<Out>
 }

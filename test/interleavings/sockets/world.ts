@@ -12,11 +12,13 @@ import * as Effect from "effect/Effect"
 import * as Either from "effect/Either"
 import * as Exit from "effect/Exit"
 import * as Fiber from "effect/Fiber"
+import * as Layer from "effect/Layer"
 import * as Option from "effect/Option"
 import * as Schedule from "effect/Schedule"
 import type * as Scope from "effect/Scope"
 import * as Stream from "effect/Stream"
 import * as assert from "node:assert/strict"
+import { quiet } from "../../support/quiet.js"
 
 export interface Modules {
   readonly ReconnectingSocket: typeof ReconnectingSocketModule
@@ -206,7 +208,7 @@ export const inWorld = <E>(
     assert.deepEqual(faults, [])
   }).pipe(
     Effect.scoped,
-    Effect.provide(WebSocketDialer.layerTest)
+    Effect.provide(Layer.merge(WebSocketDialer.layerTest, quiet))
   ) as Effect.Effect<void, E>
 
 export const base = {

@@ -1,0 +1,219 @@
+/**
+ * What an operator sees of a socket: logs, counters, and gauges that add up over the sockets of one name.
+ *
+ * A socket has its share of each gauge from when it is named until it is closed. The metrics are updated in the step in
+ * which what they measure changes: there is no fiber and no timer.
+ */
+import * as Effect from "effect/Effect"
+import * as Exit from "effect/Exit"
+import * as LogLevel from "effect/LogLevel"
+import * as Metric from "effect/Metric"
+import * as MetricBoundaries from "effect/MetricBoundaries"
+import * as MetricLabel from "effect/MetricLabel"
+import * as Option from "effect/Option"
+import * as Runtime from "effect/Runtime"
+import type { ConnectionState, SocketEvent } from "../../ReconnectingSocket.js"
+import type { DialError } from "../../WebSocketDialer.js"
+import { shown } from "./dialers.js"
+import { labelOf } from "./policy.js"
+
+const counter = (name: string, description: string) =>
+  Metric.counter(`holdfast_socket_${name}_total`, { description, incremental: true })
+
+const gauge = (name: string, description: string) => Metric.gauge(`holdfast_socket_${name}`, { description })
+
+const dials = counter("dials", "Dials of reconnecting sockets, by outcome")
+const opened = counter("opened", "Connections of reconnecting sockets that became ready")
+const lost = counter("lost", "Connections of reconnecting sockets that were lost, by reason")
+const rejected = counter("rejected", "Callbacks of reconnecting sockets that threw, by callback")
+const dropped = counter("messages_dropped", "Messages that reconnecting sockets gave up, by reason")
+const states = gauge("state", "Reconnecting sockets, by state")
+const outboxMessages = gauge("outbox_messages", "Messages accepted and not yet delivered")
+const unacknowledged = gauge("unacknowledged", "Messages sent and not yet acknowledged")
+const oldestMessage = gauge(
+  "outbox_oldest_timestamp_seconds",
+  "When the oldest message that is not yet delivered was accepted; 0 if there is none"
+)
+const roundTrips = Metric.histogram(
+  "holdfast_socket_round_trip_seconds",
+  MetricBoundaries.exponential({ start: 0.001, factor: 2, count: 15 }),
+  "How long answers to pings took"
+)
+
+/** The sockets of one name, while there is one. */
+class Named {
+  readonly labels: ReadonlyArray<MetricLabel.MetricLabel>
+  sockets = 0
+  /** When the oldest message was accepted, of each socket that has one. */
+  readonly oldest = new Map<object, number>()
+  private shownOldest = 0
+
+  constructor(name: string) {
+    this.labels = [MetricLabel.make("socket", name)]
+  }
+
+  setOldest(socket: object, at: number): void {
+    const before = this.oldest.get(socket)
+    if (at === 0) this.oldest.delete(socket)
+    else this.oldest.set(socket, at)
+    // Looked for among all only if the oldest of all has gone.
+    if (before === this.shownOldest) this.showOldest(this.oldest.size === 0 ? 0 : Math.min(...this.oldest.values()))
+    else if (at !== 0 && (this.shownOldest === 0 || at < this.shownOldest)) this.showOldest(at)
+  }
+
+  private showOldest(at: number): void {
+    this.shownOldest = at
+    oldestMessage.unsafeUpdate(at / 1000, this.labels)
+  }
+}
+
+const byName = new Map<string, Named>()
+
+/** What an outbox holds. */
+export interface Held {
+  readonly messages: number
+  readonly unacknowledged: number
+  /** Epoch milliseconds; 0 if there is no message. */
+  readonly oldest: number
+}
+
+const nothing: Held = { messages: 0, unacknowledged: 0, oldest: 0 }
+
+export class Telemetry {
+  private readonly runtime: Runtime.Runtime<never>
+  /** Undefined before the first URL is known, if the user gives no name. */
+  private name: string | undefined
+  private named: Named | undefined
+  private isClosed = false
+  /** What the gauges show of this socket once it is named. */
+  private state: string | undefined
+  private messages = 0
+  private unacknowledged = 0
+  private oldest = 0
+
+  constructor(runtime: Runtime.Runtime<never>, name: string | undefined) {
+    this.runtime = runtime
+    if (name !== undefined) this.join(name)
+  }
+
+  // ---------------------------------------------------------------------------
+  // the name
+  // ---------------------------------------------------------------------------
+
+  /** A URL is about to be dialed. The first one's host is the name of a socket that has none. */
+  dialing(url: string | URL): void {
+    if (this.name !== undefined || this.isClosed) return
+    try {
+      this.join(new URL(url).host)
+    } catch {
+      this.join(shown(url))
+    }
+  }
+
+  private join(name: string): void {
+    this.name = name
+    const named = byName.get(name) ?? new Named(name)
+    byName.set(name, named)
+    named.sockets++
+    this.named = named
+    const { messages, oldest, state, unacknowledged } = this
+    this.state = undefined
+    this.messages = this.unacknowledged = this.oldest = 0
+    if (state !== undefined) this.showState(state)
+    this.show({ messages, unacknowledged, oldest })
+  }
+
+  /** Gives its share of the gauges back. */
+  close(): void {
+    if (this.isClosed) return
+    this.showState(undefined)
+    this.show(nothing)
+    this.isClosed = true
+    const { name, named } = this
+    if (named !== undefined && --named.sockets === 0) byName.delete(name!)
+    this.named = undefined
+  }
+
+  // ---------------------------------------------------------------------------
+  // gauges
+  // ---------------------------------------------------------------------------
+
+  showState(state: ConnectionState["_tag"] | string | undefined): void {
+    if (this.isClosed || state === this.state) return
+    if (this.named !== undefined) {
+      for (const [tag, difference] of [[this.state, -1], [state, 1]] as const) {
+        if (tag !== undefined) states.unsafeModify(difference, [...this.named.labels, MetricLabel.make("state", tag)])
+      }
+    }
+    this.state = state
+  }
+
+  show(held: Held): void {
+    const { named } = this
+    if (named !== undefined) {
+      const { labels } = named
+      if (held.messages !== this.messages) outboxMessages.unsafeModify(held.messages - this.messages, labels)
+      if (held.unacknowledged !== this.unacknowledged) {
+        unacknowledged.unsafeModify(held.unacknowledged - this.unacknowledged, labels)
+      }
+      if (held.oldest !== this.oldest) named.setOldest(this, held.oldest)
+    }
+    this.messages = held.messages
+    this.unacknowledged = held.unacknowledged
+    this.oldest = held.oldest
+  }
+
+  // ---------------------------------------------------------------------------
+  // counters and logs
+  // ---------------------------------------------------------------------------
+
+  dialed(exit: Exit.Exit<unknown, DialError>): void {
+    const failure = Exit.isSuccess(exit) ? undefined : Option.getOrUndefined(Exit.causeOption(exit))
+    const outcome = failure === undefined
+      ? "success"
+      : failure._tag === "Fail"
+      ? outcomes[failure.error.reason]
+      : "interrupted"
+    dials.unsafeUpdate(1, this.labels("outcome", outcome))
+  }
+
+  roundTrip(seconds: number): void {
+    roundTrips.unsafeUpdate(seconds, this.named?.labels ?? [])
+  }
+
+  note(event: SocketEvent): void {
+    switch (event._tag) {
+      case "Opened":
+        opened.unsafeUpdate(1, this.labels())
+        return this.log(LogLevel.Info, "the socket is open")
+      case "Lost":
+        lost.unsafeUpdate(1, this.labels("reason", labelOf(event.failure)))
+        return this.log(LogLevel.Info, event.failure.message)
+      case "Rejected":
+        rejected.unsafeUpdate(1, this.labels("callback", event.callback))
+        return this.log(LogLevel.Warning, `the callback \`${event.callback}\` of the socket has thrown`)
+      case "Dropped":
+        return dropped.unsafeUpdate(1, this.labels("reason", event.reason))
+      case "Expired":
+        return dropped.unsafeUpdate(1, this.labels("reason", event._tag))
+      case "Closed":
+        return Option.match(event.info.failure, {
+          onNone: () => this.log(LogLevel.Info, `the socket is closed with ${event.info.code}`),
+          onSome: (failure) => this.log(LogLevel.Warning, `the socket has given up: ${failure.message}`)
+        })
+    }
+  }
+
+  private labels(key?: string, value?: string): ReadonlyArray<MetricLabel.MetricLabel> {
+    const label = key === undefined ? [] : [MetricLabel.make(key, value!)]
+    return [MetricLabel.make("socket", this.name ?? "unknown"), ...label]
+  }
+
+  /** In this step, whatever the logger does: a logger that throws is its own fault. */
+  private log(level: LogLevel.LogLevel, message: string): void {
+    const logged = Effect.annotateLogs(Effect.logWithLevel(level, message), "socket", this.name ?? "unknown")
+    Runtime.runSyncExit(this.runtime)(logged)
+  }
+}
+
+const outcomes = { Refused: "refused", Timeout: "timeout", Transport: "transport", InvalidRequest: "invalid" } as const
