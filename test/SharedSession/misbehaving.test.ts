@@ -64,7 +64,7 @@ const reasonOf = <A, E>(effect: Effect.Effect<A, E>) =>
     return error.reason ?? error._tag
   })
 
-/** A client that lost its connection takes a while to make another one. */
+/** A client that lost its connection takes a while to make another one, and so does one that is overloaded. */
 const untilConnected = <A, E>(effect: Effect.Effect<A, E>) =>
   Effect.retry(effect, Schedule.intersect(Schedule.spaced("100 millis"), Schedule.recurs(300)))
 
@@ -150,14 +150,15 @@ const touched = (settings: () => StoreSettings): void => {
         ))
       const current = yield* Effect.forEach(
         all.flat(),
-        (session) => Effect.map(session.current, (generation) => ({ session, generation })),
-        { concurrency: 50 }
+        (session) => Effect.map(untilConnected(session.current), (generation) => ({ session, generation })),
+        { concurrency: 20 }
       )
       assert.strictEqual(server.state.calls.length, sessions)
       const names = yield* Effect.forEach(
         current,
-        ({ generation, session }) => Effect.map(session.refresh(generation), nameOf),
-        // More than this a pool of connections does not serve within the two seconds that a session waits for it.
+        ({ generation, session }) => Effect.map(untilConnected(session.refresh(generation)), nameOf),
+        // More than this a pool of connections does not serve within the two seconds that a session waits for it. On a
+        // busy machine this may be too much as well, and a caller asks again.
         { concurrency: 20 }
       )
       assert.strictEqual(server.state.calls.length, 2 * sessions)
