@@ -200,6 +200,10 @@ export class WebSocketDialer extends Context.Tag("effect-holdfast/WebSocketDiale
   readonly dial: (request: DialRequest) => Effect.Effect<Connection, DialError, Scope.Scope>
   /** The longest message, in bytes, that this dialer's connections take if the request does not say. */
   readonly maxPayload?: number | undefined
+  /** Waits until there is any sense in dialing: until a network is there. It may take for ever. */
+  readonly ready?: Effect.Effect<void> | undefined
+  /** Waits for the next moment in which dialing, or asking a connection for a sign of life, has new prospects. */
+  readonly wake?: Effect.Effect<void> | undefined
 }>() {}
 
 // -----------------------------------------------------------------------------
@@ -209,7 +213,7 @@ export class WebSocketDialer extends Context.Tag("effect-holdfast/WebSocketDiale
 /**
  * Dials with the platform's `WebSocket`, which browsers and workers have. That class can send no headers and no pings,
  * and cannot stop reading. If the server refuses the upgrade, the `DialError` has the reason `Transport`, since the
- * platform does not tell.
+ * platform does not tell. The dialer is ready unless `navigator.onLine` is `false`, and an `online` event wakes.
  *
  * @example
  * ```ts
@@ -229,8 +233,29 @@ export class WebSocketDialer extends Context.Tag("effect-holdfast/WebSocketDiale
  * @category layers
  */
 export const layerGlobal: Layer.Layer<WebSocketDialer> = Layer.succeed(WebSocketDialer, {
-  dial: (request) => terminatedWithScope(openedGlobal(request))
+  dial: (request) => terminatedWithScope(openedGlobal(request)),
+  ready: Effect.suspend(() => isOffline() ? untilOnline(isOffline) : Effect.void),
+  wake: Effect.suspend(() => untilOnline(() => true))
 })
+
+/** Node has a navigator that does not tell. */
+const isOffline = (): boolean => (globalThis.navigator as Partial<Navigator> | undefined)?.onLine === false
+
+/** Waits for an `online` event, if it is still to be waited for. Never ends on a platform without such events. */
+const untilOnline = (isToWait: () => boolean): Effect.Effect<void> =>
+  wait<void>((resume) => {
+    if (!isToWait()) {
+      resume(Exit.void)
+      return undefined
+    }
+    const onOnline = () => {
+      stop()
+      resume(Exit.void)
+    }
+    const stop = () => globalThis.removeEventListener?.("online", onOnline)
+    globalThis.addEventListener?.("online", onOnline)
+    return stop
+  })
 
 const openedGlobal = (request: DialRequest): Effect.Effect<Connection, DialError> =>
   Effect.suspend(() => {

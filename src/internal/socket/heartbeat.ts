@@ -45,11 +45,29 @@ export class Heartbeat<In> {
     return Effect.suspend(() => {
       this.asked = undefined
       this.lastAsked = this.now()
-      const work = this.settings === undefined ? undefined : this.workOf(this.settings)
-      if (work === undefined) return Effect.void
-      return Effect.map(Effect.forkIn(Effect.interruptible(work), this.scope), (fiber) => {
-        this.fiber = fiber
-      })
+      return this.beat
+    })
+  }
+
+  /** Asks the peer for a sign of life now, whatever the interval, and beats on. */
+  get askNow(): Effect.Effect<void> {
+    return Effect.uninterruptible(Effect.suspend(() => {
+      const { fiber, settings } = this
+      if (fiber === undefined || settings === undefined) return Effect.void
+      this.fiber = undefined
+      return Fiber.interruptFork(fiber).pipe(
+        // Forked uninterruptibly, a ping would hold the permit to write for as long as a write may take.
+        Effect.zipRight(Effect.interruptible(this.ask(settings, this.now()))),
+        Effect.zipRight(this.beat)
+      )
+    }))
+  }
+
+  private get beat(): Effect.Effect<void> {
+    const work = this.settings === undefined ? undefined : this.workOf(this.settings)
+    if (work === undefined) return Effect.void
+    return Effect.map(Effect.forkIn(Effect.interruptible(work), this.scope), (fiber) => {
+      this.fiber = fiber
     })
   }
 

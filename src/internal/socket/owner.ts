@@ -240,7 +240,9 @@ export class Owner<Out, In, R> {
       const until = this.now() + delay.value
       this.move({ _tag: "Wait", until, failure, attempt })
       this.wiring.events.publish({ _tag: "Waiting", delay: Duration.millis(delay.value), until, failure, attempt })
-      yield* first(Effect.sleep(delay.value), untilToGoOn)
+      const { wake } = this.wiring.dialer
+      const waited = wake === undefined ? Effect.sleep(delay.value) : first(Effect.sleep(delay.value), woken(wake))
+      yield* first(waited, untilToGoOn)
       this.wiring.orders.takeReconnect()
       return true
     })
@@ -270,7 +272,11 @@ export class Owner<Out, In, R> {
   private open(line: Line<In>, calledOff?: Effect.Effect<void>): Effect.Effect<void, ConnectionFailure | undefined, R> {
     const unlessOff = <A, E>(effect: Effect.Effect<A, E, R>): Effect.Effect<A, E | undefined, R> =>
       calledOff === undefined ? effect : first(effect, Effect.zipRight(calledOff, Effect.fail(undefined)))
-    return Effect.flatMap(unlessOff(this.dialing.dial(line)), (connection) => {
+    const { ready: isReady, wake } = this.wiring.dialer
+    const dialed = isReady === undefined
+      ? this.dialing.dial(line)
+      : Effect.zipRight(Effect.catchAllCause(isReady, () => Effect.void), this.dialing.dial(line))
+    return Effect.flatMap(unlessOff(dialed), (connection) => {
       const live = this.connected(line, connection)
       // A replacement's dial is no news, unless the connection that it was to replace is gone.
       if (this.phase._tag === "Dialing") this.move({ _tag: "Dialed", connection: live })
@@ -285,6 +291,11 @@ export class Owner<Out, In, R> {
         // Not within a race, whose fiber would be kept with its child.
         Effect.zipRight(Effect.forkIn(this.writer.run(live, line.scope), line.scope)),
         Effect.zipRight(live.heartbeat!.start),
+        Effect.zipRight(
+          wake === undefined
+            ? Effect.void
+            : Effect.forkIn(Effect.forever(Effect.zipRight(woken(wake), live.heartbeat!.askNow)), line.scope)
+        ),
         Effect.zipRight(unlessOff(ready(this.wiring, this.subscriptions, line, live)))
       )
     })
@@ -628,3 +639,6 @@ export class Owner<Out, In, R> {
     if (this.phase._tag === "Open" && this.phase.connection === live) this.reconnect({ backoff: false })
   }
 }
+
+/** A dialer's `wake` that dies wakes nobody. */
+const woken = (wake: Effect.Effect<void>): Effect.Effect<void> => Effect.catchAllCause(wake, () => Effect.never)

@@ -35,7 +35,7 @@ import {
 } from "./world.js"
 
 export const connections = (modules: Modules) => {
-  const { ReconnectingSocket } = modules
+  const { ReconnectingSocket, WebSocketDialer } = modules
 
   /** A socket that logs in, whose first connection the server ends somehow. */
   const losing = (
@@ -373,6 +373,25 @@ export const connections = (modules: Modules) => {
           assert.ok(isOnce(received(world)) && isIncreasing(received(world)), String(received(world)))
         })
     ),
+
+    "a network that comes back as a wait is over is one dial": inWorld(modules, (world) =>
+      Effect.gen(function*() {
+        const { dial } = yield* WebSocketDialer.WebSocketDialer
+        let wakes = 0
+        const wake = Effect.suspend(() => wakes++ === 0 ? Effect.sleep("1 second") : Effect.never)
+        const self = yield* Effect.provideService(
+          ReconnectingSocket.make(base),
+          WebSocketDialer.WebSocketDialer,
+          { dial, wake, ready: Effect.yieldNow() }
+        )
+        yield* Effect.flatMap(world.attempt, ({ fail }) => fail())
+        yield* world.serve()
+        yield* self.awaitOpen
+        yield* Effect.sleep("5 seconds")
+        assert.equal(world.dials(), 2)
+        yield* self.close()
+        yield* isOver(world, self)
+      })),
 
     "as a platform's socket, a write after a run has ended is on the next run's connection": inWorld(
       modules,
