@@ -23,6 +23,7 @@ import { serverCertificate } from "../examples/certificates.js"
 import { amount } from "./support/form.js"
 import { closeFrame, halfOpen, serving as loopbackServer } from "./support/loopbackWebSockets.js"
 import { quiet } from "./support/quiet.js"
+import { fatalCodes } from "./support/reconnectingSockets.js"
 import { eventually, hop, mebi, memory, print, resources, seeing, serverProcess } from "./support/webSocketServer.js"
 
 type Message = WebSocketDialer.Message
@@ -426,8 +427,8 @@ describe("a server that refuses", () => {
 })
 
 describe("a close", () => {
-  const fatal = new Set<number | undefined>([1002, 1003, 1007, 1008, 1009, 1010])
-  const sendable = [1000, 1001, 1002, 1003, 1007, 1008, 1009, 1010, 1011, 1012, 1013, 1014, 3000, 4000, 4401, 4999]
+  const fatal = new Set<number | undefined>(fatalCodes)
+  const sendable = [1000, 1001, ...fatalCodes, 1011, 1012, 1013, 1014, 3000, 4000, 4401, 4999]
 
   test("W6: by the server is one loss, and the socket comes back, but for the codes that will not change", () =>
     Effect.gen(function*() {

@@ -10,6 +10,7 @@ import {
   dial,
   dialing,
   failureOf,
+  fatalCodes,
   ofTag,
   onWires,
   pass,
@@ -147,7 +148,7 @@ describe("a failure that is not retryable", () => {
       }))
   }
 
-  for (const code of [1002, 1003, 1007, 1008, 1009, 1010]) {
+  for (const code of fatalCodes) {
     test(`W6: a close with ${code}`, () =>
       Effect.gen(function*() {
         const { events, messages, server, socket } = yield* given(undefined, code)

@@ -81,6 +81,9 @@ export const dial = { url: "ws://test" }
 /** 1, 2, 4, 8, 16, 30, 30, … seconds. */
 export const steady = Backoff.exponential({ initial: "1 seconds", jitter: "none" })
 
+/** The close codes after which a socket gives up, unless its options say otherwise. */
+export const fatalCodes: ReadonlyArray<number> = [1002, 1003, 1007, 1008, 1009, 1010]
+
 export type Message = WebSocketDialer.Message
 
 /** A socket whose first connection is open. */

@@ -10,7 +10,10 @@ import { ConnectionClosed, type ConnectionFailure, ConnectionLost, DialError } f
 import { longestTimer } from "../check.js"
 import { byteLength } from "./codec.js"
 
-/** RFC 6455 section 7.4.1. 1001, 1005 and 1006 are losses that the next connection may heal. */
+/**
+ * The close codes after which the next connection would meet the same, RFC 6455 section 7.4.1. 1001, 1005 and 1006 are
+ * losses that it may heal. 4401, a refused session, is in `isRejected`.
+ */
 const fatalCodes = new Set([1002, 1003, 1007, 1008, 1009, 1010])
 const fatalStatuses = new Set([400, 403, 404, 405, 410, 426])
 
