@@ -408,6 +408,9 @@ export interface DialContext {
  * - `attempt`, `previous`: the attempt that this connection comes of.
  * - `heartbeat`: gives this connection another heartbeat from now on, or none, as the peer asks in its first message.
  *   What is not given is as in the socket's own `heartbeat`.
+ * - `end`: gives the connection up, as `reconnect` with these options does, and never returns: `onOpen` is interrupted,
+ *   and no `OnOpenFailed` is told. For a peer that says during the login that it wants another one. A replacement
+ *   (`renewAfter`) is given up alone: the current connection serves on, and the next replacement comes after the delay.
  *
  * @since 0.1.0
  * @category models
@@ -417,6 +420,7 @@ export interface OpeningConnection<in out Out, in out In> extends DialContext {
   readonly receive: Effect.Effect<In, ConnectionFailure>
   readonly unread: (message: In) => Effect.Effect<void>
   readonly heartbeat: (options: HeartbeatOptions<Out, In> | false) => Effect.Effect<void, InvalidOptions>
+  readonly end: (options?: ReconnectOptions) => Effect.Effect<never>
 }
 
 /**

@@ -1,6 +1,7 @@
 /** The connection that `onOpen` makes ready. */
 import { assert, describe } from "@effect/vitest"
 import type * as ReconnectingSocket from "effect-holdfast/ReconnectingSocket"
+import { ConnectionClosed } from "effect-holdfast/WebSocketDialer"
 import * as Deferred from "effect/Deferred"
 import * as Effect from "effect/Effect"
 import * as Either from "effect/Either"
@@ -206,5 +207,87 @@ describe("a login's own heartbeat", () => {
       yield* peer.stall
       yield* pass(6_000)
       assert.deepStrictEqual(lossesOf(events), ["HeartbeatTimeout"])
+    }))
+})
+
+describe("end", () => {
+  /** Its first login is given up. */
+  const endingFirst = (options?: ReconnectingSocket.ReconnectOptions) => {
+    const seen = { interrupted: 0, goneOn: 0 }
+    let n = 0
+    const onOpen = ({ end }: Connection) =>
+      n++ > 0 ? Effect.void : end(options).pipe(
+        Effect.onInterrupt(() => Effect.sync(() => seen.interrupted++)),
+        Effect.zipRight(Effect.sync(() => seen.goneOn++))
+      )
+    return { seen, onOpen }
+  }
+
+  test("W15: interrupts the login, tells no OnOpenFailed, and the next dial comes after the delay", () =>
+    Effect.gen(function*() {
+      const { onOpen, seen } = endingFirst()
+      const { events, server, socket } = yield* opened({ backoff: steady, onOpen })
+      yield* settle
+      assert.deepStrictEqual(seen, { interrupted: 1, goneOn: 0 })
+      assert.deepStrictEqual(lossesOf(events), ["Reset"])
+      assert.strictEqual((yield* socket.state)._tag, "Waiting")
+      yield* pass(999)
+      assert.lengthOf(server.times, 1)
+      yield* pass(1)
+      yield* server.open
+      assert.strictEqual((yield* socket.state)._tag, "Open")
+    }))
+
+  test("W15: dials immediately without the backoff, and says with a code why it closes", () =>
+    Effect.gen(function*() {
+      const { onOpen } = endingFirst({ backoff: false, code: 4000, reason: "another session" })
+      const { peer, server, socket } = yield* opened({ backoff: steady, onOpen })
+      yield* settle
+      assert.deepStrictEqual(yield* peer.ended, new ConnectionClosed({ code: 4000, reason: "another session" }))
+      yield* server.open
+      assert.deepStrictEqual(server.times, [0, 0])
+      assert.strictEqual((yield* socket.state)._tag, "Open")
+    }))
+
+  test("W15: gives up a replacement alone, and the current connection serves until the next", () =>
+    Effect.gen(function*() {
+      let n = 0
+      const { events, peer, server, socket } = yield* opened({
+        backoff: steady,
+        renewAfter: "10 seconds",
+        onOpen: ({ end }) => n++ === 1 ? end({ code: 4000 }) : Effect.void
+      })
+      yield* pass(10_000)
+      const second = yield* server.open
+      assert.deepStrictEqual(yield* second.ended, new ConnectionClosed({ code: 4000, reason: "" }))
+      assert.strictEqual((yield* socket.state)._tag, "Open")
+      yield* socket.send("1")
+      yield* settle
+      assert.deepStrictEqual(peer.got, ["1"])
+      yield* pass(1_000)
+      const third = yield* server.open
+      yield* socket.send("2")
+      yield* settle
+      assert.deepStrictEqual(third.got, ["2"])
+      assert.deepStrictEqual(lossesOf(events), [])
+    }))
+
+  test("W15: of a connection that is open reconnects, and of one that is gone does nothing", () =>
+    Effect.gen(function*() {
+      const ends: Array<Connection["end"]> = []
+      const { peer, server, socket } = yield* opened({
+        backoff: steady,
+        onOpen: ({ end }) => Effect.sync(() => ends.push(end))
+      })
+      yield* settle
+      yield* Effect.fork(ends[0]!({ backoff: false }))
+      yield* settle
+      yield* server.open
+      assert.lengthOf(server.times, 2)
+      yield* Effect.fork(ends[0]!({ backoff: false }))
+      yield* pass(5_000)
+      assert.lengthOf(server.times, 2)
+      assert.strictEqual((yield* socket.state)._tag, "Open")
+      assert.strictEqual((yield* peer.ended)._tag, "ConnectionLost")
     }))
 })

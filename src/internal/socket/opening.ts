@@ -5,6 +5,7 @@
 import * as Cause from "effect/Cause"
 import * as Effect from "effect/Effect"
 import * as Scope from "effect/Scope"
+import type { ReconnectOptions } from "../../ReconnectingSocket.js"
 import type { ConnectionFailure, ConnectionLost } from "../../WebSocketDialer.js"
 import { first, within } from "../first.js"
 import type { LiveConnection } from "./connection.js"
@@ -21,7 +22,8 @@ export const ready = <Out, In>(
   wiring: Wiring<Out, In, any>,
   subscriptions: Subscriptions<Out, In>,
   line: Line<In>,
-  live: LiveConnection<In>
+  live: LiveConnection<In>,
+  end: (options: ReconnectOptions) => Effect.Effect<void>
 ): Effect.Effect<void, ConnectionFailure, any> => {
   const { clock, settings: { openTimeout } } = wiring
   const late = () => onOpenFailed(new Cause.TimeoutException())
@@ -29,7 +31,7 @@ export const ready = <Out, In>(
     const began = clock.unsafeCurrentTimeMillis()
     const written = (writing: Effect.Effect<void>) => Effect.suspend(() => within(writing, openTimeout - spent, late))
     let spent = 0
-    return within(loggedIn(wiring, line, live), openTimeout, late).pipe(
+    return within(loggedIn(wiring, line, live, end), openTimeout, late).pipe(
       Effect.zipRight(Effect.suspend(() => {
         spent = Math.min(clock.unsafeCurrentTimeMillis() - began, openTimeout)
         return subscriptions.showAll(live, written)
@@ -46,11 +48,12 @@ export const ready = <Out, In>(
 const loggedIn = <Out, In>(
   wiring: Wiring<Out, In, any>,
   line: Line<In>,
-  live: LiveConnection<In>
+  live: LiveConnection<In>,
+  end: (options: ReconnectOptions) => Effect.Effect<void>
 ): Effect.Effect<void, ConnectionLost, any> => {
   const { onOpen } = wiring.options
   if (onOpen === undefined) return Effect.void
-  const connection = openingConnection(wiring, line, live)
+  const connection = openingConnection(wiring, line, live, end)
   return Effect.suspend(() => onOpen(connection)).pipe(
     Scope.extend(line.userScope),
     Effect.sandbox,

@@ -3,7 +3,7 @@
  */
 import * as Effect from "effect/Effect"
 import * as Either from "effect/Either"
-import type { HeartbeatOptions, OpeningConnection } from "../../ReconnectingSocket.js"
+import type { HeartbeatOptions, OpeningConnection, ReconnectOptions } from "../../ReconnectingSocket.js"
 import { type ConnectionFailure, ConnectionLost } from "../../WebSocketDialer.js"
 import { validated } from "../check.js"
 import type { LiveConnection } from "./connection.js"
@@ -13,11 +13,12 @@ import type { Wiring } from "./wiring.js"
 
 export const onOpenFailed = (cause: unknown): ConnectionLost => new ConnectionLost({ reason: "OnOpenFailed", cause })
 
-/** `live` is the line's connection. */
+/** `live` is the line's connection; `end` gives it up. */
 export const openingConnection = <Out, In>(
   { encode, options, settings }: Wiring<Out, In, any>,
   { context }: Line<In>,
-  live: LiveConnection<In>
+  live: LiveConnection<In>,
+  end: (options: ReconnectOptions) => Effect.Effect<void>
 ): OpeningConnection<Out, In> => {
   const early = live.inbox
   return {
@@ -40,7 +41,8 @@ export const openingConnection = <Out, In>(
       Effect.flatMap(
         validated(() => heartbeatSettingsOf(changed && merged(options.heartbeat, changed), settings.coding)),
         (settings) => live.heartbeat!.change(settings)
-      )
+      ),
+    end: (options = {}) => Effect.zipRight(end(options), Effect.never)
   }
 }
 

@@ -296,7 +296,25 @@ export class Owner<Out, In, R> {
             ? Effect.void
             : Effect.forkIn(Effect.forever(Effect.zipRight(woken(wake), live.heartbeat!.askNow)), line.scope)
         ),
-        Effect.zipRight(unlessOff(ready(this.wiring, this.subscriptions, line, live)))
+        Effect.zipRight(unlessOff(
+          ready(this.wiring, this.subscriptions, line, live, (options) => this.giveUpLine(line, live, options))
+        ))
+      )
+    })
+  }
+
+  /** What the login's `end` does. A connection that is not the socket's own, a replacement say, is given up alone. */
+  private giveUpLine(line: Line<In>, live: LiveConnection<In>, options: ReconnectOptions): Effect.Effect<void> {
+    return Effect.suspend(() => {
+      const { phase } = this
+      if ((phase._tag === "Opening" || phase._tag === "Open") && phase.connection === live) {
+        this.reconnect(options)
+        return Effect.void
+      }
+      const closed = options.code === undefined ? Effect.void : this.lines.sendClose(line, options.code, options.reason)
+      return Effect.zipRight(
+        closed,
+        Effect.sync(() => live.fail(new ConnectionLost({ reason: "Reset", cause: "given up by onOpen" })))
       )
     })
   }
