@@ -4,7 +4,7 @@ import { amount, form } from "./form.js"
 
 /**
  * How deep an exploration goes, derived from the size of the effect, so that each scenario has its part of the time.
- * HOLDFAST_EFFORT, which is 10 in the full form, multiplies what is given here.
+ * HOLDFAST_EFFORT, which is 5 in the full form, multiplies what is given here.
  *
  * - Every strategy makes as many runs as `affordable` pays for. Seeds are no more than there are places.
  * - The full form tries at least 2,000 places of a sweep, or all of them; the long form all.
@@ -19,7 +19,7 @@ export const bySize = async (
   const runs = Math.ceil(affordable / operations)
   return {
     strategy,
-    limit: form === "long" ? 1_000_000 : Math.max(amount({ quick: 60, full: 200 }), runs),
+    limit: form === "long" ? 1_000_000 : Math.max(amount({ quick: 60, full: 400 }), runs),
     seeds: Math.max(20, Math.min(runs, coverage.sweep.places)),
     timeout: 120_000
   }
