@@ -4,7 +4,7 @@ import { amount, form } from "./form.js"
 
 /**
  * How deep an exploration goes, derived from the size of the effect, so that each scenario has its part of the time.
- * HOLDFAST_EFFORT, which is 5 in the full form, multiplies what is given here.
+ * HOLDFAST_EFFORT, which is 2 in the full form, multiplies what is given here.
  *
  * - Every strategy makes as many runs as `affordable` pays for. Seeds are no more than there are places.
  * - The full form tries at least 2,000 places of a sweep, or all of them; the long form all.
@@ -19,11 +19,11 @@ export const bySize = async (
   const runs = Math.ceil(affordable / operations)
   return {
     strategy,
-    limit: form === "long" ? 1_000_000 : Math.max(amount({ quick: 60, full: 400 }), runs),
+    limit: form === "long" ? 1_000_000 : Math.max(amount({ quick: 30, full: 1000 }), runs),
     seeds: Math.max(20, Math.min(runs, coverage.sweep.places)),
     timeout: 120_000
   }
 }
 
-/** Operations that one strategy spends on one scenario: a tenth of a second of one core in the quick form. */
-const affordable = form === "quick" ? 100_000 : 150_000
+/** Operations that one strategy spends on one scenario: a twentieth of a second of one core in the quick form. */
+const affordable = form === "quick" ? 50_000 : 150_000
