@@ -6,10 +6,7 @@ import { OAuth2Session } from "effect-holdfast/oauth2"
 import * as Effect from "effect/Effect"
 import * as Redacted from "effect/Redacted"
 import { fork } from "node:child_process"
-import { mkdtempSync, rmSync } from "node:fs"
-import { tmpdir } from "node:os"
-import { join } from "node:path"
-import { chromium } from "playwright-core"
+import { chromiumContext } from "./support/chromium.js"
 import { memory } from "./support/keyValueMemory.js"
 import type { Question, Report } from "./support/oidcProviderChild.js"
 import { bundled } from "./support/programs.js"
@@ -153,30 +150,7 @@ describe("against oidc-provider", () => {
     () =>
       Effect.gen(function*() {
         const { issuer, report } = yield* provider
-        const folder = yield* Effect.acquireRelease(
-          Effect.sync(() => mkdtempSync(join(tmpdir(), "holdfast-chromium-"))),
-          (folder) => Effect.sync(() => rmSync(folder, { recursive: true, force: true }))
-        )
-        const context = yield* Effect.acquireRelease(
-          Effect.promise(() =>
-            chromium.launchPersistentContext(join(folder, "profile"), {
-              executablePath: browser!,
-              headless: true,
-              args: [
-                // Where tests run as root.
-                "--no-sandbox",
-                "--disable-gpu",
-                "--disable-quic",
-                "--disable-dev-shm-usage",
-                "--no-first-run",
-                "--disable-background-networking",
-                "--disable-component-update",
-                "--disable-sync"
-              ]
-            })
-          ),
-          (context) => Effect.promise(() => context.close())
-        )
+        const context = yield* chromiumContext
         const tab = yield* Effect.promise(() => context.newPage())
         let page: { readonly text: string; readonly url: string } | undefined
         const session = yield* OAuth2Session.make({

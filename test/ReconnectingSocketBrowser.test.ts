@@ -7,7 +7,7 @@ import { isBuiltin } from "node:module"
 import { tmpdir } from "node:os"
 import { join } from "node:path"
 import { fileURLToPath } from "node:url"
-import { chromium } from "playwright-core"
+import { chromiumContext } from "./support/chromium.js"
 import { browser } from "./support/tools.js"
 import { print, serverProcess } from "./support/webSocketServer.js"
 
@@ -60,7 +60,7 @@ const bundled = Effect.gen(function*() {
   )
   const file = join(folder, "module.js")
   const { metafile } = yield* Effect.promise(() => bundle(file))
-  return { folder, file, metafile }
+  return { file, metafile }
 })
 
 describe("the package's main entry", () => {
@@ -82,28 +82,9 @@ describe("the package's main entry", () => {
 
   it.scopedLive.runIf(browser)("sends, receives and comes back in Chromium", () =>
     Effect.gen(function*() {
-      const { file, folder } = yield* bundled
+      const { file } = yield* bundled
       const server = yield* serverProcess({ module: file })
-      const context = yield* Effect.acquireRelease(
-        Effect.promise(() =>
-          chromium.launchPersistentContext(join(folder, "profile"), {
-            executablePath: browser!,
-            headless: true,
-            args: [
-              // Where tests run as root.
-              "--no-sandbox",
-              "--disable-gpu",
-              "--disable-quic",
-              "--disable-dev-shm-usage",
-              "--no-first-run",
-              "--disable-background-networking",
-              "--disable-component-update",
-              "--disable-sync"
-            ]
-          })
-        ),
-        (context) => Effect.promise(() => context.close())
-      )
+      const context = yield* chromiumContext
       const tab = yield* Effect.promise(() => context.newPage())
       const problems: Array<unknown> = []
       tab.on("pageerror", (error) => problems.push(error))

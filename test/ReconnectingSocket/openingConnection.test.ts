@@ -211,7 +211,7 @@ describe("a login's own heartbeat", () => {
 })
 
 describe("end", () => {
-  /** Its first login is given up. */
+  /** A login that is given up the first time, and succeeds after that. */
   const endingFirst = (options?: ReconnectingSocket.ReconnectOptions) => {
     const seen = { interrupted: 0, goneOn: 0 }
     let n = 0

@@ -114,7 +114,7 @@ const killing = (settings: () => StoreSettings, steps: ReadonlySet<string>): voi
         const { heir, server } = yield* killedAt(step as Step, settings(), 60_000)
         const since = performance.now()
         if (step === "failed") {
-          // Its failure is the fleet's, and cools down first.
+          // A failure belongs to the fleet, and cools down first.
           assert.deepStrictEqual((yield* heir.ask("call", 1)).failed, { "SharedSessionError CoolingDown": 1 })
           yield* Effect.sleep("1 second")
         }

@@ -35,7 +35,7 @@ const handlers = Rpcs.toLayer({
   Made: () => Effect.sync(() => made)
 })
 
-// This layer is built when the server listens already.
+// The server listens already when this layer is built.
 const announced = Layer.effectDiscard(Effect.sync(() => process.send!("listening")))
 
 const server = announced.pipe(

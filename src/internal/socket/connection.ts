@@ -53,7 +53,7 @@ export class LiveConnection<In> {
   failure: ConnectionFailure | undefined
   /** The longest message that may come in, in bytes. */
   maxPayload = Infinity
-  /** Its `Lost` event is published. */
+  /** The `Lost` event of this connection is published. */
   isLossTold = false
   /** Epoch milliseconds. */
   lastHeard: number

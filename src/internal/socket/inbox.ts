@@ -50,7 +50,7 @@ export class Inbox<in out A, in out E> {
     return this.items.some((item, at) => item !== border && this.from[at] !== served)
   }
 
-  /** Those that were put back are left out: they hold up no login that goes on to receive. */
+  /** Messages that were put back are left out, so that they hold up no login that goes on to receive. */
   private get messages(): number {
     return this.items.length - this.borders - this.unread
   }
