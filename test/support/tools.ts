@@ -12,10 +12,11 @@ const isProgram = (path: string): boolean => {
   }
 }
 
+/** Debian keeps servers in a folder that is on the path of its administrator only. */
 const onPath = (...names: ReadonlyArray<string>): string | undefined =>
-  (process.env["PATH"] ?? "").split(delimiter).flatMap((folder) => names.map((name) => join(folder, name))).find(
-    isProgram
-  )
+  (process.env["PATH"] ?? "").split(delimiter).concat("/usr/sbin").flatMap((folder) =>
+    names.map((name) => join(folder, name))
+  ).find(isProgram)
 
 /** The browser that `CHROMIUM` names, or else the first on the path. */
 export const browser: string | undefined = [process.env["CHROMIUM"]].find((path) => path && isProgram(path))
@@ -27,6 +28,10 @@ export const openssl: string | undefined = onPath("openssl")
 /** The server of Redis, for tests that restart one. */
 export const redisServer: string | undefined = onPath("redis-server")
 
+/** The servers of NATS and of MQTT. */
+export const natsServer: string | undefined = onPath("nats-server")
+export const mosquitto: string | undefined = onPath("mosquitto")
+
 /** A line for each program that is missing. */
 export const missing: ReadonlyArray<string> = [
   ...browser === undefined
@@ -35,5 +40,7 @@ export const missing: ReadonlyArray<string> = [
   ...form !== "quick" && redisServer === undefined
     ? ["skipped, no redis-server is on the path: a Redis that is restarted"]
     : [],
+  ...natsServer === undefined ? ["skipped, no nats-server is on the path: the example of NATS against its server"] : [],
+  ...mosquitto === undefined ? ["skipped, no mosquitto is on the path: the example of MQTT against this server"] : [],
   ...openssl === undefined ? ["skipped, no openssl is on the path: tickets and sessions of OpenSSL's own server"] : []
 ]

@@ -39,7 +39,7 @@ export interface ServerProcess {
 }
 
 /** Not of those that the system gives to outgoing connections: who dials such a port may be connected to itself. */
-const freePort = async (): Promise<number> => {
+export const freePort = async (): Promise<number> => {
   for (;;) {
     const probe = createServer()
     probe.listen(15_000 + Math.floor(Math.random() * 17_000), "127.0.0.1")
@@ -224,6 +224,17 @@ export const seeing = (socket: ReconnectingSocket<never, unknown>): Effect.Effec
         })
     }
   })
+
+/** Dials anew soon after each failure, for a test of many that is not about the delays. */
+export const impatient = (socket: ReconnectingSocket<never, unknown>): Effect.Effect<void, never, Scope.Scope> =>
+  Effect.asVoid(
+    Effect.forkScoped(
+      Stream.runForEach(
+        socket.events,
+        ({ _tag }) => _tag === "Waiting" ? Effect.zipRight(Effect.sleep("5 millis"), socket.reconnect()) : Effect.void
+      )
+    )
+  )
 
 // -----------------------------------------------------------------------------
 // what remains in this process
