@@ -273,18 +273,58 @@ describe("the authorization code flow", () => {
             yield* get(back(url, { state: "guessed" }))
             yield* get(right.href.replace("127.0.0.1", "localhost"))
             yield* get(right)
-            yield* get(right)
           })
       }))
       const { exit, server } = yield* signIn(() => "", { grant })
       assert.isTrue(Exit.isSuccess(exit))
       assert.strictEqual(server.asked[0]!.form.get("redirect_uri"), `${redirectUri}/callback`)
-      assert.deepStrictEqual(replies.map(([status]) => status), [404, 400, 400, 200, 400])
+      assert.deepStrictEqual(replies.map(([status]) => status), [404, 400, 400, 200])
       assert.include(replies[3]![1], "You may close this window")
       assert.notInclude(replies.map(([, text]) => text).join(), "canary")
       const closed = yield* Effect.promise(() => fetch(redirectUri).then(() => false, () => true))
       assert.isTrue(closed)
     }).pipe(http))
+
+  it.scoped("comes back while the browser stays open, and to a path that is written in other letters", () =>
+    Effect.gen(function*() {
+      let came = new URL("http://127.0.0.1")
+      let page: Promise<Response> | undefined
+      const isClosed = yield* Deferred.make<void>()
+      const receiver = yield* NodeLoopbackRedirect.make({
+        path: "/zurück kommen",
+        open: () =>
+          Effect.suspend(() => {
+            page = fetch(came)
+            return Effect.onInterrupt(Effect.never, () => Deferred.succeed(isClosed, undefined))
+          })
+      })
+      came = new URL("?state=s&code=canary-code", receiver.redirectUri)
+      assert.strictEqual(String(yield* receiver.onAuthorize(new URL("http://127.0.0.1/authorize"), "s")), came.href)
+      yield* Deferred.await(isClosed)
+      const again = yield* Effect.promise(() => Promise.all([page, fetch(came)]))
+      assert.deepStrictEqual(again.map((response) => response?.status), [200, 400])
+    }))
+
+  it("is not begun with a receiver whose options make no sense", () => {
+    const nonsense: ReadonlyArray<readonly [string, unknown]> = [
+      ["port", 65_536],
+      ["port", -1],
+      ["port", 1.5],
+      ["path", "callback"],
+      ["path", ""],
+      ["path", "/callback?a=b"],
+      ["path", "/callback#a"],
+      ["host", "localhost"]
+    ]
+    for (const [option, value] of nonsense) {
+      try {
+        NodeLoopbackRedirect.make({ [option]: value })
+        assert.fail(`${option} ${String(value)} is accepted`)
+      } catch (error) {
+        assert.deepInclude(error, { _tag: "InvalidOptions", option, value })
+      }
+    }
+  })
 })
 
 describe("other grants", () => {

@@ -16,13 +16,16 @@ import * as Effect from "effect/Effect"
 import type * as Scope from "effect/Scope"
 import { createServer, type IncomingMessage, type Server, type ServerResponse } from "node:http"
 import type { AddressInfo } from "node:net"
+import * as Check from "../internal/check.js"
 import { OAuth2Error } from "../internal/oauth2/errors.js"
+import { InvalidOptions } from "../InvalidOptions.js"
 import type * as OAuth2Session from "../OAuth2Session.js"
 
 /**
- * Opens a receiver for `OAuth2Session.authorizationCode`.
+ * Opens a receiver for `OAuth2Session.authorizationCode`. Throws `InvalidOptions` if an option makes no sense.
  *
- * - `open`: sends the user's browser to the address. Default: prints it.
+ * - `open`: sends the user's browser to the address. The effect may last as long as the browser does: it is interrupted
+ *   when the browser has come back. Default: prints the address.
  * - `path`: the path of the redirect; default `/`. Authorization servers compare it with what is registered.
  * - `host`: `127.0.0.1` (the default) or `[::1]`.
  * - `port`: default: any that is free. RFC 8252 has servers accept every port; one that does not needs a fixed one.
@@ -48,9 +51,12 @@ export const make = (options: {
   readonly path?: string | undefined
   readonly host?: "127.0.0.1" | "[::1]" | undefined
   readonly port?: number | undefined
-} = {}): Effect.Effect<OAuth2Session.CodeReceiver, OAuth2Session.OAuth2Error, Scope.Scope> =>
-  Effect.gen(function*() {
-    const { host = "127.0.0.1", open = printed, path = "/", port = 0 } = options
+} = {}): Effect.Effect<OAuth2Session.CodeReceiver, OAuth2Session.OAuth2Error, Scope.Scope> => {
+  const { host = "127.0.0.1", open = printed, port = 0 } = options
+  Check.oneOf("host", host, ["127.0.0.1", "[::1]"])
+  Check.count("port", port, 0, 65_535)
+  const path = pathOf(options.path ?? "/")
+  return Effect.gen(function*() {
     const waiting = new Map<string, Deferred.Deferred<URL>>()
     const server = createServer((request, response) => receive(request, response, path, host, waiting))
     yield* Effect.acquireRelease(listening(server, host, port), () => closed(server))
@@ -61,11 +67,23 @@ export const make = (options: {
         Effect.gen(function*() {
           const cameBack = yield* Deferred.make<URL>()
           waiting.set(state, cameBack)
-          yield* open(url)
-          return yield* Deferred.await(cameBack)
+          // Many ways to open a browser end only when the browser is closed.
+          const opened = Effect.disconnect(Effect.zipRight(Effect.suspend(() => open(url)), Effect.never))
+          return yield* Effect.raceFirst(Deferred.await(cameBack), opened)
         })
     }
   })
+}
+
+/** The path as a browser sends it. */
+const pathOf = (path: string): string => {
+  if (typeof path === "string" && /^\/[^?#]*$/.test(path)) return new URL(`http://127.0.0.1${path}`).pathname
+  throw new InvalidOptions({
+    option: "path",
+    value: path,
+    reason: "must begin with a slash, without query or fragment"
+  })
+}
 
 const printed = (url: URL) => Console.log(`Open this address to sign in:\n${url.href}`)
 
