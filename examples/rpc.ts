@@ -1,0 +1,77 @@
+/**
+ * RPC over a socket that comes back. The server goes away and another one comes up on the same port; the client is the
+ * same, and its next call is answered.
+ */
+import * as NodeHttpServer from "@effect/platform-node/NodeHttpServer"
+import * as HttpRouter from "@effect/platform/HttpRouter"
+import * as Socket from "@effect/platform/Socket"
+import * as Rpc from "@effect/rpc/Rpc"
+import * as RpcClient from "@effect/rpc/RpcClient"
+import * as RpcGroup from "@effect/rpc/RpcGroup"
+import * as RpcSerialization from "@effect/rpc/RpcSerialization"
+import * as RpcServer from "@effect/rpc/RpcServer"
+import * as Backoff from "effect-holdfast/Backoff"
+import * as NodeWebSocketDialer from "effect-holdfast/node/NodeWebSocketDialer"
+import * as ReconnectingSocket from "effect-holdfast/ReconnectingSocket"
+import * as Effect from "effect/Effect"
+import * as Exit from "effect/Exit"
+import * as Layer from "effect/Layer"
+import * as Logger from "effect/Logger"
+import * as Schema from "effect/Schema"
+import * as Scope from "effect/Scope"
+import * as Stream from "effect/Stream"
+import { createServer, type Server } from "node:http"
+import type { AddressInfo } from "node:net"
+
+class Prices extends RpcGroup.make(
+  Rpc.make("Price", { payload: { item: Schema.String }, success: Schema.Number })
+) {}
+
+/** A server of its own each time, with its own prices. */
+const serving = (price: number, port: number) => {
+  const http: Server = createServer()
+  const layer = HttpRouter.Default.serve().pipe(
+    Layer.provide(RpcServer.layer(Prices)),
+    Layer.provide(Prices.toLayer({ Price: () => Effect.succeed(price) })),
+    Layer.provide(RpcServer.layerProtocolWebsocket({ path: "/rpc" })),
+    Layer.provide(RpcSerialization.layerJson),
+    Layer.provide(NodeHttpServer.layer(() => http, { port, host: "127.0.0.1" }))
+  )
+  return Effect.gen(function*() {
+    const scope = yield* Scope.make()
+    yield* Layer.buildWithScope(layer, scope)
+    return { port: (http.address() as AddressInfo).port, stop: Scope.close(scope, Exit.void) }
+  })
+}
+
+const clientOf = (url: string) =>
+  Effect.gen(function*() {
+    const socket = yield* ReconnectingSocket.make({
+      dial: { url },
+      backoff: Backoff.exponential({ initial: "20 millis" })
+    })
+    const protocol = RpcClient.layerProtocolSocket({ retryTransientErrors: true }).pipe(
+      Layer.provide(Layer.succeed(Socket.Socket, ReconnectingSocket.toSocket(socket))),
+      Layer.provide(RpcSerialization.layerJson)
+    )
+    const client = yield* Effect.provide(RpcClient.make(Prices), yield* Layer.build(protocol))
+    return { client, socket }
+  })
+
+const program = Effect.gen(function*() {
+  const first = yield* serving(12, 0)
+  const { client, socket } = yield* clientOf(`ws://127.0.0.1:${first.port}/rpc`)
+  console.log(`the first server says ${yield* client.Price({ item: "rope" })}`)
+  yield* first.stop
+  yield* Stream.runHead(Stream.filter(socket.stateChanges, ({ _tag }) => _tag !== "Open"))
+  const second = yield* serving(15, first.port)
+  yield* socket.awaitOpen
+  console.log(`the second server says ${yield* client.Price({ item: "rope" })}`)
+  yield* second.stop
+}).pipe(
+  Effect.scoped,
+  Effect.provide(NodeWebSocketDialer.layer()),
+  Effect.provide(Logger.remove(Logger.defaultLogger))
+)
+
+await Effect.runPromise(program)
