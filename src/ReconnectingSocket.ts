@@ -46,6 +46,7 @@ import * as Scope from "effect/Scope"
 import type * as Stream from "effect/Stream"
 import type * as Types from "effect/Types"
 import { validated } from "./internal/check.js"
+import { addFinalizer, closeScope } from "./internal/closeScope.js"
 import * as Service from "./internal/service.js"
 import {
   EncodeError,
@@ -653,8 +654,9 @@ export {
 // -----------------------------------------------------------------------------
 
 /**
- * Makes a socket and starts to dial. It is closed with its scope, as `close` does. The scope then waits for what the
- * finalizers of `dial` and `onOpen` do, within the same 2 seconds; one that takes longer goes on in the background.
+ * Makes a socket and starts to dial. The socket is closed with its scope, as `close` does. Within the same 2 seconds
+ * the scope also waits until everything that `dial`, `onOpen` and a subscription's `open` have acquired is released,
+ * even if the socket gave them up while they ran. An effect or a finalizer that takes longer goes on in the background.
  *
  * @example
  * ```ts
@@ -694,7 +696,8 @@ export const make = <Out = Message, In = Message, E = never, R = never, E2 = nev
     const settings = yield* validated(() => settingsOf(options))
     const dialer = yield* WebSocketDialer
     // This scope closes after the socket has closed politely; a scope forked from the outer one would close before.
-    const scope = yield* Effect.acquireRelease(Scope.make(), Scope.close)
+    const scope = yield* Scope.make()
+    yield* addFinalizer((exit) => closeScope(scope, exit))
     const runtime = yield* Effect.runtime<R | R2>()
     const clock = yield* Effect.clock
     const owner = new Owner<Out, In, R | R2>({
@@ -709,7 +712,7 @@ export const make = <Out = Message, In = Message, E = never, R = never, E2 = nev
     // A layer is built uninterruptibly, and its fibers would be uninterruptible too.
     yield* Effect.forkIn(Effect.interruptible(owner.run), scope)
     if (settings.timeToLive < Infinity) yield* Effect.forkIn(Effect.interruptible(owner.expiring), scope)
-    yield* Effect.addFinalizer(() => owner.closeWithScope)
+    yield* addFinalizer(() => owner.closeWithScope)
     return new OwnedSocket(owner)
   })
 

@@ -188,7 +188,7 @@ export const make = <
       scope: yield* Effect.flatMap(Effect.scope, (scope) => Scope.fork(scope, ExecutionStrategy.sequential))
     })
     // Before the sessions' scopes close: finalizers run in reverse.
-    yield* Effect.addFinalizer(() => Effect.sync(() => sessions.close()))
+    yield* Effect.addFinalizer(() => Effect.sync(() => sessions.end()))
     return Object.assign(Object.create(Proto), { held: (key: K) => sessions.held(key) })
   })
 

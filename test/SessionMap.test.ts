@@ -12,9 +12,11 @@ import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
 import * as Fiber from "effect/Fiber"
+import * as Option from "effect/Option"
 import * as Scope from "effect/Scope"
 import * as TestClock from "effect/TestClock"
 import { failureOf } from "./support/exits.js"
+import { anotherFinalizer, interruptedDuring } from "./support/finalizers.js"
 import { settle } from "./support/settle.js"
 
 /** Counts the sign-ins of each key. */
@@ -245,6 +247,53 @@ describe("an idle session", () => {
       assert.strictEqual(yield* Fiber.join(other), "other")
       yield* TestClock.adjust("1 minute")
     }))
+})
+
+describe("M2: a session that is dropped by the fiber that lets it go", () => {
+  it.live("keeps an interruption of that fiber which comes while it closes", () =>
+    Effect.scoped(Effect.gen(function*() {
+      const finalizers: Array<Effect.Effect<void>> = []
+      const map = yield* SessionMap.make({
+        idleTimeToLive: 0,
+        lookup: () =>
+          Effect.zipRight(
+            Effect.addFinalizer(() => Effect.all(finalizers, { discard: true })),
+            Session.make({ acquire: Effect.succeed("v") })
+          )
+      })
+      const exit = yield* interruptedDuring((finalizer) => {
+        finalizers.push(finalizer)
+        return Effect.orDie(Effect.scoped(Effect.zipRight(SessionMap.get(map, "a"), anotherFinalizer)))
+      })
+      assert.isTrue(Exit.isInterrupted(exit))
+    })))
+
+  for (const isInterrupted of [false, true]) {
+    const how = isInterrupted ? ", and is interrupted as it does" : ""
+    it.scoped(`may have forked that fiber itself${how}: neither waits for the other`, () =>
+      Effect.gen(function*() {
+        const cue = yield* Deferred.make<void>()
+        const log: Array<string> = []
+        const watchers: Array<Fiber.Fiber<void, unknown>> = []
+        const map: SessionMap.SessionMap<string, string, never, InvalidOptions> = yield* SessionMap.make({
+          idleTimeToLive: 0,
+          lookup: (key: string) =>
+            Effect.gen(function*() {
+              yield* Effect.addFinalizer(() => Effect.sync(() => log.push("released")))
+              const watching = Effect.scoped(Effect.zipRight(SessionMap.get(map, key), Deferred.await(cue)))
+              watchers.push(yield* Effect.forkScoped(Effect.orDie(watching)))
+              return yield* Session.make({ acquire: Effect.succeed("v") })
+            })
+        })
+        yield* Effect.scoped(Effect.zipRight(SessionMap.get(map, "a"), settle))
+        assert.deepStrictEqual(log, [])
+        if (isInterrupted) yield* Fiber.interruptFork(watchers[0]!)
+        else yield* Deferred.succeed(cue, undefined)
+        yield* settle
+        assert.deepStrictEqual(log, ["released"])
+        assert.isTrue(Option.isSome(yield* Fiber.poll(watchers[0]!)))
+      }))
+  }
 })
 
 describe("the map", () => {

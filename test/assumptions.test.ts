@@ -244,6 +244,23 @@ describe("Effect", () => {
       assert.deepStrictEqual(yield* interruptedInFinalizer(Scope.close), Exit.succeed("went on"))
     }))
 
+  it.live("fiber children: are interrupted with a fiber, even one that cannot be at the moment (else S10 hangs)", () =>
+    Effect.gen(function*() {
+      const waits: Array<Fiber.RuntimeFiber<never>> = []
+      const waiting = Effect.uninterruptible(Effect.gen(function*() {
+        for (let wait = 0; wait < 2; wait++) {
+          waits.push(yield* Effect.fork(Effect.interruptible(Effect.never)))
+          yield* Fiber.await(waits.at(-1)!)
+        }
+      }))
+      const fiber = yield* Effect.fork(waiting)
+      for (let wait = 1; wait <= 2; wait++) {
+        yield* eventually(Effect.sync(() => waits.length === wait))
+        fiber.unsafeInterruptAsFork(FiberId.none)
+      }
+      assert.isTrue(Exit.isInterrupted(yield* Fiber.await(fiber)))
+    }))
+
   it("context.unsafeMap: is all that a context asks of its services (else a transaction has no scope)", () => {
     const { asked, map } = watchedMap(new Map<string, unknown>([["color", "red"]]))
     const Color = Context.GenericTag<string>("color")

@@ -11,6 +11,7 @@ import * as Schedule from "effect/Schedule"
 import * as Scope from "effect/Scope"
 import * as Stream from "effect/Stream"
 import * as TestClock from "effect/TestClock"
+import { anotherFinalizer, interruptedDuring } from "../support/finalizers.js"
 import {
   acknowledge,
   connected,
@@ -457,6 +458,47 @@ describe("the scope", () => {
       assert.deepStrictEqual(released, ["onOpen", "dial"])
       assert.deepStrictEqual(timers.open(), [])
       assert.strictEqual((yield* peer.ended)._tag, "ConnectionClosed")
+    }))
+
+  for (const where of ["dial", "onOpen", "open of a subscription"] as const) {
+    test(`W18: waits within its bound for an effect that is given up while it acquires: ${where}`, () =>
+      Effect.gen(function*() {
+        const scope = yield* Scope.make()
+        const released: Array<string> = []
+        const acquired = Effect.acquireRelease(
+          Effect.promise(() => new Promise<void>((resolve) => setTimeout(resolve, 20))),
+          () => Effect.sync(() => released.push(where))
+        )
+        const server = yield* serving
+        const socket = yield* Scope.extend(
+          ReconnectingSocket.make({
+            dial: where === "dial" ? Effect.as(acquired, dial) : dial,
+            onOpen: () => where === "onOpen" ? acquired : Effect.void
+          }),
+          scope
+        )
+        if (where !== "dial") yield* server.open
+        if (where === "open of a subscription") {
+          yield* Effect.fork(Effect.scoped(socket.subscribe({ open: Effect.as(Effect.scoped(acquired), "+") })))
+        }
+        yield* settle
+        assert.deepStrictEqual(released, [])
+        yield* Scope.close(scope, Exit.void)
+        assert.deepStrictEqual(released, [where])
+      }))
+  }
+
+  test("W7: keeps an interruption that comes while it waits for the socket to close", () =>
+    Effect.gen(function*() {
+      const exit = yield* interruptedDuring((finalizer) =>
+        Effect.scoped(Effect.gen(function*() {
+          const server = yield* serving
+          yield* ReconnectingSocket.make({ dial, onOpen: () => Effect.addFinalizer(() => finalizer) })
+          yield* server.open
+          yield* anotherFinalizer
+        }))
+      )
+      assert.isTrue(Exit.isInterrupted(exit))
     }))
 
   test("W7: of a layer holds a socket", () =>

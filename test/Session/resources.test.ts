@@ -6,6 +6,7 @@ import * as Exit from "effect/Exit"
 import * as Fiber from "effect/Fiber"
 import * as Schedule from "effect/Schedule"
 import * as Scope from "effect/Scope"
+import { anotherFinalizer, interruptedDuring } from "../support/finalizers.js"
 import { Refused } from "../support/sessions.js"
 import { settle } from "../support/settle.js"
 
@@ -138,6 +139,58 @@ describe("S10: what a generation acquires in its scope", () => {
         yield* Fiber.join(user)
         assert.deepStrictEqual(interrupted, [0])
       }))
+  }
+
+  for (const how of ["use", "scoped"] as const) {
+    it.live(`may be let go last by a \`${how}\` of a fiber that it has forked: neither waits for the other`, () =>
+      Effect.gen(function*() {
+        const cue = yield* Deferred.make<void>()
+        const [log, watchers]: [Array<string>, Array<Fiber.Fiber<void, unknown>>] = [[], []]
+        const scope = yield* Scope.make()
+        const session: Session.Session<number> = yield* Scope.extend(
+          Session.make({
+            acquire: Effect.gen(function*() {
+              const id = watchers.length
+              yield* Effect.addFinalizer(() => Effect.sync(() => log.push(`released ${id}`)))
+              const watching = how === "use"
+                ? Effect.suspend(() => Session.use(session, () => Deferred.await(cue)))
+                : Effect.scoped(Effect.suspend(() => Effect.zipRight(Session.scoped(session), Deferred.await(cue))))
+              // The session is there when its first value is.
+              watchers.push(yield* Effect.forkScoped(Effect.zipRight(Effect.yieldNow(), Effect.orDie(watching))))
+              return id
+            })
+          }),
+          scope
+        )
+        const first = yield* session.current
+        yield* settle
+        yield* session.refresh(first)
+        yield* settle
+        assert.deepStrictEqual(log, [])
+        yield* Deferred.succeed(cue, undefined)
+        yield* settle
+        assert.deepStrictEqual(log, ["released 0"])
+        yield* Fiber.await(watchers[0]!)
+        yield* Scope.close(scope, Exit.void)
+        assert.deepStrictEqual(log, ["released 0", "released 1"])
+      }))
+
+    it.live(`a fiber that is interrupted while what its \`${how}\` held is released ends as interrupted`, () =>
+      Effect.scoped(Effect.gen(function*() {
+        const finalizers: Array<Effect.Effect<void>> = []
+        const session = yield* Session.make({
+          acquire: Effect.as(Effect.addFinalizer(() => Effect.all(finalizers.splice(0), { discard: true })), {})
+        })
+        const first = yield* session.current
+        const superseded = session.refresh(first)
+        const exit = yield* interruptedDuring((finalizer) => {
+          finalizers.push(finalizer)
+          return how === "use"
+            ? Session.use(session, () => superseded)
+            : Effect.scoped(Effect.asVoid(Effect.all([Session.scoped(session), anotherFinalizer, superseded])))
+        })
+        assert.isTrue(Exit.isInterrupted(exit))
+      })))
   }
 
   it.effect("is kept until the session closes if a `use` was the first to acquire it", () =>

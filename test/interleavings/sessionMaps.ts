@@ -1,4 +1,5 @@
 /** What a map of sessions promises, as programs that hold under every interleaving. */
+import type { InvalidOptions } from "effect-holdfast/InvalidOptions"
 import * as Session from "effect-holdfast/Session"
 import type * as SessionMapModule from "effect-holdfast/SessionMap"
 import { Interleavings } from "effect-holdfast/testing"
@@ -54,7 +55,8 @@ const directory = (fails: (lookup: string) => boolean = () => false) => {
 /** Scenarios that mark a fiber for interruption. */
 export const interrupted: ReadonlyArray<string> = [
   "an interrupted caller neither takes a session with it nor holds one",
-  "M1: an interrupted caller neither cancels a lookup nor holds what it makes"
+  "M1: an interrupted caller neither cancels a lookup nor holds what it makes",
+  "M2: a fiber that a lookup has forked lets its session go last, and both end"
 ]
 
 export const scenarios = (SessionMap: typeof SessionMapModule) => {
@@ -156,6 +158,26 @@ export const scenarios = (SessionMap: typeof SessionMapModule) => {
       yield* Effect.sleep("1 millis")
       assert.deepEqual(lookups, ["a1", "a2", "b1"])
       assert.deepEqual(released, ["a1", "a2"])
+    }),
+
+    "M2: a fiber that a lookup has forked lets its session go last, and both end": Effect.gen(function*() {
+      const released: Array<string> = []
+      const watchers: Array<Fiber.Fiber<void, unknown>> = []
+      type Map = SessionMapModule.SessionMap<string, string, never, InvalidOptions>
+      const map: Map = yield* SessionMap.make({
+        idleTimeToLive: 0,
+        lookup: (key: string) =>
+          Effect.gen(function*() {
+            yield* Effect.addFinalizer(() => Effect.sync(() => released.push(key)))
+            const holding = Effect.scoped(Effect.suspend(() => SessionMap.get(map, key)))
+            watchers.push(yield* Effect.forkScoped(Interleavings.victim(Effect.asVoid(holding))))
+            return yield* Session.make({ acquire: Effect.succeed(key) })
+          })
+      })
+      yield* valueOf(map, "a")
+      yield* Fiber.await(watchers[0]!)
+      yield* Effect.sleep("1 millis")
+      assert.deepEqual(released, watchers.map(() => "a"))
     }),
 
     "M1: closing the map interrupts a lookup, and those who wait for it get a closed session": Effect.gen(function*() {

@@ -54,6 +54,7 @@ export const interrupted: ReadonlyArray<string> = [
   "an interrupted call takes nothing with it, refreshing or not",
   "a generation's resources are open while it is used, and closed once",
   "an interrupted holder lets go",
+  "a holder that the generation has forked lets go last, and both end",
   "signing out revokes each value once, and leaves nobody waiting",
   "an adopted generation is current, whoever waits and whatever a renewal brings",
   "what an adopted generation replaces stays while it is used, and is released once",
@@ -390,6 +391,30 @@ export const scenarios = (Session: typeof SessionModule) => {
       yield* Fiber.await(victim)
       yield* Effect.sleep("1 millis")
       assert.deepEqual(closed, [0])
+    }),
+
+    "a holder that the generation has forked lets go last, and both end": Effect.gen(function*() {
+      const closed: Array<number> = []
+      const watchers: Array<Fiber.Fiber<void, unknown>> = []
+      const scope = yield* Scope.make()
+      const session: SessionModule.Session<number> = yield* Scope.extend(
+        Session.make({
+          acquire: Effect.gen(function*() {
+            const number = watchers.length
+            yield* Effect.addFinalizer(() => Effect.sync(() => closed.push(number)))
+            const using = Effect.suspend(() => Session.use(session, () => Effect.yieldNow()))
+            watchers.push(yield* Effect.forkScoped(number === 0 ? Interleavings.victim(using) : Effect.void))
+            return number
+          })
+        }),
+        scope
+      )
+      yield* session.refresh(yield* session.current)
+      yield* Fiber.await(watchers[0]!)
+      yield* Effect.sleep("1 millis")
+      assert.deepEqual(closed, [0])
+      yield* Scope.close(scope, Exit.void)
+      assert.deepEqual(closed, [0, 1])
     }),
 
     "a loop of refusals is stopped by the budget, for callers together too": Effect.gen(function*() {

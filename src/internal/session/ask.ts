@@ -5,6 +5,7 @@ import * as Effect from "effect/Effect"
 import type * as Fiber from "effect/Fiber"
 import type * as Scope from "effect/Scope"
 import type { Generation } from "../../Session.js"
+import { addFinalizer } from "../closeScope.js"
 import type { Chain, Failures, GenerationLink, Link } from "./chain.js"
 import type { Ending } from "./ending.js"
 import type { Generations } from "./generations.js"
@@ -115,7 +116,7 @@ export class Asking<A, E, R> {
   readonly scoped: Effect.Effect<Generation<A>, E, Scope.Scope> = Effect.uninterruptibleMask((restore) =>
     Effect.flatMap(
       this.held(restore, this.current),
-      (link) => Effect.as(Effect.addFinalizer(() => Effect.suspend(() => this.letGo(link))), link.generation)
+      (link) => Effect.as(addFinalizer(() => Effect.suspend(() => this.letGo(link))), link.generation)
     )
   )
 }

@@ -6,7 +6,7 @@ import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
 import * as Fiber from "effect/Fiber"
 import * as Option from "effect/Option"
-import { closeScope } from "../closeScope.js"
+import { closeScope, untilClosed } from "../closeScope.js"
 import { type Chain, type Link, stopTimer, workFor } from "./chain.js"
 import type { Generations } from "./generations.js"
 import type { Fork } from "./refresh.js"
@@ -63,13 +63,16 @@ export class Ending<A, E, R> {
       (cause) => Effect.logError(`${this.settings.name}: a superseded generation could not be released`, cause)
     )
 
-  /** Releases what the generation acquired, if it has been superseded and nobody holds it. */
+  /**
+   * Releases what the generation acquired, if it has been superseded and nobody holds it. A caller that the generation
+   * has forked does not wait for the release, which waits for that caller's end.
+   */
   readonly releaseUnheld = (link: Link<A, E>): Effect.Effect<void> =>
-    Effect.suspend(() =>
-      link.resources !== undefined && this.settings.chain.isUnheld(link)
-        ? this.finish(this.release(link.resources))
-        : Effect.void
-    )
+    Effect.suspend(() => {
+      const { resources } = link
+      if (resources === undefined || !this.settings.chain.isUnheld(link)) return Effect.void
+      return Effect.asVoid(untilClosed(() => this.settings.fork(Effect.uninterruptible(this.release(resources)))))
+    })
 
   private revoke(value: A): Effect.Effect<void, never, R> {
     const { onEnd } = this.settings

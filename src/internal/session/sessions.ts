@@ -13,6 +13,7 @@ import * as Option from "effect/Option"
 import * as Runtime from "effect/Runtime"
 import * as Scope from "effect/Scope"
 import type { Session } from "../../Session.js"
+import { addFinalizer, untilClosed } from "../closeScope.js"
 import { sleep } from "../sleep.js"
 import * as Inside from "./inside.js"
 
@@ -58,7 +59,7 @@ export class Sessions<K, A, E, E0, R> {
   }
 
   /** From now on no session is made. */
-  close(): void {
+  end(): void {
     this.isClosed = true
   }
 
@@ -70,7 +71,7 @@ export class Sessions<K, A, E, E0, R> {
       if (entry === undefined) return Effect.fail(this.settings.full)
       entry.holders++
       const held = (session: Session<A, E>) =>
-        Effect.as(Effect.addFinalizer(() => this.letGo(entry)), {
+        Effect.as(addFinalizer(() => this.letGo(entry)), {
           session,
           retain: () => {
             entry.holders++
@@ -104,7 +105,7 @@ export class Sessions<K, A, E, E0, R> {
    * adds it in a later one; its lookup runs with the caller's context.)
    */
   private entryOf(key: K): Entry<K, A, E, E0> | undefined {
-    const { capacity, fork, makeSession, runtime, scope: mapScope } = this.settings
+    const { capacity, makeSession, runtime, scope: mapScope } = this.settings
     const found = Option.getOrUndefined(MutableHashMap.get(this.entries, key))
     if (found !== undefined) {
       this.idle.delete(found)
@@ -116,7 +117,7 @@ export class Sessions<K, A, E, E0, R> {
       if (longestIdle === undefined) return undefined
       // Nobody waits for another key's session to close.
       this.forget(longestIdle)
-      fork(close(longestIdle))
+      this.close(longestIdle)
     }
     const scope = Effect.runSync(Scope.fork(mapScope, ExecutionStrategy.sequential))
     const inner = Effect.runSync(Scope.fork(scope, ExecutionStrategy.sequential))
@@ -173,8 +174,13 @@ export class Sessions<K, A, E, E0, R> {
     return Effect.suspend(() => {
       if (!this.idle.has(entry)) return Effect.void
       this.forget(entry)
-      return close(entry)
+      return Effect.asVoid(untilClosed(() => this.close(entry)))
     })
+  }
+
+  /** On a fiber of the map's, which the map waits for when it closes. */
+  private close({ scope }: Entry<K, A, E, E0>): Fiber.RuntimeFiber<void> {
+    return this.settings.fork(Effect.uninterruptible(Scope.close(scope, Exit.void)))
   }
 
   private forget(entry: Entry<K, A, E, E0>): void {
@@ -184,6 +190,3 @@ export class Sessions<K, A, E, E0, R> {
     if (Option.isSome(current) && current.value === entry) MutableHashMap.remove(this.entries, entry.key)
   }
 }
-
-const close = ({ scope }: { readonly scope: Scope.CloseableScope }): Effect.Effect<void> =>
-  Effect.uninterruptible(Scope.close(scope, Exit.void))

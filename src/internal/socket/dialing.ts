@@ -25,13 +25,12 @@ export class Dialing<R> {
   }
 
   dial(line: Line<any>): Effect.Effect<Connection, DialError, R> {
-    const { dialer, orders, settings, telemetry } = this.wiring
+    const { dialer, orders, settings, telemetry, userEffects } = this.wiring
     const { maxPayload } = settings
     let url = ""
-    return Scope.extend(this.requested(line), line.userScope).pipe(
-      // The request is given up without waiting for its interruption. The dial below is waited for until it is given
-      // up, so that there are never two.
-      Effect.disconnect,
+    // The request is given up without waiting for its interruption. The dial below is waited for until it is given up,
+    // so that there are never two.
+    return userEffects.run(Scope.extend(this.requested(line), line.userScope)).pipe(
       Effect.flatMap((request) => {
         if (orders.isClosing) return Effect.interrupt
         url = shown(request.url)

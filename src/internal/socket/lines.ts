@@ -12,7 +12,6 @@ import type { Generation } from "../../Session.js"
 import { ConnectionLost } from "../../WebSocketDialer.js"
 import { closeScope } from "../closeScope.js"
 import { first } from "../first.js"
-import { Waiters } from "../waiters.js"
 import type { LiveConnection } from "./connection.js"
 import { sendableCode, sendableReason } from "./policy.js"
 import type { Wiring } from "./wiring.js"
@@ -20,7 +19,7 @@ import type { Wiring } from "./wiring.js"
 export interface Line<In> {
   /** The connection's: all that belongs to it ends when this closes. */
   readonly scope: Scope.CloseableScope
-  /** Of the user's own effects, `dial` and `onOpen`: nobody waits until what they acquired is released. */
+  /** Of the user's own effects, `dial` and `onOpen`. Only the end of the socket waits until it is closed. */
   readonly userScope: Scope.CloseableScope
   /** Set once the dial has succeeded. */
   live: LiveConnection<In> | undefined
@@ -42,10 +41,6 @@ export class Lines<In> {
   private readonly live = new Set<LiveConnection<In>>()
   /** The open scopes of the user's own effects. */
   private readonly userScopes = new Set<Scope.CloseableScope>()
-  /** How many of these scopes are closing. */
-  private releasing = 0
-  /** Notified when the last of them is closed. */
-  readonly whenReleased = new Waiters()
 
   constructor(wiring: Wiring<any, In, any>) {
     this.wiring = wiring
@@ -128,8 +123,9 @@ export class Lines<In> {
   // what the user's own effects have acquired
   // ---------------------------------------------------------------------------
 
+  /** No effect of the user's runs, and all that these have acquired is released. */
   get isReleased(): boolean {
-    return this.userScopes.size === 0 && this.releasing === 0
+    return this.userScopes.size === 0 && this.wiring.userEffects.isIdle
   }
 
   /** At the end of the socket: begins to release what is not released. */
@@ -139,14 +135,10 @@ export class Lines<In> {
 
   /** In no scope of the socket's, which would wait for a finalizer that never ends. */
   private release(userScope: Scope.CloseableScope): Effect.Effect<void> {
-    const released = Effect.sync(() => {
-      this.releasing--
-      if (this.isReleased) this.whenReleased.notify()
-    })
-    return Effect.uninterruptible(Effect.suspend(() => {
-      if (!this.userScopes.delete(userScope)) return Effect.void
-      this.releasing++
-      return Effect.asVoid(Effect.forkDaemon(Effect.ensuring(Scope.close(userScope, Exit.void), released)))
-    }))
+    return Effect.uninterruptible(Effect.suspend(() =>
+      this.userScopes.delete(userScope)
+        ? Effect.asVoid(this.wiring.userEffects.fork(Scope.close(userScope, Exit.void)))
+        : Effect.void
+    ))
   }
 }

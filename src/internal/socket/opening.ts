@@ -58,7 +58,7 @@ const loggedIn = <Out, In>(
     Scope.extend(line.userScope),
     Effect.sandbox,
     Effect.mapError((cause) => onOpenFailed(Cause.squash(cause))),
-    Effect.disconnect,
+    (login) => wiring.userEffects.run(login),
     Effect.ensuring(Effect.sync(() => live.isLoggingIn = false))
   )
 }

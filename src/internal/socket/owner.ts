@@ -47,6 +47,7 @@ import { Retries } from "./retries.js"
 import { mebi } from "./settings.js"
 import { type Subscription, Subscriptions } from "./subscriptions.js"
 import { Telemetry } from "./telemetry.js"
+import { UserEffects } from "./userEffects.js"
 import type { Given, Wiring } from "./wiring.js"
 import { Writer } from "./writer.js"
 
@@ -106,6 +107,7 @@ export class Owner<Out, In, R> {
       orders: new Orders(),
       events: new Events(telemetry),
       telemetry,
+      userEffects: new UserEffects(),
       outbox: new Outbox<Out>(settings.limits, {
         now: () => this.now(),
         onChanged: (held) => telemetry.show(held),
@@ -577,7 +579,7 @@ export class Owner<Out, In, R> {
           resume(Exit.void)
         }
         const isOver = () => this.phase._tag === "Closed" && this.lines.isReleased
-        Waiters.watch(() => isOver() ? true : undefined, stop, this.whenMoved, this.lines.whenReleased)
+        Waiters.watch(() => isOver() ? true : undefined, stop, this.whenMoved, this.wiring.userEffects.whenIdle)
         return stop
       })
     })

@@ -320,8 +320,9 @@ export class Subscriptions<Out, In> {
     { open }: Subscription<Out, In>
   ): Effect.Effect<Exit.Exit<{ readonly message: Out; readonly data: Message }, unknown>> {
     if (!Effect.isEffect(open)) return Effect.succeed(Exit.succeed(open))
-    return within(Effect.disconnect(open), this.wiring.settings.openTimeout, () => new Cause.TimeoutException()).pipe(
-      Effect.flatMap((message) => Effect.map(this.wiring.encode(message), (data) => ({ message, data }))),
+    const { encode, settings: { openTimeout }, userEffects } = this.wiring
+    return within(userEffects.run(open), openTimeout, () => new Cause.TimeoutException()).pipe(
+      Effect.flatMap((message) => Effect.map(encode(message), (data) => ({ message, data }))),
       Effect.exit
     )
   }

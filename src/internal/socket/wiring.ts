@@ -11,6 +11,7 @@ import type { Orders } from "./orders.js"
 import type { Outbox } from "./outbox.js"
 import type { AnyOptions, Settings } from "./settings.js"
 import type { Telemetry } from "./telemetry.js"
+import type { UserEffects } from "./userEffects.js"
 
 /** What the public file gives. */
 export interface Given<Out, In, R> {
@@ -30,4 +31,5 @@ export interface Wiring<Out, In, R> extends Given<Out, In, R> {
   readonly events: Events
   readonly telemetry: Telemetry
   readonly outbox: Outbox<Out>
+  readonly userEffects: UserEffects
 }

@@ -1,0 +1,41 @@
+/**
+ * The effects that a user has given and that may take as long as they like: `dial`, `onOpen`, a subscription's `open`,
+ * and the finalizers of what these acquire. The socket gives them up without waiting for them. Only its end waits until
+ * none is left, for as long as its grace.
+ */
+import * as Effect from "effect/Effect"
+import * as Fiber from "effect/Fiber"
+import { Waiters } from "../waiters.js"
+
+export class UserEffects {
+  private running = 0
+  /** Notified when the last of them has ended. */
+  readonly whenIdle = new Waiters()
+
+  get isIdle(): boolean {
+    return this.running === 0
+  }
+
+  /** As `Effect.disconnect`: an interruption is passed on, and not waited for. */
+  run<A, E, R>(effect: Effect.Effect<A, E, R>): Effect.Effect<A, E, R> {
+    return Effect.uninterruptibleMask((restore) =>
+      Effect.flatMap(
+        this.fork(restore(effect)),
+        (fiber) => Effect.onInterrupt(restore(Fiber.join(fiber)), () => Fiber.interruptFork(fiber))
+      )
+    )
+  }
+
+  /** To be called where no interruption comes. */
+  fork<A, E, R>(effect: Effect.Effect<A, E, R>): Effect.Effect<Fiber.RuntimeFiber<A, E>, never, R> {
+    return Effect.suspend(() => {
+      this.running++
+      return Effect.forkDaemon(Effect.ensuring(effect, this.ended))
+    })
+  }
+
+  private readonly ended = Effect.sync(() => {
+    this.running--
+    if (this.isIdle) this.whenIdle.notify()
+  })
+}
