@@ -26,7 +26,7 @@ authorization { token: secret }
 const connect = (url: string) => Effect.tap(Nats.connect(url, "secret"), ({ socket }) => impatient(socket))
 
 describe.skipIf(natsServer === undefined)("NATS", () => {
-  it.scopedLive("JetStream stores every message once, in order, over connections that are cut and a server that is killed", () =>
+  it.scopedLive("JetStream stores every message once, in order, while connections and the server die", () =>
     Effect.gen(function*() {
       const { restart, url } = yield* server
       const way = yield* relay(url)
