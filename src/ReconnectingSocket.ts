@@ -242,7 +242,7 @@ export type ConnectionState =
   | { readonly _tag: "Closed"; readonly info: CloseInfo }
 
 /**
- * How a socket ended: `code` and `reason` of `close`, or the failure after which the socket gave up.
+ * How a socket ended: `code` and `reason` of `close`, or the failure with which the socket failed.
  *
  * @since 0.1.0
  * @category models
@@ -483,10 +483,15 @@ export interface Options<Out, In, E = never, R = never, E2 = never, R2 = never, 
    */
   readonly openTimeout?: Duration.DurationInput | undefined
   /**
-   * Whether to try again after a failure. Default: after every failure but those that would only repeat: upgrades
-   * refused with 400, 403, 404, 405, 410, 426 (401 without a session), closes with 1002, 1003, 1007, 1008, 1009, 1010
-   * (RFC 6455 section 7.4), a request that cannot be dialed, a session that is closed, and the third message in a row
-   * over `maxPayload` without a stable connection in between. `byDefault` is what the default says.
+   * Whether to try again after a failure. Any other failure is fatal: the socket fails with it. Default: fatal are the
+   * failures that would only repeat: upgrades refused with 400, 403, 404, 405, 410, 426 (401 without a session), closes
+   * with 1002, 1003, 1007, 1008, 1009, 1010 (RFC 6455 section 7.4), a request that cannot be dialed, a session that is
+   * closed, and the third message in a row over `maxPayload` without a stable connection in between. `byDefault` is
+   * what the default says.
+   *
+   * An order (`close`, `reconnect`) and a refusal that `session.rejected` knows, the first since a stable connection,
+   * come before `retryable`, which is not asked then. A replacement (`renewAfter`) whose failure is fatal does not end
+   * the socket: the current connection serves until it is lost.
    */
   readonly retryable?: ((failure: ConnectionFailure, byDefault: boolean) => boolean) | undefined
   /**
@@ -634,14 +639,14 @@ export {
    */
   RequestTimeout,
   /**
-   * The socket was closed, or had to give up; `info` says which.
+   * The socket was closed, or has failed; `info` says which.
    *
    * @since 0.1.0
    * @category errors
    */
   SocketClosed,
   /**
-   * The socket gave up: the failure was not `retryable`, or the backoff had ended.
+   * The socket has failed: its last failure was fatal (not `retryable`), or the backoff had ended.
    *
    * @since 0.1.0
    * @category errors
@@ -786,7 +791,7 @@ type CodecOf<S> = [OutOf<S>, Message] extends [Message, InOf<S>] ? unknown : { r
  * The socket as `@effect/platform` knows one, for what builds on that: `RpcClient.makeProtocolSocket`, say.
  *
  * `run` and `runRaw` attach to the next connection that is ready (the first run to the current one) and fail when that
- * is lost, whatever its code, so that a run that is retried is on the connection after it. If the socket has given up,
+ * is lost, whatever its code, so that a run that is retried is on the connection after it. If the socket has failed,
  * they fail with the reason `Read`, which `RpcClient` does not take for transient: its calls end, also with
  * `retryTransientErrors`. Handlers are started in
  * order, and run side by side, up to 1,024 of them, so that a handler that waits does not hold up the others. A run
@@ -795,7 +800,7 @@ type CodecOf<S> = [OutOf<S>, Message] extends [Message, InOf<S>] ? unknown : { r
  *
  * A write belongs to the connection of the run that is under way; while there is none, it waits for the next run to be
  * attached. On a connection that is lost it is dropped and succeeds: the run's failure says so. It fails if the socket
- * has given up, and is dropped after `close`. A `CloseEvent` closes that connection, not the socket. The outbox is not
+ * has failed, and is dropped after `close`. A `CloseEvent` closes that connection, not the socket. The outbox is not
  * used, so neither is `acknowledge`; do not take `messages` as well.
  *
  * What it does not mend: with `retryTransientErrors`, `RpcClient` leaves the calls in flight unanswered when its own

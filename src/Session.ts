@@ -48,7 +48,6 @@ import * as Schedule from "effect/Schedule"
 import * as Scope from "effect/Scope"
 import * as Stream from "effect/Stream"
 import type * as Types from "effect/Types"
-import * as Backoff from "./Backoff.js"
 import * as Check from "./internal/check.js"
 import * as Service from "./internal/service.js"
 import { Asking } from "./internal/session/ask.js"
@@ -819,13 +818,7 @@ const validate = (options: Options<any, any, any, any, any, any, any, any>) => {
     refreshAhead: options.refreshAhead === undefined
       ? undefined
       : millisOf("refreshAhead", options.refreshAhead, "1 millis"),
-    cooldown: Cooldown.make(
-      options.cooldown === undefined
-        ? Backoff.exponential({ initial: "1 second", max: "30 seconds", jitter: "none" })
-        : Schedule.isSchedule(options.cooldown)
-        ? options.cooldown as Schedule.Schedule<unknown, Cause.Cause<any>>
-        : Schedule.spaced(Check.duration("cooldown", options.cooldown, { min: 0 }))
-    ),
+    cooldown: Cooldown.make(Cooldown.scheduleOf<any>(options.cooldown)),
     limit,
     budget: new Budget(limit)
   }

@@ -39,11 +39,11 @@ import * as ScheduleInterval from "effect/ScheduleInterval"
 import type * as Schema from "effect/Schema"
 import type * as Scope from "effect/Scope"
 import type * as Types from "effect/Types"
-import * as Backoff from "./Backoff.js"
 import * as Check from "./internal/check.js"
 import * as Delays from "./internal/delays.js"
 import * as Sealing from "./internal/persisted/sealing.js"
 import * as Service from "./internal/service.js"
+import { scheduleOf } from "./internal/session/cooldown.js"
 import * as Inside from "./internal/session/inside.js"
 import * as Codec from "./internal/shared/codec.js"
 import * as Ending from "./internal/shared/ending.js"
@@ -353,11 +353,7 @@ const validate = (options: Options<any, any, any, any, any, any, any, any, any, 
     maxAge: Duration.toMillis(
       Check.duration("maxAge", options.maxAge ?? Duration.infinity, { min: "1 millis", max: Duration.infinity })
     ),
-    cooldown: options.cooldown === undefined
-      ? Backoff.exponential({ initial: "1 second", max: "30 seconds", jitter: "none" })
-      : Schedule.isSchedule(options.cooldown)
-      ? options.cooldown as Schedule.Schedule<unknown, Cause.Cause<any>>
-      : Schedule.spaced(Check.duration("cooldown", options.cooldown, { min: 0 }))
+    cooldown: scheduleOf<any>(options.cooldown)
   }
 }
 

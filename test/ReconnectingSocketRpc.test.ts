@@ -137,7 +137,7 @@ describe("RPC over a socket that comes back", () => {
         }))
     }
 
-    test(`W12: retryTransientErrors ${retryTransientErrors}: every call over a socket that has given up fails`, () =>
+    test(`W12: retryTransientErrors ${retryTransientErrors}: every call over a socket that has failed fails`, () =>
       Effect.gen(function*() {
         const refusing = yield* loopbackServer((socket) => {
           socket.end("HTTP/1.1 403 Forbidden\r\ncontent-length: 0\r\n\r\n")

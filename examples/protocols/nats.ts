@@ -35,7 +35,7 @@ const codec = (): ReconnectingSocket.BatchCodec<Out, In> => {
 export const connect = (url: string, token?: string) =>
   Effect.gen(function*() {
     const inbox = `_INBOX.${randomUUID()}`
-    // A login that NATS refuses is closed with 1008, after which the socket gives up.
+    // A login that NATS refuses is closed with 1008, after which the socket fails.
     const login = { verbose: false, headers: true, no_responders: true, auth_token: token }
     const answers = new Map<string, In>()
     let numbers = 0

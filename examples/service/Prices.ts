@@ -34,7 +34,7 @@ export class Prices extends Effect.Service<Prices>()("example/Prices", {
       Stream.runForEach(({ item, price }) =>
         Effect.map(Clock.currentTimeMillis, (at) => latest.set(item, { price, at }))
       ),
-      // The socket has given up: the supervisor of this process must know.
+      // The socket has failed: the supervisor of this process must know.
       Effect.orDie,
       Effect.forkScoped
     )

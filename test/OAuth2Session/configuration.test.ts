@@ -146,3 +146,20 @@ describe("options that are one Config", () => {
       assert.strictEqual(server.asked[0]!.form.get("scope"), "a b")
     }).pipe(Effect.provide(FetchHttpClient.layer)))
 })
+
+describe("OAuth2Session.make", () => {
+  it.scoped("refuses durations that make no sense by InvalidOptions", () =>
+    Effect.gen(function*() {
+      for (const option of ["cooldown", "expiryLeeway", "clockTolerance", "timeout"] as const) {
+        for (const value of ["soon" as "1 second", -1, NaN]) {
+          const error = yield* Effect.flip(OAuth2Session.make({
+            issuer: "https://example.com",
+            clientId: "app",
+            grant: OAuth2Session.clientCredentials,
+            [option]: value
+          }))
+          assert.deepInclude(error, { _tag: "InvalidOptions", option })
+        }
+      }
+    }).pipe(Effect.provide(FetchHttpClient.layer)))
+})

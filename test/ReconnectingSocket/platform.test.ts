@@ -246,7 +246,7 @@ describe("as a platform's socket", () => {
       yield* socket.runRaw(() => {})
     }))
 
-  test("W12: a socket that gave up fails its runs, not as if that were transient, and its writes", () =>
+  test("W12: a socket that has failed fails its runs, not as if that were transient, and its writes", () =>
     Effect.gen(function*() {
       const { server, socket } = yield* platform()
       const write = yield* socket.writer

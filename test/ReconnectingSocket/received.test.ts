@@ -138,7 +138,7 @@ describe("received", () => {
       assert.isTrue(Exit.isSuccess(yield* Fiber.await(received.fiber)))
     }))
 
-  test("W6: it fails with SocketFailed when the socket gives up", () =>
+  test("W6: it fails with SocketFailed when the socket fails", () =>
     Effect.gen(function*() {
       const { peer, socket } = yield* opened()
       const reading = yield* Effect.fork(Effect.exit(Stream.runDrain(socket.received)))

@@ -129,7 +129,7 @@ describe("a session", () => {
       assert.strictEqual(tokenOf(yield* server.next), "v2")
     }))
 
-  test("W11: that is closed makes the socket give up", () =>
+  test("W11: that is closed makes the socket fail", () =>
     Effect.gen(function*() {
       const scope = yield* Scope.make()
       const { attach, session } = yield* Scope.extend(signed(), scope)

@@ -83,7 +83,7 @@ describe("logs", () => {
       })
     ))
 
-  test("W19: warn when it gives up, and when a callback throws, and show no secret of the URL", () =>
+  test("W19: warn when it fails, and when a callback throws, and show no secret of the URL", () =>
     logging((lines) =>
       Effect.gen(function*() {
         const { server } = yield* dialing(ReconnectingSocket.make({
@@ -95,7 +95,7 @@ describe("logs", () => {
         yield* server.refuse(403)
         assert.deepStrictEqual(lines, [
           ["WARN", "the callback `retryable` of the socket has thrown", "host.example"],
-          ["WARN", "the socket has given up: ws://host.example/path refused the upgrade with 403", "host.example"]
+          ["WARN", "the socket has failed: ws://host.example/path refused the upgrade with 403", "host.example"]
         ])
       })
     ))

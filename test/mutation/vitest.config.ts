@@ -16,6 +16,8 @@ export default defineConfig({
   test: {
     include: shards[process.env["HOLDFAST_SHARD"] ?? ""]!.tests,
     testNamePattern: /^(?!.*canary|a process)/,
+    // A time limit is for a hang.
+    testTimeout: 60_000,
     maxWorkers: 1,
     minWorkers: 1
   }

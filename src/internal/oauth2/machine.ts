@@ -76,7 +76,7 @@ export const make = (
     budget: options.budget,
     name,
     retry: Schedule.whileInput(retry, (error) => !grants.isPersonal(error as SignInError)),
-    cooldown: Retries.cooldownOf(options.cooldown)
+    cooldown: settings.cooldown
   }
 }
 

@@ -5,6 +5,7 @@ import * as Schedule from "effect/Schedule"
 import * as Backoff from "../../Backoff.js"
 import type * as OAuth2Session from "../../OAuth2Session.js"
 import type * as Session from "../../Session.js"
+import { scheduleOf } from "../session/cooldown.js"
 import { DiscoveryFailed, OAuth2Error } from "./errors.js"
 
 type Failure = OAuth2Session.SignInError | OAuth2Session.StoreError
@@ -43,18 +44,13 @@ const isTrouble = ({ error }: OAuth2Error): boolean => error === "server_error" 
 const retryAfterOf = (error: unknown): Duration.Duration | undefined =>
   error instanceof OAuth2Error || error instanceof DiscoveryFailed ? error.retryAfter : undefined
 
-/** The session's own cooldown, or what the server asks for if that is longer. */
+/** The session's own cooldown, or what the server asks for if that is longer. Throws `InvalidOptions`. */
 export const cooldownOf = (own: OAuth2Session.Options["cooldown"]): Cooldown => {
-  const base: Cooldown = own === undefined
-    ? Backoff.exponential({ initial: "1 second", max: "30 seconds", jitter: "none" })
-    : Schedule.isSchedule(own)
-    ? own as Cooldown
-    : Schedule.spaced(own)
   const asked = Schedule.identity<Cause.Cause<Failure | Session.SessionError>>().pipe(
     Schedule.addDelay((cause) => {
       const failure = Cause.failureOption(cause)
       return (failure._tag === "Some" ? retryAfterOf(failure.value) : undefined) ?? Duration.zero
     })
   )
-  return Schedule.intersect(base, asked)
+  return Schedule.intersect(scheduleOf(own), asked)
 }

@@ -6,6 +6,7 @@ import * as Oauth from "oauth4webapi"
 import { InvalidOptions } from "../../InvalidOptions.js"
 import type * as OAuth2Session from "../../OAuth2Session.js"
 import * as Check from "../check.js"
+import { type Cooldown, cooldownOf } from "./retries.js"
 import type { Wanted } from "./signIn.js"
 
 export interface Settings {
@@ -18,6 +19,7 @@ export interface Settings {
   readonly expiryLeeway: number
   readonly clockTolerance: Duration.Duration
   readonly isInteractive: boolean
+  readonly cooldown: Cooldown
 }
 
 export const read = (options: OAuth2Session.Options): Settings => {
@@ -39,7 +41,8 @@ export const read = (options: OAuth2Session.Options): Settings => {
     },
     expiryLeeway: Duration.toMillis(Check.duration("expiryLeeway", options.expiryLeeway ?? "10 seconds", { min: 0 })),
     clockTolerance: Check.duration("clockTolerance", options.clockTolerance ?? "30 seconds", { min: 0 }),
-    isInteractive: grant._tag === "DeviceCode" || grant._tag === "AuthorizationCode"
+    isInteractive: grant._tag === "DeviceCode" || grant._tag === "AuthorizationCode",
+    cooldown: cooldownOf(options.cooldown)
   }
 }
 

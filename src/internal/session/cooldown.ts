@@ -1,11 +1,15 @@
 /**
- * For how long the n-th consecutive failure of a session answers. The rule is a schedule, the option `cooldown`; `make`
- * asks it for its delays. `tell` of refresh.ts asks for the next one when a renewal has failed.
+ * For how long the n-th consecutive failure of a session answers. The rule is a schedule, which `scheduleOf` makes of
+ * the option `cooldown`; `make` asks it for its delays. `tell` of refresh.ts asks for the next one when a renewal has
+ * failed.
  */
 import type * as Cause from "effect/Cause"
+import type * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import * as Option from "effect/Option"
-import type * as Schedule from "effect/Schedule"
+import * as Schedule from "effect/Schedule"
+import * as Backoff from "../../Backoff.js"
+import * as Check from "../check.js"
 import * as Delays from "../delays.js"
 
 export interface Cooldown {
@@ -15,6 +19,15 @@ export interface Cooldown {
    */
   readonly next: (cause: Cause.Cause<any>, now: number) => Effect.Effect<number>
   readonly reset: () => void
+}
+
+/** The schedule that the option `cooldown` of a session stands for. Throws `InvalidOptions`. */
+export const scheduleOf = <E>(
+  cooldown: Duration.DurationInput | Schedule.Schedule<unknown, Cause.Cause<E>> | undefined
+): Schedule.Schedule<unknown, Cause.Cause<E>> => {
+  if (cooldown === undefined) return Backoff.exponential({ initial: "1 second", max: "30 seconds", jitter: "none" })
+  if (Schedule.isSchedule(cooldown)) return cooldown as Schedule.Schedule<unknown, Cause.Cause<E>>
+  return Schedule.spaced(Check.duration("cooldown", cooldown, { min: 0 }))
 }
 
 export const make = (schedule: Schedule.Schedule<unknown, Cause.Cause<any>>): Cooldown => {

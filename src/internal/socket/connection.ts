@@ -16,7 +16,7 @@ import type { Heartbeat } from "./heartbeat.js"
 import type { Inbox } from "./inbox.js"
 import type { Shown } from "./subscriptions.js"
 
-/** How an inbox ends: with the failure after which the socket gave up, or with none. */
+/** How an inbox ends: with the failure with which the socket failed, or with none. */
 export type InboxEnd = Option.Option<ConnectionFailure>
 
 /** A message that goes to this connection alone, before the messages of the outbox. */

@@ -20,7 +20,7 @@ export class OutboxFull extends Data.TaggedError("OutboxFull")<{ readonly bytes:
 }
 
 /**
- * The socket was closed, or had to give up; `info` says which.
+ * The socket was closed, or has failed; `info` says which.
  *
  * @since 0.1.0
  * @category errors
@@ -29,20 +29,20 @@ export class SocketClosed extends Data.TaggedError("SocketClosed")<{ readonly in
   override get message(): string {
     return Option.match(this.info.failure, {
       onNone: () => "the socket is closed",
-      onSome: (failure) => `the socket has given up: ${failure.message}`
+      onSome: (failure) => `the socket has failed: ${failure.message}`
     })
   }
 }
 
 /**
- * The socket gave up: the failure was not `retryable`, or the backoff had ended.
+ * The socket has failed: its last failure was fatal (not `retryable`), or the backoff had ended.
  *
  * @since 0.1.0
  * @category errors
  */
 export class SocketFailed extends Data.TaggedError("SocketFailed")<{ readonly failure: ConnectionFailure }> {
   override get message(): string {
-    return `the socket has given up: ${this.failure.message}`
+    return `the socket has failed: ${this.failure.message}`
   }
 }
 
@@ -110,7 +110,7 @@ export class MessageUndeliverable extends Data.TaggedError("MessageUndeliverable
   }
 }
 
-/** The error of a socket that was closed or has given up. */
+/** The error of a socket that was closed or has failed. */
 export const endError = (info: CloseInfo): SocketClosed | SocketFailed =>
   Option.match(info.failure, {
     onNone: () => new SocketClosed({ info }),

@@ -8,7 +8,7 @@
  *   Ordered   `reconnect` was called            the next round, immediately
  *   Paced     `reconnect` was called            the next round, after the backoff's delay
  *   Refused   the dial failed                   the next round, immediately with a fresh value of the session, else
- *   Lost      a dialed connection has ended     after the backoff's delay; the socket gives up where there is none
+ *   Lost      a dialed connection has ended     after the backoff's delay; the socket fails if there is none
  *
  * **Design card.** The state is a union that only the pure `next` moves (phase.ts). Writes go out under `Semaphore(1)`
  * (writer.ts). Reconnects wait as `Schedule.exponential` says, capped (Backoff, retries.ts). Nothing is held across a

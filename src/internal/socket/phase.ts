@@ -61,7 +61,7 @@ export type PhaseEvent<Live> =
     readonly failure: ConnectionFailure
     readonly attempt: number
   }
-  /** The socket was closed, or has given up. */
+  /** The socket was closed, or has failed. */
   | { readonly _tag: "Close"; readonly info: CloseInfo }
 
 /** The phase after the event; undefined if the event cannot happen in this phase. */

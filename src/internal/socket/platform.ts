@@ -23,7 +23,7 @@ interface Wiring {
   readonly owner: Owner<Message, Message, any>
   /** Left: why the message cannot be encoded. */
   readonly encode: (message: Message) => Either.Either<Message, unknown>
-  /** The error of a socket that has given up. */
+  /** The error of a socket that has failed. */
   readonly failed: (info: CloseInfo) => unknown
 }
 
@@ -150,7 +150,7 @@ class Runs {
     })
   }
 
-  /** The connection that a write goes to; none if the socket is closed. Fails if the socket has given up. */
+  /** The connection that a write goes to; none if the socket is closed. Fails if the socket has failed. */
   private get attachment(): Effect.Effect<LiveConnection<Message> | undefined, Socket.SocketError> {
     const { failed, owner } = this.wiring
     const look = (): Exit.Exit<LiveConnection<Message> | undefined, Socket.SocketError> | undefined => {

@@ -62,7 +62,7 @@ export const delayAfter = (scheduled: number, retryAfter: Option.Option<Duration
   return Math.min(Math.max(scheduled, least), Duration.toMillis(longestTimer))
 }
 
-/** How a socket is closed that gives up after the failure. */
+/** How a socket is closed that fails with this failure. */
 export const closeInfoOf = (failure: ConnectionFailure): CloseInfo => ({
   code: failure._tag === "ConnectionClosed" ? failure.code : 1006,
   reason: failure.message,

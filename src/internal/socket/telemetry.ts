@@ -199,7 +199,7 @@ export class Telemetry {
       case "Closed":
         return Option.match(event.info.failure, {
           onNone: () => this.log(LogLevel.Info, `the socket is closed with ${event.info.code}`),
-          onSome: (failure) => this.log(LogLevel.Warning, `the socket has given up: ${failure.message}`)
+          onSome: (failure) => this.log(LogLevel.Warning, `the socket has failed: ${failure.message}`)
         })
     }
   }

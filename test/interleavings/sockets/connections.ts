@@ -212,7 +212,7 @@ export const connections = (modules: Modules) => {
         })
     ),
 
-    "one that gives up says so to all who wait": inWorld(modules, (world) =>
+    "one that fails says so to all who wait": inWorld(modules, (world) =>
       Effect.gen(function*() {
         const socket = yield* ReconnectingSocket.make({ ...base, outbox: { capacity: 1, overflow: "suspend" } })
         const seen = yield* eventsOf(socket)
