@@ -403,9 +403,12 @@ export interface DialContext {
  *
  * - `send`: sends a message, before everything else; succeeds when it is written.
  * - `receive`: waits for the next message.
- * - `unread`: puts a message back for `messages`, in front of what has not been received, in the order of the calls:
- *   for a login that waits for its answer behind messages that are not for it, such as events that a resumed session
- *   replays. `receive` does not give the message again. Such messages take no room in the inbox but that of its 16 MiB.
+ * - `find`: waits for the first message of which `f` makes something, and gives that. The messages before it are left
+ *   for `messages`, in front of what has not been received: for a login that is answered behind messages that are not
+ *   for it, such as events that a resumed session replays. None of them is missing from `messages` if the connection is
+ *   lost meanwhile.
+ * - `unread`: puts a message back for `messages`, as `find` does with those before the one that it gives. `receive` and
+ *   `find` do not give it again. Such messages take no room in the inbox but that of its 16 MiB.
  * - `attempt`, `previous`: the attempt that this connection comes of.
  * - `heartbeat`: gives this connection another heartbeat from now on, or none, as the peer asks in its first message.
  *   What is not given is as in the socket's own `heartbeat`.
@@ -419,6 +422,7 @@ export interface DialContext {
 export interface OpeningConnection<in out Out, in out In> extends DialContext {
   readonly send: (message: Out) => Effect.Effect<void, ConnectionFailure>
   readonly receive: Effect.Effect<In, ConnectionFailure>
+  readonly find: <B>(f: (message: In) => Option.Option<B>) => Effect.Effect<B, ConnectionFailure>
   readonly unread: (message: In) => Effect.Effect<void>
   readonly heartbeat: (options: HeartbeatOptions<Out, In> | false) => Effect.Effect<void, InvalidOptions>
   readonly end: (options?: ReconnectOptions) => Effect.Effect<never>

@@ -40,17 +40,14 @@ export const connect = (url: string, credentials: Readonly<Record<string, unknow
         }
       },
       heartbeat: { answer: ({ type }) => type === "2" ? Option.some({ type: "3" }) : Option.none() },
-      onOpen: Effect.fnUntraced(function*({ heartbeat, receive, send, unread }) {
+      onOpen: Effect.fnUntraced(function*({ find, heartbeat, receive, send }) {
         const { data } = yield* receive
         yield* heartbeat({ interval: data.pingInterval, timeout: data.pingTimeout, ping: false })
         yield* send({ type: "40", data: { ...credentials, ...session } })
-        for (let type = ""; type !== "40";) {
-          const packet = yield* receive
-          type = packet.type
-          // Events that a resumed session has missed come before the answer.
-          if (type === "42") yield* unread(packet)
-          if (type === "44") return yield* new Refused(packet.data)
-        }
+        // Events that a resumed session has missed come before the answer.
+        const isAnswer = ({ type }: Packet) => type === "40" || type === "44"
+        const answer = yield* find(Option.liftPredicate(isAnswer))
+        if (answer.type === "44") return yield* new Refused(answer.data)
       }),
       acknowledge: {
         id: ({ id, type }) => type === "42" ? id : undefined,

@@ -20,6 +20,63 @@ const waitingFor = (awaited: string) => ({ receive, unread }: Connection): Effec
         : Effect.zipRight(unread(message), waitingFor(awaited)({ receive, unread } as Connection))
   )
 
+describe("find", () => {
+  const digit = (message: string) => /[0-9]/.test(message) ? Option.some(Number(message)) : Option.none()
+
+  test("W14: gives what its function makes of the first message that it takes, and leaves those before it", () =>
+    Effect.gen(function*() {
+      const found: Array<number> = []
+      const { peer, socket } = yield* opened({
+        onOpen: ({ find, receive, unread }) =>
+          Effect.gen(function*() {
+            found.push(yield* find(digit), yield* find(digit))
+            yield* Effect.flatMap(receive, unread)
+            found.push(yield* find(digit))
+          })
+      })
+      const messages = yield* recorded(socket.messages)
+      for (const message of ["a", "1", "2", "b", "c", "3"]) yield* peer.send(message)
+      yield* settle
+      assert.deepStrictEqual(found, [1, 2, 3])
+      yield* peer.send("d")
+      yield* settle
+      assert.deepStrictEqual(messages.all, ["a", "b", "c", "d"])
+    }))
+
+  test("W14: of a login whose connection is lost, `messages` tells what it has left", () =>
+    Effect.gen(function*() {
+      const { peer, socket } = yield* opened({ onOpen: ({ find }) => find(digit) })
+      const messages = yield* recorded(socket.messages)
+      for (const message of ["a", "b"]) yield* peer.send(message)
+      yield* peer.close(1001)
+      yield* settle
+      assert.deepStrictEqual(messages.all, ["a", "b"])
+    }))
+
+  test("W13: behind more messages than the inbox holds, an answer is found", () =>
+    Effect.gen(function*() {
+      const { peer, socket } = yield* opened({ inbox: { capacity: 2 }, onOpen: ({ find }) => find(digit) })
+      for (const message of ["a", "b", "c", "d", "1"]) {
+        yield* peer.send(message)
+        yield* settle
+      }
+      assert.strictEqual((yield* socket.state)._tag, "Open")
+    }))
+
+  test("W18: a function that throws fails the login", () =>
+    Effect.gen(function*() {
+      const { events, peer } = yield* opened({
+        onOpen: ({ find }) =>
+          find(() => {
+            throw new Error("no")
+          })
+      })
+      yield* peer.send("a")
+      yield* settle
+      assert.deepStrictEqual(lossesOf(events), ["OnOpenFailed"])
+    }))
+})
+
 describe("unread", () => {
   test("W14: leaves messages for `messages`, before those that were not received, in the order of the calls", () =>
     Effect.gen(function*() {

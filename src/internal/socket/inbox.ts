@@ -7,6 +7,7 @@
 import * as Chunk from "effect/Chunk"
 import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
+import * as Option from "effect/Option"
 import type { Received } from "../../ReconnectingSocket.js"
 import { Waiters } from "../waiters.js"
 
@@ -144,13 +145,38 @@ export class Inbox<in out A, in out E> {
   get takeOne(): Effect.Effect<A, E> {
     return this.takeStep(this.hasNext, () => Waiters.until(this.untilNext, this.whenFilled), () => {
       const wasFull = this.isFull
-      const [message] = this.items.splice(this.unread, 1) as [A]
-      this.from.splice(this.unread, 1)
-      // Nobody knows the bytes of one message: those that were put back count with all that has come since.
-      if (this.items.length === 0) this.bytes = 0
+      const message = this.removeNext()
       if (wasFull && !this.isFull) this.onRoom()
       return message
     })
+  }
+
+  /**
+   * What `f` makes of the first message of which it makes something; waits until there is one. The messages before it
+   * are put back. For an inbox without borders.
+   */
+  takeFirst<B>(f: (message: A) => Option.Option<B>): Effect.Effect<B, E> {
+    const found: Effect.Effect<B, E> = Effect.suspend(() => {
+      const wasFull = this.isFull
+      let first = Option.none<B>()
+      while (this.hasNext() && Option.isNone(first)) {
+        first = f(this.items[this.unread] as A)
+        if (Option.isNone(first)) this.unread++
+        else this.removeNext()
+      }
+      if (wasFull && !this.isFull) this.onRoom()
+      if (Option.isSome(first)) return Effect.succeed(first.value)
+      return this.ended ?? Effect.zipRight(Waiters.until(this.untilNext, this.whenFilled), found)
+    })
+    return found
+  }
+
+  private removeNext(): A {
+    const [message] = this.items.splice(this.unread, 1) as [A]
+    this.from.splice(this.unread, 1)
+    // Nobody knows the bytes of one message: those that were put back count with all that has come since.
+    if (this.items.length === 0) this.bytes = 0
+    return message
   }
 
   private take<B>(isThere: () => boolean, untilNews: () => Effect.Effect<void>, all: () => B): Effect.Effect<B, E> {

@@ -21,6 +21,7 @@ export const openingConnection = <Out, In>(
   end: (options: ReconnectOptions) => Effect.Effect<void>
 ): OpeningConnection<Out, In> => {
   const early = live.inbox
+  const lost = Effect.suspend(() => Effect.fail(live.failure!))
   return {
     ...context,
     send: (message) =>
@@ -30,7 +31,8 @@ export const openingConnection = <Out, In>(
           onRight: (data) => live.sendAll([data])
         })
       ),
-    receive: Effect.catchAll(early.takeOne, () => Effect.suspend(() => Effect.fail(live.failure!))),
+    receive: Effect.catchAll(early.takeOne, () => lost),
+    find: (f) => Effect.catchAll(early.takeFirst(f), () => lost),
     unread: (message) =>
       Effect.sync(() => {
         if (live.inbox === early) early.putBack(message, 0)
