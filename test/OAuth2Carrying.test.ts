@@ -11,12 +11,14 @@ import * as Cause from "effect/Cause"
 import * as Context from "effect/Context"
 import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
+import * as Fiber from "effect/Fiber"
 import * as Layer from "effect/Layer"
 import * as Redacted from "effect/Redacted"
 import * as Stream from "effect/Stream"
+import * as TestClock from "effect/TestClock"
 import { inspect } from "node:util"
 import { authorizationServer, json } from "./support/authorizationServer.js"
-import { type Received, type Reply, serve } from "./support/httpServer.js"
+import { eventually, type Received, type Reply, serve } from "./support/httpServer.js"
 import { memory } from "./support/keyValueMemory.js"
 
 const http = Effect.provide(FetchHttpClient.layer)
@@ -98,6 +100,77 @@ describe("tokens that are bound to a key", () => {
       assert.deepStrictEqual(statuses, Array.from({ length: 50 }, () => 200))
       assert.isAtLeast(refusals.token, 1)
       assert.strictEqual(server.asked.length, 3)
+    }).pipe(http))
+
+  /** An API whose nonce changes when the test says so, and which never answers `/hang`. */
+  const patientApi = Effect.gen(function*() {
+    const server = yield* boundServer(false)
+    const state = { nonce: "nonce-1", hanging: 0 }
+    const api = yield* serve(({ headers, path }): Reply | Effect.Effect<Reply> => {
+      const fresh = { "dpop-nonce": state.nonce }
+      if (payloadOf(headers["dpop"] as string).nonce !== state.nonce) {
+        return { status: 401, headers: { ...fresh, "www-authenticate": `DPoP error="use_dpop_nonce"` } }
+      }
+      if (path !== "/hang") return { headers: fresh }
+      state.hanging++
+      return Effect.never
+    })
+    const session = yield* OAuth2Session.make({ ...options, issuer: server.url, dpop: true })
+    const client = yield* OAuth2Session.client(session, { origins: [api.url] })
+    const get = (path: string) => Effect.map(client.get(`${api.url}${path}`), ({ status }) => status)
+    const changes = (nonce: string) =>
+      Effect.zipRight(
+        Effect.sync(() => {
+          state.nonce = nonce
+        }),
+        get("/")
+      )
+    yield* get("/")
+    const hangs = Effect.zipRight(Effect.fork(get("/hang")), eventually(Effect.sync(() => state.hanging > 0)))
+    return { changes, get, hangs }
+  })
+
+  it.scoped("wait a second at most for another request that hangs, where nonces are used up quickly", () =>
+    Effect.gen(function*() {
+      const { changes, get, hangs } = yield* patientApi
+      yield* changes("nonce-2")
+      yield* hangs
+      const others = yield* Effect.fork(Effect.all([get("/"), get("/"), get("/")], { concurrency: "unbounded" }))
+      yield* TestClock.adjust("1 second")
+      assert.deepStrictEqual(yield* Fiber.join(others), [200, 200, 200])
+    }).pipe(http))
+
+  it.scoped("wait for no other request where nonces last for minutes", () =>
+    Effect.gen(function*() {
+      const { changes, get, hangs } = yield* patientApi
+      yield* TestClock.adjust("1 minute")
+      yield* changes("nonce-2")
+      yield* hangs
+      assert.strictEqual(yield* get("/"), 200)
+    }).pipe(http))
+
+  it.scoped("are renewed if they come from a store and the session has no key any more", () =>
+    Effect.gen(function*() {
+      let n = 0
+      const server = yield* authorizationServer(({ received }) =>
+        json({
+          access_token: `canary-access-${++n}`,
+          refresh_token: "canary-refresh",
+          token_type: received.headers["dpop"] === undefined ? "Bearer" : "DPoP"
+        })
+      )
+      const api = yield* serve(() => ({ status: 200 }))
+      const { store } = memory()
+      const make = (dpop: true | undefined) =>
+        Effect.provideService(
+          OAuth2Session.make({ ...options, issuer: server.url, dpop, persist: { key: "api" } }),
+          KeyValueStore.KeyValueStore,
+          store
+        )
+      yield* Effect.scoped(Effect.flatMap(make(true), (session) => session.current))
+      const client = yield* OAuth2Session.client(yield* make(undefined), { origins: [api.url] })
+      assert.strictEqual((yield* client.get(api.url)).status, 200)
+      assert.strictEqual(api.received[0]!.headers.authorization, "Bearer canary-access-2")
     }).pipe(http))
 
   it.scoped("work through `SessionHttpClient.layer` and `makeKeyed` by `attach` and `rejected`", () =>

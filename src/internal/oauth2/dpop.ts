@@ -2,12 +2,15 @@
  * Proofs that the sender of a token holds a key (DPoP, RFC 9449), and the nonces that servers ask for in them.
  *
  * A server that changes its nonce after few requests refuses a crowd of requests that were sent together again and
- * again: by the time that one arrives, the others have used its nonce up. From the first refusal of a nonce on,
- * requests to that origin take turns, until enough of them have been accepted.
+ * again: by the time that one arrives, the others have used its nonce up. From the refusal of a nonce that was new on,
+ * requests to that origin take turns, until enough of them have been accepted. A server that changes its nonce every
+ * few minutes costs a repeat and no turns.
  */
 import * as Clock from "effect/Clock"
+import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
+import * as Fiber from "effect/Fiber"
 import * as Oauth from "oauth4webapi"
 import { Waiters } from "../waiters.js"
 
@@ -18,24 +21,41 @@ export interface Dpop {
 
 interface Origin {
   nonce: string | undefined
+  /** Milliseconds of the monotonic clock at which the nonce came. */
+  since: number
   /** The request that brought the nonce, counted when it was sent. Answers to earlier requests bring older nonces. */
   from: number
   sent: number
   /** How many more requests take turns. */
   turns: number
-  isBusy: boolean
+  /** The request whose turn it is. */
+  turn: object | undefined
   readonly whenFree: Waiters
 }
 
 /** Enough that a server whose nonces last for some requests only is not met by a crowd immediately again. */
 const turnsAfterRefusal = 100
 
+/** In milliseconds. A nonce that is refused later was not used up by a crowd. */
+const youth = 10_000
+
+/** A request that is not answered by then goes on beside the next one: one that hangs must hold nobody up. */
+const longestTurn = Duration.seconds(1)
+
 export const make = (keyPair: Oauth.CryptoKeyPair): Dpop => ({ keyPair, origins: new Map() })
 
 const originOf = ({ origins }: Dpop, { origin }: URL): Origin => {
   let found = origins.get(origin)
   if (found === undefined) {
-    found = { nonce: undefined, from: 0, sent: 0, turns: 0, isBusy: false, whenFree: new Waiters() }
+    found = {
+      nonce: undefined,
+      since: -Infinity,
+      from: 0,
+      sent: 0,
+      turns: 0,
+      turn: undefined,
+      whenFree: new Waiters()
+    }
     origins.set(origin, found)
   }
   return found
@@ -76,14 +96,15 @@ export const sending = <Q, A, E, R>(dpop: Dpop, url: URL, request: Q, { nonceOf,
 }): Effect.Effect<A, E, R> => {
   const origin = originOf(dpop, url)
   const once = (request: Q): Effect.Effect<A, E, R> =>
-    Effect.suspend(() => {
-      const had = origin.nonce
+    Effect.clockWith((clock) => {
+      const had = origin.since
       const number = ++origin.sent
       return Effect.tap(send(request), (answer) =>
         Effect.sync(() => {
           const { isRefused, nonce } = nonceOf(answer)
-          if (nonce !== undefined) learn(origin, nonce, number)
-          if (isRefused && had !== undefined) origin.turns = turnsAfterRefusal
+          const now = monotonic(clock)
+          if (nonce !== undefined) learn(origin, nonce, number, now)
+          if (isRefused && now - had < youth) origin.turns = turnsAfterRefusal
           else if (!isRefused && origin.turns > 0) origin.turns--
         }))
     })
@@ -92,8 +113,11 @@ export const sending = <Q, A, E, R>(dpop: Dpop, url: URL, request: Q, { nonceOf,
   )
 }
 
-const learn = (origin: Origin, nonce: string, number: number): void => {
+const monotonic = (clock: Clock.Clock): number => Number(clock.unsafeCurrentTimeNanos()) / 1_000_000
+
+const learn = (origin: Origin, nonce: string, number: number, now: number): void => {
   if (number < origin.from) return
+  if (nonce !== origin.nonce) origin.since = now
   origin.nonce = nonce
   origin.from = number
 }
@@ -101,20 +125,29 @@ const learn = (origin: Origin, nonce: string, number: number): void => {
 /** Learns the nonce of an answer of which nothing else is known. */
 export const noted = (dpop: Dpop, url: URL, nonce: string | undefined): void => {
   const origin = originOf(dpop, url)
-  if (nonce !== undefined) learn(origin, nonce, origin.sent)
+  if (nonce !== undefined) learn(origin, nonce, origin.sent, -Infinity)
 }
 
 const inTurn = <A, E, R>(origin: Origin, effect: Effect.Effect<A, E, R>): Effect.Effect<A, E, R> =>
   Effect.zipRight(
-    Waiters.until(() => origin.isBusy ? undefined : Exit.void, origin.whenFree),
+    Waiters.until(() => origin.turn === undefined ? Exit.void : undefined, origin.whenFree),
     Effect.acquireUseRelease(
-      Effect.sync(() => !origin.isBusy && (origin.isBusy = true)),
-      (isOwn) => isOwn ? effect : inTurn(origin, effect),
-      (isOwn) =>
-        Effect.sync(() => {
-          if (!isOwn) return
-          origin.isBusy = false
-          origin.whenFree.notify()
-        })
+      Effect.sync(() => origin.turn === undefined ? (origin.turn = {}) : undefined),
+      (turn) =>
+        turn === undefined
+          ? inTurn(origin, effect)
+          : Effect.acquireUseRelease(
+            Effect.fork(Effect.interruptible(Effect.delay(Effect.sync(() => pass(origin, turn)), longestTurn))),
+            () => effect,
+            Fiber.interruptFork
+          ),
+      (turn) => Effect.sync(() => pass(origin, turn))
     )
   )
+
+/** The turn is over, if it is not over already. */
+const pass = (origin: Origin, turn: object | undefined): void => {
+  if (turn === undefined || origin.turn !== turn) return
+  origin.turn = undefined
+  origin.whenFree.notify()
+}

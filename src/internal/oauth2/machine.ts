@@ -59,6 +59,8 @@ export const make = (
     expiresAt: (tokens) => {
       // Every value comes by here before anyone is given it, one from a store too.
       if (dpop !== undefined) Carrying.bind(tokens, dpop)
+      // A store may hold tokens from when the option `dpop` was set. Nothing can carry them without their key.
+      else if (tokens.tokenType === "DPoP") return 0
       if (tokens.expiresAt === undefined) return undefined
       return tokens.expiresAt - Math.min(settings.expiryLeeway, (grants.lifetimeOf(tokens) ?? Infinity) / 2)
     },
