@@ -17,6 +17,7 @@
 
 import * as KeyValueStore from "@effect/platform/KeyValueStore"
 import * as Cause from "effect/Cause"
+import * as Clock from "effect/Clock"
 import type * as Context from "effect/Context"
 import * as Data from "effect/Data"
 import * as DateTime from "effect/DateTime"
@@ -200,6 +201,7 @@ export const make = <A, I, E = never, R = never, E2 = E, R2 = never, E3 = never,
         onSuccess: (value) => keeper.obtained(value, { signIn })
       }))
 
+    const now = yield* Clock.currentTimeMillis
     let isLoading = initial !== undefined
     const session = yield* Session.make<A, E, R | R5, E2, R2 | R5, E3 | PersistenceError, R3 | R5, R4 | R5>({
       ...options,
@@ -221,11 +223,14 @@ export const make = <A, I, E = never, R = never, E2 = E, R2 = never, E3 = never,
       // The session counts the age of its first value from now; the store knows better.
       expiresAt: (value) => {
         const expiresAt = options.expiresAt?.(value)
-        if (!isLoading || maxAge === undefined) {
-          return expiresAt
-        }
-        const aged = initial!.acquiredAt + maxAge
-        return expiresAt === undefined ? aged : Math.min(aged, millisOf(expiresAt))
+        if (!isLoading) return expiresAt
+        const at = Math.min(
+          maxAge === undefined ? Infinity : initial!.acquiredAt + maxAge,
+          expiresAt === undefined ? Infinity : millisOf(expiresAt)
+        )
+        // A number that is years old looks like seconds. This one was looked at when the value was acquired, perhaps by
+        // a clock that had not been set yet.
+        return at > 0 && at < now ? DateTime.unsafeMake(at) : at
       }
     })
     isLoading = false

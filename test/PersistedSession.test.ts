@@ -126,6 +126,18 @@ describe("a session that is persisted", () => {
       assert.deepStrictEqual(calls, ["acquire", "renew t1"])
     }))
 
+  it.scoped("has merely expired if a clock that was not set yet told its time", () =>
+    Effect.gen(function*() {
+      const disk = memory()
+      const { acquire, calls, renew } = upstream()
+      const make = inStore(disk, PersistedSession.make({ ...options, acquire, renew, expiresAt: () => 3_600_000 }))
+      yield* run(Effect.flatMap(make, (session) => session.current))
+      yield* TestClock.setTime(1_800_000_000_000)
+      const session = yield* make
+      yield* Effect.exit(session.current)
+      assert.deepStrictEqual(calls, ["acquire", "renew t1"])
+    }))
+
   it.scoped("takes the earlier of the value's own expiry and its age", () =>
     Effect.gen(function*() {
       const disk = memory()
