@@ -262,7 +262,10 @@ export interface Options {
   /** Default: `none`, a public client. */
   readonly clientAuth?: ClientAuth | undefined
   readonly grant: Grant
-  /** A list, or a string with spaces. */
+  /**
+   * A list, or a string with spaces. It is asked for when the session signs in, and what the server grants is kept by
+   * renewals; a `refreshToken` from elsewhere is presented with it each time, since it may stand for more.
+   */
   readonly scope?: string | ReadonlyArray<string> | undefined
   /** The resource servers for which the tokens are (RFC 8707). */
   readonly resource?: string | ReadonlyArray<string> | undefined

@@ -53,6 +53,7 @@ describe("the device flow", () => {
         ...options,
         issuer: server.url,
         scope: "a",
+        resource: "https://api.example.com",
         grant: OAuth2Session.deviceCode((prompt) => Effect.sync(() => prompts.push(prompt)))
       })
       const fiber = yield* Effect.fork(session.current)
@@ -67,6 +68,8 @@ describe("the device flow", () => {
         Redacted.value(Exit.isSuccess(exit) ? exit.value.value.accessToken : Redacted.make("")),
         "canary-access"
       )
+      assert.deepStrictEqual(new Set(server.asked.map(({ form }) => form.get("resource"))).size, 1)
+      assert.strictEqual(server.asked.at(-1)!.form.get("resource"), "https://api.example.com")
       assert.deepInclude(prompts, {
         userCode: "ABCD-EFGH",
         verificationUri: "https://example.com/device",
@@ -348,6 +351,34 @@ describe("other grants", () => {
         "canary-assertion-2",
         "canary-assertion-3"
       ])
+    }).pipe(http))
+
+  it.scoped("an assertion that was refused too late for anybody to wait is followed by a new one", () =>
+    Effect.gen(function*() {
+      let n = 0
+      const held = yield* Deferred.make<void>()
+      const server = yield* authorizationServer(() =>
+        server.asked.length === 2
+          ? Effect.as(Deferred.await(held), json({ error: "invalid_grant" }, 400))
+          : json({ access_token: `canary-access-${server.asked.length}`, expires_in: 60 })
+      )
+      const session = yield* OAuth2Session.make({
+        ...options,
+        issuer: server.url,
+        refreshAhead: 0,
+        timeout: "5 seconds",
+        grant: OAuth2Session.jwtBearer(Effect.sync(() => Redacted.make(`canary-assertion-${++n}`)))
+      })
+      const first = yield* session.current
+      const late = yield* Effect.fork(Effect.flip(session.refresh(first)))
+      yield* eventually(Effect.sync(() => server.asked.length === 2))
+      yield* TestClock.adjust("5 seconds")
+      assert.strictEqual((yield* Fiber.join(late))._tag, "RefreshTimeout")
+      yield* Deferred.succeed(held, undefined)
+      yield* eventually(Effect.map(session.status, (status) => status._tag === "Failing" && !status.serving))
+      yield* TestClock.adjust("1 minute")
+      const { value } = yield* session.current
+      assert.strictEqual(Redacted.value(value.accessToken), "canary-access-3")
     }).pipe(http))
 
   it.scoped("a token is exchanged for another", () =>

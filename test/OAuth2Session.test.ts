@@ -109,6 +109,19 @@ describe("a refresh token", () => {
       ])
     }).pipe(http))
 
+  it.scoped("from elsewhere is presented with the scope that is wanted, each time", () =>
+    Effect.gen(function*() {
+      let n = 0
+      const server = yield* authorizationServer(() => token(++n, { refresh_token: `canary-refresh-${n}` }))
+      const session = yield* OAuth2Session.make({ ...refreshing(), issuer: server.url, scope: "a b", audience: "api" })
+      const { value } = yield* Effect.flatMap(session.current, session.refresh)
+      assert.deepStrictEqual(server.asked.map(({ form }) => [form.get("scope"), form.get("audience")]), [
+        ["a b", "api"],
+        ["a b", "api"]
+      ])
+      assert.deepStrictEqual([...value.scope], ["a", "b"])
+    }).pipe(http))
+
   it.scoped("O2: stays, with scope, id_token and claims, where the answer brings none", () =>
     Effect.gen(function*() {
       const server = yield* authorizationServer(inOrder(
@@ -283,6 +296,7 @@ describe("an answer that is odd", () => {
     ["expires_in a string", token(1, { expires_in: "60" }), { expiresAt: 60_000 }],
     ["expires_in no number", token(1, { expires_in: "soon" }), { expiresAt: undefined }],
     ["expires_in a fraction", token(1, { expires_in: 59.5 }), { expiresAt: 59_500 }],
+    ["expires_in beyond all time", token(1, { expires_in: 1e306 }), { expiresAt: undefined }],
     ["expires_in negative", token(1, { expires_in: -1 }), { expiresAt: undefined }],
     ["no token_type", token(1, { token_type: undefined }), { tokenType: "Bearer" }],
     ["token_type null", token(1, { token_type: null }), { tokenType: "Bearer" }],

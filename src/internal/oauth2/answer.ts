@@ -162,9 +162,12 @@ const formOf = (text: string): Body => Object.fromEntries(new URLSearchParams(te
 
 const text = (member: unknown): string | undefined => typeof member === "string" && member !== "" ? member : undefined
 
+/** More than a timestamp can hold is a server's word for "never". */
+const mostSeconds = 8_640_000_000_000
+
 const seconds = (member: unknown): number | undefined => {
   const number = typeof member === "string" && member.trim() !== "" ? Number(member) : member
-  return typeof number === "number" && Number.isFinite(number) && number >= 0 ? number : undefined
+  return typeof number === "number" && number >= 0 && number <= mostSeconds ? number : undefined
 }
 
 /** GitHub separates scopes by commas. */

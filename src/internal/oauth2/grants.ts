@@ -4,6 +4,8 @@
  */
 import * as Cause from "effect/Cause"
 import * as Effect from "effect/Effect"
+import * as Equal from "effect/Equal"
+import type * as FiberId from "effect/FiberId"
 import * as Metric from "effect/Metric"
 import * as MetricLabel from "effect/MetricLabel"
 import * as Redacted from "effect/Redacted"
@@ -44,26 +46,30 @@ export class Grants {
   private readonly lifetimes = new WeakMap<Tokens, number>()
   /** Why the configured refresh token is not presented again. */
   private spent: { readonly cause: OAuth2Error | undefined } | undefined
-  /** The refusal of a sign-in that stood for a renewal: `acquire` would present the same again. */
-  private refusedAlready: SignInRequired | undefined
+  /**
+   * The refusal of a sign-in that stood for a renewal. The same refresh goes on with `acquire`, on the same fiber, which
+   * would present the same again. A later refresh presents it: the credential may be another by then.
+   */
+  private refusedAlready: { readonly error: SignInRequired; readonly by: FiberId.FiberId } | undefined
 
   constructor(settings: Settings) {
     this.settings = settings
     this.configured = configuredOf(settings.grant)
   }
 
-  readonly acquire: Effect.Effect<Tokens, SignInError> = Effect.suspend(() => {
+  readonly acquire: Effect.Effect<Tokens, SignInError> = Effect.fiberIdWith((by) => {
     const refused = this.refusedAlready
     this.refusedAlready = undefined
-    return refused ?? this.signIn
+    return refused !== undefined && Equal.equals(refused.by, by) ? refused.error : this.signIn
   })
 
   renew(current: Tokens): Effect.Effect<Tokens, SignInError> {
     return current.refreshToken !== undefined
       ? this.refresh(current, current.refreshToken)
       : Effect.tapError(this.signIn, (error) =>
-        Effect.sync(() => {
-          if (error instanceof SignInRequired) this.refusedAlready = Cause.originalError(error)
+        Effect.fiberIdWith((by) => {
+          if (error instanceof SignInRequired) this.refusedAlready = { error: Cause.originalError(error), by }
+          return Effect.void
         }))
   }
 
@@ -97,7 +103,7 @@ export class Grants {
     const obtained = Effect.flatMap(authority, (server) =>
       Effect.flatMap(
         SignIn.signIn(party, server, wanted, grant, retry, onPerson),
-        (issued) => this.issue(issued, server, configuredTokens(grant))
+        (issued) => this.issue(issued, server, configuredTokens(grant, wanted))
       ))
     return Effect.mapError(this.observed(kindOf(grant), obtained), (failure) => {
       const error = Cause.originalError(failure)
@@ -109,10 +115,10 @@ export class Grants {
   })
 
   private refresh(current: Tokens, refreshToken: Redacted.Redacted<string>): Effect.Effect<Tokens, SignInError> {
-    const { authority, party, wanted } = this.settings
+    const { authority, grant, party, wanted } = this.settings
     const obtained = Effect.flatMap(authority, (server) =>
       Effect.flatMap(
-        SignIn.refresh(party, server, wanted, refreshToken),
+        SignIn.refresh(party, server, SignIn.renewing(wanted, grant), refreshToken),
         (issued) => this.issue(issued, server, current)
       ))
     return Effect.tapError(this.observed("refresh_token", obtained), (failure) =>
@@ -160,12 +166,12 @@ const configuredOf = (grant: OAuth2Session.Grant): string | undefined =>
   grant._tag === "RefreshToken" ? Redacted.value(grant.refreshToken) : undefined
 
 /** Tokens before the first answer: a server that does not rotate leaves the configured refresh token as it is. */
-const configuredTokens = (grant: OAuth2Session.Grant): Tokens | undefined =>
+const configuredTokens = (grant: OAuth2Session.Grant, { scope }: SignIn.Wanted): Tokens | undefined =>
   grant._tag !== "RefreshToken" ? undefined : {
     accessToken: Redacted.make(""),
     tokenType: "Bearer",
     refreshToken: grant.refreshToken,
-    scope: new Set()
+    scope: new Set(scope)
   }
 
 const kindOf = ({ _tag }: OAuth2Session.Grant): string =>

@@ -32,18 +32,23 @@ export interface Wanted {
 const patience = Duration.minutes(10)
 
 /** The parameters of a first request: the scope is asked for once, and a renewal keeps it. */
-export const asking = ({ audience, parameters, resource, scope }: Wanted): URLSearchParams => {
-  const asked = renewing({ parameters, resource })
+const asking = ({ audience, parameters, resource, scope }: Wanted): URLSearchParams => {
+  const asked = keeping({ parameters, resource })
   if (scope.length > 0) asked.set("scope", scope.join(" "))
   if (audience !== undefined) asked.set("audience", audience)
   return asked
 }
 
-export const renewing = ({ parameters, resource }: Pick<Wanted, "parameters" | "resource">): URLSearchParams => {
+/** The parameters of a request that keeps the scope of an earlier one. */
+const keeping = ({ parameters, resource }: Pick<Wanted, "parameters" | "resource">): URLSearchParams => {
   const asked = new URLSearchParams(parameters)
   for (const one of resource) asked.append("resource", one)
   return asked
 }
+
+/** The parameters of a renewal. A refresh token from elsewhere was granted for whatever; so each request says for what. */
+export const renewing = (wanted: Wanted, { _tag }: OAuth2Session.Grant): URLSearchParams =>
+  _tag === "RefreshToken" ? asking(wanted) : keeping(wanted)
 
 export const issued = (sent: Endpoint.Sent): Effect.Effect<Issued, OAuth2Error> => {
   const answer = tokensFrom(sent.answer)
@@ -53,10 +58,9 @@ export const issued = (sent: Endpoint.Sent): Effect.Effect<Issued, OAuth2Error> 
 export const refresh = (
   party: Endpoint.Party,
   server: Oauth.AuthorizationServer,
-  wanted: Wanted,
+  parameters: URLSearchParams,
   refreshToken: Redacted.Redacted<string>
 ): Effect.Effect<Issued, OAuth2Error> => {
-  const parameters = renewing(wanted)
   parameters.set("refresh_token", Redacted.value(refreshToken))
   return Effect.flatMap(party.requests.token(party, server, "refresh_token", parameters), issued)
 }
@@ -76,7 +80,7 @@ export const signIn = (
     case "ClientCredentials":
       return token("client_credentials", asking(wanted))
     case "RefreshToken":
-      return refresh(party, server, wanted, grant.refreshToken)
+      return refresh(party, server, renewing(wanted, grant), grant.refreshToken)
     case "JwtBearer":
       return Effect.flatMap(grant.assertion, (assertion) => {
         const parameters = asking(wanted)
@@ -94,7 +98,7 @@ export const signIn = (
           party,
           server,
           asking(wanted),
-          new URLSearchParams(wanted.parameters),
+          keeping(wanted),
           (prompt) =>
             Effect.suspend(() => {
               onPerson()
@@ -128,7 +132,7 @@ const authorizationCode = (
     )
     // The person is not asked again because the network has failed: the code is presented again.
     const exchanged = Effect.flatMap(
-      Code.exchange(party, server, begun, redirectUri, cameBack, renewing(wanted)),
+      Code.exchange(party, server, begun, redirectUri, cameBack, keeping(wanted)),
       issued
     )
     return { ...(yield* Effect.retry(exchanged, retry)), nonce: begun.nonce }
