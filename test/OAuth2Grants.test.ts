@@ -358,9 +358,9 @@ describe("other grants", () => {
       let n = 0
       const held = yield* Deferred.make<void>()
       const server = yield* authorizationServer(() =>
-        server.asked.length === 2
+        n === 2
           ? Effect.as(Deferred.await(held), json({ error: "invalid_grant" }, 400))
-          : json({ access_token: `canary-access-${server.asked.length}`, expires_in: 60 })
+          : json({ access_token: `canary-access-${n}`, expires_in: 60 })
       )
       const session = yield* OAuth2Session.make({
         ...options,

@@ -47,8 +47,8 @@ export class Grants {
   /** Why the configured refresh token is not presented again. */
   private spent: { readonly cause: OAuth2Error | undefined } | undefined
   /**
-   * The refusal of a sign-in that stood for a renewal. The same refresh goes on with `acquire`, on the same fiber, which
-   * would present the same again. A later refresh presents it: the credential may be another by then.
+   * The refusal of a sign-in that stood for a renewal. The same refresh goes on with `acquire`, on the same fiber,
+   * which would present the same again. A later refresh presents it: the credential may be another by then.
    */
   private refusedAlready: { readonly error: SignInRequired; readonly by: FiberId.FiberId } | undefined
 

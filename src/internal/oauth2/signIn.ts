@@ -46,7 +46,7 @@ const keeping = ({ parameters, resource }: Pick<Wanted, "parameters" | "resource
   return asked
 }
 
-/** The parameters of a renewal. A refresh token from elsewhere was granted for whatever; so each request says for what. */
+/** The parameters of a renewal. A refresh token from elsewhere may stand for more than is wanted. */
 export const renewing = (wanted: Wanted, { _tag }: OAuth2Session.Grant): URLSearchParams =>
   _tag === "RefreshToken" ? asking(wanted) : keeping(wanted)
 
