@@ -81,6 +81,10 @@ export interface Row {
  * - `notices`: the keys that other processes have changed, for as long as it is run. It survives a restart of the
  *   database by itself.
  *
+ * `concurrency` is how many calls the sessions of one process make at a time. Further calls wait for their turn, and
+ * what they wait does not count towards their deadline while the store answers others. Default: 10, which is how many
+ * connections a pool of a database's client has by default.
+ *
  * @since 0.1.0
  * @category models
  */
@@ -92,6 +96,7 @@ export interface Service {
     row: Row
   ) => Effect.Effect<boolean, StoreError>
   readonly notices: Stream.Stream<string>
+  readonly concurrency?: number | undefined
 }
 
 /**

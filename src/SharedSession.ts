@@ -52,6 +52,7 @@ import { settleLater } from "./internal/shared/later.js"
 import { Memory } from "./internal/shared/memory.js"
 import { type Parts, Trouble } from "./internal/shared/parts.js"
 import * as Protocol from "./internal/shared/protocol.js"
+import { Queue } from "./internal/shared/queue.js"
 import { refresh } from "./internal/shared/refresh.js"
 import { Rows } from "./internal/shared/rows.js"
 import { Waiters } from "./internal/waiters.js"
@@ -150,8 +151,9 @@ export interface Options<
 /**
  * Why a shared session could not be refreshed, besides the application's own errors.
  *
- * - `StoreUnavailable`: the store failed, or did not answer within two seconds. A value that was obtained is kept, and
- *   written when the store is back.
+ * - `StoreUnavailable`: the store failed, or did not answer within two seconds. A call that waits for its turn behind
+ *   those of other sessions fails if the store has answered none of them for as long. A value that was obtained is
+ *   kept, and written when the store is back.
  * - `Unreadable`: the stored value was changed, has another schema, or was encrypted with a key that is not given.
  * - `Contended`: other processes held the lease for as long as a refresh waits.
  * - `CoolingDown`: another process has failed to refresh it; it is tried again after `retryAfter`.
@@ -217,6 +219,7 @@ export const make = <A, I, E = never, R = never, E2 = E, R2 = never, E3 = never,
     type Err = E | E2
     const settings = yield* Check.validated(() => validate(options))
     const store = yield* SessionStore.SessionStore
+    const queue = yield* Check.validated(() => Queue.of(store))
     const clock = yield* Effect.clock
     const now = () => clock.unsafeCurrentTimeMillis()
     const monotonic = () => Math.round(Number(clock.unsafeCurrentTimeNanos()) / 1_000_000)
@@ -229,7 +232,7 @@ export const make = <A, I, E = never, R = never, E2 = E, R2 = never, E3 = never,
       now,
       monotonic,
       memory,
-      rows: new Rows(store, settings.key, monotonic),
+      rows: new Rows(store, settings.key, queue, monotonic),
       codec: yield* Codec.make(settings.key, options.schema, yield* Sealing.make(settings.keys)),
       session: () => Inside.of(session),
       lifetimeOf: (value) => lifetimeOf(options, settings.maxAge, value, now()),

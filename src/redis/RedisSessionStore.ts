@@ -82,7 +82,9 @@ export const layer = (
             }
             return written === 1
           }),
-        notices: yield* Stream.share(noticesOf(listener, channel), { capacity: 256, strategy: "sliding" })
+        notices: yield* Stream.share(noticesOf(listener, channel), { capacity: 256, strategy: "sliding" }),
+        // One connection carries them all, one behind the other.
+        concurrency: 100
       })
     })
   )

@@ -33,6 +33,12 @@ import * as SessionStore from "../SessionStore.js"
 export interface Options {
   /** Made if it is not there: letters, digits and underscores. Default: `holdfast_sessions`. */
   readonly table?: string | undefined
+  /**
+   * How many of the client's connections the sessions of this process use at a time; further calls wait for their turn.
+   * No more than the client's pool has. Default: 10, which is what a pool of PostgreSQL's and MySQL's clients has by
+   * default.
+   */
+  readonly connections?: number | undefined
 }
 
 /**
@@ -59,6 +65,7 @@ export const layer = (
     SessionStore.SessionStore,
     Effect.gen(function*() {
       const table = yield* Check.validated(() => tableOf(options))
+      const concurrency = yield* Check.validated(() => Check.count("connections", options.connections ?? 10, 1))
       const sql = yield* SqlClient.SqlClient
       const { begin, create, insert, isWritten, now, update } = dialectOf(sql, table)
       const name = sql(table)
@@ -93,7 +100,8 @@ export const layer = (
             : update(key, revision, row.revision, content, isNews)
           return Effect.map(attempt("compareAndSet", statement), isWritten)
         },
-        notices: yield* Stream.share(noticesOf(sql, table), { capacity: 256, strategy: "sliding" })
+        notices: yield* Stream.share(noticesOf(sql, table), { capacity: 256, strategy: "sliding" }),
+        concurrency
       })
     })
   )

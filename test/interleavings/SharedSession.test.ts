@@ -9,6 +9,7 @@ import { interrupted, scenarios } from "./sessions.js"
 const ofLocalSessions: ReadonlySet<string> = new Set([
   "a generation's resources are open while it is used, and closed once",
   "an interrupted holder lets go",
+  "a holder that the generation has forked lets go last, and both end",
   "what an adopted generation replaces stays while it is used, and is released once"
 ])
 

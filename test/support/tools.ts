@@ -1,6 +1,6 @@
 /** Programs that a machine may lack. A test that needs one is skipped without it, and the reporter says so. */
-import { accessSync, constants } from "node:fs"
-import { delimiter, join } from "node:path"
+import { accessSync, constants, readdirSync, readFileSync } from "node:fs"
+import { delimiter, dirname, join } from "node:path"
 import { form } from "./form.js"
 
 const isProgram = (path: string): boolean => {
@@ -32,6 +32,60 @@ export const redisServer: string | undefined = onPath("redis-server")
 export const natsServer: string | undefined = onPath("nats-server")
 export const mosquitto: string | undefined = onPath("mosquitto")
 
+/** A user of this machine that a program may run as; `undefined`: as this process does. */
+export interface User {
+  readonly uid: number
+  readonly gid: number
+}
+
+/** Servers of databases refuse to run as root, and want a user that the machine knows. */
+const userFor = (...names: ReadonlyArray<string>): User | undefined | "none" => {
+  if (process.getuid?.() !== 0) return undefined
+  const users = new Map(
+    readFileSync("/etc/passwd", "utf8").split("\n").map((line) => {
+      const [name, , uid, gid] = line.split(":")
+      return [name, { uid: Number(uid), gid: Number(gid) }]
+    })
+  )
+  for (const name of names) {
+    const user = users.get(name)
+    if (user !== undefined) return user
+  }
+  return "none"
+}
+
+/** Debian keeps PostgreSQL's programs off the path. */
+const debianPostgres = (): string | undefined => {
+  try {
+    const root = "/usr/lib/postgresql"
+    return readdirSync(root).map((version) => join(root, version, "bin", "postgres")).find(isProgram)
+  } catch {
+    return undefined
+  }
+}
+
+const lookForPostgres = (): { readonly path: string; readonly user: User | undefined } | undefined => {
+  const path = onPath("postgres") ?? debianPostgres()
+  const user = userFor("postgres", "nobody")
+  return path === undefined || user === "none" || !isProgram(join(dirname(path), "initdb")) ? undefined : { path, user }
+}
+
+const lookForMariadb = ():
+  | { readonly path: string; readonly install: string; readonly user: User | undefined }
+  | undefined =>
+{
+  const path = onPath("mariadbd") ?? ["/usr/sbin/mariadbd"].find(isProgram)
+  const install = onPath("mariadb-install-db")
+  const user = userFor("mysql", "nobody")
+  return path === undefined || install === undefined || user === "none" ? undefined : { path, install, user }
+}
+
+/** The server of PostgreSQL, with the `initdb` beside it, for tests that restart one. */
+export const postgresServer = lookForPostgres()
+
+/** The server of MariaDB, for tests that restart one. */
+export const mariadbServer = lookForMariadb()
+
 /** A line for each program that is missing. */
 export const missing: ReadonlyArray<string> = [
   ...browser === undefined
@@ -42,5 +96,11 @@ export const missing: ReadonlyArray<string> = [
     : [],
   ...natsServer === undefined ? ["skipped, no nats-server is on the path: the example of NATS against its server"] : [],
   ...mosquitto === undefined ? ["skipped, no mosquitto is on the path: the example of MQTT against this server"] : [],
+  ...form !== "quick" && postgresServer === undefined
+    ? ["skipped, no postgres and initdb are here, or no user to run them as: a PostgreSQL that is restarted"]
+    : [],
+  ...form !== "quick" && mariadbServer === undefined
+    ? ["skipped, no mariadbd and mariadb-install-db are here, or no user to run them as: a MariaDB that is restarted"]
+    : [],
   ...openssl === undefined ? ["skipped, no openssl is on the path: tickets and sessions of OpenSSL's own server"] : []
 ]

@@ -135,7 +135,7 @@ class Refresh<A, E> {
     { askedAt, now }: Time
   ): Effect.Effect<Next<A>, E | Trouble> {
     const { lease, memory, report, rows } = this.parts
-    if (this.isOutOfPatience()) return Effect.fail(contended)
+    if (this.isOutOfPatience()) return Effect.fail(this.waits === 0 ? tooSlow : contended)
     const holder = crypto.randomUUID()
     const row = Protocol.take(base, { holder, lease, now })
     return Effect.flatMap(
@@ -160,3 +160,5 @@ class Refresh<A, E> {
 }
 
 const contended = new Trouble({ reason: "Contended", detail: "other processes held the lease all the time" })
+
+const tooSlow = new Trouble({ reason: "StoreUnavailable", detail: "the store takes too long for all that it is asked" })

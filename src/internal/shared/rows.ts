@@ -1,12 +1,14 @@
 /**
  * One session's row in its store. Each call has a deadline, after which it counts as failed, though a write may still
- * arrive: whoever writes must be able to recognise its own row.
+ * arrive: whoever writes must be able to recognise its own row. To wait for one's turn behind other sessions' calls
+ * counts as no delay of the store's for as long as the store answers those.
  */
 import * as Data from "effect/Data"
 import * as Effect from "effect/Effect"
 import * as Option from "effect/Option"
 import type { Row, Service, StoreError } from "../../SessionStore.js"
 import { first } from "../first.js"
+import type { Queue } from "./queue.js"
 
 /** The store has not answered, or not in time. */
 export class Unavailable extends Data.TaggedError("Unavailable")<{ readonly detail: string }> {}
@@ -46,28 +48,33 @@ const deadline = 2000
 const parts = 4
 
 export class Rows {
+  /** The row, for a session that has nothing to lose yet: sessions that have a lease go first. */
   readonly read: Effect.Effect<Read, Unavailable>
+  private readonly readNow: Effect.Effect<Read, Unavailable>
   private readonly store: Service
   private readonly key: string
+  private readonly queue: Queue
 
-  constructor(store: Service, key: string, monotonic: () => number) {
+  constructor(store: Service, key: string, queue: Queue, monotonic: () => number) {
     this.store = store
     this.key = key
-    const read = inTime(store.read(key))
-    this.read = Effect.suspend(() => {
+    this.queue = queue
+    const read = Effect.suspend(() => {
       const askedAt = monotonic()
-      return Effect.map(read, ({ now, row }) => ({ row: Option.getOrUndefined(row), now, askedAt }))
+      return Effect.map(store.read(key), ({ now, row }) => ({ row: Option.getOrUndefined(row), now, askedAt }))
     })
+    this.read = inTime(queue, false, read)
+    this.readNow = inTime(queue, true, read)
   }
 
   /** Whether the row still had the revision that was read. */
   write(read: Row | undefined, row: Row): Effect.Effect<boolean, Unavailable> {
-    return inTime(this.store.compareAndSet(this.key, read?.revision, row))
+    return inTime(this.queue, true, this.store.compareAndSet(this.key, read?.revision, row))
   }
 
   /** Reads and writes until nobody writes in between. */
   change<A>(next: (read: Read) => Change<A>): Effect.Effect<Changed<A>, Unavailable> {
-    return Effect.flatMap(this.read, (read) => {
+    return Effect.flatMap(this.readNow, (read) => {
       const { row, ...time } = read
       const change = next(read)
       if (change._tag === "Found") return Effect.succeed({ ...change, time })
@@ -80,19 +87,39 @@ export class Rows {
   }
 }
 
-const struck: Effect.Effect<never, Unavailable> = Effect.zipRight(
-  Effect.repeatN(Effect.sleep(deadline / parts), parts - 1),
-  new Unavailable({ detail: `the store has not answered within ${deadline} ms` })
-)
+const unanswered = new Unavailable({ detail: `the store has not answered within ${deadline} ms` })
 
-const inTime = <A>(call: Effect.Effect<A, StoreError>): Effect.Effect<A, Unavailable> =>
-  call.pipe(
+const struck = Effect.repeatN(Effect.sleep(deadline / parts), parts - 1)
+
+/** The call when it is its turn, within its deadline. */
+const inTime = <A>(
+  queue: Queue,
+  isUrgent: boolean,
+  call: Effect.Effect<A, StoreError>
+): Effect.Effect<A, Unavailable> => {
+  const answer = Effect.sync(() => queue.answer())
+  const answered = call.pipe(
     Effect.mapError((error) => new Unavailable({ detail: error.message })),
     Effect.catchAllDefect(() => Effect.fail(new Unavailable({ detail: "the store has thrown" }))),
+    Effect.tapBoth({ onFailure: () => answer, onSuccess: () => answer }),
     // A call that cannot be interrupted is left behind.
-    Effect.disconnect,
-    (call) => first(call, struck),
+    Effect.disconnect
+  )
+  return Effect.suspend(() => {
+    const own = queue.call(isUrgent)
+    const onStrike = Effect.suspend(() => {
+      queue.strike(own)
+      return Effect.fail(unanswered)
+    })
+    return Effect.flatMap(
+      queue.turnOf(own),
+      (hasTurn) => hasTurn ? first(answered, Effect.zipRight(struck, onStrike)) : Effect.fail(unanswered)
+    ).pipe(
+      Effect.ensuring(Effect.sync(() => queue.leave(own)))
+    )
+  }).pipe(
     // The deadline holds for callers too who cannot be interrupted.
     Effect.interruptible,
     Effect.disconnect
   )
+}
