@@ -223,19 +223,21 @@ export const make = <A, I, E = never, R = never, E2 = E, R2 = never, E3 = never,
       // The session counts the age of its first value from now; the store knows better.
       expiresAt: (value) => {
         const expiresAt = options.expiresAt?.(value)
-        if (!isLoading) return expiresAt
-        const at = Math.min(
-          maxAge === undefined ? Infinity : initial!.acquiredAt + maxAge,
-          expiresAt === undefined ? Infinity : millisOf(expiresAt)
-        )
-        // A number that is years old looks like seconds. This one was looked at when the value was acquired, perhaps by
-        // a clock that had not been set yet.
-        return at > 0 && at < now ? DateTime.unsafeMake(at) : at
+        return isLoading ? expiryOfStored(expiresAt, initial!.acquiredAt + (maxAge ?? Infinity), now) : expiresAt
       }
     })
     isLoading = false
     return session
   })
+
+/**
+ * A number that is years old looks like seconds. That of a stored value was looked at when the value was acquired,
+ * perhaps by a clock that had not been set yet.
+ */
+const expiryOfStored = (expiresAt: DateTime.Utc | number | undefined, agedAt: number, now: number) => {
+  const at = expiresAt === undefined ? agedAt : Math.min(agedAt, millisOf(expiresAt))
+  return at > 0 && at < now ? DateTime.unsafeMake(at) : at
+}
 
 const millisOf = (at: DateTime.Utc | number): number => DateTime.isDateTime(at) ? DateTime.toEpochMillis(at) : at
 
