@@ -66,6 +66,8 @@ export type Policy = "isolate" | "terminate" | {
 }
 
 /**
+ * Options of a boundary: what follows a defect, and how long requests in flight may then go on.
+ *
  * @since 0.1.0
  * @category models
  */
@@ -83,6 +85,8 @@ export interface Options {
 }
 
 /**
+ * Options of a boundary around an `HttpApi`.
+ *
  * @since 0.1.0
  * @category models
  */

@@ -87,6 +87,8 @@ export interface Identity {
 }
 
 /**
+ * The TLS options that an identity may have.
+ *
  * @since 0.1.0
  * @category models
  */
@@ -126,6 +128,8 @@ export interface State {
 export type HttpSessionError = HttpClientError.HttpClientError | ProbeFailed
 
 /**
+ * A session and the client that carries it.
+ *
  * @since 0.1.0
  * @category models
  */
@@ -142,6 +146,8 @@ export interface HttpSession<E = never> {
 }
 
 /**
+ * Options of a session: who it is, what proves it, and what refuses it.
+ *
  * @since 0.1.0
  * @category models
  */

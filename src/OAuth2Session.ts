@@ -71,6 +71,8 @@ export interface Tokens {
 }
 
 /**
+ * Types that belong to `Tokens`.
+ *
  * @since 0.1.0
  * @category models
  */
@@ -125,6 +127,8 @@ export type ClientAuth =
   | { readonly _tag: "MutualTls" }
 
 /**
+ * The keys with which a client may sign.
+ *
  * @since 0.1.0
  * @category models
  */
@@ -163,6 +167,8 @@ export type Grant =
   | Grant.TokenExchange
 
 /**
+ * The grants that have options of their own.
+ *
  * @since 0.1.0
  * @category models
  */
@@ -525,6 +531,8 @@ export const authorizationCode = (
     }
 
 /**
+ * Further options of the authorization code grant.
+ *
  * @since 0.1.0
  * @category models
  */
@@ -895,6 +903,8 @@ export type Configurable<A> =
   | { readonly [K in keyof A]: A[K] | Config.Config.Wrap<A[K]> | Configurable.Fields<NonNullable<A[K]>> }
 
 /**
+ * Types that belong to `Configurable`.
+ *
  * @since 0.1.0
  * @category models
  */

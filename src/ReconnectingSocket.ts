@@ -68,12 +68,16 @@ import type { Session } from "./Session.js"
 import { type ConnectionFailure, type DialRequest, type Message, WebSocketDialer } from "./WebSocketDialer.js"
 
 /**
+ * Marks the sockets of this module.
+ *
  * @since 0.1.0
  * @category symbols
  */
 export const TypeId: unique symbol = Symbol.for("effect-holdfast/ReconnectingSocket")
 
 /**
+ * Marks the sockets of this module.
+ *
  * @since 0.1.0
  * @category symbols
  */
@@ -840,6 +844,8 @@ export const toSocket = (self: ReconnectingSocket<Message, Message>): Socket.Soc
 // -----------------------------------------------------------------------------
 
 /**
+ * Whether a value is a `ReconnectingSocket`.
+ *
  * @since 0.1.0
  * @category guards
  */

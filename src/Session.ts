@@ -75,12 +75,16 @@ import { InvalidOptions } from "./InvalidOptions.js"
 // -----------------------------------------------------------------------------
 
 /**
+ * Marks the sessions of this package.
+ *
  * @since 0.1.0
  * @category symbols
  */
 export const TypeId: unique symbol = Symbol.for("effect-holdfast/Session")
 
 /**
+ * Marks the sessions of this package.
+ *
  * @since 0.1.0
  * @category symbols
  */
@@ -95,6 +99,8 @@ export type TypeId = typeof TypeId
 export const GenerationTypeId: unique symbol = Symbol.for("effect-holdfast/Session/Generation")
 
 /**
+ * Marks the generations of a session.
+ *
  * @since 0.1.0
  * @category symbols
  */
@@ -187,6 +193,8 @@ export type SessionStatus =
   | SessionStatus.Closed
 
 /**
+ * The states of a session, as `status` tells them.
+ *
  * @since 0.1.0
  * @category models
  */
@@ -624,6 +632,8 @@ export const use: {
 )
 
 /**
+ * Options of `use`.
+ *
  * @since 0.1.0
  * @category models
  */
@@ -705,6 +715,8 @@ export const changes = <A, E>(self: Session<A, E>): Stream.Stream<Generation<A>>
 // -----------------------------------------------------------------------------
 
 /**
+ * Whether a value is a `Session`.
+ *
  * @since 0.1.0
  * @category guards
  */

@@ -31,12 +31,16 @@ import type { InvalidOptions } from "./InvalidOptions.js"
 import * as Session from "./Session.js"
 
 /**
+ * Marks the maps of this module.
+ *
  * @since 0.1.0
  * @category symbols
  */
 export const TypeId: unique symbol = Symbol.for("effect-holdfast/SessionMap")
 
 /**
+ * Marks the maps of this module.
+ *
  * @since 0.1.0
  * @category symbols
  */

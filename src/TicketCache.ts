@@ -34,12 +34,16 @@ import { storeOf, TicketStore } from "./internal/tickets/store.js"
 import type { InvalidOptions } from "./InvalidOptions.js"
 
 /**
+ * Marks the caches of this module.
+ *
  * @since 0.1.0
  * @category symbols
  */
 export const TypeId: unique symbol = Symbol.for("effect-holdfast/TicketCache")
 
 /**
+ * Marks the caches of this module.
+ *
  * @since 0.1.0
  * @category symbols
  */
@@ -96,6 +100,8 @@ export interface ServerKey {
 }
 
 /**
+ * What a cache holds, and what has become of its tickets so far.
+ *
  * @since 0.1.0
  * @category models
  */
@@ -116,6 +122,8 @@ export interface Stats {
 }
 
 /**
+ * The bounds of a cache.
+ *
  * @since 0.1.0
  * @category models
  */
@@ -165,6 +173,8 @@ export const make = (options: Options = {}): Effect.Effect<TicketCache, InvalidO
   )
 
 /**
+ * Whether a value is a `TicketCache`.
+ *
  * @since 0.1.0
  * @category guards
  */

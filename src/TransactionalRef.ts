@@ -48,12 +48,16 @@ import { noteUnwinding } from "./internal/transaction/unwinding.js"
 // -----------------------------------------------------------------------------
 
 /**
+ * Marks the refs of this module.
+ *
  * @since 0.1.0
  * @category symbols
  */
 export const TypeId: unique symbol = Symbol.for("effect-holdfast/TransactionalRef")
 
 /**
+ * Marks the refs of this module.
+ *
  * @since 0.1.0
  * @category symbols
  */
@@ -595,6 +599,8 @@ const failureOf = (cause: Cause.Cause<unknown>): unknown => Option.getOrUndefine
 // -----------------------------------------------------------------------------
 
 /**
+ * Whether a value is a `TransactionalRef`.
+ *
  * @since 0.1.0
  * @category guards
  */

@@ -11,6 +11,7 @@ import type * as Layer from "effect/Layer"
 import { build } from "esbuild"
 import { readdirSync, readFileSync } from "node:fs"
 import { fileURLToPath } from "node:url"
+import { gzipSync } from "node:zlib"
 
 const root = fileURLToPath(new URL("..", import.meta.url))
 
@@ -94,6 +95,25 @@ describe("the declarations of each entry point", () => {
   })
 })
 
+describe("every export of a public module", () => {
+  const modules = ["", "node/", "sql/", "redis/", "testing/"].flatMap((folder) =>
+    readdirSync(`${root}src/${folder}`).filter((file) => file.endsWith(".ts")).map((file) => `${folder}${file}`)
+  )
+
+  const comment = /(\/\*\*\n(?:(?!\*\/)[^])*\*\/\n)?/
+  const declaration = /^export (?:declare )?(?:abstract )?(?:const|class|interface|type|namespace) (\w+)/
+  const both = new RegExp(comment.source + declaration.source, "gm")
+
+  it.each(modules)("of %s says in a sentence what it is", (module) => {
+    const declarations = readFileSync(`${root}src/${module}`, "utf8").matchAll(both)
+    const silent = [...declarations].filter(([, comment = ""]) => {
+      const [sentence] = comment.replace(/^\s*\/?\*+\/? ?/gm, "").split(/^@/m)
+      return sentence!.trim() === "" && !comment.includes("@internal")
+    })
+    assert.deepStrictEqual(silent.map(([, , name]) => name), [])
+  })
+})
+
 describe("each entry point exports at run time what its declarations say, and nothing else", () => {
   const sources = Object.values(exports).flatMap((entry) =>
     typeof entry === "string" ? [] : [entry["types"]!.replace("./dist", "src").replace(".d.ts", ".ts")]
@@ -122,5 +142,43 @@ describe("each entry point exports at run time what its declarations say, and no
     }
     const atRunTime = Object.keys(await import(/* @vite-ignore */ `../${source}`))
     assert.deepStrictEqual(atRunTime.sort(), [...declared].sort())
+  })
+})
+
+describe("the bundle of an application for browsers", () => {
+  const figures = readFileSync(`${root}docs/figures.md`, "utf8")
+  const stated = new Map(
+    [...figures.matchAll(/^\| `effect-holdfast\/([\w/]+)` \| ([\d.]+) \|/gm)].map((
+      [, name, size]
+    ) => [name!, Number(size)])
+  )
+
+  it("grows by no more for each module than docs/figures.md says, and by not much less", async () => {
+    const forNode = /^(node|sql|redis)\b|vitest|package/
+    const modules = Object.keys(exports).map((path) => path.slice(2)).filter((name) => name && !forNode.test(name))
+    const { outputFiles } = await build({
+      absWorkingDir: root,
+      entryPoints: modules.map((name) => `src/${name}.ts`),
+      outdir: "out",
+      bundle: true,
+      minify: true,
+      platform: "browser",
+      format: "esm",
+      // What is ours, and nothing else.
+      external: ["effect", "@effect/*", "tough-cookie", "oauth4webapi"],
+      write: false,
+      logLevel: "error"
+    })
+    const sizes = outputFiles.map(({ contents, path }) => ({
+      name: /out\/(.*)\.js$/.exec(path.replaceAll("\\", "/"))![1]!,
+      size: gzipSync(contents).length / 1000
+    }))
+    assert.includeMembers(modules, [...stated.keys()])
+    const wrong = sizes.filter(({ name, size }) => {
+      const limit = stated.get(name)
+      // A module that is not listed is a small one.
+      return limit === undefined ? size > 12 : size > limit || size < limit * 0.7
+    })
+    assert.deepStrictEqual(wrong.map(({ name, size }) => `${name}: ${size.toFixed(1)}, not ${stated.get(name)}`), [])
   })
 })

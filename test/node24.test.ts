@@ -1,7 +1,7 @@
 import { assert, describe, it } from "@effect/vitest"
 import { execFile } from "node:child_process"
 import { fileURLToPath } from "node:url"
-import { node24 } from "./support/node24.js"
+import { otherNode } from "./support/otherNodes.js"
 import { print } from "./support/webSocketServer.js"
 
 const root = fileURLToPath(new URL("..", import.meta.url))
@@ -28,7 +28,7 @@ describe("Node 24", () => {
     "resumes TLS sessions, and has the private parts that we lean on, as Node 20 does",
     { timeout: 600_000 },
     async (context) => {
-      const node = await node24().catch((error: unknown) => {
+      const node = await otherNode(24).catch((error: unknown) => {
         print(`skipped, no Node 24: ${String(error)}`)
         return context.skip(String(error))
       })

@@ -30,6 +30,8 @@ import { InvalidOptions } from "../InvalidOptions.js"
 import * as SessionStore from "../SessionStore.js"
 
 /**
+ * Where the store lies.
+ *
  * @since 0.1.0
  * @category models
  */

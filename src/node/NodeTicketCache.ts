@@ -104,6 +104,8 @@ export class TlsError extends Data.TaggedError("TlsError")<{
 }
 
 /**
+ * Options of everything here that opens connections.
+ *
  * @since 0.1.0
  * @category models
  */

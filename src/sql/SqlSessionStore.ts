@@ -27,6 +27,8 @@ import { InvalidOptions } from "../InvalidOptions.js"
 import * as SessionStore from "../SessionStore.js"
 
 /**
+ * Where the rows lie.
+ *
  * @since 0.1.0
  * @category models
  */

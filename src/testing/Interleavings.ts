@@ -83,6 +83,8 @@ import { InvalidOptions } from "../InvalidOptions.js"
 export type Strategy = "random" | "pct" | "sweep" | "exhaustive" | "interrupt" | "timers"
 
 /**
+ * How an effect is explored.
+ *
  * @since 0.1.0
  * @category models
  */
@@ -164,6 +166,8 @@ export interface Coverage {
 }
 
 /**
+ * How many schedules one strategy has run, and what it found.
+ *
  * @since 0.1.0
  * @category models
  */

@@ -21,6 +21,8 @@ import * as Interleavings from "./Interleavings.js"
 export * from "@effect/vitest"
 
 /**
+ * How a test is explored, and for how long.
+ *
  * @since 0.1.0
  * @category models
  */
@@ -41,12 +43,16 @@ export interface Options extends Interleavings.Options {
 }
 
 /**
+ * Declares a test of interleavings.
+ *
  * @since 0.1.0
  * @category models
  */
 export type Test = <A, E>(name: string, effect: Effect.Effect<A, E>, options?: Options) => void
 
 /**
+ * Declares tests of interleavings, and has the variants of vitest's `it`.
+ *
  * @since 0.1.0
  * @category models
  */
