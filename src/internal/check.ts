@@ -16,7 +16,7 @@ import { InvalidOptions } from "../InvalidOptions.js"
  */
 export const longestTimer = Duration.millis(2 ** 31 - 1)
 
-/** Runs checks. What they throw besides `InvalidOptions` is a defect. */
+/** Runs checks. Anything but `InvalidOptions` that they throw is a defect. */
 export const validated = <A>(check: () => A): Effect.Effect<A, InvalidOptions> =>
   Effect.try({
     try: check,
@@ -84,7 +84,7 @@ export const name = (option: string, value: string): string => {
   throw new InvalidOptions({ option, value, reason: "must be a name that is not empty" })
 }
 
-/** One of the names that the option knows. */
+/** Checks that the value is among the names that the option knows. */
 export const oneOf = <A extends string>(option: string, value: A, names: ReadonlyArray<A>): A => {
   if (names.includes(value)) return value
   const quoted = names.map((name) => `"${name}"`)

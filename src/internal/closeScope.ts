@@ -2,8 +2,8 @@
  * Closing scopes so that no interruption is lost.
  *
  * While a finalizer of `Effect.addFinalizer` runs, Effect 3.22 gives the closing fiber the FiberRefs of the fiber that
- * acquired, and afterwards its own back. One of them says that the fiber was interrupted. So an interruption that comes
- * during a finalizer can be lost: the fiber goes on, and whoever interrupted it waits for ever.
+ * acquired, and afterwards its own back. A FiberRef also says that the fiber was interrupted. So an interruption that
+ * comes during a finalizer can be lost: the fiber goes on, and the fiber that interrupted it waits for ever.
  */
 import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"

@@ -1,6 +1,6 @@
 /**
- * A schedule that is asked for its delays without sleeping them, so that a fiber that waits can publish until when, and
- * its wait can be ended. (`Schedule.driver` sleeps.)
+ * Asks a schedule for its delays without sleeping them, so that a waiting fiber can publish until when it waits, and
+ * the wait can be ended early. (`Schedule.driver` sleeps.)
  */
 import * as Effect from "effect/Effect"
 import * as Option from "effect/Option"

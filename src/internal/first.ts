@@ -16,7 +16,7 @@ export const first = <A, E, R, A2, E2, R2>(
       Effect.fork(restore(one)),
       (left) =>
         Effect.flatMap(Effect.fork(restore(other)), (right) =>
-          // Nothing is to be given up: what observes a fiber goes with it.
+          // On interruption no observer has to be removed: both fibers end with this effect.
           restore(Effect.async<A | A2, E | E2>((resume) => {
             left.addObserver(resume)
             right.addObserver(resume)

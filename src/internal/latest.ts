@@ -1,5 +1,5 @@
 /**
- * The latest values for each of several readers, who may be slow: of what they have not read, the oldest make room.
+ * Keeps the latest values for each of several readers, who may be slow: the oldest unread values make room.
  *
  * Offering is one step, so that no two offers can overtake each other. (Those of Effect's sliding `PubSub` can: an
  * older value that is published late replaces the newer one. Its `Mailbox` can miss a value that is offered between
@@ -40,18 +40,18 @@ export class Latest<in out A> {
     for (const reader of this.readers) reader.unread.length = 0
   }
 
-  /** No more will come; what is unread can be read. */
+  /** Accepts no more values; unread ones can still be read. */
   end(): void {
     this.isOver = true
     this.whenOffered.notify()
   }
 
-  /** A stream of the `first` value, and of what is offered from then on. */
+  /** A stream of the `first` value, and of the values that are offered from then on. */
   changes(first: () => Option.Option<A>): Stream.Stream<A> {
     return Stream.unwrapScoped(Effect.map(this.subscribe(first), Stream.repeatEffectOption))
   }
 
-  /** Gives what takes the next value that it has not taken, waiting for it; it fails with `None` at the end. */
+  /** Makes an effect that takes the next unread value, waiting for one; it fails with `None` at the end. */
   subscribe(
     first: () => Option.Option<A>
   ): Effect.Effect<Effect.Effect<A, Option.Option<never>>, never, Scope.Scope> {

@@ -2,7 +2,7 @@
  * A context with a `Scope` that is made when something first asks for it.
  *
  * Most bodies of transactions never use their scope, and to make and to close one costs as much as a third of the
- * transaction. A stand-in that makes the scope later will not do: `Effect.forkScoped` looks into the scope that the
+ * transaction. A stand-in that makes the scope later does not work: `Effect.forkScoped` looks into the scope that the
  * context gives it. So here the scope is real, and only its place in the context is empty at first.
  */
 import * as Context from "effect/Context"

@@ -6,7 +6,7 @@
  * two values of its own and leaves all else to the fiber's former map; and the fiber is given back that former map.
  * The exchange of maps relies on two things that Effect does not promise:
  *
- * - A map of FiberRefs is never changed, and of what a `Map` offers only what reads is used.
+ * - A map of FiberRefs is never changed, and only its reading methods are used.
  * - The map is found in a private field of the fiber: the public `getFiberRefs` copies it. Where the field is not
  *   found, or the map is no longer the one that was set, because something else has set a FiberRef meanwhile (or forked
  *   a fiber, which does), the two are set back one by one, as `Effect.locally` would.
@@ -68,7 +68,7 @@ export class WithTwo implements Locals {
     secondValue: unknown
   ) {
     const { locals } = before
-    // Two of these do not stand on each other, so that no look-up is longer than this one.
+    // Such a map is never laid over another of its kind, so that a look-up passes through one of them at most.
     const others = locals instanceof WithTwo ? locals.all() : locals
     this.before = before
     this.others = others

@@ -3,9 +3,9 @@
  * others: a fiber of `Effect.all`, of a `race` or a `timeout` answers to the one that waits for it.
  *
  * A supervisor sees all fibers start, but not into which scope. `Effect.forkIn` looks into the scope's state in the
- * very step in which it has started the fiber; so a scope that notices such looks tells which. It has to be that very
- * scope and no stand-in: what knows it, knows it by identity. Were `forkIn` one day to add a finalizer like everyone
- * else, nothing would be seen, and nothing would break.
+ * very step in which it has started the fiber; so a scope that notices such looks tells which. The request's own scope
+ * must notice, and no stand-in, because other code compares that scope by identity. If `forkIn` should one day add a
+ * finalizer through the scope's method instead, the watch would see nothing, and nothing would break.
  */
 import * as Effect from "effect/Effect"
 import type * as Exit from "effect/Exit"

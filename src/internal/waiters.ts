@@ -1,5 +1,5 @@
 /**
- * Waiting for a condition that somebody else brings about, without missing it.
+ * Lists of waiters for a condition that other code brings about, none of whom misses it.
  *
  * A list has no bare registration: `watch`, `until` and `lightUntil` take the condition itself, and look at it in the
  * step in which they register. So no change can come between the look and the registration. Code that changes what a

@@ -1,5 +1,5 @@
 /**
- * What callers are given: the current generation, or the one after theirs, and both held while it is used.
+ * Answers callers: gives the current generation, or the one after theirs, and holds it while they use it.
  */
 import * as Effect from "effect/Effect"
 import type * as Fiber from "effect/Fiber"
@@ -41,7 +41,7 @@ export class Asking<A, E, R> {
     if (!chain.isServable(head) || (head.phase._tag === "Renewing" && head.phase.isRefused)) {
       return this.successor(head, fiber, false)
     }
-    // Renewed in the background, or by those who wait for it.
+    // The renewal runs in the background: this caller is served the current generation.
     return this.cached(head, fiber, false) === failures.reentrant ? failures.reentrant : Effect.succeed(head)
   })
 

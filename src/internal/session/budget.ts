@@ -1,5 +1,5 @@
 /**
- * The loop breaker: how many renewals were begun lately that an upstream which refuses its own values would cause.
+ * The loop breaker: counts the recent renewals of the kind that an upstream causes when it refuses its own values.
  */
 import * as Duration from "effect/Duration"
 
@@ -9,7 +9,7 @@ export interface Limit {
 }
 
 export class Budget {
-  /** When the renewals began that count, on the monotonic clock, the oldest first. */
+  /** The times at which the counted renewals began, on the monotonic clock, the oldest first. */
   private readonly demands: Array<number> = []
   private readonly limit: Limit
 

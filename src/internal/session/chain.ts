@@ -40,7 +40,7 @@ export interface Link<A, E> {
   isDead: boolean
   /** `end` has detached the link: what its work still brings is revoked. */
   isEnded: boolean
-  /** What the upstream has given for the next link. Unset when that becomes current; never set while `Resting`. */
+  /** The value that the upstream has given for the next link. Unset when it becomes current, and while `Resting`. */
   candidate: Candidate<A> | undefined
 }
 
@@ -89,11 +89,11 @@ export interface Candidate<A> {
 /** A renewal that all callers of a link share. */
 export interface SharedRenewal<A, E> extends Renewal.Renewal<GenerationLink<A, E>, E> {
   readonly since: number
-  /** The work that is to answer: its own, or late work of an earlier renewal while it waits for that. */
+  /** The work that is to answer: the renewal's own, or late work of an earlier renewal while it waits for that. */
   work: RenewalWork<A, E> | undefined
   /** The fiber that fails the renewal after `timeout`, and cuts its work after `lateness`. */
   timer: Fiber.RuntimeFiber<void> | undefined
-  /** Set before its waiters are told: from then on the work that it has begun is late, and begins no further try. */
+  /** Set before the waiters are told. From then on the renewal's own work is late, and begins no further try. */
   hasFailed: boolean
 }
 

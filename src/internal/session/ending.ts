@@ -31,11 +31,11 @@ export class Ending<A, E, R> {
   /** Signs out: the value is forgotten and revoked. */
   readonly end: Effect.Effect<void> = Effect.suspend(() => this.leave(this.settings.chain.end(true)))
 
-  /** Gives up what a link holds that is no longer the head. Its renewal goes on and discards what it brings. */
+  /** Gives up everything that a former head holds. Its renewal goes on, and the outcome is discarded. */
   leave(link: Link<A, E> | undefined): Effect.Effect<void> {
     if (link === undefined) return Effect.void
     const { generation, isDead, isEnded, phase } = link
-    // A renewal that has begun no work waits for nothing any more.
+    // A renewal that has begun no work of its own needs its timer no more: its waiters are answered.
     if (phase._tag === "Renewing" && phase.renewal.work?.renewal !== phase.renewal) stopTimer(phase.renewal)
     return this.finish(
       (isEnded && generation !== undefined && !isDead ? this.revoke(generation.value) : Effect.void).pipe(
@@ -45,7 +45,7 @@ export class Ending<A, E, R> {
     )
   }
 
-  /** Gives up what a detached renewal has brought. */
+  /** Gives up the value that a detached renewal has obtained. */
   readonly discard = (link: Link<A, E>): Effect.Effect<void, never, R> =>
     Effect.suspend(() => {
       const { candidate } = link
@@ -92,13 +92,13 @@ export class Ending<A, E, R> {
     })
   }
 
-  /** Runs to its end as `onEnd` does. */
+  /** Runs the effect to its end, as part of the session's own work, like `onEnd`. */
   readonly finishAsWork = (effect: Effect.Effect<void, never, R>): Effect.Effect<void> =>
     this.finish(this.asWork(effect))
 
   /**
-   * Runs to its end on a fiber of the session's own; the caller only waits for it. The closing of the session's scope
-   * interrupts that fiber, which ends its work none the less; the interruption is not the caller's.
+   * Runs the effect to its end on a fiber of the session's own, while the caller waits. Closing the session's scope
+   * interrupts that fiber, which completes its work all the same, and does not interrupt the caller.
    */
   private finish(effect: Effect.Effect<void, never, R>): Effect.Effect<void> {
     return Effect.flatMap(

@@ -43,7 +43,7 @@ export class Generations<A> {
     return { [markKey]: this.mark, number, value, ...lifetime }
   }
 
-  /** `maxAge` limits what a value says of its expiry. */
+  /** A value's lifetime: its own expiry, or `maxAge` if that is shorter. */
   lifetime(acquiredAt: number, expiresAt: number): Lifetime {
     return { acquiredAt, expiresAt: Math.min(expiresAt, acquiredAt + this.settings.maxAge) }
   }
@@ -59,7 +59,7 @@ export class Generations<A> {
     })
   }
 
-  /** When a value expires, as the option `expiresAt` says. */
+  /** The time at which a value expires, as the option `expiresAt` says. */
   readonly expiryOf = (value: A): Either.Either<number, InvalidOptions> => {
     const { expiresAt, times } = this.settings
     if (expiresAt === undefined) return Either.right(Infinity)
@@ -80,7 +80,7 @@ export class Generations<A> {
       : Either.right(millis)
   }
 
-  /** When `current` is to start a renewal in the background: in the window, but in the lifetime's second half. */
+  /** When `current` may start a renewal in the background: in the window, but in the lifetime's second half. */
   refreshAtOf({ acquiredAt, expiresAt }: Lifetime): Effect.Effect<number> {
     const { refreshAhead } = this.settings
     if (refreshAhead === undefined || expiresAt === Infinity) return Effect.succeed(Infinity)

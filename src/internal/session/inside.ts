@@ -1,5 +1,5 @@
 /**
- * What this library's modules need of a session, and of a map of sessions, besides its public half.
+ * The internal half of a session, and of a map of sessions: for this library's other modules.
  */
 import type * as Cause from "effect/Cause"
 import type * as Effect from "effect/Effect"
@@ -15,7 +15,7 @@ import type { Work } from "./renewal.js"
 /** The generation that a caller wants: the current one, or the one after theirs, which was refused. */
 export type Wanted<A> = "current" | { readonly after: Generation<A> }
 
-/** Holds something for longer than a call: until the effect that it returns has run. */
+/** Holds a session or generation for longer than a call: until the effect that it returns has run. */
 export type Retain = () => Effect.Effect<void>
 
 export interface Inside<in out A, out E> extends Session<A, E> {
@@ -42,15 +42,15 @@ export interface Inside<in out A, out E> extends Session<A, E> {
   readonly inFlight: () => Fiber.RuntimeFiber<void> | undefined
   /**
    * Makes a value from outside current, unless `isStillWanted` says no in that step. It costs no budget, the cooldown
-   * of a failure is over, and neither `onRenewed` nor `expiresAt` is asked. Those who wait for a renewal are given it;
-   * the renewal's work goes on, detached, and what it brings is dropped, neither written down nor revoked.
+   * of a failure is over, and neither `onRenewed` nor `expiresAt` is asked. Callers who wait for a renewal are given
+   * this value; the renewal's work goes on, detached, and its outcome is dropped, neither written down nor revoked.
    */
   readonly adopt: (outside: Outside<A>, isStillWanted: () => boolean) => Effect.Effect<void>
   /** The current value is neither served nor presented any more. A renewal in flight goes on, and signs in. */
   readonly forget: () => void
-  /** Whether what this work brings would become current: nothing has been put in its place. */
+  /** Whether the outcome of this work would become current: no other value has taken its place. */
   readonly isAwaited: (work: Work) => boolean
-  /** What `end` does in its first step; the effect that it gives does the rest. */
+  /** The first step of `end`; the effect that it gives does the rest. */
   readonly beginEnd: () => Effect.Effect<void>
   /** Runs to its end on a fiber of the session's own, as `onEnd` does: it may not wait for the session. */
   readonly finish: (effect: Effect.Effect<void>) => Effect.Effect<void>

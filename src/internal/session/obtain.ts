@@ -1,5 +1,6 @@
 /**
- * What one renewal asks of the application: a value by `acquire` or `renew`, and that `onRenewed` writes it down.
+ * Asks the application on behalf of one renewal: for a value by `acquire` or `renew`, and to write it down by
+ * `onRenewed`.
  */
 import * as Effect from "effect/Effect"
 import type * as Either from "effect/Either"
@@ -15,7 +16,10 @@ import type { Ending } from "./ending.js"
 import type { Generations } from "./generations.js"
 import * as Resources from "./resources.js"
 
-/** The session's options, with what they need of the session. Its errors are the errors themselves, not a span's. */
+/**
+ * The session's options, and the parts of the session that they need. Errors are the application's own, not the proxies
+ * that a span makes of them.
+ */
 export interface Settings<A, E, R> {
   readonly chain: Chain<A, E>
   readonly generations: Generations<A>
@@ -62,7 +66,7 @@ export class Obtaining<A, E, R> {
     })
   }
 
-  /** Obtains a candidate: from the last value, or if there is none, or it turns out to be dead, from nothing. */
+  /** Obtains a candidate by `renew` from the last value. Without one, or if it turns out to be dead, by `acquire`. */
   private obtain(link: Link<A, E>, work: RenewalWork<A, E>): Effect.Effect<void, E, R> {
     const { acquire, isFatal, renew } = this.settings
     const acquiring = this.trying(work, this.candidateFrom(link, acquire), isFatal)
@@ -113,8 +117,8 @@ export class Obtaining<A, E, R> {
   }
 
   /**
-   * Runs a write of `onRenewed`. One that `end` has detached goes on, for half a write helps nobody; the next waits for
-   * its end, lest the older value overwrite the newer one.
+   * Runs a write of `onRenewed`. A write that `end` has detached goes on, for half a write helps nobody. The next write
+   * waits for its end, lest the older value overwrite the newer one.
    */
   private writeDown(link: Link<A, E>, write: Effect.Effect<void, E, R>): Effect.Effect<void, E, R> {
     return Effect.zipRight(

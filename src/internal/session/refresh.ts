@@ -1,5 +1,5 @@
 /**
- * One renewal, forked into the session's scope: its work, its timer, and what becomes of the chain at its end.
+ * Runs one renewal, forked into the session's scope: its work, its timer, and the chain's next state at its end.
  */
 import * as Cause from "effect/Cause"
 import * as Deferred from "effect/Deferred"
@@ -32,7 +32,7 @@ export type Fork<R> = <B>(
   options?: { readonly immediate: boolean }
 ) => Fiber.RuntimeFiber<B>
 
-/** How a refresh has ended: in time, or late, or in failure. */
+/** The outcome of a refresh: success in time, success after the timeout, or the failure. */
 export type Outcome = "success" | "late" | Cause.Cause<unknown>
 
 export interface Settings<A, E, R> {
@@ -93,7 +93,7 @@ export class Refreshing<A, E, R> {
     )
   }
 
-  /** Moves the chain by what has become of the work, in the step after its end. */
+  /** Moves the chain according to the work's outcome, in the step after its end. */
   private afterWork(
     link: Link<A, E>,
     work: RenewalWork<A, E>,

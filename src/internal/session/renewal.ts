@@ -10,7 +10,7 @@ import * as FiberRef from "effect/FiberRef"
 import { globalValue } from "effect/GlobalValue"
 import { wait } from "../wait.js"
 
-/** What a session's own fibers do on its behalf: ask for a successor, or give up a value. */
+/** Work of a session's own fibers on its behalf: obtaining a successor, or giving up a value. */
 export interface Work {
   readonly session: object
   /** A daemon that outlives its work is no longer part of it. */
@@ -21,7 +21,7 @@ export interface Work {
   person: Deferred.Deferred<void> | undefined
 }
 
-/** What callers wait for. Its work may be that of an earlier renewal, whose answer is late. */
+/** A renewal, for which callers wait. Its work may be that of an earlier renewal, whose answer is late. */
 export interface Renewal<in out A, in out E> {
   work: Work | undefined
   outcome: Exit.Exit<A, E> | undefined

@@ -1,6 +1,6 @@
 /**
- * What one generation acquired, and how many hold it. A generation that has nothing to release need not be held while
- * it is used, which saves half of what a use costs.
+ * The resources that one generation acquired, and the number of its holders. A generation with nothing to release is
+ * not held while it is used, which saves half of a use's cost.
  */
 import * as Effect from "effect/Effect"
 import * as ExecutionStrategy from "effect/ExecutionStrategy"
@@ -41,7 +41,7 @@ export class Resources {
       })
   }
 
-  /** To be called when `acquire` or `renew` has succeeded. */
+  /** Must be called when `acquire` or `renew` has succeeded. */
   seal(): void {
     this.isSealed = true
   }
@@ -51,7 +51,7 @@ export class Resources {
     return this.hasAny
   }
 
-  /** Whether all can be released. What came after `seal`, with uses uncounted, is kept until the session closes. */
+  /** Whether all can be released. Resources from after `seal`, with uses uncounted, stay until the session closes. */
   get isUnheld(): boolean {
     return this.holders === 0 && !this.hasLateOnes
   }

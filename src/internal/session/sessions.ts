@@ -26,7 +26,7 @@ interface Entry<K, A, E, E0> {
   session: Session<A, E> | undefined
   /** How many scopes, response bodies and renewals hold the session. At zero it is idle. */
   holders: number
-  /** No longer in the map: dropped, or never made. */
+  /** The entry is no longer in the map: its session was dropped, or could not be made. */
   isForgotten: boolean
   /** Drops it when it has been idle for long enough. Set while it is idle. */
   timer: Fiber.RuntimeFiber<void> | undefined
@@ -101,8 +101,8 @@ export class Sessions<K, A, E, E0, R> {
   }
 
   /**
-   * One step, so that no two fibers can each add a session of one key. (Effect's `RcMap` looks a key up in one step and
-   * adds it in a later one; its lookup runs with the caller's context.)
+   * Finds or adds the entry in one step, so that no two fibers can each add a session of one key. (Effect's `RcMap`
+   * looks a key up in one step and adds it in a later one; its lookup runs with the caller's context.)
    */
   private entryOf(key: K): Entry<K, A, E, E0> | undefined {
     const { capacity, makeSession, runtime, scope: mapScope } = this.settings
@@ -178,7 +178,7 @@ export class Sessions<K, A, E, E0, R> {
     })
   }
 
-  /** On a fiber of the map's, which the map waits for when it closes. */
+  /** Closes the entry's scope on a fiber of the map's, for which the map waits when it closes. */
   private close({ scope }: Entry<K, A, E, E0>): Fiber.RuntimeFiber<void> {
     return this.settings.fork(Effect.uninterruptible(Scope.close(scope, Exit.void)))
   }

@@ -1,7 +1,7 @@
 /**
- * One connection while it lives: how it ended, when it was last heard of, whether it is paused, and the messages that
- * go to it alone. What runs on it is beside this: the writer (writer.ts), the heartbeat (heartbeat.ts), and what
- * becomes of the messages that come in (reader.ts).
+ * The state of one connection: how it ended, when its peer was last heard of, whether it is paused, and the messages
+ * that go to it alone. The writer (writer.ts), the heartbeat (heartbeat.ts) and the reader of incoming messages
+ * (reader.ts) work on this state.
  */
 import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
@@ -33,9 +33,9 @@ export class LiveConnection<In> {
    * with the connection.
    */
   readonly writing = Effect.unsafeMakeSemaphore(1)
-  /** Where its messages go: an inbox of its own until it is ready, then the socket's. */
+  /** Incoming messages go here: an inbox of the connection's own until it is ready, then the socket's. */
   inbox: Inbox<In, InboxEnd>
-  /** Counts the connections whose messages users are told; set when the first of them goes to the socket's inbox. */
+  /** The number by which `received` tells connections apart; set when the first message goes to the socket's inbox. */
   number = 0
   /** A login may still want to see messages that have served their purpose. */
   isLoggingIn = false
@@ -47,9 +47,9 @@ export class LiveConnection<In> {
   decode: Decode<In> | undefined
   /** The subscriptions that are shown on it, and how far each is. Made when first needed. */
   shown: Map<object, Shown<In>> | undefined
-  /** What runs on it ends with this. Set as soon as it is connected. */
+  /** The fibers that work on the connection end with this scope. Set as soon as it is connected. */
   scope: Scope.Scope | undefined
-  /** Why it ended. Set once; from then on nothing is written to it and nothing is heard from it. */
+  /** Why the connection ended. Set once; from then on nothing is written to it and nothing is heard from it. */
   failure: ConnectionFailure | undefined
   /** The longest message that may come in, in bytes. */
   maxPayload = Infinity
@@ -57,13 +57,13 @@ export class LiveConnection<In> {
   isLossTold = false
   /** Epoch milliseconds. */
   lastHeard: number
-  /** How often it was heard of. */
+  /** How many frames have come in: counted, so that the heartbeat sees whether any came since it asked. */
   signs = 0
-  /** Nothing is read from it, and so nothing is heard. */
+  /** The transport is not read, so that no sign of life is heard either. */
   isPaused = false
-  /** When the write began that is under way; undefined if there is none. */
+  /** When the current write began; undefined if none is under way. */
   writingSince: number | undefined
-  /** A fiber watches over its writes. */
+  /** Whether a fiber watches how long its writes take (writer.ts). */
   isWriteWatched = false
   private direct: Array<DirectMessage> = []
   private readonly whenWork = new Waiters()
@@ -125,7 +125,7 @@ export class LiveConnection<In> {
     this.run(backpressure.value.pause)
   }
 
-  /** Its silence is counted from now on: while it was paused, nothing could be heard. */
+  /** The peer's silence counts from now on: while the connection was paused, nothing could be heard. */
   resume(now: number): void {
     const { backpressure } = this.connection
     if (!this.isPaused || Option.isNone(backpressure)) return
@@ -145,7 +145,7 @@ export class LiveConnection<In> {
     this.wakeWriter()
   }
 
-  /** The same for many; waits until they are written. */
+  /** Sends several messages on this connection, and waits until they are written. */
   sendAll(messages: ReadonlyArray<Message>): Effect.Effect<void, ConnectionFailure> {
     return wait((resume) => {
       if (messages.length === 0 || this.failure !== undefined) {

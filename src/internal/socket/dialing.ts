@@ -1,5 +1,5 @@
 /**
- * One dial: the request that the user gives, the session's value attached to it, and the connection that comes of it.
+ * Dials one connection: evaluates the user's `dial`, attaches the session's value to the request, and connects.
  */
 import * as Cause from "effect/Cause"
 import * as Effect from "effect/Effect"
@@ -17,7 +17,7 @@ export class Dialing<R> {
   private readonly wiring: Wiring<any, any, R>
   /** The session's generation that the server refused: the next dial asks for its successor. */
   private refused: Generation<any> | undefined
-  /** A refusal has been answered with a fresh value, and no connection has been stable since. */
+  /** Whether a refusal was answered with a fresh value, and no connection has been stable since. */
   private hasRefreshed = false
 
   constructor(wiring: Wiring<any, any, R>) {
@@ -53,7 +53,7 @@ export class Dialing<R> {
 
   private requested(line: Line<any>): Effect.Effect<DialRequest, unknown, any> {
     const { dial, session } = this.wiring.options
-    // A tag is an effect and a function.
+    // A `Context.Tag` is both an effect and a function, and is meant as an effect.
     const request = Effect.isEffect(dial)
       ? dial
       : typeof dial === "function"

@@ -1,5 +1,5 @@
 /**
- * What a socket publishes: its events and its states, to its readers and to the operator.
+ * Publishes a socket's events and states, to its readers and to the operator.
  */
 import * as Option from "effect/Option"
 import type * as Stream from "effect/Stream"
@@ -44,7 +44,7 @@ export class Events {
     return this.states.changes(() => Option.some(current()))
   }
 
-  /** What a callback of the user decides; `otherwise`, with a `Rejected` event, if the callback throws. */
+  /** Asks a callback of the user. If it throws, publishes a `Rejected` event and gives `otherwise`. */
   decided<A>(callback: Callback, decide: () => A, otherwise: A, message?: Message): A {
     try {
       return decide()

@@ -15,7 +15,7 @@ import type { LiveConnection } from "./connection.js"
 import type { HeartbeatSettings } from "./heartbeatSettings.js"
 import type { Wiring } from "./wiring.js"
 
-/** So many answers to a peer's pings may be unsent. A peer that asks for more takes none of them. */
+/** At most so many answers to the peer's pings wait to be sent. A peer that reads none of them gets no more. */
 const mostUnsent = 1024
 
 export class Heartbeat<In> {

@@ -14,13 +14,13 @@ export interface HeartbeatSettings<in In> {
   readonly interval: number
   /** Milliseconds. */
   readonly timeout: number
-  /** Gives the message that asks, and may throw. `false`: nothing asks. Undefined: a protocol ping does. */
+  /** Makes the message that asks the peer; may throw. `false`: the peer is not asked. Undefined: a protocol ping. */
   readonly ping: (() => Message) | false | undefined
-  /** Asks also while the peer talks. */
+  /** Whether the peer is asked also while it talks. */
   readonly always: boolean
   /** May throw. */
   readonly isPong: ((message: In) => boolean) | undefined
-  /** What is sent back if the message asks for a sign of life. May throw. */
+  /** Gives the answer to send back if the message asks for a sign of life. May throw. */
   readonly answer: ((message: In) => Option.Option<Message>) | undefined
 }
 

@@ -11,10 +11,10 @@ import * as Option from "effect/Option"
 import type { Received } from "../../ReconnectingSocket.js"
 import { Waiters } from "../waiters.js"
 
-/** In place of a message: from here on messages of a new connection may follow. */
+/** A border, stored in place of a message: from here on messages of a new connection may follow. */
 const border: unique symbol = Symbol("border")
 
-/** In place of a connection's number: the message has served its purpose, and only a login may still see it. */
+/** Stored in place of a connection's number: the message has served its purpose, and only a login may still see it. */
 const served = -1
 
 export class Inbox<in out A, in out E> {
@@ -23,7 +23,7 @@ export class Inbox<in out A, in out E> {
   private from: Array<number> = []
   private bytes = 0
   private borders = 0
-  /** How many messages at the front a login has put back: they are not for it any more. */
+  /** How many messages at the front a login has put back: the login is not given them again. */
   private unread = 0
   private readonly whenFilled = new Waiters()
   private readonly capacity: number
@@ -110,7 +110,7 @@ export class Inbox<in out A, in out E> {
     this.unread = 0
   }
 
-  /** No more will come; what is in can be taken. The first end counts. */
+  /** Accepts no more messages; those that are in can still be taken. The first end counts. */
   end(ended: Exit.Exit<never, E>): void {
     this.ended ??= ended
     this.whenFilled.notify()

@@ -1,6 +1,6 @@
 /**
  * The messages of a connection, kept until somebody listens, and passed on in order from then on. A connection ends
- * once: what a platform reports after that is left out.
+ * once: later reports of the platform are left out.
  */
 import { Waiters } from "../waiters.js"
 

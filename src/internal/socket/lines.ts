@@ -17,17 +17,17 @@ import { sendableCode, sendableReason } from "./policy.js"
 import type { Wiring } from "./wiring.js"
 
 export interface Line<In> {
-  /** The connection's: all that belongs to it ends when this closes. */
+  /** The connection's scope: all that belongs to the connection ends with it. */
   readonly scope: Scope.CloseableScope
-  /** Of the user's own effects, `dial` and `onOpen`. Only the end of the socket waits until it is closed. */
+  /** The scope of the user's own effects, `dial` and `onOpen`. Only the end of the socket waits until it is closed. */
   readonly userScope: Scope.CloseableScope
   /** Set once the dial has succeeded. */
   live: LiveConnection<In> | undefined
-  /** What the user's effects are told about the attempt. Dropped with the line. */
+  /** The attempt and the previous failure, for the user's effects. Emptied when the line is dropped. */
   context: DialContext
   /** The longest message that may come in, in bytes; set as it is dialed. */
   maxPayload: number
-  /** What the session gave for this dial. */
+  /** The session's generation whose value this dial presented. */
   generation: Generation<any> | undefined
 }
 
@@ -98,11 +98,12 @@ export class Lines<In> {
     return Effect.ignore(Effect.sandbox(live.connection.close(sendableCode(code), sendableReason(reason))))
   }
 
-  /** Ends the connection and all that belongs to it, now. */
+  /** Ends the connection and all that belongs to it, without a close frame. */
   drop(line: Line<In>): Effect.Effect<void> {
     const { live, scope, userScope } = line
     return Effect.suspend(() => {
-      // An error's stack can hold the line on which it came, which would hold the error before: a chain without end.
+      // An error's stack trace can hold the line that it occurred on, and the line's context holds the previous error:
+      // kept, they would form a chain that grows with each attempt.
       line.context = dropped
       const isLost = live?.failure !== undefined && !this.wiring.orders.isClosing
       return Effect.zipRight(
@@ -128,12 +129,12 @@ export class Lines<In> {
     return this.userScopes.size === 0 && this.wiring.userEffects.isIdle
   }
 
-  /** At the end of the socket: begins to release what is not released. */
+  /** Begins to release everything that the user's effects have acquired and still hold. For the end of the socket. */
   get releaseAll(): Effect.Effect<void> {
     return Effect.suspend(() => Effect.forEach([...this.userScopes], (scope) => this.release(scope), { discard: true }))
   }
 
-  /** In no scope of the socket's, which would wait for a finalizer that never ends. */
+  /** Runs outside the socket's scope, which would wait for a finalizer that never ends. */
   private release(userScope: Scope.CloseableScope): Effect.Effect<void> {
     return Effect.uninterruptible(Effect.suspend(() =>
       this.userScopes.delete(userScope)

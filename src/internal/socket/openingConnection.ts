@@ -48,7 +48,7 @@ export const openingConnection = <Out, In>(
   }
 }
 
-/** What the login does not give is as in the options of the socket. */
+/** The heartbeat that a login asks for; options that it leaves out are those of the socket. */
 const merged = <Out, In>(
   given: HeartbeatOptions<Out, In> | false | undefined,
   changed: HeartbeatOptions<Out, In>

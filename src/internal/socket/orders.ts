@@ -1,6 +1,6 @@
 /**
- * What the users of a socket have ordered its owner to do. The owner looks here after each of its waits, and each wait
- * ends when an order comes.
+ * Orders to the owner of a socket, from its users: `close` and `reconnect`. The owner looks here after each of its
+ * waits, and each wait ends when an order comes.
  */
 import type * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
@@ -9,11 +9,11 @@ import { Waiters } from "../waiters.js"
 import { sendableCode, sendableReason } from "./policy.js"
 
 export class Orders {
-  /** What the close frame is to say. Set once, by the first `close`, and never unset: it outranks all other orders. */
+  /** The content of the close frame. Set once, by the first `close`, and never unset: it outranks all other orders. */
   closing: { readonly code: number; readonly reason: string } | undefined
   /** The socket is closed: orders come too late. */
   private isEnded = false
-  /** What the last `reconnect` has ordered, until the owner has acted on it. */
+  /** The options of the last `reconnect`, until the owner has acted on it. */
   private reconnecting: ReconnectOptions | undefined
   /** Notified when an order comes. */
   readonly whenOrdered = new Waiters()
@@ -29,7 +29,7 @@ export class Orders {
     this.whenOrdered.notify()
   }
 
-  /** What `reconnect` has ordered since this was last asked. */
+  /** The options of the last `reconnect`, if there was one since the last call. */
   takeReconnect(): ReconnectOptions | undefined {
     const { reconnecting } = this
     this.reconnecting = undefined
@@ -50,7 +50,7 @@ export class Orders {
     return this.closing !== undefined || this.reconnecting !== undefined
   }
 
-  /** Whether a wait for the backoff's delay is over: not for a `reconnect` that asks for that delay itself. */
+  /** Whether an order ends the wait for the backoff's delay. A `reconnect` that asks for that delay itself does not. */
   private get isToGoOn(): boolean {
     return this.closing !== undefined || this.reconnecting !== undefined && this.reconnecting.backoff !== true
   }

@@ -8,7 +8,7 @@
  *
  * A kept message that the server cannot bear would be sent for ever, so a message can be suspected (`maxResends`). When
  * a connection that had kept messages in its hands is lost and has acknowledged none, the oldest of them becomes the
- * `suspect`. It is sent alone from then on, so that each further loss is its own, until it is acknowledged or given up.
+ * `suspect`. The suspect is sent alone, so that each further loss is its own, until it is acknowledged or given up.
  *
  * Every method is one step, and every effect waits.
  */
@@ -23,7 +23,7 @@ import type { LiveConnection } from "./connection.js"
 import { keyOf, throwUnlessCompared } from "./identifier.js"
 import type { Held } from "./telemetry.js"
 
-/** What became of a message. `TakenBack`: its sender was interrupted. */
+/** How a message left the outbox. `TakenBack`: its sender was interrupted. */
 export type Outcome = "Done" | "Expired" | "Overflow" | "Lost" | "Undeliverable" | "Closed" | "TakenBack"
 
 export type Offered = "Accepted" | "Waiting" | "Full" | "Closed"
@@ -51,7 +51,7 @@ export interface QueuedMessage<out Out> {
   place: number
   /** How often a connection was handed the message. From the first time on it may have arrived. */
   times: number
-  /** What goes out this time: `data`, or what `resent` made of the message. */
+  /** The frame that goes out this time: `data`, or the one that `resent` has made of the message. */
   outgoing: Message
   /** How many connections were lost while the message was suspected, the one before that included. */
   losses: number
@@ -101,14 +101,14 @@ export interface Limits {
   readonly maxResends: number
 }
 
-/** What an outbox calls. */
+/** The callbacks of an outbox. */
 export interface OutboxCallbacks<Out> {
   readonly now: () => number
-  /** What the outbox holds may have changed. */
+  /** Called when the content of the outbox may have changed. */
   readonly onChanged: (held: Held) => void
-  /** A message has left otherwise than done. */
+  /** Called when a message has left the outbox without being delivered. */
   readonly onUndelivered: (message: QueuedMessage<Out>, outcome: Outcome) => void
-  /** What goes out when a message is sent again, `times` counts from 1; undefined: the same as at first. */
+  /** Makes the frame for sending a message again; `times` counts from 1. Undefined: the first frame again. */
   readonly resent: (message: Out, times: number) => Message | undefined
 }
 
@@ -257,13 +257,13 @@ export class Outbox<Out> {
     return this.drain === connection && !this.isStopped
   }
 
-  /** Until the next `drainTo` nothing is taken out. What the connection has in its hands stays there. */
+  /** Takes no message out until the next `drainTo`. Messages in the connection's hands stay there. */
   stopDraining(): void {
     this.isStopped = true
   }
 
   /**
-   * The connection takes no more messages out. What it had in its hands is queued again, in front. `isLost`: nobody
+   * The connection takes no more messages out. Kept messages in its hands are queued again, in front. `isLost`: nobody
    * here has ended it, so that what was sent on it may be the reason.
    */
   release(connection: Drain, isLost: boolean): void {
@@ -396,12 +396,12 @@ export class Outbox<Out> {
     if (this.count !== before) this.tell()
   }
 
-  /** Waits until everything that has been accepted so far is gone. */
+  /** Waits until every message that has been accepted so far has left. */
   get flushed(): Effect.Effect<"Done" | "Closed"> {
     return Effect.suspend(() => this.gone(this.places - 1))
   }
 
-  /** Waits until everything that is in a connection's hands now is gone. */
+  /** Waits until every message that is in a connection's hands now has left. */
   get handedGone(): Effect.Effect<"Done" | "Closed"> {
     return Effect.suspend(() => {
       let last = -1
@@ -437,7 +437,7 @@ export class Outbox<Out> {
     this.tell()
   }
 
-  /** To be called by each step that may have changed what the outbox holds. */
+  /** Each step that may have changed the content of the outbox calls this. */
   private tell(): void {
     const oldest = this.count === 0 ? 0 : Math.min(oldestOf(this.sent), oldestOf(this.queued))
     this.callbacks.onChanged({ messages: this.count, unacknowledged: this.unacknowledged, oldest })

@@ -60,7 +60,7 @@ type RoundEnd<In> =
 
 export class Owner<Out, In, R> {
   readonly wiring: Wiring<Out, In, R>
-  /** What has come in on connections that were ready. */
+  /** The messages that came in on connections that were ready. */
   readonly inbox: Inbox<In, InboxEnd>
   /** Notified when the phase changes. */
   readonly whenMoved = new Waiters()
@@ -153,7 +153,7 @@ export class Owner<Out, In, R> {
         if (Exit.isSuccess(exit) || Exit.isInterrupted(exit)) {
           return Effect.sync(() => this.becomeClosed({ code: 1000, reason: "", failure: Option.none() }))
         }
-        // Only a fault of ours, or of a transport, comes here.
+        // Only a fault of this library or of a transport leads here.
         this.becomeClosed(Policy.closeInfoOf(new ConnectionLost({ reason: "Reset", cause: Cause.squash(exit.cause) })))
         return Effect.logError("a reconnecting socket has died", exit.cause)
       }),
@@ -280,7 +280,7 @@ export class Owner<Out, In, R> {
       : Effect.zipRight(Effect.catchAllCause(isReady, () => Effect.void), this.dialing.dial(line))
     return Effect.flatMap(unlessOff(dialed), (connection) => {
       const live = this.connected(line, connection)
-      // A replacement's dial is no news, unless the connection that it was to replace is gone.
+      // A replacement's dial changes no state, unless the connection that it was to replace is gone.
       if (this.phase._tag === "Dialing") this.move({ _tag: "Dialed", connection: live })
       return connection.listen({
         onMessage: (message) => this.reader.hear(live, message),
@@ -290,7 +290,7 @@ export class Owner<Out, In, R> {
         },
         onEnd: (failure) => live.fail(failure)
       }).pipe(
-        // Not within a race, whose fiber would be kept with its child.
+        // Forked outside the race below: a child would keep the race's fiber in memory.
         Effect.zipRight(Effect.forkIn(this.writer.run(live, line.scope), line.scope)),
         Effect.zipRight(live.heartbeat!.start),
         Effect.zipRight(
@@ -305,7 +305,7 @@ export class Owner<Out, In, R> {
     })
   }
 
-  /** What the login's `end` does. A connection that is not the socket's own, a replacement say, is given up alone. */
+  /** For the login's `end`. A connection that is not the current one, such as a replacement, is given up alone. */
   private giveUpLine(line: Line<In>, live: LiveConnection<In>, options: ReconnectOptions): Effect.Effect<void> {
     return Effect.suspend(() => {
       const { phase } = this
@@ -334,7 +334,7 @@ export class Owner<Out, In, R> {
     return live
   }
 
-  /** One step, so that no subscription and no message comes between. */
+  /** Happens in one step, so that no subscription and no message comes between. */
   private becomeOpen({ live }: Line<In>): void {
     if (live === undefined) return
     this.subscriptions.showMissing(live)
@@ -354,13 +354,13 @@ export class Owner<Out, In, R> {
     else if (!this.wiring.orders.isClosing) live.pause()
   }
 
-  /** Of a connection that was never ready, `messages` gets what its login did not receive. */
+  /** If the connection was never ready, the messages that its login did not receive go to `messages`. */
   private keepUnread({ live }: Line<In>): void {
     if (live === undefined || live.inbox === this.inbox || this.isPlatformSocket || this.inbox.isFull) return
     if (live.inbox.hasUnread) this.tellEarlyOf(live)
   }
 
-  /** A border, and behind it the messages that came in before the connection was ready. */
+  /** Puts a border into the inbox, and behind it the messages that came in before the connection was ready. */
   private tellEarlyOf(live: LiveConnection<In>): void {
     live.number = this.numbers++
     this.inbox.pushBorder(live.number)
@@ -467,7 +467,7 @@ export class Owner<Out, In, R> {
     )
   }
 
-  /** Whether it has replaced the connection. It does not if the replacement has ended, or an order has come. */
+  /** Replaces the connection, unless the replacement has ended or an order has come. Gives whether it has. */
   private replace(line: Line<In>, replacement: Line<In>): Effect.Effect<boolean> {
     return Effect.gen(this, function*() {
       const live = line.live!
@@ -626,7 +626,7 @@ export class Owner<Out, In, R> {
     }
   }
 
-  /** What goes out when the message is sent again, if that differs. */
+  /** Makes the frame for sending the message again, if the user wants it to differ from the first. */
   private resent(message: Out, times: number): Message | undefined {
     const { events, options: { acknowledge }, settings: { coding } } = this.wiring
     const resent = acknowledge?.resent
@@ -660,5 +660,5 @@ export class Owner<Out, In, R> {
   }
 }
 
-/** A dialer's `wake` that dies wakes nobody. */
+/** Waits for the dialer's `wake`. If that dies, it never wakes anyone. */
 const woken = (wake: Effect.Effect<void>): Effect.Effect<void> => Effect.catchAllCause(wake, () => Effect.never)

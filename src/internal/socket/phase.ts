@@ -1,6 +1,6 @@
 /**
- * What a socket is doing, and what can happen to it. Pure: `next` is the whole machine, and `move` refuses what `next`
- * does not allow.
+ * The states of a socket, and the events that move it. Pure: `next` is the whole machine, and `move` refuses an event
+ * that `next` does not allow.
  *
  * ```text
  *              Dial            Dialed            Ready
@@ -69,7 +69,7 @@ export const next = <Live>(phase: Phase<Live>, event: PhaseEvent<Live>): Phase<L
   if (phase._tag === "Closed") return undefined
   switch (event._tag) {
     case "Dial": {
-      // A dial that follows another without a delay is no news.
+      // A dial that follows another without a delay changes no state.
       const isSame = phase._tag === "Dialing" && phase.attempt === event.attempt
       return isSame ? phase : { _tag: "Dialing", attempt: event.attempt }
     }

@@ -73,7 +73,7 @@ export const closeInfoOf = (failure: ConnectionFailure): CloseInfo => ({
 export const labelOf = (failure: ConnectionFailure): string =>
   failure._tag === "ConnectionClosed" ? String(failure.code) : failure.reason
 
-/** What a connection is lost by, if this error ends it. */
+/** The failure that a connection is lost with if this error ends it. */
 export const lossOf = (error: unknown): ConnectionFailure =>
   error instanceof ConnectionLost || error instanceof ConnectionClosed || error instanceof DialError
     ? error
@@ -90,6 +90,6 @@ export const sendableCode = (code: number): number =>
 export const sendableReason = (reason: string): string => {
   let short = reason.slice(0, 123)
   while (byteLength(short) > 123) short = short.slice(0, -1)
-  // Half a character is none.
+  // A cut may leave half of a surrogate pair.
   return short.replace(/[\uD800-\uDBFF]$/, "")
 }

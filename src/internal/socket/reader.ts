@@ -1,7 +1,7 @@
 /**
- * What becomes of a frame that comes in: it is decoded; then each of its messages is an acknowledgement, or an answer
- * to the heartbeat, or the peer's own ping, or an answer that is awaited, or it goes to the connection's inbox. A
- * connection whose inbox is full is paused, or ends where it cannot be.
+ * Handles each frame that comes in: decodes it, and takes for the socket itself acknowledgements, answers to the
+ * heartbeat, the peer's own pings, and answers that are awaited. All other messages go to the connection's inbox. A
+ * connection whose inbox is full is paused, or ends if it cannot be paused.
  */
 import * as Option from "effect/Option"
 import { ConnectionLost, type Message } from "../../WebSocketDialer.js"

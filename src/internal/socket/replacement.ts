@@ -13,7 +13,7 @@ interface Replacing<R> {
   readonly renewAfter: number
   /** False if a replacement was ready before, and ended before the current connection was replaced. */
   readonly isFirst: boolean
-  /** With a backoff of its own. */
+  /** The replacement's own backoff, beside the socket's. */
   readonly retries: Retries
   /** An earlier connection has been replaced and is still closing. */
   readonly isReplaced: () => boolean
@@ -30,7 +30,7 @@ export const replacing = <R>(
       const early = yield* Random.nextRange(0.9, 1)
       do yield* Effect.sleep(renewAfter * early)
       while (
-        // One replaced connection that nobody reads out is enough.
+        // At most one replaced connection waits for the consumer to read it out.
         isReplaced()
       )
     } else {

@@ -44,7 +44,7 @@ export const request = <Out, In, B>(
       const giveUpLoss = live.onceLost(() => {
         giveUpReply()
         awaited.delete(live)
-        // The message is sent again, and the reply may come then.
+        // The message will be sent again, and the reply may come on that connection.
         if (awaited.size > 0 || queued.isKept && !isDelivered) return
         end(Exit.fail(orders.isClosing ? "Closed" : "Lost"))
       })

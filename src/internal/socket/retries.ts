@@ -14,7 +14,7 @@ import * as Delays from "../delays.js"
 import * as Policy from "./policy.js"
 import type { Wiring } from "./wiring.js"
 
-/** A server that has sent its message over the limit three times will send it again. */
+/** A server that has sent a message over the limit three times in a row will send it again. */
 const mostTooLong = 3
 
 const defaultBackoff = Backoff.exponential()
@@ -41,7 +41,7 @@ export class Retries {
     return events.decided("retryable", () => retryable?.(failure, byDefault) ?? byDefault, byDefault)
   }
 
-  /** Counts what would only repeat: another loss ends the row, a dial that fails does not. */
+  /** Counts losses by a message over the limit. Any other loss ends the row; a dial that fails does not. */
   note(failure: ConnectionFailure): void {
     if (failure._tag === "DialError") return
     this.tooLong = Policy.isTooLong(failure) ? this.tooLong + 1 : 0

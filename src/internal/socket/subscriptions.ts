@@ -23,18 +23,18 @@ import { queuedMessage } from "./outbox.js"
 import { Pace, type Turn } from "./pace.js"
 import type { Wiring } from "./wiring.js"
 
-/** What all users of one key share. */
+/** A subscription, shared by all users of one key. */
 export interface Subscription<in out Out, in In> {
-  /** The message, and what is sent for it; or an effect that gives the message for one connection. */
+  /** The message with its frame, or an effect that makes the message anew for each connection. */
   readonly open: { readonly message: Out; readonly data: Message } | Effect.Effect<Out, unknown>
   readonly close: Message | undefined
   readonly key: unknown
   readonly confirmed: ((message: In) => Option.Option<Either.Either<void, unknown>>) | undefined
-  /** Of the confirmation. */
+  /** The time limit of the confirmation. */
   readonly timeout: { readonly millis: number; readonly error: unknown }
-  /** How many have it, those included that still wait until it is settled. */
+  /** How many users there are, including those that still wait until it is settled. */
   users: number
-  /** How many have it and wait no longer. */
+  /** How many users there are that no longer wait. */
   holders: number
 }
 
@@ -199,7 +199,7 @@ export class Subscriptions<Out, In> {
     }
   }
 
-  /** As few messages as the user makes of them. */
+  /** Shows several subscriptions with as few messages as the user's `combine` makes of them. */
   private combined(
     started: ReadonlyArray<readonly [Subscription<Out, In>, Shown<In>]>,
     live: LiveConnection<In>
@@ -315,7 +315,7 @@ export class Subscriptions<Out, In> {
     })
   }
 
-  /** What is sent for it on one connection. */
+  /** Makes the message that opens the subscription on one connection. */
   private opened(
     { open }: Subscription<Out, In>
   ): Effect.Effect<Exit.Exit<{ readonly message: Out; readonly data: Message }, unknown>> {

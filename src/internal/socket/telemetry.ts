@@ -1,5 +1,5 @@
 /**
- * What an operator sees of a socket: logs, counters, and gauges that add up over the sockets of one name.
+ * Logs, counters and gauges of a socket for its operator. The gauges add up over the sockets of one name.
  *
  * A socket has its share of each gauge from when it is named until it is closed. The metrics are updated in the step in
  * which what they measure changes: there is no fiber and no timer.
@@ -69,7 +69,7 @@ class Named {
 
 const byName = new Map<string, Named>()
 
-/** What an outbox holds. */
+/** The content of an outbox, as the gauges show it. */
 export interface Held {
   readonly messages: number
   readonly unacknowledged: number
@@ -85,7 +85,7 @@ export class Telemetry {
   private name: string | undefined
   private named: Named | undefined
   private isClosed = false
-  /** What the gauges show of this socket once it is named. */
+  /** This socket's share of the gauges once it is named. */
   private state: string | undefined
   private messages = 0
   private unacknowledged = 0

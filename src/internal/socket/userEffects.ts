@@ -26,7 +26,7 @@ export class UserEffects {
     )
   }
 
-  /** To be called where no interruption comes. */
+  /** Must be called in an uninterruptible region, so that each effect that is counted is also run. */
   fork<A, E, R>(effect: Effect.Effect<A, E, R>): Effect.Effect<Fiber.RuntimeFiber<A, E>, never, R> {
     return Effect.suspend(() => {
       this.running++

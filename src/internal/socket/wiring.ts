@@ -1,5 +1,5 @@
 /**
- * What the rooms of one socket share.
+ * The parts that the files of one socket share.
  */
 import type * as Clock from "effect/Clock"
 import type * as Either from "effect/Either"
@@ -13,14 +13,14 @@ import type { AnyOptions, Settings } from "./settings.js"
 import type { Telemetry } from "./telemetry.js"
 import type { UserEffects } from "./userEffects.js"
 
-/** What the public file gives. */
+/** The parts that the public file makes. */
 export interface Given<Out, In, R> {
   readonly options: AnyOptions<Out, In>
   readonly settings: Settings<Out, In>
   /** Left: why the message cannot be encoded. */
   readonly encode: (message: Out) => Either.Either<Message, unknown>
   readonly dialer: WebSocketDialer["Type"]
-  /** The socket's: all its fibers and connections end with it. */
+  /** The socket's scope: all its fibers and connections end with it. */
   readonly scope: Scope.Scope
   readonly runtime: Runtime.Runtime<R>
   readonly clock: Clock.Clock

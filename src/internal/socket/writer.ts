@@ -60,7 +60,7 @@ export class Writer {
     )
   }
 
-  /** Ends a connection whose write takes too long. One fiber watches many writes; it ends when none is under way. */
+  /** Ends a connection whose write takes too long. One fiber watches many writes, and ends when none is under way. */
   private watch(live: LiveConnection<any>): Effect.Effect<void> {
     const { clock, settings: { writeTimeout } } = this.wiring
     return Effect.gen(this, function*() {
