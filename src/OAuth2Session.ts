@@ -281,7 +281,8 @@ export interface Options {
   readonly parameters?: { readonly [name: string]: string } | undefined
   /**
    * Binds the tokens to a key (DPoP, RFC 9449): `true` for a key that lives as long as the session. The processes of a
-   * fleet need a key pair in common. Default: none.
+   * fleet need a key pair in common. A public client with `persist` needs one that outlives the process, since its
+   * refresh token is bound to the key too: `true` is `InvalidOptions` there. Default: none.
    */
   readonly dpop?: true | CryptoKeyPair | undefined
   /**
@@ -310,7 +311,7 @@ export interface Options {
    * Default: 30 seconds.
    */
   readonly timeout?: Duration.DurationInput | undefined
-  /** As `Session` has it. */
+  /** As `Session` has it. Default: `timeout` once more, and 0 with `clientCredentials`, which spends nothing. */
   readonly lateness?: Duration.DurationInput | undefined
   /**
    * Retries inside one refresh. Never retried are an error that `fatal` knows, an answer with `Retry-After`, and a
@@ -595,8 +596,11 @@ export const tokenExchange = (options: TokenExchangeOptions): Grant => ({ _tag: 
  * Makes a session of tokens. Nothing is asked of the server until the first `current`. Its requests go through the
  * `HttpClient` of the context, which must not carry the session itself.
  *
- * Renewed is with the refresh token, or by signing in anew where there is none or where it is dead and the grant can.
- * `end` first forgets the persisted tokens and then revokes them (RFC 7009), for at most 5 seconds.
+ * The tokens are renewed with the refresh token. If there is none, or if it is dead, the session signs in anew, if the
+ * grant can. `end` first forgets the persisted tokens and then revokes them (RFC 7009), for at most 5 seconds.
+ *
+ * Closing the scope interrupts a renewal in flight and does not sign out. If the server had spent the refresh token by
+ * then, the next run presents it once more.
  *
  * @example
  * ```ts

@@ -136,7 +136,9 @@ export class SessionRejected extends Data.TaggedError("SessionRejected")<{
   readonly refreshes: number
 }> {
   override get message(): string {
-    return `${this.response.request.method} was refused with ${this.response.status} after ${this.refreshes} refreshes`
+    const { method } = this.response.request
+    const refreshed = this.refreshes === 1 ? "1 refresh" : `${this.refreshes} refreshes`
+    return `${method} was refused with ${this.response.status} after ${refreshed}`
   }
 }
 

@@ -25,7 +25,8 @@ import type * as OAuth2Session from "../OAuth2Session.js"
  * Opens a receiver for `OAuth2Session.authorizationCode`. Throws `InvalidOptions` if an option makes no sense.
  *
  * - `open`: sends the user's browser to the address. The effect may last as long as the browser does: it is interrupted
- *   when the browser has come back. Default: prints the address.
+ *   when the browser has come back. Default: prints the address, to standard error, since the program's output may be
+ *   another program's input.
  * - `path`: the path of the redirect; default `/`. Authorization servers compare it with what is registered.
  * - `host`: `127.0.0.1` (the default) or `[::1]`.
  * - `port`: default: any that is free. RFC 8252 has servers accept every port; one that does not needs a fixed one.
@@ -85,7 +86,7 @@ const pathOf = (path: string): string => {
   })
 }
 
-const printed = (url: URL) => Console.log(`Open this address to sign in:\n${url.href}`)
+const printed = (url: URL) => Console.error(`Open this address to sign in:\n${url.href}`)
 
 const listening = (server: Server, host: string, port: number): Effect.Effect<void, OAuth2Error> =>
   Effect.async((resume) => {
@@ -127,7 +128,11 @@ const receive = (
   response.on("finish", () => Deferred.unsafeDone(cameBack, Effect.succeed(url)))
   response.on("close", () => Deferred.unsafeDone(cameBack, Effect.succeed(url)))
   const isRefused = url.searchParams.has("error")
-  answer(response, 200, `${isRefused ? "You are not signed in." : "You are signed in."} You may close this window.`)
+  answer(
+    response,
+    200,
+    `${isRefused ? "You are not signed in." : "The program has received your sign-in."} You may close this window.`
+  )
 }
 
 const answer = (response: ServerResponse, status: number, text: string): void => {

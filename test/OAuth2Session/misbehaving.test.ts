@@ -10,6 +10,7 @@ import * as Fiber from "effect/Fiber"
 import * as Redacted from "effect/Redacted"
 import * as Schedule from "effect/Schedule"
 import * as TestClock from "effect/TestClock"
+import type { ServerResponse } from "node:http"
 import { type Asked, type AuthorizationServer, authorizationServer, json } from "../support/authorizationServer.js"
 import { failureOf } from "../support/exits.js"
 import { eventually, type Reply, serve } from "../support/httpServer.js"
@@ -68,11 +69,46 @@ describe("a token endpoint that misbehaves", () => {
         assert.isNull(current.unsafePoll())
         yield* TestClock.adjust("1 millis")
         assert.strictEqual(failureOf(yield* Fiber.await(current))._tag, "RefreshTimeout")
-        // A late answer would be kept.
-        yield* TestClock.adjust("7 seconds")
         yield* Deferred.await(server.received.at(-1)!.aborted)
       }).pipe(http)
   )
+
+  /** A session whose renewal has just timed out, and the server's response, which has not begun. */
+  const unanswered = (grant: OAuth2Session.Grant) =>
+    Effect.gen(function*() {
+      const answers: Array<Reply> = [good]
+      const responses: Array<ServerResponse> = []
+      const server = yield* authorizationServer(() =>
+        answers.shift() ?? { write: (response) => void responses.push(response) }
+      )
+      const session = yield* OAuth2Session.make({ ...options, grant, issuer: server.url, timeout: "7 seconds" })
+      const stale = yield* session.current
+      const renewed = yield* Effect.fork(session.refresh(stale))
+      yield* eventually(Effect.sync(() => responses.length === 1))
+      yield* TestClock.adjust("7 seconds")
+      assert.strictEqual(failureOf(yield* Fiber.await(renewed))._tag, "RefreshTimeout")
+      return { answers, response: responses[0]!, server, session, stale }
+    })
+
+  it.scoped("that does not answer in time is asked again by a client that signs in as itself, after a second", () =>
+    Effect.gen(function*() {
+      const { answers, server, session, stale } = yield* unanswered(OAuth2Session.clientCredentials)
+      yield* Deferred.await(server.received.at(-1)!.aborted)
+      answers.push(good)
+      yield* TestClock.adjust("1 second")
+      assert.strictEqual((yield* session.refresh(stale)).number, 1)
+      assert.strictEqual(server.asked.length, 3)
+    }).pipe(http))
+
+  it.scoped("that does not answer in time is listened to for as long again if it may have spent a refresh token", () =>
+    Effect.gen(function*() {
+      const grant = OAuth2Session.refreshToken(Redacted.make("canary-refresh"))
+      const { response, server, session, stale } = yield* unanswered(grant)
+      yield* TestClock.adjust("6 seconds")
+      response.writeHead(200).end(good.body)
+      assert.strictEqual((yield* session.refresh(stale)).number, 1)
+      assert.strictEqual(server.asked.length, 2)
+    }).pipe(http))
 
   it.scoped("O1: whose answer is cut short is asked again, and never taken for what has come of it", () =>
     Effect.gen(function*() {
@@ -120,6 +156,7 @@ describe("a token endpoint that misbehaves", () => {
         const session = yield* OAuth2Session.make({ ...options, issuer: server.url })
         const failure = failureOf(yield* passing(yield* Effect.fork(session.current)))
         assert.deepInclude(failure, { _tag: "OAuth2Error", error, status })
+        assert.include((failure as OAuth2Session.OAuth2Error).message, `${error} (status ${status})`)
         assert.notInclude(String(failure) + JSON.stringify(failure), "canary")
         assert.strictEqual(server.asked.length, asked)
       }).pipe(http)

@@ -6,8 +6,8 @@ import type * as Duration from "effect/Duration"
 
 /**
  * A request to the authorization server brought no tokens. `error` is the server's own code (RFC 6749 section 5.2), or
- * `unreachable` (the network), `server_error`, `temporarily_unavailable` or `invalid_response`. It holds no body, no
- * request and no token.
+ * `unreachable` (the network), `server_error`, `temporarily_unavailable` or `invalid_response`. A wrong secret is
+ * `invalid_client`, and a person who says no is `access_denied`. The error holds no body, no request and no token.
  *
  * @since 0.1.0
  * @category errors
@@ -20,7 +20,8 @@ export class OAuth2Error extends Data.TaggedError("OAuth2Error")<{
   readonly retryAfter?: Duration.Duration | undefined
 }> {
   override get message(): string {
-    return this.description === undefined ? this.error : `${this.error}: ${this.description}`
+    const answered = this.status === undefined ? this.error : `${this.error} (status ${this.status})`
+    return this.description === undefined ? answered : `${answered}: ${this.description}`
   }
 }
 

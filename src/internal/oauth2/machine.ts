@@ -74,7 +74,9 @@ export const make = (
       }),
     refreshAhead: isZero(options.refreshAhead) ? undefined : options.refreshAhead ?? "1 minute",
     timeout: options.timeout,
-    lateness: options.lateness,
+    // A late answer is awaited because it may hold the only refresh token. A client that signs in as itself has spent
+    // nothing, and asks again instead.
+    lateness: options.lateness ?? (options.grant._tag === "ClientCredentials" ? 0 : undefined),
     budget: options.budget,
     name,
     retry: Schedule.whileInput(retry, (error) => !grants.isPersonal(error as SignInError)),
