@@ -75,8 +75,8 @@ export const exponential = (options: {
  * of the same response, so that a clock of ours or theirs that is off by a day does no harm, or else by `Clock`.
  *
  * A fraction of a second, which the RFC does not know and some servers send, is rounded up. A date that has passed is
- * zero. A header that is missing or malformed is `None`. What exceeds the longest
- * timer (2³¹−1 ms, about 24.8 days) is cut to it; a caller with less patience caps it with `Duration.min`.
+ * zero. A header that is missing or malformed is `None`. A wait that exceeds the longest timer (2³¹−1 ms, about 24.8
+ * days) is cut to it; a caller with less patience caps it with `Duration.min`.
  *
  * @example
  * ```ts

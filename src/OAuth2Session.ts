@@ -90,7 +90,7 @@ export declare namespace Tokens {
 }
 
 /**
- * The schema of `Tokens`. What it encodes to is in clear.
+ * The schema of `Tokens`. Its encoded form is in clear.
  *
  * @since 0.1.0
  * @category models
@@ -851,7 +851,7 @@ export const layer: {
 } = (tag: Context.Tag<any, any>, options: Options): Layer.Layer<any, any, any> => Service.layer(tag, sessionOf(options))
 
 /**
- * `layer`, each of whose options may be a `Config`, or all of them one. What is missing or wrong is told by its name.
+ * `layer`, each of whose options may be a `Config`, or all of them one. A missing or wrong value is told by its name.
  *
  * @example
  * ```ts

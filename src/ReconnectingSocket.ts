@@ -227,7 +227,7 @@ export interface ReconnectOptions {
 }
 
 /**
- * What a socket is doing. `attempt` counts the delays that have been waited since the backoff began anew: 0 is the
+ * The state of a socket. `attempt` counts the delays that have been waited since the backoff began anew: 0 is the
  * first dial. Times are epoch milliseconds of the `Clock`.
  *
  * @since 0.1.0
@@ -415,7 +415,7 @@ export interface DialContext {
  *   `find` do not give it again. Such messages take no room in the inbox but that of its 16 MiB.
  * - `attempt`, `previous`: the attempt that this connection comes of.
  * - `heartbeat`: gives this connection another heartbeat from now on, or none, as the peer asks in its first message.
- *   What is not given is as in the socket's own `heartbeat`.
+ *   Options that are left out are as in the socket's own `heartbeat`.
  * - `end`: gives the connection up, as `reconnect` with these options does, and never returns: `onOpen` is interrupted,
  *   and no `OnOpenFailed` is told. For a peer that says during the login that it wants another one. A replacement
  *   (`renewAfter`) is given up alone: the current connection serves on, and the next replacement comes after the delay.
@@ -730,8 +730,8 @@ export const make = <Out = Message, In = Message, E = never, R = never, E2 = nev
   })
 
 /**
- * Messages as JSON text, checked by schemas on both sides. What does not decode is a `Rejected` event with the
- * message as it came in; the socket goes on.
+ * Messages as JSON text, checked by schemas on both sides. A message that does not decode is a `Rejected` event with
+ * the message as it came in; the socket goes on.
  *
  * @example
  * ```ts
@@ -811,7 +811,7 @@ type CodecOf<S> = [OutOf<S>, Message] extends [Message, InOf<S>] ? unknown : { r
  * has failed, and is dropped after `close`. A `CloseEvent` closes that connection, not the socket. The outbox is not
  * used, so neither is `acknowledge`; do not take `messages` as well.
  *
- * What it does not mend: with `retryTransientErrors`, `RpcClient` leaves the calls in flight unanswered when its own
+ * A limit of `RpcClient` remains: with `retryTransientErrors`, it leaves the calls in flight unanswered when its own
  * pings stay unanswered for ten seconds, over any socket. If the heartbeat's `interval` and `timeout` are less than ten
  * seconds together, the heartbeat notices first, and the calls fail.
  *

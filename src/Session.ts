@@ -107,7 +107,7 @@ export const GenerationTypeId: unique symbol = Symbol.for("effect-holdfast/Sessi
 export type GenerationTypeId = typeof GenerationTypeId
 
 /**
- * One value of a session and when it came. Hand it back to `refresh` to say that it was refused.
+ * A value of a session, and when it came. Hand it back to `refresh` to say that it was refused.
  *
  * `number` counts from 0, never goes back and is never given twice, not even over `end`: a value that `onRenewed` was
  * given and that never became current leaves a gap. Times are epoch milliseconds of the session's `Clock`; an

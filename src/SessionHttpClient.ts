@@ -58,7 +58,7 @@ import type * as SessionMap from "./SessionMap.js"
  */
 export interface Options<in A> extends RefusalOptions {
   /**
-   * Puts the session's value on a request. One that throws is a `RequestError` with reason `"Encode"`. A secret
+   * Puts the session's value on a request. A function that throws is a `RequestError` with reason `"Encode"`. A secret
    * belongs in a header: the wrapped client's spans and errors show the URL.
    */
   readonly attach: (

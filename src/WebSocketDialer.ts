@@ -36,7 +36,7 @@ import { Waiters } from "./internal/waiters.js"
 // -----------------------------------------------------------------------------
 
 /**
- * What to dial. `headers` go with the upgrade request; browsers do not allow any.
+ * A request to dial. `headers` go with the upgrade request; browsers do not allow any.
  *
  * @since 0.1.0
  * @category models
@@ -50,7 +50,7 @@ export interface DialRequest {
 }
 
 /**
- * One message: text or bytes.
+ * A message: text or bytes.
  *
  * @since 0.1.0
  * @category models
@@ -72,7 +72,7 @@ export interface Listener {
 }
 
 /**
- * One open connection, for one reader and one writer.
+ * An open connection, for one reader and one writer.
  *
  * @since 0.1.0
  * @category models
@@ -200,7 +200,7 @@ export class WebSocketDialer extends Context.Tag("effect-holdfast/WebSocketDiale
   readonly dial: (request: DialRequest) => Effect.Effect<Connection, DialError, Scope.Scope>
   /** The longest message, in bytes, that this dialer's connections take if the request does not say. */
   readonly maxPayload?: number | undefined
-  /** Waits until there is any sense in dialing: until a network is there. It may take for ever. */
+  /** Waits until dialing makes sense, that is, until there is a network; for ever, if need be. */
   readonly ready?: Effect.Effect<void> | undefined
   /** Waits for the next moment in which dialing, or asking a connection for a sign of life, has new prospects. */
   readonly wake?: Effect.Effect<void> | undefined

@@ -1,5 +1,5 @@
 /**
- * Sign-in by OAuth 2. What is here needs `oauth4webapi`.
+ * Sign-in by OAuth 2. This entry point needs `oauth4webapi`.
  *
  * @since 0.1.0
  */

@@ -36,7 +36,7 @@ import * as SessionStore from "../SessionStore.js"
  * @category models
  */
 export interface Options {
-  /** Made if it is not there. It should hold nothing else. */
+  /** The directory is made if it is missing, and should hold nothing else. */
   readonly directory: string
 }
 
@@ -129,9 +129,9 @@ const readRow = async (folder: string): Promise<SessionStore.Row | undefined> =>
 }
 
 /**
- * Higher than the one before it; `undefined` if something was done to the file. What stands for its revision then is
- * when that was: a number below the row's own would make it older than what processes remember, and they would write
- * over it.
+ * The revision in a row's text, which is higher than the one before it; `undefined` if the file was changed by hand.
+ * Then the time of that change stands for the revision: a smaller number would make the row older than the one that
+ * processes remember, and they would write over it.
  */
 const revisionIn = (text: string, before: number): number | undefined => {
   try {

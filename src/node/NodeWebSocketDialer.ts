@@ -39,7 +39,7 @@ export interface Options {
   readonly tls?: ConnectionOptions | undefined
   /** Opens the connections instead of this dialer: an agent for a proxy, for instance. */
   readonly agent?: Http.Agent | undefined
-  /** Offers compression (RFC 7692). Default: no. It costs memory for each connection and time for each message. */
+  /** Offers compression (RFC 7692), which costs memory for each connection and time for each message. Default: no. */
   readonly perMessageDeflate?: boolean | undefined
   /**
    * The longest message that is accepted, in bytes; a longer one ends the connection. A request's own `maxPayload` goes

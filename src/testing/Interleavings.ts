@@ -23,8 +23,8 @@
  *   outlives a run (a request cache, what was made outside the effect) make runs differ, which a failure then says.
  * - Sleeps pass by themselves: no `TestClock` is to be adjusted, and none to be provided. A part that runs with another
  *   scheduler is not explored.
- * - What sleeps again and again hides a deadlock beside it: that is a `Livelock`.
- * - What leaves Effect's fibers (a promise, a timer, I/O) cannot come to an end inside a run, and is reported as
+ * - A program that sleeps again and again hides a deadlock beside it: that is a `Livelock`.
+ * - Work that leaves Effect's fibers (a promise, a timer, I/O) cannot come to an end inside a run, and is reported as
  *   `Escaped` where the run would wait or let time pass. Node tells what was started; elsewhere it is a deadlock.
  * - A fiber that computes for ever without an operation hangs the explorer as it hangs any program.
  * - Errors that are made in a run have no stack, which would cost more than most programs do. A failure is run once
@@ -610,7 +610,7 @@ const tell = <A, E>(effect: Effect.Effect<A, E>, setting: Run.Setting, schedule:
 // -----------------------------------------------------------------------------
 
 /**
- * Runs the effect once more by the replay line of a failure, and gives its exit. Where that failure was that the
+ * Runs the effect once more by the replay line of a failure, and gives its exit. If that failure was that the
  * effect did not end, the exit is a defect: the `InterleavingFailure`. Logs are printed. Of an effect that does not
  * come by all places of the line it is another run (`trace` tells).
  *

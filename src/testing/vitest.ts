@@ -36,8 +36,9 @@ export interface Options extends Interleavings.Options {
   /**
    * Real time for the exploration, at most 24.8 days. When the budget is spent without a failure, the test passes, and
    * prints how much has been tried: a slow machine tries less, and does not fail for it (a test with `fails` does: it
-   * passes only if a failure is found). What `limit` has left out is printed in one line for all tests of a `describe`.
-   * Default: two thirds of the test's limit, so that a third is left to make a failure small and tell of it.
+   * passes only if a failure is found). The part that `limit` has left out is printed in one line for all tests of a
+   * `describe`. Default: two thirds of the test's limit, so that a third is left to make a failure small and tell of
+   * it.
    */
   readonly budget?: Duration.DurationInput | undefined
 }

@@ -48,7 +48,7 @@ export interface Connections {
 
 /**
  * Watches what the server at this address accepts. Node tells of each accepted connection on a diagnostics channel.
- * Where it does not (before Node 20.16, on other platforms), the server is known from its first request on.
+ * Without that channel (before Node 20.16, on other platforms), the server is known from its first request on.
  */
 export const watchConnections = (address: HttpServer.Address): Connections => {
   const channels = globalThis.process?.getBuiltinModule?.("node:diagnostics_channel")

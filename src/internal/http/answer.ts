@@ -17,13 +17,13 @@ type Request = HttpClientRequest.HttpClientRequest
 type Response = HttpClientResponse.HttpClientResponse
 type BodyEffect<A> = Effect.Effect<A, HttpClientError.ResponseError>
 
-/** A page of error text. What is longer costs more to read than a new connection. */
+/** Enough for a page of error text. A longer body costs more to read than a new connection. */
 export const longestBody = 64 * 1024
 
 /** Why a body could not be read to its end. */
 export type BodyFailure = HttpClientError.ResponseError | "too long"
 
-/** What was read of a body. */
+/** The outcome of reading a body. */
 export type Body = Exit.Exit<Uint8Array, BodyFailure>
 
 /** Another response with something changed; as it stands, it only answers another request. */

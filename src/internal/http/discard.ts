@@ -1,6 +1,6 @@
 /**
- * The body of a response that nobody wants: read to its end, or cut, so that its connection is free for another
- * request.
+ * Disposes of the body of a response that nobody wants: reads it to its end or cuts it, so that its connection is free
+ * for another request.
  */
 import type * as HttpClientResponse from "@effect/platform/HttpClientResponse"
 import type * as Clock from "effect/Clock"
@@ -31,7 +31,7 @@ export const whileRead = <A, E, R>(
       }))))
 
 /**
- * The fiber that reads runs immediately, up to its first wait. One that only waits for its turn could be interrupted
+ * The reading fiber runs immediately, up to its first wait. A fiber that waits for its turn could be interrupted
  * before its first step, and then nothing would cut the body or end what the body holds.
  */
 const startReading = (response: Response) =>
@@ -44,11 +44,11 @@ const startReading = (response: Response) =>
     }
   })
 
-/** Cuts a body of which nothing more is wanted. */
+/** Cuts a body that nobody reads any further. */
 export const abandon = (response: Response): Effect.Effect<void> =>
   Effect.map(startReading(response), (start) => cut(start()))
 
-/** The same for a body that nobody is to be given. */
+/** Cuts a body that no caller has been given. */
 export const whileDiscarded = <A, E, R>(
   response: Response,
   f: (read: Effect.Effect<unknown>) => Effect.Effect<A, E, R>
@@ -125,7 +125,7 @@ const whileReading = <S, A, E, R>(
   )
 
 /**
- * Cuts what is still being read after its time. One fiber sees to all readings, and is there only while there are any.
+ * Cuts readings that take too long. A single fiber watches all readings, and exists only while there are any.
  */
 class Deadlines {
   private readonly clock: Clock.Clock

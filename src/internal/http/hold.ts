@@ -1,5 +1,5 @@
 /**
- * What a response holds until its body has ended.
+ * Holds a session or a generation for a response until its body has ended.
  */
 import type * as HttpClientError from "@effect/platform/HttpClientError"
 import type * as HttpClientRequest from "@effect/platform/HttpClientRequest"

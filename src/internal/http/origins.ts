@@ -1,5 +1,5 @@
 /**
- * Where a session's value may go: the origins that are at home.
+ * The origins that a session's value may be sent to: those that are at home.
  */
 import type * as HttpClientError from "@effect/platform/HttpClientError"
 import * as Either from "effect/Either"
@@ -10,7 +10,7 @@ import { cannotEncode, noUrl } from "./errors.js"
 import * as Redirect from "./redirect.js"
 import { either, type Settings } from "./send.js"
 
-/** Where the value may go and which redirects are followed, as `Sender` has it. */
+/** The rules that `Sender` goes by: which origins get the value, and which redirects are followed. */
 export const places = <E1>(
   { followRedirects, origins }: Pick<Options<never>, "followRedirects" | "origins">,
   clientError: (error: HttpClientError.RequestError) => E1

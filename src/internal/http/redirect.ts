@@ -17,10 +17,10 @@ import { isReplayable } from "./replayable.js"
 
 type Request = HttpClientRequest.HttpClientRequest
 
-/** One of the requests that are sent for a caller's request. */
+/** A single request among those that are sent for a caller's request. */
 export interface Hop {
   readonly request: Request
-  /** Where the request goes; `undefined` if nothing depends on it. */
+  /** The URL that the request goes to; `undefined` if nothing depends on it. */
   readonly url: URL | undefined
   /** Every origin so far was one that the session's credentials are for. Once left, home is not found again. */
   readonly isHome: boolean

@@ -1,5 +1,5 @@
 /**
- * What can be sent a second time.
+ * Tells requests that can be sent a second time.
  */
 import type * as HttpClientRequest from "@effect/platform/HttpClientRequest"
 import * as Predicate from "effect/Predicate"

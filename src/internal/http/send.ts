@@ -25,7 +25,7 @@ import { isReplayable } from "./replayable.js"
 type Request = HttpClientRequest.HttpClientRequest
 type Response = HttpClientResponse.HttpClientResponse
 
-/** A refusal. Only `Sender` and those who make it see one. */
+/** A refusal. Only `Sender` and its makers see one. */
 export class Refused extends Data.TaggedClass("Refused")<{
   readonly response: Response
   /** The error that a status filter beneath the session made of the response. */
@@ -72,7 +72,7 @@ interface Call<in out A, out E> {
   readonly held: Held<A, E>
 }
 
-/** One request that is sent, with one value. */
+/** A single request that is sent, with one value. */
 interface Attempt<out A> {
   /** The request that the caller made. */
   readonly request: Request
@@ -92,7 +92,7 @@ export class Sender<A, E0, E1, R> {
   }
 
   /**
-   * Executes a request of a caller. What `retain` holds is held until the response's body has ended. No session is
+   * Executes a request of a caller. `retain` holds the session until the response's body has ended. No session is
    * asked for if the request goes to another origin.
    */
   send<E, E2, R2>(
@@ -279,7 +279,7 @@ export class Sender<A, E0, E1, R> {
     return Effect.fail(this.settings.clientError(error))
   }
 
-  /** What a response holds: the session, if that is held, and what its generation acquired. */
+  /** Holds, for a response, the session if that is held, and the resources of its generation. */
   private retaining(
     { retain }: Held<A, unknown>,
     ofGeneration: Inside.Retain | undefined

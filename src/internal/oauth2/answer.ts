@@ -1,5 +1,5 @@
 /**
- * What an authorization server has answered, read from its status, its headers and its whole body. Pure.
+ * Reads the answers of an authorization server, from their status, headers and whole body. Pure.
  *
  * Real servers send errors with status 200, numbers as strings, lists of scopes, members that are null or empty, forms
  * instead of JSON. An answer that brings a token has mostly spent what was presented for it, so it is thrown away only
@@ -18,7 +18,7 @@ export interface Answer {
   readonly secrets: ReadonlyArray<string>
 }
 
-/** A token answer (RFC 6749 section 5.1) without what says nothing: what is null, empty or of no use is absent. */
+/** A token answer (RFC 6749 section 5.1). Members that are null, empty or useless are left out. */
 export interface TokenAnswer {
   readonly accessToken: string
   readonly tokenType: string | undefined

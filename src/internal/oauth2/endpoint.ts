@@ -20,7 +20,7 @@ import { type Answer, asksForNonce } from "./answer.js"
 import * as Dpop from "./dpop.js"
 import { OAuth2Error } from "./errors.js"
 
-/** What is known of the client and the server when a request is built. */
+/** The client and the server, as far as they are known when a request is built. */
 export interface Party {
   readonly client: HttpClient.HttpClient
   readonly clientId: string
@@ -101,7 +101,7 @@ const clientOf = ({ clientId, usesMtlsAliases }: Party): Oauth.Client => ({
 // the requests
 // -----------------------------------------------------------------------------
 
-/** A request to the token endpoint. It is sent again if the server asks for another nonce in its proof. */
+/** Sends a request to the token endpoint, and sends it again if the server asks for another nonce in its proof. */
 export const token = (
   party: Party,
   server: Server,
@@ -231,7 +231,7 @@ const send = (party: Party, request: Built, secrets: ReadonlyArray<string>): Eff
       )
   )
 
-/** What a request proves the client by: made from its secret, or with its key. */
+/** The parts of a request that prove the client: made from its secret, or with its key. */
 const provenBy = ({ body, headers }: Built): ReadonlyArray<string> =>
   [headers["authorization"]?.split(" ")[1], headers["dpop"], body?.get("client_assertion")].filter(Predicate.isString)
 
@@ -334,6 +334,6 @@ const textOf = (response: HttpClientResponse.HttpClientResponse): Effect.Effect<
     )
   )
 
-/** What platform says of a response without a body. */
+/** The error by which platform tells of a response without a body. */
 const isEmpty = (error: HttpClientError.HttpClientError): boolean =>
   HttpClientError.isHttpClientError(error) && error._tag === "ResponseError" && error.reason === "EmptyBody"

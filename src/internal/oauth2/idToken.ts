@@ -1,6 +1,6 @@
 /**
- * What an id_token says (OpenID Connect Core section 3.1.3.7). It came from the token endpoint itself over TLS, which
- * stands for its signature (rule 6 there); issuer, audience, times and nonce are checked.
+ * Reads an id_token (OpenID Connect Core section 3.1.3.7). The token came from the token endpoint itself over TLS, so
+ * that its signature need not be checked (rule 6 there); issuer, audience, times and nonce are checked.
  */
 import * as Clock from "effect/Clock"
 import * as Duration from "effect/Duration"

@@ -1,11 +1,11 @@
 /**
- * Where an authorization server says what it is (OpenID Connect Discovery, RFC 8414), and whether what answers there is
- * the one that was asked for. Pure.
+ * The addresses of an authorization server's metadata (OpenID Connect Discovery, RFC 8414), and whether the metadata is
+ * of the server that was asked for. Pure.
  */
 
 export interface Place {
   readonly issuer: string
-  /** Where its metadata may lie, in the order in which to ask: the next one if there is none at the first. */
+  /** The addresses where its metadata may lie, in the order in which to ask: each only if the one before has none. */
   readonly urls: ReadonlyArray<URL>
 }
 

@@ -57,7 +57,7 @@ export const make = (
     renew: (current) => grants.renew(current),
     fatal: (error) => grants.isFatal(error),
     expiresAt: (tokens) => {
-      // Every value comes by here before anyone is given it, one from a store too.
+      // Every value passes here before a caller is given it, values from a store included.
       if (dpop !== undefined) Carrying.bind(tokens, dpop)
       // A store may hold tokens from when the option `dpop` was set. Nothing can carry them without their key.
       else if (tokens.tokenType === "DPoP") return 0

@@ -1,4 +1,4 @@
-/** Options, checked once. What is thrown is `InvalidOptions`, which never holds a secret. */
+/** Checks the options once. Throws `InvalidOptions`, which never holds a secret. */
 import * as Duration from "effect/Duration"
 import * as Predicate from "effect/Predicate"
 import * as Redacted from "effect/Redacted"
@@ -10,7 +10,7 @@ import { type Cooldown, cooldownOf } from "./retries.js"
 import type { Wanted } from "./signIn.js"
 
 export interface Settings {
-  /** A name to discover, or what is known already. */
+  /** A name to discover, or metadata that is known already. */
   readonly issuer: URL | Oauth.AuthorizationServer
   readonly authentication: (now: number) => Oauth.ClientAuth
   readonly secrets: ReadonlyArray<string>

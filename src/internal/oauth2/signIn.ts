@@ -20,7 +20,7 @@ export interface Issued {
   readonly nonce?: string | undefined
 }
 
-/** What goes with every request that asks for a token. */
+/** The parameters of every request that asks for a token. */
 export interface Wanted {
   readonly scope: ReadonlyArray<string>
   readonly resource: ReadonlyArray<string>

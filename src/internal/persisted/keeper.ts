@@ -58,7 +58,7 @@ export const make = <A, I, R>(
   const encode = Schema.encode(schema)
   const turn = Effect.unsafeMakeSemaphore(1)
   let signIns = 0
-  /** What the store may hold: more than one value if a write has failed, since it may have reached the store. */
+  /** The values that the store may hold: several if a write has failed, since that may have reached the store. */
   let entries: ReadonlyArray<Entry<A>> = []
   /** The values that were obtained last, the newest first. */
   let known: ReadonlyArray<Entry<A>> = []

@@ -1,5 +1,5 @@
 /**
- * Taking over what another process has written: its value, or that there is none any more.
+ * Takes over what another process has written: its value, or the news that there is none any more.
  */
 import * as Effect from "effect/Effect"
 import type { Row } from "../../SessionStore.js"
@@ -40,7 +40,7 @@ export const adoptRow = <A, E>(
     )
   })
 
-/** The decoded value. What cannot be read is a failure, or counts as none, as the session's options say. */
+/** The decoded value. Unreadable text is a failure, or counts as no value, as the session's options say. */
 const valueIn = <A, E>(
   { codec, name, signsInIfUnreadable }: Parts<A, E>,
   { value }: Row

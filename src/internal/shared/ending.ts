@@ -46,7 +46,7 @@ export const end = <A, E>(parts: Parts<A, E>, { owed, values }: Ended<A>): Effec
     )
   })
 
-/** Writes an `end` that the store could not be told of. */
+/** Writes an `end` that has not reached the store yet. */
 export const discharge = <A, E>(parts: Parts<A, E>): Effect.Effect<void, Trouble> =>
   Effect.suspend(() => {
     const { memory, session } = parts

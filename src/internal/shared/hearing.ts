@@ -90,7 +90,7 @@ const listen = (
         ofKey?.delete(listener)
         if (ofKey?.size === 0) listeners.delete(key)
         if (listeners.size > 0) return Effect.void
-        // Whoever comes from now on subscribes anew.
+        // Later listeners subscribe anew.
         if (subscriptions.get(notices) === subscription) subscriptions.delete(notices)
         return fiber === undefined ? Effect.void : Fiber.interrupt(fiber)
       })

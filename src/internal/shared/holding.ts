@@ -49,7 +49,7 @@ export class Holding<A, E> {
   }
 
   /**
-   * Obtains a value. It is kept in the step in which it arrives, for the token that was presented for it is spent.
+   * Obtains a value, and keeps it in the step in which it arrives: the token that was presented for it is spent.
    * `undefined`: the lease was lost, and nothing was presented.
    */
   readonly obtain: Effect.Effect<Pending<A> | undefined, E | Trouble> = Effect.uninterruptibleMask((restore) =>

@@ -1,5 +1,5 @@
 /**
- * What one process remembers of the session that it shares. Each function is one step.
+ * The memory that one process has of the session that it shares. Each function is one step.
  */
 import type { Row } from "../../SessionStore.js"
 import * as Protocol from "./protocol.js"
@@ -39,11 +39,11 @@ export class Memory<A> {
    * knows when it tries again: such a row's cooldown is for the others.
    */
   failedRevision: number | undefined
-  /** Refreshes under way. */
+  /** The number of refreshes under way. */
   active = 0
-  /** Notices that have come. */
+  /** The number of notices that have come. */
   heard = 0
-  /** A fiber brings in the background what could not be written. */
+  /** Whether a fiber in the background writes what could not be written. */
   isSettling = false
 
   private last: Protocol.Known = Protocol.nothing

@@ -1,5 +1,5 @@
 /**
- * What the parts of a shared session have in common. Its public module makes the errors: the parts tell what happened.
+ * The things that all parts of a shared session need. Its public module makes the errors: the parts tell what happened.
  */
 import type * as Cause from "effect/Cause"
 import * as Data from "effect/Data"
@@ -11,7 +11,7 @@ import type { Codec } from "./codec.js"
 import type { Memory } from "./memory.js"
 import type { Rows } from "./rows.js"
 
-/** Why a refresh of the fleet has brought nothing. */
+/** The reason why a refresh of the fleet has brought no value. */
 export class Trouble extends Data.TaggedError("Trouble")<{
   readonly reason: "StoreUnavailable" | "Unreadable" | "Contended" | "CoolingDown" | "Ended"
   readonly detail: string
@@ -46,7 +46,7 @@ export interface Parts<A, E> {
   readonly monotonic: () => number
   /** Notified with each notice that other processes have changed the row. */
   readonly news: Waiters
-  /** Sees to it in the background that what could not be written is. */
+  /** Writes in the background what could not be written, as soon as the store answers. */
   readonly settleLater: () => void
   /** Has the session take the value that this process has committed in the background. */
   readonly deliver: Effect.Effect<void>

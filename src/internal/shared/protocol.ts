@@ -6,8 +6,8 @@
  * A refresh is: read → `look` → `take` the lease → `mayPresent`? → present the value upstream, and `extend` the lease
  * meanwhile → `settle` what came back, by `commit`; or `fail`.
  *
- * **What holds**, whatever processes crash, pause or lose answers (`test/SharedSession/protocol.test.ts` searches all
- * orders of these steps):
+ * **These rules hold**, whatever processes crash, pause or lose answers (`test/SharedSession/protocol.test.ts` searches
+ * all orders of these steps):
  *
  * - Two processes present the same value together only if the first has been away for longer than its lease.
  * - A value that may have been presented before is presented again only as `uncertain`.
@@ -19,7 +19,7 @@
  */
 import type { Row } from "../../SessionStore.js"
 
-/** What a process remembers of the row: the last version that it adopted, committed or ended. */
+/** A process's memory of the row: the last version that it adopted, committed or ended. */
 export interface Known {
   readonly version: number
   readonly origin: number
@@ -71,7 +71,7 @@ const free = { holder: null, leaseUntil: 0, uncertain: false } as const
 // --- looking -----------------------------------------------------------------
 
 /**
- * What a process finds in the row that it has read.
+ * The meaning of a row that a process has read.
  *
  * - `Newer`: another process has renewed, signed in or ended: adopt it.
  * - `Behind`: the row is missing, or older than what the process holds: `restore` it.
@@ -98,7 +98,7 @@ export const look = (row: Row | undefined, known: Known, now: number): Finding =
   return row.coolUntil > now ? { _tag: "Cooling", left: row.coolUntil - now } : { _tag: "Free" }
 }
 
-/** What a process remembers once it has adopted the row. */
+/** The memory of a process once it has adopted the row. */
 export const adopt = (row: Row, now: number): Known => ({
   version: row.version,
   origin: row.origin,
@@ -107,8 +107,8 @@ export const adopt = (row: Row, now: number): Known => ({
 })
 
 /**
- * The row from a process's memory. Where it had gone, an intent may have gone with it: so the value counts as
- * presented. What was ended stays ended.
+ * The row as written from a process's memory. If the stored row had gone, an intent may have gone with it: so the value
+ * counts as presented. A session that was ended stays ended.
  */
 export const restore = (row: Row | undefined, known: Known, now: number): Row => ({
   ...blank,
@@ -195,7 +195,7 @@ export const commit = (row: Row, taken: Taken, { lifetime, value }: Obtained, no
 }
 
 /**
- * What a holder does with the value that it has obtained.
+ * The next step of a holder with the value that it has obtained.
  *
  * - `Commit`: write this row.
  * - `Committed`: it was written, and the answer was lost.
@@ -254,7 +254,7 @@ export const fail = (row: Row | undefined, holder: string, failure: Failure, now
   }
 }
 
-/** Nothing in the row is current any more. It stays, as the sign that what other processes remember is not either. */
+/** Ends the row's value. The row stays, as the sign that the values which other processes remember are over, too. */
 export const end = (row: Row | undefined, known: Known, now: number): Row => {
   const base = row ?? blank
   return tombstone(

@@ -1,5 +1,5 @@
 /**
- * One refresh of the fleet: read the row, and adopt what is newer, or wait, or take the lease and present the value.
+ * Runs one refresh of the fleet: reads the row, then adopts a newer value, waits, or takes the lease and presents.
  */
 import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"

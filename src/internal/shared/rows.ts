@@ -1,7 +1,7 @@
 /**
- * One session's row in its store. Each call has a deadline, after which it counts as failed, though a write may still
- * arrive: whoever writes must be able to recognise its own row. To wait for one's turn behind other sessions' calls
- * counts as no delay of the store's for as long as the store answers those.
+ * Reads and writes one session's row in its store. Each call has a deadline, after which it counts as failed, though a
+ * write may still arrive: a writer must be able to recognise its own row. Waiting for a turn behind other sessions'
+ * calls is no delay of the store's, as long as the store answers those.
  */
 import * as Data from "effect/Data"
 import * as Effect from "effect/Effect"
@@ -25,7 +25,7 @@ export interface Read extends Time {
   readonly row: Row | undefined
 }
 
-/** What follows from a row that was read: another row is written, or something was found that forbids it. */
+/** The decision about a row that was read: to write another row, or not to, because of what was found. */
 export type Change<A> =
   | { readonly _tag: "Write"; readonly row: Row }
   | { readonly _tag: "Found"; readonly found: A }
@@ -42,8 +42,8 @@ export const found = <A>(found: A): Change<A> => ({ _tag: "Found", found })
 const deadline = 2000
 
 /**
- * The deadline is waited for in parts. A process that has stood still, as a laptop that slept, finds a timer of before
- * struck when it wakes, and the answer of the store in the socket beside it: so it loses a part, and not the answer.
+ * The deadline is waited for in parts. When a process has stood still (a laptop slept), an old timer fires before the
+ * store's answer is read from the socket. So the process loses one part of the deadline, and not the answer.
  */
 const parts = 4
 

@@ -1,5 +1,6 @@
 /**
- * Bringing a value that was obtained into the row. Until then it is kept: the token that was presented for it is spent.
+ * Brings a value that was obtained into the row. Until then the process keeps the value: the token that was presented
+ * for it is spent.
  */
 import * as Effect from "effect/Effect"
 import type { Row } from "../../SessionStore.js"
@@ -10,7 +11,7 @@ import * as Protocol from "./protocol.js"
 import { found, type Time, write } from "./rows.js"
 import { waitForNews } from "./waiting.js"
 
-/** `adopted`: another process's value is current. `taken`: somebody else in this process has seen to the value. */
+/** `adopted`: another process's value is current. `taken`: another fiber of this process has dealt with the value. */
 export type Settled<A> = { readonly _tag: "Own"; readonly value: A } | { readonly _tag: "Adopted" | "Taken" }
 
 /** Commits the value. If another process has renewed meanwhile, its value is adopted; if it has ended: `Ended`. */
@@ -81,7 +82,7 @@ const superseded = <A, E>(
     memory.pending = undefined
     return true
   })
-  // A value that has expired by now is renewed by whoever looks next.
+  // A value that has expired by now is renewed by the next caller.
   return Effect.map(adopted, (outcome) => outcome === "current" ? { _tag: "Adopted" } : taken)
 }
 

@@ -11,7 +11,7 @@ export interface Stage {
   readonly set: (stage: "pausing" | "trying") => void
   /** The renewal has timed out: no further try is begun. */
   readonly isLate: () => boolean
-  /** Whether what it brings would become current. */
+  /** Whether its outcome would become current. */
   readonly isAwaited: () => boolean
 }
 

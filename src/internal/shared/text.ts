@@ -7,8 +7,8 @@ import { blank } from "./protocol.js"
 export const encode = (row: Row): string => JSON.stringify(row)
 
 /**
- * Text that is no row becomes a row with the text as its value, which no schema and no key can read: so whoever reads
- * it learns that it is unreadable, and may replace it if that was asked for. Its version is no earlier than the last
+ * Text that is no row becomes a row with the text as its value, which no schema and no key can read: so its reader
+ * learns that it is unreadable, and may replace it if that was asked for. Its version is no earlier than the last
  * that was committed, lest a process take it for older than what it remembers and overwrite it.
  */
 export const decode = (revision: number, text: string): Row => {

@@ -1,5 +1,5 @@
 /**
- * The bracket around a transaction's body. It begins the transaction, gives the body its drafts, and commits or rolls
+ * The bracket around a transaction's body: begins the transaction, gives the body its drafts, and commits or rolls
  * back, whatever the body's exit.
  *
  * The bracket is written by hand. With `Effect.acquireUseRelease` around the same steps (turns waited for in its `use`,
@@ -55,7 +55,7 @@ export const runOnSeveral = <B, E, R>(
 ): Effect.Effect<B, E | TransactionError, Exclude<R, Scope.Scope>> =>
   run(errors, cells, (transaction) => withDrafts(cells, transaction, body))
 
-/** What a transaction does when it has begun: it takes its turns, and runs its body. */
+/** Takes the turns of a transaction that has begun, and runs its body. */
 type Inside<B, E, R> = (transaction: Transaction) => Effect.Effect<B, E, R>
 
 type Restore = Parameters<Parameters<typeof Effect.uninterruptibleMask>[0]>[0]

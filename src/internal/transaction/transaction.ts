@@ -29,7 +29,7 @@ export class Transaction implements Holder<Transaction> {
   readonly errors: Errors
   /** The transaction that this one is inside. */
   readonly outer: Transaction | undefined
-  /** The refs that it names itself. It may have the turns of more refs, which inner transactions name. */
+  /** The refs that the transaction names itself. Inner transactions may name more, whose turns it then has, too. */
   readonly cells: ReadonlyArray<Cell<any>>
   readonly fiber: FiberId.Runtime
   readonly since: number

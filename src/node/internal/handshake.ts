@@ -73,8 +73,8 @@ interface AttemptListener extends Omit<Listener, "onFailure"> {
 }
 
 /**
- * One attempt. It goes from `Connect` to `Handshake`, and is over when it has told its listener that the connection is
- * open, or that it failed, or when it was given up; then it tells nothing more.
+ * A single attempt, which goes from `Connect` to `Handshake`. An attempt is over when it has told its listener that the
+ * connection is open, or that it failed, or when it was given up; then it tells nothing more.
  */
 class Attempt {
   private stage: Exclude<Stage, "Identity"> = "Connect"

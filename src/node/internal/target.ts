@@ -126,7 +126,7 @@ const unthrowing = (check: CheckServerIdentity): CheckServerIdentity => (hostnam
   }
 }
 
-/** Node lets a throw out of the call that opens the connection. It is the application's own error, and no option's. */
+/** Node lets a throw out of the call that opens the connection: the application's own error, and no option's. */
 const unthrowingLookup = (lookup: Tls.ConnectionOptions["lookup"]): typeof lookup =>
   // Node refuses a lookup that is no function.
   typeof lookup !== "function" ? lookup : (hostname, options, callback) => {
