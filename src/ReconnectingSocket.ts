@@ -439,7 +439,7 @@ export interface OpeningConnection<in out Out, in out In> extends DialContext {
  * @category models
  */
 export interface Options<Out, In, E = never, R = never, E2 = never, R2 = never, A = never, E3 = never> {
-  /** The socket's name in metrics and logs. Default: the host of the first URL that is dialed. */
+  /** The socket's name in metrics, logs, spans and errors. Default: the host of the first URL that is dialed. */
   readonly name?: string | undefined
   /**
    * The request to dial. An effect is run anew for each attempt; its failure is a failed attempt like any other. A
@@ -836,7 +836,12 @@ type CodecOf<S> = [OutOf<S>, Message] extends [Message, InOf<S>] ? unknown : { r
  */
 export const toSocket = (self: ReconnectingSocket<Message, Message>): Socket.Socket => {
   const socket = self as OwnedSocket<Message, Message>
-  return Platform.make({ owner: socket.owner, encode: (message) => socket.encoded(message), failed: endError })
+  const { owner } = socket
+  return Platform.make({
+    owner,
+    encode: (message) => socket.encoded(message),
+    failed: (info) => endError(owner.wiring.telemetry.socket, info)
+  })
 }
 
 // -----------------------------------------------------------------------------

@@ -7,6 +7,7 @@ import { isBuiltin } from "node:module"
 import { tmpdir } from "node:os"
 import { join } from "node:path"
 import { fileURLToPath } from "node:url"
+import type { BrowserContext } from "playwright-core"
 import { chromiumContext } from "./support/chromium.js"
 import { browser } from "./support/tools.js"
 import { print, serverProcess } from "./support/webSocketServer.js"
@@ -17,6 +18,7 @@ interface Page {
   readonly received: ReadonlyArray<string>
   readonly send: (message: string) => Promise<void>
   readonly close: () => Promise<void>
+  readonly reconnect: () => Promise<void>
 }
 
 const script = `
@@ -31,8 +33,11 @@ globalThis.page = page
 Effect.runFork(Effect.scoped(Effect.gen(function*() {
   const socket = yield* ReconnectingSocket.make({
     dial: { url: "ws://" + location.host + "/echo" },
-    backoff: Backoff.exponential({ initial: "5 millis", max: "50 millis" })
+    backoff: location.search === "?patient"
+      ? Backoff.exponential({ initial: "1 hours", max: "1 hours", jitter: "none" })
+      : Backoff.exponential({ initial: "5 millis", max: "50 millis" })
   })
+  page.reconnect = () => Effect.runPromise(socket.reconnect({ backoff: false }))
   page.send = (message) => Effect.runPromise(socket.send(message))
   page.close = () => Effect.runPromise(socket.close(1000, "done"))
   yield* Effect.forkScoped(Stream.runForEach(socket.events, (event) => Effect.sync(() => page.events.push(event._tag))))
@@ -63,6 +68,20 @@ const bundled = Effect.gen(function*() {
   return { file, metafile }
 })
 
+const visit = Effect.fnUntraced(function*(context: BrowserContext, url: string) {
+  const tab = yield* Effect.promise(() => context.newPage())
+  const problems: Array<unknown> = []
+  tab.on("pageerror", (error) => problems.push(error))
+  yield* Effect.promise(() => tab.goto(url))
+  yield* Effect.promise(() => tab.waitForFunction("globalThis.page?.send"))
+  const page = () => Effect.promise(() => tab.evaluate(() => (globalThis as unknown as { readonly page: Page }).page))
+  const until = (holds: (page: Page) => boolean) =>
+    Effect.repeat(page(), { until: holds }).pipe(Effect.timeout("30 seconds"))
+  return { tab, page, problems, until }
+})
+
+const opened = (count: number) => ({ events }: Page) => events.filter((tag) => tag === "Opened").length === count
+
 describe("the package's main entry", () => {
   it.scopedLive("is bundled for browsers without any module of Node, and without ws", () =>
     Effect.gen(function*() {
@@ -85,22 +104,12 @@ describe("the package's main entry", () => {
       const { file } = yield* bundled
       const server = yield* serverProcess({ module: file })
       const context = yield* chromiumContext
-      const tab = yield* Effect.promise(() => context.newPage())
-      const problems: Array<unknown> = []
-      tab.on("pageerror", (error) => problems.push(error))
-      yield* Effect.promise(() => tab.goto(`http://127.0.0.1:${server.port}/`))
-
-      const page = () =>
-        Effect.promise(() => tab.evaluate(() => (globalThis as unknown as { readonly page: Page }).page))
+      const { page, problems, tab, until } = yield* visit(context, `http://127.0.0.1:${server.port}/`)
       const send = (message: string) =>
         Effect.promise(() =>
           tab.evaluate((message) => (globalThis as unknown as { readonly page: Page }).page.send(message), message)
         )
-      const until = (holds: (page: Page) => boolean) =>
-        Effect.repeat(page(), { until: holds }).pipe(Effect.timeout("30 seconds"))
-      const opened = (count: number) => ({ events }: Page) => events.filter((tag) => tag === "Opened").length === count
 
-      yield* Effect.promise(() => tab.waitForFunction("globalThis.page?.send"))
       yield* send("one")
       yield* until(({ received }) => received.join() === "one")
       for (const kill of [1, 2, 3]) {
@@ -120,4 +129,38 @@ describe("the package's main entry", () => {
       assert.deepStrictEqual(problems, [])
       print(`${context.browser()?.version() ?? "Chromium"}: back after three kills, nothing lost of what was queued`)
     }), 120_000)
+
+  it.scopedLive.runIf(browser)(
+    "W16: in Chromium nothing is dialed while it is offline, and being online ends a wait",
+    () =>
+      Effect.gen(function*() {
+        const { file } = yield* bundled
+        const server = yield* serverProcess({ module: file })
+        const context = yield* chromiumContext
+        const setOffline = (is: boolean) => Effect.promise(() => context.setOffline(is))
+        const { problems, tab, until } = yield* visit(context, `http://127.0.0.1:${server.port}/?patient`)
+        yield* until(opened(1))
+
+        yield* server.kill
+        yield* until(({ events }) => events.at(-1) === "Waiting")
+        yield* server.start()
+        yield* setOffline(true)
+        yield* setOffline(false)
+        // Otherwise the wait takes an hour.
+        yield* until(opened(2))
+
+        yield* setOffline(true)
+        yield* Effect.promise(() =>
+          tab.evaluate(() => (globalThis as unknown as { readonly page: Page }).page.reconnect())
+        )
+        yield* until(({ events }) => events.at(-1) === "Dialing")
+        const { upgrades } = yield* server.report
+        yield* Effect.sleep("200 millis")
+        assert.strictEqual((yield* server.report).upgrades, upgrades)
+        yield* setOffline(false)
+        yield* until(opened(3))
+        assert.deepStrictEqual(problems, [])
+      }),
+    120_000
+  )
 })

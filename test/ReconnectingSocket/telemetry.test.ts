@@ -10,6 +10,7 @@ import * as Logger from "effect/Logger"
 import * as Metric from "effect/Metric"
 import * as Option from "effect/Option"
 import * as Scope from "effect/Scope"
+import * as Tracer from "effect/Tracer"
 import {
   acknowledge,
   dial,
@@ -109,6 +110,52 @@ describe("logs", () => {
     }).pipe(Effect.provide(Logger.add(Logger.make(() => {
       throw new Error("a logger's fault")
     })))))
+})
+
+describe("spans and errors", () => {
+  test("W19: each dial is a span with the socket's name and the attempt; errors have the name too", () =>
+    Effect.gen(function*() {
+      const spans: Array<readonly [string, unknown, string]> = []
+      const tracer = Tracer.make({
+        context: (f) => f(),
+        span: (name, parent, context, links, startTime, kind) => {
+          const attributes = new Map<string, unknown>()
+          return {
+            _tag: "Span",
+            name,
+            spanId: `${spans.length}`,
+            traceId: "1",
+            parent,
+            context,
+            links,
+            kind,
+            sampled: true,
+            status: { _tag: "Started", startTime },
+            attributes,
+            attribute: (key, value) => void attributes.set(key, value),
+            event: () => {},
+            addLinks: () => {},
+            end: (_, exit) => void spans.push([name, Object.fromEntries(attributes), exit._tag])
+          }
+        }
+      })
+      const make = ReconnectingSocket.make({
+        dial: { url: "ws://user:secret@host.example/path?token=secret" },
+        backoff: steady
+      })
+      const { server, socket } = yield* dialing(Effect.withTracer(make, tracer))
+      yield* server.refuse(500)
+      yield* pass(1_000)
+      yield* server.refuse(403)
+      assert.deepStrictEqual(spans, [
+        ["ReconnectingSocket.dial", { socket: "host.example", attempt: 0 }, "Failure"],
+        ["ReconnectingSocket.dial", { socket: "host.example", attempt: 1 }, "Failure"]
+      ])
+      const failed = yield* Effect.flip(socket.awaitOpen)
+      assert.deepInclude(failed, { _tag: "SocketFailed", socket: "host.example" })
+      assert.deepInclude(yield* Effect.flip(socket.send("late")), { _tag: "SocketClosed", socket: "host.example" })
+      assert.notInclude(failed.message, "secret")
+    }))
 })
 
 describe("counters", () => {

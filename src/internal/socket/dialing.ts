@@ -36,9 +36,9 @@ export class Dialing<R> {
         url = shown(request.url)
         line.maxPayload = maxPayload ?? request.maxPayload ?? dialer.maxPayload ?? 16 * mebi
         telemetry.dialing(request.url)
-        return Scope.extend(
-          dialer.dial(maxPayload === undefined ? request : { ...request, maxPayload }),
-          line.scope
+        return Effect.zipRight(
+          Effect.annotateCurrentSpan("socket", telemetry.socket),
+          Scope.extend(dialer.dial(maxPayload === undefined ? request : { ...request, maxPayload }), line.scope)
         )
       }),
       Effect.sandbox,
@@ -47,7 +47,12 @@ export class Dialing<R> {
         return failure instanceof DialError ? failure : new DialError({ reason: "Transport", url, cause: failure })
       }),
       (dialing) => within(dialing, settings.openTimeout, () => new DialError({ reason: "Timeout", url })),
-      Effect.onExit((exit) => Effect.sync(() => telemetry.dialed(exit)))
+      Effect.onExit((exit) => Effect.sync(() => telemetry.dialed(exit))),
+      Effect.withSpan("ReconnectingSocket.dial", {
+        kind: "client",
+        captureStackTrace: false,
+        attributes: { socket: telemetry.socket, attempt: line.context.attempt }
+      })
     ) as Effect.Effect<Connection, DialError, R>
   }
 

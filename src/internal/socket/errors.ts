@@ -20,29 +20,35 @@ export class OutboxFull extends Data.TaggedError("OutboxFull")<{ readonly bytes:
 }
 
 /**
- * The socket was closed, or has failed; `info` says which.
+ * The socket was closed, or has failed; `info` says which. `socket` is its name.
  *
  * @since 0.1.0
  * @category errors
  */
-export class SocketClosed extends Data.TaggedError("SocketClosed")<{ readonly info: CloseInfo }> {
+export class SocketClosed extends Data.TaggedError("SocketClosed")<{
+  readonly socket: string
+  readonly info: CloseInfo
+}> {
   override get message(): string {
     return Option.match(this.info.failure, {
-      onNone: () => "the socket is closed",
-      onSome: (failure) => `the socket has failed: ${failure.message}`
+      onNone: () => `the socket ${this.socket} is closed`,
+      onSome: (failure) => `the socket ${this.socket} has failed: ${failure.message}`
     })
   }
 }
 
 /**
- * The socket has failed: its last failure was fatal (not `retryable`), or the backoff had ended.
+ * The socket has failed: its last failure was fatal (not `retryable`), or the backoff had ended. `socket` is its name.
  *
  * @since 0.1.0
  * @category errors
  */
-export class SocketFailed extends Data.TaggedError("SocketFailed")<{ readonly failure: ConnectionFailure }> {
+export class SocketFailed extends Data.TaggedError("SocketFailed")<{
+  readonly socket: string
+  readonly failure: ConnectionFailure
+}> {
   override get message(): string {
-    return `the socket has failed: ${this.failure.message}`
+    return `the socket ${this.socket} has failed: ${this.failure.message}`
   }
 }
 
@@ -111,8 +117,8 @@ export class MessageUndeliverable extends Data.TaggedError("MessageUndeliverable
 }
 
 /** The error of a socket that was closed or has failed. */
-export const endError = (info: CloseInfo): SocketClosed | SocketFailed =>
+export const endError = (socket: string, info: CloseInfo): SocketClosed | SocketFailed =>
   Option.match(info.failure, {
-    onNone: () => new SocketClosed({ info }),
-    onSome: (failure) => new SocketFailed({ failure })
+    onNone: () => new SocketClosed({ socket, info }),
+    onSome: (failure) => new SocketFailed({ socket, failure })
   })

@@ -152,7 +152,7 @@ export class OwnedSocket<Out, In> implements ReconnectingSocket<Out, In> {
   }
 
   private get closed(): SocketClosed {
-    return new SocketClosed({ info: this.owner.closeInfo })
+    return new SocketClosed({ socket: this.owner.wiring.telemetry.socket, info: this.owner.closeInfo })
   }
 
   get flush(): Effect.Effect<void, SocketClosed> {
@@ -235,7 +235,7 @@ export class OwnedSocket<Out, In> implements ReconnectingSocket<Out, In> {
       (end) =>
         Option.match(end, {
           onNone: () => Channel.void,
-          onSome: (failure) => Channel.fail(new SocketFailed({ failure }))
+          onSome: (failure) => Channel.fail(new SocketFailed({ socket: this.owner.wiring.telemetry.socket, failure }))
         })
     )
     return Stream.fromChannel(Channel.suspend(() => {
@@ -272,7 +272,7 @@ export class OwnedSocket<Out, In> implements ReconnectingSocket<Out, In> {
 
   get awaitOpen(): Effect.Effect<void, SocketClosed | SocketFailed> {
     return Effect.matchEffect(this.owner.untilOpen(), {
-      onFailure: (info) => Effect.fail(endError(info)),
+      onFailure: (info) => Effect.fail(endError(this.owner.wiring.telemetry.socket, info)),
       onSuccess: () => Effect.void
     })
   }

@@ -100,6 +100,11 @@ export class Telemetry {
   // the name
   // ---------------------------------------------------------------------------
 
+  /** The socket's name in metrics, logs, spans and errors. */
+  get socket(): string {
+    return this.name ?? "unknown"
+  }
+
   /** A URL is about to be dialed. The first one's host is the name of a socket that has none. */
   dialing(url: string | URL): void {
     if (this.name !== undefined || this.isClosed) return
@@ -206,12 +211,12 @@ export class Telemetry {
 
   private labels(key?: string, value?: string): ReadonlyArray<MetricLabel.MetricLabel> {
     const label = key === undefined ? [] : [MetricLabel.make(key, value!)]
-    return [MetricLabel.make("socket", this.name ?? "unknown"), ...label]
+    return [MetricLabel.make("socket", this.socket), ...label]
   }
 
   /** In this step, whatever the logger does: a logger that throws is its own fault. */
   private log(level: LogLevel.LogLevel, message: string): void {
-    const logged = Effect.annotateLogs(Effect.logWithLevel(level, message), "socket", this.name ?? "unknown")
+    const logged = Effect.annotateLogs(Effect.logWithLevel(level, message), "socket", this.socket)
     Runtime.runSyncExit(this.runtime)(logged)
   }
 }
