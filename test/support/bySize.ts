@@ -19,8 +19,8 @@ export const bySize = async (
   const runs = Math.ceil(affordable / operations)
   return {
     strategy,
-    limit: form === "long" ? 1_000_000 : Math.max(amount({ quick: 30, full: 1000 }), runs),
-    seeds: Math.max(20, Math.min(runs, coverage.sweep.places)),
+    limit: form === "long" ? 1_000_000 : Math.max(amount({ quick: 20, full: 1000 }), runs),
+    seeds: Math.max(amount({ quick: 8, full: 20 }), Math.min(runs, coverage.sweep.places)),
     timeout: 120_000
   }
 }
