@@ -39,8 +39,6 @@ import * as Exit from "effect/Exit"
 import * as FiberSet from "effect/FiberSet"
 import { dual } from "effect/Function"
 import type * as Layer from "effect/Layer"
-import * as Metric from "effect/Metric"
-import * as MetricLabel from "effect/MetricLabel"
 import * as Option from "effect/Option"
 import { type Pipeable, pipeArguments } from "effect/Pipeable"
 import * as Predicate from "effect/Predicate"
@@ -49,6 +47,7 @@ import * as Scope from "effect/Scope"
 import * as Stream from "effect/Stream"
 import type * as Types from "effect/Types"
 import * as Check from "./internal/check.js"
+import { type Registry, registryIn } from "./internal/registry.js"
 import * as Service from "./internal/service.js"
 import { Asking } from "./internal/session/ask.js"
 import { Budget } from "./internal/session/budget.js"
@@ -68,6 +67,7 @@ import * as Inside from "./internal/session/inside.js"
 import { Obtaining } from "./internal/session/obtain.js"
 import { linkMaker } from "./internal/session/outside.js"
 import { Refreshing } from "./internal/session/refresh.js"
+import { Telemetry } from "./internal/session/telemetry.js"
 import { InvalidOptions } from "./InvalidOptions.js"
 
 // -----------------------------------------------------------------------------
@@ -479,17 +479,25 @@ export const make = <A, E = never, R = never, E2 = E, R2 = never, E3 = never, R3
     const settings = yield* Check.validated(() => validate(options))
     const times = timesOf(yield* Effect.clock)
     const generations = new Generations<A>({ ...settings, times, expiresAt: options.expiresAt })
-    const failures: Failures<Err> = failuresOf(settings)
     const head = yield* firstLink<A, Err>(options.initial, generations, times.now())
 
     // Undone in reverse: first the waiters are answered, then the fibers interrupted, then what they held released.
     const scope = yield* Scope.fork(yield* Effect.scope, ExecutionStrategy.sequential)
     const fork = yield* FiberSet.makeRuntime<Env>()
-    const chain = new Chain<A, Err>({ ...settings, times, generations, failures }, head)
-    yield* Effect.addFinalizer(() => Effect.sync(() => chain.close()))
+    const telemetry = new Telemetry({ name: settings.name, labelOf, fork })
+    const failures: Failures<Err> = failuresOf(settings, telemetry)
+    const chain = new Chain<A, Err>({ ...settings, times, generations, failures, telemetry }, head)
+    const registry = yield* Effect.withFiberRuntime<Registry | undefined>((fiber) => Exit.succeed(registryIn(fiber)))
+    const leave = registry && telemetry.register(registry, chain)
+    yield* Effect.addFinalizer(() =>
+      Effect.sync(() => {
+        chain.close()
+        leave?.()
+      })
+    )
 
     const { expiryOf } = generations
-    const made = { times, generations, expiryOf, failures, scope, fork, chain, report }
+    const made = { times, generations, expiryOf, failures, scope, fork, chain, telemetry }
     const parts = { ...settings, ...callbacksOf(options), ...made }
     const ending = new Ending<A, Err, Env>(parts)
     const obtaining = new Obtaining<A, Err, Env>({ ...parts, ending })
@@ -518,7 +526,7 @@ export const make = <A, E = never, R = never, E2 = E, R2 = never, E3 = never, R3
         ),
       forget: () => void ending.leave(chain.giveUp()),
       isAwaited: (work) => chain.head !== undefined && workFor(chain.head) === work,
-      beginEnd: () => ending.leave(chain.end(true)),
+      beginEnd: ending.begin,
       finish: ending.finishAsWork,
       inFlight: () => chain.head === undefined || options.renew === undefined ? undefined : workFor(chain.head)?.fiber
     }
@@ -752,13 +760,19 @@ const timesOf = (clock: Clock.Clock): Times => ({
   monotonic: () => Math.round(Number(clock.unsafeCurrentTimeNanos()) / 1_000_000)
 })
 
-const failuresOf = ({ limit, name: session, timeout }: Settings): Failures<SessionError> => ({
+const failuresOf = (
+  { limit, name: session, timeout }: Settings,
+  telemetry: Telemetry
+): Failures<SessionError> => ({
   closed: Exit.fail(new SessionClosed({ session })),
   ended: Exit.fail(new SessionEnded({ session })),
   reentrant: Exit.fail(new ReentrantRefresh({ session })),
   timedOut: () => new RefreshTimeout({ session, timeout }),
   interrupted: () => new RefreshInterrupted({ session }),
-  overBudget: (arrivedExpired) => new RefreshBudgetExceeded({ session, ...limit, arrivedExpired })
+  overBudget: (arrivedExpired) => {
+    telemetry.overBudget()
+    return new RefreshBudgetExceeded({ session, ...limit, arrivedExpired })
+  }
 })
 
 /**
@@ -777,22 +791,8 @@ const callbacksOf = <A, E, R, E2, R2, E3, R3, R4>(options: Options<A, E, R, E2, 
   }
 }
 
-/** Tells how a refresh ended, and how many waited for it. */
-const report = (session: string, outcome: "success" | "late" | Cause.Cause<unknown>, waiters: number) => {
-  const label = typeof outcome === "string" ? outcome : failureLabel(outcome)
-  return Effect.all([
-    Metric.increment(
-      Metric.taggedWithLabels(refreshCounter, [
-        MetricLabel.make("session", session),
-        MetricLabel.make("outcome", label)
-      ])
-    ),
-    Metric.set(Metric.tagged(waiterGauge, "session", session), waiters),
-    Effect.logDebug(`${session}: refresh ended in ${label}, ${waiters} waited for it`)
-  ], { discard: true })
-}
-
-const failureLabel = (cause: Cause.Cause<unknown>): string => {
+/** How a failed refresh is counted. */
+const labelOf = (cause: Cause.Cause<unknown>): string => {
   const failure = Cause.failureOption(cause)
   if (Option.isNone(failure)) return "defect"
   return failure.value instanceof RefreshTimeout
@@ -801,15 +801,6 @@ const failureLabel = (cause: Cause.Cause<unknown>): string => {
     ? "interrupted"
     : "failure"
 }
-
-const refreshCounter = Metric.counter("holdfast_session_refreshes_total", {
-  description: "Refreshes by outcome: success, failure, timeout, late (kept after a timeout), interrupted or defect",
-  incremental: true
-})
-
-const waiterGauge = Metric.gauge("holdfast_session_waiters", {
-  description: "Callers that waited for the last refresh of a session"
-})
 
 type Settings = ReturnType<typeof validate>
 

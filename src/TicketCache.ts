@@ -23,6 +23,7 @@ import * as Context from "effect/Context"
 import * as DefaultServices from "effect/DefaultServices"
 import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
+import * as Exit from "effect/Exit"
 import { dual } from "effect/Function"
 import type * as Inspectable from "effect/Inspectable"
 import type * as Option from "effect/Option"
@@ -30,6 +31,7 @@ import { type Pipeable, pipeArguments } from "effect/Pipeable"
 import * as Predicate from "effect/Predicate"
 import type * as Scope from "effect/Scope"
 import * as Check from "./internal/check.js"
+import { registryIn } from "./internal/registry.js"
 import { storeOf, TicketStore } from "./internal/tickets/store.js"
 import type { InvalidOptions } from "./InvalidOptions.js"
 
@@ -128,6 +130,11 @@ export interface Stats {
  * @category models
  */
 export interface Options {
+  /**
+   * The cache's name in metrics (label `cache`) and in an Inspector. Default: none; the metrics then count it together
+   * with all caches that have no name.
+   */
+  readonly name?: string | undefined
   /** Servers that tickets are kept for. Beyond it, the server used longest ago loses all its tickets. Default: 256. */
   readonly servers?: number | undefined
   /**
@@ -157,6 +164,7 @@ export interface Options {
 export const make = (options: Options = {}): Effect.Effect<TicketCache, InvalidOptions, Scope.Scope> =>
   Effect.flatMap(
     Check.validated(() => ({
+      name: options.name === undefined ? undefined : Check.name("name", options.name),
       servers: Check.count("servers", options.servers ?? 256, 1),
       ticketsPerServer: Check.count("ticketsPerServer", options.ticketsPerServer ?? 64, 1),
       maxLifetime: Check.millis("maxLifetime", options.maxLifetime ?? "7 days", {
@@ -165,9 +173,9 @@ export const make = (options: Options = {}): Effect.Effect<TicketCache, InvalidO
       }),
       maxBytes: Check.count("maxBytes", options.maxBytes ?? 32 * 1024 * 1024, 1)
     })),
-    (limits) =>
+    ({ name, ...limits }) =>
       Effect.acquireRelease(
-        Effect.sync(() => new Cache(limits)),
+        Effect.withFiberRuntime<Cache>((fiber) => Exit.succeed(new Cache(limits, name, registryIn(fiber)))),
         (cache) => Effect.sync(() => cache.close())
       )
   )

@@ -37,8 +37,10 @@ import type * as Scope from "effect/Scope"
 import type * as Stream from "effect/Stream"
 import type * as Types from "effect/Types"
 import * as Backoff from "./Backoff.js"
+import { registryIn } from "./internal/registry.js"
 import { Contested, contested } from "./internal/transaction/contested.js"
 import { Cell } from "./internal/transaction/layer.js"
+import { register } from "./internal/transaction/registered.js"
 import { runOnOne, runOnSeveral } from "./internal/transaction/run.js"
 import { type AnyFiber, type Errors, layerIn, transactionOf } from "./internal/transaction/transaction.js"
 import { noteUnwinding } from "./internal/transaction/unwinding.js"
@@ -190,8 +192,8 @@ export type TransactionError = InvariantViolated | TransactionDeadlock | Transac
 // -----------------------------------------------------------------------------
 
 /**
- * - `name`: errors, spans and metrics call the ref by this name. By default the ref has a number, and the metrics count
- *   it together with all refs that have no name.
+ * - `name`: errors, spans, metrics and an Inspector call the ref by this name. By default the ref has a number, the
+ *   metrics count it together with all refs that have no name, and an Inspector does not list it.
  * - `invariant`: must be true of each value that is to be committed. By default there is none. It is asked at the end
  *   of the outermost transaction that names the ref; if only an inner transaction names the ref, that one fails by
  *   itself.
@@ -224,7 +226,12 @@ export const make: {
   ): Effect.Effect<TransactionalRef<A, never>>
   <A>(initial: A, options: Options<NoInfer<A>>): Effect.Effect<TransactionalRef<A>>
 } = <A>(initial: A, options: Options<A> = {}): Effect.Effect<TransactionalRef<A, never>> =>
-  Effect.sync(() => new TransactionalCell(initial, options))
+  Effect.withFiberRuntime((fiber) => {
+    const cell = new TransactionalCell(initial, options)
+    const registry = options.name === undefined ? undefined : registryIn(fiber)
+    if (registry !== undefined) register(registry, cell)
+    return Effect.succeed(cell)
+  })
 
 // -----------------------------------------------------------------------------
 // reading
@@ -271,7 +278,7 @@ export const changes = <A, I>(self: TransactionalRef<A, I>): Stream.Stream<A> =>
  */
 export const inspect = <A, I>(self: TransactionalRef<A, I>): Effect.Effect<Inspection> =>
   Effect.sync(() => {
-    const { commits, holder, name, rollbacks, waiters } = cellOf(self)
+    const { counts: { commits, rollbacks }, holder, name, waiters } = cellOf(self)
     return {
       name,
       holder: Option.map(Option.fromNullable(holder), ({ fiber, since }) => ({ fiber, since })),

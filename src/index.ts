@@ -12,6 +12,8 @@ export * as DefectBoundary from "./DefectBoundary.js"
 /** @since 0.1.0 */
 export * as HttpSession from "./HttpSession.js"
 /** @since 0.1.0 */
+export * as Inspector from "./Inspector.js"
+/** @since 0.1.0 */
 export { InvalidOptions } from "./InvalidOptions.js"
 /** @since 0.1.0 */
 export * as PersistedSession from "./PersistedSession.js"

@@ -10,6 +10,8 @@ export * as FileSessionStore from "./node/FileSessionStore.js"
 /** @since 0.1.0 */
 export * as NodeHttpSession from "./node/NodeHttpSession.js"
 /** @since 0.1.0 */
+export * as NodeInspector from "./node/NodeInspector.js"
+/** @since 0.1.0 */
 export * as NodeKeyValueStore from "./node/NodeKeyValueStore.js"
 /** @since 0.1.0 */
 export * as NodeLoopbackRedirect from "./node/NodeLoopbackRedirect.js"

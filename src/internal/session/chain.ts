@@ -23,6 +23,7 @@ import type { Budget } from "./budget.js"
 import type { Cooldown } from "./cooldown.js"
 import * as Renewal from "./renewal.js"
 import type { Resources } from "./resources.js"
+import type { Telemetry } from "./telemetry.js"
 
 /** A link of the chain: a generation, or the start of a chain before anything was acquired. */
 export interface Link<A, E> {
@@ -89,6 +90,8 @@ export interface Candidate<A> {
 /** A renewal that all callers of a link share. */
 export interface SharedRenewal<A, E> extends Renewal.Renewal<GenerationLink<A, E>, E> {
   readonly since: number
+  /** The same moment on the monotonic clock. */
+  readonly begunAt: number
   /** The work that is to answer: the renewal's own, or late work of an earlier renewal while it waits for that. */
   work: RenewalWork<A, E> | undefined
   /** The fiber that fails the renewal after `timeout`, and cuts its work after `lateness`. */
@@ -131,6 +134,7 @@ export interface Settings<E> {
   readonly budget: Budget
   readonly cooldown: Pick<Cooldown, "reset">
   readonly failures: Failures<E>
+  readonly telemetry: Pick<Telemetry, "adopted" | "moved">
 }
 
 const resting = { _tag: "Resting" } as const
@@ -169,6 +173,7 @@ export class Chain<A, E> {
   constructor(settings: Settings<E>, head: Link<A, E>) {
     this.settings = settings
     this.last = head
+    settings.telemetry.moved(head)
   }
 
   // --- looking ---------------------------------------------------------------
@@ -226,6 +231,7 @@ export class Chain<A, E> {
     const renewal: SharedRenewal<A, E> = {
       ...Renewal.make(),
       since: this.settings.times.now(),
+      begunAt: this.settings.times.monotonic(),
       work: workFor(link),
       timer: undefined,
       hasFailed: false
@@ -281,7 +287,7 @@ export class Chain<A, E> {
     this.settings.cooldown.reset()
     this.counts.refreshes++
     this.counts.consecutive = 0
-    this.last = next
+    this.become(next)
     if (this.isExpired(next.generation)) this.noteExpired(next)
     else this.published.offer(next.generation)
     return phase._tag === "Renewing" ? Renewal.answer(phase.renewal, Exit.succeed(next)) : 0
@@ -316,7 +322,9 @@ export class Chain<A, E> {
   markDead(link: Link<A, E>): void {
     link.isDead = true
     link.candidate = undefined
-    if (!this.isDetached(link)) this.published.clear()
+    if (this.isDetached(link)) return
+    this.published.clear()
+    this.settings.telemetry.moved(link)
   }
 
   /**
@@ -327,6 +335,7 @@ export class Chain<A, E> {
     if (this.last?.phase._tag !== "Renewing") return this.end(false)
     this.last.isDead = true
     this.published.clear()
+    this.settings.telemetry.moved(this.last)
     return undefined
   }
 
@@ -351,21 +360,27 @@ export class Chain<A, E> {
     const work = phase._tag === "Renewing" ? phase.renewal.work : undefined
     if (work?.renewal.hasFailed === false && work.isCounted) this.settings.budget.giveBack()
     this.replace(link, next, Exit.succeed(next))
+    this.settings.telemetry.adopted()
     if (!this.isExpired(next.generation)) this.published.offer(next.generation)
     return link
   }
 
   /** Detaches a renewal in flight: its work goes on, but moves this chain no more. */
   private replace(link: Link<A, E>, next: Link<A, E>, answer: Exit.Exit<GenerationLink<A, E>, E>): void {
-    this.last = next
+    this.become(next)
     this.settings.cooldown.reset()
     this.counts.consecutive = 0
     if (link.phase._tag === "Renewing") Renewal.answer(link.phase.renewal, answer)
   }
 
+  private become(next: Link<A, E> | undefined): void {
+    this.last = next
+    this.settings.telemetry.moved(next)
+  }
+
   close(): void {
     const link = this.last
-    this.last = undefined
+    this.become(undefined)
     if (link?.phase._tag === "Renewing") Renewal.answer(link.phase.renewal, this.settings.failures.closed)
     this.published.end()
   }

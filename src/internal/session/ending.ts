@@ -12,6 +12,7 @@ import type { Generations } from "./generations.js"
 import type { Fork } from "./refresh.js"
 import * as Renewal from "./renewal.js"
 import type { Resources } from "./resources.js"
+import type { Telemetry } from "./telemetry.js"
 
 export interface Settings<A, E, R> {
   readonly name: string
@@ -19,6 +20,7 @@ export interface Settings<A, E, R> {
   readonly chain: Chain<A, E>
   readonly fork: Fork<R>
   readonly onEnd: ((value: A) => Effect.Effect<void, never, R>) | undefined
+  readonly telemetry: Pick<Telemetry, "ended">
 }
 
 export class Ending<A, E, R> {
@@ -29,7 +31,15 @@ export class Ending<A, E, R> {
   }
 
   /** Signs out: the value is forgotten and revoked. */
-  readonly end: Effect.Effect<void> = Effect.suspend(() => this.leave(this.settings.chain.end(true)))
+  readonly end: Effect.Effect<void> = Effect.suspend(() => this.begin())
+
+  /** What `end` does in its first step; the effect that it gives does the rest. */
+  readonly begin = (): Effect.Effect<void> => {
+    const { chain, telemetry } = this.settings
+    const link = chain.end(true)
+    const isNews = link?.generation !== undefined || link?.phase._tag === "Renewing"
+    return isNews ? Effect.zipRight(telemetry.ended, this.leave(link)) : this.leave(link)
+  }
 
   /** Gives up everything that a former head holds. Its renewal goes on, and the outcome is discarded. */
   leave(link: Link<A, E> | undefined): Effect.Effect<void> {

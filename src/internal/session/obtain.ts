@@ -15,6 +15,7 @@ import { makeLink } from "./chain.js"
 import type { Ending } from "./ending.js"
 import type { Generations } from "./generations.js"
 import * as Resources from "./resources.js"
+import type { Telemetry } from "./telemetry.js"
 
 /**
  * The session's options, and the parts of the session that they need. Errors are the application's own, not the proxies
@@ -34,6 +35,7 @@ export interface Settings<A, E, R> {
   readonly scope: Scope.Scope
   readonly ending: Ending<A, E, R>
   readonly failures: Failures<E>
+  readonly telemetry: Pick<Telemetry, "died">
 }
 
 export class Obtaining<A, E, R> {
@@ -88,10 +90,13 @@ export class Obtaining<A, E, R> {
   private markDead(link: Link<A, E>): Effect.Effect<void> {
     return Effect.suspend(() => {
       const { candidate } = link
-      this.settings.chain.markDead(link)
-      return candidate === undefined
-        ? Effect.void
-        : Effect.uninterruptible(this.settings.ending.release(candidate.resources))
+      const { chain, ending, telemetry } = this.settings
+      const isNews = !link.isDead && (link.generation ?? candidate) !== undefined
+      chain.markDead(link)
+      return Effect.zipRight(
+        isNews ? telemetry.died : Effect.void,
+        candidate === undefined ? Effect.void : Effect.uninterruptible(ending.release(candidate.resources))
+      )
     })
   }
 

@@ -25,15 +25,13 @@ import type { Ending } from "./ending.js"
 import type { Generations } from "./generations.js"
 import type { Obtaining } from "./obtain.js"
 import * as Renewal from "./renewal.js"
+import type { Telemetry } from "./telemetry.js"
 
 /** Runs an effect on a fiber of its own, in the session's scope. */
 export type Fork<R> = <B>(
   effect: Effect.Effect<B, never, R>,
   options?: { readonly immediate: boolean }
 ) => Fiber.RuntimeFiber<B>
-
-/** The outcome of a refresh: success in time, success after the timeout, or the failure. */
-export type Outcome = "success" | "late" | Cause.Cause<unknown>
 
 export interface Settings<A, E, R> {
   readonly name: string
@@ -49,7 +47,7 @@ export interface Settings<A, E, R> {
   readonly fork: Fork<R>
   readonly failures: Failures<E>
   readonly ending: Ending<A, E, R>
-  readonly report: (session: string, outcome: Outcome, waiters: number) => Effect.Effect<void>
+  readonly telemetry: Pick<Telemetry, "refreshed">
 }
 
 export class Refreshing<A, E, R> {
@@ -99,7 +97,7 @@ export class Refreshing<A, E, R> {
     work: RenewalWork<A, E>,
     exit: Exit.Exit<GenerationLink<A, E>, E>
   ): Effect.Effect<void, never, R> {
-    const { chain, ending, failures, name, report } = this.settings
+    const { chain, ending, failures, name, telemetry, times } = this.settings
     return Effect.suspend(() => {
       const { renewal } = work
       work.isOver = true
@@ -112,7 +110,8 @@ export class Refreshing<A, E, R> {
         if (link.phase._tag === "Renewing") stopTimer(link.phase.renewal)
         const waiters = chain.succeed(link, exit.value)
         const outcome = renewal.hasFailed ? "late" : "success"
-        return Effect.zipRight(report(name, outcome, waiters), ending.releaseUnheld(link))
+        const told = telemetry.refreshed(outcome, waiters, times.monotonic() - renewal.begunAt)
+        return Effect.zipRight(told, ending.releaseUnheld(link))
       }
       if (!renewal.hasFailed) {
         const { cause } = exit
@@ -147,13 +146,15 @@ export class Refreshing<A, E, R> {
 
   /** Tells the waiters, when the schedule has said for how long the failure is to answer. */
   private tell(link: Link<A, E>, renewal: SharedRenewal<A, E>, cause: Cause.Cause<E>): Effect.Effect<void> {
-    const { chain, cooldown, name, report, times } = this.settings
+    const { chain, cooldown, telemetry, times } = this.settings
     return Effect.suspend(() =>
       chain.isDetached(link) ? Effect.void : Effect.flatMap(
         Effect.interruptible(cooldown.next(cause, times.monotonic())),
         (millis) => {
           const waiters = chain.fail(link, renewal, Exit.failCause(cause), millis)
-          return waiters === undefined ? Effect.void : report(name, cause, waiters)
+          return waiters === undefined
+            ? Effect.void
+            : telemetry.refreshed(cause, waiters, times.monotonic() - renewal.begunAt)
         }
       )
     )

@@ -4,6 +4,7 @@
  * A socket has its share of each gauge from when it is named until it is closed. The metrics are updated in the step in
  * which what they measure changes: there is no fiber and no timer.
  */
+import * as Context from "effect/Context"
 import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
 import * as LogLevel from "effect/LogLevel"
@@ -14,7 +15,9 @@ import * as Option from "effect/Option"
 import * as Runtime from "effect/Runtime"
 import type { ConnectionState, SocketEvent } from "../../ReconnectingSocket.js"
 import type { DialError } from "../../WebSocketDialer.js"
+import { CurrentRegistry } from "../registry.js"
 import { shown } from "./dialers.js"
+import { Inspected } from "./inspected.js"
 import { labelOf } from "./policy.js"
 
 const counter = (name: string, description: string) =>
@@ -79,20 +82,24 @@ export interface Held {
 
 const nothing: Held = { messages: 0, unacknowledged: 0, oldest: 0 }
 
-export class Telemetry {
+export class Telemetry implements Held {
   private readonly runtime: Runtime.Runtime<never>
   /** Undefined before the first URL is known, if the user gives no name. */
   private name: string | undefined
   private named: Named | undefined
   private isClosed = false
   /** This socket's share of the gauges once it is named. */
-  private state: string | undefined
-  private messages = 0
-  private unacknowledged = 0
-  private oldest = 0
+  private state: ConnectionState["_tag"] | undefined
+  messages = 0
+  unacknowledged = 0
+  /** Epoch milliseconds; 0 if there is no message. */
+  oldest = 0
+  private readonly inspected: Inspected | undefined
 
   constructor(runtime: Runtime.Runtime<never>, name: string | undefined) {
     this.runtime = runtime
+    const registry = Context.get(runtime.context, CurrentRegistry)
+    this.inspected = registry && new Inspected(registry, () => this.name ?? "unknown", () => this)
     if (name !== undefined) this.join(name)
   }
 
@@ -133,6 +140,7 @@ export class Telemetry {
     if (this.isClosed) return
     this.showState(undefined)
     this.show(nothing)
+    this.inspected?.leave()
     this.isClosed = true
     const { name, named } = this
     if (named !== undefined && --named.sockets === 0) byName.delete(name!)
@@ -143,8 +151,9 @@ export class Telemetry {
   // gauges
   // ---------------------------------------------------------------------------
 
-  showState(state: ConnectionState["_tag"] | string | undefined): void {
+  showState(state: ConnectionState["_tag"] | undefined): void {
     if (this.isClosed || state === this.state) return
+    if (state !== undefined) this.inspected?.showState(state)
     if (this.named !== undefined) {
       for (const [tag, difference] of [[this.state, -1], [state, 1]] as const) {
         if (tag !== undefined) states.unsafeModify(difference, [...this.named.labels, MetricLabel.make("state", tag)])
@@ -180,13 +189,16 @@ export class Telemetry {
       ? outcomes[failure.error.reason]
       : "interrupted"
     dials.unsafeUpdate(1, this.labels("outcome", outcome))
+    this.inspected?.dialed(outcome)
   }
 
   roundTrip(seconds: number): void {
     roundTrips.unsafeUpdate(seconds, this.named?.labels ?? [])
+    this.inspected?.answered(seconds)
   }
 
   note(event: SocketEvent): void {
+    this.inspected?.note(event)
     switch (event._tag) {
       case "Opened":
         opened.unsafeUpdate(1, this.labels())

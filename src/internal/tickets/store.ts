@@ -4,8 +4,10 @@
  */
 import * as Inspectable from "effect/Inspectable"
 import * as Metric from "effect/Metric"
+import * as MetricLabel from "effect/MetricLabel"
 import * as Option from "effect/Option"
 import type { Options, ServerKey, Stats, Ticket, TicketCache } from "../../TicketCache.js"
+import type { Registered, Registry } from "../registry.js"
 import { copyOf, idOf, isSpelledAlike } from "./serverKey.js"
 import { StoredTicket } from "./storedTicket.js"
 
@@ -25,7 +27,7 @@ interface Server {
   readonly entries: Array<Entry>
 }
 
-type Limits = { readonly [K in keyof Required<Options>]: number }
+type Limits = { readonly [K in keyof Required<Omit<Options, "name">>]: number }
 
 type Count = "offered" | "resumed" | "refused" | "expired" | "dropped"
 
@@ -45,6 +47,9 @@ export const storeOf = (cache: TicketCache): TicketStore => cache as TicketCache
 
 export class TicketStore extends Inspectable.Class {
   private readonly limits: Limits
+  /** A cache that was given no name has no series of its own: there may be any number of such caches. */
+  private readonly labels: ReadonlyArray<MetricLabel.MetricLabel>
+  private readonly registered: Registered | undefined
   /** The server that was used longest ago comes first. */
   readonly #servers = new Map<string, Server>()
   /** The server that was used last. */
@@ -56,9 +61,16 @@ export class TicketStore extends Inspectable.Class {
   private bytes = 0
   private isClosed = false
 
-  constructor(limits: Limits) {
+  constructor(limits: Limits, name: string | undefined, registry: Registry | undefined) {
     super()
     this.limits = limits
+    this.labels = name === undefined ? [] : [MetricLabel.make("cache", name)]
+    this.registered = registry?.add({
+      kind: "tickets",
+      name: () => name ?? "tickets",
+      read: (now) => this.stats(now),
+      counts: () => this.counts
+    })
   }
 
   /** Removes the newest ticket that has not expired, and returns it. */
@@ -146,11 +158,13 @@ export class TicketStore extends Inspectable.Class {
   close(): void {
     this.isClosed = true
     this.clear(() => true)
+    this.registered?.leave()
   }
 
   count(name: Count): void {
     this.counts[name]++
-    counters[name].unsafeUpdate(1, [])
+    counters[name].unsafeUpdate(1, this.labels)
+    if (name === "refused") this.registered?.note("Refused")
   }
 
   /** Notes that the server does not replenish. `false`: that was noted before. */

@@ -3,6 +3,7 @@ import * as Metric from "effect/Metric"
 import * as MetricLabel from "effect/MetricLabel"
 import type { Options } from "../../TransactionalRef.js"
 import { Latest } from "../latest.js"
+import type { Registered } from "../registry.js"
 import type { Transaction } from "./transaction.js"
 import { Turn } from "./turn.js"
 
@@ -42,8 +43,10 @@ export class Cell<in out A> extends Layer<A> {
   readonly order: number
   /** The refs of a transaction that names this one alone. */
   readonly alone: ReadonlyArray<Cell<A>> = [this]
-  commits = 0
-  rollbacks = 0
+  /** An object of its own: an Inspector keeps it when the ref has been collected as garbage. */
+  readonly counts = { commits: 0, rollbacks: 0 }
+  /** Tells an Inspector, if there is one and the ref has a name. */
+  registered: Registered | undefined
 
   constructor(initial: A, { invariant, name }: Options<A>) {
     const place = orders.next++
@@ -52,10 +55,11 @@ export class Cell<in out A> extends Layer<A> {
     // A ref that was given no name has no series of its own: there may be any number of such refs.
     this.labels = name === undefined ? [] : [MetricLabel.make("ref", name)]
     this.invariant = invariant
+    this.registered = undefined
   }
 
   override commit(value: A): void {
-    this.commits++
+    this.counts.commits++
     commitCounter.unsafeUpdate(1, this.labels)
     if (Object.is(value, this.value)) return
     this.value = value
@@ -63,8 +67,9 @@ export class Cell<in out A> extends Layer<A> {
   }
 
   override rollBack(): void {
-    this.rollbacks++
+    this.counts.rollbacks++
     rollbackCounter.unsafeUpdate(1, this.labels)
+    this.registered?.note("RolledBack")
   }
 }
 

@@ -1,0 +1,69 @@
+/**
+ * Who may see an Inspector. Host and Origin are checked because the loopback is open to every page in a browser on the
+ * machine: a page at a name of its own that resolves to 127.0.0.1 would be of the Inspector's origin.
+ */
+import * as Redacted from "effect/Redacted"
+import type { RouterOptions } from "../../Inspector.js"
+import { InvalidOptions } from "../../InvalidOptions.js"
+
+export interface Access {
+  readonly hosts: ReadonlySet<string>
+  readonly token: Uint8Array | undefined
+}
+
+const loopback: ReadonlyArray<string> = ["localhost", "127.0.0.1", "[::1]"]
+
+/** Throws `InvalidOptions`. */
+export const make = ({ hosts = loopback, token }: RouterOptions): Access => {
+  const invalidHosts = (reason: string) => new InvalidOptions({ option: "hosts", value: hosts, reason })
+  if (!Array.isArray(hosts) || hosts.length === 0) throw invalidHosts("must name at least one host")
+  for (const host of hosts) {
+    if (typeof host !== "string" || hostOf(`http://${host}`) !== host.toLowerCase()) {
+      throw invalidHosts("must be names of hosts, without scheme, port or path")
+    }
+  }
+  if (token === undefined && !hosts.every((host) => loopback.includes(host.toLowerCase()))) {
+    throw invalidHosts("must be names of the loopback unless there is a token")
+  }
+  return {
+    hosts: new Set(hosts.map((host) => host.toLowerCase())),
+    token: token === undefined ? undefined : new TextEncoder().encode(checked(token))
+  }
+}
+
+const checked = (token: Redacted.Redacted<string>): string => {
+  const invalid = (reason: string) => new InvalidOptions({ option: "token", value: "<redacted>", reason })
+  if (!Redacted.isRedacted(token)) throw invalid("must be Redacted")
+  const value: unknown = Redacted.value(token)
+  if (typeof value === "string" && /^[\x21-\x7e]+$/.test(value)) return value
+  throw invalid("must be text of visible ASCII characters, without spaces, that is not empty")
+}
+
+interface Headers {
+  readonly [name: string]: string | undefined
+}
+
+/** Whether a request names a host that is allowed, and comes from no page of another one. */
+export const isFromHost = ({ hosts }: Access, headers: Headers): boolean => {
+  const { origin } = headers
+  // HTTP/2 has `:authority` instead.
+  const host = headers["host"] ?? headers[":authority"]
+  return host !== undefined && hosts.has(hostOf(`http://${host}`) ?? "") &&
+    (origin === undefined || hosts.has(hostOf(origin) ?? ""))
+}
+
+/** Whether a request has the token. The time that it takes depends on the length of the true token alone. */
+export const hasToken = ({ token }: Access, { authorization = "" }: Headers): boolean => {
+  if (token === undefined) return true
+  const isBearer = /^bearer /i.test(authorization)
+  const given = new TextEncoder().encode(isBearer ? authorization.slice("bearer ".length) : "")
+  let difference = given.length ^ token.length
+  for (let i = 0; i < token.length; i++) difference |= token[i]! ^ (given[i] ?? 0)
+  return difference === 0
+}
+
+/** The host of a URL that is nothing but scheme, host and port, in lower case; an IPv6 address in brackets. */
+const hostOf = (url: string): string | undefined => {
+  const [, host] = /^https?:\/\/([a-z0-9._-]+|\[[0-9a-f:.]+\])(?::\d{1,5})?$/i.exec(url) ?? []
+  return host?.toLowerCase()
+}

@@ -1,0 +1,95 @@
+/**
+ * The routes of an Inspector: a page that holds no data, and the data for those who may see it.
+ */
+import * as HttpRouter from "@effect/platform/HttpRouter"
+import * as HttpServerRequest from "@effect/platform/HttpServerRequest"
+import * as HttpServerResponse from "@effect/platform/HttpServerResponse"
+import * as Effect from "effect/Effect"
+import * as Schedule from "effect/Schedule"
+import * as Stream from "effect/Stream"
+import type { RouterOptions, Snapshot } from "../../Inspector.js"
+import * as Access from "./access.js"
+import { page } from "./page.js"
+
+/** How often a page that is open is sent what there is: a page that follows more closely is hard to read. */
+const interval = "500 millis"
+
+const common = {
+  "cache-control": "no-store",
+  "cross-origin-resource-policy": "same-origin",
+  "referrer-policy": "no-referrer",
+  "x-content-type-options": "nosniff"
+}
+
+const text = (status: number, body: string, headers: Record<string, string> = {}) =>
+  HttpServerResponse.text(body, { status, headers: { ...common, ...headers } })
+
+export const make = <R>(
+  options: RouterOptions,
+  snapshot: (from?: number) => Effect.Effect<Snapshot, never, R>
+): HttpRouter.HttpRouter<never, R> => {
+  const access = Access.make(options)
+  const allowed = (
+    needsToken: boolean,
+    answer: Effect.Effect<HttpServerResponse.HttpServerResponse, never, R>
+  ): Effect.Effect<HttpServerResponse.HttpServerResponse, never, R | HttpServerRequest.HttpServerRequest> =>
+    Effect.flatMap(HttpServerRequest.HttpServerRequest, ({ headers }) => {
+      if (!Access.isFromHost(access, headers)) return Effect.succeed(text(403, "this host or origin is not allowed\n"))
+      if (needsToken && !Access.hasToken(access, headers)) {
+        return Effect.succeed(text(401, "a token is needed\n", { "www-authenticate": "Bearer" }))
+      }
+      return answer
+    })
+  return HttpRouter.empty.pipe(
+    HttpRouter.get("/", allowed(false, Effect.sync(served))),
+    HttpRouter.get("/snapshot", allowed(true, Effect.map(snapshot(), asJson))),
+    HttpRouter.get(
+      "/events",
+      allowed(
+        true,
+        Effect.map(Effect.context<R>(), (context) => {
+          const lines = Stream.provideContext(following(snapshot), context)
+          return HttpServerResponse.stream(lines, { contentType: "text/event-stream", headers: common })
+        })
+      )
+    )
+  )
+}
+
+/** The page runs its own script and style, and no other: their nonce is drawn for each answer. */
+const served = (): HttpServerResponse.HttpServerResponse => {
+  const nonce = globalThis.crypto.randomUUID()
+  return HttpServerResponse.text(page(nonce), {
+    contentType: "text/html; charset=utf-8",
+    headers: {
+      ...common,
+      "content-security-policy": [
+        "default-src 'none'",
+        `script-src 'nonce-${nonce}'`,
+        `style-src 'nonce-${nonce}'`,
+        "connect-src 'self'",
+        "img-src data:",
+        "base-uri 'none'",
+        "form-action 'none'",
+        "frame-ancestors 'none'"
+      ].join("; ")
+    }
+  })
+}
+
+const asJson = (snapshot: Snapshot): HttpServerResponse.HttpServerResponse =>
+  HttpServerResponse.text(JSON.stringify(snapshot), { contentType: "application/json", headers: common })
+
+/** A snapshot now and after each interval, with the events that are new, as server-sent events. */
+const following = <R>(
+  snapshot: (from?: number) => Effect.Effect<Snapshot, never, R>
+): Stream.Stream<Uint8Array, never, R> =>
+  Stream.suspend(() => {
+    let from = 0
+    const encoder = new TextEncoder()
+    const next = Effect.map(Effect.suspend(() => snapshot(from)), (taken) => {
+      from = (taken.events.at(-1)?.number ?? from - 1) + 1
+      return encoder.encode(`data: ${JSON.stringify(taken)}\n\n`)
+    })
+    return Stream.repeatEffectWithSchedule(next, Schedule.spaced(interval))
+  })

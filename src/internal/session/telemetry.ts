@@ -1,0 +1,234 @@
+/**
+ * What an operator sees of a session: logs, metrics, and its row in an Inspector.
+ *
+ * Nothing is measured while a value is simply handed out, and there is no fiber and no timer: the metrics are updated
+ * when a refresh has ended, and when another generation becomes current.
+ */
+import * as Cause from "effect/Cause"
+import * as Effect from "effect/Effect"
+import * as LogLevel from "effect/LogLevel"
+import * as Metric from "effect/Metric"
+import * as MetricBoundaries from "effect/MetricBoundaries"
+import * as MetricLabel from "effect/MetricLabel"
+import * as Option from "effect/Option"
+import * as Predicate from "effect/Predicate"
+import type { Refresh, SessionRow } from "../../Inspector.js"
+import type { SessionStatus } from "../../Session.js"
+import type { Registered, Registry } from "../registry.js"
+import type { Link } from "./chain.js"
+
+/** The outcome of a refresh: success in time, success after the timeout, or the failure. */
+export type Outcome = "success" | "late" | Cause.Cause<unknown>
+
+const refreshes = Metric.counter("holdfast_session_refreshes_total", {
+  description: "Refreshes by outcome: success, late (after a timeout), failure, timeout, interrupted, defect",
+  incremental: true
+})
+
+const waitersOfLast = Metric.gauge("holdfast_session_waiters", {
+  description: "Callers that waited for the last refresh of a session"
+})
+
+const durations = Metric.histogram(
+  "holdfast_session_refresh_duration_seconds",
+  MetricBoundaries.exponential({ start: 0.005, factor: 2, count: 14 }),
+  "How long refreshes took, by outcome"
+)
+
+const expiry = Metric.gauge("holdfast_session_expiry_timestamp_seconds", {
+  description: "When the first current value expires; 0 if none does"
+})
+
+/** Refreshes that a row in an Inspector shows. */
+const lastLimit = 8
+
+/** The sessions of one name whose value expires, while there is one. */
+class Expiries {
+  private readonly labels: ReadonlyArray<MetricLabel.MetricLabel>
+  private readonly times = new Map<object, number>()
+  private first = 0
+
+  constructor(name: string) {
+    this.labels = [MetricLabel.make("session", name)]
+  }
+
+  get isEmpty(): boolean {
+    return this.times.size === 0
+  }
+
+  /** `at`: epoch milliseconds; `undefined`: never. */
+  set(session: object, at: number | undefined): void {
+    const before = this.times.get(session)
+    if (at === undefined) this.times.delete(session)
+    else this.times.set(session, at)
+    // Looked for among all only if the first of all has gone.
+    if (before === this.first) this.show([...this.times.values()].reduce((a, b) => Math.min(a, b), Infinity))
+    else if (at !== undefined && (this.first === 0 || at < this.first)) this.show(at)
+  }
+
+  private show(first: number): void {
+    this.first = first === Infinity ? 0 : first
+    expiry.unsafeUpdate(this.first / 1000, this.labels)
+  }
+}
+
+const expiriesByName = new Map<string, Expiries>()
+
+export interface Settings {
+  readonly name: string
+  /** The label of a failed refresh. */
+  readonly labelOf: (cause: Cause.Cause<unknown>) => string
+  /** Runs an effect on a fiber of the session's own. */
+  readonly fork: (effect: Effect.Effect<void>) => unknown
+}
+
+export class Telemetry {
+  private readonly settings: Settings
+  private registered: Registered | undefined
+  private readonly outcomes: Record<string, number> = {}
+  /** The latest first. Empty without an Inspector. */
+  private readonly last: Array<Refresh> = []
+  private isOverBudget = false
+  private expiresAt: number | undefined
+
+  constructor(settings: Settings) {
+    this.settings = settings
+  }
+
+  /** Adds the session to an Inspector. Gives what takes it away. */
+  register(registry: Registry, chain: Shown): () => void {
+    const { name } = this.settings
+    this.registered = registry.add({
+      kind: "sessions",
+      name: () => name,
+      read: () => rowOf(chain, this.outcomes, this.last),
+      counts: () => ({ refreshes: this.outcomes })
+    })
+    return this.registered.leave
+  }
+
+  /** A refresh has ended after so many milliseconds, and so many callers have waited for it. */
+  refreshed(outcome: Outcome, waiters: number, millis: number): Effect.Effect<void> {
+    const { labelOf, name } = this.settings
+    const label = typeof outcome === "string" ? outcome : labelOf(outcome)
+    const reason = typeof outcome === "string" ? undefined : reasonOf(outcome)
+    const hasFailed = reason !== undefined
+    if (!hasFailed) this.isOverBudget = false
+    const session = MetricLabel.make("session", name)
+    const labels = [session, MetricLabel.make("outcome", label)]
+    return Effect.all([
+      Metric.increment(Metric.taggedWithLabels(refreshes, labels)),
+      Metric.set(Metric.taggedWithLabels(waitersOfLast, [session]), waiters),
+      Metric.update(Metric.taggedWithLabels(durations, labels), millis / 1000),
+      Effect.sync(() => this.show(label, reason, waiters, millis)),
+      this.log(
+        hasFailed ? LogLevel.Warning : LogLevel.Debug,
+        `refresh ended in ${label}${hasFailed ? ` (${reason})` : ""} after ${millis} ms, ${waiters} waited for it`
+      )
+    ], { discard: true })
+  }
+
+  private show(outcome: string, reason: string | undefined, waiters: number, millis: number): void {
+    if (this.registered === undefined) return
+    this.outcomes[outcome] = (this.outcomes[outcome] ?? 0) + 1
+    if (this.last.unshift({ at: this.registered.now(), outcome, millis, waiters, reason }) > lastLimit) this.last.pop()
+    this.registered.note("Refreshed", reason === undefined ? outcome : `${outcome}: ${reason}`, millis)
+  }
+
+  /** Another link is the head of the chain, or its value has been given up; `undefined`: the session has closed. */
+  moved(head: Head | undefined): void {
+    const at = head === undefined || head.isDead ? Infinity : head.generation?.expiresAt ?? Infinity
+    const expiresAt = at === Infinity ? undefined : at
+    if (expiresAt === this.expiresAt) return
+    this.expiresAt = expiresAt
+    const { name } = this.settings
+    const expiries = expiriesByName.get(name) ?? new Expiries(name)
+    expiries.set(this, expiresAt)
+    if (expiries.isEmpty) expiriesByName.delete(name)
+    else expiriesByName.set(name, expiries)
+  }
+
+  /** The value was given up by `end`. */
+  get ended(): Effect.Effect<void> {
+    return this.tell(LogLevel.Info, "Ended", "was ended")
+  }
+
+  /** A value came from outside. */
+  adopted(): void {
+    this.registered?.note("Adopted")
+  }
+
+  /** A failure has said that the credential is dead. */
+  get died(): Effect.Effect<void> {
+    return this.tell(LogLevel.Warning, "GaveUp", "gives its credential up: it was refused for good")
+  }
+
+  /** A caller is told that the budget is spent. Told once, until a refresh succeeds. */
+  overBudget(): void {
+    if (this.isOverBudget) return
+    this.isOverBudget = true
+    this.settings.fork(
+      this.tell(LogLevel.Warning, "OverBudget", "gives up for now: its budget of refreshes is spent")
+    )
+  }
+
+  private tell(level: LogLevel.LogLevel, event: string, message: string): Effect.Effect<void> {
+    return Effect.zipRight(Effect.sync(() => this.registered?.note(event)), this.log(level, message))
+  }
+
+  private log(level: LogLevel.LogLevel, message: string): Effect.Effect<void> {
+    const { name } = this.settings
+    return Effect.annotateLogs(Effect.logWithLevel(level, `${name}: ${message}`), "session", name)
+  }
+}
+
+type Head = Pick<Link<unknown, unknown>, "generation" | "isDead">
+
+/** What a row is read from: the chain. */
+interface Shown {
+  readonly head: Head | undefined
+  readonly status: () => SessionStatus
+}
+
+const rowOf = (
+  chain: Shown,
+  outcomes: Readonly<Record<string, number>>,
+  last: ReadonlyArray<Refresh>
+): Omit<SessionRow, "id" | "name"> => {
+  const status = chain.status()
+  const generation = chain.head?.isDead === false ? chain.head.generation : undefined
+  const expiresAt = generation?.expiresAt ?? Infinity
+  return {
+    state: status._tag,
+    generation: generation?.number ?? null,
+    acquiredAt: generation?.acquiredAt ?? null,
+    expiresAt: expiresAt === Infinity ? null : expiresAt,
+    serving: "serving" in status ? status.serving : status._tag === "Active",
+    waiters: status._tag === "Refreshing" ? status.waiters : 0,
+    since: "since" in status ? status.since : null,
+    retryAt: status._tag === "Failing" ? status.retryAt : null,
+    refreshes: { ...outcomes },
+    last: [...last]
+  }
+}
+
+/**
+ * The name of what went wrong, never its message: messages quote requests and answers. An error's `error` or `reason`
+ * goes with its tag if it reads like a code, such as `invalid_grant`.
+ */
+export const reasonOf = (cause: Cause.Cause<unknown>): string =>
+  Option.match(Cause.failureOption(cause), {
+    onNone: () => Cause.isInterruptedOnly(cause) ? "interrupted" : nameOf(Cause.squash(cause)),
+    onSome: (error) => {
+      const { error: code, reason } = Object(error) as { readonly error?: unknown; readonly reason?: unknown }
+      const name = nameOf(error)
+      return isCode(code) ? `${name}, ${code}` : isCode(reason) ? `${name}, ${reason}` : name
+    }
+  })
+
+const isCode = (value: unknown): value is string => typeof value === "string" && /^[A-Za-z_]{1,40}$/.test(value)
+
+const nameOf = (error: unknown): string => {
+  const name = Predicate.hasProperty(error, "_tag") ? error._tag : error instanceof Error ? error.name : undefined
+  return typeof name === "string" && name.length <= 80 ? name : typeof error
+}
