@@ -37,6 +37,7 @@ import * as Layer from "effect/Layer"
 import type * as Redacted from "effect/Redacted"
 import { errorAnswering } from "./internal/http/answer.js"
 import { cannotEncode } from "./internal/http/errors.js"
+import { hidingAttached } from "./internal/http/hiding.js"
 import { inScopeOf } from "./internal/http/hold.js"
 import { places } from "./internal/http/origins.js"
 import * as Redirect from "./internal/http/redirect.js"
@@ -165,7 +166,8 @@ export class NotReplayable extends Data.TaggedError("NotReplayable")<{
 // -----------------------------------------------------------------------------
 
 /**
- * Puts a session on a client. Spans and trace headers remain the wrapped client's: one span for each attempt.
+ * Puts a session on a client. Spans and trace headers remain the wrapped client's: one span for each attempt, which
+ * shows none of the headers that `attach` sets.
  *
  * @example
  * ```ts
@@ -415,9 +417,9 @@ const attaching = <E0, R, A>(
     if (!isHome) return execute(request)
     try {
       const attached = attach(request, value)
-      return "headers" in attached ? execute(inScopeOf(request, attached)) : Effect.flatMap(
+      return "headers" in attached ? hidingAttached(request, inScopeOf(request, attached), execute) : Effect.flatMap(
         Effect.catchAllDefect(attached, (cause) => Effect.fail(cannotEncode(request, "attach", cause))),
-        (attached) => execute(inScopeOf(request, attached))
+        (attached) => hidingAttached(request, inScopeOf(request, attached), execute)
       )
     } catch (cause) {
       return Effect.fail(cannotEncode(request, "attach", cause))

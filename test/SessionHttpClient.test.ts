@@ -28,6 +28,7 @@ import { Readable } from "node:stream"
 import { inspect } from "node:util"
 import { assertTransport, clients, failedWith, failureOf, many, printsOf, times } from "./support/httpClients.js"
 import { eventually, nextTurn, type Received, type Reply, serve } from "./support/httpServer.js"
+import { watched } from "./support/watching.js"
 
 class SignInFailed {
   readonly _tag = "SignInFailed"
@@ -375,6 +376,24 @@ describe.each(clients)("over %s", (name, layer) => {
       const response = yield* client.get(server.url)
       assert.deepStrictEqual(yield* response.json, { data: 42 })
       assert.strictEqual(server.received.length, 2)
+    }).pipe(Effect.provide(layer)))
+
+  it.scoped("shows in no span what `attach` puts into a header, whatever that is called", () =>
+    Effect.gen(function*() {
+      const server = yield* serve(() => ({ status: 200 }))
+      const { exit, seen } = yield* watched(Effect.gen(function*() {
+        const session = yield* Session.make({ acquire: Effect.succeed("canary") })
+        const client = yield* SessionHttpClient.make(session, {
+          attach: (request, value) =>
+            HttpClientRequest.setHeaders(request, { "x-shop-token": value, authorization: value })
+        })
+        return yield* client.execute(HttpClientRequest.setHeader(HttpClientRequest.get(server.url), "x-own", "seen"))
+      }))
+      assert.isTrue(Exit.isSuccess(exit))
+      assert.strictEqual(server.received[0]!.headers["x-shop-token"], "canary")
+      const text = inspect(seen, { depth: 12 })
+      assert.include(text, "seen")
+      assert.notInclude(text, "canary")
     }).pipe(Effect.provide(layer)))
 
   it.scopedLive("H8: each attempt has a span of its own, named as the wrapped client names it", () =>

@@ -1,0 +1,23 @@
+/** What a span shows of a request: platform's has all headers, but for those that it knows to be secret. */
+import * as Headers from "@effect/platform/Headers"
+import type * as HttpClientRequest from "@effect/platform/HttpClientRequest"
+import * as Effect from "effect/Effect"
+
+type Request = HttpClientRequest.HttpClientRequest
+
+/** Platform's own. Most sessions add one of these alone, and pay nothing for the others. */
+const known = new Set(["authorization", "cookie", "set-cookie", "x-api-key"])
+
+/** Sends what `attach` has made of a caller's request. Spans show none of the headers that it has set. */
+export const hidingAttached = <A, E, R>(
+  own: Request,
+  attached: Request,
+  send: (request: Request) => Effect.Effect<A, E, R>
+): Effect.Effect<A, E, R> => {
+  const isSet = (name: string) => attached.headers[name] !== own.headers[name] && !known.has(name)
+  const names = Object.keys(attached.headers).filter(isSet)
+  const sent = send(attached)
+  return names.length === 0
+    ? sent
+    : Effect.locallyWith(sent, Headers.currentRedactedNames, (others) => [...others, ...names])
+}
