@@ -233,6 +233,15 @@ describe("the authorization code flow", () => {
       }
     }).pipe(http))
 
+  it.scoped("comes back as a server's request has it, and with a description that a log can show", () =>
+    Effect.gen(function*() {
+      const { exit } = yield* signIn((url) => back(url).href.slice("http://127.0.0.1".length))
+      assert.isTrue(Exit.isSuccess(exit))
+      const error_description = `no\n\u001b[31m access ${"x".repeat(600)}`
+      const refused = yield* signIn((url) => back(url, { code: undefined, error: "access_denied", error_description }))
+      assert.deepInclude(failureOf(refused.exit), { description: "no [31m access <redacted>" })
+    }).pipe(http))
+
   it.scoped("O5: waits ten minutes for a person, and is not repeated by itself", () =>
     Effect.gen(function*() {
       let asked = 0

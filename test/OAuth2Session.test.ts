@@ -285,6 +285,7 @@ describe("trouble", () => {
 
 describe("an answer that is odd", () => {
   const good: ReadonlyArray<readonly [string, Reply, Partial<OAuth2Session.Tokens>]> = [
+    ["a line after the token", token(1, { access_token: "canary-access-1\n" }), {}],
     ["refresh_token null", token(1, { refresh_token: null }), {}],
     ["refresh_token empty", token(1, { refresh_token: "" }), {}],
     ["scope null", token(1, { scope: null }), {}],
@@ -352,6 +353,9 @@ describe("an answer that is odd", () => {
     ["a list", json([1, 2]), { error: "invalid_response" }],
     ["nothing", { status: 204 }, { error: "invalid_response" }],
     ["an empty token", token(1, { access_token: "" }), { error: "invalid_response" }],
+    ["a token of spaces", token(1, { access_token: "  " }), { error: "invalid_response" }],
+    ["a token that no header can carry", token(1, { access_token: "canary\naccess" }), { error: "invalid_response" }],
+    ["a token in other letters", token(1, { access_token: "canary-\u20ac" }), { error: "invalid_response" }],
     ["a token that is none", token(1, { access_token: 42 }), { error: "invalid_response" }],
     ["a token with 400", { ...token(1), status: 400 }, { error: "invalid_response", status: 400 }],
     ["a foreign token type", token(1, { token_type: "mac" }), { error: "invalid_response" }],
@@ -368,6 +372,7 @@ describe("an answer that is odd", () => {
       const session = yield* OAuth2Session.make({ ...options, issuer: server.url, retry: undefined })
       const error = yield* Effect.flip(session.current)
       assert.deepInclude(error, { _tag: "OAuth2Error", ...expected })
+      assert.notInclude(String(error) + JSON.stringify(error), "canary")
       assert.isAtMost(server.asked.filter(({ path }: Asked) => path !== "/token").length, 0)
     }).pipe(http))
 

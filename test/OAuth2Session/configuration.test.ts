@@ -106,6 +106,8 @@ describe.each(providers)("options from the configuration: %s", (_, provider) => 
     ["OAUTH_STORE_KEY", "canary", /encryptWith/],
     ["OAUTH_STORE_KEY", Buffer.from("canary-of-31-bytes-1234567890ab").toString("base64"), /encryptWith/],
     ["OAUTH_ISSUER", "login", /issuer/],
+    ["OAUTH_ISSUER", "https//user:canary@login.example.com", /issuer/],
+    ["OAUTH_ISSUER", "user:canary@login.example.com", /issuer/],
     ["OAUTH_ISSUER", "https://user:canary@login.example.com", /issuer/]
   ]
 

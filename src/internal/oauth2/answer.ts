@@ -32,8 +32,11 @@ type Body = Readonly<Record<string, unknown>>
 
 export const tokensFrom = (answer: Answer): TokenAnswer | OAuth2Error => {
   const body = bodyOf(answer)
-  const accessToken = text(body?.["access_token"])
+  const accessToken = trimmed(body?.["access_token"])
   if (body === undefined || accessToken === undefined || !isSuccess(answer)) return failureFrom(answer, body)
+  if (!/^[\x20-\x7e\x80-\xff]+$/.test(accessToken)) {
+    return invalid(answer, "the access_token has characters that no header can carry")
+  }
   return {
     accessToken,
     tokenType: text(body["token_type"])?.toLowerCase(),
@@ -121,7 +124,7 @@ const invalid = ({ status }: Answer, description: string): OAuth2Error =>
 const isCode = (text: string): boolean => /^[\x20-\x21\x23-\x5b\x5d-\x7e]{1,100}$/.test(text)
 
 /** A server may repeat in a description what it was sent. */
-const withoutSecrets = (description: string, secrets: ReadonlyArray<string>): string => {
+export const withoutSecrets = (description: string, secrets: ReadonlyArray<string>): string => {
   let clean = description
   for (const secret of secrets) {
     if (secret !== "") clean = clean.replaceAll(secret, "<redacted>")
@@ -161,6 +164,8 @@ const jsonOf = (text: string): Body | undefined => {
 const formOf = (text: string): Body => Object.fromEntries(new URLSearchParams(text))
 
 const text = (member: unknown): string | undefined => typeof member === "string" && member !== "" ? member : undefined
+
+const trimmed = (member: unknown): string | undefined => text(text(member)?.trim())
 
 /** More than a timestamp can hold is a server's word for "never". */
 const mostSeconds = 8_640_000_000_000

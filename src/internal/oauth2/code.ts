@@ -6,7 +6,7 @@ import * as Effect from "effect/Effect"
 import * as Either from "effect/Either"
 import * as Predicate from "effect/Predicate"
 import * as Oauth from "oauth4webapi"
-import { requestUriFrom } from "./answer.js"
+import { requestUriFrom, withoutSecrets } from "./answer.js"
 import * as Endpoint from "./endpoint.js"
 import { OAuth2Error } from "./errors.js"
 import { isSameIssuer } from "./issuer.js"
@@ -71,7 +71,8 @@ export const exchange = (
   tokenParameters: URLSearchParams
 ): Effect.Effect<Endpoint.Sent, OAuth2Error> =>
   Effect.gen(function*() {
-    const url = yield* Either.try({ try: () => new URL(String(cameBack)), catch: () => refused("is no URL") })
+    // The URL of a request that a server has received is relative.
+    const url = yield* Either.try({ try: () => new URL(cameBack, redirectUri), catch: () => refused("is no URL") })
     const found = url.searchParams.get("iss")
     const own = found !== null && server.issuer.includes("{") && isSameIssuer(found, server.issuer)
       ? { ...server, issuer: found }
@@ -100,6 +101,6 @@ const refusalOf = ({ error, error_description }: Oauth.AuthorizationResponseErro
   /^[\x20-\x7e]{1,100}$/.test(error)
     ? new OAuth2Error({
       error,
-      ...(error_description === undefined ? {} : { description: error_description.slice(0, 500) })
+      ...(error_description === undefined ? {} : { description: withoutSecrets(error_description, []) })
     })
     : refused("has an error that cannot be read")

@@ -50,6 +50,9 @@ const invalid = (option: string, value: unknown, reason: string) => new InvalidO
 
 const redacted = "<redacted>"
 
+/** What is no URL may hold a password all the same. */
+const shown = (url: unknown): unknown => typeof url === "string" && url.includes("@") ? redacted : url
+
 const text = (option: string, value: unknown): void => {
   if (typeof value !== "string" || value === "") throw invalid(option, value, "must be a string that is not empty")
 }
@@ -72,13 +75,13 @@ const list = (option: string, value: string | ReadonlyArray<string> | undefined)
 const issuerOf = ({ allowInsecureRequests, issuer }: OAuth2Session.Options): URL | Oauth.AuthorizationServer => {
   const isUrl = typeof issuer === "string" || issuer instanceof URL
   const name = isUrl ? String(issuer) : issuer?.issuer
-  if (typeof name !== "string" || !URL.canParse(name)) throw invalid("issuer", name, "must be an absolute URL")
+  if (typeof name !== "string" || !URL.canParse(name)) throw invalid("issuer", shown(name), "must be an absolute URL")
   const url = new URL(name)
   if (url.username !== "" || url.password !== "") {
     throw invalid("issuer", `${url.origin}${url.pathname}`, "must not hold a user or a password")
   }
   if (url.protocol !== "https:" && !(url.protocol === "http:" && allowInsecureRequests === true)) {
-    throw invalid("issuer", name, "must be https, or http with `allowInsecureRequests`")
+    throw invalid("issuer", shown(name), "must be https, or http with `allowInsecureRequests`")
   }
   return isUrl ? url : issuer
 }
