@@ -360,7 +360,7 @@ describe.each(versions)("C4: tickets of one identity are not offered by another 
       assert.deepStrictEqual(asked, [...whole, ...whole, ...whole])
     }))
 
-  test("who trusts another CA only does not get in by the ticket of who trusts the right one", () =>
+  test("a client that trusts another CA only does not get in by the ticket of a client that trusts the right one", () =>
     Effect.gen(function*() {
       const cache = yield* TicketCache.make()
       const server = yield* serving({ maxVersion: version })

@@ -216,7 +216,7 @@ describe("tokens that are bound to a key", () => {
     }).pipe(http))
 })
 
-describe("what is given back", () => {
+describe("the responses and errors that are given back", () => {
   const shown = (value: unknown) =>
     [inspect(value, { depth: 12, showHidden: true }), JSON.stringify(value), String(value)].join("\n")
 

@@ -344,7 +344,7 @@ describe("a session that is persisted", () => {
     }))
 })
 
-describe("what lies in the store", () => {
+describe("the text in the store", () => {
   const acquire = Effect.succeed(token("fresh"))
   const stored = (encryptWith?: PersistedSession.StoreOptions["encryptWith"]) =>
     Effect.gen(function*() {

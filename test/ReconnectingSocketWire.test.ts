@@ -325,7 +325,7 @@ describe("a reader that does not take what comes", () => {
     }))
 })
 
-describe("what no server should send", () => {
+describe("frames that no server should send", () => {
   const kinds: Readonly<Record<string, WebSocketDialer.ConnectionLost["reason"]>> = {
     truncated: "Reset",
     truncatedHead: "Reset",

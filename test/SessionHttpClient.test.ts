@@ -341,7 +341,7 @@ describe.each(clients)("over %s", (name, layer) => {
       assert.strictEqual((yield* session.current).value, "token-1")
     }).pipe(Effect.provide(layer)))
 
-  it.scopedLive("what is no refusal passes through and refreshes nothing: statuses, resets, refused connections", () =>
+  it.scopedLive("an answer that is no refusal causes no refresh: statuses, resets, refused connections", () =>
     Effect.gen(function*() {
       const { session, signIns } = yield* tokens()
       const server = yield* serve(({ path }) =>

@@ -399,7 +399,7 @@ describe("C2: a ticket that expires", () => {
   }
 })
 
-describe("C2: what cannot be a ticket", () => {
+describe("C2: a value that cannot be a ticket", () => {
   const garbage: ReadonlyArray<readonly [what: string, TicketCache.Ticket]> = [
     ["no session", ticket("")],
     ["more than 64 KiB", ofLength(65_537)],
@@ -978,7 +978,7 @@ describe("the options", () => {
     }))
 })
 
-describe("C6: what an operator sees", () => {
+describe("C6: metrics for an operator", () => {
   /** Since the process began. */
   const counters = Effect.map(
     Metric.snapshot,
@@ -989,7 +989,7 @@ describe("C6: what an operator sees", () => {
       }))
   )
 
-  it.scoped("what became of each ticket is counted, of one cache and of all", () =>
+  it.scoped("the fate of each ticket is counted, for one cache and for all", () =>
     Effect.gen(function*() {
       const before = yield* counters
       const cache = yield* TicketCache.make({ ticketsPerServer: 4 })

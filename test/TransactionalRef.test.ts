@@ -1544,7 +1544,7 @@ describe("T12: the error channel", () => {
   })
 })
 
-describe("what an operator sees", () => {
+describe("metrics and spans for an operator", () => {
   const count = (name: string, ref?: string) =>
     Effect.map(
       Metric.snapshot,
@@ -1719,7 +1719,7 @@ describe("the FiberRefs of a fiber that runs a transaction", () => {
 
 class Double extends Request.TaggedClass("Double")<number, never, { readonly n: number }> {}
 
-describe("what errors and defects say", () => {
+describe("the messages of errors and defects", () => {
   it("names the refs", () => {
     assert.strictEqual(
       new TransactionalRef.InvariantViolated({ name: "a" }).message,

@@ -65,7 +65,7 @@ describe("each module for Node", () => {
   })
 })
 
-describe("what a module makes", () => {
+describe("the values that a module makes", () => {
   it("needs no more when it is a service's own than elsewhere", () => {
     class Api extends Effect.Service<Api>()("Api", { scoped: Session.make({ acquire: Effect.succeed("token") }) }) {}
     class Tenants extends Effect.Service<Tenants>()("Tenants", {

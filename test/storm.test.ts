@@ -267,7 +267,7 @@ describe("the ledger of the feed", () => {
   })
 })
 
-describe("what the feed is judged by", () => {
+describe("the judgement of the feed", () => {
   const failure = new ConnectionLost({ reason: "Reset" })
   const opened = { _tag: "Opened", protocol: "" } as const
   const lost = { _tag: "Lost", failure } as const
@@ -395,7 +395,7 @@ describe("the ledger of the tickets", () => {
   })
 })
 
-describe("what the tickets are judged by", () => {
+describe("the judgement of the tickets", () => {
   it("reads from the wire what is offered, and whether it is taken", async () => {
     const { api, authority } = await Effect.runPromise(Certificates.make)
     const server = Tls.createServer({ ...api, minVersion: "TLSv1.3" }, (socket) => {

@@ -351,7 +351,7 @@ describe("acknowledge.maxResends", () => {
       assert.deepStrictEqual(droppedOf(events), ["1: Closed", "2: Closed"])
     }))
 
-  test("W9: what has no identifier goes out beside a suspected message", () =>
+  test("W9: a message without an identifier goes out beside a suspected one", () =>
     Effect.gen(function*() {
       const { peer, server, socket } = yield* opened({ acknowledge: { ...byNumber, maxResends: 5 } })
       yield* sendAll(socket, "1", "2")
@@ -426,7 +426,7 @@ describe("an identifier that is odd", () => {
       assert.deepStrictEqual(lossesOf(events), [])
     }))
 
-  test("W18: one that cannot be compared is a typed event, and leaves the outbox whole", () =>
+  test("W18: an identifier that cannot be compared is a typed event, and leaves the outbox whole", () =>
     Effect.gen(function*() {
       const { events, peer, server, socket } = yield* opened({ acknowledge: odd(incomparable) })
       yield* sendAll(socket, "odd 1", "odd 2", "3")

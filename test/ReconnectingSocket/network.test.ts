@@ -120,7 +120,7 @@ describe("a dialer that knows about the network", () => {
       }))
   }
 
-  test("W16: one that dies is taken for one that says nothing", () =>
+  test("W16: a dialer's `ready` or `wake` that dies is taken for one that says nothing", () =>
     Effect.gen(function*() {
       const dies = Effect.die("no network")
       const { server, socket } = yield* over({ ready: dies, wake: dies })

@@ -9,7 +9,7 @@ const closed = (code: number) => new ConnectionClosed({ code, reason: "" })
 const refused = (status: number) => new DialError({ reason: "Refused", url: "ws://test", status })
 const lost = new ConnectionLost({ reason: "HeartbeatTimeout" })
 
-describe("what a failure means", () => {
+describe("the meaning of a failure", () => {
   const rows: ReadonlyArray<readonly [ConnectionFailure, withSession: boolean, without: boolean, rejected: boolean]> = [
     [lost, true, true, false],
     ...[1000, 1001, 1005, 1006, 1011, 1012, 1013, 3000, 4000].map((code) => [closed(code), true, true, false] as const),

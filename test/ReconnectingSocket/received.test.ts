@@ -50,7 +50,7 @@ describe("received", () => {
       assert.deepStrictEqual(shown((yield* recorded(socket.received)).all), ["0:", "0:a", "0:b", "1:", "1:c"])
     }))
 
-  test("W14: what a login has not received comes behind the border, what the socket took for itself does not", () =>
+  test("W14: a message that the login left comes behind the border, unless the socket took it for itself", () =>
     Effect.gen(function*() {
       const { peer, socket } = yield* opened({
         heartbeat: { ping: "ping", isPong: (message) => message === "pong" },

@@ -19,7 +19,7 @@ import {
   test
 } from "../support/reconnectingSockets.js"
 
-describe("what the socket is doing", () => {
+describe("the state of the socket", () => {
   test("is published by state, stateChanges and events, in order", () =>
     Effect.gen(function*() {
       const { events, server, socket } = yield* dialing(

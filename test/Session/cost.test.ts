@@ -50,7 +50,7 @@ describe("S12: callers", () => {
   const most = amount({ quick: 2_000, full: 10_000 })
 
   for (const [end, isInterrupted] of [["are answered", false], ["are interrupted", true]] as const) {
-    it.effect(`who wait and ${end} cost the same operations each, be they a hundred or ${most}`, () =>
+    it.effect(`waiters who ${end} cost the same operations each, be they a hundred or ${most}`, () =>
       Effect.gen(function*() {
         const [ten, hundred, all] = yield* Effect.forEach(
           [10, 100, most] as const,
@@ -62,7 +62,7 @@ describe("S12: callers", () => {
       }))
   }
 
-  it.scoped("who find a current generation pay a few operations and wait for nothing, a renewal in flight or not", () =>
+  it.scoped("callers who find a current generation pay a few operations, a renewal in flight or not", () =>
     Effect.gen(function*() {
       const up = upstream()
       const session = yield* Session.make({ ...up, maxAge: "10 minutes", refreshAhead: "2 minutes" })

@@ -10,7 +10,7 @@ import { anotherFinalizer, interruptedDuring } from "../support/finalizers.js"
 import { Refused } from "../support/sessions.js"
 import { settle } from "../support/settle.js"
 
-describe("S10: what a generation acquires in its scope", () => {
+describe("S10: a resource that a generation acquires in its scope", () => {
   /** A session whose values are resources; `log` tells when each was opened and closed. */
   const resources = Effect.gen(function*() {
     const log: Array<string> = []

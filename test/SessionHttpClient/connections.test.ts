@@ -192,7 +192,7 @@ describe.each(clients)("H9: over %s", (_, layer) => {
     ["that is empty", { status: 401 }, ""]
   ]
   for (const [what, refusal, body] of bodies) {
-    it.scoped(`what was read of a refusal ${what} can be read, in every way and more than once`, () =>
+    it.scoped(`the part of a refusal that was read ${what} can be read, in every way and more than once`, () =>
       Effect.gen(function*() {
         const { client, server } = yield* served(refusal)
         const exit = yield* Effect.exit(client.post(`${server.url}/data`, { body: stream() }))

@@ -210,7 +210,7 @@ describe("an outbox, in every order of its senders and its writer", () => {
   })
 })
 
-describe("what only one connection is to send, in every order of those who send it, its writer and its end", () => {
+describe("messages for one connection only, in every order of senders, writer and end", () => {
   everySchedule(
     "is written or refused, and nobody waits for ever",
     Effect.gen(function*() {

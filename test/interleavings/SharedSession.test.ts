@@ -13,7 +13,7 @@ const ofLocalSessions: ReadonlySet<string> = new Set([
   "what an adopted generation replaces stays while it is used, and is released once"
 ])
 
-describe("F8: what a session promises, a shared one does too", async () => {
+describe("F8: the promises of a session hold for a shared one, too", async () => {
   for (const [name, scenario] of Object.entries(scenarios(overSharedSessions))) {
     if (ofLocalSessions.has(name)) continue
     const effect = Effect.scoped(scenario)

@@ -144,7 +144,7 @@ const suite = (name: string, { isStrict, isThere, server }: Tested) =>
 
 suite("MQTT, with mosquitto", { server: mosquittoServer, isThere: mosquitto !== undefined, isStrict: true })
 describe("MQTT", () => {
-  it.scopedLive("what is published again is marked", () =>
+  it.scopedLive("a message that is published again is marked", () =>
     Effect.gen(function*() {
       const came: Array<{ readonly n: number; readonly dup: boolean }> = []
       const way = yield* relay(yield* aedesServer(({ dup, payload }) => came.push({ n: Number(payload), dup })))

@@ -87,7 +87,7 @@ describe.skipIf(natsServer === undefined)("NATS", () => {
       assert.deepStrictEqual(heard, [...new Set(heard)].sort((a, b) => a - b))
     }).pipe(Effect.provide(Layer.merge(NodeWebSocketDialer.layer(), quiet))))
 
-  it.scopedLive("what the server refuses fails: a message that no stream takes, and a login", () =>
+  it.scopedLive("a message that no stream takes fails, and so does a login that the server refuses", () =>
     Effect.gen(function*() {
       const { url } = yield* server
       const client = yield* connect(url)
