@@ -626,13 +626,6 @@ export const tokenExchange = (options: TokenExchangeOptions): Grant => ({ _tag: 
  */
 export const make: {
   (
-    options: Options & { readonly persist: Persist }
-  ): Effect.Effect<
-    Session.Session<Tokens, SignInError | PersistedSession.PersistenceError>,
-    InvalidOptions | PersistedSession.PersistenceError,
-    HttpClient.HttpClient | KeyValueStore.KeyValueStore | Scope.Scope
-  >
-  (
     options: Options & { readonly persist: PersistShared }
   ): Effect.Effect<
     Session.Session<Tokens, SignInError | SharedSession.SharedSessionError>,
@@ -642,6 +635,13 @@ export const make: {
   (
     options: Options & { readonly persist?: undefined }
   ): Effect.Effect<Session.Session<Tokens, SignInError>, InvalidOptions, HttpClient.HttpClient | Scope.Scope>
+  (
+    options: Options & { readonly persist?: Persist | undefined }
+  ): Effect.Effect<
+    Session.Session<Tokens, SignInError | PersistedSession.PersistenceError>,
+    InvalidOptions | PersistedSession.PersistenceError,
+    HttpClient.HttpClient | KeyValueStore.KeyValueStore | Scope.Scope
+  >
 } = (options: Options): Effect.Effect<any, any, any> => sessionOf(options)
 
 /** A session whose tokens are kept where the options say, which its type in `make` depends on. */
@@ -833,14 +833,6 @@ export const rejected = (response: HttpClientResponse.HttpClientResponse): boole
  */
 export const layer: {
   <Id, S>(
-    tag: SessionTag<Id, S, SignInError | PersistedSession.PersistenceError>,
-    options: Options & { readonly persist: Persist }
-  ): Layer.Layer<
-    Id,
-    InvalidOptions | PersistedSession.PersistenceError,
-    HttpClient.HttpClient | KeyValueStore.KeyValueStore
-  >
-  <Id, S>(
     tag: SessionTag<Id, S, SignInError | SharedSession.SharedSessionError>,
     options: Options & { readonly persist: PersistShared }
   ): Layer.Layer<Id, InvalidOptions, HttpClient.HttpClient | SessionStore.SessionStore>
@@ -848,6 +840,14 @@ export const layer: {
     tag: SessionTag<Id, S, SignInError>,
     options: Options & { readonly persist?: undefined }
   ): Layer.Layer<Id, InvalidOptions, HttpClient.HttpClient>
+  <Id, S>(
+    tag: SessionTag<Id, S, SignInError | PersistedSession.PersistenceError>,
+    options: Options & { readonly persist?: Persist | undefined }
+  ): Layer.Layer<
+    Id,
+    InvalidOptions | PersistedSession.PersistenceError,
+    HttpClient.HttpClient | KeyValueStore.KeyValueStore
+  >
 } = (tag: Context.Tag<any, any>, options: Options): Layer.Layer<any, any, any> => Service.layer(tag, sessionOf(options))
 
 /**
@@ -878,14 +878,6 @@ export const layer: {
  */
 export const layerConfig: {
   <Id, S>(
-    tag: SessionTag<Id, S, SignInError | PersistedSession.PersistenceError>,
-    config: Configurable<Options & { readonly persist: Persist }>
-  ): Layer.Layer<
-    Id,
-    ConfigError.ConfigError | InvalidOptions | PersistedSession.PersistenceError,
-    HttpClient.HttpClient | KeyValueStore.KeyValueStore
-  >
-  <Id, S>(
     tag: SessionTag<Id, S, SignInError | SharedSession.SharedSessionError>,
     config: Configurable<Options & { readonly persist: PersistShared }>
   ): Layer.Layer<Id, ConfigError.ConfigError | InvalidOptions, HttpClient.HttpClient | SessionStore.SessionStore>
@@ -893,6 +885,14 @@ export const layerConfig: {
     tag: SessionTag<Id, S, SignInError>,
     config: Configurable<Options & { readonly persist?: undefined }>
   ): Layer.Layer<Id, ConfigError.ConfigError | InvalidOptions, HttpClient.HttpClient>
+  <Id, S>(
+    tag: SessionTag<Id, S, SignInError | PersistedSession.PersistenceError>,
+    config: Configurable<Options & { readonly persist?: Persist | undefined }>
+  ): Layer.Layer<
+    Id,
+    ConfigError.ConfigError | InvalidOptions | PersistedSession.PersistenceError,
+    HttpClient.HttpClient | KeyValueStore.KeyValueStore
+  >
 } = (tag: Context.Tag<any, any>, config: Configurable<Options>): Layer.Layer<any, any, any> =>
   Service.layer(tag, Effect.flatMap(Configured.unwrap(config), sessionOf))
 

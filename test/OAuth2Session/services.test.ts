@@ -8,6 +8,7 @@ import * as SessionHttpClient from "effect-holdfast/SessionHttpClient"
 import * as SessionStore from "effect-holdfast/SessionStore"
 import * as SharedSession from "effect-holdfast/SharedSession"
 import * as Config from "effect/Config"
+import * as Context from "effect/Context"
 import * as Effect from "effect/Effect"
 import * as Layer from "effect/Layer"
 import * as Schema from "effect/Schema"
@@ -131,4 +132,36 @@ describe("the layer of an `Effect.Service`", () => {
         Layer.build(client.pipe(Layer.provide(OAuth2Session.layer(Api, options)), Layer.provide(FetchHttpClient.layer)))
       )
     }).pipe(Effect.provide(FetchHttpClient.layer)))
+})
+
+describe("tokens that are kept in one environment and not in another", () => {
+  class Kept extends Context.Tag("test/Kept")<
+    Kept,
+    Session.Session<OAuth2Session.Tokens, OAuth2Session.SignInError | PersistedSession.PersistenceError>
+  >() {}
+
+  it.effect.each([true, false])(
+    "are one session's, with the errors and the store of the first: %s",
+    (isKept) =>
+      Effect.gen(function*() {
+        const server = yield* authorizationServer(() => json({ access_token: "canary-access" }))
+        const options = {
+          issuer: server.url,
+          clientId: "app",
+          grant: OAuth2Session.clientCredentials,
+          allowInsecureRequests: true,
+          persist: isKept ? { key: "api" } : undefined
+        }
+        const disk = memory()
+        const store = Layer.succeed(KeyValueStore.KeyValueStore, disk.store)
+        yield* Effect.provide(Effect.flatMap(OAuth2Session.make(options), (session) => session.current), store)
+        assert.strictEqual(disk.values.size, isKept ? 1 : 0)
+        const persist = Config.succeed(options.persist)
+        const layers = [OAuth2Session.layer(Kept, options), OAuth2Session.layerConfig(Kept, { ...options, persist })]
+        for (const layer of layers) {
+          const signedIn = Effect.flatMap(Kept, (session) => session.current)
+          assert.strictEqual((yield* Effect.provide(signedIn, Layer.provide(layer, store))).number, 0)
+        }
+      }).pipe(Effect.scoped, Effect.provide(FetchHttpClient.layer))
+  )
 })
