@@ -91,8 +91,14 @@ export const ownPostgres: Effect.Effect<OwnServer, never, Scope.Scope> = Effect.
       ),
     launch: (directory, port) => [
       postgresServer!.path,
-      ...["-D", join(directory, "data"), "-p", String(port), "-k", directory],
-      ...["-c", "listen_addresses=127.0.0.1"]
+      "-D",
+      join(directory, "data"),
+      "-p",
+      String(port),
+      "-k",
+      directory,
+      "-c",
+      "listen_addresses=127.0.0.1"
     ],
     untilReady: (port) =>
       answersSql(PgClient.layer({ url: Redacted.make(`postgres://root@127.0.0.1:${port}/postgres`) })),
@@ -115,8 +121,12 @@ export const ownMariadb: Effect.Effect<OwnServer, never, Scope.Scope> = Effect.g
       ),
     launch: (directory, port) => [
       path,
-      ...["--no-defaults", `--datadir=${join(directory, "data")}`, `--socket=${join(directory, "socket")}`],
-      ...["--bind-address=127.0.0.1", `--port=${port}`, `--pid-file=${join(directory, "pid")}`]
+      "--no-defaults",
+      `--datadir=${join(directory, "data")}`,
+      `--socket=${join(directory, "socket")}`,
+      "--bind-address=127.0.0.1",
+      `--port=${port}`,
+      `--pid-file=${join(directory, "pid")}`
     ],
     untilReady: (port) => answersSql(MysqlClient.layer({ url: Redacted.make(`mysql://root@127.0.0.1:${port}/test`) })),
     stopBy: "SIGTERM"
@@ -131,7 +141,15 @@ export const ownRedis = (...options: ReadonlyArray<string>): Effect.Effect<OwnSe
       prepare: () => {},
       launch: (directory, port) => [
         redisServer!,
-        ...["--port", String(port), "--bind", "127.0.0.1", "--dir", directory, "--save", "", ...options]
+        "--port",
+        String(port),
+        "--bind",
+        "127.0.0.1",
+        "--dir",
+        directory,
+        "--save",
+        "",
+        ...options
       ],
       untilReady: (port) =>
         Effect.tryPromise(async () => {

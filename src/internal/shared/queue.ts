@@ -6,7 +6,7 @@
  * A process's urgent calls go first: those of sessions that have a lease, or are about to take one. So a lease does not
  * run out while its own commit waits behind sessions that only begin.
  */
-import * as Effect from "effect/Effect"
+import type * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
 import type { Service } from "../../SessionStore.js"
 import * as Check from "../check.js"
