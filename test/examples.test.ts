@@ -1,7 +1,9 @@
 /** The programs of `examples` that a user would start from run as they stand, end by themselves, and print this. */
 import { assert, describe, it, vi } from "@effect/vitest"
+import { build } from "esbuild"
 import { execFile } from "node:child_process"
-import { readdirSync, readFileSync } from "node:fs"
+import { mkdirSync, readdirSync, readFileSync, writeFileSync } from "node:fs"
+import { fileURLToPath, pathToFileURL } from "node:url"
 import { promisify } from "node:util"
 import { bundled } from "./support/programs.js"
 
@@ -57,28 +59,30 @@ const printed: Readonly<Record<string, ReadonlyArray<string>>> = {
   ]
 }
 
+/** What a module prints while it is imported. */
+const printedBy = async (module: string): Promise<ReadonlyArray<string>> => {
+  const lines: Array<string> = []
+  const log = vi.spyOn(console, "log").mockImplementation((...words) => void lines.push(words.join(" ")))
+  try {
+    await import(/* @vite-ignore */ module)
+  } finally {
+    log.mockRestore()
+  }
+  return lines
+}
+
 describe("each example", () => {
   // In this process: to start one for each takes ten times as long. They end with `await`, so that importing them does.
   it.each(Object.keys(printed))("%s prints what it is about", async (name) => {
-    const lines: Array<string> = []
-    const log = vi.spyOn(console, "log").mockImplementation((...words) => void lines.push(words.join(" ")))
-    try {
-      await import(/* @vite-ignore */ new URL(`${name}.ts`, root).href)
-    } finally {
-      log.mockRestore()
-    }
-    assert.deepStrictEqual(lines, printed[name])
+    assert.deepStrictEqual(await printedBy(new URL(`${name}.ts`, root).href), printed[name])
   })
+
+  const fleet = ["4 processes, 1 token", "1 sign-in, 1 refresh, 0 tokens presented twice"]
 
   it("fleet starts itself four times, and they use the refresh token once", async () => {
     const script = await bundled(new URL("fleet.ts", root))
     const { stderr, stdout } = await promisify(execFile)(process.execPath, [script], { timeout: 60_000 })
-    assert.deepStrictEqual(stdout.split("\n"), [
-      "4 processes, 1 token",
-      "1 sign-in, 1 refresh, 0 tokens presented twice",
-      ""
-    ])
-    assert.strictEqual(stderr, "")
+    assert.deepStrictEqual([stdout, stderr], [`${fleet.join("\n")}\n`, ""])
   })
 
   it.each(["fleet", ...Object.keys(printed)])("%s has at most 80 lines, and says first what it shows", (name) => {
@@ -96,5 +100,45 @@ describe("each example", () => {
       .filter((entry) => entry.name !== "README.md")
       .map((entry) => entry.isDirectory() ? `${entry.name}/` : entry.name)
     assert.deepStrictEqual([...index].sort(), programs.sort())
+  })
+
+  it("prints what the pages of docs say", () => {
+    const prints = /\(\.\.\/examples\/([\w-]+)\.ts\)[^`]*? prints:\n\n```\n([^]*?)```$/gm
+    const told = pages.flatMap((page) => [...page.text.matchAll(prints)].map(([, name, output]) => ({ name, output })))
+    assert.isAbove(told.length, 5)
+    for (const { name, output } of told) {
+      assert.strictEqual(output, `${(name === "fleet" ? fleet : printed[name!]!).join("\n")}\n`, name)
+    }
+  })
+})
+
+const pages = readdirSync(new URL("../docs/", root))
+  .filter((file) => file.endsWith(".md"))
+  .map((file) => ({ file, text: readFileSync(new URL(`../docs/${file}`, root), "utf8") }))
+
+describe("a block of docs that is followed by what it prints", () => {
+  const followed = /^```ts\n((?:(?!^```$)[^])*)^```\n\n```\n([^]*?)^```$/gm
+  const blocks = pages.flatMap(({ file, text }) =>
+    [...text.matchAll(followed)].flatMap(([, code, output], at) =>
+      // Only vitest can run a test.
+      code!.includes("effect-holdfast/testing/vitest") ? [] : [{ name: `${file}_${at}`, code: code!, output: output! }]
+    )
+  )
+  const folder = fileURLToPath(new URL("../node_modules/.cache/holdfast/blocks/", root))
+
+  it.each(blocks)("prints that: $name", async ({ code, name, output }) => {
+    const { outputFiles } = await build({
+      stdin: { contents: code, resolveDir: fileURLToPath(root), loader: "ts" },
+      bundle: true,
+      platform: "node",
+      format: "esm",
+      external: ["effect", "@effect/*"],
+      write: false,
+      logLevel: "error"
+    })
+    mkdirSync(folder, { recursive: true })
+    const file = `${folder}${name}-${process.pid}.mjs`
+    writeFileSync(file, outputFiles[0]!.contents)
+    assert.strictEqual(`${(await printedBy(pathToFileURL(file).href)).join("\n")}\n`, output)
   })
 })
