@@ -13,6 +13,7 @@ register("./emit.mjs", import.meta.url)
 // Loaded when asked for: then the hook above is in place, and no suite pays for another's rivals.
 const suites: Record<string, () => Promise<{ readonly run: (budget: Budget) => Promise<void> }>> = {
   session: () => import("./session.js"),
+  fleet: () => import("./fleet.js"),
   interleavings: () => import("./interleavings.js"),
   socket: () => import("./socket.js"),
   state: () => import("./state.js"),

@@ -22,9 +22,13 @@ export class ProcessGone {
   readonly _tag = "ProcessGone"
 }
 
-export const fleetProcess = (settings: Settings): Effect.Effect<FleetProcess, never, Scope.Scope> =>
+/** `program` answers the same questions as `fleetChild.ts`, or some of them. */
+export const fleetProcess = (
+  settings: Settings,
+  program = new URL("./fleetChild.ts", import.meta.url)
+): Effect.Effect<FleetProcess, never, Scope.Scope> =>
   Effect.gen(function*() {
-    const script = yield* Effect.promise(() => bundled(new URL("./fleetChild.ts", import.meta.url)))
+    const script = yield* Effect.promise(() => bundled(program))
     const child = yield* Effect.acquireRelease(
       Effect.sync(() =>
         fork(script, [JSON.stringify(settings)], { execArgv: [], stdio: ["ignore", "inherit", "inherit", "ipc"] })

@@ -15,6 +15,7 @@ import * as Metric from "effect/Metric"
 import * as Option from "effect/Option"
 import * as Redacted from "effect/Redacted"
 import * as Schema from "effect/Schema"
+import * as Stream from "effect/Stream"
 import { storeLayer, type StoreSettings } from "./stores.js"
 
 export interface Settings {
@@ -25,6 +26,8 @@ export interface Settings {
   /** In milliseconds. */
   readonly lease?: number
   readonly timeout?: number
+  /** `false`: the process hears no notices. */
+  readonly hears?: boolean
   /** Base64. */
   readonly encryptWith?: string | ReadonlyArray<string>
   /** Milliseconds by which the wall clock of this process is wrong. */
@@ -95,7 +98,7 @@ const watched = ({ compareAndSet, notices, read }: SessionStore.Service): Sessio
     const [before, after] = writeOf(row)
     return Effect.zipRight(at(before), Effect.tap(compareAndSet(key, revision, row), () => at(after)))
   },
-  notices
+  notices: settings.hears === false ? Stream.never : notices
 })
 
 // --- the session -------------------------------------------------------------
