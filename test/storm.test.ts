@@ -22,6 +22,8 @@ import * as Journal from "../examples/storm/feed/journal.js"
 import * as FeedLedger from "../examples/storm/feed/ledger.js"
 import type { FromServer } from "../examples/storm/feed/messages.js"
 import { Numbers } from "../examples/storm/feed/numbers.js"
+import { Hearing as GatewayHearing } from "../examples/storm/gateway/hearing.js"
+import * as GatewayLedger from "../examples/storm/gateway/ledger.js"
 import * as StormLedger from "../examples/storm/ledger.js"
 import * as Load from "../examples/storm/load.js"
 import * as Options from "../examples/storm/options.js"
@@ -264,6 +266,70 @@ describe("the ledger of the feed", () => {
     ["a connection stays open", "the clients are closed", { openConnections: 1 }]
   ])("is broken if %s", (_, promise, changed) => {
     expect(broken(changed)).toContain(promise)
+  })
+})
+
+describe("the ledger of the gateway", () => {
+  /** The first session became invalid before its last event had come. */
+  const evidence: GatewayLedger.Evidence = {
+    tally: {
+      gaveUp: [],
+      sessions: {
+        "dan 0": { heard: 3, highest: 3, outOfOrder: 0, twice: 0 },
+        "dan 1": { heard: 2, highest: 2, outOfOrder: 0, twice: 0 }
+      }
+    },
+    gateway: {
+      identified: 2,
+      resumed: 1,
+      invalid: 1,
+      tooMany: 0,
+      heartbeats: 5,
+      asked: 1,
+      unanswered: 0,
+      mostLogins: 2,
+      sessions: [
+        { id: "dan 0", client: "dan", told: 4, isForgotten: true },
+        { id: "dan 1", client: "dan", told: 2, isForgotten: false }
+      ]
+    },
+    limit: 2,
+    faults: { forget: 1 }
+  }
+  const { gateway, tally } = evidence
+  const heard = (changed: object) => ({
+    tally: { ...tally, sessions: { ...tally.sessions, "dan 1": { ...tally.sessions["dan 1"]!, ...changed } } }
+  })
+  const broken = (changed: Partial<GatewayLedger.Evidence>) =>
+    GatewayLedger.section({ ...evidence, ...changed }).entries
+      .filter(({ held }) => !held)
+      .map(({ onlyTimeWasMissing, promise }) => [promise, onlyTimeWasMissing === true])
+
+  it("holds; what an invalid session had still to tell is not missing, nor is a session that no client knows", () => {
+    expect(broken({})).toEqual([])
+    const unknown = { id: "dan 2", client: "dan", told: 1, isForgotten: true }
+    expect(broken({ gateway: { ...gateway, sessions: [...gateway.sessions, unknown] } })).toEqual([])
+  })
+
+  it.each<[string, boolean, Partial<GatewayLedger.Evidence>]>([
+    ["no event is missing", true, heard({ heard: 1, highest: 1 })],
+    ["no event is missing", false, heard({ heard: 1, highest: 2 })],
+    ["no event is missing", false, { tally: { ...tally, gaveUp: ["SocketFailed"] } }],
+    ["no event is missing", true, { tally: { gaveUp: [], sessions: {} } }],
+    ["none comes twice, or out of order", false, heard({ twice: 1 })],
+    ["none comes twice, or out of order", false, heard({ outOfOrder: 1 })],
+    ["the gateway hears from its clients", true, { gateway: { ...gateway, unanswered: 1 } }],
+    ["the gateway hears from its clients", true, { gateway: { ...gateway, heartbeats: 0 } }],
+    ["nobody logs in too often", true, { gateway: { ...gateway, mostLogins: 3 } }],
+    ["nobody logs in too often", false, { gateway: { ...gateway, tooMany: 1 } }]
+  ])("is broken in: %s (only time was missing: %s)", (promise, onlyTimeWasMissing, changed) => {
+    expect(broken(changed)).toEqual([[promise, onlyTimeWasMissing]])
+  })
+
+  it("knows events that come twice or out of order", () => {
+    const hearing = new GatewayHearing()
+    for (const number of [1, 2, 4, 3, 4]) hearing.hear(number)
+    expect(hearing.verdict).toEqual({ heard: 4, highest: 4, outOfOrder: 1, twice: 1 })
   })
 })
 
@@ -586,6 +652,12 @@ describe("the storm", () => {
     for (const count of [accepted, kills, revocations, gate.resets, gate.stalls, gate.halfOpen]) {
       expect(count).toBeGreaterThan(0)
     }
+    // So has the gateway.
+    const { events, faults } = ledger.find(({ part }) => part === "gateway")!.counts
+    for (const fault of ["close", "reset", "send away", "forget", "fall silent"]) {
+      expect(faults[fault], fault).toBeGreaterThan(0)
+    }
+    expect(events).toBeGreaterThan(0)
     // Connections were made over TLS in full and with tickets, cut in their midst, and refused.
     const { server, strangers, wire } = ledger.find(({ part }) => part === "tickets")!.counts
     for (const count of [server.full, server.resumed, wire.cut, wire.notTaken, strangers.refused]) {

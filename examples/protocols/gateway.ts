@@ -6,12 +6,7 @@ import * as Redacted from "effect/Redacted"
 import * as Stream from "effect/Stream"
 
 /** `s` numbers the events of a session, and `t` names them. */
-interface Payload {
-  readonly op: number
-  readonly d?: any
-  readonly s?: number | null
-  readonly t?: string | null
-}
+type Payload = { readonly op: number; readonly d?: any; readonly s?: number | null; readonly t?: string | null }
 
 export const op = {
   event: 0,
@@ -21,13 +16,15 @@ export const op = {
   reconnect: 7,
   invalidSession: 9,
   hello: 10,
-  heartbeatAck: 11
+  ack: 11
 }
 
 /** A bad token, and what else would only be refused again. */
 const fatalCodes = new Set([4004, 4010, 4011, 4012, 4013, 4014])
 
-export const connect = (url: string, token: Redacted.Redacted<string>) =>
+type Pace = Pick<ReconnectingSocket.Options<Payload, Payload>, "backoff" | "stableAfter">
+
+export const connect = (url: string, token: Redacted.Redacted<string>, pace: Pace = {}) =>
   Effect.gen(function*() {
     let session: { readonly id: string; readonly url: string } | undefined
     let seq: number | null = null
@@ -37,6 +34,7 @@ export const connect = (url: string, token: Redacted.Redacted<string>) =>
         ? { op: op.identify, d: { token: Redacted.value(token), intents: 513, properties: { os: process.platform } } }
         : { op: op.resume, d: { token: Redacted.value(token), session_id: session.id, seq } }
     const socket = yield* ReconnectingSocket.make({
+      ...pace,
       dial: Effect.sync(() => ({ url: session?.url ?? url })),
       codec: {
         encode: (payload: Payload) => JSON.stringify(payload),
@@ -54,9 +52,10 @@ export const connect = (url: string, token: Redacted.Redacted<string>) =>
         const hello = yield* connection.receive
         yield* connection.heartbeat({
           interval: hello.d.heartbeat_interval,
+          timeout: hello.d.heartbeat_interval,
           always: true,
           ping: heartbeat,
-          isPong: (payload) => payload.op === op.heartbeatAck,
+          isPong: (payload) => payload.op === op.ack,
           answer: (payload) => payload.op === op.heartbeat ? Option.some(heartbeat()) : Option.none()
         })
         yield* connection.send(login())

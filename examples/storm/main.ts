@@ -15,6 +15,7 @@ import { chance } from "./chance.js"
 import * as Counterparties from "./counterparty.js"
 import * as Display from "./display.js"
 import * as FeedPart from "./feed/part.js"
+import * as GatewayPart from "./gateway/part.js"
 import * as Ledger from "./ledger.js"
 import * as Load from "./load.js"
 import * as Options from "./options.js"
@@ -76,15 +77,16 @@ const blow = Effect.fnUntraced(function*(options: Options.Options, counterpartie
   const proxy = yield* counterparties.fork<Proxy>("proxy", new URL("./proxy.ts", import.meta.url))
 
   // Three parts share servers and a client: callers of an API, who share one session, pay from accounts, and come over
-  // TLS with tickets. The fourth has its own.
-  const [feed, servers] = yield* Effect.all([
+  // TLS with tickets. The others have their own.
+  const [feed, gateway, servers] = yield* Effect.all([
     FeedPart.make(options, counterparties, proxy),
+    GatewayPart.make(options, counterparties, proxy),
     Servers.make(options, counterparties)
   ], { concurrency: "unbounded" })
   const tickets = yield* TicketsPart.make(options, counterparties, proxy, servers)
   const balances = BalancesPart.make(options, servers)
   const session = yield* SessionPart.make(options, proxy, servers, { balances, tickets })
-  const parts = [session, balances, tickets, feed] as const
+  const parts = [session, balances, tickets, feed, gateway] as const
 
   const counters = Effect.gen(function*() {
     const { delays, resets, stalls } = yield* proxy.ask("report")
@@ -100,7 +102,8 @@ const blow = Effect.fnUntraced(function*(options: Options.Options, counterpartie
         Effect.all([session.run, balances.run, tickets.run], { concurrency: "unbounded", discard: true }),
         session.layerClient
       ),
-      feed.run
+      feed.run,
+      gateway.run
     ], { concurrency: "unbounded", discard: true })
   }))
   const sections = yield* Effect.forEach(parts, ({ section }) => section)

@@ -62,12 +62,12 @@ const gateway = Effect.gen(function*() {
       if (payload.op === op.heartbeat) {
         heard = Date.now()
         counts.heartbeats++
-        socket.send(JSON.stringify({ op: op.heartbeatAck }))
+        socket.send(JSON.stringify({ op: op.ack }))
       } else if (payload.d.token !== "secret") socket.close(4004, "authentication failed")
       else if (payload.op === op.identify) identify(socket)
       else resume(socket, payload.d.session_id, payload.d.seq)
     })
-    socket.send(JSON.stringify({ op: op.hello, d: { heartbeat_interval: 20 } }))
+    socket.send(JSON.stringify({ op: op.hello, d: { heartbeat_interval: 2_000 } }))
   })
   yield* Effect.forkScoped(Effect.forever(Effect.zipRight(
     Effect.sync(() => {
