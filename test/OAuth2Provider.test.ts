@@ -152,7 +152,7 @@ describe("against oidc-provider", () => {
         const { issuer, report } = yield* provider
         const context = yield* chromiumContext
         const tab = yield* Effect.promise(() => context.newPage())
-        let page: { readonly text: string; readonly url: string } | undefined
+        let page: Promise<{ readonly text: string; readonly url: string }> | undefined
         const session = yield* OAuth2Session.make({
           ...options,
           issuer,
@@ -160,9 +160,8 @@ describe("against oidc-provider", () => {
             NodeLoopbackRedirect.make({
               path: "/callback",
               open: (url) =>
-                Effect.promise(async () => {
-                  await tab.goto(url.href)
-                  page = { text: await tab.innerText("body"), url: tab.url() }
+                Effect.sync(() => {
+                  page = tab.goto(url.href).then(async () => ({ text: await tab.innerText("body"), url: tab.url() }))
                 })
             }),
             { parameters: { prompt: "consent" } }
@@ -170,8 +169,9 @@ describe("against oidc-provider", () => {
         })
         const first = yield* session.current
         assert.strictEqual(first.value.claims?.["sub"], "ada")
-        assert.include(page!.text, "You may close this window")
-        assert.strictEqual(new URL(page!.url).pathname, "/callback")
+        const { text, url } = yield* Effect.promise(() => page!)
+        assert.include(text, "You may close this window")
+        assert.strictEqual(new URL(url).pathname, "/callback")
         const next = yield* session.refresh(first)
         assert.notStrictEqual(Redacted.value(next.value.accessToken), Redacted.value(first.value.accessToken))
         yield* session.end

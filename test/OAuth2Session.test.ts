@@ -170,6 +170,37 @@ describe("a refresh token", () => {
       assert.strictEqual(server.asked.length, 2)
     }).pipe(http))
 
+  it.scoped("O1: that was spent for an answer that is not accepted is not presented again; its successor is", () =>
+    Effect.gen(function*() {
+      let n = 0
+      const server = yield* authorizationServer(({ path }) => {
+        if (path === "/revoke") return {}
+        const answer = { refresh_token: `canary-refresh-${++n}` }
+        return n === 3 || n === 5 ? token(n, { refresh_token: null }) : token(n, { ...answer, token_type: "mac" })
+      })
+      const session = yield* OAuth2Session.make({ ...refreshing(), issuer: server.url, cooldown: 0 })
+      for (let i = 0; i < 2; i++) {
+        assert.deepInclude(yield* Effect.flip(session.current), { error: "invalid_response" })
+      }
+      const first = yield* session.current
+      assert.strictEqual(Redacted.value(first.value.refreshToken!), "canary-refresh-2")
+      assert.deepInclude(yield* Effect.flip(session.refresh(first)), { error: "invalid_response" })
+      const second = yield* session.refresh(first)
+      assert.strictEqual(Redacted.value(second.value.refreshToken!), "canary-refresh-4")
+      assert.deepInclude(yield* Effect.flip(session.refresh(second)), { error: "invalid_response" })
+      yield* session.end
+      assert.deepStrictEqual(server.asked.map(({ form }) => form.get("refresh_token") ?? form.get("token")), [
+        "canary-refresh-configured",
+        "canary-refresh-1",
+        "canary-refresh-2",
+        "canary-refresh-2",
+        "canary-refresh-4",
+        "canary-refresh-4",
+        "canary-refresh-6",
+        "canary-access-5"
+      ])
+    }).pipe(http))
+
   it.scoped("O1: that met only trouble is presented again", () =>
     Effect.gen(function*() {
       const server = yield* authorizationServer(

@@ -12,7 +12,9 @@
 
 import * as Console from "effect/Console"
 import * as Deferred from "effect/Deferred"
+import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
+import * as Fiber from "effect/Fiber"
 import type * as Scope from "effect/Scope"
 import { createServer, type IncomingMessage, type Server, type ServerResponse } from "node:http"
 import type { AddressInfo } from "node:net"
@@ -24,9 +26,9 @@ import type * as OAuth2Session from "../OAuth2Session.js"
 /**
  * Opens a receiver for `OAuth2Session.authorizationCode`. Throws `InvalidOptions` if an option makes no sense.
  *
- * - `open`: sends the user's browser to the address. The effect may last as long as the browser does: it is interrupted
- *   when the browser has come back. Default: prints the address, to standard error, since the program's output may be
- *   another program's input.
+ * - `open`: sends the user's browser to the address. The effect may last as long as the browser does: two seconds after
+ *   the browser has come back it is interrupted. Default: prints the address, to standard error, since the program's
+ *   output may be another program's input.
  * - `path`: the path of the redirect; default `/`. Authorization servers compare it with what is registered.
  * - `host`: `127.0.0.1` (the default) or `[::1]`.
  * - `port`: default: any that is free. RFC 8252 has servers accept every port; one that does not needs a fixed one.
@@ -68,13 +70,19 @@ export const make = (options: {
         Effect.gen(function*() {
           const cameBack = yield* Deferred.make<URL>()
           waiting.set(state, cameBack)
-          // Many ways to open a browser end only when the browser is closed.
-          const opened = Effect.disconnect(Effect.zipRight(Effect.suspend(() => open(url)), Effect.never))
-          return yield* Effect.raceFirst(Deferred.await(cameBack), opened)
+          const opening = yield* Effect.fork(Effect.suspend(() => open(url)))
+          const failed = Effect.zipRight(Fiber.join(opening), Effect.never)
+          return yield* Effect.raceFirst(Deferred.await(cameBack), failed).pipe(
+            Effect.zipLeft(Effect.timeoutOption(Fiber.await(opening), patience)),
+            Effect.ensuring(Fiber.interruptFork(opening))
+          )
         })
     }
   })
 }
+
+/** Many ways to open a browser end only when the browser is closed; no sign-in waits for that. */
+const patience = Duration.seconds(2)
 
 /** The path as a browser sends it. */
 const pathOf = (path: string): string => {

@@ -34,9 +34,6 @@ export const tokensFrom = (answer: Answer): TokenAnswer | OAuth2Error => {
   const body = bodyOf(answer)
   const accessToken = trimmed(body?.["access_token"])
   if (body === undefined || accessToken === undefined || !isSuccess(answer)) return failureFrom(answer, body)
-  if (!/^[\x20-\x7e\x80-\xff]+$/.test(accessToken)) {
-    return invalid(answer, "the access_token has characters that no header can carry")
-  }
   return {
     accessToken,
     tokenType: text(body["token_type"])?.toLowerCase(),

@@ -12,7 +12,7 @@ import * as Redacted from "effect/Redacted"
 import type * as OAuth2Session from "../../OAuth2Session.js"
 import type { Authority } from "./authority.js"
 import type * as Endpoint from "./endpoint.js"
-import { OAuth2Error, SignInRequired } from "./errors.js"
+import { type DiscoveryFailed, OAuth2Error, SignInRequired } from "./errors.js"
 import * as Issue from "./issue.js"
 import * as Retries from "./retries.js"
 import * as SignIn from "./signIn.js"
@@ -38,12 +38,18 @@ export interface Settings {
 /** A span wraps an error in a proxy. So what is remembered of an error is remembered of the error itself. */
 export class Grants {
   private readonly settings: Settings
-  private readonly configured: string | undefined
+  /** Tokens before the first answer, if the options have a refresh token. */
+  private readonly configured: Tokens | undefined
   /** Refusals of a refresh token. (The refusal of a sign-in is `SignInRequired`: nothing is left to fall back on.) */
   private readonly refusals = new WeakSet<SignInError>()
   /** Failures of sign-ins that a person was asked for. */
   private readonly personal = new WeakSet<SignInError>()
   private readonly lifetimes = new WeakMap<Tokens, number>()
+  /**
+   * Refresh tokens by the tokens whose own was spent for them. If the answer that brought one is not accepted, since an
+   * id_token's times do not fit a wrong clock, say, the next renewal presents this one.
+   */
+  private readonly successors = new WeakMap<Tokens, Redacted.Redacted<string>>()
   /** Why the configured refresh token is not presented again. */
   private spent: { readonly cause: OAuth2Error | undefined } | undefined
   /**
@@ -54,7 +60,7 @@ export class Grants {
 
   constructor(settings: Settings) {
     this.settings = settings
-    this.configured = configuredOf(settings.grant)
+    this.configured = configuredTokens(settings.grant, settings.wanted)
   }
 
   readonly acquire: Effect.Effect<Tokens, SignInError> = Effect.fiberIdWith((by) => {
@@ -65,7 +71,7 @@ export class Grants {
 
   renew(current: Tokens): Effect.Effect<Tokens, SignInError> {
     return current.refreshToken !== undefined
-      ? this.refresh(current, current.refreshToken)
+      ? this.refresh(current)
       : Effect.tapError(this.signIn, (error) =>
         Effect.fiberIdWith((by) => {
           if (error instanceof SignInRequired) this.refusedAlready = { error: Cause.originalError(error), by }
@@ -88,6 +94,12 @@ export class Grants {
     return this.lifetimes.get(tokens)
   }
 
+  /** The tokens with the refresh token that is not spent yet. */
+  latest(tokens: Tokens): Tokens {
+    const refreshToken = this.successors.get(tokens)
+    return refreshToken === undefined ? tokens : { ...tokens, refreshToken }
+  }
+
   /** The session signs out of these tokens. */
   signOut(tokens: Tokens): void {
     if (this.isConfigured(tokens)) this.spent = { cause: undefined }
@@ -100,11 +112,14 @@ export class Grants {
     const onPerson = () => {
       isPersonal = true
     }
-    const obtained = Effect.flatMap(authority, (server) =>
-      Effect.flatMap(
-        SignIn.signIn(party, server, wanted, grant, retry, onPerson),
-        (issued) => this.issue(issued, server, configuredTokens(grant, wanted))
-      ))
+    const obtained = grant._tag === "RefreshToken" ? this.exchange(this.configured!) : Effect.flatMap(
+      authority,
+      (server) =>
+        Effect.flatMap(
+          SignIn.signIn(party, server, wanted, grant, retry, onPerson),
+          (issued) => this.issue(issued, server, undefined)
+        )
+    )
     return Effect.mapError(this.observed(kindOf(grant), obtained), (failure) => {
       const error = Cause.originalError(failure)
       if (isPersonal) this.personal.add(error)
@@ -114,20 +129,27 @@ export class Grants {
     })
   })
 
-  private refresh(current: Tokens, refreshToken: Redacted.Redacted<string>): Effect.Effect<Tokens, SignInError> {
-    const { authority, grant, party, wanted } = this.settings
-    const obtained = Effect.flatMap(authority, (server) =>
-      Effect.flatMap(
-        SignIn.refresh(party, server, SignIn.renewing(wanted, grant), refreshToken),
-        (issued) => this.issue(issued, server, current)
-      ))
-    return Effect.tapError(this.observed("refresh_token", obtained), (failure) =>
+  private refresh(current: Tokens): Effect.Effect<Tokens, SignInError> {
+    return Effect.tapError(this.observed("refresh_token", this.exchange(current)), (failure) =>
       Effect.sync(() => {
         const error = Cause.originalError(failure)
         if (!this.isDead(error)) return
         this.refusals.add(error)
         if (this.isConfigured(current)) this.spent = { cause: error }
       }))
+  }
+
+  /** Presents the refresh token. */
+  private exchange(current: Tokens): Effect.Effect<Tokens, OAuth2Error | DiscoveryFailed> {
+    const { authority, grant, party, wanted } = this.settings
+    return Effect.gen(this, function*() {
+      const server = yield* authority
+      const former = this.latest(current)
+      const issued = yield* SignIn.refresh(party, server, SignIn.renewing(wanted, grant), former.refreshToken!)
+      const { refreshToken } = issued.answer
+      if (refreshToken !== undefined) this.successors.set(current, Redacted.make(refreshToken))
+      return yield* this.issue(issued, server, former)
+    })
   }
 
   private issue(issued: SignIn.Issued, server: OAuth2Session.AuthorizationServer, former: Tokens | undefined) {
@@ -157,15 +179,12 @@ export class Grants {
   }
 
   private isConfigured({ refreshToken }: Tokens): boolean {
-    return refreshToken !== undefined && Redacted.value(refreshToken) === this.configured
+    return refreshToken !== undefined && this.configured !== undefined &&
+      Redacted.value(refreshToken) === Redacted.value(this.configured.refreshToken!)
   }
 }
 
-/** The refresh token of the options, if they have one. */
-const configuredOf = (grant: OAuth2Session.Grant): string | undefined =>
-  grant._tag === "RefreshToken" ? Redacted.value(grant.refreshToken) : undefined
-
-/** Tokens before the first answer: a server that does not rotate leaves the configured refresh token as it is. */
+/** A server that does not rotate leaves the configured refresh token as it is. */
 const configuredTokens = (grant: OAuth2Session.Grant, { scope }: SignIn.Wanted): Tokens | undefined =>
   grant._tag !== "RefreshToken" ? undefined : {
     accessToken: Redacted.make(""),

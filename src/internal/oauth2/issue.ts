@@ -28,6 +28,9 @@ export const tokens = (
   Effect.gen(function*() {
     const { accessToken, expiresIn, idToken, refreshToken, scope } = answer
     const tokenType = yield* typeOf(answer.tokenType, rules)
+    if (!/^[\x20-\x7e\x80-\xff]+$/.test(accessToken)) {
+      return yield* invalid("the access_token has characters that no header can carry")
+    }
     const claims = idToken === undefined ? former?.claims : yield* IdToken.claimsOf(idToken, {
       server,
       clientId: rules.clientId,
@@ -57,5 +60,7 @@ const typeOf = (
   const description = usesDpop && type === "bearer"
     ? "the server issued a token that is not bound to the key"
     : `the server issued a token of a type that is not ${wanted}`
-  return new OAuth2Error({ error: "invalid_response", description })
+  return invalid(description)
 }
+
+const invalid = (description: string): OAuth2Error => new OAuth2Error({ error: "invalid_response", description })

@@ -69,7 +69,7 @@ export const make = (
         grants.signOut(tokens)
         const limit = options.persist === undefined ? signOutLimit : Duration.subtract(signOutLimit, Patience.limit)
         // `onEnd` runs uninterruptible, and a timeout would wait for what it cuts.
-        const revoked = Effect.interruptible(Revoking.revoke(party, authority, tokens, name))
+        const revoked = Effect.interruptible(Revoking.revoke(party, authority, grants.latest(tokens), name))
         return Effect.asVoid(Effect.timeoutOption(revoked, limit))
       }),
     refreshAhead: isZero(options.refreshAhead) ? undefined : options.refreshAhead ?? "1 minute",

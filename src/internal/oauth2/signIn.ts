@@ -70,7 +70,7 @@ export const signIn = (
   party: Endpoint.Party,
   server: Oauth.AuthorizationServer,
   wanted: Wanted,
-  grant: OAuth2Session.Grant,
+  grant: Exclude<OAuth2Session.Grant, { readonly _tag: "RefreshToken" }>,
   retry: Schedule.Schedule<unknown, OAuth2Session.SignInError>,
   onPerson: () => void
 ): Effect.Effect<Issued, OAuth2Error | SignInRequired> => {
@@ -79,8 +79,6 @@ export const signIn = (
   switch (grant._tag) {
     case "ClientCredentials":
       return token("client_credentials", asking(wanted))
-    case "RefreshToken":
-      return refresh(party, server, renewing(wanted, grant), grant.refreshToken)
     case "JwtBearer":
       return Effect.flatMap(grant.assertion, (assertion) => {
         const parameters = asking(wanted)
