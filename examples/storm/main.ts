@@ -143,8 +143,8 @@ const main: Effect.Effect<number> = Either.match(Options.parse(process.argv.slic
         )
       ),
       Effect.withRandom(Random.make(options.seed)),
-      // At Info the tickets' cache tells what is known here: that Node's servers give no ticket to who had one.
-      Logger.withMinimumLogLevel(LogLevel.Warning),
+      // A session warns of each refresh that fails, and in a storm many do. The ledger judges them.
+      Logger.withMinimumLogLevel(LogLevel.Error),
       // What goes to standard output is the ledger.
       Effect.provide(Logger.replace(Logger.defaultLogger, Logger.withConsoleError(Logger.stringLogger)))
     )

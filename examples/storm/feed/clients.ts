@@ -34,8 +34,8 @@ const layer = ({ authorization, issuer }: Settings) =>
     Layer.provide(layerHttpClient),
     Layer.merge(NodeWebSocketDialer.layer()),
     Layer.provideMerge(Logger.replace(Logger.defaultLogger, Logger.withConsoleError(Logger.stringLogger))),
-    // Thousands of clients come and go.
-    Layer.provideMerge(Logger.minimumLogLevel(LogLevel.Warning))
+    // Thousands of clients come and go, and a session warns of each refresh that fails. The ledger judges them.
+    Layer.provideMerge(Logger.minimumLogLevel(LogLevel.Error))
   )
 
 const enter = async (settings: Settings) => {
