@@ -10,9 +10,12 @@ import * as Exit from "effect/Exit"
 import * as Fiber from "effect/Fiber"
 import * as Redacted from "effect/Redacted"
 import * as TestClock from "effect/TestClock"
+import { createServer, get } from "node:http"
+import type { AddressInfo } from "node:net"
 import { type Asked, authorizationServer, json } from "./support/authorizationServer.js"
 import { failureOf } from "./support/exits.js"
 import { eventually, type Reply } from "./support/httpServer.js"
+import { hasIpv6 } from "./support/tools.js"
 
 const http = Effect.provide(FetchHttpClient.layer)
 
@@ -319,6 +322,44 @@ describe("the authorization code flow", () => {
       assert.deepStrictEqual(again.map((response) => response?.status), [200, 400])
     }))
 
+  it.scoped.each(["127.0.0.1", ...hasIpv6 ? ["[::1]"] : []])(
+    "comes back to localhost by the address %s, and what listens there already is no receiver",
+    (address) =>
+      Effect.gen(function*() {
+        const receiver = yield* NodeLoopbackRedirect.make({
+          host: "localhost",
+          open: ({ pathname, port, search }) =>
+            Effect.promise(() =>
+              new Promise<void>((resolve, reject) => {
+                const host = address.replace(/[[\]]/g, "")
+                get({ host, port, path: pathname + search, headers: { host: `localhost:${port}` } }, (response) =>
+                  void response.resume().on("end", resolve)).on("error", reject)
+              })
+            )
+        })
+        const came = new URL("?state=s&code=canary-code", receiver.redirectUri)
+        assert.strictEqual(came.hostname, "localhost")
+        assert.strictEqual(String(yield* receiver.onAuthorize(came, "s")), came.href)
+        const taken = NodeLoopbackRedirect.make({ host: "localhost", port: Number(came.port) })
+        assert.include((yield* Effect.flip(taken)).message, "EADDRINUSE")
+      })
+  )
+
+  it.scoped.runIf(hasIpv6)(
+    "is not begun on localhost while another program would be sent the code by the other address",
+    () =>
+      Effect.gen(function*() {
+        const other = createServer()
+        yield* Effect.acquireRelease(
+          Effect.async<void>((resume) => void other.listen({ host: "::1", port: 0 }, () => resume(Effect.void))),
+          () => Effect.sync(() => other.close())
+        )
+        const { port } = other.address() as AddressInfo
+        const error = yield* Effect.flip(NodeLoopbackRedirect.make({ host: "localhost", port }))
+        assert.include(error.message, `[::1]:${port}`)
+      })
+  )
+
   it("is not begun with a receiver whose options make no sense", () => {
     const nonsense: ReadonlyArray<readonly [string, unknown]> = [
       ["port", 65_536],
@@ -328,7 +369,7 @@ describe("the authorization code flow", () => {
       ["path", ""],
       ["path", "/callback?a=b"],
       ["path", "/callback#a"],
-      ["host", "localhost"]
+      ["host", "example.com"]
     ]
     for (const [option, value] of nonsense) {
       try {

@@ -18,6 +18,7 @@ import * as Fiber from "effect/Fiber"
 import type * as Scope from "effect/Scope"
 import { createServer, type IncomingMessage, type Server, type ServerResponse } from "node:http"
 import type { AddressInfo } from "node:net"
+import { networkInterfaces } from "node:os"
 import * as Check from "../internal/check.js"
 import { OAuth2Error } from "../internal/oauth2/errors.js"
 import { InvalidOptions } from "../InvalidOptions.js"
@@ -30,7 +31,8 @@ import type * as OAuth2Session from "../OAuth2Session.js"
  *   the browser has come back it is interrupted. Default: prints the address, to standard error, since the program's
  *   output may be another program's input.
  * - `path`: the path of the redirect; default `/`. Authorization servers compare it with what is registered.
- * - `host`: `127.0.0.1` (the default) or `[::1]`.
+ * - `host`: `127.0.0.1` (the default), `[::1]`, or `localhost` for a server that knows no other (Entra ignores the port
+ *   of `localhost` alone). A browser may take either address for `localhost`, so the receiver listens on both.
  * - `port`: default: any that is free. RFC 8252 has servers accept every port; one that does not needs a fixed one.
  *
  * @example
@@ -52,18 +54,22 @@ import type * as OAuth2Session from "../OAuth2Session.js"
 export const make = (options: {
   readonly open?: ((url: URL) => Effect.Effect<void>) | undefined
   readonly path?: string | undefined
-  readonly host?: "127.0.0.1" | "[::1]" | undefined
+  readonly host?: "127.0.0.1" | "[::1]" | "localhost" | undefined
   readonly port?: number | undefined
 } = {}): Effect.Effect<OAuth2Session.CodeReceiver, OAuth2Session.OAuth2Error, Scope.Scope> => {
   const { host = "127.0.0.1", open = printed, port = 0 } = options
-  Check.oneOf("host", host, ["127.0.0.1", "[::1]"])
+  Check.oneOf("host", host, ["127.0.0.1", "[::1]", "localhost"])
   Check.count("port", port, 0, 65_535)
   const path = pathOf(options.path ?? "/")
   return Effect.gen(function*() {
     const waiting = new Map<string, Deferred.Deferred<URL>>()
-    const server = createServer((request, response) => receive(request, response, path, host, waiting))
-    yield* Effect.acquireRelease(listening(server, host, port), () => closed(server))
-    const { port: actual } = server.address() as AddressInfo
+    const listener = (address: string, port: number) => {
+      const server = createServer((request, response) => receive(request, response, path, host, waiting))
+      return Effect.acquireRelease(listening(server, address, port), () => closed(server))
+    }
+    const actual = yield* listener(host === "localhost" ? "127.0.0.1" : host, port)
+    // Another program that listened on the other address would be sent the code.
+    if (host === "localhost" && hasIpv6()) yield* listener("[::1]", actual)
     return {
       redirectUri: `http://${host}:${actual}${path}`,
       onAuthorize: (url, state) =>
@@ -96,7 +102,11 @@ const pathOf = (path: string): string => {
 
 const printed = (url: URL) => Console.error(`Open this address to sign in:\n${url.href}`)
 
-const listening = (server: Server, host: string, port: number): Effect.Effect<void, OAuth2Error> =>
+const hasIpv6 = (): boolean =>
+  Object.values(networkInterfaces()).some((addresses) => addresses?.some(({ address }) => address === "::1"))
+
+/** Gives the port on which the server listens. */
+const listening = (server: Server, host: string, port: number): Effect.Effect<number, OAuth2Error> =>
   Effect.async((resume) => {
     server.once("error", (error: NodeJS.ErrnoException) =>
       resume(
@@ -105,7 +115,10 @@ const listening = (server: Server, host: string, port: number): Effect.Effect<vo
           description: `nothing can listen on ${host}:${port} for the redirect (${error.code ?? error.name})`
         })
       ))
-    server.listen({ host: host.replace(/[[\]]/g, ""), port }, () => resume(Effect.void))
+    server.listen(
+      { host: host.replace(/[[\]]/g, ""), port },
+      () => resume(Effect.succeed((server.address() as AddressInfo).port))
+    )
   })
 
 const closed = (server: Server): Effect.Effect<void> =>

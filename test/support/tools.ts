@@ -1,5 +1,6 @@
 /** Programs that a machine may lack. A test that needs one is skipped without it, and the reporter says so. */
 import { accessSync, constants, readdirSync, readFileSync } from "node:fs"
+import { networkInterfaces } from "node:os"
 import { delimiter, dirname, join } from "node:path"
 import { form } from "./form.js"
 
@@ -86,6 +87,11 @@ export const postgresServer = lookForPostgres()
 /** The server of MariaDB, for tests that restart one. */
 export const mariadbServer = lookForMariadb()
 
+/** The loopback address of IPv6. */
+export const hasIpv6: boolean = Object.values(networkInterfaces()).some((addresses) =>
+  addresses?.some(({ address }) => address === "::1")
+)
+
 /** A line for each program that is missing. */
 export const missing: ReadonlyArray<string> = [
   ...browser === undefined
@@ -102,5 +108,6 @@ export const missing: ReadonlyArray<string> = [
   ...form !== "quick" && mariadbServer === undefined
     ? ["skipped, no mariadbd and mariadb-install-db are here, or no user to run them as: a MariaDB that is restarted"]
     : [],
+  ...hasIpv6 ? [] : ["skipped, the loopback has no ::1: a redirect to localhost by either address"],
   ...openssl === undefined ? ["skipped, no openssl is on the path: tickets and sessions of OpenSSL's own server"] : []
 ]
