@@ -12,6 +12,7 @@ import * as SessionHttpClient from "effect-holdfast/SessionHttpClient"
 import * as SessionMap from "effect-holdfast/SessionMap"
 import * as Data from "effect/Data"
 import * as Effect from "effect/Effect"
+import * as Logger from "effect/Logger"
 import { createServer } from "node:http"
 
 class SignInRefused extends Data.TaggedError("SignInRefused")<{ readonly tenant: string }> {}
@@ -59,6 +60,11 @@ const program = Effect.gen(function*() {
   const answers = yield* Effect.forEach([...tenants, ...tenants, ...tenants], orders, { concurrency: "unbounded" })
   for (const answer of new Set(answers)) console.log(answer)
   console.log(`${answers.length} requests, ${signIns.length} sign-ins`)
-}).pipe(Effect.scoped, Effect.provide(FetchHttpClient.layer))
+}).pipe(
+  Effect.scoped,
+  Effect.provide(FetchHttpClient.layer),
+  // The session logs its failed sign-in at Warning.
+  Effect.provide(Logger.remove(Logger.defaultLogger))
+)
 
 await Effect.runPromise(program)
