@@ -22,7 +22,9 @@ const logging = <A, E, R>(effect: (lines: ReadonlyArray<string>) => Effect.Effec
     const logger = Logger.make(({ annotations, logLevel, message }) => {
       if (LogLevel.lessThan(logLevel, LogLevel.Info)) return
       lines.push(
-        [logLevel.label, String(message), Option.getOrElse(HashMap.get(annotations, "session"), () => "none")].join(" | ")
+        [logLevel.label, String(message), Option.getOrElse(HashMap.get(annotations, "session"), () => "none")].join(
+          " | "
+        )
       )
     })
     return Effect.provide(effect(lines), Logger.add(logger))
