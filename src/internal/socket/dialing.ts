@@ -43,7 +43,8 @@ export class Dialing<R> {
       }),
       Effect.sandbox,
       Effect.mapError((cause) => {
-        const failure = Cause.squash(cause)
+        // A span wraps each error that is raised in it in a proxy: here the cause, below the failure itself.
+        const failure = Cause.originalError(Cause.squash(cause))
         return failure instanceof DialError ? failure : new DialError({ reason: "Transport", url, cause: failure })
       }),
       (dialing) => within(dialing, settings.openTimeout, () => new DialError({ reason: "Timeout", url })),
@@ -52,7 +53,8 @@ export class Dialing<R> {
         kind: "client",
         captureStackTrace: false,
         attributes: { socket: telemetry.socket, attempt: line.context.attempt }
-      })
+      }),
+      Effect.mapError(Cause.originalError)
     ) as Effect.Effect<Connection, DialError, R>
   }
 
