@@ -42,7 +42,7 @@ import { Outbox, type Outcome, type QueuedMessage } from "./outbox.js"
 import { move, type Phase, type PhaseEvent, stateOf } from "./phase.js"
 import * as Policy from "./policy.js"
 import { Reader } from "./reader.js"
-import { replacing } from "./replacement.js"
+import { Replacements } from "./replacement.js"
 import { Retries } from "./retries.js"
 import { mebi } from "./settings.js"
 import { type Subscription, Subscriptions } from "./subscriptions.js"
@@ -69,6 +69,7 @@ export class Owner<Out, In, R> {
   private readonly lines: Lines<In>
   private readonly dialing: Dialing<R>
   private readonly retries: Retries
+  private readonly replacements: Replacements<In, R>
   private readonly reader: Reader<Out, In>
   private readonly writer: Writer
 
@@ -78,14 +79,6 @@ export class Owner<Out, In, R> {
   private attempt = 0
   /** Why the last attempt, or the last connection, ended. */
   private previous: Option.Option<ConnectionFailure> = Option.none()
-  /** A replacement that is being made ready. */
-  private opening: Line<In> | undefined
-  /** Ready to replace the connection that is open, or was until a moment ago. */
-  private replacement: Line<In> | undefined
-  /** Notified when `opening` or `replacement` changes. */
-  private readonly whenReplaceable = new Waiters()
-  /** Connections that have been replaced and are still closing. */
-  private readonly replaced = new Set<Line<In>>()
   /** Each connection keeps its messages for the run that is attached to it (platform.ts). */
   private isPlatformSocket = false
   /** The number of the next connection whose messages users are told. */
@@ -117,9 +110,11 @@ export class Owner<Out, In, R> {
     }
     this.inbox = this.newInbox()
     this.subscriptions = new Subscriptions(wiring)
-    this.lines = new Lines(wiring)
-    this.dialing = new Dialing(wiring)
-    this.retries = new Retries(wiring)
+    const lines = this.lines = new Lines(wiring)
+    const dialing = this.dialing = new Dialing(wiring)
+    const retries = this.retries = new Retries(wiring)
+    const open = (line: Line<In>) => this.open(line)
+    this.replacements = new Replacements({ wiring, lines, dialing, retries, open })
     this.reader = new Reader(wiring)
     this.writer = new Writer(wiring)
   }
@@ -200,13 +195,13 @@ export class Owner<Out, In, R> {
           closing.reason,
           isOpen ? Effect.asVoid(this.wiring.outbox.flushed) : Effect.void
         )
-        yield* this.dropReplacement
+        yield* this.replacements.drop
         return { _tag: "Closing" as const }
       }
       const order = this.wiring.orders.takeReconnect()
       if (order?.code !== undefined) yield* this.lines.sendClose(line, order.code, order.reason)
       yield* this.lines.drop(line)
-      yield* this.dropReplacement
+      yield* this.replacements.drop
       this.keepUnread(line)
       const reason = failure ?? new ConnectionLost({ reason: "Reset", cause: "reconnect" })
       this.previous = Option.some(reason)
@@ -386,15 +381,17 @@ export class Owner<Out, In, R> {
       for (;;) {
         const renewing = renewAfter === undefined
           ? undefined
-          : yield* Effect.forkIn(this.replacing(renewAfter, isFirst), this.wiring.scope)
+          : yield* Effect.forkIn(this.replacements.make(renewAfter, isFirst), this.wiring.scope)
         yield* this.untilReplaceable(line.live!)
-        if (line.live!.failure !== undefined && this.opening !== undefined) yield* this.untilOpenedInstead(line)
-        const { replacement } = this
+        if (line.live!.failure !== undefined && this.replacements.opening !== undefined) {
+          yield* this.untilOpenedInstead(line)
+        }
+        const replacement = this.replacements.ready
         if (this.wiring.orders.isOrdered || replacement === undefined) {
           if (renewing !== undefined) yield* Fiber.interrupt(renewing)
           return line
         }
-        this.replacement = undefined
+        this.replacements.ready = undefined
         isFirst = yield* this.replace(line, replacement)
         if (isFirst) line = replacement
         else yield* this.lines.drop(replacement)
@@ -410,13 +407,13 @@ export class Owner<Out, In, R> {
     const { orders } = this.wiring
     return Effect.gen(this, function*() {
       yield* this.lines.drop(line)
-      const { opening } = this
+      const { opening } = this.replacements
       if (opening === undefined || orders.isOrdered) return
       this.tellLoss(line, line.live!.failure!)
       this.move({ _tag: "Dial", attempt: 0 })
       if (opening.live !== undefined) this.move({ _tag: "Dialed", connection: opening.live })
-      const isOver = () => this.opening === undefined || orders.isOrdered
-      yield* Waiters.until(() => isOver() ? Exit.void : undefined, this.whenReplaceable, orders.whenOrdered)
+      const isOver = () => this.replacements.opening === undefined || orders.isOrdered
+      yield* Waiters.until(() => isOver() ? Exit.void : undefined, this.replacements.whenChanged, orders.whenOrdered)
     })
   }
 
@@ -426,46 +423,19 @@ export class Owner<Out, In, R> {
   }
 
   private untilReplaceable(live: LiveConnection<In>): Effect.Effect<void> {
-    const isOver = () => live.failure !== undefined || this.wiring.orders.isOrdered || this.replacement !== undefined
+    const { replacements, wiring: { orders } } = this
+    const isOver = () => live.failure !== undefined || orders.isOrdered || replacements.ready !== undefined
     return Waiters.until(
       () => isOver() ? Exit.void : undefined,
       live.whenLost,
-      this.wiring.orders.whenOrdered,
-      this.whenReplaceable
+      orders.whenOrdered,
+      replacements.whenChanged
     )
   }
 
   // ---------------------------------------------------------------------------
   // replacing
   // ---------------------------------------------------------------------------
-
-  private replacing(renewAfter: number, isFirst: boolean): Effect.Effect<void, never, R> {
-    return replacing({
-      renewAfter,
-      isFirst,
-      retries: this.retries.fresh(),
-      isReplaced: () => this.replaced.size > 0,
-      open: this.openReplacement
-    })
-  }
-
-  private get openReplacement(): Effect.Effect<Option.Option<ConnectionFailure>, never, R> {
-    return Effect.uninterruptibleMask((restore) =>
-      Effect.gen(this, function*() {
-        const line = this.opening = yield* this.lines.make({ attempt: 0, previous: Option.none() })
-        const opened = yield* Effect.exit(restore(this.open(line)))
-        this.opening = undefined
-        if (Exit.isSuccess(opened)) this.replacement = line
-        this.whenReplaceable.notify()
-        if (Exit.isSuccess(opened)) return Option.none()
-        yield* this.lines.drop(line)
-        const failure = Policy.lossOf(Cause.squash(opened.cause))
-        if (!Exit.isInterrupted(opened)) yield* Effect.logWarning("a socket could not move over", failure)
-        this.dialing.noteRejection(failure, line)
-        return Option.some(failure)
-      })
-    )
-  }
 
   /** Replaces the connection, unless the replacement has ended or an order has come. Gives whether it has. */
   private replace(line: Line<In>, replacement: Line<In>): Effect.Effect<boolean> {
@@ -492,20 +462,8 @@ export class Owner<Out, In, R> {
       }
       this.wiring.outbox.release(live, false)
       this.becomeOpen(replacement)
-      this.replaced.add(line)
-      yield* this.lines.leave(line, 1000, "", live.awaiting.answered).pipe(
-        Effect.ensuring(Effect.sync(() => this.replaced.delete(line))),
-        Effect.forkIn(this.wiring.scope)
-      )
+      yield* this.replacements.leave(line)
       return true
-    })
-  }
-
-  private get dropReplacement(): Effect.Effect<void> {
-    return Effect.suspend(() => {
-      const { replacement } = this
-      this.replacement = undefined
-      return replacement === undefined ? Effect.void : this.lines.drop(replacement)
     })
   }
 
@@ -515,7 +473,7 @@ export class Owner<Out, In, R> {
 
   private conclude(info: CloseInfo): Effect.Effect<void> {
     return Effect.zipRight(
-      Effect.forEach([...this.replaced], (line) => this.lines.drop(line), { discard: true }),
+      this.replacements.dropReplaced,
       Effect.sync(() => this.becomeClosed(info))
     )
   }

@@ -1,48 +1,121 @@
 /**
- * The fiber that replaces an open connection before a server cuts it at a known age: it makes the next one ready while
- * the current one serves. The owner does the replacing.
+ * Replaces an open connection before a server cuts it at a known age: a fiber makes the next connection ready while the
+ * current one serves, the owner moves over from one to the other, and the replaced one is closed politely.
  */
+import * as Cause from "effect/Cause"
 import * as Effect from "effect/Effect"
+import * as Exit from "effect/Exit"
 import * as Option from "effect/Option"
 import * as Random from "effect/Random"
 import { type ConnectionFailure, ConnectionLost } from "../../WebSocketDialer.js"
+import { Waiters } from "../waiters.js"
+import type { Dialing } from "./dialing.js"
+import type { Line, Lines } from "./lines.js"
+import * as Policy from "./policy.js"
 import type { Retries } from "./retries.js"
+import type { Wiring } from "./wiring.js"
 
-interface Replacing<R> {
-  /** Milliseconds. */
-  readonly renewAfter: number
-  /** False if a replacement was ready before, and ended before the current connection was replaced. */
-  readonly isFirst: boolean
-  /** The replacement's own backoff, beside the socket's. */
+interface Parts<in out In, R> {
+  readonly wiring: Wiring<any, In, R>
+  readonly lines: Lines<In>
+  readonly dialing: Dialing<R>
   readonly retries: Retries
-  /** An earlier connection has been replaced and is still closing. */
-  readonly isReplaced: () => boolean
-  /** Makes the next connection ready; gives the failure if that fails. */
-  readonly open: Effect.Effect<Option.Option<ConnectionFailure>, never, R>
+  /** Dials, and makes the connection ready. */
+  readonly open: (line: Line<In>) => Effect.Effect<void, ConnectionFailure | undefined, R>
 }
 
-/** Ends when a replacement is ready, or when there will be none: then the connection serves until it is cut. */
-export const replacing = <R>(
-  { isFirst, isReplaced, open, renewAfter, retries }: Replacing<R>
-): Effect.Effect<void, never, R> =>
-  Effect.gen(function*() {
-    if (isFirst) {
-      const early = yield* Random.nextRange(0.9, 1)
-      do yield* Effect.sleep(renewAfter * early)
-      while (
-        // At most one replaced connection waits for the consumer to read it out.
-        isReplaced()
+export class Replacements<in out In, R> {
+  /** A replacement that is being made ready. */
+  opening: Line<In> | undefined
+  /** Ready to replace the connection that is open, or was until a moment ago. */
+  ready: Line<In> | undefined
+  /** Notified when `opening` or `ready` changes. */
+  readonly whenChanged = new Waiters()
+  /** Connections that have been replaced and are still closing. */
+  private readonly replaced = new Set<Line<In>>()
+  private readonly parts: Parts<In, R>
+
+  constructor(parts: Parts<In, R>) {
+    this.parts = parts
+  }
+
+  /**
+   * Makes a replacement ready after `renewAfter` milliseconds. Ends when it is ready, or when there will be none: then
+   * the connection serves until it is cut. `isFirst` is false if a replacement was ready before, and ended before the
+   * current connection was replaced.
+   */
+  make(renewAfter: number, isFirst: boolean): Effect.Effect<void, never, R> {
+    return Effect.gen(this, function*() {
+      // Its backoff is not the socket's.
+      const retries = this.parts.retries.fresh()
+      if (isFirst) {
+        const early = yield* Random.nextRange(0.9, 1)
+        do yield* Effect.sleep(renewAfter * early)
+        while (
+          // At most one replaced connection waits for the consumer to read it out.
+          this.replaced.size > 0
+        )
+      } else {
+        const delay = yield* retries.delayAfter(new ConnectionLost({ reason: "Reset" }))
+        yield* Effect.sleep(Option.getOrElse(delay, () => renewAfter))
+      }
+      for (;;) {
+        const opened = yield* this.open
+        if (Option.isNone(opened)) return
+        const failure = opened.value
+        const delay = retries.isRetryable(failure) ? yield* retries.delayAfter(failure) : Option.none()
+        if (Option.isNone(delay)) return
+        yield* Effect.sleep(delay.value)
+      }
+    })
+  }
+
+  /** Makes the next connection ready; gives the failure if that fails. */
+  private get open(): Effect.Effect<Option.Option<ConnectionFailure>, never, R> {
+    const { dialing, lines, open } = this.parts
+    return Effect.uninterruptibleMask((restore) =>
+      Effect.gen(this, function*() {
+        const line = this.opening = yield* lines.make({ attempt: 0, previous: Option.none() })
+        const opened = yield* Effect.exit(restore(open(line)))
+        this.opening = undefined
+        if (Exit.isSuccess(opened)) this.ready = line
+        this.whenChanged.notify()
+        if (Exit.isSuccess(opened)) return Option.none()
+        yield* lines.drop(line)
+        const failure = Policy.lossOf(Cause.squash(opened.cause))
+        if (!Exit.isInterrupted(opened)) yield* Effect.logWarning("a socket could not move over", failure)
+        dialing.noteRejection(failure, line)
+        return Option.some(failure)
+      })
+    )
+  }
+
+  /** Drops the replacement that is ready, if there is one. */
+  get drop(): Effect.Effect<void> {
+    return Effect.suspend(() => {
+      const { ready } = this
+      this.ready = undefined
+      return ready === undefined ? Effect.void : this.parts.lines.drop(ready)
+    })
+  }
+
+  /** Closes a connection that has been replaced, in the background: its awaited answers may still come. */
+  leave(line: Line<In>): Effect.Effect<void> {
+    const { lines, wiring } = this.parts
+    return Effect.suspend(() => {
+      this.replaced.add(line)
+      return lines.leave(line, 1000, "", line.live?.awaiting.answered ?? Effect.void).pipe(
+        Effect.ensuring(Effect.sync(() => this.replaced.delete(line))),
+        Effect.forkIn(wiring.scope),
+        Effect.asVoid
       )
-    } else {
-      const delay = yield* retries.delayAfter(new ConnectionLost({ reason: "Reset" }))
-      yield* Effect.sleep(Option.getOrElse(delay, () => renewAfter))
-    }
-    for (;;) {
-      const opened = yield* open
-      if (Option.isNone(opened)) return
-      const failure = opened.value
-      const delay = retries.isRetryable(failure) ? yield* retries.delayAfter(failure) : Option.none()
-      if (Option.isNone(delay)) return
-      yield* Effect.sleep(delay.value)
-    }
-  })
+    })
+  }
+
+  /** Drops the connections that have been replaced and are still closing. */
+  get dropReplaced(): Effect.Effect<void> {
+    return Effect.suspend(() =>
+      Effect.forEach([...this.replaced], (line) => this.parts.lines.drop(line), { discard: true })
+    )
+  }
+}
