@@ -436,6 +436,27 @@ describe("the text in the store", () => {
       }
     }))
 
+  const noJson: ReadonlyArray<readonly [string, Schema.Schema<any>, unknown]> = [
+    ["a bigint", Schema.BigIntFromSelf, 5n],
+    ["nothing", Schema.Undefined, undefined],
+    ["NaN", Schema.Number, NaN],
+    ["a date", Schema.DateFromSelf, new Date(0)],
+    ["a map", Schema.Struct({ map: Schema.Any }), { map: new Map([["canary", 1]]) }],
+    ["a list with a hole", Schema.Array(Schema.Any), [1, undefined]]
+  ]
+
+  it.scoped.each(noJson)(
+    "O6: is told when it is written, if its encoded side is no JSON: %s",
+    ([, schema, value]) =>
+      Effect.gen(function*() {
+        const disk = memory()
+        const make = PersistedSession.make({ key: "api", schema, acquire: Effect.succeed(value) })
+        const error = yield* Effect.flip(Effect.flatMap(inStore(disk, make), (session) => session.current))
+        assert.deepInclude(error, { _tag: "PersistenceError", reason: "Unreadable", key: "api" })
+        assert.strictEqual(disk.values.size, 0)
+      })
+  )
+
   it.effect("O6: is not taken for absent when the store fails", () =>
     Effect.gen(function*() {
       const disk = yield* stored()

@@ -102,6 +102,7 @@ export const make = <A, I, R>(
     write: (value, acquiredAt) =>
       alone(Effect.gen(function*() {
         const encoded = yield* Effect.mapError(encode(value), () => unreadable("would not fit the schema"))
+        if (!isJson(encoded)) return yield* unreadable("cannot be written: its encoded side is not JSON")
         const sealed = yield* sealing.seal(key, JSON.stringify({ key, acquiredAt, value: encoded }))
         const entry = entryOf(value)
         entries = [...entries, entry]
@@ -126,6 +127,17 @@ export const make = <A, I, R>(
  * `onRenewed` has failed after the write), and those of renewals that `end` has detached.
  */
 const mostKnown = 16
+
+/** What `JSON.parse` gives back as it was. A value that is written otherwise could not be read after a restart. */
+const isJson = (value: unknown): boolean => {
+  if (value === null || typeof value === "string" || typeof value === "boolean") return true
+  if (typeof value === "number") return Number.isFinite(value)
+  if (typeof value !== "object") return false
+  if (Array.isArray(value)) return value.every(isJson)
+  const prototype: unknown = Object.getPrototypeOf(value)
+  return (prototype === Object.prototype || prototype === null) &&
+    Object.values(value).every((member) => member === undefined || isJson(member))
+}
 
 const payloadOf = (text: string) => {
   const parsed = Either.try((): unknown => JSON.parse(text))
