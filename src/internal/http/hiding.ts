@@ -14,10 +14,18 @@ export const hidingAttached = <A, E, R>(
   attached: Request,
   send: (request: Request) => Effect.Effect<A, E, R>
 ): Effect.Effect<A, E, R> => {
-  const isSet = (name: string) => attached.headers[name] !== own.headers[name] && !known.has(name)
-  const names = Object.keys(attached.headers).filter(isSet)
   const sent = send(attached)
-  return names.length === 0
+  const names = namesSet(own.headers, attached.headers)
+  return names === undefined
     ? sent
     : Effect.locallyWith(sent, Headers.currentRedactedNames, (others) => [...others, ...names])
+}
+
+/** Asked for each request, so without a closure and, mostly, without a list. */
+const namesSet = (own: Headers.Headers, attached: Headers.Headers): ReadonlyArray<string> | undefined => {
+  let names: Array<string> | undefined
+  for (const name in attached) {
+    if (attached[name] !== own[name] && !known.has(name)) (names ??= []).push(name)
+  }
+  return names
 }
