@@ -3,6 +3,7 @@ import { closing } from "./closing.js"
 import { connections } from "./connections.js"
 import { interruptions } from "./interruptions.js"
 import { messages } from "./messages.js"
+import { operators } from "./operators.js"
 import { protocols } from "./protocols.js"
 import { renewal } from "./renewal.js"
 import { waits } from "./waits.js"
@@ -15,5 +16,6 @@ export const scenarios = (modules: Modules) => ({
   ...protocols(modules),
   ...renewal(modules),
   ...interruptions(modules),
-  ...waits(modules)
+  ...waits(modules),
+  ...operators(modules)
 })
