@@ -7,7 +7,7 @@ import * as Either from "effect/Either"
 import { execFile } from "node:child_process"
 import { randomBytes } from "node:crypto"
 import { once } from "node:events"
-import { mkdtempSync, rmSync, writeFileSync } from "node:fs"
+import { mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs"
 import { type AddressInfo, connect, createServer } from "node:net"
 import { tmpdir } from "node:os"
 import { join } from "node:path"
@@ -27,6 +27,8 @@ import * as GatewayLedger from "../examples/storm/gateway/ledger.js"
 import * as StormLedger from "../examples/storm/ledger.js"
 import * as Load from "../examples/storm/load.js"
 import * as Options from "../examples/storm/options.js"
+import * as Report from "../examples/storm/report.js"
+import type { Timeline } from "../examples/storm/report.js"
 import * as Certificates from "../examples/storm/tls/certificates.js"
 import * as Failures from "../examples/storm/tls/failures.js"
 import { answerOf, ticketsOffered } from "../examples/storm/tls/hello.js"
@@ -38,7 +40,7 @@ import { print } from "./support/webSocketServer.js"
  * Runs the storm as `npm start` does, but bundled. The storm's counterparties have inherited its standard error, so
  * this resolves when the counterparties too have ended.
  */
-const storm = async (args: ReadonlyArray<string>, onOutput?: (kill: () => void) => void) => {
+const storm = async (args: ReadonlyArray<string>, onOutput?: (kill: () => void, stderr: () => string) => void) => {
   const script = await bundled(new URL("../examples/storm/main.ts", import.meta.url))
   return new Promise<{ readonly code: number | null; readonly stdout: string; readonly stderr: string }>((resolve) => {
     const child = execFile(
@@ -47,14 +49,16 @@ const storm = async (args: ReadonlyArray<string>, onOutput?: (kill: () => void) 
       { timeout: 200_000, killSignal: "SIGKILL" },
       (_, stdout, stderr) => resolve({ code: child.exitCode, stdout, stderr })
     )
-    child.stdout?.on("data", () => onOutput?.(() => child.kill("SIGINT")))
+    let soFar = ""
+    child.stderr?.on("data", (text) => (soFar += String(text)))
+    child.stdout?.on("data", () => onOutput?.(() => child.kill("SIGINT"), () => soFar))
   })
 }
 
 describe("the storm's options", () => {
   it.each([
-    [["--minutes", "1"], "--minutes", "--seconds, --callers, --seed, --json and --help"],
-    [["ten"], "\"ten\"", "--seconds, --callers, --seed, --json and --help"],
+    [["--minutes", "1"], "--minutes", "--seconds, --callers, --seed, --json, --view, --report and --help"],
+    [["ten"], "\"ten\"", "--seconds, --callers, --seed, --json, --view, --report and --help"],
     [["--seconds", "soon"], "--seconds", "1 to 3600"],
     [["--seconds", "NaN"], "--seconds", "1 to 3600"],
     [["--seconds", "-1"], "--seconds", "1 to 3600"],
@@ -67,7 +71,11 @@ describe("the storm's options", () => {
     [["--callers", "2001"], "--callers", "1 to 2000"],
     [["--callers", "--json"], "--callers", "1 to 2000"],
     [["--seed", "0x10"], "--seed", "1 to 4294967295"],
-    [["--json=yes"], "--json", "no value"]
+    [["--json=yes"], "--json", "no value"],
+    [["--view=yes"], "--view", "no value"],
+    [["--report"], "--report", "a file"],
+    [["--report="], "--report", "a file"],
+    [["--report", "--json"], "--report", "a file"]
   ])("refuses %j in one line that names it and what is accepted", (args, name, accepted) => {
     const complaint = Either.getOrThrow(Either.flip(Options.parse(args)))
     expect(complaint).toContain(name)
@@ -77,7 +85,7 @@ describe("the storm's options", () => {
 
   it("have defaults, of which the seed is left to chance", () => {
     const { seed, ...others } = Either.getOrThrow(Options.parse([])) as Options.Options
-    expect(others).toEqual({ seconds: 10, callers: 200, json: false })
+    expect(others).toEqual({ seconds: 10, callers: 200, json: false, view: false })
     expect(Either.getOrThrow(Options.parse(["--seed", String(seed)]))).toEqual({ seed, ...others })
   })
 })
@@ -599,6 +607,39 @@ const notReached = (context: TestContext, what: string) => {
   return context.skip(what)
 }
 
+describe("the storm's report", () => {
+  const timeline: Timeline = {
+    startedAt: 0,
+    samples: [0, 250, 500].map((at, i) => ({ at, counters: { served: 10 * i, opened: i, died: i, resumed: 3 * i } })),
+    events: [
+      { number: 0, at: 300, kind: "sessions", id: 1, name: "api", event: "Refreshed", detail: "success", millis: 100 },
+      { number: 1, at: 400, kind: "sessions", id: 1, name: "api", event: "Refreshed", detail: "failure: X", millis: 9 }
+    ],
+    outages: [{ from: 100, until: 200 }]
+  }
+  const page = Report.toHtml({ seed: 7, callers: 5, seconds: 1 }, timeline, [{
+    part: "<part>",
+    entries: [{ promise: "a & b", happened: "\"c\"", held: false, outcome: "BROKEN" }],
+    counts: {}
+  }], "BROKEN")
+
+  it("has a picture of each kind, with as many as there were", () => {
+    for (
+      const label of ["Outages: 1", "Requests: 20", "Refreshes: 2", "Reconnects: 2", "Rollbacks: 2", "Handshakes: 6"]
+    ) {
+      expect(page).toContain(`aria-label="${label}"`)
+    }
+    expect(page.match(/class="bad"/g)).toHaveLength(2)
+    expect(page).toContain("--seed 7 --callers 5 --seconds 1")
+  })
+
+  it("shows texts as text, and loads nothing", () => {
+    expect(page).toContain("&#60;part&#62;")
+    expect(page).toContain("a &#38; b")
+    expect(page).not.toMatch(/<part>|<script|https?:|url\(|src=|href=/)
+  })
+})
+
 describe("the storm", () => {
   it("ends with 2 and one line on standard error for a bad option", async () => {
     const { code, stderr, stdout } = await storm(["--seconds", "soon"])
@@ -612,12 +653,21 @@ describe("the storm", () => {
   it("tells its options with --help", async () => {
     const { code, stderr, stdout } = await storm(["--help"])
     expect({ code, stderr }).toEqual({ code: 0, stderr: "" })
-    for (const name of ["--seconds", "--callers", "--seed", "--json"]) expect(stdout).toContain(name)
+    for (const name of ["--seconds", "--callers", "--seed", "--json", "--view", "--report"]) {
+      expect(stdout).toContain(name)
+    }
   })
 
   it("holds every promise", { timeout: 240_000 }, async (context) => {
-    const { code, stderr, stdout } = await storm(["--seconds", "2", "--callers", "50", "--seed", "1", "--json"])
+    const folder = mkdtempSync(join(tmpdir(), "holdfast-storm-"))
+    context.onTestFinished(() => rmSync(folder, { recursive: true, force: true }))
+    const report = join(folder, "storm.html")
+    const options = ["--seconds", "2", "--callers", "50", "--seed", "1", "--json", "--report", report]
+    const { code, stderr, stdout } = await storm(options)
     if (stdout === "" && code === 3) return notReached(context, stderr)
+    const page = readFileSync(report, "utf8")
+    expect(page).toContain("Seed 1, 50 callers, 2 s")
+    expect(page).not.toMatch(/<script|https?:\/\//)
     const { held, ledger, outcome } = JSON.parse(stdout) as {
       readonly held: boolean
       readonly outcome: StormLedger.Outcome
@@ -630,12 +680,17 @@ describe("the storm", () => {
     const entries = ledger.flatMap(({ entries }) => entries)
     expect(entries.filter(({ outcome }) => outcome === "BROKEN")).toEqual([])
     expect(entries.map(({ promise }) => promise)).toContain("a dead token is renewed once")
+    for (const { promise } of entries) expect(page).toContain(promise.replaceAll("'", "&#39;"))
     if (outcome === "not reached") {
       expect({ code, held, stderr }).toEqual({ code: 3, held: false, stderr: "" })
       const missed = entries.filter(({ outcome }) => outcome === "not reached").map(({ promise }) => promise)
       return notReached(context, missed.join(", "))
     }
     expect({ code, held, stderr }).toEqual({ code: 0, held: true, stderr: "" })
+
+    for (const title of ["Outages", "Refreshes", "Reconnects", "Rollbacks", "Handshakes"]) {
+      expect(page, title).toMatch(new RegExp(`aria-label="${title}: [1-9]`))
+    }
 
     // Whatever the machine was busy with, each caller has paid once, and what becomes of that is the seed's.
     const { answered } = ledger.find(({ part }) => part === "balances")!.counts
@@ -665,14 +720,21 @@ describe("the storm", () => {
     }
   })
 
-  it("leaves nothing running when it is interrupted", async () => {
+  it("can be looked into with --view, and leaves nothing running when it is interrupted", async () => {
     let interruptedAt: number | undefined
-    const { code, stderr } = await storm(["--seconds", "60", "--seed", "1"], (interrupt) => {
-      if (interruptedAt !== undefined) return
-      setTimeout(interrupt, 1000)
-      interruptedAt = Date.now() + 1000
+    let seen: Promise<unknown> | undefined
+    const { code, stderr } = await storm(["--seconds", "60", "--seed", "1", "--view"], (interrupt, addresses) => {
+      if (seen !== undefined) return
+      const address = /the callers: (\S+)\n/.exec(addresses())?.[1]
+      if (address === undefined) return
+      seen = fetch(`${address}snapshot`).then((response) => response.json()).finally(() => {
+        setTimeout(interrupt, 1000)
+        interruptedAt = Date.now() + 1000
+      })
     })
-    expect({ code, stderr }).toEqual({ code: 130, stderr: "" })
+    expect(code).toBe(130)
+    expect(stderr).toMatch(/^(?:(?:the callers|the feed's clients): http:\/\/127\.0\.0\.1:\d+\/\n){1,2}$/)
+    expect(await seen).toMatchObject({ gone: {}, events: expect.any(Array) })
     // The interrupted storm ends within half a second; otherwise it would go on for a minute.
     expect(Date.now() - interruptedAt!).toBeLessThan(30_000)
   }, 120_000)

@@ -10,6 +10,7 @@ import * as Exit from "effect/Exit"
 import * as Logger from "effect/Logger"
 import * as LogLevel from "effect/LogLevel"
 import * as Random from "effect/Random"
+import { writeFileSync } from "node:fs"
 import * as BalancesPart from "./balances/part.js"
 import { chance } from "./chance.js"
 import * as Counterparties from "./counterparty.js"
@@ -20,17 +21,19 @@ import * as Ledger from "./ledger.js"
 import * as Load from "./load.js"
 import * as Options from "./options.js"
 import type { Proxy } from "./proxy.js"
+import * as Report from "./report.js"
 import * as SessionPart from "./session/part.js"
 import * as Servers from "./session/servers.js"
 import * as TicketsPart from "./tls/part.js"
+import * as View from "./view.js"
 
 /** Answers with the exit code. */
 const storm = Effect.fnUntraced(function*(options: Options.Options) {
-  const { callers, json, seconds, seed } = options
+  const { callers, json, report, seconds, seed } = options
   if (!json) console.log(`storm: seed ${seed}, ${callers} callers, ${seconds} s`)
 
   const counterparties = yield* Counterparties.make
-  const { faults, load, sections } = yield* Effect.raceFirst(
+  const { faults, load, sections, timeline } = yield* Effect.raceFirst(
     Effect.scoped(blow(options, counterparties)),
     counterparties.lost
   )
@@ -61,6 +64,13 @@ const storm = Effect.fnUntraced(function*(options: Options.Options) {
       `npm start -- --seed ${seed} --callers ${callers} --seconds ${seconds}`
     ].join("\n")
   )
+  if (report !== undefined) {
+    yield* Effect.try({
+      try: () => writeFileSync(report, Report.toHtml(options, timeline, ledger, outcome)),
+      catch: (error) => new Error(`the report could not be written: ${String(error)}`)
+    })
+    if (!json) console.log(`The report is in ${report}.`)
+  }
   return verdicts[outcome].exitCode
 })
 
@@ -94,8 +104,9 @@ const blow = Effect.fnUntraced(function*(options: Options.Options, counterpartie
     return Object.assign({}, ...ofParts, { resets, stalls, delays }) as Display.Counters
   })
 
-  yield* Effect.scoped(Effect.gen(function*() {
-    yield* Effect.forkScoped(outage(options, proxy))
+  const timeline = yield* Effect.scoped(Effect.gen(function*() {
+    const timeline = yield* Report.record(counters)
+    yield* Effect.forkScoped(outage(options, proxy, timeline.outage))
     if (!options.json) yield* Display.show(options.seconds, counters)
     yield* Effect.all([
       Effect.provide(
@@ -105,17 +116,24 @@ const blow = Effect.fnUntraced(function*(options: Options.Options, counterpartie
       feed.run,
       gateway.run
     ], { concurrency: "unbounded", discard: true })
+    return timeline
   }))
   const sections = yield* Effect.forEach(parts, ({ section }) => section)
-  return { sections, faults: yield* proxy.ask("report"), load: yield* counterparties.load }
+  return { sections, faults: yield* proxy.ask("report"), load: yield* counterparties.load, timeline }
 })
 
 /** Once, at about half time, nothing can be reached: for a second, or a tenth of a shorter storm. */
-const outage = ({ seconds, seed }: Options.Options, proxy: Counterparties.Counterparty<Proxy>) =>
-  Effect.delay(
-    proxy.ask("goOut", Math.min(1000, seconds * 100)),
+const outage = (
+  { seconds, seed }: Options.Options,
+  proxy: Counterparties.Counterparty<Proxy>,
+  note: (millis: number) => Effect.Effect<void>
+) => {
+  const millis = Math.min(1000, seconds * 100)
+  return Effect.delay(
+    Effect.zipRight(note(millis), proxy.ask("goOut", millis)),
     chance(seed, "outage").between(300, 600) * seconds
   )
+}
 
 // --- the process -------------------------------------------------------------
 
@@ -134,7 +152,9 @@ const main: Effect.Effect<number> = Either.match(Options.parse(process.argv.slic
       console.error("the storm does not end")
       process.exit(1)
     }, options.seconds * 1000 + 180_000).unref()
+    if (options.view) View.open()
     return storm(options).pipe(
+      Effect.provide(View.layer("the callers")),
       Effect.catchAll((error) =>
         print(
           process.stderr,

@@ -8,6 +8,10 @@ export interface Options {
   readonly callers: number
   readonly seed: number
   readonly json: boolean
+  /** Whether what lives is to be seen in browsers. */
+  readonly view: boolean
+  /** The file to write the report to. */
+  readonly report?: string
 }
 
 /**
@@ -37,6 +41,8 @@ ${
       .join("\n")
   }
   --json                    the ledger as one JSON object, and nothing else (npm start --silent -- --json)
+  --view                    serves an Inspector over the callers, and one over the feed's clients
+  --report <file>           leaves a page with a timeline in pictures, and the ledger
   --help                    this text
 
 The exit code is 0 if every promise was held, 1 if one was broken, and 2 for an option that is not known. It is 3 if the
@@ -53,6 +59,8 @@ export const parse = (args: ReadonlyArray<string>): Either.Either<Options | "hel
       callers: { type: "string" },
       seed: { type: "string" },
       json: { type: "boolean" },
+      view: { type: "boolean" },
+      report: { type: "string" },
       help: { type: "boolean" }
     }
   })
@@ -61,9 +69,15 @@ export const parse = (args: ReadonlyArray<string>): Either.Either<Options | "hel
     if (token.kind === "option-terminator") continue
     const given = JSON.stringify(token.kind === "option" ? token.rawName : token.value)
     const isNumber = token.kind === "option" && Object.hasOwn(numbers, token.name)
-    const isFlag = token.kind === "option" && (token.name === "json" || token.name === "help")
-    if (!isNumber && !isFlag) {
-      return Either.left(`${given} is not known: the options are --seconds, --callers, --seed, --json and --help`)
+    const isFlag = token.kind === "option" && ["json", "view", "help"].includes(token.name)
+    const isFile = token.kind === "option" && token.name === "report"
+    if (!isNumber && !isFlag && !isFile) {
+      return Either.left(
+        `${given} is not known: the options are --seconds, --callers, --seed, --json, --view, --report and --help`
+      )
+    }
+    if (isFile && (token.value === undefined || token.value === "" || token.value.startsWith("--"))) {
+      return Either.left("--report must name a file")
     }
     if (isFlag && token.value !== undefined) return Either.left(`${given} takes no value`)
   }
@@ -74,7 +88,9 @@ export const parse = (args: ReadonlyArray<string>): Either.Either<Options | "hel
       seconds: yield* number("seconds", values["seconds"]),
       callers: yield* number("callers", values["callers"]),
       seed: yield* number("seed", values["seed"]),
-      json: values["json"] === true
+      json: values["json"] === true,
+      view: values["view"] === true,
+      ...typeof values["report"] === "string" && { report: values["report"] }
     }
   })
 }

@@ -14,6 +14,7 @@ import * as Scope from "effect/Scope"
 import { monitorEventLoopDelay } from "node:perf_hooks"
 import { answerWith } from "../answering.js"
 import { ApiSession, layerHttpClient, Servers } from "../session/client.js"
+import * as View from "../view.js"
 import * as Crowd from "./crowd.js"
 
 export interface Settings {
@@ -34,6 +35,7 @@ const layer = ({ authorization, issuer }: Settings) =>
     Layer.provide(layerHttpClient),
     Layer.merge(NodeWebSocketDialer.layer()),
     Layer.provideMerge(Logger.replace(Logger.defaultLogger, Logger.withConsoleError(Logger.stringLogger))),
+    Layer.provideMerge(View.layer("the feed's clients")),
     // Thousands of clients come and go, and a session warns of each refresh that fails. The ledger judges them.
     Layer.provideMerge(Logger.minimumLogLevel(LogLevel.Error))
   )
