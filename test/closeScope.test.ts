@@ -5,8 +5,8 @@ import * as Exit from "effect/Exit"
 import * as Fiber from "effect/Fiber"
 import * as FiberId from "effect/FiberId"
 import * as Scope from "effect/Scope"
-import { closeScope } from "../src/internal/closeScope.js"
-import { interruptedInFinalizer } from "./support/finalizers.js"
+import { addFinalizer, closeScope, untilClosed } from "../src/internal/closeScope.js"
+import { anotherFinalizer, interruptedDuring, interruptedInFinalizer } from "./support/finalizers.js"
 
 describe("closeScope", () => {
   it.live("keeps an interruption that comes while a finalizer runs", () =>
@@ -42,5 +42,71 @@ describe("closeScope", () => {
       assert.isNull(closing.unsafePoll())
       yield* Deferred.succeed(gate, undefined)
       assert.isTrue(Exit.isInterrupted(yield* Fiber.await(closing)))
+    }))
+})
+
+describe("untilClosed", () => {
+  it.live("waits for the fiber, and gives its exit", () =>
+    Effect.gen(function*() {
+      const gate = yield* Deferred.make<void>()
+      const closing = yield* Effect.forkDaemon(Effect.zipRight(Deferred.await(gate), Effect.die("a defect")))
+      const waiting = yield* Effect.fork(untilClosed(() => closing))
+      yield* Effect.yieldNow()
+      assert.isNull(waiting.unsafePoll())
+      yield* Deferred.succeed(gate, undefined)
+      assert.deepStrictEqual(yield* Fiber.join(waiting), Exit.die("a defect"))
+    }))
+
+  it.live("ends when the caller is interrupted meanwhile, even one that was interrupted before", () =>
+    Effect.gen(function*() {
+      const [begun, gate] = yield* Effect.all([Deferred.make<void>(), Deferred.make<void>()])
+      const closing = yield* Effect.forkDaemon(Deferred.await(gate))
+      const caller = yield* Effect.fork(
+        Effect.onInterrupt(
+          Effect.zipRight(Deferred.succeed(begun, undefined), Effect.never),
+          () => untilClosed(() => closing)
+        )
+      )
+      yield* Deferred.await(begun)
+      caller.unsafeInterruptAsFork(FiberId.none)
+      yield* Effect.sleep("10 millis")
+      assert.isNull(caller.unsafePoll())
+      caller.unsafeInterruptAsFork(FiberId.none)
+      assert.isTrue(Exit.isInterrupted(yield* Fiber.await(caller)))
+      assert.isNull(closing.unsafePoll())
+      yield* Deferred.succeed(gate, undefined)
+    }))
+})
+
+describe("addFinalizer", () => {
+  it.live("keeps an interruption that comes while the finalizer runs", () =>
+    Effect.gen(function*() {
+      const exit = yield* interruptedDuring((finalizer) =>
+        Effect.scoped(Effect.zipRight(addFinalizer(() => finalizer), anotherFinalizer))
+      )
+      assert.isTrue(Exit.isInterrupted(exit))
+    }))
+
+  it.live("gives the finalizer the exit, and runs it to its end though its fiber is interrupted", () =>
+    Effect.gen(function*() {
+      const [begun, gate] = yield* Effect.all([Deferred.make<void>(), Deferred.make<void>()])
+      const given: Array<unknown> = []
+      const scope = yield* Scope.make()
+      yield* Scope.extend(
+        addFinalizer((exit) =>
+          Deferred.succeed(begun, undefined).pipe(
+            Effect.zipRight(Deferred.await(gate)),
+            Effect.zipRight(Effect.sync(() => given.push(exit)))
+          )
+        ),
+        scope
+      )
+      const closing = yield* Effect.fork(Scope.close(scope, Exit.fail("a failure")))
+      yield* Deferred.await(begun)
+      closing.unsafeInterruptAsFork(FiberId.none)
+      yield* Effect.yieldNow()
+      yield* Deferred.succeed(gate, undefined)
+      yield* Fiber.await(closing)
+      assert.deepStrictEqual(given, [Exit.fail("a failure")])
     }))
 })
