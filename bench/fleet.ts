@@ -49,10 +49,10 @@ interface Size {
 const sizeOf = ({ bursts, name }: Budget): Size =>
   name === "quick"
     ? { processes: 3, callers: 10, revocations: bursts, idleMillis: 1000 }
-    : { processes: 10, callers: 50, revocations: 20, idleMillis: 60_000 }
+    : { processes: 10, callers: 50, revocations: 10, idleMillis: 60_000 }
 
-/** In milliseconds. */
-const lease = 1000
+/** In milliseconds: the default, and one that is soon over. */
+const lease = { usual: 8000, short: 1000 }
 
 export const run = async (budget: Budget): Promise<void> => {
   const root = mkdtempSync(join(tmpdir(), "holdfast-"))
@@ -110,7 +110,8 @@ type Measured<A> = Effect.Effect<A, ProcessGone, Scope.Scope>
 const fleetOf = (
   { hears, program, store }: Contender,
   server: RotatingServer,
-  processes: number
+  processes: number,
+  lease: number
 ): Measured<ReadonlyArray<FleetProcess>> =>
   Effect.gen(function*() {
     const settings = { key: "api", lease, store, upstream: server.url, ...hears === undefined ? {} : { hears } }
@@ -129,7 +130,7 @@ const signIn = async ({ url }: RotatingServer): Promise<void> => {
 const revocations = (contender: Contender, { callers, processes, revocations }: Size): Measured<Result> =>
   Effect.gen(function*() {
     const server = yield* rotatingServer()
-    const all = yield* fleetOf(contender, server, processes)
+    const all = yield* fleetOf(contender, server, processes, lease.usual)
     const counted = contender.program === undefined
       ? Effect.map(Effect.forEach(all, ({ ask }) => ask("operations")), (counts) => counts.reduce((a, b) => a + b, 0))
       : Effect.succeed(undefined)
@@ -159,7 +160,7 @@ const revocations = (contender: Contender, { callers, processes, revocations }: 
 const idling = (contender: Contender, { idleMillis }: Size): Measured<number> =>
   Effect.gen(function*() {
     const store = elsewhere(contender.store, "idle")
-    const all = yield* fleetOf({ ...contender, store }, yield* rotatingServer(), 2)
+    const all = yield* fleetOf({ ...contender, store }, yield* rotatingServer(), 2, lease.usual)
     const count = Effect.map(Effect.forEach(all, ({ ask }) => ask("operations")), ([a, b]) => a! + b!)
     const before = yield* count
     yield* Effect.forEach([1, 2, 3], () => Effect.zipRight(Effect.sleep(idleMillis / 3), all[0]!.ask("refused", 10)))
@@ -177,12 +178,15 @@ const pausing = (contender: Contender): Measured<Pause> =>
   Effect.gen(function*() {
     const server = yield* rotatingServer()
     const store = elsewhere(contender.store, "paused")
-    const [paused, other] = (yield* fleetOf({ ...contender, store }, server, 2)) as [FleetProcess, FleetProcess]
+    const [paused, other] = (yield* fleetOf({ ...contender, store }, server, 2, lease.short)) as [
+      FleetProcess,
+      FleetProcess
+    ]
     yield* server.revoke
     yield* paused.ask("halt", "taken", "stop")
     const waking = yield* Effect.fork(paused.ask("refused", 1))
     yield* paused.told("taken")
-    yield* Effect.sleep(2 * lease)
+    yield* Effect.sleep(2 * lease.short)
     yield* other.ask("refused", 1)
     yield* paused.signal("SIGCONT")
     yield* Fiber.join(waking)
