@@ -14,6 +14,7 @@ import { type Load, measureRates, measureRoundTrips, type Rate, type RoundTrip }
 import { measureHeap } from "./socket/heap.js"
 import { type Losses, measureLosses, measurePour } from "./socket/numbered.js"
 import { measureRecovery } from "./socket/recovery.js"
+import { measureRefusals } from "./socket/refused.js"
 import { count, printTable, printTarget, spread } from "./table.js"
 
 /** By name: whom all are measured against, and whose targets are printed. */
@@ -31,11 +32,12 @@ export const run = async (budget: Budget): Promise<void> => {
   if (budget.name === "full") await echoes({ path: "cork", bytes: 64, total: budget.callers * 2 }, budget)
   const trips = await roundTrips(budget)
   const heap = await idleHeap(budget)
+  const refusals = await refusedDials(budget)
   const recovery = await recoveries(budget)
   const losses = await numberedLosses(budget)
   const pours = await pouring(budget)
 
-  printTargets({ small, large, trips, heap, recovery, losses, pours })
+  printTargets({ small, large, trips, heap, refusals, recovery, losses, pours })
 }
 
 /** What each contender came to, by its name. */
@@ -106,6 +108,21 @@ const idleHeap = async ({ bursts, callers }: Budget): Promise<Found<ReadonlyArra
     [...found].map(([name, bytes]) => [name, spread(summarize(bytes.map((bytes) => bytes / 1_000)), 1)])
   )
   return found
+}
+
+/** CPU of ours to that of a bare `ws`. */
+const refusedDials = async ({ bursts, callers }: Budget): Promise<Summary> => {
+  const dials = callers / 20
+  const [bare, own] = await measureRefusals(dials, bursts)
+  const ratio = paired(own, bare, (own, other) => own / other)
+  printTable(
+    `W10: ${
+      count(dials)
+    } dials that are refused with 503, as long a wait after each (median and quartiles of rounds: ${bursts})`,
+    ["refused dial", "CPU µs each", `to ${peer}`],
+    [[peer, spread(summarize(bare), 0), "1"], [ours, spread(summarize(own), 0), spread(ratio, 2)]]
+  )
+  return ratio
 }
 
 // -----------------------------------------------------------------------------
@@ -188,6 +205,7 @@ interface Results {
   readonly large: Found<ReadonlyArray<Rate>>
   readonly trips: Found<ReadonlyArray<RoundTrip>>
   readonly heap: Found<ReadonlyArray<number>>
+  readonly refusals: Summary
   readonly recovery: Found<ReadonlyArray<number>>
   readonly losses: Numbered
   readonly pours: Found<readonly [near: Summary, far: Summary]>
@@ -217,6 +235,11 @@ const printTargets = (results: Results): void => {
     "at most 10 KB of heap for an idle client",
     bytes.median <= 10_000,
     `${(bytes.median / 1_000).toFixed(1)} KB`
+  )
+  printTarget(
+    "a refused dial: CPU at most 2 times that of a bare ws that waits as long",
+    results.refusals.median <= 2,
+    `ratio ${spread(results.refusals, 2)}`
   )
   printTarget(
     "recovery within the delay and a handshake",

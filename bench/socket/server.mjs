@@ -4,7 +4,8 @@
  *
  * `/echo` answers each message with itself; `/cork` does, but writes what one turn answers in one go. `/numbered` takes
  * numbers from 1 and writes each down before anything else, so that a kill loses nothing that has been taken, and tells
- * when it has all up to a multiple of `?every=`; `/acknowledged` tells up to where it has all, once for many.
+ * when it has all up to a multiple of `?every=`; `/acknowledged` tells up to where it has all, once for many. `/refuse`
+ * refuses the upgrade with 503.
  */
 import { openSync, readFileSync, writeSync } from "node:fs"
 import { WebSocketServer } from "ws"
@@ -62,6 +63,7 @@ const listen = () => {
     host: "127.0.0.1",
     port: Number(port),
     perMessageDeflate: false,
+    verifyClient: ({ req }, answer) => answer(req.url !== "/refuse", 503),
     backlog: 1_024
   })
   server.on("listening", () =>
