@@ -226,12 +226,14 @@ export const make: {
   ): Effect.Effect<TransactionalRef<A, never>>
   <A>(initial: A, options: Options<NoInfer<A>>): Effect.Effect<TransactionalRef<A>>
 } = <A>(initial: A, options: Options<A> = {}): Effect.Effect<TransactionalRef<A, never>> =>
-  Effect.withFiberRuntime((fiber) => {
-    const cell = new TransactionalCell(initial, options)
-    const registry = options.name === undefined ? undefined : registryIn(fiber)
-    if (registry !== undefined) register(registry, cell)
-    return Effect.succeed(cell)
-  })
+  options.name === undefined
+    ? Effect.sync(() => new TransactionalCell(initial, options))
+    : Effect.withFiberRuntime((fiber) => {
+      const cell = new TransactionalCell(initial, options)
+      const registry = registryIn(fiber)
+      if (registry !== undefined) register(registry, cell)
+      return Effect.succeed(cell)
+    })
 
 // -----------------------------------------------------------------------------
 // reading

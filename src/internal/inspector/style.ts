@@ -78,13 +78,15 @@ section { padding: 18px 20px 16px; margin-bottom: 18px; }
 .key.good { background: var(--good); } .key.wait { background: var(--wait-soft); border: 1px solid var(--wait); }
 .key.bad { background: var(--bad); transform: rotate(45deg) scale(.8); border-radius: 1px; }
 .key.warn { background: var(--warn); transform: rotate(45deg) scale(.8); border-radius: 1px; }
-.scroll { position: relative; overflow-x: auto; margin: 10px -20px 0; padding: 0 20px; }
+.scroll { position: relative; overflow-x: auto; margin: 10px -20px 0; }
 #events .scroll { max-height: 430px; overflow: auto; }
 #events thead th { position: sticky; top: 0; background: var(--card); z-index: 2; }
 table { border-collapse: collapse; width: 100%; font-size: 13.5px; }
 th, td { padding: 7px 12px 7px 0; text-align: right; white-space: nowrap; vertical-align: top; }
-th:first-child, td:first-child { text-align: left; position: sticky; left: -20px; background: var(--card);
-  padding-left: 20px; margin-left: -20px; z-index: 1; }
+th:first-child, td:first-child { text-align: left; position: sticky; left: 0; background: var(--card);
+  padding-left: 20px; z-index: 1; }
+th:last-child, td:last-child { padding-right: 20px; }
+thead th:first-child { padding-left: 18px; }
 th.text, td.text { text-align: left; }
 thead th { font-weight: 500; color: var(--soft); border-bottom: 1px solid var(--line); padding-bottom: 5px; }
 thead button { border: 0; background: none; padding: 1px 2px; border-radius: 4px; color: inherit; font-size: 12.5px; }
@@ -114,8 +116,9 @@ tr.gone td { color: var(--soft); }
   #tiles li { padding: 10px 14px; } #tiles b { font-size: 21px; }
   section { padding: 14px 14px 12px; }
   .lane, .axis { grid-template-columns: 84px 1fr; gap: 8px; }
-  .scroll { margin: 8px -14px 0; padding: 0 14px; }
-  th:first-child, td:first-child { left: -14px; padding-left: 14px; }
+  .scroll { margin: 8px -14px 0; }
+  th:first-child, td:first-child { padding-left: 14px; }
+  th:last-child, td:last-child { padding-right: 14px; }
   .name { max-width: 120px; }
 }
 `
