@@ -373,7 +373,7 @@ describe("the authorization code flow", () => {
     ]
     for (const [option, value] of nonsense) {
       try {
-        NodeLoopbackRedirect.make({ [option]: value })
+        void NodeLoopbackRedirect.make({ [option]: value })
         assert.fail(`${option} ${String(value)} is accepted`)
       } catch (error) {
         assert.deepInclude(error, { _tag: "InvalidOptions", option, value })
