@@ -31,11 +31,14 @@ const apply = (book: Book, { levels, seq }: { readonly levels: typeof Levels.Typ
   )
 })
 
+type Pace = Pick<ReconnectingSocket.Options<unknown, unknown>, "backoff" | "stableAfter">
+
 /** The book after each change, always as the exchange had it at that number. */
-export const books = (url: string, product: string) =>
+export const books = (url: string, product: string, pace: Pace = {}) =>
   Stream.unwrapScoped(Effect.gen(function*() {
     let requests = 0
     const socket = yield* ReconnectingSocket.make({
+      ...pace,
       dial: { url },
       codec: ReconnectingSocket.json({ in: In, out: Out }),
       subscriptions: { rate: { limit: 5, interval: "1 seconds" } }

@@ -1,5 +1,6 @@
 /** `examples/protocols/exchange-feed.ts` with an exchange that leaves changes out, on connections that are cut. */
 import { assert, describe, it } from "@effect/vitest"
+import * as Backoff from "effect-holdfast/Backoff"
 import { NodeWebSocketDialer } from "effect-holdfast/node"
 import * as Effect from "effect/Effect"
 import * as HashMap from "effect/HashMap"
@@ -15,6 +16,8 @@ import { eventually } from "../support/webSocketServer.js"
 
 const kills = amount({ quick: 3, full: 20 })
 const perKill = 30
+
+const quick = Backoff.exponential({ initial: "5 millis", max: "20 millis" })
 
 /** Changes a level every millisecond. Of twenty changes it sends nineteen. */
 const exchange = Effect.gen(function*() {
@@ -65,7 +68,9 @@ describe("an exchange's feed", () => {
       const { counts, history, url } = yield* exchange
       const way = yield* relay(url)
       const told: Array<Book> = []
-      yield* Effect.forkScoped(Stream.runForEach(books(way.url, "gold"), (book) => Effect.sync(() => told.push(book))))
+      yield* Effect.forkScoped(
+        Stream.runForEach(books(way.url, "gold", { backoff: quick }), (book) => Effect.sync(() => told.push(book)))
+      )
       for (let kill = 0; kill < kills; kill++) {
         const before = told.length
         yield* eventually(() => told.length >= before + perKill)
