@@ -1,7 +1,16 @@
 /** The package as it is published, in empty folders: the README's first minute, its entry points, and their types. */
 import { assert, describe, it } from "@effect/vitest"
 import { execFile } from "node:child_process"
-import { copyFileSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from "node:fs"
+import {
+  copyFileSync,
+  cpSync,
+  existsSync,
+  mkdtempSync,
+  readdirSync,
+  readFileSync,
+  rmSync,
+  writeFileSync
+} from "node:fs"
 import { tmpdir } from "node:os"
 import { join } from "node:path"
 import { fileURLToPath, pathToFileURL } from "node:url"
@@ -21,6 +30,8 @@ const { exports, peerDependencies } = JSON.parse(readFileSync(join(root, "packag
 const entryPoints = Object.keys(exports)
   .filter((path) => path !== "./package.json")
   .map((path) => path.replace(/^\./, "effect-holdfast"))
+
+const tsx = pathToFileURL(join(root, "node_modules", "tsx", "dist", "loader.mjs")).href
 
 /** The words of the README's line, with the packed package in the place of the published one. */
 const readmeWords = readme.match(/^npm install (effect-holdfast .+)$/m)![1]!.split(" ")
@@ -88,7 +99,7 @@ Promise.all(names.map((name) => load(name))).then((modules) =>
 describe("the package", () => {
   it(
     "installs in an empty folder by the README's line, and runs the first program",
-    { timeout: 600_000 },
+    { timeout: 1_200_000 },
     (context) =>
       inFolder(context, readmeWords.slice(1), async (folder, output) => {
         assert.notMatch(output, /ERESOLVE|peer|deprecated/i)
@@ -96,12 +107,40 @@ describe("the package", () => {
         assert.notMatch(manifest, /"(pre|post)?install":|"prepare":/)
         assert.notInclude(readdirSync(join(folder, "node_modules")), "vitest")
         copyFileSync(join(root, "examples", "first.ts"), join(folder, "first.mts"))
-        const tsx = pathToFileURL(join(root, "node_modules", "tsx", "dist", "loader.mjs")).href
         for (const node of await nodes()) {
           const { stderr, stdout } = await run(node, ["--import", tsx, "first.mts"], { cwd: folder, timeout: 120_000 })
           assert.deepStrictEqual([stdout, stderr], ["200 served, 1 refresh\n", ""], node)
         }
       })
+  )
+
+  it(
+    "has examples that run as they are, copied beside the packages that they import, and end by themselves",
+    { timeout: 1_200_000 },
+    (context) => {
+      const others = Object.entries(peerDependencies).flatMap(([name, range]) =>
+        name.includes("vitest") ? [] : [`${name}@${range}`]
+      )
+      return inFolder(context, [...others, "@effect/rpc@^0.76"], async (folder) => {
+        const examples = join(folder, "node_modules", "effect-holdfast", "examples")
+        assert.isFalse(existsSync(join(examples, "storm")))
+        cpSync(examples, folder, { recursive: true })
+        writeFileSync(join(folder, "package.json"), `{ "type": "module" }\n`)
+        const programs = readdirSync(folder).filter((file) => {
+          if (!file.endsWith(".ts")) return false
+          const text = readFileSync(join(folder, file), "utf8")
+          return /^await /m.test(text) && !/opentelemetry|\.\/certificates/.test(text)
+        })
+        assert.isAbove(programs.length, 8)
+        for (const program of programs) {
+          const { stderr, stdout } = await run(process.execPath, ["--import", tsx, program], {
+            cwd: folder,
+            timeout: 120_000
+          })
+          assert.deepStrictEqual([stdout.length > 0, stderr], [true, ""], program)
+        }
+      })
+    }
   )
 
   it(
