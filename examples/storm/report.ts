@@ -142,7 +142,8 @@ const picture = ({ bars, title, what }: Lane, from: number, until: number, outag
 // --- the page ----------------------------------------------------------------
 
 const style = `
-:root{--paper:#faf9f6;--card:#fff;--ink:#22282d;--soft:#667079;--line:#e7e4dd;--good:#12796f;--bad:#b3372b;
+:root{--paper:#faf9f6;--card:#fff;--ink:#22282d;--soft:#667079;--line:#e7e4dd;
+--good:#12796f;--bad:#b3372b;
 --out:#f6dedb}
 @media(prefers-color-scheme:dark){:root{--paper:#13171a;--card:#1a1f23;--ink:#e7e5e0;--soft:#9ba5ad;--line:#2a3137;
 --good:#5fc5b5;--bad:#f0897d;--out:#4a2623}}
@@ -151,11 +152,14 @@ font-variant-numeric:tabular-nums}main{max-width:980px;margin:0 auto;padding:28p
 h2{font-size:16px;margin:0 0 12px}p{color:var(--soft);margin:4px 0 20px}section{background:var(--card);
 border:1px solid var(--line);border-radius:14px;padding:18px 20px;margin-bottom:18px}figure{margin:0 0 12px}
 figcaption{font-size:13px;color:var(--soft);display:flex;gap:8px}figcaption b{color:var(--ink)}
-figcaption span{margin-left:auto}svg{display:block;width:100%;height:44px}line{stroke:var(--line)}
+figcaption span{margin-left:auto}svg{display:block;width:100%;height:44px}
+line{stroke:var(--line)}
 .good{fill:var(--good)}
-.bad{fill:var(--bad)}.out{fill:var(--out)}.scroll{overflow-x:auto}
+.bad{fill:var(--bad)}.out{fill:var(--out)}
+.scroll{overflow-x:auto}
 table{border-collapse:collapse;width:100%;font-size:14px}
-td,th{text-align:left;padding:6px 14px 6px 0;vertical-align:top}tr+tr td{border-top:1px solid var(--line)}
+td,th{text-align:left;padding:6px 14px 6px 0;vertical-align:top}
+tr+tr td{border-top:1px solid var(--line)}
 th{color:var(--soft);font-weight:500}td:first-child{white-space:nowrap}.held{color:var(--good)}.broken{color:var(--bad)}
 code{font-size:13px}.ends{display:flex;justify-content:space-between;font-size:12px;color:var(--soft)}
 `
