@@ -12,6 +12,7 @@ import * as WebSocketDialer from "effect-holdfast/WebSocketDialer"
 import * as Chunk from "effect/Chunk"
 import * as Deferred from "effect/Deferred"
 import * as Effect from "effect/Effect"
+import * as Either from "effect/Either"
 import * as Fiber from "effect/Fiber"
 import * as Layer from "effect/Layer"
 import * as Redacted from "effect/Redacted"
@@ -570,14 +571,10 @@ describe("its routes", () => {
     ["a host with a port", { hosts: ["ops.example.com:80"], token }, "hosts"],
     ["a host beyond the loopback without a token", { hosts: ["localhost", "ops.example.com"] }, "hosts"]
   ])("refuse %s", (_, options, option) => {
-    try {
-      Inspector.router(options)
-    } catch (error) {
-      assert.instanceOf(error, InvalidOptions)
-      assert.strictEqual(error.option, option)
-      assert.notInclude(error.message, "canary")
-      return
-    }
-    assert.fail("accepted")
+    const refused = Either.flip(Either.try(() => Inspector.router(options)))
+    const error = Either.getOrThrow(refused)
+    assert.instanceOf(error, InvalidOptions)
+    assert.strictEqual(error.option, option)
+    assert.notInclude(error.message, "canary")
   })
 })

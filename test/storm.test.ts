@@ -638,6 +638,13 @@ describe("the storm's report", () => {
     expect(page).toContain("a &#38; b")
     expect(page).not.toMatch(/<part>|<script|https?:|url\(|src=|href=/)
   })
+
+  it("that cannot be written says where it was to be", async () => {
+    const path = join(tmpdir(), "no such folder", "storm.html")
+    const error = await Effect.runPromise(Effect.flip(Report.write(path, page)))
+    expect(error._tag).toBe("ReportNotWritten")
+    expect(error.message).toContain(path)
+  })
 })
 
 describe("the storm", () => {

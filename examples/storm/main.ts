@@ -10,7 +10,6 @@ import * as Exit from "effect/Exit"
 import * as Logger from "effect/Logger"
 import * as LogLevel from "effect/LogLevel"
 import * as Random from "effect/Random"
-import { writeFileSync } from "node:fs"
 import * as BalancesPart from "./balances/part.js"
 import { chance } from "./chance.js"
 import * as Counterparties from "./counterparty.js"
@@ -65,10 +64,7 @@ const storm = Effect.fnUntraced(function*(options: Options.Options) {
     ].join("\n")
   )
   if (report !== undefined) {
-    yield* Effect.try({
-      try: () => writeFileSync(report, Report.toHtml(options, timeline, ledger, outcome)),
-      catch: (error) => new Error(`the report could not be written: ${String(error)}`)
-    })
+    yield* Report.write(report, Report.toHtml(options, timeline, ledger, outcome))
     if (!json) console.log(`The report is in ${report}.`)
   }
   return verdicts[outcome].exitCode
@@ -159,7 +155,9 @@ const main: Effect.Effect<number> = Either.match(Options.parse(process.argv.slic
         print(
           process.stderr,
           error.message,
-          verdicts["isSilent" in error && error.isSilent ? "not reached" : "BROKEN"].exitCode
+          error._tag === "ReportNotWritten"
+            ? 2
+            : verdicts["isSilent" in error && error.isSilent ? "not reached" : "BROKEN"].exitCode
         )
       ),
       Effect.withRandom(Random.make(options.seed)),

@@ -3,9 +3,11 @@
  */
 import * as Inspector from "effect-holdfast/Inspector"
 import * as Clock from "effect/Clock"
+import * as Data from "effect/Data"
 import * as Effect from "effect/Effect"
 import * as Schedule from "effect/Schedule"
 import type * as Scope from "effect/Scope"
+import { writeFile } from "node:fs/promises"
 import type { Counters } from "./display.js"
 import type { Judged, Outcome } from "./ledger.js"
 import type { Options } from "./options.js"
@@ -200,3 +202,18 @@ ${ledgerOf(ledger)}
 </main></body></html>
 `
 }
+
+export class ReportNotWritten extends Data.TaggedError("ReportNotWritten")<{
+  readonly path: string
+  readonly cause: unknown
+}> {
+  override get message(): string {
+    return `the report could not be written to ${this.path}: ${String(this.cause)}`
+  }
+}
+
+export const write = (path: string, html: string): Effect.Effect<void, ReportNotWritten> =>
+  Effect.tryPromise({
+    try: () => writeFile(path, html),
+    catch: (cause) => new ReportNotWritten({ path, cause })
+  })
