@@ -124,10 +124,10 @@ export const canaries = {
       edit("internal/session/chain.ts", "else this.published.offer(next.generation)\n", "\n"),
       edit(
         "internal/session/refresh.ts",
-        "return Effect.zipRight(report(name, outcome, waiters), ",
+        "return Effect.zipRight(told, ",
         `return Effect.zipRight(Effect.suspend(() => {
           chain.published.offer(exit.value.generation)
-          return report(name, outcome, waiters)
+          return told
         }), `
       )
     ]

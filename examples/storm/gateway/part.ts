@@ -8,7 +8,6 @@
  */
 import * as Clock from "effect/Clock"
 import * as Effect from "effect/Effect"
-import * as Schedule from "effect/Schedule"
 import type * as Scope from "effect/Scope"
 import { randomBytes } from "node:crypto"
 import { chance } from "../chance.js"
@@ -51,7 +50,8 @@ export const make = (
     const strike = (fault: Fault) =>
       Effect.suspend(() => gateway.ask("strike", { client: names[Math.floor(luck.between(0, names.length))]!, fault }))
         .pipe(
-          Effect.repeat({ until: (struck) => struck, schedule: Schedule.spaced("20 millis"), times: 500 }),
+          Effect.delay("20 millis"),
+          Effect.repeat({ until: (struck) => struck, times: 500 }),
           Effect.map((wasThere) => struck[fault] = (struck[fault] ?? 0) + (wasThere ? 1 : 0))
         )
 
