@@ -25,5 +25,5 @@ export const bySize = async (
   }
 }
 
-/** Operations that one strategy spends on one scenario: a twentieth of a second of one core in the quick form. */
-const affordable = form === "quick" ? 50_000 : 150_000
+/** Operations that one strategy spends on one scenario. */
+const affordable = form === "quick" ? 25_000 : 150_000
