@@ -44,7 +44,7 @@ export default defineConfig({
     ]
   },
   test: {
-    env: { HOLDFAST_EFFORT: process.env["HOLDFAST_EFFORT"] ?? `${amount({ quick: 1, full: 2 })}` },
+    env: { HOLDFAST_EFFORT: process.env["HOLDFAST_EFFORT"] ?? "1" },
     setupFiles: ["test/support/setup.ts"],
     // A time limit ends a test that hangs. On a busy machine a sound test takes many times what it takes alone.
     testTimeout: amount({ quick: 120_000, full: 600_000 }),

@@ -4,10 +4,10 @@ import { amount, form } from "./form.js"
 
 /**
  * How deep an exploration goes, derived from the size of the effect, so that each scenario has its part of the time.
- * HOLDFAST_EFFORT, which is 2 in the full form, multiplies what is given here.
+ * HOLDFAST_EFFORT multiplies what is given here.
  *
  * - Every strategy makes as many runs as `affordable` pays for. Seeds are no more than there are places.
- * - The full form tries at least 2,000 places of a sweep, or all of them; the long form all.
+ * - The full form tries at least 1,000 places of a sweep, or all of them; the long form all.
  */
 export const bySize = async (
   effect: Effect.Effect<unknown, unknown>,

@@ -131,9 +131,13 @@ export class Sessions<K, A, E, E0, R> {
       timer: undefined
     }
     MutableHashMap.set(this.entries, key, entry)
-    const making = Scope.extend(Effect.suspend(() => makeSession(key)), inner)
     // On a fiber of the map's runtime, so that its renewals run with that runtime's scheduler and context. The scope
-    // interrupts that fiber before it closes what the fiber has acquired.
+    // interrupts that fiber before it closes what the fiber has acquired. The fiber registers with the scope itself: if
+    // the scope closes before that, nothing interrupts the fiber.
+    const making = Scope.extend(
+      Effect.suspend(() => this.isClosed || entry.isForgotten ? Effect.interrupt : makeSession(key)),
+      inner
+    )
     entry.making = Runtime.runFork(runtime)(Effect.onExit(making, (made) => this.settle(entry, made)), { scope })
     return entry
   }
