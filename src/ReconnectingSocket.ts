@@ -713,20 +713,24 @@ export const make = <Out = Message, In = Message, E = never, R = never, E2 = nev
     yield* addFinalizer((exit) => closeScope(scope, exit))
     const runtime = yield* Effect.runtime<R | R2>()
     const clock = yield* Effect.clock
-    const owner = new Owner<Out, In, R | R2>({
-      options,
-      settings,
-      encode: (message) => Either.mapLeft(settings.coding.encode(message), (cause) => new EncodeError({ cause })),
-      dialer,
-      scope,
-      runtime,
-      clock
-    })
-    // A layer is built uninterruptibly, and its fibers would be uninterruptible too.
-    yield* Effect.forkIn(Effect.interruptible(owner.run), scope)
-    if (settings.timeToLive < Infinity) yield* Effect.forkIn(Effect.interruptible(owner.expiring), scope)
-    yield* addFinalizer(() => owner.closeWithScope)
-    return new OwnedSocket(owner)
+    // The constructor registers the socket with the gauges and an Inspector. From there on an interruption waits until
+    // the end of the socket is registered with the scope.
+    return yield* Effect.uninterruptible(Effect.gen(function*() {
+      const owner = new Owner<Out, In, R | R2>({
+        options,
+        settings,
+        encode: (message) => Either.mapLeft(settings.coding.encode(message), (cause) => new EncodeError({ cause })),
+        dialer,
+        scope,
+        runtime,
+        clock
+      })
+      // A layer is built uninterruptibly, and its fibers would be uninterruptible too.
+      yield* Effect.forkIn(Effect.interruptible(owner.run), scope)
+      if (settings.timeToLive < Infinity) yield* Effect.forkIn(Effect.interruptible(owner.expiring), scope)
+      yield* addFinalizer(() => owner.closeWithScope)
+      return new OwnedSocket(owner)
+    }))
   })
 
 /**
