@@ -14,7 +14,7 @@ const headers = (app) =>
 export default {
   name: "effect-holdfast",
   entryPoints: ["src/*.ts", "src/{node,sql,redis,testing}/*.ts"],
-  // They only hand on what the modules have.
+  // These files only hand on what the modules have.
   exclude: ["src/{index,node,sql,redis,oauth2,testing}.ts"],
   tsconfig: "tsconfig.build.json",
   out: "docs/api",

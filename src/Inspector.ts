@@ -147,7 +147,7 @@ export interface RefRow extends RefCounts {
 }
 
 /**
- * What became of tickets, as the metrics of ticket caches with the same names.
+ * Outcomes of tickets, as the metrics of ticket caches with the same names.
  *
  * @since 0.1.0
  * @category models
@@ -223,13 +223,13 @@ export interface Snapshot {
 }
 
 /**
- * What collects. Each `layer` is an Inspector of its own, unless layers share it.
+ * The collector. Each `layer` is an Inspector of its own, unless layers share it.
  *
  * @since 0.1.0
  * @category models
  */
 export class Inspector extends Context.Tag("effect-holdfast/Inspector")<Inspector, {
-  /** What is known now. `from`: the number of the first event that is wanted. Default: 0, all that are kept. */
+  /** Everything known now. `from`: the number of the first event that is wanted. Default: 0, all that are kept. */
   readonly snapshot: (from?: number) => Effect.Effect<Snapshot>
 }>() {}
 
@@ -288,7 +288,7 @@ export const snapshot: Effect.Effect<Snapshot, never, Inspector> = Effect.flatMa
 )
 
 /**
- * Who may see the data.
+ * Access to the data: the token and the hosts.
  *
  * @since 0.1.0
  * @category models

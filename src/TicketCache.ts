@@ -102,7 +102,7 @@ export interface ServerKey {
 }
 
 /**
- * What a cache holds, and what has become of its tickets so far.
+ * The content of a cache, and the outcomes of its tickets so far.
  *
  * @since 0.1.0
  * @category models

@@ -286,7 +286,7 @@ describe.runIf(browser)("the page", () => {
         yield* Effect.promise(() => page.focus("#pause"))
         yield* press("Enter")
         yield* TransactionalRef.update(stock, (value) => ({ ...value }))
-        // Two more snapshots have come, as the page's own state tells.
+        // For longer than the time from one snapshot to the next.
         yield* Effect.promise(() => page.waitForResponse(() => true, { timeout: 1_200 }).catch(() => undefined))
         assert.strictEqual(yield* commits, "4")
         assert.strictEqual(yield* Effect.promise(() => page.getAttribute("#pause", "aria-pressed")), "true")

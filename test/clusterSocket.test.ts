@@ -79,7 +79,7 @@ describe.skipIf(form === "quick" || postgresServer === undefined)("one socket fo
         const runners: Array<ChildProcess> = []
         const join = Effect.gen(function*() {
           runners.push(yield* runner(environment))
-          // It has to have its place in the cluster before it can take over, and the socket may move to it.
+          // A runner has to have its place in the cluster before it can take over, and the socket may move to it.
           yield* Effect.sleep("8 seconds")
         })
         const gaps: Array<string> = []

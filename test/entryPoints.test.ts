@@ -164,7 +164,7 @@ describe("the bundle of an application for browsers", () => {
       minify: true,
       platform: "browser",
       format: "esm",
-      // What is ours, and nothing else.
+      // Only our own modules.
       external: ["effect", "@effect/*", "tough-cookie", "oauth4webapi"],
       write: false,
       logLevel: "error"

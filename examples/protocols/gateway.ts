@@ -38,7 +38,7 @@ export const connect = (url: string, token: Redacted.Redacted<string>, pace: Pac
       dial: Effect.sync(() => ({ url: session?.url ?? url })),
       codec: {
         encode: (payload: Payload) => JSON.stringify(payload),
-        // What is decoded will be told, however far the reader is: a session is resumed from here.
+        // A decoded event will be told, however far the reader is: a session is resumed from here.
         decode: (frame) => {
           const payload: Payload = JSON.parse(String(frame))
           if (payload.t === "READY") session = { id: payload.d.session_id, url: payload.d.resume_gateway_url }

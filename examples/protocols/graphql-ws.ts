@@ -42,7 +42,7 @@ export const connect = (url: string, parameters: Variables = {}) =>
         yield* Effect.repeat(receive, { until: ({ type }) => type === "connection_ack" })
       })
     })
-    /** What the message says of the operation; nothing if the message is another operation's. */
+    /** The message's news of the operation; nothing if the message is another operation's. */
     const result = (id: string) => (message: typeof In.Type) => {
       if (!("id" in message) || message.id !== id || message.type === "complete") return Option.none()
       const { data, errors } = message.type === "next"

@@ -1,4 +1,4 @@
-/** What the desk has: cash and items, which change together or not at all. */
+/** The desk's holdings: cash and items, which change together or not at all. */
 import * as TransactionalRef from "effect-holdfast/TransactionalRef"
 import * as Config from "effect/Config"
 import * as Data from "effect/Data"

@@ -11,7 +11,7 @@ import * as Stream from "effect/Stream"
 const Tick = Schema.Struct({ item: Schema.String, price: Schema.Number })
 const Subscription = Schema.Struct({ subscribe: Schema.Literal("prices") })
 
-/** There is no price of the item, or none that is recent. */
+/** The item has no price, or no recent one. */
 export class NoPrice extends Data.TaggedError("NoPrice")<{ readonly item: string }> {
   override get message(): string {
     return `there is no recent price of ${this.item}`
@@ -34,8 +34,8 @@ export class Prices extends Effect.Service<Prices>()("example/Prices", {
       Stream.runForEach(({ item, price }) =>
         Effect.map(Clock.currentTimeMillis, (at) => latest.set(item, { price, at }))
       ),
-      // The socket has failed: the supervisor of this process must know.
-      Effect.orDie,
+      // The socket has failed for good. `status` tells the health route, and prices run out after `maxAge`.
+      Effect.catchAll((error) => Effect.logError("the feed of prices has failed", error)),
       Effect.forkScoped
     )
 

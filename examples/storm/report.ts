@@ -1,5 +1,5 @@
 /**
- * What a storm leaves with `--report`: one page without external resources, with a timeline in pictures and the ledger.
+ * The report of a storm, `--report`: one page without external resources, with a timeline in pictures and the ledger.
  */
 import * as Inspector from "effect-holdfast/Inspector"
 import * as Clock from "effect/Clock"
@@ -17,7 +17,7 @@ interface Sample {
   readonly counters: Counters
 }
 
-/** What happened when. Times are epoch milliseconds. */
+/** The events of a storm in their order. Times are epoch milliseconds. */
 export interface Timeline {
   readonly startedAt: number
   readonly samples: ReadonlyArray<Sample>

@@ -24,7 +24,7 @@ const connect = (url: string, clientId: string) =>
   Effect.tap(Mqtt.connect(url, clientId), ({ socket }) => impatient(socket))
 
 const mosquittoServer = Effect.map(
-  // It does not start with a listener for WebSockets alone.
+  // mosquitto does not start with a listener for WebSockets alone.
   broker(mosquitto ?? "", (port, folder) => `
 listener ${port} 127.0.0.1
 protocol websockets

@@ -1,4 +1,4 @@
-/** What a client hears of one session, whose events are numbered from 1. */
+/** A client's record of one session, whose events are numbered from 1. */
 export class Hearing {
   private readonly heard = new Set<number>()
   private highest = 0

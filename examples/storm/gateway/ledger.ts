@@ -1,4 +1,4 @@
-/** What has become of the gateway's events, judged by the gateway's sessions and by what the clients have heard. */
+/** The fate of the gateway's events, judged by the gateway's sessions and by what the clients have heard. */
 import type { Section } from "../ledger.js"
 import type { Clients } from "./clients.js"
 import type { Gateway } from "./server.js"

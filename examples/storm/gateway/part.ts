@@ -46,7 +46,7 @@ export const make = (
     const luck = chance(seed, "gateway's weather")
     const struck: Record<string, number> = {}
 
-    /** Whoever is there: until there was somebody, or for some seconds. */
+    /** Strikes a client that is there: tries until there is one, or for some seconds. */
     const strike = (fault: Fault) =>
       Effect.suspend(() => gateway.ask("strike", { client: names[Math.floor(luck.between(0, names.length))]!, fault }))
         .pipe(

@@ -48,7 +48,7 @@ const send = (socket: WebSocket | undefined, payload: unknown): void => {
   if (socket !== undefined && isThere(socket)) socket.send(JSON.stringify(payload))
 }
 
-/** Those that hear nothing any more, although nobody has closed them. */
+/** Sockets that hear nothing any more, although nobody has closed them. */
 const silent = new WeakSet<WebSocket>()
 
 const isThere = (socket: WebSocket): boolean => socket.readyState === socket.OPEN && !silent.has(socket)

@@ -1,4 +1,4 @@
-/** What a span shows of a request: platform's has all headers, but for those that it knows to be secret. */
+/** Hides headers from spans: platform's span shows all headers of a request except those it knows to be secret. */
 import * as Headers from "@effect/platform/Headers"
 import type * as HttpClientRequest from "@effect/platform/HttpClientRequest"
 import * as Effect from "effect/Effect"

@@ -1,5 +1,5 @@
 /**
- * Who may see an Inspector. Host and Origin are checked because the loopback is open to every page in a browser on the
+ * Access to an Inspector. Host and Origin are checked because the loopback is open to every page in a browser on the
  * machine: a page at a name of its own that resolves to 127.0.0.1 would be of the Inspector's origin.
  */
 import * as Redacted from "effect/Redacted"

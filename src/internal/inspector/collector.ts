@@ -1,5 +1,5 @@
 /**
- * What an Inspector knows: an entry for each thing that lives, sums of those that have gone, and the last events. There
+ * Data of an Inspector: an entry for each thing that lives, sums of those that have gone, and the last events. There
  * is no fiber and no timer; an entry is asked for its row when somebody looks.
  */
 import type * as Clock from "effect/Clock"

@@ -1,5 +1,5 @@
 /**
- * What the page of an Inspector does. Each text that it shows is inserted as text, never as markup.
+ * The script of an Inspector's page. Each text that the page shows is inserted as text, never as markup.
  *
  * The script is a string so that the page needs neither a build nor a second request. A test in a browser runs it.
  */

@@ -50,7 +50,7 @@ const invalid = (option: string, value: unknown, reason: string) => new InvalidO
 
 const redacted = "<redacted>"
 
-/** What is no URL may hold a password all the same. */
+/** A text that is no URL may hold a password all the same. */
 const shown = (url: unknown): unknown => typeof url === "string" && url.includes("@") ? redacted : url
 
 const text = (option: string, value: unknown): void => {

@@ -128,7 +128,7 @@ export const make = <A, I, R>(
  */
 const mostKnown = 16
 
-/** What `JSON.parse` gives back as it was. A value that is written otherwise could not be read after a restart. */
+/** Values that `JSON.parse` gives back as they were. Any other value could not be read after a restart. */
 const isJson = (value: unknown): boolean => {
   if (value === null || typeof value === "string" || typeof value === "boolean") return true
   if (typeof value === "number") return Number.isFinite(value)

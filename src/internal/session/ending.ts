@@ -33,7 +33,7 @@ export class Ending<A, E, R> {
   /** Signs out: the value is forgotten and revoked. */
   readonly end: Effect.Effect<void> = Effect.suspend(() => this.begin())
 
-  /** What `end` does in its first step; the effect that it gives does the rest. */
+  /** The first step of `end`; the effect that this step gives does the rest. */
   readonly begin = (): Effect.Effect<void> => {
     const { chain, telemetry } = this.settings
     const link = chain.end(true)

@@ -1,5 +1,5 @@
 /**
- * What an operator sees of a session: logs, metrics, and its row in an Inspector.
+ * An operator's view of a session: logs, metrics, and its row in an Inspector.
  *
  * Nothing is measured while a value is simply handed out, and there is no fiber and no timer: the metrics are updated
  * when a refresh has ended, and when another generation becomes current.
@@ -184,7 +184,7 @@ export class Telemetry {
 
 type Head = Pick<Link<unknown, unknown>, "generation" | "isDead">
 
-/** What a row is read from: the chain. */
+/** The source of a row: the chain. */
 interface Shown {
   readonly head: Head | undefined
   readonly status: () => SessionStatus

@@ -1,5 +1,5 @@
 /**
- * What an Inspector is told of a socket. Made only if there is one.
+ * Tells an Inspector of a socket. Made only if there is an Inspector.
  */
 import * as Duration from "effect/Duration"
 import type { SocketCounts, SocketRow } from "../../Inspector.js"
