@@ -338,9 +338,7 @@ describe.runIf(browser)("the page", () => {
         assert.strictEqual((yield* tableOf(page, "sessions")).rows.length, 0)
         yield* Effect.promise(() => page.fill("#token", "wrong"))
         yield* Effect.promise(() => page.keyboard.press("Enter"))
-        yield* Effect.promise(() =>
-          page.waitForFunction("document.getElementById('link').textContent.includes('wrong')")
-        )
+        yield* Effect.promise(() => page.locator("#link", { hasText: "wrong" }).waitFor())
         yield* Effect.promise(() => page.fill("#token", canary))
         yield* Effect.promise(() => page.keyboard.press("Enter"))
         yield* live(page)
