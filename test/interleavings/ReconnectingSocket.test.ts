@@ -91,6 +91,14 @@ describe("a reconnecting socket with a known fault is caught", () => {
     "a border stands before the messages of each connection, however early they come",
     { within: 100 }
   )
+  canaryOf("late-fork", "a confirmation that a lost connection owes fails nothing on the next one", {
+    strategy: "pct",
+    within: 1_000
+  })
+  canaryOf("late-share", "a socket whose making is interrupted leaves no share in a gauge", {
+    strategy: "interrupt",
+    within: 1_000
+  })
   canaryOf("deaf-to-the-end", "the reader stops at the end of a connection, whatever the transport says then", {
     within: 1
   })

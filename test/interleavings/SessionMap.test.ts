@@ -24,6 +24,7 @@ describe("a map of sessions with a known fault is caught", () => {
   })
 
   canaryOf("foreign-scheduler", "a key has one session, and no key another's", { within: 1, reason: "Escaped" })
+  canaryOf("late-fork", "M1: a lookup that has not begun when its map closes does not begin", { within: 1_000 })
   canaryOf("held-after-interruption", "an interrupted caller neither takes a session with it nor holds one", {
     strategy: "interrupt",
     within: 1_000

@@ -180,6 +180,19 @@ export const scenarios = (SessionMap: typeof SessionMapModule) => {
       assert.deepEqual(released, watchers.map(() => "a"))
     }),
 
+    "M1: a lookup that has not begun when its map closes does not begin": Effect.gen(function*() {
+      const { lookup, lookups } = directory()
+      const scope = yield* Scope.make()
+      const map = yield* Scope.extend(SessionMap.make({ lookup }), scope)
+      const asking = yield* Effect.fork(valueOf(map, "a"))
+      yield* Effect.yieldNow()
+      yield* Scope.close(scope, Exit.void)
+      const begun = lookups.length
+      yield* Fiber.await(asking)
+      yield* Effect.sleep("1 millis")
+      assert.equal(lookups.length, begun)
+    }),
+
     "M1: closing the map interrupts a lookup, and those who wait for it get a closed session": Effect.gen(function*() {
       const { lookup, lookups, released } = directory()
       const scope = yield* Scope.make()

@@ -146,9 +146,31 @@ export const canaries = {
   },
   "foreign-scheduler": {
     fault: "the sessions of a map run on another scheduler than the map's",
+    edits: [edit("internal/fork.ts", "Runtime.runFork(runtime)(", "Runtime.runFork(Runtime.defaultRuntime)(")]
+  },
+  "late-fork": {
+    fault: "a fiber registers with its scope itself, and begins though the scope has closed before",
     edits: [
-      edit("internal/session/sessions.ts", "Runtime.runFork(runtime)(", "Runtime.runFork(Runtime.defaultRuntime)(")
+      edit("internal/fork.ts", "{ immediate: false })", "{ scope })\n  if (1 < 2) return fiber")
     ]
+  },
+  "late-row": {
+    fault: "a session whose making is interrupted stays in an Inspector and in a gauge",
+    edits: [edit(
+      "Session.ts",
+      "const chain = yield* Effect.acquireRelease(",
+      `const late = <B, R>(acquire: Effect.Effect<B>, release: (acquired: B) => Effect.Effect<void, never, R>) =>
+      Effect.tap(acquire, (acquired) => Effect.addFinalizer(() => release(acquired)))
+    const chain = yield* late(`
+    )]
+  },
+  "late-share": {
+    fault: "a socket whose making is interrupted leaves a share in a gauge",
+    edits: [edit(
+      "ReconnectingSocket.ts",
+      "return yield* Effect.uninterruptible(Effect.gen(",
+      "return yield* Effect.suspend(() => Effect.gen("
+    )]
   },
   "held-after-interruption": {
     fault: "a session of a map stays held when its caller is interrupted",

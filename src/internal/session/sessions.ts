@@ -10,17 +10,18 @@ import * as Fiber from "effect/Fiber"
 import * as FiberId from "effect/FiberId"
 import * as MutableHashMap from "effect/MutableHashMap"
 import * as Option from "effect/Option"
-import * as Runtime from "effect/Runtime"
+import type * as Runtime from "effect/Runtime"
 import * as Scope from "effect/Scope"
 import type { Session } from "../../Session.js"
 import { addFinalizer, untilClosed } from "../closeScope.js"
+import { forkIn } from "../fork.js"
 import { sleep } from "../sleep.js"
 import * as Inside from "./inside.js"
 
 interface Entry<K, A, E, E0> {
   readonly key: K
   readonly scope: Scope.CloseableScope
-  /** Makes the session, once for all who ask. Set with the entry, unless it has ended by then. */
+  /** Makes the session, once for all who ask. Set in the step in which the entry is added. */
   making: Fiber.RuntimeFiber<Session<A, E>, E0> | undefined
   /** Set when the session has been made. */
   session: Session<A, E> | undefined
@@ -131,14 +132,10 @@ export class Sessions<K, A, E, E0, R> {
       timer: undefined
     }
     MutableHashMap.set(this.entries, key, entry)
+    const making = Scope.extend(Effect.suspend(() => makeSession(key)), inner)
     // On a fiber of the map's runtime, so that its renewals run with that runtime's scheduler and context. The scope
-    // interrupts that fiber before it closes what the fiber has acquired. The fiber registers with the scope itself: if
-    // the scope closes before that, nothing interrupts the fiber.
-    const making = Scope.extend(
-      Effect.suspend(() => this.isClosed || entry.isForgotten ? Effect.interrupt : makeSession(key)),
-      inner
-    )
-    entry.making = Runtime.runFork(runtime)(Effect.onExit(making, (made) => this.settle(entry, made)), { scope })
+    // interrupts that fiber before it closes what the fiber has acquired.
+    entry.making = forkIn(runtime, scope, Effect.onExit(making, (made) => this.settle(entry, made)))
     return entry
   }
 

@@ -13,9 +13,9 @@ import type * as Fiber from "effect/Fiber"
 import * as FiberId from "effect/FiberId"
 import * as MutableHashMap from "effect/MutableHashMap"
 import * as Option from "effect/Option"
-import * as Runtime from "effect/Runtime"
 import type { ConnectionFailure, Message } from "../../WebSocketDialer.js"
 import { within } from "../first.js"
+import { forkIn } from "../fork.js"
 import { Waiters } from "../waiters.js"
 import type { LiveConnection } from "./connection.js"
 import { keyOf, throwUnlessCompared } from "./identifier.js"
@@ -71,7 +71,7 @@ export class Subscriptions<Out, In> {
     this.pace = rate && new Pace(
       rate,
       () => wiring.clock.unsafeCurrentTimeMillis(),
-      (effect) => Runtime.runFork(wiring.runtime)(effect, { scope: wiring.scope })
+      (effect) => forkIn(wiring.runtime, wiring.scope, effect)
     )
   }
 
@@ -412,7 +412,7 @@ export class Subscriptions<Out, In> {
   }
 
   private fork(live: LiveConnection<In>, effect: Effect.Effect<void>): Fiber.RuntimeFiber<void> {
-    return Runtime.runFork(this.wiring.runtime)(effect, { scope: live.scope! })
+    return forkIn(this.wiring.runtime, live.scope!, effect)
   }
 }
 

@@ -4,6 +4,7 @@ import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
 import * as Fiber from "effect/Fiber"
 import * as assert from "node:assert/strict"
+import { sumOf } from "../../support/metrics.js"
 import {
   acknowledge,
   acknowledging,
@@ -154,6 +155,19 @@ export const interruptions = (modules: Modules) => {
         const end = yield* world.wires[0]!.peer.ended
         assert.ok(end._tag === "ConnectionClosed" && end.code === 4000)
       })),
+
+    "a socket whose making is interrupted leaves no share in a gauge": inWorld(
+      modules,
+      () =>
+        Effect.gen(function*() {
+          const name = "made and interrupted"
+          // Metrics are the process's.
+          const before = sumOf("holdfast_socket_state", { socket: name })
+          const making = Effect.scoped(ReconnectingSocket.make({ ...base, name }))
+          yield* Fiber.await(yield* Effect.fork(Interleavings.victim(making)))
+          assert.equal(sumOf("holdfast_socket_state", { socket: name }), before)
+        })
+    ),
 
     "one that is interrupted as it waits for the opening or the flush leaves nothing behind": inWorld(
       modules,

@@ -9,6 +9,7 @@ import {
   acknowledge,
   acknowledging,
   base,
+  countOf,
   deduplicated,
   dropped,
   eventsOf,
@@ -224,6 +225,27 @@ export const protocols = (modules: Modules) => {
           yield* socket.close()
           yield* Fiber.join(listening)
           yield* isOver(world, socket)
+        })
+    ),
+
+    "a confirmation that a lost connection owes fails nothing on the next one": inWorld(
+      modules,
+      (world) =>
+        Effect.gen(function*() {
+          const socket = yield* ReconnectingSocket.make(base)
+          const seen = yield* eventsOf(socket)
+          yield* world.serve(resettingAfter([1], (wire) => wire.peer.send("ok")))
+          yield* socket.awaitOpen
+          yield* socket.subscribe({
+            open: "open",
+            confirmed: (message) => message === "ok" ? Option.some(Either.void) : Option.none(),
+            timeout: "3 seconds"
+          })
+          yield* Effect.sleep("5 seconds")
+          assert.deepEqual(received(world), ["open", "open"])
+          assert.equal(countOf(seen, "SubscriptionFailed"), 0)
+          yield* socket.close()
+          yield* isOver(world, socket, seen)
         })
     ),
 
