@@ -47,7 +47,7 @@ import * as Scope from "effect/Scope"
 import * as Stream from "effect/Stream"
 import type * as Types from "effect/Types"
 import * as Check from "./internal/check.js"
-import { type Registry, registryIn } from "./internal/registry.js"
+import { registryIn } from "./internal/registry.js"
 import * as Service from "./internal/service.js"
 import { Asking } from "./internal/session/ask.js"
 import { Budget } from "./internal/session/budget.js"
@@ -486,14 +486,20 @@ export const make = <A, E = never, R = never, E2 = E, R2 = never, E3 = never, R3
     const fork = yield* FiberSet.makeRuntime<Env>()
     const telemetry = new Telemetry({ name: settings.name, labelOf, fork })
     const failures: Failures<Err> = failuresOf(settings, telemetry)
-    const chain = new Chain<A, Err>({ ...settings, times, generations, failures, telemetry }, head)
-    const registry = yield* Effect.withFiberRuntime<Registry | undefined>((fiber) => Exit.succeed(registryIn(fiber)))
-    const leave = registry && telemetry.register(registry, chain)
-    yield* Effect.addFinalizer(() =>
-      Effect.sync(() => {
-        chain.close()
-        leave?.()
-      })
+    // The chain has a share in a gauge, and perhaps a row in an Inspector. `acquireRelease` lets no interruption come
+    // before their end is registered.
+    const chain = yield* Effect.acquireRelease(
+      Effect.withFiberRuntime<Chain<A, Err>>((fiber) => {
+        const chain = new Chain<A, Err>({ ...settings, times, generations, failures, telemetry }, head)
+        const registry = registryIn(fiber)
+        if (registry !== undefined) telemetry.register(registry, chain)
+        return Exit.succeed(chain)
+      }),
+      (chain) =>
+        Effect.sync(() => {
+          chain.close()
+          telemetry.leave()
+        })
     )
 
     const { expiryOf } = generations

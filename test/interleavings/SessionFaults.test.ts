@@ -58,6 +58,10 @@ describe("a session with a known fault is caught", () => {
   canaryOf("adopted-over", "an adopted generation is current, whoever waits and whatever a renewal brings", {
     within: 1_000
   })
+  canaryOf("late-row", "a session whose making is interrupted leaves no row in an Inspector, and no share in a gauge", {
+    strategy: "interrupt",
+    within: 1_000
+  })
   canaryOf("late-waiter", "a generation's resources are open while it is used, and closed once", {
     strategy: "pct",
     within: 1_000

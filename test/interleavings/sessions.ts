@@ -2,6 +2,7 @@
  * What a session promises, as programs that hold under every interleaving. The programs take the module as an argument,
  * so that one with a known fault can be tried as well.
  */
+import * as Inspector from "effect-holdfast/Inspector"
 import type * as SessionModule from "effect-holdfast/Session"
 import { Interleavings } from "effect-holdfast/testing"
 import * as Cause from "effect/Cause"
@@ -19,6 +20,7 @@ import * as Stream from "effect/Stream"
 import * as assert from "node:assert/strict"
 import * as Inside from "../../src/internal/session/inside.js"
 import { failureOf } from "../support/exits.js"
+import { sumOf } from "../support/metrics.js"
 
 export class Refused extends Data.TaggedError("Refused")<{ readonly why: string }> {}
 
@@ -58,7 +60,8 @@ export const interrupted: ReadonlyArray<string> = [
   "signing out revokes each value once, and leaves nobody waiting",
   "an adopted generation is current, whoever waits and whatever a renewal brings",
   "what an adopted generation replaces stays while it is used, and is released once",
-  "a token is presented once, however late its answer is"
+  "a token is presented once, however late its answer is",
+  "a session whose making is interrupted leaves no row in an Inspector, and no share in a gauge"
 ]
 
 /** Scenarios that hold however slow the machine is: a timer may fire at any moment. */
@@ -701,6 +704,19 @@ export const scenarios = (Session: typeof SessionModule) => {
         const numbers = Chunk.toArray(yield* Fiber.join(reader)).map(({ number }) => number)
         assert.deepEqual(numbers, [...new Set(numbers)].sort())
       }
-    })
+    }),
+
+    "a session whose making is interrupted leaves no row in an Inspector, and no share in a gauge": Effect.gen(
+      function*() {
+        // Metrics are the process's.
+        const name = `made and interrupted ${names++}`
+        const making = Effect.scoped(Session.make({ ...upstream(), name, initial: "v", expiresAt: () => 3_600_000 }))
+        yield* Fiber.await(yield* Effect.fork(Interleavings.victim(making)))
+        assert.deepEqual((yield* Inspector.snapshot).sessions, [])
+        assert.equal(sumOf("holdfast_session_expiry_timestamp_seconds", { session: name }), 0)
+      }
+    ).pipe(Effect.provide(Inspector.layer))
   } satisfies Record<string, Effect.Effect<void, unknown, Scope.Scope>>
 }
+
+let names = 0

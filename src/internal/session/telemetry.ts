@@ -95,8 +95,8 @@ export class Telemetry {
     this.settings = settings
   }
 
-  /** Adds the session to an Inspector. Gives what takes it away. */
-  register(registry: Registry, chain: Shown): () => void {
+  /** Adds the session to an Inspector. */
+  register(registry: Registry, chain: Shown): void {
     const { name } = this.settings
     this.registered = registry.add({
       kind: "sessions",
@@ -104,7 +104,11 @@ export class Telemetry {
       read: () => rowOf(chain, this.outcomes, this.last),
       counts: () => ({ refreshes: this.outcomes })
     })
-    return this.registered.leave
+  }
+
+  /** The session has closed. */
+  leave(): void {
+    this.registered?.leave()
   }
 
   /** A refresh has ended after so many milliseconds, and so many callers have waited for it. */
