@@ -1,16 +1,17 @@
 /**
  * A `SessionStore` in a directory: for the processes of one host, with nothing to install.
  *
- * **The idea.** A session has a folder, and each row in it is a file of its own, which is never changed. The file's
- * name is the revision of the row *before* it. So the write that follows revision 7 is `link(2)` of a finished file to
- * the name `7`, which the kernel lets succeed once. Nothing is locked, so a killed process leaves nothing behind that
- * others would wait for.
+ * **The idea.** Each session has a folder, and each row is a file of its own, which is never changed. The file's name
+ * is the revision of the row *before* it. So the write that follows revision 7 is `link(2)` of a finished file to the
+ * name `7`, and the kernel lets only one such link succeed. The store locks nothing, so a killed process leaves no lock
+ * behind.
  *
  * **What it guarantees.** A row is on the disk (`fsync`) before `compareAndSet` answers. Files have mode 0600, folders
  * 0700.
  *
- * **What it does not.** It is for one host: a network file system gives no notices, and not all of them link
- * atomically. Rows are in clear unless `SharedSession` is given keys.
+ * **What it does not.** The store is for one host: a network file system does not report the changes of other hosts,
+ * and not every network file system links atomically. Rows are written in clear text unless `SharedSession` is given
+ * keys.
  *
  * @since 0.1.0
  */
@@ -30,7 +31,7 @@ import { InvalidOptions } from "../InvalidOptions.js"
 import * as SessionStore from "../SessionStore.js"
 
 /**
- * Where the store lies.
+ * Where the store keeps its files.
  *
  * @since 0.1.0
  * @category models
@@ -41,10 +42,10 @@ export interface Options {
 }
 
 /**
- * A store in a directory, which every process of this host that is given the same one shares.
+ * A store in a directory. All processes of this host that are given the same directory share it.
  *
- * A session's folder is called by the first 32 hexadecimal digits of its key's SHA-256. The row is the file with the
- * highest number; to delete the folder is to forget the session.
+ * The name of a session's folder is the first 32 hexadecimal digits of the SHA-256 of the session's key. The current
+ * row is the file with the highest number. Deleting the folder deletes the session.
  *
  * @example
  * ```ts
@@ -64,14 +65,17 @@ export const layer = (
     Effect.gen(function*() {
       const { directory } = yield* Check.validated(() => validate(options))
       yield* attempt("open", () => makeFolder(directory))
-      /** The keys that were asked for, by their folders. A notice names a folder, and concerns no other key. */
+      /**
+       * The keys that were asked for, by the name of their folder. A notice names a folder; folders of other keys are
+       * ignored.
+       */
       const keys = new Map<string, string>()
       const folderOf = (key: string): string => {
         const name = createHash("sha256").update(key).digest("hex").slice(0, 32)
         keys.set(name, key)
         return join(directory, name)
       }
-      // One watch for all sessions of the process.
+      // All sessions of the process share one watch.
       const notices = yield* Stream.share(
         Stream.filterMap(changedFolders(directory), (name) => Option.fromNullable(keys.get(name))),
         { capacity: 256, strategy: "sliding" }
@@ -103,7 +107,7 @@ const attempt = <A>(operation: SessionStore.StoreError["operation"], run: () => 
 
 // --- rows --------------------------------------------------------------------
 
-/** How many former files of a session are kept, and how long: a process that links late must find its name taken. */
+/** How many older files of a session are kept, and for how long: a process that links late must find its name taken. */
 const kept = { files: 16, millis: 60_000 }
 
 const makeFolder = (folder: string): Promise<unknown> => Fs.mkdir(folder, { recursive: true, mode: 0o700 })
@@ -121,7 +125,7 @@ const readRow = async (folder: string): Promise<SessionStore.Row | undefined> =>
     const path = pathOf(folder, number)
     const text = await existing(Fs.readFile(path, "utf8"))
     const stats = await existing(Fs.stat(path))
-    // A later row is there if this one has gone meanwhile.
+    // If this file has been deleted meanwhile, there is a later row.
     if (text !== undefined && stats !== undefined) {
       return SessionStore.decode(revisionIn(text, number) ?? Math.max(number + 1, Math.ceil(stats.mtimeMs)), text)
     }
@@ -129,9 +133,9 @@ const readRow = async (folder: string): Promise<SessionStore.Row | undefined> =>
 }
 
 /**
- * The revision in a row's text, which is higher than the one before it; `undefined` if the file was changed by hand.
- * Then the time of that change stands for the revision: a smaller number would make the row older than the one that
- * processes remember, and they would write over it.
+ * The revision in a row's text, which must be higher than the revision before it; `undefined` if the file was changed
+ * by hand. The caller then uses the time of that change as the revision: with a smaller number the row would look older
+ * than the row that processes remember, and they would overwrite it.
  */
 const revisionIn = (text: string, before: number): number | undefined => {
   try {
@@ -151,14 +155,15 @@ const compareAndSet = async (
   if ((await readRow(folder))?.revision !== revision) return false
   const number = revision ?? 0
   if (!await linkOnce(folder, pathOf(folder, number), SessionStore.encode(row))) return false
-  // If this process has stood still since it looked, its name may have been taken, and given back, meanwhile. Whether
-  // the write counts can't be told from here if there are later rows: they may follow on it, or on the other one.
+  // If this process was suspended after it read the folder, another process may meanwhile have taken the name, and its
+  // file may have been deleted again. If there are later rows, this process cannot know whether they follow this write
+  // or the other process's write.
   if (performance.now() - since > kept.millis && (await numbersIn(folder)).at(-1) !== number) {
-    throw new Error("the process stood still while it wrote")
+    throw new Error("the process was suspended while it wrote")
   }
   await synced(folder)
   if (SessionStore.isNews(row)) {
-    // The attributes of a folder are what a watch of its parent sees.
+    // A watch of the parent directory only sees changes of the folder's own attributes.
     const now = new Date()
     await existing(Fs.utimes(folder, now, now))
     await removeOld(folder)
@@ -188,14 +193,14 @@ const linkOnce = async (folder: string, path: string, text: string): Promise<boo
   }
 }
 
-/** Writes the folder's entries to the disk. Systems that cannot do this to a folder go without. */
+/** Flushes the folder's entries to the disk. Systems that cannot flush a folder skip this step. */
 const synced = async (folder: string): Promise<void> => {
   const file = await Fs.open(folder, "r").catch(() => undefined)
   await file?.sync().catch(() => {})
   await file?.close()
 }
 
-/** Rows that are long past, and drafts of processes that were killed. */
+/** Removes old rows, and unfinished files of processes that were killed. */
 const removeOld = async (folder: string): Promise<void> => {
   const names = (await existing(Fs.readdir(folder)) ?? []).sort()
   const rows = names.filter((name) => !name.startsWith("."))
@@ -210,7 +215,7 @@ const removeOld = async (folder: string): Promise<void> => {
 
 const codeOf = (error: unknown): unknown => (error as { readonly code?: unknown }).code
 
-/** `undefined` for what is not there. */
+/** The promise's result, or `undefined` if the file does not exist. */
 const existing = <A>(promise: Promise<A>): Promise<A | undefined> =>
   promise.catch((error: unknown) => {
     if (codeOf(error) === "ENOENT") return undefined
@@ -219,7 +224,10 @@ const existing = <A>(promise: Promise<A>): Promise<A | undefined> =>
 
 // --- notices -----------------------------------------------------------------
 
-/** The names of folders that have changed. A watch that breaks (its directory was removed, say) is set up again. */
+/**
+ * The names of folders that have changed. If the watch fails (because its directory was removed, say), it is set up
+ * again.
+ */
 const changedFolders = (directory: string): Stream.Stream<string> =>
   Stream.asyncPush<string, unknown>((emit) =>
     Effect.acquireRelease(

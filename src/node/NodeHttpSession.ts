@@ -1,9 +1,9 @@
 /**
  * `HttpSession` on Node: each generation has connections of its own, with its own TLS options.
  *
- * A new generation never uses a connection of the former one. So an identity with other ciphers or another minimum
- * version of TLS uses these from its first probe on. The former generation's connections end with their last request,
- * its body included.
+ * A new generation never uses a connection of the previous generation. So if a new identity has other ciphers or
+ * another minimum version of TLS, these apply from its first probe on. Each connection of the previous generation ends
+ * when its last response has been read to the end.
  *
  * @since 0.1.0
  */
@@ -43,14 +43,14 @@ import type { InvalidOptions } from "../InvalidOptions.js"
 export const make = <E = never, R = never, E2 = never, R2 = never>(
   options: HttpSession.Options<E, R, E2, R2> & { readonly agent?: Undici.Agent.Options | undefined }
 ): Effect.Effect<HttpSession.HttpSession<E | E2>, InvalidOptions, Types.NoInfer<R | R2> | Scope.Scope> =>
-  // A closed agent ends its idle connections immediately, and each busy one with its response's body.
+  // A closed agent ends its idle connections immediately, and each busy connection at the end of its response's body.
   Effect.flatMap(agents(options.agent), (connect) => HttpSession.makeWith(options, connect, { bodiesHold: false }))
 
 /**
- * The agent of a former generation is told to close, and closes once its requests are answered. Nobody waits for that:
- * the fiber that closes the generation's scope may be the one that has to read the last body. When the session's scope
- * closes, every pool that is still open is destroyed. The pools are remembered here, since an agent that was told to
- * close forgets them.
+ * The agent of a replaced generation is told to close, and closes once its requests are answered. No fiber waits for
+ * that: the fiber that closes the generation's scope may be the one that has to read the last body. When the session's
+ * scope closes, every pool that is still open is destroyed. This function remembers the pools, since an agent that was
+ * told to close forgets them.
  */
 const agents = (options: Undici.Agent.Options = {}) =>
   Effect.gen(function*() {

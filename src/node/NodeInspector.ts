@@ -1,12 +1,13 @@
 /**
- * Serves the page of an `Inspector` on the loopback: the shortest way to look into a process on Node.
+ * Serves the page of an `Inspector` on the loopback: the simplest way to look into a process on Node.
  *
- * **What it guarantees.** The server listens on the loopback unless it is told otherwise, and then only with a token.
- * Its requests are in no trace of the application's. When the scope closes, nothing of it remains: pages that are open
- * are cut off, and connect again to the next process that listens there.
+ * **What it guarantees.** The server listens on the loopback unless `host` says otherwise, and other addresses need a
+ * token. The server's requests appear in no trace of the application. When the scope closes, the server is gone: open
+ * pages are disconnected, and connect again to the next process that listens on the same address.
  *
- * **What it does not.** It speaks no TLS: beyond the loopback the token and the data go over the network in clear,
- * unless a proxy that does speak TLS stands before it. Without a token, every program of this machine may look.
+ * **What it does not.** The server has no TLS: beyond the loopback the token and the data go over the network in clear
+ * text, unless a proxy in front of the server adds TLS. Without a token, every program on this machine can read the
+ * data.
  *
  * @since 0.1.0
  */
@@ -31,15 +32,15 @@ import { InvalidOptions } from "../InvalidOptions.js"
  * @category models
  */
 export interface Options extends Inspector.RouterOptions {
-  /** Default: 0, a port that is free. The address is logged at Info. */
+  /** Default: 0, which picks a free port. The address is logged at Info. */
   readonly port?: number | undefined
-  /** The address to listen on. Default: `127.0.0.1`. One that is not of the loopback needs a token, and `hosts`. */
+  /** The address to listen on. Default: `127.0.0.1`. An address outside the loopback needs a token, and `hosts`. */
   readonly host?: string | undefined
 }
 
 /**
- * An `Inspector` of everything that is made beneath this layer, and the server of its page. An application that already
- * has an HTTP server may mount `Inspector.router` there instead.
+ * An `Inspector` of everything that is made with this layer provided, and the server of its page. An application that
+ * already has an HTTP server may mount `Inspector.router` there instead.
  *
  * @example
  * ```ts
@@ -65,7 +66,7 @@ export const layer = (
   )
 
 /**
- * Serves the page of the `Inspector` at hand until the scope closes, and gives its address.
+ * Serves the page of the `Inspector` in the context until the scope closes, and gives the page's address.
  *
  * @example
  * ```ts
@@ -86,7 +87,7 @@ export const serve = (
     const node = createServer()
     const server = yield* NodeHttpServer.make(() => node, { host, port })
     const app = yield* HttpRouter.toHttpApp(router)
-    // A page that is open is read for ever, and the server's end would wait for it.
+    // The response to an open page never ends, and closing the server would wait for it.
     yield* Effect.addFinalizer(() => Effect.sync(() => node.closeAllConnections()))
     yield* Effect.locally(server.serve(app), HttpMiddleware.currentTracerDisabledWhen, () => true)
     const { address, family, port: actual } = node.address() as AddressInfo
@@ -95,7 +96,7 @@ export const serve = (
 
 const validate = ({ host = "127.0.0.1", port = 0, ...access }: Options) => {
   if (access.token === undefined && !/^(localhost|127(\.\d{1,3}){3}|::1)$/.test(host)) {
-    throw new InvalidOptions({ option: "host", value: host, reason: "must be of the loopback unless there is a token" })
+    throw new InvalidOptions({ option: "host", value: host, reason: "must be a loopback address if there is no token" })
   }
   return { host, port: Check.count("port", port, 0, 65_535), router: Inspector.router(access) }
 }

@@ -1,14 +1,13 @@
 /**
- * A `KeyValueStore` in a directory whose writes are whole or did not happen, for `PersistedSession` and whatever else
- * keeps secrets.
+ * A `KeyValueStore` in a directory, with atomic writes, for `PersistedSession` and other code that keeps secrets.
  *
- * **What it guarantees.** A value is written to a temporary file, flushed to the disk and renamed into place: a process
- * or a machine that dies leaves the old value or the new one, never half of one. Files have mode 0600, and a directory
- * that is made here has mode 0700. Keys that differ in any way, case included, are different files on every file
- * system.
+ * **What it guarantees.** A value is written to a temporary file, flushed to the disk and renamed into place: if the
+ * process or the machine dies, the file has the old value or the new one, never half of one. Files have mode 0600, and
+ * a directory that this module makes has mode 0700. Keys that differ in any way, case included, are different files on
+ * every file system.
  *
- * **What it does not.** It locks nothing: of two writes at the same time the later rename wins. `modify` reads and then
- * writes.
+ * **What it does not.** The store locks nothing: of two writes at the same time the later rename wins. `modify` reads
+ * and then writes, so it can overwrite another process's change.
  *
  * @since 0.1.0
  */
@@ -23,7 +22,7 @@ import { mkdir, open, readdir, readFile, rename, rm, stat } from "node:fs/promis
 import { join } from "node:path"
 
 /**
- * Keeps each value in a file of this directory, which is made if it is missing.
+ * Keeps each value in a file of the given directory, which is made if it is missing.
  *
  * @example
  * ```ts
@@ -101,7 +100,7 @@ const write = async (directory: string, file: string, value: string | Uint8Array
   await flush(directory)
 }
 
-/** The rename itself reaches the disk with the directory, which Windows cannot open as a file. */
+/** The rename reaches the disk when the directory is flushed. Windows cannot open a directory for that. */
 const flush = async (directory: string): Promise<void> => {
   if (process.platform === "win32") return
   const handle = await open(directory, "r")
@@ -114,7 +113,9 @@ const flush = async (directory: string): Promise<void> => {
 
 const unfinished = ".tmp"
 
-/** Temporary files of processes that died. A write that is under way elsewhere has a younger one. */
+/**
+ * Removes temporary files of processes that died. A write that is still running in another process has a newer file.
+ */
 const removeRemains = async (directory: string): Promise<void> => {
   for (const file of await readdir(directory)) {
     if (!file.endsWith(unfinished)) continue
@@ -129,7 +130,7 @@ const valuesIn = async (directory: string): Promise<ReadonlyArray<string>> =>
 
 const finished = ".value"
 
-/** File systems take 255 bytes; a temporary file's name is longer than a value's. */
+/** File systems allow 255 bytes; a temporary file's name is longer than that of the value's file. */
 const longestName = 180
 
 /** A name of characters that every file system keeps as they are; `%` and `~` escape all others. */

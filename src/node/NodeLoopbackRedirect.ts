@@ -2,10 +2,10 @@
  * Receives an authorization code for a command-line program (RFC 8252 section 7.3): a server on the loopback, on a port
  * that the system chooses, for as long as one sign-in takes.
  *
- * **What it guarantees.** It listens on the loopback alone. One answer is taken: the first request to its path that has
- * the `state` of this sign-in. Every other request (a page that guesses, another host name that leads here) gets an
- * error and changes nothing. The browser is shown a page that says that the window may be closed, and that holds
- * nothing of what came. When the sign-in has ended, nothing listens.
+ * **What it guarantees.** The server listens on the loopback alone. It accepts one answer: the first request to its
+ * path that has the `state` of this sign-in. Every other request (a page that guesses the port, another host name that
+ * resolves to this address) gets an error and changes nothing. The browser shows a page that says that the window may
+ * be closed; the page contains nothing of the request. When the sign-in has ended, the server no longer listens.
  *
  * @since 0.1.0
  */
@@ -68,7 +68,7 @@ export const make = (options: {
       return Effect.acquireRelease(listening(server, address, port), () => closed(server))
     }
     const actual = yield* listener(host === "localhost" ? "127.0.0.1" : host, port)
-    // Another program that listened on the other address would be sent the code.
+    // If another program listened on the IPv6 address, the browser could send the code there.
     if (host === "localhost" && hasIpv6()) yield* listener("[::1]", actual)
     return {
       redirectUri: `http://${host}:${actual}${path}`,
@@ -87,10 +87,10 @@ export const make = (options: {
   })
 }
 
-/** Many ways to open a browser end only when the browser is closed; no sign-in waits for that. */
+/** Many commands that open a browser end only when the browser is closed. The sign-in does not wait for that. */
 const patience = Duration.seconds(2)
 
-/** The path as a browser sends it. */
+/** The path in the form in which a browser sends it. */
 const pathOf = (path: string): string => {
   if (typeof path === "string" && /^\/[^?#]*$/.test(path)) return new URL(`http://127.0.0.1${path}`).pathname
   throw new InvalidOptions({
@@ -124,7 +124,7 @@ const listening = (server: Server, host: string, port: number): Effect.Effect<nu
 const closed = (server: Server): Effect.Effect<void> =>
   Effect.async((resume) => {
     server.close(() => resume(Effect.void))
-    // The page is out: its answer closes the connection. Others that are open ask for nothing that is wanted.
+    // The page has been sent, and its response closes its connection. Other open connections are no longer needed.
     server.closeIdleConnections()
     setTimeout(() => server.closeAllConnections(), 200).unref()
   })
@@ -139,7 +139,7 @@ const receive = (
   const authority = `${host}:${request.socket.localPort}`
   const target = `http://${authority}${request.url}`
   const url = URL.canParse(target) ? new URL(target) : undefined
-  // A page of another site may know the port; by another host name it would reach this server too.
+  // A page of another site may know the port, and could reach this server by another host name.
   if (url === undefined || request.headers.host !== authority) return answer(response, 400, "This is no answer.")
   if (url.pathname !== path) return answer(response, 404, "There is nothing here.")
   if (request.method !== "GET") return answer(response, 405, "This is no answer.")

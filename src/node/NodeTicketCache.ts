@@ -1,32 +1,32 @@
 /**
- * TLS connections that resume a session if there is a ticket for it, and offer each ticket once: for undici (and so
- * for `NodeHttpClient`), for `node:https` and `ws`, and for everything else that speaks over a `TLSSocket`.
+ * TLS connections that resume a session if there is a ticket for it, and offer each ticket once: for undici (and so for
+ * `NodeHttpClient`), for `node:https` and `ws`, and for all other code that uses a `TLSSocket`.
  *
- * The caches that undici and `https.Agent` have of their own keep one ticket for a server and offer it again and again.
- * The connectors take a ticket from a `TicketCache` once the server has been reached, and put the tickets that the
- * server sends into it.
+ * The built-in caches of undici and `https.Agent` keep one ticket for a server and offer it again and again. The
+ * connectors take a ticket from a `TicketCache` once the server has been reached, and put the tickets that the server
+ * sends into it.
  *
  * **What it guarantees.** No ticket is offered twice, and none is spent on a server that cannot be reached. A ticket is
- * offered only by connections whose TLS options are those it was issued to: CAs, client certificate, server name,
- * `checkServerIdentity`, `rejectUnauthorized`, protocols, and the partition. The agent's pool of open connections keeps
- * the same options apart. Because a resumed handshake shows no certificate (and Node 20 asks nothing there), the
- * ticket's certificate is checked again, for the host name and its date, before the ticket is offered. A server that
- * refuses a ticket gets a whole handshake. If a handshake breaks because of a ticket, the connection is opened once
- * more without one. Neither is an error. A host whose first address does not answer resumes like any other. Early data
- * (0-RTT) is never sent.
+ * offered only by connections with the TLS options of the connection that it was issued to: CAs, client certificate,
+ * server name, `checkServerIdentity`, `rejectUnauthorized`, protocols, and the partition. The agent's pool of open
+ * connections keeps the same options apart. A resumed handshake shows no certificate (and Node 20 does not call
+ * `checkServerIdentity` for it). So before a ticket is offered, the certificate that belongs to it is checked again,
+ * for the host name and the date. If a server refuses a ticket, the handshake is a full one. If a handshake fails
+ * because of a ticket, the connection is opened once more without a ticket. Neither is an error. Resumption also works
+ * for a host whose first address does not answer. Early data (0-RTT) is never sent.
  *
- * **What it does not.** Resumption saves the certificate and the work that goes with it. With TLS 1.3 it saves no round
- * trip; with TLS 1.2 it saves one. A certificate that is revoked, or a CA that is removed from the system's store while
- * the process runs, is noticed with the next whole handshake. Tickets come with what the server sends first: a
- * connection that is never read gets none. A resumed connection shows no certificate to `getPeerCertificate`; for it,
- * `checkServerIdentity` is shown the server's own certificate without those of its issuers. A new connection cannot
- * choose among the servers behind a balancer: if n of them share no ticket keys and connections are spread at random,
- * one offer in n is accepted. A refusal then leaves the tickets of the other servers alone.
+ * **What it does not.** Resumption saves sending the certificate and checking its signatures. With TLS 1.3 it saves no
+ * round trip; with TLS 1.2 it saves one. A certificate that is revoked, or a CA that is removed from the system's store
+ * while the process runs, is noticed in the next full handshake. Tickets arrive with the first data that the server
+ * sends: a connection that is never read gets no tickets. On a resumed connection `getPeerCertificate` returns no
+ * certificate, and `checkServerIdentity` is given the server's own certificate without those of its issuers. A new
+ * connection cannot choose among the servers behind a load balancer: if n servers share no ticket keys and connections
+ * are spread at random, one offer in n is accepted. A refusal then does not remove the tickets of the other servers.
  *
- * Options are compared by content, but functions and other objects (a `secureContext`) by reference: an object that is
- * made anew for each connection is another identity each time, and resumes nothing. A list is read for each connection.
- * A `Buffer`, or an object in a list (an entry of `pfx`), that is changed in place remains the identity that it was:
- * give a new one. The option `session` is ignored.
+ * Options are compared by content, but functions and other objects (a `secureContext`) by reference: if such an object
+ * is made anew for each connection, each connection has another identity and none resumes. A list is read for each
+ * connection. A change in place of a `Buffer`, or of an object in a list (an entry of `pfx`), goes unnoticed: give a
+ * new one instead. The option `session` is ignored.
  *
  * @since 0.1.0
  */
@@ -67,7 +67,7 @@ import {
 import { identity, TicketAgent } from "./internal/ticketAgent.js"
 
 /**
- * A connection could not be opened. Requests over `agent` fail with Node's own errors instead, unless the reason is
+ * A connection could not be opened. Requests through `agent` fail with Node's own errors instead, unless the reason is
  * `InvalidOptions`, `Timeout` or `Closed`.
  *
  * - `InvalidOptions`: Node refused the options.
@@ -96,7 +96,9 @@ export class TlsError extends Data.TaggedError("TlsError")<{
       (this.cause instanceof Error ? ` (${this.cause.message || this.code})` : "")
   }
 
-  /** Without the cause: Node's refusal of a certificate holds the whole certificate, with references in circles. */
+  /**
+   * Leaves the cause out: Node's error for a refused certificate holds the whole certificate, with circular references.
+   */
   override toJSON() {
     const { code, host, message, port, reason } = this
     return { _tag: "TlsError", reason, host, port, code, message }
@@ -104,7 +106,7 @@ export class TlsError extends Data.TaggedError("TlsError")<{
 }
 
 /**
- * Options of everything here that opens connections.
+ * Options for every function of this module that opens connections.
  *
  * @since 0.1.0
  * @category models
@@ -112,10 +114,12 @@ export class TlsError extends Data.TaggedError("TlsError")<{
 export interface Options {
   /** Node's own options of the connections: CAs, a client certificate, versions, `checkServerIdentity`. */
   readonly tls?: Tls.ConnectionOptions | undefined
-  /** Keeps the tickets. Several connectors may share a cache. Default: a cache of the connector's own. */
+  /**
+   * Keeps the tickets. Several dispatchers, agents and connections may share a cache. Default: each has its own cache.
+   */
   readonly cache?: TicketCache.TicketCache | undefined
   /**
-   * Only connections of the same partition share tickets. Give each user or tenant a partition if a server is not to
+   * Only connections of the same partition share tickets. Give each user or tenant a partition if a server must not
    * learn that their connections come from the same client.
    */
   readonly partition?: string | undefined
@@ -126,10 +130,10 @@ export interface Options {
 }
 
 /**
- * When a session was issued, and when its server stops accepting it: epoch milliseconds. The lifetime is the server's
- * own hint (RFC 8446, 4.6.1: seven days at most). Some TLS 1.2 servers give no hint (RFC 5077, 3.3); their sessions
- * live for as long as OpenSSL keeps them by default. `None`: the server wants the session to be discarded, or the bytes
- * are no session.
+ * When a session was issued, and when its server stops accepting it: epoch milliseconds. The lifetime is the one that
+ * the server suggests (RFC 8446, 4.6.1: seven days at most). Some TLS 1.2 servers suggest none (RFC 5077, 3.3); their
+ * sessions then live as long as OpenSSL's default. `None` means that the server wants the session to be discarded, or
+ * that the bytes are not a session.
  *
  * `session` comes from Node's `session` event, in Node 20's form or in Node 24's.
  *
@@ -181,12 +185,12 @@ export const layerDispatcher = (
         return yield* new InvalidOptions({
           option: "undici.connect",
           value: typeof undici.connect,
-          reason: "must not be given; `tls` says how to connect"
+          reason: "must not be given; use `tls` for the options of connections"
         })
       }
       const { allowH2, autoSelectFamily, autoSelectFamilyAttemptTimeout, connections, localAddress, socketPath } =
         undici
-      // To undici, 0 is no limit.
+      // For undici, 0 means no limit.
       const connectTimeout = options.connectTimeout ??
         (undici.connectTimeout === 0 ? Check.longestTimer : undici.connectTimeout)
       const tls = {
@@ -212,7 +216,7 @@ export const layerDispatcher = (
           ...defined({ localAddress: target.localAddress ?? localAddress, socket: httpSocket }),
           host: hostname,
           port: port === "" ? 443 : Number(port),
-          // If the URL has an IP address, undici gives no name, and the one of `tls` holds.
+          // If the URL has an IP address, undici gives no name, and the `servername` in `tls` is used.
           ...servername && { servername }
         }
         hand(fork, settings, given, callback)
@@ -230,17 +234,17 @@ export const layerDispatcher = (
  *
  * A request has its socket immediately, as with Node's own agent, so that every time limit reaches a connection that is
  * being opened: the request's and the agent's `timeout`, and those of axios, got and follow-redirects.
- * `request.setTimeout` counts from its call, where Node's begins only once TCP has connected. A request that waits for
- * its turn (`maxSockets`) has no connection yet, and is limited from the moment when it gets one. If a ticket is kept,
- * the socket stands for the one or two connections that are opened beneath it: it is an `instanceof TLSSocket`, has the
- * methods and properties that Node documents for one, and carries another TLS connection after `CONNECT`. Properties
- * that Node does not document (`ssl`, `_host`) can be missing.
+ * `request.setTimeout` counts from its call, while Node's own begins only once TCP has connected. A request that waits
+ * for its turn (`maxSockets`) has no connection yet, and its limit counts from the moment when it gets one. If there is
+ * a ticket, the socket represents the one or two connections that are opened for it: it is an `instanceof TLSSocket`,
+ * has the methods and properties that Node documents for one, and carries another TLS connection after `CONNECT`.
+ * Properties that Node does not document (`ssl`, `_host`) can be missing.
  *
  * Requests fail with Node's own errors, and with a `TlsError` for failures that Node does not know: `connectTimeout`,
  * options that make no sense (Node's message would show them), and the end of the scope. Errors that `https.request`
- * would throw at the call (a `port` or a `localAddress` that is none) come as the request's `error` event. So do the
- * errors that a `lookup` throws, unchanged. If a ticket is kept, the code of a handshake that fails can be OpenSSL's
- * own (`ERR_SSL_WRONG_VERSION_NUMBER` of a server that speaks no TLS) where Node's agent has `EPROTO`.
+ * would throw at the call (an invalid `port` or `localAddress`) come as the request's `error` event. So do the errors
+ * that a `lookup` throws, unchanged. If there is a ticket, a handshake that fails can have OpenSSL's own code
+ * (`ERR_SSL_WRONG_VERSION_NUMBER` from a server without TLS), while Node's agent reports `EPROTO`.
  *
  * @example
  * ```ts
@@ -266,7 +270,8 @@ export const agent = (
       return yield* new InvalidOptions({ option: "proxyEnv", value: typeof all.proxyEnv, reason: "is not supported" })
     }
     let agent: TicketAgent | undefined
-    // Runs after `isClosed` is set: dials that the agent makes for queued requests are refused then.
+    // This finalizer runs after `isClosed` is set, so that connections which the agent opens for queued requests are
+    // refused.
     yield* Effect.addFinalizer(() => Effect.sync(() => agent?.destroy()))
     const settings = yield* settingsFor({ cache, connectTimeout, partition, tls: all }, rest.maxSockets)
     const fork = yield* FiberSet.makeRuntime()
@@ -292,11 +297,11 @@ export const agent = (
 
 /**
  * One TLS connection, destroyed with the scope: for `http2.connect`'s `createConnection`, or any protocol. The options
- * are Node's for `tls.connect`, under `tls` or beside it. The server name that is sent, and that the certificate must
- * have, is the host unless `servername` says otherwise. With `socket`, `host` and `port` still say whose tickets are
- * used.
+ * are those of Node's `tls.connect`, under `tls` or beside it. The server name that is sent, and that the certificate
+ * must have, is the host unless `servername` says otherwise. If `socket` is given, `host` and `port` still decide which
+ * server's tickets are used.
  *
- * The caller listens for the socket's events. An `error` that nobody listens for ends the socket, and not the process.
+ * The caller listens for the socket's events. An `error` event without a listener ends the socket, and not the process.
  *
  * @example
  * ```ts
@@ -351,7 +356,7 @@ const hand = (
     try {
       callback(...outcome)
     } catch (thrown) {
-      // The application's own error must not be lost in a fiber.
+      // An error that the application's callback throws must not be lost in a fiber.
       queueMicrotask(() => {
         throw thrown
       })
@@ -362,7 +367,7 @@ const hand = (
   })
 }
 
-/** A connection is interrupted only by the end of its scope. */
+/** Only the end of its scope interrupts a connection, so an interruption means `Closed`. */
 const failureOf = (cause: Cause.Cause<TlsError>, given: Tls.ConnectionOptions): TlsError =>
   Option.getOrElse(Cause.failureOption(cause), () => new TlsError({ reason: "Closed", ...addressOf(given) }))
 
@@ -370,13 +375,13 @@ const failureOf = (cause: Cause.Cause<TlsError>, given: Tls.ConnectionOptions): 
 // the agent's connections
 // -----------------------------------------------------------------------------
 
-/** A connection that offers a ticket may have to be opened twice, so that a request cannot have its socket itself. */
+/** A connection that offers a ticket may have to be opened twice, so the request gets a stand-in for its socket. */
 const socketOf = ({ hasTicket, options, tickets }: Target): Net.Socket =>
   options.socket === undefined && hasTicket()
     ? new StandIn(options, (listener) => handshake(options, tickets, listener))
     : dialed(options, tickets)
 
-/** A socket that fails when somebody listens to it: `node:https` takes it in the next tick. */
+/** A socket that fails in the next tick, when `node:https` listens to it. */
 const failing = (error: Error): Net.Socket => {
   const socket = new Net.Socket()
   process.nextTick(() => socket.destroy(error))
@@ -395,7 +400,8 @@ const outcomeOf = (socket: Net.Socket, address: Address): Effect.Effect<void, Tl
       stage = "Handshake"
     })
     socket.once("secureConnect", () => resume(Exit.void))
-    // Stays: an error that comes before anybody else listens ends the socket, and not the process.
+    // This listener stays: an error that comes before there is another listener must end the socket, and not the
+    // process.
     socket.on("error", fail)
     socket.once("close", () => fail())
     return () => socket.destroy(new TlsError({ reason: "Closed", ...address }))
@@ -433,14 +439,14 @@ const settingsOf = (
     })
   })
 
-/** `width`: the greatest number of connections that may be open together. */
+/** `width`: the largest number of connections that may be open at the same time. */
 const settingsFor = (
   options: Options & { readonly tls: Tls.ConnectionOptions },
   width: number | null | undefined
 ): Effect.Effect<Settings, InvalidOptions, Scope.Scope> =>
   Effect.gen(function*() {
     const cache = options.cache ??
-      // A whole handshake may bring two.
+      // A full handshake may bring two tickets.
       (yield* TicketCache.make({ ticketsPerServer: Math.max(64, Number.isSafeInteger(width) ? 2 * width! : 0) }))
     const settings = yield* settingsOf(options, cache)
     yield* Effect.try({
@@ -450,7 +456,7 @@ const settingsFor = (
     return settings
   })
 
-/** Limits a connection in time, and has a span for it. */
+/** Adds the time limit and the span of a connection. */
 const supervised = <A>(
   opening: Effect.Effect<A, TlsError>,
   { connectTimeout }: Settings,
@@ -465,7 +471,7 @@ const supervised = <A>(
     Effect.withSpan("NodeTicketCache.connect", { attributes: address })
   )
 
-/** Hands the connection over in the same step in which it has opened: there is no moment at which nobody owns it. */
+/** Hands the connection over in the same step in which it opens: at every moment the connection has an owner. */
 const opened = <A, R>(
   settings: Settings,
   given: Tls.ConnectionOptions,
@@ -503,7 +509,7 @@ const errorOf = (address: Address, stage: Stage, cause: unknown): TlsError =>
     ? new TlsError({ reason: "InvalidOptions", ...address, cause: refusal(cause) })
     : new TlsError({ reason: stage, ...address, cause })
 
-/** Without Node's message, which shows what was given: a key, a passphrase. */
+/** Leaves Node's message out, since it shows the given values: a key, a passphrase. */
 const refusal = (thrown: unknown): NodeJS.ErrnoException => {
   const code = codeOf(thrown) ?? "ERR_INVALID_ARG_VALUE"
   return Object.assign(new Error(`Node refuses the options: ${code}`), { code })

@@ -1,6 +1,6 @@
 /**
- * `WebSocketDialer` on Node, over `ws`. Newer versions of Node have a `WebSocket` of their own, which is not used: it
- * sends no headers and no pings, and does not tell why an upgrade was refused.
+ * `WebSocketDialer` on Node, over `ws`. The `WebSocket` that newer versions of Node have is not used: it sends no
+ * headers and no pings, and does not say why an upgrade was refused.
  *
  * @since 0.1.0
  */
@@ -37,13 +37,13 @@ import {
 export interface Options {
   /** TLS options for `wss:` URLs, such as a CA, a client certificate or a server name. */
   readonly tls?: ConnectionOptions | undefined
-  /** Opens the connections instead of this dialer: an agent for a proxy, for instance. */
+  /** An agent that opens the connections instead of this dialer: an agent for a proxy, for instance. */
   readonly agent?: Http.Agent | undefined
   /** Offers compression (RFC 7692), which costs memory for each connection and time for each message. Default: no. */
   readonly perMessageDeflate?: boolean | undefined
   /**
-   * The longest message that is accepted, in bytes; a longer one ends the connection. A request's own `maxPayload` goes
-   * before. Default: 16 MiB.
+   * The longest message that is accepted, in bytes; a longer one ends the connection. A request's own `maxPayload` wins
+   * over this one. Default: 16 MiB.
    */
   readonly maxPayload?: number | undefined
 }
@@ -122,14 +122,15 @@ const clientOptions = (
 })
 
 /**
- * A `WebSocket` that tells of the peer's close frame when it has been read. `ws` itself emits `close` only when TCP has
- * ended, up to 30 seconds later if the peer leaves TCP open. But `ws` answers the frame immediately, and does so by its
- * own public method `close`: with the frame's code and reason, or without arguments if the frame has no code. So this
- * class overrides `close`, which only `ws` calls here; we close a connection by `closeFirst`. (When the peer has broken
- * the protocol, `ws` calls `close` with a code alone. That is no close frame; an `error` event tells of it.)
+ * A `WebSocket` that reports the peer's close frame as soon as the frame has been read. `ws` itself emits `close` only
+ * when TCP has ended, up to 30 seconds later if the peer leaves TCP open. But `ws` answers the frame immediately, and
+ * does so by its own public method `close`: with the frame's code and reason, or without arguments if the frame has no
+ * code. So this class overrides `close`, which only `ws` calls here; this module closes a connection by `closeFirst`.
+ * (When the peer has violated the protocol, `ws` calls `close` with a code alone. There is no close frame then; an
+ * `error` event reports the violation.)
  */
 class PromptWebSocket extends WebSocket {
-  /** The peer's close frame has been read. */
+  /** Called when the peer's close frame has been read. */
   onCloseFrame: ((code: number, reason: string) => void) | undefined
   private termination: NodeJS.Timeout | undefined
 
@@ -148,7 +149,10 @@ class PromptWebSocket extends WebSocket {
     super.close(code, reason)
   }
 
-  /** Ends the transport; once it has taken the answer to the peer's close frame, which may be behind other data. */
+  /**
+   * Ends the transport after the answer to the peer's close frame has been written, which may be queued behind other
+   * data.
+   */
   end(transport: Socket): void {
     if (this.termination !== undefined && transport.writableLength > 0) transport.destroySoon()
     else this.terminate()
@@ -167,8 +171,8 @@ const incomingOf = (socket: PromptWebSocket): Incoming<Message, ConnectionClosed
   )
   socket.on("ping", () => incoming.control("Ping"))
   socket.on("pong", () => incoming.control("Pong"))
-  // `ws` names its errors WS_ERR_… if the peer has broken the protocol. Another error is the transport's: it says more
-  // than the `close` event that follows.
+  // The codes of `ws`'s errors begin with WS_ERR_ if the peer has violated the protocol. Any other error comes from the
+  // transport; it says more than the `close` event that follows.
   socket.on(
     "error",
     (cause: NodeJS.ErrnoException) =>
@@ -202,7 +206,7 @@ const connectionOver = (socket: PromptWebSocket, transport: Socket): Connection 
       messages.length === 0
         ? Effect.void
         : handedOver((done) => {
-          // Corked, the messages leave in one packet.
+          // While the transport is corked, messages are collected, and leave in one packet.
           transport.cork()
           messages.forEach((message, place) => {
             if (place < messages.length - 1) socket.send(message)
@@ -225,7 +229,7 @@ const connectionOver = (socket: PromptWebSocket, transport: Socket): Connection 
   }
 }
 
-/** Hands something to `ws`, and waits until `ws` has written it or the connection has ended. */
+/** Calls a method of `ws`, and waits until `ws` has written the data or the connection has ended. */
 const handingOver =
   (incoming: Incoming<Message, ConnectionClosed | ConnectionLost>) =>
   (hand: (done: (error?: Error | null) => void) => void): Effect.Effect<void, ConnectionFailure> =>
@@ -236,7 +240,8 @@ const handingOver =
       }
       const forget = incoming.onceEnded((end) => resume(Exit.fail(end)))
       hand((error) => {
-        // After an error the connection ends, and that end is the failure: it tells what has gone wrong.
+        // After an error the connection ends. The failure of this effect is that end, since it says what has gone
+        // wrong.
         if (error !== undefined && error !== null) return
         forget()
         resume(Exit.void)

@@ -1,13 +1,13 @@
 /**
  * A `SessionStore` in Redis, through ioredis.
  *
- * **What it guarantees.** A session is one hash without an expiry, changed by one script, which also tells the other
- * processes. The clock is Redis's.
+ * **What it guarantees.** A session is one hash without an expiry. One script changes it and notifies the other
+ * processes. The store uses Redis's clock.
  *
- * **What it does not.** A Redis without an append-only file forgets on a restart what it has acknowledged, and so may a
- * failover: then a token may be presented twice, and the next presentation is `uncertain` where a process remembers the
- * session. `replicas` waits for copies, which narrows that and does not close it. A server that evicts
- * (`maxmemory-policy`) may drop the row: a process that remembers it restores it.
+ * **What it does not.** A Redis without an append-only file loses acknowledged writes at a restart, and a failover may
+ * lose them, too: then a token may be presented twice, and the next presentation is `uncertain` if a process remembers
+ * the session. `replicas` waits for copies, which makes this less likely but does not rule it out. A server that evicts
+ * keys (`maxmemory-policy`) may drop the row: a process that remembers the row restores it.
  *
  * @since 0.1.0
  */
@@ -23,7 +23,7 @@ import { InvalidOptions } from "../InvalidOptions.js"
 import * as SessionStore from "../SessionStore.js"
 
 /**
- * How Redis is reached: two connections of the store's own are opened, and closed with it.
+ * How Redis is reached. The store opens two connections of its own, and closes them with its scope.
  *
  * @since 0.1.0
  * @category models
@@ -38,8 +38,8 @@ export type Options =
   }
 
 /**
- * A store in Redis. Give `connect` for what a URL does not say, and have it turn the offline queue off
- * (`enableOfflineQueue: false`): a queue would run a write long after it was given up.
+ * A store in Redis. Use `connect` for options that a URL cannot express, and turn the offline queue off there
+ * (`enableOfflineQueue: false`): the queue would run a write long after the store has given it up.
  *
  * @example
  * ```ts
@@ -83,7 +83,7 @@ export const layer = (
             return written === 1
           }),
         notices: yield* Stream.share(noticesOf(listener, channel), { capacity: 256, strategy: "sliding" }),
-        // One connection carries them all, one behind the other.
+        // One connection sends all commands, one after the other.
         concurrency: 100
       })
     })
@@ -91,7 +91,7 @@ export const layer = (
 
 type Reply = readonly [now: string, revision: string | null, content: string | null]
 
-/** Numbers go through text: a number of Lua loses digits when it is printed. */
+/** Numbers are handled as text: Lua drops digits when it prints a number. */
 const clock = `local t = redis.call("TIME")
 local now = t[1] .. string.format("%03d", math.floor(tonumber(t[2]) / 1000))
 `
@@ -122,12 +122,12 @@ const connectOf = (options: Options): () => Redis => {
   return () => new Redis(url, { enableOfflineQueue: false, maxRetriesPerRequest: 0, lazyConnect: true })
 }
 
-/** Connects in the background and again and again; until it is connected, calls fail. */
+/** Connects in the background, and again after each loss. While there is no connection, calls fail. */
 const connection = (connect: () => Redis) =>
   Effect.acquireRelease(
     Effect.promise(async () => {
       const redis = connect()
-      // Without a listener an error would end the process. Calls fail by themselves.
+      // Without a listener an `error` event would end the process. The calls themselves fail anyway.
       redis.on("error", () => {})
       if (redis.status === "wait") await redis.connect().catch(() => {})
       return redis
@@ -138,7 +138,7 @@ const connection = (connect: () => Redis) =>
 const attempt = <A>(operation: SessionStore.StoreError["operation"], run: () => Promise<A>) =>
   Effect.tryPromise({
     try: run,
-    // The error's own fields hold the command's arguments, and they are secrets.
+    // The error's own fields hold the command's arguments, which are secrets.
     catch: (error) =>
       new SessionStore.StoreError({
         operation,
@@ -147,7 +147,7 @@ const attempt = <A>(operation: SessionStore.StoreError["operation"], run: () => 
       })
   })
 
-/** ioredis subscribes again by itself when it is connected again. */
+/** ioredis subscribes again by itself after it has reconnected. */
 const noticesOf = (redis: Redis, channel: string): Stream.Stream<string> =>
   Stream.asyncPush<string>((emit) =>
     Effect.acquireRelease(

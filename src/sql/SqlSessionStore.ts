@@ -1,15 +1,17 @@
 /**
  * A `SessionStore` in a table of PostgreSQL, MySQL, MariaDB or SQLite, through the `SqlClient` of `@effect/sql`.
  *
- * **What it guarantees.** A write is one statement outside the caller's transaction, and no lock is held between two.
- * The clock is the database's. PostgreSQL tells other processes of news (`NOTIFY`); with the others, those that wait
- * look at the row again and again, and an idle process hears of a renewal when it needs one.
+ * **What it guarantees.** A write is one statement outside the caller's transaction, and no lock is held between two
+ * statements. The store uses the database's clock. PostgreSQL notifies other processes of a change (`NOTIFY`). With the
+ * other databases, a process that waits reads the row again and again, and an idle process learns of a renewal when it
+ * next needs the session.
  *
- * **What it does not.** A replica that lags behind is no store: the client must speak to the primary.
+ * **What it does not.** The store does not work on a replica, which lags behind: the client must be connected to the
+ * primary.
  *
- * **SQLite** is for the processes of one host, and wants a client of the store's own, in WAL mode: the store turns off
- * its connection's waiting for locks (`busy_timeout`), which stops the whole process, and tries again by itself. Its
- * clock is the host's.
+ * **SQLite** is for the processes of one host, and needs a client that only the store uses, in WAL mode: the store
+ * turns off the connection's waiting for locks (`busy_timeout`), which would block the whole process, and retries by
+ * itself. The clock is the host's.
  *
  * @since 0.1.0
  */
@@ -27,24 +29,27 @@ import { InvalidOptions } from "../InvalidOptions.js"
 import * as SessionStore from "../SessionStore.js"
 
 /**
- * Where the rows lie.
+ * Where the rows are kept.
  *
  * @since 0.1.0
  * @category models
  */
 export interface Options {
-  /** Made if it is not there: letters, digits and underscores. Default: `holdfast_sessions`. */
+  /**
+   * The table's name: letters, digits and underscores. The table is made if it does not exist. Default:
+   * `holdfast_sessions`.
+   */
   readonly table?: string | undefined
   /**
    * How many of the client's connections the sessions of this process use at a time; further calls wait for their turn.
-   * No more than the client's pool has. Default: 10, which is what a pool of PostgreSQL's and MySQL's clients has by
-   * default.
+   * Give no more than the client's pool has. Default: 10, the default size of the pools of PostgreSQL's and MySQL's
+   * clients.
    */
   readonly connections?: number | undefined
 }
 
 /**
- * A store in a table of the database that the `SqlClient` speaks to.
+ * A store in a table of the `SqlClient`'s database.
  *
  * @example
  * ```ts
@@ -71,7 +76,7 @@ export const layer = (
       const sql = yield* SqlClient.SqlClient
       const { begin, create, insert, isWritten, now, update } = dialectOf(sql, table)
       const name = sql(table)
-      // Ten processes that make the table together are in each other's way.
+      // If several processes make the table at the same time, some of their statements fail.
       yield* attempt(
         "open",
         Effect.retry(
@@ -113,11 +118,11 @@ const tableOf = ({ table = "holdfast_sessions" }: Options): string => {
   throw new InvalidOptions({
     option: "table",
     value: table,
-    reason: "must be at most 63 letters, digits and underscores, and begin with no digit"
+    reason: "must be at most 63 letters, digits and underscores, and must not begin with a digit"
   })
 }
 
-/** A statement of the store belongs to no transaction of its caller's. */
+/** Runs a statement outside any transaction of the caller. */
 const attempt = <A>(
   operation: SessionStore.StoreError["operation"],
   statement: Effect.Effect<A, SqlError.SqlError>
@@ -127,16 +132,16 @@ const attempt = <A>(
     Effect.mapInputContext((context: Context.Context<never>) =>
       Context.omit(SqlClient.TransactionConnection)(context as never) as Context.Context<never>
     ),
-    // The error's own cause may hold the statement's values, and they are secrets.
+    // The error's own cause may hold the statement's values, which are secrets.
     Effect.mapError(({ message }) => new SessionStore.StoreError({ operation, store: "the database", cause: message }))
   )
 
-/** Only SQLite's file has a lock that a statement may meet: for as long as another process writes. */
+/** Only SQLite locks its file against a statement: for as long as another process writes. */
 const isLocked = ({ cause }: SqlError.SqlError): boolean =>
   typeof cause === "object" && cause !== null && "code" in cause && typeof cause.code === "string" &&
   /^SQLITE_(BUSY|LOCKED)/.test(cause.code)
 
-/** For somewhat longer than a shared session waits for an answer. */
+/** Retries for somewhat longer than a shared session waits for an answer. */
 const untilUnlocked = Schedule.jittered(Schedule.spaced("10 millis")).pipe(
   Schedule.intersect(Schedule.recurs(300)),
   Schedule.map(() => undefined)
@@ -192,7 +197,10 @@ const dialectOf = (sql: SqlClient.SqlClient, table: string) => {
 
 type Statement = Effect.Effect<unknown, SqlError.SqlError>
 
-/** PostgreSQL's client listens. Its subscription does not tell of a restart of the server: it is made anew by time. */
+/**
+ * Notices come from PostgreSQL's `LISTEN` only. The client does not report that the server has restarted, so the
+ * subscription is renewed from time to time.
+ */
 const noticesOf = (sql: SqlClient.SqlClient, table: string): Stream.Stream<string> => {
   if (!("listen" in sql)) return Stream.never
   const { listen } = sql as { readonly listen: (channel: string) => Stream.Stream<string, SqlError.SqlError> }

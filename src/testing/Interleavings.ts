@@ -1,34 +1,37 @@
 /**
  * Runs an effect under thousands of schedules, finds the one that breaks it, and replays it.
  *
- * **The problem.** A race in an Effect program is a suspension at the wrong place: between a `get` and a `set`,
- * between taking a permit and noting that it was taken. The runtime suspends fibers where they wait and after every
- * 2,048 operations, so a test that runs once a day sees the wrong place once in a year.
+ * **The problem.** A race in an Effect program is a suspension at the wrong place: between a `get` and a `set`, between
+ * taking a permit and noting that it was taken. The runtime suspends fibers where they wait and after every 2,048
+ * operations, so a test that runs once a day hits the wrong place once in a year.
  *
  * **The idea.** Every suspension of a fiber goes through its `Scheduler`, and all time through its `Clock`. Here both
- * are the explorer's: it decides between any two operations which fiber goes on, and time passes only when nothing
- * else can happen, so that `Effect.sleep` costs nothing. A run is synchronous, takes microseconds, and is described
- * wholly by the few places where it departs from the plain order; that is the line by which a failure is replayed.
+ * are the explorer's: it decides between any two operations which fiber goes on, and time passes only when nothing else
+ * can happen, so that `Effect.sleep` costs nothing. A run is synchronous, takes microseconds, and is described
+ * completely by the few places where it departs from the plain order. The replay line of a failure lists these places.
  *
  * **What it guarantees.** The same effect and the same replay line give the same run. A program in which nothing can
- * happen any more is reported as a deadlock, at once and not by a timeout. A failure is shrunk, within a bound of some
- * seconds: none of the preemptions that are left can be left out, and where one or two are found to do, it is those.
+ * happen any more is reported as a deadlock, immediately and not by a timeout. A failure is shrunk, for some seconds at
+ * most: none of the remaining preemptions can be left out, and if one or two preemptions are found to be enough, only
+ * these remain.
  *
  * **What it does not.**
- * - It sees what happens between Effect's operations, not inside one.
- * - Computing takes no time: a timer fires when no fiber can go on, and only with the strategy `timers` before.
- * - The schedules are more than Effect's own scheduler would choose among: it lets a fiber go on for 2,048 operations.
- *   What happens between two operations is the same.
- * - Randomness and time are the run's own: Effect's `Random` and `Clock`, and `Math.random`. `Date.now` and state that
- *   outlives a run (a request cache, what was made outside the effect) make runs differ, which a failure then says.
- * - Sleeps pass by themselves: no `TestClock` is to be adjusted, and none to be provided. A part that runs with another
- *   scheduler is not explored.
- * - A program that sleeps again and again hides a deadlock beside it: that is a `Livelock`.
- * - Work that leaves Effect's fibers (a promise, a timer, I/O) cannot come to an end inside a run, and is reported as
- *   `Escaped` where the run would wait or let time pass. Node tells what was started; elsewhere it is a deadlock.
- * - A fiber that computes for ever without an operation hangs the explorer as it hangs any program.
- * - Errors that are made in a run have no stack, which would cost more than most programs do. A failure is run once
- *   more to be told, with stacks; the cause of a failure that then runs differently has none.
+ * - The explorer interrupts and preempts between Effect's operations, not inside one.
+ * - Computing takes no time: a timer fires only when no fiber can go on. Only the strategy `timers` fires it earlier.
+ * - The explorer tries schedules that Effect's own scheduler would not choose, since that lets a fiber go on for 2,048
+ *   operations.
+ * - Each run has its own randomness and time: Effect's `Random` and `Clock`, and `Math.random`. `Date.now` and state
+ *   that outlives a run (a request cache, objects that were made outside the effect) make runs differ; a failure then
+ *   says so.
+ * - Sleeps pass by themselves: provide no `TestClock`. A part of the effect that runs with another scheduler is not
+ *   explored.
+ * - If one part of a program sleeps again and again, a deadlock in another part is reported as a `Livelock`.
+ * - Work outside Effect's fibers (a promise, a timer, I/O) cannot end during a run. If a run would wait or let time
+ *   pass meanwhile, it is reported as `Escaped`, with what was started. This needs Node; elsewhere the report is a
+ *   deadlock.
+ * - A fiber that computes for ever without an operation hangs the explorer, as it hangs any program.
+ * - Errors that are made in a run have no stack, since stacks would cost more than most programs do. A failing schedule
+ *   is run once more with stacks, for the report. If that run differs, the reported cause has no stack.
  * - Only `exhaustive` proves anything, and only within its number of preemptions; the others find faults.
  *
  * @since 0.1.0
@@ -66,16 +69,17 @@ import { InvalidOptions } from "../InvalidOptions.js"
 /**
  * How schedules are chosen.
  *
- * - `random`: at each point any fiber that can go on, and some preemptions anywhere. The widest net.
+ * - `random`: at each point any fiber that can go on may be chosen, with some preemptions anywhere. It finds the widest
+ *   range of faults.
  * - `pct`: random priorities, changed `depth - 1` times (Burckhardt and others, "A Randomized Scheduler with
- *   Probabilistic Guarantees of Finding Bugs", ASPLOS 2010). Finds what needs a fiber to be starved for long.
- * - `sweep`: one preemption (or up to `preemptions`) at every operation, in favour of every fiber that could go on.
- *   The cheapest strong search, and first to be tried.
+ *   Probabilistic Guarantees of Finding Bugs", ASPLOS 2010). It finds faults that need a fiber to be starved for long.
+ * - `sweep`: one preemption (or up to `preemptions`) at every operation, in favour of every fiber that could go on. The
+ *   cheapest strong search, and the one to try first.
  * - `exhaustive`: every order of the fibers with up to `preemptions`. For a few fibers of a few dozen operations.
  * - `interrupt`: interrupts each fiber that `victim` marks at every operation while it lives, with up to
  *   `preemptions` besides.
- * - `timers`: lets the next timer fire at every operation, as it does where computing takes long: a timeout that
- *   strikes in the midst of work. For effects that are to hold however slow the machine is.
+ * - `timers`: lets the next timer fire at every operation, as it does on a slow machine: a timeout in the middle of
+ *   work. For effects that must be correct however slow the machine is.
  *
  * @since 0.1.0
  * @category models
@@ -89,34 +93,37 @@ export type Strategy = "random" | "pct" | "sweep" | "exhaustive" | "interrupt" |
  * @category models
  */
 export interface Options {
-  /** One, or several one after the other. Default: `sweep`, which is cheapest, then `random`, then `pct`. */
+  /**
+   * One strategy, or several that run one after the other. Default: `sweep`, which is cheapest, then `random`, then
+   * `pct`.
+   */
   readonly strategy?: Strategy | ReadonlyArray<Strategy> | undefined
   /** How many schedules `random` and `pct` try each. Default: 1,000, a tenth of a second for a small effect. */
   readonly seeds?: number | undefined
-  /** The first seed; also that of Effect's `Random` in the runs. Default: 0. */
+  /** The first seed, which also seeds Effect's `Random` in the runs. Default: 0. */
   readonly seed?: number | undefined
   /**
-   * At most so many in a run. Default: 3 for `random`, 2 for `exhaustive`, 1 for `sweep`, none for `interrupt` and
-   * `timers`: most races need one or two, and the number of schedules grows with the power of it.
+   * The largest number of preemptions in a run. Default: 3 for `random`, 2 for `exhaustive`, 1 for `sweep`, none for
+   * `interrupt` and `timers`: most races need one or two, and the number of schedules grows exponentially with it.
    */
   readonly preemptions?: number | undefined
   /** For `pct`: how many ordering constraints a fault may need. Default: 3. */
   readonly depth?: number | undefined
   /**
-   * How many schedules the other strategies try each, at most. A `sweep`, `interrupt` or `timers` that has more tries
-   * places that are spread evenly over the whole run, and a third of them over the code, so that a race behind sixty
-   * fibers that do other things is found with a limit of 100. The same code run by many fibers is told apart only after
-   * an operation that several of them run as one value, like `Ref.get` of a shared reference; a race of two fibers on
-   * something else (a variable, a map) among many that do the same may need a larger limit. The seed chooses. Of
-   * `exhaustive` it is the first ones. The report says how many places there were and how many were tried. Default:
-   * 10,000.
+   * How many schedules the other strategies try each, at most. If `sweep`, `interrupt` or `timers` has more schedules,
+   * two thirds of the tried places are spread evenly over the whole run, and one third over the code, so that a race
+   * behind sixty fibers that do other things is found with a limit of 100. If many fibers run the same code, their
+   * places are distinguished only after an operation that several of them run as one value, like `Ref.get` of a shared
+   * reference. A race of two fibers on something else (a variable, a map) among many fibers with the same code may need
+   * a larger limit. The seed decides which places are tried. `exhaustive` tries the first schedules. The report says
+   * how many places there were and how many were tried. Default: 10,000.
    */
   readonly limit?: number | undefined
   /**
    * Real time for the whole search, shared by the strategies: each has an equal part of what the strategies before it
-   * have left. A search whose budget is spent without a failure succeeds with what it has tried; the plain run is made
-   * in any case, and a run that has begun is not cut short. Making a failure small may take a quarter of the budget
-   * besides. From 1 millisecond to 2³¹−1 (24.8 days). Default: as long as it takes.
+   * have left. If the budget is spent without a failure, the search succeeds with what it has tried. The plain run is
+   * made in any case, and a run that has begun is not cut short. Shrinking a failure may take another quarter of the
+   * budget. From 1 millisecond to 2³¹−1 (24.8 days). Default: as long as the search takes.
    */
   readonly budget?: Duration.DurationInput | undefined
   /** A run that goes on for longer is a `Livelock`. Default: 100,000 operations. */
@@ -132,9 +139,9 @@ export interface Options {
 export interface Report {
   /** How many runs were made. The plain run, in which nothing is preempted, is made once for all strategies. */
   readonly interleavings: number
-  /** Whether all that the strategies go through was run, but for `random` and `pct`, which have no end. */
+  /** Whether every schedule of the strategies was run; `random` and `pct`, which have no end, do not count. */
   readonly complete: boolean
-  /** Whether the budget was spent before the strategies had come to their ends. */
+  /** Whether the budget was spent before all strategies had ended. */
   readonly outOfTime: boolean
   /** The coverage of each strategy; `{ places: 0, tried: 0 }` for a strategy that was not asked for. */
   readonly coverage: Readonly<Record<Strategy, Coverage>>
@@ -149,13 +156,13 @@ export interface Report {
  * How much of the plain run, in which nothing is preempted, a strategy has tried.
  *
  * A place is an operation together with one thing that the strategy could do before it: preempt the fiber in favour of
- * one other fiber; interrupt one fiber, which goes on immediately or later; let time pass to the next timer. A fiber is
- * preempted for long, until all other fibers wait, or for short, until its turn comes again; `sweep` tries both, as two
- * places, and `random`, `pct` and `exhaustive` only preempt for short. `exhaustive` also has a place for each other
- * fiber that could go on when a fiber has stopped.
+ * one other fiber; interrupt one fiber, which goes on immediately or later; let time pass to the next timer. A long
+ * preemption lasts until all other fibers wait, a short one until the fiber's turn comes again. `sweep` tries both, as
+ * two places; `random`, `pct` and `exhaustive` only make short ones. When a fiber has stopped, `exhaustive` also has a
+ * place for each other fiber that could go on.
  *
- * A place counts as tried if a run departed there, whatever came after. Places that come about only in a run that has
- * departed already are not counted.
+ * A place counts as tried if a run departed there, whatever came after. Places that exist only in a run that has
+ * already departed are not counted.
  *
  * @since 0.1.0
  * @category models
@@ -173,7 +180,7 @@ export interface Coverage {
  */
 export interface Search {
   readonly strategy: Strategy
-  /** How many runs were made for it. The plain run counts as one of the first search. */
+  /** How many runs were made for this search. The plain run counts as a run of the first search. */
   readonly interleavings: number
   readonly complete: boolean
 }
@@ -185,9 +192,9 @@ export interface Search {
  * @category models
  */
 export interface Trace<A, E> {
-  /** How the run ended. If it did not end, a defect: the `InterleavingFailure` that says why. */
+  /** How the run ended. If it did not end, the exit is a defect: the `InterleavingFailure` that says why. */
   readonly exit: Exit.Exit<A, E>
-  /** Whether the effect came by all places at which the line departs. If not, it is not the effect of that line. */
+  /** Whether the effect reached all places at which the line departs. If not, the line was made for another effect. */
   readonly fits: boolean
   /** Which fiber ran which operations, and why it stopped, line by line. */
   readonly schedule: string
@@ -205,8 +212,8 @@ export interface Trace<A, E> {
  *
  * - `Failure`: it ended with `cause`.
  * - `Deadlock`: it has not ended, and nothing can happen any more; `waits` says who waits for what.
- * - `Escaped`: it waits, or let time pass, with something that was started outside Effect's fibers; `started` says
- *   what, by Node's names. Its fibers are interrupted and go on in real time, to give back what they hold.
+ * - `Escaped`: it waits, or let time pass, while something that was started outside Effect's fibers goes on; `started`
+ *   lists it by Node's names. Its fibers are interrupted and go on in real time, to release what they hold.
  * - `Livelock`: it went on for longer than `maxOperations`.
  *
  * @since 0.1.0
@@ -216,19 +223,19 @@ export class InterleavingFailure<out E = unknown> extends Data.TaggedError("Inte
   readonly reason: "Failure" | "Deadlock" | "Escaped" | "Livelock"
   /** The seed of the schedule that was found, before it was shrunk. */
   readonly seed: number
-  /** How many runs it took to find. */
+  /** How many runs were made until the failure was found. */
   readonly interleavings: number
-  /** How many preemptions are left of it. */
+  /** How many preemptions the shrunk schedule has. */
   readonly preemptions: number
   /** The shrunk schedule: which fiber ran which operations, and why it stopped. */
   readonly schedule: string
-  /** Empty where the effect did not end. */
+  /** Empty if the effect did not end. */
   readonly cause: Cause.Cause<any>
   readonly waits: ReadonlyArray<string>
   readonly started: ReadonlyArray<string>
-  /** For `replay` and `trace`. */
+  /** The line for `replay` and `trace`. */
   readonly replay: string
-  /** Whether it always ran in the same way. If not, the effect depends on something that is not the run's own. */
+  /** Whether the schedule always ran in the same way. If not, the effect depends on something outside the run. */
   readonly reproducible: boolean
 }> {
   declare readonly cause: Cause.Cause<E>
@@ -262,12 +269,12 @@ const headlines = {
 /**
  * Runs the effect under many schedules and fails with the first under which it does not succeed, shrunk.
  *
- * The effect is to hold its own assertions: a failure, a defect or an interruption of it is what is looked for. It is
- * run from its beginning each time, so its state must be made inside it. It inherits the caller's fiber references
- * and default services, but for the clock, which is virtual and begins at 0, `Random`, which is seeded, and the
- * caller's loggers and console, which are silent.
+ * The effect contains its own assertions: the explorer looks for a failure, a defect or an interruption of the effect.
+ * Each run begins anew, so the effect must make its state inside itself. It inherits the caller's fiber references and
+ * default services, except that the clock is virtual and begins at 0, `Random` is seeded, and the caller's loggers and
+ * console are silent.
  *
- * Inside an effect that is explored itself, it runs to its end in one step.
+ * Inside an effect that is explored itself, the whole exploration is one step.
  *
  * @example
  * ```ts
@@ -353,10 +360,13 @@ type Step<A> = { readonly isDone: false } | { readonly isDone: true; readonly va
 const more = { isDone: false } as const
 const done = <A>(value: A): Step<A> => ({ isDone: true, value })
 
-/** How long the explorer keeps the thread at a time: short for a heartbeat, and long against the cost of a turn. */
+/**
+ * How long the explorer keeps the thread at a time: short enough for a heartbeat, and long compared with the cost of
+ * one turn of the event loop.
+ */
 const sliceMillis = 25
 
-/** Runs long work step by step, observed, and lets the event loop turn in between. */
+/** Runs long work step by step under observation, and lets the event loop turn in between. */
 const slicing = ({ outside }: Run.Setting): Effect.Effect<<A>(step: () => Step<A>) => Effect.Effect<A>> =>
   Effect.withFiberRuntime((fiber) => {
     // The event loop does not turn inside a run.
@@ -389,7 +399,7 @@ const runOnce = <A, E>(effect: Effect.Effect<A, E>, setting: Run.Setting, strate
 
 type Checked = ReturnType<typeof validate>
 
-/** Real time, of which each strategy has an equal part of what is left. */
+/** The budget of real time. Each strategy gets an equal part of what is left. */
 class Budget {
   private readonly end: number
   private readonly millis: number
@@ -403,20 +413,20 @@ class Budget {
     this.parts = parts
   }
 
-  /** The next strategy's part begins. */
+  /** Begins the next strategy's part. */
   next(): void {
     const now = elapsed()
     this.until = now + Math.max(0, this.end - now) / this.parts--
   }
 
-  /** Asked only while there is more to do. */
+  /** Called only while there is more to do. */
   isSpent(): boolean {
     const isSpent = elapsed() >= this.until
     this.isCut ||= isSpent
     return isSpent
   }
 
-  /** From now on a quarter of the whole: whether that is spent. */
+  /** Adds a quarter of the whole budget from now on, and gives a function that says whether it is spent. */
   extended(): () => boolean {
     const until = elapsed() + this.millis / 4
     return () => elapsed() >= until
@@ -432,7 +442,7 @@ interface Searched {
   readonly coverages: ReadonlyMap<Strategy, Space.Coverage>
 }
 
-/** Runs the plain order once, which tells all strategies where their schedules can begin, and then each strategy. */
+/** Runs the plain order once, to find where each strategy's schedules can begin, and then each strategy. */
 function* searchesOf<A, E>(
   effect: Effect.Effect<A, E>,
   setting: Run.Setting,
@@ -481,7 +491,7 @@ const spaceOf = (strategy: Strategy, { preemptions, seed }: Checked): Space.Spac
 const firstOffersOf = (strategy: Strategy, checked: Checked): ReadonlySet<Space.Offer> =>
   isByChance(strategy) ? new Set(["short"]) : Space.firstOffersOf(spaceOf(strategy, checked))
 
-/** Gives at the end whether all schedules were run that there are. */
+/** Gives at the end whether all schedules were run. */
 const inOrder = (
   strategy: Strategy,
   checked: Checked,
@@ -495,7 +505,7 @@ const inOrder = (
     : Space.evenly(space, { limit, plain, coverage, mayStop: budget < Infinity })
 }
 
-/** `horizon` is how many operations of the plain run another fiber could have gone before. */
+/** `horizon` is the number of operations in the plain run before which another fiber could have run. */
 function* byChance(
   strategy: Strategy,
   { depth, preemptions, seed, seeds }: Checked,
@@ -525,7 +535,7 @@ const kindOf = (outcome: Run.Outcome<unknown, unknown>): string => {
   return `${Cause.isInterruptedOnly(cause)} ${Cause.isFailure(cause)} ${what.replaceAll(/\d+/g, "0")}`
 }
 
-/** A failure by escape is not shrunk, since each run would start the escaped work once more. */
+/** An `Escaped` failure is not shrunk, since each run would start the outside work once more. */
 function* shrinkingOf<A, E>(
   effect: Effect.Effect<A, E>,
   setting: Run.Setting,
@@ -558,7 +568,7 @@ const failureOf = <A, E>(
   const kind = kindOf(found.outcome)
   const told = tell(effect, setting, least)
   const again = kind === "Escaped" ? undefined : runOnce(effect, setting, new Strategies.Following(least))
-  // A message may have a stack in it, so only runs without stacks are alike in their kinds.
+  // A message may contain a stack, so only runs without stacks can be compared by their kinds.
   const isAlike = again === undefined
     ? told.kind === kind
     : hasFailed(told.outcome) && told.digest === again.run.trace && kindOf(again.outcome) === kind
@@ -583,7 +593,7 @@ const reasonOf = (outcome: Run.Outcome<unknown, unknown>): InterleavingFailure["
 const causeOf = <E>(outcome: Run.Outcome<unknown, E>): Cause.Cause<E> =>
   outcome._tag === "Done" && Exit.isFailure(outcome.exit) ? outcome.exit.cause : Cause.empty
 
-/** Runs by a schedule once more, and tells of it. */
+/** Runs a schedule once more, and describes the run. */
 const tell = <A, E>(effect: Effect.Effect<A, E>, setting: Run.Setting, schedule: Schedule.Schedule) => {
   const narrator = new Narrator()
   const strategy = new Strategies.Following(schedule)
@@ -610,9 +620,9 @@ const tell = <A, E>(effect: Effect.Effect<A, E>, setting: Run.Setting, schedule:
 // -----------------------------------------------------------------------------
 
 /**
- * Runs the effect once more by the replay line of a failure, and gives its exit. If that failure was that the
- * effect did not end, the exit is a defect: the `InterleavingFailure`. Logs are printed. Of an effect that does not
- * come by all places of the line it is another run (`trace` tells).
+ * Runs the effect once more by the replay line of a failure, and gives its exit. If the effect did not end, the exit is
+ * a defect: the `InterleavingFailure`. Logs are printed. If the effect does not reach all places of the line, this is
+ * another run than the failure's (`fits` of `trace` says so).
  *
  * @example
  * ```ts
@@ -633,7 +643,7 @@ export const replay = <A, E>(
 ): Effect.Effect<Exit.Exit<A, E>, InvalidOptions> => Effect.map(trace(effect, replay), ({ exit }) => exit)
 
 /**
- * Like `replay`, with all that can be told of the run. Without a line: in the plain order.
+ * Like `replay`, but gives the schedule and the other details of the run, too. Without a line, runs the plain order.
  *
  * @example
  * ```ts
@@ -692,8 +702,8 @@ export const trace = <A, E>(
 // -----------------------------------------------------------------------------
 
 /**
- * Marks the fiber that runs `self` as one that the strategy `interrupt` interrupts, from here on. The root is better
- * not marked: its interruption is a failure. Outside of an exploration this does nothing.
+ * Marks the fiber that runs `self`: from here on the strategy `interrupt` interrupts this fiber. Do not mark the root,
+ * since its interruption is a failure. Outside an exploration this does nothing.
  *
  * @example
  * ```ts

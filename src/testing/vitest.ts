@@ -1,10 +1,10 @@
 /**
  * `@effect/vitest`, with a tester for interleavings.
  *
- * - `HOLDFAST_SEED` sets the first seed. Default: 0, so that a test has the same result on every machine and every
- *   day. A nightly run sets another one each day, and so explores other schedules.
- * - `HOLDFAST_EFFORT` multiplies `seeds` and `limit`: 5 for a nightly run, 0.1 for a quick look. From 1 upwards the
- *   test's time limit grows with it. Default: 1.
+ * - `HOLDFAST_SEED` sets the first seed. Default: 0, so that a test has the same result on every machine and every day.
+ *   A nightly run can set another seed each day, to explore other schedules.
+ * - `HOLDFAST_EFFORT` multiplies `seeds` and `limit`: 5 for a nightly run, 0.1 for a quick look. Above 1 the test's
+ *   time limit grows with it. Default: 1.
  *
  * @since 0.1.0
  */
@@ -29,16 +29,15 @@ export * from "@effect/vitest"
 export interface Options extends Interleavings.Options {
   /**
    * The test's own limit, in milliseconds of real time, at which the runner ends the test as a failure. Default:
-   * 60,000. The limit is half as much again as `budget` at least, even if it is given. 0, `Infinity`, and a limit that
-   * is longer than a timer can be (24.8 days), are no limit.
+   * 60,000. The limit is always at least one and a half times `budget`, even if it is given. 0, `Infinity`, and a limit
+   * longer than 24.8 days (the longest timer) mean no limit.
    */
   readonly timeout?: number | undefined
   /**
    * Real time for the exploration, at most 24.8 days. When the budget is spent without a failure, the test passes, and
-   * prints how much has been tried: a slow machine tries less, and does not fail for it (a test with `fails` does: it
-   * passes only if a failure is found). The part that `limit` has left out is printed in one line for all tests of a
-   * `describe`. Default: two thirds of the test's limit, so that a third is left to make a failure small and tell of
-   * it.
+   * prints how much has been tried: a slow machine tries less, and does not fail because of that (but a test with
+   * `fails` does: it passes only if a failure is found). What `limit` has left out is printed in one line for all tests
+   * of a `describe`. Default: two thirds of the test's limit, so that a third is left to shrink and report a failure.
    */
   readonly budget?: Duration.DurationInput | undefined
 }
@@ -52,7 +51,7 @@ export interface Options extends Interleavings.Options {
 export type Test = <A, E>(name: string, effect: Effect.Effect<A, E>, options?: Options) => void
 
 /**
- * Declares tests of interleavings, and has the variants of vitest's `it`.
+ * Declares tests of interleavings, with the variants of vitest's `it`.
  *
  * @since 0.1.0
  * @category models
@@ -62,13 +61,13 @@ export interface Tester extends Test {
   readonly skipIf: (condition: unknown) => Test
   readonly runIf: (condition: unknown) => Test
   readonly only: Test
-  /** Passes if the exploration finds a failure, and fails if it finds none, be it because its budget was spent. */
+  /** Passes if the exploration finds a failure, and fails if it finds none, even if only its budget was spent. */
   readonly fails: Test
 }
 
 /**
- * A test that fails if the effect does under any schedule that is tried; its message has the line that replays it.
- * `task.meta.interleavings` says how many were run, for a reporter.
+ * A test that fails if the effect fails under any schedule that is tried. The message has the line that replays the
+ * failure. `task.meta.interleavings` is the number of runs, for a reporter.
  *
  * @example
  * ```ts
@@ -112,7 +111,7 @@ function testerOn(declare: Declare): Test {
   return (name, effect, { timeout, ...options } = {}) => {
     const { effort, seed } = environment()
     const limit = limitOf(timeout, millisOf(options.budget), Math.max(1, effort))
-    // Whichever of these hooks comes first tells of all tests that have run.
+    // The first of these hooks to run reports all tests that have run.
     V.afterAll(() => tellLimited())
     declare(name, { timeout: limit }, ({ signal, task }) =>
       Interleavings.explore(effect, {
@@ -134,7 +133,7 @@ function testerOn(declare: Declare): Test {
               if (failure._tag === "InterleavingFailure") task.meta.interleavings = failure.interleavings
             })
         }),
-        // A test that has timed out does not go on exploring.
+        // When a test has timed out, its exploration is interrupted.
         (exploration) => Effect.runPromise(exploration, { signal })
       ))
   }
@@ -149,7 +148,7 @@ const limitOf = (timeout: number | undefined, budget: number, effort: number): n
   return limit > Duration.toMillis(longestTimer) ? Infinity : limit
 }
 
-/** 0 for a budget that makes no sense: the exploration refuses it. */
+/** 0 for an invalid budget, which the exploration then refuses. */
 const millisOf = (budget: Duration.DurationInput | undefined): number =>
   Option.match(Duration.decodeUnknown(budget), { onNone: () => 0, onSome: Duration.toMillis })
 
@@ -162,7 +161,7 @@ const tellCoverage = ({ coverage, interleavings, searches }: Interleavings.Repor
 const triedOf = (strategy: Interleavings.Strategy, { places, tried }: Interleavings.Coverage): string =>
   `${strategy} ${numeral(tried)} of ${numeral(places)} places`
 
-/** A strategy that its limit has cut. `random` and `pct` have no end, so nothing cuts them. */
+/** A strategy whose schedules were cut by the limit. `random` and `pct` have no end, so no limit cuts them. */
 interface Cut {
   readonly strategy: Interleavings.Strategy
   readonly coverage: Interleavings.Coverage

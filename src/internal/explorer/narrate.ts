@@ -1,6 +1,4 @@
-/**
- * Tells what a run did, in words: which fiber ran which operations, what made it stop, and who waits for what.
- */
+/** Describes a run in words: which fiber ran which operations, why it stopped, and which fibers wait for what. */
 import * as FiberId from "effect/FiberId"
 import { observed } from "./observe.js"
 import type { Lane, Run, Setting, Strategy } from "./run.js"
@@ -25,12 +23,12 @@ export class Narrator {
   private readonly latest = new Map<Lane, Operation>()
   private upcoming: Operation | undefined
 
-  /** The setting, observed: the runtime tells each operation that it begins. */
+  /** The setting with a runtime that reports each operation that it begins. */
   observing(setting: Setting): Setting {
     return observed(setting, (operation) => this.upcoming = operation as Operation)
   }
 
-  /** The strategy, with its decisions noted. */
+  /** The strategy, with its decisions recorded. */
   noting(strategy: Strategy): Strategy {
     return {
       seed: strategy.seed,
@@ -85,7 +83,7 @@ export class Narrator {
     return `waits for ${what}${next === undefined ? "" : `, then ${next}`}`
   }
 
-  /** The whole run, a line a stretch. */
+  /** The whole run, with one line for each stretch. */
   schedule(run: Run): string {
     const stretch = this.stretches.at(-1)
     if (stretch !== undefined) stretch.end ??= this.pause(run, stretch.lane)
@@ -111,10 +109,10 @@ export class Narrator {
   }
 }
 
-/** Names a fiber by its descent: `fiber 0.2.1` is the first child of the root's second child. */
+/** Names a fiber by its ancestors: `fiber 0.2.1` is the first child of the root's second child. */
 const nameOf = (lane: string): string => lane === "*" ? "callbacks" : lane === "0" ? "the root, 0" : `fiber ${lane}`
 
-/** Of a longer run, only the beginning and the end are shown. */
+/** For a longer run, only the beginning and the end are shown. */
 const mostLines = 60
 
 const describe = (operation: Operation | undefined): string => {
@@ -124,7 +122,7 @@ const describe = (operation: Operation | undefined): string => {
   return code === undefined ? _op : `${_op} ${sourceOf(code)}`
 }
 
-/** What the fiber will do with what it waits for. */
+/** What the fiber will do with the value that it waits for. */
 const continuationOf = (fiber: unknown): string | undefined => {
   const { _stack } = fiber as { readonly _stack?: ReadonlyArray<Operation> }
   const next = _stack?.findLast(({ _op }) => _op === "OnSuccess")?.effect_instruction_i1

@@ -1,6 +1,6 @@
 /**
- * Observes a run's operations, which the scheduler is not told. Effect's supervisors are, at a price that only a few
- * runs pay.
+ * Observes a run's operations. The scheduler is not told about them, but Effect's supervisors are. They slow a run
+ * down, so only a few runs have one.
  */
 import * as Effect from "effect/Effect"
 import * as FiberId from "effect/FiberId"
@@ -11,7 +11,7 @@ import * as RuntimeFlags from "effect/RuntimeFlags"
 import * as Supervisor from "effect/Supervisor"
 import type { Setting } from "./run.js"
 
-/** The setting with a runtime that tells `begins` each operation before the scheduler is asked about it. */
+/** The setting with a runtime that calls `begins` with each operation before the scheduler is asked about it. */
 export const observed = (setting: Setting, begins: (operation: unknown) => void): Setting => ({
   ...setting,
   runtime: Runtime.make({

@@ -1,18 +1,19 @@
 /**
- * Notices what an effect starts outside Effect's fibers: promises, timers, I/O. Nothing of that can come to an end
- * while a run goes on, which is synchronous.
+ * Notices what an effect starts outside Effect's fibers: promises, timers, I/O. None of these can end during a run,
+ * since a run is synchronous.
  *
- * Node's `async_hooks` tell. Elsewhere nothing is noticed, and what waits for the outside looks like a deadlock.
+ * This needs Node's `async_hooks`. On other platforms nothing is noticed, and an effect that waits for such work looks
+ * like a deadlock.
  */
 interface Resource {
   readonly type: string
-  /** Where the resource was started. `undefined` for timers: there are many, and no console starts one. */
+  /** Where the resource was started. `undefined` for timers: there are many, and a console starts none. */
   readonly origin: Error | undefined
   readonly object: {
-    /** Timers have it. */
+    /** Only timers have this field. */
     readonly _idleTimeout?: number
     readonly _destroyed?: boolean
-    /** Jobs on another thread have it: the callback. */
+    /** Only jobs on another thread have this field, their callback. */
     readonly ondone?: unknown
   }
 }
@@ -35,7 +36,7 @@ export class Outside {
     }
   }
 
-  /** A run begins or is over. The timers by which `Effect.never` keeps a process alive do not outlive it. */
+  /** Called when a run begins or is over. Clears the timers by which `Effect.never` keeps a process alive. */
   forget(): void {
     if (this.resources.length === 0) return
     for (const { object } of this.resources) {
@@ -58,16 +59,19 @@ const isForEver = ({ _idleTimeout }: Resource["object"]): boolean => _idleTimeou
 
 const isTimer = (type: string): boolean => type === "Timeout" || type === "Immediate"
 
-/** A timer that was cleared, a job that was done at once, a function that only keeps its context. */
+/**
+ * Whether the resource is a timer that was cleared, a job that was done immediately, or a function that only keeps its
+ * context.
+ */
 const isOver = ({ object, type }: Resource): boolean =>
   object._destroyed === true || type === "bound-anonymous-fn" || (isJob(type) && object.ondone === undefined)
 
 const isJob = (type: string): boolean => type.endsWith("REQUEST")
 
-/** Resources that libraries start on the side, for which no effect waits. */
+/** Resources that libraries start incidentally, for which no effect waits. */
 const isIncidental = ({ type }: Resource): boolean => type === "TickObject" || type === "Microtask" || type === "ZLIB"
 
-/** Writing to a console may defer its output; nobody waits for that. */
+/** A console may defer its output; no effect waits for that. */
 const isOfConsole = ({ origin }: Resource): boolean =>
   origin?.stack !== undefined && /node:internal\/console|\bconsole\.\w+ /i.test(origin.stack)
 

@@ -1,16 +1,18 @@
 /**
- * Real time, also under fake timers (`vi.useFakeTimers`), whether a test installs them before this module is loaded or
- * after. Fake timers replace the global timer functions, `performance`, `process.hrtime`, and the functions of
+ * Real time, even with fake timers (`vi.useFakeTimers`), whether a test installs them before or after this module is
+ * loaded. Fake timers replace the global timer functions, `performance`, `process.hrtime`, and the functions of
  * `node:timers`; none replaces `process.uptime` or `MessageChannel`.
  */
 
-/** Milliseconds since some moment in the past. In a browser: `performance.now` as this module found it. */
+/**
+ * Milliseconds since some moment in the past. In a browser: `performance.now` as it was when this module was loaded.
+ */
 export const elapsed: () => number =
   ((uptime) => uptime === undefined ? performance.now.bind(performance) : () => uptime() * 1_000)(
     globalThis.process?.uptime
   )
 
-/** Calls `resume` after the event loop has turned, timers and I/O included. Gives a function that takes that back. */
+/** Calls `resume` after a turn of the event loop, timers and I/O included. Gives a function that cancels the call. */
 export const afterTurn = (resume: () => void): () => void => {
   const { port1, port2 } = new MessageChannel()
   const close = () => port1.close()
@@ -23,5 +25,5 @@ export const afterTurn = (resume: () => void): () => void => {
   return close
 }
 
-/** The timers as this module found them. */
+/** The timer functions as they were when this module was loaded. */
 export const { clearTimeout, setTimeout } = globalThis

@@ -1,5 +1,5 @@
 /**
- * One run of an effect with every suspension owned: a scheduler that asks a strategy which fiber goes on, and a
+ * One run of an effect that controls every suspension: a scheduler that asks a strategy which fiber goes on, and a
  * clock whose time passes only when nothing else can happen. A run is synchronous from its start to its end.
  */
 import * as Clock from "effect/Clock"
@@ -23,37 +23,40 @@ import type { Departure, Schedule } from "./schedule.js"
 
 type AnyFiber = Fiber.RuntimeFiber<unknown, unknown>
 
-/** Decides what the run does where it could do several things. */
+/** Decides what the run does next if there are several possibilities. */
 export interface Strategy {
   /** The seed of Effect's `Random` in the run. */
   readonly seed: number
-  /** Before each operation of `lane`: whether it is suspended. */
+  /** Called before each operation of `lane`: whether the fiber is suspended there. */
   readonly atOperation: (run: Run, lane: Lane) => Preemption | undefined
   /** Picks the fiber of `run.ready` that goes on, if there are several. `paused` is the one that ran before. */
   readonly atPick: (run: Run, paused: Lane | undefined) => Lane
 }
 
 export interface Preemption {
-  /** The one of `run.ready` that goes on. */
+  /** The fiber of `run.ready` that goes on. */
   readonly to: Lane
-  /** The plain order comes back to the suspended one only where all others wait. */
+  /** The plain order returns to the suspended fiber only when all others wait. */
   readonly long: boolean
 }
 
-/** A fiber and what it has yet to do, in order. What belongs to no fiber (a wake-up, say) shares one lane. */
+/** A fiber and its pending tasks, in order. Tasks that belong to no fiber (a wake-up, say) share one lane. */
 export interface Lane {
   readonly name: string
   /** Counts the lanes in the order in which they appear in this run. */
   readonly number: number
   readonly fiber: AnyFiber | undefined
   readonly tasks: Array<Scheduler.Task>
-  /** The number of the operation that it begins next. */
+  /** The number of the operation that the fiber begins next. */
   operations: number
-  /** How often it has paused before that. */
+  /** How often the fiber has paused before that operation. */
   pauses: number
-  /** Operations of the runtime's own, between a suspension we forced and the operation it was forced before. */
+  /**
+   * How many operations the runtime itself still runs, between a forced suspension and the operation before which it
+   * was forced.
+   */
   resuming: number
-  /** How many fibers it has started. */
+  /** How many fibers this fiber has started. */
   children: number
   /** The fiber was suspended for long. */
   starved: boolean
@@ -64,21 +67,24 @@ export type Outcome<A, E> =
   | { readonly _tag: "Done"; readonly exit: Exit.Exit<A, E> }
   /** Nothing can happen any more, and the effect has not ended. */
   | { readonly _tag: "Deadlock" }
-  /** The effect waits for something that was started outside Effect's fibers, or let time pass while that goes on. */
+  /** The effect waits for something that was started outside Effect's fibers, or let time pass while that went on. */
   | { readonly _tag: "Escaped"; readonly started: ReadonlyArray<string> }
   /** The effect went on for more than `maxOperations`. */
   | { readonly _tag: "Livelock" }
 
-/** What is the same in all the runs of an effect. */
+/** The things that all runs of an effect share. */
 export interface Setting {
   readonly runtime: Runtime.Runtime<never>
   readonly maxOperations: number
   readonly outside: Outside
-  /** Whether errors that are made in a run have a stack: a sixth of the cost of a program that makes errors. */
+  /**
+   * Whether errors that are made in a run have a stack. Without stacks, a program that makes errors takes a sixth of
+   * the time.
+   */
   readonly hasStacks: boolean
 }
 
-/** What the effect inherits from the fiber that explores it, except what would let it notice that fiber. */
+/** What the effect inherits from the fiber that explores it, except what would make that fiber visible. */
 export const settingFor = (
   runtime: Runtime.Runtime<never>,
   options: Omit<Setting, "runtime">
@@ -106,20 +112,23 @@ export class Run implements Scheduler.Scheduler {
   operations = 0
   /** How many operations began while another fiber could have gone first. */
   contended = 0
-  /** Fibers that can go on, in the order in which they became able to. */
+  /** Fibers that can go on, in the order in which they became ready. */
   readonly ready: Array<Lane> = []
   readonly lanes: Array<Lane> = []
   readonly departures: Array<Departure> = []
   /** Fibers that the effect has marked for interruption. */
   readonly victims: Array<Lane> = []
-  /** A digest of which fiber did what, in order: equal runs have equal ones. */
+  /** A digest of which fiber did what, in order: equal runs have equal digests. */
   trace = 0
 
   private readonly laneOf = new Map<AnyFiber | undefined, Lane>()
   private readonly timers: Array<Timer> = []
   private orphans = 0
   private running: Lane | undefined
-  /** The running fiber, behind those in whose midst it was started (by `Runtime.runFork`, say). */
+  /**
+   * The running fiber comes last; before it are the fibers that were running when it was started (by `Runtime.runFork`,
+   * say).
+   */
   private readonly stack: Array<Lane> = []
   private paused: Lane | undefined
   private favoured: Lane | undefined
@@ -147,7 +156,7 @@ export class Run implements Scheduler.Scheduler {
     return this.withGlobals(() => this.start(effect))
   }
 
-  /** `Math.random` is the run's own too: Effect hashes by it what is hashed by identity. */
+  /** The run also replaces `Math.random`: Effect uses it to hash objects by identity. */
   private withGlobals<A>(work: () => A): A {
     const { random } = Math
     const { stackTraceLimit } = Error
@@ -195,7 +204,10 @@ export class Run implements Scheduler.Scheduler {
     }
   }
 
-  /** Goes on in real time, interrupted: it holds something real, which its finalizers are to give back. */
+  /**
+   * Interrupts the fibers and lets them go on in real time: they hold something real, which their finalizers must
+   * release.
+   */
   private release(): void {
     this.phase = "released"
     for (const { at, fire } of this.timers) setTimeout(fire, at - this.now)
@@ -204,7 +216,7 @@ export class Run implements Scheduler.Scheduler {
     }
   }
 
-  /** Interrupts what is left of the run (daemons, the fibers of a deadlock), so that nothing stays of it. */
+  /** Interrupts what is left of the run (daemons, the fibers of a deadlock), so that nothing remains. */
   finish(): void {
     if (this.phase === "released") return
     this.phase = "finishing"
@@ -233,12 +245,12 @@ export class Run implements Scheduler.Scheduler {
     }
     const isContended = this.isContended
     const preemption = this.strategy.atOperation(this, lane)
-    // A fiber that has been told never to yield does not.
+    // A fiber that is set never to yield is not preempted.
     const isPreempted = preemption !== undefined && fiber.getFiberRef(FiberRef.currentMaxOpsBeforeYield) < neverYields
     if (isPreempted) {
       const { long, to } = preemption
       this.departures.push({ kind: "preempt", fiber: lane.name, at: lane.operations, to: to.name, long })
-      // The one in whose midst this one was started goes on by itself.
+      // The fiber that started this one synchronously goes on by itself.
       if (to !== this.outer) this.favoured = to
       lane.starved = long
     }
@@ -261,7 +273,7 @@ export class Run implements Scheduler.Scheduler {
     return this.running = lane
   }
 
-  /** The fiber in whose midst the running one was started. */
+  /** The fiber that was running when the current fiber was started. */
   private get outer(): Lane | undefined {
     return this.stack.at(-2)
   }
@@ -282,7 +294,7 @@ export class Run implements Scheduler.Scheduler {
     if (lane.tasks.push(task) === 1) this.ready.push(lane)
   }
 
-  /** Interrupts a fiber before the operation of `lane` that comes next; `now`: and lets it go on at once. */
+  /** Interrupts `victim` before the next operation of `lane`; if `now`, the victim goes on immediately. */
   interrupt(lane: Lane, victim: Lane, now: boolean): void {
     this.departures.push({ kind: "interrupt", fiber: lane.name, at: lane.operations, to: victim.name, now })
     victim.fiber?.unsafeInterruptAsFork(FiberId.none)
@@ -293,7 +305,7 @@ export class Run implements Scheduler.Scheduler {
     return this.timers.length > 0
   }
 
-  /** Time passes to the next timer, while `lane` computes; `now`: and `lane` goes on when all others wait. */
+  /** Lets time pass to the next timer while `lane` computes; if `now`, `lane` goes on only when all others wait. */
   hasten(lane: Lane, now: boolean): void {
     if (!this.hasTimers) return
     this.departures.push({ kind: "timer", fiber: lane.name, at: lane.operations, now })
@@ -343,14 +355,14 @@ export class Run implements Scheduler.Scheduler {
     this.stack.length = 0
     this.enter(lane)
     lane.starved = false
-    // All tasks that have gathered for one fiber run in a row, as Effect's own scheduler runs them.
+    // All pending tasks of one fiber run in a row, as in Effect's own scheduler.
     if (lane.tasks.length === 1) lane.tasks.pop()!()
     else for (const task of lane.tasks.splice(0)) task()
     this.paused = lane
     lane.pauses++
   }
 
-  /** The one that goes on in the plain order. */
+  /** The fiber that goes on in the plain order. */
   get plain(): Lane {
     const first = this.ready[0]!
     return first.starved ? this.ready.find(({ starved }) => !starved) ?? first : first
@@ -377,7 +389,10 @@ export class Run implements Scheduler.Scheduler {
 
   // --- the clock -------------------------------------------------------------
 
-  /** Fires in the order of the times, and of their making where these are equal. Gives what takes it back. */
+  /**
+   * Timers fire in the order of their times, and equal times in the order in which they were set. Gives a function that
+   * clears the timer.
+   */
   after(millis: number, fire: () => void): () => void {
     if (this.phase === "released") {
       const timer = setTimeout(fire, millis)
@@ -401,13 +416,13 @@ export class Run implements Scheduler.Scheduler {
   }
 }
 
-/** More operations before a yield than any fiber makes. */
+/** Effect's setting for a fiber that never yields is at least this number of operations. */
 const neverYields = 2 ** 31
 
-/** An effect that does not end within so many steps after its interruption is abandoned. */
+/** An effect that has not ended this many steps after its interruption is abandoned. */
 const mostFinishingSteps = 10_000
 
-/** What JavaScript's timers can hold, in milliseconds. The live clock never fires a longer one. */
+/** The longest delay of JavaScript's timers, in milliseconds. The live clock never fires a longer one. */
 const longestTimer = 2 ** 31 - 1
 
 const virtualClock = (run: Run): Clock.Clock => {
@@ -426,8 +441,8 @@ const virtualClock = (run: Run): Clock.Clock => {
 }
 
 /**
- * How many more operations the runtime asks about when an operation was preempted, until it comes to that operation
- * again. Not counting them, an operation has the same number whether others were preempted before it or not.
+ * After a preemption, the runtime asks about this many more operations until it returns to the preempted operation.
+ * They are not counted, so that an operation has the same number whether others were preempted before it or not.
  */
 const resumption = (): number => {
   if (operationsOfResumption === undefined) {

@@ -1,13 +1,16 @@
 /**
- * A schedule: where a run departs from the plain order, in which each fiber goes on until it waits, and those that
- * can go on do so in the order in which they became able to. Nothing else is needed to run it again.
+ * A schedule lists where a run departs from the plain order. In the plain order each fiber goes on until it waits, and
+ * ready fibers run in the order in which they became ready. Nothing else is needed to repeat the run.
  *
- * A fiber is named by its descent (`0.2.1`: the first that the second that the root started has started), and a place
- * by a fiber and how many operations it has begun: both stay the same when something elsewhere is left out.
+ * A fiber is named by its ancestors (`0.2.1` is the first child of the root's second child), and a place by a fiber and
+ * the number of operations that it has begun. Both stay the same when a departure elsewhere is left out.
  */
 
 export type Departure =
-  /** Before its operation `at`, `fiber` is suspended and `to` goes on; `long`: `fiber` not before all others wait. */
+  /**
+   * Before its operation `at`, `fiber` is suspended and `to` goes on; if `long`, `fiber` goes on only when all others
+   * wait.
+   */
   | {
     readonly kind: "preempt"
     readonly fiber: string
@@ -17,7 +20,7 @@ export type Departure =
   }
   /** When `fiber` has paused before its operation `at`, for the `pause`th time there, `to` goes on. */
   | { readonly kind: "pick"; readonly fiber: string; readonly at: number; readonly pause: number; readonly to: string }
-  /** Before operation `at` of `fiber`, `to` is interrupted; `now`: and goes on at once. */
+  /** Before operation `at` of `fiber`, `to` is interrupted; if `now`, `to` goes on immediately. */
   | {
     readonly kind: "interrupt"
     readonly fiber: string
@@ -26,7 +29,8 @@ export type Departure =
     readonly now: boolean
   }
   /**
-   * Before operation `at` of `fiber`, time passes to the next timer; `now`: and `fiber` goes on when all others wait.
+   * Before operation `at` of `fiber`, time passes to the next timer; if `now`, `fiber` goes on only when all others
+   * wait.
    */
   | { readonly kind: "timer"; readonly fiber: string; readonly at: number; readonly now: boolean }
 
@@ -52,7 +56,7 @@ export const format = ({ departures, maxOperations, seed }: Schedule): string =>
     ...departures.map(word)
   ].join(" ")
 
-/** One departure, as it stands in the line of its schedule. */
+/** One departure, as it is written in the schedule's line. */
 export const word = (departure: Departure): string => {
   const { at, fiber } = departure
   switch (departure.kind) {
@@ -67,7 +71,7 @@ export const word = (departure: Departure): string => {
   }
 }
 
-/** `undefined`: it is no such line. */
+/** `undefined` if the text is not a schedule's line. */
 export const parse = (line: string): Schedule | undefined => {
   const [version, random, ...words] = line.trim().split(/\s+/)
   const seed = /^r(\d{1,15})$/.exec(random ?? "")?.[1]

@@ -1,6 +1,4 @@
-/**
- * Makes a failing schedule small: as few preemptions as are found to do, none of which can be left out.
- */
+/** Shrinks a failing schedule: to as few preemptions as are found to be enough, none of which can be left out. */
 import type { Strategy } from "./run.js"
 import { type Departure, preemptions, type Schedule } from "./schedule.js"
 import { systematically } from "./space.js"
@@ -8,14 +6,14 @@ import { Following } from "./strategies.js"
 
 /** The outcome of one attempt. */
 export interface Attempt {
-  /** The schedule of the run, if that failed in the way that was found. */
+  /** The schedule of the run, if it failed in the same way as the failure that was found. */
   readonly failed: Schedule | undefined
   readonly operations: number
 }
 
 /**
- * Gives the smallest schedule so far after each attempt, and at last the smallest of all. `attempt` runs by a strategy;
- * each of the two parts ends after `most` operations.
+ * Yields the smallest schedule so far after each attempt, and returns the smallest of all. `attempt` makes a run by a
+ * strategy. Each of the two parts of the search ends after `most` operations.
  */
 export function* shrink(
   found: Schedule,
@@ -56,11 +54,12 @@ export function* shrink(
   }
 
   if (yield* isEnough([])) return least
-  // A fiber that stays behind when it was suspended once need not be kept behind again and again.
+  // If a fiber stays behind after one long suspension, further suspensions of it are not needed.
   yield* isEnough(
     least.departures.map((departure) => departure.kind === "preempt" ? { ...departure, long: true } : departure)
   )
-  // Large parts first, then ever smaller ones; single ones until none of them can go.
+  // Large parts are left out first, then smaller and smaller ones, and finally single departures until none can be left
+  // out.
   for (let size = least.departures.length; size >= 1;) {
     let isLess = false
     for (let start = Math.max(0, least.departures.length - size);; start = Math.max(0, start - size)) {

@@ -1,33 +1,36 @@
 /**
- * Goes through the schedules of a space, once each. A run tells at which places the next run can depart from it, so a
- * schedule's children are the schedule itself and one departure more, later than its last.
+ * Goes through the schedules of a space, once each. A run shows at which places the next run can depart from it. So a
+ * schedule's children are the schedule itself with one departure added after its last.
  */
 import type { Lane, Preemption, Run, Strategy } from "./run.js"
 import { type Departure, type Schedule, word } from "./schedule.js"
 import { type Place, spread } from "./spread.js"
 import { Following } from "./strategies.js"
 
-/** Which schedules there are, in the order of the number of their preemptions. */
+/** Which schedules are searched. They come in the order of their number of preemptions. */
 export interface Space {
   readonly seed: number
-  /** At most. */
+  /** The largest number of preemptions. */
   readonly preemptions: number
-  /** The space has all orders in which the fibers that can go on might, too. */
+  /** Whether the space also has all orders of the ready fibers. */
   readonly picks: boolean
   /**
-   * Each schedule also comes with one event at each operation: the interruption of each marked fiber that lives, or
-   * time that passes to the next timer.
+   * The space also has each schedule with one event at each operation: the interruption of each marked fiber that has
+   * not ended, or time that passes to the next timer.
    */
   readonly event: "interrupt" | "timer" | undefined
 }
 
-/** A run that a search asks for; `isNew`: as one of its schedules, not to count how many there are. */
+/**
+ * A run that a search asks for. `isNew` says that the run is one of the search's schedules, and not made only to count
+ * them.
+ */
 export interface Asked {
   readonly strategy: Strategy
   readonly isNew: boolean
 }
 
-/** How many departures the plain run offers, and those of them that a run has made. */
+/** How many departures the plain run offers, and which of these a run has made. */
 export class Coverage {
   readonly places: number
   readonly tried = new Set<string>()
@@ -41,11 +44,11 @@ export class Coverage {
     this.kinds = new Set(all.flatMap(({ departures }) => departures.map(({ kind }) => kind)))
   }
 
-  /** Notes those of a run's departures that the plain run offers. */
+  /** Records the departures of a run that the plain run offers, too. */
   note(departures: ReadonlyArray<Departure>): void {
     this.words ??= new Set(this.all.flatMap(({ departures }) => departures.map(word)))
     for (const departure of departures) {
-      // A run by chance has hundreds of picks.
+      // Skipped early, since a random run has hundreds of picks.
       if (!this.kinds.has(departure.kind)) continue
       const made = word(departure)
       if (this.words.has(made)) this.tried.add(made)
@@ -54,9 +57,9 @@ export class Coverage {
 }
 
 /**
- * All schedules that begin with `prefix`, one after the other as the departures come in a run, or as many of them as
- * `limit` says. Gives at the end whether these were all. `plain`, if it is given, is the plain run, made before: no
- * schedule is asked for that is the plain run, but the limit counts it.
+ * All schedules that begin with `prefix`, in the order of their departures in a run, or only the first `limit` of them.
+ * Returns whether these were all. `plain`, if it is given, is the plain run, which was made before: it is not asked for
+ * again, but it counts towards the limit.
  */
 export function* systematically(
   space: Space,
@@ -73,7 +76,7 @@ export function* systematically(
     const allowance = allowanceOf(space, preemptions)
     if (left === 0) return (yield* walk.size(prefix, allowance, 0)) === 0
     const made = yield* walk.below(prefix, allowance, left)
-    // Without a place for so many preemptions there is none for more.
+    // If no schedule has this number of preemptions, no schedule has more.
     if (made === 0) return true
     left -= made
     if (walk.isCut) return false
@@ -82,12 +85,12 @@ export function* systematically(
 }
 
 /**
- * All schedules, or as many as `limit` says. If the limit cuts them, or `mayStop` says that the caller may stop at any
- * time, the schedules come in such an order that the first of them, however many, are spread evenly over the whole run.
- * Takes `plain` and gives at the end like `systematically`.
+ * All schedules, or only `limit` of them. If the limit leaves some out, or if `mayStop` says that the caller may stop
+ * at any time, the schedules are ordered so that the first n, for every n, are spread evenly over the whole run.
+ * `plain` and the result are as in `systematically`.
  *
- * Schedules with fewer preemptions come first. If those of one number are more than the limit leaves, half of what it
- * leaves is kept for greater numbers.
+ * Schedules with fewer preemptions come first. If there are more schedules with one number of preemptions than the
+ * limit still allows, half of the rest of the limit is kept for larger numbers.
  */
 export function* evenly(
   space: Space,
@@ -114,7 +117,7 @@ export function* evenly(
   return isComplete
 }
 
-/** How many departures a schedule may yet make. */
+/** How many more departures a schedule may make. */
 interface Allowance {
   readonly preemptions: number
   readonly events: number
@@ -131,7 +134,7 @@ const offersOf = ({ event, picks }: Space, { events, preemptions }: Allowance): 
   if (picks) offers.add("pick")
   if (event !== undefined && events > 0) offers.add(event)
   if (preemptions > 0) offers.add("short")
-  // All orders of the fibers have the long suspensions among them.
+  // If all orders of the fibers are tried, long suspensions are among them.
   if (preemptions > 0 && !picks) offers.add("long")
   return offers
 }
@@ -163,7 +166,7 @@ class Walk {
     this.isSpread = isSpread
   }
 
-  /** Whether a schedule makes no departure more. */
+  /** Whether a schedule makes no further departure. */
   private isLast({ events, preemptions }: Allowance): boolean {
     return events === 0 && preemptions === 0 && !this.space.picks
   }
@@ -180,7 +183,7 @@ class Walk {
     if (departures.length === this.prefix.length + 1) this.coverage.tried.add(word(departures.at(-1)!))
   }
 
-  /** The places after its last departure at which a run by the schedule can depart once more. */
+  /** The places after the schedule's last departure at which its run can depart once more. */
   private *placesAfter(
     departures: ReadonlyArray<Departure>,
     allowance: Allowance,
@@ -194,9 +197,9 @@ class Walk {
   }
 
   /**
-   * Runs at most `quota` of the schedules that begin with `departures` and make exactly as many preemptions besides as
-   * are allowed, and gives how many these were. In a spread walk, each departure that comes next has an equal share of
-   * the quota.
+   * Runs at most `quota` of the schedules that begin with `departures` and make exactly the allowed number of further
+   * preemptions. Returns how many were run. In a spread walk, each possible next departure has an equal share of the
+   * quota.
    */
   *below(departures: ReadonlyArray<Departure>, allowance: Allowance, quota: number): Generator<Asked, number> {
     if (this.isLast(allowance)) {
@@ -223,7 +226,10 @@ class Walk {
     return made
   }
 
-  /** How many schedules `below` would run without a quota; more than `most`, if it is more. */
+  /**
+   * How many schedules `below` would run without a quota; a number above `most` only says that there are more than
+   * `most`.
+   */
   *size(departures: ReadonlyArray<Departure>, allowance: Allowance, most: number): Generator<Asked, number> {
     const own = allowance.preemptions === 0 ? 1 : 0
     if (this.isLast(allowance) || own > most) return own
@@ -246,13 +252,13 @@ class Walk {
   }
 }
 
-/** A kind of departure; a preemption for long or for short. */
+/** A kind of departure. Long and short preemptions are two kinds. */
 export type Offer = "long" | "short" | "pick" | "interrupt" | "timer"
 
 const offerOf = (departure: Departure): Offer =>
   departure.kind === "preempt" ? (departure.long ? "long" : "short") : departure.kind
 
-/** Follows a schedule, and notes at which places after its last departure there are others to be made. */
+/** Follows a schedule, and records at which places after its last departure further departures are possible. */
 class Enumerating extends Following {
   readonly places: Array<Place> = []
   private readonly offers: ReadonlySet<Offer>
@@ -305,7 +311,10 @@ class Enumerating extends Following {
   }
 }
 
-/** The plain run, in which nothing is preempted: made once, it tells all searches where their schedules can begin. */
+/**
+ * The plain run, in which nothing is preempted. It is made once, and shows all searches where their schedules can
+ * begin.
+ */
 export class Survey extends Enumerating {
   private operation: unknown
   /** The fiber that has run an operation, or `"several"`: `Ref.get(ref)`, say, is one value for all fibers. */
@@ -340,7 +349,7 @@ export class Survey extends Enumerating {
     return siteOf(this.operation)
   }
 
-  /** The places at which there are departures of these kinds, with those alone. */
+  /** The places that have departures of these kinds, with only these departures. */
   placesFor(offers: ReadonlySet<Offer>): ReadonlyArray<Place> {
     return this.places.flatMap((place) => {
       const { departures } = place
@@ -354,7 +363,8 @@ export class Survey extends Enumerating {
   }
 
   /**
-   * The site; told apart from the same code elsewhere if several fibers have run the operation before: they share it.
+   * The site. If several fibers have run the operation before it, and so share something, the site is distinguished
+   * from the same code elsewhere.
    */
   private siteAmong(place: Place): string | undefined {
     const isShared = this.runBy.get(this.before.get(place)) === "several"
@@ -362,7 +372,7 @@ export class Survey extends Enumerating {
   }
 }
 
-/** Departures in the order of the run; but short suspensions come last, since long ones find most faults. */
+/** Departures in the order of the run, except that short suspensions come last, since long ones find most faults. */
 const inTurn = (places: ReadonlyArray<Place>, { picks }: Space): ReadonlyArray<Departure> => {
   const all = places.flatMap(({ departures }) => departures)
   const isShort = (departure: Departure) => departure.kind === "preempt" && !departure.long
@@ -370,8 +380,8 @@ const inTurn = (places: ReadonlyArray<Place>, { picks }: Space): ReadonlyArray<D
 }
 
 /**
- * The kind of one of Effect's primitives, and the source of its function. Of an operation that only notes what comes
- * after the next one: none, for departing before it is departing before the next.
+ * The kind of one of Effect's primitives, and the source of its function. `undefined` for an operation that only
+ * registers a continuation, since departing before it is the same as departing before the next operation.
  */
 const siteOf = (operation: unknown): string | undefined => {
   if (operation === undefined || isNoting(operation)) return undefined

@@ -1,10 +1,8 @@
-/**
- * Orders the places of a run so that the first of them, however many, are a fair sample of all.
- */
+/** Orders the places of a run so that the first n of them, for every n, are a fair sample of all. */
 import * as Utils from "effect/Utils"
 import type { Departure } from "./schedule.js"
 
-/** An operation at which a run can depart, and the ways in which it can. */
+/** An operation at which a run can depart, and its possible departures. */
 export interface Place {
   readonly departures: ReadonlyArray<Departure>
   /** The operation's kind: the same for operations that come from the same code, in the same relation to others. */
@@ -12,15 +10,15 @@ export interface Place {
 }
 
 /**
- * All departures of all places, those first that are tried if only `quota` of them are. The places take turns, one
- * departure of each at a time, and in their order two of three places are the next of an even walk over the run, and
- * one is the next of a round through the code:
+ * All departures of all places; the first `quota` of them are those that a limited search tries. The places take turns,
+ * with one departure each at a time. Of every three places in this order, two come from an even walk over the run, and
+ * one from a round through the code:
  *
- * - The walk comes by all parts of the run equally.
- * - The round comes by each piece of code once before it comes by any twice. Sixty fibers that do the same fill most of
- *   a run, and a fault is as likely in the few operations after them. The same code counts as another piece after an
- *   operation that several fibers have run (`Ref.get` of one reference): where they share something, races are
- *   likelier.
+ * - The walk visits all parts of the run equally.
+ * - The round visits each piece of code once before it visits any twice. Sixty fibers with the same code fill most of a
+ *   run, but a fault is as likely in the few operations after them. The same code counts as another piece after an
+ *   operation that several fibers have run (`Ref.get` of one reference): fibers that share something are more likely to
+ *   have a race.
  */
 export const spread = (places: ReadonlyArray<Place>, seed: number, quota: number): ReadonlyArray<Departure> => {
   const random = new Utils.PCGRandom(seed)
@@ -41,7 +39,7 @@ export const spread = (places: ReadonlyArray<Place>, seed: number, quota: number
   return inRounds(Array.from(order, ({ departures }) => drawn(departures, random)))
 }
 
-/** Each once; the first `size` of them at equal distances, the others after them. */
+/** Each item once: first `size` items at equal distances, then the others. */
 const evenWalk = <A>(all: ReadonlyArray<A>, size: number, random: Utils.PCGRandom): ReadonlyArray<A> => {
   if (size >= all.length) return inStrides(all, random)
   const offset = random.number()
@@ -52,7 +50,10 @@ const evenWalk = <A>(all: ReadonlyArray<A>, size: number, random: Utils.PCGRando
   ]
 }
 
-/** Each once, in strides of about the golden ratio, so that the first ones, however many, divide the whole evenly. */
+/**
+ * Each item once, in strides of about the golden ratio, so that the first n items, for every n, divide the whole
+ * evenly.
+ */
 const inStrides = <A>(all: ReadonlyArray<A>, random: Utils.PCGRandom): ReadonlyArray<A> => {
   const { length } = all
   if (length === 0) return []
@@ -66,7 +67,7 @@ export const goldenRatio = (Math.sqrt(5) - 1) / 2
 
 const greatestCommonDivisor = (a: number, b: number): number => b === 0 ? a : greatestCommonDivisor(b, a % b)
 
-/** The first of each, then the second of each that has one, and so on. */
+/** The first item of each list, then the second of each list that has one, and so on. */
 const inRounds = <A>(lists: ReadonlyArray<ReadonlyArray<A>>): ReadonlyArray<A> => {
   const all: Array<A> = []
   let left = lists
@@ -77,7 +78,10 @@ const inRounds = <A>(lists: ReadonlyArray<ReadonlyArray<A>>): ReadonlyArray<A> =
   return all
 }
 
-/** The departures of one place by lot. A long suspension finds more, and is drawn three times of four. */
+/**
+ * The departures of one place in random order. A long suspension finds more faults, and comes first in three of four
+ * cases.
+ */
 const drawn = (departures: ReadonlyArray<Departure>, random: Utils.PCGRandom): ReadonlyArray<Departure> => {
   const isShort = (departure: Departure) => departure.kind === "preempt" && !departure.long
   const long = departures.filter((departure) => !isShort(departure))

@@ -1,5 +1,5 @@
 /**
- * Strategies: following a schedule, and choosing one by chance. `space.ts` goes through schedules one after the other.
+ * Strategies that follow a schedule, or choose one at random. `space.ts` goes through schedules one after the other.
  */
 import * as Utils from "effect/Utils"
 import type { Lane, Preemption, Run, Strategy } from "./run.js"
@@ -14,13 +14,13 @@ interface Plan {
   readonly timer: Map<number, Departure & { readonly kind: "timer" }>
 }
 
-/** The plain order, but for a schedule's departures. */
+/** The plain order, except for a schedule's departures. */
 export class Following implements Strategy {
   readonly seed: number
   private readonly plans = new Map<string, Plan>()
   private lane: Lane | undefined
   private plan: Plan | undefined
-  /** How many departures are yet to be made. */
+  /** How many departures are still to be made. */
   left: number
 
   constructor({ departures, seed }: Pick<Schedule, "departures" | "seed">) {
@@ -77,8 +77,8 @@ export class Following implements Strategy {
 }
 
 /**
- * Any of those that can go on, at each pick; and one to `preemptions` suspensions, at operations chosen from those
- * that others could have gone before. `horizon` is how many there were in an earlier run.
+ * Picks any ready fiber each time, and makes one to `preemptions` suspensions, before operations at which other fibers
+ * could have run instead. `horizon` is the number of such operations in an earlier run.
  */
 export class AtRandom implements Strategy {
   readonly seed: number
@@ -89,7 +89,7 @@ export class AtRandom implements Strategy {
   constructor(seed: number, turn: number, horizon: number, preemptions: number) {
     this.seed = seed
     this.random = new Utils.PCGRandom(seed)
-    // The first walks evenly over the horizon from seed to seed, so that a hundred seeds miss few places.
+    // The first suspension moves evenly over the horizon from seed to seed, so that a hundred seeds miss few places.
     const first = placeOf(turn, horizon)
     const others = Array.from(
       { length: this.random.integer(Math.max(1, preemptions)) },
@@ -114,9 +114,10 @@ export class AtRandom implements Strategy {
 const placeOf = (turn: number, horizon: number): number => Math.floor(((turn * goldenRatio) % 1) * horizon)
 
 /**
- * Probabilistic concurrency testing (Burckhardt and others, ASPLOS 2010): fibers have random priorities, the highest
- * that can go on does, and at `depth - 1` operations, chosen as above, the running one falls below all others. A fault
- * that needs `depth` orderings is found with probability at least 1 / (fibers × horizon^(depth - 1)).
+ * Probabilistic concurrency testing (Burckhardt and others, ASPLOS 2010): fibers have random priorities, and the ready
+ * fiber with the highest priority runs. At `depth - 1` operations, chosen as in `AtRandom`, the running fiber's
+ * priority falls below all others. A fault that needs `depth` orderings is found with probability at least 1 / (fibers
+ * × horizon^(depth - 1)).
  */
 export class ByPriority implements Strategy {
   readonly seed: number

@@ -1,6 +1,6 @@
 /**
- * The certificate that a ticket stands for. A resumed handshake shows none (and Node 20 asks nothing there), so it is
- * checked before the ticket is offered.
+ * Checks the certificate that belongs to a ticket. A resumed handshake shows no certificate (and Node 20 does not call
+ * `checkServerIdentity` for it), so the certificate is checked before the ticket is offered.
  */
 import { X509Certificate } from "node:crypto"
 import type { ConnectionOptions, DetailedPeerCertificate } from "node:tls"
@@ -8,7 +8,10 @@ import { readTlsSession } from "../../internal/tlsSession.js"
 
 export type CheckServerIdentity = NonNullable<ConnectionOptions["checkServerIdentity"]>
 
-/** Whether the certificate would be accepted now. If not, the connection makes a whole handshake, which says why. */
+/**
+ * Whether the certificate would be accepted now. If not, the connection makes a full handshake, which reports the
+ * reason.
+ */
 export const isAccepted = (
   session: Uint8Array,
   hostname: string,
@@ -25,7 +28,7 @@ export const isAccepted = (
   }
 }
 
-/** The certificates that were read last: to read one costs more than all else that is done for a ticket. */
+/** The most recently parsed certificates: parsing one costs more than all other work for a ticket. */
 const certificates = new Map<string, DetailedPeerCertificate>()
 
 const capacity = 64
@@ -35,10 +38,10 @@ const readCertificate = (der: Uint8Array): DetailedPeerCertificate => {
   const known = certificates.get(id)
   if (known !== undefined) return known
   const read = new X509Certificate(der)
-  // Throws for a key that cannot be read, where the next call ends the process (Node 24).
+  // For a key that cannot be read, this throws; without it the next call would end the process (Node 24).
   void read.publicKey
   const certificate = read.toLegacyObject() as DetailedPeerCertificate
-  // The session holds nothing else of the chain. A certificate that is its own issuer ends a chain.
+  // The session has no other certificate of the chain. A certificate that is its own issuer ends a chain.
   certificate.issuerCertificate ??= certificate
   certificates.set(id, certificate)
   const [oldest] = certificates.keys()

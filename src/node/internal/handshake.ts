@@ -2,22 +2,23 @@
  * How a TLS connection is opened: TCP first, then TLS on that socket, with a ticket if there is one. If the handshake
  * breaks because of the ticket, both are done once more without it.
  *
- * The machine knows neither caches nor errors of its user: it tells how far the connection came, and what Node said.
+ * This file knows neither the ticket cache nor its users' errors: it reports how far the connection came, and Node's
+ * error.
  */
 import * as Net from "node:net"
 import type { Duplex } from "node:stream"
 import * as Tls from "node:tls"
 
-/** The tickets that one connection takes and brings. */
+/** How one connection takes and puts tickets. */
 export interface Tickets {
-  /** Hands over a session to offer. The machine overwrites its bytes with zeros when OpenSSL has its copy. */
+  /** Gives a session to offer. Its bytes are overwritten with zeros when OpenSSL has its copy. */
   readonly take: () => Buffer | undefined
   readonly resumed: () => void
-  /** The server has not accepted the session that was taken. */
+  /** Called when the server has not accepted the session that was taken. */
   readonly refused: () => void
-  /** The server has sent a session. */
+  /** Called when the server has sent a session. */
   readonly put: (session: Buffer) => void
-  /** A resumed connection has ended: its server has spoken, and has sent no new session. */
+  /** Called when a resumed connection has ended and its server has sent data, but no new session. */
   readonly unreplenished: () => void
 }
 
@@ -28,16 +29,13 @@ export interface Tickets {
 export type Stage = "Options" | "Connect" | "Handshake" | "Identity"
 
 export interface Listener {
-  /** A socket has been made: TCP, then TLS over it; then, after a refusal, both again. */
+  /** Called for each socket that is made: TCP, then TLS over it; after a refused ticket, both again. */
   readonly onSocket?: ((socket: Net.Socket) => void) | undefined
   readonly onOpen: (socket: Tls.TLSSocket) => void
   readonly onFailure: (stage: Stage, cause: unknown) => void
 }
 
-/**
- * Opens a connection, and returns a function that gives it up. Throws what Node throws for TCP options that make no
- * sense.
- */
+/** Opens a connection, and returns a function that gives it up. Throws Node's own errors for invalid TCP options. */
 export const handshake = (options: Tls.ConnectionOptions, tickets: Tickets, listener: Listener): () => void => {
   let current: Attempt | undefined
   const attempt = (mayOffer: boolean): void => {
@@ -47,10 +45,10 @@ export const handshake = (options: Tls.ConnectionOptions, tickets: Tickets, list
       onFailure: ({ cause, isOffered, stage }) => {
         const code = codeOf(cause) ?? ""
         const isAlert = code.startsWith("ERR_SSL_") || code === "EPROTO"
-        // A reset says nothing of the ticket, except that the ticket may be its cause.
+        // A reset may have the ticket as its cause, or not: the attempt is repeated, and the ticket is not called refused.
         if (isOffered && (isAlert || stage === "Identity")) tickets.refused()
         const mayBeTicket = isOffered && (isAlert || code === "ECONNRESET")
-        // A socket that was given serves for one handshake only.
+        // A socket that the caller gave can be used for one handshake only.
         if (mayBeTicket && options.socket === undefined) attempt(false)
         else listener.onFailure(stage, cause)
       }
@@ -74,14 +72,14 @@ interface AttemptListener extends Omit<Listener, "onFailure"> {
 
 /**
  * A single attempt, which goes from `Connect` to `Handshake`. An attempt is over when it has told its listener that the
- * connection is open, or that it failed, or when it was given up; then it tells nothing more.
+ * connection is open or has failed, or when it was given up. After that it calls its listener no more.
  */
 class Attempt {
   private stage: Exclude<Stage, "Identity"> = "Connect"
   private isOver = false
   private isOffered = false
   private readonly beneath: Duplex
-  /** From the stage `Handshake` on. */
+  /** Set from the stage `Handshake` on. */
   private socket: Tls.TLSSocket | undefined
   private readonly options: Tls.ConnectionOptions
   private readonly tickets: Tickets
@@ -100,7 +98,7 @@ class Attempt {
     if (beneath.destroyed) return this.fail(new Error("the socket that was given is closed"))
     const reached = eventOfReaching(beneath)
     if (reached === undefined) return this.beginTls(mayOffer)
-    // From the handshake on, the TLS socket tells what becomes of the one beneath it.
+    // Once the handshake has begun, the TLS socket reports the errors of the socket beneath it.
     const failToConnect = (cause?: unknown): void => {
       if (this.stage === "Connect") this.fail(cause)
     }
@@ -128,13 +126,14 @@ class Attempt {
     } finally {
       session?.fill(0)
     }
-    // Like `tls.connect` does for a connection of its own.
+    // `tls.connect` does the same if it opens the TCP connection itself.
     if (options.timeout && options.socket === undefined) socket.setTimeout(options.timeout)
     tune(socket, options)
     watch(socket, tickets)
     listener.onSocket?.(socket)
     socket.once("secureConnect", () => this.open(socket))
-    // Stays: an error that comes before anybody else listens ends the socket, and not the process.
+    // This listener stays: an error that comes before there is another listener must end the socket, and not the
+    // process.
     socket.on("error", (error) => this.fail(error))
     // `close` can come before the error that caused it, if the socket beneath has closed first.
     socket.once("close", () => this.fail(socket.errored ?? beneath.errored ?? undefined))
@@ -156,12 +155,13 @@ class Attempt {
 }
 
 /**
- * Opens a connection that offers no ticket, as Node does, and keeps the tickets that it brings. Throws what Node throws
- * for options that make no sense.
+ * Opens a connection that offers no ticket, as Node does, and keeps the tickets that its server sends. Throws Node's
+ * own errors for invalid options.
  */
 export const connect = (options: Tls.ConnectionOptions, tickets: Tickets): Tls.TLSSocket => {
   const socket = Tls.connect(options)
-  // Not earlier: Node makes a new handle for each address that it tries, and drops the listeners for sessions.
+  // The listener is added only now: Node makes a new handle for each address that it tries, and drops listeners for
+  // sessions.
   return socket.once("connect", () => {
     tune(socket, options)
     watch(socket, tickets)
@@ -181,7 +181,7 @@ const tune = (socket: Tls.TLSSocket, options: Tls.ConnectionOptions): void => {
   if (keepAlive === true) socket.setKeepAlive(true, keepAliveInitialDelay)
 }
 
-/** Keeps the sessions that a connection brings. */
+/** Keeps the sessions that a connection's server sends. */
 const watch = (socket: Tls.TLSSocket, tickets: Tickets): void => {
   let isReplenished = false
   socket.on("session", (session) => {

@@ -1,15 +1,15 @@
 /**
- * The socket of a request whose connection may have to be opened twice: first with a ticket and, if the server breaks
- * off because of the ticket, once more without one. `node:https` and its users expect a `TLSSocket` immediately, and
- * the same socket until the end.
+ * The socket of a request whose connection may have to be opened twice: first with a ticket and, if the handshake fails
+ * because of the ticket, once more without one. `node:https` and its users expect a `TLSSocket` immediately, and the
+ * same socket until the end.
  */
 import * as Net from "node:net"
 import * as Tls from "node:tls"
 import type { Listener } from "./handshake.js"
 
 /**
- * Stands for the sockets that `handshake` makes one after the other, and at last for the open one: reads from it,
- * writes to it, and has its methods and properties. ("Beneath" is the socket that the stand-in stands for just now.)
+ * Represents the sockets that `handshake` makes one after the other, and finally the open one: reads from it, writes to
+ * it, and has its methods and properties. (The socket "beneath" is the socket that the stand-in currently represents.)
  * While the connection is being opened, writes are held back, and a time limit counts from when it was set, whichever
  * socket is beneath.
  *
@@ -60,7 +60,7 @@ export class StandIn extends Net.Socket {
     }
     if (socket instanceof Tls.TLSSocket) {
       forward("OCSPResponse", "session")
-      // OpenSSL logs its keys only if somebody listens.
+      // OpenSSL reports its keys only if there is a listener.
       if (this.listenerCount("keylog") > 0) forward("keylog")
       else this.on("newListener", (name) => name === "keylog" && socket.listenerCount(name) === 0 && forward(name))
     } else if (this.connecting) {
@@ -79,12 +79,13 @@ export class StandIn extends Net.Socket {
     const { alpnProtocol, authorizationError, authorized } = socket
     const { servername } = socket as { readonly servername?: unknown }
     Object.assign(this, { alpnProtocol, authorizationError, authorized, servername, secureConnecting: false })
-    // TLS over this socket (a proxy's tunnel) needs a handle: without one it would wait for a `connect` event, which
-    // has already been emitted. Reading and writing by the handle counts as activity of the open socket because that is
-    // the `_parent`; otherwise the open socket's time limit would end the connection.
+    // TLS over this socket (a proxy's tunnel) needs a handle: without one, TLS would wait for a `connect` event, which
+    // has already been emitted. With the open socket as `_parent`, reading and writing through the handle counts as
+    // activity of the open socket; otherwise that socket's time limit would end the connection.
     Object.defineProperty(this, "_handle", { get: () => this.destroyed ? null : handleOf(socket), set: () => {} })
     Object.assign(this, { _parent: socket })
-    // From now on the open socket counts the time limit. A limit of 0 is handed on as well: it removes the agent's.
+    // From now on the open socket counts the time limit. A limit of 0 is passed on as well: it removes the agent's
+    // limit.
     const { timeout } = this
     if (timeout !== undefined) {
       super.setTimeout(0)
@@ -99,7 +100,7 @@ export class StandIn extends Net.Socket {
       this.push(null)
     })
     socket.on("error", (error) => this.destroy(error))
-    // After the end of the data, this socket closes by itself when everything has been read.
+    // If the end of the data has arrived, this socket closes by itself when everything has been read.
     socket.on("close", () => this.#hasEnded || this.destroy())
     this.emit("secureConnect")
     this.#held?.(socket)
@@ -130,7 +131,7 @@ export class StandIn extends Net.Socket {
   }
 
   override _final(done: (error?: Error | null) => void): void {
-    // If ending fails, the open socket emits an error, which destroys this socket.
+    // If `end` fails, the open socket emits an error, which destroys this socket.
     this.#whenOpen(done, (socket) => socket.writableFinished ? done() : socket.end(() => done()))
   }
 

@@ -1,6 +1,6 @@
 /**
- * The target of one connection: the options for Node, and the tickets that the connection may take and put. The events
- * of a socket call the store's synchronous steps: no effect is run for them.
+ * The target of one connection: the options for Node, and the tickets that the connection may take and put. The
+ * socket's event listeners call the store's synchronous functions directly, without running an effect.
  */
 import * as Option from "effect/Option"
 import * as Net from "node:net"
@@ -30,7 +30,7 @@ export interface Target {
   readonly hasTicket: () => boolean
 }
 
-/** Throws what Node throws for TLS options that make no sense. */
+/** Throws Node's own errors for invalid TLS options. */
 export const targetOf = (
   settings: Settings,
   given: Tls.ConnectionOptions,
@@ -46,7 +46,7 @@ export const targetOf = (
     rejectUnauthorized: identity.rejectUnauthorized,
     secureContext: identity.context()
   }
-  // Only the cache's tickets are offered.
+  // A session in the options is dropped: only tickets of the cache are offered.
   delete options.session
   const key: ServerKey = {
     ...addressOf(given),
@@ -66,7 +66,7 @@ export const targetOf = (
   }
 }
 
-/** The tickets of one connection, of which it takes one at most. */
+/** The tickets of one connection, which takes at most one. */
 const ticketsOf = (
   { cache, now, onUnreplenished }: Settings,
   key: ServerKey,
@@ -113,11 +113,11 @@ export const addressOf = ({ host, path, port }: Tls.ConnectionOptions) => ({
 
 export type Address = ReturnType<typeof addressOf>
 
-/** The options that have a value: to Node, an option that is `undefined` is not always one that is missing. */
+/** The options without those that are `undefined`: Node does not always treat them like missing options. */
 export const defined = <A extends object>(options: A): { [K in keyof A]: Exclude<A[K], undefined> } =>
   Object.fromEntries(Object.entries(options).filter(([, value]) => value !== undefined)) as never
 
-/** Node calls the check where a throw ends the process. */
+/** Catches what the check throws: Node calls the check at a place where a throw would end the process. */
 const unthrowing = (check: CheckServerIdentity): CheckServerIdentity => (hostname, certificate) => {
   try {
     return check(hostname, certificate)
@@ -126,9 +126,12 @@ const unthrowing = (check: CheckServerIdentity): CheckServerIdentity => (hostnam
   }
 }
 
-/** Node lets a throw out of the call that opens the connection: the application's own error, and no option's. */
+/**
+ * Passes an error that `lookup` throws to the callback: Node would throw it out of the call that opens the connection,
+ * as if an option were invalid.
+ */
 const unthrowingLookup = (lookup: Tls.ConnectionOptions["lookup"]): typeof lookup =>
-  // Node refuses a lookup that is no function.
+  // If the value is not a function, Node refuses it.
   typeof lookup !== "function" ? lookup : (hostname, options, callback) => {
     try {
       lookup(hostname, options, callback)

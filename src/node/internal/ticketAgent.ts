@@ -15,7 +15,7 @@ export type Requested = Tls.ConnectionOptions & {
   readonly [identity]?: TlsIdentity
 }
 
-/** The identity of a request when it was made: its options may change while it waits for a connection. */
+/** The identity that a request had when it was made: its options may change while it waits for a connection. */
 export const identity: unique symbol = Symbol("effect-holdfast/TlsIdentity")
 
 /** The part of `https.Agent` that is not in its types. */
@@ -48,7 +48,7 @@ export class TicketAgent extends Https.Agent {
 
   /**
    * Node's own name, the protocols, and the digest of the identity. A connection keeps the name that it was given: Node
-   * asks again when the connection is free and when it closes, and the options may have changed by then.
+   * calls this method again when the connection is free and when it closes, and the options may have changed by then.
    */
   override getName(options: Requested = {}): string {
     if (options._agentKey !== undefined) return options._agentKey
@@ -71,8 +71,8 @@ export const protocolsOf = ({ ALPNProtocols }: Tls.ConnectionOptions): ReadonlyA
   )
 
 /**
- * Makes `request.setTimeout` count from the call on. Node begins to count only when there is a TCP connection, and so
- * would wait without a limit for a host that does not answer.
+ * Makes `request.setTimeout` count from the call on. Node begins to count only when there is a TCP connection, so a
+ * request to a host that does not answer would have no limit.
  */
 const limitFromCall = (request: Http.ClientRequest): void => {
   const { setTimeout } = request

@@ -1,7 +1,7 @@
 /**
- * The identity of a TLS connection: who the client says it is, and which server it accepts. A digest of every option
- * that decides this tells identities apart. Beside it the `SecureContext` that is made of the options is kept, since
- * making one costs more than the rest of a resumed handshake.
+ * The identity of a TLS connection: who the client says it is, and which server it accepts. Identities are compared by
+ * a digest of all options that decide about them. The `SecureContext` that is made of the options is kept with the
+ * digest, since making one costs more than the rest of a resumed handshake.
  */
 import { createHash, type Hash } from "node:crypto"
 import Tls from "node:tls"
@@ -13,7 +13,7 @@ export interface TlsIdentity {
   readonly context: () => Tls.SecureContext
 }
 
-/** The options of which a `SecureContext` is made. */
+/** The options from which a `SecureContext` is made. */
 const ofContext = [
   "ca",
   "cert",
@@ -41,10 +41,10 @@ const ofContext = [
   "sessionTimeout"
 ]
 
-/** The options that decide about the identity besides. */
+/** The other options that decide about the identity. */
 const ofConnection = ["checkServerIdentity", "pskCallback", "minDHSize", "requestOCSP"]
 
-/** More identities than a client has at a time. The bound is for options that are made anew for each connection. */
+/** More identities than a client has at a time. The bound matters if options are made anew for each connection. */
 const capacity = 32
 
 interface Known {
@@ -54,7 +54,7 @@ interface Known {
 }
 
 export class TlsIdentities {
-  /** The last used one first. */
+  /** The most recently used identity comes first. */
   private readonly known: Array<Known> = []
 
   of(options: Tls.ConnectionOptions): TlsIdentity {
@@ -77,7 +77,7 @@ export class TlsIdentities {
     values: ReadonlyArray<unknown>
   ): Known {
     const contextDigest = digestOf(forContext)
-    // Other objects with the same content make the same context.
+    // Different objects with the same content make the same context.
     const alike = this.known.find((known) => known.contextDigest === contextDigest)
     const context = alike?.identity.context ?? contextOf(options)
     return {
@@ -95,7 +95,7 @@ const areSame = (some: ReadonlyArray<unknown>, others: ReadonlyArray<unknown>): 
   return some.length === others.length
 }
 
-/** Makes the context immediately: the options may have changed when a connection needs it. */
+/** Makes the context immediately: the options may have changed by the time a connection needs it. */
 const contextOf = (options: Tls.ConnectionOptions): TlsIdentity["context"] => {
   try {
     const context = options.secureContext ?? Tls.createSecureContext(options)
@@ -118,7 +118,7 @@ const addValues = (values: Array<unknown>, options: object, names: ReadonlyArray
 
 const ARRAY: unknown = Symbol("array")
 
-/** Node's defaults for options that are not given: a program can change them. */
+/** Node's defaults for missing options: a program can change these defaults. */
 const defaults = ({ ca, secureContext }: Tls.ConnectionOptions): ReadonlyArray<unknown> => [
   ca || secureContext ? undefined : defaultCAs(),
   Tls.DEFAULT_CIPHERS,
@@ -134,7 +134,7 @@ const rejects = (options: Tls.ConnectionOptions): boolean =>
     ? options.rejectUnauthorized !== false
     : process.env["NODE_TLS_REJECT_UNAUTHORIZED"] !== "0"
 
-/** Tells lists of default CAs apart. Since Node 24.5 a program can set another list. */
+/** A number that differs for each list of default CAs. Since Node 24.5 a program can set another list. */
 const defaultCAs = (): number | undefined =>
   "setDefaultCACertificates" in Tls && "getCACertificates" in Tls
     ? referenceOf((Tls.getCACertificates as (type: string) => object)("default"))
