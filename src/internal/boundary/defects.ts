@@ -7,11 +7,12 @@ import { isUnwinding } from "../transaction/unwinding.js"
 import { problem } from "./problem.js"
 
 /**
- * The defects of a cause that are the handler's. Others are not: a defect with a response of its own is how a handler
- * answers, some defects are the client's fault, and some unwind the body of a transaction that a deadlock has ended.
+ * The defects of a cause that are faults of the handler. Three kinds are not: a defect with a response of its own (a
+ * handler answers by it), a defect that is the client's fault, and a defect that unwinds the body of a transaction
+ * which a deadlock has ended.
  */
 export const defectsOf = (cause: Cause.Cause<unknown>): ReadonlyArray<unknown> =>
-  // A span puts a proxy around each error that is raised in it.
+  // A span wraps each error that is raised in it in a proxy.
   Array.from(Cause.defects(cause), Cause.originalError).filter((defect) =>
     !HttpServerResponse.isServerResponse(defect) && !HttpServerRespondable.isRespondable(defect) &&
     statusOf(defect) === undefined && !isUnwinding(defect)
@@ -24,8 +25,9 @@ export const clientFault = (cause: Cause.Cause<unknown>): HttpServerResponse.Htt
 }
 
 /**
- * A multipart body that cannot be read is the client's fault. `HttpApi` makes a defect of the error; and an error of
- * the parser that has no listener becomes an error of Node's. If these were defects, any client could end the server.
+ * A multipart body that cannot be read is the client's fault. `HttpApi` makes a defect of the error, and an error of
+ * the parser without a listener becomes an error of Node's. If these counted as defects, any client could end the
+ * server.
  */
 const statusOf = (defect: unknown): 400 | 413 | undefined => {
   if (Predicate.isTagged(defect, "MultipartError")) {

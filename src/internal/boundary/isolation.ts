@@ -1,6 +1,6 @@
 /**
- * Isolates the defects of one request: each gets an incident, and is logged, counted and answered, wherever it comes to
- * light (in the app, in a fiber that the app forks, in the stream of its response).
+ * Isolates the defects of one request: each defect gets an incident, and is logged, counted and answered, wherever it
+ * occurs (in the app, in a fiber that the app forks, in the stream of its response).
  */
 import * as HttpApp from "@effect/platform/HttpApp"
 import * as HttpBody from "@effect/platform/HttpBody"
@@ -42,11 +42,11 @@ class Isolation {
   private readonly onDefect: OnDefect
   /** The incidents that this boundary has counted. */
   private readonly counted = new Set<string>()
-  /** Errors with which the stream of a response has failed. The platform makes defects of them. */
+  /** Errors with which the stream of a response has failed. The platform turns them into defects. */
   private readonly streamErrors = new Set<unknown>()
   /** The incident of the platform's own answer, if that came before the cause: see `answeredByPlatform`. */
   private early: string | undefined
-  /** Whether the app runs. */
+  /** Whether the app is running. */
   private isInside = true
 
   constructor(request: Request, onDefect: OnDefect) {
@@ -99,7 +99,7 @@ class Isolation {
       for (const error of Cause.failures(cause)) this.streamErrors.add(Cause.originalError(error))
       return this.defectsIn(cause).length === 0
         ? Effect.void
-        // The platform would end the response as if it were whole.
+        // Without this, the platform would end the response as if it were complete.
         : Effect.map(this.report(cause, "stream"), () => socketOf(this.request)?.destroy())
     })
     return HttpServerResponse.setBody(response, HttpBody.stream(stream, body.contentType, body.contentLength))
@@ -117,9 +117,9 @@ class Isolation {
   )
 
   /**
-   * Around an app that is served already, as a middleware is, the boundary sees a cause only after the platform has
-   * sent an empty 500 for it. Before that, the platform asks the handlers of responses, and its own 500 is always the
-   * same object. So that answer gets its incident here, and the cause is reported when the boundary sees it.
+   * If the boundary is around an app that is already served, like a middleware, it sees a cause only after the platform
+   * has sent an empty 500. Before that, the platform calls the handlers of responses, and its own 500 is always the
+   * same object. So this handler gives that answer its incident, and the cause is reported when the boundary sees it.
    */
   private answeredByPlatform(response: Response): Response {
     if (!this.isInside) return response
@@ -150,7 +150,7 @@ class Isolation {
     return defectsOf(cause).filter((defect) => !this.streamErrors.has(defect))
   }
 
-  /** The incident is noted in this step, and reported by the effect. */
+  /** Records the incident in this step; the returned effect reports it. */
   private report(cause: Cause.Cause<unknown>, place: Place): Effect.Effect<string> {
     const defects = this.defectsIn(cause)
     const incidents = incidentsOf(this.request)
@@ -181,8 +181,8 @@ class Isolation {
 }
 
 /**
- * The incidents of a request, by their defect: the same defect can come to light in a fiber and again where that fiber
- * is joined, and in each of several boundaries around one app.
+ * The incidents of a request, by their defect: the same defect can be seen in a fiber and again where that fiber is
+ * joined, and by each of several boundaries around one app.
  */
 const incidentsOf = (request: Request): Map<unknown, string> => {
   const source = request.source as object
@@ -195,13 +195,16 @@ const incidentsOf = (request: Request): Map<unknown, string> => {
 
 const allIncidents = new WeakMap<object, Map<unknown, string>>()
 
-/** Not from `Random`: an application that seeds `Random` would give its incidents the same numbers in each run. */
+/** Not taken from `Random`: an application that seeds `Random` would have the same incidents in each run. */
 const newIncident = (): string => crypto.randomUUID()
 
 const incidentResponse = (incident: string): Response =>
   problem(500, "Internal Server Error", { instance: `urn:uuid:${incident}`, incident })
 
-/** The platform's answer to a cause that has no response of its own, known by identity: an app's own 500 is another. */
+/**
+ * The platform's answer to a cause without a response of its own, recognised by identity: an app's own 500 is another
+ * object.
+ */
 const platformError = HttpServerError.exitResponse(Exit.die(undefined))
 
 const places = {
@@ -217,7 +220,7 @@ const defectCounter = Metric.counter("holdfast_defect_boundary_defects_total", {
   incremental: true
 })
 
-/** A query may hold secrets. */
+/** The path without the query, which may contain secrets. */
 const pathOf = ({ url }: Request): string => url.split("?", 1)[0]!
 
 /** Runs an effect with the loggers and services of a fiber that has ended. */

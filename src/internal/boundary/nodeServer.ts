@@ -1,7 +1,7 @@
 /**
- * Node's servers can be asked for more than the platform's `HttpServer`: to accept no more connections, and to
- * let go of connections whose requests or clients hang. On other platforms none of this is found, and a server is
- * drained by its requests alone.
+ * What Node's servers offer beyond the platform's `HttpServer`: to accept no more connections, and to close connections
+ * whose requests or clients hang. Other platforms have none of this, and there draining a server only waits for its
+ * requests.
  */
 import type * as HttpServer from "@effect/platform/HttpServer"
 import type * as HttpServerRequest from "@effect/platform/HttpServerRequest"
@@ -34,21 +34,22 @@ export const serverOf = (socket: NodeSocket | undefined): NodeServer | undefined
 }
 
 /**
- * The open connections of the server that listens at an address, also those that have asked for nothing: a client
- * that has connected and is silent would otherwise hold up the server's closing for a minute.
+ * The open connections of the server that listens on an address, also those without a request: a client that has
+ * connected and is silent would otherwise delay the server's closing for a minute.
  */
 export interface Connections {
   readonly open: ReadonlySet<NodeSocket>
   /** The server, if it is known. */
   readonly server: () => NodeServer | undefined
-  /** Connects to a server that is not known, so that it becomes known: a connection may be older than the watch. */
+  /** Connects to the server if it is not yet known, to make it known: its connections may be older than the watch. */
   readonly knock: Effect.Effect<void>
   readonly stop: () => void
 }
 
 /**
- * Watches what the server at this address accepts. Node tells of each accepted connection on a diagnostics channel.
- * Without that channel (before Node 20.16, on other platforms), the server is known from its first request on.
+ * Watches which connections the server at this address accepts. Node publishes each accepted connection on a
+ * diagnostics channel. Without that channel (before Node 20.16, and on other platforms), the server is known only from
+ * its first request on.
  */
 export const watchConnections = (address: HttpServer.Address): Connections => {
   const channels = globalThis.process?.getBuiltinModule?.("node:diagnostics_channel")
@@ -74,7 +75,7 @@ export const watchConnections = (address: HttpServer.Address): Connections => {
 
 const accepted = "net.server.socket"
 
-/** A connection that ends immediately. When the server has ended it too, it has been accepted. */
+/** Opens a connection and ends it immediately. When the server has ended it, too, it had been accepted. */
 const knockAt = (address: HttpServer.Address): Effect.Effect<void> =>
   Effect.async<void>((resume) => {
     const net = globalThis.process.getBuiltinModule("node:net")
@@ -94,8 +95,8 @@ const listensAt = (server: NodeServer, address: HttpServer.Address): boolean => 
 }
 
 /**
- * Accepts no more connections. `close` alone would also close connections that it takes for idle though their response
- * has been handed over and is still on its way (Node 20).
+ * Stops accepting connections. `close` alone would also close connections that Node 20 takes for idle although their
+ * response is still being sent.
  */
 export const stopAccepting = (server: NodeServer): void => {
   const { closeIdleConnections } = server
@@ -104,7 +105,7 @@ export const stopAccepting = (server: NodeServer): void => {
   server.closeIdleConnections = closeIdleConnections
 }
 
-/** Ends the connection behind what is on its way, and waits for the client to do the same. */
+/** Ends the connection after all pending data, and waits until the client has ended it, too. */
 export const ended = (socket: NodeSocket): Effect.Effect<void> =>
   Effect.async((resume) => {
     if (socket.closed) return resume(Effect.void)

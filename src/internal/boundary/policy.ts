@@ -8,13 +8,13 @@ import { InvalidOptions } from "../../InvalidOptions.js"
 import { count, duration } from "../check.js"
 
 export interface Limits {
-  /** So many defects, within this time, end the server. */
+  /** This number of defects within the time `within` ends the server. */
   readonly defects: number
   readonly within: Duration.Duration
   readonly grace: Duration.Duration
 }
 
-/** A wall clock that is set back or forward must neither forget defects nor stretch the grace. */
+/** Not the wall clock: setting that clock must neither forget defects nor change the grace period. */
 export const monotonicMillis: Effect.Effect<number> = Effect.map(
   Clock.currentTimeNanos,
   (nanos) => Number(nanos) / 1e6
@@ -24,7 +24,7 @@ export const monotonicMillis: Effect.Effect<number> = Effect.map(
 export type State =
   /** The times of the defects that still count. */
   | { readonly _tag: "Serving"; readonly recent: ReadonlyArray<number> }
-  /** Requests in flight may go on until then. */
+  /** Requests in flight may go on until the time `until`. */
   | { readonly _tag: "Draining"; readonly until: number }
 
 export const serving: State = { _tag: "Serving", recent: [] }
@@ -35,7 +35,7 @@ export const afterDefect = (state: State, now: number, limits: Limits): State =>
   return recent.length < limits.defects ? { _tag: "Serving", recent } : draining(state, now, limits)
 }
 
-/** The grace begins when the state becomes `Draining`, however often that is asked for. */
+/** The grace period begins when the state first becomes `Draining`; further calls do not change it. */
 export const draining = (state: State, now: number, { grace }: Limits): State & { readonly _tag: "Draining" } =>
   state._tag === "Draining" ? state : { _tag: "Draining", until: now + Duration.toMillis(grace) }
 
@@ -53,7 +53,7 @@ export const limitsOf = (options: Options): Limits => {
 }
 
 const limitOf = (policy: Policy): Pick<Limits, "defects" | "within"> => {
-  // No defect counts after its own moment, so that none is remembered.
+  // No defect has to be remembered.
   if (policy === "isolate") return { defects: Infinity, within: Duration.zero }
   if (policy === "terminate") return { defects: 1, within: Duration.infinity }
   const after = (policy as Partial<Exclude<Policy, string>> | null)?.terminateAfter

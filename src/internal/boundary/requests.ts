@@ -1,4 +1,4 @@
-/** The requests in flight behind a boundary, and how a server is drained of them. */
+/** The requests in flight behind a boundary, and how a server drains them. */
 import type * as HttpApp from "@effect/platform/HttpApp"
 import * as HttpServerRequest from "@effect/platform/HttpServerRequest"
 import * as HttpServerResponse from "@effect/platform/HttpServerResponse"
@@ -24,13 +24,13 @@ import * as Policy from "./policy.js"
 import { problem } from "./problem.js"
 import { dismiss, tellingOfUpgrades } from "./webSockets.js"
 
-/** A request whose response is not out yet, or whose connection has been upgraded and is still open. */
+/** A request whose response has not been sent yet, or whose connection has been upgraded and is still open. */
 interface InFlight {
   readonly request: HttpServerRequest.HttpServerRequest
   readonly handler: Fiber.RuntimeFiber<unknown, unknown>
   /** The sockets to which the handler has upgraded the connection. A handler may ask for an upgrade more than once. */
   readonly webSockets: Array<Socket.Socket>
-  /** Called when the response is out. */
+  /** Called when the response has been sent. */
   onOver: () => void
 }
 
@@ -40,10 +40,12 @@ export class Requests {
   private readonly onLimit: (incident: string) => void
   private state = Policy.serving
   private readonly inFlight = new Set<InFlight>()
-  /** Requests whose upgraded connection is open, also if the handler has ended and another fiber uses it. */
+  /**
+   * Requests whose upgraded connection is open, even if the handler has ended and another fiber uses the connection.
+   */
   private readonly upgraded = new Set<InFlight>()
   private readonly servers = new Set<NodeServer>()
-  /** Done when the server is draining and no request is in flight. */
+  /** Completed when the server is draining and no request is in flight. */
   private readonly emptied = Deferred.unsafeMake<void>(FiberId.none)
 
   /** `onLimit` is called once, when there have been as many defects as the policy allows. */
@@ -62,7 +64,7 @@ export class Requests {
     this.onLimit(incident)
   }
 
-  /** A request is in flight until its response is out: its scope is closed only then. */
+  /** A request is in flight until its response has been sent: its scope closes only then. */
   tracked<E, R>(app: HttpApp.Default<E, R>): HttpApp.Default<E, R> {
     return Effect.withFiberRuntime((handler) => {
       if (this.state._tag === "Draining") return Effect.succeed(refusal)
@@ -124,7 +126,7 @@ export class Requests {
       yield* Effect.timeoutOption(this.finished(entries, sockets), Math.max(0, until - now))
       for (const socket of [...sockets, ...this.connections?.open ?? []]) socket.destroy()
       for (const server of this.servers) server.closeAllConnections()
-      // Handlers that can be interrupted are, and finalize what they have.
+      // Handlers that can be interrupted are interrupted now, and this waits for their finalizers.
       yield* Effect.timeoutOption(Deferred.await(this.emptied), afterGrace)
     })
   }
@@ -143,7 +145,7 @@ export class Requests {
     })
   }
 
-  /** All responses are out and have reached their clients; all WebSockets are closed. */
+  /** Waits until all responses have reached their clients and all WebSockets are closed. */
   private finished(entries: ReadonlySet<InFlight>, sockets: ReadonlySet<NodeSocket>): Effect.Effect<void> {
     const upgraded = new Set(Array.from(this.upgraded, ({ request }) => socketOf(request)))
     return Effect.zipRight(
@@ -152,8 +154,8 @@ export class Requests {
         (entry) => Effect.zipRight(dismiss(entry.webSockets, entry.handler), this.over(entry)),
         inParallel
       ),
-      // A response may take longer to reach the client than it took to be handed over. The answer to a close frame
-      // takes a round trip.
+      // A response may reach the client later than it was handed to Node. The answer to a close frame takes a round
+      // trip.
       Effect.forEach(
         sockets,
         (socket) => Effect.timeoutOption(ended(socket), upgraded.has(socket) ? closeAnswer : Duration.infinity),
@@ -162,7 +164,7 @@ export class Requests {
     )
   }
 
-  /** The response is out, or the client has gone. */
+  /** Called when the response has been sent, or the client has gone. */
   private over(entry: InFlight): Effect.Effect<void> {
     return Effect.async((resume) => {
       const socket = socketOf(entry.request)
@@ -173,7 +175,7 @@ export class Requests {
   }
 }
 
-/** Nothing can be timed in a fiber that has been interrupted. */
+/** Runs the effect in a new fiber, since a timeout does not work in a fiber that has been interrupted. */
 export const inFiberOfItsOwn = <A>(effect: Effect.Effect<A>): Effect.Effect<A> =>
   Effect.flatMap(Effect.forkDaemon(Effect.interruptible(effect)), Fiber.join)
 
@@ -183,7 +185,7 @@ const inParallel = { concurrency: "unbounded", discard: true } as const
 
 const refusal = problem(503, "Service Unavailable")
 
-/** How long to wait for a server that has not yet accepted any connection, as far as is known. */
+/** How long to wait for a server that is not known to have accepted any connection. */
 const knocking = "1 second"
 
 /** How long a WebSocket client has to answer the close frame. */

@@ -1,10 +1,12 @@
-/** How a handler's WebSockets are known, and how their clients are told that the server goes away. */
+/** Finds a handler's WebSockets, and tells their clients that the server goes away. */
 import type * as HttpServerRequest from "@effect/platform/HttpServerRequest"
 import * as Socket from "@effect/platform/Socket"
 import * as Effect from "effect/Effect"
 import * as Fiber from "effect/Fiber"
 
-/** A request that tells of its upgrades. If `onUpgrade` returns false, the handler is interrupted instead. */
+/**
+ * A request that calls `onUpgrade` for each upgrade. If `onUpgrade` returns false, the handler is interrupted instead.
+ */
 export const tellingOfUpgrades = (
   request: HttpServerRequest.HttpServerRequest,
   onUpgrade: (webSocket: Socket.Socket) => boolean
@@ -41,7 +43,7 @@ export const dismiss = (
       discard: true
     }).pipe(
       Effect.scoped,
-      // A socket that is not run (yet) cannot be written to.
+      // Nothing can be written to a socket that no fiber runs (yet).
       Effect.timeoutOption(farewell),
       Effect.ignore,
       Effect.zipRight(Fiber.interruptFork(handler))
@@ -50,5 +52,5 @@ export const dismiss = (
 /** RFC 6455 section 7.4.1. */
 const goingAway = new Socket.CloseEvent(1001, "the server is shutting down")
 
-/** A close frame is handed over immediately, if at all. */
+/** Handing over a close frame takes no time unless it fails. */
 const farewell = "100 millis"

@@ -1,6 +1,4 @@
-/**
- * Responses that answer the request which the caller made, and whose body can be read again.
- */
+/** Responses that show the caller's own request, and whose body can be read again. */
 import * as HttpClientError from "@effect/platform/HttpClientError"
 import type * as HttpClientRequest from "@effect/platform/HttpClientRequest"
 import * as HttpClientResponse from "@effect/platform/HttpClientResponse"
@@ -17,7 +15,7 @@ type Request = HttpClientRequest.HttpClientRequest
 type Response = HttpClientResponse.HttpClientResponse
 type BodyEffect<A> = Effect.Effect<A, HttpClientError.ResponseError>
 
-/** Enough for a page of error text. A longer body costs more to read than a new connection. */
+/** Enough for a page of error text. Reading a longer body costs more than a new connection. */
 export const longestBody = 64 * 1024
 
 /** Why a body could not be read to its end. */
@@ -26,7 +24,7 @@ export type BodyFailure = HttpClientError.ResponseError | "too long"
 /** The outcome of reading a body. */
 export type Body = Exit.Exit<Uint8Array, BodyFailure>
 
-/** Another response with something changed; as it stands, it only answers another request. */
+/** A copy of a response with changes. Without a subclass, only its request differs. */
 export class Wrapped extends Inspectable.Class implements Response {
   readonly original: Response
   readonly request: Request
@@ -37,9 +35,9 @@ export class Wrapped extends Inspectable.Class implements Response {
     this.request = request
   }
 
-  /** Every accessor of the body but those that a subclass defines anew goes through here. */
+  /** Every accessor of the body goes through this method, unless a subclass overrides it. */
   protected reading<A>(body: BodyEffect<A>): BodyEffect<A> {
-    // The error of a body shows the request too.
+    // The error of a body shows the request, too.
     return this.request === this.original.request
       ? body
       : Effect.mapError(body, (error) => errorAnswering(this.request, this.original, error))
@@ -98,12 +96,12 @@ export class Wrapped extends Inspectable.Class implements Response {
 }
 
 /**
- * The response as an answer to what the caller asked. The request that was sent carries the session's value, and
- * printing a response, or an error that holds one, prints its request, headers and all.
+ * The response as an answer to the caller's request. The request that was sent carries the session's value, and
+ * printing a response, or an error that contains one, prints its request with all headers.
  */
 export const answering = (request: Request, response: Response): Response => new Wrapped(response, request)
 
-/** The error that a client made of a response, as an answer to what the caller asked. */
+/** The error that a client made of a response, as an answer to the caller's request. */
 export const errorAnswering = (
   request: Request,
   response: Response,
@@ -117,7 +115,7 @@ export const errorAnswering = (
     ...(description === undefined ? {} : { description })
   })
 
-/** Tells the error that a status filter beneath the session makes of a response. */
+/** Whether an error is the one that a status filter beneath the session makes of a response. */
 export const isFiltered = (error: unknown): error is HttpClientError.ResponseError =>
   HttpClientError.isHttpClientError(error) && error._tag === "ResponseError" && error.reason === "StatusCode"
 
@@ -139,7 +137,7 @@ abstract class Rereadable extends Wrapped {
     return Exit.isSuccess(body) ? Effect.succeed(body.value) : this.failure(reasonOf(body), Cause.squash(body.cause))
   }
 
-  /** Platform's own begins to read the body, which then cannot be read from here. */
+  /** Platform's own `toJSON` begins to read the body, which then could not be read by this class. */
   override toJSON(): object {
     return this.head
   }
@@ -175,13 +173,13 @@ abstract class Rereadable extends Wrapped {
 }
 
 /**
- * Keeps what is read of its body, because to read the client's own response again is impossible, or hangs. A stream is
- * not kept, so that an endless one can be begun.
+ * Keeps the body once it has been read, because reading the client's own response again is impossible, or hangs. A
+ * stream is not kept, since it may be endless.
  */
 export class Judged extends Rereadable {
   private read: BodyEffect<Uint8Array> | undefined
 
-  /** The part of the body that has been read; `undefined` if nobody has begun. */
+  /** The body as far as it has been read; `undefined` if reading has not begun. */
   get begun(): BodyEffect<Uint8Array> | undefined {
     return this.read
   }
@@ -190,7 +188,7 @@ export class Judged extends Rereadable {
     return Effect.suspend(() => this.read ??= this.kept(this.original.arrayBuffer))
   }
 
-  /** An interrupted read has cut the body, and interrupts no later reader. */
+  /** An interrupted read has cut the body. Later readers get a failure instead of the interruption. */
   private kept(body: BodyEffect<ArrayBuffer>): BodyEffect<Uint8Array> {
     return Effect.catchAllCause(
       Effect.runSync(Effect.cached(Effect.map(body, bytesOf))),
@@ -198,7 +196,7 @@ export class Judged extends Rereadable {
     )
   }
 
-  /** Keeps what the effect reads of the original's body. */
+  /** Keeps the bytes that the effect reads from the original's body. */
   keeping(body: Effect.Effect<Uint8Array, BodyFailure>): Effect.Effect<Uint8Array, BodyFailure> {
     return Effect.suspend(() => {
       if (this.read !== undefined) return this.read
@@ -222,11 +220,11 @@ export class Judged extends Rereadable {
 /** The response for a callback that may read it. */
 export const judged = (response: Response): Response => new Judged(response)
 
-/** The response for a reader that comes after a callback which may have read it. */
+/** The response for a reader after a callback that may have read it. */
 export const afterCallback = (seen: Response, original: Response): Response =>
   seen instanceof Judged && seen.begun !== undefined ? seen : original
 
-/** A response whose body was read, or cut, before its caller got it. */
+/** A response whose body was read, or cut, before the caller got it. */
 class Read extends Rereadable {
   protected readonly bytes: BodyEffect<Uint8Array>
 
@@ -245,9 +243,12 @@ const reasonOf = (body: Exit.Failure<Uint8Array, BodyFailure>): string =>
         : error.description ?? "the body could not be read"
   })
 
-/** The response with what was read of it, as an answer to what the caller asked. */
+/** The response with the bytes that were read, as an answer to the caller's request. */
 export const withBody = (request: Request, response: Response, body: Body): Response =>
   new Read(response, request, body)
 
-/** Copies the bytes: Node's client gives a `Buffer`, a part of a larger one, where the types say `ArrayBuffer`. */
+/**
+ * Copies the bytes: although the types say `ArrayBuffer`, Node's client gives a `Buffer`, which is part of a larger
+ * one.
+ */
 export const bytesOf = (buffer: ArrayBuffer): Uint8Array => new Uint8Array(buffer)

@@ -1,6 +1,6 @@
 /**
  * The cookies of one generation: RFC 6265's domain, path, `Secure` and expiry, and the public suffix list, by
- * tough-cookie; and RFC 6265's bounds, which tough-cookie does not have.
+ * tough-cookie. This file adds RFC 6265's bounds, which tough-cookie does not have.
  *
  * The library (and its list, 150 KB) is loaded when a server first sets a cookie. In a browser that never
  * happens: there `Set-Cookie` is hidden from scripts and the browser keeps the cookies itself.
@@ -12,9 +12,9 @@ import * as Effect from "effect/Effect"
 import type * as Tough from "tough-cookie"
 
 export interface CookieJar {
-  /** The `Cookie` header for a request to this URL, `undefined` if no cookie is for it. */
+  /** The `Cookie` header for a request to this URL; `undefined` if no cookie matches. */
   readonly header: (url: string) => Effect.Effect<string | undefined>
-  /** Keeps what a response from this URL sets, except what it may not set. */
+  /** Keeps the cookies that a response from this URL sets, except those that it may not set. */
   readonly store: (url: string, response: HttpClientResponse.HttpClientResponse) => Effect.Effect<void>
 }
 
@@ -36,7 +36,7 @@ export const make = (limits: Limits): CookieJar => {
     void jar!.store.removeCookie(cookie.domain!, cookie.path!, cookie.key)
   }
 
-  /** RFC 6265 section 5.3: expired ones go first, then those of a domain that has too many, then any. */
+  /** RFC 6265 section 5.3: expired cookies are removed first, then cookies of a domain that has too many, then any. */
   const evict = (domain: string, now: number): void => {
     const isOver = () => use.ofDomain(domain).size > limits.perDomain || use.all.size > limits.total
     if (!isOver()) return
@@ -90,7 +90,7 @@ export const make = (limits: Limits): CookieJar => {
   }
 }
 
-/** The cookies, least recently used first: all of them, and those of each domain. */
+/** All cookies, and the cookies of each domain, least recently used first. */
 class Uses {
   readonly all = new Map<string, Tough.Cookie>()
   private readonly domains = new Map<string, Map<string, Tough.Cookie>>()
@@ -119,13 +119,13 @@ const first = (cookies: ReadonlyMap<string, Tough.Cookie>): Tough.Cookie => cook
 const hasExpired = ({ expires }: Tough.Cookie, now: number): boolean =>
   expires instanceof Date && expires.getTime() <= now
 
-/** A header is a string of bytes. */
+/** In a header, each character is one byte. */
 const bytesIn = (line: string): number => line.length
 
 /**
- * The response's `Set-Cookie` lines. The parsed `cookies` have one for each name, whatever its path, and `headers`
- * has them all joined by commas (which dates and values have as well), or, from fetch, only the last: the longer
- * one wins.
+ * The response's `Set-Cookie` lines. The parsed `cookies` contain only one cookie for each name, whatever its path.
+ * `headers` has all lines joined by commas (which also occur in dates and values), or, with `fetch`, only the last
+ * line. For each name the longer line is used.
  */
 const setCookieLines = (response: HttpClientResponse.HttpClientResponse): ReadonlyArray<string> => {
   const { cookies } = response.cookies
@@ -138,7 +138,7 @@ const setCookieLines = (response: HttpClientResponse.HttpClientResponse): Readon
   return lines.length >= Object.keys(cookies).length ? lines : HttpCookies.toSetCookieHeaders(response.cookies)
 }
 
-/** Whether a comma stands within a line: what follows is no cookie's name, or is known to belong to a value. */
+/** Whether a comma is inside a line: the text after it is not a cookie's name, or is known to belong to a value. */
 const isOneLine = (cookies: HttpCookies.Cookies["cookies"], line: string, part: string): boolean => {
   const [name, value] = pairOf(line)
   const [nextName, nextValue] = pairOf(part)

@@ -1,6 +1,6 @@
 /**
- * Disposes of the body of a response that nobody wants: reads it to its end or cuts it, so that its connection is free
- * for another request.
+ * Disposes of the body of an unwanted response: reads it to its end or cuts it, so that its connection is free for
+ * another request.
  */
 import type * as HttpClientResponse from "@effect/platform/HttpClientResponse"
 import type * as Clock from "effect/Clock"
@@ -15,9 +15,9 @@ import { type Body, type BodyFailure, bytesOf, Judged, longestBody, withBody, Wr
 type Response = HttpClientResponse.HttpClientResponse
 
 /**
- * Reads the body while `f` runs, for a second and 64 KiB at most, then cuts it: a connection whose response was not
- * read to its end cannot be used again, and may be the one that `f` waits for. `read` waits for that end. When `f` ends
- * earlier, the body is cut then.
+ * Reads the body while `f` runs, for at most a second and 64 KiB, then cuts it: a connection whose response was not
+ * read to its end cannot be used again, and `f` may be waiting for this connection. `read` waits for the end of the
+ * reading. If `f` ends earlier, the body is cut at that time.
  */
 export const whileRead = <A, E, R>(
   response: Response,
@@ -31,8 +31,8 @@ export const whileRead = <A, E, R>(
       }))))
 
 /**
- * The reading fiber runs immediately, up to its first wait. A fiber that waits for its turn could be interrupted
- * before its first step, and then nothing would cut the body or end what the body holds.
+ * The reading fiber runs immediately, up to its first wait. A fiber that is only scheduled could be interrupted before
+ * its first step, and then nothing would cut the body or release what it holds.
  */
 const startReading = (response: Response) =>
   Effect.map(Effect.runtime<never>(), (runtime) => (): BodyReading<Fiber.RuntimeFiber<Uint8Array, BodyFailure>> => {
@@ -44,11 +44,11 @@ const startReading = (response: Response) =>
     }
   })
 
-/** Cuts a body that nobody reads any further. */
+/** Cuts a body that is not read any further. */
 export const abandon = (response: Response): Effect.Effect<void> =>
   Effect.map(startReading(response), (start) => cut(start()))
 
-/** Cuts a body that no caller has been given. */
+/** Runs an effect, and cuts the body of a response that no caller has been given. */
 export const whileDiscarded = <A, E, R>(
   response: Response,
   f: (read: Effect.Effect<unknown>) => Effect.Effect<A, E, R>
@@ -74,7 +74,7 @@ export const whileDiscarded = <A, E, R>(
   return whileReading(start, f)
 }
 
-/** The parts of platform's responses from `fetch` and undici that its types hide. */
+/** The private parts of platform's responses from `fetch` and undici. */
 interface Parts {
   readonly controller?: AbortController
   readonly original?: {
@@ -86,8 +86,8 @@ interface Parts {
 }
 
 /**
- * How a short body is read by the client's own promise, and cut. A fiber that does the same costs a burst of refusals a
- * tenth of its time. A response of another shape is read by a fiber.
+ * Reads and cuts a short body through the client's own promise. Doing this with a fiber would make a burst of refusals
+ * a tenth slower. A response of another kind is read by a fiber.
  */
 const promised = (response: Response) => {
   if (response instanceof Wrapped || !isShort(response)) return undefined
@@ -109,7 +109,9 @@ interface BodyReading<out S> extends Reading {
   readonly source: S
 }
 
-/** Starts to read, runs the effect, and cuts what is still being read at its end or after a second. */
+/**
+ * Starts to read, and runs the effect. Reading that is still going on is cut at the effect's end, or after a second.
+ */
 const whileReading = <S, A, E, R>(
   start: () => BodyReading<S>,
   f: (source: S) => Effect.Effect<A, E, R>
@@ -213,7 +215,7 @@ const readToEnd = (response: Response): Effect.Effect<Uint8Array, BodyFailure> =
 const isShort = ({ headers }: Response): boolean =>
   Number(headers["content-length"]) <= longestBody && headers["content-encoding"] === undefined
 
-/** `HttpClient.withScope` gives out responses that only their scope's end aborts. */
+/** Whether interrupting the read aborts the request. With `HttpClient.withScope`, only the end of the scope does. */
 const isAbortable = (response: Response): boolean =>
   response instanceof Wrapped ? isAbortable(response.original) : "controller" in response
 

@@ -1,12 +1,10 @@
-/**
- * Errors of platform's that this library makes. Their request is the caller's own, without the session's value.
- */
+/** Platform's errors, made by this library. Their request is the caller's own, without the session's value. */
 import * as HttpClientError from "@effect/platform/HttpClientError"
 import type * as HttpClientRequest from "@effect/platform/HttpClientRequest"
 import type * as HttpClientResponse from "@effect/platform/HttpClientResponse"
 import { answering } from "./answer.js"
 
-/** An option that makes a request out of the caller's threw. */
+/** The error if an option that changes the caller's request has thrown. */
 export const cannotEncode = (request: HttpClientRequest.HttpClientRequest, option: string, cause: unknown) =>
   new HttpClientError.RequestError({ request, reason: "Encode", description: `\`${option}\` threw`, cause })
 

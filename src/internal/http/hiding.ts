@@ -5,10 +5,13 @@ import * as Effect from "effect/Effect"
 
 type Request = HttpClientRequest.HttpClientRequest
 
-/** Platform's own. Most sessions add one of these alone, and pay nothing for the others. */
+/** The headers that platform hides by itself. Most sessions only add one of these, which costs nothing more. */
 const known = new Set(["authorization", "cookie", "set-cookie", "x-api-key"])
 
-/** Sends what `attach` has made of a caller's request. Spans show none of the headers that it has set. */
+/**
+ * Sends the request that `attach` has made from the caller's request. Spans show none of the headers that `attach` has
+ * set.
+ */
 export const hidingAttached = <A, E, R>(
   own: Request,
   attached: Request,
@@ -21,7 +24,7 @@ export const hidingAttached = <A, E, R>(
     : Effect.locallyWith(sent, Headers.currentRedactedNames, (others) => [...others, ...names])
 }
 
-/** Asked for each request, so without a closure and, mostly, without a list. */
+/** Called for each request, so it makes no closure and usually no list. */
 const namesSet = (own: Headers.Headers, attached: Headers.Headers): ReadonlyArray<string> | undefined => {
   let names: Array<string> | undefined
   for (const name in attached) {

@@ -12,7 +12,7 @@ import { Wrapped } from "./answer.js"
 type Request = HttpClientRequest.HttpClientRequest
 type Response = HttpClientResponse.HttpClientResponse
 
-/** Ends a hold when its body has ended, however it was read. */
+/** A response that ends its hold when its body has ended, however the body was read. */
 class Held extends Wrapped {
   private readonly release: Effect.Effect<void>
 
@@ -37,19 +37,25 @@ class Held extends Wrapped {
   }
 }
 
-/** A response that was collected before anybody began to read it: platform aborts its request, too. */
+/**
+ * Ends the hold of a response that was garbage-collected before anyone began to read it: platform aborts its request,
+ * too.
+ */
 const unread = globalValue(
   Symbol.for("effect-holdfast/internal/http/unread"),
   () => new FinalizationRegistry<Effect.Effect<void>>((release) => void Effect.runFork(release))
 )
 
-/** Platform's own: which requests `HttpClient.withScope` aborts at their scope's end, and by what. */
+/**
+ * A private map of platform: the requests that `HttpClient.withScope` aborts at their scope's end, with their abort
+ * controllers.
+ */
 const scopedRequests = globalValue(
   "@effect/platform/HttpClient/scopedRequests",
   () => new WeakMap<Request, AbortController>()
 )
 
-/** A request that is sent instead of another one belongs to the same scope. */
+/** Makes a request that is sent instead of another one belong to the same scope. */
 export const inScopeOf = (request: Request, sent: Request): Request => {
   const controller = scopedRequests.get(request)
   if (controller !== undefined) scopedRequests.set(sent, controller)
@@ -57,8 +63,9 @@ export const inScopeOf = (request: Request, sent: Request): Request => {
 }
 
 /**
- * The response, which holds what `retain` holds until its body has been read, cut or failed, the scope of its request
- * has closed, or it has been collected unread. The hold does not refer to it. A response without a body holds nothing.
+ * A response that holds what `retain` holds. The hold ends when the body has been read, cut or failed, when the scope
+ * of the request has closed, or when the response has been garbage-collected unread. The hold does not refer to the
+ * response. A response without a body holds nothing.
  */
 export const holding = (
   request: Request,
@@ -77,7 +84,7 @@ export const holding = (
 const isBodiless = ({ headers, request, status }: Response): boolean =>
   request.method === "HEAD" || status === 204 || status === 205 || status === 304 || headers["content-length"] === "0"
 
-// Functions of their own, because a closure that is made beside the response would keep it from being collected.
+// These functions stand outside, because a closure that is made beside the response would keep it from being collected.
 const once = (release: Effect.Effect<void>): Effect.Effect<void> => {
   let isReleased = false
   return Effect.suspend(() => {

@@ -1,6 +1,4 @@
-/**
- * The origins that a session's value may be sent to: those that are at home.
- */
+/** Decides to which origins a session's value may be sent: the origins that are "home". */
 import type * as HttpClientError from "@effect/platform/HttpClientError"
 import * as Either from "effect/Either"
 import { InvalidOptions } from "../../InvalidOptions.js"
@@ -10,7 +8,7 @@ import { cannotEncode, noUrl } from "./errors.js"
 import * as Redirect from "./redirect.js"
 import { either, type Settings } from "./send.js"
 
-/** The rules that `Sender` goes by: which origins get the value, and which redirects are followed. */
+/** The rules for `Sender`: which origins get the value, and which redirects are followed. */
 export const places = <E1>(
   { followRedirects, origins }: Pick<Options<never>, "followRedirects" | "origins">,
   clientError: (error: HttpClientError.RequestError) => E1
@@ -30,7 +28,7 @@ export const places = <E1>(
   const followed = followRedirects !== undefined
   return {
     start: (request) => {
-      // To read a URL costs more than all the rest.
+      // Parsing a URL costs more than everything else here.
       if (!followed && allowed !== undefined && beginsWithOne(request.url, allowed)) {
         return Either.right({ request, url: undefined, isHome: true, redirectsLeft: 0 })
       }

@@ -1,6 +1,6 @@
 /**
- * Redirects, RFC 9110 section 15.4: the request that a response sends its sender to make next, and what must not travel
- * with it to another origin.
+ * Redirects, RFC 9110 section 15.4: the next request that a response asks for, and which headers must not be sent to
+ * another origin.
  */
 import * as FetchHttpClient from "@effect/platform/FetchHttpClient"
 import * as Headers from "@effect/platform/Headers"
@@ -22,15 +22,17 @@ export interface Hop {
   readonly request: Request
   /** The URL that the request goes to; `undefined` if nothing depends on it. */
   readonly url: URL | undefined
-  /** Every origin so far was one that the session's credentials are for. Once left, home is not found again. */
+  /**
+   * Whether all origins so far may have the session's credentials. Once a request has left home, it does not return.
+   */
   readonly isHome: boolean
   readonly redirectsLeft: number
 }
 
 /**
  * The hop that the response redirects to, or why there is none: the response is no redirect (`"answer"`), the last
- * redirect has been followed (`"limit"`), the body would be sent again and can be read only once (`"read once"`), or
- * the `Location` is no http or https URL (`"no url"`).
+ * redirect has been followed (`"limit"`), the body would have to be sent again but can be read only once (`"read
+ * once"`), or the `Location` is not an http or https URL (`"no url"`).
  */
 export const next = (
   hop: Hop,
@@ -58,7 +60,7 @@ export const next = (
 
 const redirectStatuses = new Set([301, 302, 303, 307, 308])
 
-/** 303 asks for a GET; so do 301 and 302 of a POST, as every browser reads them. 307 and 308 keep method and body. */
+/** 303 asks for a GET. So do 301 and 302 after a POST, in every browser. 307 and 308 keep method and body. */
 const redirected = (request: Request, status: number): Request => {
   const becomesGet = status === 303 ? request.method !== "HEAD" : status < 303 && request.method === "POST"
   return becomesGet
@@ -67,8 +69,8 @@ const redirected = (request: Request, status: number): Request => {
 }
 
 /**
- * The user and password of a URL are the caller's own: they go to the same origin, and no server gives others. `fetch`
- * sends no request to a URL with credentials, and shows them in its error; `node:http` sends them.
+ * The user and password of a URL are the caller's own: they are kept for the same origin, and a server cannot set
+ * others. `fetch` refuses a URL with credentials, and shows them in its error; `node:http` sends them.
  */
 const targetOf = (location: string, from: URL): URL | undefined => {
   const reference = utf8Of(location)
@@ -81,7 +83,7 @@ const targetOf = (location: string, from: URL): URL | undefined => {
   return target
 }
 
-/** Clients read a header's bytes as Latin-1. Servers that do not encode a `Location` write UTF-8, mostly. */
+/** Clients decode a header's bytes as Latin-1. Servers that do not encode a `Location` usually write UTF-8. */
 const utf8Of = (header: string): string => {
   if (!/^[\0-\xff]*[\x80-\xff][\0-\xff]*$/.test(header)) return header
   try {
@@ -91,7 +93,10 @@ const utf8Of = (header: string): string => {
   }
 }
 
-/** The same request for another URL, to the letter: `setUrl` writes its parameters anew, and a signature breaks. */
+/**
+ * The same request for another URL, which is kept unchanged: `setUrl` would encode its parameters again, and break a
+ * signature.
+ */
 const movedTo = (url: URL, request: Request): Request => {
   url.hash = ""
   return HttpClientRequest.make(request.method)(url.href, { body: request.body }).pipe(
@@ -103,17 +108,17 @@ const movedTo = (url: URL, request: Request): Request => {
 // what stays at home
 // -----------------------------------------------------------------------------
 
-/** The request for another origin: without what proves who sent it, and without the former host's name. */
+/** The request for another origin: without headers that prove who sends it, and without the previous host's name. */
 const withoutCredentials = (request: Request): Request =>
   HttpClientRequest.make(request.method)(request.url, { body: request.body }).pipe(
     HttpClientRequest.setHeaders(Headers.remove(request.headers, [credential, "host"]))
   )
 
 /**
- * Names of headers that prove who sends a request, standard ones and every service's own: `authorization`, `cookie`,
- * `x-api-key`, `ocp-apim-subscription-key`, `x-csrf-token`, `x-amz-security-token`, `x-hub-signature`, `dpop`,
- * `cb-access-passphrase`, `cb-access-sign`, `x-hmac-sha256`, `x-firebase-appcheck`, `sid`. (An `idempotency-key` proves
- * nothing.)
+ * Names of headers that prove who sends a request, both standard headers and those of particular services:
+ * `authorization`, `cookie`, `x-api-key`, `ocp-apim-subscription-key`, `x-csrf-token`, `x-amz-security-token`,
+ * `x-hub-signature`, `dpop`, `cb-access-passphrase`, `cb-access-sign`, `x-hmac-sha256`, `x-firebase-appcheck`, `sid`.
+ * (An `idempotency-key` proves nothing.)
  */
 const credential = new RegExp(
   "^(?!(x-)?idempotency-key$).*" +
@@ -127,7 +132,7 @@ const credential = new RegExp(
 
 export const isHttp = (url: URL): boolean => url.protocol === "http:" || url.protocol === "https:"
 
-/** A URL for an error: without its credentials, and without what may be secret behind its path. */
+/** A URL for an error: without its credentials, and without query and fragment, which may be secret. */
 export const withoutSecrets = (url: string): string =>
   url.includes("@") ? "a URL with credentials" : url.replace(/[?#].*$/s, "")
 
@@ -142,8 +147,8 @@ interface Globals {
 }
 
 /**
- * Whether `fetch` is a browser's, which hides redirects from scripts. A `document` alone says nothing: tests and server
- * rendering put one into Node. Electron's windows have Node's `process` and a browser's `fetch`.
+ * Whether `fetch` is a browser's, which hides redirects from scripts. A `document` alone proves nothing: tests and
+ * server rendering create one in Node. Electron's windows have Node's `process` and a browser's `fetch`.
  */
 export const isBrowser = (): boolean => {
   const { process } = globalThis as Globals
@@ -152,8 +157,8 @@ export const isBrowser = (): boolean => {
 }
 
 /**
- * `fetch` follows redirects by itself and hides the cookies that are set on the way. A browser does so too, and
- * keeps the cookies; there the response to a redirect that is not followed cannot be read.
+ * By default `fetch` follows redirects by itself and hides the cookies that are set on the way. A browser keeps these
+ * cookies; there, a redirect response that is not followed cannot be read.
  */
 export const withRedirectsShown = <A, E, R>(effect: Effect.Effect<A, E, R>): Effect.Effect<A, E, R> =>
   isBrowser() ?

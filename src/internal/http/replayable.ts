@@ -1,6 +1,4 @@
-/**
- * Tells requests that can be sent a second time.
- */
+/** Decides which requests can be sent a second time. */
 import type * as HttpClientRequest from "@effect/platform/HttpClientRequest"
 import * as Predicate from "effect/Predicate"
 

@@ -1,6 +1,6 @@
 /**
- * Sends a request with a session's value: follows its redirects, tells refusals from answers, refreshes the session
- * after a refusal, and sends the request again.
+ * Sends a request with a session's value: follows its redirects, distinguishes refusals from answers, refreshes the
+ * session after a refusal, and sends the request again.
  */
 import type * as HttpClientError from "@effect/platform/HttpClientError"
 import type * as HttpClientRequest from "@effect/platform/HttpClientRequest"
@@ -25,7 +25,7 @@ import { isReplayable } from "./replayable.js"
 type Request = HttpClientRequest.HttpClientRequest
 type Response = HttpClientResponse.HttpClientResponse
 
-/** A refusal. Only `Sender` and its makers see one. */
+/** A refusal, which is visible only to `Sender` and its makers. */
 export class Refused extends Data.TaggedClass("Refused")<{
   readonly response: Response
   /** The error that a status filter beneath the session made of the response. */
@@ -33,38 +33,41 @@ export class Refused extends Data.TaggedClass("Refused")<{
   readonly repeats: number
 }> {}
 
-/** How often one request may be sent anew with the same value. */
+/** How often one request may be sent again with the same value. */
 const mostRepeats = 10
 
-/** How requests are sent with a session's value, and what their sender gets. */
+/** How requests are sent with a session's value, and what their caller gets. */
 export interface Settings<in A, E0, E1, R> extends RefusalOptions {
   /** Sends a request once: with the value at home, without it at another origin. */
   readonly execute: (request: Request, value: A, isHome: boolean) => Effect.Effect<Response, E0, R>
   /** The first hop of a request. Default: at home, and no redirect of it is followed. */
   readonly start?: ((request: Request) => Either.Either<Redirect.Hop, E1 | InvalidOptions>) | undefined
-  /** Whether a hop to this URL is at home if the one before was. Default: if it has the same origin. */
+  /** Whether a hop to this URL is at home if the hop before was. Default: if both have the same origin. */
   readonly isHome?: ((url: URL, from: URL) => boolean) | undefined
-  /** Whether a refusal by a URL at home counts. Default: all do. */
+  /** Whether a refusal by a URL at home counts. Default: all refusals count. */
   readonly isJudge?: ((url: URL) => boolean) | undefined
-  /** Answers for a redirect that is not followed. Default, and for `undefined`: the redirect is the answer. */
+  /**
+   * Gives the answer for a redirect that is not followed. By default, or if this gives `undefined`, the redirect is the
+   * answer.
+   */
   readonly onUnfollowed?:
     | ((why: "limit" | "read once", hop: Redirect.Hop, response: Response) => Effect.Effect<never, E1> | undefined)
     | undefined
   /** Whether a response holds what its generation acquired until its body has ended. Default: true. */
   readonly bodiesHold?: boolean | undefined
-  /** Marks an error as the client's, to tell it from the session's. */
+  /** Marks an error as the client's, to distinguish it from the session's. */
   readonly clientError: (error: E0 | HttpClientError.HttpClientError) => E1
   readonly lastingRefusal: (refused: Refused, refreshes: number) => Effect.Effect<Response, E1>
   readonly notReplayable: (request: Request, refused: Refused) => Effect.Effect<Response, E1>
 }
 
-/** A session, and what each response obtained through it holds until its body has ended. */
+/** A session, and the hold that each response has on it until its body has ended. */
 export interface Held<in out A, out E> {
   readonly session: Session<A, E>
   readonly retain?: Inside.Retain
 }
 
-/** A request of a caller that goes to the session's own origin. */
+/** A caller's request to the session's own origin. */
 interface Call<in out A, out E> {
   /** The request that the caller made. */
   readonly request: Request
@@ -92,8 +95,8 @@ export class Sender<A, E0, E1, R> {
   }
 
   /**
-   * Executes a request of a caller. `retain` holds the session until the response's body has ended. No session is
-   * asked for if the request goes to another origin.
+   * Executes a caller's request. `retain` holds the session until the response's body has ended. If the request goes to
+   * another origin, the session is not used.
    */
   send<E, E2, R2>(
     request: Request,
@@ -107,7 +110,7 @@ export class Sender<A, E0, E1, R> {
       if (Either.isLeft(first)) return Effect.fail(first.left)
       hop = first.right
     }
-    // Nobody asks for a value that is not to be sent; so there is nothing that could be refused.
+    // Without a value there is nothing that could be refused.
     if (!hop.isHome) {
       const sent = this.attempt({ request, hop, value: undefined as A, repeats: 0, retain: undefined })
       return sent as Effect.Effect<Response, E1, R>
@@ -141,7 +144,10 @@ export class Sender<A, E0, E1, R> {
     })
   }
 
-  /** Follows a redirect, and tells a refusal from an answer. `error` is what a status filter made of the response. */
+  /**
+   * Follows a redirect, and distinguishes a refusal from an answer. `error` is what a status filter made of the
+   * response.
+   */
   private received(
     attempt: Attempt<A>,
     response: Response,
@@ -179,7 +185,7 @@ export class Sender<A, E0, E1, R> {
     const { rejected = isUnauthorized } = this.settings
     const { request } = attempt
     try {
-      // The default reads no body, so nothing needs to remember it.
+      // The default of `rejected` does not read the body, so the body need not be kept.
       const seen = this.settings.rejected === undefined ? held : judged(held)
       const verdict = rejected(seen)
       return typeof verdict !== "object" ? this.decide(attempt, seen, held, error, verdict) : Effect.flatMap(
@@ -279,7 +285,7 @@ export class Sender<A, E0, E1, R> {
     return Effect.fail(this.settings.clientError(error))
   }
 
-  /** Holds, for a response, the session if that is held, and the resources of its generation. */
+  /** Makes a response hold the session (if a map holds it) and the resources of its generation. */
   private retaining(
     { retain }: Held<A, unknown>,
     ofGeneration: Inside.Retain | undefined
@@ -294,6 +300,6 @@ const isSameOrigin = (url: URL, from: URL): boolean => url.origin === from.origi
 
 const isUnauthorized = (response: Response): boolean => response.status === 401
 
-/** Runs checks of options whose error every request gets. */
+/** Runs checks of options. If a check fails, every request gets its error. */
 export const either = <B>(check: () => B): Either.Either<B, InvalidOptions> =>
   Effect.runSync(Effect.either(Check.validated(check)))

@@ -2,14 +2,14 @@
  * Reads the answers of an authorization server, from their status, headers and whole body. Pure.
  *
  * Real servers send errors with status 200, numbers as strings, lists of scopes, members that are null or empty, forms
- * instead of JSON. An answer that brings a token has mostly spent what was presented for it, so it is thrown away only
- * over what matters.
+ * instead of JSON. An answer that brings a token has usually spent the credential that was presented, so an answer is
+ * rejected only if an important member is wrong.
  */
 import type * as Duration from "effect/Duration"
 import * as Predicate from "effect/Predicate"
 import { OAuth2Error } from "./errors.js"
 
-/** A whole answer. `secrets` are what the request held: no description may repeat them. */
+/** A whole answer. `secrets` are the secrets of the request: no description may repeat them. */
 export interface Answer {
   readonly status: number
   readonly headers: Readonly<Record<string, string | undefined>>
@@ -44,7 +44,7 @@ export const tokensFrom = (answer: Answer): TokenAnswer | OAuth2Error => {
   }
 }
 
-/** RFC 8628 section 3.2, and what servers that were there before it send. Times are in seconds. */
+/** RFC 8628 section 3.2, and the forms that older servers send. Times are in seconds. */
 export interface DeviceAnswer {
   readonly deviceCode: string
   readonly userCode: string
@@ -79,7 +79,7 @@ export const requestUriFrom = (answer: Answer): string | OAuth2Error => {
   return (isSuccess(answer) ? text(body?.["request_uri"]) : undefined) ?? failureFrom(answer, body)
 }
 
-/** A failure, if the answer is one; of a request whose answer brings nothing (RFC 7009 section 2.2). */
+/** The failure, if the answer is one, for a request whose success has no content (RFC 7009 section 2.2). */
 export const refusalFrom = (answer: Answer): OAuth2Error | undefined => {
   const body = bodyOf(answer)
   return isSuccess(answer) && text(body?.["error"]) === undefined ? undefined : failureFrom(answer, body)
@@ -117,16 +117,16 @@ const troubled = (error: string, { retryAfter, status }: Answer): OAuth2Error =>
 const invalid = ({ status }: Answer, description: string): OAuth2Error =>
   new OAuth2Error({ error: "invalid_response", status, description })
 
-/** RFC 6749 section 5.2 allows these characters; no server's code is longer. */
+/** RFC 6749 section 5.2 allows these characters; no server has a longer code. */
 const isCode = (text: string): boolean => /^[\x20-\x21\x23-\x5b\x5d-\x7e]{1,100}$/.test(text)
 
-/** A server may repeat in a description what it was sent. */
+/** Removes the secrets, since a server may repeat parts of the request in a description. */
 export const withoutSecrets = (description: string, secrets: ReadonlyArray<string>): string => {
   let clean = description
   for (const secret of secrets) {
     if (secret !== "") clean = clean.replaceAll(secret, "<redacted>")
   }
-  // Something else that looks like a token: a long run without a space.
+  // Other text that looks like a token is removed, too: a long run without a space.
   return clean.replace(/[\w+/=.~-]{60,}/g, "<redacted>").replace(/[^\x20-\x7e\u00a0-\uffff]+/g, " ").slice(0, 500)
 }
 
@@ -164,7 +164,7 @@ const text = (member: unknown): string | undefined => typeof member === "string"
 
 const trimmed = (member: unknown): string | undefined => text(text(member)?.trim())
 
-/** More than a timestamp can hold is a server's word for "never". */
+/** A server that sends a number larger than any timestamp means "never". */
 const mostSeconds = 8_640_000_000_000
 
 const seconds = (member: unknown): number | undefined => {

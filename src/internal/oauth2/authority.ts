@@ -1,5 +1,6 @@
 /**
- * The metadata of an authorization server: asked for at the first need, kept for a day, a failure never.
+ * The metadata of an authorization server: requested when it is first needed, and kept for a day. Failures are not
+ * kept.
  */
 import type * as Clock from "effect/Clock"
 import * as Effect from "effect/Effect"
@@ -20,7 +21,7 @@ export const make = (party: Endpoint.Party, issuer: URL): Authority => {
     const now = monotonic(yield* Effect.clock)
     if (known !== undefined && now < known.until) return known.server
     const former = known
-    // If discovery fails, a former answer is used, though it is older than a day.
+    // If discovery fails, an earlier answer is used, even if it is older than a day.
     const server = yield* former === undefined
       ? discovered(party, place.urls, place.issuer)
       : Effect.catchAll(discovered(party, place.urls, place.issuer), () => Effect.succeed(former.server))

@@ -1,4 +1,4 @@
-/** How requests to an API carry tokens, and what their sender gets to see of it. */
+/** How requests to an API carry tokens, and how these are hidden from the sender. */
 import * as HttpClient from "@effect/platform/HttpClient"
 import * as HttpClientError from "@effect/platform/HttpClientError"
 import * as HttpClientRequest from "@effect/platform/HttpClientRequest"
@@ -25,9 +25,12 @@ type Tokens = OAuth2Session.Tokens
 
 const ofSessions = new WeakMap<object, Dpop.Dpop>()
 const ofTokens = new WeakMap<Tokens, Dpop.Dpop>()
-/** Found by a caller's request: a response that holds the session until its body ends shows the caller's request. */
+/** Keys by the caller's request, for responses that show it: those that hold the session until their body ends. */
 const ofRequests = new WeakMap<Request, Dpop.Dpop>()
-/** Found by the head of a proof, which is the same for all proofs of one key: other responses show the sent request. */
+/**
+ * Keys by the head of a proof, for all other responses, which show the sent request. All proofs of one key have the
+ * same head.
+ */
 const ofHeads = new Map<string, WeakRef<Dpop.Dpop>>()
 
 export const remember = (session: Session.Session<Tokens, any>, dpop: Dpop.Dpop): void => {
@@ -76,7 +79,7 @@ const signed = (dpop: Dpop.Dpop, request: Request, accessToken: string): Effect.
       (proof) => HttpClientRequest.setHeader(request, "dpop", proof)
     ))
 
-/** The client beneath a session whose tokens are bound: learns nonces, and lets requests take turns. */
+/** The client beneath a session whose tokens are bound: it remembers nonces, and makes requests take turns. */
 export const proving = <E, R>(
   client: HttpClient.HttpClient.With<E, R>,
   dpop: Dpop.Dpop
@@ -105,7 +108,7 @@ export const proving = <E, R>(
 
 type Rejected = SessionHttpClient.Options<Tokens>["rejected"]
 
-/** The nonce has been learnt beneath. */
+/** By now, the client beneath has remembered the nonce. */
 export const judging = (own: Rejected): Rejected => (response) =>
   response.status === 401 && asksForNonce(response.headers)
     ? "again"
@@ -126,7 +129,7 @@ export const rejected = (response: Response): boolean | "again" => {
 // answers
 // -----------------------------------------------------------------------------
 
-/** Responses and errors that show the caller's own request: printing the one that was sent shows the token. */
+/** Makes responses and errors show the caller's own request: printing the sent request would show the token. */
 export const answeringOwn = <E, R>(
   client: HttpClient.HttpClient.With<E, R>
 ): HttpClient.HttpClient.With<E, R> =>

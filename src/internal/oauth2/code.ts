@@ -1,5 +1,5 @@
 /**
- * The authorization code flow, RFC 6749 section 4.1, with PKCE (RFC 7636) and, where it is asked for, a pushed
+ * The authorization code flow, RFC 6749 section 4.1, with PKCE (RFC 7636) and, if the options ask for it, a pushed
  * authorization request (RFC 9126).
  */
 import * as Effect from "effect/Effect"
@@ -11,7 +11,7 @@ import * as Endpoint from "./endpoint.js"
 import { OAuth2Error } from "./errors.js"
 import { isSameIssuer } from "./issuer.js"
 
-/** An authorization request that a browser can be sent to, and what is kept of it until the browser comes back. */
+/** An authorization request whose URL the browser opens, and what must be kept until the browser comes back. */
 export interface Begun {
   readonly url: URL
   readonly state: string
@@ -61,7 +61,7 @@ export const begin = (
     return { url, state, nonce, verifier }
   })
 
-/** Exchanges the code that came back, if it came back for this request and from this server (RFC 9207). */
+/** Exchanges the code, if it was sent for this request and by this server (RFC 9207). */
 export const exchange = (
   party: Endpoint.Party,
   server: Oauth.AuthorizationServer,
@@ -79,7 +79,7 @@ export const exchange = (
       : server
     const validated = yield* Effect.try({
       try: () => Oauth.validateAuthResponse(own, { client_id: party.clientId }, url.searchParams, state),
-      // The library's own error holds all that came back.
+      // The library's own error contains the whole answer.
       catch: (error) =>
         error instanceof Oauth.AuthorizationResponseError ? refusalOf(error) : refused(
           Predicate.isError(error) && "code" in error ? `is refused: ${error.message}` : "cannot be read"

@@ -1,6 +1,6 @@
 /**
- * Options some of which are `Config`s. (Effect's own `Config.unwrap` wants each of them to be one, recurses into plain
- * strings without end, and throws at functions and `Redacted`s.)
+ * Reads options of which some are `Config`s. (Effect's own `Config.unwrap` requires every option to be a `Config`,
+ * recurses into plain strings without end, and throws for functions and `Redacted`s.)
  */
 import * as Config from "effect/Config"
 import type { Configurable } from "../../OAuth2Session.js"

@@ -25,13 +25,13 @@ const usualInterval = 5_000
 /** Section 3.5. */
 const slowDown = 5_000
 
-/** A server that asks to be asked without a pause is not taken at its word. */
+/** The shortest interval, even if the server allows polling without a pause. */
 const shortestInterval = 1_000
 
-/** For a server that says nothing of how long its code can be used. */
+/** The lifetime of a code if the server does not state one. */
 const usualLifetime = 600_000
 
-/** A poll that is not answered says nothing of the person: the next one asks again. */
+/** The time limit of one poll. An unanswered poll says nothing about the person, and the next poll asks again. */
 const patience = Duration.seconds(30)
 
 export const signIn = (
@@ -52,7 +52,7 @@ export const signIn = (
       verificationUriComplete: device.verificationUriComplete,
       expiresAt
     }
-    // A prompt may stay open for as long as it is asked, and is closed then.
+    // A prompt may stay open while the server is polled; it is interrupted afterwards.
     const prompted = Effect.zipRight(Effect.suspend(() => onPrompt(prompt)), Effect.never)
     return yield* unhurried(Effect.raceFirst(poll(party, server, tokenParameters, device, expiresAt), prompted))
   })
@@ -84,7 +84,7 @@ const poll = Effect.fnUntraced(function*(
     if (!(tokens instanceof OAuth2Error)) return { tokens, sentAt }
     asked = tokens.retryAfter === undefined ? 0 : Duration.toMillis(tokens.retryAfter)
     if (tokens.error === "slow_down") pause += slowDown
-    // Section 3.5: less often, if the server cannot be reached.
+    // Section 3.5: poll less often if the server cannot be reached.
     else if (isTrouble(tokens)) pause = Math.min(pause * 2, 60_000)
     else if (tokens.error !== "authorization_pending") return yield* tokens
   }

@@ -1,10 +1,10 @@
 /**
- * Proofs that the sender of a token holds a key (DPoP, RFC 9449), and the nonces that servers ask for in them.
+ * Proofs that the sender of a token holds a key (DPoP, RFC 9449), and the nonces that servers require in proofs.
  *
- * A server that changes its nonce after few requests refuses a crowd of requests that were sent together again and
- * again: by the time that one arrives, the others have used its nonce up. From the refusal of a nonce that was new on,
+ * If a server changes its nonce after a few requests, it refuses many requests that are sent together again and again:
+ * by the time one arrives, the others have used up its nonce. So after the refusal of a nonce that was still new,
  * requests to that origin take turns, until enough of them have been accepted. A server that changes its nonce every
- * few minutes costs a repeat and no turns.
+ * few minutes only costs a repeated request, and no turns.
  */
 import * as Clock from "effect/Clock"
 import * as Duration from "effect/Duration"
@@ -21,9 +21,12 @@ export interface Dpop {
 
 interface Origin {
   nonce: string | undefined
-  /** Milliseconds of the monotonic clock at which the nonce came. */
+  /** When the nonce arrived, in milliseconds of the monotonic clock. */
   since: number
-  /** The request that brought the nonce, counted when it was sent. Answers to earlier requests bring older nonces. */
+  /**
+   * The number of the request whose answer had the nonce. Requests are numbered when they are sent; answers to earlier
+   * requests have older nonces.
+   */
   from: number
   sent: number
   /** How many more requests take turns. */
@@ -33,13 +36,18 @@ interface Origin {
   readonly whenFree: Waiters
 }
 
-/** Enough that a server whose nonces last for some requests only is not met by a crowd immediately again. */
+/**
+ * Large enough that a server whose nonces last for only a few requests does not immediately get many requests at the
+ * same time again.
+ */
 const turnsAfterRefusal = 100
 
-/** In milliseconds. A nonce that is refused later was not used up by a crowd. */
+/** In milliseconds. If a nonce is refused later than this, it was not used up by simultaneous requests. */
 const youth = 10_000
 
-/** A request that is not answered by then goes on beside the next one: one that hangs must hold nobody up. */
+/**
+ * If a request is not answered by then, the next request begins beside it, so that a hanging request blocks no other.
+ */
 const longestTurn = Duration.seconds(1)
 
 export const make = (keyPair: Oauth.CryptoKeyPair): Dpop => ({ keyPair, origins: new Map() })
@@ -61,7 +69,7 @@ const originOf = ({ origins }: Dpop, { origin }: URL): Origin => {
   return found
 }
 
-/** The library's maker of proofs, with the clock and the nonce of ours. */
+/** The library's maker of proofs, with this module's clock and nonce. */
 export const handle = (dpop: Dpop, url: URL, now: number): Oauth.DPoPHandle =>
   Oauth.DPoP({}, dpop.keyPair, {
     [Oauth.modifyAssertion]: (_, payload) => {
@@ -79,7 +87,7 @@ export const proof = (dpop: Dpop, method: string, url: URL, accessToken: string)
       await Oauth.protectedResourceRequest(accessToken, method, url, undefined, undefined, {
         DPoP: handle(dpop, url, now),
         [Oauth.allowInsecureRequests]: true,
-        // Only the proof is wanted.
+        // Nothing is sent: only the proof is needed.
         [Oauth.customFetch]: (_, { headers }) => {
           made = headers["dpop"]!
           return Promise.resolve(new Response())
@@ -88,7 +96,10 @@ export const proof = (dpop: Dpop, method: string, url: URL, accessToken: string)
       return made
     }))
 
-/** Sends, and learns the nonce of the answer. `resign` gives a request that has waited a proof of the newest nonce. */
+/**
+ * Sends a request, and remembers the nonce of its answer. `resign` makes a new proof, with the newest nonce, for a
+ * request that has waited.
+ */
 export const sending = <Q, A, E, R>(dpop: Dpop, url: URL, request: Q, { nonceOf, resign, send }: {
   readonly send: (request: Q) => Effect.Effect<A, E, R>
   readonly resign: (request: Q) => Effect.Effect<Q>
@@ -122,7 +133,7 @@ const learn = (origin: Origin, nonce: string, number: number, now: number): void
   origin.from = number
 }
 
-/** Learns the nonce of an answer of which nothing else is known. */
+/** Remembers the nonce of an answer of which nothing else is known. */
 export const noted = (dpop: Dpop, url: URL, nonce: string | undefined): void => {
   const origin = originOf(dpop, url)
   if (nonce !== undefined) learn(origin, nonce, origin.sent, -Infinity)
@@ -145,7 +156,7 @@ const inTurn = <A, E, R>(origin: Origin, effect: Effect.Effect<A, E, R>): Effect
     )
   )
 
-/** The turn is over, if it is not over already. */
+/** Ends the turn, unless it has already ended. */
 const pass = (origin: Origin, turn: object | undefined): void => {
   if (turn === undefined || origin.turn !== turn) return
   origin.turn = undefined

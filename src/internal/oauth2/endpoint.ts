@@ -1,6 +1,6 @@
 /**
- * Requests to an authorization server. `oauth4webapi` builds them, client authentication and proofs included; they are
- * sent by the application's `HttpClient`, on the fiber that wants the answer; the answer is read whole and by us.
+ * Requests to an authorization server. `oauth4webapi` builds them, client authentication and proofs included. The
+ * application's `HttpClient` sends them, on the fiber that needs the answer. This file reads the whole answer.
  */
 import * as Headers from "@effect/platform/Headers"
 import type * as HttpClient from "@effect/platform/HttpClient"
@@ -24,7 +24,7 @@ import { OAuth2Error } from "./errors.js"
 export interface Party {
   readonly client: HttpClient.HttpClient
   readonly clientId: string
-  /** Made anew for each request: an assertion is good for one. */
+  /** Makes a new authentication for each request, since an assertion is valid only once. */
   readonly authentication: (now: number) => Oauth.ClientAuth
   readonly usesMtlsAliases: boolean
   readonly allowsInsecure: boolean
@@ -34,7 +34,10 @@ export interface Party {
   readonly requests: Requests
 }
 
-/** The requests of a sign-in's machine. (Signatures are promises, which no explorer of schedules can follow.) */
+/**
+ * The requests of a sign-in, replaceable by tests. (Signatures are promises, which the schedule explorer cannot
+ * follow.)
+ */
 export interface Requests {
   readonly token: typeof token
   readonly revocation: typeof revocation
@@ -56,7 +59,7 @@ export interface Sent {
 type Server = Oauth.AuthorizationServer
 type Parameters = URLSearchParams
 
-/** Lets the library build a request, and takes it from the library's hands. */
+/** Lets the library build a request, and catches it before the library sends it. */
 const built = (
   run: (options: {
     readonly [Oauth.customFetch]: (
@@ -82,7 +85,7 @@ const built = (
       })
       return taken!
     },
-    // The library's messages name the member that is missing or wrong; its causes hold more.
+    // The library's messages only name the member that is missing or wrong; its causes contain more.
     catch: (error) =>
       new OAuth2Error({
         error: "invalid_response",
@@ -170,7 +173,7 @@ export const revocation = (
 export const metadata = (party: Party, url: URL): Effect.Effect<Sent, OAuth2Error> =>
   send(party, { url, method: "GET", headers: { accept: "application/json" }, body: undefined }, [])
 
-/** A server may change its nonce with each answer; one that refuses each new one asks for too much. */
+/** A server may change its nonce with each answer. After this many refused nonces, the request fails. */
 const mostNonces = 3
 
 const withNonce = (
@@ -231,11 +234,11 @@ const send = (party: Party, request: Built, secrets: ReadonlyArray<string>): Eff
       )
   )
 
-/** The parts of a request that prove the client: made from its secret, or with its key. */
+/** The parts of a request that authenticate the client: made from its secret, or with its key. */
 const provenBy = ({ body, headers }: Built): ReadonlyArray<string> =>
   [headers["authorization"]?.split(" ")[1], headers["dpop"], body?.get("client_assertion")].filter(Predicate.isString)
 
-/** A server may repeat in any header what it was sent. Spans show these alone. */
+/** Spans show only these headers, since a server may repeat parts of the request in any other. */
 const redactedHeaders = /^(?!(?:content-type|content-length|date|retry-after)$)/
 
 const received = (party: Party, { body, headers, method, url }: Built, secrets: ReadonlyArray<string>) => {
@@ -273,11 +276,11 @@ const received = (party: Party, { body, headers, method, url }: Built, secrets: 
   ).pipe(Effect.locallyWith(Headers.currentRedactedNames, (names) => [...names, redactedHeaders]))
 }
 
-/** Short parameters (`code`, `S256`) are words, which a description may well contain. */
+/** Short values (`code`, `S256`) are left out: they are words that a description may contain. */
 const sensible = (secrets: ReadonlyArray<string>): ReadonlyArray<string> =>
   secrets.filter((secret) => secret.length > 7)
 
-/** A secret as forms, URLs and JSON have it. */
+/** The forms in which a secret appears in forms, URLs and JSON. */
 const writingsOf = (secret: string): ReadonlyArray<string> => {
   const others = [
     encodeURIComponent(secret),
@@ -287,7 +290,7 @@ const writingsOf = (secret: string): ReadonlyArray<string> => {
   return [...new Set([secret, ...others])]
 }
 
-/** The client's error shows the request, headers and body; its reason is all that is kept. */
+/** The client's error shows the request, headers and body, so only its reason is kept. */
 const unreachable = (error: HttpClientError.HttpClientError): OAuth2Error =>
   new OAuth2Error({
     error: "unreachable",
@@ -296,7 +299,10 @@ const unreachable = (error: HttpClientError.HttpClientError): OAuth2Error =>
       : `the answer could not be read (${error.reason})`
   })
 
-/** A client that follows redirects by itself asks another address, and what it brings is another's answer. */
+/**
+ * Whether the answer comes from this address. A client that follows redirects by itself gives the answer of another
+ * address.
+ */
 const isFrom = (url: URL, response: HttpClientResponse.HttpClientResponse): boolean => {
   if (Predicate.hasProperty(response, "source") && Predicate.hasProperty(response.source, "redirected")) {
     if (response.source.redirected === true) return false
@@ -305,7 +311,7 @@ const isFrom = (url: URL, response: HttpClientResponse.HttpClientResponse): bool
   return Either.isRight(found) && found.right.origin === url.origin && found.right.pathname === url.pathname
 }
 
-/** No server has that much to say about a token: what never ends is cut here. */
+/** No server's answer about a token is this long: an endless answer is cut here. */
 const mostBytes = 1_048_576
 
 const textOf = (response: HttpClientResponse.HttpClientResponse): Effect.Effect<string, OAuth2Error> =>
@@ -334,6 +340,6 @@ const textOf = (response: HttpClientResponse.HttpClientResponse): Effect.Effect<
     )
   )
 
-/** The error by which platform tells of a response without a body. */
+/** The error that platform raises for a response without a body. */
 const isEmpty = (error: HttpClientError.HttpClientError): boolean =>
   HttpClientError.isHttpClientError(error) && error._tag === "ResponseError" && error.reason === "EmptyBody"

@@ -1,6 +1,4 @@
-/**
- * The errors of `OAuth2Session`, for what fails with them without `oauth4webapi`.
- */
+/** The errors of `OAuth2Session`, in a file that does not load `oauth4webapi`. */
 import * as Data from "effect/Data"
 import type * as Duration from "effect/Duration"
 
@@ -16,7 +14,7 @@ export class OAuth2Error extends Data.TaggedError("OAuth2Error")<{
   readonly error: string
   readonly description?: string | undefined
   readonly status?: number | undefined
-  /** How long the server asks to be left alone. */
+  /** How long the server asks clients to wait. */
   readonly retryAfter?: Duration.Duration | undefined
 }> {
   override get message(): string {
@@ -26,7 +24,7 @@ export class OAuth2Error extends Data.TaggedError("OAuth2Error")<{
 }
 
 /**
- * The authorization server's metadata could not be had.
+ * The authorization server's metadata could not be obtained.
  *
  * @since 0.1.0
  * @category errors
@@ -43,8 +41,8 @@ export class DiscoveryFailed extends Data.TaggedError("DiscoveryFailed")<{
 }
 
 /**
- * A person or a new credential is needed: nothing that the session holds is accepted any more. Never for a server or a
- * network in trouble.
+ * A person or a new credential is needed: the authorization server no longer accepts any credential of the session.
+ * Trouble of a server or of the network never leads to this error.
  *
  * @since 0.1.0
  * @category errors

@@ -1,6 +1,6 @@
 /**
- * Asks for tokens: by the grant, which signs in, and by a refresh token. Remembers which credentials were refused or
- * spent, so that none is presented again in vain.
+ * Requests tokens: by the grant, which signs in, and by a refresh token. Remembers which credentials were refused or
+ * spent, so that none of these is presented again.
  */
 import * as Cause from "effect/Cause"
 import * as Effect from "effect/Effect"
@@ -28,14 +28,14 @@ export interface Settings {
   readonly grant: OAuth2Session.Grant
   readonly wanted: SignIn.Wanted
   readonly rules: Issue.Rules
-  /** A person signs in. */
+  /** Whether a person signs in. */
   readonly isInteractive: boolean
   readonly retry: Retries.Retry
   /** Replaces the rule that `invalid_grant` refuses a credential for good. */
   readonly fatal: OAuth2Session.Options["fatal"]
 }
 
-/** A span wraps an error in a proxy. So what is remembered of an error is remembered of the error itself. */
+/** A span wraps errors in proxies, so the sets below contain the original errors. */
 export class Grants {
   private readonly settings: Settings
   /** Tokens before the first answer, if the options have a refresh token. */
@@ -53,8 +53,9 @@ export class Grants {
   /** Why the configured refresh token is not presented again. */
   private spent: { readonly cause: OAuth2Error | undefined } | undefined
   /**
-   * The refusal of a sign-in that stood for a renewal. The same refresh goes on with `acquire`, on the same fiber,
-   * which would present the same again. A later refresh presents it: the credential may be another by then.
+   * The refusal of a sign-in that was made as a renewal. The same refresh then goes on with `acquire`, on the same
+   * fiber, which would present the same credential again. A later refresh does present it, since the credential may
+   * have changed by then.
    */
   private refusedAlready: { readonly error: SignInRequired; readonly by: FiberId.FiberId } | undefined
 
@@ -79,28 +80,28 @@ export class Grants {
         }))
   }
 
-  /** The credential that was presented is refused for good. */
+  /** Whether the presented credential was refused for good. */
   isFatal(error: SignInError): boolean {
     return error instanceof SignInRequired || this.refusals.has(error)
   }
 
-  /** A person was asked: they are not asked again by a retry. */
+  /** Whether a person was asked: then a retry does not ask them again. */
   isPersonal(error: SignInError): boolean {
     return this.personal.has(error)
   }
 
-  /** For how many milliseconds the server said that the tokens are good, if they come from this process. */
+  /** The tokens' lifetime in milliseconds as the server stated it, if they come from this process. */
   lifetimeOf(tokens: Tokens): number | undefined {
     return this.lifetimes.get(tokens)
   }
 
-  /** The tokens with the refresh token that is not spent yet. */
+  /** The tokens, with the refresh token that is not yet spent. */
   latest(tokens: Tokens): Tokens {
     const refreshToken = this.successors.get(tokens)
     return refreshToken === undefined ? tokens : { ...tokens, refreshToken }
   }
 
-  /** The session signs out of these tokens. */
+  /** Called when the session signs out of these tokens. */
   signOut(tokens: Tokens): void {
     if (this.isConfigured(tokens)) this.spent = { cause: undefined }
   }
@@ -184,7 +185,7 @@ export class Grants {
   }
 }
 
-/** A server that does not rotate leaves the configured refresh token as it is. */
+/** With a server that does not rotate refresh tokens, the configured refresh token stays valid. */
 const configuredTokens = (grant: OAuth2Session.Grant, { scope }: SignIn.Wanted): Tokens | undefined =>
   grant._tag !== "RefreshToken" ? undefined : {
     accessToken: Redacted.make(""),

@@ -1,6 +1,6 @@
 /**
- * Reads an id_token (OpenID Connect Core section 3.1.3.7). The token came from the token endpoint itself over TLS, so
- * that its signature need not be checked (rule 6 there); issuer, audience, times and nonce are checked.
+ * Reads an id_token (OpenID Connect Core section 3.1.3.7). The token came directly from the token endpoint over TLS, so
+ * its signature need not be checked (rule 6 there); issuer, audience, times and nonce are checked.
  */
 import * as Clock from "effect/Clock"
 import * as Duration from "effect/Duration"
@@ -20,7 +20,7 @@ export interface Expected {
   readonly tolerance: Duration.Duration
   /** The nonce of the authorization request. */
   readonly nonce: string | undefined
-  /** The claims of the former id_token: a renewal names the same person. */
+  /** The claims of the previous id_token: a renewal must name the same person. */
   readonly former: Claims | undefined
 }
 
@@ -55,7 +55,7 @@ const validated = async (
     issuer: ofTenant(server.issuer, claimOf(idToken, "tid")),
     id_token_signing_alg_values_supported: server.id_token_signing_alg_values_supported ?? asymmetric
   }
-  // The rest of the answer has been read already, with more patience than the library has.
+  // answer.ts has already read the rest of the answer, and is more tolerant than the library.
   const response = Response.json({ access_token: "-", token_type: "bearer", id_token: idToken })
   const read = nonce === undefined
     ? await Oauth.processGenericTokenEndpointResponse(own, client, response)
@@ -68,7 +68,7 @@ const validated = async (
 
 const asymmetric = ["RS256", "PS256", "ES256", "Ed25519", "EdDSA", "RS384", "PS384", "ES384", "RS512", "PS512", "ES512"]
 
-/** A claim of a token that nobody has checked. */
+/** A claim of an unchecked token. */
 const claimOf = (jwt: string, claim: string): unknown =>
   Either.getOrUndefined(Either.flatMap(
     Encoding.decodeBase64UrlString(jwt.split(".")[1] ?? ""),

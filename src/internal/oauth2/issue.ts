@@ -1,4 +1,4 @@
-/** Tokens from an answer, checked, and completed by what the former ones had. */
+/** Makes tokens from an answer: checks them, and completes them from the previous tokens. */
 import type * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import * as Redacted from "effect/Redacted"
@@ -11,14 +11,14 @@ import type { Issued } from "./signIn.js"
 export interface Rules {
   readonly clientId: string
   readonly clockTolerance: Duration.Duration
-  /** The scope that was asked for: an answer without one has given it all (RFC 6749 section 5.1). */
+  /** The scope that was requested: an answer without a scope grants all of it (RFC 6749 section 5.1). */
   readonly scope: ReadonlyArray<string>
   readonly usesDpop: boolean
-  /** Token exchange may bring what is no access token (RFC 8693 section 2.2.1). */
+  /** Whether this is a token exchange, which may bring a token that is not an access token (RFC 8693 section 2.2.1). */
   readonly isExchange: boolean
 }
 
-/** A renewed answer that is silent about the refresh token, the scope or the person leaves them as they were. */
+/** If a renewal's answer does not mention the refresh token, the scope or the person, the previous ones are kept. */
 export const tokens = (
   { answer, nonce, sentAt }: Issued,
   server: Oauth.AuthorizationServer,

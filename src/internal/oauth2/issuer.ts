@@ -1,18 +1,18 @@
 /**
- * The addresses of an authorization server's metadata (OpenID Connect Discovery, RFC 8414), and whether the metadata is
- * of the server that was asked for. Pure.
+ * The addresses of an authorization server's metadata (OpenID Connect Discovery, RFC 8414), and whether the metadata
+ * belongs to the expected server. Pure.
  */
 
 export interface Place {
   readonly issuer: string
-  /** The addresses where its metadata may lie, in the order in which to ask: each only if the one before has none. */
+  /** The possible addresses of the metadata, in order: each is tried only if the one before has no metadata. */
   readonly urls: ReadonlyArray<URL>
 }
 
 const openid = "/.well-known/openid-configuration"
 const oauth = "/.well-known/oauth-authorization-server"
 
-/** An issuer's place. The address of the metadata itself, which many take for the issuer, is understood too. */
+/** An issuer's place. The address of the metadata itself, which is often taken for the issuer, is accepted, too. */
 export const placeOf = (issuer: URL): Place => {
   const { origin, pathname } = issuer
   for (const suffix of [openid, oauth]) {
@@ -27,9 +27,9 @@ export const placeOf = (issuer: URL): Place => {
 }
 
 /**
- * Whether two names mean one issuer. The metadata's name counts from then on; this comparison is only to notice a
- * mistaken or foreign address, so that a slash at the end and the case of letters do not matter. A `{tenantid}` in the
- * name that was found (Entra's for many tenants) stands for any one segment of the path.
+ * Whether two names mean the same issuer. After this comparison only the metadata's name is used. The comparison only
+ * has to notice a wrong address, so a slash at the end and the case of letters do not matter. A `{tenantid}` in the
+ * found name (Entra's for many tenants) matches any single segment of the path.
  */
 export const isSameIssuer = (expected: string, found: string): boolean => {
   if (!URL.canParse(expected) || !URL.canParse(found)) return false

@@ -1,4 +1,4 @@
-/** The options of the `Session` that an `OAuth2Session` is: how it signs in, renews, gives up and signs out. */
+/** The options of the `Session` beneath an `OAuth2Session`: how it signs in, renews, gives up and signs out. */
 import type * as HttpClient from "@effect/platform/HttpClient"
 import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
@@ -19,7 +19,7 @@ import type { Settings } from "./settings.js"
 type Tokens = OAuth2Session.Tokens
 type SignInError = OAuth2Session.SignInError
 
-/** Written so that one value fits all kinds of sessions. */
+/** The options in a type that fits all kinds of sessions. */
 export interface SessionOptions extends
   Pick<
     Session.Options<Tokens, SignInError, never, SignInError>,
@@ -57,9 +57,9 @@ export const make = (
     renew: (current) => grants.renew(current),
     fatal: (error) => grants.isFatal(error),
     expiresAt: (tokens) => {
-      // Every value passes here before a caller is given it, values from a store included.
+      // This function sees every value before a caller is given it, also values from a store.
       if (dpop !== undefined) Carrying.bind(tokens, dpop)
-      // A store may hold tokens from when the option `dpop` was set. Nothing can carry them without their key.
+      // A store may hold tokens from a time when the option `dpop` was set. Without their key they cannot be used.
       else if (tokens.tokenType === "DPoP") return 0
       if (tokens.expiresAt === undefined) return undefined
       return tokens.expiresAt - Math.min(settings.expiryLeeway, (grants.lifetimeOf(tokens) ?? Infinity) / 2)
@@ -68,14 +68,14 @@ export const make = (
       Effect.suspend(() => {
         grants.signOut(tokens)
         const limit = options.persist === undefined ? signOutLimit : Duration.subtract(signOutLimit, Patience.limit)
-        // `onEnd` runs uninterruptible, and a timeout would wait for what it cuts.
+        // `onEnd` runs uninterruptible, and then a timeout would wait for the effect that it limits.
         const revoked = Effect.interruptible(Revoking.revoke(party, authority, grants.latest(tokens), name))
         return Effect.asVoid(Effect.timeoutOption(revoked, limit))
       }),
     refreshAhead: isZero(options.refreshAhead) ? undefined : options.refreshAhead ?? "1 minute",
     timeout: options.timeout,
-    // A late answer is awaited because it may hold the only refresh token. A client that signs in as itself has spent
-    // nothing, and asks again instead.
+    // A late answer is awaited because it may have the only refresh token. A client that signs in as itself has spent
+    // nothing, so it asks again instead.
     lateness: options.lateness ?? (options.grant._tag === "ClientCredentials" ? 0 : undefined),
     budget: options.budget,
     name,
@@ -110,5 +110,5 @@ const grantsOf = (
 const isZero = (duration: Duration.DurationInput | undefined): boolean =>
   Option.exists(Duration.decodeUnknown(duration), Duration.isZero)
 
-/** Signing out does not wait for a server that is away, nor for a store. */
+/** The longest time that signing out waits for the server or a store. */
 const signOutLimit = Duration.seconds(5)

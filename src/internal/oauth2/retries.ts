@@ -14,17 +14,17 @@ export type Retry = Schedule.Schedule<unknown, Failure>
 
 export type Cooldown = Schedule.Schedule<unknown, Cause.Cause<Failure | Session.SessionError>>
 
-/** A server that says when to come back is not asked before: then the cooldown waits, and no retry does. */
+/** Not retried if the server says when to come back: then the session's cooldown waits instead of a retry. */
 export const retryOf = (own: OAuth2Session.Options["retry"]): Retry =>
   Schedule.whileInput(own ?? usual, (error: Failure) => retryAfterOf(error) === undefined)
 
-/** Servers that forgive a refresh token that is presented twice do so for seconds. */
+/** Servers that accept a refresh token twice do so only within a few seconds. */
 const usual = Backoff.exponential({ initial: "100 millis", max: "1 second" }).pipe(
   Schedule.intersect(Schedule.recurs(3)),
   Schedule.whileInput((error: Failure) => mayPass(error))
 )
 
-/** The failure is trouble of the network, the server or the store, and not a refusal. */
+/** Whether the failure comes from the network, the server or the store, and is not a refusal. */
 export const mayPass = (error: Failure): boolean => {
   switch (error._tag) {
     case "OAuth2Error":

@@ -6,7 +6,7 @@ import { refusalFrom } from "./answer.js"
 import type { Authority } from "./authority.js"
 import type * as Endpoint from "./endpoint.js"
 
-/** Never fails, and may be interrupted: signing out does not wait for a server that is away. */
+/** Never fails, and may be interrupted: signing out does not wait for a server that does not answer. */
 export const revoke = (
   party: Endpoint.Party,
   authority: Authority,

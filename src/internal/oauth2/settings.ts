@@ -1,4 +1,4 @@
-/** Checks the options once. Throws `InvalidOptions`, which never holds a secret. */
+/** Checks the options once. Throws `InvalidOptions`, which never contains a secret. */
 import * as Duration from "effect/Duration"
 import * as Predicate from "effect/Predicate"
 import * as Redacted from "effect/Redacted"
@@ -10,7 +10,7 @@ import { type Cooldown, cooldownOf } from "./retries.js"
 import type { Wanted } from "./signIn.js"
 
 export interface Settings {
-  /** A name to discover, or metadata that is known already. */
+  /** An issuer to discover, or metadata that is already known. */
   readonly issuer: URL | Oauth.AuthorizationServer
   readonly authentication: (now: number) => Oauth.ClientAuth
   readonly secrets: ReadonlyArray<string>
@@ -50,7 +50,7 @@ const invalid = (option: string, value: unknown, reason: string) => new InvalidO
 
 const redacted = "<redacted>"
 
-/** A text that is no URL may hold a password all the same. */
+/** Text that is not a URL may still contain a password. */
 const shown = (url: unknown): unknown => typeof url === "string" && url.includes("@") ? redacted : url
 
 const text = (option: string, value: unknown): void => {

@@ -31,7 +31,7 @@ export interface Wanted {
 /** How long to wait for a person if the server set no time limit for the code. */
 const patience = Duration.minutes(10)
 
-/** The parameters of a first request: the scope is asked for once, and a renewal keeps it. */
+/** The parameters of a first request: it asks for the scope, which renewals keep. */
 const asking = ({ audience, parameters, resource, scope }: Wanted): URLSearchParams => {
   const asked = keeping({ parameters, resource })
   if (scope.length > 0) asked.set("scope", scope.join(" "))
@@ -46,7 +46,7 @@ const keeping = ({ parameters, resource }: Pick<Wanted, "parameters" | "resource
   return asked
 }
 
-/** The parameters of a renewal. A refresh token from elsewhere may stand for more than is wanted. */
+/** The parameters of a renewal. A refresh token from elsewhere may have a wider scope than the options ask for. */
 export const renewing = (wanted: Wanted, { _tag }: OAuth2Session.Grant): URLSearchParams =>
   _tag === "RefreshToken" ? asking(wanted) : keeping(wanted)
 
@@ -65,7 +65,7 @@ export const refresh = (
   return Effect.flatMap(party.requests.token(party, server, "refresh_token", parameters), issued)
 }
 
-/** `onPerson` is told when a person begins to be asked: from then on the sign-in is not repeated by itself. */
+/** `onPerson` is called when a person is about to be asked: from then on the sign-in is not retried automatically. */
 export const signIn = (
   party: Endpoint.Party,
   server: Oauth.AuthorizationServer,
@@ -128,7 +128,7 @@ const authorizationCode = (
       Effect.timeoutOption(patience),
       Effect.flatMap(Option.match({ onNone: () => new SignInRequired({}), onSome: Effect.succeed }))
     )
-    // The person is not asked again because the network has failed: the code is presented again.
+    // If the network has failed, the code is presented again, and the person is not asked again.
     const exchanged = Effect.flatMap(
       Code.exchange(party, server, begun, redirectUri, cameBack, keeping(wanted)),
       issued

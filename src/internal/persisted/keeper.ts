@@ -1,6 +1,6 @@
 /**
- * Keeps one session's value in a store: one operation at a time, no write interrupted, and nothing removed that a later
- * sign-in has written.
+ * Keeps one session's value in a store: one operation at a time. A write is never interrupted, and a value that a later
+ * sign-in has written is never removed.
  */
 import type * as PlatformError from "@effect/platform/Error"
 import type * as KeyValueStore from "@effect/platform/KeyValueStore"
@@ -12,7 +12,7 @@ import * as Predicate from "effect/Predicate"
 import * as Schema from "effect/Schema"
 import type { Sealing } from "./sealing.js"
 
-/** Why a value could not be read or written. The description holds nothing of the value. */
+/** Why a value could not be read or written. The description contains no part of the value. */
 export class Trouble extends Data.TaggedError("Trouble")<{
   readonly reason: "Unreadable" | "Store"
   readonly description: string
@@ -21,28 +21,28 @@ export class Trouble extends Data.TaggedError("Trouble")<{
 export interface Loaded<out A> {
   readonly value: A
   readonly acquiredAt: number
-  /** Written with an older key, and to be written anew. */
+  /** Whether the value was written with an older key, so that it must be written again. */
   readonly isOutdated: boolean
 }
 
 export interface Keeper<in out A, out R> {
-  /** Run it before everything else. */
+  /** Must run before the other effects. */
   readonly load: Effect.Effect<Option.Option<Loaded<A>>, Trouble, R>
   readonly write: (value: A, acquiredAt: number) => Effect.Effect<void, Trouble, R>
-  /** Counts a sign-in. */
+  /** Counts a sign-in, and gives its number. */
   readonly beginSignIn: Effect.Effect<number>
-  /** A sign-in has brought a value, or a renewal has brought the successor of one. */
+  /** Called when a sign-in has brought a value, or a renewal has brought the successor of a value. */
   readonly obtained: (value: A, by: { readonly signIn: number } | { readonly successorOf: A }) => Effect.Effect<void>
   /**
-   * Removes what was written of the sign-in that this value belongs to. Waits uninterruptible for an operation that is
-   * under way; the removal itself may be interrupted.
+   * Removes the stored value if it comes from the same sign-in as this one. The wait for a running operation is
+   * uninterruptible; the removal itself may be interrupted.
    */
   readonly forget: (value: A) => Effect.Effect<void, Trouble>
-  /** Removes what was written before this sign-in. */
+  /** Removes the stored value if it was written before this sign-in. */
   readonly forgetBefore: (signIn: number) => Effect.Effect<void, Trouble>
 }
 
-/** A value and the sign-in that it, or the first of its predecessors, came from. */
+/** A value and the sign-in that brought it or the first of its predecessors. */
 interface Entry<A> {
   readonly value: A
   readonly signIn: number
@@ -60,7 +60,7 @@ export const make = <A, I, R>(
   let signIns = 0
   /** The values that the store may hold: several if a write has failed, since that may have reached the store. */
   let entries: ReadonlyArray<Entry<A>> = []
-  /** The values that were obtained last, the newest first. */
+  /** The most recent values, the newest first. */
   let known: ReadonlyArray<Entry<A>> = []
 
   const learn = (entry: Entry<A>): void => {
@@ -115,7 +115,7 @@ export const make = <A, I, R>(
     forget: (value) =>
       Effect.suspend(() => {
         const { signIn } = entryOf(value)
-        // A write may have put a successor in the place of the value, or is about to.
+        // A write may have replaced the value by a successor, or may be about to.
         return removeIf(() => entries.some((entry) => entry.signIn === signIn))
       }),
     forgetBefore: (signIn) => removeIf(() => entries.length > 0 && entries.every((entry) => entry.signIn < signIn))
@@ -123,12 +123,12 @@ export const make = <A, I, R>(
 }
 
 /**
- * Values that a session may still hold or write: the current one, those that its renewal has obtained (several if
- * `onRenewed` has failed after the write), and those of renewals that `end` has detached.
+ * The bound on the values that a session may still hold or write: the current one, the values that its renewal has
+ * obtained (several if `onRenewed` has failed after the write), and those of renewals that `end` has detached.
  */
 const mostKnown = 16
 
-/** Values that `JSON.parse` gives back as they were. Any other value could not be read after a restart. */
+/** Whether `JSON.parse` gives the value back unchanged. Any other value could not be read after a restart. */
 const isJson = (value: unknown): boolean => {
   if (value === null || typeof value === "string" || typeof value === "boolean") return true
   if (typeof value === "number") return Number.isFinite(value)
@@ -152,7 +152,7 @@ const payloadOf = (text: string) => {
 
 const unreadable = (description: string) => new Trouble({ reason: "Unreadable", description })
 
-/** The store's error may show what was to be written: it is named, not kept. */
+/** The store's error may show the value that was to be written: only its name is kept. */
 const troubleWith = (done: string) => (error: PlatformError.PlatformError): Trouble =>
   new Trouble({
     reason: "Store",

@@ -5,7 +5,7 @@ import * as Fiber from "effect/Fiber"
 import * as Option from "effect/Option"
 import type * as Scope from "effect/Scope"
 
-/** Signing out works though the store does not. */
+/** Signing out must work even if the store does not answer. */
 export const limit = Duration.seconds(2)
 
 /** An effect that takes longer goes on in the background, until the scope closes. */

@@ -1,13 +1,13 @@
 /**
- * How a value lies in a store: as text that tells whether it is whole, encrypted (AES-256-GCM) where keys are given.
+ * The form of a value in a store: text that shows whether it is complete, encrypted (AES-256-GCM) if keys are given.
  *
  * ```
  * holdfast1.clear.<CRC-32>.<text>
  * holdfast1.sealed.<key id>.<nonce>.<text, encrypted, with its tag>
  * ```
  *
- * The context (the session's key) is associated data of the encryption, so that what was written under one name is not
- * read under another. In clear the reader compares the name that stands in the text.
+ * The context (the session's key) is associated data of the encryption, so that a value which was written under one
+ * name cannot be read under another. Without encryption the reader compares the name that is part of the text.
  */
 import * as Effect from "effect/Effect"
 import * as Either from "effect/Either"
@@ -20,13 +20,13 @@ export type Key = Redacted.Redacted<Uint8Array> | Redacted.Redacted<string>
 
 export interface Opened {
   readonly text: string
-  /** Written with an older key than the one that encrypts now. */
+  /** Whether the text was written with an older key than the one that encrypts now. */
   readonly isOutdated: boolean
 }
 
 export interface Sealing {
   readonly seal: (context: string, text: string) => Effect.Effect<string>
-  /** Gives the reason for which it cannot be read, which holds nothing of what was read. */
+  /** Fails with the reason why the text cannot be read. The reason contains no part of the text. */
   readonly open: (context: string, sealed: string) => Effect.Effect<Opened, string>
 }
 

@@ -1,5 +1,5 @@
 /**
- * Answers callers: gives the current generation, or the one after theirs, and holds it while they use it.
+ * Answers callers: gives each caller the current generation, or the one after theirs, and holds it while they use it.
  */
 import * as Effect from "effect/Effect"
 import type * as Fiber from "effect/Fiber"
@@ -31,7 +31,7 @@ export class Asking<A, E, R> {
     this.settings = settings
   }
 
-  /** The link whose generation is current; waits for its successor if it may not be served. */
+  /** The link whose generation is current. If that may not be served, waits for its successor. */
   readonly current: Effect.Effect<GenerationLink<A, E>, E> = Effect.withFiberRuntime((fiber) => {
     const { chain, failures } = this.settings
     const ready = chain.ready()

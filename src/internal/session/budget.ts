@@ -21,7 +21,9 @@ export class Budget {
     this.demands.push(now)
   }
 
-  /** The renewal that was counted last has asked the upstream for nothing: another process had renewed. */
+  /**
+   * Takes back the last counted renewal. It has not asked the upstream, because another process had already renewed.
+   */
   giveBack(): void {
     this.demands.pop()
   }

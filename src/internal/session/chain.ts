@@ -1,5 +1,5 @@
 /**
- * A session's generations, each linked to its successor, and the one door to a successor.
+ * A session's generations, each linked to its successor, and the only function that starts a renewal: `successor`.
  *
  * ```
  *             successor                  succeed
@@ -9,8 +9,8 @@
  *                         Cooling
  * ```
  *
- * Each function is one step: no fiber runs between a look at the chain and the change that it decides. So no two fibers
- * can each begin a renewal, and there is no lock.
+ * Each function is one step: no other fiber runs between reading the chain and changing it. So two fibers can never
+ * both begin a renewal, and no lock is needed.
  */
 import type * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
@@ -29,19 +29,24 @@ import type { Telemetry } from "./telemetry.js"
 export interface Link<A, E> {
   /** `undefined` at the start of a chain. */
   readonly generation: Generation<A> | undefined
-  /** `undefined` if nothing was acquired for the generation: at the start of a chain, and for `initial`. */
+  /** `undefined` if the generation acquired no resources: at the start of a chain, and for `initial`. */
   readonly resources: Resources | undefined
   /** From this moment on `current` starts a renewal in the background. */
   readonly refreshAt: number
   /** Written by `Chain` alone. */
   phase: Phase<A, E>
-  /** Whether a caller has been given the value, or it expired before. If it did, its renewal counts on the budget. */
+  /**
+   * Whether a caller has been given the value, or whether it expired before that. If it expired, its renewal counts on
+   * the budget.
+   */
   arrival: "unserved" | "served" | "expired"
-  /** After a fatal failure: the value is neither served nor presented any more. Never unset. */
+  /** Set after a fatal failure, and never unset: the value is no longer served or presented. */
   isDead: boolean
-  /** `end` has detached the link: what its work still brings is revoked. */
+  /** Whether `end` has detached the link. If so, a value that its work still brings is revoked. */
   isEnded: boolean
-  /** The value that the upstream has given for the next link. Unset when it becomes current, and while `Resting`. */
+  /**
+   * The value that the upstream has given for the next link. Unset when the value becomes current, and while `Resting`.
+   */
   candidate: Candidate<A> | undefined
 }
 
@@ -51,16 +56,17 @@ export interface GenerationLink<A, E> extends Link<A, E> {
 }
 
 /**
- * How far a link has come on the way to its successor.
+ * A link's progress towards its successor.
  *
- * `successor` is the cached effect that yields the successor. The first caller who asks makes it, and all who ask while
- * it is cached run the same one.
+ * `successor` is the cached effect that yields the successor. The first caller who asks makes this effect, and all
+ * callers who ask while it is cached run the same one.
  *
- * - `Resting`: nobody has asked, or the successor is current. No work goes on.
+ * - `Resting`: no caller has asked, or the successor is current. No work goes on.
  * - `Renewing`: `successor` waits for `renewal`, which is forked into the session's scope. If `isRefused`, a caller has
- *   handed the generation to `refresh`, and it is not served meanwhile.
+ *   given the generation to `refresh`, so it is not served meanwhile.
  * - `Cooling`: the last renewal failed. `successor` is its failure, cached until `until` on the monotonic clock. The
- *   work of that renewal, or of an earlier one, may go on as `late`; the next renewal waits for its end.
+ *   work of that renewal, or of an earlier one, may go on as `late`, and the next renewal waits for the end of that
+ *   work.
  */
 export type Phase<A, E> =
   | { readonly _tag: "Resting" }
@@ -78,47 +84,50 @@ export type Phase<A, E> =
     readonly late: RenewalWork<A, E> | undefined
   }
 
-/** A value that is not yet current. If `onRenewed` fails, the next renewal goes on from it. */
+/** A value that is not yet current. If `onRenewed` fails, the next renewal continues from this value. */
 export interface Candidate<A> {
   readonly value: A
   readonly acquiredAt: number
   readonly resources: Resources
-  /** The number of its generation, from when `onRenewed` is first given that. */
+  /** The number of the value's generation. Set when `onRenewed` is first called with it. */
   number?: number
 }
 
 /** A renewal that all callers of a link share. */
 export interface SharedRenewal<A, E> extends Renewal.Renewal<GenerationLink<A, E>, E> {
   readonly since: number
-  /** The same moment on the monotonic clock. */
+  /** The time of the same moment on the monotonic clock. */
   readonly begunAt: number
-  /** The work that is to answer: the renewal's own, or late work of an earlier renewal while it waits for that. */
+  /** The work that will answer: the renewal's own, or late work of an earlier renewal that this renewal waits for. */
   work: RenewalWork<A, E> | undefined
-  /** The fiber that fails the renewal after `timeout`, and cuts its work after `lateness`. */
+  /** The fiber that fails the renewal after `timeout`, and interrupts its work after `lateness`. */
   timer: Fiber.RuntimeFiber<void> | undefined
-  /** Set before the waiters are told. From then on the renewal's own work is late, and begins no further try. */
+  /** Set before the waiters are answered. From then on the renewal's own work is late, and begins no further try. */
   hasFailed: boolean
 }
 
-/** The work that asks the upstream for a successor. However late it is, none is begun beside it for the same link. */
+/**
+ * The work that asks the upstream for a successor. However late this work is, no other work is begun for the same link
+ * meanwhile.
+ */
 export interface RenewalWork<A, E> extends Renewal.Work {
   /** The renewal that began the work. */
   readonly renewal: SharedRenewal<A, E>
   /** Whether the budget counts it. */
   readonly isCounted: boolean
   fiber: Fiber.RuntimeFiber<void> | undefined
-  /** Something is in flight while it is `trying`; nothing is while it is `pausing`, before a try. */
+  /** While the stage is `trying`, a request is in flight; while it is `pausing`, before a try, none is. */
   stage: "unstarted" | "pausing" | "trying"
 }
 
 export interface Times {
   /** Wall time in epoch milliseconds. */
   readonly now: () => number
-  /** Whole milliseconds of a clock that nobody sets, for what must not depend on the time of day. */
+  /** Whole milliseconds of a clock that is never set, for durations that must not depend on the time of day. */
   readonly monotonic: () => number
 }
 
-/** The errors that stand for a successor. The session's own module makes them. */
+/** The errors that callers get instead of a successor. The session's public module makes them. */
 export interface Failures<E> {
   readonly closed: Exit.Exit<never, E>
   readonly ended: Exit.Exit<never, E>
@@ -154,7 +163,7 @@ export const makeLink = <A, E, G extends Generation<A> | undefined>(
   candidate: undefined
 })
 
-/** The work that goes on for a link, in time or late. */
+/** The running work of a link, in time or late. */
 export const workFor = <A, E>({ phase }: Link<A, E>): RenewalWork<A, E> | undefined => {
   const work = phase._tag === "Renewing" ? phase.renewal.work : phase._tag === "Cooling" ? phase.late : undefined
   return work?.isOver === true ? undefined : work
@@ -163,7 +172,7 @@ export const workFor = <A, E>({ phase }: Link<A, E>): RenewalWork<A, E> | undefi
 export const stopTimer = <A, E>({ timer }: SharedRenewal<A, E>): void => timer?.unsafeInterruptAsFork(FiberId.none)
 
 export class Chain<A, E> {
-  /** Tells the generations that become current. */
+  /** Publishes the generations that become current. */
   readonly published = new Latest<Generation<A>>()
   private readonly settings: Settings<E>
   /** The last link. `undefined` once the session has closed. */
@@ -187,7 +196,7 @@ export class Chain<A, E> {
     return this.last !== link
   }
 
-  /** Whether the generation has been superseded, and nobody holds what it acquired. */
+  /** Whether the generation has been superseded, and no caller holds its resources. */
   isUnheld(link: Link<A, E>): boolean {
     return this.last !== undefined && this.isDetached(link) && link.resources?.isUnheld !== false
   }
@@ -200,7 +209,7 @@ export class Chain<A, E> {
     return link.generation !== undefined && !link.isDead && !this.isExpired(link.generation)
   }
 
-  /** The happy path: the head, if its generation can be served and needs no looking after. */
+  /** The fast path: the head, if its generation can be served and needs no refresh. */
   ready(): GenerationLink<A, E> | undefined {
     const head = this.last
     return head !== undefined && head.phase._tag !== "Renewing" && this.isServable(head) &&
@@ -212,8 +221,8 @@ export class Chain<A, E> {
   // --- asking ----------------------------------------------------------------
 
   /**
-   * The one door to a successor: the cached effect that yields it, or else a new one, unless something stands against
-   * that. `asker` is the work that the asking fiber is part of; `fork` forks a new renewal into the session's scope.
+   * The only way to a successor: the cached effect that yields it, or a new one unless a failure forbids that. `asker`
+   * is the work that the asking fiber is part of; `fork` forks a new renewal into the session's scope.
    */
   successor(
     link: Link<A, E>,
@@ -245,7 +254,7 @@ export class Chain<A, E> {
   private failureInstead(link: Link<A, E>, isRefused: boolean): Exit.Exit<never, E> | undefined {
     const { phase } = link
     if (phase._tag === "Cooling" && this.settings.times.monotonic() < phase.until) return phase.successor
-    // A renewal that waits for late work asks the upstream for nothing yet.
+    // A renewal that waits for late work does not ask the upstream yet, so the budget does not matter.
     const error = workFor(link) === undefined ? this.overBudget(link, isRefused) : undefined
     return error === undefined ? undefined : Exit.fail(error)
   }
@@ -258,7 +267,7 @@ export class Chain<A, E> {
     return counts && budget.isSpent(times.monotonic()) ? failures.overBudget(arrivedExpired) : undefined
   }
 
-  /** Whether a caller can be given the generation, which is noted. */
+  /** Whether a caller can be given the generation. Records that the generation has been served or has expired. */
   arrived(link: GenerationLink<A, E>): boolean {
     if (!this.isServable(link)) {
       this.noteExpired(link)
@@ -268,7 +277,10 @@ export class Chain<A, E> {
     return true
   }
 
-  /** The value has expired before anyone had it. An age of 1 ms may be no more than a tick of the clock. */
+  /**
+   * Records that the value expired before any caller had it. An age of 1 ms is ignored, since it may be only a tick of
+   * the clock.
+   */
   private noteExpired(link: GenerationLink<A, E>): void {
     const { budget, times } = this.settings
     const { acquiredAt, expiresAt } = link.generation
@@ -279,7 +291,7 @@ export class Chain<A, E> {
 
   // --- moving ----------------------------------------------------------------
 
-  /** The successor becomes current, in time or late. Gives how many waited for it. */
+  /** Makes the successor current, in time or late. Gives how many callers waited for it. */
   succeed(link: Link<A, E>, next: GenerationLink<A, E>): number {
     const { phase } = link
     link.candidate = undefined
@@ -294,8 +306,8 @@ export class Chain<A, E> {
   }
 
   /**
-   * The failure is told to the waiters, and cached for so many milliseconds. Gives how many waited; nothing if others
-   * have answered them meanwhile.
+   * Answers the waiters with the failure, and caches it for `cooldown` milliseconds. Gives how many waited; `undefined`
+   * if the waiters have been answered otherwise meanwhile.
    */
   fail(
     link: Link<A, E>,
@@ -318,7 +330,7 @@ export class Chain<A, E> {
     if (head?.phase._tag === "Cooling") head.phase = { ...head.phase, until: this.settings.times.monotonic() }
   }
 
-  /** After a fatal failure: neither the link's value nor a candidate is presented again. */
+  /** Called after a fatal failure: neither the link's value nor a candidate is presented again. */
   markDead(link: Link<A, E>): void {
     link.isDead = true
     link.candidate = undefined
@@ -328,8 +340,9 @@ export class Chain<A, E> {
   }
 
   /**
-   * The value was given up elsewhere. A renewal in flight goes on and keeps what it has obtained, but does not fall
-   * back to the value. Without one a new chain begins. Gives the link that is no longer the head, if there is one.
+   * Called when the value was given up elsewhere. A renewal in flight goes on and keeps what it has obtained, but does
+   * not fall back to the value. If there is no renewal, a new chain begins. Gives the link that is no longer the head,
+   * if there is one.
    */
   giveUp(): Link<A, E> | undefined {
     if (this.last?.phase._tag !== "Renewing") return this.end(false)
@@ -340,8 +353,8 @@ export class Chain<A, E> {
   }
 
   /**
-   * The value is given up, and a new chain begins. If `isEnded`, what the former head's work still brings is revoked.
-   * Gives that head; nothing if the session has closed.
+   * Gives the value up, and begins a new chain. If `isEnded`, a value that the former head's work still brings is
+   * revoked. Gives the former head; `undefined` if the session has closed.
    */
   end(isEnded: boolean): Link<A, E> | undefined {
     const link = this.last
@@ -352,7 +365,7 @@ export class Chain<A, E> {
     return link
   }
 
-  /** A generation from outside becomes current. Gives the former head; nothing if the session has closed. */
+  /** Makes a generation from outside current. Gives the former head; `undefined` if the session has closed. */
   adopt(next: GenerationLink<A, E>): Link<A, E> | undefined {
     const link = this.last
     if (link === undefined) return undefined
@@ -365,7 +378,7 @@ export class Chain<A, E> {
     return link
   }
 
-  /** Detaches a renewal in flight: its work goes on, but moves this chain no more. */
+  /** Detaches a renewal in flight: its work goes on, but no longer changes this chain. */
   private replace(link: Link<A, E>, next: Link<A, E>, answer: Exit.Exit<GenerationLink<A, E>, E>): void {
     this.become(next)
     this.settings.cooldown.reset()

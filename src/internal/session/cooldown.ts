@@ -1,7 +1,8 @@
 /**
- * For how long the n-th consecutive failure of a session answers. The rule is a schedule, which `scheduleOf` makes of
- * the option `cooldown`; `make` asks it for its delays. `tell` of refresh.ts asks for the next one when a renewal has
- * failed.
+ * The cooldown: for how long the n-th consecutive failure of a session answers its callers. `scheduleOf` makes a
+ * schedule from the option `cooldown`, and `make` steps through this schedule. refresh.ts asks `next` for the delay
+ * when a renewal has failed. A second rule belongs into `next` if it depends on the failure, otherwise into
+ * `scheduleOf`.
  */
 import type * as Cause from "effect/Cause"
 import type * as Duration from "effect/Duration"

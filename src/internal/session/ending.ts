@@ -1,5 +1,5 @@
 /**
- * Giving up: `end` revokes a value by `onEnd`, and what a generation acquired is released when nobody holds it.
+ * Gives values up: `end` revokes a value by `onEnd`, and a generation's resources are released when no caller holds it.
  */
 import * as Cause from "effect/Cause"
 import * as Effect from "effect/Effect"
@@ -41,11 +41,11 @@ export class Ending<A, E, R> {
     return isNews ? Effect.zipRight(telemetry.ended, this.leave(link)) : this.leave(link)
   }
 
-  /** Gives up everything that a former head holds. Its renewal goes on, and the outcome is discarded. */
+  /** Gives up everything that a former head holds. Its renewal goes on, and its outcome is discarded. */
   leave(link: Link<A, E> | undefined): Effect.Effect<void> {
     if (link === undefined) return Effect.void
     const { generation, isDead, isEnded, phase } = link
-    // A renewal that has begun no work of its own needs its timer no more: its waiters are answered.
+    // A renewal without work of its own no longer needs its timer: its waiters have been answered.
     if (phase._tag === "Renewing" && phase.renewal.work?.renewal !== phase.renewal) stopTimer(phase.renewal)
     return this.finish(
       (isEnded && generation !== undefined && !isDead ? this.revoke(generation.value) : Effect.void).pipe(
@@ -89,7 +89,10 @@ export class Ending<A, E, R> {
     return onEnd === undefined ? Effect.void : this.asWork(Effect.suspend(() => onEnd(value)))
   }
 
-  /** Part of the session's own work: it may not wait for the session. */
+  /**
+   * Runs the effect as part of the session's own work: if it asked the session, it would fail instead of waiting for
+   * itself.
+   */
   private asWork<B>(effect: Effect.Effect<B, never, R>): Effect.Effect<B, never, R> {
     return Effect.suspend(() => {
       const work = Renewal.makeWork(this.settings.generations.mark)

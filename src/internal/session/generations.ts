@@ -12,7 +12,10 @@ import type { Times } from "./chain.js"
 
 const markKey: GenerationTypeId = Symbol.for("effect-holdfast/Session/Generation") as GenerationTypeId
 
-/** In milliseconds. An expiry that lies further back is taken for one in seconds: no upstream gives so old a value. */
+/**
+ * In milliseconds. An expiry further back than this must have been given in seconds: no upstream gives a value that
+ * old.
+ */
 const tenYears = 10 * 365 * 86_400_000
 
 export interface Settings<A> {
@@ -25,7 +28,7 @@ export interface Settings<A> {
 type Lifetime = Pick<Generation<unknown>, "acquiredAt" | "expiresAt">
 
 export class Generations<A> {
-  /** Tells the generations and the work of this session from those of others. */
+  /** Identifies the generations and the work of this session. */
   readonly mark: object = {}
   private readonly settings: Settings<A>
   private next = 0
@@ -34,7 +37,7 @@ export class Generations<A> {
     this.settings = settings
   }
 
-  /** A number is never given twice, lest `refresh` take one of two generations for the other. */
+  /** No number is given twice, because `refresh` recognises a generation by its number. */
   nextNumber(): number {
     return this.next++
   }
@@ -59,7 +62,7 @@ export class Generations<A> {
     })
   }
 
-  /** The time at which a value expires, as the option `expiresAt` says. */
+  /** The time at which a value expires, according to the option `expiresAt`. */
   readonly expiryOf = (value: A): Either.Either<number, InvalidOptions> => {
     const { expiresAt, times } = this.settings
     if (expiresAt === undefined) return Either.right(Infinity)
@@ -80,7 +83,10 @@ export class Generations<A> {
       : Either.right(millis)
   }
 
-  /** When `current` may start a renewal in the background: in the window, but in the lifetime's second half. */
+  /**
+   * When `current` may start a renewal in the background: in the window before the expiry, but not in the first half of
+   * the lifetime.
+   */
   refreshAtOf({ acquiredAt, expiresAt }: Lifetime): Effect.Effect<number> {
     const { refreshAhead } = this.settings
     if (refreshAhead === undefined || expiresAt === Infinity) return Effect.succeed(Infinity)

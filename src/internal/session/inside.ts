@@ -20,8 +20,8 @@ export type Retain = () => Effect.Effect<void>
 
 export interface Inside<in out A, out E> extends Session<A, E> {
   /**
-   * Runs `f` with a generation and holds it meanwhile. `onFailure` decides what comes of a failure, when the generation
-   * has been let go. `retain`, for a generation with resources, holds it once more, until the effect that it returns
+   * Runs `f` with a generation and holds it meanwhile. After the generation has been released, `onFailure` decides what
+   * a failure becomes. For a generation with resources, `retain` holds it once more, until the effect that it returns
    * has run (once).
    */
   readonly hold: <B, E2, R, E3, R3>(
@@ -32,33 +32,35 @@ export interface Inside<in out A, out E> extends Session<A, E> {
   readonly scoped: Effect.Effect<Generation<A>, E | SessionError, Scope.Scope>
   readonly changes: Stream.Stream<Generation<A>>
   readonly wake: Effect.Effect<void>
-  /** Whether the session's `fatal` knows the error, so that asking again would present the same dead credential. */
+  /**
+   * Whether the session's `fatal` accepts the error, so that another request would present the same dead credential.
+   */
   readonly isFatal: (error: unknown) => boolean
   /**
-   * The fiber that obtains the session's next value by `renew` at the moment, late or not. It may have spent a token
-   * that can be spent only once, so that whatever drops the session waits for it. (A sign-in from nothing spends
+   * The fiber that currently obtains the session's next value by `renew`, late or not. It may have spent a token that
+   * can be spent only once, so a map waits for this fiber before it drops the session. (A sign-in from nothing spends
    * nothing.)
    */
   readonly inFlight: () => Fiber.RuntimeFiber<void> | undefined
   /**
-   * Makes a value from outside current, unless `isStillWanted` says no in that step. It costs no budget, the cooldown
-   * of a failure is over, and neither `onRenewed` nor `expiresAt` is asked. Callers who wait for a renewal are given
-   * this value; the renewal's work goes on, detached, and its outcome is dropped, neither written down nor revoked.
+   * Makes a value from outside current, unless `isStillWanted` gives false in the same step. This costs no budget, ends
+   * the cooldown of a failure, and calls neither `onRenewed` nor `expiresAt`. Callers who wait for a renewal are given
+   * this value. The renewal's work goes on, detached, and its outcome is neither written down nor revoked.
    */
   readonly adopt: (outside: Outside<A>, isStillWanted: () => boolean) => Effect.Effect<void>
-  /** The current value is neither served nor presented any more. A renewal in flight goes on, and signs in. */
+  /** From now on the current value is neither served nor presented. A renewal in flight goes on, and signs in. */
   readonly forget: () => void
   /** Whether the outcome of this work would become current: no other value has taken its place. */
   readonly isAwaited: (work: Work) => boolean
-  /** The first step of `end`; the effect that it gives does the rest. */
+  /** Runs the first step of `end`; the returned effect does the rest. */
   readonly beginEnd: () => Effect.Effect<void>
-  /** Runs to its end on a fiber of the session's own, as `onEnd` does: it may not wait for the session. */
+  /** Runs the effect to its end on a fiber of the session's own, like `onEnd`: it must not wait for the session. */
   readonly finish: (effect: Effect.Effect<void>) => Effect.Effect<void>
 }
 
 export const of = <A, E>(session: Session<A, E>): Inside<A, E> => session as Inside<A, E>
 
-/** A session of a map, which a scope holds. `retain` holds it once more. */
+/** A session of a map, held by a scope. `retain` holds it once more. */
 export interface HeldSession<in out A, out E> {
   readonly session: Session<A, E>
   readonly retain: Retain

@@ -18,8 +18,8 @@ import * as Resources from "./resources.js"
 import type { Telemetry } from "./telemetry.js"
 
 /**
- * The session's options, and the parts of the session that they need. Errors are the application's own, not the proxies
- * that a span makes of them.
+ * The session's options, and the parts of the session that obtaining a value needs. Errors are the application's own,
+ * not the proxies that a span makes of them.
  */
 export interface Settings<A, E, R> {
   readonly chain: Chain<A, E>
@@ -47,14 +47,14 @@ export class Obtaining<A, E, R> {
     this.settings = settings
   }
 
-  /** Brings the link that follows. Its value has been written down, and nobody has been given it yet. */
+  /** Obtains the next link. Its value has been written down, and no caller has been given it yet. */
   next(link: Link<A, E>, work: RenewalWork<A, E>): Effect.Effect<GenerationLink<A, E>, E, R> {
     const { chain, expiryOf, failures, generations, onRenewed } = this.settings
     return Effect.gen(this, function*() {
       if (link.candidate === undefined || !generations.isFresh(link.candidate.value, link.candidate.acquiredAt)) {
         yield* this.obtain(link, work)
       }
-      // A renewal that `end` has detached brings nothing that is to be written down.
+      // The value of a renewal that `end` has detached must not be written down.
       if (chain.isDetached(link)) return yield* failures.ended
       const candidate = link.candidate!
       const { acquiredAt, resources, value } = candidate
@@ -68,7 +68,10 @@ export class Obtaining<A, E, R> {
     })
   }
 
-  /** Obtains a candidate by `renew` from the last value. Without one, or if it turns out to be dead, by `acquire`. */
+  /**
+   * Obtains a candidate by `renew` from the last value; by `acquire` if there is no last value or it turns out to be
+   * dead.
+   */
   private obtain(link: Link<A, E>, work: RenewalWork<A, E>): Effect.Effect<void, E, R> {
     const { acquire, isFatal, renew } = this.settings
     const acquiring = this.trying(work, this.candidateFrom(link, acquire), isFatal)
@@ -122,14 +125,15 @@ export class Obtaining<A, E, R> {
   }
 
   /**
-   * Runs a write of `onRenewed`. A write that `end` has detached goes on, for half a write helps nobody. The next write
-   * waits for its end, lest the older value overwrite the newer one.
+   * Runs a write of `onRenewed`. A write that `end` has detached goes on, since half a write would be worse. The next
+   * write waits for its end, so that the older value cannot overwrite the newer one.
    */
   private writeDown(link: Link<A, E>, write: Effect.Effect<void, E, R>): Effect.Effect<void, E, R> {
     return Effect.zipRight(
       Waiters.until(() => this.isWriting ? undefined : Exit.void, this.whenWritten),
       Effect.acquireUseRelease(
-        // Several renewals may have waited for the write. `end` has detached all but one, and only that one writes.
+        // Several renewals may have waited for the write. `end` has detached all of them but one, and only that one
+        // writes.
         Effect.sync(() => !this.settings.chain.isDetached(link) && (this.isWriting = true)),
         (isOwn) => isOwn ? write : Effect.void,
         (isOwn) =>

@@ -1,6 +1,4 @@
-/**
- * Links of values that the session has not obtained itself: of an earlier run, or of another process of a fleet.
- */
+/** Links for values that the session has not obtained itself, but an earlier run, or another process of a fleet. */
 import * as Effect from "effect/Effect"
 import type { Generation } from "../../Session.js"
 import { type GenerationLink, makeLink } from "./chain.js"

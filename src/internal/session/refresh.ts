@@ -1,6 +1,4 @@
-/**
- * Runs one renewal, forked into the session's scope: its work, its timer, and the chain's next state at its end.
- */
+/** Runs one renewal in the session's scope: its work, its timer, and the chain's next state when the work has ended. */
 import * as Cause from "effect/Cause"
 import * as Deferred from "effect/Deferred"
 import type * as Duration from "effect/Duration"
@@ -57,10 +55,10 @@ export class Refreshing<A, E, R> {
     this.settings = settings
   }
 
-  /** Forks a renewal: its timer, and its work unless late work has to be waited for. */
+  /** Forks a renewal: its timer, and its work unless it must first wait for late work. */
   readonly fork = (link: Link<A, E>, renewal: SharedRenewal<A, E>, isRefused: boolean): void => {
     renewal.timer = this.settings.fork(this.timer(link, renewal), { immediate: false })
-    // Two renewals beside each other would present the same token.
+    // Two renewals at the same time would present the same token.
     if (renewal.work === undefined) this.forkWork(link, renewal, isRefused)
   }
 
@@ -91,7 +89,7 @@ export class Refreshing<A, E, R> {
     )
   }
 
-  /** Moves the chain according to the work's outcome, in the step after its end. */
+  /** Changes the chain according to the work's outcome, in the step after the work's end. */
   private afterWork(
     link: Link<A, E>,
     work: RenewalWork<A, E>,
@@ -121,14 +119,14 @@ export class Refreshing<A, E, R> {
           Cause.isInterruptedOnly(cause) ? Cause.fail(failures.interrupted()) : withoutSpan(cause)
         )
       }
-      // Until its outcome is told, the timer is telling the waiters that their time is over.
+      // While the renewal has no outcome, the timer is still answering the waiters, and must not be stopped.
       if (renewal.outcome !== undefined) stopTimer(renewal)
       const turn = this.takeTurn(link)
       return Effect.zipRight(Effect.logDebug(`${name}: a late refresh failed`), turn)
     })
   }
 
-  /** The renewal that has waited for late work, if there is one, begins its own. */
+  /** If a renewal has waited for this late work, it now begins its own work. */
   private takeTurn(link: Link<A, E>): Effect.Effect<void> {
     const { phase } = link
     if (phase._tag !== "Renewing" || phase.renewal.hasFailed) return Effect.void
@@ -144,7 +142,7 @@ export class Refreshing<A, E, R> {
     return this.tell(link, renewal, cause)
   }
 
-  /** Tells the waiters, when the schedule has said for how long the failure is to answer. */
+  /** Asks the cooldown for how long the failure is to answer, and then answers the waiters. */
   private tell(link: Link<A, E>, renewal: SharedRenewal<A, E>, cause: Cause.Cause<E>): Effect.Effect<void> {
     const { chain, cooldown, telemetry, times } = this.settings
     return Effect.suspend(() =>
@@ -160,7 +158,10 @@ export class Refreshing<A, E, R> {
     )
   }
 
-  /** Gives the renewal its time. Work that is in flight then goes on, late, until its own time is over. */
+  /**
+   * Fails the renewal when its `timeout` is over. Work that is in flight then goes on, late, until `lateness` is over,
+   * too.
+   */
   private timer(link: Link<A, E>, renewal: SharedRenewal<A, E>): Effect.Effect<void> {
     const { failures, lateness, timeout } = this.settings
     return Effect.interruptible(Effect.gen(this, function*() {
@@ -176,25 +177,25 @@ export class Refreshing<A, E, R> {
       yield* this.tell(link, renewal, Cause.fail(failures.timedOut()))
       if (own === undefined || own.isOver) return
       yield* sleep(lateness)
-      // If the process has stood still meanwhile, its timers run first. A few turns of the event loop let in an answer
-      // that already lies in the socket's buffer.
+      // If the process was suspended meanwhile, its timers run first. A few turns of the event loop let an answer in
+      // that is already in the socket's buffer.
       yield* Effect.repeatN(Effect.sleep(0), 9)
       cut(own)
     }))
   }
 }
 
-/** The person that the renewal's own work is waiting for: the time that they take does not count. */
+/** The person that the renewal's own work is waiting for; the time that this person takes does not count. */
 const personOf = <A, E>(renewal: SharedRenewal<A, E>): Deferred.Deferred<void> | undefined =>
   renewal.work?.renewal === renewal ? renewal.work.person : undefined
 
 const cut = <A, E>({ fiber, isOver, stage }: RenewalWork<A, E>): void => {
-  // A fiber that is interrupted before its first operation runs none, and nobody would learn of its end. Work that has
-  // not started sees for itself that it comes too late.
+  // A fiber that is interrupted before its first operation never runs, so its end would go unnoticed. Work that has not
+  // started notices by itself that it is too late.
   if (!isOver && stage !== "unstarted") fiber?.unsafeInterruptAsFork(FiberId.none)
 }
 
-/** A span wraps each error that is raised in it in a proxy. The waiters get the error itself. */
+/** Removes the proxies in which a span wraps errors: the waiters get the errors themselves. */
 const withoutSpan = <E>(cause: Cause.Cause<E>): Cause.Cause<E> =>
   Cause.match(cause, {
     onEmpty: Cause.empty as Cause.Cause<E>,

@@ -1,6 +1,6 @@
 /**
- * A renewal that many fibers wait for, and the work that brings its outcome: so that work which would wait for itself,
- * directly or through the renewals of other sessions, is told so instead of hanging.
+ * A renewal that many fibers wait for, and the work that brings its outcome. If work would wait for itself, directly or
+ * through the renewals of other sessions, it fails instead of hanging.
  */
 import * as Deferred from "effect/Deferred"
 import * as Effect from "effect/Effect"
@@ -13,21 +13,22 @@ import { wait } from "../wait.js"
 /** Work of a session's own fibers on its behalf: obtaining a successor, or giving up a value. */
 export interface Work {
   readonly session: object
-  /** A daemon that outlives its work is no longer part of it. */
+  /** Set at the end of the work: a daemon that outlives its work is no longer part of it. */
   isOver: boolean
-  /** The renewals, of whatever session, that fibers of this work wait for. */
+  /** The renewals, of any session, that fibers of this work wait for. */
   readonly waitsFor: Set<{ readonly on: AnyRenewal }>
   /** Done when the person that the work waits for has answered; `undefined` while it waits for none. */
   person: Deferred.Deferred<void> | undefined
 }
 
-/** A renewal, for which callers wait. Its work may be that of an earlier renewal, whose answer is late. */
+/** A renewal that callers wait for. Its work may be that of an earlier renewal, whose answer is late. */
 export interface Renewal<in out A, in out E> {
   work: Work | undefined
   outcome: Exit.Exit<A, E> | undefined
   /**
-   * No `Waiters`: a waiter is also an edge of the graph of renewals, which is searched and changed in the step in which
-   * the waiter registers. No `Deferred`: that searches an array for each waiter that is interrupted.
+   * Not a `Waiters`, because a waiter is also an edge of the graph of renewals, which is searched and changed in the
+   * step in which the waiter registers. Not a `Deferred`, because that searches an array for each waiter that is
+   * interrupted.
    */
   readonly waiters: Set<Waiter<A, E>>
 }
@@ -64,7 +65,7 @@ export const workOf = (fiber: Fiber.RuntimeFiber<unknown, unknown>): Work | unde
   return work === undefined || work.isOver ? undefined : work
 }
 
-/** Waits for a person, within a renewal: the time that they take does not count towards its `timeout`. */
+/** Waits for a person within a renewal: the time that this takes does not count towards the renewal's `timeout`. */
 export const unhurried = <A, E, R>(effect: Effect.Effect<A, E, R>): Effect.Effect<A, E, R> =>
   Effect.withFiberRuntime((fiber) => {
     const work = workOf(fiber)
@@ -97,7 +98,7 @@ const isWaitingFor = (from: AnyRenewal, target: Work): boolean => {
 /** Waits for the outcome; fails with `reentrant` if that would close a circle of renewals that wait for each other. */
 export const join = <A, E>(renewal: Renewal<A, E>, reentrant: Exit.Exit<never, E>): Effect.Effect<A, E> =>
   Effect.withFiberRuntime((fiber) =>
-    // The circle is looked for and the edge added in one step, so that no two fibers can each miss the other's.
+    // The search for a circle and the new edge are one step, so that two fibers cannot both overlook each other's edge.
     wait<A, E>((resume) => {
       const within = workOf(fiber)
       const isCircle = within !== undefined && isWaitingFor(renewal, within)

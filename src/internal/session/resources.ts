@@ -1,6 +1,6 @@
 /**
- * The resources that one generation acquired, and the number of its holders. A generation with nothing to release is
- * not held while it is used, which saves half of a use's cost.
+ * The resources that one generation acquired, and the number of its holders. If there is nothing to release, holders
+ * are not counted, which saves half of a use's cost.
  */
 import * as Effect from "effect/Effect"
 import * as ExecutionStrategy from "effect/ExecutionStrategy"
@@ -19,7 +19,8 @@ export class Resources {
   constructor(scope: Scope.CloseableScope) {
     this.scope = scope
     // Finalizers come through `addFinalizer`, children through `fork`, and `Effect.forkIn` writes the fiber's finalizer
-    // into the `state`. Should one of the three be renamed, the generation counts as one that has acquired something.
+    // into the `state`. If a later version of Effect renames one of the three, every generation counts as one that has
+    // acquired something.
     type Method = (_: unknown) => unknown
     const inside: { readonly addFinalizer?: Method; readonly fork?: Method; readonly state?: object } = scope as object
     const { addFinalizer, fork } = inside
@@ -46,12 +47,15 @@ export class Resources {
     this.isSealed = true
   }
 
-  /** Whether there is something to release, so that those who use the generation are to be counted. */
+  /** Whether there is something to release, so that the holders of the generation must be counted. */
   get isUsed(): boolean {
     return this.hasAny
   }
 
-  /** Whether all can be released. Resources from after `seal`, with uses uncounted, stay until the session closes. */
+  /**
+   * Whether everything can be released. Resources that were added after `seal`, while holders were not counted, stay
+   * until the session closes.
+   */
   get isUnheld(): boolean {
     return this.holders === 0 && !this.hasLateOnes
   }

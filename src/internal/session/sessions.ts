@@ -1,5 +1,6 @@
 /**
- * The sessions of a map: each made once, counted while it is in use, and dropped when it has been idle.
+ * The sessions of a map: each is made once, its holders are counted, and it is dropped when it has been idle for long
+ * enough.
  */
 import * as Cause from "effect/Cause"
 import * as Duration from "effect/Duration"
@@ -21,15 +22,15 @@ import * as Inside from "./inside.js"
 interface Entry<K, A, E, E0> {
   readonly key: K
   readonly scope: Scope.CloseableScope
-  /** Makes the session, once for all who ask. Set in the step in which the entry is added. */
+  /** The fiber that makes the session, once for all callers. Set in the step in which the entry is added. */
   making: Fiber.RuntimeFiber<Session<A, E>, E0> | undefined
   /** Set when the session has been made. */
   session: Session<A, E> | undefined
   /** How many scopes, response bodies and renewals hold the session. At zero it is idle. */
   holders: number
-  /** The entry is no longer in the map: its session was dropped, or could not be made. */
+  /** Whether the entry has left the map: its session was dropped, or could not be made. */
   isForgotten: boolean
-  /** Drops it when it has been idle for long enough. Set while it is idle. */
+  /** The fiber that drops the session when it has been idle for long enough. Set while the session is idle. */
   timer: Fiber.RuntimeFiber<void> | undefined
 }
 
@@ -37,12 +38,12 @@ export interface Settings<K, A, E, E0, R> {
   readonly capacity: number
   readonly idleTimeToLive: Duration.Duration
   readonly makeSession: (key: K) => Effect.Effect<Session<A, E>, E0, R | Scope.Scope>
-  /** The session of every key once the map is closed. Its scope will have been closed. */
+  /** The session that every key has once the map is closed: a closed session. */
   readonly closed: Effect.Effect<Session<A, E>, never, Scope.Scope>
   readonly full: E0
   /** The runtime with which sessions are made and their renewals run. */
   readonly runtime: Runtime.Runtime<R>
-  /** Closed when the map is, after its `close`. */
+  /** Closes with the map, after its `close`. */
   readonly scope: Scope.Scope
   /** Runs an effect on a fiber of the map's own. */
   readonly fork: <B>(effect: Effect.Effect<B>) => Fiber.RuntimeFiber<B>
@@ -85,7 +86,7 @@ export class Sessions<K, A, E, E0, R> {
         onSuccess: (made) => {
           if (Exit.isSuccess(made)) return held(made.value)
           if (!Cause.isInterruptedOnly(made.cause)) return Effect.failCause(made.cause)
-          // Nothing else interrupts the making of a session while somebody waits for it.
+          // Only the lookup itself can have interrupted the making of a session that a caller waits for.
           return this.isClosed ? this.heldClosed : Effect.die(
             new Cause.InterruptedException("the lookup of a session interrupted itself")
           )
@@ -116,7 +117,7 @@ export class Sessions<K, A, E, E0, R> {
     if (MutableHashMap.size(this.entries) >= capacity) {
       const [longestIdle] = this.idle
       if (longestIdle === undefined) return undefined
-      // Nobody waits for another key's session to close.
+      // The caller does not wait until another key's session has closed.
       this.forget(longestIdle)
       this.close(longestIdle)
     }
@@ -133,8 +134,8 @@ export class Sessions<K, A, E, E0, R> {
     }
     MutableHashMap.set(this.entries, key, entry)
     const making = Scope.extend(Effect.suspend(() => makeSession(key)), inner)
-    // On a fiber of the map's runtime, so that its renewals run with that runtime's scheduler and context. The scope
-    // interrupts that fiber before it closes what the fiber has acquired.
+    // The session is made on a fiber of the map's runtime, so that its renewals run with that runtime's scheduler and
+    // context. The scope interrupts this fiber before it closes what the fiber has acquired.
     entry.making = forkIn(runtime, scope, Effect.onExit(making, (made) => this.settle(entry, made)))
     return entry
   }
@@ -156,7 +157,7 @@ export class Sessions<K, A, E, E0, R> {
       if (--entry.holders > 0 || entry.isForgotten) return Effect.void
       const renewal = entry.session && Inside.of(entry.session).inFlight()
       if (renewal !== undefined) {
-        // The renewal may have spent a token that can be spent only once: its value must be kept, and written down.
+        // The renewal may have spent a token that can be spent only once: its value must be kept and written down.
         entry.holders++
         fork(Effect.zipRight(Fiber.await(renewal), this.letGo(entry)))
         return Effect.void
@@ -179,7 +180,7 @@ export class Sessions<K, A, E, E0, R> {
     })
   }
 
-  /** Closes the entry's scope on a fiber of the map's, for which the map waits when it closes. */
+  /** Closes the entry's scope on a fiber of the map. The map waits for this fiber when it closes. */
   private close({ scope }: Entry<K, A, E, E0>): Fiber.RuntimeFiber<void> {
     return this.settings.fork(Effect.uninterruptible(Scope.close(scope, Exit.void)))
   }

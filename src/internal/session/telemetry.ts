@@ -1,8 +1,8 @@
 /**
- * An operator's view of a session: logs, metrics, and its row in an Inspector.
+ * What an operator sees of a session: logs, metrics, and its row in an Inspector.
  *
- * Nothing is measured while a value is simply handed out, and there is no fiber and no timer: the metrics are updated
- * when a refresh has ended, and when another generation becomes current.
+ * Handing out a value is not measured, and telemetry needs no fiber and no timer: the metrics are updated when a
+ * refresh has ended, and when another generation becomes current.
  */
 import * as Cause from "effect/Cause"
 import * as Effect from "effect/Effect"
@@ -39,10 +39,10 @@ const expiry = Metric.gauge("holdfast_session_expiry_timestamp_seconds", {
   description: "When the first current value expires; 0 if none does"
 })
 
-/** Refreshes that a row in an Inspector shows. */
+/** How many refreshes a row in an Inspector shows. */
 const lastLimit = 8
 
-/** The sessions of one name whose value expires, while there is one. */
+/** When the current values of all sessions of one name expire. */
 class Expiries {
   private readonly labels: ReadonlyArray<MetricLabel.MetricLabel>
   private readonly times = new Map<object, number>()
@@ -61,7 +61,7 @@ class Expiries {
     const before = this.times.get(session)
     if (at === undefined) this.times.delete(session)
     else this.times.set(session, at)
-    // Looked for among all only if the first of all has gone.
+    // All sessions are searched only if the earliest expiry has gone.
     if (before === this.first) this.show([...this.times.values()].reduce((a, b) => Math.min(a, b), Infinity))
     else if (at !== undefined && (this.first === 0 || at < this.first)) this.show(at)
   }
@@ -86,7 +86,7 @@ export class Telemetry {
   private readonly settings: Settings
   private registered: Registered | undefined
   private readonly outcomes: Record<string, number> = {}
-  /** The latest first. Empty without an Inspector. */
+  /** The latest refresh comes first. Empty without an Inspector. */
   private readonly last: Array<Refresh> = []
   private isOverBudget = false
   private expiresAt: number | undefined
@@ -106,12 +106,12 @@ export class Telemetry {
     })
   }
 
-  /** The session has closed. */
+  /** Called when the session has closed. */
   leave(): void {
     this.registered?.leave()
   }
 
-  /** A refresh has ended after so many milliseconds, and so many callers have waited for it. */
+  /** Called when a refresh has ended, with its duration and the number of callers that waited for it. */
   refreshed(outcome: Outcome, waiters: number, millis: number): Effect.Effect<void> {
     const { labelOf, name } = this.settings
     const label = typeof outcome === "string" ? outcome : labelOf(outcome)
@@ -139,7 +139,10 @@ export class Telemetry {
     this.registered.note("Refreshed", reason === undefined ? outcome : `${outcome}: ${reason}`, millis)
   }
 
-  /** Another link is the head of the chain, or its value has been given up; `undefined`: the session has closed. */
+  /**
+   * Called when another link has become the head of the chain, or its value has been given up; with `undefined` when
+   * the session has closed.
+   */
   moved(head: Head | undefined): void {
     const at = head === undefined || head.isDead ? Infinity : head.generation?.expiresAt ?? Infinity
     const expiresAt = at === Infinity ? undefined : at
@@ -152,22 +155,22 @@ export class Telemetry {
     else expiriesByName.set(name, expiries)
   }
 
-  /** The value was given up by `end`. */
+  /** Runs when `end` has given the value up. */
   get ended(): Effect.Effect<void> {
     return this.tell(LogLevel.Info, "Ended", "was ended")
   }
 
-  /** A value came from outside. */
+  /** Called when a value from outside has become current. */
   adopted(): void {
     this.registered?.note("Adopted")
   }
 
-  /** A failure has said that the credential is dead. */
+  /** Runs when a failure has shown that the credential is dead. */
   get died(): Effect.Effect<void> {
     return this.tell(LogLevel.Warning, "GaveUp", "gives its credential up: it was refused for good")
   }
 
-  /** A caller is told that the budget is spent. Told once, until a refresh succeeds. */
+  /** Called when a caller is refused because the budget is spent. Logged once, until a refresh succeeds. */
   overBudget(): void {
     if (this.isOverBudget) return
     this.isOverBudget = true
@@ -188,7 +191,7 @@ export class Telemetry {
 
 type Head = Pick<Link<unknown, unknown>, "generation" | "isDead">
 
-/** The source of a row: the chain. */
+/** The part of the chain that a row shows. */
 interface Shown {
   readonly head: Head | undefined
   readonly status: () => SessionStatus
@@ -217,8 +220,8 @@ const rowOf = (
 }
 
 /**
- * The name of what went wrong, never its message: messages quote requests and answers. An error's `error` or `reason`
- * goes with its tag if it reads like a code, such as `invalid_grant`.
+ * The name of what went wrong, never its message, since messages quote requests and answers. An error's `error` or
+ * `reason` is added to its tag if it looks like a code, such as `invalid_grant`.
  */
 export const reasonOf = (cause: Cause.Cause<unknown>): string =>
   Option.match(Cause.failureOption(cause), {

@@ -1,6 +1,4 @@
-/**
- * Takes over what another process has written: its value, or the news that there is none any more.
- */
+/** Takes over what another process has written: its value, or the news that the value is gone. */
 import * as Effect from "effect/Effect"
 import type { Row } from "../../SessionStore.js"
 import type { Unreadable } from "./codec.js"
@@ -8,9 +6,9 @@ import { type Parts, Trouble } from "./parts.js"
 import type { Time } from "./rows.js"
 
 /**
- * Remembers the row, and makes its value the session's own if it is still good. Gives `"current"` if it is, `"expired"`
- * if it can only be renewed, `"gone"` if there is none (the session has forgotten its own by then), and `"late"` if
- * this process has moved on meanwhile.
+ * Remembers the row, and makes its value the session's current one if it is still valid. Gives `"current"` if it is
+ * valid, `"expired"` if the value can only be renewed, `"gone"` if the row has no value (the session has then forgotten
+ * its own), and `"late"` if this process has meanwhile gone on without the row.
  */
 export const adoptRow = <A, E>(
   parts: Parts<A, E>,
@@ -23,7 +21,7 @@ export const adoptRow = <A, E>(
     if (!isStillWanted()) return Effect.succeed("late" as const)
     memory.remember(row, time, value)
     if (value === undefined) {
-      // In the same step, since this process may sign in anew right after it.
+      // This happens in the same step, since this process may sign in anew immediately afterwards.
       session().forget()
       return Effect.succeed("gone" as const)
     }
@@ -60,7 +58,7 @@ export const unreadable = ({ detail }: Pick<Unreadable, "detail">): Trouble =>
 export const unavailable = ({ detail }: { readonly detail: string }): Trouble =>
   new Trouble({ reason: "StoreUnavailable", detail })
 
-/** Somebody has signed out: the next caller may sign in immediately. */
+/** The failure for a session that another process has signed out of. The next caller may sign in immediately. */
 export const ended = <A, E>({ setCooldown }: Parts<A, E>): Trouble => {
   setCooldown(0)
   return new Trouble({ reason: "Ended", detail: "another process has ended it" })

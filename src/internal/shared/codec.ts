@@ -1,6 +1,4 @@
-/**
- * A value as it lies in the row: by its schema as JSON, with the session's key beside it, and sealed.
- */
+/** The form of a value in the row: JSON by its schema, with the session's key beside it, and sealed. */
 import * as Data from "effect/Data"
 import * as Effect from "effect/Effect"
 import * as Either from "effect/Either"
@@ -8,7 +6,7 @@ import * as Predicate from "effect/Predicate"
 import * as Schema from "effect/Schema"
 import type { Sealing } from "../persisted/sealing.js"
 
-/** The description holds nothing of the value. */
+/** The description contains no part of the value. */
 export class Unreadable extends Data.TaggedError("Unreadable")<{ readonly detail: string }> {}
 
 export interface Codec<in out A> {

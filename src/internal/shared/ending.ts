@@ -1,6 +1,4 @@
-/**
- * Signing out, for the whole fleet: the row says so, and what lay in it is revoked.
- */
+/** Signs out for the whole fleet: the row is marked as ended, and its value is revoked. */
 import * as Effect from "effect/Effect"
 import type { Row } from "../../SessionStore.js"
 import { unavailable } from "./adopting.js"
@@ -9,13 +7,17 @@ import type { Parts, Trouble } from "./parts.js"
 import * as Protocol from "./protocol.js"
 import { found, type Unavailable, write } from "./rows.js"
 
-/** The values that were over when `end` was called, and the end that the row has not heard of. */
+/**
+ * The values that this process knew when `end` was called, and the `end` that has not been written into the row yet.
+ */
 export interface Ended<out A> {
   readonly owed: OwedEnd
   readonly values: ReadonlyArray<A>
 }
 
-/** Forgets, in one step, what this process remembers. Until the row says so too, no refresh looks at the row. */
+/**
+ * Forgets, in one step, what this process remembers. Until the row is marked as ended, too, no refresh reads the row.
+ */
 export const begin = <A, E>({ memory }: Parts<A, E>): Ended<A> => {
   const { pending, value } = memory
   const { origin, version } = memory.known()
@@ -28,9 +30,8 @@ export const begin = <A, E>({ memory }: Parts<A, E>): Ended<A> => {
 }
 
 /**
- * The row is replaced, and the values are revoked: the one that lay in the row, and one that was obtained and not
- * committed. If the store does not answer, the values that this process knows are revoked, and the row follows when the
- * store is back.
+ * Replaces the row, and revokes the row's value and a value that was obtained but not committed. If the store does not
+ * answer, the values that this process knows are revoked, and the row is replaced when the store is back.
  */
 export const end = <A, E>(parts: Parts<A, E>, { owed, values }: Ended<A>): Effect.Effect<void> =>
   Effect.suspend(() => {
@@ -59,8 +60,9 @@ export const discharge = <A, E>(parts: Parts<A, E>): Effect.Effect<void, Trouble
   })
 
 /**
- * Ends the row, and gives the one that was replaced if this process did not know its value. A row of another sign-in
- * than the one that is to be ended stays: `origin` is that sign-in's, or else the first row's that is read.
+ * Ends the row, and gives the replaced row if this process did not know its value. A row of a later sign-in stays: the
+ * row is only replaced if it has the `origin` of the sign-in that is to be ended, or of the first row that is read if
+ * that is unknown.
  */
 const replace = <A, E>(
   { memory, rows }: Parts<A, E>,
@@ -73,7 +75,7 @@ const replace = <A, E>(
     let ending = origin
     const isOwn = (row: Row) => holder !== undefined && row.committedBy === holder
     const isOver = (row: Row | undefined): boolean => {
-      // A refresh that came meanwhile has written the end before it looked.
+      // A refresh that started meanwhile has written the end before it read the row.
       if (memory.owedEnd !== owed) return true
       if (row === undefined) return version === 0
       ending ??= row.origin
@@ -86,7 +88,7 @@ const replace = <A, E>(
         return isOver(row) ? found(row) : write(Protocol.end(row, { ...Protocol.nothing, ...owed }, now))
       }),
       (change) => {
-        // Somebody else in this process may have found the end in the row before the answer came.
+        // Another fiber of this process may have found the end in the row before the answer came.
         if (memory.owedEnd === owed) {
           memory.owedEnd = undefined
           if (change._tag === "Written") memory.remember(change.row, change.time, undefined)

@@ -1,5 +1,5 @@
 /**
- * Hearing of what other processes have written. A notice is a hint: the row says what it is about.
+ * Receives notices of what other processes have written. A notice is only a hint: the row itself says what has changed.
  */
 import * as Effect from "effect/Effect"
 import * as Fiber from "effect/Fiber"
@@ -9,7 +9,7 @@ import { adoptRow, unavailable } from "./adopting.js"
 import type { Parts } from "./parts.js"
 import * as Protocol from "./protocol.js"
 
-/** Hears of the session's row, for as long as the scope is open. */
+/** Listens for notices of the session's row, for as long as the scope is open. */
 export const hear = <A, E>(
   parts: Parts<A, E>,
   key: string,
@@ -28,7 +28,7 @@ const listenerOf = <A, E>(parts: Parts<A, E>): () => void => {
   return () => {
     memory.heard++
     news.notify()
-    // A process that has never asked asks nothing now, and a refresh looks for itself.
+    // A process that has never used the session does not read the row now, and a running refresh reads it by itself.
     if (memory.active > 0 || memory.version === 0) return
     isNews = true
     if (isLooking) return
@@ -50,15 +50,15 @@ const look = <A, E>(parts: Parts<A, E>): Effect.Effect<void> =>
         : Effect.void
     })
   }).pipe(
-    // The next caller who asks hears of it.
+    // The next caller gets the failure, so it is only logged here.
     Effect.catchAll((trouble) => Effect.logDebug(`${parts.name}: a notice was of no use: ${trouble.detail}`))
   )
 
 // --- one subscription for all sessions of a store ----------------------------
 
-/** A thousand sessions that each read all notices would read a million of them when each has one. */
+/** If each of a thousand sessions read all notices, one notice for each would be read a million times. */
 interface Subscription {
-  /** By the keys that they are about. */
+  /** The listeners for each key. */
   readonly listeners: Map<string, Set<() => void>>
   fiber: Fiber.RuntimeFiber<void> | undefined
 }
@@ -90,7 +90,7 @@ const listen = (
         ofKey?.delete(listener)
         if (ofKey?.size === 0) listeners.delete(key)
         if (listeners.size > 0) return Effect.void
-        // Later listeners subscribe anew.
+        // Later listeners make a new subscription.
         if (subscriptions.get(notices) === subscription) subscriptions.delete(notices)
         return fiber === undefined ? Effect.void : Fiber.interrupt(fiber)
       })

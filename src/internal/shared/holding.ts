@@ -1,6 +1,6 @@
 /**
- * The time between taking the lease and giving it back: the value is presented, the lease is extended meanwhile, and a
- * failure is written into the row, for all processes.
+ * Holds the lease: presents the value, extends the lease meanwhile, and writes a failure into the row for all
+ * processes.
  */
 import * as Cause from "effect/Cause"
 import * as Effect from "effect/Effect"
@@ -22,11 +22,14 @@ export class Holding<A, E> {
   private readonly parts: Parts<A, E>
   private readonly taken: Protocol.Taken
   private readonly stage: Stage
-  /** When the current lease was asked for, on the monotonic clock. */
+  /** When the current lease was requested, on the monotonic clock. */
   private askedAt: number
   private isUncertain: boolean
   private readonly failures: number
-  /** When the refresh began: an `end` since then has detached it, also one that came while the lease was taken. */
+  /**
+   * The epoch in which the refresh began: an `end` since then has detached the refresh, even while the lease was being
+   * taken.
+   */
   private readonly epoch: number
 
   constructor(
@@ -50,11 +53,11 @@ export class Holding<A, E> {
 
   /**
    * Obtains a value, and keeps it in the step in which it arrives: the token that was presented for it is spent.
-   * `undefined`: the lease was lost, and nothing was presented.
+   * `undefined` if the lease was lost, and nothing was presented.
    */
   readonly obtain: Effect.Effect<Pending<A> | undefined, E | Trouble> = Effect.uninterruptibleMask((restore) =>
     Effect.flatMap(Effect.exit(restore(this.whileExtending(this.tries))), (exit) => {
-      // An interruption may come between the arrival and the end.
+      // An interruption may come between the value's arrival and the end of the effect.
       const kept = this.arrived === undefined ? undefined : this.keep(this.arrived)
       if (Exit.isSuccess(exit)) return kept ?? Effect.succeed(undefined)
       return Effect.zipRight(kept ?? this.giveBack(exit.cause), Effect.failCause(exit.cause))
@@ -84,7 +87,7 @@ export class Holding<A, E> {
     return again
   })
 
-  /** Once. The lease, and whether `end` has come, are looked at in the step in which the value is presented. */
+  /** Presents the value once. The same step checks the lease, and that `end` has not been called. */
   private readonly present: Effect.Effect<A | typeof lost, E | Trouble> = Effect.suspend(() => {
     const { acquire, isUnspent, lease, lifetimeOf, memory, monotonic, renew } = this.parts
     if (memory.epoch !== this.epoch) return Effect.interrupt
@@ -97,7 +100,7 @@ export class Holding<A, E> {
     this.stage.set("trying")
     const { value } = memory
     const uncertain = this.isUncertain
-    // Until it is known what has come of it.
+    // The presentation is uncertain until its outcome is known.
     this.isUncertain = true
     const isSignIn = value === undefined || this.taken.isSignIn
     return Effect.suspend(() => isSignIn ? acquire : renew(value.is, { uncertain })).pipe(
@@ -119,7 +122,7 @@ export class Holding<A, E> {
   ): Effect.Effect<Pending<A>, Trouble> {
     const { codec, memory, onEnd, session } = this.parts
     const { taken } = this
-    // `end` in this process has detached the renewal. The row knows, or is owed it.
+    // `end` in this process has detached the renewal. The row is marked as ended already, or will be.
     if (memory.epoch !== this.epoch) return Effect.zipRight(session().finish(onEnd(value)), Effect.interrupt)
     return codec.encode(value).pipe(
       Effect.map((encoded) => (memory.pending = { value, encoded, taken, goodUntil })),
@@ -132,7 +135,8 @@ export class Holding<A, E> {
 
   private whileExtending<B, E2>(effect: Effect.Effect<B, E2>): Effect.Effect<B, E2> {
     const third = this.parts.lease / 3
-    // A store that does not answer is asked again a third later; what is lost shows when the value is committed.
+    // If the store does not answer, the next extension is tried after a third of the lease. The commit shows whether
+    // the lease was lost.
     const extending = Effect.forever(Effect.zipRight(Effect.sleep(third), Effect.ignore(this.extend)))
     return Effect.acquireUseRelease(
       Effect.forkDaemon(Effect.interruptible(extending)),
@@ -165,7 +169,7 @@ export class Holding<A, E> {
     const error = Option.getOrUndefined(Cause.failureOption(cause))
     const isOwn = error !== undefined && !(error instanceof Trouble)
     return Effect.gen(this, function*() {
-      // A process that is closed is no reason for the others to wait.
+      // If this process closes, the other processes need not wait.
       const isFailure = isOwn || Cause.isDie(cause) || this.stage.isLate()
       const cooldown = isFailure ? yield* cooldownOf(this.failures + 1, cause as Cause.Cause<E>) : 0
       const failure: Protocol.Failure = {
@@ -192,7 +196,7 @@ export class Holding<A, E> {
   }
 }
 
-/** A tag holds no secret. */
+/** The error's tag, which contains no secret. */
 const tagOf = (error: unknown): string =>
   typeof error === "object" && error !== null && "_tag" in error && typeof error._tag === "string"
     ? error._tag

@@ -1,6 +1,4 @@
-/**
- * Writes of values and ends that wait until the store is back.
- */
+/** Writes values and ends that could not be written, when the store is back. */
 import * as Effect from "effect/Effect"
 import * as Schedule from "effect/Schedule"
 import * as Backoff from "../../Backoff.js"
@@ -9,15 +7,15 @@ import type { Parts } from "./parts.js"
 import { settle } from "./settling.js"
 
 /**
- * Brings what could not be written, when the store is back: an `end` that the row does not know of, and a value that
- * was obtained. Meanwhile refreshes try the same.
+ * Writes, when the store is back, what could not be written: an `end`, or a value that was obtained. Refreshes try the
+ * same meanwhile.
  */
 export const settleLater = <A, E>(parts: Parts<A, E>): void => {
   const { deliver, fork, memory, session } = parts
   const isDone = () => memory.pending === undefined && memory.owedEnd === undefined
   if (memory.isSettling || isDone()) return
   memory.isSettling = true
-  // In one step: a write that comes later finds nobody settling, and begins anew.
+  // The check and the reset are one step, so that a later write finds that no fiber is settling, and starts a new one.
   const isOver = () => {
     if (isDone()) memory.isSettling = false
     return !memory.isSettling

@@ -1,25 +1,23 @@
-/**
- * The memory that one process has of the session that it shares. Each function is one step.
- */
+/** What one process remembers of a shared session. Each function is one step. */
 import type { Row } from "../../SessionStore.js"
 import * as Protocol from "./protocol.js"
 import type { Time } from "./rows.js"
 
-/** A value that the upstream has given to this process, and that is not in the row yet. */
+/** A value that the upstream has given to this process and that is not in the row yet. */
 export interface Pending<out A> {
   readonly value: A
   readonly encoded: string
   readonly taken: Protocol.Taken
-  /** On the monotonic clock; `Infinity`: never. */
+  /** When the value expires, on the monotonic clock; `Infinity` if never. */
   readonly goodUntil: number
 }
 
 /** An `end` that has not reached the row. */
 export interface OwedEnd {
-  /** The last version that this process knew, and its sign-in. */
+  /** The last version that this process knew. `origin` is the sign-in that it came from. */
   readonly version: number
   readonly origin: number
-  /** The holder that was about to commit a value: if that has reached the row, it is to be ended too. */
+  /** The lease holder that was about to commit a value: if that value has reached the row, it must be ended, too. */
   readonly holder: string | undefined
 }
 
@@ -28,26 +26,26 @@ export class Memory<A> {
   value: { readonly is: A } | undefined
   pending: Pending<A> | undefined
   owedEnd: OwedEnd | undefined
-  /** A value of this process that is in the row, and that the process's own session has not taken yet. */
+  /** A value that this process has written into the row, but that its own session has not taken yet. */
   undelivered: { readonly is: A } | undefined
-  /** Raised by `end` in this process: what was begun before it is detached. */
+  /** Incremented by `end` in this process: work that was begun before is detached. */
   epoch = 0
-  /** A caller has ended the cooldown: the next look does not heed the row's. */
+  /** Whether a caller has ended the cooldown: the next refresh then ignores the row's cooldown. */
   isWoken = false
   /**
-   * The revision of the row with this process's own last failure. The session itself has been told of that failure, and
-   * knows when it tries again: such a row's cooldown is for the others.
+   * The revision of the row with this process's own last failure. The session itself knows of that failure, and knows
+   * when it tries again: the row's cooldown is for the other processes.
    */
   failedRevision: number | undefined
-  /** The number of refreshes under way. */
+  /** The number of running refreshes. */
   active = 0
-  /** The number of notices that have come. */
+  /** The number of notices that have arrived. */
   heard = 0
-  /** Whether a fiber in the background writes what could not be written. */
+  /** Whether a fiber in the background is writing what could not be written before. */
   isSettling = false
 
   private last: Protocol.Known = Protocol.nothing
-  /** On the monotonic clock; `Infinity`: never. */
+  /** When the value expires, on the monotonic clock; `Infinity` if never. */
   private goodUntil = Infinity
   private readonly monotonic: () => number
 
@@ -59,7 +57,7 @@ export class Memory<A> {
     return this.last.version
   }
 
-  /** How long the value is still good for, in milliseconds. */
+  /** How long the value is still valid, in milliseconds. */
   get left(): number {
     return this.goodUntil - this.monotonic()
   }
@@ -68,7 +66,7 @@ export class Memory<A> {
     return { ...this.last, lifetime: this.goodUntil === Infinity ? null : Math.max(0, this.left) }
   }
 
-  /** Remembers a row that was read or written; `value` is what is in it, decoded. */
+  /** Remembers a row that was read or written; `value` is its decoded value. */
   remember(row: Row, { askedAt, now }: Time, value: { readonly is: A } | undefined): void {
     this.last = Protocol.adopt(row, now)
     this.goodUntil = this.last.lifetime === null ? Infinity : askedAt + this.last.lifetime
@@ -76,7 +74,7 @@ export class Memory<A> {
     this.undelivered = undefined
   }
 
-  /** The remembered value is over, though the row does not say so yet. */
+  /** Forgets the remembered value, although the row does not say so yet. */
   forget(): void {
     this.last = { ...this.last, value: null, lifetime: null }
     this.goodUntil = Infinity

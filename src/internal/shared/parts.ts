@@ -1,6 +1,4 @@
-/**
- * The things that all parts of a shared session need. Its public module makes the errors: the parts tell what happened.
- */
+/** What all parts of a shared session need. The parts report what happened, and the public module makes the errors. */
 import type * as Cause from "effect/Cause"
 import * as Data from "effect/Data"
 import type * as Duration from "effect/Duration"
@@ -30,13 +28,13 @@ export interface Parts<A, E> {
   readonly isFatal: (error: E) => boolean
   readonly isUnspent: (error: E) => boolean
   readonly signsInIfUnreadable: boolean
-  /** How long a value is good for, in milliseconds; `Infinity`: for ever. */
+  /** How long a value is valid, in milliseconds; `Infinity` means for ever. */
   readonly lifetimeOf: (value: A) => number
-  /** Milliseconds before the next try inside one refresh; `undefined`: there is none. */
+  /** Milliseconds before the next try inside one refresh; `undefined` if there is no further try. */
   readonly makeRetry: () => (error: E) => Effect.Effect<number | undefined>
-  /** For how many milliseconds the n-th consecutive failure answers. */
+  /** For how many milliseconds the n-th consecutive failure answers (the fleet's cooldown). */
   readonly cooldownOf: (failures: number, cause: Cause.Cause<E>) => Effect.Effect<number>
-  /** Tells the session for how long its next failure answers; `undefined`: as its options say. */
+  /** Sets for how long the session's next failure answers; `undefined` means that the session's options decide. */
   readonly setCooldown: (millis: number | undefined) => void
   /** In milliseconds. */
   readonly lease: number
@@ -46,9 +44,9 @@ export interface Parts<A, E> {
   readonly monotonic: () => number
   /** Notified with each notice that other processes have changed the row. */
   readonly news: Waiters
-  /** Writes in the background what could not be written, as soon as the store answers. */
+  /** Starts a fiber that writes what could not be written, as soon as the store answers. */
   readonly settleLater: () => void
-  /** Has the session take the value that this process has committed in the background. */
+  /** Makes the session take the value that this process has committed in the background. */
   readonly deliver: Effect.Effect<void>
   /** Runs an effect on a fiber of the session's own, until its scope closes. */
   readonly fork: (effect: Effect.Effect<void>) => void

@@ -1,18 +1,18 @@
 /**
- * How a fleet of processes shares one session: functions from a row of the store to the next row. Nothing here knows a
- * database, a fiber or a clock. A store holds one row for each session and replaces it only by compare-and-set: a write
+ * How a fleet of processes shares one session: functions from a row of the store to the next row. This file knows no
+ * database, fiber or clock. A store holds one row for each session and replaces it only by compare-and-set: a write
  * names the `revision` that it read, and fails if the row has another one by then.
  *
- * A refresh is: read → `look` → `take` the lease → `mayPresent`? → present the value upstream, and `extend` the lease
- * meanwhile → `settle` what came back, by `commit`; or `fail`.
+ * A refresh has these steps: read → `look` → `take` the lease → `mayPresent`? → present the value upstream, and
+ * `extend` the lease meanwhile → `settle` the result by `commit`; or `fail`.
  *
  * **These rules hold**, whatever processes crash, pause or lose answers (`test/SharedSession/protocol.test.ts` searches
  * all orders of these steps):
  *
- * - Two processes present the same value together only if the first has been away for longer than its lease.
+ * - Two processes present the same value at the same time only if the first was suspended for longer than its lease.
  * - A value that may have been presented before is presented again only as `uncertain`.
- * - A commit replaces the version that its holder read, and no other.
- * - After `end` no value from before it is current again.
+ * - A commit replaces only the version that its holder read.
+ * - After `end` no earlier value becomes current again.
  *
  * Each number that orders rows (`revision`, `version`, `fence`) is the greater of its predecessor plus one and the
  * store's clock in milliseconds. So it does not fall when the row is deleted.
@@ -24,11 +24,11 @@ export interface Known {
   readonly version: number
   readonly origin: number
   readonly value: string | null
-  /** How long the value is still good for, counted by the process's own monotonic clock; `null`: it never expires. */
+  /** How long the value is still valid, counted by the process's own monotonic clock; `null` if it never expires. */
   readonly lifetime: number | null
 }
 
-/** A process that has never seen the row. */
+/** The memory of a process that has never seen the row. */
 export const nothing: Known = { version: 0, origin: 0, value: null, lifetime: null }
 
 /** A lease as its holder remembers it. */
@@ -37,11 +37,11 @@ export interface Taken {
   /** The version and origin that the row had when the lease was taken. */
   readonly version: number
   readonly origin: number
-  /** There was no value to present. */
+  /** Whether there was no value to present. */
   readonly isSignIn: boolean
 }
 
-/** A longer lease is not believed: the store's clock was set back after it was taken. */
+/** A longer lease is ignored: the store's clock must have been set back after the lease was taken. */
 export const longestLease = 300_000
 
 /** A row in which nothing has happened yet. */
@@ -75,8 +75,8 @@ const free = { holder: null, leaseUntil: 0, uncertain: false } as const
  *
  * - `Newer`: another process has renewed, signed in or ended: adopt it.
  * - `Behind`: the row is missing, or older than what the process holds: `restore` it.
- * - `Cooling`: the last refresh failed, and its failure answers for so long.
- * - `Busy`: another process holds the lease, for so long at the most.
+ * - `Cooling`: the last refresh failed, and its failure answers for `left` milliseconds more.
+ * - `Busy`: another process holds the lease, for at most `left` milliseconds more.
  * - `Free`: the lease can be taken.
  */
 export type Finding =
@@ -107,8 +107,8 @@ export const adopt = (row: Row, now: number): Known => ({
 })
 
 /**
- * The row as written from a process's memory. If the stored row had gone, an intent may have gone with it: so the value
- * counts as presented. A session that was ended stays ended.
+ * The row, restored from a process's memory. If the stored row was lost, an intent may have been lost with it, so the
+ * value counts as presented. A session that was ended stays ended.
  */
 export const restore = (row: Row | undefined, known: Known, now: number): Row => ({
   ...blank,
@@ -125,7 +125,7 @@ export const restore = (row: Row | undefined, known: Known, now: number): Row =>
 
 // --- the lease ---------------------------------------------------------------
 
-/** Intent is written with the lease: before the value is presented. */
+/** The intent is written together with the lease, before the value is presented. */
 export const take = (
   row: Row | undefined,
   { holder, lease, now }: { readonly holder: string; readonly lease: number; readonly now: number }
@@ -142,7 +142,7 @@ export const take = (
   }
 }
 
-/** The same lease for longer; `undefined` if it is another's by now. */
+/** The same lease, extended; `undefined` if another process holds it by now. */
 export const extend = (
   row: Row | undefined,
   { holder, lease, now }: { readonly holder: string; readonly lease: number; readonly now: number }
@@ -150,8 +150,8 @@ export const extend = (
   row?.holder === holder ? { ...row, revision: after(row.revision, now), leaseUntil: now + lease } : undefined
 
 /**
- * Whether the lease still runs, counted from before it was asked for, on the holder's own monotonic clock. Asked just
- * before the value is presented: a process that has stood still since may no longer present it.
+ * Whether the lease still runs, counted from before it was asked for, on the holder's own monotonic clock. Checked
+ * immediately before the value is presented: a process that was suspended since then may no longer present it.
  */
 export const mayPresent = (
   { askedAt, lease }: { readonly askedAt: number; readonly lease: number },
@@ -159,8 +159,8 @@ export const mayPresent = (
 ): boolean => monotonicNow < askedAt + lease
 
 /**
- * Whether the next presentation is uncertain, after one that has failed. Only a failure of a certain presentation can
- * prove that the value is unspent: the first of two may have spent it.
+ * Whether the next presentation is uncertain after a failed one. A failure proves that the value is unspent only if no
+ * earlier presentation was uncertain: the earlier one may have spent it.
  */
 export const afterFailure = (wasUncertain: boolean, isUnspent: boolean): boolean => wasUncertain || !isUnspent
 
@@ -172,7 +172,7 @@ export interface Obtained {
   readonly lifetime: number | null
 }
 
-/** The version that the holder read is replaced. Only its holder commits, and only that version. */
+/** Replaces the version that the holder read. Only the lease's holder commits, and only that version. */
 export const commit = (row: Row, taken: Taken, { lifetime, value }: Obtained, now: number): Row | undefined => {
   if (row.holder !== taken.holder || row.version !== taken.version) return undefined
   const version = after(row.version, now)
@@ -198,8 +198,9 @@ export const commit = (row: Row, taken: Taken, { lifetime, value }: Obtained, no
  * The next step of a holder with the value that it has obtained.
  *
  * - `Commit`: write this row.
- * - `Committed`: it was written, and the answer was lost.
- * - `Busy`: the lease has passed to another process, which may be presenting the value: its result is awaited.
+ * - `Committed`: the value was written already, but the store's answer was lost.
+ * - `Busy`: the lease has passed to another process, which may be presenting the value. The holder waits for its
+ *   result.
  * - `Superseded`: another process has renewed meanwhile. Its value is adopted, and the own one is not revoked: that
  * could
  *   revoke the other one too, which descends from the same sign-in.
@@ -213,7 +214,7 @@ export type Settlement =
   | { readonly _tag: "Ended"; readonly row: Row }
 
 export const settle = (row: Row | undefined, taken: Taken, obtained: Obtained, now: number): Settlement => {
-  // The row has gone, or has been replaced by one from before: what was obtained from a later one goes into it.
+  // The row was lost, or replaced by an older one. The value was obtained from a later row, so it is written.
   if (row === undefined || row.version < taken.version) {
     const base = { ...(row ?? blank), version: taken.version, origin: taken.origin }
     return { _tag: "Commit", row: commit({ ...base, holder: taken.holder }, taken, obtained, now)! }
@@ -226,7 +227,7 @@ export const settle = (row: Row | undefined, taken: Taken, obtained: Obtained, n
   if (row.holder !== taken.holder && row.holder !== null && row.leaseUntil > now) {
     return { _tag: "Busy", left: Math.min(row.leaseUntil - now, longestLease) }
   }
-  // The lease ran out, and no process holds one now. This one takes it again, and commits in the same write.
+  // The lease ran out, and no process holds it now. This process takes it again, and commits in the same write.
   const own = row.holder === taken.holder ? row : take(row, { holder: taken.holder, lease: 0, now })
   return { _tag: "Commit", row: commit(own, taken, obtained, now)! }
 }
@@ -235,13 +236,15 @@ export const settle = (row: Row | undefined, taken: Taken, obtained: Obtained, n
 export interface Failure {
   /** Whether the next presentation is uncertain. */
   readonly uncertain: boolean
-  /** The credential itself is dead: the next caller signs in. */
+  /** Whether the credential itself is dead, so that the next caller signs in. */
   readonly isFatal: boolean
   readonly error: string
   readonly cooldown: number
 }
 
-/** The lease is given back, and all processes wait together; `undefined` if the lease is another's by now. */
+/**
+ * Gives the lease back, and starts a cooldown for all processes; `undefined` if another process holds the lease by now.
+ */
 export const fail = (row: Row | undefined, holder: string, failure: Failure, now: number): Row | undefined => {
   if (row?.holder !== holder) return undefined
   const failed = { ...row, ...free, revision: after(row.revision, now) }
@@ -254,7 +257,7 @@ export const fail = (row: Row | undefined, holder: string, failure: Failure, now
   }
 }
 
-/** Ends the row's value. The row stays, as the sign that the values which other processes remember are over, too. */
+/** Ends the row's value. The row stays, as a sign for other processes that the values they remember are over. */
 export const end = (row: Row | undefined, known: Known, now: number): Row => {
   const base = row ?? blank
   return tombstone(
@@ -282,8 +285,11 @@ const tombstone = (row: Row, now: number): Row => {
   }
 }
 
-/** Whether somebody has signed out. A credential that has died of itself has left its error. */
+/** Whether the row was ended by signing out. If the credential was refused, the row has its error. */
 export const isEnd = (row: Row): boolean => row.dead && row.error === null
 
-/** Whether a row that was written is news to other processes: a lease that is taken or extended is not. */
+/**
+ * Whether other processes must be notified of a row that was written. A lease that is taken or extended needs no
+ * notice.
+ */
 export const isNews = (row: Row): boolean => row.holder === null

@@ -1,10 +1,10 @@
 /**
- * The calls of one store, in their order. A store works on so many at a time (a pool of database connections often has
- * ten), and a thousand sessions that expire together ask it together: a call that waited inside the store would lose
- * there the time that it has for its answer.
+ * The queue of one store's calls. A store works on a limited number of calls at a time (a pool of database connections
+ * often has ten), while a thousand sessions that expire together call it together. A call that waited inside the store
+ * would use up its deadline there.
  *
- * A process's urgent calls go first: those of sessions that have a lease, or are about to take one. So a lease does not
- * run out while its own commit waits behind sessions that only begin.
+ * Urgent calls go first: the calls of sessions that have a lease or are about to take one. So a lease does not run out
+ * while its own commit waits behind sessions that have only begun.
  */
 import type * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
@@ -14,7 +14,10 @@ import { wait } from "../wait.js"
 
 interface Call {
   readonly queue: Set<Call>
-  /** Not yet asked for, waiting, having its turn, or past it. */
+  /**
+   * `new`: no turn was requested yet. `waiting`: in the queue. `running`: it is the call's turn. `done`: the turn is
+   * over.
+   */
   state: "new" | "waiting" | "running" | "done"
   /** How many answers the store had given when the call began. */
   answered: number
@@ -33,7 +36,7 @@ export class Queue {
     this.limit = limit
   }
 
-  /** The queue of this store, whoever asks it. */
+  /** The queue of this store, shared by all its users in the process. */
   static of(store: Service): Queue {
     const found = queues.get(store)
     if (found !== undefined) return found
@@ -46,14 +49,14 @@ export class Queue {
     return { queue: isUrgent ? this.urgent : this.others, state: "new", answered: 0, onTurn: undefined }
   }
 
-  /** Whether the call may begin immediately, ahead of nobody who waits. */
+  /** Starts the call immediately if no waiting call would be overtaken. Gives whether it has started. */
   tryStart(call: Call): boolean {
     if (this.running >= this.limit || this.urgent.size + this.others.size > 0) return false
     this.start(call)
     return true
   }
 
-  /** Whether it is the call's turn; `false`: the store answers nobody. */
+  /** Waits for the call's turn. Gives `false` if the store answers no call at all. */
   readonly turnOf = (call: Call): Effect.Effect<boolean> =>
     wait<boolean>((resume) => {
       if (this.tryStart(call)) {
@@ -71,8 +74,8 @@ export class Queue {
   }
 
   /**
-   * The call's time for an answer is over. If the store has answered no other call meanwhile either, those that wait
-   * are told so: they need no timers of their own.
+   * Called when the call's deadline is over. If the store has not answered any other call meanwhile, the waiting calls
+   * fail, too: they need no timers of their own.
    */
   strike(call: Call): void {
     if (this.answered !== call.answered) return
@@ -82,7 +85,7 @@ export class Queue {
     }
   }
 
-  /** Gives the turn, or the place in the queue, up. */
+  /** Gives up the turn or the place in the queue. */
   leave(call: Call): void {
     const { state } = call
     call.state = "done"

@@ -15,13 +15,13 @@ import * as Stage from "./stage.js"
 import { waitForNews } from "./waiting.js"
 
 /**
- * Brings a value that this process has obtained and committed. If another process has, that one's value becomes
- * current, and this effect ends by interruption: it has nothing to bring.
+ * Gives a value that this process has obtained and committed. If another process has done so instead, that value
+ * becomes current, and this effect ends by interruption, since it has no value of its own.
  */
 export const refresh = <A, E>(parts: Parts<A, E>): Effect.Effect<A, E | Trouble> =>
   Effect.flatMap(Stage.of(parts.session()), (stage) => {
     const { memory, setCooldown } = parts
-    // `end` has come before its first step.
+    // `end` was called before the first step of this effect.
     if (!stage.isAwaited()) return Effect.interrupt
     stage.set("pausing")
     setCooldown(undefined)
@@ -32,7 +32,7 @@ export const refresh = <A, E>(parts: Parts<A, E>): Effect.Effect<A, E | Trouble>
     )
   })
 
-/** The step after a look at the row. */
+/** What a refresh does after it has read the row. */
 type Next<A> = Settling.Settled<A> | { readonly _tag: "Again" }
 
 const again = { _tag: "Again" } as const
@@ -68,7 +68,10 @@ class Refresh<A, E> {
   private readonly isOutOfPatience = (): boolean =>
     this.stage.isLate() || this.parts.monotonic() - this.begun >= this.parts.patience
 
-  /** No `end` in this process, and no value that was adopted by a notice, has detached this refresh. */
+  /**
+   * Whether this refresh is still attached: neither `end` in this process nor a value that a notice brought has
+   * detached it.
+   */
   private readonly isStillWanted = (): boolean => this.parts.memory.epoch === this.epoch && this.stage.isAwaited()
 
   private readonly look: Effect.Effect<Next<A>, E | Trouble> = Effect.suspend(() => {
@@ -122,7 +125,7 @@ class Refresh<A, E> {
     return new Trouble({ reason: "CoolingDown", detail, retryAfter: Duration.millis(left) })
   }
 
-  /** Waits for a notice, but no longer than the lease runs: a store may send no notices, or lose some. */
+  /** Waits for a notice, but not longer than the lease lasts: a store may send no notices, or lose some. */
   private wait(left: number): Effect.Effect<Next<A>, Trouble> {
     if (this.isOutOfPatience()) return Effect.fail(contended)
     const longest = Math.min(left, 50 * 2 ** Math.min(this.waits++, 5))

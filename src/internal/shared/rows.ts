@@ -1,7 +1,7 @@
 /**
- * Reads and writes one session's row in its store. Each call has a deadline, after which it counts as failed, though a
- * write may still arrive: a writer must be able to recognise its own row. Waiting for a turn behind other sessions'
- * calls is no delay of the store's, as long as the store answers those.
+ * Reads and writes one session's row in its store. Each call has a deadline, after which it counts as failed. The write
+ * may still arrive, so a writer must be able to recognise its own row. The time that a call waits behind other
+ * sessions' calls does not count, as long as the store answers those.
  */
 import * as Data from "effect/Data"
 import * as Effect from "effect/Effect"
@@ -10,14 +10,14 @@ import type { Row, Service, StoreError } from "../../SessionStore.js"
 import { first } from "../first.js"
 import type { Queue } from "./queue.js"
 
-/** The store has not answered, or not in time. */
+/** The store has failed, or has not answered in time. */
 export class Unavailable extends Data.TaggedError("Unavailable")<{ readonly detail: string }> {}
 
-/** A look at two clocks. */
+/** The time by two clocks. */
 export interface Time {
-  /** The store's. */
+  /** The store's clock. */
   readonly now: number
-  /** The process's own monotonic clock, from before the store was asked: an answer may take its time. */
+  /** The process's own monotonic clock, read before the store was asked, since an answer may take long. */
   readonly askedAt: number
 }
 
@@ -25,7 +25,7 @@ export interface Read extends Time {
   readonly row: Row | undefined
 }
 
-/** The decision about a row that was read: to write another row, or not to, because of what was found. */
+/** The decision about a row that was read: to write another row, or to stop because of what was found. */
 export type Change<A> =
   | { readonly _tag: "Write"; readonly row: Row }
   | { readonly _tag: "Found"; readonly found: A }
@@ -42,13 +42,14 @@ export const found = <A>(found: A): Change<A> => ({ _tag: "Found", found })
 const deadline = 2000
 
 /**
- * The deadline is waited for in parts. When a process has stood still (a laptop slept), an old timer fires before the
- * store's answer is read from the socket. So the process loses one part of the deadline, and not the answer.
+ * The deadline is several short timers in a row. After a process was suspended (a laptop slept), an old timer fires
+ * before the store's answer is read from the socket. With several timers the process loses only one of them, and not
+ * the answer.
  */
 const parts = 4
 
 export class Rows {
-  /** The row, for a session that has nothing to lose yet: sessions that have a lease go first. */
+  /** Reads the row, for a session without a lease: sessions that have a lease go first. */
   readonly read: Effect.Effect<Read, Unavailable>
   private readonly readNow: Effect.Effect<Read, Unavailable>
   private readonly store: Service
@@ -67,12 +68,12 @@ export class Rows {
     this.readNow = inTime(queue, true, read)
   }
 
-  /** Whether the row still had the revision that was read. */
+  /** Writes the row. Gives whether the stored row still had the revision that was read. */
   write(read: Row | undefined, row: Row): Effect.Effect<boolean, Unavailable> {
     return inTime(this.queue, true, this.store.compareAndSet(this.key, read?.revision, row))
   }
 
-  /** Reads and writes until nobody writes in between. */
+  /** Reads and writes, again and again until no other process writes in between. */
   change<A>(next: (read: Read) => Change<A>): Effect.Effect<Changed<A>, Unavailable> {
     return Effect.flatMap(this.readNow, (read) => {
       const { row, ...time } = read
@@ -91,7 +92,7 @@ const unanswered = new Unavailable({ detail: `the store has not answered within 
 
 const struck = Effect.repeatN(Effect.sleep(deadline / parts), parts - 1)
 
-/** The call when it is its turn, within its deadline. */
+/** Runs the call when it is its turn, within its deadline. */
 const inTime = <A>(
   queue: Queue,
   isUrgent: boolean,
@@ -102,7 +103,7 @@ const inTime = <A>(
     Effect.mapError((error) => new Unavailable({ detail: error.message })),
     Effect.catchAllDefect(() => Effect.fail(new Unavailable({ detail: "the store has thrown" }))),
     Effect.tapBoth({ onFailure: () => answer, onSuccess: () => answer }),
-    // A call that cannot be interrupted is left behind.
+    // A call that cannot be interrupted goes on in the background.
     Effect.disconnect
   )
   return Effect.suspend(() => {
@@ -118,7 +119,7 @@ const inTime = <A>(
       Effect.ensuring(Effect.sync(() => queue.leave(own)))
     )
   }).pipe(
-    // The deadline holds for callers too who cannot be interrupted.
+    // The deadline must also hold for callers that cannot be interrupted.
     Effect.interruptible,
     Effect.disconnect
   )

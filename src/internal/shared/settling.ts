@@ -1,5 +1,5 @@
 /**
- * Brings a value that was obtained into the row. Until then the process keeps the value: the token that was presented
+ * Writes a value that was obtained into the row. Until then the process keeps the value: the token that was presented
  * for it is spent.
  */
 import * as Effect from "effect/Effect"
@@ -14,7 +14,10 @@ import { waitForNews } from "./waiting.js"
 /** `adopted`: another process's value is current. `taken`: another fiber of this process has dealt with the value. */
 export type Settled<A> = { readonly _tag: "Own"; readonly value: A } | { readonly _tag: "Adopted" | "Taken" }
 
-/** Commits the value. If another process has renewed meanwhile, its value is adopted; if it has ended: `Ended`. */
+/**
+ * Commits the value. If another process has renewed meanwhile, its value is adopted; if another process has ended the
+ * session, this fails with `Ended`.
+ */
 export const settle = <A, E>(
   parts: Parts<A, E>,
   pending: Pending<A>,
@@ -82,7 +85,7 @@ const superseded = <A, E>(
     memory.pending = undefined
     return true
   })
-  // A value that has expired by now is renewed by the next caller.
+  // If the adopted value has expired by now, the next caller renews it.
   return Effect.map(adopted, (outcome) => outcome === "current" ? { _tag: "Adopted" } : taken)
 }
 

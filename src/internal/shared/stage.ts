@@ -1,17 +1,15 @@
-/**
- * How far the session's own renewal has come, as the work that waits for other processes sees it.
- */
+/** The stage of the session's own renewal, for the work that waits for other processes. */
 import * as Effect from "effect/Effect"
 import type { RenewalWork } from "../session/chain.js"
 import type { Inside } from "../session/inside.js"
 import * as Renewal from "../session/renewal.js"
 
 export interface Stage {
-  /** Something is in flight while it is `trying`. At its timeout a renewal that is `pausing` is cut. */
+  /** While the stage is `trying`, a request is in flight. At its timeout a renewal that is `pausing` is interrupted. */
   readonly set: (stage: "pausing" | "trying") => void
-  /** The renewal has timed out: no further try is begun. */
+  /** Whether the renewal has timed out, so that no further try may begin. */
   readonly isLate: () => boolean
-  /** Whether its outcome would become current. */
+  /** Whether the renewal's outcome would become current. */
   readonly isAwaited: () => boolean
 }
 

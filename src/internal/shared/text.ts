@@ -1,15 +1,13 @@
-/**
- * Rows as JSON. Every store keeps this text, and beside it the revision that its conditional write compares.
- */
+/** Rows as JSON. Every store keeps this text, together with the revision that its conditional write compares. */
 import type { Row } from "../../SessionStore.js"
 import { blank } from "./protocol.js"
 
 export const encode = (row: Row): string => JSON.stringify(row)
 
 /**
- * Text that is no row becomes a row with the text as its value, which no schema and no key can read: so its reader
- * learns that it is unreadable, and may replace it if that was asked for. Its version is no earlier than the last
- * that was committed, lest a process take it for older than what it remembers and overwrite it.
+ * Text that is not a row becomes a row with an unreadable value, which no schema and no key can read. So its reader
+ * learns that the row is unreadable, and replaces it if the options allow that. The row's version is not lower than the
+ * last committed one: otherwise a process would take the row for older than its own memory, and overwrite it.
  */
 export const decode = (revision: number, text: string): Row => {
   const found = parsed(text)
@@ -19,7 +17,7 @@ export const decode = (revision: number, text: string): Row => {
   }
 }
 
-/** Whether the lost value was being presented is not known: so it counts as presented. */
+/** It is not known whether the lost value was being presented, so it counts as presented. */
 const unreadable: Row = { ...blank, intent: true }
 
 const isNumber = (value: unknown): boolean => typeof value === "number" && Number.isFinite(value)
@@ -56,7 +54,7 @@ const parsed = (text: string): Row | undefined => {
   if (typeof found !== "object" || found === null) return undefined
   const of = found as Readonly<Record<string, unknown>>
   for (const [name, is] of Object.entries(fields)) {
-    // A row that was written by hand may lack it: then its value counts as a sign-in.
+    // A row that was written by hand may have no `origin`: then its value counts as a sign-in.
     if (!is(of[name]) && !(name === "origin" && of[name] === undefined)) return undefined
   }
   return { ...(found as Row), origin: (of["origin"] ?? of["version"]) as number }

@@ -8,8 +8,8 @@ import { Waiters } from "../waiters.js"
 import type { Parts } from "./parts.js"
 
 /**
- * Waits for a notice, unless one has come since `heard` were counted; for so many milliseconds at most, less a random
- * part, so that the processes of a fleet do not all look together.
+ * Waits for a notice, unless one has arrived since `heard` notices were counted. It waits at most `longest`
+ * milliseconds, minus a random part, so that the processes of a fleet do not all read the row together.
  */
 export const waitForNews = <A, E>({ memory, news }: Parts<A, E>, heard: number, longest: number): Effect.Effect<void> =>
   Effect.flatMap(Random.next, (random) =>

@@ -45,7 +45,8 @@ export const handshake = (options: Tls.ConnectionOptions, tickets: Tickets, list
       onFailure: ({ cause, isOffered, stage }) => {
         const code = codeOf(cause) ?? ""
         const isAlert = code.startsWith("ERR_SSL_") || code === "EPROTO"
-        // A reset may have the ticket as its cause, or not: the attempt is repeated, and the ticket is not called refused.
+        // A ticket may be the cause of a reset, or not: the attempt is repeated, and the ticket does not count as
+        // refused.
         if (isOffered && (isAlert || stage === "Identity")) tickets.refused()
         const mayBeTicket = isOffered && (isAlert || code === "ECONNRESET")
         // A socket that the caller gave can be used for one handshake only.
