@@ -1,8 +1,8 @@
 /**
- * Checks of options. Each returns the value in the form that its caller works with, or throws `InvalidOptions`, which
+ * Checks of options. Each check returns the value in the form that its caller needs, or throws `InvalidOptions`, which
  * `validated` turns into a typed failure.
  *
- * A message shows the value that was given: no check here is for a credential.
+ * The error message shows the given value, so these checks must not be used for credentials.
  */
 import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
@@ -16,7 +16,7 @@ import { InvalidOptions } from "../InvalidOptions.js"
  */
 export const longestTimer = Duration.millis(2 ** 31 - 1)
 
-/** Runs checks. Anything but `InvalidOptions` that they throw is a defect. */
+/** Runs checks. Any other error than `InvalidOptions` is a defect. */
 export const validated = <A>(check: () => A): Effect.Effect<A, InvalidOptions> =>
   Effect.try({
     try: check,
@@ -28,13 +28,13 @@ export const validated = <A>(check: () => A): Effect.Effect<A, InvalidOptions> =
 
 interface Bounds {
   readonly min: Duration.DurationInput
-  /** Default: what a timer can hold. */
+  /** Default: the longest time of a timer. */
   readonly max?: Duration.Duration
 }
 
 /**
- * A duration between `min` and `max`, both included. Refuses NaN and negatives, which `Duration.decode` takes for
- * zero, and text that it cannot read.
+ * A duration between `min` and `max`, both included. Refuses NaN and negative numbers, which `Duration.decode` takes
+ * for zero, and text that is not a duration.
  */
 export const duration = (
   option: string,
@@ -95,7 +95,7 @@ export const oneOf = <A extends string>(option: string, value: A, names: Readonl
   })
 }
 
-/** Options as a whole: a caller without types may give anything. */
+/** Checks that the options are an object, since a caller without types may give anything. */
 export const object = <A>(option: string, value: A): A => {
   if (!Predicate.isRecord(value)) throw new InvalidOptions({ option, value, reason: "must be an object" })
   return value

@@ -1,6 +1,6 @@
 /**
- * Asks a schedule for its delays without sleeping them, so that a waiting fiber can publish until when it waits, and
- * the wait can be ended early. (`Schedule.driver` sleeps.)
+ * Asks a schedule for its delays without sleeping, so that a waiting fiber can publish until when it waits, and the
+ * wait can be ended early. (`Schedule.driver` sleeps by itself.)
  */
 import * as Effect from "effect/Effect"
 import * as Option from "effect/Option"
@@ -9,7 +9,7 @@ import * as ScheduleDecision from "effect/ScheduleDecision"
 import * as ScheduleIntervals from "effect/ScheduleIntervals"
 
 export interface Delays<in In> {
-  /** Milliseconds from `now`; none when the schedule has ended. */
+  /** The next delay in milliseconds from `now`; none when the schedule has ended. */
   readonly next: (input: In, now: number) => Effect.Effect<Option.Option<number>>
   readonly reset: () => void
 }

@@ -2,7 +2,8 @@ import * as Effect from "effect/Effect"
 import type * as Fiber from "effect/Fiber"
 
 /**
- * The first of two to end, however it ends; the other is interrupted, and waited for.
+ * Runs two effects. The first to end decides the outcome, success or not; the other is interrupted, and this waits for
+ * its end.
  *
  * Effect 3.22's races (and `timeout`, which is one) make their fibers in one operation and start them in a later one.
  * A fiber that is interrupted between the two waits for ever for fibers that never run.
@@ -27,8 +28,8 @@ export const first = <A, E, R, A2, E2, R2>(
   )
 
 /**
- * Interrupts both and waits until both have ended. `Fiber.interruptAll` does the same in four times the operations, and
- * a connection of a socket has several firsts of two.
+ * Interrupts the fibers and waits until all have ended. `Fiber.interruptAll` takes four times as many operations, and
+ * each connection of a socket uses `first` several times.
  */
 const ended = (...fibers: ReadonlyArray<Fiber.RuntimeFiber<unknown, unknown>>): Effect.Effect<void> =>
   Effect.withFiberRuntime((self) => {
@@ -45,7 +46,7 @@ const ended = (...fibers: ReadonlyArray<Fiber.RuntimeFiber<unknown, unknown>>): 
     })
   })
 
-/** Interrupts the effect after so many milliseconds, and goes on as `onTimeout` says. */
+/** Interrupts the effect after the given milliseconds, and continues with `onTimeout`. */
 export const within = <A, E, R, A2, E2>(
   effect: Effect.Effect<A, E, R>,
   millis: number,

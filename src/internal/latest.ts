@@ -1,9 +1,9 @@
 /**
- * Keeps the latest values for each of several readers, who may be slow: the oldest unread values make room.
+ * Keeps the latest values for each of several readers, which may be slow: the oldest unread values are dropped.
  *
- * Offering is one step, so that no two offers can overtake each other. (Those of Effect's sliding `PubSub` can: an
- * older value that is published late replaces the newer one. Its `Mailbox` can miss a value that is offered between
- * a taker's look and its waiting.)
+ * Offering is one step, so that no offer can overtake another. (With Effect's sliding `PubSub` this can happen: an
+ * older value that is published late replaces the newer one. Effect's `Mailbox` can miss a value that is offered
+ * between a taker's check and its wait.)
  */
 import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
@@ -35,7 +35,7 @@ export class Latest<in out A> {
     this.whenOffered.notify()
   }
 
-  /** Withdraws the values that are unread. */
+  /** Drops the unread values. */
   clear(): void {
     for (const reader of this.readers) reader.unread.length = 0
   }
@@ -51,7 +51,7 @@ export class Latest<in out A> {
     return Stream.unwrapScoped(Effect.map(this.subscribe(first), Stream.repeatEffectOption))
   }
 
-  /** Makes an effect that takes the next unread value, waiting for one; it fails with `None` at the end. */
+  /** Makes an effect that takes the next unread value, or waits for one; it fails with `None` at the end. */
   subscribe(
     first: () => Option.Option<A>
   ): Effect.Effect<Effect.Effect<A, Option.Option<never>>, never, Scope.Scope> {

@@ -1,9 +1,9 @@
 /**
  * A context with a `Scope` that is made when something first asks for it.
  *
- * Most bodies of transactions never use their scope, and to make and to close one costs as much as a third of the
- * transaction. A stand-in that makes the scope later does not work: `Effect.forkScoped` looks into the scope that the
- * context gives it. So here the scope is real, and only its place in the context is empty at first.
+ * Most bodies of transactions never use their scope, and making and closing one costs a third of the transaction. A
+ * stand-in for the scope does not work, because `Effect.forkScoped` reads the inner state of the scope. So the scope
+ * here is a real one, but it is only made when it is first looked up in the context.
  */
 import * as Context from "effect/Context"
 import * as Scope from "effect/Scope"

@@ -1,15 +1,15 @@
 /**
- * Sets two FiberRefs for a while, in one step and without a copy of them all.
+ * Sets two FiberRefs for a while, in one step and without copying all FiberRefs.
  *
- * `Effect.locally` copies the fiber's map of FiberRefs each time it sets one, there and back: four copies for two of
- * them, which is twice the cost of the transaction that they are set for. Here the fiber is given a map that has the
- * two values of its own and leaves all else to the fiber's former map; and the fiber is given back that former map.
- * The exchange of maps relies on two things that Effect does not promise:
+ * `Effect.locally` copies the fiber's map of FiberRefs each time it sets or restores one: two FiberRefs need four
+ * copies, which cost twice as much as the transaction that they are set for. This module instead gives the fiber a map
+ * that contains the two values and reads all others from the previous map, and afterwards gives the fiber its previous
+ * map back. Exchanging maps relies on two things that Effect does not promise:
  *
  * - A map of FiberRefs is never changed, and only its reading methods are used.
- * - The map is found in a private field of the fiber: the public `getFiberRefs` copies it. Where the field is not
- *   found, or the map is no longer the one that was set, because something else has set a FiberRef meanwhile (or forked
- *   a fiber, which does), the two are set back one by one, as `Effect.locally` would.
+ * - The map is in a private field of the fiber, since the public `getFiberRefs` copies it. If the field is missing, or
+ *   if another FiberRef was set meanwhile (forking a fiber does this), so that the map is a new one, the two FiberRefs
+ *   are restored one by one, as `Effect.locally` does.
  */
 import type * as Array from "effect/Array"
 import * as Equal from "effect/Equal"
@@ -20,19 +20,19 @@ import * as FiberRefs from "effect/FiberRefs"
 
 type AnyFiber = Fiber.RuntimeFiber<unknown, unknown>
 
-/** A fiber, with the field of its FiberRefs that it does not show. */
+/** A fiber, with its private field of FiberRefs. */
 interface Inside {
   readonly _fiberRefs?: FiberRefs.FiberRefs
   readonly getFiberRefs: () => FiberRefs.FiberRefs
   readonly setFiberRefs: (fiberRefs: FiberRefs.FiberRefs) => void
 }
 
-/** A FiberRef's value is a stack: on top that of the fiber itself, below it those that it has inherited. */
+/** A FiberRef's value is a stack: the fiber's own value is on top, inherited values are below. */
 type Stack = Array.NonEmptyReadonlyArray<readonly [FiberId.Single, any]>
 
 type Locals = ReadonlyMap<FiberRef.FiberRef<any>, Stack>
 
-/** Call it on the fiber itself. Returns a function that sets both FiberRefs back. */
+/** Must be called on the fiber itself. Returns a function that restores both FiberRefs. */
 export const locally = <A, B>(
   fiber: AnyFiber,
   first: FiberRef.FiberRef<A>,
@@ -47,7 +47,7 @@ export const locally = <A, B>(
   return own
 }
 
-/** The map of FiberRefs of a fiber for which two are set. */
+/** A fiber's map of FiberRefs in which two are set. */
 export class WithTwo implements Locals {
   readonly fiberRefs: FiberRefs.FiberRefs
   private readonly before: FiberRefs.FiberRefs
@@ -68,7 +68,7 @@ export class WithTwo implements Locals {
     secondValue: unknown
   ) {
     const { locals } = before
-    // Such a map is never laid over another of its kind, so that a look-up passes through one of them at most.
+    // Such a map is never laid over another map of this kind, so that a look-up passes through at most one of them.
     const others = locals instanceof WithTwo ? locals.all() : locals
     this.before = before
     this.others = others
@@ -80,7 +80,7 @@ export class WithTwo implements Locals {
     this.fiberRefs = FiberRefs.unsafeMake(this as unknown as Map<FiberRef.FiberRef<any>, Stack>)
   }
 
-  /** Call it on the fiber itself. */
+  /** Must be called on the fiber itself. */
   setBack(fiber: AnyFiber): void {
     const inside = fiber as AnyFiber & Inside
     if (inside._fiberRefs === this.fiberRefs) {
@@ -90,7 +90,8 @@ export class WithTwo implements Locals {
     const locals = new Map(inside.getFiberRefs().locals)
     for (const fiberRef of [this.first, this.second]) {
       const stack = this.before.locals.get(fiberRef)
-      // A FiberRef that was not set is left unset: a memoized layer hands on the FiberRefs that its building has set.
+      // A FiberRef that was not set before is unset again: a memoized layer passes on the FiberRefs that were set while
+      // it was built.
       if (stack === undefined) locals.delete(fiberRef)
       else locals.set(fiberRef, stackOn(locals.get(fiberRef), fiber.id(), stack[0][1]))
     }
@@ -131,7 +132,7 @@ export class WithTwo implements Locals {
     return this.entries()
   }
 
-  /** Made when it is asked for: most transactions end before that. */
+  /** Made only when it is needed, since most transactions end before that. */
   private firstStack(): Stack {
     return stackOn(this.others.get(this.first), this.fiberId, this.firstValue)
   }

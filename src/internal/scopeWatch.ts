@@ -1,11 +1,11 @@
 /**
- * Sees the ends of the fibers that an effect forks in its scope (`Effect.forkScoped`, `Effect.forkIn`), and of no
- * others: a fiber of `Effect.all`, of a `race` or a `timeout` answers to the one that waits for it.
+ * Observes the ends of the fibers that an effect forks in its scope (`Effect.forkScoped`, `Effect.forkIn`). It does not
+ * observe others: the failure of a fiber of `Effect.all`, a `race` or a `timeout` goes to the fiber that waits for it.
  *
- * A supervisor sees all fibers start, but not into which scope. `Effect.forkIn` looks into the scope's state in the
- * very step in which it has started the fiber; so a scope that notices such looks tells which. The request's own scope
- * must notice, and no stand-in, because other code compares that scope by identity. If `forkIn` should one day add a
- * finalizer through the scope's method instead, the watch would see nothing, and nothing would break.
+ * A supervisor sees all fibers start, but not in which scope. `Effect.forkIn` reads the scope's state in the same step
+ * in which it has started the fiber, so a scope that notices this read shows which fiber it was. The request's own
+ * scope must notice the read, and not a stand-in, because other code compares that scope by identity. If a later
+ * `forkIn` adds its finalizer through the scope's method instead, the watch sees no fibers, and nothing else breaks.
  */
 import * as Effect from "effect/Effect"
 import type * as Exit from "effect/Exit"
@@ -20,7 +20,7 @@ export class ScopeWatch extends Supervisor.AbstractSupervisor<void> {
   readonly value = Effect.void
   private readonly watched = new WeakSet<AnyFiber>()
   private readonly onFiberEnd: (exit: Exit.Exit<unknown, unknown>, fiber: AnyFiber) => void
-  /** The last fiber to have started, the one that forked it, and at which of its operations. */
+  /** The fiber that started last, the fiber that forked it, and the number of that fiber's operation. */
   private started: readonly [fiber: AnyFiber, parent: AnyFiber, operation: number] | undefined
 
   constructor(onFiberEnd: (exit: Exit.Exit<unknown, unknown>, fiber: AnyFiber) => void) {

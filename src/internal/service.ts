@@ -6,7 +6,10 @@ import * as Effect from "effect/Effect"
 import * as Layer from "effect/Layer"
 import type * as Scope from "effect/Scope"
 
-/** The service of a `Context.Tag` is what `make` makes; that of an `Effect.Service` is an instance made of it. */
+/**
+ * For a `Context.Tag` the service is the result of `make`; for an `Effect.Service` it is an instance made of that
+ * result.
+ */
 export const layer = <Id, Made, E, R>(
   tag: Context.Tag<Id, any>,
   make: Effect.Effect<Made, E, R>
@@ -14,8 +17,9 @@ export const layer = <Id, Made, E, R>(
   Layer.scoped(tag, isServiceClass<Made>(tag) ? Effect.map(make, (made) => new tag(made)) : make)
 
 /**
- * An `Effect.Service` gives its instances the tag's key as their `_tag`. The class that does so is above the tag: the
- * first instance that is made of an object with a prototype of its own takes the tag's prototype out of that chain.
+ * Whether the tag is the class of an `Effect.Service`. Such a class gives its instances the tag's key as their `_tag`,
+ * and it is found above the tag: the first instance that is made of an object with its own prototype takes the tag's
+ * prototype out of the chain.
  */
 const isServiceClass = <Made>(tag: object): tag is new(made: Made) => unknown => {
   for (let above: unknown = tag; typeof above === "function"; above = Object.getPrototypeOf(above)) {

@@ -1,5 +1,5 @@
 /**
- * Sleeps for as long as it is told, `Infinity` included.
+ * Sleeps that may be longer than a timer, `Infinity` included.
  *
  * A timer holds at most 2³¹−1 ms, about 24.8 days. Effect's `Clock` takes a longer sleep for one that never ends.
  */
@@ -9,7 +9,7 @@ import { longestTimer } from "./check.js"
 
 const longest = Duration.toMillis(longestTimer)
 
-/** Sleeps for so many milliseconds. */
+/** Sleeps for the given milliseconds. */
 export const sleep = (millis: number): Effect.Effect<void> =>
   millis === Infinity
     ? Effect.never

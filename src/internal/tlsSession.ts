@@ -1,8 +1,8 @@
 /**
- * Reads a serialized TLS session: the form that OpenSSL writes (`SSL_SESSION`, DER) and Node hands out.
+ * Reads a serialized TLS session, in the form that OpenSSL writes (`SSL_SESSION`, DER) and Node gives out.
  *
- * Node 24 puts the name that the session was verified for in front: "\0nodejs:tls:session:1\0", its length in two
- * bytes, the name. Node 20 does not.
+ * Node 24 adds a prefix with the host name that the session was verified for: "\0nodejs:tls:session:1\0", the name's
+ * length in two bytes, the name. Node 20 does not.
  */
 
 export interface TlsSession {
@@ -10,15 +10,15 @@ export interface TlsSession {
   readonly version: number
   /** Seconds since the epoch. */
   readonly issuedAt: number
-  /** The client's own default, in seconds: OpenSSL's, which knows nothing of the server. */
+  /** The client's own default in seconds: OpenSSL's, which does not depend on the server. */
   readonly timeout: number | undefined
-  /** The server's own hint, in seconds. OpenSSL leaves a hint of 0 out. */
+  /** The lifetime that the server suggests, in seconds. OpenSSL leaves a hint of 0 out. */
   readonly lifetimeHint: number | undefined
   /** The server's own certificate, DER. */
   readonly certificate: Uint8Array | undefined
 }
 
-/** `undefined`: the blob is no session, or cannot be read. */
+/** `undefined` if the blob is not a session, or cannot be read. */
 export const readTlsSession = (blob: Uint8Array): TlsSession | undefined => {
   const whole = read(blob, offsetOf(blob), blob.length)
   if (whole === undefined || whole.tag !== SEQUENCE) return undefined
@@ -32,7 +32,7 @@ export const readTlsSession = (blob: Uint8Array): TlsSession | undefined => {
     const field = read(blob, at, whole.end)
     if (field === undefined) return undefined
     at = field.end
-    // The second number is the version; a tagged field holds one value.
+    // The second number is the version; a tagged field contains one value.
     if (place === 1) version = numberOf(blob, field)
     else if (field.tag === EXPLICIT + 1) issuedAt = numberOf(blob, read(blob, field.start, field.end))
     else if (field.tag === EXPLICIT + 2) timeout = numberOf(blob, read(blob, field.start, field.end))
@@ -45,7 +45,8 @@ export const readTlsSession = (blob: Uint8Array): TlsSession | undefined => {
 }
 
 /**
- * The ticket as the server sent it. `undefined`: the blob cannot be read, or the server knows the session by an id.
+ * The ticket that the server sent. `undefined` if the blob cannot be read, or if the session has an id instead of a
+ * ticket.
  */
 export const readTlsTicket = (blob: Uint8Array): Uint8Array | undefined => {
   const whole = read(blob, offsetOf(blob), blob.length)
@@ -63,9 +64,9 @@ export const readTlsTicket = (blob: Uint8Array): Uint8Array | undefined => {
 }
 
 /**
- * When a session was issued, and when its server stops accepting it: epoch milliseconds. The server's hint decides. TLS
- * 1.2 has servers that send none (RFC 5077, 3.3); their sessions live for as long as OpenSSL keeps them by default.
- * `undefined`: the server wants the session to be discarded, or the blob is no session.
+ * When a session was issued, and when its server stops accepting it: epoch milliseconds. The server's hint decides.
+ * Some TLS 1.2 servers send none (RFC 5077, 3.3); their sessions then live as long as OpenSSL's default. `undefined` if
+ * the server wants the session to be discarded, or the blob is not a session.
  */
 export const lifetimeOf = (blob: Uint8Array): { readonly issuedAt: number; readonly expiresAt: number } | undefined => {
   const session = readTlsSession(blob)
@@ -80,7 +81,7 @@ export const lifetimeOf = (blob: Uint8Array): { readonly issuedAt: number; reado
 const TLS_1_3 = 0x0304
 /** RFC 8446, 4.6.1: no ticket lives longer. */
 const sevenDays = 604_800
-/** The last second that a `Date` can hold. */
+/** The latest time of a `Date`, in seconds. */
 const latest = 8.64e12
 
 const SEQUENCE = 0x30
@@ -107,7 +108,7 @@ const read = (blob: Uint8Array, at: number, limit: number): Field | undefined =>
   let length = blob[at + 1]!
   let start = at + 2
   if (length > 0x7f) {
-    // Four bytes hold the length of anything that fits in memory; the indefinite form (0x80) is not DER.
+    // Four bytes are enough for the length of anything that fits in memory; the indefinite form (0x80) is not DER.
     const bytes = length & 0x7f
     if (bytes === 0 || bytes > 4 || start + bytes > limit) return undefined
     length = 0
@@ -117,7 +118,7 @@ const read = (blob: Uint8Array, at: number, limit: number): Field | undefined =>
 }
 
 const numberOf = (blob: Uint8Array, field: Field | undefined): number | undefined => {
-  // No field that is read here is negative, and no time has more than seven bytes.
+  // None of these fields is negative, and no time has more than seven bytes.
   if (field === undefined || field.tag !== INTEGER || field.end === field.start || blob[field.start]! > 0x7f) {
     return undefined
   }

@@ -1,20 +1,21 @@
 /**
- * Lists of waiters for a condition that other code brings about, none of whom misses it.
+ * Lists of waiters for a condition that other code makes true. No waiter misses the change.
  *
- * A list has no bare registration: `watch`, `until` and `lightUntil` take the condition itself, and look at it in the
- * step in which they register. So no change can come between the look and the registration. Code that changes what a
- * condition depends on calls `notify` of its list in the same step.
+ * A waiter cannot register without its condition: `watch`, `until` and `lightUntil` take the condition itself, and
+ * check it in the step in which they register. So no change can come between the check and the registration. Code that
+ * changes something on which a condition depends calls `notify` of its list in the same step.
  *
- * **How a list wakes its waiters.** `notify` asks the waiters that are registered when it is called, in the order in
- * which they registered. A waiter whose condition is there leaves its lists and is called back, once; the others stay.
+ * **How a list wakes its waiters.** `notify` checks the conditions of the waiters that are registered when it is
+ * called, in the order of their registration. A waiter whose condition is true leaves its lists and is called back,
+ * once; the others stay.
  *
- * - A waiter that registers while others are woken is not asked in that round: it has looked already.
- * - A waiter that is given up while others are woken is not called back any more.
- * - A `notify` within a callback asks all waiters that are registered then, before the outer round goes on. So no
- *   callback may rely on the state that the outer `notify` was about; each condition is asked anew.
- * - A callback that throws has been called back, and a condition that throws stays registered. The other waiters are
- *   woken all the same; then `notify` throws the first of what was thrown. A fiber's condition is the exception: what
- *   that throws is the fiber's defect.
+ * - A waiter that registers while others are woken is not checked in that round: it has just checked its condition.
+ * - A waiter that is removed while others are woken is not called back.
+ * - A `notify` within a callback checks all waiters that are registered then, before the outer round goes on. So no
+ *   callback may rely on the state at the outer `notify`; each condition is checked anew.
+ * - A waiter whose callback throws counts as called back; a waiter whose condition throws stays registered. The other
+ *   waiters are still woken; then `notify` throws the first error. The conditions of fibers are the exception: an error
+ *   of such a condition becomes the fiber's defect.
  */
 import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
@@ -29,7 +30,7 @@ interface Waiter<A = any> {
 }
 
 export class Waiters {
-  /** The oldest waiter. Few lists ever have two, and a `Set` would be most of a list's weight. */
+  /** The oldest waiter. Few lists ever have two waiters, and a `Set` would be most of a list's memory. */
   private first: Waiter | undefined
   /** The later waiters, in the order of their registration. */
   private others: Set<Waiter> | undefined
@@ -40,7 +41,7 @@ export class Waiters {
     return (this.first === undefined ? 0 : 1) + (this.others?.size ?? 0)
   }
 
-  /** Wakes the waiters whose condition is there. */
+  /** Wakes the waiters whose condition is true. */
   notify(): void {
     const { first, others } = this
     if (others === undefined || others.size === 0) {
@@ -60,7 +61,7 @@ export class Waiters {
 
   /**
    * Calls `onFound` with what `look` finds: now, or as soon as one of the lists is notified and `look` finds something.
-   * Returns a function that gives the waiter up.
+   * Returns a function that removes the waiter.
    */
   static watch<A>(
     look: () => A | undefined,
@@ -72,12 +73,12 @@ export class Waiters {
     return () => Waiters.leave(waiter)
   }
 
-  /** Ends as `look` says, now or as soon as one of the lists is notified and `look` says how. */
+  /** Ends with the exit that `look` gives: now, or as soon as one of the lists is notified and `look` gives an exit. */
   static until<A, E = never>(
     look: () => Exit.Exit<A, E> | undefined,
     ...lists: ReadonlyArray<Waiters>
   ): Effect.Effect<A, E> {
-    // A fiber that need not wait is spared the cost of it. Registering looks again.
+    // This check spares a fiber that need not wait the cost of registering. Registering checks again.
     return Effect.suspend(() =>
       look() ?? wait<A, E>((resume) => {
         const waiter: Waiter = { look, onFound: resume, lists, isFiber: true, isRegistered: false }
@@ -88,8 +89,9 @@ export class Waiters {
   }
 
   /**
-   * The same at a third of the cost, for a fiber that waits again and again: interrupted, it leaves a waiter that does
-   * nothing. While a list has such a waiter, fibers wait as with `until`, so that such waiters do not pile up.
+   * Like `until`, at a third of the cost, for a fiber that waits again and again. If the fiber is interrupted, a waiter
+   * that does nothing stays in the list. While a list has such a waiter, fibers wait as with `until`, so that such
+   * waiters do not accumulate.
    */
   static lightUntil<A, E = never>(look: () => Exit.Exit<A, E> | undefined, list: Waiters): Effect.Effect<A, E> {
     const waiting = Effect.async<A, E>((resume) => {
@@ -99,7 +101,7 @@ export class Waiters {
     return Effect.suspend(() => look() ?? (list.light?.isRegistered === true ? Waiters.until(look, list) : waiting))
   }
 
-  /** Looks and registers in one step. */
+  /** Checks the condition and registers in one step. */
   private static register(waiter: Waiter): void {
     const found = waiter.look()
     if (found !== undefined) return waiter.onFound(found)

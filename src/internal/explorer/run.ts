@@ -78,8 +78,7 @@ export interface Setting {
   readonly maxOperations: number
   readonly outside: Outside
   /**
-   * Whether errors that are made in a run have a stack. Without stacks, a program that makes errors takes a sixth of
-   * the time.
+   * Whether errors that are made in a run have a stack. Stacks are a sixth of the cost of a program that makes errors.
    */
   readonly hasStacks: boolean
 }

@@ -1,6 +1,6 @@
 /**
- * Access to an Inspector. Host and Origin are checked because the loopback is open to every page in a browser on the
- * machine: a page at a name of its own that resolves to 127.0.0.1 would be of the Inspector's origin.
+ * Access to an Inspector. Host and Origin are checked because every page in a browser on this machine can reach the
+ * loopback: a page whose own host name resolves to 127.0.0.1 would have the Inspector's origin.
  */
 import * as Redacted from "effect/Redacted"
 import type { RouterOptions } from "../../Inspector.js"
@@ -43,7 +43,7 @@ interface Headers {
   readonly [name: string]: string | undefined
 }
 
-/** Whether a request names a host that is allowed, and comes from no page of another one. */
+/** Whether a request names an allowed host, and does not come from a page of another host. */
 export const isFromHost = ({ hosts }: Access, headers: Headers): boolean => {
   const { origin } = headers
   // HTTP/2 has `:authority` instead.
@@ -52,7 +52,7 @@ export const isFromHost = ({ hosts }: Access, headers: Headers): boolean => {
     (origin === undefined || hosts.has(hostOf(origin) ?? ""))
 }
 
-/** Whether a request has the token. The time that it takes depends on the length of the true token alone. */
+/** Whether a request has the token. The comparison's time depends only on the length of the true token. */
 export const hasToken = ({ token }: Access, { authorization = "" }: Headers): boolean => {
   if (token === undefined) return true
   const isBearer = /^bearer /i.test(authorization)
@@ -62,7 +62,7 @@ export const hasToken = ({ token }: Access, { authorization = "" }: Headers): bo
   return difference === 0
 }
 
-/** The host of a URL that is nothing but scheme, host and port, in lower case; an IPv6 address in brackets. */
+/** The host of a URL that consists only of scheme, host and port, in lower case; an IPv6 address in brackets. */
 const hostOf = (url: string): string | undefined => {
   const [, host] = /^https?:\/\/([a-z0-9._-]+|\[[0-9a-f:.]+\])(?::\d{1,5})?$/i.exec(url) ?? []
   return host?.toLowerCase()

@@ -1,15 +1,17 @@
 /**
- * Data of an Inspector: an entry for each thing that lives, sums of those that have gone, and the last events. There
- * is no fiber and no timer; an entry is asked for its row when somebody looks.
+ * The data of an Inspector: an entry for each living thing, sums over the things that have gone, and the last events.
+ * There is no fiber and no timer: an entry is asked for its row when the data is read.
  */
 import type * as Clock from "effect/Clock"
 import type { Gone, InspectorEvent, Snapshot } from "../../Inspector.js"
 import type { Counts, Entry, Kind, Registered, Registry, RowOf } from "../registry.js"
 
-/** Events that are kept, of all things together. */
+/** How many events are kept, for all things together. */
 export const eventLimit = 256
 
-/** Names that sums of the gone are kept for, of each kind. Sums of further names are kept as `otherNames`. */
+/**
+ * For how many names of each kind the sums over gone things are kept. Further names are summed up under `otherNames`.
+ */
 export const goneLimit = 1000
 
 export const otherNames = "(other names)"
@@ -35,7 +37,7 @@ export class Collector implements Registry {
     refs: new Map(),
     tickets: new Map()
   }
-  /** A ring: the event of a number is at that number modulo the limit. */
+  /** A ring buffer: event n is at index n modulo the limit. */
   private readonly events: Array<InspectorEvent> = []
   private ids = 0
   private numbers = 0
@@ -69,7 +71,7 @@ export class Collector implements Registry {
     all.set(key, { ...sum(before ?? {}, { things: 1, ...counts }) as unknown as Gone<Counts>, name: key })
   }
 
-  /** The events from a number on, of those that are kept. */
+  /** The kept events from this number on. */
   eventsFrom(number: number): ReadonlyArray<InspectorEvent> {
     const events: Array<InspectorEvent> = []
     const first = Math.max(number, this.numbers - this.events.length)
@@ -88,7 +90,7 @@ export class Collector implements Registry {
       return all
     }
     const gone = <K extends Kind>(kind: K): ReadonlyArray<Gone<any>> => [...this.gone[kind].values()]
-    // The rows first: a row may note an event, such as a ticket that has expired.
+    // The rows are read first, since reading a row may record an event, such as an expired ticket.
     const living = {
       sessions: rows("sessions"),
       sockets: rows("sockets"),
@@ -104,7 +106,7 @@ export class Collector implements Registry {
   }
 }
 
-/** The sum of each number that has the same place in both. */
+/** Adds the numbers that have the same place in both. */
 const sum = (a: object, b: object): NumberTree => {
   const all: Record<string, number | NumberTree> = { ...a as NumberTree }
   for (const [key, value] of Object.entries(b as NumberTree)) {

@@ -1,6 +1,4 @@
-/**
- * The routes of an Inspector: a page that holds no data, and the data for those who may see it.
- */
+/** The routes of an Inspector: a page without data, and the data for authorized requests. */
 import * as HttpRouter from "@effect/platform/HttpRouter"
 import * as HttpServerRequest from "@effect/platform/HttpServerRequest"
 import * as HttpServerResponse from "@effect/platform/HttpServerResponse"
@@ -11,7 +9,7 @@ import type { RouterOptions, Snapshot } from "../../Inspector.js"
 import * as Access from "./access.js"
 import { page } from "./page.js"
 
-/** How often a page that is open is sent what there is: a page that follows more closely is hard to read. */
+/** How often an open page gets a snapshot. A page that changes more often is hard to read. */
 const interval = "500 millis"
 
 const common = {
@@ -56,7 +54,7 @@ export const make = <R>(
   )
 }
 
-/** The page runs its own script and style, and no other: their nonce is drawn for each answer. */
+/** The page runs only its own script and style, whose nonce is new for each answer. */
 const served = (): HttpServerResponse.HttpServerResponse => {
   const nonce = globalThis.crypto.randomUUID()
   return HttpServerResponse.text(page(nonce), {
@@ -80,7 +78,7 @@ const served = (): HttpServerResponse.HttpServerResponse => {
 const asJson = (snapshot: Snapshot): HttpServerResponse.HttpServerResponse =>
   HttpServerResponse.text(JSON.stringify(snapshot), { contentType: "application/json", headers: common })
 
-/** A snapshot now and after each interval, with the events that are new, as server-sent events. */
+/** A snapshot now and after each interval, with the new events, as server-sent events. */
 const following = <R>(
   snapshot: (from?: number) => Effect.Effect<Snapshot, never, R>
 ): Stream.Stream<Uint8Array, never, R> =>

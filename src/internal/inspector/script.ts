@@ -42,8 +42,8 @@ const tones = {
 const isGood = (outcome) => outcome === "success" || outcome === "late"
 const failed = (refreshes) => total(refreshes) - (refreshes.success || 0) - (refreshes.late || 0)
 
-// A column: its title, the value that it is sorted by, and, unless that is shown as it is, how it is shown.
-// "sum": the value adds up in the last row, and is known of those that have gone.
+// A column: its title, the value that it is sorted by, and optionally how the value is shown. "sum": the last row has
+// the sum of the values, which includes gone things.
 const since = (time, at) => time === null ? null : at - time
 const left = (time, at) => time === null ? null : time - at
 const count = (title, value, detail) => ({ title, value, detail, sum: true })
@@ -382,7 +382,7 @@ const mark = (event) => {
   }
 }
 
-// How much there was of what comes too often to be an event.
+// Counters of things that happen too often to be events.
 const activity = { refs: (row) => row.commits, tickets: (row) => row.resumed }
 const showActivity = (snapshot) => {
   for (const kind in activity) {
@@ -445,7 +445,7 @@ const move = () => {
   }
 }
 const still = matchMedia("(prefers-reduced-motion: reduce)")
-// A lane moves by some ten pixels a second: more frames than these would be work that nobody sees.
+// A lane moves by about ten pixels a second, so more frames would not be visible.
 const frameMillis = 80
 let movedAt = 0
 const animate = (at) => {
@@ -471,7 +471,7 @@ const render = () => {
   if (still.matches) move()
 }
 
-// The process may be another one after a connection was lost: then its numbers begin anew.
+// After a lost connection the process may be a new one, whose numbers begin again.
 const startAnew = () => {
   events = []
   lastEvent.clear()
@@ -552,7 +552,7 @@ addEventListener("hashchange", () => {
   token = fromFragment()
   void follow()
 })
-// A page that nobody sees asks for nothing.
+// A hidden page does not fetch data.
 document.addEventListener("visibilitychange", () => {
   if (!document.hidden) return void follow()
   if (following) following.abort()

@@ -1,4 +1,4 @@
-/** How the page of an Inspector looks, in light and dark, and on narrow screens. */
+/** The style of an Inspector's page, for light and dark mode and for narrow screens. */
 export const style = `
 :root {
   --paper: #faf9f6; --card: #ffffff; --ink: #22282d; --soft: #667079; --line: #e7e4dd; --shade: #f3f1ec;

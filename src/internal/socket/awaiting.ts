@@ -1,8 +1,8 @@
 /**
  * The answers that are awaited on one connection: replies to requests, confirmations of subscriptions.
  *
- * An answer comes on the connection that was asked, so each connection has its own list. A message answers the oldest
- * request or confirmation that takes it, and only that one: two equal requests need two answers.
+ * An answer comes on the connection on which the request was sent, so each connection has its own list. A message
+ * answers the oldest request or confirmation that takes it, and only that one: two equal requests need two answers.
  */
 import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
@@ -10,8 +10,8 @@ import type { Message } from "../../WebSocketDialer.js"
 import { Waiters } from "../waiters.js"
 
 /**
- * Whether the message is the answer. An answer that is taken is awaited no longer. `data` is the frame in which the
- * message came in, for the event about a callback that throws: this function itself must not throw.
+ * Whether the message is the answer. Once the function returns true, it is called no more. `data` is the message's
+ * frame, for the event about a callback that throws: this function itself must not throw.
  */
 export type TakesAnswer<in In> = (message: In, data: Message) => boolean
 
@@ -20,7 +20,7 @@ interface Awaited<in In> {
 }
 
 export class Awaiting<In> {
-  /** The oldest first. Made when first needed: most connections await nothing. */
+  /** The awaited answers, the oldest first. Made when first needed, since most connections await nothing. */
   private all: Set<Awaited<In>> | undefined
   private whenAnswered: Waiters | undefined
 
@@ -28,7 +28,7 @@ export class Awaiting<In> {
     return this.all === undefined || this.all.size === 0
   }
 
-  /** Awaits one more answer, behind the others. Returns a function that gives it up. */
+  /** Awaits one more answer, after the others. Returns a function that stops awaiting it. */
   add(takes: TakesAnswer<In>): () => void {
     const awaited: Awaited<In> = { takes }
     ;(this.all ??= new Set()).add(awaited)

@@ -1,6 +1,6 @@
 /**
- * How messages become frames and frames become messages: the user's codec in one form, whose functions cannot throw,
- * the codec that is used by default, and lengths.
+ * How messages become frames and frames become messages: the user's codec in a form whose functions cannot throw, the
+ * default codec, and the length of frames.
  */
 import * as Either from "effect/Either"
 import * as Predicate from "effect/Predicate"
@@ -8,7 +8,7 @@ import { InvalidOptions } from "../../InvalidOptions.js"
 import type { BatchCodec, Codec, Options } from "../../ReconnectingSocket.js"
 import type { Message } from "../../WebSocketDialer.js"
 
-/** A frame's messages; `failure` if the codec threw, after it had given them. */
+/** A frame's messages; `failure` if the codec threw after it had given these messages. */
 export interface Decoded<out In> {
   readonly messages: ReadonlyArray<In>
   readonly failure: { readonly cause: unknown } | undefined
@@ -18,17 +18,20 @@ export interface Decoded<out In> {
 export type Decode<out In> = (data: Message) => Decoded<In>
 
 export interface Coding<in Out, out In> {
-  /** Left: why there is no frame. The encoder threw, or gave neither text nor bytes. */
+  /** Left: why there is no frame, because the encoder threw, or gave neither text nor bytes. */
   readonly encode: (message: Out) => Either.Either<Message, unknown>
-  /** For a new connection. Throws what the user's function throws. */
+  /** Makes the decoder of a new connection. Throws what the user's function throws. */
   readonly makeDecode: () => Decode<In>
-  /** Each connection has a decoder of its own: after it has thrown, nobody knows what the next frame means. */
+  /**
+   * Whether each connection has its own decoder: after such a decoder has thrown, the next frame cannot be decoded
+   * reliably.
+   */
   readonly isStateful: boolean
 }
 
 type AnyCodec<Out, In> = Codec<Out, In> | BatchCodec<Out, In>
 
-/** Text and bytes as they are. */
+/** Leaves text and bytes unchanged. */
 const raw: Codec<any, any> = { encode: (message) => message, decode: (message) => message }
 
 /** Throws `InvalidOptions`. */
@@ -75,7 +78,7 @@ const encodeWith = <Out>(codec: AnyCodec<Out, any>, message: Out): Either.Either
 }
 
 const decodeWith = <In>(codec: AnyCodec<any, In>): Decode<In> => {
-  // Each iterable is read to its end before the first of its messages is acted on.
+  // Each iterable is read to its end before its first message is handled.
   if ("decodeMany" in codec) {
     return (data) => {
       const messages: Array<In> = []

@@ -1,7 +1,7 @@
 /**
- * The state of one connection: how it ended, when its peer was last heard of, whether it is paused, and the messages
- * that go to it alone. The writer (writer.ts), the heartbeat (heartbeat.ts) and the reader of incoming messages
- * (reader.ts) work on this state.
+ * The state of one connection: how it ended, when its peer last sent something, whether it is paused, and the messages
+ * that are for this connection only. The writer (writer.ts), the heartbeat (heartbeat.ts) and the reader of incoming
+ * messages (reader.ts) work on this state.
  */
 import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
@@ -16,10 +16,10 @@ import type { Heartbeat } from "./heartbeat.js"
 import type { Inbox } from "./inbox.js"
 import type { Shown } from "./subscriptions.js"
 
-/** How an inbox ends: with the failure with which the socket failed, or with none. */
+/** How an inbox ends: with the socket's failure, or without one. */
 export type InboxEnd = Option.Option<ConnectionFailure>
 
-/** A message that goes to this connection alone, before the messages of the outbox. */
+/** A message for this connection only, sent before the messages of the outbox. */
 export interface DirectMessage {
   readonly data: Message
   readonly onWritten: (() => void) | undefined
@@ -28,47 +28,50 @@ export interface DirectMessage {
 export class LiveConnection<In> {
   readonly connection: Connection
   /**
-   * Held by each write and each ping, so that no two of them ever overlap. Effect's own semaphore serves here: a fiber
-   * that is interrupted as it takes the permit can lose it, but fibers that take this one are interrupted only together
-   * with the connection.
+   * Held by each write and each ping, so that no two of them ever overlap. Effect's own semaphore is enough here: a
+   * fiber that is interrupted while it takes a permit can lose the permit, but these fibers are interrupted only
+   * together with the connection.
    */
   readonly writing = Effect.unsafeMakeSemaphore(1)
-  /** Incoming messages go here: an inbox of the connection's own until it is ready, then the socket's. */
+  /** Where incoming messages go: into the connection's own inbox until it is ready, then into the socket's. */
   inbox: Inbox<In, InboxEnd>
-  /** The number by which `received` tells connections apart; set when the first message goes to the socket's inbox. */
+  /** The connection's number in `received`; set when the first message goes to the socket's inbox. */
   number = 0
-  /** A login may still want to see messages that have served their purpose. */
+  /** While a login runs, it may still want to see messages that the socket itself has already used. */
   isLoggingIn = false
-  /** Replies and confirmations that are awaited on it. */
+  /** Replies and confirmations that are awaited on this connection. */
   readonly awaiting = new Awaiting<In>()
-  /** Whether its peer is still there. Set as soon as it is connected. */
+  /** Checks whether the peer is still there. Set as soon as the connection is made. */
   heartbeat: Heartbeat<In> | undefined
   /** Set by the reader; undefined if the user's codec could not be made. */
   decode: Decode<In> | undefined
-  /** The subscriptions that are shown on it, and how far each is. Made when first needed. */
+  /** The subscriptions on this connection, and the state of each. Made when first needed. */
   shown: Map<object, Shown<In>> | undefined
-  /** The fibers that work on the connection end with this scope. Set as soon as it is connected. */
+  /** The fibers that work on the connection end with this scope. Set as soon as the connection is made. */
   scope: Scope.Scope | undefined
-  /** Why the connection ended. Set once; from then on nothing is written to it and nothing is heard from it. */
+  /**
+   * Why the connection ended. Set once; from then on nothing is written to the connection, and incoming data is
+   * ignored.
+   */
   failure: ConnectionFailure | undefined
-  /** The longest message that may come in, in bytes. */
+  /** The longest incoming message that is allowed, in bytes. */
   maxPayload = Infinity
-  /** The `Lost` event of this connection is published. */
+  /** Whether the `Lost` event of this connection has been published. */
   isLossTold = false
   /** Epoch milliseconds. */
   lastHeard: number
-  /** How many frames have come in: counted, so that the heartbeat sees whether any came since it asked. */
+  /** How many frames have come in. By this count the heartbeat sees whether a frame has come since its last ping. */
   signs = 0
-  /** The transport is not read, so that no sign of life is heard either. */
+  /** Whether the transport is paused, so that no sign of life can arrive. */
   isPaused = false
-  /** When the current write began; undefined if none is under way. */
+  /** When the current write began; undefined if there is none. */
   writingSince: number | undefined
   /** Whether a fiber watches how long its writes take (writer.ts). */
   isWriteWatched = false
   private direct: Array<DirectMessage> = []
   private readonly whenWork = new Waiters()
   private readonly whenIdle = new Waiters()
-  /** Notified when it ends. */
+  /** Notified when the connection ends. */
   readonly whenLost = new Waiters()
   private readonly run: (effect: Effect.Effect<void>) => void
 
@@ -89,7 +92,7 @@ export class LiveConnection<In> {
   // its end
   // ---------------------------------------------------------------------------
 
-  /** The connection has ended. The first failure counts. */
+  /** Ends the connection. The first failure counts. */
   fail(failure: ConnectionFailure): void {
     if (this.failure !== undefined) return
     this.failure = failure
@@ -100,7 +103,9 @@ export class LiveConnection<In> {
     return Waiters.until(() => this.failure === undefined ? undefined : Exit.succeed(this.failure), this.whenLost)
   }
 
-  /** Calls `then` at the end, or immediately if the connection has ended. Returns a function that takes this back. */
+  /**
+   * Calls `then` when the connection ends, or immediately if it has ended. Returns a function that cancels the call.
+   */
   onceLost(then: (failure: ConnectionFailure) => void): () => void {
     return Waiters.watch(() => this.failure, then, this.whenLost)
   }
@@ -125,7 +130,7 @@ export class LiveConnection<In> {
     this.run(backpressure.value.pause)
   }
 
-  /** The peer's silence counts from now on: while the connection was paused, nothing could be heard. */
+  /** The peer's silence counts from now on, since nothing could arrive while the connection was paused. */
   resume(now: number): void {
     const { backpressure } = this.connection
     if (!this.isPaused || Option.isNone(backpressure)) return
@@ -166,14 +171,14 @@ export class LiveConnection<In> {
     })
   }
 
-  /** How many messages wait for the writer, those of the outbox left out. */
+  /** How many direct messages wait for the writer. */
   get unsent(): number {
     return this.direct.length
   }
 
-  /** For the writer. */
+  /** Gives the waiting direct messages to the writer. */
   takeDirect(): ReadonlyArray<DirectMessage> {
-    // Not the array that the next messages are added to.
+    // The writer must not get the array to which the next messages are added.
     if (this.direct.length === 0) return noMessages
     const { direct } = this
     this.direct = []
@@ -184,19 +189,19 @@ export class LiveConnection<In> {
     this.whenWork.notify()
   }
 
-  /** Waits until there is something to send, here or, as `hasMore` says, elsewhere. For one fiber, the writer. */
+  /** Waits until there is a direct message, or `hasMore` gives true. For a single fiber, the writer. */
   work(hasMore: () => boolean): Effect.Effect<void> {
-    // `until` would cost more than the write.
+    // `Waiters.until` would cost more than the write.
     return Waiters.lightUntil(() => this.direct.length > 0 || hasMore() ? Exit.void : undefined, this.whenWork)
   }
 
-  /** The write that was under way has ended. */
+  /** Called when the current write has ended. */
   wrote(): void {
     this.writingSince = undefined
     this.whenIdle.notify()
   }
 
-  /** Waits until no write is under way. */
+  /** Waits until there is no current write. */
   get idle(): Effect.Effect<void> {
     return Waiters.until(() => this.writingSince === undefined ? Exit.void : undefined, this.whenIdle)
   }

@@ -5,10 +5,10 @@ import * as Effect from "effect/Effect"
 import type * as Scope from "effect/Scope"
 import type { Connection, DialError } from "../../WebSocketDialer.js"
 
-/** A URL as it may be shown: without credentials and query, which often hold a token. */
+/** A URL in a form that may be shown: without credentials, query and fragment, which often contain a token. */
 export const shown = (url: string | URL): string => String(url).replace(/[?#].*$/s, "").replace(/\/\/[^/]*@/, "//")
 
-/** A connection lasts no longer than the scope. A dial that is interrupted as it succeeds gives its connection up. */
+/** Ends a connection with the scope. If a dial is interrupted while it succeeds, its connection is ended, too. */
 export const terminatedWithScope = (
   dialing: Effect.Effect<Connection, DialError>
 ): Effect.Effect<Connection, DialError, Scope.Scope> =>

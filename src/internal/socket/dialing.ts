@@ -15,9 +15,9 @@ import type { Wiring } from "./wiring.js"
 
 export class Dialing<R> {
   private readonly wiring: Wiring<any, any, R>
-  /** The session's generation that the server refused: the next dial asks for its successor. */
+  /** The session's generation that the server has refused: the next dial asks for its successor. */
   private refused: Generation<any> | undefined
-  /** Whether a refusal was answered with a fresh value, and no connection has been stable since. */
+  /** Whether a refusal has led to a fresh value, and no connection has been stable since. */
   private hasRefreshed = false
 
   constructor(wiring: Wiring<any, any, R>) {
@@ -28,8 +28,8 @@ export class Dialing<R> {
     const { dialer, orders, settings, telemetry, userEffects } = this.wiring
     const { maxPayload } = settings
     let url = ""
-    // The request is given up without waiting for its interruption. The dial below is waited for until it is given up,
-    // so that there are never two.
+    // When this is interrupted, it does not wait for the end of the user's `dial`. It does wait for the end of the dial
+    // below, so that there are never two dials.
     return userEffects.run(Scope.extend(this.requested(line), line.userScope)).pipe(
       Effect.flatMap((request) => {
         if (orders.isClosing) return Effect.interrupt
@@ -43,7 +43,8 @@ export class Dialing<R> {
       }),
       Effect.sandbox,
       Effect.mapError((cause) => {
-        // A span wraps each error that is raised in it in a proxy: here the cause, below the failure itself.
+        // A span wraps each error that is raised in it in a proxy. So both the cause here and the failure below are
+        // unwrapped.
         const failure = Cause.originalError(Cause.squash(cause))
         return failure instanceof DialError ? failure : new DialError({ reason: "Transport", url, cause: failure })
       }),
@@ -60,7 +61,7 @@ export class Dialing<R> {
 
   private requested(line: Line<any>): Effect.Effect<DialRequest, unknown, any> {
     const { dial, session } = this.wiring.options
-    // A `Context.Tag` is both an effect and a function, and is meant as an effect.
+    // A `Context.Tag` is both an effect and a function; here it is used as an effect.
     const request = Effect.isEffect(dial)
       ? dial
       : typeof dial === "function"
@@ -96,7 +97,7 @@ export class Dialing<R> {
     return isFirst
   }
 
-  /** A connection was stable: the next refusal is answered immediately again. */
+  /** Called when a connection was stable: the next refusal is again answered immediately. */
   reset(): void {
     this.hasRefreshed = false
   }

@@ -53,8 +53,7 @@ export class SocketFailed extends Data.TaggedError("SocketFailed")<{
 }
 
 /**
- * A message could not be encoded: `encode` or `acknowledge.id` threw, or gave what is neither text nor bytes. Nothing
- * was sent.
+ * A message could not be encoded: `encode` or `acknowledge.id` threw, or gave neither text nor bytes. Nothing was sent.
  *
  * @since 0.1.0
  * @category errors
@@ -78,8 +77,8 @@ export class MessageExpired extends Data.TaggedError("MessageExpired")<{}> {
 }
 
 /**
- * No reply has come in time. The request may have arrived all the same, unless it was still queued: then it has been
- * taken back. A reply that comes later goes to `messages`.
+ * No reply has come in time. The request may still have arrived, unless it was queued: then it has been removed from
+ * the queue. A reply that comes later goes to `messages`.
  *
  * @since 0.1.0
  * @category errors
@@ -91,8 +90,8 @@ export class RequestTimeout extends Data.TaggedError("RequestTimeout")<{ readonl
 }
 
 /**
- * The connection was lost that had the message in its hands, which may or may not have arrived. With `acknowledge` only
- * for a message without an identifier.
+ * The connection was lost after it had been handed the message, which may or may not have arrived. With `acknowledge`,
+ * this happens only to a message without an identifier.
  *
  * @since 0.1.0
  * @category errors
@@ -104,8 +103,8 @@ export class MessageLost extends Data.TaggedError("MessageLost")<{}> {
 }
 
 /**
- * The server cannot bear the message, as far as can be told: with `maxResends`, too many connections were lost while it
- * was the only one that was sent. `resends` is how often it was sent again after it had come under suspicion.
+ * The message itself seems to cause the losses (`maxResends`): too many connections were lost while it was the only
+ * message that was sent. `resends` is how often the message was sent again after it had become suspect.
  *
  * @since 0.1.0
  * @category errors

@@ -1,6 +1,4 @@
-/**
- * Publishes a socket's events and states, to its readers and to the operator.
- */
+/** Publishes a socket's events and states to its readers, and to the operator through telemetry. */
 import * as Option from "effect/Option"
 import type * as Stream from "effect/Stream"
 import type { ConnectionState, SocketEvent } from "../../ReconnectingSocket.js"
@@ -30,7 +28,7 @@ export class Events {
     this.telemetry.showState(state._tag)
   }
 
-  /** Nothing more is published; readers read what they have not read, and end. */
+  /** Publishes nothing more. Readers read what is still unread, and end. */
   end(): void {
     this.states.end()
     this.published.end()
@@ -44,7 +42,7 @@ export class Events {
     return this.states.changes(() => Option.some(current()))
   }
 
-  /** Asks a callback of the user. If it throws, publishes a `Rejected` event and gives `otherwise`. */
+  /** Calls a callback of the user. If it throws, publishes a `Rejected` event and gives `otherwise`. */
   decided<A>(callback: Callback, decide: () => A, otherwise: A, message?: Message): A {
     try {
       return decide()

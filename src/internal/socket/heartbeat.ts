@@ -1,9 +1,9 @@
 /**
  * The heartbeat of a connection: whether the peer is still there.
  *
- * After `interval` of silence the peer is asked for a sign of life; with `always` every `interval`, also while the peer
- * talks. After `timeout` more without an answer the connection ends. Any frame is an answer, unless the peer is asked
- * while it talks and there is an `isPong`: then what it happens to say is none.
+ * After `interval` of silence the heartbeat pings the peer; with `always` it pings after every `interval`, even if
+ * messages arrive. If no answer comes within `timeout`, the connection ends. Any frame is an answer, except with
+ * `always` and `isPong`: then only a pong is.
  */
 import * as Effect from "effect/Effect"
 import * as Fiber from "effect/Fiber"
@@ -15,21 +15,21 @@ import type { LiveConnection } from "./connection.js"
 import type { HeartbeatSettings } from "./heartbeatSettings.js"
 import type { Wiring } from "./wiring.js"
 
-/** At most so many answers to the peer's pings wait to be sent. A peer that reads none of them gets no more. */
+/** The largest number of waiting answers to the peer's pings. If the peer does not read them, the connection ends. */
 const mostUnsent = 1024
 
 export class Heartbeat<In> {
   private readonly live: LiveConnection<In>
   private readonly wiring: Wiring<any, In, any>
-  /** The connection's. */
+  /** The connection's scope. */
   private readonly scope: Scope.Scope
   private settings: HeartbeatSettings<In> | undefined
   private fiber: Fiber.RuntimeFiber<void> | undefined
-  /** When the peer was asked, and how often it had been heard of then; undefined once it has answered. */
+  /** When the peer was pinged, and how many frames had come in by then; undefined once it has answered. */
   private asked: { readonly signs: number; readonly at: number } | undefined
-  /** When the peer was last asked, or the heartbeat began. */
+  /** When the peer was last pinged, or the heartbeat began. */
   private lastAsked = 0
-  /** When the oldest ping went out whose pong is awaited, in nanoseconds. */
+  /** When the oldest unanswered ping was sent, in nanoseconds. */
   private pinged: { readonly at: bigint; readonly isProtocol: boolean } | undefined
   private isPinging = false
 
@@ -40,7 +40,7 @@ export class Heartbeat<In> {
     this.settings = wiring.settings.heartbeat
   }
 
-  /** Beats from now on, as long as the connection lasts. */
+  /** Starts the heartbeat, which goes on as long as the connection lasts. */
   get start(): Effect.Effect<void> {
     return Effect.suspend(() => {
       this.asked = undefined
@@ -49,7 +49,7 @@ export class Heartbeat<In> {
     })
   }
 
-  /** Asks the peer for a sign of life now, whatever the interval, and beats on. */
+  /** Pings the peer now, whatever the interval, and then goes on with the heartbeat. */
   get askNow(): Effect.Effect<void> {
     return Effect.uninterruptible(Effect.suspend(() => {
       const { fiber, settings } = this
@@ -71,7 +71,7 @@ export class Heartbeat<In> {
     })
   }
 
-  /** Beats in another way from now on. */
+  /** Uses other settings from now on. */
   change(settings: HeartbeatSettings<In> | undefined): Effect.Effect<void> {
     return Effect.suspend(() => {
       const { fiber } = this
@@ -108,7 +108,7 @@ export class Heartbeat<In> {
     return true
   }
 
-  /** The peer has answered, by a protocol pong or by a message. */
+  /** Called when the peer has answered, by a protocol pong or by a message. */
   hearPong(isProtocol: boolean): void {
     const { pinged } = this
     this.asked = undefined
@@ -117,7 +117,7 @@ export class Heartbeat<In> {
     this.wiring.telemetry.roundTrip(Number(this.wiring.clock.unsafeCurrentTimeNanos() - pinged.at) / 1e9)
   }
 
-  /** While nothing was read, no answer could be heard: the peer owes none. */
+  /** Called when reading was paused: no answer could arrive, so none is missing. */
   excuse(): void {
     this.asked = undefined
   }
@@ -126,7 +126,10 @@ export class Heartbeat<In> {
   // beating
   // ---------------------------------------------------------------------------
 
-  /** Whether silence means anything: not where there is no way to ask, unless the peer is to speak unasked. */
+  /**
+   * Whether silence shows that the peer is gone. Without a ping it does not, unless the peer must send something by
+   * itself.
+   */
   private canTell({ ping }: HeartbeatSettings<In>): boolean {
     return ping !== undefined || Option.isSome(this.live.connection.ping)
   }
@@ -149,15 +152,15 @@ export class Heartbeat<In> {
       if (due > 0) return next(Math.min(lost, due))
       return Effect.flatMap(this.ask(settings, now), () => next(this.untilLost(settings, now)))
     })
-    // The rest of a time may be shorter than a clock can tell: it would be slept in no time, again and again.
+    // The rest may be less than a millisecond, and a sleep of 0 would be repeated again and again.
     const next = (millis: number) => Effect.zipRight(Effect.sleep(Math.max(1, millis)), beat)
     return beat
   }
 
-  /** Sees whether the peer has answered meanwhile. */
+  /** Checks whether the peer has answered meanwhile. */
   private reckon({ always, isPong }: HeartbeatSettings<In>, now: number): void {
     const { live } = this
-    // A clock that is set back must not make the heartbeat wait for longer.
+    // If the clock is set back, the heartbeat must not wait longer.
     live.lastHeard = Math.min(live.lastHeard, now)
     this.lastAsked = Math.min(this.lastAsked, now)
     if (this.asked === undefined) return
@@ -166,14 +169,14 @@ export class Heartbeat<In> {
     else if (this.asked.at > now) this.asked = { signs: this.asked.signs, at: now }
   }
 
-  /** Milliseconds until the connection is lost if nothing is heard. */
+  /** Milliseconds until the connection is lost if no frame comes in. */
   private untilLost({ interval, ping, timeout }: HeartbeatSettings<In>, now: number): number {
     if (this.live.isPaused) return interval
     if (ping === false) return this.live.lastHeard + interval + timeout - now
     return this.asked === undefined ? interval : Math.min(this.asked.at + timeout - now, interval)
   }
 
-  /** Milliseconds until the peer is to be asked. */
+  /** Milliseconds until the next ping is due. */
   private untilDue({ always, interval, ping }: HeartbeatSettings<In>, now: number): number {
     if (always) return this.lastAsked + interval - now
     if (ping === false || this.asked !== undefined || this.live.isPaused) return Infinity

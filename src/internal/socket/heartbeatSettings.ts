@@ -1,6 +1,4 @@
-/**
- * The `heartbeat` of the options, checked, with its defaults. A login may give a connection another one.
- */
+/** Checks the option `heartbeat`, and adds its defaults. A login may give a connection other settings. */
 import * as Either from "effect/Either"
 import * as Option from "effect/Option"
 import { InvalidOptions } from "../../InvalidOptions.js"
@@ -14,13 +12,13 @@ export interface HeartbeatSettings<in In> {
   readonly interval: number
   /** Milliseconds. */
   readonly timeout: number
-  /** Makes the message that asks the peer; may throw. `false`: the peer is not asked. Undefined: a protocol ping. */
+  /** Makes the ping message; may throw. `false` means that no ping is sent, undefined that a protocol ping is sent. */
   readonly ping: (() => Message) | false | undefined
-  /** Whether the peer is asked also while it talks. */
+  /** Whether the peer is pinged even if messages arrive. */
   readonly always: boolean
   /** May throw. */
   readonly isPong: ((message: In) => boolean) | undefined
-  /** Gives the answer to send back if the message asks for a sign of life. May throw. */
+  /** Gives the answer if the message is the peer's own ping. May throw. */
   readonly answer: ((message: In) => Option.Option<Message>) | undefined
 }
 
@@ -49,7 +47,7 @@ const atLeastOne = { min: "1 millis" } as const
 type Encode<Out> = Coding<Out, any>["encode"]
 
 const pingOf = <Out>(ping: Out | (() => Out), encode: Encode<Out>): () => Message => {
-  // A message that is a function is no message that a codec would know.
+  // No codec has functions as messages, so a function makes the message.
   if (typeof ping === "function") return () => encodedBy(encode, (ping as () => Out)())
   const encoded = encode(ping)
   if (Either.isRight(encoded)) return () => encoded.right

@@ -1,7 +1,7 @@
 /**
- * The identifiers by which a server acknowledges messages: whatever the user's `id` and `acknowledged` give. A value's
- * own hash and equality may throw. The hash is taken once, before the outbox takes the message or the acknowledgement,
- * and an equality that throws is told afterwards: neither can tear a step of the outbox.
+ * The identifiers by which a server acknowledges messages: the values that the user's `id` and `acknowledged` give. A
+ * value's own hash and equality may throw. The hash is computed once, before the outbox takes the message or the
+ * acknowledgement, and an error of the equality is thrown afterwards. So neither can interrupt a step of the outbox.
  */
 import * as Equal from "effect/Equal"
 import * as Hash from "effect/Hash"
@@ -10,7 +10,7 @@ import * as Predicate from "effect/Predicate"
 /** Equal keys for equal identifiers. Throws what the identifier's hash throws. */
 export const keyOf = (id: unknown): unknown => Predicate.isObject(id) ? new Key(id, Hash.hash(id)) : id
 
-/** Throws what the key's identifier threw when it was compared. */
+/** Throws the error that the key's identifier threw when it was compared. */
 export const throwUnlessCompared = (key: unknown): void => {
   if (key instanceof Key && key.thrown !== undefined) throw key.thrown.cause
 }
@@ -33,7 +33,7 @@ class Key implements Equal.Equal {
     try {
       return that instanceof Key && Equal.equals(this.id, that.id)
     } catch (cause) {
-      // An identifier that cannot be compared equals no other.
+      // An identifier that cannot be compared is equal to no other.
       this.thrown = { cause }
       return false
     }

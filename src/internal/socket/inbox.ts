@@ -1,8 +1,8 @@
 /**
- * The messages that have come in and have not been taken: a callback puts them in, a fiber takes them.
+ * The queue of incoming messages: a callback puts messages in, a fiber takes them out.
  *
- * Beside each message stands the number of its connection, and between the messages of one connection and the next one
- * a border. The border takes no room.
+ * Each message is stored with the number of its connection. Between the messages of two connections there is a border,
+ * which does not count towards the capacity.
  */
 import * as Chunk from "effect/Chunk"
 import * as Effect from "effect/Effect"
@@ -11,10 +11,12 @@ import * as Option from "effect/Option"
 import type { Received } from "../../ReconnectingSocket.js"
 import { Waiters } from "../waiters.js"
 
-/** A border, stored in place of a message: from here on messages of a new connection may follow. */
+/** A border, stored in place of a message: the messages after it belong to a new connection. */
 const border: unique symbol = Symbol("border")
 
-/** Stored in place of a connection's number: the message has served its purpose, and only a login may still see it. */
+/**
+ * Stored in place of a connection's number: the socket itself has used the message, and only a login may still see it.
+ */
 const served = -1
 
 export class Inbox<in out A, in out E> {
@@ -23,7 +25,7 @@ export class Inbox<in out A, in out E> {
   private from: Array<number> = []
   private bytes = 0
   private borders = 0
-  /** How many messages at the front a login has put back: the login is not given them again. */
+  /** How many messages at the front a login has put back. The login is not given these again. */
   private unread = 0
   private readonly whenFilled = new Waiters()
   private readonly capacity: number
@@ -31,7 +33,7 @@ export class Inbox<in out A, in out E> {
   private readonly onRoom: () => void
   private ended: Exit.Exit<never, E> | undefined
 
-  /** `onRoom` is called when the inbox was full and is no longer. */
+  /** `onRoom` is called when the inbox is no longer full. */
   constructor(capacity: number, maxBytes: number, onRoom: () => void) {
     this.capacity = capacity
     this.maxBytes = maxBytes
@@ -46,29 +48,32 @@ export class Inbox<in out A, in out E> {
     return this.bytes >= this.maxBytes
   }
 
-  /** Whether there is a message that has not served its purpose. */
+  /** Whether there is a message that the socket itself has not used. */
   get hasUnread(): boolean {
     return this.items.some((item, at) => item !== border && this.from[at] !== served)
   }
 
-  /** Messages that were put back are left out, so that they hold up no login that goes on to receive. */
+  /**
+   * How many messages count. Messages that were put back do not, so that they do not block a login that receives
+   * further ones.
+   */
   private get messages(): number {
     return this.items.length - this.borders - this.unread
   }
 
-  /** Takes the message also when the inbox is full: the caller decides what to do then. */
+  /** Adds the message even if the inbox is full: the caller decides what to do then. */
   push(message: A, bytes: number, connection: number): void {
     this.add(message, connection)
     this.bytes += bytes
     this.whenFilled.notify()
   }
 
-  /** A message that a login may want to see, and that is forgotten with `pushAll`. */
+  /** Adds a message that only a login may want to see. `pushAll` leaves it out. */
   pushServed(message: A, bytes: number): void {
     this.push(message, bytes, served)
   }
 
-  /** Puts back a message that `takeOne` gave, before what it has not given. For an inbox without borders. */
+  /** Puts a message that `takeOne` gave back to the front. For an inbox without borders. */
   putBack(message: A, connection: number): void {
     this.items.splice(this.unread, 0, message)
     this.from.splice(this.unread, 0, connection)
@@ -76,9 +81,10 @@ export class Inbox<in out A, in out E> {
     this.whenFilled.notify()
   }
 
-  /** From here on messages of this connection may follow. */
+  /** Adds a border: the messages after it belong to this connection. */
   pushBorder(connection: number): void {
-    // If nobody takes anything, one border is kept for each of so many connections, and one for all that follow.
+    // If no message is taken, there is one border for each of the first `capacity` connections, and one for all later
+    // connections.
     if (this.borders >= this.capacity && this.items.at(-1) === border) this.from[this.from.length - 1] = connection
     else {
       this.add(border, connection)
@@ -87,7 +93,7 @@ export class Inbox<in out A, in out E> {
     this.whenFilled.notify()
   }
 
-  /** Moves the messages of the other over, as messages of this connection. */
+  /** Moves the messages of the other inbox into this one, as messages of this connection. */
   pushAll(other: Inbox<A, E>, connection: number): void {
     other.items.forEach((item, at) => {
       if (item !== border && other.from[at] !== served) this.add(item, connection)
@@ -110,13 +116,13 @@ export class Inbox<in out A, in out E> {
     this.unread = 0
   }
 
-  /** Accepts no more messages; those that are in can still be taken. The first end counts. */
+  /** Accepts no more messages; the messages in the inbox can still be taken. The first end counts. */
   end(ended: Exit.Exit<never, E>): void {
     this.ended ??= ended
     this.whenFilled.notify()
   }
 
-  /** All messages that are in; waits until there is one. */
+  /** Takes all messages; waits until there is one. */
   get takeAll(): Effect.Effect<Chunk.Chunk<A>, E> {
     return this.take(
       this.hasMessages,
@@ -128,7 +134,7 @@ export class Inbox<in out A, in out E> {
     )
   }
 
-  /** All messages and borders that are in; waits until there is one. */
+  /** Takes all messages and borders; waits until there is one. */
   get takeAllReceived(): Effect.Effect<Chunk.Chunk<Received<A>>, E> {
     return this.take(
       this.hasItems,
@@ -141,7 +147,7 @@ export class Inbox<in out A, in out E> {
     )
   }
 
-  /** The next message; waits until there is one. For an inbox without borders. */
+  /** Takes the next message; waits until there is one. For an inbox without borders. */
   get takeOne(): Effect.Effect<A, E> {
     return this.takeStep(this.hasNext, () => Waiters.until(this.untilNext, this.whenFilled), () => {
       const wasFull = this.isFull
@@ -152,8 +158,8 @@ export class Inbox<in out A, in out E> {
   }
 
   /**
-   * What `f` makes of the first message of which it makes something; waits until there is one. The messages before it
-   * are put back. For an inbox without borders.
+   * Takes the first message for which `f` gives a value, and gives that value; waits until there is one. The messages
+   * before it are put back. For an inbox without borders.
    */
   takeFirst<B>(f: (message: A) => Option.Option<B>): Effect.Effect<B, E> {
     const found: Effect.Effect<B, E> = Effect.suspend(() => {
@@ -174,7 +180,7 @@ export class Inbox<in out A, in out E> {
   private removeNext(): A {
     const [message] = this.items.splice(this.unread, 1) as [A]
     this.from.splice(this.unread, 1)
-    // Nobody knows the bytes of one message: those that were put back count with all that has come since.
+    // The bytes of a single message are not stored: messages that were put back count together with all later ones.
     if (this.items.length === 0) this.bytes = 0
     return message
   }
@@ -189,7 +195,10 @@ export class Inbox<in out A, in out E> {
     })
   }
 
-  /** Taking comes in a step after the wait, so that a taker that is interrupted while it waits has taken nothing. */
+  /**
+   * The message is taken in a step after the wait, so that a taker which is interrupted while it waits has taken
+   * nothing.
+   */
   private takeStep<B>(
     isThere: () => boolean,
     untilNews: () => Effect.Effect<void>,

@@ -1,6 +1,6 @@
 /**
- * The messages of a connection, kept until somebody listens, and passed on in order from then on. A connection ends
- * once: later reports of the platform are left out.
+ * The messages of a connection, kept until there is a listener, and passed on in order from then on. A connection ends
+ * once: later reports of the platform are ignored.
  */
 import { Waiters } from "../waiters.js"
 
@@ -40,7 +40,9 @@ export class Incoming<in out Message, in out End> {
     this.listener = listener
   }
 
-  /** Calls `then` at the end, or immediately if the connection has ended. Returns a function that takes this back. */
+  /**
+   * Calls `then` when the connection ends, or immediately if it has ended. Returns a function that cancels the call.
+   */
   onceEnded(then: (end: End) => void): () => void {
     return Waiters.watch(() => this.end, then, this.whenEnded)
   }

@@ -1,6 +1,4 @@
-/**
- * Tells an Inspector of a socket. Made only if there is an Inspector.
- */
+/** Reports a socket to an Inspector. Made only if there is an Inspector. */
 import * as Duration from "effect/Duration"
 import type { SocketCounts, SocketRow } from "../../Inspector.js"
 import type { SocketEvent } from "../../ReconnectingSocket.js"
@@ -98,7 +96,7 @@ export class Inspected {
       case "Rejected":
         increment(counts.rejected, event.callback)
         return registered.note("Rejected", event.callback)
-      // A full outbox may give up thousands of messages, and would leave no other event to be seen.
+      // A full outbox may drop thousands of messages, whose events would push out all others.
       case "Dropped":
         return increment(counts.dropped, event.reason)
       case "Expired":

@@ -1,6 +1,6 @@
 /**
- * The lines of a socket: each is one attempt and the connection that comes of it. Here they are made, left politely,
- * and dropped.
+ * The lines of a socket: a line is one attempt to connect, and the connection that it leads to. This file makes lines,
+ * closes them with a close frame, and drops them.
  */
 import * as Effect from "effect/Effect"
 import * as ExecutionStrategy from "effect/ExecutionStrategy"
@@ -17,7 +17,7 @@ import { sendableCode, sendableReason } from "./policy.js"
 import type { Wiring } from "./wiring.js"
 
 export interface Line<In> {
-  /** The connection's scope: all that belongs to the connection ends with it. */
+  /** The connection's scope: everything that belongs to the connection ends with it. */
   readonly scope: Scope.CloseableScope
   /** The scope of the user's own effects, `dial` and `onOpen`. Only the end of the socket waits until it is closed. */
   readonly userScope: Scope.CloseableScope
@@ -25,13 +25,13 @@ export interface Line<In> {
   live: LiveConnection<In> | undefined
   /** The attempt and the previous failure, for the user's effects. Emptied when the line is dropped. */
   context: DialContext
-  /** The longest message that may come in, in bytes; set as it is dialed. */
+  /** The longest incoming message that is allowed, in bytes; set when the connection is dialed. */
   maxPayload: number
   /** The session's generation whose value this dial presented. */
   generation: Generation<any> | undefined
 }
 
-/** Milliseconds that a connection has at most to send what it still has and to close. */
+/** The longest time, in milliseconds, that a connection has to send its remaining messages and to close. */
 export const closeGrace = 2000
 
 const dropped: DialContext = { attempt: 0, previous: Option.none() }
@@ -46,7 +46,7 @@ export class Lines<In> {
     this.wiring = wiring
   }
 
-  /** All connections that have been dialed and not dropped: the current one, its replacement, and those replaced. */
+  /** All connections that have been dialed and not dropped: the current one, its replacement, and the replaced ones. */
   get connections(): Iterable<LiveConnection<In>> {
     return this.live
   }
@@ -69,7 +69,7 @@ export class Lines<In> {
     this.live.add(live)
   }
 
-  /** Closes the connection politely once `before` is done, all within the grace, and drops it. */
+  /** Waits for `before`, closes the connection with a close frame, all within the grace, and drops it. */
   leave(line: Line<In>, code: number, reason: string, before: Effect.Effect<void>): Effect.Effect<void> {
     const { live } = line
     if (live === undefined) return this.drop(line)
@@ -80,30 +80,30 @@ export class Lines<In> {
       isSent = true
       return Effect.catchAllCause(live.connection.close(code, reason), () => Effect.void)
     })
-    // A replaced connection is read out, however long its socket's consumer takes.
+    // While a connection is paused, because its messages have not been taken yet, the grace begins again and again.
     const grace: Effect.Effect<void> = Effect.suspend(() =>
       Effect.zipRight(Effect.sleep(closeGrace), Effect.suspend(() => live.isPaused ? grace : Effect.void))
     )
     const politely = first(Effect.zipRight(before, Effect.zipRight(closed, live.untilLost)), live.untilLost)
     return first(politely, grace).pipe(
-      // There may be no time left to wait until the close frame is sent.
+      // If no time is left, the close frame still gets one turn to be sent.
       Effect.zipRight(first(closed, Effect.yieldNow())),
       Effect.zipRight(this.drop(line))
     )
   }
 
-  /** Sends a close frame, whose answer nobody waits for. */
+  /** Sends a close frame without waiting for its answer. */
   sendClose({ live }: Line<In>, code: number, reason = ""): Effect.Effect<void> {
     if (live === undefined || live.failure !== undefined) return Effect.void
     return Effect.ignore(Effect.sandbox(live.connection.close(sendableCode(code), sendableReason(reason))))
   }
 
-  /** Ends the connection and all that belongs to it, without a close frame. */
+  /** Ends the connection and everything that belongs to it, without a close frame. */
   drop(line: Line<In>): Effect.Effect<void> {
     const { live, scope, userScope } = line
     return Effect.suspend(() => {
-      // An error's stack trace can hold the line that it occurred on, and the line's context holds the previous error:
-      // kept, they would form a chain that grows with each attempt.
+      // An error's stack trace can refer to the line on which the error occurred, and the line's context refers to the
+      // previous error. If both were kept, they would form a chain that grows with each attempt.
       line.context = dropped
       const isLost = live?.failure !== undefined && !this.wiring.orders.isClosing
       return Effect.zipRight(
@@ -124,7 +124,7 @@ export class Lines<In> {
   // what the user's own effects have acquired
   // ---------------------------------------------------------------------------
 
-  /** No effect of the user's runs, and all that these have acquired is released. */
+  /** Whether no effect of the user runs any more, and everything that these effects acquired has been released. */
   get isReleased(): boolean {
     return this.userScopes.size === 0 && this.wiring.userEffects.isIdle
   }
@@ -134,7 +134,7 @@ export class Lines<In> {
     return Effect.suspend(() => Effect.forEach([...this.userScopes], (scope) => this.release(scope), { discard: true }))
   }
 
-  /** Runs outside the socket's scope, which would wait for a finalizer that never ends. */
+  /** Runs outside the socket's scope, because that scope would wait for a finalizer that never ends. */
   private release(userScope: Scope.CloseableScope): Effect.Effect<void> {
     return Effect.uninterruptible(Effect.suspend(() =>
       this.userScopes.delete(userScope)

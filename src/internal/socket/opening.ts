@@ -1,7 +1,4 @@
-/**
- * Makes a dialed connection ready: the user's own login, then the subscriptions. Nothing from the outbox is sent
- * before.
- */
+/** Makes a dialed connection ready: the user's own login, then the subscriptions. The outbox waits until then. */
 import * as Cause from "effect/Cause"
 import * as Effect from "effect/Effect"
 import * as Scope from "effect/Scope"
@@ -15,8 +12,8 @@ import type { Subscriptions } from "./subscriptions.js"
 import type { Wiring } from "./wiring.js"
 
 /**
- * Ends when the connection of the line is ready. Fails when it is not within `openTimeout`, or was lost. The pace of
- * subscriptions, and the answers to them, have time limits of their own.
+ * Ends when the line's connection is ready. Fails if it is not ready within `openTimeout`, or is lost. The pace of
+ * subscriptions, and the answers to them, have their own time limits.
  */
 export const ready = <Out, In>(
   wiring: Wiring<Out, In, any>,
@@ -40,7 +37,7 @@ export const ready = <Out, In>(
   })
   return Effect.mapError(
     first(opened, Effect.flatMap(live.untilLost, Effect.fail)),
-    // A login that fails on a lost connection fails because of that loss, whatever it made of it.
+    // If the connection is lost, the loss is the failure, whatever error the login made of it.
     (failure) => live.failure ?? failure
   )
 }

@@ -1,6 +1,4 @@
-/**
- * A connection as a login has it: what `onOpen` is called with.
- */
+/** The connection that a login works with: the argument of `onOpen`. */
 import * as Effect from "effect/Effect"
 import * as Either from "effect/Either"
 import type { HeartbeatOptions, OpeningConnection, ReconnectOptions } from "../../ReconnectingSocket.js"
@@ -36,7 +34,7 @@ export const openingConnection = <Out, In>(
     unread: (message) =>
       Effect.sync(() => {
         if (live.inbox === early) early.putBack(message, 0)
-        // The login is over, and what has come in since goes to `messages` already.
+        // The login is over, so incoming messages already go to `messages`.
         else live.inbox.push(message, 0, live.number)
       }),
     heartbeat: (changed) =>
@@ -48,7 +46,7 @@ export const openingConnection = <Out, In>(
   }
 }
 
-/** The heartbeat that a login asks for; options that it leaves out are those of the socket. */
+/** The heartbeat that a login asks for. Options that it leaves out are taken from the socket. */
 const merged = <Out, In>(
   given: HeartbeatOptions<Out, In> | false | undefined,
   changed: HeartbeatOptions<Out, In>

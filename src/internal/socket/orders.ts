@@ -1,6 +1,6 @@
 /**
- * Orders to the owner of a socket, from its users: `close` and `reconnect`. The owner looks here after each of its
- * waits, and each wait ends when an order comes.
+ * The orders that users give to a socket's owner: `close` and `reconnect`. The owner checks for orders after each of
+ * its waits, and an order ends each wait.
  */
 import type * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
@@ -9,9 +9,12 @@ import { Waiters } from "../waiters.js"
 import { sendableCode, sendableReason } from "./policy.js"
 
 export class Orders {
-  /** The content of the close frame. Set once, by the first `close`, and never unset: it outranks all other orders. */
+  /**
+   * The content of the close frame. Set once, by the first `close`, and never unset: closing wins over all other
+   * orders.
+   */
   closing: { readonly code: number; readonly reason: string } | undefined
-  /** The socket is closed: orders come too late. */
+  /** Whether the socket is closed, and orders have no effect. */
   private isEnded = false
   /** The options of the last `reconnect`, until the owner has acted on it. */
   private reconnecting: ReconnectOptions | undefined
@@ -36,12 +39,12 @@ export class Orders {
     return reconnecting
   }
 
-  /** No more orders are taken. */
+  /** From now on orders have no effect. */
   end(): void {
     this.isEnded = true
   }
 
-  /** The socket is being closed, or is closed. */
+  /** Whether the socket is being closed, or is closed. */
   get isClosing(): boolean {
     return this.closing !== undefined || this.isEnded
   }
@@ -50,7 +53,7 @@ export class Orders {
     return this.closing !== undefined || this.reconnecting !== undefined
   }
 
-  /** Whether an order ends the wait for the backoff's delay. A `reconnect` that asks for that delay itself does not. */
+  /** Whether an order ends the backoff's delay. A `reconnect` that itself asks for that delay does not. */
   private get isToGoOn(): boolean {
     return this.closing !== undefined || this.reconnecting !== undefined && this.reconnecting.backoff !== true
   }

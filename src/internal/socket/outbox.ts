@@ -1,16 +1,17 @@
 /**
- * The messages that were accepted for sending, in that order, until each has been written or acknowledged.
+ * The messages that were accepted for sending, in this order, until each has been written or acknowledged.
  *
- * A message is `queued`, then `sent`: in the hands of the connection to which the outbox drains. From there it leaves
- * for good: once it is acknowledged, if it is `isKept`, else once it is written. When the connection is lost, a kept
- * message that was in its hands is queued again in front of the others; any other is lost: nobody knows whether it
- * arrived.
+ * A message is first `queued`, then `sent`, which means that it was handed to the connection to which the outbox
+ * drains. A message that is `isKept` leaves the outbox when it is acknowledged, any other when it is written. When the
+ * connection is lost, a kept message that it was handed is queued again, before the others. Any other message that it
+ * was handed is lost: whether it arrived is unknown.
  *
- * A kept message that the server cannot bear would be sent for ever, so a message can be suspected (`maxResends`). When
- * a connection that had kept messages in its hands is lost and has acknowledged none, the oldest of them becomes the
- * `suspect`. The suspect is sent alone, so that each further loss is its own, until it is acknowledged or given up.
+ * A kept message that makes the server end the connection would be sent for ever, so a message can become the `suspect`
+ * (`maxResends`). When a connection is lost that was handed kept messages and acknowledged none, the oldest of them
+ * becomes the suspect. The suspect is sent alone, so that it must have caused each further loss, until it is
+ * acknowledged or given up.
  *
- * Every method is one step, and every effect waits.
+ * Every method is one synchronous step. The effects wait for something.
  */
 import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
@@ -23,7 +24,7 @@ import type { LiveConnection } from "./connection.js"
 import { keyOf, throwUnlessCompared } from "./identifier.js"
 import type { Held } from "./telemetry.js"
 
-/** How a message left the outbox. `TakenBack`: its sender was interrupted. */
+/** How a message left the outbox. `TakenBack` means that its sender was interrupted. */
 export type Outcome = "Done" | "Expired" | "Overflow" | "Lost" | "Undeliverable" | "Closed" | "TakenBack"
 
 export type Offered = "Accepted" | "Waiting" | "Full" | "Closed"
@@ -32,14 +33,17 @@ export interface QueuedMessage<out Out> {
   readonly message: Out
   readonly data: Message
   readonly bytes: number
-  /** The message is to be acknowledged, and kept until then. */
+  /** Whether the message must be acknowledged, and is kept until then. */
   readonly isKept: boolean
-  /** The server acknowledges the message by this. */
+  /** The key by which the server acknowledges the message. */
   readonly key: unknown
   readonly expiresAt: number
-  /** The message is for this connection only: it takes no room, and is forgotten with the connection. */
+  /**
+   * Set if the message is for this connection only: it does not count towards the capacity, and is dropped with the
+   * connection.
+   */
   readonly only: object | undefined
-  /** Called when the message is accepted, or never will be. */
+  /** Called when the message is accepted, or the socket has closed before. */
   onAccepted: ((outcome: "Accepted" | "Closed") => void) | undefined
   /** Called each time a connection is handed the message, before it is written. */
   onHanded: ((connection: LiveConnection<any>) => void) | undefined
@@ -49,15 +53,15 @@ export interface QueuedMessage<out Out> {
   acceptedAt: number
   /** Set when the message is accepted: a message accepted later has a higher place, also when it is sent again. */
   place: number
-  /** How often a connection was handed the message. From the first time on it may have arrived. */
+  /** How often a connection was handed the message. After the first time the message may have arrived. */
   times: number
-  /** The frame that goes out this time: `data`, or the one that `resent` has made of the message. */
+  /** The frame to send this time: `data`, or the frame that `resent` has made of the message. */
   outgoing: Message
-  /** How many connections were lost while the message was suspected, the one before that included. */
+  /** How many connections were lost because of the suspect, including the loss that made the message the suspect. */
   losses: number
 }
 
-/** Without an `id` the message is done when it is written. Throws what the identifier's hash throws. */
+/** Without an `id` the message is done when it has been written. Throws what the identifier's hash throws. */
 export const queuedMessage = <Out>(
   message: Out,
   data: Message,
@@ -87,17 +91,17 @@ interface Drain {
 }
 
 export interface Limits {
-  /** Messages. */
+  /** The largest number of messages. */
   readonly capacity: number
   readonly bytes: number
   readonly overflow: "fail" | "suspend" | "dropOldest" | "dropNewest"
-  /** Messages with an identifier are kept until they are acknowledged. */
+  /** Whether messages with an identifier are kept until they are acknowledged. */
   readonly keeps: boolean
-  /** An acknowledgement is about every message up to and with its own. */
+  /** Whether an acknowledgement is for its message and all earlier ones. */
   readonly isCumulative: boolean
-  /** How many kept messages may be in a connection's hands. */
+  /** How many kept messages may be sent and not yet acknowledged. */
   readonly inFlight: number
-  /** How often a message that is suspected is sent again. */
+  /** How often the suspect is sent again. */
   readonly maxResends: number
 }
 
@@ -108,39 +112,41 @@ export interface OutboxCallbacks<Out> {
   readonly onChanged: (held: Held) => void
   /** Called when a message has left the outbox without being delivered. */
   readonly onUndelivered: (message: QueuedMessage<Out>, outcome: Outcome) => void
-  /** Makes the frame for sending a message again; `times` counts from 1. Undefined: the first frame again. */
+  /** Makes the frame for sending a message again; `times` counts from 1. Undefined means the first frame again. */
   readonly resent: (message: Out, times: number) => Message | undefined
 }
 
 export class Outbox<Out> {
-  /** In the order of their places. No message is both queued and sent. */
+  /** The queued messages, in the order of their places. No message is both queued and sent. */
   private queued = new Set<QueuedMessage<Out>>()
-  /** In the hands of the connection to which the outbox drains. */
+  /** The messages that were handed to the connection to which the outbox drains. */
   private readonly sent = new Set<QueuedMessage<Out>>()
-  /** Messages for which there is no room yet. They are admitted one by one, and the first keeps the others out. */
+  /** Messages for which there is no room yet. They are accepted one by one, in order: the first blocks the others. */
   private readonly waiting = new Set<QueuedMessage<Out>>()
-  /** Of the queued messages, if the outbox `keeps`, those that are not kept: a full window does not hold them up. */
+  /** If the outbox `keeps`: the queued messages that are not kept, which a full window does not block. */
   private readonly passing = new Set<QueuedMessage<Out>>()
-  /** The kept messages, if the outbox `keeps`: each queued or sent. */
+  /** If the outbox `keeps`: the kept messages, each of them queued or sent. */
   private readonly byId: MutableHashMap.MutableHashMap<unknown, QueuedMessage<Out>> | undefined
   private readonly whenGone = new Waiters()
   private readonly limits: Limits
   private readonly callbacks: OutboxCallbacks<Out>
-  /** Of the messages queued and sent, those for one connection only left out. */
+  /** How many messages are queued or sent, without messages for one connection only. */
   private count = 0
   private bytes = 0
   private places = 0
-  /** How many of the kept messages have been handed to a connection, this one or an earlier one. */
+  /** How many of the kept messages have been handed to a connection, the current or an earlier one. */
   private unacknowledged = 0
   /** How many of the sent messages are kept. */
   private keptSent = 0
-  /** The connection that takes messages out. There is at most one, so that none of them overtakes another. */
+  /** The connection that takes messages out. There is at most one, so that messages stay in order. */
   private drain: Drain | undefined
-  /** That connection has acknowledged a message. */
+  /** Whether that connection has acknowledged a message. */
   private hasAcknowledged = false
-  /** Kept, and older than all other kept messages; while there is one, it is the only one that is sent. */
+  /**
+   * The suspect: a kept message, older than all other kept ones. While there is a suspect, no other message is sent.
+   */
   private suspect: QueuedMessage<Out> | undefined
-  /** Nothing is taken out for now, though there is a connection. */
+  /** Whether no message is taken out for now, although there is a connection. */
   private isStopped = false
   private isRefusing = false
   private isClosed = false
@@ -183,14 +189,14 @@ export class Outbox<Out> {
     return this.limits.overflow === "suspend" && message.bytes <= this.limits.bytes && !this.canAccept(message)
   }
 
-  /** Takes the message out, unless a connection has it in its hands or has had it. */
+  /** Removes the message, unless it has ever been handed to a connection. */
   takeBack(message: QueuedMessage<Out>): void {
     if (this.waiting.delete(message)) this.admit()
     else if (this.queued.has(message) && message.times === 0) this.remove(message, "TakenBack")
     this.tell()
   }
 
-  /** Accepts the messages that have waited longest, for as long as there is room. */
+  /** Accepts waiting messages, the oldest first, for as long as there is room. */
   private admit(): void {
     for (const next of this.waiting) {
       if (!this.hasRoom(next)) return
@@ -204,8 +210,8 @@ export class Outbox<Out> {
   }
 
   /**
-   * Drops the oldest messages; none, if that does not make room enough: the others are in a connection's hands, or may
-   * have arrived.
+   * Drops the oldest messages to make room. Drops none if that does not make enough room, since the other messages have
+   * been handed to a connection and may have arrived.
    */
   private makeRoom(message: QueuedMessage<Out>): boolean {
     let { bytes, count } = this
@@ -245,7 +251,7 @@ export class Outbox<Out> {
   // out
   // ---------------------------------------------------------------------------
 
-  /** From now on this connection takes messages out, and no other. */
+  /** From now on only this connection takes messages out. */
   drainTo(connection: Drain): void {
     if (this.drain !== connection) this.hasAcknowledged = false
     this.drain = connection
@@ -257,14 +263,14 @@ export class Outbox<Out> {
     return this.drain === connection && !this.isStopped
   }
 
-  /** Takes no message out until the next `drainTo`. Messages in the connection's hands stay there. */
+  /** Takes no message out until the next `drainTo`. Messages that were handed to the connection stay with it. */
   stopDraining(): void {
     this.isStopped = true
   }
 
   /**
-   * The connection takes no more messages out. Kept messages in its hands are queued again, in front. `isLost`: nobody
-   * here has ended it, so that what was sent on it may be the reason.
+   * The connection takes no more messages out. Kept messages that it was handed are queued again, before the others.
+   * `isLost` means that this side has not ended the connection, so that a sent message may be the reason.
    */
   release(connection: Drain, isLost: boolean): void {
     if (this.drain !== connection) return
@@ -280,7 +286,7 @@ export class Outbox<Out> {
     this.tell()
   }
 
-  /** A connection was lost that had the message in its hands, and of all that were to be acknowledged the oldest. */
+  /** Called when a connection was lost, with the oldest unacknowledged message that it was handed. */
   private blame(message: QueuedMessage<Out>): void {
     if (this.limits.maxResends === Infinity) return
     this.suspect = message
@@ -292,7 +298,7 @@ export class Outbox<Out> {
     return this.isWindowFull ? this.passing.size > 0 : this.queued.size > 0
   }
 
-  /** A message has been sent and is to be acknowledged. */
+  /** Whether a message has been sent and not yet acknowledged. */
   get isAwaiting(): boolean {
     return this.keptSent > 0
   }
@@ -301,10 +307,7 @@ export class Outbox<Out> {
     return this.limits.keeps && this.keptSent >= (this.suspect === undefined ? this.limits.inFlight : 1)
   }
 
-  /**
-   * The next messages, of at most so many bytes together, or one that is longer. From now on they are in the
-   * connection's hands.
-   */
+  /** Hands the connection the next messages, of at most `bytes` bytes together, or one message that is longer. */
   take(bytes: number): ReadonlyArray<QueuedMessage<Out>> {
     const batch: Array<QueuedMessage<Out>> = []
     let left = bytes
@@ -315,7 +318,7 @@ export class Outbox<Out> {
       batch.push(message)
     }
     if (!this.isWindowFull) return batch
-    // A full window does not hold these up: the server may need them before it acknowledges anything.
+    // A full window does not block these: the server may need them before it acknowledges anything.
     for (const message of this.passing) {
       if (batch.length > 0 && message.bytes > left) return batch
       left -= this.hand(message)
@@ -324,7 +327,7 @@ export class Outbox<Out> {
     return batch
   }
 
-  /** Gives how many bytes go out. */
+  /** Gives the number of bytes to send. */
   private hand(message: QueuedMessage<Out>): number {
     this.queued.delete(message)
     this.passing.delete(message)
@@ -339,7 +342,10 @@ export class Outbox<Out> {
     return marked === undefined ? message.bytes : byteLength(marked)
   }
 
-  /** The connection has written the messages; or it ended meanwhile, and nobody knows whether they arrived. */
+  /**
+   * Called when the connection has written the messages, or has ended meanwhile, so that it is unknown whether they
+   * arrived.
+   */
   settle(batch: ReadonlyArray<QueuedMessage<Out>>, isWritten: boolean): void {
     for (const message of batch) {
       if (!message.isKept) this.remove(message, isWritten ? "Done" : "Lost")
@@ -348,8 +354,8 @@ export class Outbox<Out> {
   }
 
   /**
-   * The message of this identifier is done, if it has ever been sent and is not done; if acknowledgements are
-   * cumulative, so are all that were accepted before it. Throws what the identifier throws when it is hashed or
+   * Finishes the message with this identifier, if it has been sent and is not finished; if acknowledgements are
+   * cumulative, also all messages that were accepted before it. Throws what the identifier throws when it is hashed or
    * compared.
    */
   acknowledge(id: unknown, connection: Drain): void {
@@ -368,7 +374,7 @@ export class Outbox<Out> {
   private acknowledgeUpTo(last: QueuedMessage<Out>): void {
     for (const messages of [this.sent, this.queued]) {
       for (const message of messages) {
-        // Messages that are not kept may stand before older ones that they have passed.
+        // Messages that are not kept may come before older ones that they have overtaken.
         if (!message.isKept) continue
         if (message.place > last.place) break
         this.remove(message, "Done")
@@ -380,7 +386,7 @@ export class Outbox<Out> {
   // time and end
   // ---------------------------------------------------------------------------
 
-  /** When the next message expires. A message that has been in a connection's hands does not. */
+  /** When the next message expires. A message that has been handed to a connection never expires. */
   get nextExpiry(): number | undefined {
     for (const message of this.queued) if (message.times === 0 && message.only === undefined) return message.expiresAt
     return undefined
@@ -396,12 +402,12 @@ export class Outbox<Out> {
     if (this.count !== before) this.tell()
   }
 
-  /** Waits until every message that has been accepted so far has left. */
+  /** Waits until every message that was accepted so far has left. */
   get flushed(): Effect.Effect<"Done" | "Closed"> {
     return Effect.suspend(() => this.gone(this.places - 1))
   }
 
-  /** Waits until every message that is in a connection's hands now has left. */
+  /** Waits until every message that has been handed to a connection so far has left. */
   get handedGone(): Effect.Effect<"Done" | "Closed"> {
     return Effect.suspend(() => {
       let last = -1
@@ -413,13 +419,13 @@ export class Outbox<Out> {
   private gone(upTo: number): Effect.Effect<"Done" | "Closed"> {
     return Waiters.until(() => {
       if (this.isClosed) return Exit.succeed("Closed")
-      // A message for one connection only may have been sent before older messages, whose window is full.
+      // A message for one connection only may have been sent before older messages that a full window blocks.
       const oldest = Math.min(firstPlace(this.sent), firstPlace(this.queued))
       return oldest > upTo ? Exit.succeed("Done") : undefined
     }, this.whenGone)
   }
 
-  /** Accepts no more messages, and lets the senders go that wait for room. */
+  /** Accepts no more messages, and answers the senders that wait for room. */
   refuse(): void {
     this.isRefusing = true
     for (const message of this.waiting) {
@@ -437,7 +443,7 @@ export class Outbox<Out> {
     this.tell()
   }
 
-  /** Each step that may have changed the content of the outbox calls this. */
+  /** Called by each step that may have changed the content of the outbox. */
   private tell(): void {
     const oldest = this.count === 0 ? 0 : Math.min(oldestOf(this.sent), oldestOf(this.queued))
     this.callbacks.onChanged({ messages: this.count, unacknowledged: this.unacknowledged, oldest })
@@ -467,7 +473,7 @@ export class Outbox<Out> {
   }
 }
 
-/** Of the messages for any connection. */
+/** When the oldest message was accepted, without messages for one connection only. */
 const oldestOf = (messages: Iterable<QueuedMessage<unknown>>): number => {
   for (const { acceptedAt, only } of messages) if (only === undefined) return acceptedAt
   return Infinity

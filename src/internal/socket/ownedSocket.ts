@@ -1,5 +1,6 @@
 /**
- * A socket as its users have it. Its owner leads the life behind it and says what happened; here errors are made.
+ * The socket that users have. Its owner (owner.ts) manages the connection and reports what happened; this file makes
+ * the errors.
  */
 import * as Cause from "effect/Cause"
 import * as Channel from "effect/Channel"
@@ -176,7 +177,7 @@ export class OwnedSocket<Out, In> implements ReconnectingSocket<Out, In> {
       })
     )
 
-  /** Becomes a user of what is given, or of the subscription that has its key. */
+  /** Becomes a user of the given subscription, or of an existing one with the same key. */
   private joined(
     { close, confirmed, key, open, timeout = "10 seconds" }: SubscriptionOptions<Out, In, any>
   ): Either.Either<Subscription<Out, In>, EncodeError> {
@@ -221,7 +222,7 @@ export class OwnedSocket<Out, In> implements ReconnectingSocket<Out, In> {
     return this.consumed(Effect.suspend(() => this.owner.inbox.takeAllReceived))
   }
 
-  /** As a channel, a third lighter than the same of streams. */
+  /** Written as a channel, which costs a third less than the same made of streams. */
   private consumed<A>(
     takeAll: Effect.Effect<Chunk.Chunk<A>, Option.Option<ConnectionFailure>>
   ): Stream.Stream<A, SocketFailed> {

@@ -1,5 +1,5 @@
 /**
- * The life of a reconnecting socket: the one fiber that owns its connection.
+ * The owner of a reconnecting socket: the one fiber that opens, keeps and replaces its connection.
  *
  * `run` goes round by round. A round dials a connection, makes it ready, stays while it is open, and returns how it
  * ended. A `switch` on that decides what follows:
@@ -14,8 +14,9 @@
  * (writer.ts). Reconnects wait as `Schedule.exponential` says, capped (Backoff, retries.ts). Nothing is held across a
  * dial, a login, a backoff or a user's callback.
  *
- * Beyond Effect's primitives: waits are `Waiters`, which look and register in one step, so that no order is missed
- * between the two; races are `first`, since those of Effect 3.22 can hang when they are interrupted as they start.
+ * Where Effect's primitives are not enough: waits use `Waiters`, which check and register in one step, so that no order
+ * is missed between the two. Races use `first`, since the races of Effect 3.22 can hang if they are interrupted while
+ * they start.
  */
 import * as Cause from "effect/Cause"
 import * as Duration from "effect/Duration"
@@ -60,7 +61,7 @@ type RoundEnd<In> =
 
 export class Owner<Out, In, R> {
   readonly wiring: Wiring<Out, In, R>
-  /** The messages that came in on connections that were ready. */
+  /** The messages from connections that were ready. */
   readonly inbox: Inbox<In, InboxEnd>
   /** Notified when the phase changes. */
   readonly whenMoved = new Waiters()
@@ -73,22 +74,22 @@ export class Owner<Out, In, R> {
   private readonly reader: Reader<Out, In>
   private readonly writer: Writer
 
-  /** Changed by `move` alone: on the owner's fiber, or on that of the replacement that the owner waits for. */
+  /** Changed only by `move`: on the owner's fiber, or on the fiber of the replacement that the owner waits for. */
   private phase: Phase<LiveConnection<In>> = { _tag: "Dialing", attempt: 0 }
-  /** The delays that have been waited since the backoff began anew. */
+  /** How many delays there have been since the backoff began anew. */
   private attempt = 0
   /** Why the last attempt, or the last connection, ended. */
   private previous: Option.Option<ConnectionFailure> = Option.none()
-  /** Each connection keeps its messages for the run that is attached to it (platform.ts). */
+  /** Whether each connection keeps its messages for the run that is attached to it (platform.ts). */
   private isPlatformSocket = false
-  /** The number of the next connection whose messages users are told. */
+  /** The number of the next connection whose messages users get. */
   private numbers = 0
 
   constructor(given: Given<Out, In, R>) {
     const { clock, dialer, encode, options, runtime, scope, settings } = given
     const telemetry = new Telemetry(runtime, options.name)
     telemetry.showState(this.phase._tag)
-    // Not spread: each spread object has a hidden class of its own, of half a kilobyte.
+    // Written without a spread, because each spread object has its own hidden class of half a kilobyte.
     const wiring = this.wiring = {
       options,
       settings,
@@ -148,7 +149,7 @@ export class Owner<Out, In, R> {
         if (Exit.isSuccess(exit) || Exit.isInterrupted(exit)) {
           return Effect.sync(() => this.becomeClosed({ code: 1000, reason: "", failure: Option.none() }))
         }
-        // Only a fault of this library or of a transport leads here.
+        // Only a fault of this library or of a transport can lead here.
         this.becomeClosed(Policy.closeInfoOf(new ConnectionLost({ reason: "Reset", cause: Cause.squash(exit.cause) })))
         return Effect.logError("a reconnecting socket has died", exit.cause)
       }),
@@ -179,7 +180,7 @@ export class Owner<Out, In, R> {
     return Effect.flatMap(this.stay(opened), (line) => this.endRound(line, line.live?.failure, this.now() - since))
   }
 
-  /** `openFor`: how many milliseconds a connection was open; negative if none was. */
+  /** `openFor`: how many milliseconds the connection was open; negative if there was none. */
   private endRound(
     line: Line<In>,
     failure: ConnectionFailure | undefined,
@@ -227,7 +228,7 @@ export class Owner<Out, In, R> {
     this.wiring.events.publish({ _tag: "Lost", failure })
   }
 
-  /** Waits for the backoff's next delay, or until it is ordered. False if there is to be no next round. */
+  /** Waits for the backoff's next delay, or for an order. Gives false if there will be no next round. */
   private waitAfter(failure: ConnectionFailure): Effect.Effect<boolean> {
     return Effect.gen(this, function*() {
       const { untilToGoOn } = this.wiring.orders
@@ -245,7 +246,7 @@ export class Owner<Out, In, R> {
     })
   }
 
-  /** The one place where the phase changes. */
+  /** The only place where the phase changes. */
   private move(event: PhaseEvent<LiveConnection<In>>): void {
     const moved = move(this.phase, event)
     if (moved === this.phase) return
@@ -263,8 +264,8 @@ export class Owner<Out, In, R> {
   // ---------------------------------------------------------------------------
 
   /**
-   * Dials, and makes the connection ready: until then only the user's own login and the subscriptions are sent on it.
-   * Fails with `undefined` when it is called off. A replacement cannot be called off.
+   * Dials, and makes the connection ready: until then only the user's login and the subscriptions are sent on it. Fails
+   * with `undefined` if it is called off. A replacement cannot be called off.
    */
   private open(line: Line<In>, calledOff?: Effect.Effect<void>): Effect.Effect<void, ConnectionFailure | undefined, R> {
     const unlessOff = <A, E>(effect: Effect.Effect<A, E, R>): Effect.Effect<A, E | undefined, R> =>
@@ -300,7 +301,7 @@ export class Owner<Out, In, R> {
     })
   }
 
-  /** For the login's `end`. A connection that is not the current one, such as a replacement, is given up alone. */
+  /** The login's `end`. If the connection is not the current one but a replacement, say, only this connection ends. */
   private giveUpLine(line: Line<In>, live: LiveConnection<In>, options: ReconnectOptions): Effect.Effect<void> {
     return Effect.suspend(() => {
       const { phase } = this
@@ -329,7 +330,7 @@ export class Owner<Out, In, R> {
     return live
   }
 
-  /** Happens in one step, so that no subscription and no message comes between. */
+  /** All of this is one step, so that no subscription and no message comes in between. */
   private becomeOpen({ live }: Line<In>): void {
     if (live === undefined) return
     this.subscriptions.showMissing(live)
@@ -349,13 +350,13 @@ export class Owner<Out, In, R> {
     else if (!this.wiring.orders.isClosing) live.pause()
   }
 
-  /** If the connection was never ready, the messages that its login did not receive go to `messages`. */
+  /** If the connection never became ready, the messages that its login did not receive still go to `messages`. */
   private keepUnread({ live }: Line<In>): void {
     if (live === undefined || live.inbox === this.inbox || this.isPlatformSocket || this.inbox.isFull) return
     if (live.inbox.hasUnread) this.tellEarlyOf(live)
   }
 
-  /** Puts a border into the inbox, and behind it the messages that came in before the connection was ready. */
+  /** Adds a border to the inbox, and after it the messages that came in before the connection was ready. */
   private tellEarlyOf(live: LiveConnection<In>): void {
     live.number = this.numbers++
     this.inbox.pushBorder(live.number)
@@ -372,7 +373,10 @@ export class Owner<Out, In, R> {
   // being open
   // ---------------------------------------------------------------------------
 
-  /** Ends when the connection has ended, or an order has come. Gives the connection that has replaced it by then. */
+  /**
+   * Ends when the connection has ended, or an order has come. Gives the line that is current by then, which may be a
+   * replacement.
+   */
   private stay(opened: Line<In>): Effect.Effect<Line<In>, never, R> {
     const { renewAfter } = this.wiring.settings
     return Effect.gen(this, function*() {
@@ -400,8 +404,8 @@ export class Owner<Out, In, R> {
   }
 
   /**
-   * The connection is lost while its replacement opens: because of it, where a server allows one login. So the
-   * replacement is kept. Ends when that is ready or has failed, or an order has come.
+   * Called if the connection is lost while its replacement opens. The replacement may be the reason, since some servers
+   * allow only one login, so it is kept. Ends when the replacement is ready or has failed, or an order has come.
    */
   private untilOpenedInstead(line: Line<In>): Effect.Effect<void> {
     const { orders } = this.wiring
@@ -437,7 +441,7 @@ export class Owner<Out, In, R> {
   // replacing
   // ---------------------------------------------------------------------------
 
-  /** Replaces the connection, unless the replacement has ended or an order has come. Gives whether it has. */
+  /** Replaces the connection, unless the replacement has ended or an order has come. Gives whether it was replaced. */
   private replace(line: Line<In>, replacement: Line<In>): Effect.Effect<boolean> {
     return Effect.gen(this, function*() {
       const live = line.live!
@@ -503,7 +507,7 @@ export class Owner<Out, In, R> {
     return { code: 1000, reason: "", ...this.wiring.orders.closing, failure: Option.none() }
   }
 
-  /** Waits until a connection is open that is not this one. Fails when the socket is closed. */
+  /** Waits until a connection other than this one is open. Fails when the socket is closed. */
   untilOpen(than?: LiveConnection<In>): Effect.Effect<LiveConnection<In>, CloseInfo> {
     return Waiters.until((): Exit.Exit<LiveConnection<In>, CloseInfo> | undefined => {
       const { phase } = this
@@ -516,7 +520,7 @@ export class Owner<Out, In, R> {
     return Waiters.until(() => this.phase._tag === "Closed" ? Exit.void : undefined, this.whenMoved)
   }
 
-  /** Orders the closing, which goes on also if nobody waits for it. */
+  /** Orders the closing, which goes on even if no fiber waits for it. */
   close(code: number, reason: string): void {
     this.wiring.orders.close(code, reason)
     this.wiring.outbox.refuse()
@@ -526,7 +530,7 @@ export class Owner<Out, In, R> {
     this.wiring.orders.reconnect(options)
   }
 
-  /** Closes as the scope does: neither a clock that stands still nor a finalizer of the user's holds it up. */
+  /** Closes the socket at the end of its scope. Neither a stopped clock nor a finalizer of the user can block this. */
   get closeWithScope(): Effect.Effect<void> {
     return Effect.suspend(() => {
       this.close(1000, "")
@@ -543,7 +547,7 @@ export class Owner<Out, In, R> {
     })
   }
 
-  /** Adds a user of the subscription, or of the one that has its key. Throws what the key throws. */
+  /** Adds a user of the subscription, or of an existing one with the same key. Throws what the key throws. */
   join(subscription: Subscription<Out, In>): Subscription<Out, In> {
     return this.subscriptions.join(subscription)
   }
@@ -562,7 +566,7 @@ export class Owner<Out, In, R> {
     return phase._tag === "Open" && phase.connection.failure === undefined ? phase.connection : undefined
   }
 
-  /** Gives up messages that outlive their time while there is no connection that would notice. */
+  /** Drops messages that expire while there is no connection whose writer would notice it. */
   get expiring(): Effect.Effect<void> {
     return Effect.forever(Effect.suspend(() => {
       const now = this.now()
@@ -584,7 +588,7 @@ export class Owner<Out, In, R> {
     }
   }
 
-  /** Makes the frame for sending the message again, if the user wants it to differ from the first. */
+  /** Makes the frame for sending the message again, if the user wants a different one. */
   private resent(message: Out, times: number): Message | undefined {
     const { events, options: { acknowledge }, settings: { coding } } = this.wiring
     const resent = acknowledge?.resent
@@ -600,7 +604,7 @@ export class Owner<Out, In, R> {
   // for platform.ts
   // ---------------------------------------------------------------------------
 
-  /** From now on each connection keeps the messages that come in on it. */
+  /** From now on each connection keeps its own incoming messages. */
   keepApart(): void {
     if (this.isPlatformSocket) return
     this.isPlatformSocket = true
@@ -612,11 +616,11 @@ export class Owner<Out, In, R> {
     connection.onceLost(() => inbox.end(Exit.fail(Option.none())))
   }
 
-  /** Reconnects if it is this connection that is open. */
+  /** Reconnects if this connection is the open one. */
   giveUp(live: LiveConnection<In>): void {
     if (this.phase._tag === "Open" && this.phase.connection === live) this.reconnect({ backoff: false })
   }
 }
 
-/** Waits for the dialer's `wake`. If that dies, it never wakes anyone. */
+/** Waits for the dialer's `wake`; for ever if `wake` dies. */
 const woken = (wake: Effect.Effect<void>): Effect.Effect<void> => Effect.catchAllCause(wake, () => Effect.never)

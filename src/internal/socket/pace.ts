@@ -1,9 +1,9 @@
 /**
  * How fast subscriptions are sent: no more than `limit` messages in any `interval`, over all connections of a socket,
- * since servers that count messages count them for an address or an account as well.
+ * since servers may count messages for an address or an account.
  *
- * Each message takes a turn, in the order of asking. A turn counts from when it is granted until `interval` after its
- * message was written: a transport that is stuck must not let out at last what was paced before.
+ * Each message takes a turn, in the order of the requests. A turn counts from when it is granted until `interval` after
+ * its message was written, because a blocked transport could otherwise send many paced messages together in the end.
  */
 import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
@@ -24,10 +24,10 @@ export class Pace {
   private readonly rate: Rate
   private readonly now: () => number
   private readonly fork: (effect: Effect.Effect<void>) => void
-  /** In the order in which they are granted. */
+  /** The waiting turns, in the order in which they are granted. */
   private readonly waiting = new Set<Turn>()
   private granted = 0
-  /** When the last messages were written, of the last `interval` only: the oldest first. */
+  /** When the messages of the last `interval` were written, the oldest first. */
   private written: Array<number> = []
   private readonly whenGranted = new Waiters()
   private isTiming = false
@@ -39,14 +39,14 @@ export class Pace {
     this.fork = fork
   }
 
-  /** A turn that is granted immediately, if there is one. */
+  /** Gives a turn if one can be granted immediately. */
   tryTake(): Turn | undefined {
     if (this.waiting.size > 0 || this.room <= 0) return undefined
     this.granted++
     return { state: "Granted" }
   }
 
-  /** Asks for a turn, which is given up or used by `end`. */
+  /** Asks for a turn. `end` uses it or gives it up. */
   ask(): Turn {
     const turn = this.tryTake() ?? { state: "Waiting" }
     if (turn.state === "Waiting") this.waiting.add(turn)
@@ -58,7 +58,7 @@ export class Pace {
     return Waiters.until(() => turn.state === "Waiting" ? undefined : Exit.void, this.whenGranted)
   }
 
-  /** The turn's message has been written, or its connection is lost; or, if not `isUsed`, nothing was sent. */
+  /** Called when the turn's message has been written or its connection is lost (`isUsed`), or when nothing was sent. */
   end(turn: Turn, isUsed: boolean): void {
     if (turn.state === "Granted") {
       this.granted--
@@ -72,7 +72,7 @@ export class Pace {
   private get room(): number {
     const now = this.now()
     const since = now - this.rate.interval
-    // A clock that is set back makes nobody wait for longer than an interval.
+    // If the clock is set back, no message waits longer than one interval.
     this.written = this.written.filter((at) => at > since).map((at) => Math.min(at, now))
     return this.rate.limit - this.granted - this.written.length
   }
@@ -92,7 +92,7 @@ export class Pace {
     this.startTimer()
   }
 
-  /** Advances when the oldest message no longer counts. The timer ends when nothing waits for time alone. */
+  /** Advances when the oldest message no longer counts. The timer ends when no turn waits only for time. */
   private startTimer(): void {
     const [oldest] = this.written
     if (this.isTiming || this.waiting.size === 0 || oldest === undefined) return

@@ -1,6 +1,6 @@
 /**
- * The states of a socket, and the events that move it. Pure: `next` is the whole machine, and `move` refuses an event
- * that `next` does not allow.
+ * The states of a socket, and the events that change them. Pure: `next` is the whole state machine, and `move` throws
+ * for an event that `next` does not allow.
  *
  * ```text
  *              Dial            Dialed            Ready
@@ -15,34 +15,40 @@ import type { ConnectionFailure } from "../../WebSocketDialer.js"
 
 export type Phase<Live> =
   | {
-    /** There is no connection: a dial is under way, or is about to begin. */
+    /** There is no connection: a dial has begun, or is about to begin. */
     readonly _tag: "Dialing"
-    /** The delays that have been waited since the backoff began anew: 0 is the first dial. */
+    /** How many delays there have been since the backoff began anew: 0 for the first dial. */
     readonly attempt: number
   }
   | {
     readonly _tag: "Opening"
-    /** Dialed and not ready: the login and the subscriptions are sent on it, and nothing from the outbox. */
+    /**
+     * The connection, which is dialed but not ready: only the login and the subscriptions are sent on it, not the
+     * outbox.
+     */
     readonly connection: Live
   }
   | {
     readonly _tag: "Open"
-    /** Ready: the outbox drains to this connection and to no other, unless it is stopped for a replacement. */
+    /**
+     * The connection, which is ready: the outbox drains only to this connection, unless it is stopped for a
+     * replacement.
+     */
     readonly connection: Live
     /** Epoch milliseconds: when this connection became ready, not the one that it may have replaced. */
     readonly since: number
   }
   | {
-    /** There is no connection, and no dial before `until` unless the owner is ordered. */
+    /** There is no connection, and no dial begins before `until` unless an order comes. */
     readonly _tag: "Waiting"
     readonly until: number
     /** Why the last attempt ended. */
     readonly failure: ConnectionFailure
-    /** This delay included: at least 1. */
+    /** The number of delays including this one: at least 1. */
     readonly attempt: number
   }
   | {
-    /** For ever: no connection is left, nothing is accepted, and all streams end. */
+    /** The last state: no connection is left, nothing is accepted, and all streams end. */
     readonly _tag: "Closed"
     readonly info: CloseInfo
   }
@@ -69,7 +75,7 @@ export const next = <Live>(phase: Phase<Live>, event: PhaseEvent<Live>): Phase<L
   if (phase._tag === "Closed") return undefined
   switch (event._tag) {
     case "Dial": {
-      // A dial that follows another without a delay changes no state.
+      // A dial that follows another one without a delay does not change the state.
       const isSame = phase._tag === "Dialing" && phase.attempt === event.attempt
       return isSame ? phase : { _tag: "Dialing", attempt: event.attempt }
     }
@@ -90,7 +96,9 @@ export const next = <Live>(phase: Phase<Live>, event: PhaseEvent<Live>): Phase<L
   }
 }
 
-/** The phase after the event. Throws if the event cannot happen in this phase, which is a fault of ours. */
+/**
+ * The phase after the event. Throws if the event cannot happen in this phase, which would be a fault of this library.
+ */
 export const move = <Live>(phase: Phase<Live>, event: PhaseEvent<Live>): Phase<Live> => {
   const moved = next(phase, event)
   if (moved !== undefined) return moved

@@ -1,8 +1,8 @@
 /**
- * A reconnecting socket as `@effect/platform` knows sockets: its runs and its writes.
+ * A reconnecting socket as a `Socket` of `@effect/platform`: its runs and its writes.
  *
- * A run is attached to one connection and ends with it. A write goes to the connection of the run that is under way.
- * While there is none, a write waits for the next. The outbox is not used.
+ * A run is attached to one connection and ends with it. A write goes to the connection of the current run. If there is
+ * no run, a write waits for the next one. The outbox is not used.
  */
 import * as Socket from "@effect/platform/Socket"
 import * as Effect from "effect/Effect"
@@ -45,9 +45,9 @@ export const make = (wiring: Wiring): Socket.Socket => {
 
 class Runs {
   private readonly wiring: Wiring
-  /** The connection of the run that is under way. Writes belong to it, also after the connection has ended. */
+  /** The connection of the current run. Writes go to it, even after the connection has ended. */
   private attached: LiveConnection<Message> | undefined
-  /** The connection of the last run. There is no second run on it. */
+  /** The connection of the last run. No second run uses it. */
   private last: LiveConnection<Message> | undefined
   private readonly whenAttached = new Waiters()
   private isRunning = false
@@ -69,7 +69,8 @@ class Runs {
       onFailure: (info) =>
         Option.isNone(info.failure)
           ? Effect.void
-          // Not "Open", which RpcClient takes for transient: its calls would wait for ever.
+          // The reason is not "Open", because RpcClient would take that for transient, and its calls would wait for
+          // ever.
           : new Socket.SocketGenericError({ reason: "Read", cause: this.wiring.failed(info) }),
       onSuccess: (live) => this.runOn(live, handler, onOpen)
     })
@@ -88,7 +89,7 @@ class Runs {
     )
   }
 
-  /** Waits for a connection on which nothing has been run yet. */
+  /** Waits for a connection that has had no run yet. */
   private get attach(): Effect.Effect<LiveConnection<Message>, CloseInfo> {
     return Effect.map(Effect.suspend(() => this.wiring.owner.untilOpen(this.last)), (live) => {
       this.attached = this.last = live
@@ -97,7 +98,10 @@ class Runs {
     })
   }
 
-  /** Ends with the connection, with a handler's failure, or interrupted; then the connection is given up. */
+  /**
+   * Ends with the connection, with a handler's failure, or by interruption. In the last two cases the connection is
+   * given up.
+   */
   private runOn<A, E, R>(
     live: LiveConnection<Message>,
     handler: Handler<A, E, R>,
@@ -108,7 +112,7 @@ class Runs {
       Effect.gen(function*() {
         const handlers = yield* Scope.extend(FiberSet.make<unknown, E>(), scope)
         const fork = yield* FiberSet.runtime(handlers)<R>()
-        // Its only taker is this fiber.
+        // Only this fiber takes permits.
         const room = Effect.unsafeMakeSemaphore(mostHandlers)
         const done = room.release(1)
         const handle = (message: Message) =>
@@ -150,7 +154,7 @@ class Runs {
     })
   }
 
-  /** The connection that a write goes to; none if the socket is closed. Fails if the socket has failed. */
+  /** The connection for a write; undefined if the socket is closed. Fails if the socket has failed. */
   private get attachment(): Effect.Effect<LiveConnection<Message> | undefined, Socket.SocketError> {
     const { failed, owner } = this.wiring
     const look = (): Exit.Exit<LiveConnection<Message> | undefined, Socket.SocketError> | undefined => {

@@ -1,5 +1,6 @@
 /**
- * The rules of a socket: what a failure means, how long to wait after it, and what a close frame may say. Pure.
+ * The rules of a socket: which close codes and statuses are fatal, which failures refuse the session, how long to wait
+ * before the next dial, and what a close frame may contain. Pure.
  */
 import * as Data from "effect/Data"
 import * as Duration from "effect/Duration"
@@ -11,8 +12,8 @@ import { longestTimer } from "../check.js"
 import { byteLength } from "./codec.js"
 
 /**
- * The close codes after which the next connection would meet the same, RFC 6455 section 7.4.1. 1001, 1005 and 1006 are
- * losses that it may heal. 4401, a refused session, is in `isRejected`.
+ * The fatal close codes: with these the next connection would meet the same end (RFC 6455 section 7.4.1). After 1001,
+ * 1005 and 1006 the next connection may succeed. 4401, a refused session, is in `isRejected`.
  */
 const fatalCodes = new Set([1002, 1003, 1007, 1008, 1009, 1010])
 const fatalStatuses = new Set([400, 403, 404, 405, 410, 426])
@@ -32,7 +33,7 @@ export const isRetryable = (failure: ConnectionFailure, hasSession: boolean): bo
   }
 }
 
-/** The cause of a loss by a message over the limit, where the limit is the socket's. */
+/** The cause of a loss by a message over the limit, if the socket itself enforces the limit. */
 export class MessageTooLong
   extends Data.TaggedError("MessageTooLong")<{ readonly bytes: number; readonly limit: number }>
 {
@@ -41,7 +42,7 @@ export class MessageTooLong
   }
 }
 
-/** Whether a message over the limit has ended the connection. The code is that of `ws`. */
+/** Whether a message over the limit has ended the connection. The code in the cause comes from `ws`. */
 export const isTooLong = (failure: ConnectionFailure): boolean =>
   failure._tag === "ConnectionLost" && failure.reason === "InvalidData"
   && (failure.cause instanceof MessageTooLong
@@ -53,7 +54,10 @@ export const isRejected = (failure: ConnectionFailure): boolean =>
 
 const longestRetryAfter = Duration.minutes(5)
 
-/** Milliseconds to wait: the schedule's delay, or a longer one that the server asked for, within what a timer holds. */
+/**
+ * Milliseconds to wait: the schedule's delay, or the one that the server asked for if it is longer, up to the longest
+ * timer.
+ */
 export const delayAfter = (scheduled: number, retryAfter: Option.Option<Duration.Duration>): number => {
   const least = Option.match(retryAfter, {
     onNone: () => 0,
@@ -62,7 +66,7 @@ export const delayAfter = (scheduled: number, retryAfter: Option.Option<Duration
   return Math.min(Math.max(scheduled, least), Duration.toMillis(longestTimer))
 }
 
-/** How a socket is closed that fails with this failure. */
+/** The close frame's content for a socket that fails with this failure. */
 export const closeInfoOf = (failure: ConnectionFailure): CloseInfo => ({
   code: failure._tag === "ConnectionClosed" ? failure.code : 1006,
   reason: failure.message,
@@ -73,23 +77,26 @@ export const closeInfoOf = (failure: ConnectionFailure): CloseInfo => ({
 export const labelOf = (failure: ConnectionFailure): string =>
   failure._tag === "ConnectionClosed" ? String(failure.code) : failure.reason
 
-/** The failure that a connection is lost with if this error ends it. */
+/** The failure of a connection that this error ends. */
 export const lossOf = (error: unknown): ConnectionFailure =>
   error instanceof ConnectionLost || error instanceof ConnectionClosed || error instanceof DialError
     ? error
     : new ConnectionLost({ reason: "Reset", cause: error })
 
-/** The code if it may be sent, else 1000. RFC 6455 section 7.4: 1004, 1005, 1006 and 1015 are never sent. */
+/** The code if it may be sent, otherwise 1000. RFC 6455 section 7.4: 1004, 1005, 1006 and 1015 are never sent. */
 export const sendableCode = (code: number): number =>
   Number.isInteger(code)
     && (code >= 1000 && code <= 1014 && code !== 1004 && code !== 1005 && code !== 1006 || code >= 3000 && code <= 4999)
     ? code
     : 1000
 
-/** As much of the reason as fits. RFC 6455 section 5.5: a close frame carries 125 bytes, two of them the code. */
+/**
+ * The part of the reason that fits. RFC 6455 section 5.5: a close frame has at most 125 bytes, two of them for the
+ * code.
+ */
 export const sendableReason = (reason: string): string => {
   let short = reason.slice(0, 123)
   while (byteLength(short) > 123) short = short.slice(0, -1)
-  // A cut may leave half of a surrogate pair.
+  // Cutting may leave half of a surrogate pair.
   return short.replace(/[\uD800-\uDBFF]$/, "")
 }

@@ -1,7 +1,7 @@
 /**
- * Handles each frame that comes in: decodes it, and takes for the socket itself acknowledgements, answers to the
- * heartbeat, the peer's own pings, and answers that are awaited. All other messages go to the connection's inbox. A
- * connection whose inbox is full is paused, or ends if it cannot be paused.
+ * Handles each incoming frame: decodes it, and handles acknowledgements, answers to the heartbeat, the peer's own
+ * pings, and awaited answers itself. All other messages go to the connection's inbox. If the inbox is full, the
+ * connection is paused, or ends if it cannot be paused.
  */
 import * as Option from "effect/Option"
 import { ConnectionLost, type Message } from "../../WebSocketDialer.js"
@@ -17,7 +17,7 @@ export class Reader<Out, In> {
     this.wiring = wiring
   }
 
-  /** To be called once for each connection, before it is listened to. */
+  /** Must be called once for each connection, before listening to it. */
   attach(live: LiveConnection<In>): void {
     const { events, settings: { coding } } = this.wiring
     try {
@@ -33,7 +33,7 @@ export class Reader<Out, In> {
     const { clock, events, settings } = this.wiring
     const limit = live.maxPayload
     live.heard(clock.unsafeCurrentTimeMillis())
-    // A character is at most three bytes, so that most messages need not be measured.
+    // A character has at most three bytes, so most messages need not be measured.
     const bytes = data.length > limit / 3 ? byteLength(data) : data.length
     if (bytes > limit) {
       const cause = new MessageTooLong({ bytes, limit })
@@ -43,13 +43,15 @@ export class Reader<Out, In> {
     this.sort(live, messages, data, bytes)
     if (failure === undefined) return
     events.publish({ _tag: "Rejected", callback: "decode", message: data, cause: failure.cause })
-    // Nobody knows what a decoder with a state of its own would make of the next frame.
+    // A decoder with a state cannot decode the next frame reliably.
     if (settings.coding.isStateful) live.fail(new ConnectionLost({ reason: "InvalidData", cause: failure.cause }))
   }
 
-  /** The messages of one frame, one by one: a frame may hold an acknowledgement between messages for the user. */
+  /**
+   * Handles the messages of one frame one by one: a frame may contain an acknowledgement between messages for the user.
+   */
   private sort(live: LiveConnection<In>, messages: ReadonlyArray<In>, data: Message, bytes: number): void {
-    // An inbox that has room takes a whole frame.
+    // An inbox with any room takes a whole frame.
     const hadRoom = this.hasRoom(live)
     for (const message of messages) {
       if (live.failure !== undefined) return
@@ -78,7 +80,7 @@ export class Reader<Out, In> {
   private keep(live: LiveConnection<In>, message: In, bytes: number, hadRoom: boolean): void {
     const { orders } = this.wiring
     if (!hadRoom && (orders.isClosing || !live.canPause)) {
-      // A closing has no time to wait until somebody takes messages.
+      // While the socket closes, there is no time to wait until messages are taken.
       if (orders.isClosing) return
       return live.fail(new ConnectionLost({ reason: "InboxOverflow" }))
     }
@@ -87,8 +89,8 @@ export class Reader<Out, In> {
   }
 
   /**
-   * Only bytes count while something is awaited, an acknowledgement or an answer, which may come behind messages that
-   * nobody takes: the consumer of messages may be waiting for it, or there may be no consumer.
+   * While an acknowledgement or an answer is awaited, only the bytes count. That answer may come after messages that
+   * are not taken: the consumer of messages may be waiting for the answer, or there may be no consumer.
    */
   private hasRoom({ awaiting, inbox }: LiveConnection<In>): boolean {
     return this.wiring.outbox.isAwaiting || !awaiting.isEmpty ? !inbox.isFullOfBytes : !inbox.isFull

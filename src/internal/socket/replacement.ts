@@ -1,6 +1,6 @@
 /**
  * Replaces an open connection before a server cuts it at a known age: a fiber makes the next connection ready while the
- * current one serves, the owner moves over from one to the other, and the replaced one is closed politely.
+ * current one is in use, the owner switches to the new connection, and the replaced one is closed with a close frame.
  */
 import * as Cause from "effect/Cause"
 import * as Effect from "effect/Effect"
@@ -27,7 +27,7 @@ interface Parts<in out In, R> {
 export class Replacements<in out In, R> {
   /** A replacement that is being made ready. */
   opening: Line<In> | undefined
-  /** Ready to replace the connection that is open, or was until a moment ago. */
+  /** The connection that is ready to replace the open one (or the one that was open until just now). */
   ready: Line<In> | undefined
   /** Notified when `opening` or `ready` changes. */
   readonly whenChanged = new Waiters()
@@ -41,18 +41,18 @@ export class Replacements<in out In, R> {
 
   /**
    * Makes a replacement ready after `renewAfter` milliseconds. Ends when it is ready, or when there will be none: then
-   * the connection serves until it is cut. `isFirst` is false if a replacement was ready before, and ended before the
-   * current connection was replaced.
+   * the connection is used until the server cuts it. `isFirst` is false if an earlier replacement was ready, but ended
+   * before the current connection was replaced.
    */
   make(renewAfter: number, isFirst: boolean): Effect.Effect<void, never, R> {
     return Effect.gen(this, function*() {
-      // Its backoff is not the socket's.
+      // The replacement has a backoff of its own.
       const retries = this.parts.retries.fresh()
       if (isFirst) {
         const early = yield* Random.nextRange(0.9, 1)
         do yield* Effect.sleep(renewAfter * early)
         while (
-          // At most one replaced connection waits for the consumer to read it out.
+          // At most one replaced connection waits until the consumer has taken its messages.
           this.replaced.size > 0
         )
       } else {
@@ -70,7 +70,7 @@ export class Replacements<in out In, R> {
     })
   }
 
-  /** Makes the next connection ready; gives the failure if that fails. */
+  /** Makes the next connection ready. Gives the failure if this fails. */
   private get open(): Effect.Effect<Option.Option<ConnectionFailure>, never, R> {
     const { dialing, lines, open } = this.parts
     return Effect.uninterruptibleMask((restore) =>
@@ -90,7 +90,7 @@ export class Replacements<in out In, R> {
     )
   }
 
-  /** Drops the replacement that is ready, if there is one. */
+  /** Drops the ready replacement, if there is one. */
   get drop(): Effect.Effect<void> {
     return Effect.suspend(() => {
       const { ready } = this

@@ -1,6 +1,4 @@
-/**
- * A request: a message of the outbox whose reply is awaited on the connection that has it in its hands.
- */
+/** A request: a message of the outbox whose reply is awaited on the connection that was handed the message. */
 import type * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
 import * as Option from "effect/Option"
@@ -13,8 +11,8 @@ import type { Wiring } from "./wiring.js"
 export type NoReply = Exclude<Outcome, "Done"> | Exclude<Offered, "Accepted" | "Waiting">
 
 /**
- * Waits for the reply, without a bound. Interrupted, it takes the message back if that has not left yet, and awaits the
- * reply no longer.
+ * Waits for the reply, without a time limit. If this is interrupted, the message is removed from the queue if it has
+ * not been sent yet, and the reply is no longer awaited.
  */
 export const request = <Out, In, B>(
   { events, orders, outbox }: Wiring<Out, In, any>,
@@ -22,7 +20,10 @@ export const request = <Out, In, B>(
   reply: (message: In) => Option.Option<B>
 ): Effect.Effect<B, NoReply> =>
   wait<B, NoReply>((resume) => {
-    /** The connections on which the reply is awaited, and what gives it up. A kept message may be sent on several. */
+    /**
+     * The connections on which the reply is awaited, each with a function that stops awaiting. A kept message may be
+     * sent on several.
+     */
     const awaited = new Map<LiveConnection<In>, () => void>()
     let isDelivered = false
     const stop = () => {

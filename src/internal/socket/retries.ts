@@ -1,9 +1,9 @@
 /**
- * Whether and when to try again: what the user's `retryable` and `backoff` say, within the rules of policy.ts.
+ * Whether and when to dial again: the user's `retryable` and `backoff`, within the rules of policy.ts.
  *
- * The delays are those of `Schedule.exponential`, capped, unless the user gives another schedule. `Schedule.driver`
- * would sleep them itself; here the schedule is only asked, because the owner publishes until when it waits, and an
- * order ends the wait.
+ * The delays are those of a capped `Schedule.exponential`, unless the user gives another schedule. `Schedule.driver`
+ * would sleep by itself. Here the schedule is only asked for its delays, because the owner publishes until when it
+ * waits, and an order ends the wait.
  */
 import * as Cause from "effect/Cause"
 import * as Effect from "effect/Effect"
@@ -14,7 +14,9 @@ import * as Delays from "../delays.js"
 import * as Policy from "./policy.js"
 import type { Wiring } from "./wiring.js"
 
-/** A server that has sent a message over the limit three times in a row will send it again. */
+/**
+ * If a server has sent a message over the limit this many times in a row, it will send it again, so the socket fails.
+ */
 const mostTooLong = 3
 
 const defaultBackoff = Backoff.exponential()
@@ -22,7 +24,7 @@ const defaultBackoff = Backoff.exponential()
 export class Retries {
   private readonly wiring: Wiring<any, any, any>
   private readonly delays: Delays.Delays<ConnectionFailure>
-  /** How many connections in a row, none of them stable, have been lost by a message over the limit. */
+  /** How many connections in a row, none of them stable, were lost because of a message over the limit. */
   private tooLong = 0
 
   constructor(wiring: Wiring<any, any, any>) {
@@ -30,7 +32,7 @@ export class Retries {
     this.delays = Delays.make(wiring.options.backoff ?? defaultBackoff)
   }
 
-  /** Another one whose backoff begins anew. */
+  /** A copy whose backoff begins anew. */
   fresh(): Retries {
     return new Retries(this.wiring)
   }
@@ -41,13 +43,13 @@ export class Retries {
     return events.decided("retryable", () => retryable?.(failure, byDefault) ?? byDefault, byDefault)
   }
 
-  /** Counts losses by a message over the limit. Any other loss ends the row; a dial that fails does not. */
+  /** Counts losses because of a message over the limit. Any other loss resets the count; a failed dial does not. */
   note(failure: ConnectionFailure): void {
     if (failure._tag === "DialError") return
     this.tooLong = Policy.isTooLong(failure) ? this.tooLong + 1 : 0
   }
 
-  /** Milliseconds; none if the schedule has ended, or dies. */
+  /** The next delay in milliseconds; none if the schedule has ended, or dies. */
   delayAfter(failure: ConnectionFailure): Effect.Effect<Option.Option<number>> {
     const { clock, events } = this.wiring
     return Effect.gen(this, function*() {
@@ -62,7 +64,7 @@ export class Retries {
     })
   }
 
-  /** The next delay is the schedule's first. */
+  /** Starts the schedule anew. */
   reset(): void {
     this.tooLong = 0
     this.delays.reset()

@@ -1,6 +1,4 @@
-/**
- * The options of a socket, checked, with their defaults.
- */
+/** Checks the options of a socket, and adds their defaults. */
 import type { Options } from "../../ReconnectingSocket.js"
 import { count, millis, object, oneOf } from "../check.js"
 import { codingOf } from "./codec.js"

@@ -1,9 +1,10 @@
 /**
- * The subscriptions of a socket: which there are, and how far each is on each connection.
+ * The subscriptions of a socket, and the state of each subscription on each connection.
  *
- * A subscription is `Shown` on a connection: its `open` is made and sent there, if need be in its turn (pace.ts), and
- * if it has a `confirmed`, the peer's answer is awaited. A showing is settled once, by success or failure. Each user
- * who waits for it is told; users who do not wait any more are told of a failure by an event.
+ * To show a subscription on a connection means to make its `open` message and send it there (in its turn if there is a
+ * pace, see pace.ts), and to await the peer's answer if the subscription has a `confirmed`. Each `Shown` is settled
+ * once, by success or failure. Users who wait get this outcome. Users who no longer wait learn of a failure by an
+ * event.
  */
 import * as Cause from "effect/Cause"
 import * as Effect from "effect/Effect"
@@ -32,25 +33,25 @@ export interface Subscription<in out Out, in In> {
   readonly confirmed: ((message: In) => Option.Option<Either.Either<void, unknown>>) | undefined
   /** The time limit of the confirmation. */
   readonly timeout: { readonly millis: number; readonly error: unknown }
-  /** How many users there are, including those that still wait until it is settled. */
+  /** How many users there are, including users that still wait until the subscription is settled. */
   users: number
-  /** How many users there are that no longer wait. */
+  /** How many users no longer wait. */
   holders: number
 }
 
-/** A subscription on one connection. */
+/** The state of a subscription on one connection. */
 class Shown<In> {
   readonly live: LiveConnection<In>
   isSent = false
   isWritten = false
-  /** The peer has refused it, so that there is nothing to close. */
+  /** Whether the peer has refused the subscription, so that there is nothing to close. */
   isRefused = false
-  /** The last user has left. */
+  /** Whether the last user has left. */
   isEnded = false
   outcome: Exit.Exit<void, unknown> | undefined
-  /** Notified when it has been written, and when it is settled. */
+  /** Notified when the `open` message has been written, and when the subscription is settled. */
   readonly whenSettled = new Waiters()
-  /** Gives up awaiting the confirmation. */
+  /** Stops awaiting the confirmation. */
   giveUp: (() => void) | undefined
 
   constructor(live: LiveConnection<In>) {
@@ -60,7 +61,7 @@ class Shown<In> {
 
 export class Subscriptions<Out, In> {
   private readonly wiring: Wiring<Out, In, any>
-  /** In the order in which they are sent on each new connection. */
+  /** All subscriptions, in the order in which they are sent on each new connection. */
   private readonly all = new Set<Subscription<Out, In>>()
   private byKey: MutableHashMap.MutableHashMap<unknown, Subscription<Out, In>> | undefined
   private readonly pace: Pace | undefined
@@ -79,7 +80,7 @@ export class Subscriptions<Out, In> {
   // users
   // ---------------------------------------------------------------------------
 
-  /** Adds a user: of the subscription that has this key, if there is one. Throws what the key throws. */
+  /** Adds a user of this subscription, or of an existing one with the same key. Throws what the key throws. */
   join(made: Subscription<Out, In>): Subscription<Out, In> {
     const subscription = this.withKey(made) ?? made
     subscription.users++
@@ -97,7 +98,7 @@ export class Subscriptions<Out, In> {
     return known
   }
 
-  /** Takes a user away. With the last one the subscription is taken back on each connection that has been sent it. */
+  /** Removes a user. When the last user leaves, the subscription is closed on each connection on which it was sent. */
   leave(
     subscription: Subscription<Out, In>,
     connections: Iterable<LiveConnection<In>>,
@@ -121,13 +122,13 @@ export class Subscriptions<Out, In> {
   }
 
   /**
-   * Shows the subscription on the open connection, unless it is shown there already, and waits until that is settled if
-   * it can fail. If the connection is lost meanwhile, the next one comes without further waiting.
+   * Shows the subscription on the open connection, unless that was done already, and waits until it is settled if it
+   * can fail. If the connection is lost meanwhile, this ends: the next connection shows the subscription anyway.
    */
   show(subscription: Subscription<Out, In>, open: LiveConnection<In> | undefined): Effect.Effect<void, unknown> {
     if (open === undefined) return Effect.void
     const known = open.shown?.get(subscription)
-    // A subscription that was left out on this connection is tried again.
+    // A subscription that has failed on this connection is tried again.
     const shown = known === undefined || known.outcome !== undefined && Exit.isFailure(known.outcome)
       ? this.start(subscription, open, true)
       : known
@@ -144,7 +145,7 @@ export class Subscriptions<Out, In> {
   // a connection that opens
   // ---------------------------------------------------------------------------
 
-  /** How many there are on the connection, those left out that have failed. */
+  /** How many subscriptions there are on the connection, without those that have failed. */
   countOn(live: LiveConnection<In>): number {
     let count = 0
     for (const { outcome } of live.shown?.values() ?? []) if (outcome !== undefined && Exit.isSuccess(outcome)) count++
@@ -152,8 +153,8 @@ export class Subscriptions<Out, In> {
   }
 
   /**
-   * Shows all that are not shown on the connection yet; waits until they are written, and those confirmed that ask for
-   * it. `written` bounds the writing.
+   * Shows all subscriptions that are not on the connection yet. Waits until they are written, and confirmed if they
+   * have a `confirmed`. `written` limits the time for the writing.
    */
   showAll<E>(
     live: LiveConnection<In>,
@@ -192,7 +193,7 @@ export class Subscriptions<Out, In> {
     })
   }
 
-  /** Shows those that were added in the last moment, in the step in which the connection becomes open. */
+  /** Shows subscriptions that were added at the last moment, in the step in which the connection becomes open. */
   showMissing(live: LiveConnection<In>): void {
     for (const subscription of this.all) {
       if (live.shown?.has(subscription) !== true) this.start(subscription, live, false)
@@ -229,14 +230,14 @@ export class Subscriptions<Out, In> {
           for (const [, shown] of left) written(shown)
         })
       })
-      // The messages were made with those that have ended since.
+      // The combined messages may contain subscriptions that have ended meanwhile: these are closed.
       for (const [{ close }, { isEnded }] of left) {
         if (isEnded && close !== undefined) this.sendClose(live, close, false)
       }
     })
   }
 
-  /** Undefined if the user's function throws, or what it gives cannot be sent. */
+  /** Undefined if the user's function throws, or if its result cannot be sent. */
   private combinedOf(opens: ReadonlyArray<Out>): ReadonlyArray<Message> | undefined {
     const { encode, events, options: { subscriptions } } = this.wiring
     return events.decided("combine", () => {
@@ -256,7 +257,7 @@ export class Subscriptions<Out, In> {
     return shown
   }
 
-  /** Sends it in this step if that can be, else in a fiber of the connection. */
+  /** Sends the subscription in this step if possible, otherwise in a fiber of the connection. */
   private start(subscription: Subscription<Out, In>, live: LiveConnection<In>, isQueued: boolean): Shown<In> {
     const shown = this.shownOn(subscription, live)
     const { open } = subscription
@@ -284,7 +285,7 @@ export class Subscriptions<Out, In> {
     )
   }
 
-  /** Takes a turn, if there is a pace; `use` says whether it has used the turn. */
+  /** Takes a turn, if there is a pace. `use` gives whether it has used the turn. */
   private inTurn(
     live: LiveConnection<In>,
     use: (turn: Turn | undefined) => boolean | Effect.Effect<boolean>
@@ -383,8 +384,8 @@ export class Subscriptions<Out, In> {
   }
 
   /**
-   * Queued behind earlier messages, for this connection only: dropped if the connection is lost. Or directly, while a
-   * connection opens or is being replaced.
+   * Queues the message behind earlier messages, for this connection only: it is dropped if the connection is lost.
+   * While a connection opens or is being replaced, the message is sent directly.
    */
   private send(
     live: LiveConnection<In>,

@@ -1,8 +1,8 @@
 /**
- * Logs, counters and gauges of a socket for its operator. The gauges add up over the sockets of one name.
+ * Logs, counters and gauges of a socket for its operator. A gauge is the sum over all sockets of one name.
  *
- * A socket has its share of each gauge from when it is named until it is closed. The metrics are updated in the step in
- * which what they measure changes: there is no fiber and no timer.
+ * A socket counts in each gauge from when it gets its name until it is closed. A metric is updated in the same step as
+ * the value that it measures: telemetry needs no fiber and no timer.
  */
 import * as Context from "effect/Context"
 import * as Effect from "effect/Effect"
@@ -43,11 +43,11 @@ const roundTrips = Metric.histogram(
   "How long answers to pings took"
 )
 
-/** The sockets of one name, while there is one. */
+/** The sockets of one name, kept while there is at least one. */
 class Named {
   readonly labels: ReadonlyArray<MetricLabel.MetricLabel>
   sockets = 0
-  /** When the oldest message was accepted, of each socket that has one. */
+  /** For each socket with messages: when its oldest message was accepted. */
   readonly oldest = new Map<object, number>()
   private shownOldest = 0
 
@@ -59,7 +59,7 @@ class Named {
     const before = this.oldest.get(socket)
     if (at === 0) this.oldest.delete(socket)
     else this.oldest.set(socket, at)
-    // Looked for among all only if the oldest of all has gone.
+    // All sockets are searched only if the oldest message of all has gone.
     if (before === this.shownOldest) this.showOldest(this.oldest.size === 0 ? 0 : Math.min(...this.oldest.values()))
     else if (at !== 0 && (this.shownOldest === 0 || at < this.shownOldest)) this.showOldest(at)
   }
@@ -72,7 +72,7 @@ class Named {
 
 const byName = new Map<string, Named>()
 
-/** The content of an outbox, as the gauges show it. */
+/** The content of an outbox for the gauges. */
 export interface Held {
   readonly messages: number
   readonly unacknowledged: number
@@ -112,7 +112,7 @@ export class Telemetry implements Held {
     return this.name ?? "unknown"
   }
 
-  /** A URL is about to be dialed. The first one's host is the name of a socket that has none. */
+  /** Called when a URL is about to be dialed. A socket without a name is named by the host of its first URL. */
   dialing(url: string | URL): void {
     if (this.name !== undefined || this.isClosed) return
     try {
@@ -135,7 +135,7 @@ export class Telemetry implements Held {
     this.show({ messages, unacknowledged, oldest })
   }
 
-  /** Gives its share of the gauges back. */
+  /** Removes the socket's share from the gauges. */
   close(): void {
     if (this.isClosed) return
     this.showState(undefined)
@@ -226,7 +226,7 @@ export class Telemetry implements Held {
     return [MetricLabel.make("socket", this.socket), ...label]
   }
 
-  /** In this step, whatever the logger does: a logger that throws is its own fault. */
+  /** Logs in this step. An error that a logger throws is not caught. */
   private log(level: LogLevel.LogLevel, message: string): void {
     const logged = Effect.annotateLogs(Effect.logWithLevel(level, message), "socket", this.socket)
     Runtime.runSyncExit(this.runtime)(logged)

@@ -1,7 +1,7 @@
 /**
- * The effects that a user has given and that may take as long as they like: `dial`, `onOpen`, a subscription's `open`,
- * and the finalizers of what these acquire. The socket gives them up without waiting for them. Only its end waits until
- * none is left, for as long as its grace.
+ * The user's effects, which may take any time: `dial`, `onOpen`, a subscription's `open`, and the finalizers of what
+ * these acquire. The socket interrupts them without waiting for their end. Only the closing of the socket waits until
+ * none of them runs, at most for its grace.
  */
 import * as Effect from "effect/Effect"
 import * as Fiber from "effect/Fiber"
@@ -9,14 +9,14 @@ import { Waiters } from "../waiters.js"
 
 export class UserEffects {
   private running = 0
-  /** Notified when the last of them has ended. */
+  /** Notified when the last of these effects has ended. */
   readonly whenIdle = new Waiters()
 
   get isIdle(): boolean {
     return this.running === 0
   }
 
-  /** As `Effect.disconnect`: an interruption is passed on, and not waited for. */
+  /** Like `Effect.disconnect`: passes an interruption on without waiting for its end. */
   run<A, E, R>(effect: Effect.Effect<A, E, R>): Effect.Effect<A, E, R> {
     return Effect.uninterruptibleMask((restore) =>
       Effect.flatMap(

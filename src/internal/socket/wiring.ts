@@ -13,7 +13,7 @@ import type { AnyOptions, Settings } from "./settings.js"
 import type { Telemetry } from "./telemetry.js"
 import type { UserEffects } from "./userEffects.js"
 
-/** The parts that the public file makes. */
+/** The parts that the public module makes. */
 export interface Given<Out, In, R> {
   readonly options: AnyOptions<Out, In>
   readonly settings: Settings<Out, In>

@@ -1,8 +1,8 @@
 /**
- * The one writer of a connection. Everything that is sent on a connection goes through here, one write at a time, under
- * the connection's `Semaphore(1)`: first the connection's direct messages (login, subscriptions, a ping of the user's),
- * then a batch from the outbox, if that drains to this connection. The permit is held for one write, never across a
- * wait for something to send.
+ * The one writer of a connection. It sends everything on a connection, one write at a time, under the connection's
+ * `Semaphore(1)`: first the connection's direct messages (login, subscriptions, the user's pings), then a batch from
+ * the outbox, if that drains to this connection. The permit is held for one write, never while waiting for something to
+ * send.
  */
 import * as Cause from "effect/Cause"
 import * as Effect from "effect/Effect"
@@ -20,7 +20,7 @@ export class Writer {
     this.wiring = wiring
   }
 
-  /** Writes until a write fails, which ends the connection. For one fiber of the connection's scope. */
+  /** Writes until a write fails, which ends the connection. For a single fiber of the connection's scope. */
   run(live: LiveConnection<any>, scope: Scope.Scope): Effect.Effect<void> {
     const { clock, outbox, settings } = this.wiring
     const hasMore = () => outbox.isDrainingTo(live) && live.failure === undefined && outbox.hasWork
@@ -31,7 +31,7 @@ export class Writer {
         outbox.expire(now)
         const messages = hasMore() ? outbox.take(settings.window) : []
         for (const message of messages) message.onHanded?.(live)
-        // The acknowledgements and replies to what is sent now are to be read.
+        // Reading must go on, so that acknowledgements and replies to these messages can arrive.
         if ((outbox.isAwaiting || !live.awaiting.isEmpty) && !live.inbox.isFullOfBytes) live.resume(now)
         live.writingSince = now
         return { direct, messages }
@@ -60,7 +60,10 @@ export class Writer {
     )
   }
 
-  /** Ends a connection whose write takes too long. One fiber watches many writes, and ends when none is under way. */
+  /**
+   * Ends a connection whose write takes too long. One fiber watches many writes, and ends when there is no current
+   * write.
+   */
   private watch(live: LiveConnection<any>): Effect.Effect<void> {
     const { clock, settings: { writeTimeout } } = this.wiring
     return Effect.gen(this, function*() {

@@ -4,15 +4,15 @@
  */
 import type { ServerKey } from "../../TicketCache.js"
 
-/** A key is kept beyond the call that gave it, and its giver may go on to change it. */
+/** Copies a key, because it is kept after the call, and the caller may change its object later. */
 export const copyOf = (key: ServerKey): ServerKey => ({
   ...key,
   ...typeof key.alpn === "object" && { alpn: [...key.alpn] }
 })
 
 /**
- * Whether the keys are spelled alike, which is told in less time than `idOf` takes. `false` says nothing: the same host
- * may be written in upper or lower case.
+ * Whether the keys are written in the same way. This is faster than `idOf`. `false` proves nothing: the same host may
+ * be written in upper or lower case.
  */
 export const isSpelledAlike = (a: ServerKey, b: ServerKey): boolean =>
   a.host === b.host && a.port === b.port && a.servername === b.servername && a.identity === b.identity &&
@@ -21,7 +21,9 @@ export const isSpelledAlike = (a: ServerKey, b: ServerKey): boolean =>
 const areSame = (a: ServerKey["alpn"], b: ServerKey["alpn"]): boolean =>
   typeof a === "object" && typeof b === "object" && a.length === b.length && a.every((name, i) => name === b[i])
 
-/** Equal for equal keys. Each part stands with its length, so that none runs into the next. */
+/**
+ * Text that is equal for equal keys. Each part is preceded by its length, so that two parts cannot be taken for one.
+ */
 export const idOf = ({ alpn, host, identity, partition, port, servername }: ServerKey): string =>
   part(host.includes("/") ? host : host.toLowerCase()) + part(String(port)) + part(servername?.toLowerCase()) +
   part(identity) + part(partition) +

@@ -1,6 +1,6 @@
 /**
- * The tickets of a cache, by server. Every method is one synchronous step, so that no two takers can meet in it; the
- * caller says what time it is.
+ * The tickets of a cache, by server. Every method is one synchronous step, so that no two takers can get the same
+ * ticket. The caller passes the current time.
  */
 import * as Inspectable from "effect/Inspectable"
 import * as Metric from "effect/Metric"
@@ -11,12 +11,12 @@ import type { Registered, Registry } from "../registry.js"
 import { copyOf, idOf, isSpelledAlike } from "./serverKey.js"
 import { StoredTicket } from "./storedTicket.js"
 
-/** More than the longest ticket (RFC 8446: 2^16 - 1 bytes) has ever been seen to need with its certificate. */
+/** More than the longest ticket (RFC 8446: 2^16 - 1 bytes) needs with its certificate in practice. */
 const longestSession = 64 * 1024
 
 interface Entry {
   readonly ticket: StoredTicket
-  /** Time of the cache's own clock, even if the ticket was issued by a clock that is ahead. */
+  /** By the cache's own clock, even if the clock of the ticket's issuer is ahead. */
   readonly expiresAt: number
 }
 
@@ -42,19 +42,19 @@ const counters: { readonly [K in Count]: Metric.Metric.Counter<number> } = {
   dropped: counter("dropped", "TLS tickets that were dropped before anyone took them")
 }
 
-/** `TicketCache.make` makes every cache, and every cache that it makes is a store. */
+/** `TicketCache.make` makes every cache, and each of them is a store. */
 export const storeOf = (cache: TicketCache): TicketStore => cache as TicketCache & TicketStore
 
 export class TicketStore extends Inspectable.Class {
   private readonly limits: Limits
-  /** A cache that was given no name has no series of its own: there may be any number of such caches. */
+  /** A cache without a name has no metric series of its own, since there may be any number of such caches. */
   private readonly labels: ReadonlyArray<MetricLabel.MetricLabel>
   private readonly registered: Registered | undefined
-  /** The server that was used longest ago comes first. */
+  /** The least recently used server comes first. */
   readonly #servers = new Map<string, Server>()
-  /** The server that was used last. */
+  /** The most recently used server. */
   #last: Server | undefined
-  /** Servers that were told of because they do not replenish. */
+  /** Servers about which a warning was logged because they do not replenish. */
   private readonly sparing = new Set<string>()
   private readonly counts = { offered: 0, resumed: 0, refused: 0, expired: 0, dropped: 0 }
   private tickets = 0
@@ -92,7 +92,9 @@ export class TicketStore extends Inspectable.Class {
     return Option.none()
   }
 
-  /** Whether `take` would return a ticket now: for a connector that must prepare for a refusal before it takes one. */
+  /**
+   * Whether `take` would return a ticket now: for a connector that must prepare for a refusal before it takes a ticket.
+   */
   has(key: ServerKey, now: number): boolean {
     for (let server = this.find(key); server !== undefined; server = this.find(key)) {
       const newest = server.entries.length - 1
@@ -108,7 +110,7 @@ export class TicketStore extends Inspectable.Class {
     const until = Math.min(expiresAt, issuedAt + maxLifetime, now + maxLifetime)
     const isUsable = session instanceof Uint8Array && session.length > 0 &&
       session.length <= Math.min(longestSession, maxBytes) &&
-      // A value that is not a time makes `until` NaN.
+      // If a value is not a time, `until` is NaN.
       Number.isFinite(issuedAt) && now < until
     if (this.isClosed || !isUsable) return this.count("dropped")
     const server = this.find(key) ?? { id: idOf(key), key: copyOf(key), entries: [] }
@@ -128,7 +130,10 @@ export class TicketStore extends Inspectable.Class {
     while (this.bytes > maxBytes) this.discard(this.longestUnused(), 0, "dropped")
   }
 
-  /** A server that has forgotten a key has forgotten it for every ticket that was made with that key. */
+  /**
+   * Drops the tickets that were made with the same key as the refused one: a server that no longer has the key refuses
+   * them all.
+   */
   reject(key: ServerKey, refused: Ticket): void {
     this.count("refused")
     const server = this.find(key)
@@ -136,7 +141,8 @@ export class TicketStore extends Inspectable.Class {
     const place = StoredTicket.placeOf(refused)
     const name = StoredTicket.keyNameOf(refused)
     const names = [name, ...server.entries.map(({ ticket }) => StoredTicket.keyNameOf(ticket))]
-    // Tickets that all begin differently name no key: a server may encode its tickets as it likes.
+    // If all tickets begin differently, their beginning is not a key's name: a server may encode its tickets in any
+    // way.
     const areNamed = name !== undefined && new Set(names).size < names.length
     this.drop(
       server,
@@ -149,7 +155,7 @@ export class TicketStore extends Inspectable.Class {
   }
 
   clear(filter: (key: ServerKey) => boolean): void {
-    // A copy: a filter that uses the cache moves its servers.
+    // Iterates over a copy, because a filter that uses the cache changes the order of its servers.
     for (const server of Array.from(this.#servers.values())) {
       if (filter(server.key)) this.drop(server, () => true)
     }
@@ -167,7 +173,7 @@ export class TicketStore extends Inspectable.Class {
     if (name === "refused") this.registered?.note("Refused")
   }
 
-  /** Notes that the server does not replenish. `false`: that was noted before. */
+  /** Records that the server does not replenish. Gives `false` if that was recorded before. */
   noteSparing({ host, port }: ServerKey): boolean {
     const server = `${host.toLowerCase()}:${port}`
     if (this.sparing.has(server)) return false

@@ -1,5 +1,6 @@
 /**
- * A ticket as the store keeps it and hands it out: a copy that prints no secret, and that the store recognises.
+ * The form in which the store keeps and gives out a ticket: a copy that prints no secret, and that the store
+ * recognises.
  */
 import * as Inspectable from "effect/Inspectable"
 import type { Ticket } from "../../TicketCache.js"
@@ -15,18 +16,21 @@ export class StoredTicket extends Inspectable.Class implements Ticket {
   readonly #place = nextPlace++
   readonly #keyName: string | undefined
 
-  /** Orders tickets that were issued in the same second. A ticket that no store has made comes last. */
+  /** Orders tickets that were issued in the same second. A ticket that was not made by a store comes last. */
   static placeOf(ticket: Ticket): number {
     return #place in ticket ? ticket.#place : Infinity
   }
 
-  /** The name was read when the ticket was stored: the session of a spent ticket is overwritten with zeros. */
+  /**
+   * The key's name. It was read when the ticket was stored, since the session of a spent ticket is overwritten with
+   * zeros.
+   */
   static keyNameOf(ticket: Ticket): string | undefined {
     return #keyName in ticket ? ticket.#keyName : keyNameOf(ticket.session)
   }
 
-  // A getter of the prototype: code that copies or prints the own properties of any value copies or prints no secret.
-  // Enumerable, so that comparisons of tickets still see it.
+  // A getter of the prototype, so that code which copies or prints an object's own properties copies or prints no
+  // secret. It is enumerable, so that comparisons of tickets still see it.
   static {
     Object.defineProperty(this.prototype, "session", {
       enumerable: true,
@@ -55,8 +59,8 @@ export class StoredTicket extends Inspectable.Class implements Ticket {
 }
 
 /**
- * Names the key that the server made the ticket with: the ticket's first 16 bytes, if the server follows RFC 5077
- * (section 4) as OpenSSL does. The name is no secret: every offer shows it.
+ * The name of the key with which the server made the ticket: the ticket's first 16 bytes, if the server follows RFC
+ * 5077 (section 4) as OpenSSL does. The name is not secret, since every offer shows it.
  */
 const keyNameOf = (session: Uint8Array): string | undefined => {
   const ticket = readTlsTicket(session) ?? session

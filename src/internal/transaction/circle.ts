@@ -1,15 +1,15 @@
 /**
  * Finds out whether a holder that is about to wait for a turn would wait for itself.
  *
- * Every place in a queue waits for its neighbour ahead, and the first place for the turn's holder. So a holder waits
- * for as many others as it has places, however long the queues are, and as many others wait for a holder as it has
- * turns and places.
+ * Every place in a queue waits for the place before it, and the first place for the turn's holder. So a holder directly
+ * waits for as many others as it has places, however long the queues are, and as many others directly wait for a holder
+ * as it has turns and places.
  *
- * Two searches find a circle: from the end of the turn's queue forwards, to the holder that asks; and from this holder
- * backwards, through the holders that wait for it, to a holder in the queue. Both searches are made side by side, step
- * by step, and the first to end has the answer. Together they take twice the steps of the shorter one. For many
- * transactions that each hold a ref of their own and ask for a shared one, the search backwards ends at its first step,
- * since nobody waits for them, where the search forwards would walk through the whole queue. In a chain, where each
+ * Two searches can find a circle: forwards from the end of the turn's queue to the holder that asks, and backwards from
+ * this holder, through the holders that wait for it, to a holder in the queue. Both searches run in alternating steps,
+ * and the first to end has the answer. Together they take twice the steps of the shorter one. If many transactions each
+ * hold a ref of their own and ask for a shared one, the backward search ends at its first step, since no transaction
+ * waits for them, while the forward search would go through the whole queue. In a chain, in which each transaction
  * waits for the next, one of the two searches is always short.
  */
 import type { Holder, Turn } from "./turn.js"
@@ -31,7 +31,7 @@ export const circleThrough = <H extends Holder<H>, T extends Turn<H>>(
   return undefined
 }
 
-/** How the search came to a holder: by way of `turn`, which the holder of the path before waits for. */
+/** A step of the search: it came to this holder through `turn`, for which the holder of the previous step waits. */
 interface Path<H extends Holder<H>> {
   readonly holder: H
   readonly turn: Turn<H>
@@ -47,14 +47,14 @@ function* pathsAhead<H extends Holder<H>>(asked: Turn<H>): Generator<Path<H>, vo
     seen.add(path.holder)
     yield path
     for (const { ahead, turn } of path.holder.places?.values() ?? []) {
-      // From neighbour to neighbour in one queue it is still the same turn that is waited for.
+      // Moving from place to place in one queue, the turn stays the same.
       const before = turn === path.turn ? path.before : path
       toVisit.push({ holder: ahead?.holder ?? turn.holder!, turn, before })
     }
   }
 }
 
-/** All holders that wait for a holder. A step that finds no holder, or no new one, is a step too. */
+/** All holders that wait for a holder. A step without a holder, or without a new one, counts as a step, too. */
 function* stepsBehind<H extends Holder<H>>(holder: H): Generator<H | undefined, void> {
   const seen = new Set<H>([holder])
   const toVisit = [holder]
@@ -73,7 +73,7 @@ function* stepsBehind<H extends Holder<H>>(holder: H): Generator<H | undefined, 
 const isAhead = <H extends Holder<H>>(holder: H, asked: Turn<H>): boolean =>
   asked.holder === holder || holder.places?.has(asked) === true
 
-/** A path that comes back to a turn gives it once. */
+/** The turns of a path, each of them once. */
 const turnsAlong = <H extends Holder<H>>(path: Path<H>): ReadonlyArray<Turn<H>> => {
   const turns: Array<Turn<H>> = []
   for (let at: Path<H> | undefined = path; at !== undefined; at = at.before) turns.unshift(at.turn)

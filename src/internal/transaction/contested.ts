@@ -6,17 +6,20 @@ import { Cell, Layer, orders } from "./layer.js"
 import { outermost, type Transaction } from "./transaction.js"
 
 /**
- * The refs for which siblings, that is transactions inside the same one, have waited for each other in a circle.
+ * The refs for which siblings (transactions inside the same transaction) have waited for each other in a circle.
  *
- * The next attempt of their outermost transaction would meet the same circle. So in all further attempts each
- * transaction inside it that names a contested ref takes one more turn before, which is the same for all contested
- * refs: siblings that name them go one at a time. A circle of siblings then leads over at least one ref that was not
- * contested yet. So circles of siblings end no more attempts than there are refs.
+ * The next attempt of their outermost transaction would meet the same circle. So in all further attempts, each inner
+ * transaction that names a contested ref first takes one additional turn, which all contested refs share: siblings that
+ * name contested refs run one at a time. Any further circle of siblings contains at least one ref that was not
+ * contested before. So circles of siblings end at most as many attempts as there are refs.
  */
 export class Contested {
   private readonly cells = new Set<Cell<any>>()
   private readonly madeBefore = orders.next
-  /** A body may make refs of its own, which are others at each attempt: then all that were made meanwhile are. */
+  /**
+   * A body may make refs of its own, which are new in each attempt. If one of these is contested, all refs that were
+   * made during the attempts count as contested.
+   */
   private areMadeMeanwhile = false
   private readonly turns = new WeakMap<Transaction, Layer<undefined>>()
 
@@ -24,19 +27,19 @@ export class Contested {
     return this.cells.size === 0 && !this.areMadeMeanwhile
   }
 
-  /** Adds the refs of the circle of siblings that an attempt has failed because of, if its error tells of one. */
+  /** Adds the refs of the circle of siblings that has made an attempt fail, if its error has one. */
   learn(error: unknown): void {
-    // A span puts a proxy around each error that is raised in it.
+    // A span wraps each error that is raised in it in a proxy.
     for (const layer of circles.get(Cause.originalError(error) as object) ?? []) {
       const lowest = lowestOf(layer)
-      // The circle can lead over the turn that contested refs have in common.
+      // The circle can contain the turn that contested refs share.
       if (!(lowest instanceof Cell)) continue
       if (lowest.order < this.madeBefore) this.cells.add(lowest)
       else this.areMadeMeanwhile = true
     }
   }
 
-  /** The turn to take before those of the refs, if the transaction names a contested one. */
+  /** The turn to take before the refs' own turns, if the transaction names a contested ref. */
   turnBefore(transaction: Transaction): Layer<undefined> | undefined {
     if (!transaction.cells.some((cell) => this.has(cell))) return undefined
     const whole = outermost(transaction)

@@ -25,12 +25,12 @@ export class Layer<in out A> extends Turn<Transaction> {
     this.below = below
   }
 
-  /** The transaction that has this turn has succeeded, with this value. */
+  /** Called when the transaction that has this turn has succeeded with this value. */
   commit(value: A): void {
     this.value = value
   }
 
-  /** The transaction that has this turn has failed. */
+  /** Called when the transaction that has this turn has failed. */
   rollBack(): void {}
 }
 
@@ -41,18 +41,18 @@ export class Cell<in out A> extends Layer<A> {
   readonly latest = new Latest<A>()
   /** A transaction takes the turns of several refs in this order. */
   readonly order: number
-  /** The refs of a transaction that names this one alone. */
+  /** The list of refs for a transaction that names only this ref. */
   readonly alone: ReadonlyArray<Cell<A>> = [this]
-  /** An object of its own: an Inspector keeps it when the ref has been collected as garbage. */
+  /** A separate object, because an Inspector keeps it when the ref has been garbage-collected. */
   readonly counts = { commits: 0, rollbacks: 0 }
-  /** Tells an Inspector, if there is one and the ref has a name. */
+  /** The ref's entry in an Inspector, if there is an Inspector and the ref has a name. */
   registered: Registered | undefined
 
   constructor(initial: A, { invariant, name }: Options<A>) {
     const place = orders.next++
     super(name ?? `ref ${place}`, initial, undefined)
     this.order = place
-    // A ref that was given no name has no series of its own: there may be any number of such refs.
+    // A ref without a name has no metric series of its own, since there may be any number of such refs.
     this.labels = name === undefined ? [] : [MetricLabel.make("ref", name)]
     this.invariant = invariant
     this.registered = undefined
@@ -83,5 +83,5 @@ const rollbackCounter = Metric.counter("holdfast_transactional_ref_rollbacks_tot
   incremental: true
 })
 
-/** `next` is the order of the next ref that is made. */
+/** `next` is the `order` of the next ref that is made. */
 export const orders = globalValue(Symbol.for("effect-holdfast/TransactionalRef/order"), () => ({ next: 0 }))

@@ -1,11 +1,9 @@
-/**
- * A ref in an Inspector, which holds it weakly: a ref has no scope that would end its registration.
- */
+/** A ref's entry in an Inspector. It refers to the ref weakly, because a ref has no scope that would end the entry. */
 import { globalValue } from "effect/GlobalValue"
 import type { Registry } from "../registry.js"
 import type { Cell } from "./layer.js"
 
-/** Takes a ref from its Inspector when the ref has been collected as garbage. Nothing here holds the ref itself. */
+/** Removes a ref from its Inspector when the ref has been garbage-collected. Nothing here refers to the ref itself. */
 const whenCollected = globalValue(
   Symbol.for("effect-holdfast/TransactionalRef/whenCollected"),
   () => new FinalizationRegistry<() => void>((leave) => leave())

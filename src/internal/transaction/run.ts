@@ -2,9 +2,9 @@
  * The bracket around a transaction's body: begins the transaction, gives the body its drafts, and commits or rolls
  * back, whatever the body's exit.
  *
- * The bracket is written by hand. With `Effect.acquireUseRelease` around the same steps (turns waited for in its `use`,
- * the commit in its `release`, and a match around both, since a `release` cannot change the exit) a transaction takes a
- * third longer.
+ * The bracket is written by hand, because with `Effect.acquireUseRelease` a transaction takes a third longer. (It would
+ * wait for turns in its `use`, commit in its `release`, and need a match around both, since a `release` cannot change
+ * the exit.)
  */
 import * as Cause from "effect/Cause"
 import * as Chunk from "effect/Chunk"
@@ -96,7 +96,10 @@ const bracketed = <B, E, R>(
 // spans
 // -----------------------------------------------------------------------------
 
-/** Effect's default tracer tells nobody of its spans, and to make one takes longer than the transaction. */
+/**
+ * Whether spans are needed: Effect's default tracer reports its spans to nobody, and making one takes longer than the
+ * transaction.
+ */
 const isTraced = (fiber: AnyFiber): boolean =>
   fiber.currentTracer !== silentTracer && fiber.getFiberRef(FiberRef.currentTracerEnabled)
 
@@ -132,7 +135,7 @@ const withDraft = <B, E, R>(
       (layer) => body(new Draft(layer, transaction))
     )
   }
-  // Caught by hand, since `Effect.suspend` is one more operation.
+  // Errors are caught here by hand, since `Effect.suspend` would be one more operation.
   try {
     return body(new Draft(layer, transaction))
   } catch (defect) {
@@ -145,14 +148,14 @@ const withDrafts = <B, E, R>(
   transaction: Transaction,
   body: (drafts: ReadonlyArray<Draft<any>>) => Effect.Effect<B, E, R>
 ): Effect.Effect<B, E | Refusal, R> => {
-  // The turns are taken in one order, whatever the order in which the refs are named.
+  // Turns are taken in one global order, whatever the order in which the refs are named.
   const inOrder = cells.toSorted((a, b) => a.order - b.order)
   return Effect.flatMap(
     afterContested(transaction, () => Effect.forEach(inOrder, (cell) => take(cell, transaction))),
     (layers) => body(cells.map((cell) => new Draft(layers[inOrder.indexOf(cell)]!, transaction)))
   )
 }
-/** Takes turns, and before them the turn that contested refs have in common, if the transaction names such a ref. */
+/** Takes turns. If the transaction names a contested ref, it first takes the turn that contested refs share. */
 const afterContested = <A>(
   transaction: Transaction,
   taken: () => Effect.Effect<A, Refusal>
@@ -167,7 +170,7 @@ const afterContested = <A>(
 // ending
 // -----------------------------------------------------------------------------
 
-/** The changes of the inner transaction are now those of the one around it. */
+/** The changes of the inner transaction become changes of the transaction around it. */
 const endInner = <B, E>(
   transaction: Transaction,
   exit: Exit.Exit<B, E | TransactionError>,
@@ -182,21 +185,22 @@ const endInner = <B, E>(
   return end
 }
 
-/** Commits all or nothing in this one step. Then the finalizers run, and then others get their turns. */
+/** Commits everything or nothing, in one step. Then the finalizers run, and then the turns are released. */
 const endOutermost = <B, E>(
   transaction: Transaction,
   exit: Exit.Exit<B, E | TransactionError>,
   locals: WithTwo
 ): Effect.Effect<B, E | TransactionError> => {
   const end = Exit.isFailure(exit) ? unwound(transaction, exit.cause) : objection(transaction) ?? exit
-  // An aborted transaction has no layers any more.
+  // An aborted transaction no longer has layers.
   eachLayer(transaction, (layer, below) => {
     if (Exit.isSuccess(end)) below.commit(layer.value)
     else below.rollBack()
   })
   transaction.phase = "Ending"
   transaction.exit = end
-  // The finalizers may wait for fibers inside the transaction that still wait for a turn.
+  // Finalizers may wait for fibers inside the transaction that are still waiting for a turn, so these fibers are woken
+  // first.
   dismissWaiting(transaction)
   if (transaction.madeScope === undefined) return finish(transaction, end, locals)
   return Effect.matchCauseEffect(closeScope(transaction.madeScope, end), {
@@ -213,14 +217,14 @@ const finish = <B, E>(transaction: Transaction, end: Exit.Exit<B, E>, locals: Wi
   return end
 }
 
-/** The failure of a transaction whose body has succeeded, if it may not succeed. */
+/** The failure of a transaction whose body has succeeded, but which must not commit. */
 const objection = (transaction: Transaction): Exit.Exit<never, TransactionError> | undefined => {
   const { cells, deadlock, errors, outer } = transaction
   if (deadlock !== undefined) return Exit.fail(deadlock)
   if (!isOpen(outer)) return Exit.fail(errors.conflict(namesOf(cells)))
   try {
     for (const cell of cells) {
-      // An outer transaction that names the ref asks at its own end.
+      // An outer transaction that names the ref checks the invariant at its own end.
       if (cell.invariant === undefined || isNamed(cell, outer)) continue
       if (!cell.invariant(layerIn(cell, transaction).value)) return Exit.fail(errors.violation(cell.name))
     }
@@ -235,7 +239,7 @@ const isNamed = (cell: Cell<any>, transaction: Transaction | undefined): boolean
 
 /**
  * The end of an outermost transaction whose body has failed. If the body has failed because the transaction is over,
- * the transaction fails with the typed error, whatever the body has made of it. Other defects of the body go along.
+ * the transaction fails with the typed error, whatever the body has made of it. Other defects of the body are added.
  */
 const unwound = <E>(
   transaction: Transaction,
@@ -250,7 +254,7 @@ const unwound = <E>(
   return Exit.failCause(defects === undefined ? typed : Cause.sequential(typed, defects))
 }
 
-/** The defects of a cause, less those that only say that the transaction is over. */
+/** The defects of a cause, without those that only say that the transaction is over. */
 const ownDefects = (
   cause: Cause.Cause<unknown>,
   saysSo: (defect: unknown) => boolean

@@ -1,10 +1,10 @@
 /**
- * How a transaction comes by its layers.
+ * How a transaction gets its layers.
  *
- * To work on a ref, a transaction takes the turn of the layer below its own; and for this the transactions around it
- * have to have layers of the ref too. So the turns are taken from the outermost transaction inwards: of the ref, of the
- * outermost one's layer, and so on. A turn that is free is taken immediately (`tryTake`); else the transaction takes a
- * place in the queue and waits (`take`). A transaction has its turns until its end, which releases them.
+ * To work on a ref, a transaction takes the turn of the layer below its own. For this, the transactions around it need
+ * layers of the ref, too. So turns are taken from the outermost transaction inwards: the turn of the ref, the turn of
+ * the outermost transaction's layer, and so on. A free turn is taken immediately (`tryTake`); otherwise the transaction
+ * takes a place in the queue and waits (`take`). A transaction keeps its turns until its end, which releases them.
  */
 import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
@@ -18,15 +18,18 @@ import { releaseAll } from "./turn.js"
 
 type Refusal = TransactionDeadlock | TransactionConflict
 
-/** Takes what the transaction needs for a layer of its own. To be called by the transaction's own fiber. */
+/** Takes the turns that the transaction needs for a layer of its own. Must be called on the transaction's own fiber. */
 export const take = <A>(lowest: Layer<A>, transaction: Transaction): Effect.Effect<Layer<A>, Refusal> =>
   takeThrough(lowest, transaction, waitAtEase)
 
-/** Takes the layer above the lowest one, if nobody else has that turn and the transaction is an outermost one. */
+/** Takes the layer above the lowest one, if the turn is free and the transaction is an outermost one. */
 export const tryTake = <A>(lowest: Layer<A>, transaction: Transaction): Layer<A> | undefined =>
   transaction.outer === undefined ? tryTakeAbove(lowest, transaction) : undefined
 
-/** The outer transactions take their layers first. The fiber that waits for them may be interrupted alone. */
+/**
+ * The outer transactions take their layers first. The fiber that waits for them may be interrupted without the
+ * transaction.
+ */
 const takeThrough = <A>(
   lowest: Layer<A>,
   transaction: Transaction,
@@ -36,7 +39,7 @@ const takeThrough = <A>(
     ? takeAbove(lowest, transaction, waiting)
     : Effect.flatMap(takeThrough(lowest, transaction.outer, wait), (below) => takeAbove(below, transaction, waiting))
 
-/** `wait` without a cleanup: at its end a transaction leaves the queues in which its own fiber waits. */
+/** `wait` without a cleanup, since at its end a transaction leaves the queues in which its own fiber waits. */
 const waitAtEase: typeof wait = (register) =>
   Effect.async((resume) => {
     register(resume)
@@ -58,18 +61,19 @@ const takeAbove = <A>(
   )
 }
 
-/** Another fiber of the transaction may have taken the turn and made the layer already. */
+/** Takes the turn if it is free. Another fiber of the transaction may already have taken it and made the layer. */
 const tryTakeAbove = <A>(below: Layer<A>, transaction: Transaction): Layer<A> | undefined =>
   isOpen(transaction) && below.tryTake(transaction)
     ? below.above ??= new Layer(below.name, below.value, below)
     : undefined
 
 /**
- * The decision and the note of it are one step, so that no two transactions can each miss the other's request.
+ * The search for a circle and the new place are one step, so that two transactions cannot both overlook each other's
+ * request.
  *
- * The transactions of a circle are all outermost, or all inside the same one. For an inner transaction that needs a
- * turn of a layer further out, the transactions around it take that turn. So a circle through inner transactions of
- * several outer ones is also a circle of these outer ones, and is found when it closes there.
+ * The transactions of a circle are all outermost, or all inside the same one. If an inner transaction needs a turn of a
+ * layer further out, the transactions around it take that turn. So a circle through inner transactions of several outer
+ * ones is also a circle of these outer ones, and is found when it closes there.
  */
 const takePlace = (
   turn: Layer<any>,
@@ -80,7 +84,7 @@ const takePlace = (
     resume(Exit.void)
     return undefined
   }
-  // If one fiber of the transaction waits for this turn already, another one that does so closes no circle.
+  // If another fiber of the transaction already waits for this turn, this wait closes no new circle.
   const circle = transaction.places?.has(turn) === true ? undefined : circleThrough(turn, transaction)
   if (circle === undefined) return turn.enqueue(transaction, () => resume(Exit.void))
   const deadlock = transaction.errors.deadlock(circle.map(({ name }) => name))
@@ -90,7 +94,7 @@ const takePlace = (
   return undefined
 }
 
-/** Ends an outermost transaction whose body still runs, so that others go on immediately. */
+/** Ends an outermost transaction whose body still runs, so that other transactions can go on immediately. */
 const abort = (transaction: Transaction, deadlock: TransactionDeadlock): void => {
   transaction.deadlock = deadlock
   transaction.phase = "Aborted"
@@ -99,7 +103,10 @@ const abort = (transaction: Transaction, deadlock: TransactionDeadlock): void =>
   releaseAll(transaction)
 }
 
-/** Wakes all fibers inside a transaction that wait, without their turns. From then on nobody sees its layers. */
+/**
+ * Wakes all waiting fibers inside a transaction without giving them their turns. From then on no reader sees the
+ * transaction's layers.
+ */
 export const dismissWaiting = (transaction: Transaction): void => {
   for (const turn of transaction.places?.keys() ?? []) turn.dismiss(transaction)
   eachLayer(transaction, (layer, below) => {

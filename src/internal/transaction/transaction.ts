@@ -12,11 +12,11 @@ import type { InvariantViolated, TransactionConflict, TransactionDeadlock } from
 import type { Cell, Layer } from "./layer.js"
 import type { Holder, Place, Turn } from "./turn.js"
 
-/** The public module makes the errors of what happens to a transaction. */
+/** The errors of transactions, which the public module makes. */
 export interface Errors {
   /** The transaction would wait for itself: `cycle` names the refs of the circle. */
   readonly deadlock: (cycle: ReadonlyArray<string>) => TransactionDeadlock
-  /** The transaction around the one on these refs is over, or about to be. */
+  /** The transaction around the one on these refs is over, or is ending. */
   readonly conflict: (names: string) => TransactionConflict
   /** The value that the transaction would commit to this ref does not satisfy the ref's invariant. */
   readonly violation: (name: string) => InvariantViolated
@@ -29,24 +29,30 @@ export class Transaction implements Holder<Transaction> {
   readonly errors: Errors
   /** The transaction that this one is inside. */
   readonly outer: Transaction | undefined
-  /** The refs that the transaction names itself. Inner transactions may name more, whose turns it then has, too. */
+  /**
+   * The refs that the transaction itself names. Inner transactions may name more refs, whose turns this transaction
+   * then has, too.
+   */
   readonly cells: ReadonlyArray<Cell<any>>
   readonly fiber: FiberId.Runtime
   readonly since: number
-  /** An outermost transaction has turns of refs; an inner one has turns of the layers of its outer one. */
+  /**
+   * The turn that was taken last. An outermost transaction has turns of refs; an inner one has turns of its outer
+   * transaction's layers.
+   */
   turn: Turn<Transaction> | undefined
   places: Map<Turn<Transaction>, Place<Transaction>> | undefined
   /**
    * - `Open`: its body runs.
-   * - `Aborted`, of an outermost one: it was chosen to end a deadlock. Its changes are dropped and its turns given
-   *   back; its body still runs.
-   * - `Ending`: its changes are committed or dropped; its finalizers run, and it still has its turns.
-   * - `Over`: it has nothing.
+   * - `Aborted` (only an outermost transaction): it was chosen to end a deadlock. Its changes are dropped and its turns
+   *   are released; its body still runs.
+   * - `Ending`: its changes have been committed or dropped; its finalizers run, and it still has its turns.
+   * - `Over`: it has neither changes nor turns.
    */
   phase: "Open" | "Aborted" | "Ending" | "Over" = "Open"
   /** The error that an outermost transaction fails with, if it was aborted. */
   deadlock: TransactionDeadlock | undefined
-  /** Made when it is first asked for. */
+  /** The scope, made when it is first needed. */
   madeScope: Scope.CloseableScope | undefined
   /** The exit of an outermost transaction, from the phase `Ending` on. */
   exit: Exit.Exit<unknown, unknown> = Exit.void
@@ -63,7 +69,7 @@ export class Transaction implements Holder<Transaction> {
   scope(): Scope.CloseableScope {
     if (this.madeScope === undefined) {
       this.madeScope = Effect.runSync(Scope.make())
-      // A fiber that has kept the context can ask for the scope of a transaction that is over.
+      // A fiber that has kept the context can ask for the scope after the transaction is over.
       if (this.phase === "Over") Effect.runSync(Scope.close(this.madeScope, this.exit))
     }
     return this.madeScope
@@ -73,7 +79,10 @@ export class Transaction implements Holder<Transaction> {
 export const outermost = (transaction: Transaction): Transaction =>
   transaction.outer === undefined ? transaction : outermost(transaction.outer)
 
-/** Whether the bodies of the transaction and of all around it run, and none of them has been aborted. */
+/**
+ * Whether the bodies of the transaction and of all transactions around it are running, and none of them has been
+ * aborted.
+ */
 export const isOpen = (transaction: Transaction | undefined): boolean =>
   transaction === undefined || (transaction.phase === "Open" && isOpen(transaction.outer))
 
@@ -85,19 +94,25 @@ export const namesOf = (cells: ReadonlyArray<Cell<any>>): string => cells.map(({
 
 export type AnyFiber = Fiber.RuntimeFiber<unknown, unknown>
 
-/** Without `Effect.withFiberRuntime`, since each operation of a transaction adds to the time of all who wait for it. */
+/**
+ * The current fiber, without `Effect.withFiberRuntime`: each operation of a transaction makes all waiting transactions
+ * wait longer.
+ */
 export const currentFiber = (): AnyFiber => Option.getOrThrow(Fiber.getCurrentFiber())
 
 /**
- * The transaction that the fiber is in, set by that transaction. The children of the fiber inherit it, those of
- * `timeout` and `race` included. A fiber that joins one of them does not.
+ * The transaction that the fiber is in; the transaction itself sets it. The fiber's children inherit it, including
+ * those of `timeout` and `race`. A fiber that joins such a child does not.
  */
 export const current = globalValue(
   Symbol.for("effect-holdfast/TransactionalRef/current"),
   () => FiberRef.unsafeMake<Transaction | undefined>(undefined, { join: (parent) => parent })
 )
 
-/** A fiber that outlives a transaction is no longer inside it, but may be inside the one around it. */
+/**
+ * The innermost transaction that the fiber is in. A fiber that outlives a transaction is no longer inside it, but may
+ * be inside the one around it.
+ */
 export const transactionOf = (fiber: AnyFiber): Transaction | undefined => {
   let transaction = fiber.getFiberRef(current)
   while (transaction?.phase === "Over") transaction = transaction.outer
@@ -111,7 +126,10 @@ export const layerIn = <A>(cell: Cell<A>, transaction: Transaction | undefined):
   return below.holder === transaction ? below.above ?? below : below
 }
 
-/** Each layer of a transaction with the one below it. A turn that has just been handed over may have no layer yet. */
+/**
+ * Calls `f` with each layer of a transaction and the layer below it. A turn that has just been handed over may have no
+ * layer yet.
+ */
 export const eachLayer = (
   transaction: Transaction,
   f: (layer: Layer<unknown>, below: Layer<unknown>) => void

@@ -1,28 +1,28 @@
 /**
- * A lock that is handed from one holder to the next, in the order in which they asked.
+ * A lock that is handed from one holder to the next, in the order of their requests.
  *
- * We have a lock of our own because Effect 3.22's `Semaphore` lets a fiber that comes back overtake those that wait,
- * wakes all of them at each release (so that n waiters cost n² wake-ups), and leaks its permit when a taker is
- * interrupted between taking it and installing its release. Here the turn belongs to its holder from the step in which
- * it is handed on, whatever becomes of the fiber that asked: the end of a holder gives back its turns.
+ * Effect 3.22's `Semaphore` is not enough: it lets a fiber that comes back overtake waiting fibers, wakes all of them
+ * at each release (so that n waiters cost n² wake-ups), and leaks its permit if a taker is interrupted between taking
+ * it and installing its release. Here the turn belongs to its holder from the step in which it is handed over, whatever
+ * happens to the fiber that asked: the holder's end releases its turns.
  */
 export class Turn<H extends Holder<H>> {
-  /** Errors call the turn by this name. */
+  /** The turn's name in errors. */
   readonly name: string
   holder: H | undefined
-  /** The next turn that the holder has. */
+  /** The holder's next turn (a linked list). */
   next: Turn<H> | undefined
-  /** The queue, linked both ways: a place's neighbours are found without a walk, however long the queue is. */
+  /** The queue, a doubly linked list, so that a place's neighbours are found immediately, however long the queue is. */
   first: Place<H> | undefined
   last: Place<H> | undefined
-  /** The number of places. */
+  /** The number of places in the queue. */
   waiters = 0
 
   constructor(name: string) {
     this.name = name
   }
 
-  /** Takes the turn if nobody has it. Returns whether the holder has it now. */
+  /** Takes the turn if it is free. Returns whether the holder has it now. */
   tryTake(holder: H): boolean {
     if (this.holder !== undefined) return this.holder === holder
     this.handTo(holder)
@@ -31,7 +31,7 @@ export class Turn<H extends Holder<H>> {
 
   /**
    * Takes a place in the queue. Calls `wake` when the holder has the turn, or is dismissed without it. Returns a
-   * function that takes the request back.
+   * function that withdraws the request.
    */
   enqueue(holder: H, wake: () => void): () => void {
     const place = holder.places?.get(this) ?? this.append(holder)
@@ -94,9 +94,9 @@ export class Turn<H extends Holder<H>> {
   }
 }
 
-/** A holder knows the turns that it has, and its places in the queues of others. */
+/** A holder of turns: it knows its turns, and its places in the queues of other turns. */
 export interface Holder<H extends Holder<H>> {
-  /** The last turn that it took, which leads to its other turns. */
+  /** The turn that the holder took last, which links to its other turns. */
   turn: Turn<H> | undefined
   /** Made when the holder first waits. */
   places: Map<Turn<H>, Place<H>> | undefined
@@ -125,7 +125,7 @@ export interface Place<H extends Holder<H>> {
 
 const wakeAll = <H extends Holder<H>>({ wakes }: Place<H>): void => {
   const all = [...wakes]
-  // A request that is taken back after this is none any more.
+  // Withdrawing a request after this has no effect.
   wakes.clear()
   for (const wake of all) wake()
 }

@@ -1,9 +1,9 @@
 /**
- * Defects that unwind the body of a transaction which is over. They are no fault of the application's, and a boundary
- * should not count them. Each is one of the transaction's own typed errors, which the outermost transaction fails with
- * in the end.
+ * Defects that unwind the body of a transaction which is over. They are not a fault of the application, so a boundary
+ * must not count them. Each is one of the transaction's own typed errors, with which the outermost transaction fails in
+ * the end.
  *
- * Such a defect can get out of its transaction: a memoized effect keeps it, or a fiber that died of it is joined later.
+ * Such a defect can leave its transaction: a memoized effect keeps it, or a fiber that died of it is joined later.
  * There it unwinds nothing, and is a defect like any other.
  */
 import * as Cause from "effect/Cause"
@@ -14,13 +14,13 @@ interface Transaction {
   readonly phase: string
 }
 
-/** Kept here and not on the errors, so that the same error, raised by the application as a defect, is one. */
+/** Stored here and not on the errors, so that the same error is an ordinary defect if the application raises it. */
 const unwinding = globalValue(
   Symbol.for("effect-holdfast/transaction/unwinding"),
   () => new WeakMap<object, Transaction>()
 )
 
-/** `transaction` is the innermost one that the defect is raised in. */
+/** `transaction` is the innermost transaction in which the defect is raised. */
 export const noteUnwinding = <E extends object>(error: E, transaction: Transaction): E => {
   unwinding.set(Cause.originalError(error), transaction)
   return error
@@ -33,7 +33,7 @@ export const unwinds = (defect: unknown, outermost: Transaction): boolean => {
   return transaction === outermost
 }
 
-/** Whether a transaction that the defect was raised in still goes on. */
+/** Whether a transaction in which the defect was raised still goes on. */
 export const isUnwinding = (defect: unknown): boolean => {
   let transaction = innermostOf(defect)
   while (transaction?.phase === "Over") transaction = transaction.outer
@@ -41,7 +41,7 @@ export const isUnwinding = (defect: unknown): boolean => {
 }
 
 const innermostOf = (defect: unknown): Transaction | undefined => {
-  // A span puts a proxy around each error that is raised in it.
+  // A span wraps each error that is raised in it in a proxy.
   const original = Cause.originalError(defect)
   return typeof original === "object" && original !== null ? unwinding.get(original) : undefined
 }
