@@ -6,8 +6,8 @@ import * as Scope from "effect/Scope"
 
 /**
  * `Effect.forkIn` for synchronous code: the fiber runs with the scheduler and the context of the runtime, and is
- * interrupted, and waited for, when the scope closes. It is registered with the scope in the step in which it is forked.
- * If the scope closes before the fiber has begun, or is closed already, the effect does not begin.
+ * interrupted, and waited for, when the scope closes. It is registered with the scope in the step in which it is
+ * forked. If the scope is closed already, or closes before the fiber has begun, the effect does not begin.
  *
  * (`Runtime.runFork` with a scope registers the fiber from inside the fiber. A fiber that begins when the scope has
  * closed is never interrupted.)
