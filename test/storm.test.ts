@@ -22,6 +22,7 @@ import * as Journal from "../examples/storm/feed/journal.js"
 import * as FeedLedger from "../examples/storm/feed/ledger.js"
 import type { FromServer } from "../examples/storm/feed/messages.js"
 import { Numbers } from "../examples/storm/feed/numbers.js"
+import * as FleetLedger from "../examples/storm/fleet/ledger.js"
 import { Hearing as GatewayHearing } from "../examples/storm/gateway/hearing.js"
 import * as GatewayLedger from "../examples/storm/gateway/ledger.js"
 import * as StormLedger from "../examples/storm/ledger.js"
@@ -33,20 +34,41 @@ import * as Certificates from "../examples/storm/tls/certificates.js"
 import * as Failures from "../examples/storm/tls/failures.js"
 import { answerOf, ticketsOffered } from "../examples/storm/tls/hello.js"
 import * as TicketsLedger from "../examples/storm/tls/ledger.js"
+import { canaries, type CanaryName } from "./support/canaries.js"
+import { databases } from "./support/databases.js"
+import { form } from "./support/form.js"
 import { bundled } from "./support/programs.js"
 import { print } from "./support/webSocketServer.js"
 
+interface Ending {
+  readonly code: number | null
+  readonly stdout: string
+  readonly stderr: string
+}
+
 /**
  * Runs the storm as `npm start` does, but bundled. The storm's counterparties have inherited its standard error, so
- * this resolves when the counterparties too have ended.
+ * this resolves when the counterparties too have ended. `fault` is one that the library is to have.
  */
-const storm = async (args: ReadonlyArray<string>, onOutput?: (kill: () => void, stderr: () => string) => void) => {
-  const script = await bundled(new URL("../examples/storm/main.ts", import.meta.url))
-  return new Promise<{ readonly code: number | null; readonly stdout: string; readonly stderr: string }>((resolve) => {
+const storm = async (
+  args: ReadonlyArray<string>,
+  { database = {}, fault, onOutput }: {
+    readonly database?: Readonly<Record<string, string>>
+    readonly fault?: CanaryName
+    readonly onOutput?: (kill: () => void, stderr: () => string) => void
+  } = {}
+) => {
+  const canary = fault === undefined ? "" : `?canary=${fault}`
+  const script = await bundled(new URL(`../examples/storm/main.ts${canary}`, import.meta.url))
+  return new Promise<Ending>((resolve) => {
     const child = execFile(
       process.execPath,
       [script, ...args],
-      { timeout: 200_000, killSignal: "SIGKILL" },
+      {
+        timeout: 200_000,
+        killSignal: "SIGKILL",
+        env: { ...process.env, DATABASE_URL: "", REDIS_URL: "", ...database }
+      },
       (_, stdout, stderr) => resolve({ code: child.exitCode, stdout, stderr })
     )
     let soFar = ""
@@ -55,10 +77,20 @@ const storm = async (args: ReadonlyArray<string>, onOutput?: (kill: () => void, 
   })
 }
 
+interface Told {
+  readonly held: boolean
+  readonly outcome: StormLedger.Outcome
+  readonly ledger: ReadonlyArray<{
+    readonly part: string
+    readonly counts: Readonly<Record<string, any>>
+    readonly entries: ReadonlyArray<{ readonly promise: string; readonly outcome: StormLedger.Outcome }>
+  }>
+}
+
 describe("the storm's options", () => {
   it.each([
-    [["--minutes", "1"], "--minutes", "--seconds, --callers, --seed, --json, --view, --report and --help"],
-    [["ten"], "\"ten\"", "--seconds, --callers, --seed, --json, --view, --report and --help"],
+    [["--minutes", "1"], "--minutes", "--seconds, --callers, --seed, --processes, --json, --view, --report and --help"],
+    [["ten"], "\"ten\"", "--seconds, --callers, --seed, --processes, --json, --view, --report and --help"],
     [["--seconds", "soon"], "--seconds", "1 to 3600"],
     [["--seconds", "NaN"], "--seconds", "1 to 3600"],
     [["--seconds", "-1"], "--seconds", "1 to 3600"],
@@ -71,6 +103,8 @@ describe("the storm's options", () => {
     [["--callers", "2001"], "--callers", "1 to 2000"],
     [["--callers", "--json"], "--callers", "1 to 2000"],
     [["--seed", "0x10"], "--seed", "1 to 4294967295"],
+    [["--processes", "2"], "--processes", "3 to 20"],
+    [["--processes", "21"], "--processes", "3 to 20"],
     [["--json=yes"], "--json", "no value"],
     [["--view=yes"], "--view", "no value"],
     [["--report"], "--report", "a file"],
@@ -85,8 +119,14 @@ describe("the storm's options", () => {
 
   it("have defaults, of which the seed is left to chance", () => {
     const { seed, ...others } = Either.getOrThrow(Options.parse([])) as Options.Options
-    expect(others).toEqual({ seconds: 10, callers: 200, json: false, view: false })
+    expect(others).toEqual({ seconds: 10, callers: 200, processes: 0, json: false, view: false })
     expect(Either.getOrThrow(Options.parse(["--seed", String(seed)]))).toEqual({ seed, ...others })
+  })
+
+  it("that the last line names repeat the weather", () => {
+    for (const args of ["--seed 7 --callers 5 --seconds 1", "--seed 7 --callers 5 --seconds 1 --processes 3"]) {
+      expect(Options.toArgs(Either.getOrThrow(Options.parse(args.split(" "))) as Options.Options)).toBe(args)
+    }
   })
 })
 
@@ -338,6 +378,75 @@ describe("the ledger of the gateway", () => {
     const hearing = new GatewayHearing()
     for (const number of [1, 2, 4, 3, 4]) hearing.hear(number)
     expect(hearing.verdict).toEqual({ heard: 4, highest: 4, outOfOrder: 1, twice: 1 })
+  })
+})
+
+describe("the ledger of the fleet", () => {
+  const tally = { served: 5, failed: {}, waiting: 0, slowest: 900, late: 20, renewed: 1, adopted: 2, tookOver: 1 }
+  /** Of three members one was killed; two tokens and one grant were revoked, and one token died of age. */
+  const evidence: FleetLedger.Evidence = {
+    processes: 3,
+    store: "files",
+    tallies: [tally, tally],
+    tokens: {
+      issued: 5,
+      signIns: 2,
+      revoked: 3,
+      expired: 1,
+      needless: 0,
+      needlessSignIns: 0,
+      presentedTwice: 0,
+      reuseDetections: 0,
+      grantsRevoked: 1,
+      errors: 0
+    },
+    revocations: 3,
+    strikes: [{ fault: "killed", millis: 2100 }, { fault: "paused", millis: 2200 }],
+    lease: 2000,
+    patience: 1000,
+    openConnections: 0
+  }
+  const { tokens } = evidence
+
+  const broken = (changed: Partial<FleetLedger.Evidence>) =>
+    FleetLedger.section({ ...evidence, ...changed }).entries
+      .filter(({ held }) => !held)
+      .map(({ onlyTimeWasMissing, promise }) => [promise, onlyTimeWasMissing === true])
+
+  /** The same, but for the second member. */
+  const but = (changed: Partial<typeof tally>) => ({ tallies: [tally, { ...tally, ...changed }] })
+  /** The second member was late by more than a third of the lease. */
+  const late = but({ late: 700 })
+
+  it("holds if nothing is amiss, and tells renewals for each token that died, adoptions, takeovers and reuse", () => {
+    expect(broken({})).toEqual([])
+    const told = FleetLedger.section(evidence).entries.map(({ happened }) => happened).join("\n")
+    for (const what of ["4 renewals, 1.00 for each", "4 adoptions", "2 takeovers", "0 presented twice, 0 reuse"]) {
+      expect(told).toContain(what)
+    }
+  })
+
+  it.each<[string, boolean, Partial<FleetLedger.Evidence>]>([
+    ["every process is served", true, but({ served: 0 })],
+    ["every process is served", true, but({ waiting: 1 })],
+    ["every process is served", false, but({ failed: { OAuth2Error: 1 } })],
+    ["one renews for all", false, { tokens: { ...tokens, needless: 1 } }],
+    ["one renews for all", false, { tokens: { ...tokens, issued: 6 } }],
+    ["one renews for all", true, { tokens: { ...tokens, issued: 6 }, ...late }],
+    ["the others adopt it", true, { tallies: [{ ...tally, adopted: 0 }, { ...tally, adopted: 0 }] }],
+    ["a killed process holds nobody up", true, { strikes: evidence.strikes.slice(1) }],
+    ["a killed process holds nobody up", true, {
+      strikes: [{ fault: "killed", millis: 2100 }, { fault: "paused", millis: 3001 }]
+    }],
+    ["a killed process holds nobody up", true, but({ tookOver: 0 })],
+    ["no refresh token is used twice", false, { tokens: { ...tokens, presentedTwice: 1 } }],
+    ["no refresh token is used twice", false, { tokens: { ...tokens, reuseDetections: 1 } }],
+    ["no refresh token is used twice", true, { tokens: { ...tokens, presentedTwice: 1 }, ...late }],
+    ["the fleet signs in as one", false, { tokens: { ...tokens, signIns: 3 } }],
+    ["nobody waits long", true, but({ slowest: 3001 })],
+    ["the fleet is closed", true, { openConnections: 1 }]
+  ])("is broken in: %s (only time was missing: %s)", (promise, onlyTimeWasMissing, changed) => {
+    expect(broken(changed)).toEqual([[promise, onlyTimeWasMissing]])
   })
 })
 
@@ -617,7 +726,8 @@ describe("the storm's report", () => {
     ],
     outages: [{ from: 100, until: 200 }]
   }
-  const page = Report.toHtml({ seed: 7, callers: 5, seconds: 1 }, timeline, [{
+  const options = { seed: 7, callers: 5, seconds: 1, processes: 0, json: false, view: false }
+  const page = Report.toHtml(options, timeline, [{
     part: "<part>",
     entries: [{ promise: "a & b", happened: "\"c\"", held: false, outcome: "BROKEN" }],
     counts: {}
@@ -631,6 +741,8 @@ describe("the storm's report", () => {
     }
     expect(page.match(/class="bad"/g)).toHaveLength(2)
     expect(page).toContain("--seed 7 --callers 5 --seconds 1")
+    // There was no fleet.
+    expect(page).not.toContain("Fleet")
   })
 
   it("shows texts as text, and loads nothing", () => {
@@ -660,7 +772,7 @@ describe("the storm", () => {
   it("tells its options with --help", async () => {
     const { code, stderr, stdout } = await storm(["--help"])
     expect({ code, stderr }).toEqual({ code: 0, stderr: "" })
-    for (const name of ["--seconds", "--callers", "--seed", "--json", "--view", "--report"]) {
+    for (const name of ["--seconds", "--callers", "--seed", "--processes", "--json", "--view", "--report"]) {
       expect(stdout).toContain(name)
     }
   })
@@ -669,21 +781,13 @@ describe("the storm", () => {
     const folder = mkdtempSync(join(tmpdir(), "holdfast-storm-"))
     context.onTestFinished(() => rmSync(folder, { recursive: true, force: true }))
     const report = join(folder, "storm.html")
-    const options = ["--seconds", "2", "--callers", "50", "--seed", "1", "--json", "--report", report]
+    const options = "--seconds 2 --callers 50 --seed 1 --processes 3 --json --report".split(" ").concat(report)
     const { code, stderr, stdout } = await storm(options)
     if (stdout === "" && code === 3) return notReached(context, stderr)
     const page = readFileSync(report, "utf8")
     expect(page).toContain("Seed 1, 50 callers, 2 s")
     expect(page).not.toMatch(/<script|https?:\/\//)
-    const { held, ledger, outcome } = JSON.parse(stdout) as {
-      readonly held: boolean
-      readonly outcome: StormLedger.Outcome
-      readonly ledger: ReadonlyArray<{
-        readonly part: string
-        readonly counts: Readonly<Record<string, any>>
-        readonly entries: ReadonlyArray<{ readonly promise: string; readonly outcome: StormLedger.Outcome }>
-      }>
-    }
+    const { held, ledger, outcome } = JSON.parse(stdout) as Told
     const entries = ledger.flatMap(({ entries }) => entries)
     expect(entries.filter(({ outcome }) => outcome === "BROKEN")).toEqual([])
     expect(entries.map(({ promise }) => promise)).toContain("a dead token is renewed once")
@@ -695,7 +799,7 @@ describe("the storm", () => {
     }
     expect({ code, held, stderr }).toEqual({ code: 0, held: true, stderr: "" })
 
-    for (const title of ["Outages", "Refreshes", "Reconnects", "Rollbacks", "Handshakes"]) {
+    for (const title of ["Outages", "Refreshes", "Reconnects", "Rollbacks", "Handshakes", "Fleet"]) {
       expect(page, title).toMatch(new RegExp(`aria-label="${title}: [1-9]`))
     }
 
@@ -720,6 +824,11 @@ describe("the storm", () => {
       expect(faults[fault], fault).toBeGreaterThan(0)
     }
     expect(events).toBeGreaterThan(0)
+    // In the fleet one process was killed and one paused as it renewed, and others took over.
+    const { adopted, strikes, tookOver } = ledger.find(({ part }) => part === "fleet")!.counts
+    expect(strikes).toMatchObject([{ fault: "killed" }, { fault: "paused" }])
+    expect(tookOver).toBeGreaterThanOrEqual(2)
+    expect(adopted).toBeGreaterThan(0)
     // Connections were made over TLS in full and with tickets, cut in their midst, and refused.
     const { server, strangers, wire } = ledger.find(({ part }) => part === "tickets")!.counts
     for (const count of [server.full, server.resumed, wire.cut, wire.notTaken, strangers.refused]) {
@@ -727,17 +836,58 @@ describe("the storm", () => {
     }
   })
 
+  const fault = "unchecked-lease"
+
+  it(`canary: ${canaries[fault].fault}, and the storm says broken`, { timeout: 240_000 }, async (context) => {
+    const { task } = context
+    task.meta.canary = { caught: undefined }
+    const options = "--seconds 1 --callers 5 --seed 1 --processes 3 --json".split(" ")
+    const { code, stderr, stdout } = await storm(options, { fault })
+    if (stdout === "" && code === 3) return notReached(context, stderr)
+    const { ledger } = JSON.parse(stdout) as Told
+    const { counts, entries } = ledger.find(({ part }) => part === "fleet")!
+    if (counts["strikes"].length < 2) return notReached(context, "no process could be struck")
+    expect(counts["tokens"].presentedTwice).toBeGreaterThan(0)
+    const reuse = entries.find(({ promise }) => promise === "no refresh token is used twice")!
+    if (reuse.outcome === "not reached") return notReached(context, "a process was late for its lease")
+    expect({ code, outcome: reuse.outcome }).toEqual({ code: 1, outcome: "BROKEN" })
+    task.meta.canary = { caught: "the storm" }
+  })
+
+  it.skipIf(form === "quick")(
+    "holds every promise of a fleet over databases",
+    { timeout: 600_000 },
+    async (context) => {
+      const { postgres, redis } = await databases()
+      const options = "--seconds 1 --callers 5 --seed 1 --processes 3 --json".split(" ")
+      for (
+        const [name, url, store] of [["DATABASE_URL", postgres, "PostgreSQL"], ["REDIS_URL", redis, "Redis"]] as const
+      ) {
+        if (url === undefined) continue
+        const { code, stderr, stdout } = await storm(options, { database: { [name]: url } })
+        if (stdout === "") return notReached(context, stderr)
+        const { ledger } = JSON.parse(stdout) as Told
+        const { counts, entries } = ledger.find(({ part }) => part === "fleet")!
+        expect(entries.filter(({ outcome }) => outcome === "BROKEN")).toEqual([])
+        expect(counts["store"]).toBe(store)
+        expect(code).not.toBe(1)
+      }
+    }
+  )
+
   it("can be looked into with --view, and leaves nothing running when it is interrupted", async () => {
     let interruptedAt: number | undefined
     let seen: Promise<unknown> | undefined
-    const { code, stderr } = await storm(["--seconds", "60", "--seed", "1", "--view"], (interrupt, addresses) => {
-      if (seen !== undefined) return
-      const address = /the callers: (\S+)\n/.exec(addresses())?.[1]
-      if (address === undefined) return
-      seen = fetch(`${address}snapshot`).then((response) => response.json()).finally(() => {
-        setTimeout(interrupt, 1000)
-        interruptedAt = Date.now() + 1000
-      })
+    const { code, stderr } = await storm(["--seconds", "60", "--seed", "1", "--view"], {
+      onOutput: (interrupt, addresses) => {
+        if (seen !== undefined) return
+        const address = /the callers: (\S+)\n/.exec(addresses())?.[1]
+        if (address === undefined) return
+        seen = fetch(`${address}snapshot`).then((response) => response.json()).finally(() => {
+          setTimeout(interrupt, 1000)
+          interruptedAt = Date.now() + 1000
+        })
+      }
     })
     expect(code).toBe(130)
     expect(stderr).toMatch(/^(?:(?:the callers|the feed's clients): http:\/\/127\.0\.0\.1:\d+\/\n){1,2}$/)

@@ -16,6 +16,7 @@ export interface Counterparty<Q extends Questions> {
     name: Name,
     ...input: Parameters<Q[Name]>
   ) => Effect.Effect<Awaited<ReturnType<Q[Name]>>, CounterpartyLost>
+  readonly signal: (signal: "SIGSTOP" | "SIGCONT") => Effect.Effect<void>
 }
 
 export class CounterpartyLost extends Data.TaggedError("CounterpartyLost")<{
@@ -113,7 +114,8 @@ const counterparty = <Q extends Questions>(
           }),
           Effect.ensuring(Effect.sync(() => asked.delete(id)))
         )
-      })
+      }),
+    signal: (signal) => Effect.sync(() => child.kill(signal))
   }
 }
 

@@ -15,6 +15,7 @@ import { chance } from "./chance.js"
 import * as Counterparties from "./counterparty.js"
 import * as Display from "./display.js"
 import * as FeedPart from "./feed/part.js"
+import * as FleetPart from "./fleet/part.js"
 import * as GatewayPart from "./gateway/part.js"
 import * as Ledger from "./ledger.js"
 import * as Load from "./load.js"
@@ -60,7 +61,7 @@ const storm = Effect.fnUntraced(function*(options: Options.Options) {
         ? [`The machine was overloaded: of the processor time that the storm had use for, it gave ${percent(load)} %.`]
         : [],
       `${verdicts[outcome].text} To repeat the weather: ` +
-      `npm start -- --seed ${seed} --callers ${callers} --seconds ${seconds}`
+      `npm start -- ${Options.toArgs(options)}`
     ].join("\n")
   )
   if (report !== undefined) {
@@ -92,7 +93,10 @@ const blow = Effect.fnUntraced(function*(options: Options.Options, counterpartie
   const tickets = yield* TicketsPart.make(options, counterparties, proxy, servers)
   const balances = BalancesPart.make(options, servers)
   const session = yield* SessionPart.make(options, proxy, servers, { balances, tickets })
-  const parts = [session, balances, tickets, feed, gateway] as const
+  const fleet = options.processes === 0
+    ? []
+    : [yield* FleetPart.make(options, counterparties, proxy, servers.certificates)]
+  const parts = [session, balances, tickets, feed, gateway, ...fleet]
 
   const counters = Effect.gen(function*() {
     const { delays, resets, stalls } = yield* proxy.ask("report")
@@ -110,7 +114,8 @@ const blow = Effect.fnUntraced(function*(options: Options.Options, counterpartie
         session.layerClient
       ),
       feed.run,
-      gateway.run
+      gateway.run,
+      ...fleet.map(({ run }) => run)
     ], { concurrency: "unbounded", discard: true })
     return timeline
   }))

@@ -7,6 +7,8 @@ export interface Options {
   readonly seconds: number
   readonly callers: number
   readonly seed: number
+  /** How many processes share a session; 0: there is no fleet. */
+  readonly processes: number
   readonly json: boolean
   /** Whether what lives is to be seen in browsers. */
   readonly view: boolean
@@ -21,14 +23,17 @@ export interface Options {
 export const longestWait = ({ callers }: Pick<Options, "callers">): number => 10_000 + 10 * callers
 
 const numbers = {
-  seconds: { fallback: () => 10, max: 3600, about: "how long it lasts (default 10)" },
+  seconds: { fallback: () => 10, min: 1, max: 3600, about: "how long it lasts (default 10)" },
   // More would mostly measure the machine: they and the servers they load share it.
-  callers: { fallback: () => 200, max: 2000, about: "how many share one session (default 200)" },
+  callers: { fallback: () => 200, min: 1, max: 2000, about: "how many share one session (default 200)" },
   seed: {
     fallback: () => randomInt(1, 1_000_000),
+    min: 1,
     max: 4_294_967_295,
     about: "of what is left to chance (default random)"
-  }
+  },
+  // One is killed, one is paused, and one goes on.
+  processes: { fallback: () => 0, min: 3, max: 20, about: "how many a fleet has that shares one (default no fleet)" }
 }
 
 export const help =
@@ -37,7 +42,7 @@ export const help =
 npm start -- [options]
 ${
     Object.entries(numbers)
-      .map(([name, { about, max }]) => `  --${name.padEnd(8)} <1…${max}>`.padEnd(28) + about)
+      .map(([name, { about, max, min }]) => `  --${name.padEnd(9)} <${min}…${max}>`.padEnd(28) + about)
       .join("\n")
   }
   --json                    the ledger as one JSON object, and nothing else (npm start --silent -- --json)
@@ -45,6 +50,7 @@ ${
   --report <file>           leaves a page with a timeline in pictures, and the ledger
   --help                    this text
 
+A fleet shares its session in a directory, or in the database that DATABASE_URL (PostgreSQL) or REDIS_URL names.
 The exit code is 0 if every promise was held, 1 if one was broken, and 2 for an option that is not known. It is 3 if the
 machine was too busy with other things to tell: no promise was seen broken, and some were not reached.`
 
@@ -58,6 +64,7 @@ export const parse = (args: ReadonlyArray<string>): Either.Either<Options | "hel
       seconds: { type: "string" },
       callers: { type: "string" },
       seed: { type: "string" },
+      processes: { type: "string" },
       json: { type: "boolean" },
       view: { type: "boolean" },
       report: { type: "string" },
@@ -73,7 +80,8 @@ export const parse = (args: ReadonlyArray<string>): Either.Either<Options | "hel
     const isFile = token.kind === "option" && token.name === "report"
     if (!isNumber && !isFlag && !isFile) {
       return Either.left(
-        `${given} is not known: the options are --seconds, --callers, --seed, --json, --view, --report and --help`
+        `${given} is not known: the options are --seconds, --callers, --seed, --processes, --json, --view, --report ` +
+          "and --help"
       )
     }
     if (isFile && (token.value === undefined || token.value === "" || token.value.startsWith("--"))) {
@@ -88,6 +96,7 @@ export const parse = (args: ReadonlyArray<string>): Either.Either<Options | "hel
       seconds: yield* number("seconds", values["seconds"]),
       callers: yield* number("callers", values["callers"]),
       seed: yield* number("seed", values["seed"]),
+      processes: yield* number("processes", values["processes"]),
       json: values["json"] === true,
       view: values["view"] === true,
       ...typeof values["report"] === "string" && { report: values["report"] }
@@ -95,13 +104,19 @@ export const parse = (args: ReadonlyArray<string>): Either.Either<Options | "hel
   })
 }
 
+/** The arguments that repeat the weather. */
+export const toArgs = ({ callers, processes, seconds, seed }: Options): string =>
+  `--seed ${seed} --callers ${callers} --seconds ${seconds}${processes === 0 ? "" : ` --processes ${processes}`}`
+
 const number = (name: keyof typeof numbers, given: string | boolean | undefined): Either.Either<number, string> => {
-  const { fallback, max } = numbers[name]
+  const { fallback, max, min } = numbers[name]
   if (given === undefined) return Either.right(fallback())
   const value = typeof given === "string" && /^\d+$/.test(given) ? Number(given) : NaN
-  return value >= 1 && value <= max
+  return value >= min && value <= max
     ? Either.right(value)
     : Either.left(
-      `--${name} must be a whole number from 1 to ${max}, not ${given === true ? "missing" : JSON.stringify(given)}`
+      `--${name} must be a whole number from ${min} to ${max}, not ${
+        given === true ? "missing" : JSON.stringify(given)
+      }`
     )
 }

@@ -35,6 +35,12 @@ const exposed = new Set<Socket>()
 
 let isOut = false
 
+/** The routes of which the next connection is caught. */
+let snare: ReadonlySet<string> = new Set()
+
+/** A connection that was caught. None of what its client has sent goes on. */
+let caught: { readonly route: string; readonly client: Socket } | undefined
+
 const openRoute = async ({ faults, name, port, seed }: Route): Promise<number> => {
   const luck = chance(seed, name)
   const server = createServer({ allowHalfOpen: true }, (client) => {
@@ -49,6 +55,7 @@ const openRoute = async ({ faults, name, port, seed }: Route): Promise<number> =
     client.on("error", () => {})
     if (isOut) return reset(client)
     if (faults === "anywhere") forward(client, port, (chunks) => harass(chunks, client, luck))
+    else if (snare.has(name)) capture(name, client)
     else void admit(client, port, luck)
   })
   await once(server.listen(0, "127.0.0.1"), "listening")
@@ -56,6 +63,15 @@ const openRoute = async ({ faults, name, port, seed }: Route): Promise<number> =
 }
 
 const heldBy = (route: string): number => held.get(route) ?? 0
+
+const caughtBy = (): string | undefined => caught?.route
+
+const capture = (route: string, client: Socket): void => {
+  snare = new Set()
+  caught = { route, client }
+  // An outage would give it back to its client.
+  exposed.delete(client)
+}
 
 /** Strikes first. What is admitted then passes unharmed. */
 const admit = async (client: Socket, port: number, luck: Chance): Promise<void> => {
@@ -120,6 +136,21 @@ const questions = answerWith({
     exposed.forEach(reset)
     await sleep(millis)
     isOut = false
+  },
+  /** The next connection that comes by one of these routes, of those with faults before forwarding, gets no further. */
+  lieInWait: (routes: ReadonlyArray<string>): void => {
+    snare = new Set(routes)
+  },
+  /** By which route one has come, when one has, or `undefined` after ten seconds. */
+  caught: async (): Promise<string | undefined> => {
+    for (let waited = 0; waited < 10_000 && caughtBy() === undefined; waited += 5) await sleep(5)
+    snare = new Set()
+    return caughtBy()
+  },
+  /** Resets the connection that was caught. */
+  letGo: (): void => {
+    if (caught !== undefined) reset(caught.client)
+    caught = undefined
   },
   /**
    * Answers when the clients hold no connection of the route any more, or after five seconds with how many they do:

@@ -10,7 +10,7 @@ import type * as Scope from "effect/Scope"
 import { writeFile } from "node:fs/promises"
 import type { Counters } from "./display.js"
 import type { Judged, Outcome } from "./ledger.js"
-import type { Options } from "./options.js"
+import * as Options from "./options.js"
 
 interface Sample {
   readonly at: number
@@ -96,6 +96,8 @@ const refreshesIn = (events: Timeline["events"]): ReadonlyArray<Bar> =>
     isBad: detail !== "success" && detail !== "late"
   }))
 
+const fleetCounter = "fleet's renewals"
+
 const lanesOf = ({ events, outages, samples }: Timeline): ReadonlyArray<Lane> => [
   {
     title: "Outages",
@@ -116,7 +118,10 @@ const lanesOf = ({ events, outages, samples }: Timeline): ReadonlyArray<Lane> =>
     what: "transfers that died, failed or were aborted midway",
     bars: grown(samples, ["died", "failed midway", "aborted"])
   },
-  { title: "Handshakes", what: "TLS connections that were resumed by a ticket", bars: grown(samples, ["resumed"]) }
+  { title: "Handshakes", what: "TLS connections that were resumed by a ticket", bars: grown(samples, ["resumed"]) },
+  ...samples.some(({ counters }) => fleetCounter in counters)
+    ? [{ title: "Fleet", what: "renewals by one process for all", bars: grown(samples, [fleetCounter]) }]
+    : []
 ]
 
 const escaped = (text: unknown): string =>
@@ -181,11 +186,12 @@ const ledgerOf = (ledger: ReadonlyArray<Judged>): string =>
   ).join("\n")
 
 export const toHtml = (
-  { callers, seconds, seed }: Pick<Options, "callers" | "seconds" | "seed">,
+  options: Options.Options,
   timeline: Timeline,
   ledger: ReadonlyArray<Judged>,
   outcome: Outcome
 ): string => {
+  const { callers, seconds, seed } = options
   const { events, outages, samples, startedAt } = timeline
   const until = Math.max(startedAt + 1, samples.at(-1)?.at ?? 0, events.at(-1)?.at ?? 0)
   return `<!doctype html>
@@ -193,8 +199,7 @@ export const toHtml = (
 <meta http-equiv="content-security-policy" content="default-src 'none'; style-src 'unsafe-inline'">
 <title>Storm ${seed}</title><style>${style}</style></head><body><main>
 <h1>The storm: ${escaped(outcome)}</h1>
-<p>Seed ${seed}, ${callers} callers, ${seconds} s. Again: <code>npm start -- --seed ${seed} --callers ${callers} ` +
-    `--seconds ${seconds}</code></p>
+<p>Seed ${seed}, ${callers} callers, ${seconds} s. Again: <code>npm start -- ${Options.toArgs(options)}</code></p>
 <section><h2>Timeline</h2>
 ${lanesOf(timeline).map((lane) => picture(lane, startedAt, until, outages)).join("\n")}
 <div class="ends"><span>0 s</span><span>${((until - startedAt) / 1000).toFixed(1)} s</span></div></section>

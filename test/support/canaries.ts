@@ -371,6 +371,19 @@ export const canaries = {
 
 export type CanaryName = keyof typeof canaries
 
+/** The text of a file of `src`, with the fault if it concerns this file. */
+export const withFault = (name: CanaryName, src: string, path: string, text: string): string => {
+  const { edits }: Canary = canaries[name]
+  return edits
+    .filter(({ file }) => resolve(src, file) === path)
+    .reduce((text, { from, to }) => {
+      if (text.split(from).length !== 2) {
+        throw new Error(`canary ${name}: ${JSON.stringify(from)} is not in ${path} once`)
+      }
+      return text.replace(from, () => to)
+    }, text)
+}
+
 export const canaryPlugin = (src: string): Plugin => ({
   name: "canaries",
   enforce: "pre",
@@ -378,16 +391,7 @@ export const canaryPlugin = (src: string): Plugin => ({
     const [path, query = ""] = id.split("?")
     const name = new URLSearchParams(query).get("canary")
     if (name === null) return undefined
-    const { edits }: Canary = canaries[name as CanaryName]
-    const faulty = edits
-      .filter(({ file }) => resolve(src, file) === path)
-      .reduce((code, { from, to }) => {
-        if (code.split(from).length !== 2) {
-          throw new Error(`canary ${name}: ${JSON.stringify(from)} is not in ${path} once`)
-        }
-        return code.replace(from, () => to)
-      }, code)
-    return faulty.replaceAll(
+    return withFault(name as CanaryName, src, path!, code).replaceAll(
       /from "(\.[^"]+)\.js"/g,
       (_, module: string) => `from "${resolve(dirname(path!), `${module}.ts`)}?canary=${name}"`
     )

@@ -7,6 +7,7 @@ import { createHash } from "node:crypto"
 import { mkdirSync, readFileSync, renameSync, writeFileSync } from "node:fs"
 import { basename, join, relative } from "node:path"
 import { fileURLToPath, pathToFileURL } from "node:url"
+import { type CanaryName, withFault } from "./canaries.js"
 
 const root = fileURLToPath(new URL("../..", import.meta.url))
 const folder = join(root, "node_modules", ".cache", "holdfast", "programs")
@@ -23,7 +24,8 @@ const bundles = new Map<string, Promise<string>>()
 
 /**
  * The path of a bundle that Node runs as it is. `program` names a file of TypeScript. The bundle is kept in
- * `node_modules/.cache` for later runs, and made anew when a file that it was made of has changed.
+ * `node_modules/.cache` for later runs, and made anew when a file that it was made of has changed. With `?canary=name`
+ * the program, and those that it starts, have that fault.
  */
 export const bundled = (program: URL): Promise<string> => {
   const bundle = bundles.get(program.href) ?? fresh(program)
@@ -33,14 +35,18 @@ export const bundled = (program: URL): Promise<string> => {
 
 const fresh = async (program: URL): Promise<string> => {
   const path = relative(root, fileURLToPath(program))
-  const file = join(folder, `${basename(path, ".ts")}-${digest(fileURLToPath(program)).slice(0, 8)}.mjs`)
+  const canary = program.searchParams.get("canary") as CanaryName | null
+  const file = join(
+    folder,
+    `${basename(path, ".ts")}-${digest(fileURLToPath(program) + program.search).slice(0, 8)}.mjs`
+  )
   const origin = originOf(file)
-  if (origin === undefined || !isUnchanged(origin)) await make(path, file)
+  if (origin === undefined || !isUnchanged(origin)) await make(path, file, canary)
   else await Promise.all(origin.programs.map((program) => bundled(new URL(program))))
   return file
 }
 
-const make = async (path: string, file: string): Promise<void> => {
+const make = async (path: string, file: string, canary: CanaryName | null): Promise<void> => {
   const programs: Array<string> = []
   const { metafile, outputFiles } = await build({
     absWorkingDir: root,
@@ -55,13 +61,14 @@ const make = async (path: string, file: string): Promise<void> => {
     },
     // Of `ws`, which does without them.
     external: ["bufferutil", "utf-8-validate"],
-    plugins: [startedPrograms((program) => programs.push(program))],
+    plugins: [startedPrograms(canary, (program) => programs.push(program))],
     logLevel: "error",
     metafile: true,
     write: false
   })
   const own = Object.keys(metafile.inputs).filter((input) => !input.startsWith("node_modules/"))
-  const others = ["package-lock.json", "tsconfig.json", relative(root, fileURLToPath(import.meta.url))]
+  const support = ["programs.ts", "canaries.ts"].map((file) => `test/support/${file}`)
+  const others = ["package-lock.json", "tsconfig.json", ...canary === null ? support.slice(0, 1) : support]
   const origin: Origin = {
     files: Object.fromEntries([...own, ...others].map((path) => [path, digestOf(path)])),
     programs
@@ -74,14 +81,15 @@ const make = async (path: string, file: string): Promise<void> => {
 }
 
 /** A program that is started by `new URL("./program.ts", import.meta.url)` is bundled too. */
-const startedPrograms = (onFound: (program: string) => void): Plugin => ({
+const startedPrograms = (canary: CanaryName | null, onFound: (program: string) => void): Plugin => ({
   name: "started programs",
   setup: ({ onLoad }) =>
     onLoad({ filter: /\.ts$/ }, async ({ path }) => {
       if (path.includes("/node_modules/")) return undefined
       let contents = readFileSync(path, "utf8")
+      if (canary !== null) contents = withFault(canary, join(root, "src"), path, contents)
       for (const [expression, name] of contents.matchAll(/new URL\("(\.[^"]+\.ts)", import\.meta\.url\)/g)) {
-        const program = new URL(name!, pathToFileURL(path))
+        const program = new URL(canary === null ? name! : `${name}?canary=${canary}`, pathToFileURL(path))
         onFound(program.href)
         const bundle = pathToFileURL(await bundled(program))
         contents = contents.replace(expression, () => `new URL(${JSON.stringify(bundle.href)})`)

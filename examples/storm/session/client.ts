@@ -21,6 +21,8 @@ import type { InvalidOptions } from "effect-holdfast/InvalidOptions"
 import { OAuth2Session } from "effect-holdfast/oauth2"
 import type * as Session from "effect-holdfast/Session"
 import * as SessionHttpClient from "effect-holdfast/SessionHttpClient"
+import * as SessionStore from "effect-holdfast/SessionStore"
+import type * as SharedSession from "effect-holdfast/SharedSession"
 import * as Context from "effect/Context"
 import * as Data from "effect/Data"
 import * as Effect from "effect/Effect"
@@ -83,6 +85,7 @@ export class ApiNotUnderstood extends Data.TaggedError("ApiNotUnderstood")<{ rea
 export class NotSignedIn extends Data.TaggedError("NotSignedIn")<{
   readonly cause:
     | OAuth2Session.SignInError
+    | SharedSession.SharedSessionError
     | Session.SessionError
     | SessionHttpClient.SessionRejected
     | SessionHttpClient.NotReplayable
@@ -184,50 +187,71 @@ export const layerHttpClient: Layer.Layer<HttpClient.HttpClient> = NodeHttpClien
 
 // --- the session -------------------------------------------------------------
 
+const settings = Effect.gen(function*() {
+  const { authorization, issuer } = yield* Servers
+  // Without the session: a renewal whose requests carry it would wait for itself. A token's lifetime is counted from
+  // when it was asked for, and the server's books are told when that was.
+  const client = HttpClient.mapRequest(
+    yield* HttpClient.HttpClient,
+    (request) => HttpClientRequest.setHeader(request, sentAt, String(Date.now()))
+  )
+  const options = {
+    name: "api",
+    // The metadata would name the server's own address, and the storm's proxy is to be between.
+    issuer: {
+      issuer,
+      authorization_endpoint: `${authorization}/auth`,
+      token_endpoint: `${authorization}/token`
+    },
+    allowInsecureRequests: true,
+    clientId: "storm",
+    scope: "offline_access",
+    grant: OAuth2Session.authorizationCode({
+      redirectUri,
+      onAuthorize: (url) => Effect.retry(browse(client, url), whileUnreachable),
+      parameters: { prompt: "consent" }
+    }),
+    // Nothing is renewed before its time: what is replaced then did not have to be, and the storm counts that only
+    // those tokens which died are replaced.
+    refreshAhead: 0,
+    expiryLeeway: 0,
+    // A connection that fails is taken for a request that did not arrive, as by the storm's proxy it does not.
+    // Where that is wrong the refresh token is spent, the retry costs the grant, and a new sign-in follows.
+    retry: whileUnreachable,
+    timeout: "10 seconds",
+    // The storm kills two tokens in a second at worst. Three times as many would be a loop.
+    budget: { refreshes: 30, within: "5 seconds" }
+  } satisfies OAuth2Session.Options
+  return { client, options }
+})
+
+/** In a process by itself it never fails with a `SharedSessionError`. */
 export class ApiSession extends Context.Tag("storm/ApiSession")<
   ApiSession,
-  Session.Session<OAuth2Session.Tokens, OAuth2Session.SignInError>
+  Session.Session<OAuth2Session.Tokens, OAuth2Session.SignInError | SharedSession.SharedSessionError>
 >() {
   static readonly layer: Layer.Layer<ApiSession, InvalidOptions, HttpClient.HttpClient | Servers> = Layer.scoped(
     ApiSession,
-    Effect.gen(function*() {
-      const { authorization, issuer } = yield* Servers
-      // Without the session: a renewal whose requests carry it would wait for itself. A token's lifetime is counted
-      // from when it was asked for, and the server's books are told when that was.
-      const client = HttpClient.mapRequest(
-        yield* HttpClient.HttpClient,
-        (request) => HttpClientRequest.setHeader(request, sentAt, String(Date.now()))
-      )
-      const session = OAuth2Session.make({
-        name: "api",
-        // The metadata would name the server's own address, and the storm's proxy is to be between.
-        issuer: {
-          issuer,
-          authorization_endpoint: `${authorization}/auth`,
-          token_endpoint: `${authorization}/token`
-        },
-        allowInsecureRequests: true,
-        clientId: "storm",
-        scope: "offline_access",
-        grant: OAuth2Session.authorizationCode({
-          redirectUri,
-          onAuthorize: (url) => Effect.retry(browse(client, url), whileUnreachable),
-          parameters: { prompt: "consent" }
-        }),
-        // Nothing is renewed before its time: what is replaced then did not have to be, and the storm counts that only
-        // those tokens which died are replaced.
-        refreshAhead: 0,
-        expiryLeeway: 0,
-        // A connection that fails is taken for a request that did not arrive, as by the storm's proxy it does not.
-        // Where that is wrong the refresh token is spent, the retry costs the grant, and a new sign-in follows.
-        retry: whileUnreachable,
-        timeout: "10 seconds",
-        // The storm kills two tokens in a second at worst. Three times as many would be a loop.
-        budget: { refreshes: 30, within: "5 seconds" }
-      })
-      return yield* Effect.provideService(session, HttpClient.HttpClient, client)
-    })
+    Effect.flatMap(
+      settings,
+      ({ client, options }) => Effect.provideService(OAuth2Session.make(options), HttpClient.HttpClient, client)
+    )
   )
+
+  /** The same for the processes of a fleet that have this key, and this lease, in common. */
+  static readonly layerShared = (
+    key: string,
+    lease: number
+  ): Layer.Layer<ApiSession, InvalidOptions, HttpClient.HttpClient | Servers | SessionStore.SessionStore> =>
+    Layer.scoped(
+      ApiSession,
+      Effect.flatMap(settings, ({ client, options }) =>
+        Effect.provideService(
+          OAuth2Session.make({ ...options, persist: { store: SessionStore.SessionStore, key, lease } }),
+          HttpClient.HttpClient,
+          client
+        ))
+    )
 }
 
 /** The header in which the storm's authorization server reads when a token was asked for. */

@@ -1,0 +1,108 @@
+/** What has become of the fleet, judged by the authorization server's books and by what its members know. */
+import type { Section } from "../ledger.js"
+import type { AuthorizationServer } from "../session/authorization-server.js"
+import { areOnlySlow } from "../session/client.js"
+import type { Member } from "./member.js"
+
+/** A member that was about to renew was struck, and so many milliseconds later another one had done it. */
+export interface Strike {
+  readonly fault: "killed" | "paused"
+  readonly millis: number
+}
+
+export interface Evidence {
+  readonly processes: number
+  readonly store: string
+  /** Of the members that live. */
+  readonly tallies: ReadonlyArray<Awaited<ReturnType<Member["report"]>>>
+  readonly tokens: Awaited<ReturnType<AuthorizationServer["report"]>>
+  readonly revocations: number
+  readonly strikes: ReadonlyArray<Strike>
+  /** In milliseconds. */
+  readonly lease: number
+  /** In milliseconds: what one renewal may take, and a call that waits for it. */
+  readonly patience: number
+  readonly openConnections: number
+}
+
+export const section = (evidence: Evidence): Section => {
+  const { lease, openConnections, patience, processes, revocations, store, strikes, tallies, tokens } = evidence
+  const total = (count: (tally: Evidence["tallies"][number]) => number) => sum(tallies.map(count))
+  const failed = merged(tallies.map(({ failed }) => failed))
+  const failures = Object.entries(failed).map(([why, count]) => ` (${why} ${count})`).join("")
+  const waiting = total(({ waiting }) => waiting)
+  const slowest = Math.max(...tallies.map(({ slowest }) => slowest))
+  // A member that stands still for a third of its lease may lose it, though it lives.
+  const late = Math.max(...tallies.map(({ late }) => late))
+  const wasStill = late >= lease / 3
+  const died = tokens.revoked + tokens.expired
+  const renewals = tokens.issued - 1
+  const adopted = total(({ adopted }) => adopted)
+  const tookOver = total(({ tookOver }) => tookOver)
+  const struck = strikes.map(({ fault, millis }) => `${fault} as it renewed, and ${millis} ms later another one had`)
+  return {
+    part: "fleet",
+    entries: [
+      {
+        promise: "every process is served",
+        held: tallies.every(({ served }) => served > 0) && failures === "" && waiting === 0,
+        onlyTimeWasMissing: areOnlySlow(failed),
+        happened: `${total(({ served }) => served)} orders saved by ${tallies.length} of ${processes} processes over ` +
+          `${store}, ${sum(Object.values(failed))} failed${failures}, ${waiting} unanswered`
+      },
+      {
+        promise: "one renews for all",
+        held: renewals === died && tokens.needless === 0,
+        onlyTimeWasMissing: wasStill,
+        happened: `${died} tokens died (${tokens.revoked} of ${revocations} revocations, ${tokens.expired} of age), ` +
+          `${renewals} renewals, ${(renewals / Math.max(1, died)).toFixed(2)} for each`
+      },
+      {
+        promise: "the others adopt it",
+        held: adopted > 0,
+        onlyTimeWasMissing: true,
+        happened: `${adopted} adoptions in ${tallies.length} processes`
+      },
+      {
+        promise: "a killed process holds nobody up",
+        held: strikes.length === 2 && tookOver >= 2 && strikes.every(({ millis }) => millis <= lease + patience),
+        onlyTimeWasMissing: true,
+        happened: `${struck.join("; ")}, of ${lease} + ${patience}; ${tookOver} takeovers`
+      },
+      {
+        promise: "no refresh token is used twice",
+        held: tokens.presentedTwice === 0 && tokens.reuseDetections === 0,
+        onlyTimeWasMissing: wasStill,
+        happened: `${tokens.presentedTwice} presented twice, ${tokens.reuseDetections} reuse detections; a process ` +
+          `was ${late} ms late at worst`
+      },
+      {
+        promise: "the fleet signs in as one",
+        held: tokens.signIns <= 1 + tokens.grantsRevoked && tokens.needlessSignIns === 0,
+        onlyTimeWasMissing: wasStill,
+        happened: `${tokens.signIns} sign-ins, ${tokens.grantsRevoked} grants revoked`
+      },
+      {
+        promise: "nobody waits long",
+        held: slowest <= lease + patience,
+        onlyTimeWasMissing: true,
+        happened: `${slowest} ms at the longest, of ${lease} + ${patience}`
+      },
+      {
+        promise: "the fleet is closed",
+        held: openConnections === 0,
+        onlyTimeWasMissing: true,
+        happened: `${openConnections} connections are open`
+      }
+    ],
+    counts: { processes, store, tallies, tokens, revocations, strikes, adopted, tookOver, renewals, died }
+  }
+}
+
+const merged = (counts: ReadonlyArray<Readonly<Record<string, number>>>): Readonly<Record<string, number>> => {
+  const all: Record<string, number> = {}
+  for (const some of counts) for (const [name, count] of Object.entries(some)) all[name] = (all[name] ?? 0) + count
+  return all
+}
+
+const sum = (numbers: ReadonlyArray<number>): number => numbers.reduce((total, number) => total + number, 0)
