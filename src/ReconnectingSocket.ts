@@ -805,19 +805,20 @@ type CodecOf<S> = [OutOf<S>, Message] extends [Message, InOf<S>] ? unknown : { r
  * `run` and `runRaw` attach to the next connection that is ready (the first run to the current one) and fail when that
  * is lost, whatever its code, so that a run that is retried is on the connection after it. If the socket has failed,
  * they fail with the reason `Read`, which `RpcClient` does not take for transient: its calls end, also with
- * `retryTransientErrors`. Handlers are started in
- * order, and run side by side, up to 1,024 of them, so that a handler that waits does not hold up the others. A run
- * that ends otherwise, by a handler's failure or its interruption, gives its connection up. Runs follow one another; a
- * second run at the same time fails. After `close` runs succeed.
+ * `retryTransientErrors`. Handlers are started in order, and run side by side, up to 1,024 of them, so that a handler
+ * that waits does not hold up the others. A run that ends otherwise, by a handler's failure or its interruption, gives
+ * its connection up. Runs follow one another; a second run at the same time fails. After `close` runs succeed.
  *
  * A write belongs to the connection of the run that is under way; while there is none, it waits for the next run to be
  * attached. On a connection that is lost it is dropped and succeeds: the run's failure says so. It fails if the socket
  * has failed, and is dropped after `close`. A `CloseEvent` closes that connection, not the socket. The outbox is not
  * used, so neither is `acknowledge`; do not take `messages` as well.
  *
- * A limit of `RpcClient` remains: with `retryTransientErrors`, it leaves the calls in flight unanswered when its own
- * pings stay unanswered for ten seconds, over any socket. If the heartbeat's `interval` and `timeout` are less than ten
- * seconds together, the heartbeat notices first, and the calls fail.
+ * Two limits of `RpcClient` remain, over any socket. After a loss it fails each call until it has run the socket again,
+ * which it does half a second later or more: give it a short `retrySchedule`, since this socket itself waits before it
+ * dials again, and retry the calls that may be made twice. And with `retryTransientErrors` it leaves the calls in flight
+ * unanswered when its own pings stay unanswered for ten seconds. If the heartbeat's `interval` and `timeout` are less
+ * than ten seconds together, the heartbeat notices first, and the calls fail.
  *
  * @example
  * ```ts
