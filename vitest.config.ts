@@ -51,7 +51,7 @@ export default defineConfig({
     hookTimeout: 60_000,
     // Two cores are what the smallest machine of a CI has: two threads use them, and a process beside them waits for
     // servers most of the time.
-    maxWorkers: 2,
+    maxWorkers: 3,
     minWorkers: 1,
     sequence: { sequencer: LongestFirst },
     reporters: ["default", "./test/support/summary.ts"],

@@ -53,6 +53,8 @@ const things = Effect.gen(function*() {
   yield* socket.awaitOpen
   yield* socket.send(`${canary} 1` as never)
   const stock = yield* TransactionalRef.make({ secret: canary }, { name: "stock" })
+  // The Inspector does not keep a ref that nothing else holds.
+  yield* Effect.addFinalizer(() => TransactionalRef.get(stock))
   for (let i = 0; i < 3; i++) yield* TransactionalRef.update(stock, (value) => ({ ...value }))
   yield* Effect.exit(TransactionalRef.updateEffect(stock, () => Effect.fail(canary)))
   const cache = yield* TicketCache.make({ name: "tls" })

@@ -555,7 +555,7 @@ function* shrinkingOf<A, E>(
 }
 
 /** The bound of each part of shrinking one failure: some seconds. */
-const mostOperations = 3_000_000
+const mostOperations = 1_000_000
 
 const failureOf = <A, E>(
   effect: Effect.Effect<A, E>,
