@@ -11,7 +11,8 @@ import * as Inspectable from "effect/Inspectable"
  * An option that makes no sense (a negative duration, a factor below one, an expiry that is not a time).
  * Every `make` of this library validates its options once and fails with this before anything has started.
  *
- * `value` is the given value, and never a credential: only times, counts and callbacks are validated.
+ * `value` is the given value, and never a credential: in place of one it is `<redacted>`, and in place of what may be
+ * one, because it is of the wrong kind, the kind (`<string>`).
  *
  * @since 0.1.0
  * @category errors

@@ -28,6 +28,7 @@ import type * as Context from "effect/Context"
 import type * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import type * as Layer from "effect/Layer"
+import * as Predicate from "effect/Predicate"
 import type * as Redacted from "effect/Redacted"
 import type * as Schedule from "effect/Schedule"
 import * as Schema from "effect/Schema"
@@ -41,6 +42,7 @@ import type { DiscoveryFailed, OAuth2Error, SignInRequired } from "./internal/oa
 import * as Machine from "./internal/oauth2/machine.js"
 import * as Settings from "./internal/oauth2/settings.js"
 import * as Service from "./internal/service.js"
+import * as Codec from "./internal/shared/codec.js"
 import { InvalidOptions } from "./InvalidOptions.js"
 import * as PersistedSession from "./PersistedSession.js"
 import * as Session from "./Session.js"
@@ -449,7 +451,7 @@ export const secretPost = (secret: Redacted.Redacted<string>): ClientAuth => ({ 
  */
 export const privateKeyJwt = (key: CryptoKey | ClientAuth.SigningKey): ClientAuth => ({
   _tag: "PrivateKeyJwt",
-  ...("key" in key ? key : { key })
+  ...(Predicate.hasProperty(key, "key") ? key : { key })
 })
 
 // -----------------------------------------------------------------------------
@@ -526,10 +528,15 @@ export const authorizationCode = (
     ? { _tag: "AuthorizationCode", ...options, receiver }
     : {
       _tag: "AuthorizationCode",
-      parameters: options?.parameters ?? receiver.parameters,
-      pushed: options?.pushed ?? receiver.pushed,
-      receiver: Effect.succeed(receiver)
+      parameters: options?.parameters ?? receiver?.parameters,
+      pushed: options?.pushed ?? receiver?.pushed,
+      // `make` refuses what is no receiver.
+      receiver: isReceiver(receiver) ? Effect.succeed(receiver) : receiver as never
     }
+
+const isReceiver = (value: unknown): boolean =>
+  Predicate.hasProperty(value, "redirectUri") && Predicate.isString(value.redirectUri) &&
+  Predicate.hasProperty(value, "onAuthorize") && Predicate.isFunction(value.onAuthorize)
 
 /**
  * Further options of the authorization code grant.
@@ -662,10 +669,17 @@ const sessionOf = (options: Options): Effect.Effect<
       ? yield* Session.make(sessionOptions)
       : persist.store === undefined
       ? yield* PersistedSession.make({ ...sessionOptions, ...persist, schema: Tokens })
-      : yield* SharedSession.make({ ...sessionOptions, ...persist, schema: dpop === undefined ? Tokens : bound(dpop) })
+      : yield* SharedSession.make({ ...sessionOptions, ...persist, schema: dpop === undefined ? unbound : bound(dpop) })
     if (dpop !== undefined) Carrying.remember(session, dpop)
     return session
   })
+
+/** The schema of tokens for a store, without the option `dpop`: those that another process has bound are refused. */
+const unbound: Schema.Schema<Tokens, Tokens.Encoded> = Tokens.pipe(
+  Schema.filter(({ tokenType }) => tokenType === "Bearer", {
+    [Codec.RefusalId]: "is bound to a key (DPoP): give all processes that share it the same key pair as `dpop`"
+  })
+)
 
 /** The schema of tokens that are bound to a key, for a store: those that another process has written are bound too. */
 const bound = (dpop: Dpop.Dpop): Schema.Schema<Tokens, Tokens.Encoded> =>

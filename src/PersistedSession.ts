@@ -26,7 +26,7 @@ import * as Effect from "effect/Effect"
 import type * as Layer from "effect/Layer"
 import * as Option from "effect/Option"
 import type * as Redacted from "effect/Redacted"
-import type * as Schema from "effect/Schema"
+import * as Schema from "effect/Schema"
 import type * as Scope from "effect/Scope"
 import type * as Types from "effect/Types"
 import * as Check from "./internal/check.js"
@@ -34,6 +34,7 @@ import * as Keeper from "./internal/persisted/keeper.js"
 import * as Patience from "./internal/persisted/patience.js"
 import * as Sealing from "./internal/persisted/sealing.js"
 import * as Service from "./internal/service.js"
+import { checkCallbacks } from "./internal/session/callbacks.js"
 import type { InvalidOptions } from "./InvalidOptions.js"
 import * as Session from "./Session.js"
 
@@ -162,8 +163,8 @@ export const make = <A, I, E = never, R = never, E2 = E, R2 = never, E3 = never,
   Types.NoInfer<R | R2 | R3 | R4 | R5> | KeyValueStore.KeyValueStore | Scope.Scope
 > =>
   Effect.gen(function*() {
-    const { key, name = "session", renew } = options
     const { keys, maxAge } = yield* Check.validated(() => validate(options))
+    const { key, name = "session", renew } = options
     const store = yield* KeyValueStore.KeyValueStore
     const scope = yield* Effect.scope
     const keeper = Keeper.make(store, key, options.schema, yield* Sealing.make(keys))
@@ -241,9 +242,11 @@ const expiryOfStored = (expiresAt: DateTime.Utc | number | undefined, agedAt: nu
 
 const millisOf = (at: DateTime.Utc | number): number => DateTime.isDateTime(at) ? DateTime.toEpochMillis(at) : at
 
-const validate = (options: StoreOptions & { readonly maxAge?: Duration.DurationInput | undefined }) => {
-  const { encryptWith, key, maxAge, onUnreadable } = options
+const validate = (options: Options<any, any, any, any, any, any, any, any, any, any>) => {
+  checkCallbacks(options)
+  const { encryptWith, key, maxAge, onUnreadable, schema } = options
   Check.name("key", key)
+  Check.kind("schema", schema, Schema.isSchema, "must be a Schema")
   if (onUnreadable !== undefined) Check.oneOf("onUnreadable", onUnreadable, ["fail", "signIn"])
   return {
     keys: Sealing.keysOf(encryptWith),

@@ -51,6 +51,7 @@ import { registryIn } from "./internal/registry.js"
 import * as Service from "./internal/service.js"
 import { Asking } from "./internal/session/ask.js"
 import { Budget } from "./internal/session/budget.js"
+import { checkCallbacks } from "./internal/session/callbacks.js"
 import {
   Chain,
   type Failures,
@@ -811,16 +812,19 @@ const labelOf = (cause: Cause.Cause<unknown>): string => {
 type Settings = ReturnType<typeof validate>
 
 const validate = (options: Options<any, any, any, any, any, any, any, any>) => {
+  checkCallbacks(options)
+  const { budget, name = "session" } = options
+  if (budget !== undefined) Check.object("budget", budget)
   const timeout = Check.duration("timeout", options.timeout ?? "30 seconds", { min: "1 millis" })
   const limit = {
-    refreshes: Check.count("budget.refreshes", options.budget?.refreshes ?? 10, 1),
-    within: Check.duration("budget.within", options.budget?.within ?? "1 minute", {
+    refreshes: Check.count("budget.refreshes", budget?.refreshes ?? 10, 1),
+    within: Check.duration("budget.within", budget?.within ?? "1 minute", {
       min: "1 millis",
       max: Duration.infinity
     })
   }
   return {
-    name: options.name ?? "session",
+    name: Check.name("name", name),
     timeout,
     lateness: millisOf("lateness", options.lateness ?? (options.renew === undefined ? 0 : timeout), 0),
     maxAge: millisOf("maxAge", options.maxAge ?? Duration.infinity, "1 millis"),

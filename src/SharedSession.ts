@@ -36,13 +36,14 @@ import type * as Redacted from "effect/Redacted"
 import * as Schedule from "effect/Schedule"
 import * as ScheduleDecision from "effect/ScheduleDecision"
 import * as ScheduleInterval from "effect/ScheduleInterval"
-import type * as Schema from "effect/Schema"
+import * as Schema from "effect/Schema"
 import type * as Scope from "effect/Scope"
 import type * as Types from "effect/Types"
 import * as Check from "./internal/check.js"
 import * as Delays from "./internal/delays.js"
 import * as Sealing from "./internal/persisted/sealing.js"
 import * as Service from "./internal/service.js"
+import { checkCallbacks } from "./internal/session/callbacks.js"
 import { scheduleOf } from "./internal/session/cooldown.js"
 import * as Inside from "./internal/session/inside.js"
 import * as Codec from "./internal/shared/codec.js"
@@ -340,8 +341,10 @@ const eventCounter = Metric.counter("holdfast_shared_session_events_total", {
 // --- options -----------------------------------------------------------------
 
 const validate = (options: Options<any, any, any, any, any, any, any, any, any, any>) => {
-  const { encryptWith, key, onUnreadable } = options
+  checkCallbacks(options)
+  const { encryptWith, key, onUnreadable, schema } = options
   Check.name("key", key)
+  Check.kind("schema", schema, Schema.isSchema, "must be a Schema")
   if (onUnreadable !== undefined) Check.oneOf("onUnreadable", onUnreadable, ["fail", "signIn"])
   const timeout = Duration.toMillis(Check.duration("timeout", options.timeout ?? "30 seconds", { min: "1 millis" }))
   const max = Duration.millis(Protocol.longestLease)

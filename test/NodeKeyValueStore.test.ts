@@ -81,6 +81,14 @@ describe("a store in a directory", () => {
       assert.strictEqual((yield* Effect.flip(storeIn(path)))._tag, "SystemError")
     }))
 
+  it.effect("refuses a directory that is no name", () =>
+    Effect.gen(function*() {
+      for (const directory of [null, undefined, 5, ""]) {
+        const error = yield* Effect.flip(storeIn(directory as never))
+        assert.deepInclude(error, { _tag: "InvalidOptions", option: "directory", value: directory })
+      }
+    }))
+
   it.scoped("clears away what dead processes left unfinished, and leaves what may be under way", () =>
     Effect.gen(function*() {
       const path = yield* directory

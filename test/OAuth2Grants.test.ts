@@ -369,7 +369,8 @@ describe("the authorization code flow", () => {
       ["path", ""],
       ["path", "/callback?a=b"],
       ["path", "/callback#a"],
-      ["host", "example.com"]
+      ["host", "example.com"],
+      ["open", null]
     ]
     for (const [option, value] of nonsense) {
       try {
@@ -379,6 +380,7 @@ describe("the authorization code flow", () => {
         assert.deepInclude(error, { _tag: "InvalidOptions", option, value })
       }
     }
+    assert.throws(() => NodeLoopbackRedirect.make(null as never), "options: must be an object, got null")
   })
 })
 

@@ -475,13 +475,26 @@ describe("the text in the store", () => {
         ["encryptWith", { encryptWith: "canary" as never }],
         ["onUnreadable", { onUnreadable: "ignore" as never }],
         ["maxAge", { maxAge: -1 }],
-        ["timeout", { timeout: -1 }]
+        ["timeout", { timeout: -1 }],
+        ["schema", { schema: null as never }],
+        ["acquire", { acquire: "canary" as never }],
+        ["acquire", { acquire: Promise.resolve("canary") as never }],
+        ["renew", { renew: Effect.succeed("canary") as never }],
+        ["onRenewed", { onRenewed: null as never }],
+        ["onEnd", { onEnd: null as never }],
+        ["fatal", { fatal: true as never }],
+        ["expiresAt", { expiresAt: 1 as never }],
+        ["retry", { retry: 3 as never }],
+        ["budget", { budget: 3 as never }],
+        ["name", { name: null as never }]
       ]
       for (const [option, more] of bad) {
         const error = yield* Effect.flip(read(memory(), more))
         assert.deepInclude(error, { _tag: "InvalidOptions", option })
         assert.notInclude(inspect(error) + String(error), "canary")
       }
+      const nothing = PersistedSession.make(null as never).pipe(Effect.provide(KeyValueStore.layerMemory))
+      assert.deepInclude(yield* Effect.flip(Effect.scoped(nothing)), { _tag: "InvalidOptions", option: "options" })
     }))
 
   it.scoped("may be files", () =>

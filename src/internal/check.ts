@@ -96,7 +96,27 @@ export const oneOf = <A extends string>(option: string, value: A, names: Readonl
 }
 
 /** Checks that the options are an object, since a caller without types may give anything. */
-export const object = <A>(option: string, value: A): A => {
-  if (!Predicate.isRecord(value)) throw new InvalidOptions({ option, value, reason: "must be an object" })
-  return value
+export const object = <A>(option: string, value: A): A => kind(option, value, Predicate.isRecord, "must be an object")
+
+/** Checks that the value is an effect: a caller without types may give a promise, or the value itself. */
+export const effect = <A>(option: string, value: A): A => kind(option, value, Effect.isEffect, "must be an Effect")
+
+/** Checks that each of these options is a function or left out. */
+export const functions = <Name extends string>(
+  options: { readonly [name in Name]?: unknown },
+  names: ReadonlyArray<Name>
+): void => {
+  for (const name of names) {
+    if (options[name] !== undefined) kind(name, options[name], Predicate.isFunction, "must be a function")
+  }
+}
+
+/**
+ * Checks that the value is of the kind that `is` knows. The message shows only the kind of what was given, since what was
+ * given may be a credential.
+ */
+export const kind = <A>(option: string, value: A, is: (value: unknown) => boolean, reason: string): A => {
+  if (is(value)) return value
+  const shown = Predicate.isNullable(value) ? value : `<${Array.isArray(value) ? "array" : typeof value}>`
+  throw new InvalidOptions({ option, value: shown, reason })
 }

@@ -20,6 +20,8 @@ import * as Option from "effect/Option"
 import { createHash, randomBytes } from "node:crypto"
 import { mkdir, open, readdir, readFile, rename, rm, stat } from "node:fs/promises"
 import { join } from "node:path"
+import * as Check from "../internal/check.js"
+import type { InvalidOptions } from "../InvalidOptions.js"
 
 /**
  * Keeps each value in a file of the given directory, which is made if it is missing.
@@ -43,16 +45,17 @@ import { join } from "node:path"
  */
 export const layerFileSystem = (
   directory: string
-): Layer.Layer<KeyValueStore.KeyValueStore, PlatformError.PlatformError> =>
+): Layer.Layer<KeyValueStore.KeyValueStore, PlatformError.PlatformError | InvalidOptions> =>
   Layer.effect(
     KeyValueStore.KeyValueStore,
-    Effect.as(
-      attempt("layerFileSystem", directory, async () => {
+    Effect.gen(function*() {
+      yield* Check.validated(() => Check.name("directory", directory))
+      yield* attempt("layerFileSystem", directory, async () => {
         await mkdir(directory, { recursive: true, mode: 0o700 })
         await removeRemains(directory)
-      }),
-      inDirectory(directory)
-    )
+      })
+      return inDirectory(directory)
+    })
   )
 
 const inDirectory = (directory: string): KeyValueStore.KeyValueStore => {

@@ -57,6 +57,8 @@ export const make = (options: {
   readonly host?: "127.0.0.1" | "[::1]" | "localhost" | undefined
   readonly port?: number | undefined
 } = {}): Effect.Effect<OAuth2Session.CodeReceiver, OAuth2Session.OAuth2Error, Scope.Scope> => {
+  Check.object("options", options)
+  Check.functions(options, ["open"])
   const { host = "127.0.0.1", open = printed, port = 0 } = options
   Check.oneOf("host", host, ["127.0.0.1", "[::1]", "localhost"])
   Check.count("port", port, 0, 65_535)

@@ -149,6 +149,8 @@ describe("options that are one Config", () => {
     }).pipe(Effect.provide(FetchHttpClient.layer)))
 })
 
+declare const configuredBy: OAuth2Session.Options & { readonly persist?: OAuth2Session.Persist }
+
 describe("OAuth2Session.make", () => {
   it.scoped("refuses durations that make no sense by InvalidOptions", () =>
     Effect.gen(function*() {
@@ -164,4 +166,47 @@ describe("OAuth2Session.make", () => {
         }
       }
     }).pipe(Effect.provide(FetchHttpClient.layer)))
+
+  it.effect("refuses what a caller without types gives, by the option's name, and shows no credential", () =>
+    Effect.gen(function*() {
+      const grants = OAuth2Session as unknown as Record<string, (given: unknown) => unknown>
+      const wrong: ReadonlyArray<readonly [option: string, value: unknown, given: unknown]> = [
+        ["clientAuth", null, null],
+        ["clientAuth", "<string>", "canary"],
+        ["clientAuth", "<redacted>", grants["secretBasic"]!("canary")],
+        ["clientAuth", "<redacted>", grants["privateKeyJwt"]!(null)],
+        ["grant", null, null],
+        ["grant", undefined, {}],
+        ["grant.onPrompt", undefined, OAuth2Session.deviceCode(undefined as never)],
+        ["grant.receiver", undefined, OAuth2Session.authorizationCode(undefined as never)],
+        ["grant.receiver", "<object>", OAuth2Session.authorizationCode({ redirectUri: "https://a.example" } as never)],
+        ["grant.assertion", "<string>", grants["jwtBearer"]!("canary")],
+        ["grant.subjectToken", "<string>", grants["tokenExchange"]!({ subjectToken: "canary" })],
+        ["grant.subjectTokenType", undefined, grants["tokenExchange"]!({ subjectToken: Effect.succeed("canary") })],
+        ["parameters", "<object>", { secret: 1 }],
+        ["audience", null, null],
+        ["allowInsecureRequests", "<string>", "yes"],
+        ["fatal", null, null],
+        ["retry", "<number>", 3],
+        ["refreshAhead", -1, -1],
+        ["budget", "<number>", 3],
+        ["name", null, null],
+        ["persist", null, null],
+        ["persist.store", null, { key: "api", store: null }],
+        ["key", undefined, {}]
+      ]
+      for (const [name, value, given] of wrong) {
+        const option = name === "key" ? "persist" : name.split(".", 1)[0]!
+        const options = { issuer: "https://example.com", clientId: "app", grant: OAuth2Session.clientCredentials }
+        const error = yield* Effect.flip(
+          OAuth2Session.make({ ...options, [option]: given } as unknown as typeof configuredBy)
+        )
+        assert.deepInclude(error, { _tag: "InvalidOptions", option: name, value })
+        assert.notInclude(inspect(error) + String(error), "canary")
+      }
+      for (const given of [null, undefined, "options"]) {
+        const error = yield* Effect.flip(OAuth2Session.make(given as unknown as typeof configuredBy))
+        assert.deepInclude(error, { _tag: "InvalidOptions", option: "options" })
+      }
+    }).pipe(Effect.scoped, Effect.provide(Layer.merge(FetchHttpClient.layer, KeyValueStore.layerMemory))))
 })

@@ -146,6 +146,31 @@ describe("tokens that a fleet shares", () => {
       assert.deepInclude(refused, { _tag: "InvalidOptions", option: "dpop" })
     }).pipe(Effect.provide(FetchHttpClient.layer)))
 
+  it.scoped("bound to a key are refused by a process without it, which is told what to do and spends nothing", () =>
+    Effect.gen(function*() {
+      const dpop = yield* Effect.promise(() =>
+        crypto.subtle.generateKey({ name: "ECDSA", namedCurve: "P-256" }, false, ["sign", "verify"])
+      )
+      const server = yield* authorizationServer(rotating({ token_type: "DPoP" }).answer)
+      const store = yield* Effect.provide(SessionStore.SessionStore, SessionStore.layerMemory)
+      const make = (dpop: CryptoKeyPair | undefined) =>
+        Effect.provideService(
+          OAuth2Session.make({ ...options, dpop, issuer: server.url }),
+          SessionStore.SessionStore,
+          store
+        )
+      yield* (yield* make(dpop)).current
+      const asked = server.asked.length
+      const without = yield* make(undefined)
+      const error = yield* Effect.flip(without.current)
+      assert.deepInclude(error, { _tag: "SharedSessionError", reason: "Unreadable" })
+      assert.include(
+        error.message,
+        "bound to a key (DPoP): give all processes that share it the same key pair as `dpop`"
+      )
+      assert.strictEqual(server.asked.length, asked)
+    }).pipe(Effect.provide(FetchHttpClient.layer)))
+
   it.scoped("are a layer's, of a tag and of a service; the types tell which store is needed", () =>
     Effect.gen(function*() {
       class ByTag extends Context.Tag("test/ByTag")<ByTag, FleetSession>() {}

@@ -1,7 +1,10 @@
 /** Checks the options once. Throws `InvalidOptions`, which never contains a secret. */
+import * as Context from "effect/Context"
 import * as Duration from "effect/Duration"
+import * as Effect from "effect/Effect"
 import * as Predicate from "effect/Predicate"
 import * as Redacted from "effect/Redacted"
+import * as Schedule from "effect/Schedule"
 import * as Oauth from "oauth4webapi"
 import { InvalidOptions } from "../../InvalidOptions.js"
 import type * as OAuth2Session from "../../OAuth2Session.js"
@@ -23,10 +26,20 @@ export interface Settings {
 }
 
 export const read = (options: OAuth2Session.Options): Settings => {
+  Check.object("options", options)
   const { clientAuth = { _tag: "None" }, clientId, grant } = options
   text("clientId", clientId)
+  Check.kind("clientAuth", clientAuth, Predicate.isRecord, "must be one of OAuth2Session's client authentications")
   checkGrant(grant)
+  checkPersist(options)
   checkDpop(options)
+  parameters("parameters", options.parameters)
+  optional("audience", options.audience, Predicate.isString, "must be a string")
+  optional("allowInsecureRequests", options.allowInsecureRequests, Predicate.isBoolean, "must be a boolean")
+  optional("fatal", options.fatal, Predicate.isFunction, "must be a function")
+  optional("retry", options.retry, Schedule.isSchedule, "must be a Schedule")
+  // 0 is "never ahead" here, so that `Session` does not see it.
+  Check.duration("refreshAhead", options.refreshAhead ?? 0, { min: 0, max: Duration.infinity })
   const authentication = authenticationOf(clientAuth)
   return {
     issuer: issuerOf(options),
@@ -64,6 +77,16 @@ const secret = (option: string, value: unknown): void => {
   }
 }
 
+const optional = (option: string, value: unknown, is: (value: unknown) => boolean, reason: string): void => {
+  if (value !== undefined) Check.kind(option, value, is, reason)
+}
+
+const parameters = (option: string, value: unknown): void =>
+  optional(option, value, isParameters, "must be an object of strings")
+
+const isParameters = (value: unknown): boolean =>
+  Predicate.isRecord(value) && Object.values(value).every(Predicate.isString)
+
 const list = (option: string, value: string | ReadonlyArray<string> | undefined): ReadonlyArray<string> => {
   const entries = value === undefined ? [] : typeof value === "string" ? [value] : value
   if (!Array.isArray(entries) || !entries.every(Predicate.isString)) {
@@ -87,11 +110,37 @@ const issuerOf = ({ allowInsecureRequests, issuer }: OAuth2Session.Options): URL
 }
 
 const checkGrant = (grant: OAuth2Session.Grant): void => {
-  const known = ["ClientCredentials", "RefreshToken", "DeviceCode", "AuthorizationCode", "JwtBearer", "TokenExchange"]
-  if (!Predicate.hasProperty(grant, "_tag") || !known.includes(grant._tag)) {
-    throw invalid("grant", undefined, "must be one of OAuth2Session's grants")
+  Check.kind("grant", grant, Predicate.isRecord, "must be one of OAuth2Session's grants")
+  switch (grant._tag) {
+    case "ClientCredentials":
+      return
+    case "RefreshToken":
+      return secret("grant", grant.refreshToken)
+    case "DeviceCode":
+      Check.kind("grant.onPrompt", grant.onPrompt, Predicate.isFunction, "must be a function")
+      return
+    case "AuthorizationCode":
+      Check.kind("grant.receiver", grant.receiver, Effect.isEffect, "must have `redirectUri` and `onAuthorize`")
+      parameters("grant.parameters", grant.parameters)
+      return optional("grant.pushed", grant.pushed, Predicate.isBoolean, "must be a boolean")
+    case "JwtBearer":
+      Check.effect("grant.assertion", grant.assertion)
+      return
+    case "TokenExchange":
+      Check.effect("grant.subjectToken", grant.subjectToken)
+      text("grant.subjectTokenType", grant.subjectTokenType)
+      optional("grant.actorToken", grant.actorToken, Effect.isEffect, "must be an Effect")
+      optional("grant.actorTokenType", grant.actorTokenType, Predicate.isString, "must be a string")
+      return optional("grant.requestedTokenType", grant.requestedTokenType, Predicate.isString, "must be a string")
+    default:
+      throw invalid("grant", undefined, "must be one of OAuth2Session's grants")
   }
-  if (grant._tag === "RefreshToken") secret("grant", grant.refreshToken)
+}
+
+const checkPersist = ({ persist }: OAuth2Session.Options): void => {
+  if (persist === undefined) return
+  Check.object("persist", persist)
+  optional("persist.store", persist.store, Context.isTag, "must be the tag `SessionStore.SessionStore`")
 }
 
 const checkDpop = ({ clientAuth, dpop, persist }: OAuth2Session.Options): void => {

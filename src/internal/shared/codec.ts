@@ -2,6 +2,7 @@
 import * as Data from "effect/Data"
 import * as Effect from "effect/Effect"
 import * as Either from "effect/Either"
+import type * as ParseResult from "effect/ParseResult"
 import * as Predicate from "effect/Predicate"
 import * as Schema from "effect/Schema"
 import type { Sealing } from "../persisted/sealing.js"
@@ -35,12 +36,23 @@ export const make = <A, I, R>(
           Effect.mapError((detail) => new Unreadable({ detail })),
           Effect.flatMap(({ text }) => payloadOf(key, text)),
           Effect.flatMap((value) =>
-            Effect.mapError(decode(value), () => new Unreadable({ detail: "does not fit the schema" }))
+            Effect.mapError(decode(value), ({ issue }) => new Unreadable({ detail: refusalOf(issue) }))
           ),
           Effect.provide(context)
         )
     }
   })
+
+/**
+ * Annotates a filter around a schema: why the filter refuses a value, in words that show nothing of the value. A schema
+ * may show the value in its other messages.
+ */
+export const RefusalId = Symbol.for("effect-holdfast/RefusalId")
+
+const refusalOf = (issue: ParseResult.ParseIssue): string => {
+  const refusal = issue._tag === "Refinement" ? issue.ast.annotations[RefusalId] : undefined
+  return typeof refusal === "string" ? refusal : "does not fit the schema"
+}
 
 const payloadOf = (key: string, text: string): Effect.Effect<unknown, Unreadable> => {
   const parsed = Either.getOrUndefined(Either.try((): unknown => JSON.parse(text)))
