@@ -112,8 +112,8 @@ export const functions = <Name extends string>(
 }
 
 /**
- * Checks that the value is of the kind that `is` knows. The message shows only the kind of what was given, since what was
- * given may be a credential.
+ * Checks that the value is of the kind that `is` knows. The message shows only the kind of the given value, since the
+ * value may be a credential.
  */
 export const kind = <A>(option: string, value: A, is: (value: unknown) => boolean, reason: string): A => {
   if (is(value)) return value
