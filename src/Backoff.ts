@@ -1,10 +1,10 @@
 /**
  * How long to wait before trying again.
  *
- * A client that retries at fixed or synchronised times turns one outage into a second one, and an exponential
- * without a cap soon waits for ever. `exponential` is Effect's own schedule with the two bounds that are always
- * wanted: no delay is longer than `max`, and the jitter is drawn after the cap, so that clients which have all
- * reached the cap still spread.
+ * Clients that retry at fixed or synchronised times turn one outage into a second one, and an exponential backoff
+ * without a cap soon waits for ever. `exponential` is Effect's own schedule with two additions: no delay is longer than
+ * `max`, and the jitter is applied after the cap, so that clients which have all reached the cap still retry at
+ * different times.
  *
  * @since 0.1.0
  */
@@ -25,12 +25,12 @@ import { InvalidOptions } from "./InvalidOptions.js"
  *
  * - `initial`: the first delay; default 500 ms, about the time a load balancer needs to notice a dead server.
  * - `factor`: by how much each delay grows; default 2.
- * - `max`: no delay is ever longer, jitter included; default 30 seconds, at most 2³¹−1 ms.
+ * - `max`: the longest delay, jitter included; default 30 seconds, at most 2³¹−1 ms.
  * - `jitter`: `"full"` (the default) draws each delay uniformly from `[0, delay]` after the cap, with `Random`;
  *   `"none"` takes it as it is.
  *
- * **Throws** `InvalidOptions` (this is no `Effect`) for an `initial` that is zero, negative, NaN or above `max`,
- * a `factor` below 1, infinite or NaN, and a `max` that no timer can hold.
+ * **Throws** `InvalidOptions` (this is not an `Effect`) for an `initial` that is zero, negative, NaN or above `max`, a
+ * `factor` below 1, infinite or NaN, and a `max` that is longer than a timer can be.
  *
  * @example
  * ```ts
@@ -61,7 +61,7 @@ export const exponential = (options: {
     throw new InvalidOptions({ option: "factor", value: factor, reason: "must be a number of at least 1" })
   }
   const jitter = Check.oneOf("jitter", options.jitter ?? "full", ["full", "none"])
-  // A union takes the shorter of its two delays: that is the cap, also where the exponential is Infinity.
+  // A union takes the shorter of its two delays. This is the cap, even when the exponential is Infinity.
   const capped = Schedule.exponential(initial, factor).pipe(Schedule.union(Schedule.spaced(max)))
   const spread = jitter === "none"
     ? capped
@@ -70,13 +70,13 @@ export const exponential = (options: {
 }
 
 /**
- * How long a server asks to be left alone: the `Retry-After` header, RFC 9110 section 10.2.3, as
- * delta-seconds or as an HTTP-date in any of its three forms (section 5.6.7). A date is measured from the `Date` header
- * of the same response, so that a clock of ours or theirs that is off by a day does no harm, or else by `Clock`.
+ * How long a server asks clients to wait: the `Retry-After` header, RFC 9110 section 10.2.3, as delta-seconds or as an
+ * HTTP-date in any of its three forms (section 5.6.7). A date is compared with the `Date` header of the same response,
+ * so that a wrong clock on either side does no harm; without that header, with `Clock`.
  *
- * A fraction of a second, which the RFC does not know and some servers send, is rounded up. A date that has passed is
- * zero. A header that is missing or malformed is `None`. A wait that exceeds the longest timer (2³¹−1 ms, about 24.8
- * days) is cut to it; a caller with less patience caps it with `Duration.min`.
+ * A fraction of a second, which the RFC does not allow but some servers send, is rounded up. A date in the past is
+ * zero. A missing or malformed header is `None`. A wait longer than the longest timer (2³¹−1 ms, about 24.8 days) is
+ * cut to that; use `Duration.min` for a shorter limit.
  *
  * @example
  * ```ts
@@ -116,7 +116,10 @@ const rfc850Date =
   /^[A-Z][a-z]{5,8}, (?<day>\d{2})-(?<month>[A-Z][a-z]{2})-(?<year>\d{2}) (?<time>\d{2}:\d{2}:\d{2}) GMT$/
 const asctimeDate = /^[A-Z][a-z]{2} (?<month>[A-Z][a-z]{2}) (?<day>[ \d]\d) (?<time>\d{2}:\d{2}:\d{2}) (?<year>\d{4})$/
 
-/** Epoch milliseconds, NaN if it is no HTTP-date. `Date.parse` reads asctime as local time and much else besides. */
+/**
+ * Epoch milliseconds; NaN if the text is not an HTTP-date. (`Date.parse` reads asctime as local time, and accepts many
+ * other forms.)
+ */
 const parseHttpDate = (text: string, now: number): number => {
   const parts = (imfFixdate.exec(text) ?? rfc850Date.exec(text) ?? asctimeDate.exec(text))?.groups as
     | { readonly day: string; readonly month: string; readonly year: string; readonly time: string }
@@ -126,7 +129,7 @@ const parseHttpDate = (text: string, now: number): number => {
   const day = parts.day.trim().padStart(2, "0")
   const at = (year: number) => Date.parse(`${year}-${month}-${day}T${parts.time}Z`)
   if (parts.year.length === 4) return at(Number(parts.year))
-  // Section 5.6.7: a two-digit year that seems more than 50 years ahead is the past one with those digits.
+  // Section 5.6.7: a two-digit year that seems more than 50 years ahead is the year in the past with the same digits.
   const thisYear = new Date(now).getUTCFullYear()
   const year = thisYear - (thisYear % 100) + Number(parts.year)
   return at(year > thisYear + 50 ? year - 100 : year)

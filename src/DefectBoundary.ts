@@ -2,27 +2,27 @@
  * A boundary around the handlers of an HTTP server: after a defect it isolates the request, or terminates the server
  * in good order.
  *
- * **The problem.** A server that recovers from all that its handlers throw goes on with state that a throw has left
- * half changed, and nobody is told. (Effect's own server answers a defect with an empty 500, and logs it at Info or not
- * at all.) A server that exits immediately takes all other requests with it.
+ * **The problem.** A server that recovers from everything that its handlers throw goes on with state that a throw has
+ * left half changed, and nobody notices. (Effect's own server answers a defect with an empty 500, and logs it at Info
+ * or not at all.) A server that exits immediately takes all other requests with it.
  *
  * **What it guarantees.** A defect becomes a 500 with an incident id (`application/problem+json`, RFC 9457), which
  * tells the client nothing about the defect, and one log at Error with that id, which tells the operator everything.
  * The connection and all other handlers go on. With a policy that terminates, the server stops accepting connections,
- * lets the requests in flight finish within a grace, closes, and fails with `DefectLimitExceeded`, so that the process
- * ends and its supervisor starts another. WebSocket clients are told immediately, with the close code 1001 (RFC 6455
- * section 7.4.1, "going away").
+ * lets the requests in flight finish within a grace period, closes, and fails with `DefectLimitExceeded`, so that the
+ * process ends and its supervisor starts a new one. WebSocket clients are told immediately, with the close code 1001
+ * (RFC 6455 section 7.4.1, "going away").
  *
- * **What it does not.** The boundary repairs no state: that is what `TransactionalRef` is for. Not every throw is a
- * defect: typed failures, interruptions, clients that go away, and whatever a handler throws in order to answer (an
- * `HttpServerResponse`, or an error that has a response of its own) are none. A multipart body that cannot be read is
- * none either; its answer is a 400 or a 413 (a 500, if `isolate` is a middleware). The boundary cannot change what the
- * platform does with a finished response: if Node refuses to send its status or a header, the client gets an empty
- * answer, or none. The boundary sees a fiber that a handler forks in the request's scope (`Effect.forkScoped`,
- * `Effect.forkIn`). It does not see a finalizer of that scope, which runs when the response is out, nor a fiber that
- * outlives the request (`Effect.forkDaemon`, a scope of one's own): Effect tells nobody of the defects of these. Errors
- * thrown outside Effect reach `process`. A handler that never lets the event loop go can only be ended by the operating
- * system.
+ * **What it does not.** The boundary repairs no state: use `TransactionalRef` for that. Not everything that is thrown
+ * is a defect: typed failures, interruptions, clients that go away, and values that a handler throws in order to answer
+ * (an `HttpServerResponse`, or an error that has a response of its own) are not defects. Neither is a multipart body
+ * that cannot be read; its answer is a 400 or a 413 (a 500, if `isolate` is a middleware). The boundary cannot change
+ * what the platform does with a finished response: if Node refuses to send its status or a header, the client gets an
+ * empty answer, or none. The boundary sees a fiber that a handler forks in the request's scope (`Effect.forkScoped`,
+ * `Effect.forkIn`). It does not see a finalizer of that scope, which runs after the response has been sent, nor a fiber
+ * that outlives the request (`Effect.forkDaemon`, a scope of your own): Effect does not report the defects of these.
+ * Errors thrown outside Effect reach `process`. A handler that blocks the event loop for ever can only be ended by the
+ * operating system.
  *
  * @since 0.1.0
  */
@@ -55,8 +55,8 @@ import type { InvalidOptions } from "./InvalidOptions.js"
 
 /**
  * With `isolate` the server goes on after any number of defects. With `terminate` the first defect ends it; with
- * `terminateAfter` so many defects within so long do, as with a supervisor in OTP. With these two, a client that knows
- * how to provoke a defect can end the server.
+ * `terminateAfter` the given number of defects within the given time does, as with a supervisor in OTP. With these two,
+ * a client that knows how to provoke a defect can end the server.
  *
  * @since 0.1.0
  * @category models
@@ -66,20 +66,20 @@ export type Policy = "isolate" | "terminate" | {
 }
 
 /**
- * Options of a boundary: what follows a defect, and how long requests in flight may then go on.
+ * Options of a boundary: what happens after a defect, and how long requests in flight may then go on.
  *
  * @since 0.1.0
  * @category models
  */
 export interface Options {
   /**
-   * By default `"isolate"`. `defects` is from 1 to 10,000: the time of each defect is remembered for as long as the
-   * defect counts.
+   * Default: `"isolate"`. `defects` is from 1 to 10,000, because the time of each defect is remembered for as long as
+   * the defect counts.
    */
   readonly policy?: Policy | undefined
   /**
-   * How long requests in flight may go on when the server is to end. Then their connections are closed. By default 5
-   * seconds, which is less than the time after which supervisors kill a process (Docker 10 seconds, Kubernetes 30).
+   * The grace period: how long requests in flight may go on when the server ends. Then their connections are closed.
+   * Default: 5 seconds, less than the time after which supervisors kill a process (Docker 10 seconds, Kubernetes 30).
    */
   readonly grace?: Duration.DurationInput | undefined
 }
@@ -91,7 +91,7 @@ export interface Options {
  * @category models
  */
 export interface HttpApiOptions<out R = never> extends Options {
-  /** A middleware, as `HttpApiBuilder.serve` takes one. Default: none. */
+  /** A middleware, as in `HttpApiBuilder.serve`. Default: none. */
   readonly middleware?: ((app: HttpApp.Default) => HttpApp.Default<never, R>) | undefined
 }
 
@@ -105,14 +105,14 @@ export interface DefectBoundary {
   /** Must be applied to the app itself: a middleware of `HttpServer.serve` comes after the platform has answered. */
   readonly apply: <E, R>(app: HttpApp.Default<E, R>) => HttpApp.Default<E, R>
   /**
-   * Waits until there have been too many defects, puts the server out of service, waits for the requests in flight
-   * for as long as the grace lasts, and fails. The application has to wait for it beside the server: otherwise the
-   * boundary refuses requests from then on, but nothing is closed.
+   * Waits until there have been too many defects, puts the server out of service, waits for the requests in flight for
+   * at most the grace period, and fails. The application must run this effect beside the server. Otherwise the boundary
+   * then refuses requests, but the server is not closed.
    */
   readonly terminated: Effect.Effect<never, DefectLimitExceeded>
   /**
-   * Puts the server out of service, whether there were defects or not, and waits for the requests in flight for as long
-   * as the grace lasts. If you start the server yourself, run this before its scope is closed, so that an interruption
+   * Puts the server out of service, whether there were defects or not, and waits for the requests in flight for at most
+   * the grace period. If you start the server yourself, run this before its scope is closed, so that an interruption
    * ends the server in the same order as a termination does. (`serve` and the layers do so.)
    */
   readonly drained: Effect.Effect<void>
@@ -123,8 +123,8 @@ export interface DefectBoundary {
 // -----------------------------------------------------------------------------
 
 /**
- * There have been as many defects as the policy allows. `incident` is that of the last defect; the log has its cause.
- * `within` is infinite for the policy `"terminate"`.
+ * There were too many defects for the policy. `incident` is that of the last defect; the log has its cause. `within` is
+ * infinite for the policy `"terminate"`.
  *
  * @since 0.1.0
  * @category errors
@@ -188,7 +188,7 @@ const makeWith = (options: Options = {}, connections?: Connections): Effect.Effe
       isolate,
       apply: (app) =>
         Effect.ensuring(requests.tracked(isolate(app)), HttpApp.appendPreResponseHandler(requests.closing)),
-      // An interruption on the way, by a signal say, neither shortens the draining nor hides why the server ends.
+      // An interruption meanwhile, by a signal say, neither shortens the draining nor hides why the server ends.
       terminated: Effect.uninterruptibleMask((restore) =>
         Effect.catchAll(restore(Deferred.await(exceeded)), (error) => Effect.zipRight(requests.drained, error))
       ),
@@ -202,14 +202,14 @@ const makeWith = (options: Options = {}, connections?: Connections): Effect.Effe
 
 /**
  * The app with its defects isolated. Each defect becomes a 500 with an incident id, is logged once at Error with its
- * cause, and counted (`holdfast_defect_boundary_defects_total`). If the stream of a response dies when the head of the
- * response is out already, the defect is logged and counted, and the response is cut off.
+ * cause, and counted (`holdfast_defect_boundary_defects_total`). If the stream of a response dies after the head of the
+ * response has been sent, the defect is logged and counted, and the response is cut off.
  *
  * Apply `isolate` to the app itself. As a middleware of `HttpServer.serve` or `HttpApiBuilder.serve` it comes after the
- * platform has answered. It still gives that answer an incident, but until the answer is out it cannot tell a defect
- * from a failure that nothing has answered: both get the same body; the log tells them apart, and only the defect is
- * counted. For an `HttpApi` use `layerHttpApi`: an API whose schema of errors fits a defect sends the defect to the
- * client, before any middleware of `HttpApiBuilder.serve` has seen it.
+ * platform has answered. It still gives that answer an incident, but until the answer has been sent it cannot
+ * distinguish a defect from an unhandled failure: both get the same body. The log distinguishes them, and only the
+ * defect is counted. For an `HttpApi` use `layerHttpApi`: an API whose schema of errors fits a defect sends the defect
+ * to the client, before any middleware of `HttpApiBuilder.serve` has seen it.
  *
  * @example
  * ```ts
@@ -238,9 +238,9 @@ export const isolate = <E, R>(app: HttpApp.Default<E, R>): HttpApp.Default<E, R>
 /**
  * Serves the app behind a boundary until too many defects terminate it. Then it stops accepting connections, answers
  * the requests in flight with `connection: close`, tells WebSocket clients 1001 and interrupts their handlers, waits
- * for all these for as long as the grace lasts, closes, and fails with `DefectLimitExceeded`, so that `runMain` exits
- * with 1 after the application's finalizers, also if a signal comes meanwhile. If it is interrupted before that, by a
- * signal say, it ends in the same way, but without the failure. It never waits longer for a handler that hangs.
+ * for all these for at most the grace period, closes, and fails with `DefectLimitExceeded`, so that `runMain` exits
+ * with 1 after the application's finalizers, even if a signal comes meanwhile. If `serve` is interrupted before that,
+ * by a signal say, it ends in the same way, but without the failure. It never waits longer for a handler that hangs.
  *
  * @example
  * ```ts
@@ -271,7 +271,10 @@ export const serve = <E, R>(
   HttpServer.HttpServer | Exclude<R, HttpServerRequest.HttpServerRequest | Scope.Scope>
 > => Effect.scoped(Effect.flatten(served(() => Effect.succeed(app), options)))
 
-/** Serves until the scope is closed, which drains and closes the server. The value waits for the termination. */
+/**
+ * Serves until the scope closes, which drains and closes the server. The value is an effect that waits for the
+ * termination.
+ */
 const served = <E, R, R2 = never>(
   appOf: (boundary: Parts) => Effect.Effect<HttpApp.Default<E, R>, never, R2>,
   options?: Options
@@ -289,7 +292,7 @@ const served = <E, R, R2 = never>(
     const boundary = yield* makeWith(options, connections)
     const { apply, drained, terminated } = boundary
     const scope = yield* Effect.acquireRelease(Scope.make(), (scope, exit) =>
-      // When it closes its scope, the platform waits for handlers of upgraded connections, for ever if they hang.
+      // When the platform closes its scope, it waits for handlers of upgraded connections, for ever if they hang.
       Effect.flatMap(
         Effect.zipRight(drained, Effect.forkDaemon(Scope.close(scope, exit))),
         (closing) => inFiberOfItsOwn(Effect.timeoutOption(Fiber.await(closing), afterGrace))
@@ -305,7 +308,7 @@ const served = <E, R, R2 = never>(
 /**
  * Waits for the termination of a server that `layer` or `layerHttpApi` has started: the service fails with
  * `DefectLimitExceeded` when that server has been closed, and never ends otherwise. If several servers are in one
- * context, only the last one's termination is found there; use `launch`, or a scope, for each.
+ * context, it has only the last one's termination; use `launch`, or a separate scope, for each.
  *
  * @since 0.1.0
  * @category models
@@ -318,8 +321,8 @@ export class Termination extends Context.Tag("effect-holdfast/DefectBoundary/Ter
 /**
  * `serve` as a layer: built immediately, like that of `HttpServer.serve`. Closing its scope drains the server and
  * closes it. With a policy that terminates, let the application wait for `Termination` (or use `launch`): a layer that
- * has been built cannot end the application, so that an application which does not wait goes on without a server, and
- * only a log at Error tells of it.
+ * has been built cannot end the application. An application that does not wait goes on without a server, and only a log
+ * at Error says so.
  *
  * @example
  * ```ts
@@ -364,8 +367,8 @@ const watched = <E, R>(
     Effect.forkScoped(Effect.interruptible(Effect.catchAll(terminated, (error) => Effect.logError(error.message)))))
 
 /**
- * `serve` as a layer for `Layer.launch`. Its building lasts for as long as it serves, and fails when the server
- * terminates. A layer that needs this one would wait for ever.
+ * `serve` as a layer for `Layer.launch`. Building the layer lasts for as long as it serves, and fails when the server
+ * terminates. A layer that needs this layer would wait for ever.
  *
  * @example
  * ```ts
@@ -400,9 +403,9 @@ export const launch = <E, R>(
 /**
  * `layer` for an `HttpApi`, in place of `HttpApiBuilder.serve()`: each defect of its handlers gets an incident. (As a
  * middleware of that function, `isolate` comes after the platform's answer. It can add the incident, but before the
- * answer is out it can neither tell a defect from a failure that nothing has answered, nor count the defect for the
- * policy.) A middleware is given as `options.middleware`, and stands inside the boundary: one that logs causes, as
- * `HttpMiddleware.logger` does, logs a defect a second time.
+ * answer has been sent it can neither distinguish a defect from an unhandled failure, nor count the defect for the
+ * policy.) Give a middleware as `options.middleware`. It runs inside the boundary: a middleware that logs causes, like
+ * `HttpMiddleware.logger`, logs a defect a second time.
  *
  * Like `layer`, this one cannot end the application: with a policy that terminates, use `launchHttpApi`, or wait for
  * `Termination`.
@@ -444,8 +447,8 @@ export const layerHttpApi = <R = never>(
     watched(served<never, unknown, HttpApiBuilder.Router | HttpApiBuilder.Middleware | HttpApi.Api>((boundary) =>
       Effect.gen(function*() {
         const middlewares = yield* HttpApiBuilder.Middleware
-        // The API encodes each failure of its handlers, a defect too, if its schema of errors fits. So the boundary
-        // stands inside that, around the middlewares that have been added, and a second time around everything.
+        // The API encodes each failure of its handlers, even a defect, if its schema of errors fits. So one boundary is
+        // inside the API, around the middlewares that have been added, and a second one is around everything.
         yield* middlewares.add(boundary.isolate)
         const app = yield* HttpApiBuilder.httpApp
         return options?.middleware === undefined ? app : options.middleware(app as HttpApp.Default)
@@ -455,7 +458,8 @@ export const layerHttpApi = <R = never>(
   ) as Layer.Layer<any, InvalidOptions, any>
 
 /**
- * `layerHttpApi` for `Layer.launch`. Its building lasts for as long as it serves, and fails when the server terminates.
+ * `layerHttpApi` for `Layer.launch`. Building the layer lasts for as long as it serves, and fails when the server
+ * terminates.
  *
  * @example
  * ```ts

@@ -2,22 +2,24 @@
  * A browser-like session with one server: identity headers, cookies and TLS options that are replaced together,
  * and proved by a probe before any request is sent with them.
  *
- * **What it guarantees.** Identity, cookies and TLS options change together or not at all: a generation is made
- * whole (identity, an empty cookie jar, a probe that the server accepted) before anyone sees it, and a probe that
- * fails leaves the former one as it was. A late response writes into the cookies of the generation it was sent
- * with, never into those of its successor. Cookies go only where RFC 6265 and the public suffix list let them, and
- * their number is bounded. Only the home origin, the probe's, can refuse a generation, and only a request that carried
- * its identity: what another site answers behind a redirect costs nothing. On a redirect to another origin every header
- * of the identity and every credential of the request (`authorization`, `cookie`, and headers whose names say token,
- * key, secret, signature and the like) is left out, and none comes back on the way home.
+ * **What it guarantees.** Identity, cookies and TLS options change together or not at all: a generation is complete
+ * (identity, an empty cookie jar, a probe that the server accepted) before any caller gets it, and a probe that fails
+ * leaves the previous generation unchanged. A late response writes into the cookies of the generation that the request
+ * was sent with, never into those of its successor. Cookies are sent only where RFC 6265 and the public suffix list
+ * allow it, and their number is bounded. Only the home origin (the probe's) can refuse a generation, and only a request
+ * that carried its identity: the answer of another site after a redirect never causes a refresh. On a redirect to
+ * another origin all headers of the identity and all credentials of the request (`authorization`, `cookie`, and headers
+ * whose names contain token, key, secret, signature and the like) are left out, and they stay out even if a later
+ * redirect leads back.
  *
- * **What it does not.** It brings no browser fingerprints and answers no captcha: the application says who it is
- * (`identity`) and how a challenge is met (`challenge`). The probe and the answers to a challenge follow no
- * redirects: a 3xx is a success there. Over `fetch` the session replaces the whole `FetchHttpClient.RequestInit` that
- * was given to fetch's layer: provide the init to the requests themselves, where it is kept (all but its `redirect`).
+ * **What it does not.** The session imitates no browser fingerprints and answers no captcha: the application defines
+ * its identity (`identity`) and how to answer a challenge (`challenge`). The probe and the answers to a challenge
+ * follow no redirects: for them a 3xx is a success. Over `fetch` the session replaces the whole
+ * `FetchHttpClient.RequestInit` that was given to fetch's layer: provide the init to the requests themselves, then it
+ * is kept (except its `redirect`).
  *
- * **One session for each origin.** A session belongs to one server. Requests that the application itself sends
- * elsewhere with this client carry its identity headers too, but what they meet there is no refusal. For many servers
+ * **One session for each origin.** A session belongs to one server. Requests that the application itself sends to other
+ * servers with this client carry its identity headers, too, but their answers never count as refusals. For many servers
  * put the sessions in a `SessionMap` keyed by origin; then one origin's failure never reaches another:
  *
  * ```ts
@@ -109,7 +111,7 @@ export interface State {
   /** The `Cookie` header that a request to this URL would carry now. */
   readonly cookies: (url: string | URL) => Effect.Effect<Option.Option<string>>
   /**
-   * Sends a request as this generation, with the headers of its identity at home.
+   * Sends a request with this generation; the headers of its identity are added for the home origin.
    *
    * @internal
    */
@@ -146,7 +148,7 @@ export interface HttpSession<E = never> {
 }
 
 /**
- * Options of a session: who it is, what proves it, and what refuses it.
+ * Options of a session: its identity, the probe that proves it, and which responses refuse it.
  *
  * @since 0.1.0
  * @category models
@@ -156,18 +158,19 @@ export interface Options<E = never, R = never, E2 = never, R2 = never>
     Pick<Session.Options<State, HttpSessionError | E | E2>, "timeout" | "retry" | "cooldown" | "budget" | "name">,
     SessionHttpClient.RefusalOptions
 {
-  /** Gives the identity of the next generation: run for each one. */
+  /** Gives the identity of the next generation. Runs once for each generation. */
   readonly identity: Effect.Effect<Identity, E, R>
   /**
-   * Sent with the new identity and an empty cookie jar, its redirects not followed. A status of 2xx or 3xx
-   * proves the generation; anything else fails the refresh with `ProbeFailed`.
+   * The request that proves a new identity. It is sent with that identity and an empty cookie jar, and its redirects
+   * are not followed. A status of 2xx or 3xx proves the generation; any other status fails the refresh with
+   * `ProbeFailed`.
    */
   readonly probe: HttpClientRequest.HttpClientRequest | string
   /**
    * Answers a challenge (a form, a code) with which the server met the probe; `None` if the response is no challenge.
-   * The response to that answer is judged as the probe's would be. `send` carries the candidate's identity,
-   * cookies and TLS options, follows no redirects and can never cause a refresh. A challenge reads what it needs of the
-   * response before it calls `send`, which reads the rest for a second and 64 KiB at most and then cuts it.
+   * The response to that answer is judged like the probe's. `send` carries the candidate's identity, cookies and TLS
+   * options, follows no redirects and can never cause a refresh. `challenge` must read what it needs of the response
+   * before it calls `send`, which reads the rest for at most a second and 64 KiB and then cuts it.
    */
   readonly challenge?:
     | ((
@@ -180,8 +183,8 @@ export interface Options<E = never, R = never, E2 = never, R2 = never>
   /** An age limit for a generation. Default: 1 hour. */
   readonly maxAge?: Duration.DurationInput | undefined
   /**
-   * Whether a response refuses the session; redirects have been followed by then. Only answers of the home origin, the
-   * probe's, are asked about, and only those to a request that carried the identity. Default: 401 and 403.
+   * Whether a response (the last one, if redirects were followed) refuses the session. Called only for answers of the
+   * home origin (the probe's) to a request that carried the identity. Default: 401 and 403.
    */
   readonly rejected?: SessionHttpClient.RefusalOptions["rejected"]
   /** How many redirects of one request are followed. Default: 10. */
@@ -189,7 +192,7 @@ export interface Options<E = never, R = never, E2 = never, R2 = never>
   /**
    * How many cookies a generation keeps in all (default: 3,000) and of one domain (default: 50), and how many bytes one
    * may have, name, value and attributes (default: 4,096); the numbers are those of RFC 6265 section 6.1. A longer
-   * cookie is not kept. When there are too many, those that have expired go first, then the least recently used.
+   * cookie is not kept. If there are too many, expired cookies are removed first, then the least recently used.
    */
   readonly cookieLimits?:
     | {
@@ -206,8 +209,8 @@ export interface Options<E = never, R = never, E2 = never, R2 = never>
 
 /**
  * The server did not accept the new generation: the probe, or the answer to its challenge, had this `status`. The body
- * of `response` has been read already, so that it holds no connection; one longer than 64 KiB, or than a second, was
- * cut and is a `ResponseError`.
+ * of `response` has been read already, so that it holds no connection. A body that was longer than 64 KiB, or took
+ * longer than a second, was cut: reading it gives a `ResponseError`.
  *
  * @since 0.1.0
  * @category errors
@@ -259,12 +262,12 @@ export const make = <E = never, R = never, E2 = never, R2 = never>(
         )))
 
 /**
- * Makes a session whose generations each have a client, and so connections, of their own. `connect` opens it in
- * the generation's scope, which closes when the generation has been superseded and its last response has been read.
+ * Makes a session in which each generation has its own client, and so its own connections. `connect` opens it in the
+ * generation's scope, which closes when the generation has been superseded and its last response has been read.
  *
- * `bodiesHold: false` closes the scope without waiting for the bodies of responses, which spares each response its hold
- * on the generation. Use it for connections that, told to close, end only after the last body has been read, like those
- * of an undici `Agent`. Default: true.
+ * `bodiesHold: false` closes the scope without waiting for the bodies of responses, so that responses need not hold the
+ * generation. Use it for connections that end only after the last body has been read even when they are told to close,
+ * like those of an undici `Agent`. Default: true.
  *
  * @example
  * ```ts
@@ -308,7 +311,7 @@ export const makeWith = <E = never, R = never, E2 = never, R2 = never, E3 = neve
       const send = (request: HttpClientRequest.HttpClientRequest) =>
         Effect.catchIf(candidate.send(request, true), isFiltered, ({ response }) => Effect.succeed(response))
       const probed = judged(yield* send(probe))
-      // The probe's body may hold the connection that the answer to its challenge, or the next refresh, waits for.
+      // The probe's body may hold the connection for which the answer to its challenge, or the next refresh, waits.
       const sendAfter = (request: HttpClientRequest.HttpClientRequest) =>
         Effect.zipRight(discardBody(probed), send(request))
       const response = yield* Effect.onError(
@@ -404,7 +407,7 @@ const dressed = (
     hash: Option.getOrUndefined(request.hash),
     body: request.body
   }).pipe(
-    // Last, because a body brings its own content type, and the caller may have set another.
+    // The headers are set last, because a body sets its own content type, and the caller may have set another.
     HttpClientRequest.setHeaders(all.length === 0 ? headers : Headers.set(headers, "cookie", all.join("; ")))
   )
   return inScopeOf(request, sent)

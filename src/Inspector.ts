@@ -1,22 +1,22 @@
 /**
- * Everything that this library keeps alive in a process, live on one page: sessions, sockets, shared state and caches
- * of TLS tickets, with what has happened to them lately.
+ * Shows everything that this library keeps alive in a process on one live page: sessions, sockets, shared state and
+ * caches of TLS tickets, with their latest events.
  *
- * **The idea.** `Inspector.layer` holds a registry. Each module looks for the registry once, in its `make`, and tells
- * it what it makes. A look (`snapshot`, or the page that `router` serves) asks everything that is registered for its
- * state at that moment. `NodeInspector.layer` of `effect-holdfast/node` serves the page on the loopback.
+ * **The idea.** `Inspector.layer` holds a registry. Each module looks for the registry once, in its `make`, and
+ * registers what it makes. Reading the data (`snapshot`, or the page that `router` serves) asks every registered thing
+ * for its state at that moment. `NodeInspector.layer` of `effect-holdfast/node` serves the page on the loopback.
  *
- * **What it guarantees.** Without `Inspector.layer` nothing is collected. With it, while nobody looks, each thing costs
- * one registration, and the last 256 events of all are kept: no fiber runs and no timer. What has a scope leaves with
- * its scope; a `TransactionalRef` is held weakly and is listed only if it has a name. For each name, the numbers of the
- * rows and of `gone` add up to the metric with that name as its label, if everything of that name was made beneath this
- * Inspector. No value of a session, message of a socket, content of a ref or ticket is ever shown, and neither is the
- * message of an error. The page is one document without external resources, holds no data, and inserts what it fetches
- * as text, so that no name can bring markup in. A request for data needs a `Host` (and `Origin`, if it has one) that is
- * allowed, and the token.
+ * **What it guarantees.** Without `Inspector.layer` nothing is collected. With it, each thing costs one registration,
+ * and the last 256 events are kept; while the data is not read, no fiber and no timer runs. A thing with a scope leaves
+ * the Inspector when its scope closes; a `TransactionalRef` is held weakly, and is listed only if it has a name. For
+ * each name, the numbers of the rows and of `gone` add up to the metric with that name as its label, if everything with
+ * that name was made with this Inspector provided. Values of sessions, messages of sockets, contents of refs and
+ * tickets, and messages of errors are never shown. The page is one document without external resources and without
+ * data. It inserts fetched data as text, so that a name cannot contain markup. A request for data needs an allowed
+ * `Host` (and `Origin`, if it has one), and the token.
  *
- * **What it does not.** It keeps no history: what happened before the last 256 events is only in the numbers. Several
- * processes have an Inspector each. Names are shown as they are: a secret does not belong in a name.
+ * **What it does not.** The Inspector keeps no history: events before the last 256 are only in the counters. Each
+ * process has its own Inspector. Names are shown unchanged, so do not put a secret into a name.
  *
  * @since 0.1.0
  */
@@ -35,7 +35,8 @@ import { CurrentRegistry } from "./internal/registry.js"
 // -----------------------------------------------------------------------------
 
 /**
- * How the refreshes of sessions have ended, as the label `outcome` of `holdfast_session_refreshes_total`.
+ * Counts of refreshes by how they ended, with the same names as the label `outcome` of
+ * `holdfast_session_refreshes_total`.
  *
  * @since 0.1.0
  * @category models
@@ -60,7 +61,7 @@ export interface Refresh {
 }
 
 /**
- * A session. Times are epoch milliseconds; `null` stands for a time that there is not: no generation, or one that never
+ * A session. Times are epoch milliseconds; `null` means that there is no such time: there is no generation, or it never
  * expires. `state` is the tag of its status; `waiters` is how many callers wait now; `since` is when a refresh began or
  * failed; `last` has the last refreshes, the latest first.
  *
@@ -74,7 +75,7 @@ export interface SessionRow extends SessionCounts {
   readonly generation: number | null
   readonly acquiredAt: number | null
   readonly expiresAt: number | null
-  /** Whether callers are given the generation now. */
+  /** Whether callers are currently given the generation. */
   readonly serving: boolean
   readonly waiters: number
   readonly since: number | null
@@ -83,8 +84,8 @@ export interface SessionRow extends SessionCounts {
 }
 
 /**
- * Dials by outcome, connections that became ready, losses by reason, callbacks that threw, messages given up by reason,
- * and answers to pings: as the metrics of sockets with the same names.
+ * Counts of dials by outcome, connections that became ready, losses by reason, callbacks that threw, dropped messages
+ * by reason, and answers to pings: the same as the metrics of sockets with these names.
  *
  * @since 0.1.0
  * @category models
@@ -122,7 +123,7 @@ export interface SocketRow extends SocketCounts {
 }
 
 /**
- * How the outermost transactions that held a ref have ended.
+ * Counts of the outermost transactions that held a ref, by how they ended.
  *
  * @since 0.1.0
  * @category models
@@ -147,7 +148,7 @@ export interface RefRow extends RefCounts {
 }
 
 /**
- * Outcomes of tickets, as the metrics of ticket caches with the same names.
+ * Counts of tickets by outcome: the same as the metrics of ticket caches with these names.
  *
  * @since 0.1.0
  * @category models
@@ -161,7 +162,7 @@ export interface TicketCounts {
 }
 
 /**
- * A cache of TLS tickets, as `TicketCache.stats` tells it.
+ * A cache of TLS tickets, with the numbers of `TicketCache.stats`.
  *
  * @since 0.1.0
  * @category models
@@ -175,7 +176,7 @@ export interface TicketRow extends TicketCounts {
 }
 
 /**
- * The numbers of those of one name that have gone: `things` is how many there were.
+ * The sums over the things of one name that have gone: `things` is how many there were.
  *
  * @since 0.1.0
  * @category models
@@ -183,8 +184,8 @@ export interface TicketRow extends TicketCounts {
 export type Gone<Counts> = Counts & { readonly name: string; readonly things: number }
 
 /**
- * Something that has happened. `number` counts from 0; `at` is epoch milliseconds; `id` is that of the row;
- * `millis` is how long it took, if it took time.
+ * Something that has happened. `number` counts from 0; `at` is epoch milliseconds; `id` is that of the row; `millis` is
+ * the duration, if the event has one.
  *
  * @since 0.1.0
  * @category models
@@ -201,8 +202,8 @@ export interface InspectorEvent {
 }
 
 /**
- * Everything, as plain data that JSON can hold. `at` is epoch milliseconds. `gone` has the sums of what has left, for
- * up to 1,000 names of each kind; those of further names are together in one.
+ * Everything, as plain data that JSON can hold. `at` is epoch milliseconds. `gone` has the sums over the things that
+ * have gone, for up to 1,000 names of each kind; all further names are summed up together.
  *
  * @since 0.1.0
  * @category models
@@ -223,13 +224,13 @@ export interface Snapshot {
 }
 
 /**
- * The collector. Each `layer` is an Inspector of its own, unless layers share it.
+ * The Inspector. Each `layer` is a separate Inspector, unless it is shared by memoization.
  *
  * @since 0.1.0
  * @category models
  */
 export class Inspector extends Context.Tag("effect-holdfast/Inspector")<Inspector, {
-  /** Everything known now. `from`: the number of the first event that is wanted. Default: 0, all that are kept. */
+  /** The current data. `from` is the number of the first event to include. Default: 0, all events that are kept. */
   readonly snapshot: (from?: number) => Effect.Effect<Snapshot>
 }>() {}
 
@@ -238,7 +239,7 @@ export class Inspector extends Context.Tag("effect-holdfast/Inspector")<Inspecto
 // -----------------------------------------------------------------------------
 
 /**
- * An Inspector of everything that is made beneath the layer: in layers that it is provided to, and in effects.
+ * An Inspector of everything that is made with the layer provided, in layers and in effects.
  *
  * @example
  * ```ts
@@ -267,7 +268,7 @@ export const layer: Layer.Layer<Inspector> = Layer.effectContext(
 // -----------------------------------------------------------------------------
 
 /**
- * Everything that the Inspector knows, at this moment: for a health route, or a test.
+ * The Inspector's current data: for a health route, or a test.
  *
  * @example
  * ```ts
@@ -288,30 +289,30 @@ export const snapshot: Effect.Effect<Snapshot, never, Inspector> = Effect.flatMa
 )
 
 /**
- * Access to the data: the token and the hosts.
+ * Who may read the data: the token and the hosts.
  *
  * @since 0.1.0
  * @category models
  */
 export interface RouterOptions {
   /**
-   * Needed by every request for data, as `authorization: Bearer <token>`: visible ASCII without spaces. The page takes
-   * it from the URL's fragment (`#token=…`), which browsers never send. Default: no token is asked for, which is only
-   * allowed as long as all `hosts` are names of the loopback.
+   * Every request for data needs this token, as `authorization: Bearer <token>`: visible ASCII without spaces. The page
+   * takes it from the URL's fragment (`#token=…`), which browsers never send. Default: no token is needed, which is
+   * only allowed if all `hosts` are names of the loopback.
    */
   readonly token?: Redacted.Redacted<string> | undefined
   /**
-   * The hosts, without port, by which the page may be asked for: the `Host` of each request, and its `Origin` if it has
-   * one, must be among them. Otherwise a web page of another origin could reach the Inspector by a name of its own that
-   * resolves to the loopback. Default: `localhost`, `127.0.0.1` and `[::1]`.
+   * The host names, without port, under which the page may be requested: the `Host` of each request, and its `Origin`
+   * if it has one, must be among them. Otherwise a web page whose own host name resolves to the loopback could reach
+   * the Inspector. Default: `localhost`, `127.0.0.1` and `[::1]`.
    */
   readonly hosts?: ReadonlyArray<string> | undefined
 }
 
 /**
- * The page, and its data: as JSON (`/snapshot`), and as a stream of events that goes on for as long as it is read
- * (`/events`). Mount it in the application's router, or serve it alone. Throws `InvalidOptions`: for a token that could
- * not be sent, for no `hosts`, and for `hosts` beyond the loopback without a token.
+ * The page, and its data: as JSON (`/snapshot`), and as an endless stream of server-sent events (`/events`). Mount it
+ * in the application's router, or serve it alone. Throws `InvalidOptions` for a token that could not be sent, for empty
+ * `hosts`, and for `hosts` beyond the loopback without a token.
  *
  * @example
  * ```ts

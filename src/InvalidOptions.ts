@@ -1,5 +1,5 @@
 /**
- * The one error for nonsense in options: which option, what was given, and why it was refused.
+ * The error for invalid options: which option, the given value, and why it was refused.
  *
  * @since 0.1.0
  */
@@ -8,8 +8,8 @@ import * as Data from "effect/Data"
 import * as Inspectable from "effect/Inspectable"
 
 /**
- * An option that makes no sense (a negative duration, a factor below one, an expiry that is not a time).
- * Every `make` of this library validates its options once and fails with this before anything has started.
+ * An invalid option (a negative duration, a factor below one, an expiry that is not a time). Every `make` of this
+ * library validates its options once, and fails with this error before anything has started.
  *
  * `value` is the given value, and never a credential: in place of one it is `<redacted>`, and in place of what may be
  * one, because it is of the wrong kind, the kind (`<string>`).

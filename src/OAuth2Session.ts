@@ -1,18 +1,18 @@
 /**
- * Sign-in by OAuth 2, ready made: a `Session` of tokens, by every grant that people use, on `oauth4webapi`.
+ * Ready-made sign-in by OAuth 2: a `Session` of tokens, with all commonly used grants, based on `oauth4webapi`.
  *
- * **What it guarantees.** One grant however many callers find their token refused, and a refresh token that was spent
- * or refused is presented once. A rotated refresh token is written down (`persist`) before anyone sees the access
- * token. A person or a new credential that is needed (`SignInRequired`) is told apart from a server or a network in
- * trouble. An answer that brings a token is not thrown away over what does not matter, such as a member that is null, a
- * number that is a string, an error of the content type. Issuer, token type and id_token are checked, `state`, `nonce`
- * and `iss` before a code is used. Tokens come from the token endpoint itself: redirects are not followed. No error,
- * log, span or metric holds a token, an assertion, a secret, a body or a request.
+ * **What it guarantees.** However many callers find their token refused, there is one grant request, and a refresh
+ * token that was spent or refused is not presented again. A rotated refresh token is written down (`persist`) before
+ * any caller gets the access token. `SignInRequired` means that a person or a new credential is needed, and is never
+ * used for trouble of a server or the network. An answer with a token is not rejected because of something unimportant,
+ * such as a member that is null, a number as a string, or a wrong content type. Issuer, token type and id_token are
+ * checked, `state`, `nonce` and `iss` before a code is used. Tokens come from the token endpoint itself: redirects are
+ * not followed. No error, log, span or metric contains a token, an assertion, a secret, a body or a request.
  *
- * **What it does not.** It cannot un-spend a refresh token whose answer was lost: a repeat is sent immediately, since
- * servers forgive one for some seconds, if at all. The signature of an id_token that came from the token endpoint over
- * TLS is not checked (OpenID Connect Core section 3.1.3.7, rule 6). With `persist` one process owns the key, unless the
- * store is a `SessionStore`, which a fleet shares.
+ * **What it does not.** A refresh token whose answer was lost stays spent: the request is repeated immediately, since
+ * servers accept a repeat only within some seconds, if at all. The signature of an id_token that came from the token
+ * endpoint over TLS is not checked (OpenID Connect Core section 3.1.3.7, rule 6). With `persist`, only one process may
+ * use the key, unless the store is a `SessionStore`, which a fleet shares.
  *
  * @since 0.1.0
  */
@@ -56,8 +56,8 @@ import * as SharedSession from "./SharedSession.js"
 
 /**
  * Tokens as an authorization server has issued them. `expiresAt` is in epoch milliseconds: the lifetime that the server
- * named, counted from the request; without it the tokens do not expire by time. `claims` are those of the last id_token
- * that was validated.
+ * stated, counted from the request; without it the tokens do not expire by time. `claims` are those of the last
+ * validated id_token.
  *
  * @since 0.1.0
  * @category models
@@ -92,7 +92,7 @@ export declare namespace Tokens {
 }
 
 /**
- * The schema of `Tokens`. Its encoded form is in clear.
+ * The schema of `Tokens`. Its encoded form is not encrypted.
  *
  * @since 0.1.0
  * @category models
@@ -108,7 +108,7 @@ export const Tokens: Schema.Schema<Tokens, Tokens.Encoded> = Schema.Struct({
 })
 
 /**
- * The metadata of an authorization server (RFC 8414), for one that cannot be discovered.
+ * The metadata of an authorization server (RFC 8414), for a server without discovery.
  *
  * @since 0.1.0
  * @category models
@@ -116,7 +116,7 @@ export const Tokens: Schema.Schema<Tokens, Tokens.Encoded> = Schema.Struct({
 export type AuthorizationServer = Oauth.AuthorizationServer
 
 /**
- * How the client proves who it is: `none`, `secretBasic`, `secretPost`, `privateKeyJwt` or `mutualTls`.
+ * How the client authenticates: `none`, `secretBasic`, `secretPost`, `privateKeyJwt` or `mutualTls`.
  *
  * @since 0.1.0
  * @category models
@@ -136,8 +136,8 @@ export type ClientAuth =
  */
 export declare namespace ClientAuth {
   /**
-   * `audience` is whom the assertion is for, by default the issuer; some servers want their token endpoint. `header`
-   * adds to its header (`x5t#S256` for Entra).
+   * `audience` is the audience of the assertion, by default the issuer; some servers require their token endpoint.
+   * `header` adds fields to its header (`x5t#S256` for Entra).
    *
    * @since 0.1.0
    */
@@ -189,7 +189,7 @@ export declare namespace Grant {
 }
 
 /**
- * The code and the address that a device shows its user. `expiresAt` is in epoch milliseconds.
+ * The code and the address that a device shows to its user. `expiresAt` is in epoch milliseconds.
  *
  * @since 0.1.0
  * @category models
@@ -197,14 +197,14 @@ export declare namespace Grant {
 export interface DevicePrompt {
   readonly userCode: string
   readonly verificationUri: string
-  /** The address with the code in it, for a QR code say. */
+  /** The address that includes the code, for a QR code say. */
   readonly verificationUriComplete?: string | undefined
   readonly expiresAt: number
 }
 
 /**
- * Sends a browser to the authorization server, and gives the address at which it came back to `redirectUri`. `state` is
- * what tells that address from others.
+ * Sends a browser to the authorization server, and gives the URL with which it came back to `redirectUri`. The right
+ * URL is recognised by its `state`.
  *
  * @since 0.1.0
  * @category models
@@ -221,7 +221,7 @@ export interface CodeReceiver {
  * @category models
  */
 export interface TokenExchangeOptions {
-  /** Run for each exchange. */
+  /** Gives the token to exchange. Runs for each exchange. */
   readonly subjectToken: Effect.Effect<Redacted.Redacted<string>, GrantError>
   /** `urn:ietf:params:oauth:token-type:access_token`, say. */
   readonly subjectTokenType: string
@@ -231,8 +231,7 @@ export interface TokenExchangeOptions {
 }
 
 /**
- * The store that keeps the tokens of one process over restarts: the `KeyValueStore` of the context. See
- * `PersistedSession`.
+ * Keeps the tokens of one process over restarts, in the `KeyValueStore` of the context. See `PersistedSession`.
  *
  * @since 0.1.0
  * @category models
@@ -242,15 +241,15 @@ export interface Persist extends PersistedSession.StoreOptions {
 }
 
 /**
- * The store that keeps the tokens of a fleet of processes, one of which renews for all: the `SessionStore` of the
- * context. See `SharedSession`.
+ * Keeps the tokens of a fleet of processes, in which one process renews for all, in the `SessionStore` of the context.
+ * See `SharedSession`.
  *
  * @since 0.1.0
  * @category models
  */
 export interface PersistShared extends PersistedSession.StoreOptions {
   readonly store: typeof SessionStore.SessionStore
-  /** As `SharedSession` has it. Default: 8 seconds. */
+  /** As in `SharedSession`. Default: 8 seconds. */
   readonly lease?: Duration.DurationInput | undefined
 }
 
@@ -262,8 +261,8 @@ export interface PersistShared extends PersistedSession.StoreOptions {
  */
 export interface Options {
   /**
-   * The authorization server: its name, whose metadata is discovered at the first need (OpenID Connect first, RFC 8414
-   * on 404) and kept for a day, a failure never; or the metadata itself.
+   * The authorization server: its issuer, or its metadata. For an issuer the metadata is discovered when it is first
+   * needed (OpenID Connect first, RFC 8414 after a 404) and kept for a day; failures are not kept.
    */
   readonly issuer: string | URL | AuthorizationServer
   readonly clientId: string
@@ -271,59 +270,62 @@ export interface Options {
   readonly clientAuth?: ClientAuth | undefined
   readonly grant: Grant
   /**
-   * A list, or a string with spaces. It is asked for when the session signs in, and what the server grants is kept by
-   * renewals; a `refreshToken` from elsewhere is presented with it each time, since it may stand for more.
+   * A list, or a string with spaces. The session asks for the scope when it signs in, and renewals keep what the server
+   * has granted. A `refreshToken` from elsewhere is presented with the scope each time, since it may have a wider one.
    */
   readonly scope?: string | ReadonlyArray<string> | undefined
-  /** The resource servers for which the tokens are (RFC 8707). */
+  /** The resource servers that the tokens are for (RFC 8707). */
   readonly resource?: string | ReadonlyArray<string> | undefined
-  /** The same, for servers that have a parameter `audience` instead (Auth0). */
+  /** The same, for servers with a parameter `audience` instead (Auth0). */
   readonly audience?: string | undefined
   /** Further parameters of each request for a token. */
   readonly parameters?: { readonly [name: string]: string } | undefined
   /**
    * Binds the tokens to a key (DPoP, RFC 9449): `true` for a key that lives as long as the session. The processes of a
-   * fleet need a key pair in common. A public client with `persist` needs one that outlives the process, since its
-   * refresh token is bound to the key too: `true` is `InvalidOptions` there. Default: none.
+   * fleet need a common key pair. A public client with `persist` needs a key pair that outlives the process, since its
+   * refresh token is bound to the key, too: there `true` is an `InvalidOptions`. Default: none.
    */
   readonly dpop?: true | CryptoKeyPair | undefined
   /**
    * Keeps the tokens over restarts; `{ store: SessionStore.SessionStore, key }` also shares them with other processes.
-   * Default: they go with the process.
+   * Default: the tokens are lost with the process.
    */
   readonly persist?: Persist | PersistShared | undefined
-  /** Allows http issuers and endpoints, for the loopback and tests. Default: false. */
+  /** Allows issuers and endpoints with http, for the loopback and tests. Default: false. */
   readonly allowInsecureRequests?: boolean | undefined
   /**
-   * Whether an error means that the credential that was presented is dead. Default: `invalid_grant`. GitHub says
+   * Whether an error means that the presented credential is dead. Default: `invalid_grant`. GitHub uses
    * `bad_refresh_token`.
    */
   readonly fatal?: ((error: OAuth2Error) => boolean) | undefined
   /**
-   * The tokens count as expired this much earlier, so that none expires on its way; at most half their lifetime.
-   * Default: 10 seconds.
+   * The tokens count as expired this much earlier, so that no token expires while a request is on its way; at most half
+   * their lifetime. Default: 10 seconds.
    */
   readonly expiryLeeway?: Duration.DurationInput | undefined
-  /** How far the server's clock may be from ours when an id_token's times are checked. Default: 30 seconds. */
+  /**
+   * How far the server's clock may be from this process's clock when the times of an id_token are checked. Default: 30
+   * seconds.
+   */
   readonly clockTolerance?: Duration.DurationInput | undefined
-  /** As `Session` has it; 0: never ahead. Default: 1 minute. */
+  /** As in `Session`; 0 means never ahead. Default: 1 minute. */
   readonly refreshAhead?: Duration.DurationInput | undefined
   /**
-   * The bound of one renewal, as `Session` has it. A person is given until their code expires, or else 10 minutes.
-   * Default: 30 seconds.
+   * The bound of one renewal, as in `Session`. A person has until their code expires, or 10 minutes if the server
+   * states no time. Default: 30 seconds.
    */
   readonly timeout?: Duration.DurationInput | undefined
-  /** As `Session` has it. Default: `timeout` once more, and 0 with `clientCredentials`, which spends nothing. */
+  /** As in `Session`. Default: the same as `timeout`, and 0 with `clientCredentials`, which spends nothing. */
   readonly lateness?: Duration.DurationInput | undefined
   /**
-   * Retries inside one refresh. Never retried are an error that `fatal` knows, an answer with `Retry-After`, and a
-   * sign-in for which a person was asked. Default: a network error or a 5xx three times, within about a second, since
-   * servers forgive a token that is presented again only for seconds.
+   * Retries inside one refresh. An error that `fatal` accepts, an answer with `Retry-After`, and a sign-in for which a
+   * person was asked are never retried. Default: a network error or a 5xx is retried three times, within about a
+   * second, since servers accept a repeated token only for a few seconds.
    */
   readonly retry?: Schedule.Schedule<unknown, SignInError | StoreError> | undefined
-  /** As `Session` has it. A `Retry-After` that asks for longer counts. */
+  /** As in `Session`. If a `Retry-After` is longer, it counts instead. */
   readonly cooldown?: Session.Options<Tokens, SignInError | StoreError>["cooldown"]
-  /** As `Session` has it. */
+  /** As in `Session`. */
   readonly budget?: Session.Options<Tokens>["budget"]
   /** The session's name in spans, metrics and errors. Default: `"session"`. */
   readonly name?: string | undefined
@@ -335,7 +337,7 @@ export interface Options {
 
 export {
   /**
-   * The authorization server's metadata could not be had.
+   * The authorization server's metadata could not be obtained.
    *
    * @since 0.1.0
    * @category errors
@@ -394,8 +396,8 @@ export type GrantError = OAuth2Error | SignInRequired
 export const none: ClientAuth = { _tag: "None" }
 
 /**
- * A certificate on the connection (RFC 8705). It is the `HttpClient`'s, from `NodeTicketCache.layerDispatcher` say; the
- * server's endpoint aliases for it are used.
+ * A certificate on the connection (RFC 8705). The `HttpClient` must present it (with `NodeTicketCache.layerDispatcher`,
+ * say). The server's endpoint aliases for mutual TLS are used.
  *
  * @since 0.1.0
  * @category models
@@ -435,7 +437,7 @@ export const secretBasic = (secret: Redacted.Redacted<string>): ClientAuth => ({
 export const secretPost = (secret: Redacted.Redacted<string>): ClientAuth => ({ _tag: "SecretPost", secret })
 
 /**
- * An assertion signed with the client's private key (RFC 7523), a fresh one for each request.
+ * An assertion signed with the client's private key (RFC 7523), made anew for each request.
  *
  * @example
  * ```ts
@@ -505,9 +507,10 @@ export const deviceCode = (onPrompt: (prompt: DevicePrompt) => Effect.Effect<voi
 })
 
 /**
- * The user signs in with a browser (RFC 6749 section 4.1, PKCE). A receiver that has to be opened first, such as
- * `NodeLoopbackRedirect.make`, is an effect; it is closed when the code has come. `parameters` go on the authorization
- * request, which is `pushed` to the server beforehand (RFC 9126) if it asks for that or you do.
+ * The user signs in with a browser (RFC 6749 section 4.1, PKCE). A receiver that must be opened first, such as
+ * `NodeLoopbackRedirect.make`, is an effect; it is closed when the code has come. `parameters` are added to the
+ * authorization request. The request is `pushed` to the server beforehand (RFC 9126) if the server requires it or the
+ * option says so.
  *
  * @example
  * ```ts
@@ -552,7 +555,7 @@ export interface AuthorizationOptions {
 }
 
 /**
- * An assertion that somebody else has signed (RFC 7523), run for each request.
+ * An assertion that another party has signed (RFC 7523). The effect runs for each request.
  *
  * @example
  * ```ts
@@ -574,7 +577,7 @@ export const jwtBearer = (assertion: Effect.Effect<Redacted.Redacted<string>, Gr
 })
 
 /**
- * Another token for one that is at hand (RFC 8693).
+ * Exchanges one token for another (RFC 8693).
  *
  * @example
  * ```ts
@@ -600,11 +603,12 @@ export const tokenExchange = (options: TokenExchangeOptions): Grant => ({ _tag: 
 // -----------------------------------------------------------------------------
 
 /**
- * Makes a session of tokens. Nothing is asked of the server until the first `current`. Its requests go through the
- * `HttpClient` of the context, which must not carry the session itself.
+ * Makes a session of tokens. It sends no request until the first `current`. Its requests go through the `HttpClient` of
+ * the context, which must not carry the session itself.
  *
- * The tokens are renewed with the refresh token. If there is none, or if it is dead, the session signs in anew, if the
- * grant can. `end` first forgets the persisted tokens and then revokes them (RFC 7009), for at most 5 seconds.
+ * The tokens are renewed with the refresh token. If there is no refresh token, or if it is dead, the session signs in
+ * anew, if the grant allows that. `end` first forgets the persisted tokens and then revokes them (RFC 7009), for at
+ * most 5 seconds.
  *
  * Closing the scope interrupts a renewal in flight and does not sign out. If the server had spent the refresh token by
  * then, the next run presents it once more.
@@ -651,7 +655,7 @@ export const make: {
   >
 } = (options: Options): Effect.Effect<any, any, any> => sessionOf(options)
 
-/** A session whose tokens are kept where the options say, which its type in `make` depends on. */
+/** A session whose tokens are kept where the options say. Its type in `make` depends on these options. */
 const sessionOf = (options: Options): Effect.Effect<
   Session.Session<Tokens, any>,
   InvalidOptions | PersistedSession.PersistenceError,
@@ -674,14 +678,17 @@ const sessionOf = (options: Options): Effect.Effect<
     return session
   })
 
-/** The schema of tokens for a store, without the option `dpop`: those that another process has bound are refused. */
+/** The schema of tokens for a store, without the option `dpop`: tokens that another process has bound are refused. */
 const unbound: Schema.Schema<Tokens, Tokens.Encoded> = Tokens.pipe(
   Schema.filter(({ tokenType }) => tokenType === "Bearer", {
     [Codec.RefusalId]: "is bound to a key (DPoP): give all processes that share it the same key pair as `dpop`"
   })
 )
 
-/** The schema of tokens that are bound to a key, for a store: those that another process has written are bound too. */
+/**
+ * The schema of tokens that are bound to a key, for a store: tokens that another process has written are bound when
+ * they are decoded.
+ */
 const bound = (dpop: Dpop.Dpop): Schema.Schema<Tokens, Tokens.Encoded> =>
   Schema.transform(Tokens, Schema.declare((_: unknown): _ is Tokens => true), {
     strict: true,
@@ -693,10 +700,9 @@ const bound = (dpop: Dpop.Dpop): Schema.Schema<Tokens, Tokens.Encoded> =>
   })
 
 /**
- * An `HttpClient` that carries the session's tokens to `origins`, and nowhere else, with a DPoP proof where the tokens
- * are bound to a key. A request that the API refuses is sent again after one refresh for all, and one that is refused
- * for its nonce with the new nonce. What it gives back (responses, errors) shows the caller's own request, without the
- * token.
+ * An `HttpClient` that carries the session's tokens to `origins` only, with a DPoP proof if the tokens are bound to a
+ * key. A request that the API refuses is sent again after one refresh for all callers; a request that is refused for
+ * its nonce is sent again with the new nonce. Responses and errors show the caller's own request, without the token.
  *
  * @example
  * ```ts
@@ -750,7 +756,11 @@ export interface ClientOptions extends Omit<SessionHttpClient.Options<Tokens>, "
 const checkOrigins = (origins: ClientOptions["origins"]): void => {
   if (typeof origins === "function") return
   if (!Array.isArray(origins) || origins.length === 0) {
-    throw new InvalidOptions({ option: "origins", value: origins, reason: "must name where the tokens may go" })
+    throw new InvalidOptions({
+      option: "origins",
+      value: origins,
+      reason: "must name the origins to which the tokens may be sent"
+    })
   }
   for (const origin of origins) {
     if (typeof origin === "string" && URL.canParse(origin) && /^https?:$/.test(new URL(origin).protocol)) continue
@@ -761,7 +771,7 @@ const checkOrigins = (origins: ClientOptions["origins"]): void => {
 
 /**
  * Puts the tokens on a request, for `SessionHttpClient.makeKeyed` and `SessionHttpClient.layer`: a bearer token, or a
- * bound one with its proof. With DPoP pass `rejected` beside it.
+ * bound token with its proof. With DPoP, pass `rejected`, too.
  *
  * @example
  * ```ts
@@ -819,7 +829,7 @@ export const rejected = (response: HttpClientResponse.HttpClientResponse): boole
 // -----------------------------------------------------------------------------
 
 /**
- * `make`, as the layer of a tag, of `Context.Tag` or of `Effect.Service`.
+ * `make` as the layer of a tag (`Context.Tag` or `Effect.Service`).
  *
  * @example
  * ```ts
@@ -865,7 +875,8 @@ export const layer: {
 } = (tag: Context.Tag<any, any>, options: Options): Layer.Layer<any, any, any> => Service.layer(tag, sessionOf(options))
 
 /**
- * `layer`, each of whose options may be a `Config`, or all of them one. A missing or wrong value is told by its name.
+ * `layer`, in which each option may be a `Config`, or all options together. The error for a missing or wrong value has
+ * its name.
  *
  * @example
  * ```ts
@@ -911,7 +922,7 @@ export const layerConfig: {
   Service.layer(tag, Effect.flatMap(Configured.unwrap(config), sessionOf))
 
 /**
- * Options, each of which may be a `Config`, or all of them one.
+ * Options, each of which may be a `Config`, or all options as one `Config`.
  *
  * @since 0.1.0
  * @category models
@@ -932,7 +943,7 @@ export declare namespace Configurable {
 }
 
 /**
- * A tag whose service is such a session, of `Context.Tag` or of `Effect.Service`.
+ * A tag (`Context.Tag` or `Effect.Service`) whose service is such a session.
  *
  * @since 0.1.0
  * @category models

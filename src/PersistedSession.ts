@@ -1,16 +1,17 @@
 /**
- * A session that survives a restart of its one process: its value lies in a `KeyValueStore` of `@effect/platform`.
+ * A session that survives a restart of its process: its value is kept in a `KeyValueStore` of `@effect/platform`.
  *
- * **What it guarantees.** A value is written before anyone sees it, with the time at which it was acquired, so that
- * `maxAge` counts over restarts. `end` removes it from the store before `onEnd` revokes it, and a value that `fatal`
- * calls dead is removed too. `end` waits two seconds for the store to do so: then it goes on, with a warning, and the
- * value is removed when the store answers. What cannot be read (cut short, changed, of another schema, under another
- * name, encrypted with another key, in clear where a key is given) is never taken for a value, and a store that fails
- * is never taken for an empty one. No write is interrupted. Nothing of the value is in an error or a log.
+ * **What it guarantees.** A value is written before any caller gets it, together with the time at which it was
+ * acquired, so that `maxAge` counts over restarts. `end` removes the value from the store before `onEnd` revokes it,
+ * and a value that `fatal` declares dead is removed, too. `end` waits at most two seconds for the removal: then it goes
+ * on, with a warning, and the value is removed when the store answers. Text that cannot be read (cut short, changed, of
+ * another schema, under another name, encrypted with another key, not encrypted although a key is given) is never taken
+ * for a value, and a store that fails is never taken for an empty one. No write is interrupted. No error or log
+ * contains any part of the value.
  *
- * **What it does not.** One process owns the key. Two processes with the same key each renew by themselves, and a
+ * **What it does not.** Only one process may use a key. Two processes with the same key each renew by themselves, and a
  * token that can be spent only once is then spent twice. A process that dies between the upstream's answer and the end
- * of the write loses the new value. Without `encryptWith` the store holds the value in clear.
+ * of the write loses the new value. Without `encryptWith` the value is stored in clear text.
  *
  * @since 0.1.0
  */
@@ -57,11 +58,11 @@ export type Key = Redacted.Redacted<Uint8Array> | Redacted.Redacted<string>
  * @category models
  */
 export interface StoreOptions {
-  /** The name of the value in the store, one for each session. */
+  /** The name of the value in the store. Each session needs its own. */
   readonly key: string
   /**
-   * Encrypts the value (AES-256-GCM). Of several keys the first encrypts, and all decrypt; a value that was written
-   * with an older one is written anew when it is read. Default: the value is written in clear.
+   * Encrypts the value (AES-256-GCM). If several keys are given, the first encrypts, and all decrypt; a value that was
+   * written with an older key is written again when it is read. Default: the value is written in clear text.
    */
   readonly encryptWith?: Key | ReadonlyArray<Key> | undefined
   /**
@@ -72,7 +73,7 @@ export interface StoreOptions {
 }
 
 /**
- * A session's options, but for `initial`, which comes from the store.
+ * A session's options, without `initial`, which comes from the store.
  *
  * @since 0.1.0
  * @category models
@@ -171,7 +172,7 @@ export const make = <A, I, E = never, R = never, E2 = E, R2 = never, E3 = never,
 
     const errorOf = ({ description, reason }: Keeper.Trouble) => new PersistenceError({ key, reason, description })
     const write = (value: A, acquiredAt: number) => Effect.mapError(keeper.write(value, acquiredAt), errorOf)
-    /** The session goes on without the store: what is left there is refused when it is read. */
+    /** The session goes on without the store: a value that is left there is refused when it is read. */
     const despite = (done: string) => (effect: Effect.Effect<void, PersistenceError | Keeper.Trouble, R5>) =>
       Effect.catchAll(effect, (error) => Effect.logWarning(`${name}: ${done}: the stored value ${error.description}`))
     const forgotten = (removal: Effect.Effect<void, Keeper.Trouble>) =>
@@ -221,7 +222,7 @@ export const make = <A, I, E = never, R = never, E2 = E, R2 = never, E3 = never,
         const removed = forgotten(keeper.forget(value))
         return options.onEnd === undefined ? removed : Effect.zipRight(removed, options.onEnd(value))
       },
-      // The session counts the age of its first value from now; the store knows better.
+      // The session counts the age of its first value from now, but the store has the true time.
       expiresAt: (value) => {
         const expiresAt = options.expiresAt?.(value)
         return isLoading ? expiryOfStored(expiresAt, initial!.acquiredAt + (maxAge ?? Infinity), now) : expiresAt
@@ -232,8 +233,8 @@ export const make = <A, I, E = never, R = never, E2 = E, R2 = never, E3 = never,
   })
 
 /**
- * A number that is years old looks like seconds. That of a stored value was looked at when the value was acquired,
- * perhaps by a clock that had not been set yet.
+ * The session refuses a number that is years in the past, since it looks like seconds. The expiry of a stored value was
+ * already checked when the value was acquired, and may be that old only because a clock was wrong.
  */
 const expiryOfStored = (expiresAt: DateTime.Utc | number | undefined, agedAt: number, now: number) => {
   const at = expiresAt === undefined ? agedAt : Math.min(agedAt, millisOf(expiresAt))
@@ -261,8 +262,8 @@ const validate = (options: Options<any, any, any, any, any, any, any, any, any, 
 // -----------------------------------------------------------------------------
 
 /**
- * `make`, as the layer of a tag, of `Context.Tag` or of `Effect.Service`. The tag tells the types of the value and of
- * the errors.
+ * `make` as the layer of a tag (`Context.Tag` or `Effect.Service`). The types of the value and of the errors come from
+ * the tag.
  *
  * @example
  * ```ts

@@ -1,9 +1,9 @@
 /**
- * A WebSocket that comes back: one channel of messages over one connection after another.
+ * A WebSocket that reconnects: one channel of messages over a series of connections.
  *
- * A reconnecting WebSocket is shared state that many fibers use while it breaks. Most implementations lose what they
- * had queued, let messages overtake the login, wait for ever for a peer that is gone, or reconnect all together. Here
- * one fiber owns the connection, and nothing is held across a dial, a handshake, a backoff or a callback of yours.
+ * A reconnecting WebSocket is shared state that many fibers use while it breaks. Many implementations lose queued
+ * messages, let messages overtake the login, wait for ever for a peer that is gone, or reconnect all at the same time.
+ * Here one fiber owns the connection, and no lock is held during a dial, a handshake, a backoff or your callbacks.
  *
  * ```text
  *            ┌───────── Waiting ◄────────┐
@@ -14,19 +14,19 @@
  * ```
  *
  * **Design card.** Writes: one writer drains the outbox in batches under a `Semaphore(1)`. Reconnects: after the delays
- * of `Schedule.exponential`, capped and jittered (`Backoff`). State: a tagged union that one pure function moves.
- * Beyond Effect's primitives: `Schedule.driver` would sleep the delays itself, so the schedule is only asked for them,
- * and `reconnect`, `close` and the state's `until` reach a socket that waits.
+ * of `Schedule.exponential`, capped and jittered (`Backoff`). State: a tagged union that only one pure function
+ * changes. Where Effect's primitives are not enough: `Schedule.driver` would sleep by itself, so the schedule is only
+ * asked for its delays. This lets `reconnect` and `close` end a wait, and lets the state show `until` when it lasts.
  *
  * **What it guarantees.** Messages leave in the order in which they were accepted, across any number of connections.
  * Open means ready: `onOpen` and all subscriptions are done before the first message leaves. Every loss is one `Lost`
  * event and, if it is `retryable`, one next attempt, after the backoff's next delay. The outbox is bounded, and so is
- * the part of it that one connection has in its hands.
+ * the part of it that has been handed to a connection.
  *
- * **What it does not guarantee.** Without `acknowledge` a message is delivered at most once: a message that a
- * connection has in its hands when that is lost may or may not have arrived, and is not sent again (a `Dropped` event
- * says so). With `acknowledge` a message is delivered at least once, and the server has to ignore repeats. A message
- * that the server sends while there is no connection is lost unless the server sends it again.
+ * **What it does not guarantee.** Without `acknowledge` a message is delivered at most once: a message that was handed
+ * to a connection which is then lost may or may not have arrived, and is not sent again (a `Dropped` event says so).
+ * With `acknowledge` a message is delivered at least once, and the server has to ignore repeats. A message that the
+ * server sends while there is no connection is lost unless the server sends it again.
  *
  * @since 0.1.0
  */
@@ -88,41 +88,42 @@ export type TypeId = typeof TypeId
 // -----------------------------------------------------------------------------
 
 /**
- * A WebSocket that comes back; see the module's description.
+ * A WebSocket that reconnects; see the module's description.
  *
- * - `send`: accepts a message, which leaves in its turn. While the outbox is full, `overflow` decides.
- * - `deliver`: succeeds when the message has been written, with `acknowledge` when it has been acknowledged.
- *   Interrupted before a connection has the message in its hands, it takes the message back.
- * - `request`: sends a message in its turn, at most once, and gives what `reply` makes of the message that answers it,
- * which `messages` does not tell. A message answers the oldest request that takes it, of those that its connection has
- * been sent, and only that one; acknowledgements and pongs are no replies. Fails with `RequestTimeout`; with
- * `MessageLost` when the connection that had the request in its hands is lost (queued, it goes out on the next one);
- * with `MessageExpired` when it outlives the outbox's `timeToLive`. With `acknowledge`, give requests no identifier.
- * One that has an identifier is sent again until it is acknowledged, as every such message, and awaits its reply on. A
- * replaced connection (`renewAfter`) is kept for its replies, two seconds at most.
- * - `flush`: succeeds when each message accepted so far has been written (or acknowledged), or given up.
- * - `messages`: the messages that come in, in order, across connections. They are for one consumer at a time, best for
- *   one that lives as long as the socket: like all streams it takes everything that is there together, and when the
- *   consumer stops early (`Stream.take`, interruption), messages that it had taken and not used are gone. If nobody
- *   takes messages, the peer has to wait, and its acknowledgements with it: drain messages that you do not need. While
- *   an acknowledgement or a reply is awaited, the peer has to wait at 16 MiB only, so that a consumer may wait for one,
- *   and so that requests are answered where nobody takes messages. Ends with `close`.
- * - `received`: the same messages, in place of `messages`, with the number of the connection that each came on, and an
- * `Opened` where a new connection begins: for what has to be made anew for each connection, such as an order book of a
- * snapshot and changes. With `renewAfter` messages of the former connection may follow the next one's `Opened`: go by
- * the number.
+ * - `send`: accepts a message, which is sent in order. If the outbox is full, `overflow` decides.
+ * - `deliver`: succeeds when the message has been written, with `acknowledge` when it has been acknowledged. If it is
+ *   interrupted before the message is handed to a connection, the message is removed from the queue.
+ * - `request`: sends a message in order, at most once, and gives what `reply` makes of the answering message, which
+ *   does not go to `messages`. A message answers only one request: the oldest one sent on its connection for which
+ *   `reply` accepts it. Acknowledgements and pongs are not replies. Fails with `RequestTimeout`; with `MessageLost` if
+ *   the connection is lost after the request was handed to it (a request that is still queued is sent on the next one);
+ *   with `MessageExpired` if the request outlives the outbox's `timeToLive`. With `acknowledge`, give requests no
+ *   identifier: a request with an identifier is sent again until it is acknowledged, like every such message, while it
+ *   awaits its reply. A replaced connection (`renewAfter`) is kept for its replies, for at most two seconds.
+ * - `flush`: succeeds when each message accepted so far has been written (or acknowledged), or dropped.
+ * - `messages`: the incoming messages, in order, across connections. They are for one consumer at a time, best for one
+ *   that lives as long as the socket: like all streams it takes all available messages together, and if the consumer
+ *   stops early (`Stream.take`, interruption), messages that were taken but not used are lost. If no consumer takes
+ *   messages, reading stops, and acknowledgements cannot arrive: drain messages that you do not need. While an
+ *   acknowledgement or a reply is awaited, reading stops only at 16 MiB, so that the consumer itself may wait for one,
+ *   and so that requests are answered even without a consumer. Ends with `close`.
+ * - `received`: use this instead of `messages` to get each message with the number of its connection, and an `Opened`
+ *   where a new connection begins: for state that must be rebuilt for each connection, such as an order book made of a
+ *   snapshot and changes. With `renewAfter`, messages of the previous connection may come after the next one's
+ *   `Opened`: use the number.
  * - `subscribe`: sends `open` now and after each reconnect, before the outbox; closing the scope sends `close`. While
  *   there is no connection it returns immediately.
  * - `state`, `stateChanges` (the current state first) and `events` show what the socket is doing. For each reader of
  *   the streams the last 1,024 unread values are kept.
  * - `awaitOpen`: waits until the socket is ready.
- * - `reconnect`: drops the connection, or gives up the dial, and dials anew: immediately out of a wait or if the
- *   connection was stable, otherwise after the backoff's next delay, so that a server that asks for a reconnect each
- *   time is not flooded. `ReconnectOptions` say otherwise. Of several orders at a time the last counts.
+ * - `reconnect`: drops the connection, or gives up the dial, and dials anew: immediately if the socket is waiting or
+ *   the connection was stable, otherwise after the backoff's next delay, so that a server that asks for a reconnect
+ *   each time is not flooded. `ReconnectOptions` can change this. If there are several orders at the same time, the
+ *   last one counts.
  * - `close`: if there is a connection, drains the outbox, sends the close frame and awaits the peer's, all within 2
- *   seconds. The socket never dials again. Each message that was not delivered by then is dropped, with an event. The
- *   closing can be ordered anywhere, and goes on when `close` is interrupted. A code that nobody may send becomes 1000;
- *   of the reason, 123 bytes are sent (RFC 6455 section 5.5).
+ *   seconds. The socket never dials again. Each message that was not delivered by then is dropped, with an event.
+ *   `close` can be called anywhere, and the closing goes on if `close` is interrupted. A code that must not be sent
+ *   becomes 1000; at most 123 bytes of the reason are sent (RFC 6455 section 5.5).
  *
  * @since 0.1.0
  * @category models
@@ -155,9 +156,9 @@ export interface ReconnectingSocket<in Out, out In> {
 }
 
 /**
- * One thing that `received` tells: `Opened` stands before the messages of each connection. Connections are numbered
- * from 0, in the order in which their messages are told. A connection that ended before it was ready is told too if it
- * left messages that `onOpen` had not received.
+ * An element of `received`: `Opened` comes before the messages of each connection. Connections are numbered from 0, in
+ * the order of their messages. A connection that ended before it was ready is included if it left messages that
+ * `onOpen` had not received.
  *
  * @since 0.1.0
  * @category models
@@ -167,8 +168,8 @@ export type Received<In> =
   | { readonly _tag: "Message"; readonly connection: number; readonly message: In }
 
 /**
- * How a request is answered. `reply` gives what the message replies to this request, or none if it is no reply to it.
- * `timeout` (default: 10 seconds) is counted from the call, and includes the time in the outbox.
+ * How a request is answered. `reply` gives the reply that a message contains, or none if the message is not a reply to
+ * this request. `timeout` (default: 10 seconds) is counted from the call, and includes the time in the outbox.
  *
  * @since 0.1.0
  * @category models
@@ -181,20 +182,20 @@ export interface RequestOptions<in In, out B> {
 /**
  * A subscription, sent on each connection.
  *
- * - `open` is sent on each connection. An effect makes the message for one connection: with a signature, or with the
- *   number since which messages are missing. It has the socket's `openTimeout`. (A message that is itself an effect,
- *   such as an `Option`, is given as `Effect.succeed`.)
+ * - `open` is sent on each connection. An effect makes the message anew for each connection: with a signature, say, or
+ *   with the number of the last message that was received. The effect's time limit is the socket's `openTimeout`. (If
+ *   the message itself is an effect, such as an `Option`, give it as `Effect.succeed`.)
  * - `close` is sent when the subscription ends, if `open` was sent on that connection and not refused.
  * - `key`: equal keys (`Equal.equals`) are one subscription on the wire, which ends with its last user. Until then the
  *   first one's options are used, and all its users share its confirmation.
- * - `confirmed` recognizes the peer's answer, a confirmation or a refusal, which `messages` does not tell. A message
- *   answers the oldest request or subscription that takes it. Without a connection, or when it is lost meanwhile,
+ * - `confirmed` recognizes the peer's answer, a confirmation or a refusal, which does not go to `messages`. A message
+ *   answers the oldest request or subscription that accepts it. If there is no connection, or it is lost meanwhile,
  *   `subscribe` succeeds, and the answer is awaited on the next connection, before that counts as open.
  * - `timeout` (default: 10 seconds) is how long the answer may take, from when `open` was sent.
  *
- * A refusal, an `open` that fails and an answer that does not come fail the `subscribe` that waits for them. Later, on
- * a new connection, they are the event `SubscriptionFailed`: the subscription is left out on that connection, which
- * stays, and is tried again on the next one, or by the next `subscribe` of its key.
+ * If the answer is a refusal or does not come, or if `open` fails, the `subscribe` that waits fails, too. If this
+ * happens later, on a new connection, there is an event `SubscriptionFailed`: the subscription is left out on that
+ * connection, which stays open, and is tried again on the next one, or by the next `subscribe` of its key.
  *
  * @since 0.1.0
  * @category models
@@ -210,12 +211,12 @@ export interface SubscriptionOptions<out Out, in In, out E = never> {
 /**
  * How to reconnect.
  *
- * - `backoff`: `true` waits for the backoff's next delay first (a wait that is under way goes on), `false` dials
- *   immediately. By default a socket dials immediately out of a wait or if the connection was stable, otherwise after
- *   the delay. When the schedule has ended, so does the socket.
- * - `code`, `reason`: sends a close frame, whose answer is not waited for. A code that nobody may send becomes 1000.
- *   Without a code no close frame is sent, so that the peer keeps a session that can be resumed; browsers send one all
- *   the same.
+ * - `backoff`: `true` waits for the backoff's next delay first (a current wait goes on), `false` dials immediately. By
+ *   default a socket dials immediately if it is waiting or if the connection was stable, otherwise after the delay. If
+ *   the schedule has ended, the socket fails.
+ * - `code`, `reason`: sends a close frame without waiting for its answer. A code that must not be sent becomes 1000.
+ *   Without a code no close frame is sent, so that the peer keeps a session that can be resumed (browsers always send
+ *   one).
  *
  * @since 0.1.0
  * @category models
@@ -227,8 +228,8 @@ export interface ReconnectOptions {
 }
 
 /**
- * The state of a socket. `attempt` counts the delays that have been waited since the backoff began anew: 0 is the
- * first dial. Times are epoch milliseconds of the `Clock`.
+ * The state of a socket. `attempt` counts the delays since the backoff began anew: 0 is the first dial. Times are epoch
+ * milliseconds of the `Clock`.
  *
  * @since 0.1.0
  * @category models
@@ -246,7 +247,7 @@ export type ConnectionState =
   | { readonly _tag: "Closed"; readonly info: CloseInfo }
 
 /**
- * How a socket ended: `code` and `reason` of `close`, or the failure with which the socket failed.
+ * How a socket ended: `code` and `reason` of `close`, or the socket's failure.
  *
  * @since 0.1.0
  * @category models
@@ -258,20 +259,20 @@ export interface CloseInfo {
 }
 
 /**
- * One thing that happened.
+ * An event of a socket.
  *
- * - `Lost`: a connection that had been dialed has ended. Each connection is lost once.
+ * - `Lost`: a dialed connection has ended. There is one `Lost` for each connection.
  * - `Waiting`: the next attempt comes after `delay`.
- * - `Resubscribed`: so many subscriptions were sent again.
+ * - `Resubscribed`: the number of subscriptions that were sent again.
  * - `SubscriptionFailed`: a subscription was left out on a new connection, since it was refused, its `open` failed, or
  *   its confirmation did not come. `key` is that of the subscription, if it has one.
- * - `Dropped`: a message was given up. `Overflow`: it made room, or found none. `Lost`: a connection that had it in its
- *   hands was lost, and the message may have arrived. `Undeliverable`: connections were lost with it more often than
- *   `maxResends` allows. `Closed`: the socket was closed.
+ * - `Dropped`: a message was dropped. `Overflow`: it made room for another message, or found no room. `Lost`: the
+ *   connection was lost after it had been handed the message, which may have arrived. `Undeliverable`: connections were
+ *   lost with the message more often than `maxResends` allows. `Closed`: the socket was closed.
  * - `Expired`: a message outlived `timeToLive` in the outbox.
- * - `Rejected`: a callback of the options threw. The socket went on as if the callback were not there; where `decode`
- *   or `decodeMany` threw (`"decode"`), the frame was left out from there on; a `backoff` that throws has ended. A
- *   connection whose decoder could not be made (`"codec"`), or has a state and threw, has ended.
+ * - `Rejected`: a callback of the options threw. The socket goes on as if the callback were missing; if `decode` or
+ *   `decodeMany` threw (`"decode"`), the rest of the frame is left out; a `backoff` that throws has ended. If the
+ *   decoder of a connection could not be made (`"codec"`), or has a state and threw, the connection ends.
  *
  * @since 0.1.0
  * @category models
@@ -311,7 +312,7 @@ export type SocketEvent =
       | "rejected"
       | "retryable"
       | "backoff"
-    /** The message as it came in. */
+    /** The incoming message, as it was received. */
     readonly message?: Message | undefined
     readonly cause: unknown
   }
@@ -329,9 +330,9 @@ export interface Codec<in Out, out In> {
 }
 
 /**
- * How messages are written, and how frames are read that hold none, one or many messages: a line-based protocol, say,
- * that writes several lines into one frame, or half a line. `decodeMany` gives the messages of one frame; the iterable
- * is read to its end before the first of the messages is acted on. Either function may throw.
+ * How messages are written, and how frames with none, one or many messages are read: for a line-based protocol, say,
+ * with several lines, or half a line, in one frame. `decodeMany` gives the messages of one frame; the iterable is read
+ * to its end before its first message is handled. Either function may throw.
  *
  * @example
  * ```ts
@@ -360,22 +361,22 @@ export interface BatchCodec<in Out, out In> {
 }
 
 /**
- * How it is noticed that a peer is gone: after `interval` (default: 15 seconds) of silence the peer is asked for a sign
- * of life, and after `timeout` (default: 10 seconds) more the connection ends. Any frame is a sign of life, a message
- * when it is complete. While the inbox is full and the connection paused, no silence is counted.
+ * How the socket notices that its peer is gone: after `interval` (default: 15 seconds) of silence it pings the peer,
+ * and after `timeout` (default: 10 seconds) more of silence the connection ends. Any frame is a sign of life; a message
+ * counts when it is complete. While the connection is paused because the inbox is full, silence does not count.
  *
- * - `ping` asks in place of a protocol ping; a function gives the message each time, with the last sequence number,
- *   say. Where the platform has no pings (browsers) and there is no such message, the peer is not asked. `false`:
- *   nothing is asked, and silence of `interval` and `timeout` together ends the connection, for servers that ping.
- * - `always` (default: `false`) asks every `interval`, also while the peer talks: for servers that must hear from their
+ * - `ping` is sent instead of a protocol ping; a function makes the message each time, with the last sequence number,
+ *   say. If the platform has no pings (browsers) and there is no such message, there is no heartbeat. `false` sends no
+ *   ping, and silence of `interval` and `timeout` together ends the connection, for servers that ping by themselves.
+ * - `always` (default: `false`) pings every `interval`, even if messages arrive: for servers that must hear from their
  *   clients. Then, if there is an `isPong`, only a pong is an answer.
  * - `isPong` recognizes the answer to `ping`, which does not go to `messages`.
  * - `answer` recognizes the peer's own ping, if that is a message, and gives the answer. The answer is sent
- *   immediately, past the outbox and the window of `acknowledge`, and the ping does not go to `messages`. (Protocol
+ *   immediately, without the outbox and the window of `acknowledge`, and the ping does not go to `messages`. (Protocol
  *   pings are answered by the platform.)
  *
- * Each of the callbacks may throw: then there is a `Rejected` event, the message goes to `messages`, and in place of a
- * `ping` that throws a protocol ping asks.
+ * If one of the callbacks throws, there is a `Rejected` event, and the message goes to `messages`. If `ping` throws, a
+ * protocol ping is sent instead.
  *
  * @since 0.1.0
  * @category models
@@ -390,9 +391,9 @@ export interface HeartbeatOptions<Out, in In> {
 }
 
 /**
- * The attempt that a dial, or a login, is part of. `attempt` counts the delays that have been waited since the backoff
- * began anew: 0 is the first dial. `previous` is why the connection before this one was lost, or why the attempt before
- * this one failed. A replacement (`renewAfter`) has attempt 0 and no `previous`.
+ * The attempt of a dial, or of a login. `attempt` counts the delays since the backoff began anew: 0 is the first dial.
+ * `previous` is why the connection before this one was lost, or why the attempt before this one failed. A replacement
+ * (`renewAfter`) has attempt 0 and no `previous`.
  *
  * @since 0.1.0
  * @category models
@@ -403,22 +404,23 @@ export interface DialContext {
 }
 
 /**
- * A connection that `onOpen` makes ready.
+ * The connection that `onOpen` makes ready.
  *
- * - `send`: sends a message, before everything else; succeeds when it is written.
+ * - `send`: sends a message, before subscriptions and the outbox; succeeds when it is written.
  * - `receive`: waits for the next message.
- * - `find`: waits for the first message of which `f` makes something, and gives that. The messages before it are left
- *   for `messages`, in front of what has not been received: for a login that is answered behind messages that are not
- *   for it, such as events that a resumed session replays. None of them is missing from `messages` if the connection is
- *   lost meanwhile.
- * - `unread`: puts a message back for `messages`, as `find` does with those before the one that it gives. `receive` and
- *   `find` do not give it again. Such messages take no room in the inbox but that of its 16 MiB.
- * - `attempt`, `previous`: the attempt that this connection comes of.
- * - `heartbeat`: gives this connection another heartbeat from now on, or none, as the peer asks in its first message.
- *   Options that are left out are as in the socket's own `heartbeat`.
+ * - `find`: waits for the first message for which `f` gives a value, and gives that value. The messages before it are
+ *   left for `messages`, before the messages that have not been received yet: for a login whose answer comes after
+ *   other messages, such as events that a resumed session replays. None of them is missing from `messages` if the
+ *   connection is lost meanwhile.
+ * - `unread`: puts a message back for `messages`, like `find` with the messages that it skips. `receive` and `find` do
+ *   not give it again. Such messages do not count towards the inbox's capacity, only towards its 16 MiB.
+ * - `attempt`, `previous`: the attempt that led to this connection.
+ * - `heartbeat`: gives this connection another heartbeat from now on, or none, for example if the peer's first message
+ *   asks for it. Options that are left out are taken from the socket's own `heartbeat`.
  * - `end`: gives the connection up, as `reconnect` with these options does, and never returns: `onOpen` is interrupted,
- *   and no `OnOpenFailed` is told. For a peer that says during the login that it wants another one. A replacement
- *   (`renewAfter`) is given up alone: the current connection serves on, and the next replacement comes after the delay.
+ *   and there is no `OnOpenFailed`. For a peer that asks for another connection during the login. If the connection is
+ *   a replacement (`renewAfter`), only the replacement ends: the current connection stays in use, and the next
+ *   replacement comes after the delay.
  *
  * @since 0.1.0
  * @category models
@@ -433,7 +435,7 @@ export interface OpeningConnection<in out Out, in out In> extends DialContext {
 }
 
 /**
- * How a socket dials, opens, sends and comes back.
+ * How a socket dials, opens, sends and reconnects.
  *
  * @since 0.1.0
  * @category models
@@ -442,9 +444,9 @@ export interface Options<Out, In, E = never, R = never, E2 = never, R2 = never, 
   /** The socket's name in metrics, logs, spans and errors. Default: the host of the first URL that is dialed. */
   readonly name?: string | undefined
   /**
-   * The request to dial. An effect is run anew for each attempt; its failure is a failed attempt like any other. A
-   * function is told which attempt it is, and why the one before it ended: for one of several endpoints, or for the
-   * `Location` of a redirect that refused the upgrade.
+   * The request to dial. An effect runs anew for each attempt; its failure is a failed attempt like any other. A
+   * function gets the number of the attempt, and why the one before it ended: to choose one of several endpoints, or to
+   * follow the `Location` of a redirect that refused the upgrade.
    */
   readonly dial:
     | DialRequest
@@ -463,13 +465,13 @@ export interface Options<Out, In, E = never, R = never, E2 = never, R2 = never, 
   /**
    * How messages are written and read. Default: text and bytes as they are.
    *
-   * A codec with a state of its own, such as a parser that keeps half a message for the next frame, is given as a
-   * function that makes one. The function is called once by `make`, for `encode` (messages are encoded when they are
-   * accepted, for whichever connection they will leave on, so that `encode` must not depend on the connection), and
-   * once for each connection, to decode what comes in on it. When such a decoder throws, the connection ends with
-   * `InvalidData`, since its state is not to be trusted any more. When any other codec throws, the frame is left out
-   * and the connection goes on. Either way there is a `Rejected` event, and the messages that `decodeMany` gave before
-   * it threw are told. A function that throws for a connection ends that connection with `InvalidData`.
+   * A codec with state, such as a parser that keeps half a message for the next frame, must be given as a function that
+   * makes a codec. The function is called once by `make`, for `encode` (messages are encoded when they are accepted,
+   * for whichever connection they will leave on, so that `encode` must not depend on the connection), and once for each
+   * connection, to decode what comes in on it. When such a decoder throws, the connection ends with `InvalidData`,
+   * since its state can no longer be trusted. When any other codec throws, the frame is left out and the connection
+   * goes on. In both cases there is a `Rejected` event, and the messages that `decodeMany` gave before it threw are
+   * kept. If the function itself throws for a connection, that connection ends with `InvalidData`.
    */
   readonly codec?:
     | Codec<Out, In>
@@ -477,29 +479,30 @@ export interface Options<Out, In, E = never, R = never, E2 = never, R2 = never, 
     | (() => Codec<Out, In> | BatchCodec<Out, In>)
     | undefined
   /**
-   * The delays between attempts. When the schedule ends, so does the socket, with `SocketFailed`. A `Retry-After` on a
-   * refused upgrade is waited out, up to five minutes. Default: `Backoff.exponential()`.
+   * The delays between attempts. When the schedule ends, the socket fails with `SocketFailed`. A `Retry-After` on a
+   * refused upgrade is respected, up to five minutes. Default: `Backoff.exponential()`.
    */
   readonly backoff?: Schedule.Schedule<unknown, ConnectionFailure> | undefined
   /**
-   * How long a connection must have been open before the backoff begins anew. Default: 30 seconds, longer than most
-   * servers that accept a connection and then fail take to do so.
+   * How long a connection must have been open before the backoff begins anew. Default: 30 seconds. Most servers that
+   * accept a connection and then fail do so earlier.
    */
   readonly stableAfter?: Duration.DurationInput | undefined
   /**
-   * How long the dial may take, and `onOpen` together with the writing of the subscriptions. Default: 10 seconds each.
+   * How long the dial may take, and how long `onOpen` and the writing of the subscriptions may take together. Default:
+   * 10 seconds each.
    */
   readonly openTimeout?: Duration.DurationInput | undefined
   /**
    * Whether to try again after a failure. Any other failure is fatal: the socket fails with it. Default: fatal are the
    * failures that would only repeat: upgrades refused with 400, 403, 404, 405, 410, 426 (401 without a session), closes
    * with 1002, 1003, 1007, 1008, 1009, 1010 (RFC 6455 section 7.4), a request that cannot be dialed, a session that is
-   * closed, and the third message in a row over `maxPayload` without a stable connection in between. `byDefault` is
-   * what the default says.
+   * closed, and the third message in a row over `maxPayload` without a stable connection in between. `byDefault` is the
+   * default's answer.
    *
-   * An order (`close`, `reconnect`) and a refusal that `session.rejected` knows, the first since a stable connection,
-   * come before `retryable`, which is not asked then. A replacement (`renewAfter`) whose failure is fatal does not end
-   * the socket: the current connection serves until it is lost.
+   * `retryable` is not called after an order (`close`, `reconnect`), nor for the first refusal since a stable
+   * connection that `session.rejected` accepts. A replacement (`renewAfter`) whose failure is fatal does not end the
+   * socket: the current connection stays in use until it is lost.
    */
   readonly retryable?: ((failure: ConnectionFailure, byDefault: boolean) => boolean) | undefined
   /**
@@ -509,17 +512,18 @@ export interface Options<Out, In, E = never, R = never, E2 = never, R2 = never, 
   readonly heartbeat?: HeartbeatOptions<NoInfer<Out>, In> | false | undefined
   /**
    * Runs on every new connection, before the subscriptions and the outbox: to log in, say. Messages that it does not
-   * `receive` are left for `messages`. `receive` sees acknowledgements, pongs and confirmations too, which are not
-   * left. If it fails, the connection ends, and it runs again on the next one. Its `Scope` is the connection's.
+   * `receive` go to `messages`. `receive` also gives acknowledgements, pongs and confirmations, which never go to
+   * `messages`. If `onOpen` fails, the connection ends, and `onOpen` runs again on the next one. Its `Scope` is the
+   * connection's.
    */
   readonly onOpen?: ((connection: OpeningConnection<Out, In>) => Effect.Effect<unknown, E2, R2>) | undefined
   /**
    * The messages that are accepted and not yet delivered: at most `capacity` messages (default 1,024) of `bytes`
    * together (default 16 MiB). If it is full, `overflow` decides about the next message: `"fail"` (default) fails with
    * `OutboxFull`, `"suspend"` waits for room, `"dropNewest"` drops that message, and `"dropOldest"` drops the oldest
-   * messages that no connection has had in its hands. After `timeToLive` (default: none) a message that no connection
-   * has had in its hands is given up. `window` is how many bytes a connection has in its hands at most (default 1 MiB;
-   * a longer message goes alone).
+   * messages that have never been handed to a connection. After `timeToLive` (default: none) a message that has never
+   * been handed to a connection is dropped. `window` is how many bytes are handed to a connection at most (default 1
+   * MiB; a longer message is sent alone).
    */
   readonly outbox?: {
     readonly capacity?: number | undefined
@@ -529,19 +533,19 @@ export interface Options<Out, In, E = never, R = never, E2 = never, R2 = never, 
     readonly window?: number | undefined
   } | undefined
   /**
-   * The messages that have come in and were not taken. At `capacity` messages (default 1,024) or 16 MiB the connection
-   * is paused; while an acknowledgement or a reply is awaited, at 16 MiB only, so that it is read. A connection that
-   * cannot be paused (browsers) ends with `InboxOverflow` then, and the socket reconnects.
+   * The incoming messages that have not been taken. At `capacity` messages (default 1,024) or 16 MiB the connection is
+   * paused; while an acknowledgement or a reply is awaited, only at 16 MiB, so that it can arrive. A connection that
+   * cannot be paused (browsers) ends with `InboxOverflow` instead, and the socket reconnects.
    */
   readonly inbox?: { readonly capacity?: number | undefined } | undefined
   /** How long a write, of up to a `window`, may take before the connection ends. Default: 10 seconds. */
   readonly writeTimeout?: Duration.DurationInput | undefined
   /**
-   * Replaces a connection by a new one at this age, up to a tenth earlier, at random: for servers that cut connections
-   * at a known age. The replacement is dialed and made ready while the current connection serves, whose write under way
-   * is finished; nothing is lost. Messages that come in may repeat for as long as both are open. A replacement that
-   * fails is logged, and tried again with the backoff. If the current connection is lost while the replacement opens
-   * (where a server allows one login, because of it), the socket waits for the replacement. Default: never.
+   * Replaces a connection by a new one at this age (up to a tenth earlier, at random): for servers that cut connections
+   * at a known age. The replacement is dialed and made ready while the current connection is in use, and the current
+   * write is finished; no message is lost. Incoming messages may repeat while both are open. A replacement that fails
+   * is logged, and tried again with the backoff. If the current connection is lost while the replacement opens (which
+   * may be the reason, if a server allows one login only), the socket waits for the replacement. Default: never.
    */
   readonly renewAfter?: Duration.DurationInput | undefined
   /**
@@ -549,26 +553,26 @@ export interface Options<Out, In, E = never, R = never, E2 = never, R2 = never, 
    *
    * - `id` gives the identifier by which the server acknowledges a message, unique among the unacknowledged messages.
    *   `undefined` means that the server acknowledges no such message: an answer to its own ping, say. Such a message is
-   *   sent at most once, as without `acknowledge`. It takes no place in the window, and a full window does not hold it
-   *   up, since the server may need it before it acknowledges anything: it can leave before older messages that wait
+   *   sent at most once, as without `acknowledge`. It takes no place in the window, and a full window does not block
+   *   it, since the server may need it before it acknowledges anything: it can be sent before older messages that wait
    *   for the window.
    * - `acknowledged` finds the identifiers that a message acknowledges. A message that acknowledges something does not
-   *   go to `messages`; with `Option.none()` or an empty array it does. (An identifier that is an array itself is given
-   *   within `Option.some`.) Unknown and repeated identifiers are ignored.
-   * - `cumulative` (default `true`): every message up to and with that one has arrived. `false`: that one alone, so
-   * that
-   *   the server may acknowledge in any order (MQTT's PUBACK, AMQP without `multiple`).
-   * - `resent` gives what goes out when a message is sent again, for the `times`-th time: marked as a repeat (MQTT's
-   *   DUP), or stamped or signed anew. What it gives keeps the place and the identifier of the original. If it throws,
-   *   or what it gives cannot be encoded, there is a `Rejected` event, and the message goes out unmarked. Default: the
+   *   go to `messages`; with `Option.none()` or an empty array it does. (Wrap an identifier that is itself an array in
+   *   `Option.some`.) Unknown and repeated identifiers are ignored.
+   * - `cumulative` (default `true`): an acknowledgement is for its message and all earlier ones. `false`: for its
+   *   message alone, so that the server may acknowledge in any order (MQTT's PUBACK, AMQP without `multiple`).
+   * - `resent` makes the message for sending it again, for the `times`-th time: marked as a repeat (MQTT's DUP), or
+   *   stamped or signed anew. The new message keeps the place and the identifier of the original. If `resent` throws,
+   *   or the message cannot be encoded, there is a `Rejected` event, and the original message is sent. Default: the
    *   same message again.
-   * - `maxResends` (default: none) is how often a message is sent again that the server seems not to bear. When a
-   * connection that had messages in its hands is lost without having acknowledged anything, the oldest unacknowledged
-   * one is suspected. From then on that one is sent alone until it is acknowledged, so that it cannot be blamed for
-   * another's fault, and each loss meanwhile counts. Past the number it is given up: a `Dropped` event with
-   * `"Undeliverable"`, and `deliver` fails with `MessageUndeliverable`. A server that is down for long can use up the
-   * number too, but only if it accepts connections before it fails: give a number that outlasts its restart.
-   * - `window` is how many unacknowledged messages may be in a connection's hands (default: the outbox's capacity).
+   * - `maxResends` (default: none) is how often a message that seems to cause the losses is sent again. When a
+   *   connection that was handed messages is lost without having acknowledged any, the oldest unacknowledged message
+   *   becomes suspect. From then on it is sent alone until it is acknowledged, so that it is not blamed for another
+   *   message, and each loss meanwhile counts. After `maxResends` the message is dropped: there is a `Dropped` event
+   *   with `"Undeliverable"`, and `deliver` fails with `MessageUndeliverable`. A server that is down for long can use
+   *   up the number, too, but only if it accepts connections before it fails: choose a number that outlasts its
+   *   restart.
+   * - `window` is how many unacknowledged messages may be handed to a connection (default: the outbox's capacity).
    *
    * The consumer of `messages` may wait for an acknowledgement only if less than 16 MiB can come before it.
    */
@@ -583,11 +587,11 @@ export interface Options<Out, In, E = never, R = never, E2 = never, R2 = never, 
   /**
    * How subscriptions are sent.
    *
-   * - `rate`: no more than `limit` messages are sent for subscriptions in any `interval`, `open` and `close` alike,
-   *   over all connections: for servers that cut clients that send too much. The others wait their turn, which does not
-   *   count against `openTimeout`. Servers measure when messages arrive: leave a margin. Default: none.
-   * - `combine` makes as few messages as the protocol allows of the `open`s of two and more subscriptions that are sent
-   *   together on a new connection. If it throws, there is a `Rejected` event, and each is sent alone.
+   * - `rate`: no more than `limit` messages (`open` and `close`) are sent for subscriptions in any `interval`, over all
+   *   connections: for servers that cut clients that send too much. The other messages wait for their turn, which does
+   *   not count towards `openTimeout`. Servers count messages when they arrive, so leave a margin. Default: none.
+   * - `combine` turns the `open`s of two or more subscriptions that are sent together on a new connection into as few
+   *   messages as the protocol allows. If it throws, there is a `Rejected` event, and each is sent alone.
    */
   readonly subscriptions?: {
     readonly rate?: { readonly limit: number; readonly interval: Duration.DurationInput } | undefined
@@ -595,7 +599,7 @@ export interface Options<Out, In, E = never, R = never, E2 = never, R2 = never, 
       | ((opens: Arr.NonEmptyReadonlyArray<NoInfer<Out>>) => Arr.NonEmptyReadonlyArray<NoInfer<Out>>)
       | undefined
   } | undefined
-  /** The longest message that may come in, in bytes; a longer one ends the connection. Default: the dialer's 16 MiB. */
+  /** The longest incoming message, in bytes; a longer one ends the connection. Default: the dialer's 16 MiB. */
   readonly maxPayload?: number | undefined
 }
 
@@ -619,14 +623,14 @@ export {
    */
   MessageExpired,
   /**
-   * The connection was lost that had the message in its hands, which may or may not have arrived.
+   * The connection was lost after it had been handed the message, which may or may not have arrived.
    *
    * @since 0.1.0
    * @category errors
    */
   MessageLost,
   /**
-   * The server cannot bear the message, as far as `maxResends` can tell.
+   * The message itself seems to cause the losses (`maxResends`).
    *
    * @since 0.1.0
    * @category errors
@@ -640,7 +644,7 @@ export {
    */
   OutboxFull,
   /**
-   * No reply has come in time. The request may have arrived all the same.
+   * No reply has come in time. The request may still have arrived.
    *
    * @since 0.1.0
    * @category errors
@@ -669,7 +673,7 @@ export {
 /**
  * Makes a socket and starts to dial. The socket is closed with its scope, as `close` does. Within the same 2 seconds
  * the scope also waits until everything that `dial`, `onOpen` and a subscription's `open` have acquired is released,
- * even if the socket gave them up while they ran. An effect or a finalizer that takes longer goes on in the background.
+ * even if the socket interrupted them. An effect or a finalizer that takes longer goes on in the background.
  *
  * @example
  * ```ts
@@ -708,7 +712,8 @@ export const make = <Out = Message, In = Message, E = never, R = never, E2 = nev
   Effect.gen(function*() {
     const settings = yield* validated(() => settingsOf(options))
     const dialer = yield* WebSocketDialer
-    // This scope closes after the socket has closed politely; a scope forked from the outer one would close before.
+    // This scope closes after the socket has closed with its close frame; a scope forked from the outer one would close
+    // before.
     const scope = yield* Scope.make()
     yield* addFinalizer((exit) => closeScope(scope, exit))
     const runtime = yield* Effect.runtime<R | R2>()
@@ -734,8 +739,8 @@ export const make = <Out = Message, In = Message, E = never, R = never, E2 = nev
   })
 
 /**
- * Messages as JSON text, checked by schemas on both sides. A message that does not decode is a `Rejected` event with
- * the message as it came in; the socket goes on.
+ * Messages as JSON text, checked by schemas on both sides. A message that cannot be decoded leads to a `Rejected` event
+ * with the received message; the socket goes on.
  *
  * @example
  * ```ts
@@ -769,8 +774,8 @@ export const json = <In, InEncoded, Out, OutEncoded>(schemas: {
 // -----------------------------------------------------------------------------
 
 /**
- * `make`, as the layer of a tag, of `Context.Tag` or of `Effect.Service`. The tag tells the types of the messages; a
- * `codec` is required unless they are those that a socket without one has.
+ * `make` as the layer of a tag (`Context.Tag` or `Effect.Service`). The types of the messages come from the tag; a
+ * `codec` is required unless they are the types of a socket without a codec.
  *
  * @example
  * ```ts
@@ -800,25 +805,25 @@ type CodecOf<S> = [OutOf<S>, Message] extends [Message, InOf<S>] ? unknown : { r
 // -----------------------------------------------------------------------------
 
 /**
- * The socket as `@effect/platform` knows one, for what builds on that: `RpcClient.makeProtocolSocket`, say.
+ * The socket as a `Socket` of `@effect/platform`, for code that needs one: `RpcClient.makeProtocolSocket`, say.
  *
- * `run` and `runRaw` attach to the next connection that is ready (the first run to the current one) and fail when that
- * is lost, whatever its code, so that a run that is retried is on the connection after it. If the socket has failed,
- * they fail with the reason `Read`, which `RpcClient` does not take for transient: its calls end, also with
- * `retryTransientErrors`. Handlers are started in order, and run side by side, up to 1,024 of them, so that a handler
- * that waits does not hold up the others. A run that ends otherwise, by a handler's failure or its interruption, gives
- * its connection up. Runs follow one another; a second run at the same time fails. After `close` runs succeed.
+ * `run` and `runRaw` attach to the next ready connection (the first run to the current one) and fail when it is lost,
+ * whatever its code, so that a retried run uses the connection after it. If the socket has failed, they fail with the
+ * reason `Read`, which `RpcClient` does not take for transient: its calls end, even with `retryTransientErrors`.
+ * Handlers are started in order, and up to 1,024 of them run at the same time, so that a handler that waits does not
+ * block the others. A run that ends in another way, by a handler's failure or its interruption, gives its connection
+ * up. There is one run at a time; a second run at the same time fails. After `close` runs succeed.
  *
- * A write belongs to the connection of the run that is under way; while there is none, it waits for the next run to be
- * attached. On a connection that is lost it is dropped and succeeds: the run's failure says so. It fails if the socket
- * has failed, and is dropped after `close`. A `CloseEvent` closes that connection, not the socket. The outbox is not
- * used, so neither is `acknowledge`; do not take `messages` as well.
+ * A write goes to the connection of the current run; if there is none, it waits for the next run. If the connection is
+ * lost, the write is dropped and succeeds: the run's failure reports the loss. It fails if the socket has failed, and
+ * is dropped after `close`. A `CloseEvent` closes that connection, not the socket. The outbox is not used, so neither
+ * is `acknowledge`; do not take `messages` as well.
  *
- * Two limits of `RpcClient` remain, over any socket. After a loss it fails each call until it has run the socket again,
- * which it does half a second later or more: give it a short `retrySchedule`, since this socket itself waits before it
- * dials again, and retry the calls that may be made twice. And with `retryTransientErrors` it leaves the calls in flight
- * unanswered when its own pings stay unanswered for ten seconds. If the heartbeat's `interval` and `timeout` are less
- * than ten seconds together, the heartbeat notices first, and the calls fail.
+ * Two limits of `RpcClient` remain, with any socket. After a loss it fails each call until it has run the socket again,
+ * which it does at least half a second later: give it a short `retrySchedule`, since this socket itself waits before it
+ * dials again, and retry the calls that may be made twice. And with `retryTransientErrors`, when its own pings stay
+ * unanswered for ten seconds, it never answers the calls in flight. If the heartbeat's `interval` and `timeout`
+ * together are less than ten seconds, the heartbeat notices the loss first, and the calls fail.
  *
  * @example
  * ```ts

@@ -1,26 +1,29 @@
 /**
- * One value that many callers share (a token, a cookie jar, a signed-in client), replaced once however many of
- * them notice that it has gone stale.
+ * One value that many callers share (a token, a cookie jar, a signed-in client), which is replaced once, however many
+ * callers notice that it is stale.
  *
  * **The idea.** A session is a chain of *generations*. Each generation holds its value and a cached effect that yields
- * its *successor*. The first caller who finds generation 7 rejected makes 7's effect, which starts the renewal; the
- * others run the same effect, and a straggler who comes back a minute later with 7 still in hand is given the current
- * generation immediately. Staleness is which generation you hold; no flag, key or clock comparison decides it.
+ * its *successor*. The first caller who finds generation 7 refused makes 7's effect, which starts the renewal; the
+ * others run the same effect, and a straggler who comes back a minute later with generation 7 is given the current
+ * generation immediately. Whether a caller is stale depends only on the generation that it holds, and on no flag, key
+ * or comparison of clocks.
  *
- * Plain `Effect.cached` does not do: it runs on the first caller's fiber, and the interruption of that caller would
- * interrupt everyone who waits, for ever. So what is cached is the fork of the renewal into the session's scope. The
- * one door to a cached effect is `successor` in `internal/session/chain.ts`; `refresh.ts` beside it is what is forked.
+ * Plain `Effect.cached` is not enough: it runs on the first caller's fiber, and the interruption of that caller would
+ * become the result of all callers, for ever. So the cached effect forks the renewal into the session's scope and waits
+ * for it. Only `successor` in `internal/session/chain.ts` gives access to a cached effect; `refresh.ts` beside it has
+ * the forked work.
  *
- * **What it guarantees.** One renewal of a generation, however many ask and however late; two renewals of one session
- * never run beside each other, but for one that `end` detached. No caller's interruption touches a renewal or another
- * caller: it runs in the session's own scope. It becomes current only when it has wholly succeeded; a failure, a defect
- * or an interruption leaves the session as it was, and all who waited get the same cause. Nothing that has expired is
- * handed out. An answer that comes after `timeout` is kept (`lateness`). A renewal that asks its own session, or an
- * `onRenewed` or `onEnd` that would start one or wait for one, fails immediately and never waits for itself. Cooldown,
- * budget and timeouts do not depend on the time of day: a clock that is set back pins no failure.
+ * **What it guarantees.** A generation is renewed once, however many callers ask and however late; two renewals of one
+ * session never run at the same time, except for one that `end` has detached. The interruption of a caller does not
+ * affect a renewal or another caller, because a renewal runs in the session's own scope. A new generation becomes
+ * current only when its renewal has completely succeeded; after a failure, a defect or an interruption the session is
+ * unchanged, and all waiting callers get the same cause. No expired value is handed out. An answer that comes after
+ * `timeout` is kept (`lateness`). A renewal that asks its own session, or an `onRenewed` or `onEnd` that would start a
+ * renewal or wait for one, fails immediately and never waits for itself. Cooldown, budget and timeouts do not depend on
+ * the time of day: setting the clock back does not prolong a failure.
  *
- * **What it does not.** It does not know whether a value is good: you tell it, with `refresh`, `use` or an
- * expiry. It cannot un-spend a single-use token that was presented by a process which then died, or whose answer takes
+ * **What it does not.** The session does not know whether a value is valid: you tell it, with `refresh`, `use` or an
+ * expiry. It cannot recover a single-use token that was presented by a process which then died, or whose answer takes
  * longer than `timeout` and `lateness` together. A renewal that leaves Effect's fibers (a promise that runs an effect
  * on another runtime) loses the mark by which a circle is recognised, and then only `timeout` ends the wait.
  *
@@ -108,15 +111,15 @@ export const GenerationTypeId: unique symbol = Symbol.for("effect-holdfast/Sessi
 export type GenerationTypeId = typeof GenerationTypeId
 
 /**
- * A value of a session, and when it came. Hand it back to `refresh` to say that it was refused.
+ * A value of a session, with its times. Give it to `refresh` to say that it was refused.
  *
- * `number` counts from 0, never goes back and is never given twice, not even over `end`: a value that `onRenewed` was
- * given and that never became current leaves a gap. Times are epoch milliseconds of the session's `Clock`; an
+ * `number` counts from 0, always increases and is never used twice, not even after `end`. If `onRenewed` got a value
+ * that never became current, its number is skipped. Times are epoch milliseconds of the session's `Clock`; an
  * `expiresAt` of `Infinity` means never.
  *
  * A session recognises its generations by their number and by a mark, which a copy made by spreading keeps. A
- * generation of another session (of one that a `SessionMap` has dropped, say), or one that was put together by hand,
- * has no such mark: `refresh` gives what `current` gives for it, and renews nothing.
+ * generation of another session (which a `SessionMap` has dropped, say), or a generation that was made by hand, has no
+ * such mark: for it `refresh` does the same as `current`, and renews nothing.
  *
  * @since 0.1.0
  * @category models
@@ -132,13 +135,13 @@ export interface Generation<out A> {
 /**
  * A value shared by many callers; see the module's description.
  *
- * - `current`: the current generation. Acquires the first one; renews one that has expired and waits for it;
- *   waits for the renewal of one that was rejected. Takes no lock while the current one is good.
- * - `refresh(stale)`: says that `stale` was refused, and gives its successor. If it has one already, that is
- *   what `current` gives, and nothing is asked of the upstream.
- * - `end`: sign out. The value is forgotten and handed to `onEnd`; a renewal in flight is detached: its waiters
- *   get `SessionEnded`, and what it brings is handed to `onEnd` too. The next `current` acquires anew.
- * - `status`: what the session is doing now, for health checks and dashboards.
+ * - `current`: the current generation. Acquires the first generation; renews an expired one and waits for its
+ *   successor; waits for the renewal of a refused one. Takes no lock while the current generation is valid.
+ * - `refresh(stale)`: says that `stale` was refused, and gives its successor. If there already is one, that is what
+ *   `current` gives, and the upstream is not asked.
+ * - `end`: sign out. The value is forgotten and handed to `onEnd`; a renewal in flight is detached: its waiters get
+ *   `SessionEnded`, and a value that it still brings is handed to `onEnd`, too. The next `current` acquires anew.
+ * - `status`: the current state of the session, for health checks and dashboards.
  *
  * @since 0.1.0
  * @category models
@@ -175,12 +178,12 @@ export type ErrorOf<S extends Session<any, any>> = S extends Session<any, infer 
  * failed, both since `make`. Times are epoch milliseconds.
  *
  * - `Idle`: nothing has been acquired, or the session was ended.
- * - `Refreshing`: `acquire` or `renew` is running, for `waiters` callers (0: in the background); `serving`
- *   tells whether `current` answers meanwhile.
- * - `Active`: the current generation is good, or will be renewed by the next caller.
- * - `Failing`: the last refresh failed, `consecutive` in a row; its failure answers until `retryAt`, which is reckoned
- *   from now and what is left on the monotonic clock. `serving` tells whether `current` still gives the current
- *   generation. After a timeout a late answer may still be awaited.
+ * - `Refreshing`: `acquire` or `renew` is running, for `waiters` callers (0: in the background); `serving` is whether
+ *   `current` answers meanwhile.
+ * - `Active`: the current generation is valid, or the next caller will renew it.
+ * - `Failing`: the last refresh failed, `consecutive` in a row; its failure answers until `retryAt`, computed from the
+ *   current time and the time that is left on the monotonic clock. `serving` is whether `current` still gives the
+ *   current generation. After a timeout a late answer may still be awaited.
  * - `Closed`: its scope was closed.
  *
  * @since 0.1.0
@@ -194,7 +197,7 @@ export type SessionStatus =
   | SessionStatus.Closed
 
 /**
- * The states of a session, as `status` tells them.
+ * The states of a session, as given by `status`.
  *
  * @since 0.1.0
  * @category models
@@ -245,9 +248,9 @@ export declare namespace SessionStatus {
  */
 export interface Options<A, E = never, R = never, E2 = never, R2 = never, E3 = never, R3 = never, R4 = never> {
   /**
-   * The first sign-in, and every later one where there is no `renew`. Resources it acquires in its `Scope`
-   * belong to the generation and are released once it has been superseded and its last `use` has ended. (What is
-   * added to that scope only afterwards, where there was nothing before, stays until the session closes.)
+   * The first sign-in, and every later one if there is no `renew`. Resources that it acquires in its `Scope` belong to
+   * the generation, and are released when the generation has been superseded and its last `use` has ended. (If
+   * `acquire` itself acquired nothing, resources that are added to the scope afterwards stay until the session closes.)
    */
   readonly acquire: Effect.Effect<A, E, R>
   /** Replaces a value by its successor, say with its refresh token. Default: `acquire`. */
@@ -255,73 +258,76 @@ export interface Options<A, E = never, R = never, E2 = never, R2 = never, E3 = n
   /** A value from an earlier run: nothing is acquired until it is refused or has expired; then it is renewed. */
   readonly initial?: A | undefined
   /**
-   * Runs before anyone sees a generation that was acquired or renewed (not `initial`): the place to persist a
-   * rotated token. If it fails, so does the refresh; the value is kept, and the next refresh goes on from it
-   * instead of presenting a spent token again. A value that has expired by then comes here too, though nobody is given
-   * it: its refresh token may be good. Asking the session itself fails with `ReentrantRefresh`. One `onRenewed` of a
-   * session runs at a time: the next waits for one that `end` has detached (within the bounds of its own refresh).
+   * Runs before any caller gets a generation that was acquired or renewed (not `initial`): the place to persist a
+   * rotated token. If it fails, the refresh fails, too; the value is kept, and the next refresh continues from it
+   * instead of presenting a spent token again. It also runs for a value that has already expired, although no caller is
+   * given that value: its refresh token may be valid. Asking the session itself fails with `ReentrantRefresh`. One
+   * `onRenewed` of a session runs at a time: the next waits for one that `end` has detached (within the bounds of its
+   * own refresh).
    */
   readonly onRenewed?: ((generation: Generation<A>) => Effect.Effect<void, E3, R3>) | undefined
   /**
-   * Revokes a value that `end` made the session forget. Runs to its end whoever is interrupted. If it asks the session
-   * itself (through a client that carries the session, say), it gets `ReentrantRefresh` instead of a new sign-in,
-   * unless another caller has signed in anew meanwhile: send the value that it is given.
+   * Revokes a value that `end` made the session forget. Runs to its end even if the caller of `end` is interrupted. If
+   * it asks the session itself (through a client that carries the session, say), it gets `ReentrantRefresh` instead of
+   * a new sign-in, unless another caller has signed in anew meanwhile: use the value that is passed to it.
    */
   readonly onEnd?: ((value: A) => Effect.Effect<void, never, R4>) | undefined
   /**
-   * Whether a failed renewal means that the credential itself is dead (OAuth's `invalid_grant`). Then it is
-   * forgotten, not retried, and the same refresh goes on with `acquire`. Default: no failure does. Written above a
-   * `renew` that fails in other ways than `acquire`, its parameter needs a type; below it, never.
+   * Whether a failed renewal means that the credential itself is dead (OAuth's `invalid_grant`). Then the credential is
+   * forgotten, not retried, and the same refresh goes on with `acquire`. Default: no failure does. (If it is written
+   * before a `renew` with other errors than `acquire`, TypeScript needs a type for its parameter; after `renew` it does
+   * not.)
    */
   readonly fatal?: ((error: NoInfer<E | E2>) => boolean) | undefined
   /**
-   * When a value expires, as epoch milliseconds or a `DateTime`; `undefined`: never. 0 and less have expired. A
-   * positive number more than ten years ago is refused by `InvalidOptions`: it looks like seconds. Default: never.
+   * When a value expires, as epoch milliseconds or a `DateTime`; `undefined` means never. A value with 0 or less has
+   * expired. A positive time more than ten years ago is refused with `InvalidOptions`, because it looks like seconds.
+   * Default: never.
    */
   readonly expiresAt?: ((value: A) => DateTime.Utc | number | undefined) | undefined
   /** An age limit, besides `expiresAt`. Default: none. */
   readonly maxAge?: Duration.DurationInput | undefined
   /**
-   * Renew in the background this long before the value expires, so that nobody waits. Started by the first
-   * `current` inside the window; never earlier than half the lifetime (a window longer than the lifetime
-   * would renew without end); begun up to a tenth of the window late, at random, so that a fleet which signed
-   * in together does not renew together. Default: none.
+   * Renews in the background this long before the value expires, so that no caller waits. The first `current` inside
+   * this window starts the renewal; never before half the lifetime is over (a window longer than the lifetime would
+   * renew without end). It starts up to a tenth of the window later, at random, so that processes which signed in
+   * together do not renew together. Default: none.
    */
   readonly refreshAhead?: Duration.DurationInput | undefined
   /**
-   * The bound of one refresh, retries and `onRenewed` included, after which its callers get `RefreshTimeout`. A caller
-   * who comes while an earlier answer is late waits for that answer within the same bound. Default: 30 seconds, the
-   * usual patience of a proxy.
+   * The time limit of one refresh, including retries and `onRenewed`, after which its callers get `RefreshTimeout`. A
+   * caller who comes while an earlier answer is late waits for that answer within the same limit. Default: 30 seconds,
+   * the usual time limit of proxies.
    */
   readonly timeout?: Duration.DurationInput | undefined
   /**
    * How long after `timeout` the session still waits, in the background, for an answer: the upstream may have spent the
-   * token that was presented, and the answer holds the only new one. Nothing further is begun: no `retry`, no
-   * `acquire` after a failure that `fatal` knows. A late value is written down by `onRenewed`, becomes current
-   * immediately and ends the cooldown; a late failure that `fatal` knows is remembered; after `end` a late value is
-   * revoked; closing the session's scope interrupts the wait. Until the late answer has come or been cut, no other
-   * renewal is begun. To cut is to interrupt: a `renew` that is uninterruptible by then, or runs its finalizers, is
-   * waited for, but Effect drops the value that it brings, and the next refresh presents the old one again. `0`: none
-   * is waited for. `Infinity`: however long. Default: `timeout` once more if there is a `renew`, and 0 if there is only
-   * `acquire`, which spends nothing.
+   * presented token, and the answer has the only new one. Nothing more is started: no `retry`, and no `acquire` after a
+   * failure that `fatal` accepts. A late value is written down by `onRenewed`, becomes current immediately and ends the
+   * cooldown; a late failure that `fatal` accepts is remembered; after `end` a late value is revoked; closing the
+   * session's scope interrupts the wait. No other renewal starts until the late answer has come or the wait is over.
+   * Then `renew` is interrupted. If it is uninterruptible at that time, or runs its finalizers, the session waits for
+   * its end, but Effect drops its value, and the next refresh presents the old one again. `0` means no wait, `Infinity`
+   * no limit. Default: the same as `timeout` if there is a `renew`, and 0 if there is only `acquire`, which spends
+   * nothing.
    */
   readonly lateness?: Duration.DurationInput | undefined
   /** Retries inside one refresh, for transient failures; `fatal` ones are not retried. Default: none. */
   readonly retry?: Schedule.Schedule<unknown, NoInfer<E | E2 | E3>> | undefined
   /**
-   * How long the failure of a refresh is the answer to callers who ask again, before the next caller tries once more
-   * for all. A schedule is stepped by consecutive failures (its input is their cause) and starts anew
-   * after a success; one that ends keeps its last delay. Default: 1 second, doubled up to 30.
+   * How long callers who ask again get the failure of the last refresh, before the next caller tries once more for all.
+   * A schedule is stepped by consecutive failures (its input is their cause) and starts anew after a success; a
+   * schedule that has ended keeps its last delay. Default: 1 second, doubled up to 30.
    */
   readonly cooldown?:
     | Duration.DurationInput
     | Schedule.Schedule<unknown, Cause.Cause<NoInfer<E | E2 | E3> | SessionError>>
     | undefined
   /**
-   * The loop breaker against an upstream that refuses what it has just given out: at most `refreshes` within
-   * the window. Counted are renewals that `refresh` demanded and values that arrive already expired; expiry,
-   * age and `refreshAhead` are not. A value arrives expired if it expires before any caller could be given it, because
-   * `onRenewed` took longer, say. Default: 10 within 1 minute.
+   * Protects against an endless loop with an upstream that refuses its own new values: at most `refreshes` within the
+   * window. It counts renewals that `refresh` demanded and values that arrive already expired, but not renewals because
+   * of expiry, age or `refreshAhead`. A value arrives expired if it expires before any caller could be given it, for
+   * example because `onRenewed` took longer. Default: 10 within 1 minute.
    */
   readonly budget?: { readonly refreshes: number; readonly within: Duration.DurationInput } | undefined
   /** The session's name in spans, metrics and errors. Default: `"session"`. */
@@ -345,8 +351,8 @@ export class SessionClosed extends Data.TaggedError("SessionClosed")<{ readonly 
 }
 
 /**
- * `end` was called while the caller waited for a renewal: somebody has signed out. A retry of the same request would
- * sign in again behind their back, so nothing in this library retries it. The next `current` signs in anew.
+ * `end` was called while the caller waited for a renewal: the user has signed out. A retry of the same request would
+ * sign in again against the user's will, so this library never retries this error. The next `current` signs in anew.
  *
  * @since 0.1.0
  * @category errors
@@ -358,9 +364,9 @@ export class SessionEnded extends Data.TaggedError("SessionEnded")<{ readonly se
 }
 
 /**
- * A renewal asked, directly or through another session's renewal, for the value that it is itself to bring; or
- * `onEnd` would have signed in anew. Waiting would be a deadlock. The cure is in the program: renew, and sign out, with
- * a client that does not carry the session.
+ * A renewal asked, directly or through another session's renewal, for the value that it must itself obtain; or `onEnd`
+ * would have signed in anew. Waiting would be a deadlock. The program must be changed: renew, and sign out, with a
+ * client that does not carry the session.
  *
  * @since 0.1.0
  * @category errors
@@ -372,7 +378,7 @@ export class ReentrantRefresh extends Data.TaggedError("ReentrantRefresh")<{ rea
 }
 
 /**
- * A refresh took longer than `timeout`. Its answer may still come, and is kept then: see `lateness`.
+ * A refresh took longer than `timeout`. Its answer may still come, and is then kept: see `lateness`.
  *
  * @since 0.1.0
  * @category errors
@@ -398,11 +404,11 @@ export class RefreshInterrupted extends Data.TaggedError("RefreshInterrupted")<{
 }
 
 /**
- * The upstream refuses what it has just given out, or gives out what has expired already: more refreshes than `budget`
- * allows. An unexpired generation is still served; refreshing works again when the window has passed.
+ * There were more refreshes than `budget` allows: the upstream refuses its own new values, or gives values that have
+ * already expired. An unexpired generation is still served; refreshing works again when the window has passed.
  *
- * `arrivedExpired` tells the second from the first: the last value had expired before anyone could be given it. Then a
- * clock is wrong, or the lifetime is shorter than `onRenewed` takes.
+ * `arrivedExpired` is true in the second case: the last value had expired before any caller could be given it. Then a
+ * clock is wrong, or `onRenewed` takes longer than the lifetime.
  *
  * @since 0.1.0
  * @category errors
@@ -422,8 +428,7 @@ export class RefreshBudgetExceeded extends Data.TaggedError("RefreshBudgetExceed
 /**
  * The errors of a session besides the application's own `E`.
  *
- * `InvalidOptions` among them is a refresh whose value had an `expiresAt` that is no time, and a `rejected` of
- * `use` that threw.
+ * `InvalidOptions` is the error if a value's `expiresAt` is not a time, or if `rejected` of `use` threw.
  *
  * @since 0.1.0
  * @category errors
@@ -444,9 +449,9 @@ export type SessionError =
 /**
  * Makes a session. Nothing is acquired until the first `current`.
  *
- * Renewals run with the context and the fiber references of the fiber that ran `make`, never with those of the
- * caller who happened to start one. Closing the scope interrupts a renewal in flight, fails its waiters and all
- * later callers with `SessionClosed`, and releases what the generations hold; it does not call `onEnd`.
+ * Renewals run with the context and the fiber references of the fiber that ran `make`, never with those of a caller.
+ * Closing the scope interrupts a renewal in flight, fails its waiters and all later callers with `SessionClosed`, and
+ * releases the generations' resources; it does not call `onEnd`.
  *
  * @example
  * ```ts
@@ -482,7 +487,8 @@ export const make = <A, E = never, R = never, E2 = E, R2 = never, E3 = never, R3
     const generations = new Generations<A>({ ...settings, times, expiresAt: options.expiresAt })
     const head = yield* firstLink<A, Err>(options.initial, generations, times.now())
 
-    // Undone in reverse: first the waiters are answered, then the fibers interrupted, then what they held released.
+    // Finalizers run in reverse order: first the waiters are answered, then the fibers are interrupted, then their
+    // resources are released.
     const scope = yield* Scope.fork(yield* Effect.scope, ExecutionStrategy.sequential)
     const fork = yield* FiberSet.makeRuntime<Env>()
     const telemetry = new Telemetry({ name: settings.name, labelOf, fork })
@@ -545,8 +551,8 @@ export const make = <A, E = never, R = never, E2 = E, R2 = never, E3 = never, R3
 // -----------------------------------------------------------------------------
 
 /**
- * `make`, as the layer of a tag, of `Context.Tag` or of `Effect.Service`. The tag tells the types of the value and of
- * the errors.
+ * `make` as the layer of a tag (`Context.Tag` or `Effect.Service`). The types of the value and of the errors come from
+ * the tag.
  *
  * @example
  * ```ts
@@ -583,11 +589,11 @@ export const layer = <Id, S extends Session<any, any>, R = never, R2 = never, R3
 // -----------------------------------------------------------------------------
 
 /**
- * Runs `f` with the session's value. If it fails with an error that `rejected` recognises as a refusal of the
- * value, the generation it ran with is refreshed and `f` runs again with its successor, at most `maxRefreshes`
- * times (default 1); then its failure is the answer. Without `rejected` nothing is a refusal.
+ * Runs `f` with the session's value. If it fails with an error that `rejected` recognises as a refusal of the value,
+ * its generation is refreshed and `f` runs again with the successor, at most `maxRefreshes` times (default 1); then its
+ * failure is the answer. Without `rejected` no error is a refusal.
  *
- * The generation is held meanwhile: what its `acquire` acquired stays open until `f` has ended.
+ * The generation is held meanwhile: its resources stay open until `f` has ended.
  *
  * @example
  * ```ts
@@ -653,15 +659,15 @@ export const use: {
  * @category models
  */
 export interface UseOptions<in E> {
-  /** Whether a failure says that the value was refused. */
+  /** Whether a failure means that the value was refused. */
   readonly rejected?: ((error: E) => boolean) | undefined
   /** How often one call may refresh. Default: 1. */
   readonly maxRefreshes?: number | undefined
 }
 
 /**
- * The current generation, held until the scope closes: what its `acquire` acquired stays open, also after it
- * has been superseded. For work that outlives a call, such as a streamed body.
+ * The current generation, held until the scope closes: its resources stay open, even after it has been superseded. For
+ * work that outlives a call, such as a streamed body.
  *
  * @example
  * ```ts
@@ -681,11 +687,11 @@ export const scoped = <A, E>(self: Session<A, E>): Effect.Effect<Generation<A>, 
   Inside.of(self).scoped
 
 /**
- * Ends the cooldown of a failed refresh: the next caller tries again immediately. For the moment at which something
- * else tells that the upstream can be reached again, such as the network's return.
+ * Ends the cooldown of a failed refresh: the next caller tries again immediately. For example when the network is back,
+ * so that the upstream can be reached again.
  *
- * The value is kept, and nothing is begun by itself. Consecutive failures (the next cooldown's length) and the budget
- * stay as they are, and a late answer (`lateness`) is still waited for. Without a cooldown nothing happens.
+ * The value is kept, and no renewal is started. The number of consecutive failures (which decides the next cooldown)
+ * and the budget stay unchanged, and a late answer (`lateness`) is still awaited. Without a cooldown nothing happens.
  *
  * @example
  * ```ts
@@ -705,9 +711,9 @@ export const scoped = <A, E>(self: Session<A, E>): Effect.Effect<Generation<A>, 
 export const wake = <A, E>(self: Session<A, E>): Effect.Effect<void> => Inside.of(self).wake
 
 /**
- * The current generation, if there is one, then each that becomes current. None is among them that had expired or been
- * forgotten (`end`, `fatal`) when it was to be read. A slow reader gets the latest and misses those between. Acquires
- * nothing by itself; ends when the session's scope closes.
+ * The current generation, if there is one, and then each generation that becomes current. A generation that has expired
+ * or been forgotten (`end`, `fatal`) before it is read is left out. A slow reader gets the latest generation and misses
+ * earlier ones. The stream acquires nothing by itself; it ends when the session's scope closes.
  *
  * @example
  * ```ts
@@ -750,7 +756,7 @@ const Proto = {
 
 const generationOf = <A, E>({ generation }: GenerationLink<A, E>): Generation<A> => generation
 
-/** The start of a chain: with the value from an earlier run, if there is one. */
+/** The first link of a chain: with the value from an earlier run, if there is one. */
 const firstLink = <A, E>(
   initial: A | undefined,
   generations: Generations<A>,
@@ -783,8 +789,8 @@ const failuresOf = (
 })
 
 /**
- * The application's callbacks. `fatal` and `retry` are given the error itself: the session's own span has wrapped it in
- * a proxy, which is not identical to it and has none of its private fields.
+ * The application's callbacks. `fatal` and `retry` get the original error. The session's own span has wrapped it in a
+ * proxy, which is not identical to the error and has none of its private fields.
  */
 const callbacksOf = <A, E, R, E2, R2, E3, R3, R4>(options: Options<A, E, R, E2, R2, E3, R3, R4>) => {
   const { acquire, fatal, onEnd, onRenewed, renew, retry } = options
@@ -798,7 +804,7 @@ const callbacksOf = <A, E, R, E2, R2, E3, R3, R4>(options: Options<A, E, R, E2, 
   }
 }
 
-/** How a failed refresh is counted. */
+/** The metric label of a failed refresh. */
 const labelOf = (cause: Cause.Cause<unknown>): string => {
   const failure = Cause.failureOption(cause)
   if (Option.isNone(failure)) return "defect"

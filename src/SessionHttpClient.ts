@@ -1,26 +1,26 @@
 /**
- * An `HttpClient` that carries a `Session`: it attaches the session's value to each request, and when the server
- * rejects it, refreshes the session once for all and sends the request again.
+ * An `HttpClient` that carries a `Session`: it attaches the session's value to each request. When the server refuses
+ * the value, it refreshes the session once for all callers, and sends the request again.
  *
- * **What it guarantees.** Never more than `1 + maxRefreshes` sends of one request, whatever the server does; a
- * `rejected` that says `"again"` adds at most ten, and each send may follow `followRedirects` redirects. A
- * request that is sent again is built anew from what the caller gave: no header, cookie or URL of the rejected
- * generation survives in it. A body that can be read only once is never sent again empty. Requests that come
- * while a rejected generation is being renewed wait for its successor.
+ * **What it guarantees.** One request is never sent more than `1 + maxRefreshes` times, whatever the server does; a
+ * `rejected` that gives `"again"` adds at most ten, and each send may follow `followRedirects` redirects. A request
+ * that is sent again is built anew from the caller's request: it contains no header, cookie or URL of the refused
+ * generation. A body that can be read only once is never sent again empty. Requests that come while a refused
+ * generation is being renewed wait for its successor.
  *
- * The body of a refusal is read beside the refresh and cut after a second or 64 KiB, so that a refresh which needs the
- * same connection gets it, also from a pool of one. What was read of a response that the caller is given can be read
- * again in every way; a body that was cut is a `ResponseError`. A status filter beneath the session
+ * The body of a refusal is read during the refresh and cut after a second or 64 KiB, so that a refresh which needs the
+ * same connection gets it, even from a pool with one connection. If the caller is given that response, its body can be
+ * read again in every way; a body that was cut gives a `ResponseError`. A status filter beneath the session
  * (`HttpClient.filterStatusOk`) hides no refusal from it.
  *
- * **What it does not.** It does not retry transport errors, and it does not make a request idempotent: a server
- * that acts on a request and answers 401 afterwards will see it twice. Without `origins` the value goes wherever a
- * request goes; and what follows redirects beneath the session (the wrapped client, a browser's `fetch`) takes it along
- * unseen.
+ * **What it does not.** The client does not retry transport errors, and it does not make a request idempotent: a server
+ * that acts on a request and answers 401 afterwards will see it twice. Without `origins` the value is sent wherever a
+ * request goes. If redirects are followed beneath the session (by the wrapped client, or a browser's `fetch`), the
+ * value is sent along without the session's knowledge.
  *
- * **What travels in a browser.** There a redirect that is not followed cannot be read, so the browser follows. To
- * another origin its `fetch` leaves out `authorization`, and takes along every other header that `attach` has set
- * (if the other origin's CORS answer allows it) and its own cookies by their own rules.
+ * **What travels in a browser.** There a redirect that is not followed cannot be read, so the browser follows it. To
+ * another origin its `fetch` leaves out `authorization`, but sends every other header that `attach` has set (if the
+ * other origin's CORS answer allows it) and its own cookies by their own rules.
  *
  * @since 0.1.0
  */
@@ -52,60 +52,60 @@ import type * as SessionMap from "./SessionMap.js"
 // -----------------------------------------------------------------------------
 
 /**
- * How a client carries a session's value.
+ * How a client carries a session's value, and where to.
  *
  * @since 0.1.0
  * @category models
  */
 export interface Options<in A> extends RefusalOptions {
   /**
-   * Puts the session's value on a request. A function that throws is a `RequestError` with reason `"Encode"`. A secret
-   * belongs in a header: the wrapped client's spans and errors show the URL.
+   * Puts the session's value on a request. If it throws, the request fails with a `RequestError` with reason
+   * `"Encode"`. Put a secret into a header: the wrapped client's spans and errors show the URL.
    */
   readonly attach: (
     request: HttpClientRequest.HttpClientRequest,
     value: A
   ) => HttpClientRequest.HttpClientRequest | Effect.Effect<HttpClientRequest.HttpClientRequest>
   /**
-   * The origins to which the value may go, and whose refusals count: a list such as `["https://api.example.com"]`
-   * (compared by `URL.origin`, so a path counts for nothing), or a function of the URL. Every other request passes
-   * untouched, and nothing is acquired for it. A request without an absolute URL is a `RequestError` with reason
-   * `"InvalidUrl"`: add the base around the session, because beneath it nobody can tell where the request goes. An
-   * entry that is no http or https origin is `InvalidOptions` at the first request. Default: the value goes wherever a
-   * request goes.
+   * The origins to which the value may be sent, and whose refusals count: a list such as `["https://api.example.com"]`
+   * (compared by `URL.origin`, so a path is ignored), or a function of the URL. Every other request passes unchanged,
+   * and nothing is acquired for it. A request without an absolute URL fails with a `RequestError` with reason
+   * `"InvalidUrl"`: add the base URL around the session, because the session must see where the request goes. An entry
+   * that is not an http or https origin is an `InvalidOptions` at the first request. Default: the value is sent
+   * wherever a request goes.
    */
   readonly origins?: ReadonlyArray<string> | ((url: URL) => boolean) | undefined
   /**
-   * How many redirects of one request are followed here, over undici, node:http and Node's `fetch`. Redirects that are
-   * followed beneath the session take its value along unseen. Here, at an origin that `origins` does not name (without
-   * `origins`, at any other than the first), what `attach` changed and the caller's own credentials are left out; none
-   * comes back on the way home, and no answer after that is a refusal. A redirect beyond the number, or one that needs
-   * a body which can be read only once, is the answer; `rejected` sees only answers. In a browser, which hides
-   * redirects from scripts, the option is without effect: the browser follows, and takes along every header but
-   * `authorization`. A request without an absolute URL is then a `RequestError` with reason `"InvalidUrl"`, as with
-   * `origins`. Over `fetch` the option replaces the whole `FetchHttpClient.RequestInit` that was given to fetch's
-   * layer: provide the init to the requests themselves, where it is kept (all but its `redirect`). Default: redirects
-   * are the wrapped client's own affair.
+   * How many redirects of one request this client follows, over undici, node:http and Node's `fetch`. (Redirects that
+   * are followed beneath the session send its value along without its knowledge.) For an origin that `origins` does not
+   * name (without `origins`, for any other than the first), the changes of `attach` and the caller's own credentials
+   * are left out. They stay out even if a later redirect leads back, and no answer after that is a refusal. A redirect
+   * beyond the limit, or one that needs a body which can be read only once, is the answer; `rejected` is only called
+   * for answers. In a browser, which hides redirects from scripts, the option has no effect: the browser follows them,
+   * and sends every header except `authorization`. A request without an absolute URL then fails with a `RequestError`
+   * with reason `"InvalidUrl"`, as with `origins`. Over `fetch` the option replaces the whole
+   * `FetchHttpClient.RequestInit` that was given to fetch's layer: provide the init to the requests themselves, then it
+   * is kept (except its `redirect`). Default: only the wrapped client decides about redirects.
    */
   readonly followRedirects?: number | undefined
 }
 
 /**
- * Options: what a refusal is, and what the client does about it.
+ * Options: which responses are refusals, and what the client does after one.
  *
  * @since 0.1.0
  * @category models
  */
 export interface RefusalOptions {
   /**
-   * Whether a response says that the value was refused. May read the body: the caller can read it again in every way,
-   * unless it was read as a `stream`; then it is a `ResponseError`. One that throws is a `ResponseError` with reason
-   * `"Decode"`. Default: status 401.
+   * Whether a response refuses the value. May read the body: the caller can read it again in every way, unless it was
+   * read as a `stream`; then reading gives a `ResponseError`. If `rejected` throws, the request fails with a
+   * `ResponseError` with reason `"Decode"`. Default: status 401.
    *
-   * `"again"` says that the value is good and the request has to be made anew with it, say with the nonce that the
-   * response brought (RFC 9449 section 9): `attach` runs anew with the same value, and the request is sent once more.
-   * Nothing is refreshed for it. After ten times the response is the answer; a body that can be read only once is
-   * `NotReplayable`.
+   * `"again"` means that the value is valid, but the request must be made anew, for example with the nonce that the
+   * response contains (RFC 9449 section 9): `attach` runs again with the same value, and the request is sent once more,
+   * without a refresh. After ten times the response is the answer. If the body can be read only once, the request fails
+   * with `NotReplayable`.
    */
   readonly rejected?:
     | ((
@@ -115,8 +115,8 @@ export interface RefusalOptions {
   /** How often one request may refresh the session and be sent again. Default: 1. */
   readonly maxRefreshes?: number | undefined
   /**
-   * Whether a request can be sent a second time. Default: every body but an Effect `Stream` and a `Raw` one
-   * that can be read only once (a Node `Readable`, a web `ReadableStream`, an iterator).
+   * Whether a request can be sent a second time. Default: every body except an Effect `Stream` and a `Raw` body that
+   * can be read only once (a Node `Readable`, a web `ReadableStream`, an iterator).
    */
   readonly replay?: ((request: HttpClientRequest.HttpClientRequest) => boolean) | undefined
 }
@@ -144,10 +144,9 @@ export class SessionRejected extends Data.TaggedError("SessionRejected")<{
 }
 
 /**
- * The request would have to be sent again, and its body cannot be read a second time. After a refusal the session has
- * been refreshed. After an `"again"`, and after a 307 or 308 that an `HttpSession` was to follow, nothing has been
- * refreshed. Send a new request. `request`, of the error and of its `response`, is the caller's own, without the
- * session's value.
+ * The request would have to be sent again, but its body cannot be read a second time. After a refusal the session has
+ * been refreshed. After an `"again"`, and after a 307 or 308 that an `HttpSession` had to follow, it has not. Send a
+ * new request. `request`, of the error and of its `response`, is the caller's own, without the session's value.
  *
  * @since 0.1.0
  * @category errors
@@ -166,8 +165,8 @@ export class NotReplayable extends Data.TaggedError("NotReplayable")<{
 // -----------------------------------------------------------------------------
 
 /**
- * Puts a session on a client. Spans and trace headers remain the wrapped client's: one span for each attempt, which
- * shows none of the headers that `attach` sets.
+ * Puts a session on a client. Spans and trace headers come from the wrapped client: one span for each attempt, without
+ * the headers that `attach` sets.
  *
  * @example
  * ```ts
@@ -239,11 +238,12 @@ export const make = <A, E>(
 > => Effect.map(HttpClient.HttpClient, (client) => withSession(client, session, options))
 
 /**
- * A client that carries a session for each key: `key` tells a request's tenant or origin. The session is held while
- * the request is under way and then by its response: until the body has been read, cut or failed, the scope of
- * `HttpClient.withScope` has closed, or the response has been collected unread. So neither `capacity` nor
- * `idleTimeToLive` cuts a download short. (A response that is kept and never read holds its session for as long; one
- * without a body holds nothing.) A `key` that throws is a `RequestError` with reason `"Encode"`.
+ * A client that carries a session for each key: `key` gives a request's tenant or origin. The session is held during
+ * the request and then by its response: until the body has been read, cut or failed, the scope of
+ * `HttpClient.withScope` has closed, or the response has been garbage-collected unread. So neither `capacity` nor
+ * `idleTimeToLive` cuts a download short. (A response that is kept but never read holds its session as long as it is
+ * kept; a response without a body holds nothing.) If `key` throws, the request fails with a `RequestError` with reason
+ * `"Encode"`.
  *
  * @example
  * ```ts
@@ -321,15 +321,15 @@ export const bearer = (
 // -----------------------------------------------------------------------------
 
 /**
- * The plain `HttpClient` service with a session on it, for libraries that ask for that and nothing else. `tag` is any
- * tag whose service is a session, of `Context.Tag` or of `Effect.Service`.
+ * The plain `HttpClient` service with a session on it, for libraries that require this service. `tag` is any tag
+ * (`Context.Tag` or `Effect.Service`) whose service is a session.
  *
- * A failure of the session becomes a `RequestError` with the failure as its `cause`. Its reason is `"Encode"` if asking
- * again cannot heal it (an error that `fatal` knows, `SessionClosed`, `SessionEnded`, `ReentrantRefresh`,
- * `RefreshBudgetExceeded`, `InvalidOptions`), else `"Transport"`, which `HttpClient.retryTransient` retries. A refusal
- * that lasts, or that cannot be answered because the body can be read only once, is the server's response (beneath
- * `HttpClient.filterStatusOk`, that filter's error). `retryTransient` retries it only if `rejected` calls 408, 429 or
- * 5xx a refusal.
+ * A failure of the session becomes a `RequestError` with the failure as its `cause`. Its reason is `"Encode"` if a
+ * retry cannot help (an error that `fatal` accepts, `SessionClosed`, `SessionEnded`, `ReentrantRefresh`,
+ * `RefreshBudgetExceeded`, `InvalidOptions`), otherwise `"Transport"`, which `HttpClient.retryTransient` retries. A
+ * refusal that remains, or after which the body cannot be sent again, is given as the server's response (beneath
+ * `HttpClient.filterStatusOk`, as that filter's error). `retryTransient` retries it only if `rejected` takes 408, 429
+ * or 5xx for a refusal.
  *
  * @example
  * ```ts
@@ -385,7 +385,7 @@ export const layer = <I, S extends Session.Session<any, any>>(
   )
 
 // -----------------------------------------------------------------------------
-// what a client is made of
+// the parts of a client
 // -----------------------------------------------------------------------------
 
 const senderOf = <E0, R, A>(client: HttpClient.HttpClient.With<E0, R>, options: Options<A>) => {
@@ -427,7 +427,7 @@ const attaching = <E0, R, A>(
   }
 }
 
-/** Tells what the wrapped client failed with from what the session's own requests failed with. */
+/** Marks errors of the wrapped client, to distinguish them from errors of the session's own requests. */
 class FromClient {
   readonly error: HttpClientError.HttpClientError
   constructor(error: HttpClientError.HttpClientError) {
@@ -435,7 +435,7 @@ class FromClient {
   }
 }
 
-/** Whether asking again may come to something else. */
+/** Whether another attempt may have another result. */
 const mayPass = (session: Session.Session<any, unknown>, error: unknown): boolean => {
   if (error instanceof Session.RefreshTimeout || error instanceof Session.RefreshInterrupted) return true
   if (hopeless.some((known) => error instanceof known)) return false

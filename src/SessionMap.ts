@@ -1,16 +1,16 @@
 /**
  * A `Session` for each key (a tenant, a host, a user), made on demand and dropped when idle.
  *
- * **What it guarantees.** Two keys never share a value, a failure or a wait; keys are compared by `Equal`. However
- * many fibers ask for a key at once, there is one session of it, and one run of the effect that makes it. The sessions
+ * **What it guarantees.** Two keys never share a value, a failure or a wait; keys are compared by `Equal`. However many
+ * fibers ask for a key at the same time, the key has one session, and the effect that makes it runs once. The sessions
  * are made, and run, with the context of `make`. Interrupting a caller neither cancels nor restarts the making of a
- * session. A session is in use while a scope holds it, and while a response is that `SessionHttpClient.makeKeyed`
- * obtained through it.
+ * session. A session is in use while a scope holds it, or a response that `SessionHttpClient.makeKeyed` obtained
+ * through it.
  *
- * **What it does not.** A dropped session forgets its value without revoking it. Where the value was a rotated,
- * single-use token, the next session of that key has to sign in anew, unless the token was written down:
- * `onRenewed` is the place to persist it and `initial` the way to start from it again. A failed `lookup` is not
- * remembered: the next caller runs it again. A `lookup` that asks the map for its own key waits for itself.
+ * **What it does not.** A dropped session forgets its value without revoking it. If the value was a rotated, single-use
+ * token, the next session of that key has to sign in anew, unless the token was written down: `onRenewed` is the place
+ * to persist it and `initial` the way to start from it again. A failed `lookup` is not remembered: the next caller runs
+ * it again. A `lookup` that asks the map for its own key waits for itself, for ever.
  *
  * @since 0.1.0
  */
@@ -47,8 +47,8 @@ export const TypeId: unique symbol = Symbol.for("effect-holdfast/SessionMap")
 export type TypeId = typeof TypeId
 
 /**
- * Sessions by key; see the module's description. `E` is what their renewals fail with, `E0` what the making of one
- * fails with.
+ * Sessions by key; see the module's description. `E` is the error of their renewals, `E0` the error of making a
+ * session.
  *
  * @since 0.1.0
  * @category models
@@ -63,7 +63,7 @@ export interface SessionMap<in K, in out A, out E = never, out E0 = never> exten
 }
 
 /**
- * Every session that the map may hold is in use.
+ * The map is at its `capacity`, and all its sessions are in use.
  *
  * @since 0.1.0
  * @category errors
@@ -82,14 +82,14 @@ export class SessionMapFull extends Data.TaggedError("SessionMapFull")<{ readonl
  */
 export interface Limits {
   /**
-   * How long a session is kept that nobody holds and whose `renew` is not under way (what that brings may have spent a
-   * token). Default: 10 minutes, longer than the pauses within a user's visit. May be longer than a timer can hold, or
-   * infinite.
+   * How long an idle session is kept. A session is idle if it has no holder and no `renew` is running (which may have
+   * spent a token). Default: 10 minutes, longer than the pauses within a user's visit. May be longer than the longest
+   * timer, or infinite.
    */
   readonly idleTimeToLive?: Duration.DurationInput | undefined
   /**
-   * How many sessions may exist at once. When a further one is wanted, the session that has been idle longest goes; if
-   * all are in use, `get` fails with `SessionMapFull`. Default: no limit.
+   * How many sessions may exist at the same time. If a further session is needed, the session that has been idle
+   * longest is dropped; if all are in use, `get` fails with `SessionMapFull`. Default: no limit.
    */
   readonly capacity?: number | undefined
 }
@@ -120,9 +120,9 @@ export type Lookup<
  * `OAuth2Session.make` or `PersistedSession.make`. It is called once for each session that is made.
  *
  * Such an effect runs with the context of the map, on a fiber of the map's own, in a scope that closes when the session
- * is dropped or the effect has failed. All who ask for the key wait for it, and get its failure. If all of them have
- * been interrupted, it goes on, and its session is idle: `idleTimeToLive`, `capacity` and the end of the map interrupt
- * it then. An effect that interrupts itself is a defect (`Cause.InterruptedException`) for those who wait.
+ * is dropped or the effect has failed. All callers of the key wait for it, and get its failure. If all of them are
+ * interrupted, it goes on, and its session is idle: then `idleTimeToLive`, `capacity` and the end of the map can
+ * interrupt it. If the effect interrupts itself, waiting callers get a defect (`Cause.InterruptedException`).
  *
  * @example
  * ```ts
@@ -191,7 +191,7 @@ export const make = <
       fork: yield* FiberSet.makeRuntime(),
       scope: yield* Effect.flatMap(Effect.scope, (scope) => Scope.fork(scope, ExecutionStrategy.sequential))
     })
-    // Before the sessions' scopes close: finalizers run in reverse.
+    // Finalizers run in reverse order, so this one runs before the sessions' scopes close.
     yield* Effect.addFinalizer(() => Effect.sync(() => sessions.end()))
     return Object.assign(Object.create(Proto), { held: (key: K) => sessions.held(key) })
   })
@@ -204,8 +204,8 @@ const Proto = {
 }
 
 /**
- * The session of a key, made if there is none, held until the scope closes. Once the map's own scope has closed
- * it is a session that is closed.
+ * The session of a key, which is made if there is none, and held until the scope closes. Once the map's own scope has
+ * closed, this gives a closed session.
  *
  * @example
  * ```ts

@@ -1,17 +1,16 @@
 /**
  * The store in which a fleet of processes keeps its sessions: one row for each session, replaced by compare-and-set.
  *
- * **The idea.** A store has three operations, and knows nothing of sessions: what a row means, and which row follows
- * which, is decided above it. So a store for another database is short: one table, one conditional write, and a way to
- * tell other processes that a key has changed, if the database has one.
+ * **The idea.** A store has three operations, and knows nothing of sessions: `SharedSession` decides what a row means,
+ * and which row follows which. So a store for another database is short: one table, one conditional write, and a way to
+ * notify other processes that a key has changed, if the database has one.
  *
- * **What a store guarantees.** `compareAndSet` writes the row if the stored one still has the revision that is given,
- * in one step, and answers whether it did. `read` gives a row that was written whole. All processes are given one
- * clock: the store's own, or that of the one host they run on.
+ * **What a store guarantees.** `compareAndSet` writes the row if the stored row still has the given revision, in one
+ * step, and answers whether it did. `read` gives a completely written row. All processes use one clock: the store's
+ * own, or that of their common host.
  *
- * **What it does not.** `notices` are hints: they may be lost or repeated, and a store without them gives none. A store
- * that forgets a write which it has acknowledged (a Redis without an append-only file, an asynchronous replica) may
- * cost a sign-in.
+ * **What it does not.** `notices` are hints: they may be lost or repeated, and a store may have none. A store that
+ * loses an acknowledged write (a Redis without an append-only file, an asynchronous replica) may cost a sign-in.
  *
  * @since 0.1.0
  */
@@ -34,56 +33,64 @@ import * as Text from "./internal/shared/text.js"
 /**
  * The row of a session. Times are epoch milliseconds of the store's clock, lengths of time are milliseconds.
  *
- * A store looks at two things in it: at `revision`, which it compares, and at what `isNews` says.
+ * A store uses only two things of a row: `revision`, which it compares, and the result of `isNews`.
  *
  * @since 0.1.0
  * @category models
  */
 export interface Row {
-  /** Raised by every write. Compare-and-set compares it. */
+  /** Increased by every write. Compare-and-set compares it. */
   readonly revision: number
-  /** The number of the value. A renewal, a sign-in and the session's end raise it. 0: no value yet. */
+  /**
+   * The number of the value, increased by a renewal, a sign-in and the session's end. 0 means that there is no value
+   * yet.
+   */
   readonly version: number
-  /** The version of the sign-in that the value descends from, by any number of renewals. */
+  /** The version of the sign-in from which the value descends, by any number of renewals. */
   readonly origin: number
   /** The encoded value; `null` before the first sign-in and when `dead`. A secret, unless it is encrypted. */
   readonly value: string | null
-  /** How long the value was still good for at `committedAt`; `null`: it never expires. */
+  /** How long the value was still valid at `committedAt`; `null` if it never expires. */
   readonly lifetime: number | null
   readonly committedAt: number
-  /** The `holder` that committed the value: a process that lost the answer to its commit recognises it. */
+  /**
+   * The `holder` that committed the value. By this a process that lost the answer to its commit recognises its value.
+   */
   readonly committedBy: string | null
   /** The number of the last lease. */
   readonly fence: number
-  /** The holder of the lease, a fresh name for each lease; `null`: free. */
+  /** The holder of the lease, a new name for each lease; `null` if the lease is free. */
   readonly holder: string | null
   readonly leaseUntil: number
-  /** The value is about to be presented, or was, and what came of that is not known. */
+  /** Whether the value is about to be presented, or was presented with an unknown result. */
   readonly intent: boolean
-  /** `intent` as it was when the current lease was taken. If so, its holder is not the first to present the value. */
+  /**
+   * The value of `intent` when the current lease was taken. If true, the lease's holder may not be the first to present
+   * the value.
+   */
   readonly uncertain: boolean
-  /** Until then, the last failure is every caller's answer. */
+  /** Until this time, every caller gets the last failure. */
   readonly coolUntil: number
   /** Consecutive failures. */
   readonly failures: number
-  /** The tag of the last failure, or of the one that the credential died of. */
+  /** The tag of the last failure, or of the failure that declared the credential dead. */
   readonly error: string | null
-  /** The session was ended, or its credential has died: the next caller signs in. */
+  /** Whether the session was ended, or its credential is dead: the next caller signs in. */
   readonly dead: boolean
 }
 
 /**
- * The operations of a store. Every effect may be interrupted: callers have a deadline of their own, and a write that
- * was given up may still arrive.
+ * The operations of a store. Every effect may be interrupted: callers have their own deadline, and an interrupted write
+ * may still arrive.
  *
  * - `read`: the row, and the store's clock.
- * - `compareAndSet`: writes the row if the stored one has this revision (`undefined`: if there is none).
+ * - `compareAndSet`: writes the row if the stored row has this revision (`undefined`: if there is no row).
  * - `notices`: the keys that other processes have changed, for as long as it is run. It survives a restart of the
  *   database by itself.
  *
- * `concurrency` is how many calls the sessions of one process make at a time. Further calls wait for their turn, and
- * what they wait does not count towards their deadline while the store answers others. Default: 10, which is how many
- * connections a pool of a database's client has by default.
+ * `concurrency` is how many calls the sessions of one process make at a time. Further calls wait for their turn; this
+ * wait does not count towards their deadline while the store answers other calls. Default: 10, the usual size of a
+ * database client's pool.
  *
  * @since 0.1.0
  * @category models
@@ -112,7 +119,7 @@ export class SessionStore extends Context.Tag("effect-holdfast/SessionStore")<Se
 // -----------------------------------------------------------------------------
 
 /**
- * The store could not be asked. Its `cause` names no row: a row may hold a token.
+ * A call of the store has failed. The `cause` contains no row, since a row may contain a token.
  *
  * @since 0.1.0
  * @category errors
@@ -134,8 +141,8 @@ const verbs = { open: "be opened", read: "read a row", compareAndSet: "write a r
 // -----------------------------------------------------------------------------
 
 /**
- * A store for one process, which forgets all rows with it. For tests, and for an application that is one process today
- * and is written for more.
+ * A store in the memory of one process. For tests, and for an application that currently runs as one process but is
+ * written for several.
  *
  * @example
  * ```ts
@@ -168,7 +175,7 @@ export const layerMemory: Layer.Layer<SessionStore> = Layer.effect(
 )
 
 // -----------------------------------------------------------------------------
-// for those who write a store
+// for writing a store
 // -----------------------------------------------------------------------------
 
 /**
@@ -189,8 +196,8 @@ export const layerMemory: Layer.Layer<SessionStore> = Layer.effect(
 export const encode: (row: Row) => string = Text.encode
 
 /**
- * The row from its text and from the revision that the store has for it. Text that is no row (it was cut short, or
- * changed by hand) gives a row whose value cannot be read: the session then says so, and overwrites nothing.
+ * The row from its text and from the revision that the store has for it. Text that is not a row (cut short, or changed
+ * by hand) gives a row with an unreadable value: the session then reports this, and overwrites nothing.
  *
  * @example
  * ```ts
@@ -205,8 +212,8 @@ export const encode: (row: Row) => string = Text.encode
 export const decode: (revision: number, text: string) => Row = Text.decode
 
 /**
- * Whether a row that was written is news to other processes. A lease that is taken or extended is none. To publish more
- * than the news does no harm, but costs reads.
+ * Whether other processes must be notified of a written row. A lease that is taken or extended needs no notice.
+ * Additional notices do no harm, but cost reads.
  *
  * @example
  * ```ts

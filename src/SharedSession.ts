@@ -1,23 +1,23 @@
 /**
- * One session for a whole fleet of processes: its value lies in a `SessionStore`, and whenever it has gone stale, one
- * process renews it for all.
+ * One session for a whole fleet of processes: its value is in a `SessionStore`, and when it is stale, one process
+ * renews it for all.
  *
- * **The idea.** Each process has a `Session` of its own, which serves its callers from memory. A refresh of it reads
- * the fleet's row: a newer value is adopted; otherwise one process takes a lease by a conditional write, presents the
- * value upstream, and commits what it is given. No lock and no transaction is held meanwhile, and nothing is asked of
- * the store while nothing happens.
+ * **The idea.** Each process has a `Session` of its own, which serves its callers from memory. A refresh reads the
+ * fleet's row: a newer value is adopted; otherwise one process takes a lease by a conditional write, presents the value
+ * upstream, and commits the new value. No lock and no transaction is held meanwhile, and an idle session does not call
+ * the store.
  *
  * **What it guarantees.** However many processes and callers notice that a value is stale, it is renewed once. A
- * process that presents a value has a lease, looked at just before on a clock that nobody sets; a process that comes
- * back after its lease overwrites nothing. That a value is about to be presented is written down first: so a process
- * that takes over from a dead one knows that the token may be spent (`uncertain`), and is told so. A process that is
- * killed at any point holds the others up for no longer than its lease. Failures, their cooldown and an `end` are the
- * fleet's. The clocks of the processes may be hours apart.
+ * process that presents a value has a lease, which it checks immediately before on a clock that is never set; a process
+ * that comes back after its lease overwrites nothing. Before a value is presented, this intent is written down. So a
+ * process that takes over from a dead one knows that the token may be spent (`uncertain`). A process that is killed at
+ * any point blocks the others for no longer than its lease. Failures, their cooldown and an `end` apply to the whole
+ * fleet. The clocks of the processes may be hours apart.
  *
- * **What it does not.** A process that is stopped between its look at the lease and the write to the wire, for longer
- * than the lease, presents the value beside another. A store that forgets a write which it has acknowledged (a Redis
- * without an append-only file, an asynchronous replica) may do the same. A shared value is data: `acquire` and `renew`
- * bring no resources. Without `encryptWith` the store holds the value in clear.
+ * **What it does not.** If a process is suspended between checking its lease and sending the request, for longer than
+ * the lease, it presents the value although another process may do so, too. A store that loses an acknowledged write (a
+ * Redis without an append-only file, an asynchronous replica) may have the same effect. A shared value is data:
+ * `acquire` and `renew` acquire no resources. Without `encryptWith` the value is stored in clear text.
  *
  * @since 0.1.0
  */
@@ -74,11 +74,11 @@ import * as SessionStore from "./SessionStore.js"
 export type Key = Redacted.Redacted<Uint8Array> | Redacted.Redacted<string>
 
 /**
- * Told to a renewal about the value that it will present.
+ * What a renewal knows about the value that it will present.
  *
  * `uncertain`: the value may have been presented before, by a process that died, timed out or failed since, or by an
- * earlier try of this refresh. A server with reuse detection may then revoke all that descends from the same sign-in;
- * one that allows a repeat within some seconds forgives it.
+ * earlier try of this refresh. A server with reuse detection may then revoke all tokens of the same sign-in; a server
+ * that allows a repeat within some seconds accepts it.
  *
  * @since 0.1.0
  * @category models
@@ -88,7 +88,7 @@ export interface RenewalInfo {
 }
 
 /**
- * How a fleet gets, keeps and gives up its value. All processes should have the same options.
+ * How a fleet gets, keeps and gives up its value. All processes should use the same options.
  *
  * @since 0.1.0
  * @category models
@@ -109,22 +109,21 @@ export interface Options<
   readonly key: string
   /** How the value is written: its encoded side must be JSON. */
   readonly schema: Schema.Schema<A, I, R5>
-  /** Replaces a value by its successor. One process of the fleet does, for all. */
+  /** Replaces a value by its successor. One process of the fleet does this for all. */
   readonly renew: (current: A, info: RenewalInfo) => Effect.Effect<A, E2, R2>
   /**
-   * Encrypts the value in the store (AES-256-GCM). Of several keys the first encrypts, and all decrypt. Default: the
-   * value is written in clear.
+   * Encrypts the value in the store (AES-256-GCM). If several keys are given, the first encrypts, and all decrypt.
+   * Default: the value is written in clear text.
    */
   readonly encryptWith?: Key | ReadonlyArray<Key> | undefined
   /**
    * How long a process may be silent before another one takes its renewal over. While a renewal runs, its process
    * extends the lease after each third of this time. A lease and the renewal that takes over should fit into the time
-   * for which your server forgives a repeated refresh token. Default: 8 seconds, of which 2 are left of the 10 that are
-   * usual.
+   * within which your server accepts a repeated refresh token. Default: 8 seconds, which leaves 2 of the usual 10.
    */
   readonly lease?: Duration.DurationInput | undefined
   /**
-   * Whether a failure of `renew` proves that what it presented was not spent: a refused connection, status 429. The
+   * Whether a failure of `renew` proves that the presented value was not spent: a refused connection, status 429. The
    * next presentation is then as certain as this one was. Default: no failure does.
    */
   readonly unspent?: ((error: NoInfer<E | E2>) => boolean) | undefined
@@ -136,8 +135,8 @@ export interface Options<
   /** Retries inside one refresh, for transient failures; `fatal` ones are not retried. Default: none. */
   readonly retry?: Schedule.Schedule<unknown, NoInfer<E | E2 | E3>> | undefined
   /**
-   * How long the failure of a refresh is the answer in all processes, before the next caller tries once more for all. A
-   * schedule is stepped by the fleet's consecutive failures. Default: 1 second, doubled up to 30.
+   * How long callers in all processes get the failure of the last refresh, before the next caller tries once more for
+   * all. A schedule is stepped by the fleet's consecutive failures. Default: 1 second, doubled up to 30.
    */
   readonly cooldown?:
     | Duration.DurationInput
@@ -157,7 +156,7 @@ export interface Options<
  *   kept, and written when the store is back.
  * - `Unreadable`: the stored value was changed, has another schema, or was encrypted with a key that is not given.
  * - `Contended`: other processes held the lease for as long as a refresh waits.
- * - `CoolingDown`: another process has failed to refresh it; it is tried again after `retryAfter`.
+ * - `CoolingDown`: another process has failed to refresh the session; the next try is after `retryAfter`.
  * - `Ended`: another process has ended the session while this one was renewing it.
  *
  * @since 0.1.0
@@ -179,10 +178,10 @@ export class SharedSessionError extends Data.TaggedError("SharedSessionError")<{
 // -----------------------------------------------------------------------------
 
 /**
- * Makes one process's part of a shared session. Nothing is asked of the store before the first `current`.
+ * Makes one process's part of a shared session. The store is not called before the first `current`.
  *
- * All that `make` of `Session` promises holds within each process, too. Each process numbers its generations by itself;
- * the number is not the fleet's version of the value.
+ * Everything that `Session.make` guarantees also holds within each process. Each process numbers its generations by
+ * itself; the number is not the fleet's version of the value.
  *
  * @example
  * ```ts
@@ -255,13 +254,13 @@ export const make = <A, I, E = never, R = never, E2 = E, R2 = never, E3 = never,
       acquire: refreshed,
       renew: () => refreshed,
       initial: undefined,
-      // Both are the fleet's: see `partOf`.
+      // Both are handled for the whole fleet: see `partOf`.
       onEnd: undefined,
       fatal: (error) => !(error instanceof SharedSessionError) && parts.isFatal(error),
       ...writingDown(options, memory),
       cooldown: cooldown.ofSession
     })
-    // A caller may have taken it meanwhile.
+    // A caller may have taken the value meanwhile.
     const deliver = Effect.ignore(
       Effect.flatMap(
         session.current,
@@ -272,11 +271,11 @@ export const make = <A, I, E = never, R = never, E2 = E, R2 = never, E3 = never,
     return partOf(session, parts)
   })
 
-/** The session, with what it does for the whole fleet. */
+/** The session, with the operations that concern the whole fleet. */
 const partOf = <A, E, E2>(session: Session.Session<A, E>, parts: Parts<A, E2>): Session.Session<A, E> => {
   const { beginEnd, finish, wake } = Inside.of(session)
   return Object.assign(session, {
-    // Both begin in one step, so that no refresh of this process comes between them.
+    // The local and the fleet's `end` begin in one step, so that no refresh of this process comes between them.
     end: Effect.uninterruptible(Effect.suspend(() => {
       const ended = Ending.begin(parts)
       return Effect.zipRight(beginEnd(), finish(Ending.end(parts, ended)))
@@ -288,7 +287,7 @@ const partOf = <A, E, E2>(session: Session.Session<A, E>, parts: Parts<A, E2>): 
   })
 }
 
-/** The application's callbacks. They are given the error itself: a span has wrapped it in a proxy. */
+/** The application's callbacks. They get the original error, which a span has wrapped in a proxy. */
 const callbacksOf = <A, I, E, R, E2, R2, E3, R3, R4, R5>(
   { acquire, fatal, onEnd, renew, unspent }: Options<A, I, E, R, E2, R2, E3, R3, R4, R5>,
   context: Context.Context<R | R2 | R4>
@@ -301,7 +300,7 @@ const callbacksOf = <A, I, E, R, E2, R2, E3, R3, R4, R5>(
   isUnspent: (error: E | E2): boolean => unspent !== undefined && unspent(Cause.originalError(error))
 })
 
-/** `onRenewed`, and its retries: those of `renew` are made while the lease is held. */
+/** `onRenewed` with its retries. (The retries of `renew` are made elsewhere, while the lease is held.) */
 const writingDown = <A, E3, R3>(
   { onRenewed, retry }: {
     readonly onRenewed?: ((generation: Session.Generation<A>) => Effect.Effect<void, E3, R3>) | undefined
@@ -363,7 +362,9 @@ const validate = (options: Options<any, any, any, any, any, any, any, any, any, 
   }
 }
 
-/** How long a value is good for. An expiry that is no time is the session's to complain of: the value serves nobody. */
+/**
+ * How long a value is valid. If the expiry is not a time, the session reports the error, and the value is not served.
+ */
 const lifetimeOf = <A>(
   { expiresAt }: Pick<Session.Options<A>, "expiresAt">,
   maxAge: number,
@@ -391,13 +392,13 @@ const retryOf = <E>(retry: Schedule.Schedule<unknown, any> | undefined, monotoni
     )
 }
 
-/** More failures are counted as this many: by then no schedule grows any more. */
+/** Higher numbers of failures count as this number, since by then a schedule no longer grows. */
 const mostFailures = 100
 
 const cooldownOf = (schedule: Schedule.Schedule<unknown, Cause.Cause<any>>, monotonic: () => number) => {
   let next: number | undefined
   return {
-    /** The schedule's delay after so many failures of the whole fleet, in milliseconds. */
+    /** The schedule's delay after `failures` failures of the whole fleet, in milliseconds. */
     ofFleet: (failures: number, cause: Cause.Cause<any>): Effect.Effect<number> =>
       Effect.suspend(() => {
         const delays = Delays.make(schedule)
@@ -413,7 +414,7 @@ const cooldownOf = (schedule: Schedule.Schedule<unknown, Cause.Cause<any>>, mono
     set: (millis: number | undefined): void => {
       next = millis
     },
-    /** A schedule whose delay is the row's if that has one, else the one for this process's own failures. */
+    /** A schedule whose delay is the row's if there is one, otherwise the delay for this process's own failures. */
     ofSession: Schedule.makeWithState(
       schedule.initial,
       (now, cause: Cause.Cause<any>, state) => {
@@ -431,8 +432,8 @@ const cooldownOf = (schedule: Schedule.Schedule<unknown, Cause.Cause<any>>, mono
 // -----------------------------------------------------------------------------
 
 /**
- * `make`, as the layer of a tag, of `Context.Tag` or of `Effect.Service`. The tag tells the types of the value and of
- * the errors.
+ * `make` as the layer of a tag (`Context.Tag` or `Effect.Service`). The types of the value and of the errors come from
+ * the tag.
  *
  * @example
  * ```ts

@@ -1,19 +1,19 @@
 /**
- * TLS session tickets, each handed out at most once.
+ * A cache of TLS session tickets that gives each ticket out at most once.
  *
- * A client that offers a ticket resumes a session: the handshake that follows carries no certificate and costs less.
- * But an observer of the wire sees the ticket, so a ticket that is offered twice ties two connections together, and
- * more than one client has had two connections race for the same ticket. RFC 8446, C.4: a client should not use a
- * ticket more than once. A cache of the usual kind (`get`, `set`) gives one ticket to everybody.
+ * A client that offers a ticket resumes a session: the handshake then needs no certificate and costs less. But an
+ * observer of the network sees the ticket, so offering it twice shows that two connections belong together, and some
+ * clients let two connections race for the same ticket. RFC 8446, C.4: a client should not use a ticket more than once.
+ * A usual cache (`get`, `set`) gives the same ticket to every caller.
  *
  * **What it guarantees.** `take` removes what it returns: no ticket is returned twice, whatever the interleaving. A
- * ticket is returned only for the very key that it was put for, and never after it has expired. The cache is bounded
- * in servers, in tickets and in bytes. Tickets are secrets: nothing here prints one, and tickets that are dropped,
- * evicted, or left when the scope closes are overwritten with zeros.
+ * ticket is returned only for the same key for which it was put, and never after it has expired. The numbers of
+ * servers, tickets and bytes are bounded. Tickets are secrets: this module never prints one, and tickets that are
+ * dropped, evicted, or left when the scope closes are overwritten with zeros.
  *
- * **What it does not.** The cache opens no connection (`NodeTicketCache` does), and cannot know for whom a ticket was
- * issued: the key must hold everything that the identity of client and server depends on. A ticket that has been taken
- * is its taker's.
+ * **What it does not.** The cache opens no connections (`NodeTicketCache` does), and cannot know for whom a ticket was
+ * issued: the key must contain everything on which the identity of client and server depends. A ticket that has been
+ * taken belongs to its taker.
  *
  * @since 0.1.0
  */
@@ -52,7 +52,7 @@ export const TypeId: unique symbol = Symbol.for("effect-holdfast/TicketCache")
 export type TypeId = typeof TypeId
 
 /**
- * Tickets by server; see the module's description. Printing it shows counts, and no ticket.
+ * Tickets by server; see the module's description. Printing a cache shows only counts.
  *
  * @since 0.1.0
  * @category models
@@ -62,8 +62,8 @@ export interface TicketCache extends Pipeable, Inspectable.Inspectable {
 }
 
 /**
- * A ticket resumes one session. A ticket that `take` returns prints without its session; a ticket that you make
- * yourself prints as any object does.
+ * A ticket resumes one session. A ticket that `take` returns is printed without its session; a ticket that you make
+ * yourself is printed like any object.
  *
  * @since 0.1.0
  * @category models
@@ -78,8 +78,8 @@ export interface Ticket {
 }
 
 /**
- * The server that a ticket is from, and the client that may use it. Keys are compared by content. The names of hosts
- * are compared without regard to case; a host with a slash is the path of a Unix socket, and keeps its case.
+ * The server that issued a ticket, and the client that may use it. Keys are compared by content. Host names are
+ * compared without regard to case; a host with a slash is the path of a Unix socket, which is compared exactly.
  *
  * @since 0.1.0
  * @category models
@@ -92,12 +92,12 @@ export interface ServerKey {
   /** The protocols that are offered, in their order. */
   readonly alpn?: string | ReadonlyArray<string> | undefined
   /**
-   * A digest of every TLS option that means identity: client certificate, CAs, how the server's name is checked, and
-   * whether it is checked. Neither end shows a certificate on a resumed connection; each takes the other for the peer
-   * of the connection that brought the ticket.
+   * A digest of all TLS options that decide about the identity: client certificate, CAs, how the server's name is
+   * checked, and whether it is checked. On a resumed connection neither end shows a certificate; each takes the other
+   * for the peer of the connection on which the ticket was issued.
    */
   readonly identity?: string | undefined
-  /** Keeps users or tenants apart whose connections must not be linked. */
+  /** Separates users or tenants whose connections must not be linked. */
   readonly partition?: string | undefined
 }
 
@@ -113,13 +113,13 @@ export interface Stats {
   readonly bytes: number
   /** Tickets that `take` has returned. */
   readonly offered: number
-  /** Offered tickets that resumed a session, as far as the cache was told. */
+  /** Offered tickets that resumed a session, as reported to the cache. */
   readonly resumed: number
   /** Offered tickets that were refused. */
   readonly refused: number
-  /** Tickets that nobody took in time. */
+  /** Tickets that expired before they were taken. */
   readonly expired: number
-  /** Tickets that made room for others, went with a refused one, were cleared, or could not be kept. */
+  /** Tickets that made room for others, were dropped with a refused one, were cleared, or could not be kept. */
   readonly dropped: number
 }
 
@@ -132,24 +132,29 @@ export interface Stats {
 export interface Options {
   /**
    * The cache's name in metrics (label `cache`) and in an Inspector. Default: none; the metrics then count it together
-   * with all caches that have no name.
+   * with all other caches without a name.
    */
   readonly name?: string | undefined
-  /** Servers that tickets are kept for. Beyond it, the server used longest ago loses all its tickets. Default: 256. */
+  /**
+   * For how many servers tickets are kept. Beyond this number, the least recently used server loses all its tickets.
+   * Default: 256.
+   */
   readonly servers?: number | undefined
   /**
    * Tickets that are kept for one server; beyond it, the oldest goes. Keep as many as connections are opened at once:
    * with 8, a burst of 50 resumes 8. Default: 64.
    */
   readonly ticketsPerServer?: number | undefined
-  /** The longest a ticket is kept, whatever its server says. Default, and at most: 7 days (RFC 8446, 4.6.1). */
+  /**
+   * The longest time that a ticket is kept, whatever its server says. Default and maximum: 7 days (RFC 8446, 4.6.1).
+   */
   readonly maxLifetime?: Duration.DurationInput | undefined
-  /** The size of all tickets together, in bytes. Default: 32 MiB, where 1 to 4 KiB a ticket are usual. */
+  /** The size of all tickets together, in bytes. Default: 32 MiB; a ticket usually has 1 to 4 KiB. */
   readonly maxBytes?: number | undefined
 }
 
 /**
- * Makes a cache. When the scope closes, the cache forgets its tickets, and from then on it keeps none.
+ * Makes a cache. When the scope closes, the cache drops its tickets, and from then on it keeps none.
  *
  * @example
  * ```ts
@@ -204,9 +209,9 @@ const now = <A>(f: (now: number) => A): Effect.Effect<A> =>
   })
 
 /**
- * The newest ticket of a server, which is the caller's from then on, whether it is used or not. A connector takes a
- * ticket only when the server has been reached, so that a server that cannot be reached costs none; and it tells the
- * cache what became of the ticket: `resumed` or `reject`.
+ * Takes the newest ticket of a server. From then on it belongs to the caller, whether it is used or not. A connector
+ * should take a ticket only when the server has been reached, so that an unreachable server costs no ticket, and should
+ * then report the result to the cache: `resumed` or `reject`.
  *
  * @example
  * ```ts
@@ -214,9 +219,8 @@ const now = <A>(f: (now: number) => A): Effect.Effect<A> =>
  * import * as Effect from "effect/Effect"
  * import * as Option from "effect/Option"
  *
- * declare const cache: TicketCache.TicketCache
- * // Whether the server resumed the session.
- * declare const handshake: (session: Uint8Array | undefined) => Effect.Effect<boolean>
+ * declare const cache: TicketCache.TicketCache // Report whether the server resumed the session. declare const
+ * handshake: (session: Uint8Array | undefined) => Effect.Effect<boolean>
  *
  * const key = { host: "api.example.com", port: 443 }
  *
@@ -264,11 +268,11 @@ export const put: {
 } = dual(3, (self: TicketCache, key: ServerKey, ticket: Ticket) => now((at) => storeOf(self).put(key, ticket, at)))
 
 /**
- * A ticket was offered and refused. The cache drops its older siblings too, because a server refuses them all once it
- * has lost or changed the key that made them. Younger tickets stay, and so do tickets of other keys: behind a balancer
- * whose backends share no keys, one backend's refusal says nothing of the others' tickets. A key is told by the first
- * 16 bytes of its tickets (RFC 5077, section 4); if every ticket of the server begins differently, its tickets name no
- * key, and all older ones are dropped.
+ * Reports that a ticket was offered and refused. The cache also drops older tickets that were made with the same key,
+ * because a server that has lost or changed the key refuses them all. Newer tickets stay, and so do tickets of other
+ * keys: behind a load balancer whose backends share no keys, one backend's refusal proves nothing about the others'
+ * tickets. A key is recognised by the first 16 bytes of its tickets (RFC 5077, section 4); if all tickets of the server
+ * begin differently, they name no key, and all older tickets are dropped.
  *
  * @example
  * ```ts
@@ -289,7 +293,7 @@ export const reject: {
 } = dual(3, (self: TicketCache, key: ServerKey, ticket: Ticket) => Effect.sync(() => storeOf(self).reject(key, ticket)))
 
 /**
- * A ticket that was taken has resumed a session. Only counted.
+ * Reports that a ticket has resumed a session. This is only counted.
  *
  * @example
  * ```ts
@@ -306,8 +310,8 @@ export const reject: {
 export const resumed = (self: TicketCache): Effect.Effect<void> => Effect.sync(() => storeOf(self).count("resumed"))
 
 /**
- * A connection that was resumed has ended without a new ticket. Logged once for each server, at Info: with tickets
- * that are used once, every connection that the server replenishes nothing for costs a later one its resumption.
+ * Reports that a resumed connection has ended without a new ticket. Logged once for each server, at Info: since tickets
+ * are used only once, each connection without a new ticket means that a later connection cannot resume.
  *
  * @example
  * ```ts
@@ -335,7 +339,7 @@ export const unreplenished: {
   ))
 
 /**
- * Drops the tickets of the servers whose keys `filter` accepts; without `filter`, of all.
+ * Drops the tickets of the servers whose keys `filter` accepts; without `filter`, all tickets.
  *
  * @example
  * ```ts
@@ -359,7 +363,7 @@ export const clear: {
 )
 
 /**
- * The number of tickets that could be taken now.
+ * The number of tickets that can be taken now.
  *
  * @example
  * ```ts
@@ -376,7 +380,7 @@ export const clear: {
 export const size = (self: TicketCache): Effect.Effect<number> => now((at) => storeOf(self).stats(at).tickets)
 
 /**
- * The cache's contents in numbers, and what became of the tickets that it held.
+ * The numbers of the cache's contents, and the outcomes of its former tickets.
  *
  * @example
  * ```ts

@@ -1,25 +1,27 @@
 /**
- * Shared state whose half-made changes nobody ever sees, and which go away on failure, defect or interruption.
+ * Shared state that changes in transactions: no reader sees a half-made change, and a failure, defect or interruption
+ * undoes all changes.
  *
  * **The idea.** `Ref` + `acquireUseRelease` + interruption, so that state rolls back. A transaction gives its body a
  * draft of each ref: a `Ref` that only this body can see. Readers still see the last committed value, and never wait.
  * If the body succeeds, all drafts are committed in one step; after any other exit they are dropped. Transactions of
- * one ref take turns, first come first served, so that a body may be any effect and need not be run again. The bracket
+ * one ref take turns, first come first served, so that a body may be any effect and is never repeated. The bracket
  * around the body is written by hand (`internal/transaction/run.ts`), because with `Effect.acquireUseRelease` itself a
  * transaction takes a third longer.
  *
  * **What it guarantees.** However a body ends (success, failure, a defect, a throw, interruption at any point), the
- * transaction gives up its refs, and these are either all changed or all as before. A transaction inside another joins
- * it: on the same ref as a savepoint, on another ref by adding that ref to the whole. Transactions never wait for each
- * other in a circle: the call that would close the circle fails with `TransactionDeadlock`, the outermost transaction
- * around it is over immediately, and all other transactions go on. `retryDeadlock` runs the one again.
+ * transaction releases its refs, and these are either all changed or all unchanged. A transaction inside another one
+ * joins it: on the same ref as a savepoint, on another ref by adding that ref to the outer transaction. Transactions
+ * never wait for each other in a circle: the call that would close the circle fails with `TransactionDeadlock`, the
+ * outermost transaction around it is over immediately, and all other transactions go on. `retryDeadlock` runs that
+ * transaction again.
  *
- * **What it does not.** Values have to be immutable: if a body changes something inside a mutable value, everyone sees
- * the change immediately, and nothing takes it back. A body can read refs that its transaction does not name, but other
- * transactions may change them before it ends: a decision may rest only on refs that the transaction names. Other
- * things that a body does (a request, a file) are not undone; finalizers are the place for that. After a deadlock has
- * ended a transaction, the rest of its body is no longer alone: others hold its refs while it unwinds. The state is in
- * one process's memory, neither durable nor shared.
+ * **What it does not.** Values must be immutable: if a body changes something inside a mutable value, all readers see
+ * the change immediately, and it is not undone. A body can read refs that its transaction does not name, but other
+ * transactions may change them before it ends: base a decision only on refs that the transaction names. Other actions
+ * of a body (a request, a file) are not undone; use finalizers for that. After a deadlock has ended a transaction, the
+ * rest of its body has no exclusive access: other transactions hold its refs while it unwinds. The state is in the
+ * memory of one process, and neither durable nor shared between processes.
  *
  * @since 0.1.0
  */
@@ -115,7 +117,7 @@ export type Values<R extends Refs> = {
 }
 
 /**
- * The transaction that holds a ref, how many wait for the ref, and how the transactions before have ended. `commits`
+ * The transaction that holds a ref, how many transactions wait for the ref, and how earlier ones have ended. `commits`
  * and `rollbacks` count the outermost transactions that held the ref since `make`; `since` is epoch milliseconds.
  *
  * @since 0.1.0
@@ -135,7 +137,7 @@ export interface Inspection {
 
 /**
  * At the end of a transaction, the value of a ref did not satisfy that ref's invariant. All refs of the transaction are
- * as before.
+ * unchanged.
  *
  * @since 0.1.0
  * @category errors
@@ -147,12 +149,12 @@ export class InvariantViolated extends Data.TaggedError("InvariantViolated")<{ r
 }
 
 /**
- * The transaction asked for a ref that another transaction holds, and that one waits for a ref that this one holds, if
- * not directly, then by way of further transactions: `cycle` names the refs. (A wait with a time limit, or of a daemon,
- * counts too: Holdfast cannot know.) The outermost transaction is over: its changes are dropped, and its refs go to
- * other transactions. It fails with this error whatever its body makes of the error. `retryDeadlock` runs it again
- * after a pause. A transaction that names all its refs at its beginning, which are then taken in one order, never fails
- * with this error.
+ * The transaction asked for a ref that another transaction holds, and that transaction waits, directly or through
+ * further transactions, for a ref that this one holds: `cycle` names the refs. (Waits with a time limit, or of a
+ * daemon, also count: Holdfast cannot recognise them.) The outermost transaction is over: its changes are dropped, and
+ * its refs go to other transactions. It fails with this error, whatever its body makes of the error. `retryDeadlock`
+ * runs it again after a pause. A transaction that names all its refs at its beginning, which are then taken in one
+ * order, never fails with this error.
  *
  * @since 0.1.0
  * @category errors
@@ -166,8 +168,8 @@ export class TransactionDeadlock
 }
 
 /**
- * A transaction inside another one was still going on when the outer one ended (in a daemon, say), or was begun while
- * the outer one was ending (by a finalizer, say), or after a deadlock had ended the outer one. The changes of the inner
+ * A transaction inside another one was still running when the outer one ended (in a daemon, say), or began while the
+ * outer one was ending (in a finalizer, say) or after a deadlock had ended the outer one. The changes of the inner
  * transaction are dropped.
  *
  * @since 0.1.0
@@ -192,11 +194,10 @@ export type TransactionError = InvariantViolated | TransactionDeadlock | Transac
 // -----------------------------------------------------------------------------
 
 /**
- * - `name`: errors, spans, metrics and an Inspector call the ref by this name. By default the ref has a number, the
- *   metrics count it together with all refs that have no name, and an Inspector does not list it.
- * - `invariant`: must be true of each value that is to be committed. By default there is none. It is asked at the end
- *   of the outermost transaction that names the ref; if only an inner transaction names the ref, that one fails by
- *   itself.
+ * - `name`: the ref's name in errors, spans, metrics and an Inspector. By default the ref has a number, the metrics
+ *   count it together with all refs that have no name, and an Inspector does not list it.
+ * - `invariant`: must be true for each value that is committed. By default there is none. It is checked at the end of
+ *   the outermost transaction that names the ref; if only an inner transaction names the ref, that one fails by itself.
  *
  * @since 0.1.0
  * @category models
@@ -249,7 +250,7 @@ export const get = <A, I>(self: TransactionalRef<A, I>): Effect.Effect<A> =>
   Effect.withFiberRuntime((fiber) => Effect.succeed(layerIn(cellOf(self), transactionOf(fiber)).value))
 
 /**
- * The values of several refs from one moment: no commit lies between them.
+ * The values of several refs at one moment: no commit comes between them.
  *
  * @since 0.1.0
  * @category getters
@@ -262,7 +263,7 @@ export const snapshot = <const R extends Refs>(refs: R): Effect.Effect<Values<R>
 
 /**
  * The committed values: the current one, then each committed value that differs from the one before (`Object.is`). A
- * slow reader gets the latest value and misses those between. The stream goes on for as long as it is read.
+ * slow reader gets the latest value and misses earlier ones. The stream never ends by itself.
  *
  * @since 0.1.0
  * @category getters
@@ -273,7 +274,7 @@ export const changes = <A, I>(self: TransactionalRef<A, I>): Stream.Stream<A> =>
 }
 
 /**
- * The transaction that holds the ref, how many wait, and how the transactions before have ended; for health checks.
+ * The transaction that holds the ref, how many transactions wait, and how earlier ones have ended; for health checks.
  *
  * @since 0.1.0
  * @category getters
@@ -328,7 +329,8 @@ export const modify: {
   <A, B>(self: TransactionalRef<A>, f: (a: A) => readonly [B, A]): Effect.Effect<B, TransactionError> =>
     Effect.withFiberRuntime((fiber) => {
       const cell = cellOf(self)
-      // If no transaction holds the ref, and this fiber is inside none, a function is one step and needs no draft.
+      // If no transaction holds the ref, and this fiber is in no transaction, the function is one step and needs no
+      // draft.
       if (cell.holder !== undefined || transactionOf(fiber) !== undefined) {
         return runOnOne(errors, cell, (draft) => draft.modify(f))
       }
@@ -405,7 +407,7 @@ export const set: {
 )
 
 /**
- * Changes the ref by an effect. The transaction holds the ref meanwhile; readers see the former value.
+ * Changes the ref by an effect. The transaction holds the ref meanwhile; readers see the previous value.
  *
  * @example
  * ```ts
@@ -442,24 +444,25 @@ export const updateEffect: {
 
 /**
  * Runs a body with drafts of one or several refs that only this body can see. If the body succeeds, all drafts are
- * committed in one step; if it fails, dies or is interrupted, all refs are as before.
+ * committed in one step; if it fails, dies or is interrupted, all refs are unchanged.
  *
  * The transaction holds its refs from its beginning to its end. Other transactions wait for their turn, and readers see
- * the former values. Inside another transaction it joins that one. Finalizers that the body adds to its `Scope` run at
- * the end of the outermost transaction, with its exit, when its changes are committed or dropped and before others get
- * their turn: the place to compensate for what cannot be rolled back. A finalizer cannot change any `TransactionalRef`,
- * since the transaction that it would have to wait for may be waiting for this one: that is a `TransactionConflict`. If
- * the end of a transaction is to change another ref, change that ref after the transaction.
+ * the previous values. Inside another transaction it joins that one. Finalizers that the body adds to its `Scope` run
+ * at the end of the outermost transaction, with its exit, after its changes have been committed or dropped and before
+ * other transactions get their turn: use them to compensate for what cannot be rolled back. A finalizer cannot change
+ * any `TransactionalRef`, since the transaction for which it would have to wait may be waiting for this one: it gets a
+ * `TransactionConflict`. If a ref must change because a transaction has ended, change it after the transaction.
  *
  * **Deadlocks.** Several refs that are named together are taken in one order, so transactions that name all their refs
  * at the beginning never wait for each other in a circle. Transactions that ask for further refs inside can: two
  * outermost ones, or two that run in parallel inside the same one. The call that would close the circle fails with
- * `TransactionDeadlock`, and the outermost transaction around it is over immediately, with all that is inside it: its
- * changes are dropped, and its refs go to those that wait. Its body goes on until it ends, and is no longer alone: any
- * further `transaction`, `update`, `modify`, `set` or `updateEffect` in it fails with `TransactionConflict`, a draft
- * dies with that error, `get` and `snapshot` give the committed values. Its finalizers run at its end, after others
- * have had their turn. The outermost transaction then fails with `TransactionDeadlock`, whatever the body has made of
- * the error. Wrap each transaction in `retryDeadlock` to run it again.
+ * `TransactionDeadlock`, and the outermost transaction around it is over immediately, with all transactions inside it:
+ * its changes are dropped, and its refs go to waiting transactions. Its body goes on until it ends, but no longer has
+ * exclusive access: any further `transaction`, `update`, `modify`, `set` or `updateEffect` in it fails with
+ * `TransactionConflict`, a draft dies with that error, and `get` and `snapshot` give the committed values. Its
+ * finalizers run at its end, when other transactions may already have had their turn. The outermost transaction then
+ * fails with `TransactionDeadlock`, whatever the body has made of the error. Wrap each transaction in `retryDeadlock`
+ * to run it again.
  *
  * @example
  * ```ts
@@ -512,29 +515,29 @@ export const transaction: {
 /**
  * Runs an effect again, after a pause, for as long as it fails with `TransactionDeadlock` or `TransactionConflict`:
  * neither is left in its error channel. The pauses are those of `Backoff.exponential`, from 1 millisecond to 1 second
- * with full jitter. The attempts have no limit. If the cause has a defect too (of a finalizer, say), the effect is not
- * run again, and the defect goes up.
+ * with full jitter. The number of attempts has no limit. If the cause also has a defect (of a finalizer, say), the
+ * effect is not run again, and dies with that defect.
  *
- * **A circle of outermost transactions** ends one of them. The others go on, and the random pause keeps the one from
- * meeting them again.
+ * **A circle of outermost transactions** ends one of them. The others go on, and the random pause makes it unlikely
+ * that it meets them again.
  *
- * **A circle of siblings**, that is of transactions that run in parallel inside the same one, ends all of them, because
- * their outermost transaction is over. Run again as before, they would meet in the same circle. So in all further
- * attempts the transactions inside that name a ref of such a circle run one at a time; the others still run in
- * parallel. Circles of siblings therefore end no more attempts than there are refs. While a sibling holds such a ref,
- * its body must not wait in another way (for a `Deferred`, say, or a queue) for a second sibling that names such a ref:
- * that would be for ever.
+ * **A circle of siblings**, that is, of transactions that run in parallel inside the same transaction, ends all of
+ * them, because their outermost transaction is over. In the next attempt they would meet in the same circle. So in all
+ * further attempts the inner transactions that name a ref of such a circle run one at a time; the others still run in
+ * parallel. Circles of siblings therefore end at most as many attempts as there are refs. While a sibling holds such a
+ * ref, its body must not wait in another way (for a `Deferred`, say, or a queue) for a second sibling that names such a
+ * ref: that would be for ever.
  *
- * **Inside another transaction** nothing is run again: only the outermost transaction can give up the refs that others
- * wait for. The two errors go up as defects instead, past `catchAll`, `either`, `retry` and `orElse`, and the outermost
- * transaction fails with the typed error, which its own `retryDeadlock` takes. So a function that wraps its transaction
- * in `retryDeadlock` can be called in another module's transaction, or outside. A body that catches defects (with
- * `exit`, `sandbox` or `catchAllCause`, by awaiting a fiber, or in a race that another effect wins) can delay the end
- * of a transaction that a deadlock has ended, but not save it. A `DefectBoundary` does not count such a defect while it
- * unwinds its own transaction. Anywhere else it is an ordinary defect, which is not run again: if a memoized effect
- * keeps it, for example, or a fiber that died of it is joined later; so is the defect of a finalizer that changes a
- * ref. A transaction of a daemon that fails because the transaction around it has ended is outside by then, and is run
- * again.
+ * **Inside another transaction** nothing is run again: only the outermost transaction can release the refs that others
+ * wait for. Instead, the two errors become defects, which pass through `catchAll`, `either`, `retry` and `orElse`, and
+ * the outermost transaction fails with the typed error, which its own `retryDeadlock` handles. So a function that wraps
+ * its transaction in `retryDeadlock` can be called inside another module's transaction, or outside. A body that catches
+ * defects (with `exit`, `sandbox` or `catchAllCause`, by awaiting a fiber, or in a race that another effect wins) can
+ * delay the end of a transaction that a deadlock has ended, but not save it. A `DefectBoundary` does not count such a
+ * defect while it unwinds its own transaction. Anywhere else it is an ordinary defect, and the effect is not run again:
+ * if a memoized effect keeps the defect, for example, or a fiber that died of it is joined later. The defect of a
+ * finalizer that changes a ref is an ordinary one, too. If a transaction in a daemon fails because the transaction
+ * around it has ended, it is outside by then, and is run again.
  *
  * @example
  * ```ts
@@ -571,14 +574,14 @@ const retried = <A, E, R>(self: Effect.Effect<A, E, R>) =>
     )
   })
 
-/** Runs an effect that is inside a transaction. In a daemon, the effect may be outside by the time it fails. */
+/** Runs an effect that is inside a transaction. In a daemon, the effect may be outside by the time when it fails. */
 const retriedOutside = <A, E, R>(self: Effect.Effect<A, E, R>, fiber: AnyFiber) =>
   Effect.catchAllCause(self, (cause): Effect.Effect<A, Exclude<E, Refusal>, R> => {
     const refusal = refusalIn(cause)
     if (refusal === undefined) return Effect.failCause(withoutRefusal(cause))
     const transaction = transactionOf(fiber)
     if (transaction === undefined) return retried(self)
-    // A finalizer unwinds nothing: its defect is a mistake of the application's.
+    // A finalizer unwinds nothing: its defect is a mistake of the application.
     return Effect.die(transaction.phase === "Ending" ? refusal : noteUnwinding(refusal, transaction))
   })
 
@@ -590,7 +593,7 @@ type Refusal = TransactionDeadlock | TransactionConflict
 const isRefusal = (error: unknown): error is Refusal =>
   error instanceof TransactionDeadlock || error instanceof TransactionConflict
 
-/** The refusal that a cause consists of: a cause that holds a defect besides is not tried again. */
+/** The only refusal in a cause; `undefined` if the cause also has a defect, since then it is not tried again. */
 const refusalIn = (cause: Cause.Cause<unknown>): Refusal | undefined => {
   const error = failureOf(cause)
   return isRefusal(error) && Option.isNone(Cause.keepDefects(cause)) ? error : undefined
@@ -622,7 +625,7 @@ export const isTransactionalRef = (u: unknown): u is TransactionalRef<unknown, u
 
 const variance = { _A: (_: any) => _, _I: (_: never) => _ }
 
-/** A ref as `make` gives it. `make` promises in the type whether the ref has an invariant. */
+/** The ref that `make` gives. The type that `make` gives it says whether the ref has an invariant. */
 class TransactionalCell<in out A> extends Cell<A> implements TransactionalRef<A, never> {
   readonly [TypeId] = variance
 

@@ -1,16 +1,16 @@
 /**
- * How one WebSocket connection is opened, and what a refused upgrade says.
+ * Opens a WebSocket connection, and reports why an upgrade was refused.
  *
  * A dialer is a service, so that one program runs on Node (`NodeWebSocketDialer.layer` of `effect-holdfast/node`), in
  * browsers and workers (`layerGlobal`), and in tests without a network (`layerTest`).
  *
  * **What a dialer guarantees.** `dial` succeeds with a connection that is open, or fails with a `DialError`. The error
  * has the server's answer if the platform shows it. No message is lost between the opening and `listen`. A connection
- * ends once, with one `ConnectionFailure`, and tells nothing more after that. The connection lasts no
- * longer than the scope it was dialed in. With `ws` a peer's close frame ends the connection when it has been read,
- * also if the peer leaves TCP open. A platform's `WebSocket` tells the frame's code when TCP has ended.
+ * ends once, with one `ConnectionFailure`, and reports nothing after that. It ends at the latest with the scope in
+ * which it was dialed. With `ws`, the peer's close frame ends the connection as soon as it has been read, even if the
+ * peer leaves TCP open. A platform's `WebSocket` reports the frame's code only when TCP has ended.
  *
- * **What a dialer does not do.** A dialer neither waits nor tries again: its callers do, as `ReconnectingSocket`.
+ * **What a dialer does not do.** A dialer neither waits nor retries: its callers do, like `ReconnectingSocket`.
  *
  * @since 0.1.0
  */
@@ -65,7 +65,10 @@ export type Message = string | Uint8Array
  */
 export interface Listener {
   readonly onMessage: (message: Message) => void
-  /** A ping or a pong has come: the peer is alive. `frame` is missing if the platform does not say which it was. */
+  /**
+   * Called for each ping or pong: the peer is alive. `frame` is missing if the platform does not say which of the two
+   * it was.
+   */
   readonly onControl: (frame?: "Ping" | "Pong") => void
   /** Called once, as the last callback. */
   readonly onEnd: (failure: ConnectionClosed | ConnectionLost) => void
@@ -80,20 +83,20 @@ export interface Listener {
 export interface Connection {
   /** The subprotocol that the server chose; empty if none. */
   readonly protocol: string
-  /** To be called once. Gives the listener what has come in before, then what comes in. */
+  /** Must be called once. Gives the listener first what has already come in, then everything that comes in. */
   readonly listen: (listener: Listener) => Effect.Effect<void>
   /** Hands messages to the transport, in this order and in as few packets as possible; waits until all are written. */
   readonly write: (messages: ReadonlyArray<Message>) => Effect.Effect<void, ConnectionFailure>
-  /** Sends a protocol ping. `None` on a platform that cannot. */
+  /** Sends a protocol ping. `None` on a platform without pings. */
   readonly ping: Option.Option<Effect.Effect<void, ConnectionFailure>>
-  /** Stops reading, so that TCP slows the peer down, and goes on reading. `None` in browsers, which cannot. */
+  /** Pauses reading, so that TCP slows the peer down, and resumes it. `None` in browsers, which cannot pause. */
   readonly backpressure: Option.Option<{ readonly pause: Effect.Effect<void>; readonly resume: Effect.Effect<void> }>
   /** Sends a close frame, without a code if none is given. The connection ends when the peer has answered. */
   readonly close: (code?: number, reason?: string) => Effect.Effect<void>
   /** Ends the connection immediately, without a close frame unless the platform insists on one. */
   readonly terminate: Effect.Effect<void>
   /**
-   * For a platform that has no event for the peer's close frame: looks whether the peer is closing, and ends the
+   * For a platform that has no event for the peer's close frame: checks whether the peer is closing, and ends the
    * connection if the platform does not end it within three seconds. Each write does the same.
    */
   readonly check?: Effect.Effect<void> | undefined
@@ -137,8 +140,8 @@ export class DialError extends Data.TaggedError("DialError")<{
 }
 
 /**
- * A close frame has ended the connection, the peer's or our own. RFC 6455 section 7.4 lists the codes; 1005 stands for
- * a frame without a code.
+ * A close frame has ended the connection, from the peer or from this side. RFC 6455 section 7.4 lists the codes; 1005
+ * means a frame without a code.
  *
  * @since 0.1.0
  * @category errors
@@ -158,7 +161,7 @@ export class ConnectionClosed extends Data.TaggedError("ConnectionClosed")<{
  * - `Reset`: the transport broke.
  * - `HeartbeatTimeout`: the peer was silent for too long.
  * - `WriteTimeout`: the peer did not read what was written to it.
- * - `InvalidData`: the peer broke the protocol, or sent a message that is longer than allowed.
+ * - `InvalidData`: the peer violated the protocol, or sent a message that is longer than allowed.
  * - `OnOpenFailed`: the user's `onOpen` failed.
  * - `InboxOverflow`: messages came in faster than they were taken, on a platform that cannot stop reading.
  *
@@ -194,15 +197,18 @@ export type ConnectionFailure = DialError | ConnectionClosed | ConnectionLost
  */
 export class WebSocketDialer extends Context.Tag("effect-holdfast/WebSocketDialer")<WebSocketDialer, {
   /**
-   * Opens a connection, which is terminated when the scope closes; call its `close` before that to say goodbye. A
-   * dial has no time limit: interrupt it, or use `Effect.timeout`.
+   * Opens a connection, which is terminated when the scope closes; call its `close` before that to send a close frame.
+   * A dial has no time limit: interrupt it, or use `Effect.timeout`.
    */
   readonly dial: (request: DialRequest) => Effect.Effect<Connection, DialError, Scope.Scope>
-  /** The longest message, in bytes, that this dialer's connections take if the request does not say. */
+  /** The longest message, in bytes, that this dialer's connections accept if the request does not set a limit. */
   readonly maxPayload?: number | undefined
-  /** Waits until dialing makes sense, that is, until there is a network; for ever, if need be. */
+  /** Waits until dialing makes sense, that is, until there is a network; possibly for ever. */
   readonly ready?: Effect.Effect<void> | undefined
-  /** Waits for the next moment in which dialing, or asking a connection for a sign of life, has new prospects. */
+  /**
+   * Waits for the next moment at which it is worth dialing immediately, or pinging a connection, such as the network's
+   * return.
+   */
   readonly wake?: Effect.Effect<void> | undefined
 }>() {}
 
@@ -213,7 +219,8 @@ export class WebSocketDialer extends Context.Tag("effect-holdfast/WebSocketDiale
 /**
  * Dials with the platform's `WebSocket`, which browsers and workers have. That class can send no headers and no pings,
  * and cannot stop reading. If the server refuses the upgrade, the `DialError` has the reason `Transport`, since the
- * platform does not tell. The dialer is ready unless `navigator.onLine` is `false`, and an `online` event wakes.
+ * platform does not give the reason. The dialer is ready unless `navigator.onLine` is `false`, and an `online` event
+ * ends `wake`.
  *
  * @example
  * ```ts
@@ -238,10 +245,13 @@ export const layerGlobal: Layer.Layer<WebSocketDialer> = Layer.succeed(WebSocket
   wake: Effect.suspend(() => untilOnline(() => true))
 })
 
-/** Node has a navigator that does not tell. */
+/** Node has a navigator without `onLine`. */
 const isOffline = (): boolean => (globalThis.navigator as Partial<Navigator> | undefined)?.onLine === false
 
-/** Waits for an `online` event, if it is still to be waited for. Never ends on a platform without such events. */
+/**
+ * Waits for an `online` event, unless `isToWait` says that no wait is needed. Never ends on a platform without such
+ * events.
+ */
 const untilOnline = (isToWait: () => boolean): Effect.Effect<void> =>
   wait<void>((resume) => {
     if (!isToWait()) {
@@ -297,8 +307,8 @@ const connectionOver = (socket: globalThis.WebSocket): Connection => {
   let isClosedByUs = false
 
   /**
-   * The platform answers the peer's close frame, and has an event only for the end of TCP. Browsers end TCP within two
-   * seconds; Node's undici never does if the peer leaves TCP open.
+   * The platform answers the peer's close frame by itself, but has an event only for the end of TCP. Browsers end TCP
+   * within two seconds; Node's undici never does if the peer leaves TCP open.
    */
   const isClosing = () => socket.readyState === 2 && !isClosedByUs && incoming.end === undefined
   const ended = wait<void>((resume) => incoming.onceEnded(() => resume(Exit.void)))
@@ -309,7 +319,7 @@ const connectionOver = (socket: globalThis.WebSocket): Connection => {
       : Effect.void
   )
 
-  // The platform has no event for this.
+  // The platform has no event for a finished write.
   const isWritten = Effect.sync(() => socket.bufferedAmount === 0 || incoming.end !== undefined || isClosing())
   const written = Effect.repeat(isWritten, { until: (is) => is, schedule: Schedule.spaced("4 millis") })
 
@@ -321,7 +331,7 @@ const connectionOver = (socket: globalThis.WebSocket): Connection => {
         for (const message of messages) socket.send(message as string | Uint8Array<ArrayBuffer>)
         return socket.bufferedAmount === 0 ? Effect.void : written
       }).pipe(
-        // If the peer is closing, nobody gets these messages: undici drops them, and a browser keeps them buffered.
+        // If the peer is closing, these messages are not sent: undici drops them, and a browser keeps them buffered.
         Effect.zipRight(check),
         Effect.zipRight(Effect.suspend((): Effect.Effect<void, ConnectionFailure> => incoming.end ?? Effect.void))
       ),
@@ -340,7 +350,7 @@ const connectionOver = (socket: globalThis.WebSocket): Connection => {
   }
 }
 
-/** The platform lets a page send 1000 and 3000 to 4999. Any other code becomes 1000. */
+/** The platform only allows the codes 1000 and 3000 to 4999. Any other code becomes 1000. */
 const closable = (code: number): number => code >= 3000 && code <= 4999 ? code : 1000
 
 /** RFC 6455 section 7.4.1: 1006 and 1015 are never sent. They stand for an end without a close frame. */
@@ -354,13 +364,13 @@ const endOf = (code: number, reason: string): ConnectionClosed | ConnectionLost 
 // -----------------------------------------------------------------------------
 
 /**
- * The server of `layerTest`: the test's side of every dial.
+ * The test's side of `layerTest`: the server for every dial.
  *
  * @since 0.1.0
  * @category models
  */
 export class TestServer extends Context.Tag("effect-holdfast/WebSocketDialer/TestServer")<TestServer, {
-  /** Waits for the next dial that has not been interrupted. */
+  /** Waits for the next dial that has not been interrupted, and takes it. */
   readonly attempt: Effect.Effect<Attempt>
 }>() {}
 
@@ -389,7 +399,7 @@ export interface Peer {
   readonly receive: Effect.Effect<Message>
   readonly send: (message: Message) => Effect.Effect<void>
   readonly ping: Effect.Effect<void>
-  /** From now on the server reads nothing: the client's writes wait, and its pings stay unanswered. */
+  /** Makes the server stop reading: the client's writes wait, and its pings stay unanswered. */
   readonly stall: Effect.Effect<void>
   /** Ends the connection by a close frame of the server. */
   readonly close: (code: number, reason?: string) => Effect.Effect<void>
@@ -400,8 +410,8 @@ export interface Peer {
 }
 
 /**
- * A dialer without a network. The test is the server: it answers each dial (`TestServer`) and speaks for the peer.
- * Nothing takes time unless it waits for the `Clock`.
+ * A dialer without a network. The test plays the server: it answers each dial (`TestServer`) and sends the peer's
+ * messages. Nothing takes time unless it waits for the `Clock`.
  *
  * @example
  * ```ts
@@ -431,7 +441,7 @@ export const layerTest: Layer.Layer<WebSocketDialer | TestServer> = Layer.effect
   })
 )
 
-/** Dials that the test has not taken yet, in their order. A dial that is interrupted is removed. */
+/** Dials that the test has not taken yet, in order. A dial that is interrupted is removed. */
 class Attempts {
   private readonly waiting = new Set<Attempt>()
   private readonly whenAdded = new Waiters()
@@ -445,7 +455,7 @@ class Attempts {
     this.waiting.delete(attempt)
   }
 
-  /** Looks again after each wait: the dial that ended the wait may have been interrupted since. */
+  /** Checks again after each wait: the dial that ended the wait may have been interrupted meanwhile. */
   readonly next: Effect.Effect<Attempt> = Effect.suspend(() => {
     for (const attempt of this.waiting) {
       this.waiting.delete(attempt)
@@ -485,7 +495,8 @@ const attempted = (attempts: Attempts, request: DialRequest): Effect.Effect<Conn
     return () => {
       isOver = true
       attempts.delete(attempt)
-      // The dial may have been interrupted just after it was answered: then nobody else has the connection.
+      // The dial may have been interrupted immediately after it was answered: then only this code can end the
+      // connection.
       if (opened !== undefined) Effect.runSync(opened.terminate)
     }
   })
