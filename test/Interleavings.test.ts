@@ -386,7 +386,7 @@ describe("I1: time", () => {
       const before = performance.now()
       const year = Effect.gen(function*() {
         assert.strictEqual(yield* Clock.currentTimeMillis, 0)
-        yield* Effect.repeat(Effect.sleep("1 hour"), Schedule.recurs(365 * 24 - 1))
+        yield* Effect.repeat(Effect.sleep("1 day"), Schedule.recurs(364))
         assert.strictEqual(yield* Clock.currentTimeMillis, 365 * 24 * 3_600_000)
         assert.strictEqual(yield* Clock.currentTimeNanos, 365n * 24n * 3_600_000_000_000n)
       })
