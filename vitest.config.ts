@@ -49,8 +49,8 @@ export default defineConfig({
     // A time limit ends a test that hangs. On a busy machine a sound test takes many times what it takes alone.
     testTimeout: amount({ quick: 120_000, full: 600_000 }),
     hookTimeout: 60_000,
-    // Two cores are what the smallest machine of a CI has: two threads use them, and a process beside them waits for
-    // servers most of the time.
+    // Two cores are what the smallest machine of a CI has. A thread waits for servers, timers and processes for a third
+    // of its time, so three threads use two cores.
     maxWorkers: 3,
     minWorkers: 1,
     sequence: { sequencer: LongestFirst },
