@@ -137,11 +137,15 @@ export class SessionRejected extends Data.TaggedError("SessionRejected")<{
   readonly refreshes: number
 }> {
   override get message(): string {
-    const { method } = this.response.request
+    const { request, status } = this.response
     const refreshed = this.refreshes === 1 ? "1 refresh" : `${this.refreshes} refreshes`
-    return `${method} was refused with ${this.response.status} after ${refreshed}`
+    return `${nameOf(request)} was refused with ${status} after ${refreshed}`
   }
 }
+
+/** The request's method and origin. Its path and query may hold secrets. */
+const nameOf = ({ method, url }: HttpClientRequest.HttpClientRequest): string =>
+  URL.canParse(url) ? `${method} ${new URL(url).origin}` : method
 
 /**
  * The request would have to be sent again, but its body cannot be read a second time. After a refusal the session has
@@ -156,7 +160,7 @@ export class NotReplayable extends Data.TaggedError("NotReplayable")<{
   readonly response: HttpClientResponse.HttpClientResponse
 }> {
   override get message(): string {
-    return `${this.request.method} was refused with ${this.response.status}, and its body can be read only once`
+    return `${nameOf(this.request)} was refused with ${this.response.status}, and its body can be read only once`
   }
 }
 

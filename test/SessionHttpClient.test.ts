@@ -129,6 +129,7 @@ describe.each(clients)("over %s", (name, layer) => {
         const client = yield* SessionHttpClient.make(session, { attach: SessionHttpClient.bearer, maxRefreshes })
         const refused = failedWith(yield* Effect.exit(client.get(server.url)), SessionHttpClient.SessionRejected)
         assert.strictEqual(refused.refreshes, maxRefreshes)
+        assert.include(refused.message, `GET ${server.url} was refused with 401 after ${maxRefreshes} refresh`)
         assert.strictEqual(refused.response.status, 401)
         assert.strictEqual(yield* refused.response.text, `not token-${maxRefreshes}`)
         assert.strictEqual(server.received.length, 1 + maxRefreshes)
