@@ -40,6 +40,7 @@ import * as Schema from "effect/Schema"
 import type * as Scope from "effect/Scope"
 import type * as Types from "effect/Types"
 import * as Check from "./internal/check.js"
+import { addFinalizer } from "./internal/closeScope.js"
 import * as Delays from "./internal/delays.js"
 import * as Sealing from "./internal/persisted/sealing.js"
 import * as Service from "./internal/service.js"
@@ -55,7 +56,8 @@ import { type Parts, Trouble } from "./internal/shared/parts.js"
 import * as Protocol from "./internal/shared/protocol.js"
 import { Queue } from "./internal/shared/queue.js"
 import { refresh } from "./internal/shared/refresh.js"
-import { Rows } from "./internal/shared/rows.js"
+import { deadline, Rows } from "./internal/shared/rows.js"
+import { UserEffects } from "./internal/userEffects.js"
 import { Waiters } from "./internal/waiters.js"
 import type { InvalidOptions } from "./InvalidOptions.js"
 import * as Session from "./Session.js"
@@ -178,7 +180,8 @@ export class SharedSessionError extends Data.TaggedError("SharedSessionError")<{
 // -----------------------------------------------------------------------------
 
 /**
- * Makes one process's part of a shared session. The store is not called before the first `current`.
+ * Makes one process's part of a shared session. The store is not called before the first `current`. When the scope
+ * closes, calls of the store that were given up and still run are waited for, at most two seconds.
  *
  * Everything that `Session.make` guarantees also holds within each process. Each process numbers its generations by
  * itself; the number is not the fleet's version of the value.
@@ -225,6 +228,9 @@ export const make = <A, I, E = never, R = never, E2 = E, R2 = never, E3 = never,
     const monotonic = () => Math.round(Number(clock.unsafeCurrentTimeNanos()) / 1_000_000)
     const memory = new Memory<A>(monotonic)
     const cooldown = cooldownOf(settings.cooldown, monotonic)
+    const calls = new UserEffects()
+    // This finalizer runs last: what a call of the store has acquired is released before the scope has closed.
+    yield* addFinalizer(() => calls.untilIdle(deadline))
 
     const parts: Parts<A, Err> = {
       ...settings,
@@ -232,7 +238,7 @@ export const make = <A, I, E = never, R = never, E2 = E, R2 = never, E3 = never,
       now,
       monotonic,
       memory,
-      rows: new Rows(store, settings.key, queue, monotonic),
+      rows: new Rows(store, settings.key, queue, calls, monotonic),
       codec: yield* Codec.make(settings.key, options.schema, yield* Sealing.make(settings.keys)),
       session: () => Inside.of(session),
       lifetimeOf: (value) => lifetimeOf(options, settings.maxAge, value, now()),

@@ -1,5 +1,11 @@
+import * as SessionStore from "effect-holdfast/SessionStore"
+import * as SharedSession from "effect-holdfast/SharedSession"
 import { describe, it } from "effect-holdfast/testing/vitest"
 import * as Effect from "effect/Effect"
+import * as Exit from "effect/Exit"
+import * as Schema from "effect/Schema"
+import * as Scope from "effect/Scope"
+import * as assert from "node:assert/strict"
 import { bySize } from "../support/bySize.js"
 import { form } from "../support/form.js"
 import { overSharedSessions } from "../support/sharedSessions.js"
@@ -34,3 +40,42 @@ describe("F8: the promises of a session hold for a shared one, too", async () =>
     )
   }
 })
+
+/** A store whose calls hold a connection, which takes its time to come, and meanwhile cannot be interrupted. */
+const connected = Effect.gen(function*() {
+  const memory = yield* Effect.provide(SessionStore.SessionStore, SessionStore.layerMemory)
+  const connections = { asked: 0, released: 0 }
+  const connection = Effect.acquireRelease(
+    Effect.zipRight(Effect.sync(() => connections.asked++), Effect.yieldNow()),
+    () => Effect.zipRight(Effect.yieldNow(), Effect.sync(() => connections.released++))
+  )
+  const store: SessionStore.Service = {
+    read: (key) => Effect.scoped(Effect.zipRight(connection, memory.read(key))),
+    compareAndSet: (key, revision, row) =>
+      Effect.scoped(Effect.zipRight(connection, memory.compareAndSet(key, revision, row))),
+    notices: memory.notices
+  }
+  return { connections, store }
+})
+
+const closing = Effect.gen(function*() {
+  const { connections, store } = yield* connected
+  const scope = yield* Scope.make()
+  const { current } = yield* SharedSession.make({
+    key: "session",
+    schema: Schema.Number,
+    acquire: Effect.succeed(0),
+    renew: (value) => Effect.succeed(value + 1)
+  }).pipe(Effect.provideService(SessionStore.SessionStore, store), Scope.extend(scope))
+  yield* Effect.fork(Effect.ignore(current))
+  yield* Effect.yieldNow()
+  yield* Scope.close(scope, Exit.void)
+  assert.equal(connections.released, connections.asked)
+})
+
+describe("F5: a session that closes while its store is asked", () =>
+  it.interleavings(
+    "has released what the calls have acquired before its scope has closed",
+    closing,
+    form === "quick" ? { limit: 100, seeds: 50, timeout: 120_000 } : { limit: 2000, seeds: 1000 }
+  ))

@@ -8,6 +8,7 @@ import * as Effect from "effect/Effect"
 import * as Option from "effect/Option"
 import type { Row, Service, StoreError } from "../../SessionStore.js"
 import { first } from "../first.js"
+import type { UserEffects } from "../userEffects.js"
 import type { Queue } from "./queue.js"
 
 /** The store has failed, or has not answered in time. */
@@ -39,7 +40,7 @@ export const write = (row: Row): Change<never> => ({ _tag: "Write", row })
 export const found = <A>(found: A): Change<A> => ({ _tag: "Found", found })
 
 /** How long one call may take, in milliseconds. */
-const deadline = 2000
+export const deadline = 2000
 
 /**
  * The deadline is several short timers in a row. After a process was suspended (a laptop slept), an old timer fires
@@ -55,22 +56,25 @@ export class Rows {
   private readonly store: Service
   private readonly key: string
   private readonly queue: Queue
+  private readonly calls: UserEffects
 
-  constructor(store: Service, key: string, queue: Queue, monotonic: () => number) {
+  /** `calls` has the calls of the store, including those that were given up and still run. */
+  constructor(store: Service, key: string, queue: Queue, calls: UserEffects, monotonic: () => number) {
     this.store = store
     this.key = key
     this.queue = queue
+    this.calls = calls
     const read = Effect.suspend(() => {
       const askedAt = monotonic()
       return Effect.map(store.read(key), ({ now, row }) => ({ row: Option.getOrUndefined(row), now, askedAt }))
     })
-    this.read = inTime(queue, false, read)
-    this.readNow = inTime(queue, true, read)
+    this.read = inTime(queue, calls, false, read)
+    this.readNow = inTime(queue, calls, true, read)
   }
 
   /** Writes the row. Gives whether the stored row still had the revision that was read. */
   write(read: Row | undefined, row: Row): Effect.Effect<boolean, Unavailable> {
-    return inTime(this.queue, true, this.store.compareAndSet(this.key, read?.revision, row))
+    return inTime(this.queue, this.calls, true, this.store.compareAndSet(this.key, read?.revision, row))
   }
 
   /** Reads and writes, again and again until no other process writes in between. */
@@ -95,18 +99,18 @@ const struck = Effect.repeatN(Effect.sleep(deadline / parts), parts - 1)
 /** Runs the call when it is its turn, within its deadline. */
 const inTime = <A>(
   queue: Queue,
+  calls: UserEffects,
   isUrgent: boolean,
   call: Effect.Effect<A, StoreError>
 ): Effect.Effect<A, Unavailable> => {
   const answer = Effect.sync(() => queue.answer())
-  const answered = call.pipe(
+  // A call that cannot be interrupted goes on in the background.
+  const answered = calls.run(call.pipe(
     Effect.mapError((error) => new Unavailable({ detail: error.message })),
     Effect.catchAllDefect(() => Effect.fail(new Unavailable({ detail: "the store has thrown" }))),
-    Effect.tapBoth({ onFailure: () => answer, onSuccess: () => answer }),
-    // A call that cannot be interrupted goes on in the background.
-    Effect.disconnect
-  )
-  return Effect.suspend(() => {
+    Effect.tapBoth({ onFailure: () => answer, onSuccess: () => answer })
+  ))
+  const inTurn = Effect.suspend(() => {
     const own = queue.call(isUrgent)
     const onStrike = Effect.suspend(() => {
       queue.strike(own)
@@ -118,9 +122,7 @@ const inTime = <A>(
     ).pipe(
       Effect.ensuring(Effect.sync(() => queue.leave(own)))
     )
-  }).pipe(
-    // The deadline must also hold for callers that cannot be interrupted.
-    Effect.interruptible,
-    Effect.disconnect
-  )
+  })
+  // The deadline must also hold for callers that cannot be interrupted.
+  return calls.run(Effect.interruptible(inTurn))
 }

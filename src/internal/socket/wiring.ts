@@ -6,12 +6,12 @@ import type * as Either from "effect/Either"
 import type * as Runtime from "effect/Runtime"
 import type * as Scope from "effect/Scope"
 import type { Message, WebSocketDialer } from "../../WebSocketDialer.js"
+import type { UserEffects } from "../userEffects.js"
 import type { Events } from "./events.js"
 import type { Orders } from "./orders.js"
 import type { Outbox } from "./outbox.js"
 import type { AnyOptions, Settings } from "./settings.js"
 import type { Telemetry } from "./telemetry.js"
-import type { UserEffects } from "./userEffects.js"
 
 /** The parts that the public module makes. */
 export interface Given<Out, In, R> {

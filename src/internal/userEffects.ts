@@ -1,11 +1,13 @@
 /**
- * The user's effects, which may take any time: `dial`, `onOpen`, a subscription's `open`, and the finalizers of what
- * these acquire. The socket interrupts them without waiting for their end. Only the closing of the socket waits until
- * none of them runs, at most for its grace.
+ * The user's effects, which may take any time: a socket's `dial`, `onOpen`, a subscription's `open`, and the finalizers
+ * of what these acquire; the calls that a shared session makes of its store. The socket or session interrupts them
+ * without waiting for their end. Only its closing waits until none of them runs, for a bounded time.
  */
 import * as Effect from "effect/Effect"
+import * as Exit from "effect/Exit"
 import * as Fiber from "effect/Fiber"
-import { Waiters } from "../waiters.js"
+import { within } from "./first.js"
+import { Waiters } from "./waiters.js"
 
 export class UserEffects {
   private running = 0
@@ -14,6 +16,15 @@ export class UserEffects {
 
   get isIdle(): boolean {
     return this.running === 0
+  }
+
+  /** Waits until none of them runs, at most for so many milliseconds. */
+  untilIdle(millis: number): Effect.Effect<void> {
+    return Effect.suspend(() =>
+      this.isIdle
+        ? Effect.void
+        : within(Waiters.until(() => this.isIdle ? Exit.void : undefined, this.whenIdle), millis, () => Effect.void)
+    )
   }
 
   /** Like `Effect.disconnect`: passes an interruption on without waiting for its end. */
