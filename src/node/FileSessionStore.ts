@@ -94,7 +94,8 @@ export const layer = (
     })
   )
 
-const validate = ({ directory }: Options): Options => {
+const validate = (options: Options): Options => {
+  const { directory } = Check.object("options", options)
   if (typeof directory === "string" && directory !== "") return { directory }
   throw new InvalidOptions({ option: "directory", value: directory, reason: "must be a path" })
 }

@@ -15,6 +15,7 @@
 import * as Effect from "effect/Effect"
 import * as Layer from "effect/Layer"
 import * as Option from "effect/Option"
+import * as Predicate from "effect/Predicate"
 import * as Redacted from "effect/Redacted"
 import * as Stream from "effect/Stream"
 import { Redis } from "ioredis"
@@ -105,7 +106,7 @@ if ARGV[4] ~= "" then redis.call("PUBLISH", ARGV[4], ARGV[5]) end
 return 1`
 
 const validate = (options: Options) => {
-  const { prefix = "holdfast:", replicas = 0 } = options
+  const { prefix = "holdfast:", replicas = 0 } = Check.object("options", options)
   if (typeof prefix !== "string") {
     throw new InvalidOptions({ option: "prefix", value: prefix, reason: "must be text" })
   }
@@ -113,7 +114,7 @@ const validate = (options: Options) => {
 }
 
 const connectOf = (options: Options): () => Redis => {
-  if ("connect" in options) return options.connect
+  if ("connect" in options) return Check.kind("connect", options.connect, Predicate.isFunction, "must be a function")
   const url = Redacted.isRedacted(options.url) ? Redacted.value(options.url) : options.url
   if (typeof url !== "string" || !/^rediss?:\/\//.test(url)) {
     // The URL may hold a password.
@@ -125,7 +126,7 @@ const connectOf = (options: Options): () => Redis => {
 /** Connects in the background, and again after each loss. While there is no connection, calls fail. */
 const connection = (connect: () => Redis) =>
   Effect.acquireRelease(
-    Effect.promise(async () => {
+    attempt("open", async () => {
       const redis = connect()
       // Without a listener an `error` event would end the process. The calls themselves fail anyway.
       redis.on("error", () => {})

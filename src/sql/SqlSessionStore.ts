@@ -71,8 +71,7 @@ export const layer = (
   Layer.scoped(
     SessionStore.SessionStore,
     Effect.gen(function*() {
-      const table = yield* Check.validated(() => tableOf(options))
-      const concurrency = yield* Check.validated(() => Check.count("connections", options.connections ?? 10, 1))
+      const { concurrency, table } = yield* Check.validated(() => validate(options))
       const sql = yield* SqlClient.SqlClient
       const { begin, create, insert, isWritten, now, update } = dialectOf(sql, table)
       const name = sql(table)
@@ -113,13 +112,16 @@ export const layer = (
     })
   )
 
-const tableOf = ({ table = "holdfast_sessions" }: Options): string => {
-  if (typeof table === "string" && /^[A-Za-z_][A-Za-z0-9_]{0,62}$/.test(table)) return table
-  throw new InvalidOptions({
-    option: "table",
-    value: table,
-    reason: "must be at most 63 letters, digits and underscores, and must not begin with a digit"
-  })
+const validate = (options: Options) => {
+  const { connections = 10, table = "holdfast_sessions" } = Check.object("options", options)
+  if (typeof table !== "string" || !/^[A-Za-z_][A-Za-z0-9_]{0,62}$/.test(table)) {
+    throw new InvalidOptions({
+      option: "table",
+      value: table,
+      reason: "must be at most 63 letters, digits and underscores, and must not begin with a digit"
+    })
+  }
+  return { table, concurrency: Check.count("connections", connections, 1) }
 }
 
 /** Runs a statement outside any transaction of the caller. */
