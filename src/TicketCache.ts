@@ -219,8 +219,9 @@ const now = <A>(f: (now: number) => A): Effect.Effect<A> =>
  * import * as Effect from "effect/Effect"
  * import * as Option from "effect/Option"
  *
- * declare const cache: TicketCache.TicketCache // Report whether the server resumed the session. declare const
- * handshake: (session: Uint8Array | undefined) => Effect.Effect<boolean>
+ * declare const cache: TicketCache.TicketCache
+ * // Whether the server resumed the session.
+ * declare const handshake: (session: Uint8Array | undefined) => Effect.Effect<boolean>
  *
  * const key = { host: "api.example.com", port: 443 }
  *
