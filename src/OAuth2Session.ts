@@ -756,11 +756,7 @@ export interface ClientOptions extends Omit<SessionHttpClient.Options<Tokens>, "
 const checkOrigins = (origins: ClientOptions["origins"]): void => {
   if (typeof origins === "function") return
   if (!Array.isArray(origins) || origins.length === 0) {
-    throw new InvalidOptions({
-      option: "origins",
-      value: origins,
-      reason: "must name the origins to which the tokens may be sent"
-    })
+    throw new InvalidOptions({ option: "origins", value: origins, reason: "must name the origins for the tokens" })
   }
   for (const origin of origins) {
     if (typeof origin === "string" && URL.canParse(origin) && /^https?:$/.test(new URL(origin).protocol)) continue

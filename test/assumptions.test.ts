@@ -273,6 +273,19 @@ describe("Effect", () => {
     assert.strictEqual(Effect.runSync(Effect.provide(Color, larger)), "red")
   })
 
+  it("Effect.Service: has the class of its instances above the tag (else a layer gives no instance)", () => {
+    class Api extends Effect.Service<Api>()("Api", { succeed: { color: "red" } }) {}
+    class Made {
+      readonly color = "red"
+    }
+    // The first instance takes the tag's own prototype out of the chain.
+    assert.strictEqual(new Api(new Made()).color, "red")
+    const above = Object.getPrototypeOf(Api) as { readonly prototype: { readonly _tag: unknown } }
+    assert.strictEqual(above.prototype._tag, Api.key)
+    class Other extends Effect.Tag("Other")<Other, string>() {}
+    assert.notProperty(Object.getPrototypeOf(Other).prototype ?? {}, "_tag")
+  })
+
   it("effect._op: names an operation, and its fields hold the functions (else a failure's story has no words)", () => {
     const f = () => Effect.void
     const operation = Effect.flatMap(Effect.void, f) as unknown as Parts
