@@ -170,14 +170,14 @@ describe("D1: a defect behind isolate", () => {
 
   const ways: Record<string, HttpApp.Default<string>> = {
     "a defect": Effect.die(new Error(secret)),
-    "a defect that is no error": Effect.die({ secret }),
+    "a defect that is not an Error": Effect.die({ secret }),
     "a throw": Effect.sync(() => {
       throw new TypeError(secret)
     }),
-    "a throw where an effect was to be made": Effect.suspend((): HttpApp.Default => {
+    "a throw instead of an effect": Effect.suspend((): HttpApp.Default => {
       throw new TypeError(secret)
     }),
-    "a promise that was to be kept": Effect.promise(() => Promise.reject(new Error(secret))),
+    "a promise that rejects": Effect.promise(() => Promise.reject(new Error(secret))),
     "a defect in cleaning up after a failure": Effect.ensuring(Effect.fail("no"), Effect.die(new Error(secret))),
     "a defect in cleaning up after success": Effect.ensuring(ok, Effect.die(new Error(secret))),
     "a defect in one of several fibers": Effect.as(
@@ -194,7 +194,7 @@ describe("D1: a defect behind isolate", () => {
   }
 
   for (const [way, app] of Object.entries(ways)) {
-    it.scopedLive(`(${way}) is a 500 with an incident id that tells nothing, and one log that tells all`, () =>
+    it.scopedLive(`(${way}) is a 500 with an incident id and nothing else, and one log with everything`, () =>
       withLogs((logs) =>
         Effect.gen(function*() {
           const port = yield* serving(DefectBoundary.isolate(app))
@@ -260,7 +260,7 @@ describe("D1: a defect behind isolate", () => {
       })
     ))
 
-  it.scopedLive("has no body for HEAD, and its type all the same", () =>
+  it.scopedLive("has no body for HEAD, but the same type", () =>
     withLogs(() =>
       Effect.gen(function*() {
         const port = yield* serving(DefectBoundary.isolate(Effect.die("broken")))
@@ -269,7 +269,7 @@ describe("D1: a defect behind isolate", () => {
       })
     ))
 
-  it.scopedLive("is answered though the logger is broken too", () =>
+  it.scopedLive("is answered even if the logger is broken, too", () =>
     Effect.gen(function*() {
       const port = yield* serving(DefectBoundary.isolate(Effect.die("broken")))
       const { headers, status } = yield* request(port, "/")
@@ -283,7 +283,7 @@ describe("D1: a defect behind isolate", () => {
       ))
     ))
 
-  it.scopedLive("is logged once if two boundaries stand around the app", () =>
+  it.scopedLive("is logged once if there are two boundaries around the app", () =>
     withLogs((logs) =>
       Effect.gen(function*() {
         const app = HttpRouter.empty.pipe(HttpRouter.get("/die", Effect.die("broken")), HttpRouter.get("/ok", ok))
@@ -294,7 +294,7 @@ describe("D1: a defect behind isolate", () => {
       })
     ))
 
-  it.scopedLive("is noted in the request's span by its incident", () =>
+  it.scopedLive("is recorded in the request's span by its incident", () =>
     withLogs(() =>
       Effect.gen(function*() {
         let attributes: ReadonlyMap<string, unknown> | undefined
@@ -490,7 +490,7 @@ describe("a boundary, besides the response", () => {
       })
     ))
 
-  it.scopedLive("takes a stream that fails for no defect, and keeps the head of one that ends", () =>
+  it.scopedLive("does not count a failing stream as a defect, and keeps the head of a stream that ends", () =>
     withLogs((logs) =>
       Effect.gen(function*() {
         const failing = HttpServerResponse.stream(Stream.fail("no"))
@@ -533,7 +533,7 @@ describe("a boundary, besides the response", () => {
       ))
   }
 
-  it.scopedLive("D3: counts once a defect that such a fiber hands on to the handler", () =>
+  it.scopedLive("D3: counts once a defect that such a fiber passes on to the handler", () =>
     withLogs((logs) =>
       Effect.gen(function*() {
         const port = yield* serving(DefectBoundary.isolate(
@@ -552,7 +552,7 @@ describe("a boundary, besides the response", () => {
       })
     ))
 
-  it.scopedLive("D3: counts once a defect that comes to light again beside another", () =>
+  it.scopedLive("D3: counts once a defect that is seen again together with another", () =>
     withLogs(() =>
       Effect.gen(function*() {
         const known = new Error("broken")
@@ -565,7 +565,7 @@ describe("a boundary, besides the response", () => {
       })
     ))
 
-  it.scopedLive("D3: takes the end of a fiber without a defect for none", () =>
+  it.scopedLive("D3: does not count the end of a fiber without a defect", () =>
     withLogs((logs) =>
       Effect.gen(function*() {
         const ends = [Effect.void, Effect.fail("no"), Effect.interrupt, Effect.die(HttpServerResponse.empty())]
@@ -653,7 +653,7 @@ describe("a boundary, besides the response", () => {
       })
     ))
 
-  it.scopedLive("takes a defect of a handler of responses that the app has added for the app's", () =>
+  it.scopedLive("counts a defect in a response handler that the app has added as the app's", () =>
     withLogs((logs) =>
       Effect.gen(function*() {
         for (
@@ -709,7 +709,7 @@ describe("a boundary, besides the response", () => {
       })
     ))
 
-  it.scopedLive("D3: leaves the request's scope what it was", () =>
+  it.scopedLive("D3: keeps the request's scope the same object", () =>
     Effect.gen(function*() {
       const log: Array<string> = []
       const scopes: Array<Scope.Scope> = []
@@ -795,7 +795,7 @@ const inMemory = (options: DefectBoundary.Options) =>
     }
   })
 
-/** Lets the event loop go, so that the requests of `inMemory` go on. */
+/** Lets the event loop turn, so that the requests of `inMemory` go on. */
 const settled = Effect.repeatN(Effect.promise(() => new Promise((resolve) => setImmediate(resolve))), 5)
 
 describe("D2: a policy", () => {
@@ -809,7 +809,7 @@ describe("D2: a policy", () => {
       })
     ))
 
-  it.effect("of termination ends it after the first", () =>
+  it.effect("of termination ends the server after the first defect", () =>
     withLogs((logs) =>
       Effect.gen(function*() {
         const { ended, get } = yield* inMemory({ policy: "terminate" })
@@ -823,7 +823,7 @@ describe("D2: a policy", () => {
       })
     ))
 
-  it.effect("of so many within so long counts the defects that are not older", () =>
+  it.effect("with a number and a time counts only defects within that time", () =>
     withLogs(() =>
       Effect.gen(function*() {
         const { ended, get } = yield* inMemory({ policy: { terminateAfter: { defects: 3, within: "10 seconds" } } })
@@ -842,7 +842,7 @@ describe("D2: a policy", () => {
       })
     ))
 
-  it.effect("that has been met waits for the requests in flight, whose defects are logged too", () =>
+  it.effect("that ends the server waits for the requests in flight, whose defects are logged, too", () =>
     withLogs((logs) =>
       Effect.gen(function*() {
         const { cue, ended, get } = yield* inMemory({ policy: "terminate" })
@@ -859,7 +859,7 @@ describe("D2: a policy", () => {
       })
     ))
 
-  it.effect("that has been met gives one grace, however often its end is waited for", () =>
+  it.effect("that ends the server gives one grace period, however often its end is awaited", () =>
     withLogs(() =>
       Effect.gen(function*() {
         const { boundary, ended, get } = yield* inMemory({ policy: "terminate", grace: "5 seconds" })
@@ -876,7 +876,7 @@ describe("D2: a policy", () => {
       })
     ))
 
-  it.effect("that has been met ends all connections together, and waits for each", () =>
+  it.effect("that ends the server ends all connections together, and waits for each", () =>
     withLogs(() =>
       Effect.gen(function*() {
         const { cue, ended, get } = yield* inMemory({ policy: "terminate" })
@@ -902,7 +902,7 @@ describe("D2: a policy", () => {
       })
     ))
 
-  it.effect("that has been met leaves a server alone that is not one of Node's", () =>
+  it.effect("that ends the server does not touch a server that is not Node's", () =>
     withLogs(() =>
       Effect.gen(function*() {
         const { ended, get } = yield* inMemory({ policy: "terminate" })
@@ -914,7 +914,7 @@ describe("D2: a policy", () => {
       })
     ))
 
-  it.effect("that has been met answers later requests with 503 and ends their connections", () =>
+  it.effect("that ends the server answers later requests with 503 and ends their connections", () =>
     withLogs(() =>
       Effect.gen(function*() {
         const { ended, get } = yield* inMemory({ policy: "terminate" })
@@ -936,8 +936,8 @@ describe("D2: a policy", () => {
 // -----------------------------------------------------------------------------
 
 /**
- * Each of these servers ends within so many milliseconds, however busy the machine: far more than the graces that a
- * test waits for, and far less than the other graces.
+ * Each of these servers ends within this number of milliseconds, however busy the machine: far more than the grace
+ * periods that a test waits for, and far less than the others.
  */
 const patience = 20_000
 
@@ -965,7 +965,7 @@ const upgrade = "GET /socket HTTP/1.1\r\nhost: localhost\r\nconnection: upgrade\
   "sec-websocket-version: 13\r\nsec-websocket-key: AQIDBAUGBwgJCgsMDQ4PEA==\r\n\r\n"
 
 describe("D2: serve, when it terminates", () => {
-  it.scopedLive("accepts no more, lets the requests in flight finish, and closes its connections", () =>
+  it.scopedLive("accepts no more connections, lets the requests in flight finish, and closes its connections", () =>
     withLogs(() =>
       Effect.gen(function*() {
         const entered = yield* Deferred.make<void>()
@@ -1005,7 +1005,7 @@ describe("D2: serve, when it terminates", () => {
     "that sends without end": HttpServerResponse.stream(Stream.repeatEffect(Effect.succeed(new Uint8Array(65_536))))
   }
   for (const [what, handler] of Object.entries(hangs)) {
-    it.scopedLive(`waits no longer than the grace for a handler ${what}`, () =>
+    it.scopedLive(`waits no longer than the grace period for a handler ${what}`, () =>
       withLogs(() =>
         Effect.gen(function*() {
           const entered = yield* Deferred.make<void>()
@@ -1070,7 +1070,7 @@ describe("D2: serve, when it terminates", () => {
     20_000
   )
 
-  it.scopedLive("D4: waits no longer than the grace for a handler of an upgraded connection that hangs", () =>
+  it.scopedLive("D4: waits no longer than the grace period for a hanging handler of an upgraded connection", () =>
     withLogs(() =>
       Effect.gen(function*() {
         const entered = yield* Deferred.make<void>()
@@ -1168,7 +1168,7 @@ describe("D2: serve, when it terminates", () => {
       })
     ))
 
-  it.scoped("lasts one grace, though it is interrupted on the way", () =>
+  it.scoped("lasts one grace period, even if it is interrupted meanwhile", () =>
     withLogs(() =>
       Effect.gen(function*() {
         const entered = yield* Deferred.make<void>()
@@ -1232,7 +1232,7 @@ describe("D2: serve, when it terminates", () => {
     ))
 
   for (const [what, options] of [["null", null], ["a negative grace", { grace: -1 }]] as const) {
-    it.scopedLive(`ends for InvalidOptions before it serves, as a layer too: ${what}`, () =>
+    it.scopedLive(`ends with InvalidOptions before it serves, also as a layer: ${what}`, () =>
       Effect.gen(function*() {
         const server = yield* listening
         for (
@@ -1252,7 +1252,7 @@ describe("D2: serve, when it terminates", () => {
 // processes
 // -----------------------------------------------------------------------------
 
-/** A server in a process of its own, and what it has written. */
+/** A server in a separate process, and its output. */
 const launched = (...args: ReadonlyArray<string>) =>
   Effect.gen(function*() {
     const child = yield* Effect.acquireRelease(
@@ -1299,7 +1299,7 @@ describe("D2: a process", () => {
         assert.isTrue(Exit.isFailure(yield* Fiber.join(hanging)))
       }))
 
-    it.scopedLive(`that is told to end (${way}) does so within the grace, a hanging handler or not`, () =>
+    it.scopedLive(`that is told to end (${way}) does so within the grace period, whether a handler hangs or not`, () =>
       Effect.gen(function*() {
         const { child, ended, port, written } = yield* launched(way, "isolate")
         yield* Effect.fork(Effect.exit(request(port, "/hang")))

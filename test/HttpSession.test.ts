@@ -42,7 +42,7 @@ class NoIdentity {
   readonly _tag = "NoIdentity"
 }
 
-/** Identity 0, 1, 2 …, told by two headers. */
+/** Identity 0, 1, 2 …, recognised by two headers. */
 const identities = () => {
   let made = 0
   const identity = Effect.sync((): HttpSession.Identity => ({
@@ -55,7 +55,7 @@ const identityOf = ({ headers }: Received) => headers["x-identity"]
 
 type Answer = Reply | Effect.Effect<Reply>
 
-/** A site whose root sets a cookie that tells for which identity; what is not its root is answered by `handle`. */
+/** A site whose root sets a cookie with the number of the identity; `handle` answers all other paths. */
 const site = (handle: (request: Received) => Answer, root: (request: Received) => Answer = welcome) =>
   Effect.map(
     serve((request) => request.path === "/" ? root(request) : handle(request)),
@@ -107,7 +107,7 @@ describe.each(clients)("over %s", (_name, layer) => {
       assert.strictEqual(server.requests().length, 40)
     }).pipe(Effect.provide(layer)))
 
-  it.scopedLive("J1: a repeated request carries the new identity and one set of cookies, the new one's", () =>
+  it.scopedLive("J1: a repeated request carries the new identity and only the new cookies", () =>
     Effect.gen(function*() {
       const server = yield* site((request) => identityOf(request) === "0" ? forbidden : {})
       const { client } = yield* HttpSession.make({ ...identities(), probe: server.url })
@@ -124,7 +124,7 @@ describe.each(clients)("over %s", (_name, layer) => {
       assert.strictEqual(server.received.length, 4)
     }).pipe(Effect.provide(layer)))
 
-  it.scopedLive("a lasting 403 of a healthy site reaches the caller, readable, after one refresh", () =>
+  it.scopedLive("a lasting 403 reaches the caller after one refresh, and can be read", () =>
     Effect.gen(function*() {
       const server = yield* site(() => ({ status: 403, body: "not your document" }))
       const { client } = yield* HttpSession.make({ ...identities(), probe: server.url })
@@ -148,7 +148,7 @@ describe.each(clients)("over %s", (_name, layer) => {
       assert.deepStrictEqual(sent, times(2, [JSON.stringify({ note: "ä€" }), "application/vnd.api+json"]))
     }).pipe(Effect.provide(layer)))
 
-  it.scopedLive("a body that can be read only once is not sent again; the session is refreshed all the same", () =>
+  it.scopedLive("a body that can be read only once is not sent again, but the session is refreshed", () =>
     Effect.gen(function*() {
       const server = yield* site((request) => identityOf(request) === "0" ? forbidden : {})
       const { client, session } = yield* HttpSession.make({ ...identities(), probe: server.url })
@@ -211,7 +211,7 @@ describe.each(clients)("over %s", (_name, layer) => {
       assert.deepStrictEqual([response.status, response.headers["location"]], [302, "/8"])
     }).pipe(Effect.provide(layer)))
 
-  it.scopedLive("J2: cookies that are set on the way are kept and sent to the next stop", () =>
+  it.scopedLive("J2: cookies that are set on the way are kept and sent to the next hop", () =>
     Effect.gen(function*() {
       const server = yield* site(({ path }) =>
         path === "/login"
@@ -224,7 +224,7 @@ describe.each(clients)("over %s", (_name, layer) => {
       assert.deepStrictEqual(sent, [["/login", ["sid=0"]], ["/home", ["login=ok", "sid=0", "step=1"]]])
     }).pipe(Effect.provide(layer)))
 
-  it.scopedLive("J5: a redirect to another origin takes no credentials there, and only that origin's cookies", () =>
+  it.scopedLive("J5: a redirect to another origin sends no credentials there, and only that origin's cookies", () =>
     Effect.gen(function*() {
       const elsewhere = yield* serve(() => ({ headers: { "set-cookie": "sid=elsewhere" } }))
       const away = elsewhere.url.replace("127.0.0.1", "localhost")
@@ -256,7 +256,7 @@ describe.each(clients)("over %s", (_name, layer) => {
       assert.strictEqual(yield* cookiesOf(session, server.url), "sid=7")
     }).pipe(Effect.provide(layer)))
 
-  it.scopedLive("J5: another site's refusal behind a redirect, and home's own on the way back, refresh nothing", () =>
+  it.scopedLive("J5: a refusal of another site, or of the home origin after a way back, refreshes nothing", () =>
     Effect.gen(function*() {
       let home = ""
       const elsewhere = yield* serve(({ path }) =>
@@ -281,7 +281,7 @@ describe.each(clients)("over %s", (_name, layer) => {
       }
       assert.strictEqual(server.probes().length, 1)
       assert.strictEqual(yield* cookiesOf(session, server.url), "sid=0")
-      // Cookies go by their own rules, home again too; the identity does not come back.
+      // Cookies follow their own rules, even after the way back; the identity is not sent again.
       const returned = server.received.filter(({ path }) => path === "/returned")
       assert.deepStrictEqual(
         returned.map(({ headers }) => [headers["x-identity"], headers["x-tenant-token"], headers.cookie]),
@@ -313,7 +313,7 @@ describe.each(clients)("over %s", (_name, layer) => {
       assert.deepStrictEqual([error.reason, error.response.status], ["StatusCode", 404])
     }).pipe(Effect.provide(layer)))
 
-  it.scopedLive("a network error of the repeated request is that error, and other failures pass through", () =>
+  it.scopedLive("a network error of the repeated request is passed on, and so are other failures", () =>
     Effect.gen(function*() {
       const reset: Reply = { write: (response) => void response.socket?.destroy() }
       const server = yield* site((request) =>
@@ -394,7 +394,7 @@ describe.each(poolsOfOne)("over one connection of %s", (_name, layer) => {
       }).pipe(Effect.provide(layer)))
   }
 
-  it.scopedLive("a challenge that does not read the probe's body gets it to send its answer", () =>
+  it.scopedLive("a challenge that does not read the probe's body gets the connection for its answer", () =>
     Effect.gen(function*() {
       const server = yield* site(() => ({ body: "ok" }), () => ({ status: 403, body: "x".repeat(300_000) }))
       const { client } = yield* HttpSession.make({
@@ -440,7 +440,7 @@ describe("refreshing", () => {
       assert.strictEqual(server.probes().length, 2)
     })))
 
-  it.scopedLive("options say what a refusal is, and how many refreshes one request may cost", () =>
+  it.scopedLive("options decide what a refusal is, and how many refreshes one request may cause", () =>
     over(Effect.gen(function*() {
       const server = yield* site(() => ({ body: "please log in" }))
       const { client } = yield* HttpSession.make({
@@ -455,7 +455,7 @@ describe("refreshing", () => {
       assert.strictEqual(yield* error.response.text, "please log in")
     })))
 
-  it.scoped("by age goes on under twenty concurrent callers and an age of one millisecond", () =>
+  it.scoped("by age works with twenty concurrent callers and an age of one millisecond", () =>
     over(Effect.gen(function*() {
       const server = yield* site(() => ({ body: "ok" }))
       const { client } = yield* HttpSession.make({ ...identities(), probe: server.url, maxAge: "1 millis" })
@@ -467,7 +467,7 @@ describe("refreshing", () => {
       }
     })))
 
-  it.scoped("happens after an hour by default, and once for all who come then", () =>
+  it.scoped("happens after an hour by default, and once for all callers who come then", () =>
     over(Effect.gen(function*() {
       const server = yield* site(() => ({}))
       const { client } = yield* HttpSession.make({ ...identities(), probe: server.url })
@@ -481,7 +481,7 @@ describe("refreshing", () => {
       assert.deepStrictEqual(server.requests().slice(2).map(identityOf), times(20, "1"))
     })))
 
-  it.scopedLive("J1: by force never tears identity and cookies apart, for fifty callers of three requests each", () =>
+  it.scopedLive("J1: on demand never mixes identities and cookies, for fifty callers of three requests each", () =>
     over(Effect.gen(function*() {
       const uses = new Map<string, number>()
       const server = yield* site((request) => {
@@ -557,7 +557,7 @@ describe("refreshing", () => {
     return { gate, server, session, first, later }
   })
 
-  it.scopedLive("is waited for by all who come meanwhile: none goes out unproven", () =>
+  it.scopedLive("makes all callers wait who come meanwhile: no request is sent with an unproven identity", () =>
     over(Effect.gen(function*() {
       const { first, gate, later, server } = yield* underway
       assert.strictEqual(server.requests().length, 1)
@@ -645,7 +645,7 @@ describe("J1: a refresh that fails", () => {
     ]
   ]
 
-  it.scoped.each(failing)("%s leaves identity and cookies as they were, and fails all who waited alike", (
+  it.scoped.each(failing)("%s leaves identity and cookies unchanged, and fails all waiting callers with one error", (
     [, options, reply, check]
   ) =>
     over(Effect.gen(function*() {
@@ -685,14 +685,14 @@ describe("J1: a refresh that fails", () => {
       yield* client.get(`${server.url}/page`)
       const { headers } = server.received.at(-1)!
       assert.deepStrictEqual([headers["x-identity"], headers.cookie], ["0", "sid=0"])
-      // After the cool-down a refusal is answered by a refresh again.
+      // After the cooldown a refusal causes a refresh again.
       yield* TestClock.adjust("1 second")
       const renewed = yield* session.refresh(yield* session.current)
       assert.strictEqual(renewed.number, 1)
       assert.notStrictEqual(yield* cookiesOf(session, server.url), "sid=0")
     })))
 
-  it.scopedLive("at first is a typed failure for all, and nothing is sent unproven", () =>
+  it.scopedLive("at the beginning is a typed failure for all, and no request is sent with an unproven identity", () =>
     over(Effect.gen(function*() {
       const server = yield* site(() => ({}), () => ({ status: 503, body: "closed for today" }))
       const { client } = yield* HttpSession.make({ ...identities(), probe: server.url })
@@ -714,7 +714,7 @@ describe("J1: a refresh that fails", () => {
       yield* Deferred.await(server.probes()[0]!.aborted)
     })))
 
-  it.scopedLive("closing the scope aborts the probe and answers those who wait", () =>
+  it.scopedLive("closing the scope aborts the probe and answers waiting callers", () =>
     over(Effect.gen(function*() {
       const server = yield* site(() => ({}), () => Effect.never)
       const caller = yield* Effect.scoped(Effect.gen(function*() {
@@ -729,7 +729,7 @@ describe("J1: a refresh that fails", () => {
 })
 
 describe("J2: cookies of one generation", () => {
-  it.scopedLive("are not written by a late response of the former one", () =>
+  it.scopedLive("are not changed by a late response of the previous one", () =>
     over(Effect.gen(function*() {
       const gate = Effect.unsafeMakeLatch()
       const server = yield* site((request) =>
@@ -752,7 +752,7 @@ describe("J2: cookies of one generation", () => {
       assert.strictEqual(server.received.at(-1)!.headers.cookie, "sid=1")
     })))
 
-  it.scopedLive("begin empty: those of the former generation are gone, not only overwritten", () =>
+  it.scopedLive("begin empty: cookies of the previous generation are gone, not only overwritten", () =>
     over(Effect.gen(function*() {
       const server = yield* site(
         () => ({}),
@@ -790,7 +790,7 @@ describe("J2: cookies of one generation", () => {
     })))
 
   it.scopedLive.each(clients.slice(1))(
-    "of one name on two paths are two: over %s",
+    "with one name on two paths are two cookies: over %s",
     ([, layer]) =>
       Effect.gen(function*() {
         const server = yield* site(() => ({}), () => ({
@@ -830,7 +830,7 @@ describe("J2: cookies of one generation", () => {
       assert.deepStrictEqual(sent, ["mine=1; sid=0", "own", "0"])
     })))
 
-  /** A site that sets these cookies, one for each request to `/set`, and tells what it was sent. */
+  /** A site that sets these cookies, one for each request to `/set`, and records what it was sent. */
   const setting = (lines: Iterator<string>, limits: HttpSession.Options["cookieLimits"]) =>
     Effect.gen(function*() {
       const server = yield* site(
@@ -847,7 +847,7 @@ describe("J2: cookies of one generation", () => {
       }
     })
 
-  it.scoped("J5: are fifty of a domain by default: those used longest ago go first", () =>
+  it.scoped("J5: are at most fifty of a domain by default: the least recently used are removed first", () =>
     over(Effect.gen(function*() {
       function* lines() {
         for (let i = 0;; i++) yield `c${i}=1; Path=/${i % 2}`
@@ -864,7 +864,7 @@ describe("J2: cookies of one generation", () => {
       assert.strictEqual((yield* names("/1")).length, 20)
     })))
 
-  it.scoped("J5: that have expired go before any that is good", () =>
+  it.scoped("J5: that have expired are removed before valid ones", () =>
     over(Effect.gen(function*() {
       function* lines() {
         yield "old=1"
@@ -880,7 +880,7 @@ describe("J2: cookies of one generation", () => {
       assert.strictEqual((yield* names()).length, 3)
     })))
 
-  it.scoped("that are taken back, or set anew, take no room", () =>
+  it.scoped("that are deleted, or set again, do not count", () =>
     over(Effect.gen(function*() {
       function* lines() {
         yield "a=1"
@@ -913,7 +913,7 @@ describe("J2: cookies of one generation", () => {
   }
 
   // ---------------------------------------------------------------------------
-  // Hosts and schemes that exist only here.
+  // Hosts and schemes that exist only in this test.
 
   const hosts = (set: (url: URL) => ReadonlyArray<string>) => {
     const seen: Array<string> = []
@@ -939,7 +939,7 @@ describe("J2: cookies of one generation", () => {
       return seen.slice(1).map((line) => line.split(" ").slice(1).join(" "))
     })
 
-  it.scoped("stay with their host, or go to all of the domain they name", () =>
+  it.scoped("are sent to their host, or to all hosts of the domain that they name", () =>
     Effect.gen(function*() {
       const sent = yield* visiting(["own=1", "wide=1; Domain=example.com", "foreign=1; Domain=other.com"], [
         "https://shop.example.com/a",
@@ -953,7 +953,7 @@ describe("J2: cookies of one generation", () => {
     }))
 
   it.scoped.each([[undefined, 3000], [{ total: 7 }, 7]] as const)(
-    "J5: are 3,000 in all by default, those used longest ago first out: %j",
+    "J5: are at most 3,000 by default, the least recently used are removed first: %j",
     ([cookieLimits, total]) =>
       Effect.gen(function*() {
         let host = 0
@@ -977,7 +977,7 @@ describe("J2: cookies of one generation", () => {
       assert.deepStrictEqual(sent, ["c=1", "-"])
     }))
 
-  it.scoped("go only below their path", () =>
+  it.scoped("are sent only below their path", () =>
     Effect.gen(function*() {
       const sent = yield* visiting(["a=1; Path=/admin", "b=1"], [
         "https://shop.example.com/admin",
@@ -988,7 +988,7 @@ describe("J2: cookies of one generation", () => {
       assert.deepStrictEqual(sent, ["a=1; b=1", "a=1; b=1", "b=1", "b=1"])
     }))
 
-  it.scoped("that are `Secure` do not go over plain http", () =>
+  it.scoped("that are `Secure` are not sent over plain http", () =>
     Effect.gen(function*() {
       const sent = yield* visiting(["s=1; Secure", "p=1"], ["http://shop.example.com/", "https://shop.example.com/x"])
       assert.deepStrictEqual(sent, ["p=1", "s=1; p=1"])
@@ -1028,7 +1028,7 @@ describe("J2: cookies of one generation", () => {
       ])
     }))
 
-  it.scoped("are taken back by an expiry in the past", () =>
+  it.scoped("are deleted by an expiry in the past", () =>
     Effect.gen(function*() {
       const { layer, seen } = hosts((url) =>
         url.pathname === "/"
@@ -1043,7 +1043,7 @@ describe("J2: cookies of one generation", () => {
       assert.deepStrictEqual(seen, ["https://a.test/ -", "https://a.test/logout a=1; b=1", "https://a.test/page -"])
     }))
 
-  it.scoped("that make no sense are dropped, and harm nobody", () =>
+  it.scoped("that are invalid are dropped, without further effect", () =>
     Effect.gen(function*() {
       const nonsense = ["", ";;;", "a", "b=1; Domain=a..b"]
       const partly = ["c=1; Expires=never", "ok=1; Max-Age=much", "d=1; Path=nowhere"]
@@ -1098,7 +1098,7 @@ describe("J2: redirects", () => {
       ])
     }))
 
-  it.scopedLive("are the session's own even where fetch was told to follow them", () =>
+  it.scopedLive("are followed by the session itself even if fetch was configured to follow them", () =>
     Effect.gen(function*() {
       const server = yield* site(({ path }) =>
         path === "/start" ? { status: 302, headers: { location: "/next", "set-cookie": "way=1" } } : {}
@@ -1111,7 +1111,7 @@ describe("J2: redirects", () => {
       assert.deepStrictEqual(sent, [["/start", "sid=0", "1"], ["/next", "sid=0; way=1", "1"]])
     }).pipe(Effect.provide(FetchHttpClient.layer)))
 
-  it.scopedLive("are followed over fetch although a `document` is in Node, as tests and server rendering have it", () =>
+  it.scopedLive("are followed over fetch even if Node has a `document`, as in tests and server rendering", () =>
     Effect.gen(function*() {
       yield* Effect.acquireRelease(
         Effect.sync(() => Object.assign(globalThis, { document: {} })),
@@ -1140,7 +1140,7 @@ describe("J2: redirects", () => {
       assert.strictEqual((yield* other.client.get(`${other.server.url}/start`)).status, 300)
     })))
 
-  it.scopedLive("take the place of the URL, its own parameters included", () =>
+  it.scopedLive("replace the URL, including its parameters", () =>
     over(Effect.gen(function*() {
       const { client, server } = yield* redirecting("../next/page?signed=a%2Fb~c&flag")
       yield* client.get(`${server.url}/start`)
@@ -1154,7 +1154,7 @@ describe("J2: redirects", () => {
       assert.deepStrictEqual(paths, ["/start?page=1", "/next"])
     })))
 
-  it.scopedLive("that need a body which can be read only once are refused; those that drop it are followed", () =>
+  it.scopedLive("that need a body which can be read only once are not followed; those that drop the body are", () =>
     over(Effect.gen(function*() {
       const kept = yield* redirecting("/next", 307)
       const stream = () => HttpBody.raw(Readable.from([Buffer.from("once")]))
@@ -1171,7 +1171,7 @@ describe("J2: redirects", () => {
       assert.deepStrictEqual(sent, [["POST", "once"], ["GET", ""]])
     })))
 
-  it.scopedLive("are followed anew from the caller's own URL after a refresh, and a refusal at their end is one", () =>
+  it.scopedLive("are followed again from the caller's URL after a refresh, and a refusal at their end counts", () =>
     over(Effect.gen(function*() {
       const server = yield* site((request) =>
         request.path === "/start"
@@ -1198,7 +1198,7 @@ describe("J2: redirects", () => {
 })
 
 describe("a challenge", () => {
-  /** The site asks for a code with each visit to its root, and lets in who sends the right one. */
+  /** The site asks for a code with each visit to its root, and accepts visitors who send the right one. */
   const guarded = (codeAccepted: string) =>
     site(
       (request) =>
@@ -1222,7 +1222,7 @@ describe("a challenge", () => {
       }))
       : Option.none()
 
-  it.scopedLive("is answered inside the refresh, as the candidate, and the cookies of the way are kept", () =>
+  it.scopedLive("is answered inside the refresh, with the candidate, and its cookies are kept", () =>
     over(Effect.gen(function*() {
       const server = yield* guarded("1234")
       const { client, session } = yield* HttpSession.make({
@@ -1237,7 +1237,7 @@ describe("a challenge", () => {
       assert.strictEqual(server.requests().filter(({ path }) => path === "/code").length, 2)
     })))
 
-  it.scopedLive("answered wrongly fails the refresh with the answer's status, and causes no other", () =>
+  it.scopedLive("answered wrongly fails the refresh with the answer's status, and causes no further refresh", () =>
     over(Effect.gen(function*() {
       const server = yield* guarded("1234")
       const { client } = yield* HttpSession.make({
@@ -1251,7 +1251,7 @@ describe("a challenge", () => {
       assert.strictEqual(server.received.length, 2)
     })))
 
-  it.scopedLive("answered through the session's own client fails at once instead of waiting for itself", () =>
+  it.scopedLive("answered through the session's own client fails immediately instead of waiting for itself", () =>
     over(Effect.gen(function*() {
       const server = yield* guarded("1234")
       const made: HttpSession.HttpSession<unknown> = yield* HttpSession.make<never, never, unknown>({
@@ -1302,7 +1302,7 @@ describe("J4: one session for each origin", () => {
   ]
 
   it.scopedLive.each(maps)(
-    "in a %s keeps an origin's failures, waits, identity and cookies from every other",
+    "in a %s separates each origin's failures, waits, identity and cookies from every other",
     ([, map]) =>
       over(Effect.gen(function*() {
         const healthy = yield* site((request) => identityOf(request) === "0" ? forbidden : { body: "ok" })
@@ -1337,7 +1337,7 @@ describe("options", () => {
     "/relative?key=s3cret#s3cret",
     "http://user:s3?cret@a.test:port/"
   ])(
-    "a probe that is no http URL is refused, and what it keeps secret is not shown: %s",
+    "a probe that is not an http URL is refused, and its secrets are not shown: %s",
     (probe) =>
       over(Effect.gen(function*() {
         const error = failedWith(yield* Effect.exit(HttpSession.make({ ...identities(), probe })), InvalidOptions)
@@ -1365,7 +1365,7 @@ describe("options", () => {
       assert.strictEqual(failedWith(exit, InvalidOptions).option, option)
     })))
 
-  it.scopedLive("maxRefreshes that makes no sense is refused before anything is sent", () =>
+  it.scopedLive("an invalid maxRefreshes is refused before anything is sent", () =>
     over(Effect.gen(function*() {
       const server = yield* site(() => ({}))
       const { client } = yield* HttpSession.make({ ...identities(), probe: server.url, maxRefreshes: -1 })
@@ -1373,7 +1373,7 @@ describe("options", () => {
       assert.strictEqual(server.received.length, 0)
     })))
 
-  it.scopedLive("a request to what is no http URL is a typed failure", () =>
+  it.scopedLive("a request to something that is not an http URL is a typed failure", () =>
     over(Effect.gen(function*() {
       const server = yield* site(() => ({}))
       const { client } = yield* HttpSession.make({ ...identities(), probe: server.url })
@@ -1384,7 +1384,7 @@ describe("options", () => {
       assert.strictEqual(server.requests().length, 0)
     })))
 
-  it.scopedLive("TLS options that the client cannot follow are ignored with a warning", () =>
+  it.scopedLive("TLS options that the client does not support are ignored with a warning", () =>
     over(Effect.gen(function*() {
       const logged: Array<string> = []
       const logger = Logger.make(({ logLevel, message }) => void logged.push(`${logLevel.label} ${String(message)}`))

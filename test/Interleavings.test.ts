@@ -70,7 +70,7 @@ const found = <A, E>(effect: Effect.Effect<A, E>, options?: Interleavings.Option
 
 const strategies = ["random", "pct", "sweep", "exhaustive"] as const
 
-describe("I2: known faults are found within so many interleavings, and replayed identically", () => {
+describe("I2: known faults are found within a stated number of interleavings, and replayed identically", () => {
   for (const strategy of ["random", "pct", "sweep"] as const) {
     canary(`a lost update (${strategy})`, () => twoIncrements(), { strategy, within: 100 })
     canary(`a deadlock of two locks (${strategy})`, () => oppositeLocks, { strategy, within: 100, reason: "Deadlock" })
@@ -94,7 +94,7 @@ describe("I2: known faults are found within so many interleavings, and replayed 
     { strategy: "sweep", within: 1_000 }
   )
   canary(
-    "a lost wake-up: a Mailbox misses what is offered between a look and a wait",
+    "a lost wake-up: a Mailbox misses a value that is offered between a check and a wait",
     () =>
       Effect.gen(function*() {
         const mailbox = yield* Mailbox.make<number>()
@@ -106,7 +106,7 @@ describe("I2: known faults are found within so many interleavings, and replayed 
     { strategy: "sweep", within: 1_000, reason: "Deadlock" }
   )
   canary(
-    "a late publication: a sliding PubSub puts an older value in a newer one's place",
+    "a late publication: a sliding PubSub replaces a newer value by an older one",
     () =>
       Effect.scoped(Effect.gen(function*() {
         const pubsub = yield* PubSub.sliding<number>(1)
@@ -120,7 +120,7 @@ describe("I2: known faults are found within so many interleavings, and replayed 
     { strategy: "sweep", preemptions: 2, within: 20_000 }
   )
   canary(
-    "what is given up too late: Effect.async forgets its cleanup when it is interrupted as it registers",
+    "a lost cleanup: Effect.async forgets it when it is interrupted while it registers",
     () =>
       Effect.gen(function*() {
         const registered = new Set<unknown>()
@@ -135,7 +135,7 @@ describe("I2: known faults are found within so many interleavings, and replayed 
     { strategy: "interrupt", within: 100 }
   )
   canary(
-    "the leader's interruption leaves all who share Effect.cached waiting",
+    "the leader's interruption leaves all other callers of Effect.cached waiting",
     () =>
       Effect.gen(function*() {
         const shared = yield* Effect.cached(Effect.yieldNow())
@@ -149,7 +149,7 @@ describe("I2: known faults are found within so many interleavings, and replayed 
 })
 
 describe("I1: a replay line", () => {
-  it.effect("gives the failure that it was printed with, however it was found", () =>
+  it.effect("gives the failure with which it was printed, whichever strategy found it", () =>
     Effect.gen(function*() {
       for (const strategy of strategies) {
         const failure = yield* found(twoIncrements(), { strategy, seed: 7 })
@@ -170,7 +170,7 @@ describe("I1: a replay line", () => {
       assert.strictEqual((defect as Interleavings.InterleavingFailure).reason, "Deadlock")
     }))
 
-  it.effect("brings the same random numbers back", () =>
+  it.effect("gives the same random numbers again", () =>
     Effect.gen(function*() {
       const unlucky = Effect.flatMap(Random.nextIntBetween(0, 50), (n) => n === 13 ? Effect.fail(n) : Effect.void)
       const failure = yield* found(unlucky)
@@ -178,7 +178,7 @@ describe("I1: a replay line", () => {
       assert.deepStrictEqual(yield* Interleavings.replay(unlucky, failure.replay), Exit.fail(13))
     }))
 
-  it.effect("brings Math.random back too, and so the order of what is hashed by identity", () =>
+  it.effect("repeats Math.random, too, and so the order of objects that are hashed by identity", () =>
     Effect.gen(function*() {
       const order = Effect.sync(() => [
         Math.random(),
@@ -191,7 +191,7 @@ describe("I1: a replay line", () => {
       assert.strictEqual(Math.random, random)
     }))
 
-  it.effect("that is none is refused with InvalidOptions", () =>
+  it.effect("that is invalid is refused with InvalidOptions", () =>
     Effect.gen(function*() {
       const lines = [
         "",
@@ -221,7 +221,7 @@ describe("I1: a replay line", () => {
       }
     }))
 
-  it.effect("of the documentation replays the lost update that it stands for", () =>
+  it.effect("in the documentation replays the lost update of its example", () =>
     Effect.gen(function*() {
       const lostUpdate = Effect.gen(function*() {
         const counter = yield* Ref.make(0)
@@ -240,7 +240,7 @@ describe("I1: a replay line", () => {
       }
     }))
 
-  it.effect("that departs where the effect does not come by is the plain order, and says so", () =>
+  it.effect("with places that the effect does not reach is the plain order, and says so", () =>
     Effect.gen(function*() {
       const line = "holdfast:1 r0 p0.9@5>0.1! c*.1@1+1>0 i0@99999>0.3!"
       assert.isTrue(Exit.isSuccess(yield* Interleavings.replay(safe, line)))
@@ -249,7 +249,7 @@ describe("I1: a replay line", () => {
       assert.isTrue((yield* Interleavings.trace(twoIncrements(), failure.replay)).fits)
     }))
 
-  it.effect("counts operations alike, whatever was preempted before them", () =>
+  it.effect("counts operations in the same way, whatever was preempted before them", () =>
     Effect.gen(function*() {
       const effect = Effect.ignore(twoIncrements())
       const plain = yield* Interleavings.trace(effect)
@@ -257,7 +257,7 @@ describe("I1: a replay line", () => {
       assert.strictEqual((yield* Interleavings.trace(effect, replay)).operations, plain.operations)
     }))
 
-  it.effect("keeps the bound of operations that the failure was found with", () =>
+  it.effect("keeps the bound of operations with which the failure was found", () =>
     Effect.gen(function*() {
       const long = (operations: number) =>
         Effect.iterate(0, { while: (n) => n < operations, body: (n) => Effect.succeed(n + 1) })
@@ -286,7 +286,7 @@ describe("a failure", () => {
       }
     }))
 
-  it.effect("is shrunk to two preemptions where the search found more than it takes", () =>
+  it.effect("is shrunk to two preemptions if the search found more than needed", () =>
     Effect.gen(function*() {
       const slow = Effect.repeatN(Effect.void, 6)
       const increment = (ref: Ref.Ref<number>) =>
@@ -333,7 +333,7 @@ describe("a failure", () => {
       assert.match(message, /replay: Interleavings\.replay\(effect, "holdfast:1 r0 p0\.1\.1@\d+>0\.1\.2!?"\)/)
     }))
 
-  it.effect("that does not come again says that the effect depends on what is not its run's own", () =>
+  it.effect("that cannot be repeated says that the effect depends on something outside the run", () =>
     Effect.gen(function*() {
       let runs = 0
       const failure = yield* found(Effect.suspend(() => ++runs === 7 ? Effect.fail("once") : Effect.void))
@@ -345,7 +345,7 @@ describe("a failure", () => {
       assert.include(failure.message, "what is not its run's own")
     }))
 
-  it.effect("has the stacks of its errors, which the runs of the search are spared", () =>
+  it.effect("has the stacks of its errors, which the search leaves out", () =>
     Effect.gen(function*() {
       const { stackTraceLimit } = Error
       const stacks: Array<string> = []
@@ -409,7 +409,7 @@ describe("I1: time", () => {
       { seeds: 300 }
     ))
 
-  it.effect("fires timers of one moment one after the other: what the first wakes goes on before the next", () =>
+  it.effect("fires timers of one moment one by one: fibers that the first wakes go on before the next", () =>
     Interleavings.explore(
       Effect.gen(function*() {
         const answer = yield* Deferred.make<number>()
@@ -420,7 +420,7 @@ describe("I1: time", () => {
       { strategy: "exhaustive", preemptions: 0 }
     ))
 
-  it.effect("fires timers of one moment in the order of their making, a cancelled one not at all", () =>
+  it.effect("fires timers of one moment in the order in which they were set, and no cancelled timer", () =>
     Effect.gen(function*() {
       const orders = new Set<string>()
       yield* Interleavings.explore(
@@ -436,12 +436,12 @@ describe("I1: time", () => {
       assert.deepStrictEqual([...orders].sort(), ["a,b", "b,a"])
     }))
 
-  it.effect("never ends a sleep that a real timer could not hold", () =>
+  it.effect("never ends a sleep that is longer than a real timer can be", () =>
     Effect.map(found(Effect.sleep(2 ** 31)), ({ reason }) => assert.strictEqual(reason, "Deadlock")))
 })
 
 describe("I1: a deadlock", () => {
-  it.effect("is reported at once, with who waits for what", () =>
+  it.effect("is reported immediately, with what each fiber waits for", () =>
     Effect.gen(function*() {
       const stuck = Effect.gen(function*() {
         const answer = yield* Deferred.make<number>()
@@ -459,11 +459,11 @@ describe("I1: a deadlock", () => {
       assert.include(failure.message, failure.waits[1]!)
     }))
 
-  it.effect("is none while a timer is to come", () =>
+  it.effect("is not reported while a timer is still to fire", () =>
     Interleavings.explore(Effect.timeoutOption(Effect.never, "1 hour"), { seeds: 10 }))
 })
 
-describe("what leaves Effect's fibers", () => {
+describe("work outside Effect's fibers", () => {
   const escapes: Record<string, readonly [Effect.Effect<unknown, unknown>, string]> = {
     "a promise": [Effect.promise(() => Promise.resolve(1)), "PROMISE"],
     "a promise beside a virtual timer": [
@@ -495,7 +495,7 @@ describe("what leaves Effect's fibers", () => {
       }))
   }
 
-  it.live("gives back what it holds, in real time", () =>
+  it.live("releases what it holds, in real time", () =>
     Effect.gen(function*() {
       const released = yield* Deferred.make<void>()
       yield* found(Effect.acquireUseRelease(
@@ -506,7 +506,7 @@ describe("what leaves Effect's fibers", () => {
       yield* Deferred.await(released)
     }))
 
-  it.live("gives back what it holds with finalizers that take their time, those of daemons too", () =>
+  it.live("releases what it holds with slow finalizers, also those of daemons", () =>
     Effect.gen(function*() {
       const released = yield* Queue.unbounded<string>()
       const held = (name: string) =>
@@ -517,12 +517,12 @@ describe("what leaves Effect's fibers", () => {
         yield* Effect.yieldNow()
         yield* Effect.scoped(Effect.zipRight(held("root"), Effect.promise(() => new Promise(() => undefined))))
       }))
-      // The failure was run twice: when it was found, and to tell of it.
+      // The failure was run twice: when it was found, and for its report.
       const names = yield* Queue.takeBetween(released, 6, 6)
       assert.deepStrictEqual([...names].sort(), ["daemon", "daemon", "root", "root", "sleeper", "sleeper"])
     }))
 
-  it.effect("is not what is done at once, or given up, or by the way", () =>
+  it.effect("is not reported if it is done immediately, or cancelled, or incidental", () =>
     Interleavings.explore(
       Effect.gen(function*() {
         randomBytes(16)
@@ -536,7 +536,7 @@ describe("what leaves Effect's fibers", () => {
       { seeds: 5 }
     ))
 
-  it.effect("is neither a log nor Effect.never", () =>
+  it.effect("is not reported for a log or Effect.never", () =>
     Interleavings.explore(
       Effect.gen(function*() {
         yield* Effect.fork(Effect.never)
@@ -563,7 +563,7 @@ describe("an effect that does not come to an end", () => {
 })
 
 describe("the strategies", () => {
-  /** Three fibers of two steps each; what each saw is the order of all six. */
+  /** Three fibers of two steps each; the result is the order of all six steps. */
   const orders = (seen: Set<string>, pause: Effect.Effect<void>) =>
     Effect.suspend(() => {
       let log = ""
@@ -594,7 +594,7 @@ describe("the strategies", () => {
       assert.deepStrictEqual([...without].sort(), ["aabbcc", "aaccbb", "bbaacc", "bbccaa", "ccaabb", "ccbbaa"])
     }))
 
-  it.effect("exhaustive reaches with preemptions what needs them", () =>
+  it.effect("exhaustive also finds orders that need preemptions", () =>
     Effect.gen(function*() {
       const seen = new Set<string>()
       const report = yield* Interleavings.explore(orders(seen, Effect.void), {
@@ -603,7 +603,7 @@ describe("the strategies", () => {
         limit: 1_000_000
       })
       assert.isTrue(report.complete)
-      // Any order of the six steps in which no more than two fibers are left between their steps.
+      // All orders of the six steps in which at most two fibers are between their steps.
       assert.isTrue(["abbcca", "abbacc", "abccab", "cabbac"].every((order) => seen.has(order)), [...seen].sort().join())
     }))
 
@@ -619,7 +619,7 @@ describe("the strategies", () => {
       assert.isAbove(two.interleavings, 10 * one.interleavings)
     }))
 
-  it.effect("preempt a fiber that another has started in its midst, in favour of that other", () =>
+  it.effect("preempt a fiber in favour of the fiber that has synchronously started it", () =>
     Effect.gen(function*() {
       const early = Effect.gen(function*() {
         const runtime = yield* Effect.runtime<never>()
@@ -634,7 +634,7 @@ describe("the strategies", () => {
       }
     }))
 
-  it.effect("do not preempt a fiber that was told never to yield", () =>
+  it.effect("do not preempt a fiber that is set never to yield", () =>
     Interleavings.explore(
       Effect.gen(function*() {
         const counter = yield* Ref.make(0)
@@ -648,7 +648,7 @@ describe("the strategies", () => {
       })
     ))
 
-  it.effect("interrupt interrupts the marked fiber at each of its operations, and wherever others are", () =>
+  it.effect("interrupt interrupts the marked fiber at each of its operations, and at each of other fibers", () =>
     Effect.gen(function*() {
       const reached = new Set<number>()
       let steps = 0
@@ -666,7 +666,7 @@ describe("the strategies", () => {
       assert.deepStrictEqual([...reached].sort(), [0, 1, 2, 3, 4])
     }))
 
-  it.effect("timers lets a timeout strike at each operation of what it bounds, and every other before", () =>
+  it.effect("timers lets a timeout fire at each operation of the effect that it limits", () =>
     Effect.gen(function*() {
       const reached = new Set<string>()
       const bounded = Effect.suspend(() => {
@@ -715,14 +715,14 @@ describe("the strategies", () => {
       })
       assert.isTrue(all.complete)
       assert.deepStrictEqual(all.searches.slice(1), [
-        // The seeds; the plain order was run before.
+        // One run for each seed; the plain order was run before.
         { strategy: "random", interleavings: 10, complete: false },
         { strategy: "pct", interleavings: 10, complete: false }
       ])
       assert.strictEqual(all.interleavings, all.searches.reduce((sum, { interleavings }) => sum + interleavings, 0))
     }))
 
-  it.effect("exhaustive makes as many runs as its limit says and no more, and is complete at the exact limit", () =>
+  it.effect("exhaustive makes at most as many runs as its limit, and is complete at the exact limit", () =>
     Effect.gen(function*() {
       for (const preemptions of [0, 1]) {
         let runs = 0
@@ -743,7 +743,7 @@ describe("the strategies", () => {
       }
     }))
 
-  it.effect("make the plain run once, and have their places from it", () =>
+  it.effect("make the plain run once, and take their places from it", () =>
     Effect.gen(function*() {
       const all = ["sweep", "exhaustive", "interrupt", "timers", "random", "pct"] as const
       const effect = Effect.gen(function*() {
@@ -769,18 +769,18 @@ describe("the strategies", () => {
       for (const strategy of all) {
         assert.deepStrictEqual(report.coverage[strategy], { places: alone[strategy]!.places, tried: 0 }, strategy)
       }
-      // Without a place there is nothing more to do, for which the time would have to suffice.
+      // Without a place there is nothing more to do, so the time is sufficient.
       const short = yield* Interleavings.explore(busy, { strategy: "sweep", budget: "10 millis" })
       assert.deepStrictEqual([short.complete, short.outOfTime], [true, false])
     }))
 
-  /** Sixty fibers, and behind them two increments of which one can be lost, in one place of hundreds. */
+  /** Sixty fibers, and after them two increments of which one can be lost, at one place of hundreds. */
   const lostBehindForks = Effect.gen(function*() {
     for (let index = 0; index < 60; index++) yield* Effect.fork(Effect.void)
     yield* twoIncrements()
   })
 
-  it.effect("I3: that are cut try places of the whole run: an update lost behind sixty forks is found in 100", () =>
+  it.effect("I3: with a limit try places of the whole run: an update lost after sixty forks is found in 100", () =>
     Effect.gen(function*() {
       for (let seed = 0; seed < 20; seed++) {
         const failure = yield* found(lostBehindForks, { strategy: "sweep", limit: 100, seed })
@@ -789,7 +789,7 @@ describe("the strategies", () => {
       }
     }))
 
-  it.effect("I3: that are cut find a lost update of two among sixty fibers that run the same code", () =>
+  it.effect("I3: with a limit find a lost update of two among sixty fibers that run the same code", () =>
     Effect.gen(function*() {
       const increment = (counter: Ref.Ref<number>) => Effect.flatMap(Ref.get(counter), (n) => Ref.set(counter, n + 1))
       const lostAmongTheSame = Effect.gen(function*() {
@@ -820,7 +820,7 @@ describe("the strategies", () => {
       "timers": ["timers", (steps) => Effect.timeoutOption(Effect.zipRight(Effect.yieldNow(), steps), "1 hour")]
     }
   for (const [name, [strategy, between]] of Object.entries(cut)) {
-    it.effect(`I3: that are cut are spread evenly over the run: ${name}`, () =>
+    it.effect(`I3: with a limit are spread evenly over the run: ${name}`, () =>
       Effect.gen(function*() {
         const steps = new Set<number>()
         const { coverage } = yield* Interleavings.explore(met(steps, between), { strategy, limit: 120 })
@@ -833,7 +833,7 @@ describe("the strategies", () => {
       }))
   }
 
-  it.effect("I3: that are cut are spread evenly over the run: sweep, with one preemption or two", () =>
+  it.effect("I3: with a limit are spread evenly over the run: sweep, with one preemption or two", () =>
     Effect.gen(function*() {
       for (const preemptions of [1, 2]) {
         const steps = new Set<number>()
@@ -859,7 +859,7 @@ describe("the strategies", () => {
       }
     }))
 
-  it.effect("I3: that are cut try other places for another seed", () =>
+  it.effect("I3: with a limit try other places for another seed", () =>
     Effect.gen(function*() {
       const metBy = (seed: number) => {
         const steps = new Set<number>()
@@ -872,12 +872,12 @@ describe("the strategies", () => {
       assert.notDeepEqual(yield* metBy(1), yield* metBy(2))
     }))
 
-  it.effect("I3: that are cut at two preemptions try pairs too", () =>
+  it.effect("I3: with a limit and two preemptions try pairs, too", () =>
     Effect.gen(function*() {
       const bySingle = new Set<string>()
       const single = yield* Interleavings.explore(orders(bySingle, Effect.void), { strategy: "sweep" })
       assert.isTrue(single.complete)
-      // The limit does for half of the single preemptions only.
+      // The limit is enough for only half of the single preemptions.
       const limit = Math.floor(single.interleavings / 2)
       const byPairs = new Set<string>()
       const cut = yield* Interleavings.explore(orders(byPairs, Effect.void), {
@@ -887,7 +887,7 @@ describe("the strategies", () => {
       })
       assert.deepStrictEqual([cut.interleavings, cut.complete], [limit, false])
       assert.isNotEmpty([...byPairs].filter((order) => !bySingle.has(order)))
-      // If it does for all of them, all are tried, and what is left goes to pairs.
+      // If it is enough for all of them, all are tried, and the rest is used for pairs.
       const wide = { strategy: "sweep", preemptions: 2, limit: 2 * single.interleavings } as const
       const { complete, coverage, interleavings } = yield* Interleavings.explore(orders(new Set(), Effect.void), wide)
       assert.deepStrictEqual([interleavings, complete], [wide.limit, false])
@@ -902,7 +902,7 @@ describe("the strategies", () => {
       assert.isTrue(whole.complete)
       assert.deepStrictEqual(whole.coverage.sweep, { places, tried: places })
       assert.strictEqual(whole.searches[0]!.interleavings, places + 1)
-      // Nothing sleeps, and nothing else was asked for.
+      // No fiber sleeps, and no other strategy was asked for.
       for (const strategy of ["timers", "random", "pct", "exhaustive", "interrupt"] as const) {
         assert.deepStrictEqual(whole.coverage[strategy], { places: 0, tried: 0 })
       }
@@ -911,7 +911,7 @@ describe("the strategies", () => {
       assert.deepStrictEqual(cut.coverage.sweep, { places, tried: 10 })
       const chance = yield* Interleavings.explore(safe, { strategy: ["random", "pct"], seeds: 20 })
       for (const strategy of ["random", "pct"] as const) {
-        // Preempted for short only.
+        // Only short preemptions.
         assert.strictEqual(chance.coverage[strategy].places, places / 2)
         assert.isAbove(chance.coverage[strategy].tried, 5)
         assert.isAtMost(chance.coverage[strategy].tried, places / 2)
@@ -1039,7 +1039,7 @@ describe("an exploration", () => {
       { seeds: 5 }
     )))
 
-  it.effect("works in the finalizer of an interrupted fiber, whose interruption is not the effect's", () =>
+  it.effect("works in the finalizer of an interrupted fiber, whose interruption does not reach the effect", () =>
     Effect.gen(function*() {
       const explored = yield* Deferred.make<Exit.Exit<Interleavings.Report, unknown>>()
       const fiber = yield* Effect.fork(
@@ -1089,7 +1089,7 @@ describe("an exploration", () => {
       { strategy: "random", seeds: 1 }
     ))
 
-  it("does not hang under false timers", async () => {
+  it("does not hang with fake timers", async () => {
     vi.useFakeTimers()
     try {
       const { interleavings } = await Effect.runPromise(
@@ -1117,7 +1117,7 @@ describe("an exploration", () => {
     }
   }, 60_000)
 
-  it.live("lets the event loop turn while it shrinks and where there is nothing to preempt", () =>
+  it.live("lets the event loop turn while it shrinks and if there is nothing to preempt", () =>
     Effect.gen(function*() {
       let longest = 0
       let last = performance.now()
@@ -1134,7 +1134,7 @@ describe("an exploration", () => {
       assert.isBelow(longest, 2_000)
     }))
 
-  it.live("I4: ends when its budget is spent, and says how far it has come; each strategy has a part", () =>
+  it.live("I4: ends when its budget is spent, and reports its coverage; each strategy has a part", () =>
     Effect.gen(function*() {
       const { coverage, outOfTime, complete, searches } = yield* Interleavings.explore(safe, {
         strategy: ["sweep", "random", "pct"],
@@ -1153,7 +1153,7 @@ describe("an exploration", () => {
       }
     }))
 
-  it.live("I4: leaves what one strategy does not need of its part to the others", () =>
+  it.live("I4: gives the unused part of one strategy's budget to the others", () =>
     Effect.gen(function*() {
       const { outOfTime, searches } = yield* Interleavings.explore(safe, {
         strategy: ["sweep", "random"],
@@ -1164,7 +1164,7 @@ describe("an exploration", () => {
       assert.deepStrictEqual(searches.map(({ complete }) => complete), [true, false])
     }))
 
-  it.live("I4: with a budget fails with what it finds within it, be that little, and still shrinks it", () =>
+  it.live("I4: with a budget fails with a failure that it finds in time, and still shrinks it", () =>
     Effect.gen(function*() {
       const failure = yield* found(twoIncrements(Effect.yieldNow()), { budget: 1 })
       assert.strictEqual(failure.preemptions, 0)
@@ -1206,7 +1206,7 @@ describe("an exploration", () => {
       assert.isAtMost(timers(), before)
     }))
 
-  it.effect("refuses nonsense with InvalidOptions", () =>
+  it.effect("refuses invalid options with InvalidOptions", () =>
     Effect.gen(function*() {
       const nonsense: ReadonlyArray<readonly [string, Interleavings.Options]> = [
         ["seeds", { seeds: 0 }],
@@ -1235,7 +1235,7 @@ describe("an exploration", () => {
         ["strategy", { strategy: ["sweep", "luck" as "random"] }],
         ["strategy", { strategy: "luck" as "random" }],
         ["strategy", { strategy: "toString" as "random" }],
-        // Nobody is marked.
+        // No fiber is marked.
         ["strategy", { strategy: "interrupt" }]
       ]
       for (const [option, options] of nonsense) {
@@ -1247,12 +1247,12 @@ describe("an exploration", () => {
 })
 
 describe("a victim", () => {
-  it.effect("outside of an exploration is an effect like others", () =>
+  it.effect("outside an exploration has no effect", () =>
     Effect.map(Interleavings.victim(Effect.succeed(1)), (value) => assert.strictEqual(value, 1)))
 })
 
 describe("the types", () => {
-  it("do not take an effect that needs services, and keep its errors", () => {
+  it("do not accept an effect that needs services, and keep its errors", () => {
     class Service extends Context.Tag("Service")<Service, number>() {}
     const needy: Effect.Effect<number, never, Service> = Service
     // @ts-expect-error: the service is missing

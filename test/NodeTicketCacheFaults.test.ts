@@ -82,11 +82,11 @@ const putAll = (
     { discard: true }
   )
 
-/** Puts all tickets where those for another server, or for another client, are. */
+/** Moves all tickets to the key of another server, or of another client. */
 const moved = (cache: TicketCache.TicketCache, change: Partial<TicketCache.ServerKey>) =>
   Effect.flatMap(takeAll(cache), (all) => putAll(cache, all, change))
 
-/** Has all tickets of so many whole handshakes. */
+/** Gets all tickets of this number of full handshakes. */
 const filled = (cache: TicketCache.TicketCache, ask: Effect.Effect<unknown, unknown>, handshakes = 2) =>
   Effect.gen(function*() {
     const all: Array<Kept> = []
@@ -106,7 +106,7 @@ const clients = Object.entries(ways)
 
 describe("C1: a server that is not reached is offered no ticket", () => {
   for (const [name, way] of clients) {
-    test(`by ${name}: it refuses, or does not answer`, () =>
+    test(`by ${name}: if it refuses, or does not answer`, () =>
       Effect.gen(function*() {
         const cache = yield* TicketCache.make()
         const recorded = yield* watched(yield* serving())
@@ -149,7 +149,7 @@ describe("C1: a server that is not reached is offered no ticket", () => {
 
 describe.each(versions)("C10: a host whose first address refuses (%s)", (version) => {
   for (const [name, way] of clients) {
-    test(`by ${name}: brings tickets, and resumes, as any other`, () =>
+    test(`by ${name}: gives tickets, and resumes, like any other`, () =>
       Effect.gen(function*() {
         const cache = yield* TicketCache.make()
         const recorded = yield* watched(yield* serving({ maxVersion: version }))
@@ -168,7 +168,7 @@ describe.each(versions)("C10: a host whose first address refuses (%s)", (version
       }))
   }
 
-  test("has Node's settings, and tells where it is", () =>
+  test("has Node's settings, and its address", () =>
     Effect.gen(function*() {
       const cache = yield* TicketCache.make()
       const recorded = yield* watched(yield* serving({ maxVersion: version }))
@@ -204,8 +204,8 @@ describe.each(versions)("C10: a host whose first address refuses (%s)", (version
     }))
 })
 
-describe("C10: a balancer whose servers share no keys", () => {
-  test("has one server's refusal leave the other's tickets", () =>
+describe("C10: a load balancer whose servers share no keys", () => {
+  test("keeps the other server's tickets when one server refuses", () =>
     Effect.gen(function*() {
       const cache = yield* TicketCache.make()
       const [one, other] = [yield* serving(), yield* serving()]
@@ -237,7 +237,8 @@ describe("C10: a balancer whose servers share no keys", () => {
       yield* putAll(cache, [...ofOne, ...ofOther])
       const before = yield* TicketCache.stats(cache)
       assert.strictEqual(before.tickets, 8)
-      // The newest ticket is the other's: it goes, its siblings go, and two of the first come.
+      // The newest ticket is the other server's: all tickets of its key are dropped, and the first server gives two new
+      // ones.
       yield* by(one.port)
       const after = yield* TicketCache.stats(cache)
       assert.deepStrictEqual([after.refused, after.dropped, after.tickets], [1, 3, 6])
@@ -260,7 +261,7 @@ describe("a handshake that does not end", () => {
         const ask = yield* Scope.extend(way({ cache, tls, ...given }), scope)
         const before = yield* filled(cache, ask(recorded.url()))
         yield* recorded.inject({ _tag: "BlackHole" })
-        /** What has come of the tickets since. */
+        /** The outcome of the tickets since then. */
         const counts = Effect.map(TicketCache.stats(cache), ({ offered, refused, resumed, tickets }) => ({
           offered: offered - before.offered,
           refused,
@@ -270,14 +271,14 @@ describe("a handshake that does not end", () => {
         return { ask, counts, recorded, scope }
       })
 
-    test(`C1: by ${name}: is over with the interruption, and so are socket and ticket`, () =>
+    test(`C1: by ${name}: ends with the interruption, and so do socket and ticket`, () =>
       Effect.gen(function*() {
         const { ask, counts, recorded } = yield* open()
         const fiber = yield* Effect.fork(ask(recorded.url()))
         yield* eventually(() => recorded.hellos.length === 3)
         yield* Fiber.interrupt(fiber)
-        // Of undici's requests the connection is not one's own: it waits for the next, as long as the connection may
-        // take.
+        // A connection does not belong to one request of undici: it waits for the next request, within the connection's
+        // time limit.
         if (name !== "dispatcher") yield* eventually(() => recorded.passages.every(({ isOpen }) => !isOpen))
         assert.deepStrictEqual(yield* counts, { offered: 1, refused: 0, resumed: 0, left: -1 })
       }))
@@ -292,13 +293,13 @@ describe("a handshake that does not end", () => {
         assert.lengthOf(recorded.hellos, 3)
       }))
 
-    test(`by ${name}: fails who waits for it when the scope closes`, () =>
+    test(`by ${name}: fails its waiter when the scope closes`, () =>
       Effect.gen(function*() {
         const { ask, counts, recorded, scope } = yield* open()
         const fibers = yield* Effect.forEach([1, 2, 3], () => Effect.fork(ask(recorded.url())))
         yield* eventually(() => recorded.hellos.length === 5)
         if (name === "connect" || name === "http2") {
-          // Whose scope is the caller's.
+          // Its scope is the caller's.
           yield* Fiber.interruptAll(fibers)
         } else {
           yield* Scope.close(scope, Exit.void)
@@ -320,7 +321,7 @@ describe("a handshake that does not end", () => {
 
 describe.each(versions)("C3: a ticket that is refused (%s)", (version) => {
   for (const [name, way] of clients) {
-    test(`by ${name}: is no error, and takes those before it along, when the server's keys are new`, () =>
+    test(`by ${name}: is no error, and drops older tickets, when the server's keys are new`, () =>
       Effect.gen(function*() {
         const cache = yield* TicketCache.make()
         const server = yield* serving({ maxVersion: version })
@@ -342,7 +343,7 @@ describe.each(versions)("C3: a ticket that is refused (%s)", (version) => {
         assert.deepStrictEqual(yield* handshakes(server, 11), { full: 11 - again, resumed: again })
       }))
 
-    test(`by ${name}: is asked for without it, once, when the handshake breaks because of it`, () =>
+    test(`by ${name}: leads to one attempt without it, when the handshake fails because of it`, () =>
       Effect.gen(function*() {
         const cache = yield* TicketCache.make()
         const recorded = yield* watched(yield* serving({ maxVersion: version }))
@@ -360,7 +361,7 @@ describe.each(versions)("C3: a ticket that is refused (%s)", (version) => {
         assert.deepStrictEqual([offered - refused, resumed], [0, 0])
       }))
 
-    test(`by ${name}: is an error after one more attempt, when the server breaks off each time`, () =>
+    test(`by ${name}: is an error after one more attempt, when the handshake fails each time`, () =>
       Effect.gen(function*() {
         const cache = yield* TicketCache.make()
         const recorded = yield* watched(yield* serving({ maxVersion: version }))
@@ -372,7 +373,7 @@ describe.each(versions)("C3: a ticket that is refused (%s)", (version) => {
           const error = yield* failing(ask(recorded.url()))
           assert.deepStrictEqual([error.reason, error.code], [reasonBy(name, "Handshake"), "ECONNRESET"])
           assert.deepStrictEqual(offers(recorded, before), [1, 0])
-          // Without a ticket there is nothing to be tried.
+          // Without a ticket there is no second attempt.
           yield* TicketCache.clear(cache)
           yield* failing(ask(recorded.url()))
           assert.deepStrictEqual(offers(recorded, before), [1, 0, 0])
@@ -382,7 +383,7 @@ describe.each(versions)("C3: a ticket that is refused (%s)", (version) => {
       }))
   }
 
-  test("is no error where the blob that was kept is damaged, wherever that is", () =>
+  test("is no error if the stored blob is damaged, at any place", () =>
     Effect.gen(function*() {
       const cache = yield* TicketCache.make()
       const server = yield* serving({ maxVersion: version })
@@ -404,7 +405,7 @@ describe.each(versions)("C3: a ticket that is refused (%s)", (version) => {
         yield* ask(server.url())
       }
       const { offered, refused, resumed } = yield* TicketCache.stats(cache)
-      // The rest were seen to be damaged, and not offered.
+      // The other blobs were recognised as damaged, and not offered.
       assert.isAtLeast(offered, 1 + resumed + refused)
       assert.isAbove(refused, 5)
     }))
@@ -414,9 +415,9 @@ describe.each(versions)("C3: a ticket that is refused (%s)", (version) => {
 // servers that are not who they were
 // -----------------------------------------------------------------------------
 
-describe.each(versions)("C4: a server that is somebody else now (%s)", (version) => {
+describe.each(versions)("C4: a server with another identity (%s)", (version) => {
   for (const [name, way] of clients) {
-    test(`by ${name}: is refused, after one handshake, and its tickets are gone`, () =>
+    test(`by ${name}: is refused, after one handshake, and its tickets are dropped`, () =>
       Effect.gen(function*() {
         const cache = yield* TicketCache.make()
         const server = yield* serving({ maxVersion: version })
@@ -441,12 +442,12 @@ describe.each(versions)("C4: a server that is somebody else now (%s)", (version)
       ["a certificate that has expired", expired, "CERT_HAS_EXPIRED"]
     ] as const
   ) {
-    test(`a ticket of ${what} is not offered, and the server is judged by a whole handshake`, () =>
+    test(`a ticket of ${what} is not offered, and the server is checked in a full handshake`, () =>
       Effect.gen(function*() {
         const cache = yield* TicketCache.make()
         const server = yield* serving({ maxVersion: version })
         const recorded = yield* watched(server)
-        // Whoever has put them there: they are good, and of this server.
+        // However they came there: they are valid tickets of this server.
         const lenient = { cache, tls: { ...tls, rejectUnauthorized: false } }
         yield* connecting({ cache, tls })(recorded.url())
         const [strict] = yield* keysOf(cache)
@@ -477,7 +478,7 @@ describe.each(versions)("C4: a server that is somebody else now (%s)", (version)
       }))
   }
 
-  test("a `checkServerIdentity` that thinks otherwise now is heard also where there is a ticket", () =>
+  test("a `checkServerIdentity` that now refuses is respected even if there is a ticket", () =>
     Effect.gen(function*() {
       const cache = yield* TicketCache.make()
       const recorded = yield* watched(yield* serving({ maxVersion: version }))
@@ -523,7 +524,7 @@ describe.each(versions)("C4: a server that is somebody else now (%s)", (version)
       assert.deepStrictEqual(offers(recorded), [0, 0, 0])
     }))
 
-  test("a CA that is not trusted is refused at once, whatever tickets there are", () =>
+  test("a CA that is not trusted is refused immediately, even if there are tickets", () =>
     Effect.gen(function*() {
       const cache = yield* TicketCache.make()
       const server = yield* serving({ maxVersion: version })
@@ -544,7 +545,7 @@ describe.each(versions)("C4: a server that is somebody else now (%s)", (version)
       }
     }))
 
-  test("a server that wants a certificate that the client has not says so", () =>
+  test("a server that requires a missing client certificate reports this", () =>
     Effect.gen(function*() {
       const cache = yield* TicketCache.make()
       const server = yield* serving({ maxVersion: version, requestCert: true, rejectUnauthorized: true, ca: alice.ca })
@@ -564,7 +565,7 @@ describe.each(versions)("C4: a server that is somebody else now (%s)", (version)
 // -----------------------------------------------------------------------------
 
 describe.each(versions)("C2: a ticket that has expired (%s)", (version) => {
-  test("is not offered, be it by its server's word or by ours", () =>
+  test("is not offered, by its server's limit or by the cache's", () =>
     Effect.gen(function*() {
       const server = yield* serving({ maxVersion: version, sessionTimeout: 100 })
       const recorded = yield* watched(server)
@@ -588,7 +589,7 @@ describe.each(versions)("C2: a ticket that has expired (%s)", (version) => {
       }
     }))
 
-  test("nor is one whose certificate has, though its server would take it", () =>
+  test("nor is one whose certificate has expired, even if its server would accept it", () =>
     Effect.gen(function*() {
       const own = yield* Effect.promise(() => serverCertificate({ seconds: 3_000 }))
       const server = yield* serving({ ...own, maxVersion: version, sessionTimeout: 7_000 })
@@ -616,7 +617,7 @@ describe("the agent", () => {
     httpsGet(url, { agent, ...options })
 
   for (const limits of [{ maxSockets: 1 }, { maxSockets: 3 }, { maxTotalSockets: 2 }]) {
-    test(`goes on with those that wait when connections fail (${JSON.stringify(limits)})`, () =>
+    test(`goes on with waiting requests when connections fail (${JSON.stringify(limits)})`, () =>
       Effect.gen(function*() {
         const cache = yield* TicketCache.make()
         const recorded = yield* watched(yield* serving())
@@ -636,7 +637,7 @@ describe("the agent", () => {
         yield* recorded.heal
         assert.strictEqual(yield* lefts, 0)
         yield* eventually(() => recorded.passages.every(({ isOpen }) => !isOpen))
-        // Nothing is dialed that nobody waits for.
+        // No connection is opened without a waiting request.
         yield* Effect.sleep("50 millis")
         assert.lengthOf(recorded.passages, 12 + 12 + 12)
         assert.deepStrictEqual([Object.keys(agent.requests), Object.keys(agent.sockets)], [[], []])
@@ -645,7 +646,7 @@ describe("the agent", () => {
   }
 
   for (const isKept of [false, true]) {
-    test(`C9: fails as Node's own does, ${isKept ? "with a ticket" : "without tickets"}`, () =>
+    test(`C9: fails like Node's own, ${isKept ? "with a ticket" : "without tickets"}`, () =>
       Effect.gen(function*() {
         const cache = yield* TicketCache.make()
         const recorded = yield* watched(yield* serving())
@@ -684,7 +685,7 @@ describe("the agent", () => {
       }))
   }
 
-  test("C5: refuses options that make no sense without a word of what is secret", () =>
+  test("C5: refuses invalid options without showing a secret", () =>
     Effect.gen(function*() {
       const agent = yield* NodeTicketCache.agent({ tls })
       const wrong = { ca: "no certificate", cert: "none", key: secret("none of your business") }
@@ -697,7 +698,7 @@ describe("the agent", () => {
     }))
 
   for (const how of ["destroy", "signal"] as const) {
-    test(`C9: gives up the handshake of a request that is destroyed, and its place (${how})`, () =>
+    test(`C9: gives up the handshake and the place of a request that is destroyed (${how})`, () =>
       Effect.gen(function*() {
         const cache = yield* TicketCache.make()
         const recorded = yield* watched(yield* serving())
@@ -738,7 +739,7 @@ describe("the agent", () => {
       assert.deepStrictEqual(Object.keys(agent.sockets), [])
     }))
 
-  test("fails those that wait, too, when its scope closes, and dials no more", () =>
+  test("fails waiting requests, too, when its scope closes, and opens no more connections", () =>
     Effect.gen(function*() {
       const cache = yield* TicketCache.make()
       const recorded = yield* watched(yield* serving())
@@ -759,7 +760,7 @@ describe("the agent", () => {
 // -----------------------------------------------------------------------------
 
 describe("the dispatcher", () => {
-  test("fails a request with what the connection failed with", () =>
+  test("fails a request with the connection's error", () =>
     Effect.gen(function*() {
       const cache = yield* TicketCache.make()
       const recorded = yield* watched(yield* serving())
@@ -774,7 +775,7 @@ describe("the dispatcher", () => {
       assert.strictEqual(named.reason, "Identity")
     }))
 
-  test("serves who comes after a request that was interrupted in a handshake", () =>
+  test("serves the next request after one that was interrupted in a handshake", () =>
     Effect.gen(function*() {
       const cache = yield* TicketCache.make()
       const recorded = yield* watched(yield* serving())
@@ -796,7 +797,7 @@ describe("the dispatcher", () => {
 // -----------------------------------------------------------------------------
 
 describe("connect", () => {
-  test("an `error` that nobody listens for ends the socket, and nothing else", () =>
+  test("an `error` without a listener ends the socket, and nothing else", () =>
     Effect.gen(function*() {
       const cache = yield* TicketCache.make()
       const server = yield* serving()
@@ -820,7 +821,7 @@ describe("connect", () => {
       yield* Effect.promise(() => isClosed)
     }))
 
-  test("asks once only over a socket that is given", () =>
+  test("makes only one attempt over a given socket", () =>
     Effect.gen(function*() {
       const cache = yield* TicketCache.make()
       const recorded = yield* watched(yield* serving())
@@ -857,7 +858,7 @@ describe("connect", () => {
       assert.deepStrictEqual(offers(recorded), [0, 0, 0])
     }))
 
-  test("is interrupted wherever it is, and leaves nothing", () =>
+  test("can be interrupted at any point, and leaves nothing behind", () =>
     Effect.gen(function*() {
       const cache = yield* TicketCache.make({ ticketsPerServer: 1_000 })
       const server = yield* serving()
@@ -877,7 +878,7 @@ describe("connect", () => {
       yield* ask(recorded.url())
     }))
 
-  describe.runIf(openssl)("with a server that gives a ticket for each that is spent", () => {
+  describe.runIf(openssl)("with a server that gives a new ticket for each spent one", () => {
     test("keeps the rules", () =>
       Effect.gen(function*() {
         const cache = yield* TicketCache.make()
@@ -898,8 +899,8 @@ describe("connect", () => {
 // as the clients that it stands in for
 // -----------------------------------------------------------------------------
 
-describe("what is expected of", () => {
-  test("an agent: who looks at the certificate on `secureConnect` is asked before anything is sent", () =>
+describe("the usual behaviour of", () => {
+  test("an agent: a check of the certificate on `secureConnect` runs before anything is sent", () =>
     Effect.gen(function*() {
       const cache = yield* TicketCache.make()
       const recorded = yield* watched(yield* serving())
@@ -924,7 +925,7 @@ describe("what is expected of", () => {
       assert.isBelow(recorded.passages[1]!.up, sent - 40)
     }))
 
-  test("an agent: a connection that ends as it is handed over is an error", () =>
+  test("an agent: a connection that ends while it is handed over is an error", () =>
     Effect.gen(function*() {
       const server = yield* Effect.acquireRelease(
         Effect.sync(() =>
@@ -933,7 +934,7 @@ describe("what is expected of", () => {
         (server) => Effect.sync(() => server.close())
       )
       yield* eventually(() => server.listening)
-      // Between the handshake and the hand-over lie steps; here each takes a while.
+      // There are several steps between the handshake and the hand-over; here each step takes some time.
       const agent = yield* Effect.withScheduler(
         NodeTicketCache.agent({ tls, cache: yield* TicketCache.make() }),
         Scheduler.timer(5)
@@ -945,7 +946,7 @@ describe("what is expected of", () => {
       }
     }))
 
-  test("an agent: `timeout` is told in the midst of a handshake", () =>
+  test("an agent: `timeout` is emitted in the middle of a handshake", () =>
     Effect.gen(function*() {
       const cache = yield* TicketCache.make()
       const recorded = yield* watched(yield* serving())
@@ -963,7 +964,7 @@ describe("what is expected of", () => {
       yield* eventually(() => recorded.passages.every(({ isOpen }) => !isOpen))
     }))
 
-  test("undici: small writes are sent at once, and a silent connection is kept alive", () =>
+  test("undici: small writes are sent immediately, and a silent connection is kept alive", () =>
     Effect.gen(function*() {
       const cache = yield* TicketCache.make()
       const recorded = yield* watched(yield* serving())
@@ -984,7 +985,7 @@ describe("what is expected of", () => {
       assert.deepStrictEqual([...sockets], [["noDelay", [true]], ["keepAlive", [true, 60_000]]])
     }))
 
-  test("undici: what a listener of its throws is not lost", () =>
+  test("undici: an error that its listener throws is not lost", () =>
     Effect.gen(function*() {
       const cache = yield* TicketCache.make()
       const recorded = yield* watched(yield* serving())
@@ -1011,7 +1012,7 @@ describe("what is expected of", () => {
       yield* eventually(() => thrown.includes(mine))
     }))
 
-  test("Node: a check that walks from certificate to issuer finds the end of what is left of the chain", () =>
+  test("Node: a check that goes from certificate to issuer ends at the end of the remaining chain", () =>
     Effect.gen(function*() {
       const cache = yield* TicketCache.make()
       const recorded = yield* watched(yield* serving())
@@ -1037,7 +1038,7 @@ describe("what is expected of", () => {
       assert.deepStrictEqual(seen[1], seen[0]!.slice(0, 1))
     }))
 
-  test("C1: Node: who gives up by a signal gives up one ticket", () =>
+  test("C1: Node: giving up by a signal costs one ticket", () =>
     Effect.gen(function*() {
       const cache = yield* TicketCache.make()
       const recorded = yield* watched(yield* serving())
@@ -1055,7 +1056,7 @@ describe("what is expected of", () => {
       assert.strictEqual(recorded.hellos.length, hellos + 1)
     }))
 
-  test("C1: Node: a socket that is closed, or that was never connected, costs no ticket", () =>
+  test("C1: Node: a closed socket, or one that was never connected, costs no ticket", () =>
     Effect.gen(function*() {
       const cache = yield* TicketCache.make()
       const recorded = yield* watched(yield* serving())

@@ -1,6 +1,4 @@
-/**
- * What goes wrong in other reconnecting sockets, each as what must hold here.
- */
+/** Known faults of other reconnecting sockets, each as a test of what must hold here. */
 import { assert, describe, it } from "@effect/vitest"
 import * as Backoff from "effect-holdfast/Backoff"
 import { NodeWebSocketDialer } from "effect-holdfast/node"
@@ -43,7 +41,7 @@ type Message = WebSocketDialer.Message
 
 const numbered = (count: number, from = 0) => Array.from({ length: count }, (_, n) => `${from + n}`)
 
-/** `ack 3`: everything up to and with 3. */
+/** `ack 3` acknowledges all messages up to and including 3. */
 const acknowledge = {
   id: (message: Message) => Number(message),
   acknowledged: (message: Message) =>
@@ -79,7 +77,7 @@ describe("the queue", () => {
       assert.strictEqual(yield* Clock.currentTimeMillis, 0)
     }))
 
-  test("W1: is not overtaken by what is sent while it drains, and a loss does not scramble it", () =>
+  test("W1: is not overtaken by messages that are sent while it drains, and keeps its order after a loss", () =>
     Effect.gen(function*() {
       const server = yield* dialed
       const socket = yield* ReconnectingSocket.make({ dial, backoff: steady, acknowledge, outbox: { window: 8 } })
@@ -134,7 +132,7 @@ describe("the queue", () => {
       assert.deepStrictEqual(peer.got, ["b", "c"])
     }))
 
-  test("W7: sends nothing stale: a message has a time to live, and can be taken back", () =>
+  test("W7: sends nothing stale: a message has a time to live, and its sender can be interrupted", () =>
     Effect.gen(function*() {
       const server = yield* dialed
       const socket = yield* ReconnectingSocket.make({ dial, backoff: steady, outbox: { timeToLive: "5 seconds" } })
@@ -152,7 +150,7 @@ describe("the queue", () => {
     }))
 
   live(
-    "is not flushed into a connection and forgotten: of 5,000 none is lost where the server dies on its first read",
+    "is not written into a connection and forgotten: of 5,000 none is lost if the server dies at its first read",
     () =>
       Effect.gen(function*() {
         const server = yield* serving()
@@ -174,7 +172,7 @@ describe("the queue", () => {
   )
 
   live(
-    "loses no more than the window without acknowledgements, tells what, and keeps the rest in order",
+    "loses at most the window without acknowledgements, reports the losses, and keeps the rest in order",
     () =>
       Effect.gen(function*() {
         const server = yield* serving()
@@ -224,7 +222,7 @@ describe("a close frame", () => {
   }
 
   live(
-    "W6: of the server with 1008 is noticed: nothing is sent into the void from then on",
+    "W6: of the server with 1008 is noticed: from then on nothing is sent",
     () =>
       Effect.gen(function*() {
         const server = yield* serving()
@@ -239,7 +237,7 @@ describe("a close frame", () => {
       })
   )
 
-  test("W4: with 1000 that comes when the network is back is a loss like any other", () =>
+  test("W4: with 1000 that arrives when the network is back is a loss like any other", () =>
     Effect.gen(function*() {
       const server = yield* dialed
       const socket = yield* ReconnectingSocket.make({ dial, backoff: steady })
@@ -253,7 +251,7 @@ describe("a close frame", () => {
       assert.lengthOf(ofTag(events.all, "Lost"), 2)
     }))
 
-  test("W4: of ours is told by an event, and is the last one", () =>
+  test("W4: of this side is an event, and the last one", () =>
     Effect.gen(function*() {
       const server = yield* dialed
       const socket = yield* ReconnectingSocket.make({ dial })
@@ -269,7 +267,7 @@ describe("a close frame", () => {
 })
 
 describe("writers", () => {
-  live("W1: by the hundred, with pings and subscriptions between them, tear no frame", () =>
+  live("W1: in hundreds, with pings and subscriptions in between, break no frame", () =>
     Effect.gen(function*() {
       const server = yield* serving()
       const socket = yield* ReconnectingSocket.make({
@@ -315,7 +313,7 @@ describe("writers", () => {
       assert.strictEqual(server.dials(), 1)
     }))
 
-  test("W9a: do not go before an onOpen that takes its time", () =>
+  test("W9a: are not sent before a slow onOpen has ended", () =>
     Effect.gen(function*() {
       const server = yield* dialed
       const socket = yield* ReconnectingSocket.make({
@@ -331,7 +329,7 @@ describe("writers", () => {
       assert.deepStrictEqual(peer.got, ["login", "queued", "live"])
     }))
 
-  live("W9a: of what was queued reach the server after the login, on each connection", () =>
+  live("W9a: that were queued reach the server after the login, on each connection", () =>
     Effect.gen(function*() {
       const server = yield* serving()
       const socket = yield* ReconnectingSocket.make({
@@ -352,7 +350,7 @@ describe("writers", () => {
       }
     }))
 
-  test("W8: never send an empty frame for what cannot be encoded", () =>
+  test("W8: never send an empty frame for a message that cannot be encoded", () =>
     Effect.gen(function*() {
       const server = yield* dialed
       const socket = yield* ReconnectingSocket.make({
@@ -369,9 +367,9 @@ describe("writers", () => {
     }))
 })
 
-describe("a peer that takes nothing", () => {
+describe("a peer that reads nothing", () => {
   live(
-    "W13: keeps nobody from asking for the state, and close from ending within its bound",
+    "W13: blocks neither reading the state nor `close` within its bound",
     () =>
       Effect.gen(function*() {
         const server = yield* serving()
@@ -387,10 +385,10 @@ describe("a peer that takes nothing", () => {
         for (let n = 0; n < 32; n++) yield* socket.send(large)
         yield* Effect.sleep("50 millis")
         assert.strictEqual((yield* socket.state)._tag, "Open")
-        // Two seconds are left to the peer, and ten to a write.
+        // The peer has two seconds, and a write has ten.
         const took = yield* timed(socket.close())
         assert.isBelow(took, 20_000)
-        // A server that does not read does not see the end either.
+        // A server that does not read does not notice the end either.
         peer.resume()
         yield* eventually(() => server.transports.size === 0)
       })
@@ -417,7 +415,7 @@ describe("a peer that takes nothing", () => {
       })
   )
 
-  test("W4: is found after a sleep, whatever the platform says of the connection", () =>
+  test("W4: is found after a sleep, whatever the platform reports about the connection", () =>
     Effect.gen(function*() {
       const server = yield* dialed
       const socket = yield* ReconnectingSocket.make({ dial, backoff: steady })
@@ -425,7 +423,7 @@ describe("a peer that takes nothing", () => {
       const peer = yield* server.open
       yield* pass(1_000)
       yield* peer.stall
-      // The machine slept: no timer fired on time.
+      // The machine was suspended: no timer fired in time.
       yield* pass(600_000)
       assert.deepInclude(ofTag(events.all, "Lost")[0]!.failure as object, { reason: "HeartbeatTimeout" })
     }))
@@ -442,7 +440,7 @@ describe("close", () => {
       yield* eventually(() => server.transports.size === 0)
     }))
 
-  test("W13: does not wait out the backoff", () =>
+  test("W13: does not wait for the backoff's delay", () =>
     Effect.gen(function*() {
       const server = yield* dialed
       const socket = yield* ReconnectingSocket.make({ dial, backoff: Schedule.spaced("1 hours") })
@@ -464,12 +462,12 @@ describe("close", () => {
       })
       const socket = yield* ReconnectingSocket.make({ dial: { url: server.url } })
       yield* eventually(() => held.length === 1)
-      // By default an attempt to connect is left ten seconds.
+      // By default an attempt to connect has ten seconds.
       assert.isBelow(yield* timed(socket.close()), 8_000)
       yield* eventually(() => server.transports.size === 0)
     }))
 
-  test("W7: that meets a dial that has just succeeded leaves no connection behind", () =>
+  test("W7: during a dial that has just succeeded leaves no connection behind", () =>
     Effect.gen(function*() {
       const server = yield* dialed
       const socket = yield* ReconnectingSocket.make({ dial })
@@ -480,7 +478,7 @@ describe("close", () => {
       assert.strictEqual((yield* socket.state)._tag, "Closed")
     }))
 
-  test("W7: is for good: nothing brings the socket back", () =>
+  test("W7: is final: the socket never reconnects", () =>
     Effect.gen(function*() {
       const server = yield* dialed
       const socket = yield* ReconnectingSocket.make({ dial, backoff: steady, renewAfter: "1 minutes" })
@@ -496,7 +494,7 @@ describe("close", () => {
 })
 
 describe("attempts", () => {
-  test("W5: after a login that fails come one at a time, with the backoff between them", () =>
+  test("W5: after a failed login come one at a time, with the backoff in between", () =>
     Effect.gen(function*() {
       const server = yield* dialed
       let logins = 0
@@ -522,7 +520,7 @@ describe("attempts", () => {
       assert.strictEqual(most, 1)
     }))
 
-  test("W4: are one for each loss, however many causes and callers there are", () =>
+  test("W4: happen once for each loss, however many causes and callers there are", () =>
     Effect.gen(function*() {
       const server = yield* dialed
       const socket = yield* ReconnectingSocket.make({ dial, backoff: steady })
@@ -545,7 +543,7 @@ describe("attempts", () => {
       assert.lengthOf(server.times, 2)
     }))
 
-  test("W3: wait before the first of them, too", () =>
+  test("W3: also have a delay before the first of them", () =>
     Effect.gen(function*() {
       const server = yield* dialed
       yield* ReconnectingSocket.make({ dial, backoff: steady })
@@ -556,7 +554,7 @@ describe("attempts", () => {
       assert.lengthOf(server.times, 2)
     }))
 
-  test("W3: have delays that are never rounded to nothing, and grow with each, not once", () =>
+  test("W3: have delays that are never rounded to zero, and grow with each attempt", () =>
     Effect.gen(function*() {
       const server = yield* dialed
       const socket = yield* ReconnectingSocket.make({
@@ -599,7 +597,7 @@ describe("attempts", () => {
       yield* socket.close()
     }))
 
-  test("W3: of a hundred clients that have all reached the cap stay spread", () =>
+  test("W3: of a hundred clients that have all reached the cap are spread", () =>
     Effect.gen(function*() {
       const server = yield* dialed
       const sockets = yield* Effect.forEach(Array.from({ length: 100 }), () =>
@@ -622,7 +620,7 @@ describe("attempts", () => {
     }))
 
   live(
-    "end with an upgrade that is refused with 401, where there is no session to refresh",
+    "end with an upgrade that is refused with 401, if there is no session to refresh",
     () =>
       Effect.gen(function*() {
         const server = yield* serving((socket) => {
@@ -640,7 +638,7 @@ describe("attempts", () => {
       })
   )
 
-  test("W13: with a value that is refused again and again are not made for ever at once", () =>
+  test("W13: with a value that is always refused do not go on for ever without a delay", () =>
     Effect.gen(function*() {
       const server = yield* dialed
       let refreshes = 0
@@ -655,7 +653,7 @@ describe("attempts", () => {
       assert.deepStrictEqual(server.times, [0, 0, 1_000, 3_000, 7_000])
     }))
 
-  test("W3: go on when what gives the address has failed", () =>
+  test("W3: go on after the effect that gives the address has failed", () =>
     Effect.gen(function*() {
       const server = yield* dialed
       let asked = 0
@@ -669,7 +667,7 @@ describe("attempts", () => {
       assert.strictEqual(asked, 4)
     }))
 
-  test("W13: can be asked for as long as there will be any; when there will be none, everybody is told", () =>
+  test("W13: can be ordered as long as there are any; afterwards every caller gets an error", () =>
     Effect.gen(function*() {
       const server = yield* dialed
       const socket = yield* ReconnectingSocket.make({
@@ -688,7 +686,7 @@ describe("attempts", () => {
 })
 
 describe("a heartbeat", () => {
-  test("W4: whose timeout is shorter than its interval lets healthy peers live, and so does one that is longer", () =>
+  test("W4: whose timeout is shorter or longer than its interval keeps healthy peers", () =>
     Effect.gen(function*() {
       const server = yield* dialed
       for (
@@ -706,7 +704,7 @@ describe("a heartbeat", () => {
       }
     }))
 
-  live("W4: pings though nobody has asked for pings", () =>
+  live("W4: pings without being configured", () =>
     Effect.gen(function*() {
       const server = yield* serving()
       yield* ReconnectingSocket.make({ dial: { url: server.url }, heartbeat: { interval: "20 millis" } })
@@ -718,13 +716,13 @@ describe("a heartbeat", () => {
     }))
 })
 
-describe("what is told", () => {
-  test("is told to each reader from when it began to read, whoever comes and goes meanwhile", () =>
+describe("events", () => {
+  test("go to each reader from when it began to read, however other readers come and go", () =>
     Effect.gen(function*() {
       const server = yield* dialed
       const socket = yield* ReconnectingSocket.make({ dial, backoff: Schedule.spaced("1 seconds") })
       const steadfast = yield* recorded(socket.events)
-      // Comes and goes with each event.
+      // Begins and ends with each event.
       yield* Effect.forkScoped(Effect.forever(Stream.runDrain(Stream.take(socket.events, 1))))
       for (let n = 0; n < 20; n++) {
         yield* Effect.flatMap(server.open, ({ reset }) => reset)
@@ -733,7 +731,7 @@ describe("what is told", () => {
       for (const tag of ["Opened", "Lost", "Waiting"] as const) assert.lengthOf(ofTag(steadfast.all, tag), 20)
     }))
 
-  test("to a reader that is slow is no reason for the socket to wait", () =>
+  test("for a slow reader do not make the socket wait", () =>
     Effect.gen(function*() {
       const server = yield* dialed
       const socket = yield* ReconnectingSocket.make({ dial, backoff: Schedule.spaced("1 seconds") })
@@ -747,7 +745,7 @@ describe("what is told", () => {
       assert.strictEqual((yield* socket.state)._tag, "Open")
     }))
 
-  live("is why reading failed, too", () =>
+  live("also have the reason why reading failed", () =>
     Effect.gen(function*() {
       const server = yield* serving()
       const socket = yield* ReconnectingSocket.make({ dial: { url: server.url }, backoff: Schedule.spaced("1 hours") })
@@ -772,7 +770,7 @@ describe("what is told", () => {
 
 describe("a connection that was renewed", () => {
   for (const how of ["reset", "close", "stall"] as const) {
-    test(`W4: is watched like the first one (${how})`, () =>
+    test(`W4: has a heartbeat like the first one (${how})`, () =>
       Effect.gen(function*() {
         const server = yield* dialed
         const socket = yield* ReconnectingSocket.make({ dial, backoff: steady, renewAfter: "40 seconds" })
@@ -791,7 +789,7 @@ describe("a connection that was renewed", () => {
       }))
   }
 
-  test("is not lost with the one that it came after", () =>
+  test("is not lost together with the previous one", () =>
     Effect.gen(function*() {
       const server = yield* dialed
       const socket = yield* ReconnectingSocket.make({ dial, backoff: steady, renewAfter: "40 seconds" })

@@ -30,7 +30,7 @@ type Message = WebSocketDialer.Message
 
 const quick = Backoff.exponential({ initial: "5 millis", max: "50 millis" })
 
-/** The most that a busy machine may take, in multiples of what a free one takes. */
+/** How many times longer a busy machine may take than an idle one. */
 const busy = 10
 
 const test = <E>(
@@ -62,7 +62,7 @@ describe("a server that is killed", () => {
   const perRound = 500
   const count = kills * perRound
 
-  test("W9: while messages are sent, many times: none overtakes or repeats, and what is lost is told", () =>
+  test("W9: while messages are sent, many times: none overtakes or repeats, and losses are events", () =>
     Effect.gen(function*() {
       const server = yield* serverProcess()
       const socket = yield* socketTo(server.url("/log?id=plain"), { outbox: { overflow: "suspend" } })
@@ -98,7 +98,7 @@ describe("a server that is killed", () => {
           yield* eventually(() => server.received("plain").length > before + perRound * 0.2)
           server.unsafeKill()
         } else {
-          // More than the system keeps for who does not read, so that it dies with a write undone.
+          // More than the system buffers for a peer that does not read, so that the server dies during a write.
           server.unsafeStop()
           other = yield* some(perRound / 2, "x".repeat(64 * 1024))
           yield* unmoved
@@ -141,14 +141,14 @@ describe("a server that is killed", () => {
       typeof message === "string" && message.startsWith("ack:") ? Option.some(message.slice(4)) : Option.none()
   }
 
-  /** What a server has that ignores what it has had before. */
+  /** The messages of a server that ignores repeats. */
   const unrepeated = (received: ReadonlyArray<string>) => {
     const kept: Array<number> = []
     for (const line of received) if (Number(line) > (kept.at(-1) ?? -1)) kept.push(Number(line))
     return kept
   }
 
-  test("W9: while messages are sent, many times: it has each that is acknowledged, in order", () =>
+  test("W9: while messages are sent, many times: it has each acknowledged message, in order", () =>
     Effect.gen(function*() {
       const server = yield* serverProcess()
       const socket = yield* socketTo(server.url("/log?id=kept&acknowledge"), {
@@ -173,7 +173,7 @@ describe("a server that is killed", () => {
       print(`killed ${kills} times in ${count} acknowledged sends: ${received.length - count} repeats, none missing`)
     }))
 
-  test("W9: as it reads the first of 5,000 queued messages loses none that is to be acknowledged", () =>
+  test("W9: while it reads the first of 5,000 queued messages loses none, with `acknowledge`", () =>
     Effect.gen(function*() {
       const server = yield* serverProcess({ isStarted: false })
       const socket = yield* socketTo(server.url("/log?id=queued&acknowledge"), {
@@ -196,7 +196,7 @@ describe("a server that is killed", () => {
 describe("a peer that does not read", () => {
   const message = "x".repeat(64 * 1024)
 
-  test("W4: costs the connection after the write timeout, and the outbox no more than its capacity", () =>
+  test("W4: loses its connection after the write timeout, and the outbox stays within its capacity", () =>
     Effect.gen(function*() {
       const server = yield* serverProcess()
       const writeTimeout = 500
@@ -208,7 +208,7 @@ describe("a peer that does not read", () => {
       const seen = yield* seeing(socket)
       yield* socket.awaitOpen
       const accepted = [Date.now()]
-      // A string is shared, however often it is sent: what is counted is what is kept besides.
+      // A string is shared, however often it is sent: the test counts what is kept besides.
       yield* Effect.forkScoped(Effect.forever(Effect.tap(socket.send(message), () => {
         accepted.push(Date.now())
       })))
@@ -225,7 +225,7 @@ describe("a peer that does not read", () => {
       assert.isBelow(after - before, 32 * mebi)
     }))
 
-  test("W13: does not keep `close` for more than its 2 seconds", () =>
+  test("W13: does not delay `close` for more than 2 seconds", () =>
     Effect.gen(function*() {
       const server = yield* serverProcess()
       const socket = yield* socketTo(server.url("/deaf"), {
@@ -242,8 +242,8 @@ describe("a peer that does not read", () => {
     }))
 })
 
-describe("a connection that swallows", () => {
-  test("W4: is noticed after the heartbeat's interval and timeout, and left for another", () =>
+describe("a connection that drops all data", () => {
+  test("W4: is noticed after the heartbeat's interval and timeout, and replaced", () =>
     Effect.gen(function*() {
       const server = yield* serverProcess()
       const way = yield* hop(server.port)
@@ -263,18 +263,18 @@ describe("a connection that swallows", () => {
       yield* answers(socket)
     }))
 
-  test("W4: that carries a heartbeat is kept, however long nobody says anything", () =>
+  test("W4: that answers the heartbeat is kept, however long it is silent otherwise", () =>
     Effect.gen(function*() {
       const server = yield* serverProcess()
       const socket = yield* socketTo(server.url("/echo"), { heartbeat: { interval: 20, timeout: 2000 } })
       const seen = yield* seeing(socket)
       yield* socket.awaitOpen
-      // Longer than a peer that does not answer is given.
+      // Longer than the time limit for an answer.
       yield* Effect.sleep("2500 millis")
       assert.deepStrictEqual(seen.of("Lost"), [])
     }))
 
-  test("W4: while it is dialed is given up after the open timeout", () =>
+  test("W4: that is being dialed is given up after the open timeout", () =>
     Effect.gen(function*() {
       const server = yield* serverProcess()
       const openTimeout = 200
@@ -289,8 +289,8 @@ describe("a connection that swallows", () => {
     }))
 })
 
-describe("a reader that does not take what comes", () => {
-  test("makes the server wait, and costs no memory; then it has all, in order", () =>
+describe("a reader that does not take messages", () => {
+  test("makes the server wait, and costs no memory; afterwards it gets all messages, in order", () =>
     Effect.gen(function*() {
       const server = yield* serverProcess()
       const [count, bytes] = [50_000, 1000]
@@ -306,7 +306,7 @@ describe("a reader that does not take what comes", () => {
         yield* Effect.sleep("200 millis")
         stopped = yield* server.report
       }
-      // Longer than a peer that does not answer is given.
+      // Longer than the time limit for an answer.
       yield* Effect.sleep("2500 millis")
       const after = yield* memory
       print(
@@ -320,7 +320,7 @@ describe("a reader that does not take what comes", () => {
       const taken = yield* Stream.runCollect(Stream.take(socket.messages, count))
       const numbers = Chunk.toReadonlyArray(taken).map((message) => Number(String(message).split(":")[0]))
       assert.deepStrictEqual(numbers, numbered(count))
-      // The pause was not the peer's fault.
+      // The pause does not count against the peer.
       assert.deepStrictEqual(seen.of("Lost"), [])
     }))
 })
@@ -340,7 +340,7 @@ describe("frames that no server should send", () => {
     invalidCloseCode: "InvalidData"
   }
 
-  test("W4: ends the connection once, is told to nobody as a message, and the socket comes back", () =>
+  test("W4: ends the connection once, is not given out as a message, and the socket reconnects", () =>
     Effect.gen(function*() {
       const server = yield* serverProcess()
       for (const [kind, reason] of Object.entries(kinds)) {
@@ -358,7 +358,7 @@ describe("frames that no server should send", () => {
     }))
 
   for (const kind of ["huge", "hugeInPieces"]) {
-    test(`W4: and is longer than \`maxPayload\` by far (${kind}) ends the connection, without that memory`, () =>
+    test(`W4: if far longer than \`maxPayload\` (${kind}), ends the connection without using that memory`, () =>
       Effect.gen(function*() {
         const server = yield* serverProcess()
         const before = yield* memory
@@ -386,10 +386,10 @@ describe("frames that no server should send", () => {
 describe("a server that refuses", () => {
   const fatal = [400, 401, 403, 404, 405, 410, 426]
 
-  test("W6: is asked again, but for the statuses that will not change", () =>
+  test("W6: is dialed again, except after fatal statuses", () =>
     Effect.gen(function*() {
       const server = yield* serverProcess()
-      // The quick form asks with every tenth of those that are asked again.
+      // The quick form uses every tenth of the statuses that are not fatal.
       const statuses = numbered(400).map((n) => n + 200).filter((status) =>
         form !== "quick" || status % 10 === 0 || fatal.includes(status)
       )
@@ -403,7 +403,7 @@ describe("a server that refuses", () => {
               assert.deepInclude(failure, { _tag: "DialError", reason: "Refused", status })
             }
             assert.strictEqual(seen.of("Waiting").length, 2)
-            // There never was a connection.
+            // There was never a connection.
             assert.deepStrictEqual(seen.of("Lost"), [])
             return false
           }
@@ -418,7 +418,7 @@ describe("a server that refuses", () => {
       assert.strictEqual((yield* server.report).upgrades, (statuses.length - fatal.length) * 3 + fatal.length)
     }))
 
-  test("W3: and says when to come again is left alone until then", () =>
+  test("W3: and sends a Retry-After is not dialed before that", () =>
     Effect.gen(function*() {
       const server = yield* serverProcess()
       const socket = yield* socketTo(server.url("/refuse?id=later&bad=1&status=503&retryAfter=1"))
@@ -433,7 +433,7 @@ describe("a close", () => {
   const fatal = new Set<number | undefined>(fatalCodes)
   const sendable = [1000, 1001, ...fatalCodes, 1011, 1012, 1013, 1014, 3000, 4000, 4401, 4999]
 
-  test("W6: by the server is one loss, and the socket comes back, but for the codes that will not change", () =>
+  test("W6: by the server is one loss, and the socket reconnects, except after fatal codes", () =>
     Effect.gen(function*() {
       const server = yield* serverProcess()
       for (const code of [undefined, ...sendable]) {
@@ -458,7 +458,7 @@ describe("a close", () => {
       }
     }))
 
-  test("W4, W6, W11: by a server that leaves TCP open is told immediately, with its code", () =>
+  test("W4, W6, W11: by a server that leaves TCP open is reported immediately, with its code", () =>
     Effect.gen(function*() {
       for (const [code, state, renewed] of [[4401, "Open", 1], [1008, "Closed", 0]] as const) {
         const { accept, url } = yield* halfOpen
@@ -490,7 +490,7 @@ describe("a close", () => {
     ] as const
   ) {
     test(
-      `W17: by a message that is longer than 16 MiB does not come if the limit ${where} is higher`,
+      `W17: for a message of more than 16 MiB does not happen if the limit ${where} is higher`,
       () =>
         Effect.gen(function*() {
           const { accept, url } = yield* loopbackServer()
@@ -504,7 +504,7 @@ describe("a close", () => {
   }
 
   test(
-    "W17: by a message over the dialer's limit is final the third time",
+    "W17: for a message over the dialer's limit is fatal the third time",
     () =>
       Effect.gen(function*() {
         const { accept, dials, url } = yield* loopbackServer()
@@ -517,7 +517,7 @@ describe("a close", () => {
     NodeWebSocketDialer.layer({ maxPayload: 1000 })
   )
 
-  test("W13: by us sends its code and reason and awaits the server's; codes that nobody may send become 1000", () =>
+  test("W13: by this side sends its code and reason and awaits the server's; invalid codes become 1000", () =>
     Effect.gen(function*() {
       const server = yield* serverProcess()
       const codes = [...sendable, 0, 999, 1004, 1005, 1006, 1015, 2999, 5000, 70_000, NaN]
@@ -527,7 +527,7 @@ describe("a close", () => {
         const [took] = yield* timed(socket.close(code, "é".repeat(100)))
         assert.isBelow(took, busy * 1000, String(code))
       }
-      // The server learns of the last connection's end in its own time.
+      // The server notices the end of the last connection a little later.
       const { closed } = yield* Effect.repeat(server.report, { until: ({ open }) => open === 0 })
       assert.deepStrictEqual(
         closed,
@@ -535,7 +535,7 @@ describe("a close", () => {
       )
     }))
 
-  /** As a browser's: a page may send no other codes. That of `ws` sends them all. */
+  /** Like a browser's: a page may send no other codes. The one of `ws` sends them all. */
   class Restricted extends WebSocket {
     override close(code?: number, reason?: string | Buffer) {
       if (code !== undefined && code !== 1000 && !(code >= 3000 && code <= 4999)) {
@@ -558,7 +558,7 @@ describe("a close", () => {
   ))
 
   test(
-    "by us sends 1000 where the platform refuses the code",
+    "by this side sends 1000 if the platform refuses the code",
     () =>
       Effect.gen(function*() {
         const server = yield* serverProcess()
@@ -583,7 +583,7 @@ const tls = await serverCertificate()
 
 describe("dialing", () => {
   test(
-    "goes over TLS to a server whose authority it is given",
+    "works over TLS with a server whose CA is given",
     () =>
       Effect.gen(function*() {
         const server = yield* serverProcess({ tls })
@@ -598,7 +598,7 @@ describe("dialing", () => {
     NodeWebSocketDialer.layer({ tls: { ca: tls.ca } })
   )
 
-  test("goes on failing where the authority is unknown", () =>
+  test("keeps failing if the CA is unknown", () =>
     Effect.gen(function*() {
       const server = yield* serverProcess({ tls })
       const socket = yield* socketTo(server.url("/echo"))
@@ -631,7 +631,7 @@ describe("dialing", () => {
   )
 
   test(
-    "agrees on compression where both want it",
+    "uses compression if both sides want it",
     () =>
       Effect.gen(function*() {
         const server = yield* serverProcess()
@@ -647,13 +647,13 @@ describe("dialing", () => {
 })
 
 describe("many clients of a server that restarts", () => {
-  test("W3: come back spread over the whole of the first delay", () =>
+  test("W3: reconnect spread over the whole first delay", () =>
     Effect.gen(function*() {
       const clients = amount({ quick: 250, full: 1000 })
       const server = yield* serverProcess()
       const initial = 2000
       const waits: Array<number> = []
-      // All draw from one seeded sequence: whoever comes first, together they have the same draws.
+      // All clients draw from one seeded sequence, so in any order together they have the same draws.
       yield* Effect.withRandom(Random.make("many clients"))(Effect.forEach(numbered(clients), () =>
         Effect.gen(function*() {
           const socket = yield* socketTo(server.url("/echo"), { backoff: Backoff.exponential({ initial }) })
@@ -688,7 +688,7 @@ describe("many clients of a server that restarts", () => {
       assert.isBelow(distance, bound(clients))
     }))
 
-  /** The greatest distance of the sample from the uniform distribution on [0, 1]. */
+  /** The largest distance of the sample from the uniform distribution on [0, 1]. */
   const kolmogorovSmirnov = (sample: ReadonlyArray<number>): number => {
     const n = sample.length
     return Math.max(
@@ -698,12 +698,12 @@ describe("many clients of a server that restarts", () => {
     )
   }
 
-  /** Dvoretzky, Kiefer, Wolfowitz, Massart: a uniform sample is further off with a probability below 1e-6. */
+  /** Dvoretzky, Kiefer, Wolfowitz, Massart: a uniform sample has a larger distance with a probability below 1e-6. */
   const bound = (n: number): number => Math.sqrt(Math.log(2 / 1e-6) / (2 * n))
 })
 
 describe("coming and going", () => {
-  /** As it is, but for a wait of nothing, which is none. */
+  /** The real one, except that a wait of 0 is no wait. */
   const hurried = (clock: Clock.Clock): Clock.Clock => ({
     [Clock.ClockTypeId]: Clock.ClockTypeId,
     unsafeCurrentTimeMillis: () => clock.unsafeCurrentTimeMillis(),
@@ -713,7 +713,7 @@ describe("coming and going", () => {
     sleep: (duration) => Duration.toMillis(duration) === 0 ? Effect.yieldNow() : clock.sleep(duration)
   })
 
-  /** A connection that tells a message and ends, one way or another. */
+  /** A connection that gives one message and ends, in one of several ways. */
   const ending = (dials: number): WebSocketDialer.Connection => ({
     protocol: "",
     listen: (listener) =>
@@ -781,7 +781,7 @@ describe("coming and going", () => {
       assert.strictEqual(scopes, 0)
     }).pipe((effect) => Effect.flatMap(Effect.clock, (clock) => Effect.withClock(effect, hurried(clock)))))
 
-  test("W7: hundreds of times over real connections leaves none either, in this process and in the server", () =>
+  test("W7: hundreds of times over real connections leaves none either, here and in the server", () =>
     Effect.gen(function*() {
       const server = yield* serverProcess()
       const before = resources()
@@ -794,7 +794,7 @@ describe("coming and going", () => {
           })),
           backoff: Schedule.spaced(1)
         })
-        // Failures hold on to their stacks: they are counted, not kept.
+        // Failures hold their stacks, so they are counted and not kept.
         const counts = { Opened: 0, Lost: 0 }
         yield* Effect.forkScoped(Stream.runForEach(socket.events, ({ _tag }) =>
           Effect.sync(() => {
@@ -820,7 +820,7 @@ describe("coming and going", () => {
           return Effect.void
         })
       )
-      // The server learns of the last one's end in its own time.
+      // The server notices the end of the last one a little later.
       yield* Effect.repeat(server.report, { until: ({ open }) => open === 0 })
     }))
 })

@@ -34,7 +34,7 @@ class SignInFailed {
   readonly _tag = "SignInFailed"
 }
 
-/** A session whose values are token-0, token-1 and so on; what the next sign-ins do instead can be said. */
+/** A session whose values are token-0, token-1 and so on; a test can replace the next sign-ins. */
 const tokens = (options: Partial<Session.Options<string, SignInFailed>> = {}) =>
   Effect.gen(function*() {
     let signIns = 0
@@ -51,7 +51,7 @@ const tokens = (options: Partial<Session.Options<string, SignInFailed>> = {}) =>
       session,
       signIns: () => signIns,
       next: (...effects: ReadonlyArray<Effect.Effect<string, SignInFailed>>) => instead.push(...effects),
-      /** The next sign-in waits for this to open. */
+      /** The next sign-in waits until this opens. */
       held: () => {
         const gate = Effect.unsafeMakeLatch()
         instead.push(Effect.zipRight(gate.await, Effect.sync(() => `token-${issued++}`)))
@@ -122,7 +122,7 @@ describe.each(clients)("over %s", (name, layer) => {
     }).pipe(Effect.provide(layer)))
 
   for (const maxRefreshes of [0, 1, 3]) {
-    it.scopedLive(`H2: a lasting refusal ends after ${maxRefreshes} refreshes, its response readable`, () =>
+    it.scopedLive(`H2: a lasting refusal ends after ${maxRefreshes} refreshes, with a readable response`, () =>
       Effect.gen(function*() {
         const { session, signIns } = yield* tokens()
         const server = yield* serve((request) => ({ status: 401, body: `not ${tokenOf(request)}` }))
@@ -209,7 +209,7 @@ describe.each(clients)("over %s", (name, layer) => {
       assert.isAtMost(server.connections(), 3)
     }).pipe(Effect.provide(layer)))
 
-  // The time limit never comes: what cuts these off is their length.
+  // The time limit is never reached: these are cut off because of their length.
   for (const declared of [undefined, 1024 ** 3]) {
     it.scoped(`H1: a refusal ${declared === undefined ? "without end" : "that declares a gigabyte"} is cut off`, () =>
       Effect.gen(function*() {
@@ -241,7 +241,7 @@ describe.each(clients)("over %s", (name, layer) => {
     write: (response) => void response.writeHead(401, { "content-length": 100 }).write("the first of a hundred")
   }
   for (const [length, stalled] of [["unknown", stalling], ["known", stallingInShort]] as const) {
-    it.scoped(`H9: a refusal of ${length} length that stalls is cut off after a second, and the request goes on`, () =>
+    it.scoped(`H9: a refusal of ${length} length that stalls is cut off after a second; the request goes on`, () =>
       Effect.gen(function*() {
         const { session } = yield* tokens()
         const server = yield* serve((request) => tokenOf(request) === "token-1" ? { body: "ok" } : stalled)
@@ -256,7 +256,7 @@ describe.each(clients)("over %s", (name, layer) => {
         yield* Deferred.await(server.received[0]!.aborted)
       }).pipe(Effect.provide(layer)))
 
-    it.scoped(`H9: the refresh waits for no stalled refusal of ${length} length, and lets go of it if it fails`, () =>
+    it.scoped(`H9: the refresh waits for no stalled refusal of ${length} length, and cuts it if it fails`, () =>
       Effect.gen(function*() {
         const { next, session } = yield* tokens()
         const server = yield* serve(() => stalled)
@@ -329,7 +329,7 @@ describe.each(clients)("over %s", (name, layer) => {
       assert.strictEqual(signIns(), 2)
     }).pipe(Effect.provide(layer)))
 
-  it.scopedLive("H4: a network error of the repeated request is that error, and the session stays refreshed", () =>
+  it.scopedLive("H4: a network error of the repeated request is passed on, and the session stays refreshed", () =>
     Effect.gen(function*() {
       const { session, signIns } = yield* tokens()
       const server = yield* serve((request) =>
@@ -342,7 +342,7 @@ describe.each(clients)("over %s", (name, layer) => {
       assert.strictEqual((yield* session.current).value, "token-1")
     }).pipe(Effect.provide(layer)))
 
-  it.scopedLive("an answer that is no refusal causes no refresh: statuses, resets, refused connections", () =>
+  it.scopedLive("an answer that is not a refusal causes no refresh: statuses, resets, refused connections", () =>
     Effect.gen(function*() {
       const { session, signIns } = yield* tokens()
       const server = yield* serve(({ path }) =>
@@ -362,7 +362,7 @@ describe.each(clients)("over %s", (name, layer) => {
       assert.strictEqual(signIns(), 1)
     }).pipe(Effect.provide(layer)))
 
-  it.scopedLive("a refusal may be read from the body, and the caller can read it again", () =>
+  it.scopedLive("`rejected` may read the body, and the caller can read it again", () =>
     Effect.gen(function*() {
       const { session } = yield* tokens()
       const server = yield* serve((request) => ({
@@ -379,7 +379,7 @@ describe.each(clients)("over %s", (name, layer) => {
       assert.strictEqual(server.received.length, 2)
     }).pipe(Effect.provide(layer)))
 
-  it.scoped("shows in no span what `attach` puts into a header, whatever that is called", () =>
+  it.scoped("shows no header of `attach` in a span, whatever its name", () =>
     Effect.gen(function*() {
       const server = yield* serve(() => ({ status: 200 }))
       const { exit, seen } = yield* watched(Effect.gen(function*() {
@@ -397,7 +397,7 @@ describe.each(clients)("over %s", (name, layer) => {
       assert.notInclude(text, "canary")
     }).pipe(Effect.provide(layer)))
 
-  it.scopedLive("H8: each attempt has a span of its own, named as the wrapped client names it", () =>
+  it.scopedLive("H8: each attempt has its own span, with the wrapped client's name", () =>
     Effect.gen(function*() {
       const spans: Array<Tracer.Span> = []
       const native = yield* Effect.tracer
@@ -474,7 +474,7 @@ describe("H3: a body that can be read only once", () => {
     ["a string", "again", 2],
     ["nothing", null, 2]
   ]
-  it.scoped.each(shapes)("is known by its shape: %s", ([, body, sends]) =>
+  it.scoped.each(shapes)("is recognised by its shape: %s", ([, body, sends]) =>
     Effect.gen(function*() {
       const { session } = yield* tokens()
       let sent = 0
@@ -490,7 +490,7 @@ describe("H3: a body that can be read only once", () => {
       assert.strictEqual(sent, sends)
     }))
 
-  it.scopedLive("is refused at once when no refresh is left to wait for", () =>
+  it.scopedLive("is refused immediately when no refresh is left", () =>
     onUndici(Effect.gen(function*() {
       const { session, signIns } = yield* tokens()
       const server = yield* api(() => true)
@@ -548,7 +548,7 @@ describe("a renewal in flight", () => {
     return { server, session, signIns, renewal, first, later }
   })
 
-  it.scopedLive("H5: is waited for by requests that come meanwhile; none goes out with what is known to be stale", () =>
+  it.scopedLive("H5: makes later requests wait; none is sent with a value that is known to be stale", () =>
     onUndici(Effect.gen(function*() {
       const { first, later, renewal, server, signIns } = yield* underway
       assert.strictEqual(server.received.length, 1)
@@ -581,7 +581,7 @@ describe("a renewal in flight", () => {
       assert.strictEqual(signIns(), 2)
     })))
 
-  it.scoped("H6: that fails gives its one failure to all who waited, and no sign-in to a hundred more callers", () =>
+  it.scoped("H6: that fails gives one failure to all waiting and a hundred more callers, without a sign-in", () =>
     onUndici(Effect.gen(function*() {
       const { next, session, signIns, waiters } = yield* tokens()
       const server = yield* api(() => true)
@@ -604,7 +604,7 @@ describe("a renewal in flight", () => {
       assert.isAtMost(signIns(), 4)
     })))
 
-  it.scoped("H6: that dies gives its defect to all who waited, and the session works again after the cool-down", () =>
+  it.scoped("H6: that dies gives its defect to all waiting callers; the session works again after the cooldown", () =>
     onUndici(Effect.gen(function*() {
       const { next, session, waiters } = yield* tokens()
       const server = yield* api(refuses("token-0"))
@@ -697,7 +697,7 @@ it.scopedLive("fifty callers of three requests each all succeed while refreshes 
   onUndici(Effect.gen(function*() {
     const { session, signIns } = yield* tokens({ budget: { refreshes: 1000, within: "1 minute" } })
     const uses = new Map<string, number>()
-    // A token is good for ten requests.
+    // A token is valid for ten requests.
     const server = yield* api((token) => {
       uses.set(token!, (uses.get(token!) ?? 0) + 1)
       return uses.get(token!)! > 10
@@ -818,7 +818,7 @@ describe("a callback that breaks", () => {
   }
 })
 
-it.scopedLive("an `attach` may be an effect: what it does is done for each attempt", () =>
+it.scopedLive("an `attach` may be an effect, which runs for each attempt", () =>
   onUndici(Effect.gen(function*() {
     const { session } = yield* tokens()
     const server = yield* api(refuses("token-0"))
@@ -835,7 +835,7 @@ it.scopedLive("an `attach` may be an effect: what it does is done for each attem
     assert.deepStrictEqual(server.received.map(({ headers }) => headers["x-signature"]), ["token-0#1", "token-1#2"])
   })))
 
-it.scopedLive("a redacted token is sent as it is, and not printed with its generation", () =>
+it.scopedLive("a redacted token is sent unredacted, and not printed with its generation", () =>
   onUndici(Effect.gen(function*() {
     const session = yield* Session.make({ acquire: Effect.succeed(Redacted.make("s3cret")) })
     const server = yield* api(() => false)
@@ -963,7 +963,7 @@ describe("a session for each key", () => {
       yield* Fiber.interrupt(hanging)
     })))
 
-  it.scopedLive("M3: holds a session while its request is under way; without room for another it fails typed", () =>
+  it.scopedLive("M3: holds a session during its request; without room for another one, a request fails typed", () =>
     onUndici(Effect.gen(function*() {
       const gate = Effect.unsafeMakeLatch()
       const { ask, server } = yield* perTenant((tenant) => ({ acquire: Effect.as(gate.await, tenant) }), 1)
@@ -1013,7 +1013,7 @@ describe("the layer", () => {
       assert.strictEqual(error.request, request)
     }))
 
-  it.scopedLive("H12: gives the server's response to a lasting refusal, and to one of a one-shot body", () =>
+  it.scopedLive("H12: gives the server's response for a lasting refusal, and if the body can be read only once", () =>
     Effect.gen(function*() {
       const { session } = yield* tokens()
       const server = yield* api(() => true)
@@ -1028,7 +1028,7 @@ describe("the layer", () => {
       assert.strictEqual(server.received.length, 3)
     }))
 
-  it.scopedLive("leaves the wrapped client's errors and its own as they are", () =>
+  it.scopedLive("does not change the wrapped client's errors and its own", () =>
     Effect.gen(function*() {
       const { session } = yield* tokens()
       const server = yield* serve(() => ({ write: (response) => void response.socket?.destroy() }))
@@ -1047,7 +1047,7 @@ describe("the layer", () => {
       assert.strictEqual(decode.reason, "Decode")
     }))
 
-  it.scopedLive("wraps an HTTP failure of the sign-in, which is no answer to the caller's request", () =>
+  it.scopedLive("wraps an HTTP failure of the sign-in, which is not an answer to the caller's request", () =>
     Effect.gen(function*() {
       const request = HttpClientRequest.post("http://auth.test/token")
       const failure = new HttpClientError.RequestError({ request, reason: "Transport" })
@@ -1058,7 +1058,7 @@ describe("the layer", () => {
     }))
 })
 
-it.scopedLive("a client keeps the middlewares that were put on it, beneath the session and around it", () =>
+it.scopedLive("a client keeps its middlewares, beneath the session and around it", () =>
   onUndici(Effect.gen(function*() {
     const { session } = yield* tokens()
     const server = yield* api(refuses("token-0"))

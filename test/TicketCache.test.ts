@@ -22,7 +22,7 @@ const keyWith = (fields: Partial<TicketCache.ServerKey>): TicketCache.ServerKey 
 
 const bytes = (text: string): Uint8Array => new TextEncoder().encode(text)
 
-/** One that is known by what is in it. */
+/** A ticket that is recognised by its content. */
 const ticket = (
   session: string,
   { expiresAt = 3_600_000, issuedAt = 0 }: Partial<Omit<TicketCache.Ticket, "session">> = {}
@@ -35,7 +35,7 @@ const textOf = ({ session }: TicketCache.Ticket): string => new TextDecoder().de
 const taken = (cache: TicketCache.TicketCache, from = key) =>
   Effect.map(TicketCache.take(cache, from), Option.getOrThrow)
 
-/** All of a server's, in the order in which they come. */
+/** All tickets of a server, in the order in which they are taken. */
 const drained = (cache: TicketCache.TicketCache, from = key) =>
   Effect.gen(function*() {
     const names: Array<string> = []
@@ -55,7 +55,7 @@ const putAll = (cache: TicketCache.TicketCache, tickets: ReadonlyArray<TicketCac
 const nothing = { servers: 0, tickets: 0, bytes: 0, offered: 0, resumed: 0, refused: 0, expired: 0, dropped: 0 }
 
 describe("C1: a ticket", () => {
-  it.scoped("is taken by one, and then is gone", () =>
+  it.scoped("is taken once, and then is gone", () =>
     Effect.gen(function*() {
       const cache = yield* TicketCache.make()
       assert.isTrue(Option.isNone(yield* TicketCache.take(cache, key)))
@@ -65,14 +65,14 @@ describe("C1: a ticket", () => {
       assert.isTrue(Option.isNone(yield* TicketCache.take(cache, key)))
     }))
 
-  it.scoped("that was issued last comes first, whenever it was put", () =>
+  it.scoped("that was issued last is taken first, whenever it was put", () =>
     Effect.gen(function*() {
       const cache = yield* TicketCache.make()
       yield* putAll(cache, [3, 1, 5, 4, 2].map((issuedAt) => ticket(`${issuedAt}`, { issuedAt })))
       assert.deepStrictEqual(yield* drained(cache), ["5", "4", "3", "2", "1"])
     }))
 
-  it.scoped("that was put last comes first among those that were issued at once", () =>
+  it.scoped("that was put last is taken first among tickets that were issued at the same time", () =>
     Effect.gen(function*() {
       const cache = yield* TicketCache.make()
       yield* putAll(cache, ["a", "b", "c"].map((name) => ticket(name)))
@@ -80,7 +80,7 @@ describe("C1: a ticket", () => {
       assert.deepStrictEqual(yield* drained(cache), ["younger", "d", "c", "b", "a", "older"])
     }))
 
-  it.scoped("is a copy: what becomes of the bytes that were put is nothing to it", () =>
+  it.scoped("is a copy: later changes of the given bytes do not affect it", () =>
     Effect.gen(function*() {
       const cache = yield* TicketCache.make()
       const memory = bytes("--secret--")
@@ -88,11 +88,11 @@ describe("C1: a ticket", () => {
       memory.fill(0)
       const { session } = yield* taken(cache)
       assert.deepStrictEqual(session, bytes("secret"))
-      // Nothing but itself is to be seen through its buffer.
+      // Its buffer contains nothing else.
       assert.strictEqual(session.buffer.byteLength, 6)
     }))
 
-  it.scoped("put twice is two", () =>
+  it.scoped("that is put twice counts twice", () =>
     Effect.gen(function*() {
       const cache = yield* TicketCache.make()
       const one = ticket("a")
@@ -114,7 +114,7 @@ describe("C1: a ticket", () => {
       assert.strictEqual(yield* TicketCache.size(cache), 0)
     }))
 
-  it.scoped("of one cache is not another's", () =>
+  it.scoped("of one cache is not in another", () =>
     Effect.gen(function*() {
       const [one, another] = [yield* TicketCache.make(), yield* TicketCache.make()]
       yield* TicketCache.put(one, key, ticket("a"))
@@ -133,7 +133,7 @@ describe("C1: a ticket", () => {
     expectTypeOf(clear).returns.toEqualTypeOf<Effect.Effect<void>>()
   })
 
-  it.scoped("is kept in what `isTicketCache` knows", () =>
+  it.scoped("is kept in a value that `isTicketCache` accepts", () =>
     Effect.gen(function*() {
       assert.isTrue(TicketCache.isTicketCache(yield* TicketCache.make()))
       for (const u of [undefined, null, {}, new Map(), "cache"]) assert.isFalse(TicketCache.isTicketCache(u))
@@ -141,7 +141,7 @@ describe("C1: a ticket", () => {
 })
 
 describe("a server whose last ticket is taken", () => {
-  it.scoped("is forgotten, and is one again with the next", () =>
+  it.scoped("is forgotten, and is known again with the next ticket", () =>
     Effect.gen(function*() {
       const cache = yield* TicketCache.make()
       for (const name of ["a", "b"]) {
@@ -200,7 +200,7 @@ describe("C4: a server's key", () => {
       }))
   }
 
-  it.scoped("keeps tickets apart by each of its fields, and by which of them says what", () =>
+  it.scoped("separates tickets by each of its fields, even if fields exchange their values", () =>
     Effect.gen(function*() {
       const keys: ReadonlyArray<TicketCache.ServerKey> = [
         key,
@@ -236,7 +236,7 @@ describe("C4: a server's key", () => {
         { ...full, identity: undefined },
         { ...full, partition: "q" },
         { ...full, partition: undefined },
-        // One written after the other, their parts are the same text, but for where the port ends.
+        // Written one after the other, their parts are the same text, except for the end of the port.
         { ...key, port: 443, servername: "localhost", identity: `${"a".repeat(27)}-` },
         { ...key, port: 44, servername: `localhost28:${"a".repeat(27)}` }
       ]
@@ -244,7 +244,7 @@ describe("C4: a server's key", () => {
       for (const [index, one] of keys.entries()) yield* TicketCache.put(cache, one, ticket(`${index}`))
       assert.strictEqual((yield* TicketCache.stats(cache)).servers, keys.length)
       for (const [index, one] of keys.entries()) assert.deepStrictEqual(yield* drained(cache, one), [`${index}`])
-      // Also from the one that was used last.
+      // Also compared with the key that was used last.
       for (const one of keys) {
         yield* TicketCache.put(cache, one, ticket("a"))
         yield* TicketCache.put(cache, one, ticket("b"))
@@ -258,7 +258,7 @@ describe("C4: a server's key", () => {
       }
     }))
 
-  it.scoped("is what it was when the ticket was put, though the object has been changed since", () =>
+  it.scoped("is used as it was when the ticket was put, even if the object was changed later", () =>
     Effect.gen(function*() {
       const cache = yield* TicketCache.make()
       const alpn = ["h2"]
@@ -276,7 +276,7 @@ describe("C4: a server's key", () => {
 })
 
 describe("C2: a ticket that expires", () => {
-  it.scoped("can be taken in the last millisecond before, and not from then on", () =>
+  it.scoped("can be taken until the last millisecond before, and not from then on", () =>
     Effect.gen(function*() {
       const cache = yield* TicketCache.make()
       yield* putAll(cache, [ticket("a", { expiresAt: 1_000 }), ticket("b", { expiresAt: 1_000 })])
@@ -287,7 +287,7 @@ describe("C2: a ticket that expires", () => {
       assert.deepStrictEqual(yield* TicketCache.stats(cache), { ...nothing, offered: 1, expired: 1 })
     }))
 
-  it.scoped("is not among those that there are", () =>
+  it.scoped("does not count in the size", () =>
     Effect.gen(function*() {
       const cache = yield* TicketCache.make()
       yield* putAll(cache, [ticket("aaa", { expiresAt: 1_000 }), ticket("bb")])
@@ -306,7 +306,7 @@ describe("C2: a ticket that expires", () => {
       })
     }))
 
-  it.scoped("does not stand before an older one that lives", () =>
+  it.scoped("does not hide an older one that is still valid", () =>
     Effect.gen(function*() {
       const cache = yield* TicketCache.make()
       yield* putAll(cache, [
@@ -319,7 +319,7 @@ describe("C2: a ticket that expires", () => {
       assert.deepStrictEqual(yield* TicketCache.stats(cache), { ...nothing, offered: 1, expired: 2 })
     }))
 
-  it.scoped("takes no place from those that are put", () =>
+  it.scoped("takes no place from later tickets", () =>
     Effect.gen(function*() {
       const cache = yield* TicketCache.make({ ticketsPerServer: 2, maxBytes: 2 })
       yield* putAll(cache, [ticket("a", { issuedAt: 1 }), ticket("b", { issuedAt: 2, expiresAt: 10 })])
@@ -329,7 +329,7 @@ describe("C2: a ticket that expires", () => {
       assert.deepStrictEqual(yield* TicketCache.stats(cache), { ...nothing, offered: 2, expired: 1 })
     }))
 
-  it.scoped("had done so when it was put: it is dropped", () =>
+  it.scoped("and has already expired when it is put, is dropped", () =>
     Effect.gen(function*() {
       const cache = yield* TicketCache.make()
       yield* TestClock.setTime(1_000)
@@ -358,7 +358,7 @@ describe("C2: a ticket that expires", () => {
     describe(`with a maxLifetime of ${String(maxLifetime ?? "seven days, as by default")}`, () => {
       const make = TicketCache.make({ maxLifetime })
 
-      it.scoped("does so by then, whatever its server says, and says so itself", () =>
+      it.scoped("expires by then, whatever its server says, and has that expiry", () =>
         Effect.gen(function*() {
           const cache = yield* make
           yield* putAll(cache, [Infinity, millis * 2, millis].map((expiresAt) => ticket("a", { expiresAt })))
@@ -381,7 +381,7 @@ describe("C2: a ticket that expires", () => {
           assert.deepStrictEqual(yield* TicketCache.stats(cache), { ...nothing, expired: 1, dropped: 1 })
         }))
 
-      it.scoped("is counted from when it was put, where it comes from a clock that is ahead", () =>
+      it.scoped("is counted from when it was put, if its issuer's clock is ahead", () =>
         Effect.gen(function*() {
           const cache = yield* make
           yield* TestClock.setTime(5_000)
@@ -409,7 +409,7 @@ describe("C2: a value that cannot be a ticket", () => {
     ["an issue that never comes", ticket("a", { issuedAt: Infinity, expiresAt: Infinity })]
   ]
   for (const [what, one] of garbage) {
-    it.scoped(`is dropped, and counted, and disturbs nothing: ${what}`, () =>
+    it.scoped(`is dropped and counted, without further effect: ${what}`, () =>
       Effect.gen(function*() {
         const cache = yield* TicketCache.make({ servers: 1, ticketsPerServer: 1 })
         yield* TicketCache.put(cache, key, ticket("good"))
@@ -433,7 +433,7 @@ describe("C2: a full cache", () => {
   const b = { host: "b", port: 1 }
   const c = { host: "c", port: 1 }
 
-  it.scoped("gives up the server that was used longest ago, with all its tickets", () =>
+  it.scoped("drops the least recently used server, with all its tickets", () =>
     Effect.gen(function*() {
       const cache = yield* TicketCache.make({ servers: 2 })
       yield* putAll(cache, [ticket("1"), ticket("2")], a)
@@ -466,7 +466,7 @@ describe("C2: a full cache", () => {
       }))
   }
 
-  it.scoped("is not used by who only looks", () =>
+  it.scoped("does not count reading as use", () =>
     Effect.gen(function*() {
       const cache = yield* TicketCache.make({ servers: 2 })
       yield* putAll(cache, [ticket("1")], a)
@@ -480,7 +480,7 @@ describe("C2: a full cache", () => {
       assert.deepStrictEqual(yield* Effect.forEach([a, b, c], (from) => drained(cache, from)), [[], ["2"], ["3"]])
     }))
 
-  it.scoped("has room again where a server's last ticket was taken", () =>
+  it.scoped("has room again when a server's last ticket was taken", () =>
     Effect.gen(function*() {
       const cache = yield* TicketCache.make({ servers: 2 })
       yield* putAll(cache, [ticket("1")], a)
@@ -490,7 +490,7 @@ describe("C2: a full cache", () => {
       assert.deepStrictEqual(yield* Effect.forEach([a, b, c], (from) => drained(cache, from)), [["1"], [], ["3"]])
     }))
 
-  it.scoped("drops a server's oldest ticket for a younger one", () =>
+  it.scoped("drops a server's oldest ticket for a newer one", () =>
     Effect.gen(function*() {
       const cache = yield* TicketCache.make({ ticketsPerServer: 2 })
       yield* putAll(cache, [2, 1, 3].map((issuedAt) => ticket(`${issuedAt}`, { issuedAt })))
@@ -505,14 +505,14 @@ describe("C2: a full cache", () => {
       assert.deepStrictEqual(yield* drained(cache), ["3", "2"])
     }))
 
-  it.scoped("drops the one that is put, if that is the oldest", () =>
+  it.scoped("drops the new ticket itself, if it is the oldest", () =>
     Effect.gen(function*() {
       const cache = yield* TicketCache.make({ ticketsPerServer: 2 })
       yield* putAll(cache, [2, 3, 1].map((issuedAt) => ticket(`${issuedAt}`, { issuedAt })))
       assert.deepStrictEqual(yield* drained(cache), ["3", "2"])
     }))
 
-  it.scoped("drops the oldest of the server used longest ago until the rest is small enough, and no more", () =>
+  it.scoped("drops the oldest tickets of the least recently used server until the rest is small enough", () =>
     Effect.gen(function*() {
       const cache = yield* TicketCache.make({ maxBytes: 10 })
       yield* putAll(cache, [
@@ -542,14 +542,14 @@ describe("C2: a full cache", () => {
       assert.strictEqual((yield* TicketCache.stats(cache)).bytes, 0)
     }))
 
-  it.scoped("drops its own server's oldest where there is no other", () =>
+  it.scoped("drops the oldest tickets of the same server if there is no other", () =>
     Effect.gen(function*() {
       const cache = yield* TicketCache.make({ maxBytes: 3 })
       yield* putAll(cache, [ticket("a", { issuedAt: 1 }), ticket("b", { issuedAt: 2 }), ticket("cc", { issuedAt: 3 })])
       assert.deepStrictEqual(yield* drained(cache), ["cc", "b"])
     }))
 
-  it.scoped("refuses a ticket that would not fit even alone, and keeps what it has", () =>
+  it.scoped("refuses a ticket that would not fit even alone, and keeps its tickets", () =>
     Effect.gen(function*() {
       const cache = yield* TicketCache.make({ maxBytes: 3 })
       yield* putAll(cache, [ticket("abc"), ticket("abcd")])
@@ -587,14 +587,14 @@ describe("C2: a full cache", () => {
 })
 
 describe("C3: a refused ticket", () => {
-  it.scoped("takes its older siblings with it; the younger stay, and other servers' too", () =>
+  it.scoped("drops older tickets of its server; newer ones stay, and so do other servers' tickets", () =>
     Effect.gen(function*() {
       const cache = yield* TicketCache.make()
       yield* putAll(cache, [1, 2, 3].map((issuedAt) => ticket(`${issuedAt}`, { issuedAt })))
       const apart = [other, { ...key, port: 444 }, { ...key, partition: "p" }, { ...key, identity: "i" }]
       yield* Effect.forEach(apart, (from) => TicketCache.put(cache, from, ticket("apart", { issuedAt: 1 })))
       const refused = yield* taken(cache)
-      // Tickets that come before the server has answered.
+      // Tickets that arrive before the server has answered.
       yield* putAll(cache, [4, 5, 0].map((issuedAt) => ticket(`${issuedAt}`, { issuedAt })))
       yield* TicketCache.reject(cache, key, refused)
       assert.deepStrictEqual(yield* TicketCache.stats(cache), {
@@ -610,7 +610,7 @@ describe("C3: a refused ticket", () => {
       for (const from of apart) assert.deepStrictEqual(yield* drained(cache, from), ["apart"])
     }))
 
-  it.scoped("leaves those that were put after it, and as it was issued", () =>
+  it.scoped("keeps tickets that were put after it but issued at the same time", () =>
     Effect.gen(function*() {
       const cache = yield* TicketCache.make()
       yield* putAll(cache, [ticket("a"), ticket("b"), ticket("c")])
@@ -620,7 +620,7 @@ describe("C3: a refused ticket", () => {
       assert.deepStrictEqual(yield* drained(cache), ["d"])
     }))
 
-  it.scoped("though overwritten by then, is known for what it was", () =>
+  it.scoped("is recognised even if it has been overwritten by then", () =>
     Effect.gen(function*() {
       const cache = yield* TicketCache.make()
       yield* putAll(cache, [ticket("a"), ticket("b")])
@@ -631,7 +631,7 @@ describe("C3: a refused ticket", () => {
       assert.deepStrictEqual(yield* drained(cache), ["c"])
     }))
 
-  it.scoped("that is not the very object is known by its times: of those issued at once all may be older", () =>
+  it.scoped("that is another object is compared by its times: all issued at the same time may be older", () =>
     Effect.gen(function*() {
       const cache = yield* TicketCache.make()
       yield* putAll(cache, [1, 2, 2, 3].map((issuedAt) => ticket(`${issuedAt}`, { issuedAt })))
@@ -640,7 +640,7 @@ describe("C3: a refused ticket", () => {
       assert.deepStrictEqual(yield* TicketCache.stats(cache), { ...nothing, offered: 1, refused: 1, dropped: 3 })
     }))
 
-  it.scoped("among others that were taken is the one that counts", () =>
+  it.scoped("is the only one that counts among other taken tickets", () =>
     Effect.gen(function*() {
       const cache = yield* TicketCache.make()
       yield* putAll(cache, [1, 2, 3, 4].map((issuedAt) => ticket(`${issuedAt}`, { issuedAt })))
@@ -651,7 +651,7 @@ describe("C3: a refused ticket", () => {
       assert.deepStrictEqual(yield* drained(cache), ["4 again"])
     }))
 
-  it.scoped("of a server that has no others is counted", () =>
+  it.scoped("of a server without other tickets is counted", () =>
     Effect.gen(function*() {
       const cache = yield* TicketCache.make()
       yield* TicketCache.put(cache, key, ticket("a"))
@@ -663,10 +663,10 @@ describe("C3: a refused ticket", () => {
 })
 
 describe("C10: a refused ticket that names its key", () => {
-  /** As OpenSSL begins a ticket: with 16 bytes that name the key. */
+  /** The beginning of an OpenSSL ticket: 16 bytes that name the key. */
   const by = (name: string, rest: string) => ticket(name.repeat(16) + rest)
 
-  it.scoped("takes the older siblings with it that begin with the same 16 bytes, and no others", () =>
+  it.scoped("drops only older tickets that begin with the same 16 bytes", () =>
     Effect.gen(function*() {
       const cache = yield* TicketCache.make()
       yield* putAll(cache, [by("a", "1"), by("b", "1"), by("a", "2"), by("b", "2"), by("a", "3")])
@@ -683,7 +683,7 @@ describe("C10: a refused ticket that names its key", () => {
       assert.strictEqual(Buffer.from(newest.session).toString(), `${"a".repeat(16)}3`)
     }))
 
-  it.scoped("takes none with it, if it is the only one of its key", () =>
+  it.scoped("drops no others, if it is the only one of its key", () =>
     Effect.gen(function*() {
       const cache = yield* TicketCache.make()
       yield* putAll(cache, [by("a", "1"), by("a", "2"), by("b", "1")])
@@ -691,7 +691,7 @@ describe("C10: a refused ticket that names its key", () => {
       assert.strictEqual(yield* TicketCache.size(cache), 2)
     }))
 
-  it.scoped("takes all older ones with it, if each begins differently: such tickets name no key", () =>
+  it.scoped("drops all older ones, if each begins differently: such tickets name no key", () =>
     Effect.gen(function*() {
       const cache = yield* TicketCache.make()
       yield* putAll(cache, [..."abcd"].map((name) => by(name, "1")))
@@ -737,7 +737,7 @@ describe("clearing", () => {
       ["data last", TicketCache.clear(filter)]
     ] as const
   ) {
-    it.scoped(`drops what the filter says, ${how}`, () =>
+    it.scoped(`drops the tickets that the filter accepts, ${how}`, () =>
       Effect.gen(function*() {
         const cache = yield* filled
         yield* clear(cache)
@@ -747,7 +747,7 @@ describe("clearing", () => {
       }))
   }
 
-  it.scoped("asks once for each server, by the key that was put", () =>
+  it.scoped("calls the filter once for each server, with the key that was put", () =>
     Effect.gen(function*() {
       const cache = yield* filled
       const seen: Array<TicketCache.ServerKey> = []
@@ -755,7 +755,7 @@ describe("clearing", () => {
       assert.deepStrictEqual(seen, ["p", "q", undefined].map((partition) => keyWith({ partition })))
     }))
 
-  it.scoped("by a filter that throws is a defect, and leaves a cache that serves", () =>
+  it.scoped("with a filter that throws is a defect, and the cache still works", () =>
     Effect.gen(function*() {
       const cache = yield* filled
       const exit = yield* Effect.exit(TicketCache.clear(cache, ({ partition }) => {
@@ -773,7 +773,7 @@ describe("clearing", () => {
       assert.deepStrictEqual(yield* drained(cache), ["2", "1"])
     }))
 
-  it.scoped("by a filter that uses the cache itself asks once for each server, and counts right", () =>
+  it.scoped("with a filter that uses the cache itself calls it once for each server, and counts correctly", () =>
     Effect.gen(function*() {
       const cache = yield* filled
       const run = Runtime.runSync(yield* Effect.runtime())
@@ -801,7 +801,7 @@ describe("clearing", () => {
 })
 
 describe("C5: a ticket's bytes", () => {
-  /** Gives all arrays of bytes that are made while it runs: the copies of a cache, wherever it keeps them. */
+  /** Gives all arrays of bytes that are made while it runs: all copies of a cache. */
   const copiesOf = <A, E, R>(effect: Effect.Effect<A, E, R>) =>
     Effect.suspend(() => {
       const copies: Array<Uint8Array> = []
@@ -820,7 +820,7 @@ describe("C5: a ticket's bytes", () => {
 
   const isZero = (session: Uint8Array) => session.every((byte) => byte === 0)
 
-  /** Puts tickets issued at 1, 2, 3, … with sessions of these; gives which are zero after what was done. */
+  /** Puts tickets that were issued at 1, 2, 3, … with these sessions, and gives which are zero after the action. */
   const zeroed = (
     names: ReadonlyArray<string>,
     options: TicketCache.Options,
@@ -832,18 +832,18 @@ describe("C5: a ticket's bytes", () => {
       const copies = yield* copiesOf(putAll(cache, given))
       assert.strictEqual(copies.length, names.length, "one copy of each")
       yield* use(cache)
-      // Never what is the caller's.
+      // Never the caller's own bytes.
       assert.deepStrictEqual(given.map(textOf), names)
       return names.filter((_, index) => isZero(copies[index]!))
     })
 
-  it.scoped("are zero once it was dropped for a younger one", () =>
+  it.scoped("are zero once it was dropped for a newer one", () =>
     Effect.gen(function*() {
       assert.deepStrictEqual(yield* zeroed(["a", "b", "c"], { ticketsPerServer: 2 }, () => Effect.void), ["a"])
       assert.deepStrictEqual(yield* zeroed(["a", "b", "c"], { maxBytes: 1 }, () => Effect.void), ["a", "b"])
     }))
 
-  it.scoped("are zero once its server was given up for another", () =>
+  it.scoped("are zero once its server was dropped for another", () =>
     Effect.gen(function*() {
       const use = (cache: TicketCache.TicketCache) => TicketCache.put(cache, other, ticket("x"))
       assert.deepStrictEqual(yield* zeroed(["a", "b"], { servers: 1 }, use), ["a", "b"])
@@ -870,7 +870,7 @@ describe("C5: a ticket's bytes", () => {
       }))
   }
 
-  it.scoped("are zero once a younger one was refused, and the refused one's are not the cache's any more", () =>
+  it.scoped("are zero once a newer one was refused; the refused ticket's own bytes belong to its taker", () =>
     Effect.gen(function*() {
       const zero = yield* zeroed(["a", "b", "c", "d"], {}, (cache) =>
         Effect.gen(function*() {
@@ -880,7 +880,7 @@ describe("C5: a ticket's bytes", () => {
       assert.deepStrictEqual(zero, ["a", "b"])
     }))
 
-  it.effect("are zero once the scope has closed, but for what was handed out", () =>
+  it.effect("are zero once the scope has closed, except for tickets that were taken", () =>
     Effect.gen(function*() {
       const scope = yield* Scope.make()
       const out: Array<TicketCache.Ticket> = []
@@ -896,7 +896,7 @@ describe("C5: a ticket's bytes", () => {
       assert.deepStrictEqual(out.map(textOf), ["c"])
     }))
 
-  it.effect("that were handed out are the taker's, whatever becomes of the cache", () =>
+  it.effect("that was taken belong to the taker, whatever happens to the cache", () =>
     Effect.gen(function*() {
       const scope = yield* Scope.make()
       const cache = yield* Scope.extend(TicketCache.make({ ticketsPerServer: 3 }), scope)
@@ -925,7 +925,7 @@ describe("C5: a cache whose scope has closed", () => {
       yield* TicketCache.put(cache, key, ticket("e"))
       assert.isTrue(Option.isNone(yield* TicketCache.take(cache, key)))
       assert.strictEqual(yield* TicketCache.size(cache), 0)
-      // Calls that come late, from connections that were made before.
+      // Late calls, from connections that were made before.
       yield* TicketCache.reject(cache, key, refused)
       yield* TicketCache.resumed(cache)
       yield* TicketCache.unreplenished(cache, key)
@@ -960,7 +960,7 @@ describe("the options", () => {
     }
   }
 
-  it.scoped("that are undefined are the defaults, and the least that is allowed is enough for one ticket", () =>
+  it.scoped("that are undefined have the defaults, and the smallest values are enough for one ticket", () =>
     Effect.gen(function*() {
       const undefinedOnes = {
         servers: undefined,
@@ -987,7 +987,7 @@ describe("C6: metrics for an operator", () => {
     )
   )
 
-  it.scoped("the fate of each ticket is counted, for one cache and for all", () =>
+  it.scoped("the outcome of each ticket is counted, for one cache and for all", () =>
     Effect.gen(function*() {
       const before = yield* counters
       const cache = yield* TicketCache.make({ ticketsPerServer: 4 })
@@ -1018,7 +1018,7 @@ describe("C6: metrics for an operator", () => {
       return Effect.as(Effect.provide(effect, Logger.replace(Logger.defaultLogger, logger)), lines)
     })
 
-  it.scoped("a server that gives no new tickets is told of once, at Info", () =>
+  it.scoped("a server that gives no new tickets is logged once, at Info", () =>
     Effect.gen(function*() {
       const cache = yield* TicketCache.make()
       const lines = yield* logged(Effect.gen(function*() {
@@ -1042,7 +1042,7 @@ describe("C6: metrics for an operator", () => {
       }
     }))
 
-  it.scoped("each cache tells of it, and whether a user or tenant has met it is not told", () =>
+  it.scoped("each cache logs it, without saying which user or tenant has met it", () =>
     Effect.gen(function*() {
       const lines = yield* logged(
         Effect.forEach(
@@ -1054,7 +1054,7 @@ describe("C6: metrics for an operator", () => {
       assert.notMatch(lines.join(), /user-7|a-digest/)
     }))
 
-  it.scoped("no more servers are remembered as told of than tickets are kept for", () =>
+  it.scoped("no more servers are remembered as logged than tickets are kept for", () =>
     Effect.gen(function*() {
       const cache = yield* TicketCache.make({ servers: 2 })
       const tell = (...ports: ReadonlyArray<number>) =>
@@ -1092,7 +1092,7 @@ describe("C5: the secrets of a ticket", () => {
     return { cache, ticket: yield* taken(cache) }
   })
 
-  it("are known by these signs when they are printed", () => {
+  it("are recognised by these signs when they are printed", () => {
     const buffer = Buffer.from(secret)
     for (
       const text of [
@@ -1108,7 +1108,7 @@ describe("C5: the secrets of a ticket", () => {
     for (const encoding of ["hex", "base64", "latin1"] as const) assert.match(buffer.toString(encoding), signs)
   })
 
-  it.scoped("are in nothing that prints it or the cache", () =>
+  it.scoped("appear in no form of printing it or the cache", () =>
     Effect.gen(function*() {
       const both = yield* withSecrets
       for (const secretive of [both.cache, both.ticket, both, [both.ticket], new Map([["x", both.ticket]])]) {
@@ -1132,7 +1132,7 @@ describe("C5: the secrets of a ticket", () => {
       assert.include(inspect(both.cache), "tickets: 1")
     }))
 
-  it.scoped("are in nothing that its own properties are copied to", () =>
+  it.scoped("are not copied with its own properties", () =>
     Effect.gen(function*() {
       const { cache, ticket } = yield* withSecrets
       for (const secretive of [ticket, cache]) {
@@ -1153,7 +1153,7 @@ describe("C5: the secrets of a ticket", () => {
       }
     }))
 
-  it.scoped("leave its times and the cache's counts to be seen", () =>
+  it.scoped("are hidden, but its times and the cache's counts are shown", () =>
     Effect.gen(function*() {
       const { cache, ticket } = yield* withSecrets
       assert.deepStrictEqual(JSON.parse(JSON.stringify(ticket)), {

@@ -43,7 +43,7 @@ const ends: Record<string, Effect.Effect<never, string>> = {
 }
 
 describe("a transaction", () => {
-  it.effect("T1: commits the draft as its body has left it, and gives the body's result", () =>
+  it.effect("T1: commits the draft's last value, and gives the body's result", () =>
     Effect.gen(function*() {
       const ref = yield* TransactionalRef.make(1)
       const given = yield* TransactionalRef.transaction(ref, (draft) => Effect.as(add(draft, 1), "given"))
@@ -53,7 +53,7 @@ describe("a transaction", () => {
     }))
 
   for (const [name, end] of Object.entries(ends)) {
-    it.effect(`T1, T2: that ends in ${name} leaves every ref as it was, and releases its turn`, () =>
+    it.effect(`T1, T2: that ends in ${name} leaves every ref unchanged, and releases its turn`, () =>
       Effect.gen(function*() {
         const a = yield* TransactionalRef.make(1)
         const b = yield* TransactionalRef.make(2)
@@ -126,7 +126,7 @@ describe("a transaction", () => {
       assert.deepStrictEqual(yield* TransactionalRef.get(ref), Array.from({ length: 20 }, (_, n) => n))
     }))
 
-  it.effect("T3: is given its turn by one wake-up, however many wait", () =>
+  it.effect("T3: gets its turn by one wake-up, however many transactions wait", () =>
     Effect.gen(function*() {
       const ref = yield* TransactionalRef.make(0)
       const waiting = 1_000
@@ -143,8 +143,8 @@ describe("a transaction", () => {
         { concurrency: "unbounded" }
       ).pipe(Effect.withScheduler(counting))
       assert.strictEqual(yield* TransactionalRef.get(ref), waiting)
-      // Each starts, is woken, and goes on after the pause. If each release woke all that wait, there would be half a
-      // million tasks.
+      // Each fiber starts, is woken, and goes on after the pause. If each release woke all waiting fibers, there would
+      // be half a million tasks.
       assert.isBelow(steps, 6 * waiting)
     }))
 
@@ -164,7 +164,7 @@ describe("a transaction", () => {
       assert.strictEqual(yield* TransactionalRef.get(ref), 1)
     }))
 
-  it.effect("T5: on several refs takes their turns in one order, whatever the order in which it names them", () =>
+  it.effect("T5: on several refs takes their turns in one global order, whatever the order of their names", () =>
     Effect.gen(function*() {
       const a = yield* TransactionalRef.make(0)
       const b = yield* TransactionalRef.make(0)
@@ -179,7 +179,7 @@ describe("a transaction", () => {
       assert.deepStrictEqual(yield* TransactionalRef.snapshot({ a, b }), { a: 50, b: 50 })
     }))
 
-  it.effect("may name a ref twice: it is one draft", () =>
+  it.effect("may name a ref twice, and has one draft of it", () =>
     Effect.gen(function*() {
       const ref = yield* TransactionalRef.make(0)
       yield* TransactionalRef.transaction([ref, ref], ([x, y]) => Effect.zipRight(add(x, 1), add(y, 1)))
@@ -205,7 +205,7 @@ describe("T4: a transaction inside a transaction", () => {
       assert.strictEqual(yield* TransactionalRef.get(ref), 11)
     }))
 
-  it.effect("on another ref adds that ref to the whole, which is committed or dropped with the outermost", () =>
+  it.effect("on another ref adds that ref to the outermost, which commits or drops both", () =>
     Effect.gen(function*() {
       const a = yield* TransactionalRef.make(0)
       const b = yield* TransactionalRef.make(0)
@@ -224,7 +224,7 @@ describe("T4: a transaction inside a transaction", () => {
       yield* untouched(a, b)
     }))
 
-  it.effect("that fails also undoes changes of transactions inside it, on refs that it does not name itself", () =>
+  it.effect("that fails also undoes changes of inner transactions, even on refs that it does not name itself", () =>
     Effect.gen(function*() {
       const a = yield* TransactionalRef.make(0)
       const b = yield* TransactionalRef.make(0)
@@ -278,7 +278,7 @@ describe("T4: a transaction inside a transaction", () => {
       assert.deepStrictEqual(yield* TransactionalRef.snapshot([a, b]), [3, 3])
     }))
 
-  it.effect("makes the outer draft a defect to use while it goes on, and every draft after its end", () =>
+  it.effect("makes using the outer draft a defect while it runs, and using its own draft after its end", () =>
     Effect.gen(function*() {
       const ref = yield* TransactionalRef.make(0)
       const exit = yield* Effect.exit(
@@ -290,7 +290,7 @@ describe("T4: a transaction inside a transaction", () => {
       assert.strictEqual(yield* TransactionalRef.get(ref), 0)
     }))
 
-  it.effect("that outlives the one around it fails with a conflict; one that a daemon begins later is outside", () =>
+  it.effect("that outlives the outer one fails with a conflict; one that a daemon begins later is outside", () =>
     Effect.gen(function*() {
       const ref = yield* TransactionalRef.make(0)
       const cue = yield* Deferred.make<void>()
@@ -347,7 +347,7 @@ describe("T4: a transaction inside a transaction", () => {
 })
 
 describe("T4: a fiber", () => {
-  it.effect("is not inside a transaction because it joins a fiber of it", () =>
+  it.effect("is not inside a transaction only because its fiber joins a fiber of that transaction", () =>
     Effect.gen(function*() {
       const stock = yield* TransactionalRef.make(10)
       const cue = yield* Deferred.make<void>()
@@ -368,7 +368,7 @@ describe("T4: a fiber", () => {
       assert.strictEqual(yield* TransactionalRef.get(stock), 9)
     }))
 
-  it.effect("stays inside its transaction when it joins a fiber of another", () =>
+  it.effect("stays inside its transaction when its fiber joins a fiber of another one", () =>
     Effect.gen(function*() {
       const a = yield* TransactionalRef.make(0)
       const b = yield* TransactionalRef.make(0)
@@ -420,7 +420,7 @@ describe("T4: a fiber", () => {
 })
 
 describe("transactions that wait for each other", () => {
-  it.effect("T5: are none if the other transaction is ending, though a fiber of it still waits", () =>
+  it.effect("T5: form no circle if the other transaction is ending, even if one of its fibers still waits", () =>
     Effect.gen(function*() {
       const a = yield* TransactionalRef.make(0, { name: "a" })
       const b = yield* TransactionalRef.make(0, { name: "b" })
@@ -448,7 +448,7 @@ describe("transactions that wait for each other", () => {
       assert.strictEqual(yield* TransactionalRef.get(a), 1)
     }))
 
-  it.effect("T5: are found if one holds no ref, but stands in a queue before another", () =>
+  it.effect("T5: form a circle even if one of them holds no ref, but has a place in a queue before another", () =>
     Effect.gen(function*() {
       const x = yield* TransactionalRef.make(0, { name: "x" })
       const y = yield* TransactionalRef.make(0, { name: "y" })
@@ -476,7 +476,7 @@ describe("transactions that wait for each other", () => {
       yield* untouched(x, y)
     }))
 
-  it.effect("T5: are none if two fibers of one transaction wait for the same ref", () =>
+  it.effect("T5: form no circle if two fibers of one transaction wait for the same ref", () =>
     Effect.gen(function*() {
       const ref = yield* TransactionalRef.make(0)
       const cue = yield* Deferred.make<void>()
@@ -495,7 +495,7 @@ describe("transactions that wait for each other", () => {
       yield* untouched(ref)
     }))
 
-  it.effect("T5: are none through a transaction that stands behind in a queue", () =>
+  it.effect("T5: form no circle through a transaction that has a later place in a queue", () =>
     Effect.gen(function*() {
       const [a, b, t] = [
         yield* TransactionalRef.make(0, { name: "a" }),
@@ -532,7 +532,7 @@ describe("transactions that wait for each other", () => {
       Effect.flatMap(Effect.forkDaemon(child), (fiber) => Effect.addFinalizer(() => Fiber.await(fiber)))
   }
   for (const [who, fork] of Object.entries(awaiting)) {
-    it.effect(`T5: are none with a transaction that ends: ${who} fails with a conflict`, () =>
+    it.effect(`T5: form no circle with an ending transaction: ${who} fails with a conflict`, () =>
       Effect.gen(function*() {
         const x = yield* TransactionalRef.make(0)
         const z = yield* TransactionalRef.make(0)
@@ -553,7 +553,7 @@ describe("transactions that wait for each other", () => {
       }))
   }
 
-  it.live("T11: are looked for in a time that grows only as the number of transactions that wait", () =>
+  it.live("T11: are searched for a circle in a time that grows only linearly with their number", () =>
     Effect.gen(function*() {
       // Each transaction holds a ref of its own, and asks for one that all share.
       const millisEach = (waiting: number) =>
@@ -575,13 +575,13 @@ describe("transactions that wait for each other", () => {
         })
       yield* millisEach(1_000)
       const few = Math.min(yield* millisEach(500), yield* millisEach(500))
-      // There are sixteen times as many. If each looked at all that wait before it, each would take sixteen times as
-      // long.
+      // There are sixteen times as many transactions. If each searched all that wait before it, each would take sixteen
+      // times as long.
       const many = Math.min(yield* millisEach(8_000), yield* millisEach(8_000))
       assert.isBelow(many / few, 6)
     }))
 
-  it.effect("T11: are looked for once in each transaction, however many ways lead to it", () =>
+  it.effect("T11: are each visited once by the search, however many ways lead to them", () =>
     Effect.gen(function*() {
       const increment = (ref: TransactionalRef.TransactionalRef<number>) => TransactionalRef.update(ref, (n) => n + 1)
       const cue = yield* Deferred.make<void>()
@@ -624,7 +624,7 @@ describe("transactions that wait for each other", () => {
       assert.strictEqual(values.reduce((sum, n) => sum + n, 0), 2999)
     }))
 
-  it.effect("T5: fail as the circle closes, and the outermost rolls back whatever its body makes of the error", () =>
+  it.effect("T5: fail when the circle closes, and the outermost rolls back whatever its body makes of the error", () =>
     Effect.gen(function*() {
       const a = yield* TransactionalRef.make(0, { name: "a" })
       const b = yield* TransactionalRef.make(0, { name: "b" })
@@ -651,7 +651,7 @@ describe("transactions that wait for each other", () => {
       yield* untouched(a, b)
     }))
 
-  it.effect("T5: inside another one fail too, and that one rolls back whatever its body makes of the error", () =>
+  it.effect("T5: inside another one fail, too, and that one rolls back whatever its body makes of the error", () =>
     Effect.gen(function*() {
       const a = yield* TransactionalRef.make(0, { name: "a" })
       const b = yield* TransactionalRef.make(0, { name: "b" })
@@ -707,8 +707,8 @@ describe("transactions that wait for each other", () => {
 })
 
 /**
- * Two transactions that meet: `first` holds a and asks for b, `second` holds b and then asks for a, which closes the
- * circle. Gives the exits of both.
+ * Two transactions that wait for each other: `first` holds a and asks for b, `second` holds b and then asks for a,
+ * which closes the circle. Gives the exits of both.
  */
 const meeting = <A, E>(
   second: (
@@ -796,7 +796,7 @@ describe("T10: a transaction that a deadlock has ended", () => {
       assert.strictEqual((yield* TransactionalRef.inspect(other)).commits, 0)
     }))
 
-  it.effect("is over for the transactions inside it too, and for their drafts", () =>
+  it.effect("is also over for the transactions inside it, and for their drafts", () =>
     Effect.gen(function*() {
       const { exit } = yield* meeting((_, { a, b }) =>
         TransactionalRef.transaction(b, (inner) =>
@@ -815,7 +815,7 @@ describe("T10: a transaction that a deadlock has ended", () => {
       isDeadlock(exit)
     }))
 
-  it.effect("makes all transactions inside it that wait fail, at whatever depth", () =>
+  it.effect("makes all waiting transactions inside it fail, at any depth", () =>
     Effect.gen(function*() {
       const free = yield* TransactionalRef.make(0, { name: "free" })
       const { exit } = yield* meeting((_, { a }) =>
@@ -837,7 +837,7 @@ describe("T10: a transaction that a deadlock has ended", () => {
       yield* untouched(free)
     }))
 
-  it.effect("runs its finalizers at its end, with the failed exit, after the others have had their turn", () =>
+  it.effect("runs its finalizers at its end, with the failed exit, after other transactions have had their turn", () =>
     Effect.gen(function*() {
       const log: Array<string> = []
       const { exit } = yield* meeting((_, { a, b }) =>
@@ -873,7 +873,7 @@ describe("T10: a transaction that a deadlock has ended", () => {
       Effect.map(meeting((_, { a }) => made(addTo(a))), ({ exit }) => isDeadlock(exit)))
   }
 
-  it.effect("keeps other defects of its body beside the deadlock", () =>
+  it.effect("keeps other defects of its body together with the deadlock", () =>
     Effect.gen(function*() {
       const { exit } = yield* meeting((_, { a }) => Effect.catchAll(addTo(a), () => Effect.die("broken")))
       const deadlock = new TransactionalRef.TransactionDeadlock({ cycle: ["a", "b"] })
@@ -890,7 +890,7 @@ describe("T10: a transaction that a deadlock has ended", () => {
 })
 
 describe("T10: retryDeadlock", () => {
-  /** Two transactions that always meet at the first attempt: each waits until the other holds its ref. */
+  /** Two transactions that always deadlock in the first attempt: each waits until the other holds its ref. */
   const pairThatMeets = (
     wrap: <E, A>(effect: Effect.Effect<A, E>) => Effect.Effect<A, unknown>,
     wrapInner: <E, A>(effect: Effect.Effect<A, E>) => Effect.Effect<A, unknown> = (effect) => effect
@@ -921,7 +921,7 @@ describe("T10: retryDeadlock", () => {
       assert.isAtLeast(runs, 3)
     }))
 
-  it.live("inside another transaction lets the error go up past every recovery, to the outermost's own", () =>
+  it.live("inside another transaction lets the error pass every recovery, up to the outermost's own", () =>
     Effect.gen(function*() {
       const { exits, runs, values } = yield* pairThatMeets(TransactionalRef.retryDeadlock, (inner) =>
         inner.pipe(
@@ -979,7 +979,7 @@ describe("T10: retryDeadlock", () => {
       yield* untouched(order, from, to)
     }))
 
-  it.effect("pauses for a random part of a time that doubles, as Backoff does", () =>
+  it.effect("pauses for a random part of a time that doubles, like Backoff", () =>
     Effect.gen(function*() {
       let runs = 0
       const deadlock = new TransactionalRef.TransactionDeadlock({ cycle: ["a"] })
@@ -996,7 +996,7 @@ describe("T10: retryDeadlock", () => {
       assert.strictEqual(yield* Fiber.join(fiber), "done")
     }))
 
-  it.effect("also takes a conflict, and leaves other errors, defects and interruption alone", () =>
+  it.effect("also retries a conflict, but no other errors, defects or interruption", () =>
     Effect.gen(function*() {
       const conflict = new TransactionalRef.TransactionConflict({ name: "a" })
       let runs = 0
@@ -1023,7 +1023,7 @@ describe("T10: retryDeadlock", () => {
       assert.strictEqual(yield* Fiber.join(fiber), "again")
     }))
 
-  it.effect("in a finalizer is inside the transaction, and runs nothing again", () =>
+  it.effect("in a finalizer counts as inside the transaction, and runs nothing again", () =>
     Effect.gen(function*() {
       const ref = yield* TransactionalRef.make(0, { name: "a" })
       const exits: Array<Exit.Exit<unknown, unknown>> = []
@@ -1040,7 +1040,7 @@ describe("T10: retryDeadlock", () => {
       yield* untouched(ref)
     }))
 
-  /** Runs an update inside a transaction that a deadlock ends. The update dies of a defect that is left over. */
+  /** Runs an update inside a transaction that a deadlock ends. The update dies of a defect that remains. */
   const leftOver = (inside: (update: Effect.Effect<void>) => Effect.Effect<unknown>) =>
     meeting((_, { a }) => inside(Effect.orDie(TransactionalRef.retryDeadlock(TransactionalRef.update(a, (n) => n)))))
 
@@ -1095,7 +1095,7 @@ describe("T10: retryDeadlock", () => {
       yield* untouched(a, b)
     }))
 
-  it.effect("runs nothing again after the defect of a finalizer, which is no deadlock's", () =>
+  it.effect("runs nothing again after the defect of a finalizer, which does not come from a deadlock", () =>
     Effect.gen(function*() {
       const ref = yield* TransactionalRef.make(0, { name: "a" })
       let runs = 0
@@ -1108,7 +1108,7 @@ describe("T10: retryDeadlock", () => {
       assert.deepStrictEqual([runs, yield* TransactionalRef.get(ref)], [1, 1])
     }))
 
-  it.effect("inside another transaction keeps the defects beside the error", () =>
+  it.effect("inside another transaction keeps the defects together with the error", () =>
     Effect.gen(function*() {
       const conflict = new TransactionalRef.TransactionConflict({ name: "a" })
       const failing = Effect.failCause(Cause.parallel(Cause.fail(conflict), Cause.die("broken")))
@@ -1116,7 +1116,7 @@ describe("T10: retryDeadlock", () => {
       assert.deepStrictEqual(exit, Exit.die("broken"))
     }))
 
-  it.effect("inside another transaction makes the conflict of a part that of the whole, unless recovered", () =>
+  it.effect("inside another transaction turns a part's conflict into one of the whole, unless recovered", () =>
     Effect.gen(function*() {
       const ref = yield* TransactionalRef.make(0, { name: "a" })
       const whole = TransactionalRef.transaction(ref, () =>
@@ -1146,7 +1146,7 @@ describe("T10: retryDeadlock", () => {
 })
 
 describe("a transaction that waits inside another", () => {
-  it.effect("T2: and is interrupted, leaves the outer one in no queue", () =>
+  it.effect("T2: and is interrupted, leaves no place of the outer one in a queue", () =>
     Effect.gen(function*() {
       const a = yield* TransactionalRef.make(0)
       const b = yield* TransactionalRef.make(0)
@@ -1166,7 +1166,7 @@ describe("a transaction that waits inside another", () => {
         }))
     }))
 
-  it.effect("T4: behind one that does not end, fails when the outer one has ended", () =>
+  it.effect("T4: for one that does not end, fails when the outer one has ended", () =>
     Effect.gen(function*() {
       const ref = yield* TransactionalRef.make(0, { name: "a" })
       const pause = Effect.repeatN(Effect.yieldNow(), 10)
@@ -1185,7 +1185,7 @@ describe("a transaction that waits inside another", () => {
       yield* untouched(ref)
     }))
 
-  it.effect("T4: and gets its turn as the outer one ends, fails", () =>
+  it.effect("T4: and gets its turn while the outer one ends, fails", () =>
     Effect.gen(function*() {
       const a = yield* TransactionalRef.make(0, { name: "a" })
       const b = yield* TransactionalRef.make(0, { name: "b" })
@@ -1206,7 +1206,7 @@ describe("a transaction that waits inside another", () => {
 })
 
 describe("T6: an invariant", () => {
-  it.effect("that does not hold at the end is InvariantViolated, and all is as before", () =>
+  it.effect("that does not hold at the end fails with InvariantViolated, and all refs are unchanged", () =>
     Effect.gen(function*() {
       const a = yield* TransactionalRef.make(5, { name: "balance", invariant: (n) => n >= 0 })
       const b = yield* TransactionalRef.make(0)
@@ -1224,7 +1224,7 @@ describe("T6: an invariant", () => {
       assert.strictEqual(yield* TransactionalRef.get(a), 1)
     }))
 
-  it.effect("that throws is a defect, and all is as before", () =>
+  it.effect("that throws is a defect, and all refs are unchanged", () =>
     Effect.gen(function*() {
       const ref = yield* TransactionalRef.make(1, {
         invariant: () => {
@@ -1241,13 +1241,13 @@ describe("T6: an invariant", () => {
     }))
 })
 
-describe("T12: an invariant of a ref that an inner transaction brings in", () => {
+describe("T12: an invariant of a ref that only an inner transaction names", () => {
   const positive = (n: number) => n >= 0
   const broken = (): boolean => {
     throw new Error("thrown")
   }
 
-  it.effect("is asked at the end of the inner transaction, which fails as a savepoint", () =>
+  it.effect("is checked at the end of the inner transaction, which fails as a savepoint", () =>
     Effect.gen(function*() {
       const a = yield* TransactionalRef.make(1, { name: "a" })
       const b = yield* TransactionalRef.make(1, { name: "b", invariant: positive })
@@ -1263,7 +1263,7 @@ describe("T12: an invariant of a ref that an inner transaction brings in", () =>
       assert.deepStrictEqual(yield* TransactionalRef.snapshot([a, b]), [2, 5])
     }))
 
-  it.effect("is asked at the end of the outermost transaction that names the ref: in between it need not hold", () =>
+  it.effect("is checked at the end of the outermost transaction that names the ref: in between it need not hold", () =>
     Effect.gen(function*() {
       const [a, b, c] = [
         yield* TransactionalRef.make(1, { name: "a", invariant: positive }),
@@ -1288,7 +1288,7 @@ describe("T12: an invariant of a ref that an inner transaction brings in", () =>
       assert.deepStrictEqual(yield* TransactionalRef.snapshot([a, b, c]), [3, 2, 1])
     }))
 
-  it.effect("that throws is a defect of the inner transaction, and undoes that one alone", () =>
+  it.effect("that throws is a defect of the inner transaction, and undoes only that one", () =>
     Effect.gen(function*() {
       const a = yield* TransactionalRef.make(1)
       const b = yield* TransactionalRef.make(1, { invariant: broken })
@@ -1335,7 +1335,7 @@ describe("T7: a finalizer that a body adds", () => {
       assert.deepStrictEqual(log, ["body", "inner Failure 1", "outer Failure 1"])
     }))
 
-  it.effect("may be that of a fiber: a fiber forked in the scope is interrupted at the end", () =>
+  it.effect("may belong to a fiber: a fiber forked in the scope is interrupted at the end", () =>
     Effect.gen(function*() {
       const ref = yield* TransactionalRef.make(1)
       const fiber = yield* TransactionalRef.transaction(ref, () => Effect.forkScoped(Effect.never))
@@ -1343,7 +1343,7 @@ describe("T7: a finalizer that a body adds", () => {
       yield* untouched(ref)
     }))
 
-  it.effect("cannot begin a transaction of its own: that is a conflict, and no deadlock", () =>
+  it.effect("cannot begin a transaction of its own: that is a conflict, not a deadlock", () =>
     Effect.gen(function*() {
       const ref = yield* TransactionalRef.make(0)
       const seen = yield* Ref.make<unknown>(undefined)
@@ -1423,7 +1423,7 @@ describe("update, modify, set and updateEffect", () => {
 })
 
 describe("inspect", () => {
-  it.effect("tells which fiber holds the ref since when, and how many wait", () =>
+  it.effect("shows which fiber holds the ref since when, and how many wait", () =>
     Effect.gen(function*() {
       yield* TestClock.adjust(1_000)
       const ref = yield* TransactionalRef.make(0, { name: "inspected" })
@@ -1501,7 +1501,7 @@ describe("T12: the error channel", () => {
     })
   })
 
-  it("of a transaction has the violations of all its refs", () => {
+  it("of a transaction has the invariant violations of all its refs", () => {
     const of = <E>(_: Effect.Effect<unknown, E>): E => undefined as E
     const check = (free: Free, bound: Bound, list: ReadonlyArray<Free>) => {
       const none = () => Effect.void
@@ -1511,7 +1511,7 @@ describe("T12: the error channel", () => {
       expectTypeOf(of(TransactionalRef.transaction({ free, bound }, none))).toEqualTypeOf<Violated | Refusal>()
       expectTypeOf(of(TransactionalRef.transaction(list, none))).toEqualTypeOf<Refusal>()
       expectTypeOf(of(TransactionalRef.transaction([], none))).toEqualTypeOf<Refusal>()
-      // A ref without an invariant can stand in for one that has an invariant.
+      // A ref without an invariant can be used for one with an invariant.
       const annotated: TransactionalRef.TransactionalRef<number> = free
       expectTypeOf(of(TransactionalRef.set(annotated, 1))).toEqualTypeOf<Violated | Refusal>()
       // @ts-expect-error
@@ -1521,7 +1521,7 @@ describe("T12: the error channel", () => {
     void check
   })
 
-  it("loses the errors that retryDeadlock takes", () => {
+  it("does not contain the errors that retryDeadlock handles", () => {
     const check = (bound: Bound, free: Free) => {
       expectTypeOf(TransactionalRef.set(free, 1).pipe(TransactionalRef.retryDeadlock)).toEqualTypeOf<
         Effect.Effect<void>
@@ -1612,7 +1612,7 @@ describe("metrics and spans for an operator", () => {
     return { spans, tracer }
   })
 
-  it.effect("a transaction is a span of the application's tracer, and ends as the transaction does", () =>
+  it.effect("a transaction is a span of the application's tracer, and ends with the transaction", () =>
     Effect.gen(function*() {
       const { spans, tracer } = yield* tracing
       const a = yield* TransactionalRef.make(1, { name: "a", invariant: (n) => n > 0 })
@@ -1633,7 +1633,7 @@ describe("metrics and spans for an operator", () => {
       assert.isTrue(outer!.status._tag === "Ended" && Exit.isFailure(outer!.status.exit))
     }))
 
-  it.effect("there is no span where spans are off", () =>
+  it.effect("there is no span if spans are turned off", () =>
     Effect.gen(function*() {
       const { spans, tracer } = yield* tracing
       const ref = yield* TransactionalRef.make(1)
@@ -1649,7 +1649,7 @@ describe("the FiberRefs of a fiber that runs a transaction", () => {
   const color = FiberRef.unsafeMake("none")
 
   for (const [name, end] of Object.entries({ success: Effect.void, ...ends })) {
-    it.effect(`are after ${name} as the body has left them, except for the scope and the transaction`, () =>
+    it.effect(`are kept after ${name} as the body has set them, except for the scope and the transaction`, () =>
       Effect.gen(function*() {
         const ref = yield* TransactionalRef.make(1)
         const fiber = Effect.gen(function*() {
@@ -1661,12 +1661,12 @@ describe("the FiberRefs of a fiber that runs a transaction", () => {
           yield* TransactionalRef.update(ref, () => 7)
           assert.strictEqual((yield* TransactionalRef.inspect(ref)).commits, name === "success" ? 2 : 1)
         })
-        // In a fiber of its own, since a fiber that has been interrupted ends as soon as it can.
+        // Runs in a separate fiber, since an interrupted fiber ends as soon as it can.
         yield* Effect.uninterruptible(Effect.fork(fiber)).pipe(Effect.flatMap(Fiber.join))
       }))
   }
 
-  it.effect("have a fiber beside each of their values", () =>
+  it.effect("have a fiber with each of their values", () =>
     Effect.gen(function*() {
       const ref = yield* TransactionalRef.make(1)
       yield* TransactionalRef.transaction(ref, () =>
@@ -1694,7 +1694,7 @@ describe("the FiberRefs of a fiber that runs a transaction", () => {
       assert.deepStrictEqual(log, ["blue", "finalized"])
     }))
 
-  it.effect("are set back in the fiber that goes on, if a batch of requests has made it another one", () =>
+  it.effect("are restored in the fiber that goes on, even if a batch of requests has made it another fiber", () =>
     Effect.gen(function*() {
       const log: Array<string> = []
       const doubled = RequestResolver.makeBatched((requests: ReadonlyArray<Double>) =>
@@ -1753,7 +1753,7 @@ describe("the messages of errors and defects", () => {
       ])
     }))
 
-  it.effect("an update whose function throws counts as a rollback, as a transaction does", () =>
+  it.effect("an update whose function throws counts as a rollback, like a transaction", () =>
     Effect.gen(function*() {
       const broken = (): number => {
         throw new Error("broken")
@@ -1767,7 +1767,7 @@ describe("the messages of errors and defects", () => {
       assert.strictEqual(yield* TransactionalRef.get(ref), 1)
     }))
 
-  it.effect("a draft that is used at the wrong time", () =>
+  it.effect("a draft that is used after its end", () =>
     Effect.gen(function*() {
       const ref = yield* TransactionalRef.make(1, { name: "a" })
       const defectOf = (effect: Effect.Effect<unknown, unknown>) =>
@@ -1779,7 +1779,7 @@ describe("the messages of errors and defects", () => {
       assert.include(yield* defectOf(meanwhile), "a transaction inside this one works on a")
     }))
 
-  it.effect("a defect of a finalizer stands beside the failure of the body", () =>
+  it.effect("a defect of a finalizer is added to the failure of the body", () =>
     Effect.gen(function*() {
       const ref = yield* TransactionalRef.make(1)
       const dying = Effect.addFinalizer(() => Effect.die("late"))
@@ -1825,7 +1825,7 @@ describe("the messages of errors and defects", () => {
 })
 
 describe("changes", () => {
-  it.effect("give each value once: a ref that is set to the value that it has has not changed", () =>
+  it.effect("give each value once: setting a ref to its current value is no change", () =>
     Effect.gen(function*() {
       const ref = yield* TransactionalRef.make(1)
       const seen = yield* Effect.fork(Stream.runCollect(Stream.take(TransactionalRef.changes(ref), 2)))

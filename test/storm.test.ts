@@ -48,7 +48,7 @@ interface Ending {
 
 /**
  * Runs the storm as `npm start` does, but bundled. The storm's counterparties have inherited its standard error, so
- * this resolves when the counterparties too have ended. `fault` is one that the library is to have.
+ * this resolves when the counterparties have ended, too. `fault` is put into the library.
  */
 const storm = async (
   args: ReadonlyArray<string>,
@@ -117,13 +117,13 @@ describe("the storm's options", () => {
     expect(complaint).not.toContain("\n")
   })
 
-  it("have defaults, of which the seed is left to chance", () => {
+  it("have defaults, and a random seed", () => {
     const { seed, ...others } = Either.getOrThrow(Options.parse([])) as Options.Options
     expect(others).toEqual({ seconds: 10, callers: 200, processes: 0, json: false, view: false })
     expect(Either.getOrThrow(Options.parse(["--seed", String(seed)]))).toEqual({ seed, ...others })
   })
 
-  it("that the last line names repeat the weather", () => {
+  it("of the last line repeat the weather", () => {
     for (const args of ["--seed 7 --callers 5 --seconds 1", "--seed 7 --callers 5 --seconds 1 --processes 3"]) {
       expect(Options.toArgs(Either.getOrThrow(Options.parse(args.split(" "))) as Options.Options)).toBe(args)
     }
@@ -133,7 +133,7 @@ describe("the storm's options", () => {
 describe("the ledger of the balances", () => {
   type Accounts = Parameters<typeof BalancesLedger.section>[1]
 
-  /** One transfer was done, one died, one was left midway. */
+  /** One transfer succeeded, one died, and one was abandoned midway. */
   const tally: Tally = {
     known: { Done: ["done"], Died: ["died"], Failed: [], Left: ["left"], Overdrawn: [] },
     waiting: 0,
@@ -157,7 +157,7 @@ describe("the ledger of the balances", () => {
       .filter(({ held }) => !held)
       .map(({ promise }) => promise)
 
-  it("holds if nothing is amiss", () => {
+  it("holds if nothing is wrong", () => {
     expect(broken({})).toEqual([])
   })
 
@@ -205,7 +205,7 @@ describe("the ledger of the balances", () => {
 })
 
 describe("the ledger of the feed", () => {
-  /** Two clients; the second was cut off once, and a token has died. */
+  /** Two clients; the second was cut off once, and a token died. */
   const evidence: FeedLedger.Evidence = {
     tally: {
       said: { ada: 2, bob: 1 },
@@ -276,7 +276,7 @@ describe("the ledger of the feed", () => {
     tally: { ...others, events: [events[0]!, { ...events[1]!, ...changed }] }
   })
 
-  it("holds if nothing is amiss", () => {
+  it("holds if nothing is wrong", () => {
     expect(broken({})).toEqual([])
   })
 
@@ -318,7 +318,7 @@ describe("the ledger of the feed", () => {
 })
 
 describe("the ledger of the gateway", () => {
-  /** The first session became invalid before its last event had come. */
+  /** The first session became invalid before its last event had arrived. */
   const evidence: GatewayLedger.Evidence = {
     tally: {
       gaveUp: [],
@@ -353,7 +353,7 @@ describe("the ledger of the gateway", () => {
       .filter(({ held }) => !held)
       .map(({ onlyTimeWasMissing, promise }) => [promise, onlyTimeWasMissing === true])
 
-  it("holds; what an invalid session had still to tell is not missing, nor is a session that no client knows", () => {
+  it("holds; events that an invalid session did not send are not missing, nor is a session without a client", () => {
     expect(broken({})).toEqual([])
     const unknown = { id: "dan 2", client: "dan", told: 1, isForgotten: true }
     expect(broken({ gateway: { ...gateway, sessions: [...gateway.sessions, unknown] } })).toEqual([])
@@ -374,7 +374,7 @@ describe("the ledger of the gateway", () => {
     expect(broken(changed)).toEqual([[promise, onlyTimeWasMissing]])
   })
 
-  it("knows events that come twice or out of order", () => {
+  it("recognises events that come twice or out of order", () => {
     const hearing = new GatewayHearing()
     for (const number of [1, 2, 4, 3, 4]) hearing.hear(number)
     expect(hearing.verdict).toEqual({ heard: 4, highest: 4, outOfOrder: 1, twice: 1 })
@@ -383,7 +383,7 @@ describe("the ledger of the gateway", () => {
 
 describe("the ledger of the fleet", () => {
   const tally = { served: 5, failed: {}, waiting: 0, slowest: 900, late: 20, renewed: 1, adopted: 2, tookOver: 1 }
-  /** Of three members one was killed; two tokens and one grant were revoked, and one token died of age. */
+  /** One of three members was killed; two tokens and one grant were revoked, and one token expired. */
   const evidence: FleetLedger.Evidence = {
     processes: 3,
     store: "files",
@@ -413,12 +413,12 @@ describe("the ledger of the fleet", () => {
       .filter(({ held }) => !held)
       .map(({ onlyTimeWasMissing, promise }) => [promise, onlyTimeWasMissing === true])
 
-  /** The same, but for the second member. */
+  /** The same, except for the second member. */
   const but = (changed: Partial<typeof tally>) => ({ tallies: [tally, { ...tally, ...changed }] })
   /** The second member was late by more than a third of the lease. */
   const late = but({ late: 700 })
 
-  it("holds if nothing is amiss, and tells renewals for each token that died, adoptions, takeovers and reuse", () => {
+  it("holds if nothing is wrong, and counts renewals for each dead token, adoptions, takeovers and reuse", () => {
     expect(broken({})).toEqual([])
     const told = FleetLedger.section(evidence).entries.map(({ happened }) => happened).join("\n")
     for (const what of ["4 renewals, 1.00 for each", "4 adoptions", "2 takeovers", "0 presented twice, 0 reuse"]) {
@@ -464,7 +464,7 @@ describe("the judgement of the feed", () => {
     return events.verdict
   }
 
-  it("knows a loss that is told once from others", () => {
+  it("distinguishes a loss that is reported once from others", () => {
     expect(judged([0, dialing], [1, opened], [2, lost], [3, dialing])).toMatchObject({ opened: 1, lost: 1, untold: 0 })
     expect(judged([0, dialing], [1, lost], [2, dialing])).toMatchObject({ opened: 0, lost: 1, untold: 0 })
     expect(judged([0, dialing], [1, opened], [2, dialing])).toMatchObject({ untold: 1 })
@@ -480,7 +480,7 @@ describe("the judgement of the feed", () => {
     })
   })
 
-  it("knows when a backoff may begin anew", () => {
+  it("recognises when a backoff may begin anew", () => {
     const first = [[0, dialing], [1, waiting(1, 20)], [21, dialing], [22, opened]] as const
     expect(judged(...first, [40, lost], [40, waiting(2, 40)])).toMatchObject({ miscounted: 0 })
     expect(judged(...first, [40, lost], [40, waiting(1, 20)])).toMatchObject({ miscounted: 1 })
@@ -488,7 +488,7 @@ describe("the judgement of the feed", () => {
     expect(judged(...first, [40, lost], [40, waiting(3, 20)])).toMatchObject({ miscounted: 1 })
   })
 
-  it("hears gaps within a subscription, and disorder anywhere", () => {
+  it("notices gaps within a subscription, and wrong order anywhere", () => {
     const heard = (...messages: ReadonlyArray<FromServer>) => {
       const hearing = new Hearing()
       for (const message of messages) hearing.hear(message)
@@ -507,10 +507,10 @@ describe("the judgement of the feed", () => {
     expect([numbers.add(2), numbers.upTo]).toEqual([true, 3])
   })
 
-  it("keeps a journal that survives the death of who writes it", () => {
+  it("keeps a journal that survives the death of its writer", () => {
     const directory = mkdtempSync(join(tmpdir(), "journal-"))
     const path = join(directory, "journal")
-    // The next entry was begun.
+    // The next entry was not complete.
     writeFileSync(path, "[\"accepted\",\"ada\",1]\n[\"acc")
     expect(Journal.read(path)).toEqual([["accepted", "ada", 1]])
     Journal.append(path)(["accepted", "ada", 2])
@@ -520,7 +520,7 @@ describe("the judgement of the feed", () => {
 })
 
 describe("the ledger of the tickets", () => {
-  /** Of five tickets the network has cut one off that the server had taken, and one was of the old keys. */
+  /** Of five tickets, the network cut one connection whose ticket the server had accepted, and one had the old keys. */
   const evidence: TicketsLedger.Evidence = {
     wire: { connections: 10, offered: 5, offeredTwice: 0, taken: 4, notTaken: 1, cut: 1, cutElsewhere: 1 },
     server: { full: 4, resumed: 3 },
@@ -549,7 +549,7 @@ describe("the ledger of the tickets", () => {
       strangers: { ...evidence.strangers, ...changed.strangers }
     }).entries.filter(({ held }) => !held).map(({ promise }) => promise)
 
-  it("holds if nothing is amiss", () => {
+  it("holds if nothing is wrong", () => {
     expect(broken({})).toEqual([])
   })
 
@@ -579,16 +579,16 @@ describe("the ledger of the tickets", () => {
 })
 
 describe("the judgement of the tickets", () => {
-  it("reads from the wire what is offered, and whether it is taken", async () => {
+  it("reads from the wire which tickets are offered, and whether they are accepted", async () => {
     const { api, authority } = await Effect.runPromise(Certificates.make)
     const server = Tls.createServer({ ...api, minVersion: "TLSv1.3" }, (socket) => {
-      // In the same turn it would be before the tickets.
+      // In the same turn this would come before the tickets.
       setImmediate(() => socket.end())
     })
     await once(server.listen(0, "127.0.0.1"), "listening")
     const { port } = server.address() as AddressInfo
 
-    /** What each side has sent until the connection was closed, and the last ticket that came. */
+    /** What each side has sent until the connection was closed, and the last ticket. */
     const connection = async (session?: Buffer) => {
       const heard = { client: Buffer.alloc(0), server: Buffer.alloc(0), session }
       const relay = createServer((client) => {
@@ -621,7 +621,7 @@ describe("the judgement of the tickets", () => {
     const first = await connection()
     expect(ticketsOffered(first.client)).toEqual([])
     expect(answerOf(first.server)).toBe("begins anew")
-    // No part of it says less than it knows.
+    // With any part of it missing, the reader says that it does not know.
     expect(ticketsOffered(first.client.subarray(0, 100))).toBe(undefined)
     expect(answerOf(first.server.subarray(0, 60))).toBe(undefined)
 
@@ -640,7 +640,7 @@ describe("the judgement of the tickets", () => {
     server.close()
   })
 
-  it("knows what may be laid on the network", () => {
+  it("recognises which failures the network has caused", () => {
     const { failures, note } = Failures.make()
     const failed = (reason: NodeTicketCache.TlsError["reason"], code?: string) =>
       new NodeTicketCache.TlsError({ reason, host: "h", port: 1, cause: Object.assign(new Error(), { code }) })
@@ -648,7 +648,7 @@ describe("the judgement of the tickets", () => {
     for (
       const error of [
         cut,
-        // Two requests have waited for one connection.
+        // Two requests were waiting for one connection.
         cut,
         failed("Connect", "ECONNRESET"),
         failed("Timeout"),
@@ -676,18 +676,18 @@ describe("the storm's outcome", () => {
   const outcome = (isOverload: boolean, ...entries: ReadonlyArray<StormLedger.Entry>) =>
     StormLedger.outcome(StormLedger.judge([{ part: "a part", entries, counts: {} }], isOverload))
 
-  it("is that every promise was held if each was, on whatever machine", () => {
+  it("is that every promise was kept if each was, on any machine", () => {
     expect(outcome(false, entry(true), entry(true, true))).toBe("held")
     expect(outcome(true, entry(true), entry(true, true))).toBe("held")
   })
 
-  it("is that a promise was broken if the machine is not to blame, or not for all of it", () => {
+  it("is that a promise was broken if the machine is not the reason, or not for everything", () => {
     expect(outcome(false, entry(true), entry(false, true))).toBe("BROKEN")
     expect(outcome(true, entry(false), entry(true))).toBe("BROKEN")
     expect(outcome(true, entry(false, true), entry(false, false))).toBe("BROKEN")
   })
 
-  it("is that a promise was not reached if an overloaded machine has left too little time", () => {
+  it("is that a promise was not reached if an overloaded machine left too little time", () => {
     expect(outcome(true, entry(true), entry(false, true))).toBe("not reached")
     expect(
       StormLedger.toTable(StormLedger.judge([{ part: "a part", entries: [entry(false, true)], counts: {} }], true))
@@ -695,13 +695,13 @@ describe("the storm's outcome", () => {
       .toBe("a part\n  not reached  a promise  something")
   })
 
-  it("blames a machine that gives less than two thirds of the processor time that there was use for", () => {
+  it("blames a machine that gives less than two thirds of the needed processor time", () => {
     expect(Load.isOverload(Load.sum([{ wanted: 90, given: 50 }, { wanted: 10, given: 10 }]))).toBe(true)
     expect(Load.isOverload(Load.sum([{ wanted: 90, given: 60 }, { wanted: 10, given: 10 }]))).toBe(false)
     expect(Load.isOverload(Load.sum([]))).toBe(false)
   })
 
-  it("measures the processor time that a process was given by what it had use for", () => {
+  it("measures the processor time that a process got, relative to the needed time", () => {
     const before = Load.load()
     for (const until = performance.now() + 20; performance.now() < until;) randomBytes(1000)
     const after = Load.load()
@@ -710,7 +710,7 @@ describe("the storm's outcome", () => {
   })
 })
 
-/** The machine is too busy to tell: that says nothing of the storm. */
+/** The machine is too busy to judge, which proves nothing about the storm. */
 const notReached = (context: TestContext, what: string) => {
   print(`the storm was not reached on this machine: ${what.trim()}`)
   return context.skip(what)
@@ -733,7 +733,7 @@ describe("the storm's report", () => {
     counts: {}
   }], "BROKEN")
 
-  it("has a picture of each kind, with as many as there were", () => {
+  it("has a picture of each kind, with the right number of items", () => {
     for (
       const label of ["Outages: 1", "Requests: 20", "Refreshes: 2", "Reconnects: 2", "Rollbacks: 2", "Handshakes: 6"]
     ) {
@@ -751,7 +751,7 @@ describe("the storm's report", () => {
     expect(page).not.toMatch(/<part>|<script|https?:|url\(|src=|href=/)
   })
 
-  it("that cannot be written says where it was to be", async () => {
+  it("that cannot be written shows its path", async () => {
     const path = join(tmpdir(), "no such folder", "storm.html")
     const error = await Effect.runPromise(Effect.flip(Report.write(path, page)))
     expect(error._tag).toBe("ReportNotWritten")
@@ -760,7 +760,7 @@ describe("the storm's report", () => {
 })
 
 describe("the storm", () => {
-  it("ends with 2 and one line on standard error for a bad option", async () => {
+  it("ends with 2 and one line on standard error for an invalid option", async () => {
     const { code, stderr, stdout } = await storm(["--seconds", "soon"])
     expect({ code, stdout, stderr }).toEqual({
       code: 2,
@@ -769,7 +769,7 @@ describe("the storm", () => {
     })
   })
 
-  it("tells its options with --help", async () => {
+  it("prints its options with --help", async () => {
     const { code, stderr, stdout } = await storm(["--help"])
     expect({ code, stderr }).toEqual({ code: 0, stderr: "" })
     for (const name of ["--seconds", "--callers", "--seed", "--processes", "--json", "--view", "--report"]) {
@@ -777,7 +777,7 @@ describe("the storm", () => {
     }
   })
 
-  it("holds every promise", { timeout: 240_000 }, async (context) => {
+  it("keeps every promise", { timeout: 240_000 }, async (context) => {
     const folder = mkdtempSync(join(tmpdir(), "holdfast-storm-"))
     context.onTestFinished(() => rmSync(folder, { recursive: true, force: true }))
     const report = join(folder, "storm.html")
@@ -803,14 +803,14 @@ describe("the storm", () => {
       expect(page, title).toMatch(new RegExp(`aria-label="${title}: [1-9]`))
     }
 
-    // Whatever the machine was busy with, each caller has paid once, and what becomes of that is the seed's.
+    // However busy the machine was, each caller has paid once, and the seed decides the result.
     const { answered } = ledger.find(({ part }) => part === "balances")!.counts
     for (const what of ["Done", "Died", "Failed", "Left"]) expect(answered[what], what).toBeGreaterThan(0)
     // Stragglers came back with generations that the session had replaced seconds ago.
     const { stragglers } = ledger.find(({ part }) => part === "session")!.counts
     expect(stragglers.cameBack).toBeGreaterThanOrEqual(5)
     expect(stragglers.shortest).toBeGreaterThanOrEqual(4000)
-    // The feed has met everything at least once, and those whom it met came back.
+    // Each fault of the feed happened at least once, and the clients reconnected.
     const { accepted, closedWith, gate, kills, revocations } = ledger.find(({ part }) => part === "feed")!.counts
     for (const code of [1000, 1001, 1005, 1011, 1012, 1013, 1014, 3000, 4000]) {
       expect(closedWith[code], `closed with ${code}`).toBeGreaterThan(0)
@@ -818,18 +818,18 @@ describe("the storm", () => {
     for (const count of [accepted, kills, revocations, gate.resets, gate.stalls, gate.halfOpen]) {
       expect(count).toBeGreaterThan(0)
     }
-    // So has the gateway.
+    // The same is true for the gateway.
     const { events, faults } = ledger.find(({ part }) => part === "gateway")!.counts
     for (const fault of ["close", "reset", "send away", "forget", "fall silent"]) {
       expect(faults[fault], fault).toBeGreaterThan(0)
     }
     expect(events).toBeGreaterThan(0)
-    // In the fleet one process was killed and one paused as it renewed, and others took over.
+    // In the fleet one process was killed and one was paused while it renewed, and others took over.
     const { adopted, strikes, tookOver } = ledger.find(({ part }) => part === "fleet")!.counts
     expect(strikes).toMatchObject([{ fault: "killed" }, { fault: "paused" }])
     expect(tookOver).toBeGreaterThanOrEqual(2)
     expect(adopted).toBeGreaterThan(0)
-    // Connections were made over TLS in full and with tickets, cut in their midst, and refused.
+    // TLS connections were made with full handshakes and with tickets, cut midway, and refused.
     const { server, strangers, wire } = ledger.find(({ part }) => part === "tickets")!.counts
     for (const count of [server.full, server.resumed, wire.cut, wire.notTaken, strangers.refused]) {
       expect(count).toBeGreaterThan(0)
@@ -855,7 +855,7 @@ describe("the storm", () => {
   })
 
   it.skipIf(form === "quick")(
-    "holds every promise of a fleet over databases",
+    "keeps every promise of a fleet over databases",
     { timeout: 600_000 },
     async (context) => {
       const { postgres, redis } = await databases()
@@ -875,7 +875,7 @@ describe("the storm", () => {
     }
   )
 
-  it("can be looked into with --view, and leaves nothing running when it is interrupted", async () => {
+  it("can be observed with --view, and leaves nothing running when it is interrupted", async () => {
     let interruptedAt: number | undefined
     let seen: Promise<unknown> | undefined
     const { code, stderr } = await storm(["--seconds", "60", "--seed", "1", "--view"], {

@@ -43,7 +43,7 @@ const processes = <const Count extends number>(count: Count, make: Effect.Effect
     return { store, sessions: yield* Effect.all(Array.from({ length: count }, () => one)) }
   })
 
-/** Rotates refresh tokens, and takes none twice. */
+/** Rotates refresh tokens, and accepts none twice. */
 const rotating = (more: Record<string, unknown> = {}) => {
   let n = 0
   const presented: Array<string> = []
@@ -63,7 +63,7 @@ const rotating = (more: Record<string, unknown> = {}) => {
 }
 
 describe("tokens that a fleet shares", () => {
-  it.scoped("F8, O2: are asked for once and renewed once for all processes, and kept encrypted", () =>
+  it.scoped("F8, O2: are obtained once and renewed once for all processes, and kept encrypted", () =>
     Effect.gen(function*() {
       const { answer, presented } = rotating()
       const server = yield* authorizationServer(answer)
@@ -123,7 +123,7 @@ describe("tokens that a fleet shares", () => {
       assert.strictEqual(server.asked.length, asked + 1)
     }))
 
-  it.scoped("may be bound to a key that all processes have, and are carried by each", () =>
+  it.scoped("may be bound to a key that all processes have, and each process can use them", () =>
     Effect.gen(function*() {
       const dpop = yield* Effect.promise(() =>
         crypto.subtle.generateKey({ name: "ECDSA", namedCurve: "P-256" }, false, ["sign", "verify"])

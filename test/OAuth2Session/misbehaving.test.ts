@@ -110,7 +110,7 @@ describe("a token endpoint that misbehaves", () => {
       assert.strictEqual(server.asked.length, 2)
     }).pipe(http))
 
-  it.scoped("O1: whose answer is cut short is asked again, and never taken for what has come of it", () =>
+  it.scoped("O1: whose answer is cut short is asked again, and the part is never taken for the answer", () =>
     Effect.gen(function*() {
       let n = 0
       const server = yield* authorizationServer(() =>
@@ -178,22 +178,25 @@ describe("a token endpoint that misbehaves", () => {
     })]
   ]
 
-  it.scoped.each(asks)("O1: that asks to be left alone is: %s", ([, status, headers]) =>
-    Effect.gen(function*() {
-      yield* TestClock.setTime(Date.now())
-      const now = yield* Clock.currentTimeMillis
-      let n = 0
-      const server = yield* authorizationServer(() => n++ === 0 ? json({}, status, headers(now)) : good)
-      const session = yield* OAuth2Session.make({ ...options, issuer: server.url })
-      const error = yield* Effect.flip(session.current)
-      assert.deepInclude(error, { error: "temporarily_unavailable", status })
-      assert.approximately(Duration.toSeconds((error as OAuth2Session.OAuth2Error).retryAfter!), 90, 1)
-      yield* TestClock.adjust("88 seconds")
-      assert.strictEqual(yield* Effect.flip(session.current), error)
-      yield* TestClock.adjust("2 seconds")
-      yield* session.current
-      assert.strictEqual(server.asked.length, 2)
-    }).pipe(http))
+  it.scoped.each(asks)(
+    "O1: that asks clients to wait is not asked before: %s",
+    ([, status, headers]) =>
+      Effect.gen(function*() {
+        yield* TestClock.setTime(Date.now())
+        const now = yield* Clock.currentTimeMillis
+        let n = 0
+        const server = yield* authorizationServer(() => n++ === 0 ? json({}, status, headers(now)) : good)
+        const session = yield* OAuth2Session.make({ ...options, issuer: server.url })
+        const error = yield* Effect.flip(session.current)
+        assert.deepInclude(error, { error: "temporarily_unavailable", status })
+        assert.approximately(Duration.toSeconds((error as OAuth2Session.OAuth2Error).retryAfter!), 90, 1)
+        yield* TestClock.adjust("88 seconds")
+        assert.strictEqual(yield* Effect.flip(session.current), error)
+        yield* TestClock.adjust("2 seconds")
+        yield* session.current
+        assert.strictEqual(server.asked.length, 2)
+      }).pipe(http)
+  )
 
   it.scoped.each([-day, day])(
     "O2: whose clock is %i ms off issues tokens that last as long as it says",
@@ -265,7 +268,7 @@ describe("discovery that misbehaves", () => {
 describe("an id_token", () => {
   const part = (members: unknown) => Buffer.from(JSON.stringify(members)).toString("base64url")
 
-  /** Signs in with a code, and renews once. The id_token is what `change` makes of a good one. */
+  /** Signs in with a code, and renews once. `change` makes the id_token from a valid one. */
   const signIn = (
     change: (claims: Record<string, unknown>, url: string) => Record<string, unknown> | string,
     { alg = "RS256", isRenewed = false, off = 0 }: {
@@ -308,7 +311,7 @@ describe("an id_token", () => {
       return isRenewed && Exit.isSuccess(first) ? yield* Effect.exit(session.refresh(first.value)) : first
     })
 
-  it.scoped("O4: that is right is accepted, and its claims are the session's", () =>
+  it.scoped("O4: that is valid is accepted, and its claims are the session's", () =>
     Effect.gen(function*() {
       const times = { off: -20_000 }
       for (

@@ -14,7 +14,7 @@ import { form } from "../support/form.js"
 import { eventually, type Reply } from "../support/httpServer.js"
 import { watched } from "../support/watching.js"
 
-/** With characters that a form, a URL and a header each write otherwise. */
+/** With characters that a form, a URL and a header each encode differently. */
 const canary = (name: string) => Redacted.make(`canary/${name}+ü`)
 
 const keyPair = Effect.promise(() =>
@@ -60,7 +60,7 @@ const tokens = {
   expires_in: 3600
 }
 
-/** Whatever was sent, as a server that explains itself writes it. */
+/** The whole request, as a server with verbose errors repeats it. */
 const echoes = ({ form, received }: Asked): ReadonlyArray<string> =>
   [
     ...[...form.keys()].flatMap((name) => form.getAll(name)),
@@ -115,7 +115,7 @@ const answers: Readonly<Record<string, () => (asked: Asked) => Reply | Effect.Ef
   "nothing": () => () => Effect.never
 }
 
-/** All that can be seen of a value, and all that a log prints of an exit. */
+/** Everything that is visible of a value, and everything that a log prints of an exit. */
 const shown = (value: unknown): string => {
   const cause = Exit.isExit(value) && Exit.isFailure(value) ? Cause.pretty(value.cause) : ""
   return [inspect(value, { depth: 12, showHidden: true }), String(value), JSON.stringify(value) ?? "", cause].join("\n")

@@ -1,6 +1,6 @@
 /**
- * Acknowledgements as other people's protocols have them: of some messages only, in any order, with marked repeats, and
- * of messages that the server cannot bear.
+ * Acknowledgements of existing protocols: for some messages only, in any order, with marked repeats, and for messages
+ * that make the server end the connection.
  */
 import { assert, describe } from "@effect/vitest"
 import * as ReconnectingSocket from "effect-holdfast/ReconnectingSocket"
@@ -41,7 +41,7 @@ const sendAll = (
 ) => Effect.forEach(messages, socket.send, { discard: true })
 
 describe("acknowledge.id that gives undefined", () => {
-  test("W9: such a message passes a full window, takes no place in it, and is delivered when it is written", () =>
+  test("W9: such a message overtakes a full window, takes no place in it, and is delivered when it is written", () =>
     Effect.gen(function*() {
       const { peer, socket } = yield* opened({ acknowledge: { ...byNumber, window: 1 } })
       yield* sendAll(socket, "1", "2")
@@ -79,7 +79,7 @@ describe("acknowledge.id that gives undefined", () => {
       assert.deepStrictEqual(next.got, ["1", "2", "queued"])
     }))
 
-  test("W9: an acknowledgement of a later message says nothing about one that has no identifier", () =>
+  test("W9: an acknowledgement of a later message is not for one that has no identifier", () =>
     Effect.gen(function*() {
       const { peer, server, socket } = yield* opened({ acknowledge: byNumber })
       yield* sendAll(socket, "1", "2")
@@ -105,7 +105,7 @@ describe("acknowledge.id that gives undefined", () => {
       assert.deepStrictEqual((yield* server.open).got, ["1", "a", "2", "b", "3"])
     }))
 
-  test("outbox: it has its room there like any other, and its time to live", () =>
+  test("outbox: it counts there like any other, and has its time to live", () =>
     Effect.gen(function*() {
       const { events, peer, socket } = yield* opened({
         acknowledge: byNumber,
@@ -175,7 +175,7 @@ describe("acknowledge.cumulative", () => {
       assert.deepStrictEqual(peer.got, ["1", "2"])
     }))
 
-  test("W9: by default everything up to and with that message has arrived", () =>
+  test("W9: by default it is for its message and all earlier ones", () =>
     Effect.gen(function*() {
       const { peer, server, socket } = yield* opened({ acknowledge: byNumber })
       yield* sendAll(socket, "1", "2", "3")
@@ -278,7 +278,7 @@ describe("acknowledge.maxResends", () => {
       return peer.got
     })
 
-  test("W9: a suspected message is sent alone, and given up after so many resends", () =>
+  test("W9: a suspect is sent alone, and dropped after `maxResends`", () =>
     Effect.gen(function*() {
       const { events, peer, server, socket } = yield* opened({ acknowledge: { ...byNumber, maxResends: 2 } })
       const delivering = yield* Effect.fork(Effect.exit(socket.deliver("1")))
@@ -298,7 +298,7 @@ describe("acknowledge.maxResends", () => {
       yield* socket.flush
     }))
 
-  test("W9: once a suspected message is acknowledged the others follow, and it counts for none of them", () =>
+  test("W9: once the suspect is acknowledged the others follow, and its losses do not count for them", () =>
     Effect.gen(function*() {
       const { events, peer, server, socket } = yield* opened({ acknowledge: { ...byNumber, maxResends: 1 } })
       yield* sendAll(socket, "1", "2", "3")
@@ -320,7 +320,7 @@ describe("acknowledge.maxResends", () => {
       assert.deepStrictEqual(droppedOf(events), ["2: Undeliverable"])
     }))
 
-  test("W9: a poison behind good messages is found among them", () =>
+  test("W9: a fatal message after good ones is found among them", () =>
     Effect.gen(function*() {
       const { events, peer, server, socket } = yield* opened({ acknowledge: { ...byNumber, maxResends: 0 } })
       yield* sendAll(socket, "1", "2", "3")
@@ -332,7 +332,7 @@ describe("acknowledge.maxResends", () => {
       assert.deepStrictEqual(droppedOf(events), ["2: Undeliverable"])
     }))
 
-  test("W9: a connection that we end ourselves, or that was sent nothing, makes nobody suspect", () =>
+  test("W9: a connection that this side ends, or on which nothing was sent, makes no message suspect", () =>
     Effect.gen(function*() {
       const { events, peer, server, socket } = yield* opened({ acknowledge: { ...byNumber, maxResends: 0 } })
       yield* peer.reset
@@ -351,7 +351,7 @@ describe("acknowledge.maxResends", () => {
       assert.deepStrictEqual(droppedOf(events), ["1: Closed", "2: Closed"])
     }))
 
-  test("W9: a message without an identifier goes out beside a suspected one", () =>
+  test("W9: a message without an identifier is sent beside a suspect", () =>
     Effect.gen(function*() {
       const { peer, server, socket } = yield* opened({ acknowledge: { ...byNumber, maxResends: 5 } })
       yield* sendAll(socket, "1", "2")
@@ -372,7 +372,7 @@ describe("acknowledge.maxResends", () => {
       for (let n = 0; n < 5; n++) assert.deepStrictEqual(yield* losing(server), ["1", "2"])
     }))
 
-  test("InvalidOptions names a number that is none", () =>
+  test("InvalidOptions names an invalid number", () =>
     Effect.gen(function*() {
       const making = ReconnectingSocket.make<string, string>({ dial, acknowledge: { ...byNumber, maxResends: -1 } })
       const failure = failureOf(yield* Effect.exit(making))

@@ -4,7 +4,7 @@ import * as Fiber from "effect/Fiber"
 import * as Option from "effect/Option"
 import { Awaiting } from "../../src/internal/socket/awaiting.js"
 
-/** Awaits what is in the list, and notes who took what. */
+/** Awaits the given answers, and records which of them took what. */
 const awaiting = () => {
   const list = new Awaiting<string>()
   const taken: Array<string> = []
@@ -27,7 +27,7 @@ describe("the answers that a connection awaits", () => {
     assert.deepStrictEqual(taken, ["second: b", "first: a", "third: a"])
   })
 
-  it("W14: a message that nobody takes is nobody's answer", () => {
+  it("W14: a message that no waiter takes answers none", () => {
     const { add, list, take } = awaiting()
     assert.isTrue(list.isEmpty)
     assert.isFalse(take("a"))
@@ -36,7 +36,7 @@ describe("the answers that a connection awaits", () => {
     assert.isFalse(list.isEmpty)
   })
 
-  it("W14: an answer that is given up takes nothing, and leaves the message to the next one", () => {
+  it("W14: an answer that is no longer awaited takes nothing, and leaves the message to the next one", () => {
     const { add, list, take, taken } = awaiting()
     const giveUp = add("first", "a")
     add("second", "a")

@@ -190,7 +190,7 @@ describe("close", () => {
       assert.deepInclude((yield* peer.ended) as object, { code: 1000 })
     }))
 
-  it.scoped("W13: is not held up by messages that nobody takes: the peer's close frame is read", () => {
+  it.scoped("W13: is not delayed by messages that are not taken: the peer's close frame is read", () => {
     const wire = new Wire()
     return Effect.gen(function*() {
       const { socket } = yield* onWires([wire], { inbox: { capacity: 1 } })
@@ -204,7 +204,7 @@ describe("close", () => {
     })
   })
 
-  test("gives out the messages that have come in before `messages` ends", () =>
+  test("gives out the messages that have already come in before `messages` ends", () =>
     Effect.gen(function*() {
       const { peer, socket } = yield* connected(ReconnectingSocket.make({ dial }))
       yield* peer.send("a")

@@ -71,7 +71,7 @@ describe("the heartbeat", () => {
     })
   }
 
-  it.scoped("W4: beats on a clock of fractions, where the rest of a wait can be less than a nanosecond", () => {
+  it.scoped("W4: works on a clock of fractions, on which the rest of a wait can be less than a nanosecond", () => {
     const wire = new Wire()
     return Effect.gen(function*() {
       // 15,000 later it is, to a double, 15,000 less 2e-12 later.
@@ -117,7 +117,7 @@ describe("the heartbeat", () => {
     })
   }
 
-  test("asks with a message of yours, and keeps its answer from `messages`", () =>
+  test("pings with the user's message, whose answer does not go to `messages`", () =>
     Effect.gen(function*() {
       const { events, peer, socket } = yield* connected(ReconnectingSocket.make({
         dial,
@@ -146,7 +146,7 @@ describe("the heartbeat", () => {
       assert.deepStrictEqual(messages.all, ["news"])
     }))
 
-  test("W4: asks anew on each connection, for as long as it lasts", () =>
+  test("W4: pings on each connection, for as long as it lasts", () =>
     Effect.gen(function*() {
       const { peer, server } = yield* connected(ReconnectingSocket.make({
         dial,
@@ -223,7 +223,7 @@ describe("the heartbeat", () => {
     })
   }
 
-  it.scoped("asks with your message where the platform has no ping", () => {
+  it.scoped("pings with the user's message if the platform has no ping", () => {
     const wire = new Wire({ ping: false })
     return Effect.gen(function*() {
       yield* onWires([wire], { heartbeat: { ping: "ping" } })
@@ -232,7 +232,7 @@ describe("the heartbeat", () => {
     })
   })
 
-  it.scoped("W4: is not held up by a write that hangs", () => {
+  it.scoped("W4: is not delayed by a write that hangs", () => {
     const wire = new Wire({ isHeld: true })
     return Effect.gen(function*() {
       const { events, socket } = yield* onWires([wire], { backoff: steady, writeTimeout: "10 minutes" })
@@ -268,8 +268,8 @@ describe("the heartbeat", () => {
   }
 })
 
-describe("a ping of yours", () => {
-  test("W4: that is a function is asked for the message each time, on each connection", () =>
+describe("the user's ping", () => {
+  test("W4: that is a function makes the message each time, on each connection", () =>
     Effect.gen(function*() {
       let sequence = 0
       const { peer, server } = yield* opened({
@@ -356,17 +356,17 @@ describe("a ping of yours", () => {
   })
 })
 
-describe("a heartbeat that always beats", () => {
+describe("a heartbeat with `always`", () => {
   const always = { interval: "4 seconds", timeout: "3 seconds", always: true } as const
 
-  /** The peer says something every second. */
+  /** The peer sends a message every second. */
   const talking = (wire: Wire, seconds: number, message = "tick") =>
     Effect.forEach(
       Array.from({ length: seconds }),
       () => Effect.tap(pass(1_000), () => Effect.sync(() => wire.say(message)))
     )
 
-  it.scoped("W4: asks while the peer talks, and takes any frame for an answer where no pong is known", () => {
+  it.scoped("W4: pings even if messages arrive, and takes any frame for an answer without `isPong`", () => {
     const wire = new Wire()
     return Effect.gen(function*() {
       const { events } = yield* onWires([wire], { backoff: steady, heartbeat: always })
@@ -381,7 +381,7 @@ describe("a heartbeat that always beats", () => {
     })
   })
 
-  it.scoped("W4: takes only a pong for an answer where one is known, whatever else the peer says", () => {
+  it.scoped("W4: takes only a pong for an answer with `isPong`, whatever else the peer sends", () => {
     const wire = new Wire()
     return Effect.gen(function*() {
       const { events, socket } = yield* onWires([wire], {
@@ -403,7 +403,7 @@ describe("a heartbeat that always beats", () => {
     })
   })
 
-  it.scoped("W4: beats on while an answer is awaited for longer than an interval", () => {
+  it.scoped("W4: goes on pinging while an answer is awaited for longer than an interval", () => {
     const wire = new Wire()
     return Effect.gen(function*() {
       const { events } = yield* onWires([wire], {
@@ -449,7 +449,7 @@ describe("the peer's own ping", () => {
   const answer = (message: string) =>
     message.startsWith("PING") ? Option.some(message.replace("I", "O")) : Option.none()
 
-  test("W14: is answered, each one, and not told by `messages`", () =>
+  test("W14: is answered each time, and does not go to `messages`", () =>
     Effect.gen(function*() {
       const { peer, socket } = yield* opened({ heartbeat: { answer } })
       const messages = yield* recorded(socket.messages)
@@ -459,7 +459,7 @@ describe("the peer's own ping", () => {
       assert.deepStrictEqual(messages.all, ["a", "b"])
     }))
 
-  it.scoped("W14: is answered past the outbox, and past a full window", () => {
+  it.scoped("W14: is answered without the outbox, even if the window is full", () => {
     const wire = new Wire({ isHeld: true })
     return Effect.gen(function*() {
       const { socket } = yield* onWires<string, string>([wire], {
@@ -520,7 +520,7 @@ describe("the peer's own ping", () => {
       }))
   }
 
-  test("W4: is not answered without end where the peer takes no answer", () =>
+  test("W4: is not answered without a limit if the peer does not read", () =>
     Effect.gen(function*() {
       const { events, peer } = yield* opened({ heartbeat: { answer } })
       yield* peer.stall

@@ -46,7 +46,7 @@ describe("messages that come in", () => {
       for (let n = 0; n < 3; n++) wire.say(`${n}`)
       yield* settle
       assert.isTrue(wire.isPaused)
-      // What was on its way.
+      // Messages that were already on their way.
       wire.say("3")
       assert.deepStrictEqual(
         [...yield* Stream.runCollect(Stream.take(socket.messages, 4))],
@@ -59,7 +59,7 @@ describe("messages that come in", () => {
     })
   })
 
-  it.scoped("pause the connection also while it opens, and when it becomes open", () => {
+  it.scoped("also pause the connection while it opens, and when it becomes open", () => {
     const wire = new Wire()
     return Effect.gen(function*() {
       const cue = yield* Deferred.make<void>()
@@ -108,7 +108,7 @@ describe("messages that come in", () => {
     })
   })
 
-  it.scoped("W13: acknowledge, and count as signs of life, where nobody takes the messages", () => {
+  it.scoped("W13: acknowledge, and count as signs of life, even if the messages are not taken", () => {
     const wire = new Wire()
     return Effect.gen(function*() {
       const { socket } = yield* onWires([wire], { inbox: { capacity: 2 }, acknowledge })
@@ -122,7 +122,7 @@ describe("messages that come in", () => {
     })
   })
 
-  test("faster than they are taken end a connection that cannot be paused; those that were in are given out", () =>
+  test("faster than they are taken end a connection that cannot be paused; earlier ones are given out", () =>
     Effect.gen(function*() {
       const { events, peer, server, socket } = yield* connected(
         ReconnectingSocket.make({ dial, backoff: steady, inbox: { capacity: 2 }, acknowledge })

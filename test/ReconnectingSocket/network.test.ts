@@ -16,7 +16,7 @@ import {
   test
 } from "../support/reconnectingSockets.js"
 
-/** A network that is there or not, as the test says. */
+/** A network that the test turns on and off. */
 class Network {
   isThere = true
   private readonly waiting = new Set<() => void>()
@@ -88,7 +88,7 @@ describe("a dialer that knows about the network", () => {
       assert.deepStrictEqual(server.times, [0, 1000, 3000, 7000, 7010])
     }))
 
-  test("W16: an open connection is asked for a sign of life when it wakes, and is lost without one", () =>
+  test("W16: an open connection is pinged when it wakes, and is lost without an answer", () =>
     Effect.gen(function*() {
       const network = new Network()
       const { events, server, socket } = yield* over(network, {
@@ -120,7 +120,7 @@ describe("a dialer that knows about the network", () => {
       }))
   }
 
-  test("W16: a dialer's `ready` or `wake` that dies is taken for one that says nothing", () =>
+  test("W16: a dialer's `ready` or `wake` that dies is ignored", () =>
     Effect.gen(function*() {
       const dies = Effect.die("no network")
       const { server, socket } = yield* over({ ready: dies, wake: dies })
@@ -132,7 +132,7 @@ describe("a dialer that knows about the network", () => {
 })
 
 describe("layerGlobal", () => {
-  /** What a browser's page has, for as long as the scope lasts. */
+  /** The globals of a browser's page, for as long as the scope lasts. */
   const browser = Effect.acquireRelease(
     Effect.sync(() => {
       const names = ["navigator", "addEventListener", "removeEventListener"] as const
@@ -182,7 +182,7 @@ describe("layerGlobal", () => {
       assert.strictEqual(listeners.size, 0)
     }))
 
-  it.scoped("W16: is always ready, and never wakes, on a platform that does not tell", () =>
+  it.scoped("W16: is always ready, and never wakes, on a platform without these events", () =>
     Effect.gen(function*() {
       const { ready, wake } = yield* service
       yield* ready!

@@ -57,7 +57,7 @@ describe("onOpen", () => {
       }))
   }
 
-  test("W5: has the open timeout, and the dial before it has another of its own", () =>
+  test("W5: has the open timeout, and so has the dial before it", () =>
     Effect.gen(function*() {
       let takes = 2_999
       const { events, server, socket } = yield* dialing(ReconnectingSocket.make({
@@ -96,7 +96,7 @@ describe("onOpen", () => {
       })
     }))
 
-  test("W5: shares the open timeout with the subscriptions, for a peer that takes nothing", () =>
+  test("W5: shares the open timeout with the subscriptions, for a peer that reads nothing", () =>
     Effect.gen(function*() {
       const { events, server, socket } = yield* dialing(ReconnectingSocket.make({
         dial,
@@ -132,7 +132,7 @@ describe("onOpen", () => {
       })
     }))
 
-  test("W9a: is done, and so are the subscriptions, before anything else leaves, on each connection", () =>
+  test("W9a: is done, and so are the subscriptions, before anything else is sent, on each connection", () =>
     Effect.gen(function*() {
       const { server, socket } = yield* dialing(ReconnectingSocket.make({
         dial,
@@ -241,7 +241,7 @@ describe("onOpen", () => {
       assert.deepInclude(ofTag(events, "Lost")[0]!.failure as object, { reason: "OnOpenFailed" })
     }))
 
-  test("W5: has a scope that is the connection's; a release that hangs does not hold up the next connection", () =>
+  test("W5: has the connection's scope; a release that hangs does not delay the next connection", () =>
     Effect.gen(function*() {
       const log: Array<string> = []
       const cue = yield* Deferred.make<void>()

@@ -23,7 +23,7 @@ const waitingFor = (awaited: string) => ({ receive, unread }: Connection): Effec
 describe("find", () => {
   const digit = (message: string) => /[0-9]/.test(message) ? Option.some(Number(message)) : Option.none()
 
-  test("W14: gives what its function makes of the first message that it takes, and leaves those before it", () =>
+  test("W14: gives the value for the first message that its function accepts, and leaves those before it", () =>
     Effect.gen(function*() {
       const found: Array<number> = []
       const { peer, socket } = yield* opened({
@@ -43,7 +43,7 @@ describe("find", () => {
       assert.deepStrictEqual(messages.all, ["a", "b", "c", "d"])
     }))
 
-  test("W14: of a login whose connection is lost, `messages` tells what it has left", () =>
+  test("W14: leaves its messages for `messages` even if the connection is lost", () =>
     Effect.gen(function*() {
       const { peer, socket } = yield* opened({ onOpen: ({ find }) => find(digit) })
       const messages = yield* recorded(socket.messages)
@@ -53,7 +53,7 @@ describe("find", () => {
       assert.deepStrictEqual(messages.all, ["a", "b"])
     }))
 
-  test("W13: behind more messages than the inbox holds, an answer is found", () =>
+  test("W13: finds an answer after more messages than the inbox holds", () =>
     Effect.gen(function*() {
       const { peer, socket } = yield* opened({ inbox: { capacity: 2 }, onOpen: ({ find }) => find(digit) })
       for (const message of ["a", "b", "c", "d", "1"]) {
@@ -112,7 +112,7 @@ describe("unread", () => {
       )
     }))
 
-  test("W13: of more messages than the inbox holds does not hold the login up", () =>
+  test("W13: of more messages than the inbox holds does not block the login", () =>
     Effect.gen(function*() {
       const { events, peer, socket } = yield* opened({
         inbox: { capacity: 4 },
@@ -128,7 +128,7 @@ describe("unread", () => {
       assert.deepStrictEqual(lossesOf(events), [])
     }))
 
-  test("W14: that comes when the login is over is told all the same", () =>
+  test("W14: of a message after the login is over gives it out as well", () =>
     Effect.gen(function*() {
       const connections: Array<Connection> = []
       const { peer, socket } = yield* opened({
@@ -204,7 +204,7 @@ describe("a login's own heartbeat", () => {
       assert.strictEqual((yield* socket.state)._tag, "Open")
     }))
 
-  test("W14: brings its `isPong` and `answer` along; false is none", () =>
+  test("W14: has its own `isPong` and `answer`; false turns it off", () =>
     Effect.gen(function*() {
       const { events, peer, server, socket } = yield* opened({
         heartbeat: { interval: "1 seconds", timeout: "1 seconds", isPong: (message) => message === "pong" },
@@ -230,7 +230,7 @@ describe("a login's own heartbeat", () => {
       assert.deepStrictEqual(lossesOf(events), ["Reset"])
     }))
 
-  test("W4: watches over the login itself, from the dial on", () =>
+  test("W4: also checks the connection during the login, from the dial on", () =>
     Effect.gen(function*() {
       const { events, peer } = yield* opened({
         openTimeout: "1 minute",
@@ -244,7 +244,7 @@ describe("a login's own heartbeat", () => {
       assert.deepStrictEqual(lossesOf(events), ["HeartbeatTimeout"])
     }))
 
-  test("W8: with nonsense for options is refused, typed, and the former one beats on", () =>
+  test("W8: with invalid options is refused, typed, and the previous one stays", () =>
     Effect.gen(function*() {
       const refused = yield* Deferred.make<unknown>()
       const { events, peer } = yield* opened({
@@ -280,7 +280,7 @@ describe("end", () => {
     return { seen, onOpen }
   }
 
-  test("W15: interrupts the login, tells no OnOpenFailed, and the next dial comes after the delay", () =>
+  test("W15: interrupts the login, without an OnOpenFailed, and the next dial comes after the delay", () =>
     Effect.gen(function*() {
       const { onOpen, seen } = endingFirst()
       const { events, server, socket } = yield* opened({ backoff: steady, onOpen })
@@ -306,7 +306,7 @@ describe("end", () => {
       assert.strictEqual((yield* socket.state)._tag, "Open")
     }))
 
-  test("W15: gives up a replacement alone, and the current connection serves until the next", () =>
+  test("W15: ends only a replacement, and the current connection stays in use until the next", () =>
     Effect.gen(function*() {
       let n = 0
       const { events, peer, server, socket } = yield* opened({

@@ -34,7 +34,7 @@ describe("messages that are sent", () => {
       assert.deepStrictEqual(peer.got, ["0", "1", "2", Uint8Array.of(3)])
     }))
 
-  test("W1: keep their order across reconnects, whoever sends while nobody listens", () =>
+  test("W1: keep their order across reconnects, even if they are sent while there is no connection", () =>
     Effect.gen(function*() {
       const { peer, server, socket } = yield* connected(
         ReconnectingSocket.make({ dial, backoff: steady, stableAfter: 0 })
@@ -96,7 +96,7 @@ describe("the outbox", () => {
   test("W1: drains to the connection that is open, never to one that has ended", () =>
     Effect.gen(function*() {
       const { events, peer, server, socket } = yield* connected(ReconnectingSocket.make({ dial, backoff: steady }))
-      // Before any other fiber has noticed.
+      // Before any other fiber has noticed it.
       yield* peer.reset
       const delivering = yield* Effect.fork(socket.deliver("a"))
       yield* settle
@@ -110,7 +110,7 @@ describe("the outbox", () => {
   const down = (outbox: ReconnectingSocket.Options<Message, Message>["outbox"]) =>
     dialing(ReconnectingSocket.make({ dial, backoff: steady, outbox }))
 
-  test("holds so many messages, and refuses the next", () =>
+  test("holds `capacity` messages, and refuses the next", () =>
     Effect.gen(function*() {
       const { server, socket } = yield* down({ capacity: 2 })
       yield* socket.send("a")
@@ -132,7 +132,7 @@ describe("the outbox", () => {
       assert.strictEqual((yield* Effect.flip(socket.send("1024")))._tag, "OutboxFull")
     }))
 
-  test("holds so many bytes, as they go over the wire", () =>
+  test("holds `bytes` bytes, counted as they are sent", () =>
     Effect.gen(function*() {
       const { server, socket } = yield* down({ bytes: 10 })
       yield* socket.send("äöü")
@@ -212,7 +212,7 @@ describe("the outbox", () => {
       assert.deepStrictEqual((yield* server.open).got, ["4", "123456789"])
     }))
 
-  it.scoped("that is to \"dropOldest\" drops nothing that a connection has in its hands", () => {
+  it.scoped("that is to \"dropOldest\" drops nothing that was handed to a connection", () => {
     const wire = new Wire({ isHeld: true })
     return Effect.gen(function*() {
       const { socket } = yield* onWires([wire], { outbox: { capacity: 2, overflow: "dropOldest" } })
@@ -289,7 +289,7 @@ describe("the outbox", () => {
       assert.isFalse(yield* isDone(waiting))
       const delivering = yield* Effect.fork(socket.deliver("c"))
       yield* pass(500)
-      // What waits for room grows old as well.
+      // The age of messages that wait for room counts, too.
       assert.isTrue(yield* isDone(waiting))
       yield* pass(499)
       assert.isFalse(yield* isDone(delivering))
@@ -310,7 +310,7 @@ describe("the outbox", () => {
       assert.deepStrictEqual(peer.got, ["new"])
     }))
 
-  it.scoped("never gives up a message that a connection has in its hands", () => {
+  it.scoped("never drops a message that was handed to a connection", () => {
     const wire = new Wire({ isHeld: true })
     return Effect.gen(function*() {
       const { events, socket } = yield* onWires([wire], { outbox: { timeToLive: "1 seconds" } })
@@ -324,7 +324,7 @@ describe("the outbox", () => {
     })
   })
 
-  it.scoped("W9: never puts more than the window into a connection's hands", () => {
+  it.scoped("W9: never hands a connection more than the window", () => {
     const wire = new Wire({ isHeld: true })
     return Effect.gen(function*() {
       const { socket } = yield* onWires([wire], { outbox: { window: 10 } })
@@ -345,7 +345,7 @@ describe("the outbox", () => {
     })
   })
 
-  it.scoped("W9: puts a mebibyte into a connection's hands by default, of ten that are queued", () => {
+  it.scoped("W9: hands a connection one mebibyte by default, of ten that are queued", () => {
     const wire = new Wire({ isHeld: true })
     return Effect.gen(function*() {
       const { socket } = yield* onWires([wire], {})
@@ -419,7 +419,7 @@ describe("deliver", () => {
     })
   })
 
-  it.scoped("W9: fails with MessageLost when the connection that had it was lost, and sends nothing again", () => {
+  it.scoped("W9: fails with MessageLost when its connection was lost, and sends nothing again", () => {
     const wires = [new Wire({ isHeld: true }), new Wire()]
     return Effect.gen(function*() {
       const { events, socket } = yield* onWires(wires, { backoff: steady })
@@ -466,7 +466,7 @@ describe("flush", () => {
     })
   })
 
-  it.scoped("does not wait for messages that were given up", () => {
+  it.scoped("does not wait for messages that were dropped", () => {
     const wires = [new Wire({ isHeld: true }), new Wire({ isHeld: true })]
     return Effect.gen(function*() {
       const { socket } = yield* onWires(wires, { backoff: steady, outbox: { timeToLive: "30 seconds" } })

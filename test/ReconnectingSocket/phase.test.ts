@@ -19,7 +19,7 @@ const waiting = { _tag: "Waiting", until: 30, failure, attempt: 2 } as const
 const dialing = { _tag: "Dialing", attempt: 2 } as const
 const closed = { _tag: "Closed", info } as const
 
-/** What each event makes of each phase; a phase that is not named refuses the event. */
+/** The result of each event in each phase; a phase that is not listed refuses the event. */
 const table: ReadonlyArray<
   readonly [
     name: string,

@@ -83,7 +83,7 @@ describe("as a platform's socket", () => {
       assert.deepStrictEqual(log, ["open", new TextEncoder().encode("a"), Uint8Array.of(1)])
     }))
 
-  test("W12: handlers are started in order, and one that waits does not hold up the others", () =>
+  test("W12: handlers are started in order, and one that waits does not block the others", () =>
     Effect.gen(function*() {
       const { server, socket } = yield* platform()
       const log: Array<string> = []
@@ -197,7 +197,7 @@ describe("as a platform's socket", () => {
       assert.deepStrictEqual([peer.got, second.got], [[], []])
     }))
 
-  test("W12: a write that waits can be interrupted, and is let go by close", () =>
+  test("W12: a write that waits can be interrupted, and is ended by close", () =>
     Effect.gen(function*() {
       const { self, socket } = yield* platform()
       const write = yield* socket.writer
@@ -210,7 +210,7 @@ describe("as a platform's socket", () => {
       yield* write("late")
     }))
 
-  test("W12: a write does not wait for a peer that takes nothing longer than the connection lasts", () =>
+  test("W12: a write to a peer that reads nothing waits no longer than the connection lasts", () =>
     Effect.gen(function*() {
       const { server, socket } = yield* platform()
       const write = yield* socket.writer
@@ -246,7 +246,7 @@ describe("as a platform's socket", () => {
       yield* socket.runRaw(() => {})
     }))
 
-  test("W12: a socket that has failed fails its runs, not as if that were transient, and its writes", () =>
+  test("W12: a failed socket fails its runs, with a reason that is not transient, and its writes", () =>
     Effect.gen(function*() {
       const { server, socket } = yield* platform()
       const write = yield* socket.writer

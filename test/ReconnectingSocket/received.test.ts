@@ -23,7 +23,7 @@ const nextOf = (server: Effect.Effect.Success<ReturnType<typeof opened>>["server
   })
 
 describe("received", () => {
-  test("W14: the messages of each connection come behind its border, with its number", () =>
+  test("W14: the messages of each connection come after its border, with its number", () =>
     Effect.gen(function*() {
       const { peer, server, socket } = yield* opened()
       const received = yield* recorded(socket.received)
@@ -50,7 +50,7 @@ describe("received", () => {
       assert.deepStrictEqual(shown((yield* recorded(socket.received)).all), ["0:", "0:a", "0:b", "1:", "1:c"])
     }))
 
-  test("W14: a message that the login left comes behind the border, unless the socket took it for itself", () =>
+  test("W14: a message that the login left comes after the border, unless the socket itself has used it", () =>
     Effect.gen(function*() {
       const { peer, socket } = yield* opened({
         heartbeat: { ping: "ping", isPong: (message) => message === "pong" },
@@ -82,11 +82,11 @@ describe("received", () => {
       assert.deepStrictEqual(shown(received.all), ["0:", "0:left", "1:", "1:a"])
     }))
 
-  test("W15: with `renewAfter` messages of the former connection keep its number behind the next border", () =>
+  test("W15: with `renewAfter` messages of the previous connection keep its number after the next border", () =>
     Effect.gen(function*() {
       const { peer, server, socket } = yield* opened({ renewAfter: "10 seconds" })
       const received = yield* recorded(socket.received)
-      // Keeps the former connection until it is answered.
+      // Keeps the previous connection until it is answered.
       yield* pass(8_900)
       const asking = yield* Effect.fork(Effect.exit(socket.request("ask", { reply: () => Option.none() })))
       yield* peer.send("a")
@@ -100,7 +100,7 @@ describe("received", () => {
       yield* Fiber.interrupt(asking)
     }))
 
-  test("W14: the border takes no room in the inbox, and many of them take not much", () =>
+  test("W14: a border does not count in the inbox, and many borders take little memory", () =>
     Effect.gen(function*() {
       const { peer, server, socket } = yield* opened({ inbox: { capacity: 2 } })
       yield* peer.send("a")
@@ -110,7 +110,7 @@ describe("received", () => {
       yield* last.send("b")
       yield* settle
       const received = yield* recorded(socket.received)
-      // No connection was lost for its inbox, and nothing has lost its number.
+      // No connection was lost because of its inbox, and every message has its number.
       assert.deepStrictEqual(shown(received.all), ["0:", "0:a", "6:", "6:b"])
     }))
 

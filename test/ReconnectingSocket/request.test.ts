@@ -1,6 +1,4 @@
-/**
- * Requests and their replies, and what becomes of messages that the socket takes for itself.
- */
+/** Requests and their replies, and messages that the socket itself uses. */
 import { assert, describe, expectTypeOf, it } from "@effect/vitest"
 import * as ReconnectingSocket from "effect-holdfast/ReconnectingSocket"
 import * as WebSocketDialer from "effect-holdfast/WebSocketDialer"
@@ -50,7 +48,7 @@ const acknowledge = {
 }
 
 describe("request", () => {
-  test("W14: gives what `reply` finds, which `messages` is not told; the others are told", () =>
+  test("W14: gives what `reply` finds, which does not go to `messages`; other messages do", () =>
     Effect.gen(function*() {
       const { peer, socket } = yield* opened()
       const messages = yield* recorded(socket.messages)
@@ -251,7 +249,7 @@ describe("request", () => {
       assert.deepStrictEqual((yield* server.open).got, [])
     }))
 
-  test("W9: with an identifier it is sent again until it is acknowledged, and awaits its reply on", () =>
+  test("W9: with an identifier it is sent again until it is acknowledged, and still awaits its reply", () =>
     Effect.gen(function*() {
       const { peer, server, socket } = yield* opened({
         acknowledge: { ...acknowledge, id: (message: string) => message.slice(4) }
@@ -320,7 +318,7 @@ describe("request", () => {
   })
 })
 
-describe("an inbox that nobody empties", () => {
+describe("an inbox that is not emptied", () => {
   /** A dialer whose connections say whether they are paused. */
   const pausable = Effect.gen(function*() {
     const dialer = yield* WebSocketDialer.WebSocketDialer
@@ -348,7 +346,7 @@ describe("an inbox that nobody empties", () => {
       ...options
     })
 
-  test("W14: is no obstacle to a reply: while one is awaited the connection pauses at 16 MiB only", () =>
+  test("W14: does not block a reply: while one is awaited the connection pauses only at 16 MiB", () =>
     Effect.gen(function*() {
       const { layer, state } = yield* pausable
       const server = yield* serving
@@ -376,7 +374,7 @@ describe("an inbox that nobody empties", () => {
       yield* Fiber.interrupt(second)
     }))
 
-  test("W14: a handler of `messages` that waits for a reply is answered, behind more than the inbox holds", () =>
+  test("W14: a handler of `messages` that waits for a reply gets it, after more than the inbox holds", () =>
     Effect.gen(function*() {
       const { layer } = yield* pausable
       const server = yield* serving
@@ -412,8 +410,8 @@ describe("an inbox that nobody empties", () => {
     }))
 })
 
-describe("messages that the socket takes for itself while the connection opens", () => {
-  test("W14: `receive` sees acknowledgements and pongs, in their order, and they do their work", () =>
+describe("messages that the socket itself uses while the connection opens", () => {
+  test("W14: `receive` gives acknowledgements and pongs, in order, and they have their effect", () =>
     Effect.gen(function*() {
       const seen: Array<string> = []
       const { peer, server, socket } = yield* opened({

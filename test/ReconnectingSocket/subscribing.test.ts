@@ -34,7 +34,7 @@ const confirmed = (topic: string) => (message: string): Option.Option<Either.Eit
 
 const gold = { open: "+gold", close: "-gold", key: "gold", confirmed: confirmed("gold") }
 
-/** Subscribes in a scope of its own, which it gives. */
+/** Subscribes in a new scope, and gives that scope. */
 const subscribing = <E>(socket: Sockets, options: ReconnectingSocket.SubscriptionOptions<string, string, E>) =>
   Effect.gen(function*() {
     const scope = yield* Scope.make()
@@ -106,7 +106,7 @@ describe("an `open` that is an effect", () => {
 })
 
 describe("a subscription that is confirmed", () => {
-  test("W14: waits for its confirmation, which `messages` does not tell", () =>
+  test("W14: waits for its confirmation, which does not go to `messages`", () =>
     Effect.gen(function*() {
       const { peer, socket } = yield* opened()
       const messages = yield* recorded(socket.messages)
@@ -255,7 +255,7 @@ describe("a subscription that is confirmed", () => {
 })
 
 describe("subscriptions of one key", () => {
-  test("W9a: are one on the wire, which ends with its last user", () =>
+  test("W9a: are sent as one, which ends with its last user", () =>
     Effect.gen(function*() {
       const { peer, server, socket } = yield* opened()
       const first = yield* subscribing(socket, { open: "+gold", close: "-gold", key: ["gold"].join("") })
@@ -372,7 +372,7 @@ describe("paced subscriptions", () => {
       assert.deepStrictEqual(lossesOf(events), ["Reset"])
     }))
 
-  test("W9a: those that a transport holds back count until they are written", () =>
+  test("W9a: that a transport holds back count until they are written", () =>
     Effect.gen(function*() {
       const { peer, server, socket } = yield* opened({ ...paced, writeTimeout: "5 seconds" })
       yield* peer.stall
@@ -407,7 +407,7 @@ describe("combined subscriptions", () => {
       assert.deepStrictEqual(ofTag(events, "Resubscribed").map(({ subscriptions }) => subscriptions), [3])
     }))
 
-  test("W9a: one that ends while they wait their turn is closed behind them", () =>
+  test("W9a: one that ends while they wait for their turn is closed after them", () =>
     Effect.gen(function*() {
       const { peer, server, socket } = yield* opened({
         subscriptions: { combine: (opens) => [...opens], rate: { limit: 1, interval: "1 seconds" } }

@@ -25,7 +25,7 @@ import {
   Wire
 } from "../support/reconnectingSockets.js"
 
-/** The sockets of each test have a name of their own, since metrics are the process's. */
+/** The sockets of each test have their own name, since metrics belong to the process. */
 let names = 0
 const newName = () => `telemetry ${names++}`
 
@@ -101,7 +101,7 @@ describe("logs", () => {
       })
     ))
 
-  test("W8: a logger that throws does the socket no harm", () =>
+  test("W8: a logger that throws does not disturb the socket", () =>
     Effect.gen(function*() {
       const { peer, socket } = yield* opened()
       yield* socket.send("a")
@@ -240,7 +240,7 @@ describe("counters", () => {
 })
 
 describe("gauges", () => {
-  test("W19: add up over the sockets of one name, and each gives its share back at close", () =>
+  test("W19: are sums over the sockets of one name, and a closed socket no longer counts", () =>
     Effect.gen(function*() {
       const name = newName()
       const server = yield* serving
@@ -277,7 +277,7 @@ describe("gauges", () => {
       assert.deepStrictEqual([gaugesOf(name), statesOf(name)], [none, {}])
     }))
 
-  test("W19: lose nothing of messages that are taken back, expire, or make room", () =>
+  test("W19: stay correct when messages are removed, expire, or make room", () =>
     Effect.gen(function*() {
       const name = newName()
       const { socket } = yield* dialing(ReconnectingSocket.make({

@@ -33,7 +33,7 @@ const operationsOf = <A, E, R>(effect: Effect.Effect<A, E, R>) =>
   })
 
 describe("S12: callers", () => {
-  /** So many callers wait for one sign-in, and get its value or are interrupted. */
+  /** A number of callers wait for one sign-in, and get its value or are interrupted. */
   const waiting = (callers: number, isInterrupted: boolean) =>
     Effect.scoped(Effect.gen(function*() {
       const up = upstream()

@@ -14,7 +14,10 @@ import { Refused, valuesOf } from "../support/sessions.js"
 import { settle } from "../support/settle.js"
 
 describe("S14: a late answer", () => {
-  /** A session whose renewals take so many seconds each, one after the other; `log` tells what began and what ended. */
+  /**
+   * A session whose renewals take the given numbers of seconds, one after the other; `log` records what began and what
+   * ended.
+   */
   const late = (seconds: ReadonlyArray<number>, options: Partial<Session.Options<string, Refused>> = {}) =>
     Effect.gen(function*() {
       const log: Array<string> = []
@@ -178,7 +181,7 @@ describe("S14: a late answer", () => {
   it.scoped("is waited for longer than a timer can hold", () =>
     Effect.gen(function*() {
       const clock = yield* Effect.clock
-      // As the live clock does: JavaScript's timers overflow.
+      // Like the live clock: JavaScript's timers overflow.
       const sleep: Clock.Clock["sleep"] = (duration) =>
         Duration.toMillis(duration) > 2 ** 31 - 1 ? Effect.never : clock.sleep(duration)
       const { log, session, stale } = yield* Effect.withClock(

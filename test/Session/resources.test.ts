@@ -11,7 +11,7 @@ import { Refused } from "../support/sessions.js"
 import { settle } from "../support/settle.js"
 
 describe("S10: a resource that a generation acquires in its scope", () => {
-  /** A session whose values are resources; `log` tells when each was opened and closed. */
+  /** A session whose values are resources; `log` records when each was opened and closed. */
   const resources = Effect.gen(function*() {
     const log: Array<string> = []
     let next = 0
@@ -155,7 +155,7 @@ describe("S10: a resource that a generation acquires in its scope", () => {
               const watching = how === "use"
                 ? Effect.suspend(() => Session.use(session, () => Deferred.await(cue)))
                 : Effect.scoped(Effect.suspend(() => Effect.zipRight(Session.scoped(session), Deferred.await(cue))))
-              // The session is there when its first value is.
+              // The session exists when its first value does.
               watchers.push(yield* Effect.forkScoped(Effect.zipRight(Effect.yieldNow(), Effect.orDie(watching))))
               return id
             })

@@ -11,7 +11,7 @@ import { sumOf } from "../support/metrics.js"
 import { Refused, upstream } from "../support/sessions.js"
 import { settle } from "../support/settle.js"
 
-/** The sessions of each test have a name of their own, since metrics are the process's. */
+/** The sessions of each test have their own name, since metrics belong to the process. */
 let names = 0
 const newName = () => `session telemetry ${names++}`
 

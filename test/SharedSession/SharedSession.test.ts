@@ -32,7 +32,7 @@ const reasonOf = (exit: Exit.Exit<unknown, Refused | SharedSession.SharedSession
 
 const renewed = (session: FleetSession) => Effect.flatMap(session.current, (stale) => session.refresh(stale))
 
-/** So many callers of each process refuse what each process has. */
+/** A number of callers of each process refuse the process's generation. */
 const refusedBy = (callers: number, fleet: ReadonlyArray<FleetSession>) =>
   Effect.flatMap(
     inTime(Effect.all(fleet.map(({ current }) => current))),
@@ -53,7 +53,7 @@ describe("F1: a fleet", () => {
       assert.deepStrictEqual(server.state.uncertain, [false])
     }))
 
-  it.scoped("gives a straggler of any process what is current, and asks the upstream nothing for it", () =>
+  it.scoped("gives a straggler of any process the current value, without asking the upstream", () =>
     Effect.gen(function*() {
       const { join, server } = yield* makeFleet()
       const [one, two] = [yield* join(), yield* join()]
@@ -64,7 +64,7 @@ describe("F1: a fleet", () => {
       assert.deepStrictEqual(server.state.calls, ["sign in", "renew 0.0"])
     }))
 
-  it.scoped("adopts without budget and without `onRenewed`: that is the renewing process's", () =>
+  it.scoped("adopts without budget and without `onRenewed`, which only the renewing process calls", () =>
     Effect.gen(function*() {
       const { join } = yield* makeFleet({ budget: { refreshes: 2, within: "1 hour" } })
       const kept: Array<string> = []
@@ -85,7 +85,7 @@ describe("F1: a fleet", () => {
 })
 
 describe("F2, F3: the lease and the intent", () => {
-  it.scoped("a lease is extended for as long as a renewal takes, and nobody presents beside it", () =>
+  it.scoped("a lease is extended for as long as a renewal takes, and no other process presents meanwhile", () =>
     Effect.gen(function*() {
       const { join, server } = yield* makeFleet({ takes: 20_000, lease: "1 second" })
       const fleet = yield* Effect.replicateEffect(join(), 3)
@@ -95,7 +95,7 @@ describe("F2, F3: the lease and the intent", () => {
       assert.strictEqual(server.state.most, 1)
     }))
 
-  it.scoped("a holder that is not heard of any more is taken over from when its lease has run out, as uncertain", () =>
+  it.scoped("after a silent holder's lease has run out, another process takes over, as uncertain", () =>
     Effect.gen(function*() {
       const { edit, join, row, server } = yield* makeFleet({ lease: "8 seconds" })
       const session = yield* join()
@@ -177,7 +177,7 @@ describe("F5: the store", () => {
       assert.deepStrictEqual(tokensOf(yield* all([renewed(session)])), ["0.1"])
     }))
 
-  it.scoped("that fails after a token was obtained gets it when it is back, and the token is presented once", () =>
+  it.scoped("that fails after a token was obtained gets the token when it is back; it is presented once", () =>
     Effect.gen(function*() {
       const { faults, join, row, server } = yield* makeFleet()
       const [one, two] = [yield* join(), yield* join()]
@@ -197,7 +197,7 @@ describe("F5: the store", () => {
       assert.deepStrictEqual(server.state.calls, ["sign in", "renew 0.0"])
     }))
 
-  it.live("is not given up by a process that has stood still for longer than it waits for an answer", () =>
+  it.live("is not given up by a process that was suspended for longer than it waits for an answer", () =>
     Effect.scoped(Effect.gen(function*() {
       const { faults, join } = yield* makeFleet({ takes: 0 })
       const session = yield* join()
@@ -325,7 +325,7 @@ describe("F7: a value at rest", () => {
 })
 
 describe("F9: sharing costs nothing while nothing happens", () => {
-  it.scoped("neither a served request nor an idle hour asks the store, and a notice brings what is new", () =>
+  it.scoped("neither a served request nor an idle hour calls the store, and a notice brings the new value", () =>
     Effect.gen(function*() {
       const { counts, join, server } = yield* makeFleet()
       const [one, two] = [yield* join(), yield* join()]
@@ -362,7 +362,7 @@ describe("F9: sharing costs nothing while nothing happens", () => {
 })
 
 describe("F10: end", () => {
-  it.scoped("signs the whole fleet out: what lay in the row is revoked once, and the next caller signs in", () =>
+  it.scoped("signs the whole fleet out: the row's value is revoked once, and the next caller signs in", () =>
     Effect.gen(function*() {
       const { join, row, server } = yield* makeFleet()
       const fleet = yield* Effect.replicateEffect(join(), 3)
@@ -375,7 +375,7 @@ describe("F10: end", () => {
       assert.deepStrictEqual(server.state.calls, ["sign in", "sign in"])
     }))
 
-  it.scoped("while the lease is being taken: the token is not presented, and nobody is signed in anew", () =>
+  it.scoped("while the lease is being taken: the token is not presented, and no process signs in anew", () =>
     Effect.gen(function*() {
       const { faults, join, row, server } = yield* makeFleet()
       const session = yield* join()
@@ -423,7 +423,7 @@ describe("F10: end", () => {
       assert.deepStrictEqual(server.state.revoked, ["0.1"])
     }))
 
-  it.scoped("during a renewal elsewhere: its commit is refused, its value revoked, its callers told", () =>
+  it.scoped("during a renewal elsewhere: its commit is refused, its value revoked, and its callers get an error", () =>
     Effect.gen(function*() {
       const { join, row, server } = yield* makeFleet({ takes: 1000 })
       const [one, two] = [yield* join(), yield* join()]
@@ -475,7 +475,7 @@ describe("F11: clocks", () => {
     Effect.gen(function*() {
       const { join, server } = yield* makeFleet({ takes: 0 })
       const hour = 3_600_000
-      // Each process reckons the expiry by a clock of its own, which is wrong by an hour.
+      // Each process computes the expiry by its own clock, which is wrong by an hour.
       const one = yield* join({ expiresAt: () => 600_000 })
       const two = yield* join({ expiresAt: () => 600_000 - hour })
       yield* all([one.current])
@@ -488,7 +488,7 @@ describe("F11: clocks", () => {
     }))
 })
 
-describe("F11: an answer that takes its time", () => {
+describe("F11: a slow answer", () => {
   it.scoped("has aged meanwhile: an adopted value expires no later because of that", () =>
     Effect.gen(function*() {
       const { faults, join } = yield* makeFleet({ takes: 0, expiresAt: () => 600_000 })
@@ -501,7 +501,7 @@ describe("F11: an answer that takes its time", () => {
 })
 
 describe("S6: closing", () => {
-  it.scoped("one process's scope gives its lease back, and the others go on at once", () =>
+  it.scoped("one process's scope gives its lease back, and the others go on immediately", () =>
     Effect.gen(function*() {
       const { join, server } = yield* makeFleet({ takes: 5000 })
       const scope = yield* Scope.make()

@@ -86,7 +86,7 @@ describe("a crowd of sessions", () => {
       assert.strictEqual(state.most, connections)
     }))
 
-  it.scoped("F5: learn together, and soon, that the store does not answer; and are served when it does again", () =>
+  it.scoped("F5: notice together, and soon, that the store does not answer, and are served when it does again", () =>
     Effect.gen(function*() {
       const { state, store } = yield* pooled(1)
       const server = tokenServer({ takes: 0 })
@@ -106,7 +106,7 @@ describe("a crowd of sessions", () => {
       assert.isTrue(served.every(Exit.isSuccess))
     }))
 
-  it.effect("a store that says a number of calls which is none is refused", () =>
+  it.effect("a store with an invalid number of calls is refused", () =>
     Effect.gen(function*() {
       const memory = yield* Effect.provide(SessionStore.SessionStore, SessionStore.layerMemory)
       for (const concurrency of [0, -1, 1.5, NaN]) {

@@ -1,4 +1,4 @@
-/** Stores that go away, forget, and are written to by hand. */
+/** Stores that go away, lose writes, and are written to by hand. */
 import * as SqlClient from "@effect/sql/SqlClient"
 import { assert, describe, it } from "@effect/vitest"
 import * as SessionStore from "effect-holdfast/SessionStore"
@@ -49,7 +49,7 @@ const sessionOf = (server: Server, key: string, options: { readonly timeout?: Du
     renew: server.renew,
     onEnd: server.onEnd,
     fatal: ({ why }) => why === "invalid_grant",
-    // What fails is tried again when the test says so.
+    // The test decides when a failure is tried again.
     cooldown: 0,
     budget: { refreshes: 1000, within: "1 minute" },
     ...options
@@ -70,7 +70,7 @@ const untilConnected = <A, E>(effect: Effect.Effect<A, E>) =>
 
 // --- by hand -----------------------------------------------------------------
 
-/** What somebody does to the session's row past all processes. */
+/** Changes of the session's row that bypass all processes. */
 const byHand = (settings: StoreSettings) => {
   const onRow = (what: "remove" | "garble") =>
     Effect.gen(function*() {
@@ -112,7 +112,7 @@ const rowOf = (settings: StoreSettings) =>
   )
 
 const touched = (settings: () => StoreSettings): void => {
-  it.live("F3: a row that is deleted by hand is restored by whoever renews next, as uncertain", () =>
+  it.live("F3: a row that is deleted by hand is restored by the next renewal, as uncertain", () =>
     Effect.scoped(Effect.gen(function*() {
       const [store, server] = [settings(), tokenServer()]
       const [one, two] = [yield* joined(store, server), yield* joined(store, server)]
@@ -146,7 +146,7 @@ const touched = (settings: () => StoreSettings): void => {
       const keys = Array.from({ length: sessions }, (_, i) => `session ${i}`)
       const sessionsOf = (keys: ReadonlyArray<string>, store: typeof process) =>
         Effect.forEach(keys, (key) =>
-          // So long that a busy machine can serve them all.
+          // Long enough for a busy machine to serve them all.
           Effect.provide(sessionOf(server, key, { timeout: "5 minutes" }), store))
       const all = [yield* sessionsOf(keys, process), yield* sessionsOf(keys.slice(0, 20), other)]
       const unbounded = { concurrency: "unbounded" } as const
@@ -182,7 +182,7 @@ const unreachable = (
   })
 
   for (const weather of ["down", "silent"] as const) {
-    it.live(`F5: a store whose network is ${weather} serves what is good, and renews when it is back`, () =>
+    it.live(`F5: with a store whose network is ${weather} valid values are served, and renewed when it is back`, () =>
       Effect.scoped(Effect.gen(function*() {
         const { server, session, way } = yield* through
         way.set(weather)
@@ -211,7 +211,7 @@ const unreachable = (
       assert.deepStrictEqual(server.state.calls, ["sign in", "renew 0.0"])
     })))
 
-  it.live("F5: a slow store makes a renewal slow, and nothing else", () =>
+  it.live("F5: a slow store only makes renewals slow", () =>
     Effect.scoped(Effect.gen(function*() {
       const { server, session, way } = yield* through
       way.set(100)
@@ -242,7 +242,7 @@ const unreachable = (
 const restarted = (name: string, own: Effect.Effect<OwnServer, never, Scope.Scope>): void => {
   describe(`a ${name} that is restarted`, () => {
     for (const how of ["stop", "kill"] as const) {
-      it.live(`F4, F5: (${how}) in the midst of renewals, has lost nothing`, () =>
+      it.live(`F4, F5: (${how}) in the middle of renewals, has lost nothing`, () =>
         Effect.scoped(Effect.gen(function*() {
           const database = yield* own
           const server = tokenServer({ takes: 20 })
@@ -272,13 +272,13 @@ const restarted = (name: string, own: Effect.Effect<OwnServer, never, Scope.Scop
           isOver = true
           yield* Fiber.join(renewing)
           assert.isAtLeast(renewals, 12)
-          // Each token was presented once, and every renewal followed on the one before.
+          // Each token was presented once, and every renewal continued from the one before.
           const tokens = server.state.calls.slice(1)
           assert.deepStrictEqual(tokens, tokens.map((_, i) => `renew 0.${i}`))
           assert.deepStrictEqual([server.state.reused, server.state.calls[0]], [0, "sign in"])
-          // MariaDB tells nobody, and once is enough for a subscription that takes its time.
+          // MariaDB sends no notices, and one notice is enough for a slow subscription.
           if (database.settings.kind === "mysql" || how === "stop") return
-          // A subscription that was cut is made anew in its own time.
+          // A subscription that was cut is renewed after a while.
           const before = yield* idle.current
           yield* Effect.repeat(
             Effect.zipRight(untilConnected(renewed(one)), Effect.delay(idle.current, "1 second")),
@@ -294,7 +294,7 @@ describe("a store in a directory", () => {
   const settings = (): StoreSettings => ({ kind: "file", directory: join(root, place()) })
   touched(settings)
 
-  it.live("F5: its folder may go away with all that is in it", () =>
+  it.live("F5: its folder may be deleted with everything in it", () =>
     Effect.scoped(Effect.gen(function*() {
       const [store, server] = [settings() as { readonly kind: "file"; readonly directory: string }, tokenServer()]
       const [one, two] = [yield* joined(store, server), yield* joined(store, server)]

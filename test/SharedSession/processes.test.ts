@@ -26,7 +26,9 @@ const lease = 1000
 const fleet = (size: number, settings: Omit<Settings, "key" | "lease"> & { readonly lease?: number }) =>
   Effect.replicateEffect(fleetProcess({ key: "api", lease, ...settings }), size, { concurrency: "unbounded" })
 
-/** All processes together, with so many callers each. Gives how many were served; nobody may be told of a failure. */
+/**
+ * All processes together, with this number of callers each. Gives how many were served; no caller may get a failure.
+ */
 const callAll = (processes: ReadonlyArray<FleetProcess>, callers: number) =>
   Effect.map(
     Effect.forEach(processes, ({ ask }) => ask("call", callers), { concurrency: "unbounded" }),
@@ -64,7 +66,7 @@ const together = (settings: () => StoreSettings): void => {
 }
 
 interface Killed {
-  /** What is asked of the server from the revocation on. */
+  /** The requests to the server since the revocation. */
   readonly calls: ReadonlyArray<string>
   readonly uncertain: ReadonlyArray<boolean>
   /** Whether the process that was killed held the lease. */
@@ -73,7 +75,7 @@ interface Killed {
 
 const renewed: Killed = { calls: ["renew 0.0"], uncertain: [false], holdsLease: false }
 
-/** By the step at which the process is killed: what the others do. The server forgives a repeated refresh token. */
+/** By the step at which the process is killed: what the others do. The server accepts a repeated refresh token. */
 const killed: Readonly<Record<Exclude<Step, "ending" | "ended">, Killed>> = {
   looked: renewed,
   taking: renewed,
@@ -123,14 +125,14 @@ const killing = (settings: () => StoreSettings, steps: ReadonlySet<string>): voi
         assert.deepStrictEqual([server.state.calls, server.state.uncertain], [calls, uncertain])
         assert.strictEqual(server.state.reused, 0)
         assert.isBelow(took, (holdsLease ? lease : 0) + 20_000)
-        // Nothing sticks.
+        // No state is left over.
         yield* server.revoke
         assert.strictEqual(yield* callAll([heir], 10), 10)
         assert.isFalse(server.state.uncertain.at(-1))
       })))
   }
 
-  it.live("F4: if a repeated token is not forgiven, a process that is killed after spending it costs a sign-in", () =>
+  it.live("F4: if a repeated token is not accepted, a process that is killed after spending it costs a sign-in", () =>
     Effect.scoped(Effect.gen(function*() {
       const { heir, server } = yield* killedAt("presented", settings(), 0)
       assert.strictEqual(yield* callAll([heir], 10), 10)
@@ -138,7 +140,7 @@ const killing = (settings: () => StoreSettings, steps: ReadonlySet<string>): voi
       assert.deepStrictEqual([server.state.uncertain, server.state.reused], [[false, true], 1])
     })))
 
-  it.live("F4, F10: an `end` that is cut short has happened wholly or not at all", () =>
+  it.live("F4, F10: an `end` that is cut short has happened completely or not at all", () =>
     Effect.scoped(Effect.gen(function*() {
       const before = yield* killedAt("ending", settings(), 0)
       assert.strictEqual(yield* callAll([before.heir], 10), 10)
@@ -150,7 +152,7 @@ const killing = (settings: () => StoreSettings, steps: ReadonlySet<string>): voi
 }
 
 const pausing = (settings: () => StoreSettings, isWhole: boolean): void => {
-  it.live("F2, F4: a process that stands still past its lease presents nothing when it wakes", () =>
+  it.live("F2, F4: a process that is suspended past its lease presents nothing when it wakes", () =>
     Effect.scoped(Effect.gen(function*() {
       const server = yield* rotatingServer()
       const [paused, other] = (yield* fleet(2, { store: settings(), upstream: server.url })) as [
@@ -167,7 +169,7 @@ const pausing = (settings: () => StoreSettings, isWhole: boolean): void => {
       assert.strictEqual(yield* Fiber.join(waking), 10)
       assert.deepStrictEqual(server.state.calls, ["sign in", "renew 0.0"])
       assert.deepStrictEqual(server.state.uncertain, [true])
-      // What it remembers is not behind either.
+      // Its memory is not out of date either.
       yield* server.revoke
       assert.strictEqual(yield* callAll([paused, other], 10), 20)
       assert.deepStrictEqual([server.state.calls.at(-1), server.state.uncertain.at(-1)], ["renew 0.1", false])
@@ -175,7 +177,7 @@ const pausing = (settings: () => StoreSettings, isWhole: boolean): void => {
 
   if (!isWhole) return
 
-  it.live("F2, F4: a process that stands still past its lease with a token overwrites and revokes nothing", () =>
+  it.live("F2, F4: a process that is suspended past its lease with a token overwrites and revokes nothing", () =>
     Effect.scoped(Effect.gen(function*() {
       const server = yield* rotatingServer({ leeway: 60_000 })
       const [paused, other] = (yield* fleet(2, { store: settings(), upstream: server.url })) as [
@@ -199,7 +201,7 @@ const pausing = (settings: () => StoreSettings, isWhole: boolean): void => {
       assert.deepStrictEqual((yield* paused.ask("events"))["renewed"], before["renewed"])
     })))
 
-  it.live("F2: a renewal that takes longer than its lease is nobody else's meanwhile", () =>
+  it.live("F2: a renewal that takes longer than its lease is not taken over meanwhile", () =>
     Effect.scoped(Effect.gen(function*() {
       const server = yield* rotatingServer()
       const long = 6 * lease

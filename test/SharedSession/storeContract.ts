@@ -1,4 +1,4 @@
-/** What every store promises, as tests. */
+/** The guarantees of every store, as tests. */
 import { assert, it } from "@effect/vitest"
 import * as SessionStore from "effect-holdfast/SessionStore"
 import * as Effect from "effect/Effect"
@@ -37,7 +37,7 @@ export const contract = (
 ): void => {
   const using = <A>(effect: Effect.Effect<A, unknown, SessionStore.SessionStore>) => Effect.provide(effect, makeLayer())
 
-  it.live("gives no row where there is none, and its clock", () =>
+  it.live("gives no row if there is none, and its clock", () =>
     using(Effect.gen(function*() {
       const { read } = yield* SessionStore.SessionStore
       const { now, row } = yield* read("nobody's")
@@ -45,7 +45,7 @@ export const contract = (
       assert.isBelow(Math.abs(now - Date.now()), 60_000)
     })))
 
-  it.live("writes over the revision that it is given, and over no other", () =>
+  it.live("overwrites only the given revision", () =>
     using(Effect.gen(function*() {
       const { compareAndSet, read } = yield* SessionStore.SessionStore
       assert.isFalse(yield* compareAndSet("one", 1, row), "there is no row yet")
@@ -57,7 +57,7 @@ export const contract = (
       assert.deepStrictEqual(Option.getOrThrow((yield* read("one")).row), next)
     })))
 
-  it.live("keeps each key's row to itself, and all of it", () =>
+  it.live("keeps the rows of different keys apart, and each row complete", () =>
     using(Effect.gen(function*() {
       const { compareAndSet, read } = yield* SessionStore.SessionStore
       const keys = ["a", "A", "../a", "a/b", "ä", "😀 '\"%_\\", "k".repeat(200)]
@@ -69,7 +69,7 @@ export const contract = (
       }
     })))
 
-  it.live("lets one of many win, as often as there is something to win", () =>
+  it.live("lets one of many writers win, each time", () =>
     using(Effect.gen(function*() {
       const { compareAndSet, read } = yield* SessionStore.SessionStore
       yield* compareAndSet("many", undefined, { ...row, failures: 0 })
@@ -86,7 +86,7 @@ export const contract = (
     })))
 
   if (hasNotices) {
-    it.live("tells of news, and of no lease", () =>
+    it.live("notifies of news, and of no lease", () =>
       using(Effect.scoped(Effect.gen(function*() {
         const { compareAndSet, notices, read } = yield* SessionStore.SessionStore
         yield* read("told")
@@ -94,7 +94,7 @@ export const contract = (
         const isHeard = yield* Effect.fork(
           Stream.runDrain(Stream.take(Stream.tap(notices, (key) => Effect.sync(() => heard.push(key))), 1))
         )
-        // A subscription takes its time, and tells of nothing before it.
+        // A subscription takes a while, and reports nothing from before.
         let revision = 0
         yield* Effect.gen(function*() {
           yield* compareAndSet("told", revision || undefined, { ...row, revision: ++revision })
@@ -116,7 +116,7 @@ export const sharedContract = (
 ): void => {
   contract(() => storeLayer(settings()), { hasNotices })
 
-  it.live("can be set up by ten at once", () =>
+  it.live("can be set up by ten processes at the same time", () =>
     Effect.gen(function*() {
       const place = settings()
       const counts = yield* Effect.all(

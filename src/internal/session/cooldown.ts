@@ -2,7 +2,8 @@
  * The cooldown: for how long the n-th consecutive failure of a session answers its callers. `scheduleOf` makes a
  * schedule from the option `cooldown`, and `make` steps through this schedule. refresh.ts asks `next` for the delay
  * when a renewal has failed. A second rule belongs into `next` if it depends on the failure, otherwise into
- * `scheduleOf`.
+ * `scheduleOf`. Two kinds of sessions replace the schedule: a fleet counts its failures together (`cooldownOf` in
+ * SharedSession.ts), and an OAuth 2 session respects `Retry-After` (`cooldownOf` in oauth2/retries.ts).
  */
 import type * as Cause from "effect/Cause"
 import type * as Duration from "effect/Duration"

@@ -13,7 +13,8 @@ import { byteLength } from "./codec.js"
 
 /**
  * The fatal close codes: with these the next connection would meet the same end (RFC 6455 section 7.4.1). After 1001,
- * 1005 and 1006 the next connection may succeed. 4401, a refused session, is in `isRejected`.
+ * 1005 and 1006 the next connection may succeed. 4401, a refused session, is in `isRejected`. The doc of `retryable` in
+ * ReconnectingSocket.ts lists these codes for users.
  */
 const fatalCodes = new Set([1002, 1003, 1007, 1008, 1009, 1010])
 const fatalStatuses = new Set([400, 403, 404, 405, 410, 426])
