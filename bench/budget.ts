@@ -3,11 +3,11 @@ export interface Budget {
   readonly name: string
   /** Callers in a burst and in a straggler storm. */
   readonly callers: number
-  /** Over how many milliseconds the refusals of a straggler storm are spread. */
+  /** The time, in milliseconds, over which the refusals of a straggler storm are spread. */
   readonly spread: number
   /** Repetitions of a burst. */
   readonly bursts: number
-  /** Rounds of the happy path, and the milliseconds that one client's share of a round is to take. */
+  /** Rounds of the fast path, and how many milliseconds one client's share of a round should take. */
   readonly rounds: number
   readonly slice: number
 }

@@ -1,6 +1,6 @@
 /**
- * Loads this repository's TypeScript as `tsc` emits it, which is what is published. tsx gives every function its name
- * as it is made (esbuild's `keepNames`), and on a hot path that costs several times what the function itself does.
+ * Loads this repository's TypeScript as `tsc` emits it, which is what is published. tsx sets the name of every function
+ * when it is made (esbuild's `keepNames`), which on a hot path costs several times as much as the function itself.
  */
 import { readFile } from "node:fs/promises"
 import { fileURLToPath } from "node:url"

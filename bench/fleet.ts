@@ -1,9 +1,9 @@
 /**
- * A fleet: how long it takes from the moment when the API refuses a token to that when the last process is served, and
- * what the store is asked for it. The processes, the server with its reuse detection and the stores are real.
+ * A fleet: how long it takes from the API's refusal of a token until the last process is served, and how many calls of
+ * the store this needs. The processes, the server with its reuse detection and the stores are real.
  *
  * Without a database only the store in files is measured; a line says how to start what is missing. A quick run
- * measures no other: processes take their time to start.
+ * measures only this store, since processes are slow to start.
  */
 import * as Effect from "effect/Effect"
 import * as Fiber from "effect/Fiber"
@@ -26,7 +26,7 @@ interface Contender {
   readonly program?: URL
 }
 
-/** Of one contender, over all its revocations. */
+/** The results of one contender, over all its revocations. */
 interface Result {
   readonly contender: Contender
   readonly millis: Summary
@@ -51,7 +51,7 @@ const sizeOf = ({ bursts, name }: Budget): Size =>
     ? { processes: 3, callers: 10, revocations: bursts, idleMillis: 1000 }
     : { processes: 10, callers: 50, revocations: 10, idleMillis: 60_000 }
 
-/** In milliseconds: the default, and one that is soon over. */
+/** In milliseconds: the default, and a short one. */
 const lease = { usual: 8000, short: 1000 }
 
 export const run = async (budget: Budget): Promise<void> => {
@@ -108,7 +108,7 @@ const contendersIn = async (root: string, onlyFiles: boolean) => {
 
 type Measured<A> = Effect.Effect<A, ProcessGone, Scope.Scope>
 
-/** Processes that are all signed in. */
+/** Starts processes, which are then all signed in. */
 const fleetOf = (
   { hears, program, store }: Contender,
   server: RotatingServer,
@@ -118,7 +118,7 @@ const fleetOf = (
   Effect.gen(function*() {
     const settings = { key: "api", lease, store, upstream: server.url, ...hears === undefined ? {} : { hears } }
     const all = yield* Effect.replicateEffect(fleetProcess(settings, program), processes, { concurrency: 2 })
-    // Without Holdfast the token is a setting, and the first sign-in is whoever's.
+    // Without Holdfast the token is a setting, and any process may sign in first.
     if (program !== undefined) yield* Effect.promise(() => signIn(server))
     for (const one of all) yield* one.ask("refused", 1)
     return all
@@ -142,7 +142,7 @@ const revocations = (contender: Contender, { callers, processes, revocations }: 
       const served = yield* Effect.forEach(all, ({ ask }) => ask("refused", callers), { concurrency: "unbounded" })
       return { millis: performance.now() - since, served: served.reduce((a, b) => a + b, 0) }
     })
-    // The first runs code that is not yet compiled, and without Holdfast it is the one that logs out.
+    // The first revocation runs code that is not yet compiled, and without Holdfast it logs everybody out.
     const first = yield* revoke
     const before = yield* counted
     const rounds = yield* Effect.replicateEffect(revoke, revocations)
@@ -158,7 +158,7 @@ const revocations = (contender: Contender, { callers, processes, revocations }: 
     }
   })
 
-/** What the store is asked while two processes serve their callers and nothing else happens. */
+/** The calls of the store while two processes only serve their callers. */
 const idling = (contender: Contender, { idleMillis }: Size): Measured<number> =>
   Effect.gen(function*() {
     const store = elsewhere(contender.store, "idle")
@@ -181,7 +181,7 @@ interface Pause {
   readonly reused: number
 }
 
-/** The holder stands still before it presents the token, for twice its lease; another process renews meanwhile. */
+/** The holder is suspended before it presents the token, for twice its lease; another process renews meanwhile. */
 const pausing = (contender: Contender): Measured<Pause> =>
   Effect.gen(function*() {
     const server = yield* rotatingServer()

@@ -1,7 +1,7 @@
 /**
- * Runs every task once in each round and gives each task's results, round by round. What disturbs the machine for
- * a while disturbs all tasks alike, and a difference taken within a round cancels what drifts between rounds. The
- * order rotates, so that no task always runs behind the same neighbour.
+ * Runs every task once in each round and gives each task's results, round by round. A temporary disturbance of the
+ * machine affects all tasks alike, and differences within a round cancel drift between rounds. The order rotates, so
+ * that no task always runs after the same other task.
  */
 export const interleaved = async <T>(
   rounds: number,
@@ -12,7 +12,7 @@ export const interleaved = async <T>(
   for (let round = 0; round < rounds; round++) {
     for (let turn = 0; turn < tasks.length; turn++) {
       const index = (round + turn) % tasks.length
-      // What the neighbour left behind is not to be collected on this task's time.
+      // The garbage of the previous task must not be collected during this one.
       if (collect) globalThis.gc?.()
       results[index]!.push(await tasks[index]!())
     }
@@ -20,7 +20,7 @@ export const interleaved = async <T>(
   return results
 }
 
-/** A sample's middle, and the quartiles as its spread: one disturbed round moves neither. */
+/** The median of a sample, with the quartiles as its spread: one disturbed round changes neither. */
 export interface Summary {
   readonly low: number
   readonly median: number

@@ -1,8 +1,8 @@
 /**
- * Interleavings: how many schedules a second, and how many it takes to find a lost update.
+ * Interleavings: how many schedules run in a second, and how many are needed to find a lost update.
  *
- * The peer is fast-check's scheduler, which reorders promises. It decides where a program awaits what it was told to
- * schedule; the explorer decides between any two operations, without being told.
+ * The peer is fast-check's scheduler, which reorders promises. It decides where a program awaits promises that were
+ * given to it; the explorer decides between any two operations, without changes of the program.
  */
 import * as Interleavings from "effect-holdfast/testing/Interleavings"
 import * as Effect from "effect/Effect"

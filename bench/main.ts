@@ -1,7 +1,7 @@
 /**
- * `npm run bench -- [suite ...] [--quick]` runs the named suites, all of them where none is named.
+ * `npm run bench -- [suite ...] [--quick]` runs the named suites, or all suites.
  *
- * A benchmark is not a test: it prints what it found and exits with 0, whether the targets were reached or not.
+ * A benchmark is not a test: it prints its results and exits with 0, whether the targets were reached or not.
  */
 import { register } from "node:module"
 import * as Os from "node:os"
@@ -10,7 +10,7 @@ import { full, quick } from "./budget.js"
 
 register("./emit.mjs", import.meta.url)
 
-// Loaded when asked for: then the hook above is in place, and no suite pays for another's rivals.
+// A suite is loaded only when it runs: then the hook above is in place, and no suite loads another's rivals.
 const suites: Record<string, () => Promise<{ readonly run: (budget: Budget) => Promise<void> }>> = {
   session: () => import("./session.js"),
   fleet: () => import("./fleet.js"),

@@ -1,8 +1,8 @@
 /**
- * Sessions: what becomes of many callers whose token is refused, and what a session costs while it is not.
+ * Sessions: what happens to many callers whose token is refused, and what a session costs while the token is valid.
  *
- * Every contender talks to a server in its own process that answers without a network, so that what is counted and
- * timed is the contender. Rivals that are no `fetch` clients get an adapter of their own kind, which is cheaper.
+ * Every contender uses a server in its own process that answers without a network, so that only the contender is
+ * measured. Rivals that are not `fetch` clients get their own kind of adapter, which is cheaper.
  */
 import type { Budget } from "./budget.js"
 import { interleaved, paired, summarize } from "./interleave.js"
@@ -129,7 +129,7 @@ const measureBursts = async ({ bursts, callers }: Budget): Promise<ReadonlyMap<C
 
 const measureStragglers = async ({ callers, spread }: Budget): Promise<ReadonlyMap<Contender, Storm>> => {
   const results = new Map<Contender, Storm>()
-  // Some at a time, to save waiting, but not so many that they would keep each other from their timers.
+  // Some run at the same time, to save time, but not so many that they would delay each other's timers.
   const groups = [contenders.filter((_, index) => index % 2 === 0), contenders.filter((_, index) => index % 2 === 1)]
   for (const group of groups) {
     globalThis.gc?.()
@@ -157,7 +157,7 @@ const storm = async (
   return { refreshes: server.counts.refreshes, served, millis }
 }
 
-/** Runs what it was given when it has been given as many. */
+/** Collects callbacks, and runs them when it has the given number. */
 const makeBarrier = (size: number) => {
   const waiting: Array<() => void> = []
   return (f: () => void) => {
@@ -187,7 +187,7 @@ const measureHappyPath = async ({ rounds, slice }: Budget): Promise<ReadonlyArra
   return groups
 }
 
-/** Runs until the code is compiled, and gives how many requests take as long as the slice. */
+/** Runs until the code is compiled, and gives how many requests fill the time of a slice. */
 const warmUp = async (send: Loop, sliceMillis: number): Promise<number> => {
   const batch = 1_000
   let micros = Infinity

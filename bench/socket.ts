@@ -1,9 +1,8 @@
 /**
- * Sockets: what a message costs while all is well, and what becomes of messages while the server is killed.
+ * Sockets: what a message costs in normal operation, and what happens to messages while the server is killed.
  *
  * All contenders hold a connection to the same server, a process of its own on this machine, and keep the same number
- * of the same messages in flight. Messages are text. A contender whose echoes do not come back as they were sent, or
- * not all of them, stops the run.
+ * of the same messages in flight. Messages are text. If a contender's echoes are missing or changed, the run stops.
  */
 import { setTimeout as sleep } from "node:timers/promises"
 import type { Budget } from "./budget.js"
@@ -17,7 +16,7 @@ import { measureRecovery } from "./socket/recovery.js"
 import { measureRefusals } from "./socket/refused.js"
 import { count, printTable, printTarget, spread } from "./table.js"
 
-/** By name: whom all are measured against, and whose targets are printed. */
+/** The names of the contender that all others are compared with, and of the one whose targets are printed. */
 const peer = "bare ws"
 const ours = "Holdfast"
 const oursAcknowledged = "Holdfast, acknowledged"
@@ -28,7 +27,7 @@ const away = 50
 export const run = async (budget: Budget): Promise<void> => {
   const small = await echoes({ path: "echo", bytes: 64, total: budget.callers * 2 }, budget)
   const large = await echoes({ path: "echo", bytes: 4_096, total: budget.callers }, budget)
-  // A server that is slow with each message hides what the clients save.
+  // A server that is slow with each message would hide the differences of the clients.
   if (budget.name === "full") await echoes({ path: "cork", bytes: 64, total: budget.callers * 2 }, budget)
   const trips = await roundTrips(budget)
   const heap = await idleHeap(budget)
@@ -40,7 +39,7 @@ export const run = async (budget: Budget): Promise<void> => {
   printTargets({ small, large, trips, heap, refusals, recovery, losses, pours })
 }
 
-/** What each contender came to, by its name. */
+/** The results of each contender, by its name. */
 type Found<A> = ReadonlyMap<string, A>
 
 const named = <A>(contenders: ReadonlyArray<Contender>, results: ReadonlyArray<A>): Found<A> =>
@@ -150,8 +149,8 @@ const numberedLosses = async ({ name }: Budget): Promise<Numbered> => {
   const sends = kills * 500
   const contenders = takingPartIn("losses")
   const results = contenders.map((): [Losses?, Losses?] => [])
-  // Some at a time, to save waiting, each with a server of its own; but servers that start at once keep each other from
-  // it, and the contenders from their timers. A quick run shows that all works, and not how well.
+  // Some contenders run at the same time, to save time, each with its own server; but many servers that start together
+  // would delay each other and the contenders' timers. A quick run only shows that everything works.
   const atOnce = name === "quick" ? 8 : 4
   const tasks = contenders.flatMap((contender, index) =>
     [0, away].map((delay, column) => async () => {

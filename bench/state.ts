@@ -1,7 +1,7 @@
 /**
- * Shared state: what a guarded increment costs, alone and among others, and what a thousand that wait cost.
+ * Shared state: what a guarded increment costs, alone and with others, and what a thousand waiters cost.
  *
- * The peer is what one writes with Effect alone: `Semaphore(1)` around a `Ref`. It rolls nothing back.
+ * The peer uses Effect alone: `Semaphore(1)` around a `Ref`. It does not roll back.
  */
 import type { Budget } from "./budget.js"
 import { interleaved, paired, summarize, type Summary } from "./interleave.js"
@@ -30,9 +30,10 @@ export const run = async (budget: Budget): Promise<void> => {
   const costs = {
     pure: await measure("pure", loads, budget),
     synchronous: await measure("synchronous", loads, budget),
-    // A fiber that comes back at once overtakes those that wait for the semaphore, which wakes all of them only when it
-    // has made its last increment. So the ratio hangs on how many each makes, which is the same in every budget; and
-    // where each makes one, every release wakes all. A thousand of those are measured apart.
+    // A fiber that comes back immediately overtakes fibers that wait for the semaphore, and these are all woken only
+    // when it has made its last increment. So the ratio depends on how many increments each fiber makes, which is the
+    // same in every budget. If each makes one, every release wakes all waiters. A thousand of those are measured
+    // separately.
     asynchronous: await measure(
       "asynchronous",
       [loads[0]!, { fibers: 100, each: 60 }, { fibers: 100, each: 1 }],
@@ -100,8 +101,8 @@ interface Cost extends Load {
 }
 
 /**
- * Between two slices no fiber is alive, and a collection drops what is compiled for objects of which none is alive.
- * To compile it again takes some 50 ms, longer than most slices last.
+ * Between two slices no fiber is alive, and a garbage collection drops compiled code for objects of which none is
+ * alive. Compiling it again takes about 50 ms, longer than most slices.
  */
 const keepCompiled = { collect: false }
 
@@ -125,7 +126,7 @@ const measure = async (
   return costs
 }
 
-/** Milliseconds. An increment that is lost makes the figure worthless. */
+/** Milliseconds. If an increment is lost, the figure is invalid. */
 const timed = async ({ bodies, name }: Contender, body: Body, { each, fibers }: Load): Promise<number> => {
   const increments: Increments = bodies[body]!
   const before = performance.now()
@@ -161,7 +162,7 @@ const printCosts = (title: string, costs: ReadonlyArray<Cost>) => {
 // many that wait
 // -----------------------------------------------------------------------------
 
-/** Milliseconds until the last of them is through, in contenders' order. */
+/** Milliseconds until the last waiter is done, in the order of the contenders. */
 const measureWaiters = async (
   waiters: number,
   { bursts }: Budget

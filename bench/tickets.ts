@@ -3,7 +3,7 @@
  * handshake costs, whole and resumed.
  *
  * The servers are in a process of their own on this machine, with certificates that a root has signed by way of an
- * intermediate one. What is offered and taken is read on the wire, by a relay in front of the servers.
+ * intermediate one. A relay in front of the servers reads which tickets are offered and accepted.
  */
 import type { Budget } from "./budget.js"
 import { paired, summarize, type Summary } from "./interleave.js"
@@ -80,7 +80,7 @@ const measureAll = async (
 ): Promise<void> => {
   const isQuick = budget.name === "quick"
   const width = isQuick ? 10 : 50
-  // Where nothing is replenished, two of three bursts find tickets: whole turns are counted.
+  // If the server gives no new tickets, two of three bursts find tickets, so complete turns of three are counted.
   const bursts = isQuick ? 3 : 9
   const atReplenishing = replenishing && await measureBursts(pools, replenishing, root, width, bursts)
   const atSparing = await measureBursts(pools, sparing, root, width, bursts)
@@ -90,7 +90,7 @@ const measureAll = async (
   const handshakeRounds = Math.ceil(budget.rounds / 4)
   const found: Array<Handshakes> = []
   for (const { name, root, server } of kinds) {
-    // What the first has compiled serves the others too.
+    // Code that the first contender has compiled is also used by the others.
     const warmUp = isQuick || found.length > 0 ? 1 : 10
     const amount = { handshakes, rounds: handshakeRounds, warmUp }
     found.push({ name, found: await measureHandshakes(server, root, amount) })

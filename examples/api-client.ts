@@ -1,6 +1,6 @@
 /**
  * The client of an `HttpApi`, typed by its endpoints, with a session on every request. `HttpApiClient.makeWith` takes
- * the client that carries the session; the errors of the session stay typed beside those of the endpoint.
+ * the client that carries the session; the errors of the session are typed, like those of the endpoint.
  */
 import * as NodeHttpServer from "@effect/platform-node/NodeHttpServer"
 import * as FetchHttpClient from "@effect/platform/FetchHttpClient"
@@ -29,7 +29,7 @@ class OrdersApi extends HttpApi.make("OrdersApi").add(
   )
 ) {}
 
-/** The API takes "token 1" alone: the first token that the session has is refused. */
+/** The API only accepts "token 1": the session's first token is refused. */
 const orders = HttpApiBuilder.group(
   OrdersApi,
   "orders",

@@ -17,7 +17,7 @@ import { createServer } from "node:http"
 
 const Request = HttpServerRequest.HttpServerRequest
 
-/** The site. A pass is good for the browser that solved the puzzle, until that browser is blocked. */
+/** The site. A pass is valid for the browser that solved the puzzle, until that browser is blocked. */
 const site = Effect.gen(function*() {
   const blocked = new Set<string>()
   const mixed: Array<string> = []

@@ -1,5 +1,5 @@
 /**
- * A cache that holds at most so many bytes, and what a defect in the midst of `put` leaves behind: once guarded by a
+ * A cache with a maximum number of bytes, and what a defect in the middle of `put` leaves behind: once guarded by a
  * lock, once by a transaction.
  *
  * Run it with `node --import tsx examples/byte-cache.ts`.
@@ -18,10 +18,10 @@ interface Contents {
 }
 
 export interface ByteCache {
-  /** `false` if the key is there already, or the bytes have no room. */
+  /** `false` if the key already exists, or the bytes have no room. */
   readonly put: (key: string, bytes: Uint8Array) => Effect.Effect<boolean>
   readonly get: (key: string) => Effect.Effect<Option.Option<Uint8Array>>
-  /** What it believes to hold, and what it holds. */
+  /** The recorded size, and the true size. */
   readonly sizes: Effect.Effect<{ readonly believed: number; readonly actual: number }>
 }
 
@@ -50,7 +50,7 @@ const sizesOf = ({ entries, size }: Contents) => ({
   actual: HashMap.reduce(entries, 0, (sum, bytes) => sum + bytes.length)
 })
 
-/** The lock is given back after the defect, over a state that is half changed. */
+/** The lock is released after the defect, but the state is half changed. */
 export const withLock = (maxBytes: number): Effect.Effect<ByteCache> =>
   Effect.gen(function*() {
     const contents = yield* Ref.make(empty)
@@ -69,7 +69,7 @@ export const withTransaction = (maxBytes: number): Effect.Effect<ByteCache> =>
     return {
       put: (key, bytes) =>
         TransactionalRef.transaction(contents, (draft) => putInto(draft, maxBytes, key, bytes)).pipe(
-          // No invariant, no transaction around it, and none of several refs: none of these can be.
+          // There is no invariant, no outer transaction and only one ref, so none of these errors can happen.
           Effect.orDie
         ),
       get: (key) => Effect.map(TransactionalRef.get(contents), ({ entries }) => HashMap.get(entries, key)),

@@ -1,18 +1,18 @@
 /**
- * Certificates for TLS on this machine: authorities, and what they sign for servers and clients. No other program takes
- * part, and nothing is written to a file.
+ * Certificates for TLS on this machine: authorities, and the certificates that they sign for servers and clients. No
+ * other program is needed, and nothing is written to a file.
  */
 // oxlint-disable-next-line no-unassigned-import -- `@peculiar/x509` throws without it, and does not bring it.
 import "reflect-metadata"
 import * as X509 from "@peculiar/x509"
 import { isIP } from "node:net"
 
-/** All of it in PEM. */
+/** Keys and certificates in PEM. */
 export interface Certificate {
   /** The private key. */
   readonly key: string
   readonly cert: string
-  /** The issuer's certificate: the same as `cert` if an authority has signed itself. */
+  /** The issuer's certificate: the same as `cert` for a self-signed authority. */
   readonly ca: string
 }
 
@@ -25,7 +25,7 @@ export type KeyAlgorithm = "P-256" | "RSA-2048"
 export interface Options {
   /** The authority that signs the certificate: by default one that is the same for the whole process. */
   readonly issuer?: Authority
-  /** `"P-256"` by default. To make an RSA key takes a hundred times as long. */
+  /** `"P-256"` by default. Making an RSA key takes a hundred times as long. */
   readonly keys?: KeyAlgorithm
   /** For how long from now on the certificate is valid. Negative: it expired so long ago. A day by default. */
   readonly seconds?: number

@@ -1,13 +1,13 @@
 /**
- * One WebSocket for a fleet: of the processes that run this, one holds the connection, and another one takes over
- * within some six seconds if that one dies. Start several, each with a port of its own, over one PostgreSQL:
+ * One WebSocket for a fleet: one of the processes that run this program holds the connection, and if it dies, another
+ * one takes over within about six seconds. Start several, each with its own port, with one PostgreSQL:
  *
  * DATABASE_URL=postgres://… FEED_URL=ws://… RUNNER_PORT=34431 node --import tsx examples/cluster-socket.ts
  *
- * `@effect/cluster` decides which process it is, by a lock that lies in the database and expires. A process that stands
- * still for longer than that does not know that it has lost the lock, and its connection is still there. So each login
- * carries a fence, a number that is higher with each takeover: a feed that refuses a lower one than it has seen, and
- * closes what logged in with that, has one client at a time.
+ * `@effect/cluster` decides which process it is, by a lock in the database that expires. A process that is suspended
+ * for longer than that does not know that it has lost the lock, and still has its connection. So each login carries a
+ * fence, a number that increases with each takeover. If the feed refuses a lower fence than the last one, and closes
+ * the connection that logged in with it, it has one client at a time.
  */
 import * as RunnerAddress from "@effect/cluster/RunnerAddress"
 import * as Singleton from "@effect/cluster/Singleton"
@@ -28,10 +28,10 @@ import * as Stream from "effect/Stream"
 const Login = Schema.Struct({ fence: Schema.Number, process: Schema.Number })
 const Heard = Schema.Union(Schema.Struct({ welcome: Schema.Number }), Schema.Struct({ news: Schema.String }))
 
-/** Higher than any that was given out before, to whichever process. */
+/** A number that is higher than all earlier ones, of any process. */
 const nextFence = Effect.gen(function*() {
   const sql = yield* SqlClient.SqlClient
-  // Processes that make the table together are in each other's way.
+  // If several processes make the table at the same time, some of their statements fail.
   yield* Effect.retry(
     sql`CREATE TABLE IF NOT EXISTS feed_fence (feed TEXT PRIMARY KEY, fence INTEGER NOT NULL)`,
     Schedule.intersect(Schedule.spaced("100 millis"), Schedule.recurs(20))
@@ -42,13 +42,13 @@ const nextFence = Effect.gen(function*() {
   return row!.fence
 })
 
-/** Runs in one process of the fleet: a takeover runs it anew, and with it comes another fence. */
+/** Runs in one process of the fleet: a takeover runs it anew, with a new fence. */
 const feed = Effect.gen(function*() {
   const fence = yield* nextFence
   const socket = yield* ReconnectingSocket.make({
     dial: { url: yield* Config.string("FEED_URL") },
     codec: ReconnectingSocket.json({ in: Heard, out: Login }),
-    // A feed that knows a higher fence closes with 1008, which is not tried again.
+    // A feed that has seen a higher fence closes with 1008, after which the socket does not dial again.
     onOpen: ({ find, send }) =>
       Effect.zipRight(
         send({ fence, process: process.pid }),
@@ -66,7 +66,7 @@ const cluster = Layer.unwrapEffect(Effect.map(Config.integer("RUNNER_PORT"), (po
     storage: "sql",
     shardingConfig: {
       runnerAddress: Option.some(RunnerAddress.make("127.0.0.1", port)),
-      // A connection that is cut off with its process may keep an advisory lock for as long as TCP takes to notice.
+      // A connection that is cut off with its process may keep an advisory lock until TCP notices.
       shardLockDisableAdvisory: true,
       shardLockExpiration: "6 seconds",
       shardLockRefreshInterval: "2 seconds",

@@ -1,7 +1,7 @@
 /**
- * A list of comments behind HTTP handlers, one of which has a bug, and what the bug's first request leaves for the
- * next: with a lock that is released by hand a request that hangs for ever, with a lock that is always released a
- * state that is half changed, with a transaction behind a boundary nothing.
+ * A list of comments behind HTTP handlers, one of which has a bug, and what the bug leaves for the next request. With a
+ * lock that is released by hand, the next request hangs for ever. With a lock that is always released, the state is
+ * half changed. With a transaction behind a boundary, nothing is wrong.
  *
  * Run it with `node --import tsx examples/comments.ts`.
  */
@@ -26,7 +26,7 @@ import { fileURLToPath } from "node:url"
 export interface Comment {
   readonly number: number
   readonly text: string
-  /** The number of the comment that it comes after. */
+  /** The number of the previous comment. */
   readonly after: number | null
 }
 
@@ -48,7 +48,7 @@ export const empty: Thread = { count: 0, comments: [] }
 // the handlers
 // -----------------------------------------------------------------------------
 
-/** In two steps, between which the bug is: an empty list has no last comment. */
+/** In two steps, with the bug in between: an empty list has no last comment. */
 const addComment = (thread: Ref.Ref<Thread>, text: string): Effect.Effect<Comment> =>
   Effect.gen(function*() {
     const { comments, count } = yield* Ref.updateAndGet(thread, (now) => ({ ...now, count: now.count + 1 }))
@@ -58,7 +58,7 @@ const addComment = (thread: Ref.Ref<Thread>, text: string): Effect.Effect<Commen
     return comment
   })
 
-/** The comment that comes after none. */
+/** Adds the first comment. */
 const addFirst = (thread: Ref.Ref<Thread>, text: string): Effect.Effect<Option.Option<Comment>> =>
   Ref.modify(thread, (now) => {
     if (now.comments.length > 0) return [Option.none(), now]
@@ -92,10 +92,10 @@ export const routes = (store: Store) =>
   )
 
 // -----------------------------------------------------------------------------
-// three ways to let one change wait for the other
+// three ways to make one change wait for another
 // -----------------------------------------------------------------------------
 
-/** After a defect nobody releases the lock. */
+/** After a defect the lock is never released. */
 export const releasedByHand = (lock: Pick<Effect.Semaphore, "take" | "release">): Effect.Effect<Store> =>
   Effect.map(Ref.make(empty), (thread) => ({
     change: (steps) =>
@@ -108,17 +108,17 @@ export const releasedByHand = (lock: Pick<Effect.Semaphore, "take" | "release">)
     read: Ref.get(thread)
   }))
 
-/** After a defect the lock is free, and what it guards is half changed. */
+/** After a defect the lock is free, but the state that it guards is half changed. */
 export const alwaysReleased = (lock: Effect.Semaphore): Effect.Effect<Store> =>
   Effect.map(Ref.make(empty), (thread) => ({
     change: (steps) => lock.withPermits(1)(steps(thread)),
     read: Ref.get(thread)
   }))
 
-/** The steps work on a draft: a defect drops it, and the next gets its turn. */
+/** The steps work on a draft: a defect drops it, and the next change gets its turn. */
 export const inTransaction = (thread: TransactionalRef.TransactionalRef<Thread>): Store => ({
   change: (steps) =>
-    // No invariant, no transaction around it, and none of several refs: none of its errors can be.
+    // There is no invariant, no outer transaction and only one ref, so none of its errors can happen.
     Effect.orDie(TransactionalRef.transaction(thread, steps)),
   read: TransactionalRef.get(thread)
 })
@@ -135,7 +135,7 @@ export const serve = <E>(app: HttpApp.Default<E>) =>
     return HttpServer.formatAddress(server.address)
   })
 
-/** A client that stops waiting takes its request back. */
+/** A client that stops waiting cancels its request. */
 export const ask = (url: string, method: string, path: string, text: string | null = null) =>
   Effect.promise(async (signal) => {
     const response = await fetch(`${url}${path}`, { method, body: text, signal })
@@ -162,12 +162,12 @@ const show = <E>(name: string, app: HttpApp.Default<E>) =>
         onSome: ({ body, status }) => `${status} ${body}`.trimEnd()
       })
       console.log(`  ${method} ${path}: ${told}`)
-      // Whoever changes anything from now on waits in the same line.
+      // All later changes wait in the same queue.
       if (Option.isNone(answer)) return
     }
   }))
 
-/** What the operator is told, on one line. */
+/** The operator's log, on one line. */
 const logger = Logger.replace(
   Logger.defaultLogger,
   Logger.make(({ annotations, cause, logLevel, message }) => {

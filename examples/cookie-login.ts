@@ -1,6 +1,6 @@
 /**
  * A site with a login form and cookies. The session signs in by the form when the site asks for it, and again when the
- * site has forgotten the visit: once, however many requests meet that.
+ * site has forgotten the visit: once, however many requests find this out.
  */
 import * as NodeHttpServer from "@effect/platform-node/NodeHttpServer"
 import * as FetchHttpClient from "@effect/platform/FetchHttpClient"

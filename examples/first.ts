@@ -5,7 +5,7 @@ import * as Effect from "effect/Effect"
 import { createServer } from "node:http"
 import type { AddressInfo } from "node:net"
 
-// A server that has revoked "token 0". It takes "token 1" and nothing else.
+// A server that has revoked "token 0". It only accepts "token 1".
 const server = createServer(({ headers }, response) => {
   response.statusCode = headers.authorization === "Bearer token 1" ? 200 : 401
   response.end()
@@ -20,7 +20,7 @@ const program = Effect.gen(function*() {
     renew: () => Effect.delay(Effect.sync(() => `token ${++refreshes}`), "50 millis")
   })
   const client = yield* SessionHttpClient.make(session, { attach: SessionHttpClient.bearer, origins: [url] })
-  // Two hundred callers meet the revoked token at once.
+  // Two hundred callers meet the revoked token at the same time.
   const answers = yield* Effect.all(Effect.replicate(client.get(url), 200), { concurrency: "unbounded" })
   console.log(`${answers.filter(({ status }) => status === 200).length} served, ${refreshes} refresh`)
 }).pipe(Effect.scoped, Effect.provide(FetchHttpClient.layer))

@@ -1,6 +1,7 @@
 /**
- * Four processes share one session in a directory. The authorization server takes each refresh token once and revokes
- * everything when one comes twice. All four notice in the same moment that the token is dead; one of them refreshes.
+ * Four processes share one session in a directory. The authorization server accepts each refresh token once and revokes
+ * everything when one comes twice. All four processes notice at the same moment that the token is dead; one of them
+ * refreshes.
  */
 import * as NodeContext from "@effect/platform-node/NodeContext"
 import * as FileSystem from "@effect/platform/FileSystem"
@@ -23,7 +24,7 @@ const ask = (url: string, path: string) =>
     catch: () => "refused" as const
   })
 
-/** One process of the fleet: signed in, it waits for the word, has its token refused, and tells what it got. */
+/** One process of the fleet: it signs in, waits for the signal, has its token refused, and reports its next token. */
 const member = (url: string, directory: string) =>
   Effect.gen(function*() {
     const session = yield* SharedSession.make({

@@ -1,6 +1,6 @@
 /**
- * An `HttpApi` server with a bug in the midst of a change. The change is taken back, the client is told an incident's
- * number and nothing else, and the next request finds the state as it was.
+ * An `HttpApi` server with a bug in the middle of a change. The change is rolled back, the client only gets an
+ * incident's number, and the next request finds the state unchanged.
  */
 import * as NodeHttpServer from "@effect/platform-node/NodeHttpServer"
 import * as FetchHttpClient from "@effect/platform/FetchHttpClient"
@@ -44,7 +44,7 @@ const shop = HttpApiBuilder.group(ShopApi, "shop", (handlers) =>
         }))
     return handlers
       .handle("stock", () => TransactionalRef.get(stock))
-      // There is no invariant and no nested transaction that could fail it.
+      // There is no invariant and no nested transaction, so it cannot fail.
       .handle("take", ({ path }) => Effect.orDie(take(path.count)))
   }))
 
@@ -67,7 +67,7 @@ const program = Effect.gen(function*() {
   yield* ask("get", "/stock")
 }).pipe(
   Effect.provide(Layer.mergeAll(server, FetchHttpClient.layer)),
-  // Its log has the defect, under the incident that the client was told.
+  // The log has the defect, under the client's incident.
   Effect.provide(Logger.remove(Logger.defaultLogger))
 )
 

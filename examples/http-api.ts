@@ -1,6 +1,6 @@
 /**
- * An `HttpApi` server behind a boundary. The lookup of one order has a bug: whoever asks for it gets a problem with an
- * incident's id, the operator a log with the same id and the cause, and everybody else goes on being served.
+ * An `HttpApi` server behind a boundary. The lookup of one order has a bug: a client that asks for it gets a problem
+ * with an incident id, the operator gets a log with the same id and the cause, and all other clients are still served.
  *
  * Run it with `node --import tsx examples/http-api.ts`, then ask for `/orders/1`, `/orders/2` and `/orders/13`.
  */
@@ -43,7 +43,7 @@ const orders = HttpApiBuilder.group(OrdersApi, "orders", (handlers) =>
 
 export const ordersApi = HttpApiBuilder.api(OrdersApi).pipe(Layer.provide(orders))
 
-/** After three defects within a minute the process ends, so that what supervises it starts another. */
+/** After three defects within a minute the process ends, so that its supervisor starts another. */
 const server = DefectBoundary.launchHttpApi({ policy: { terminateAfter: { defects: 3, within: "1 minute" } } }).pipe(
   Layer.provide(ordersApi),
   Layer.provide(NodeHttpServer.layer(() => createServer(), { port: 3000, host: "127.0.0.1" }))

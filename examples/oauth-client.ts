@@ -1,6 +1,6 @@
 /**
- * An OAuth 2 client with a refresh token that may be used once. Its access token is revoked; a hundred requests meet
- * that, the refresh token is used once, and all hundred are served.
+ * An OAuth 2 client with a single-use refresh token. Its access token is revoked; a hundred requests are refused, the
+ * refresh token is used once, and all hundred are served.
  */
 import * as NodeHttpServer from "@effect/platform-node/NodeHttpServer"
 import * as FetchHttpClient from "@effect/platform/FetchHttpClient"
@@ -61,7 +61,7 @@ const program = Effect.gen(function*() {
   const { state, url } = yield* providers
   const session = yield* OAuth2Session.make({
     issuer: url,
-    // For this server on the loopback alone.
+    // Only for this server on the loopback.
     allowInsecureRequests: true,
     clientId: "orders",
     grant: OAuth2Session.refreshToken(Redacted.make("refresh 0"))

@@ -1,6 +1,6 @@
 /**
- * A token that survives a restart. The first life signs in and refreshes; the second one finds the refreshed token in
- * an encrypted file, and signs nobody in.
+ * A token that survives a restart. The first run signs in and refreshes; the second run finds the refreshed token in an
+ * encrypted file, and does not sign in.
  */
 import * as NodeContext from "@effect/platform-node/NodeContext"
 import * as FileSystem from "@effect/platform/FileSystem"
@@ -13,7 +13,7 @@ import { randomBytes } from "node:crypto"
 
 const Tokens = Schema.Struct({ access: Schema.String, refresh: Schema.Redacted(Schema.String) })
 
-/** What the authorization server was asked. In your program these are two requests. */
+/** The requests to the authorization server. In your program these are two requests. */
 const asked: Array<string> = []
 const tokens = (n: number) => ({ access: `access ${n}`, refresh: Redacted.make(`refresh ${n}`) })
 const signIn = Effect.sync(() => {
@@ -44,7 +44,7 @@ const program = Effect.gen(function*() {
     const { value } = yield* refresh(yield* current)
     console.log(`first life: ${value.access}`)
   }))
-  // All that the first life held in memory is gone with its scope.
+  // Everything that the first run had in memory is gone with its scope.
   yield* Effect.scoped(Effect.gen(function*() {
     const { current, refresh } = yield* session
     const first = yield* current

@@ -1,5 +1,5 @@
 /**
- * RPC over a socket that comes back. The server goes away and another one comes up on the same port; the client is the
+ * RPC over a socket that reconnects. The server stops and another one starts on the same port; the client stays the
  * same, and its next call is answered.
  */
 import * as NodeHttpServer from "@effect/platform-node/NodeHttpServer"
@@ -28,7 +28,7 @@ class Prices extends RpcGroup.make(
   Rpc.make("Price", { payload: { item: Schema.String }, success: Schema.Number })
 ) {}
 
-/** A server of its own each time, with its own prices. When it stops, it says so to its WebSocket clients (1001). */
+/** A new server each time, with its own prices. When it stops, it says so to its WebSocket clients (1001). */
 const serving = (price: number, port: number) => {
   const http: Server = createServer()
   const layer = HttpRouter.Default.unwrap(DefectBoundary.layer).pipe(
@@ -51,7 +51,7 @@ const clientOf = (url: string) =>
       dial: { url },
       backoff: Backoff.exponential({ initial: "20 millis" })
     })
-    // Often costs nothing: the socket itself waits before it dials again.
+    // Retrying often costs nothing, since the socket itself waits before it dials again.
     const often = Schedule.spaced("50 millis")
     const protocol = RpcClient.layerProtocolSocket({ retryTransientErrors: true, retrySchedule: often }).pipe(
       Layer.provide(Layer.succeed(Socket.Socket, ReconnectingSocket.toSocket(socket))),

@@ -1,6 +1,6 @@
 /**
  * Orders over a WebSocket whose server drops the connection again and again. Each order is kept until the server has
- * confirmed it; the server sees every order, in order, and knows a repeat by its number.
+ * confirmed it; the server gets every order, in order, and recognises a repeat by its number.
  */
 import * as Backoff from "effect-holdfast/Backoff"
 import * as NodeWebSocketDialer from "effect-holdfast/node/NodeWebSocketDialer"
@@ -20,7 +20,7 @@ const Reply = Schema.Union(
   Schema.Struct({ news: Schema.String })
 )
 
-/** Hears three orders of each connection, confirms two of them, and is gone. */
+/** Reads three orders of each connection, confirms two of them, and drops the connection. */
 const server = Effect.gen(function*() {
   const seen = { orders: [] as Array<number>, connections: 0 }
   const webSockets = new WebSocketServer({ port: 0, host: "127.0.0.1" })
@@ -51,7 +51,7 @@ const program = Effect.gen(function*() {
       acknowledged: (reply) => "confirmed" in reply ? Option.some(reply.confirmed) : Option.none()
     }
   })
-  // Somebody takes the messages for as long as the socket lives.
+  // A fiber takes the messages for as long as the socket lives.
   yield* Effect.forkScoped(Stream.runDrain(socket.messages))
   const numbers = Array.from({ length: 12 }, (_, at) => at + 1)
   yield* Effect.forEach(numbers, (number) => socket.deliver({ number, item: "rope" }), { concurrency: "unbounded" })

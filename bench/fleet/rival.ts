@@ -1,7 +1,7 @@
 /**
  * A process of a fleet without Holdfast, started by `fleetProcess`: the token is shared by all processes, and a process
- * that is refused renews it. With a Redis, under a lock taken by `SET NX PX`, as recipes have it: whoever gets the lock
- * looks for a newer token first, renews, writes, and deletes the lock if it is still its own.
+ * that is refused renews it. With a Redis, it does so under a lock by `SET NX PX`, as in common recipes: the process
+ * that gets the lock first looks for a newer token, renews, writes, and deletes the lock if it is still its own.
  */
 import { Redis } from "ioredis"
 import { randomUUID } from "node:crypto"
@@ -72,7 +72,7 @@ const renew = (stale: Token): Promise<Token> =>
     .finally(() => renewing = undefined)
 
 const questions = {
-  /** How many of so many callers have a token that the API serves. */
+  /** How many of the callers have a token that the API accepts. */
   refused: async (callers: number): Promise<number> => {
     const stale = token
     if (await isServed(stale)) return callers

@@ -12,7 +12,7 @@ const reply = (config: InternalAxiosRequestConfig, status: number) => ({
 })
 
 /**
- * The setup of axios-auth-refresh's README: the token is put on by a request interceptor that reads it anew. (The cast:
+ * The setup of axios-auth-refresh's README: a request interceptor reads the current token and puts it on. (The cast:
  * its types are CommonJS, where axios declares every type a second time.)
  */
 const withRefresh = (
@@ -59,7 +59,7 @@ export const axiosAuthRefresh: Contender = {
   ]
 }
 
-/** Not what its README recommends, but it keeps the requests that are under way. */
+/** Its README does not recommend this, but it keeps the requests in flight. */
 export const axiosAuthRefreshNoDedupe = contender("axios-auth-refresh, no dedupe", { deduplicateRefresh: false })
 
 const bareInstance = bare()

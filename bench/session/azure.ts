@@ -9,7 +9,7 @@ import {
 import { type Contender, loopOf, stormOf } from "./contender.js"
 import { url } from "./server.js"
 
-/** The challenge that the policy answers by itself: it asks the credential for a new token and sends again. */
+/** The policy answers this challenge by itself: it gets a new token from the credential and sends again. */
 const challenge = createHttpHeaders({
   "WWW-Authenticate": `Bearer error="insufficient_claims", claims="${btoa(`{"access_token":{}}`)}"`
 })

@@ -5,17 +5,17 @@ export interface Contender {
   readonly name: string
   /** A client of `server` that holds the server's first token and has used it. */
   readonly connect: (server: Server) => Promise<Client>
-  /** Clients whose server answers 200 at once: first the bare one, then those that carry a token. */
+  /** Clients whose server answers 200 immediately: first the bare one, then those that carry a token. */
   readonly happyPath?: ReadonlyArray<{ readonly name: string; readonly send: Loop }> | undefined
 }
 
 export interface Client {
-  /** Sends as many requests at once, and gives how many of them were answered with 200 in the end. */
+  /** Sends this number of requests at the same time, and gives how many were answered with 200 in the end. */
   readonly storm: (callers: number) => Promise<number>
   readonly close?: () => Promise<void>
 }
 
-/** Sends as many requests, one after another. */
+/** Sends this number of requests, one after another. */
 export type Loop = (requests: number) => Promise<unknown>
 
 /** The storm of a client whose requests are promises of a status. */

@@ -64,7 +64,7 @@ export const holdfastOverFetch: Contender = {
   }
 }
 
-// One response for all: what is to be seen is what the client does, and `fetch` would hide it.
+// One response for all requests: only the client is measured, and `fetch` would cost much more than it.
 const ok = new Response(null, { status: 200 })
 
 const inMemory = HttpClient.makeWith<never, never, never, never>(

@@ -7,7 +7,7 @@ const withRefresh = (fetch: typeof globalThis.fetch, first: string, refresh: () 
   let current = first
   return ky.create({
     fetch,
-    // The default of 10 s would cut the last stragglers off.
+    // The default of 10 s would be too short for the last stragglers.
     timeout: false,
     hooks: {
       beforeRequest: [

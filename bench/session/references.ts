@@ -1,6 +1,6 @@
 /**
- * What one writes by hand who knows the problem: plain promises, and a refresh only while the generation that was
- * refused is still the present one. No interruption, no timeout, no cooldown, no budget.
+ * Good code written by hand: plain promises, and a refresh only if the refused generation is still the current one. It
+ * has no interruption, timeout, cooldown or budget.
  */
 import * as HttpClient from "@effect/platform/HttpClient"
 import * as HttpClientRequest from "@effect/platform/HttpClientRequest"
@@ -68,7 +68,7 @@ const send = async (fetch: typeof globalThis.fetch, token: string): Promise<Repl
 const ok = new Response(null, { status: 200 })
 const answered: typeof globalThis.fetch = async () => ok
 
-/** Over the same Effect client that Holdfast is on, so that the client's own cost does not tell between them. */
+/** Over the same Effect client as Holdfast, so that the client's own cost makes no difference. */
 export const plainPromisesOverEffect: Contender = {
   name: "plain promises, Effect client",
   connect: async (server) => {

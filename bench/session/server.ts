@@ -1,25 +1,27 @@
 import { setTimeout as sleep } from "node:timers/promises"
 
-/** Where the server answers. Nothing listens there: it lives in this process. */
+/** The server's address. Nothing listens there: the server is in this process. */
 export const url = "https://api.example.com/orders"
 
 export interface Server {
-  /** The token that is good until `expire`. */
+  /** The token that is valid until `expire`. */
   readonly first: string
   readonly counts: { refreshes: number; refused: number }
-  /** Takes 20 ms, and gives a token that stays good. */
+  /** Takes 20 ms, and gives a token that stays valid. */
   readonly refresh: () => Promise<string>
   /** The status that a request with this `authorization` gets. */
   readonly answer: (authorization: string | null | undefined) => Promise<number>
   /** `answer`, as a `fetch`. */
   readonly fetch: typeof globalThis.fetch
-  /** From now on `first` is refused, but the first `callers` refusals are held back. Resolves when they all are. */
+  /**
+   * From now on `first` is refused, but the first `callers` refusals are held back. Resolves when all of them are held.
+   */
   readonly expire: (callers: number) => Promise<void>
-  /** Sends out the refusals held back, evenly over this time. Whoever is refused later, is refused at once. */
+  /** Sends the held refusals, evenly over this time. Later refusals are sent immediately. */
   readonly release: (millis: number) => void
 }
 
-/** An API and its token endpoint. Each contender gets one of its own. */
+/** An API and its token endpoint. Each contender has its own. */
 export const makeServer = (): Server => {
   const first = "token-0"
   const good = new Set([`Bearer ${first}`])
@@ -48,7 +50,8 @@ export const makeServer = (): Server => {
       return token
     },
     fetch: async (input, init) => respond(await answer(authorizationOf(input, init))),
-    // Without this a client that sends slowly would have refreshed before it has sent all: not the storm meant.
+    // Without this a client that sends slowly would refresh before it has sent all requests, which is not the intended
+    // storm.
     expire: (callers) => {
       good.delete(`Bearer ${first}`)
       held = []
@@ -80,7 +83,7 @@ const authorizationOf = (input: unknown, init: RequestInit | undefined): string 
     : (headers as Record<string, string> | undefined)?.["authorization"]
 }
 
-/** A refusal has a body, as real ones have: whoever leaves it unread loses the connection. */
+/** A refusal has a body, like real ones: a client that leaves it unread loses the connection. */
 const respond = (status: number): Response =>
   status === 200
     ? new Response(null, { status })

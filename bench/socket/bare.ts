@@ -1,11 +1,11 @@
-/** `ws` by hand: the references. They dial again after a fixed time, which is what most programs do. */
+/** `ws` by hand: the references. They dial again after a fixed time, like most programs. */
 import type { Socket } from "node:net"
 import { WebSocket } from "ws"
 import { type Contender, everything, overCallbacks, redialMillis } from "./contender.js"
 
 type Make = (socket: WebSocket) => (message: string) => void
 
-/** What is sent while there is no connection is lost, unless it is kept. */
+/** Messages that are sent while there is no connection are lost, unless they are queued. */
 const dialing = (make: Make, { isKept }: { readonly isKept: boolean }) =>
   overCallbacks((url, onMessage) =>
     new Promise((opened) => {
@@ -45,7 +45,7 @@ const dialing = (make: Make, { isKept }: { readonly isKept: boolean }) =>
 
 const plain: Make = (socket) => (message) => socket.send(message)
 
-/** All that is sent in one tick leaves in one go. */
+/** All messages of one tick are written together. */
 const corked: Make = (socket) => {
   let transport: Socket | undefined
   let isCorked = false

@@ -5,31 +5,34 @@ export type Part = "echo" | "heap" | "recovery" | "losses" | "pour"
 export interface Contender {
   readonly name: string
   readonly parts: ReadonlyArray<Part>
-  /** Wants to be told what the server has taken. */
+  /** Whether the client must be told which messages the server has taken. */
   readonly isAcknowledged?: true
-  /** Gives a client that is open; `heard` is told what comes in while no echo is measured. */
+  /** Gives an open client; `heard` gets the messages that come in while no echo is measured. */
   readonly open: (url: string, heard: (message: string) => void) => Promise<Client>
 }
 
 export interface Client {
-  /** Sends one message, or keeps it, or loses it: as it does when it is down. */
+  /** Sends one message; while there is no connection, the client may queue or lose it. */
   readonly send: (message: string) => void
-  /** Sends all of them as fast as it takes them. Who knows when the server has them, promises it. */
+  /**
+   * Sends all messages as fast as the client takes them. If the client knows when the server has them, the promise
+   * waits for that.
+   */
   readonly pour: (messages: ReadonlyArray<string>) => Promise<void> | void
   readonly echo: Echo
   readonly close: () => Promise<void>
 }
 
 /**
- * Sends `message` as often as `total` says, `window` of them at once and then one for each that comes back, and ends
- * when all have come back as they were sent.
+ * Sends `message` `total` times, first `window` of them and then one for each echo, and ends when all echoes have come
+ * back unchanged.
  */
 export type Echo = (message: string, total: number, window: number, onEcho?: () => void) => Promise<void>
 
-/** All that dial again wait for as long. */
+/** All contenders that dial again wait equally long. */
 export const redialMillis = 100
 
-/** What all that dial again are measured in. */
+/** The measurements of all contenders that dial again. */
 export const everything: ReadonlyArray<Part> = ["echo", "heap", "recovery", "losses"]
 
 /** The state of one `Echo`: who takes what comes in, and sends as many as it says, keeps its rules. */
@@ -48,7 +51,7 @@ export class Window {
     this.first = this.sent = Math.min(window, total)
   }
 
-  /** Whether another is to be sent for this one. */
+  /** Whether another message must be sent for this echo. */
   took(echo: unknown): boolean {
     if (echo !== this.message) throw new Error("what came back is not what was sent")
     this.received++

@@ -11,7 +11,7 @@ export interface Load {
 
 export interface Rate {
   readonly perSecond: number
-  /** Of this process: the server is another. */
+  /** The CPU time of this process; the server is another process. */
   readonly cpuMicros: number
 }
 
@@ -20,7 +20,7 @@ export interface RoundTrip {
   readonly p99: number
 }
 
-/** So many in flight. */
+/** How many messages are in flight. */
 const window = 1_000
 
 /** One list for each contender, round by round. */
@@ -65,13 +65,13 @@ const roundTrip = async ({ echo }: Client, trips: number): Promise<RoundTrip> =>
   return { p50: micros[Math.floor(trips * 0.5)]!, p99: micros[Math.floor(trips * 0.99)]! }
 }
 
-/** An echo that is lost would be waited for for ever. */
+/** Without a limit, a lost echo would block for ever. */
 const inTime = (echoed: Promise<void>): Promise<void> => {
   const tooLate = sleep(30_000, undefined, { ref: false }).then(() => Promise.reject(new Error("echoes are missing")))
   return Promise.race([echoed, tooLate])
 }
 
-/** The connections stay open from round to round: it is not the opening that is measured. */
+/** The connections stay open from round to round, since opening is not measured. */
 const withClients = async <A>(
   contenders: ReadonlyArray<Contender>,
   path: Load["path"],

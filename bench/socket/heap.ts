@@ -12,7 +12,7 @@ export const measureHeap = async (
   const server = await startServer()
   const url = `ws://127.0.0.1:${server.port}/echo`
   const tasks = contenders.map((contender) => () => bytesEach(contender, url, clients))
-  // The first round also loads and compiles; where there is but one, it is not worth doing twice.
+  // The first round also loads and compiles. If there is only one round, it is not repeated.
   const warmUp = rounds > 1 ? 1 : 0
   const bytes = await interleaved(warmUp + rounds, tasks, { collect: false })
   await server.kill()
@@ -28,12 +28,12 @@ const bytesEach = async ({ open }: Contender, url: string, count: number): Promi
   }
   const after = await heapUsed()
   await Promise.all(clients.map(({ close }) => close()))
-  // Some say that they are closed before they are.
+  // Some clients report their end before they are closed.
   await sleep(100)
   return (after - before) / count
 }
 
-/** Of what is left when all that can be collected is: closing takes turns, and so do finalizers. */
+/** The heap after complete garbage collection: closing and finalizers need several turns of the event loop. */
 const heapUsed = async (): Promise<number> => {
   let used = Infinity
   for (let turn = 0; turn < 20; turn++) {

@@ -29,7 +29,7 @@ const opening =
         backoff: Schedule.spaced(redialMillis),
         outbox: {
           overflow: "suspend" as const,
-          // What is kept until its acknowledgement has come the whole way.
+          // Room for messages whose acknowledgements are still on their way.
           ...options.isAcknowledged === true && { capacity: 65_536 }
         },
         ...options.isAcknowledged === true && { acknowledge }
@@ -50,7 +50,7 @@ const opening =
         send: (message) => void Effect.runFork(socket.send(message)),
         pour: (messages) => {
           const sent = Effect.forEach(messages, (message) => socket.send(message), { discard: true })
-          // Written is not taken; acknowledged is.
+          // A written message may not have been taken by the server; an acknowledged one has.
           if (options.isAcknowledged === true) return Effect.runPromise(Effect.zipRight(sent, socket.flush))
           return void Effect.runFork(sent)
         },

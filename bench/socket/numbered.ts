@@ -1,4 +1,4 @@
-/** Numbered messages to a server that writes down what it takes before anything else: what is lost, what it costs. */
+/** Numbered messages to a server that first writes each one down: how many are lost, and what this costs. */
 import { mkdtemp, readFile, rm, writeFile } from "node:fs/promises"
 import { tmpdir } from "node:os"
 import { join } from "node:path"
@@ -9,16 +9,16 @@ import { type Server, startServer } from "./server.js"
 
 export interface Losses {
   readonly lost: number
-  /** Came for the first time after one with a higher number. */
+  /** Messages that first arrived after one with a higher number. */
   readonly reordered: number
-  /** Came again. */
+  /** Messages that arrived again. */
   readonly repeated: number
 }
 
 interface Setting {
   readonly server: Server
   readonly client: Client
-  /** All that the server has taken, in the order in which it has. */
+  /** All messages that the server has taken, in this order. */
   readonly taken: () => Promise<ReadonlyArray<number>>
 }
 
@@ -31,13 +31,13 @@ export const measureLosses = (contender: Contender, delay: number, sends: number
     for (let sent = 1; sent <= sends; sent++) {
       client.send(String(sent))
       if (sent === killAt) {
-        // A server that nobody is connected to is not worth killing.
+        // The server is killed only when a client is connected.
         await restarted
         await server.connected()
         restarted = server.kill().then(server.start)
         killAt += between
       }
-      // What a busy machine has delayed is not made up for: that would be a burst.
+      // Sends that a busy machine has delayed are not made up for, since that would be a burst.
       await sleep(1)
     }
     await restarted
@@ -70,7 +70,7 @@ const lossesOf = (ids: ReadonlyArray<number>, sends: number): Losses => {
   return { lost: sends - seen.size, reordered, repeated: ids.length - seen.size }
 }
 
-/** Messages a second, from the first send until it is known that the server has all; 0 if that takes too long. */
+/** Messages per second, from the first send until the server is known to have all; 0 if that takes too long. */
 export const measurePour = (
   contender: Contender,
   delay: number,

@@ -1,6 +1,6 @@
 /**
- * Effect's own socket, over `ws`. Left as it comes it takes a reset for a good end and never dials again: here every
- * close is an error, and errors are retried.
+ * Effect's own socket, over `ws`. By default it takes a reset for a normal end and never dials again. Here every close
+ * is an error, and errors are retried.
  */
 import * as Socket from "@effect/platform/Socket"
 import * as Deferred from "effect/Deferred"

@@ -5,7 +5,7 @@ export interface Proxy {
   readonly close: () => Promise<void>
 }
 
-/** Stands before `port` on this machine, and brings all it carries later by as many milliseconds, each way. */
+/** A proxy for `port` on this machine that delays all data by the given milliseconds, each way. */
 export const startProxy = (port: number, millis: number): Promise<Proxy> =>
   new Promise((resolve) => {
     const sockets = new Set<Net.Socket>()

@@ -4,7 +4,7 @@ import ReconnectingWebSocketModule from "reconnecting-websocket"
 import { WebSocket } from "ws"
 import { type Contender, everything, overCallbacks, redialMillis } from "./contender.js"
 
-// What it gives to those who import it has not the shape that its types tell.
+// Its export does not have the shape that its types declare.
 const ReconnectingWebSocket = ReconnectingWebSocketModule as unknown as typeof ReconnectingWebSocketModule.default
 
 const options = {

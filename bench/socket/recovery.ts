@@ -3,9 +3,9 @@ import type { Client, Contender } from "./contender.js"
 import { now, startServer } from "./server.js"
 
 /**
- * Milliseconds from the server's listening again to the first echo, one list for each contender, round by round. All
- * have lost the same server at the same time, and are waited for no longer than five seconds. Who keeps nothing while
- * it is down is helped by a message every 2 ms.
+ * Milliseconds from when the server listens again until the first echo, one list for each contender, round by round.
+ * All contenders lose the same server at the same time, and have at most five seconds. For contenders that queue
+ * nothing, a message is sent every 2 ms.
  */
 export const measureRecovery = async (
   contenders: ReadonlyArray<Contender>,
@@ -27,7 +27,7 @@ export const measureRecovery = async (
     present = `probe ${round}`
     heardAt = []
     await server.kill()
-    // At another moment of the contenders' wait each time.
+    // Each time at another moment of the contenders' wait.
     await sleep(300 + round % 10 * 11)
     await server.start()
     const deadline = now() + 5_000
@@ -37,7 +37,7 @@ export const measureRecovery = async (
       await sleep(2)
     }
     contenders.forEach((_, index) => millis[index]!.push((heardAt[index] ?? deadline) - server.listeningSince()))
-    // What is still under way is not to meet the next round.
+    // Messages that are still on their way must not reach the next round.
     await sleep(200)
   }
   await Promise.all(clients.map(({ close }) => close()))

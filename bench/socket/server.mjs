@@ -1,11 +1,11 @@
 /**
- * The other end, in a process of its own: so its CPU is not counted, and it can be killed. Plain JavaScript, because it
- * is started many times, and a compiler would be most of that.
+ * The server, in a separate process, so that its CPU is not counted and it can be killed. It is plain JavaScript,
+ * because it is started many times, and compiling would take most of that time.
  *
- * `/echo` answers each message with itself; `/cork` does, but writes what one turn answers in one go. `/numbered` takes
- * numbers from 1 and writes each down before anything else, so that a kill loses nothing that has been taken, and tells
- * when it has all up to a multiple of `?every=`; `/acknowledged` tells up to where it has all, once for many. `/refuse`
- * refuses the upgrade with 503.
+ * `/echo` answers each message with itself; `/cork` does the same, but writes all answers of one turn together.
+ * `/numbered` takes numbers from 1 and first writes each down, so that a kill loses no taken message, and reports when
+ * it has all up to a multiple of `?every=`; `/acknowledged` reports up to which number it has all, once for many
+ * messages. `/refuse` refuses the upgrade with 503.
  */
 import { openSync, readFileSync, writeSync } from "node:fs"
 import { WebSocketServer } from "ws"
@@ -13,7 +13,7 @@ import { WebSocketServer } from "ws"
 const [port, log] = process.argv.slice(2)
 const file = log === undefined ? undefined : openSync(log, "a")
 
-// Whoever started it is gone.
+// The process that started it is gone.
 process.on("disconnect", () => process.exit())
 
 const received = new Set()

@@ -3,14 +3,14 @@ import { once } from "node:events"
 import { setTimeout as sleep } from "node:timers/promises"
 import { fileURLToPath } from "node:url"
 
-/** A process that listens on one port, may be killed, and comes back there. */
+/** A process that listens on one port, can be killed, and is started again on the same port. */
 export interface Server {
   readonly port: number
   /** When it began to listen, by `now`. */
   readonly listeningSince: () => number
-  /** Waits until somebody has connected since it last began to listen, but not for ever. */
+  /** Waits, with a limit, until a client has connected since the server last began to listen. */
   readonly connected: () => Promise<void>
-  /** SIGKILL: whatever it has not read, it never will. */
+  /** SIGKILL: data that it has not read is lost. */
   readonly kill: () => Promise<void>
   readonly start: () => Promise<void>
 }

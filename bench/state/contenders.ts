@@ -1,6 +1,6 @@
 /**
- * Ways to guard a counter that is read, put through a step, and written. All Effects take the very same steps, and
- * every increment is made anew, as in a program; only what can be kept is kept (`withPermits(1)`).
+ * Ways to guard a counter that is read, changed by a step, and written. All Effects use the same steps, and every
+ * increment is a new effect, as in a program; only reusable parts are reused (`withPermits(1)`).
  */
 import AsyncLock from "async-lock"
 import { Mutex } from "async-mutex"
@@ -12,17 +12,17 @@ import * as SynchronizedRef from "effect/SynchronizedRef"
 import * as TRef from "effect/TRef"
 import PMutex from "p-mutex"
 
-/** What lies between reading and writing: a function, an effect that does not wait, an effect that does. */
+/** The step between reading and writing: a function, an effect that does not wait, or an effect that does. */
 export type Body = "pure" | "synchronous" | "asynchronous"
 
-/** Runs as many fibers, each of which makes as many increments, and gives what the counter shows in the end. */
+/** Runs the given number of fibers, each with the given number of increments, and gives the counter's final value. */
 export type Increments = (fibers: number, each: number) => Promise<number>
 
 export interface Contender {
   readonly name: string
-  /** None where it cannot take such a body. */
+  /** Undefined if the contender cannot have such a body. */
   readonly bodies: { readonly [B in Body]?: Increments }
-  /** Its waiters cost so much that a thousand of them are measured but once. */
+  /** Its waiters cost so much that a thousand of them are measured only once. */
   readonly isSlowToWake?: true
 }
 
@@ -65,7 +65,7 @@ const inFibers = <S, E>(
     return Effect.zipRight(fibers === 1 ? fiber : all, get(state))
   }))
 
-/** What one writes with Effect alone. It guards and does not roll back. */
+/** The solution with Effect alone. It guards, but does not roll back. */
 export const semaphore: Contender = (() => {
   const guardedRef = Effect.all({
     ref: Ref.make(0),

@@ -4,7 +4,7 @@ import type { Contender, Pool } from "./pools.js"
 import type { Report, Server } from "./server.js"
 
 /**
- * What each contender's bursts came to on the wire, in their order. The first finds no ticket, and is left out. The
+ * The results of each contender's bursts on the wire, in order. The first burst finds no ticket, and is left out. The
  * server closes every connection, so each request of the next burst opens one.
  */
 export const measureBursts = async (

@@ -1,6 +1,6 @@
 import { authority, type KeyAlgorithm, serverCertificate } from "../../examples/certificates.js"
 
-/** For `localhost`, all of it in PEM. As is usual on the Web, the server shows two certificates. */
+/** Certificates for `localhost`, in PEM. As usual on the Web, the server shows two certificates. */
 export interface Certificates {
   /** What the client trusts. */
   readonly root: string

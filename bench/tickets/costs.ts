@@ -8,7 +8,7 @@ import { interleaved, paired, type Summary } from "../interleave.js"
 
 export interface Operation {
   readonly name: string
-  /** Microseconds of CPU, without what the loop costs that it is done in. */
+  /** Microseconds of CPU, without the cost of the surrounding loop. */
   readonly micros: Summary
 }
 
@@ -49,7 +49,7 @@ export const measureCosts = async (
   const session = Buffer.from(ticket.session)
   const identities = new TlsIdentities()
   const options: ConnectionOptions = { ca, host: key.host, port: key.port, ALPNProtocols: ["http/1.1"] }
-  // More than are known at once.
+  // More than are kept.
   const copies = Array.from({ length: 100 }, () => Buffer.from(ca))
   let next = 0
   const inLoops = [
@@ -65,7 +65,7 @@ export const measureCosts = async (
   return [...await measured(inFibers, rounds), ...await measured(inLoops, rounds)]
 }
 
-/** The first is what costs nothing. */
+/** The first is the empty loop. */
 const measured = async (tasks: ReadonlyArray<Task>, rounds: number): Promise<ReadonlyArray<Operation>> => {
   const runs = tasks.map(({ run }) => run)
   // Code that is not yet compiled is compiled in rounds that do not count.
@@ -80,7 +80,7 @@ const measured = async (tasks: ReadonlyArray<Task>, rounds: number): Promise<Rea
 /** About one in a microsecond. */
 const timesIn = (slice: number) => Math.ceil(slice * 500 / batch) * batch
 
-/** What is made anew each time runs in one fiber, in batches with something before each that is not timed. */
+/** Each run makes its objects anew, in one fiber, in batches with an untimed preparation before each. */
 const inFiber = (
   name: string,
   slice: number,

@@ -9,7 +9,7 @@ import { interleaved } from "../interleave.js"
 import { inTime } from "./inTime.js"
 import type { Report, Server } from "./server.js"
 
-/** Of one handshake, on the average of a slice. */
+/** The costs of one handshake, averaged over a slice. */
 export interface Cost {
   /** Of this process, until the connection is closed: the server is another. */
   readonly cpuMicros: number
@@ -20,7 +20,7 @@ export interface Cost {
 export interface Found {
   /** Round by round. */
   readonly costs: ReadonlyArray<Cost>
-  /** Until the connection is closed: tickets are in it, and no data. */
+  /** Until the connection is closed. This includes tickets, but no data. */
   readonly up: number
   readonly down: number
 }
@@ -29,9 +29,7 @@ export interface Found {
 export interface Contender {
   readonly name: string
   readonly isResumed: boolean
-  /**
-   * What has been prepared connects as often as is said, and gives the milliseconds that the handshakes took together.
-   */
+  /** Connects the given number of times, and gives the total time of the handshakes in milliseconds. */
   readonly prepare: (port: number, ca: string, handshakes: number) => Promise<(handshakes: number) => Promise<number>>
 }
 
@@ -133,7 +131,8 @@ export const holdfastResumed: Contender = {
   prepare: async (port, ca, handshakes) => {
     const { key, ticket } = await anyTicket(port, ca)
     const cache = newCache(handshakes)
-    // One ticket as many: what is measured is the handshake, and Node's server gives none for one that is resumed.
+    // One ticket is used many times: only the handshake is measured, and Node's server gives resumed connections no new
+    // ticket.
     for (let i = 0; i < handshakes; i++) Effect.runSync(TicketCache.put(cache, key, ticket))
     return connections(connection(cache, port, ca, true))
   }
@@ -191,7 +190,7 @@ export const measureHandshakes = async (
   const reports: Array<Report> = []
   for (const { name, prepare } of contenders) {
     const connect = await inTime(name, prepare(relayPort, ca, 1))
-    // What it took to prepare is not of the handshake.
+    // The preparation does not belong to the handshake.
     await report()
     await inTime(name, connect(1))
     reports.push(await report())

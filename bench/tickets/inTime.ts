@@ -1,6 +1,6 @@
 import { setTimeout as sleep } from "node:timers/promises"
 
-/** What is lost would be waited for for ever. */
+/** Without a limit, a lost message would block for ever. */
 export const inTime = <A>(what: string, promise: Promise<A>): Promise<A> => {
   const over = new AbortController()
   const tooLate = sleep(20_000, undefined, { signal: over.signal }).then(() =>

@@ -1,4 +1,4 @@
-/** What opens many connections at once, each with its own way to keep tickets. */
+/** Clients that open many connections at the same time, each with its own way to keep tickets. */
 import * as NodeHttpClient from "@effect/platform-node/NodeHttpClient"
 import * as Undici from "@effect/platform-node/Undici"
 import { NodeTicketCache } from "effect-holdfast/node"

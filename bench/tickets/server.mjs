@@ -1,6 +1,6 @@
 /**
- * The other ends, in a process of their own, so that their CPU is not counted; each also behind a relay that reads what
- * is said in the clear. Plain JavaScript, because a compiler would be most of its start.
+ * The servers, in a separate process, so that their CPU is not counted; each is also behind a relay that reads the
+ * unencrypted part of handshakes. It is plain JavaScript, because compiling would take most of its start.
  *
  * `http` answers each request and closes; `silent` closes as soon as it has done its handshake. Both are Node's, which
  * gives two tickets after a whole handshake with TLS 1.3, and none after one that was resumed. `openssl` is the command
@@ -20,7 +20,7 @@ const settings = JSON.parse(process.argv[2])
 
 const children = []
 process.on("exit", () => children.forEach((child) => child.kill("SIGKILL")))
-// Whoever started it is gone.
+// The process that started it is gone.
 process.on("disconnect", () => process.exit())
 
 const listening = async (server) => {

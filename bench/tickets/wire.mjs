@@ -1,6 +1,6 @@
 /**
- * What two ends of TLS say in the clear as they begin: which tickets a client offers, and whether the server takes one.
- * Only TLS 1.3 is read, where both are in the extension `pre_shared_key` (RFC 8446, 4.2.11).
+ * Reads the unencrypted beginning of TLS connections: which tickets a client offers, and whether the server accepts
+ * one. Only TLS 1.3 is read, which has both in the extension `pre_shared_key` (RFC 8446, 4.2.11).
  */
 const preSharedKey = 41
 

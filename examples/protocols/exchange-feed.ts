@@ -44,7 +44,7 @@ export const books = (url: string, product: string, pace: Pace = {}) =>
       subscriptions: { rate: { limit: 5, interval: "1 seconds" } }
     })
     yield* socket.subscribe({ open: { type: "subscribe", product }, close: { type: "unsubscribe", product } })
-    /** A snapshot is asked for while changes come: those that it has in it already are left out later. */
+    /** The snapshot is requested while changes arrive: changes that it already contains are left out later. */
     const snapshot = Effect.suspend(() => {
       const request = ++requests
       return socket.request({ type: "snapshot", product, request }, {
@@ -55,7 +55,7 @@ export const books = (url: string, product: string, pace: Pace = {}) =>
 
     const next = (book: Option.Option<Book>, one: ReconnectingSocket.Received<typeof In.Type>) =>
       Effect.gen(function*() {
-        // A new connection has missed what came between: the former one's book is of no use.
+        // A new connection has missed changes, so the previous book is useless.
         if (one._tag === "Opened") return Option.none<Book>()
         const { message } = one
         if (message.type !== "change") return book

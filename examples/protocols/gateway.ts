@@ -1,4 +1,4 @@
-/** A gateway as chat services have it: hello, a heartbeat at the server's pace, identify or resume, invalid session. */
+/** The gateway of a chat service: hello, a heartbeat at the server's pace, identify or resume, invalid session. */
 import { ReconnectingSocket } from "effect-holdfast"
 import * as Effect from "effect/Effect"
 import * as Option from "effect/Option"
@@ -19,7 +19,7 @@ export const op = {
   ack: 11
 }
 
-/** A bad token, and what else would only be refused again. */
+/** A bad token, and other refusals that would only repeat. */
 const fatalCodes = new Set([4004, 4010, 4011, 4012, 4013, 4014])
 
 type Pace = Pick<ReconnectingSocket.Options<Payload, Payload>, "backoff" | "stableAfter">
@@ -38,7 +38,7 @@ export const connect = (url: string, token: Redacted.Redacted<string>, pace: Pac
       dial: Effect.sync(() => ({ url: session?.url ?? url })),
       codec: {
         encode: (payload: Payload) => JSON.stringify(payload),
-        // A decoded event will be told, however far the reader is: a session is resumed from here.
+        // A decoded event will reach the reader, however slow it is, so a session is resumed from here.
         decode: (frame) => {
           const payload: Payload = JSON.parse(String(frame))
           if (payload.t === "READY") session = { id: payload.d.session_id, url: payload.d.resume_gateway_url }

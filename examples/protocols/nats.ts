@@ -58,7 +58,7 @@ export const connect = (url: string, token?: string) =>
         cumulative: false
       }
     })
-    /** Gives the message's place in its stream. By its identifier JetStream knows a message that is sent again. */
+    /** Gives the message's place in its stream. JetStream recognises a repeated message by its identifier. */
     const publish = Effect.fnUntraced(function*(subject: string, text: string) {
       const number = `${++numbers}`
       const headers = `NATS/1.0\r\nNats-Msg-Id: ${inbox}.${number}\r\n\r\n`

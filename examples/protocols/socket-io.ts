@@ -31,7 +31,7 @@ export const connect = (url: string, credentials: Readonly<Record<string, unknow
       codec: {
         encode,
         decode: (frame) => {
-          // A decoded event will be told. In a session that can be resumed, an event ends with its offset.
+          // A decoded event will reach the reader. In a session that can be resumed, an event ends with its offset.
           const { data, id, type } = decode(frame)
           if (type === "40" && data.pid !== session.pid) session = { pid: data.pid }
           const isNumbered = session.pid !== undefined && type === "42" && id === undefined

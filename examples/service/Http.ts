@@ -1,4 +1,4 @@
-/** The service's own HTTP side: what it sells, how it does, and what becomes of a bug. */
+/** The service's HTTP interface: its prices and purchases, its health, and the answer to a bug. */
 import * as HttpRouter from "@effect/platform/HttpRouter"
 import * as HttpServerResponse from "@effect/platform/HttpServerResponse"
 import * as DefectBoundary from "effect-holdfast/DefectBoundary"
@@ -25,7 +25,7 @@ const buy = Effect.gen(function*() {
   NotEnoughCash: (error) => problem(409, error)
 }))
 
-/** Ready if there are prices to buy at and a supplier to buy from. */
+/** Ready if there are prices and the supplier can be reached. */
 const health = Effect.gen(function*() {
   const [prices, supplier] = [yield* (yield* Prices).status, yield* (yield* Supplier).status]
   const isReady = prices === "Open" && supplier !== "Failing" && supplier !== "Closed"

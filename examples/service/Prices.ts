@@ -1,4 +1,4 @@
-/** The latest price of each item, from a feed that may be lost and comes back. */
+/** The latest price of each item, from a feed whose connection may be lost and is then opened again. */
 import * as ReconnectingSocket from "effect-holdfast/ReconnectingSocket"
 import * as Clock from "effect/Clock"
 import * as Config from "effect/Config"

@@ -6,7 +6,7 @@ import * as Config from "effect/Config"
 import * as Data from "effect/Data"
 import * as Effect from "effect/Effect"
 
-/** The supplier has not taken the order. `reason` is for the client of this service, `cause` for its operator. */
+/** The supplier has not accepted the order. `reason` is for the client of this service, `cause` for its operator. */
 export class SupplierError extends Data.TaggedError("SupplierError")<{
   readonly reason: "Refused" | "Unavailable"
   readonly cause: unknown

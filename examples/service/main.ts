@@ -16,7 +16,7 @@ import { server } from "./Http.js"
 import { Prices } from "./Prices.js"
 import { Supplier } from "./Supplier.js"
 
-/** What the routes need; a test gives the dialer and the HTTP client of its own. */
+/** The services that the routes need; a test provides its own dialer and HTTP client. */
 export const services = Desk.Default.pipe(Layer.provideMerge(Layer.merge(Prices.Default, Supplier.Default)))
 
 const listening = Layer.unwrapEffect(
