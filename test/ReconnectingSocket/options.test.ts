@@ -63,11 +63,11 @@ describe("options that make no sense", () => {
     }
   })
 
-  for (const options of [undefined, null, 1, "ws://test"]) {
+  for (const [options, value] of [[undefined], [null, null], [1, "<number>"], ["ws://test", "<string>"]]) {
     test(`are refused: ${String(options)}`, () =>
       Effect.gen(function*() {
         const error = yield* Effect.flip(ReconnectingSocket.make(options as never))
-        assert.deepInclude(error as object, { _tag: "InvalidOptions", option: "options", value: options })
+        assert.deepInclude(error as object, { _tag: "InvalidOptions", option: "options", value })
       }))
   }
 
