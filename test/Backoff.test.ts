@@ -13,7 +13,7 @@ import * as ScheduleIntervals from "effect/ScheduleIntervals"
 import * as TestClock from "effect/TestClock"
 import * as fc from "fast-check"
 
-/** The schedule's outputs and the delays it would sleep, in milliseconds. */
+/** The schedule's outputs, and the delays that it would sleep, in milliseconds. */
 const steps = (schedule: Schedule.Schedule<Duration.Duration, unknown>, count: number) =>
   Effect.gen(function*() {
     const outputs: Array<number> = []
@@ -157,7 +157,7 @@ describe("retryAfter", () => {
       assert.strictEqual(yield* at(" 0 ", now), 0)
     }))
 
-  it.effect("rounds a fraction of a second up: nobody comes back too early", () =>
+  it.effect("rounds a fraction of a second up, so that no client comes back too early", () =>
     Effect.gen(function*() {
       assert.strictEqual(yield* at("299.997", now), 300_000)
       assert.strictEqual(yield* at("1.5", now), 2_000)
@@ -172,7 +172,7 @@ describe("retryAfter", () => {
       assert.strictEqual(yield* at("Sun Nov  6 08:49:37 1994", "1994-11-06T08:49:30Z"), 7_000)
     }))
 
-  it.effect("measures an HTTP-date by the server's own clock, where the response tells it", () =>
+  it.effect("measures an HTTP-date by the server's own clock, if the response has it", () =>
     Effect.gen(function*() {
       const date = { Date: "Sat, 21 Nov 2026 08:49:47 GMT" }
       for (const day of ["20", "21", "22"]) {

@@ -35,7 +35,7 @@ const inspected = <A, E>(
   >
 ) => it.scoped(name, () => Effect.provide(effect(), Layer.merge(Inspector.layer, WebSocketDialer.layerTest)))
 
-/** Things of each test have names of their own, since metrics are the process's. */
+/** The things of each test have their own names, since metrics belong to the process. */
 let names = 0
 const newName = (kind: string) => `inspected ${kind} ${names++}`
 
@@ -45,7 +45,7 @@ const ticket = { session: new Uint8Array(100).fill(7), issuedAt: 0, expiresAt: 3
 
 describe("a snapshot", () => {
   inspected(
-    "N1: shows of a session its generation, times, waiters, and how its last refreshes went",
+    "N1: shows a session's generation, times, waiters and last refreshes",
     () =>
       Effect.gen(function*() {
         const up = upstream()
@@ -116,7 +116,7 @@ describe("a snapshot", () => {
   )
 
   inspected(
-    "N1: shows of a socket its state, attempts, delays, outbox, losses and round trips",
+    "N1: shows a socket's state, attempts, delays, outbox, losses and round trips",
     () =>
       Effect.gen(function*() {
         const server = yield* serving
@@ -176,7 +176,7 @@ describe("a snapshot", () => {
   )
 
   inspected(
-    "N1: shows of a ref with a name who holds it and how many wait, and leaves others out",
+    "N1: shows which fiber holds a ref with a name and how many wait, and leaves out other refs",
     () =>
       Effect.gen(function*() {
         const named = yield* TransactionalRef.make(0, { name: "stock" })
@@ -202,7 +202,7 @@ describe("a snapshot", () => {
   )
 
   inspected(
-    "N1: shows of a cache of tickets what it holds and what became of its tickets",
+    "N1: shows the content of a cache of tickets and the outcomes of its tickets",
     () =>
       Effect.gen(function*() {
         const cache = yield* TicketCache.make({ name: "tls" })
@@ -227,7 +227,7 @@ describe("a snapshot", () => {
       })
   )
 
-  it.effect("N1: has what was made in layers beneath, and nothing that was made elsewhere", () =>
+  it.effect("N1: has everything that was made with its layer provided, and nothing else", () =>
     Effect.gen(function*() {
       class Api extends Effect.Service<Api>()("InspectedApi", {
         scoped: Session.make({ acquire: Effect.succeed("token"), name: "beneath" })
@@ -425,7 +425,7 @@ describe("the numbers", () => {
 })
 
 describe("what it costs", () => {
-  it.scoped("N3: no fiber and no timer, while nobody looks", () =>
+  it.scoped("N3: no fiber and no timer, while the data is not read", () =>
     Effect.gen(function*() {
       const use = Effect.gen(function*() {
         const before = (yield* Fiber.roots).length
@@ -547,7 +547,7 @@ describe("its routes", () => {
       assert.strictEqual(yield* statusOf({ token }, { host: "localhost" }, "/inspector/events"), 401)
     }))
 
-  it.effect("N3: have a page that holds no data, loads nothing and may be framed by nobody", () =>
+  it.effect("N3: have a page that contains no data, loads nothing and cannot be framed", () =>
     Effect.gen(function*() {
       const response = yield* asked({ token }, "/inspector", { host: "localhost", authorization })
       const page = yield* Effect.promise(() => response.text())

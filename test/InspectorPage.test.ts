@@ -27,7 +27,7 @@ const canary = "canary-Zq7"
 
 const hostile = "<img src=x onerror=\"globalThis.injected=1\"><script>globalThis.injected=1</script>"
 
-/** Things with numbers, which are never idle for the page: one refresh failed, one ref has rolled back. */
+/** Things whose numbers keep changing for the page: one refresh failed, one ref was rolled back. */
 const things = Effect.gen(function*() {
   for (const name of ["orders", "billing", hostile]) {
     let next = 0
@@ -113,27 +113,31 @@ describe("NodeInspector", () => {
       assert.deepStrictEqual(sent.refs, (yield* Inspector.snapshot).refs)
     }).pipe(Effect.provide(environment)))
 
-  it.scopedLive("N3: leaves no fiber when a reader has gone, and ends while one reads", () =>
-    Effect.gen(function*() {
-      const scope = yield* Scope.make()
-      const { url } = yield* Scope.extend(NodeInspector.serve(), scope)
-      const fibers = Effect.map(Fiber.roots, (roots) => [...roots].length)
-      const before = yield* fibers
-      yield* answer(url, "/events", {})
-      yield* eventually(Effect.map(fibers, (count) => count <= before))
-      const sent = request(new URL("/events", url))
-      const ended = Effect.async<void>((resume) => {
-        sent.on("response", (response) => {
-          response.on("data", () => {})
-          response.once("data", () => Effect.runFork(Scope.close(scope, Exit.void)))
-          response.on("error", () => {})
-          response.on("close", () => resume(Effect.void))
+  it.scopedLive(
+    "N3: leaves no fiber when a reader has gone, and can end while one reads",
+    () =>
+      Effect.gen(function*() {
+        const scope = yield* Scope.make()
+        const { url } = yield* Scope.extend(NodeInspector.serve(), scope)
+        const fibers = Effect.map(Fiber.roots, (roots) => [...roots].length)
+        const before = yield* fibers
+        yield* answer(url, "/events", {})
+        yield* eventually(Effect.map(fibers, (count) => count <= before))
+        const sent = request(new URL("/events", url))
+        const ended = Effect.async<void>((resume) => {
+          sent.on("response", (response) => {
+            response.on("data", () => {})
+            response.once("data", () => Effect.runFork(Scope.close(scope, Exit.void)))
+            response.on("error", () => {})
+            response.on("close", () => resume(Effect.void))
+          })
+          sent.on("error", () => {})
         })
-        sent.on("error", () => {})
-      })
-      sent.end()
-      yield* ended
-    }).pipe(Effect.provide(environment)), 60_000)
+        sent.end()
+        yield* ended
+      }).pipe(Effect.provide(environment)),
+    60_000
+  )
 
   it.scopedLive("gives the layer of both, and refuses an address beyond the loopback without a token", () =>
     Effect.gen(function*() {
@@ -251,7 +255,7 @@ describe.runIf(browser)("the page", () => {
   )
 
   it.scopedLive(
-    "N1: follows what happens, sorts by keyboard, and stands still while it is paused",
+    "N1: shows events live, sorts by keyboard, and does not change while it is paused",
     () =>
       Effect.gen(function*() {
         const stock = yield* things
@@ -303,7 +307,7 @@ describe.runIf(browser)("the page", () => {
   )
 
   it.scopedLive(
-    "N1: is no wider than 400 pixels, dark where the system is, and labels what it shows",
+    "N1: fits into 400 pixels, is dark if the system is, and labels what it shows",
     () =>
       Effect.gen(function*() {
         yield* things
@@ -328,7 +332,7 @@ describe.runIf(browser)("the page", () => {
   )
 
   it.scopedLive(
-    "N3: asks for the token that it has not been given, and comes back to the next process",
+    "N3: asks for a missing token, and connects again to the next process",
     () =>
       Effect.gen(function*() {
         yield* things

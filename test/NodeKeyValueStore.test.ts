@@ -20,7 +20,7 @@ const storeIn = (path: string) =>
   Effect.provide(Effect.map(KeyValueStore.KeyValueStore, (store) => store), NodeKeyValueStore.layerFileSystem(path))
 
 describe("a store in a directory", () => {
-  it.scoped("keeps what it is given, text and bytes, and forgets it", () =>
+  it.scoped("keeps text and bytes, and removes them", () =>
     Effect.gen(function*() {
       const store = yield* storeIn(yield* directory)
       assert.isTrue(Option.isNone(yield* store.get("token")))
@@ -36,7 +36,7 @@ describe("a store in a directory", () => {
       assert.strictEqual(yield* store.size, 0)
     }))
 
-  it.scoped("keeps keys apart that differ in any way, and none leaves the directory", () =>
+  it.scoped("separates keys that differ in any way, and no key leaves the directory", () =>
     Effect.gen(function*() {
       const path = yield* directory
       const store = yield* storeIn(join(path, "inner"))
@@ -52,7 +52,7 @@ describe("a store in a directory", () => {
     }))
 
   it.scoped.skipIf(process.platform === "win32")(
-    "is readable by its owner alone, what lay there before too",
+    "is readable only by its owner, also files from before",
     () =>
       Effect.gen(function*() {
         const path = join(yield* directory, "made")
@@ -67,7 +67,7 @@ describe("a store in a directory", () => {
       })
   )
 
-  it.scoped("tells by a typed error what the system refuses, without the value", () =>
+  it.scoped("reports the system's refusals by a typed error, without the value", () =>
     Effect.gen(function*() {
       const path = join(yield* directory, "store")
       const store = yield* storeIn(path)
@@ -81,7 +81,7 @@ describe("a store in a directory", () => {
       assert.strictEqual((yield* Effect.flip(storeIn(path)))._tag, "SystemError")
     }))
 
-  it.effect("refuses a directory that is no name", () =>
+  it.effect("refuses a directory that is not a name", () =>
     Effect.gen(function*() {
       for (const directory of [null, undefined, 5, ""]) {
         const error = yield* Effect.flip(storeIn(directory as never))
@@ -89,7 +89,7 @@ describe("a store in a directory", () => {
       }
     }))
 
-  it.scoped("clears away what dead processes left unfinished, and leaves what may be under way", () =>
+  it.scoped("removes unfinished files of dead processes, and keeps those that may still be written", () =>
     Effect.gen(function*() {
       const path = yield* directory
       writeFileSync(join(path, "old.value.0.tmp"), "half")

@@ -32,7 +32,7 @@ const options = {
 
 const payloadOf = (jwt: string) => JSON.parse(Buffer.from(jwt.split(".")[1]!, "base64url").toString())
 
-/** An API whose nonce changes every five requests and which accepts the newest alone. */
+/** An API whose nonce changes every five requests, and which only accepts the newest. */
 const strictApi = (isGood: (token: string) => boolean) => {
   let count = 0
   const refusals = { nonce: 0, token: 0 }
@@ -65,7 +65,7 @@ describe("tokens that are bound to a key", () => {
     })
   }
 
-  it.scoped("carry a proof for their request, and repeat it with the nonce that a server asks for", () =>
+  it.scoped("carry a proof for their request, repeated with the nonce that a server asks for", () =>
     Effect.gen(function*() {
       const server = yield* boundServer()
       const { answer, refusals } = strictApi(() => true)
@@ -130,7 +130,7 @@ describe("tokens that are bound to a key", () => {
     return { changes, get, hangs }
   })
 
-  it.scoped("wait a second at most for another request that hangs, where nonces are used up quickly", () =>
+  it.scoped("wait at most a second for another request that hangs, if nonces are used up quickly", () =>
     Effect.gen(function*() {
       const { changes, get, hangs } = yield* patientApi
       yield* changes("nonce-2")
@@ -140,7 +140,7 @@ describe("tokens that are bound to a key", () => {
       assert.deepStrictEqual(yield* Fiber.join(others), [200, 200, 200])
     }).pipe(http))
 
-  it.scoped("wait for no other request where nonces last for minutes", () =>
+  it.scoped("wait for no other request if nonces last for minutes", () =>
     Effect.gen(function*() {
       const { changes, get, hangs } = yield* patientApi
       yield* TestClock.adjust("1 minute")
@@ -208,7 +208,7 @@ describe("tokens that are bound to a key", () => {
       assert.deepInclude(error, { _tag: "InvalidOptions", option: "dpop" })
     }).pipe(http))
 
-  it.scoped("are not taken for those that a server does not bind", () =>
+  it.scoped("are required: tokens that a server does not bind are refused", () =>
     Effect.gen(function*() {
       const server = yield* authorizationServer(() => json({ access_token: "canary-access", token_type: "Bearer" }))
       const session = yield* OAuth2Session.make({ ...options, issuer: server.url, dpop: true })
@@ -261,7 +261,7 @@ describe("the responses and errors that are given back", () => {
       }
     }).pipe(http))
 
-  it.scoped("refuses options without an origin, and with one that is none", () =>
+  it.scoped("refuses options without an origin, and with an invalid one", () =>
     Effect.gen(function*() {
       const session = yield* OAuth2Session.make({ ...options, issuer: "http://127.0.0.1:1" })
       for (

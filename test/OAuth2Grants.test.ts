@@ -64,7 +64,7 @@ describe("the device flow", () => {
       return { exit, polls, prompts, server, session }
     })
 
-  it.scoped("O5: shows the code, asks as often as it may, and waits for a person longer than for a renewal", () =>
+  it.scoped("O5: shows the code, polls as often as allowed, and waits for a person longer than for a renewal", () =>
     Effect.gen(function*() {
       const { exit, polls, prompts, server } = yield* scenario([...Array.from({ length: 30 }, () => pending), tokens])
       assert.strictEqual(
@@ -97,13 +97,13 @@ describe("the device flow", () => {
       assert.deepInclude(failureOf(exit), { _tag: "OAuth2Error", error: "expired_token" })
     }).pipe(http))
 
-  it.scoped("asks every second at most, whatever the server says", () =>
+  it.scoped("polls at most every second, whatever the server allows", () =>
     Effect.gen(function*() {
       const { polls } = yield* scenario([pending, pending, tokens], { interval: 0 })
       for (let i = 1; i < polls.length; i++) assert.isAtLeast(polls[i]! - polls[i - 1]!, 1_000)
     }).pipe(http))
 
-  it.scoped("O5: slows down when it is told to, for good, and when the server is in trouble", () =>
+  it.scoped("O5: slows down for good when it is told to, and when the server has trouble", () =>
     Effect.gen(function*() {
       const slow = json({ error: "slow_down" }, 400)
       const { exit, polls } = yield* scenario([
@@ -176,7 +176,7 @@ describe("the authorization code flow", () => {
       return { server, exit: yield* Effect.exit(session.current) }
     })
 
-  it.scoped("asks with PKCE, and exchanges the code with the verifier", () =>
+  it.scoped("uses PKCE, and exchanges the code with the verifier", () =>
     Effect.gen(function*() {
       let asked: URL | undefined
       const { exit, server } = yield* signIn((url) => back(asked = url))
@@ -236,7 +236,7 @@ describe("the authorization code flow", () => {
       }
     }).pipe(http))
 
-  it.scoped("comes back as a server's request has it, and with a description that a log can show", () =>
+  it.scoped("accepts the relative URL of a server's request, and a description that a log can show", () =>
     Effect.gen(function*() {
       const { exit } = yield* signIn((url) => back(url).href.slice("http://127.0.0.1".length))
       assert.isTrue(Exit.isSuccess(exit))
@@ -346,7 +346,7 @@ describe("the authorization code flow", () => {
   )
 
   it.scoped.runIf(hasIpv6)(
-    "is not begun on localhost while another program would be sent the code by the other address",
+    "does not begin on localhost if another program could get the code on the other address",
     () =>
       Effect.gen(function*() {
         const other = createServer()
@@ -360,7 +360,7 @@ describe("the authorization code flow", () => {
       })
   )
 
-  it("is not begun with a receiver whose options make no sense", () => {
+  it("does not begin with a receiver whose options are invalid", () => {
     const nonsense: ReadonlyArray<readonly [string, unknown]> = [
       ["port", 65_536],
       ["port", -1],
@@ -407,7 +407,7 @@ describe("other grants", () => {
       ])
     }).pipe(http))
 
-  it.scoped("an assertion that was refused too late for anybody to wait is followed by a new one", () =>
+  it.scoped("an assertion that was refused after the timeout is followed by a new one", () =>
     Effect.gen(function*() {
       let n = 0
       const held = yield* Deferred.make<void>()
@@ -486,7 +486,7 @@ describe("other grants", () => {
       assert.strictEqual(payload.aud, server.url)
     }).pipe(http))
 
-  it.scoped("a client with a certificate asks at the server's endpoints for that", () =>
+  it.scoped("a client with a certificate uses the server's endpoints for mutual TLS", () =>
     Effect.gen(function*() {
       const server = yield* authorizationServer(() => tokens)
       const mtls = yield* authorizationServer(() => tokens)

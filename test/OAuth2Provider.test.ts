@@ -16,7 +16,7 @@ const signingKeys = Effect.promise(() =>
   crypto.subtle.generateKey({ name: "ECDSA", namedCurve: "P-256" }, true, ["sign", "verify"])
 )
 
-/** A provider of one's own, and a way to ask it. */
+/** A provider for one test, and a client for its questions. */
 const provider = Effect.gen(function*() {
   const keys = yield* signingKeys
   const jwk = yield* Effect.promise(() => crypto.subtle.exportKey("jwk", keys.publicKey))
@@ -40,7 +40,7 @@ const provider = Effect.gen(function*() {
   }
 })
 
-/** What a browser does: follows redirects, with its cookies, to the address at which the program listens. */
+/** Like a browser: follows redirects, with its cookies, to the address on which the program listens. */
 const browse = (start: URL) =>
   Effect.promise(async () => {
     const cookies = new Map<string, string>()

@@ -33,14 +33,14 @@ const refreshing = (name = "configured") => ({
   grant: OAuth2Session.refreshToken(Redacted.make(`canary-refresh-${name}`))
 })
 
-/** Answers one after the other; the last one again and again. */
+/** Gives the answers one after the other, and repeats the last one. */
 const inOrder = (...replies: ReadonlyArray<Reply>) => {
   let n = 0
   return (): Reply => replies[Math.min(n++, replies.length - 1)]!
 }
 
 describe("a session of client credentials", () => {
-  it.scoped("asks once for many callers, as the client that it is", () =>
+  it.scoped("requests a token once for many callers, with the client's authentication", () =>
     Effect.gen(function*() {
       const server = yield* authorizationServer(() => token(1))
       const session = yield* OAuth2Session.make({
@@ -73,7 +73,7 @@ describe("a session of client credentials", () => {
       assert.strictEqual(second.expiresAt, 4_000)
     }).pipe(http))
 
-  it.scoped("carries the token to its origins alone, and refreshes it once for all who are refused", () =>
+  it.scoped("sends the token only to its origins, and refreshes it once for all refused requests", () =>
     Effect.gen(function*() {
       let n = 0
       const server = yield* authorizationServer(() => token(++n))
@@ -95,7 +95,7 @@ describe("a session of client credentials", () => {
 })
 
 describe("a refresh token", () => {
-  it.scoped("O2: is replaced by the one that its answer brings, and each is presented once", () =>
+  it.scoped("O2: is replaced by the one in its answer, and each is presented once", () =>
     Effect.gen(function*() {
       let n = 0
       const server = yield* authorizationServer(() => token(++n, { refresh_token: `canary-refresh-${n}` }))
@@ -122,7 +122,7 @@ describe("a refresh token", () => {
       assert.deepStrictEqual([...value.scope], ["a", "b"])
     }).pipe(http))
 
-  it.scoped("O2: stays, with scope, id_token and claims, where the answer brings none", () =>
+  it.scoped("O2: stays, with scope, id_token and claims, if the answer has none", () =>
     Effect.gen(function*() {
       const server = yield* authorizationServer(inOrder(
         token(1, { refresh_token: "canary-refresh-1", scope: "a b" }),
@@ -201,7 +201,7 @@ describe("a refresh token", () => {
       ])
     }).pipe(http))
 
-  it.scoped("O1: that met only trouble is presented again", () =>
+  it.scoped("O1: that was not refused, because of trouble, is presented again", () =>
     Effect.gen(function*() {
       const server = yield* authorizationServer(
         inOrder(json({}, 429), json({ error: "invalid_client" }, 401), token(1))
@@ -298,7 +298,7 @@ describe("trouble", () => {
       assert.strictEqual(server.asked.length, 2)
     }).pipe(http))
 
-  it.scoped("of the network is told as such, without the request", () =>
+  it.scoped("of the network is reported as such, without the request", () =>
     Effect.gen(function*() {
       const server = yield* authorizationServer(({ received }) => ({
         write: (response) => {
@@ -314,7 +314,7 @@ describe("trouble", () => {
     }).pipe(http))
 })
 
-describe("an answer that is odd", () => {
+describe("an unusual answer", () => {
   const good: ReadonlyArray<readonly [string, Reply, Partial<OAuth2Session.Tokens>]> = [
     ["a line after the token", token(1, { access_token: "canary-access-1\n" }), {}],
     ["refresh_token null", token(1, { refresh_token: null }), {}],
@@ -350,7 +350,7 @@ describe("an answer that is odd", () => {
     ]
   ]
 
-  it.scoped.each(good)("O2: brings its token all the same: %s", ([, reply, expected]) =>
+  it.scoped.each(good)("O2: still gives its token: %s", ([, reply, expected]) =>
     Effect.gen(function*() {
       const server = yield* authorizationServer(() => reply)
       const session = yield* OAuth2Session.make({ ...options, issuer: server.url })
@@ -407,7 +407,7 @@ describe("an answer that is odd", () => {
       assert.isAtMost(server.asked.filter(({ path }: Asked) => path !== "/token").length, 0)
     }).pipe(http))
 
-  it.scoped("O4: from another address is refused, where the client follows redirects by itself", () =>
+  it.scoped("O4: from another address is refused, if the client follows redirects by itself", () =>
     Effect.gen(function*() {
       const foreign = yield* serve(() => token("foreign"))
       const server = yield* authorizationServer(() => ({ status: 307, headers: { location: foreign.url } }))
@@ -480,7 +480,7 @@ describe("discovery", () => {
       }
     }).pipe(http))
 
-  it.scoped("O4: refuses another issuer, what is no metadata, and redirects", () =>
+  it.scoped("O4: refuses another issuer, invalid metadata, and redirects", () =>
     Effect.gen(function*() {
       const cases = [
         [json({ issuer: "https://evil.example", token_endpoint: "https://evil.example/token" }), "IssuerMismatch"],
@@ -497,7 +497,7 @@ describe("discovery", () => {
       }
     }).pipe(http))
 
-  it.scoped("is left out where the metadata is given", () =>
+  it.scoped("is not done if the metadata is given", () =>
     Effect.gen(function*() {
       const server = yield* authorizationServer(() => token(1))
       const issuer = { issuer: server.url, token_endpoint: `${server.url}/token` }

@@ -58,7 +58,7 @@ const inStore = <A, E, R>(
 ): Effect.Effect<A, E, Exclude<R, KeyValueStore.KeyValueStore>> =>
   Effect.provideService(effect, KeyValueStore.KeyValueStore, store)
 
-/** One life of a process: what is made in it goes with it. */
+/** One run of a process: everything that is made in it ends with it. */
 const run = <A, E, R>(effect: Effect.Effect<A, E, R>): Effect.Effect<A, E, Exclude<R, Scope.Scope>> =>
   Effect.scoped(effect)
 
@@ -81,7 +81,7 @@ describe("a session that is persisted", () => {
       assert.strictEqual(third.value.refresh, "t2")
     }))
 
-  it.scoped("has written a value before anyone sees it", () =>
+  it.scoped("has written a value before any caller gets it", () =>
     Effect.gen(function*() {
       const disk = memory()
       const { acquire } = upstream()
@@ -126,7 +126,7 @@ describe("a session that is persisted", () => {
       assert.deepStrictEqual(calls, ["acquire", "renew t1"])
     }))
 
-  it.scoped("has merely expired if a clock that was not set yet told its time", () =>
+  it.scoped("has only expired if its time came from a clock that was not yet set", () =>
     Effect.gen(function*() {
       const disk = memory()
       const { acquire, calls, renew } = upstream()
@@ -176,7 +176,7 @@ describe("a session that is persisted", () => {
       assert.strictEqual(disk.values.size, 0)
     }))
 
-  it.scoped("forgets without a `renew` what its server calls dead", () =>
+  it.scoped("without a `renew` forgets a value that its server declares dead", () =>
     Effect.gen(function*() {
       const disk = memory()
       let refused = false
@@ -194,7 +194,7 @@ describe("a session that is persisted", () => {
       assert.strictEqual(disk.values.size, 0)
     }))
 
-  it.scoped("signs out though the store fails, and says that the value is still there", () =>
+  it.scoped("signs out even if the store fails, and logs that the value is still there", () =>
     Effect.gen(function*() {
       const disk = memory()
       const { acquire } = upstream()
@@ -363,7 +363,7 @@ describe("the text in the store", () => {
       (session) => Effect.map(session.current, ({ value }) => value.refresh)
     ))
 
-  it.effect("shows nothing of the value where a key is given, and is written anew with the newest key", () =>
+  it.effect("shows nothing of the value if a key is given, and is written again with the newest key", () =>
     Effect.gen(function*() {
       const disk = yield* stored(key(1))
       const before = disk.values.get("api")!
@@ -376,7 +376,7 @@ describe("the text in the store", () => {
       assert.strictEqual(disk.values.get("api"), after)
     }))
 
-  it.effect("is read though it cannot be written anew", () =>
+  it.effect("is read even if it cannot be written again", () =>
     Effect.gen(function*() {
       const disk = yield* stored(key(1))
       const readOnly = KeyValueStore.makeStringOnly({
@@ -446,7 +446,7 @@ describe("the text in the store", () => {
   ]
 
   it.scoped.each(noJson)(
-    "O6: is told when it is written, if its encoded side is no JSON: %s",
+    "O6: is reported when it is written, if its encoded side is not JSON: %s",
     ([, schema, value]) =>
       Effect.gen(function*() {
         const disk = memory()
@@ -465,7 +465,7 @@ describe("the text in the store", () => {
       assert.deepInclude(error, { _tag: "PersistenceError", reason: "Store", key: "api" })
     }))
 
-  it.effect("tells which option makes no sense, and never a key", () =>
+  it.effect("names the invalid option, and never shows a key", () =>
     Effect.gen(function*() {
       const bad: Array<readonly [string, Partial<PersistedSession.Options<Token, any>>]> = [
         ["key", { key: "" }],

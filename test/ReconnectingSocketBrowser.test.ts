@@ -12,7 +12,7 @@ import { chromiumContext } from "./support/chromium.js"
 import { browser } from "./support/tools.js"
 import { print, serverProcess } from "./support/webSocketServer.js"
 
-/** What the page gives to the test. */
+/** What the page exposes to the test. */
 interface Page {
   readonly events: ReadonlyArray<string>
   readonly received: ReadonlyArray<string>
@@ -99,7 +99,7 @@ describe("the package's main entry", () => {
       print(`the main entry for browsers: ${inputs.length} modules, ${(output!.bytes / 1024).toFixed(0)} KiB minified`)
     }))
 
-  it.scopedLive.runIf(browser)("sends, receives and comes back in Chromium", () =>
+  it.scopedLive.runIf(browser)("sends, receives and reconnects in Chromium", () =>
     Effect.gen(function*() {
       const { file } = yield* bundled
       const server = yield* serverProcess({ module: file })
@@ -115,7 +115,7 @@ describe("the package's main entry", () => {
       for (const kill of [1, 2, 3]) {
         yield* server.kill
         yield* until(({ events }) => events.filter((tag) => tag === "Lost").length === kill)
-        // Queued while there is nobody.
+        // Queued while there is no server.
         yield* send(`queued ${kill}`)
         yield* server.start()
         yield* until(({ received }) => received.at(-1) === `queued ${kill}`)

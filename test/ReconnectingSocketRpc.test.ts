@@ -59,7 +59,7 @@ type ReconnectingSocketDialer = Layer.Layer.Success<ReturnType<typeof NodeWebSoc
 
 type Client = Effect.Effect.Success<ReturnType<typeof clientOf>>["client"]
 
-/** None that hangs is left to do so. */
+/** Fails a test that hangs. */
 const within = <A, E, R>(effect: Effect.Effect<A, E, R>, limit: Duration.DurationInput = "30 seconds") =>
   Effect.timeoutFail(effect, { duration: limit, onTimeout: () => "it hangs" as const })
 
@@ -70,8 +70,8 @@ const hangingAre = (client: Client, count: number) =>
     Effect.repeat(client.Hanging(), { until: (hanging) => hanging === count, schedule: Schedule.spaced("5 millis") })
   )
 
-describe("RPC over a socket that comes back", () => {
-  test("W12: calls, a thousand at once, and is told the server's own failures", () =>
+describe("RPC over a socket that reconnects", () => {
+  test("W12: makes a thousand calls at the same time, and gets the server's own failures", () =>
     Effect.gen(function*() {
       const server = yield* serving
       const { client } = yield* clientOf(server.url("/rpc"))
@@ -117,7 +117,7 @@ describe("RPC over a socket that comes back", () => {
               failed++
             }
             yield* server.kill
-            // Whatever becomes of those that come now, it comes.
+            // Later calls may succeed or fail, but they end.
             const early = yield* Effect.fork(
               Effect.forEach(Array.from({ length: 50 }), (_, number) => Effect.either(client.Double({ number })), {
                 concurrency: "unbounded"
@@ -153,7 +153,7 @@ describe("RPC over a socket that comes back", () => {
       }))
   }
 
-  test("W12: streams no faster than is taken", () =>
+  test("W12: streams no faster than its consumer", () =>
     Effect.gen(function*() {
       const server = yield* serving
       const { client } = yield* clientOf(server.url("/rpc"))
@@ -204,7 +204,7 @@ describe("RPC over a socket that comes back", () => {
       assert.deepStrictEqual([...numbers], [0, 1, 2])
     }))
 
-  test("W12: leaves nothing when the client's scope closes, neither here nor there", () =>
+  test("W12: leaves nothing behind when the client's scope closes, on both sides", () =>
     Effect.gen(function*() {
       const server = yield* serving
       const other = yield* clientOf(server.url("/rpc"))

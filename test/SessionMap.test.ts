@@ -82,7 +82,7 @@ describe("M1: keys", () => {
       assert.strictEqual(yield* Fiber.join(slow), "slow")
     }))
 
-  it.scoped("refreshed, ended or interrupted for one are untouched for another", () =>
+  it.scoped("are independent: one may be refreshed, ended or interrupted without the other", () =>
     Effect.gen(function*() {
       const { lookup, signIns } = counting()
       const map = yield* SessionMap.make({ lookup })
@@ -111,7 +111,7 @@ describe("an idle session", () => {
       assert.strictEqual(yield* valueOf(map, "a"), "a2")
     }))
 
-  it.scoped("is idle anew after each use: an earlier idleness does not count", () =>
+  it.scoped("becomes idle anew after each use: earlier idle time does not count", () =>
     Effect.gen(function*() {
       const { lookup, signIns } = counting()
       const map = yield* SessionMap.make({ lookup, idleTimeToLive: "10 seconds" })
@@ -197,7 +197,7 @@ describe("an idle session", () => {
       assert.strictEqual(yield* valueOf(patient, "b"), "b1")
     }))
 
-  it.scoped("goes first when the map is full; with all in use it is SessionMapFull", () =>
+  it.scoped("is dropped first when the map is full; if all are in use, the result is SessionMapFull", () =>
     Effect.gen(function*() {
       const { lookup } = counting()
       const map = yield* SessionMap.make({ lookup, capacity: 2 })
@@ -231,7 +231,7 @@ describe("an idle session", () => {
       assert.isTrue(interrupted)
     }))
 
-  it.scoped("that makes room keeps nobody waiting while it closes", () =>
+  it.scoped("that makes room blocks nobody while it closes", () =>
     Effect.gen(function*() {
       const map = yield* SessionMap.make({
         lookup: (key: string) => ({
@@ -322,7 +322,7 @@ describe("the map", () => {
       yield* Scope.close(holding, Exit.void)
     }))
 
-  it.scoped("refuses nonsense by InvalidOptions, in its own options and in those that lookup gives", () =>
+  it.scoped("refuses invalid options with InvalidOptions, its own and those of lookup", () =>
     Effect.gen(function*() {
       const { lookup } = counting()
       for (
@@ -394,7 +394,7 @@ describe("a lookup that makes the session itself", () => {
       assert.deepStrictEqual(released, ["map/a", "map/nobody"])
     }))
 
-  it.scoped("M1: keeps no other key waiting, and gives its failure or its defect to all who wait for it", () =>
+  it.scoped("M1: blocks no other key, and gives its failure or its defect to all waiting callers", () =>
     Effect.gen(function*() {
       const cue = yield* Deferred.make<Session.Session<string>, Unknown>()
       let lookups = 0
@@ -425,7 +425,7 @@ describe("a lookup that makes the session itself", () => {
       }
     }))
 
-  it.scoped("M1: goes on when all who wait for it are interrupted, immediately; what it makes is idle then", () =>
+  it.scoped("M1: goes on when all its callers are interrupted; its session is then idle", () =>
     Effect.gen(function*() {
       const cue = yield* Deferred.make<void>()
       let lookups = 0
@@ -444,7 +444,7 @@ describe("a lookup that makes the session itself", () => {
       assert.strictEqual(lookups, 1)
     }))
 
-  it.scoped("M2: is interrupted when nobody has waited for `idleTimeToLive`, or another key needs its place", () =>
+  it.scoped("M2: is interrupted after `idleTimeToLive` without callers, or if another key needs its place", () =>
     Effect.gen(function*() {
       const events: Array<string> = []
       const lookup = (tenant: string) =>

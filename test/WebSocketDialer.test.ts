@@ -40,7 +40,7 @@ const nextMessage = (socket: WebSocket) =>
       resume(Effect.succeed(isBinary ? new Uint8Array(data) : data.toString())))
   })
 
-/** The platform's socket: what Node 20 has not, and later ones have, is here that of `ws`, which has the same face. */
+/** The platform's socket: Node 20 has none, so this is the class of `ws`, which has the same interface. */
 const globalOf = (platforms: object) =>
   Layer.unwrapScoped(Effect.as(
     Effect.acquireRelease(
@@ -85,7 +85,7 @@ for (const [name, dialer] of Object.entries(dialers)) {
         for (const message of sent) assert.deepStrictEqual(yield* next, message)
       }))
 
-    test("loses nothing of what comes before somebody listens", () =>
+    test("loses no message that comes before `listen`", () =>
       Effect.gen(function*() {
         const { accept, url } = yield* serving()
         const dialed = yield* Effect.fork(dialing({ url }))
@@ -174,7 +174,7 @@ for (const [name, dialer] of Object.entries(dialers)) {
         }
       }))
 
-    test("to what is no URL is a DialError", () =>
+    test("to an invalid URL is a DialError", () =>
       Effect.gen(function*() {
         for (const url of ["nonsense", "ftp://localhost", "ws://localhost/#fragment"]) {
           const error = yield* Effect.flip(dialing({ url }))
@@ -186,7 +186,7 @@ for (const [name, dialer] of Object.entries(dialers)) {
         }
       }))
 
-    test("that is given up while it opens leaves nothing open", () =>
+    test("that is given up while it opens leaves no connection", () =>
       Effect.gen(function*() {
         const { transports, url } = yield* serving((socket) => {
           socket.resume()
@@ -257,7 +257,7 @@ describe("a connection of Node", () => {
   const dial = (request: WebSocketDialer.DialRequest, options?: NodeWebSocketDialer.Options) =>
     Effect.provide(dialing(request), NodeWebSocketDialer.layer(options))
 
-  it.scopedLive("tells what a refused upgrade says", () =>
+  it.scopedLive("reports the answer of a refused upgrade", () =>
     Effect.gen(function*() {
       const { transports, url } = yield* serving((socket) => {
         socket.end("HTTP/1.1 401 Unauthorized\r\nretry-after: 7\r\ncontent-length: 2\r\n\r\nno")
@@ -276,7 +276,7 @@ describe("a connection of Node", () => {
       assert.strictEqual((yield* accept).request.headers.authorization, "Bearer x")
     }))
 
-  it.scopedLive("pings, and tells of pings and pongs", () =>
+  it.scopedLive("pings, and reports pings and pongs", () =>
     Effect.gen(function*() {
       const { accept, url } = yield* serving()
       const connection = yield* dial({ url })
@@ -314,7 +314,7 @@ describe("a connection of Node", () => {
       assert.deepInclude((yield* next) as object, { _tag: "ConnectionLost", reason: "Reset" })
     }))
 
-  it.scopedLive("waits with a write for a peer that does not read, and can be taken out of it", () =>
+  it.scopedLive("waits with a write for a peer that does not read, and can be interrupted", () =>
     Effect.gen(function*() {
       const { accept, url } = yield* serving()
       const connection = yield* dial({ url })
@@ -330,7 +330,7 @@ describe("a connection of Node", () => {
       assert.strictEqual((yield* Effect.flip(Fiber.join(writing)))._tag, "ConnectionLost")
     }))
 
-  it.scopedLive("makes the peer feel that nobody reads", () =>
+  it.scopedLive("makes the peer wait if it is paused", () =>
     Effect.gen(function*() {
       const { accept, url } = yield* serving()
       const connection = yield* dial({ url })
@@ -346,7 +346,7 @@ describe("a connection of Node", () => {
       for (let n = 0; n < 32; n++) assert.lengthOf((yield* next) as Uint8Array, large.length)
     }))
 
-  it.scopedLive("puts what is written together into few packets", () =>
+  it.scopedLive("sends messages that are written together in few packets", () =>
     Effect.gen(function*() {
       const { accept, transports, url } = yield* serving()
       const connection = yield* dial({ url })
@@ -361,7 +361,7 @@ describe("a connection of Node", () => {
     }))
 })
 
-/** A platform's socket that does as it is told. */
+/** A platform's socket that the test controls. */
 class ToldSocket extends EventTarget {
   static current: ToldSocket
   readyState = 1
@@ -408,7 +408,7 @@ describe("a connection of the platform", () => {
         assert.strictEqual(Exit.isFailure(yield* Fiber.join(looking)), what === "write")
       }))
 
-    it.scoped(`W4: tells the code if the end comes in time after a ${what}`, () =>
+    it.scoped(`W4: reports the code if the end comes in time after a ${what}`, () =>
       Effect.gen(function*() {
         const { connection, next, socket } = yield* told
         socket.readyState = 2
@@ -419,7 +419,7 @@ describe("a connection of the platform", () => {
       }))
   }
 
-  it.scoped("W4: a close of our own waits for the peer for as long as the peer takes", () =>
+  it.scoped("W4: a close by this side waits for the peer for any time", () =>
     Effect.gen(function*() {
       const { connection, next, socket } = yield* told
       yield* connection.close(1000)
@@ -450,7 +450,7 @@ describe("a connection of the platform", () => {
 })
 
 describe("layerTest", () => {
-  it.scoped("lets the test speak for the server", () =>
+  it.scoped("lets the test play the server", () =>
     Effect.gen(function*() {
       const { dial } = yield* WebSocketDialer.WebSocketDialer
       const { attempt } = yield* WebSocketDialer.TestServer
@@ -509,7 +509,7 @@ describe("layerTest", () => {
       assert.strictEqual((yield* attempt).request.url, "ws://second")
     }).pipe(Effect.provide(WebSocketDialer.layerTest)))
 
-  it.scoped("gives a peer that has ended where the dial is given up, or has been answered", () =>
+  it.scoped("gives a peer that has ended if the dial was given up, or has been answered", () =>
     Effect.gen(function*() {
       const { dial } = yield* WebSocketDialer.WebSocketDialer
       const { attempt } = yield* WebSocketDialer.TestServer

@@ -9,7 +9,7 @@ import * as ByteCache from "../examples/byte-cache.js"
 
 const bytes = (count: number) => new Uint8Array(count)
 
-/** Puts two bytes, then three, in the midst of which a defect strikes. */
+/** Puts two bytes, then three; in the middle of the second put there is a defect. */
 const burned = (make: (maxBytes: number) => Effect.Effect<ByteCache.ByteCache>) =>
   Effect.gen(function*() {
     const cache = yield* make(5)
@@ -19,15 +19,15 @@ const burned = (make: (maxBytes: number) => Effect.Effect<ByteCache.ByteCache>) 
     return cache
   })
 
-describe("T8: a cache of bytes, after a defect in the midst of put", () => {
-  it.effect("with a lock takes itself for full, and holds two bytes", () =>
+describe("T8: a cache of bytes, after a defect in the middle of put", () => {
+  it.effect("with a lock seems full, but holds two bytes", () =>
     Effect.gen(function*() {
       const cache = yield* burned(ByteCache.withLock)
       assert.deepStrictEqual(yield* cache.sizes, { believed: 5, actual: 2 })
       assert.isFalse(yield* cache.put("more", bytes(2)))
     }))
 
-  it.effect("with a transaction is as it was before", () =>
+  it.effect("with a transaction is unchanged", () =>
     Effect.gen(function*() {
       const cache = yield* burned(ByteCache.withTransaction)
       assert.deepStrictEqual(yield* cache.sizes, { believed: 2, actual: 2 })

@@ -12,7 +12,7 @@ import { bundled } from "./support/programs.js"
 import { postgresServer } from "./support/tools.js"
 import { freePort } from "./support/webSocketServer.js"
 
-/** Lets in who has the highest fence, and closes whoever had been let in before. */
+/** Accepts the client with the highest fence, and closes the previous client. */
 const feed = Effect.gen(function*() {
   const server = new WebSocketServer({ port: 0, host: "127.0.0.1" })
   const logins: Array<{ readonly fence: number; readonly process: number }> = []
@@ -36,7 +36,7 @@ const feed = Effect.gen(function*() {
         server.close()
       })
   )
-  /** The process that holds the socket, when that is another one than this. */
+  /** Waits until a process other than this one holds the socket. */
   const holder = (notThis?: ChildProcess) =>
     Effect.repeat(Effect.delay(Effect.sync(() => logins.at(-1)?.process), "20 millis"), {
       until: (process) => process !== undefined && process !== notThis?.pid
@@ -70,7 +70,7 @@ const runner = (
 
 describe.skipIf(form === "quick" || postgresServer === undefined)("one socket for a fleet", () => {
   it.live(
-    "is taken over from a runner that is killed, one that is stopped in good order, and one that stands still",
+    "is taken over from a runner that is killed, one that is stopped properly, and one that is suspended",
     () =>
       Effect.scoped(Effect.gen(function*() {
         const { settings } = yield* ownPostgres

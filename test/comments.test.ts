@@ -32,7 +32,7 @@ const commentIn = ({ body, status }: Answer): Comments.Comment => {
   return JSON.parse(body) as Comments.Comment
 }
 
-/** Of an answer that is a problem, and tells the client nothing of what went wrong. */
+/** The incident of an answer that is a problem and contains nothing else about the defect. */
 const incidentIn = ({ body, status, type }: Answer): string => {
   assert.deepStrictEqual({ status, type }, { status: 500, type: "application/problem+json" })
   const { incident, ...others } = JSON.parse(body) as { readonly incident: string }
@@ -54,7 +54,7 @@ const agrees = ({ comments, count }: Comments.Thread): boolean => count === comm
 const isFree = (lock: Effect.Semaphore): Effect.Effect<boolean> =>
   Effect.map(lock.withPermitsIfAvailable(1)(Effect.void), Option.isSome)
 
-/** A lock to be released by hand, that tells each time it is asked for. */
+/** A lock that is released by hand, and that reports each request for it. */
 const tellingLock = Effect.gen(function*() {
   const lock = yield* Effect.makeSemaphore(1)
   const asked = yield* Queue.unbounded<void>()
@@ -87,7 +87,7 @@ const withLogs = <A, E, R>(f: (logs: ReadonlyArray<Logged>) => Effect.Effect<A, 
     return Effect.provide(f(logs), Logger.replace(Logger.defaultLogger, logger))
   })
 
-/** A change that has made its first step, and waits before the second until it is let go on, to die. */
+/** A change that has made its first step, waits before the second, and then dies. */
 const midway = (store: Comments.Store) =>
   Effect.gen(function*() {
     const reached = yield* Deferred.make<void>()
@@ -121,7 +121,7 @@ describe("comments behind a lock released by hand", () => {
 
           const second = yield* Effect.fork(add(url, "is anybody there?"))
           yield* asked
-          // The server is well, and the second request's handler has not come to its first step.
+          // The server works, and the second request's handler has not reached its first step.
           assert.deepStrictEqual(yield* read(url), { count: 1, comments: [] })
           const none = yield* Effect.timeoutOption(Fiber.join(second), "50 millis")
           assert.isTrue(Option.isNone(none))
@@ -134,10 +134,10 @@ describe("comments behind a lock released by hand", () => {
       ))
   }
 
-  it.scopedLive("after a defect a handler without a bug hangs too, until its client gives up", () =>
+  it.scopedLive("after a defect a handler without a bug hangs, too, until its client gives up", () =>
     Effect.gen(function*() {
       const { asked, lock } = yield* tellingLock
-      // At its end the server waits for the handlers that are left: there are none.
+      // When the server ends, it waits for remaining handlers: there are none.
       yield* Effect.scoped(Effect.gen(function*() {
         const url = yield* served(yield* Comments.releasedByHand(lock))
         assert.strictEqual((yield* add(url, "hello")).status, 500)
@@ -182,7 +182,7 @@ describe("comments behind a lock always released", () => {
 })
 
 describe("comments in transactions behind a boundary", () => {
-  it.scopedLive("are as before after a defect, and each request is answered", () =>
+  it.scopedLive("are unchanged after a defect, and each request is answered", () =>
     withLogs((logs) =>
       Effect.gen(function*() {
         const { store, thread } = yield* transactional

@@ -8,7 +8,7 @@ import { canaries } from "./support/canaries.js"
 import { canary } from "./support/canary.js"
 import { everySchedule } from "./support/everySchedule.js"
 
-/** A scope closes beside a fiber that is forked in it. */
+/** A scope closes while a fiber is forked in it. */
 const closing = ({ forkIn }: typeof Fork) =>
   Effect.gen(function*() {
     const runtime = yield* Effect.runtime<never>()

@@ -1,4 +1,4 @@
-/** What the guides for contributors say of the repository is so. */
+/** The contributors' guides agree with the repository. */
 import { assert, describe, it } from "@effect/vitest"
 import { ConnectionClosed, type ConnectionFailure, DialError } from "effect-holdfast/WebSocketDialer"
 import { existsSync, readdirSync, readFileSync } from "node:fs"
@@ -16,7 +16,7 @@ const guides = [
 ]
 
 describe("the guides", () => {
-  it.each(guides)("%s names files that are there", (guide) => {
+  it.each(guides)("%s names files that exist", (guide) => {
     const text = read(guide)
     const named = [...text.matchAll(/`((?:src|test|bench|examples|docs)\/[\w./-]*\w\/?)`/g)].map(([, path]) => path!)
     const linked = [...text.matchAll(/\]\((?!https:)([^)#:]+)[^)]*\)/g)].map(([, path]) => join(dirname(guide), path!))
@@ -24,7 +24,7 @@ describe("the guides", () => {
     assert.deepStrictEqual([...named, ...linked].filter((path) => !exists(path)), [])
   })
 
-  it.each(guides)("%s names scripts that there are", (guide) => {
+  it.each(guides)("%s names scripts that exist", (guide) => {
     const { scripts } = JSON.parse(read("package.json")) as { readonly scripts: Readonly<Record<string, string>> }
     const named = [...read(guide).matchAll(/npm run ([\w:-]+)/g)].map(([, script]) => script!)
     assert.deepStrictEqual(named.filter((script) => !Object.hasOwn(scripts, script)), [])

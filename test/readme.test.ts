@@ -1,4 +1,4 @@
-/** What a newcomer does first with the README works as it stands there. */
+/** The first steps of the README work as they are written. */
 import { assert, describe, it } from "@effect/vitest"
 import { execFile } from "node:child_process"
 import { readFileSync } from "node:fs"

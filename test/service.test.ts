@@ -68,7 +68,7 @@ const started = (answer: (request: Received, accepted: string) => Reply) =>
 const taken: Reply = { status: 201 }
 
 describe("the example service", () => {
-  it.scopedLive("has no price before the feed has told one, and then buys at it", () =>
+  it.scopedLive("has no price before the feed has sent one, and then buys at it", () =>
     Effect.gen(function*() {
       const { ask, got, price, until } = yield* started(() => taken)
       yield* until(200, "GET", "/health")
@@ -111,7 +111,7 @@ describe("the example service", () => {
       assert.deepStrictEqual((yield* ask("GET", "/holdings")).body, { cash: 40, items: { rope: 1 } })
     }))
 
-  it.scopedLive("tells at /health that the feed is away, and subscribes again when it is back", () =>
+  it.scopedLive("reports at /health that the feed is down, and subscribes again when it is back", () =>
     Effect.gen(function*() {
       const { feed, socket, until } = yield* started(() => taken)
       yield* until(200, "GET", "/health")

@@ -35,7 +35,7 @@ interface Logged {
   readonly cause: string
 }
 
-/** Builds the server, asks it for a path, and gives what came and what was logged at Error. */
+/** Builds the server, requests a path, and gives the response and what was logged at Error. */
 const asked = <A, E, R>(
   server: Layer.Layer<A, E, R | HttpServer.HttpServer>,
   path: string
@@ -199,13 +199,13 @@ describe("D5: isolate after the platform's answer", () => {
       assert.notInclude(text, secret)
     }))
 
-  it.scopedLive("leaves an app's own empty 500 alone", () =>
+  it.scopedLive("does not change an app's own empty 500", () =>
     Effect.gen(function*() {
       const { counted, errors, response, text } = yield* asked(HttpServer.serve(routes, DefectBoundary.isolate), "/own")
       assert.deepStrictEqual([response.status, text, counted, errors.length], [500, "", 0, 0])
     }))
 
-  it.scopedLive("around the app itself leaves a failure that nothing has answered to the platform", () =>
+  it.scopedLive("around the app itself leaves an unhandled failure to the platform", () =>
     Effect.gen(function*() {
       const { counted, response, text } = yield* asked(HttpServer.serve(DefectBoundary.isolate(routes)), "/fail")
       assert.deepStrictEqual([response.status, text, counted], [500, "", 0])
@@ -233,7 +233,7 @@ describe("D5: layer", () => {
       assert.strictEqual((yield* asked(DefectBoundary.layer(routes), "/ok")).text, "ok")
     }))
 
-  it.scopedLive("tells of its termination when the server has been closed", () =>
+  it.scopedLive("reports its termination when the server has been closed", () =>
     Effect.gen(function*() {
       const server = DefectBoundary.layer(routes, { policy: "terminate" })
       const context = yield* Layer.build(Layer.provideMerge(server, node))

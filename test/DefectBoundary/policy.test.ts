@@ -33,7 +33,7 @@ describe("the policy of a boundary", () => {
     assert.deepStrictEqual(after(limitsOf({ policy: "terminate" }), 7), [{ _tag: "Draining", until: 5_007 }])
   })
 
-  it("drains with terminateAfter when so many defects have come within so long", () => {
+  it("drains with terminateAfter when there were too many defects within the time", () => {
     assert.deepStrictEqual(after(threeWithinASecond, 0, 999, 1_000, 1_998), [
       { _tag: "Serving", recent: [0] },
       { _tag: "Serving", recent: [0, 999] },
@@ -43,7 +43,7 @@ describe("the policy of a boundary", () => {
     ])
   })
 
-  it("begins the grace once, whatever happens while the server drains", () => {
+  it("begins the grace period once, whatever happens while the server drains", () => {
     const drained = draining(serving, 100, threeWithinASecond)
     assert.deepStrictEqual(drained, { _tag: "Draining", until: 10_100 })
     assert.strictEqual(draining(drained, 500, threeWithinASecond), drained)

@@ -18,7 +18,7 @@ import * as Net from "node:net"
 import { WebSocket } from "ws"
 import { serverCertificate } from "../../examples/certificates.js"
 
-/** So long that a test which uses up the grace ends by its own limit instead. */
+/** Long enough that a test which uses up the grace period ends by its own limit instead. */
 const grace = "5 minutes"
 
 /** A server. `closed` ends when the platform has closed it after us: the platform waits for all connections. */
@@ -80,7 +80,7 @@ const connected = (port: number) =>
     (socket) => Effect.sync(() => socket.destroy())
   )
 
-/** An echo that notes how its handler ends. */
+/** An echo server that records how its handler ends. */
 const echoing = (onExit: (exit: Exit.Exit<unknown, unknown>) => void) =>
   Effect.flatMap(
     HttpServerRequest.upgrade,
@@ -139,7 +139,7 @@ describe("D4: shutting down", () => {
       yield* Fiber.join(closing)
     }))
 
-  it.scopedLive("does not wait for connections that have never asked for anything", () =>
+  it.scopedLive("does not wait for connections without any request", () =>
     Effect.gen(function*() {
       const { closed, port } = yield* serving(HttpServerResponse.text("ok"))
       const silent = yield* connected(port)
@@ -248,7 +248,7 @@ describe("D4: shutting down", () => {
       assert.strictEqual(answer, "ada")
     }))
 
-  it.scopedLive("leaves another server on the same machine alone", () =>
+  it.scopedLive("does not affect another server on the same machine", () =>
     Effect.gen(function*() {
       const other = yield* serving(HttpServerResponse.text("other"))
       const { closed, port } = yield* serving(HttpServerResponse.text("ok"))

@@ -1,4 +1,4 @@
-/** What a client beneath the session, or `rejected`, makes of a response; and what the layer makes of a failure. */
+/** How a client beneath the session, or `rejected`, treats a response; and how the layer treats a failure. */
 import * as NodeHttpClient from "@effect/platform-node/NodeHttpClient"
 import * as HttpBody from "@effect/platform/HttpBody"
 import * as HttpClient from "@effect/platform/HttpClient"
@@ -64,7 +64,7 @@ describe.each(clients)("H11: a status filter beneath the session, over %s", (_, 
       assert.strictEqual(signIns(), 2)
     }).pipe(Effect.provide(layer)))
 
-  it.scopedLive("leaves a lasting refusal SessionRejected, and what cannot be sent again NotReplayable", () =>
+  it.scopedLive("keeps SessionRejected for a lasting refusal, and NotReplayable for a one-shot body", () =>
     Effect.gen(function*() {
       const { session } = yield* tokens
       const server = yield* serve(() => ({ status: 401, body: "no" }))
@@ -122,7 +122,7 @@ describe.each(clients)("H11: a status filter beneath the session, over %s", (_, 
 })
 
 describe.each(clients)("`rejected` that says \"again\", over %s", (_, layer) => {
-  /** An API that takes each nonce for as many requests as said, and gives out the next with its refusal. */
+  /** An API that accepts each nonce for the given number of requests, and sends the next one with its refusal. */
   const nonces = (usesOf: number) =>
     Effect.gen(function*() {
       let nonce: string | undefined
@@ -262,7 +262,7 @@ describe("H12: a failure of the session, through the layer,", () => {
       return { exit: yield* Effect.exit(transient.get("http://127.0.0.1:1/")), signIns }
     })
 
-  it.scopedLive("is retried as a passing fault unless it is fatal", () =>
+  it.scopedLive("is retried as transient unless it is fatal", () =>
     onUndici(Effect.gen(function*() {
       const passing = yield* failing(new SignInFailed(), false)
       const transport = failedWith(passing.exit, HttpClientError.RequestError)
@@ -291,7 +291,7 @@ describe("H12: a failure of the session, through the layer,", () => {
     [new Session.RefreshInterrupted({ session }), "Transport"]
   ]
   it.scopedLive.each(errors)(
-    "is told apart by whether asking again may help: $_tag",
+    "is distinguished by whether a retry may help: $_tag",
     ([error, reason]) =>
       onUndici(Effect.gen(function*() {
         const { exit, signIns } = yield* failing(error, false)
@@ -301,7 +301,7 @@ describe("H12: a failure of the session, through the layer,", () => {
       }))
   )
 
-  it.scopedLive("is a passing fault if `fatal` throws", () =>
+  it.scopedLive("is transient if `fatal` throws", () =>
     onUndici(Effect.gen(function*() {
       const session = yield* Session.make<string, SignInFailed>({
         initial: "token",
@@ -319,7 +319,7 @@ describe("H12: a failure of the session, through the layer,", () => {
       assert.strictEqual(error.reason, "Transport")
     })))
 
-  it.scoped("that is the budget's is not retried, and works again when the window has passed", () =>
+  it.scoped("because of the budget is not retried, and works again when the window has passed", () =>
     onUndici(Effect.gen(function*() {
       const session = yield* Session.make<string, SignInFailed>({
         acquire: Effect.succeed("token"),

@@ -1,4 +1,4 @@
-/** The connection that a refused response holds, and what can be read of such a response. */
+/** The connection that a refused response holds, and how such a response can be read. */
 import * as HttpBody from "@effect/platform/HttpBody"
 import * as HttpClient from "@effect/platform/HttpClient"
 import * as HttpClientError from "@effect/platform/HttpClientError"
@@ -80,7 +80,7 @@ describe.each(poolsOfOne)("H9: over one connection of %s", (_, layer) => {
       }
     }).pipe(Effect.provide(layer)))
 
-  it.scoped("a stalled refusal of a request that cannot be sent again is cut after a second, and says so", () =>
+  it.scoped("a stalled refusal of a one-shot request is cut after a second, which its body reports", () =>
     Effect.gen(function*() {
       for (const [, refusal] of stalled) {
         const { client, renewals, server } = yield* served(refusal)
@@ -111,7 +111,7 @@ describe.each(poolsOfOne)("H9: over one connection of %s", (_, layer) => {
   ] as const
   for (const [why, options] of immediately) {
     for (const [what, replay] of [["sent again", true], ["not sent again", false]] as const) {
-      it.scopedLive(`a refresh that fails immediately, ${why}, frees the connection of what is ${what}`, () =>
+      it.scopedLive(`a refresh that fails immediately, ${why}, frees the connection of ${what}`, () =>
         Effect.gen(function*() {
           const server = yield* serve(({ path }) => path === "/ok" ? { body: "fine" } : long)
           const session = yield* Session.make({ acquire: Effect.succeed("token"), ...options })
@@ -171,7 +171,7 @@ describe.each(poolsOfOne)("H9: over one connection of %s", (_, layer) => {
 })
 
 describe.each(clients)("H9: over %s", (_, layer) => {
-  it.scoped("a refresh that has a connection waits for nothing", () =>
+  it.scoped("a refresh that has a connection does not wait", () =>
     Effect.gen(function*() {
       const { client, renewals, server, session } = yield* served(stalled[0]![1])
       const caller = yield* Effect.fork(client.get(`${server.url}/data`))
@@ -259,7 +259,7 @@ describe.each(clients)("H9: over %s", (_, layer) => {
           rejected: (response) =>
             Effect.as(Effect.ignore<unknown, unknown, never>(response[how]), response.status === 401)
         })
-        // The clock stands still: nothing that was read is waited for.
+        // The clock does not move, so nothing waits for a body that has been read.
         assert.strictEqual((yield* client.get(`${server.url}/data`, { headers: { "x-try": "1" } })).status, 200)
         const other = yield* served({ status: 401, body: `{"error":"expired"}` })
         const once = SessionHttpClient.withSession(yield* HttpClient.HttpClient, other.session, {
@@ -320,7 +320,7 @@ describe.each(clients)("H9: over %s", (_, layer) => {
     }
   }
 
-  it.scopedLive("a body whose read `rejected` gave up is a ResponseError, and interrupts nobody", () =>
+  it.scopedLive("a body whose reading `rejected` gave up gives a ResponseError, and interrupts nobody", () =>
     Effect.gen(function*() {
       const server = yield* serve(() => stalled[0]![1])
       const session = yield* Session.make({ acquire: Effect.succeed("token") })

@@ -1,4 +1,4 @@
-/** What a response holds until its body has ended: its key's session, and what its generation acquired. */
+/** What a response holds until its body has ended: its key's session, and its generation's resources. */
 import * as NodeHttpClient from "@effect/platform-node/NodeHttpClient"
 import * as Headers from "@effect/platform/Headers"
 import * as HttpBody from "@effect/platform/HttpBody"
@@ -27,7 +27,9 @@ const collect: () => void = runInNewContext("gc")
 
 const half = new Uint8Array(256 * 1024)
 
-/** An API whose `/download` ends when it is let, and a client with room for the sessions of `capacity` tenants. */
+/**
+ * An API whose `/download` ends when the test lets it, and a client with room for the sessions of `capacity` tenants.
+ */
 const tenants = (
   options: { readonly capacity?: number; readonly idleTimeToLive?: number } = { capacity: 1 },
   answer: Reply = { body: "ok" }
@@ -123,7 +125,7 @@ describe.each(clients)("M3: over %s", (_, layer) => {
       }).pipe(Effect.provide(layer)))
   }
 
-  it.scopedLive("a body of which enough was read holds nothing any more", () =>
+  it.scopedLive("a body whose reader has stopped early no longer holds anything", () =>
     Effect.gen(function*() {
       const { get, isFull } = yield* tenants()
       const response = yield* get("a", "/download")
@@ -131,7 +133,7 @@ describe.each(clients)("M3: over %s", (_, layer) => {
       assert.isFalse(yield* isFull("b"))
     }).pipe(Effect.provide(layer)))
 
-  it.scopedLive("a body that breaks off, or whose reader is interrupted, holds nothing any more", () =>
+  it.scopedLive("a body that breaks off, or whose reader is interrupted, no longer holds anything", () =>
     Effect.gen(function*() {
       const { get, isFull, server } = yield* tenants()
       yield* Effect.exit(lengthOf(yield* get("a", "/reset")))
@@ -143,7 +145,7 @@ describe.each(clients)("M3: over %s", (_, layer) => {
       assert.isFalse(yield* isFull("d"))
     }).pipe(Effect.provide(layer)))
 
-  it.scopedLive("a response whose scope has closed holds nothing any more, and its download is cut", () =>
+  it.scopedLive("a response whose scope has closed no longer holds anything, and its download is cut", () =>
     Effect.gen(function*() {
       const { client, isFull, server } = yield* tenants()
       const scope = yield* Scope.make()
@@ -174,7 +176,7 @@ describe.each(clients)("M3: over %s", (_, layer) => {
       }).pipe(Effect.provide(layer))
   )
 
-  it.scopedLive("a response that is kept is not collected, nor one of which only the stream is kept", () =>
+  it.scopedLive("a response that is kept is not garbage-collected, nor one of which only the stream is kept", () =>
     Effect.gen(function*() {
       const { get, isFull } = yield* tenants({ capacity: 2 })
       const response = yield* get("a", "/")
@@ -189,7 +191,7 @@ describe.each(clients)("M3: over %s", (_, layer) => {
       assert.strictEqual(yield* response.text, "ok")
     }).pipe(Effect.provide(layer)))
 
-  it.scopedLive("a request to another origin asks for no session, and finds room", () =>
+  it.scopedLive("a request to another origin uses no session, and finds room", () =>
     Effect.gen(function*() {
       const { server, sessions } = yield* tenants()
       const client = yield* SessionHttpClient.makeKeyed(sessions, {
@@ -213,7 +215,7 @@ describe.each(clients)("M3: over %s", (_, layer) => {
       assert.isFalse(yield* isFull("b"))
     }).pipe(Effect.provide(layer)))
 
-  it.scopedLive("a refusal whose refresh fails immediately holds nothing any more", () =>
+  it.scopedLive("a refusal whose refresh fails immediately no longer holds anything", () =>
     Effect.gen(function*() {
       const server = yield* serve(() => ({ status: 401, body: "no" }))
       const sessions = yield* SessionMap.make({
@@ -235,7 +237,7 @@ describe.each(clients)("M3: over %s", (_, layer) => {
 const collecting = [...clients.slice(0, 2), ["node:http without keep-alive", NodeHttpClient.layer]] as typeof clients
 
 it.scopedLive.each(collecting)(
-  "M3: a response that nobody reads holds its session until it is collected: over %s",
+  "M3: an unread response holds its session until it is garbage-collected: over %s",
   ([, layer]) =>
     Effect.gen(function*() {
       const { get, isFull } = yield* tenants()

@@ -1,4 +1,4 @@
-/** Where the session's value goes, and which answers can refuse it. */
+/** Where the session's value is sent, and which answers can refuse it. */
 import * as NodeHttpClient from "@effect/platform-node/NodeHttpClient"
 import * as HttpBody from "@effect/platform/HttpBody"
 import * as HttpClient from "@effect/platform/HttpClient"
@@ -32,7 +32,7 @@ type Handler = (request: Received, urls: Urls) => Reply
 
 const isAway = ({ headers }: Received) => headers.host?.startsWith("localhost") === true
 
-/** A server by two names: what its first name answers, and what its other name does. */
+/** A server with two names, which answers differently under each. */
 const twoSites = (home: Handler, away: Handler = () => ({ body: "away" })) =>
   Effect.gen(function*() {
     const urls = { home: "", away: "" }
@@ -48,7 +48,7 @@ const twoSites = (home: Handler, away: Handler = () => ({ body: "away" })) =>
 const to = (location: string, status = 302): Reply => ({ status, headers: { location }, body: "moved" })
 
 describe.each(clients)("H10: over %s", (name, layer) => {
-  it.scopedLive("the value goes to its origins alone, and nothing is acquired for a request to another", () =>
+  it.scopedLive("the value is sent only to its origins, and nothing is acquired for a request to another", () =>
     Effect.gen(function*() {
       const { session, signIns } = yield* tokens
       const site = yield* twoSites(() => ({}), () => ({ status: 401, body: "who are you?" }))
@@ -66,7 +66,7 @@ describe.each(clients)("H10: over %s", (name, layer) => {
 
   // Fetch follows redirects before a client around the session sees them.
   if (name !== "fetch") {
-    it.scopedLive("a redirect followed around the session takes no value to another origin", () =>
+    it.scopedLive("a redirect followed above the session sends no value to another origin", () =>
       Effect.gen(function*() {
         const { session } = yield* tokens
         const site = yield* twoSites(({ path }, { away }) => path === "/a" ? to("/b") : to(`${away}/c`))
@@ -81,7 +81,7 @@ describe.each(clients)("H10: over %s", (name, layer) => {
 
   for (const named of [true, false]) {
     const origins = named ? "origins" : "no origins"
-    it.scopedLive(`a redirect followed here takes no credentials elsewhere and none home again, with ${origins}`, () =>
+    it.scopedLive(`a redirect followed here sends credentials neither elsewhere nor back home, with ${origins}`, () =>
       Effect.gen(function*() {
         const { session, signIns } = yield* tokens
         const site = yield* twoSites(
@@ -108,7 +108,7 @@ describe.each(clients)("H10: over %s", (name, layer) => {
             "x-mine": "kept"
           }
         })
-        // The last answer is no refusal: home was not told who asks.
+        // The last answer is not a refusal: the home origin got no credentials.
         assert.deepStrictEqual([response.status, yield* response.text], [401, "no"])
         assert.strictEqual(signIns(), 1)
         assert.deepStrictEqual(site.sent(), ["home/a?token=token-0 Bearer token-0", "away/b -", "home/c -"])
@@ -124,7 +124,7 @@ describe.each(clients)("H10: over %s", (name, layer) => {
       }).pipe(Effect.provide(layer)))
   }
 
-  it.scopedLive("a redirect between two of its origins takes the value along, not the caller's own credentials", () =>
+  it.scopedLive("a redirect between two of its origins keeps the value, but not the caller's own credentials", () =>
     Effect.gen(function*() {
       const { session } = yield* tokens
       const site = yield* twoSites(
@@ -151,7 +151,7 @@ describe.each(clients)("H10: over %s", (name, layer) => {
       ])
     }).pipe(Effect.provide(layer)))
 
-  it.scopedLive("a foreign request that is redirected home gets no value there, and its answer is no refusal", () =>
+  it.scopedLive("a foreign request that is redirected home gets no value there, and its answer is not a refusal", () =>
     Effect.gen(function*() {
       const { session, signIns } = yield* tokens
       const site = yield* twoSites(() => ({ status: 401 }), (_, { home }) => to(`${home}/b`))
@@ -165,7 +165,7 @@ describe.each(clients)("H10: over %s", (name, layer) => {
       assert.strictEqual(signIns(), 0)
     }).pipe(Effect.provide(layer)))
 
-  it.scopedLive("a refusal at the end of a redirect is answered by sending the whole anew", () =>
+  it.scopedLive("after a refusal at the end of a redirect the whole request is sent again", () =>
     Effect.gen(function*() {
       const { session } = yield* tokens
       const site = yield* twoSites((request) =>
@@ -275,7 +275,7 @@ it.scopedLive("H10: a user and a password in the caller's own URL stay with its 
 
 const onUndici = <A, E, R>(effect: Effect.Effect<A, E, R>) => Effect.provide(effect, NodeHttpClient.layerUndici)
 
-/** Names that are credentials whoever invented them, and names that look like some. */
+/** Names of headers that are credentials, and names that look similar. */
 const credentials = [
   "authorization",
   "proxy-authorization",
@@ -332,7 +332,7 @@ it.scopedLive.each(credentials)(
     }))
 )
 
-it.scopedLive("H10: headers that prove nothing go along, but the former host's name does not", () =>
+it.scopedLive("H10: headers that prove nothing are kept, but the previous host's name is not", () =>
   onUndici(Effect.gen(function*() {
     const { session } = yield* tokens
     const site = yield* twoSites((_, { away }) => to(`${away}/b`))
@@ -407,7 +407,7 @@ describe("H10: origins", () => {
     "user:s3cret@a.test",
     "/relative?key=s3cret"
   ])(
-    "with an entry that is none are refused at the first request, and what it keeps secret is not shown: %s",
+    "with an invalid entry are refused at the first request, and its secrets are not shown: %s",
     (entry) =>
       onUndici(Effect.gen(function*() {
         const { session, signIns } = yield* tokens
