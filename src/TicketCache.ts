@@ -141,8 +141,8 @@ export interface Options {
    */
   readonly servers?: number | undefined
   /**
-   * Tickets that are kept for one server; beyond it, the oldest goes. Keep as many as connections are opened at once:
-   * with 8, a burst of 50 resumes 8. Default: 64.
+   * How many tickets are kept for one server; beyond this number, the oldest is dropped. Keep as many as connections
+   * are opened at the same time: with 8, a burst of 50 resumes 8. Default: 64.
    */
   readonly ticketsPerServer?: number | undefined
   /**

@@ -353,7 +353,7 @@ const connectionOver = (socket: globalThis.WebSocket): Connection => {
 /** The platform only allows the codes 1000 and 3000 to 4999. Any other code becomes 1000. */
 const closable = (code: number): number => code >= 3000 && code <= 4999 ? code : 1000
 
-/** RFC 6455 section 7.4.1: 1006 and 1015 are never sent. They stand for an end without a close frame. */
+/** RFC 6455 section 7.4.1: 1006 and 1015 are never sent. They mean an end without a close frame. */
 const endOf = (code: number, reason: string): ConnectionClosed | ConnectionLost =>
   code === 1006 || code === 1015
     ? new ConnectionLost({ reason: "Reset", cause: code })

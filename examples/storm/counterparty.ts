@@ -34,7 +34,7 @@ export class CounterpartyLost extends Data.TaggedError("CounterpartyLost")<{
 export interface Counterparties {
   /** `module` names a file that ends in `answerWith`. */
   readonly fork: <Q extends Questions>(name: string, module: URL) => Effect.Effect<Counterparty<Q>, never, Scope.Scope>
-  /** Fails when a counterparty ends which nobody has asked to. */
+  /** Fails when a counterparty ends without being asked to. */
   readonly lost: Effect.Effect<never, CounterpartyLost>
   /** Of this process and of all counterparties that are running. */
   readonly load: Effect.Effect<Load.Load>

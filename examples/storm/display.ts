@@ -42,7 +42,7 @@ const bar = (done: number): string => {
   return "█".repeat(full) + "░".repeat(width - full)
 }
 
-/** The line has room for the first so many of the figures. */
+/** How many of the figures fit on the line. */
 const fitted = (bar: string, figures: ReadonlyArray<string>, columns: number): string => {
   let line = bar
   for (const figure of figures) {

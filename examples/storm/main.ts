@@ -183,7 +183,7 @@ const onSignal = (exitCode: number) => () => {
 }
 process.on("SIGINT", onSignal(130))
 process.on("SIGTERM", onSignal(143))
-// Whoever read the output is gone, as with `npm start | head -1`.
+// The reader of the output is gone, as with `npm start | head -1`.
 process.stdout.on("error", () => process.exit(1))
 
 NodeRuntime.runMain(main, {

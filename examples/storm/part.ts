@@ -1,4 +1,4 @@
-/** A part of the storm: what its clients do while all that they talk to misbehaves, and what they promise. */
+/** A part of the storm: its clients' work while everything they talk to misbehaves, and their promises. */
 import type { InvalidOptions } from "effect-holdfast/InvalidOptions"
 import type * as Effect from "effect/Effect"
 import type { CounterpartyLost } from "./counterparty.js"

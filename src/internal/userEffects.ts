@@ -1,6 +1,6 @@
 /**
  * The user's effects, which may take any time: a socket's `dial`, `onOpen`, a subscription's `open`, and the finalizers
- * of what these acquire; the calls that a shared session makes of its store. The socket or session interrupts them
+ * of what these acquire; also a shared session's calls of its store. The socket or session interrupts these effects
  * without waiting for their end. Only its closing waits until none of them runs, for a bounded time.
  */
 import * as Effect from "effect/Effect"
@@ -18,7 +18,7 @@ export class UserEffects {
     return this.running === 0
   }
 
-  /** Waits until none of them runs, at most for so many milliseconds. */
+  /** Waits until none of the effects runs, at most for the given milliseconds. */
   untilIdle(millis: number): Effect.Effect<void> {
     return Effect.suspend(() =>
       this.isIdle

@@ -1,4 +1,4 @@
-/** Accounts whose balances are changed by transactions, and the journal of what has become of each. */
+/** Accounts whose balances are changed by transactions, and the journal of the result of each transfer. */
 import * as TransactionalRef from "effect-holdfast/TransactionalRef"
 import * as Array from "effect/Array"
 import * as Cause from "effect/Cause"
@@ -17,7 +17,7 @@ export const make = Effect.gen(function*() {
     (account) =>
       TransactionalRef.make(initialCents, { name: `account ${account}`, invariant: (cents: number) => cents >= 0 })
   )
-  // Not kept in the refs: it is what they are judged by.
+  // Not kept in the refs, since the refs are judged by it.
   const committed = new Map<string, Transfer>()
   const undone = {
     died: [] as Array<string>,

@@ -6,7 +6,7 @@ import { mishapOf, type Transfer } from "./transfer.js"
 
 export class BookkeepingFailed extends Data.TaggedError("BookkeepingFailed") {}
 
-/** No caller waits this long: those who are to leave have left before. */
+/** No caller waits this long: callers who are to leave have left before. */
 const tooLong = "5 seconds"
 
 export const make = (seed: number) => {

@@ -1,8 +1,8 @@
-/** What a transfer is, and what is to become of it. */
+/** Transfers, and the intended result of each. */
 import * as Schema from "effect/Schema"
 import { chance } from "../chance.js"
 
-/** So many that those who pay seldom wait for each other, and so few that they do. */
+/** Enough accounts that payers seldom wait for each other, and few enough that they sometimes do. */
 export const accountCount = 100
 
 /** In each account at first: little enough that some transfers would overdraw one. */

@@ -1,6 +1,6 @@
 /**
- * The clients of the feed, in a process of their own: what is said about their heartbeats and waits is then not about
- * how busy the callers are.
+ * The clients of the feed, in a process of their own: so that the load of the callers does not change their heartbeats
+ * and waits.
  */
 import { NodeWebSocketDialer } from "effect-holdfast/node"
 import * as Effect from "effect/Effect"
@@ -65,7 +65,7 @@ const questions = answerWith({
   enter: async (settings: Settings): Promise<void> => {
     present = await enter(settings)
   },
-  /** After that nobody says anything any more. Answers with what each is subscribed to. */
+  /** After that no client sends any more. Answers with the subscriptions of each client. */
   calm: (patience: number) => Effect.runPromise(present.crowd.calm(patience)),
   leave: (): Promise<void> => present.leave(),
   /** `late`: in milliseconds, by how much this process was late at worst. */

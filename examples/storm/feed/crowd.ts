@@ -39,8 +39,8 @@ export type Topics = Readonly<Record<string, ReadonlyArray<string>>>
 
 export interface Crowd {
   /**
-   * Lets nobody say anything more, and waits until all of it is acknowledged, or for so many milliseconds. Answers with
-   * what each client is subscribed to.
+   * Stops all sending, and waits until everything is acknowledged, or for the given milliseconds. Answers with the
+   * subscriptions of each client.
    */
   readonly calm: (patience: number) => Effect.Effect<Topics>
   readonly tally: Effect.Effect<Tally>

@@ -1,4 +1,4 @@
-/** What a socket tells of itself, held against what was promised of it. */
+/** Compares a socket's events with the promises. */
 import type * as ReconnectingSocket from "effect-holdfast/ReconnectingSocket"
 import * as Duration from "effect/Duration"
 import { timing } from "./client.js"
@@ -19,7 +19,7 @@ export interface Verdict {
   readonly miscounted: number
 }
 
-/** In milliseconds: what is told is not heard in the same moment. */
+/** In milliseconds: an event is not read at the same moment in which it happens. */
 const hearing = 100
 
 export class Events {

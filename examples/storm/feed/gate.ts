@@ -10,9 +10,9 @@ import { answerWith } from "../answering.js"
 
 export type Fault =
   | { readonly kind: "reset" }
-  /** Nothing gets through, either way, until so many milliseconds have passed. */
+  /** No data passes, either way, until the given milliseconds have passed. */
   | { readonly kind: "stall"; readonly millis: number }
-  /** Nothing gets through any more, either way, and nobody is told: also not of the other side's end. */
+  /** No data passes any more, either way, and neither side notices, not even the other side's end. */
   | { readonly kind: "half-open" }
 
 const counts = {
@@ -22,7 +22,10 @@ const counts = {
   halfOpen: 0,
   /** Half-open ones that their clients have given up. */
   noticed: 0,
-  /** In milliseconds, from what a client last got on a connection to what it got next, or to when it gave it up. */
+  /**
+   * In milliseconds, from the last data that a client got on a connection to the next data, or until it gave the
+   * connection up.
+   */
   longestSilence: 0,
   longestSilenceHalfOpen: 0
 }
@@ -135,8 +138,8 @@ const questions = answerWith({
     return struck.length > 0
   },
   /**
-   * Whether silence counts. It does not when the clients are leaving: who says goodbye waits for the answer, and has
-   * nothing to notice meanwhile.
+   * Whether silence counts. It does not while the clients are leaving: a client that closes waits for the answer, and
+   * does not check for silence.
    */
   judge: (is: boolean): void => {
     isJudging = is

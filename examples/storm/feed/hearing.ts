@@ -1,4 +1,4 @@
-/** What a client hears, held against the numbers that the server gives on each topic. */
+/** Compares the messages that a client gets with the server's numbers for each topic. */
 import type { FromServer } from "./messages.js"
 
 export class Hearing {
@@ -9,7 +9,7 @@ export class Hearing {
   missing = 0
 
   private readonly last = new Map<string, number>()
-  /** Topics that are subscribed to anew: what was sent meanwhile went to nobody. */
+  /** Topics with a new subscription: messages that were sent before it do not count as missing. */
   private readonly begun = new Set<string>()
 
   hear(message: FromServer): void {

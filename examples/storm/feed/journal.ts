@@ -1,6 +1,6 @@
 /**
- * What the feed server must still know when it has been killed. It is in the file before anybody hears of it: that
- * outlives the process, not the machine, for which each entry would have to be synced.
+ * What the feed server must still know after it was killed. An entry is in the file before any client gets its answer.
+ * The file survives the process but not the machine, for which each entry would have to be synced.
  */
 import { closeSync, ftruncateSync, openSync, readFileSync, writeSync } from "node:fs"
 
@@ -21,7 +21,7 @@ export const append = (path: string): (entry: Entry) => void => {
   return (entry) => void writeSync(file, `${JSON.stringify(entry)}\n`)
 }
 
-/** Without the line in whose midst the writer was killed. Nobody has heard of that. */
+/** Without the incomplete line that a killed writer left. No client got an answer for it. */
 const whole = (text: string): string => text.slice(0, text.lastIndexOf("\n") + 1)
 
 const repair = (path: string): void => {

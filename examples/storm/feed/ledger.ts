@@ -24,7 +24,7 @@ export interface Evidence {
   readonly patience: number
 }
 
-/** In milliseconds: what a machine with more to do than cores to do it may add, besides what was measured. */
+/** In milliseconds: what an overloaded machine may add to the measured delays. */
 export const allowance = 250
 
 export const section = (evidence: Evidence): Section => {

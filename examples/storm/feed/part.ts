@@ -32,7 +32,10 @@ import * as Weather from "./weather.js"
 
 const names = ["ada", "bob", "cyd"]
 
-/** In milliseconds: for what is not acknowledged yet when the storm is over. The proxy goes on with its faults. */
+/**
+ * In milliseconds: the time for messages that are not yet acknowledged when the storm is over. The proxy goes on with
+ * its faults.
+ */
 const patience = 10_000
 
 export const make = (
@@ -102,7 +105,7 @@ export const make = (
     let kills = 0
     let revocations = 0
 
-    /** Whoever is there: until there was somebody, or for some seconds. */
+    /** Any connected client: waits until there is one, or for some seconds. */
     const untilStruck = (strike: Effect.Effect<boolean, CounterpartyLost>) =>
       Effect.repeat(strike, {
         until: (struck) =>

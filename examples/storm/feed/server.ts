@@ -200,7 +200,7 @@ const questions = answerWith({
   /** Closes what the client has open, and tells whether there was anything. */
   close: ({ client, code }: { readonly client: string; readonly code: number }): boolean =>
     [...open].filter((connection) => connection.client === client && connection.close(code)).length > 0,
-  /** Asks everybody to try again later, and lets nobody in for so long. Tells whether there was anybody. */
+  /** Asks all clients to try again later, and refuses clients for the given time. Gives whether there were any. */
   overload: (millis: number): boolean => {
     if ([...open].filter((connection) => connection.close(1013)).length === 0) return false
     isOverloaded = true

@@ -4,7 +4,9 @@ import type { AuthorizationServer } from "../session/authorization-server.js"
 import { areOnlySlow } from "../session/client.js"
 import type { Member } from "./member.js"
 
-/** A member that was about to renew was struck, and so many milliseconds later another one had done it. */
+/**
+ * A member that was about to renew was killed or paused, and this number of milliseconds later another one had renewed.
+ */
 export interface Strike {
   readonly fault: "killed" | "paused"
   readonly millis: number

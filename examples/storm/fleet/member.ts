@@ -60,7 +60,7 @@ const save = (order: Order) =>
     slowest = Math.max(slowest, (yield* Clock.currentTimeMillis) - since)
   })
 
-/** Again and again, until nobody is to ask for anything more. */
+/** Repeats until the members stop asking. */
 const call = ({ name, seed }: Settings, caller: number) => {
   const luck = chance(seed, `${name}, ${caller}`)
   let turns = 0
@@ -101,7 +101,7 @@ const questions = answerWith({
       })
     )
   },
-  /** Lets nobody ask for anything more. Answers when all are answered. */
+  /** Stops all new requests. Answers when all earlier requests are answered. */
   calm: async (): Promise<void> => {
     isOver = true
     await calls

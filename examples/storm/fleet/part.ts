@@ -103,14 +103,14 @@ export const make = (
         until: ({ issued }) => issued > before,
         times: 750
       })
-    /** Where tokens die faster than the machine can serve all who wait for one, no client holds a promise. */
+    /** If tokens die faster than the machine can serve all waiting callers, no client can keep a promise. */
     const untilServed = Effect.flatMap(reports, (before) =>
       Effect.repeat(Effect.delay(reports, "50 millis"), {
         until: (now) => now.every(({ served }, member) => served >= before[member]!.served + callers),
         times: 300
       }))
 
-    /** Revokes, and strikes the member that comes to renew: the proxy holds what it has sent. */
+    /** Revokes, and kills or pauses the member that comes to renew: the proxy holds its request back. */
     const strike = (fault: Ledger.Strike["fault"]) =>
       Effect.gen(function*() {
         yield* proxy.ask("lieInWait", members.map(({ name }) => name))

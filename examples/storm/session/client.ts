@@ -139,7 +139,7 @@ export class Api extends Context.Tag("storm/Api")<Api, {
         Schedule.whileInput((error: ApiError) => error._tag === "ApiUnreachable")
       )
 
-      // What is sent again goes where it went before: the other address would hide what is wrong with this one.
+      // A repeated request goes to the same address as before: the other address would hide the fault of this one.
       let asked = 0
       const nextAddress = Effect.sync(() => asked++ % requestsForSecureOne === 0 ? secureApi : api)
 
@@ -171,7 +171,7 @@ export class Api extends Context.Tag("storm/Api")<Api, {
   )
 }
 
-/** The client is one for all requests; what is to happen when one is sent is the request's own. */
+/** There is one client for all requests; each request brings its own callback for when it is sent. */
 const whenSent = FiberRef.unsafeMake<Effect.Effect<unknown>>(Effect.void)
 
 /** Connections are for sharing: a crowd that opens one each is slower than one that queues, and harder on the API. */

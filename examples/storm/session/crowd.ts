@@ -22,9 +22,9 @@ export interface Tally {
   readonly abandoned: number
   readonly failed: Readonly<Record<string, number>>
   readonly waiting: number
-  /** Callers who were told that the session failed. */
+  /** Callers who got a failure of the session. */
   readonly falselyBlamed: number
-  /** In milliseconds, from the order to its answer, those included who still wait. */
+  /** In milliseconds, from the order to its answer, including callers who still wait. */
   readonly slowest: number
 }
 

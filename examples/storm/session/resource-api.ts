@@ -104,7 +104,7 @@ const bank = Effect.runSync(Bank.make)
 
 const defects = { answered: 0, logged: [] as Array<string> }
 
-/** Whoever keeps the ledger wants to know of each defect that it was logged. All else is not expected. */
+/** The ledger checks that each defect was logged. Any other log is unexpected. */
 const logger = Logger.make((log) =>
   Option.match(HashMap.get(log.annotations, "incident"), {
     onSome: (incident) => defects.logged.push(String(incident)),

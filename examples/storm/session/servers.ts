@@ -33,7 +33,7 @@ export const make = (
     const introspectionSecret = randomBytes(16).toString("hex")
     const { forApi, forClients } = yield* authorization.ask("listen", {
       introspectionSecret,
-      // So that a token lasts until all who wait for one have used it, also on a machine that is busy.
+      // Long enough that a token lasts until all waiting callers have used it, even on a busy machine.
       lifetime: Math.max(2, Math.ceil(callers / 100))
     })
     const apiPorts = yield* api.ask("listen", {

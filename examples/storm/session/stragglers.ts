@@ -1,6 +1,6 @@
 /**
- * Stragglers: callers who hold on to one generation of the session while the others move on, and come back with it
- * seconds later. A session that forgets what has replaced an old generation would renew a second time for them.
+ * Stragglers: callers who keep one generation of the session while the others get newer ones, and come back with it
+ * seconds later. A session that forgets the successor of an old generation would renew a second time for them.
  */
 import * as Clock from "effect/Clock"
 import * as Effect from "effect/Effect"

@@ -2,7 +2,7 @@
 import * as Effect from "effect/Effect"
 import { authority, serverCertificate } from "../../certificates.js"
 
-/** The only name that the certificate is for. No address: who asks for it has to say the name. */
+/** The only name that the certificate is for. It has no address, so a client must use the name. */
 export const serverName = "api.storm.test"
 
 /** All of it in PEM. */

@@ -10,7 +10,7 @@ export interface Failures {
   readonly others: ReadonlyArray<string>
 }
 
-/** How a connection ends that is cut in its midst, whoever is the first to write to it again. */
+/** The errors of a connection that is cut midway, whichever side is the first to write again. */
 const cuts: ReadonlySet<string | undefined> = new Set(["ECONNRESET", "EPIPE"])
 
 export const make = () => {

@@ -43,7 +43,8 @@ export const section = (evidence: Evidence): Section => {
       },
       {
         promise: "the client knows what became of each",
-        // Who resumes knows so before the server does, and after the wire: between the two the network may cut.
+        // A resuming client knows the result before the server does, and after the wire: the network may cut in
+        // between.
         held: cache.offered === wire.offered && server.resumed <= cache.resumed && cache.resumed <= wire.taken,
         happened: `${cache.offered} offered and ${cache.resumed} resumed, it says; the wire says ${wire.offered} and ` +
           `${wire.taken}, the server ${server.resumed}`

@@ -55,7 +55,7 @@ export const make = (
     let rotations = 0
 
     const rotate = Effect.gen(function*() {
-      // Who has a ticket, and comes back with it.
+      // A client that has a ticket, and comes back with it.
       yield* visitors.guest
       yield* api.ask("changeTicketKeys")
       rotations++

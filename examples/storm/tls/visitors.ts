@@ -25,7 +25,7 @@ export interface Visits {
 }
 
 export interface Visitors {
-  /** One guest, who has come and gone when it ends. Answers whether it has left a ticket. */
+  /** One guest, who has come and gone when this ends. Gives whether a ticket is left. */
   readonly guest: Effect.Effect<boolean>
   /** Ends when the storm is over and each has been answered, or when `patience` milliseconds more have passed. */
   readonly strangers: (patience: number) => Effect.Effect<void>

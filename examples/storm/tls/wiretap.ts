@@ -58,7 +58,7 @@ const pass = (client: Socket, port: number, cut: Cut | undefined): void => {
     tickets?.forEach(onOffered)
     if (tickets === undefined) return false
     isOffering = tickets.length > 0
-    // Not before: what the network does to a connection is not to overtake what was offered on it.
+    // Not earlier, so that the network's faults cannot overtake the recorded offer of a connection.
     server.connect(port, "127.0.0.1")
     return true
   }
@@ -88,7 +88,7 @@ const pass = (client: Socket, port: number, cut: Cut | undefined): void => {
     open.delete(client)
     close()
   })
-  // Without a hello nobody answers.
+  // Without a hello there is no answer.
   client.once("end", () => {
     if (server.pending && !server.connecting) close()
   })

@@ -16,14 +16,14 @@ import * as Delays from "../delays.js"
 
 export interface Cooldown {
   /**
-   * Milliseconds from `now`, on the monotonic clock. A schedule that has ended keeps its last delay; so does one that
-   * dies, lest waiters hang.
+   * Milliseconds from `now`, on the monotonic clock. A schedule that has ended keeps its last delay. So does a schedule
+   * that dies, so that waiters do not hang.
    */
   readonly next: (cause: Cause.Cause<any>, now: number) => Effect.Effect<number>
   readonly reset: () => void
 }
 
-/** The schedule that the option `cooldown` of a session stands for. Throws `InvalidOptions`. */
+/** The schedule for the option `cooldown` of a session. Throws `InvalidOptions`. */
 export const scheduleOf = <E>(
   cooldown: Duration.DurationInput | Schedule.Schedule<unknown, Cause.Cause<E>> | undefined
 ): Schedule.Schedule<unknown, Cause.Cause<E>> => {

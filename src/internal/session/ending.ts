@@ -111,7 +111,7 @@ export class Ending<A, E, R> {
 
   /**
    * Runs the effect to its end on a fiber of the session's own, while the caller waits. Closing the session's scope
-   * interrupts that fiber, which completes its work all the same, and does not interrupt the caller.
+   * interrupts that fiber, which still completes its work, and does not interrupt the caller.
    */
   private finish(effect: Effect.Effect<void, never, R>): Effect.Effect<void> {
     return Effect.flatMap(
