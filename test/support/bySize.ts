@@ -3,10 +3,10 @@ import * as Effect from "effect/Effect"
 import { amount, form } from "./form.js"
 
 /**
- * How deep an exploration goes, derived from the size of the effect, so that each scenario has its part of the time.
- * HOLDFAST_EFFORT multiplies what is given here.
+ * The depth of an exploration, derived from the size of the effect, so that each scenario has its part of the time.
+ * HOLDFAST_EFFORT multiplies these amounts.
  *
- * - Every strategy makes as many runs as `affordable` pays for. Seeds are no more than there are places.
+ * - Every strategy makes as many runs as `affordable` allows. There are no more seeds than places.
  * - The full form tries at least 1,000 places of a sweep, or all of them; the long form all.
  */
 export const bySize = async (

@@ -1,5 +1,5 @@
 /**
- * Known faults, each put back into a copy of the module that once had it, or might have. A suite that does not go red
+ * Known faults, each put back into a copy of a module that once had it, or might have it. A suite that does not go red
  * with them proves nothing.
  *
  * `import("…/src/Session.ts?canary=name")` gives the module with that fault. The whole graph below it is a copy.
@@ -8,7 +8,7 @@ import { dirname, resolve } from "node:path"
 import type { Plugin } from "vitest/config"
 
 interface Canary {
-  /** What is wrong with it. */
+  /** The fault in one line. */
   readonly fault: string
   /** Relative to `src`. */
   readonly edits: ReadonlyArray<{ readonly file: string; readonly from: string; readonly to: string }>
@@ -82,7 +82,7 @@ export const canaries = {
     edits: [edit("Session.ts", "run({ after: generation }, refreshes - 1)", "run({ after: generation }, refreshes)")]
   },
   "stuck-waiter": {
-    fault: "a waiter that is interrupted as it registers stays registered",
+    fault: "a waiter that is interrupted while it registers stays registered",
     edits: [edit(
       "internal/wait.ts",
       `return Effect.onInterrupt(
@@ -98,7 +98,7 @@ export const canaries = {
     )]
   },
   "late-registration": {
-    fault: "a waiter looks in one operation and registers in a later one",
+    fault: "a waiter checks its condition in one operation and registers in a later one",
     edits: [edit(
       "internal/waiters.ts",
       "    const found = waiter.look()\n    if (found !== undefined) return waiter.onFound(found)\n",
@@ -145,7 +145,7 @@ export const canaries = {
     )]
   },
   "foreign-scheduler": {
-    fault: "the sessions of a map run on another scheduler than the map's",
+    fault: "the sessions of a map run on a scheduler that is not the map's",
     edits: [edit("internal/fork.ts", "Runtime.runFork(runtime)(", "Runtime.runFork(Runtime.defaultRuntime)(")]
   },
   "late-fork": {
@@ -210,7 +210,7 @@ export const canaries = {
     )]
   },
   "lock-order": {
-    fault: "several refs are locked in the order they are named in",
+    fault: "several refs are locked in the order of their names",
     edits: [edit("internal/transaction/run.ts", "cells.toSorted((a, b) => a.order - b.order)", "cells")]
   },
   "unseen-circle": {
@@ -218,7 +218,7 @@ export const canaries = {
     edits: [edit("internal/transaction/take.ts", "transaction.places?.has(turn) === true ?", "1 < 2 ?")]
   },
   "parallel-circle": {
-    fault: "those ahead in the queue are not waited for",
+    fault: "earlier places in the queue are not taken into account",
     edits: [
       edit("internal/transaction/circle.ts", "asked.last?.holder ?? asked.holder!", "asked.holder!"),
       edit("internal/transaction/circle.ts", "holder: ahead?.holder ?? turn.holder!", "holder: turn.holder!")
@@ -241,11 +241,11 @@ export const canaries = {
     )]
   },
   "repeated-circle": {
-    fault: "siblings that wait for each other meet the same circle at each attempt",
+    fault: "siblings that wait for each other meet the same circle in each attempt",
     edits: [edit("TransactionalRef.ts", "known.learn(failureOf(cause))", "{}")]
   },
   "leaked-turn": {
-    fault: "a turn leaks when its taker is interrupted between being handed it and noting it",
+    fault: "a turn leaks when its taker is interrupted between getting it and recording it",
     edits: [
       edit("internal/transaction/turn.ts", "    this.next = holder.turn\n    holder.turn = this\n", ""),
       edit(
@@ -268,7 +268,7 @@ export const canaries = {
     )]
   },
   "requeued-at-the-tail": {
-    fault: "a message whose write failed is appended behind those that wait",
+    fault: "a message whose write failed is queued behind waiting messages",
     edits: [edit(
       "internal/socket/outbox.ts",
       "new Set([...handed, ...this.queued])",
@@ -276,7 +276,7 @@ export const canaries = {
     )]
   },
   "kept-though-lost": {
-    fault: "a message that may have arrived is sent again, though nobody acknowledges",
+    fault: "a message that may have arrived is sent again without acknowledgements",
     edits: [edit(
       "internal/socket/outbox.ts",
       "if (!message.isKept) this.remove",
@@ -284,7 +284,7 @@ export const canaries = {
     )]
   },
   "cumulative-though-by-id": {
-    fault: "an acknowledgement of one message takes those before it for delivered, though each has its own",
+    fault: "an acknowledgement of one message counts for earlier ones, which have their own",
     edits: [edit(
       "internal/socket/outbox.ts",
       "if (this.limits.isCumulative) this.acknowledgeUpTo(last)",
@@ -292,7 +292,7 @@ export const canaries = {
     )]
   },
   "border-behind-early-messages": {
-    fault: "messages that came in before the connection was ready are told before its border",
+    fault: "messages that came in before the connection was ready come before its border",
     edits: [edit(
       "internal/socket/owner.ts",
       "    this.inbox.pushBorder(live.number)\n    this.inbox.pushAll(live.inbox, live.number)\n",
@@ -300,7 +300,7 @@ export const canaries = {
     )]
   },
   "overflowing-backoff": {
-    fault: "the backoff grows beyond what a timer can wait",
+    fault: "the backoff grows beyond the longest timer",
     edits: [edit(
       "internal/socket/policy.ts",
       "Math.min(Math.max(scheduled, least), Duration.toMillis(longestTimer))",
@@ -346,7 +346,7 @@ export const canaries = {
     ]
   },
   "siblings-of-a-refused": {
-    fault: "a refused ticket's older siblings stay",
+    fault: "older tickets of a refused ticket's key stay",
     edits: [edit(
       "internal/tickets/store.ts",
       "if (server === undefined) return\n    const place",
@@ -358,13 +358,13 @@ export const canaries = {
     edits: [edit("internal/tickets/store.ts", "if (this.isClosed || ", "if (")]
   },
   "unchecked-lease": {
-    fault: "a holder that has stood still for longer than its lease presents the token all the same",
+    fault: "a holder that was suspended for longer than its lease still presents the token",
     edits: [
       edit("internal/shared/protocol.ts", "monotonicNow < askedAt + lease", "monotonicNow >= 0 || askedAt < lease")
     ]
   },
   "cleared-intent": {
-    fault: "a failed renewal is taken for one that has spent nothing",
+    fault: "a failed renewal counts as one that has spent nothing",
     edits: [edit("internal/shared/protocol.ts", "intent: row.value !== null && failure.uncertain", "intent: false")]
   }
 } satisfies Record<string, Canary>

@@ -13,8 +13,8 @@ declare module "vitest" {
 }
 
 /**
- * A test that fails unless the fault is found, within so many interleavings of one of the strategies, and replayed
- * identically: a hundred times in the full form.
+ * A test that fails unless the fault is found within the given number of interleavings of one of the strategies, and
+ * replayed identically: a hundred times in the full form.
  */
 export const canary = (
   fault: string,
@@ -32,7 +32,7 @@ export const canary = (
     const failure = await Effect.runPromise(Effect.flip(Interleavings.explore(effect, search)))
     assert.ok(failure instanceof Interleavings.InterleavingFailure, String(failure))
     assert.equal(failure.reason, reason, failure.message)
-    // An edit that no longer fits its module fails, too, and would catch nothing.
+    // An edit that no longer matches its module fails, too, but proves nothing.
     assert.ok(!(Cause.squash(failure.cause) instanceof ReferenceError), failure.message)
     assert.ok(failure.interleavings <= within, `found after ${failure.interleavings}, not within ${within}`)
     if (reason !== "Escaped") {

@@ -6,7 +6,7 @@ import { join } from "node:path"
 import { type BrowserContext, chromium } from "playwright-core"
 import { browser } from "./tools.js"
 
-/** A browser with a profile of its own, for tests that run where `browser` is there. */
+/** A browser with its own profile, for tests that run if `browser` exists. */
 export const chromiumContext: Effect.Effect<BrowserContext, never, Scope.Scope> = Effect.gen(function*() {
   const folder = yield* Effect.acquireRelease(
     Effect.sync(() => mkdtempSync(join(tmpdir(), "holdfast-chromium-"))),
@@ -18,7 +18,7 @@ export const chromiumContext: Effect.Effect<BrowserContext, never, Scope.Scope> 
         executablePath: browser!,
         headless: true,
         args: [
-          // Where tests run as root.
+          // Needed if tests run as root.
           "--no-sandbox",
           "--disable-gpu",
           "--disable-quic",

@@ -1,4 +1,4 @@
-/** An error as Node's own have it, with a code. */
+/** An error with a code, like Node's own. */
 export class CodedError extends Error {
   readonly code: string
 

@@ -10,6 +10,6 @@ export const failureOf = <A, E>(exit: Exit.Exit<A, E>): E => {
   return Option.getOrElse(Cause.failureOption(exit.cause), () => assert.fail(`no typed failure: ${String(exit)}`))
 }
 
-/** Runs the effect on so many fibers together, and tells how each has ended. */
+/** Runs the effect on the given number of fibers together, and gives their exits. */
 export const many = <A, E, R>(count: number, effect: Effect.Effect<A, E, R>) =>
   Effect.all(Array.from({ length: count }, () => Effect.exit(effect)), { concurrency: "unbounded" })

@@ -4,7 +4,7 @@ import * as Exit from "effect/Exit"
 import * as Fiber from "effect/Fiber"
 import * as Scope from "effect/Scope"
 
-/** How a fiber ends that is interrupted while a finalizer runs to which `body` has given a part that waits. */
+/** The exit of a fiber that is interrupted while a finalizer runs; `body` gets a part of that finalizer that waits. */
 export const interruptedDuring = <R>(body: (finalizer: Effect.Effect<void>) => Effect.Effect<unknown, unknown, R>) =>
   Effect.gen(function*() {
     const [begun, gate] = yield* Effect.all([Deferred.make<void>(), Deferred.make<void>()])
@@ -22,10 +22,10 @@ export const interruptedDuring = <R>(body: (finalizer: Effect.Effect<void>) => E
     return yield* Fiber.await(fiber)
   })
 
-/** Run on a fiber before, it is what makes Effect 3.22 lose an interruption (`src/internal/closeScope.ts`). */
+/** If this runs on a fiber first, Effect 3.22 can lose an interruption (`src/internal/closeScope.ts`). */
 export const anotherFinalizer = Effect.addFinalizer(() => Effect.void)
 
-/** How a fiber ends that is interrupted while it closes a scope, and has run another finalizer before. */
+/** The exit of a fiber that is interrupted while it closes a scope, after it has run another finalizer. */
 export const interruptedInFinalizer = (
   close: (scope: Scope.CloseableScope, exit: Exit.Exit<unknown, unknown>) => Effect.Effect<void>
 ): Effect.Effect<Exit.Exit<string, unknown>> =>

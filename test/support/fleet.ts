@@ -1,4 +1,4 @@
-/** Processes that share a store: to be asked, killed and stopped. */
+/** Processes that share a store, which the test can ask, kill and stop. */
 import * as Effect from "effect/Effect"
 import type * as Scope from "effect/Scope"
 import { type ChildProcess, fork } from "node:child_process"
@@ -14,7 +14,7 @@ export interface FleetProcess {
   /** `kill -9`; done when the process is gone. */
   readonly kill: Effect.Effect<void>
   readonly signal: (signal: "SIGSTOP" | "SIGCONT") => Effect.Effect<void>
-  /** Done when the process has told so of itself. */
+  /** Done when the process has reported it. */
   readonly told: (what: string) => Effect.Effect<void, ProcessGone>
 }
 

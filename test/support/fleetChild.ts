@@ -21,7 +21,7 @@ import { storeLayer, type StoreSettings } from "./stores.js"
 export interface Settings {
   readonly store: StoreSettings
   readonly key: string
-  /** The `rotatingServer` that the session is with. */
+  /** The `rotatingServer` of the session. */
   readonly upstream?: string
   /** In milliseconds. */
   readonly lease?: number
@@ -30,7 +30,7 @@ export interface Settings {
   readonly hears?: boolean
   /** Base64. */
   readonly encryptWith?: string | ReadonlyArray<string>
-  /** Milliseconds by which the wall clock of this process is wrong. */
+  /** By how many milliseconds the wall clock of this process is wrong. */
   readonly clockIsWrongBy?: number
 }
 
@@ -48,12 +48,12 @@ export type Step =
   | "ending"
   | "ended"
 
-/** What a process does at a step: it waits there for ever, or stops there as by SIGSTOP. */
+/** What a process does at a step: it waits there for ever, or stops there like after SIGSTOP. */
 export type Halt = "wait" | "stop"
 
 export interface Served {
   readonly served: number
-  /** By their tags and reasons, how many callers were told so. */
+  /** How many callers got each failure, by tag and reason. */
   readonly failed: Readonly<Record<string, number>>
 }
 
@@ -163,7 +163,7 @@ const runtime = ManagedRuntime.make(
   )
 )
 
-/** Done when the API has served it; until then the session is asked for another token, a few times. */
+/** Done when the API has accepted a token; until then the session is asked for another one, a few times. */
 const request = Effect.gen(function*() {
   const client = SessionHttpClient.withSession(yield* HttpClient.HttpClient, yield* TokenSession, {
     attach: (request, { access }) => HttpClientRequest.bearerToken(request, access),
@@ -173,7 +173,7 @@ const request = Effect.gen(function*() {
   if (status !== 200) return yield* new Refused({ why: String(status) })
 })
 
-/** So many callers find that the API refuses what they all have. One asks it for all of them. */
+/** The given number of callers find their common token refused. One request checks it for all of them. */
 const refusedTogether = (callers: number) =>
   Effect.gen(function*() {
     const client = yield* HttpClient.HttpClient
@@ -233,7 +233,7 @@ const questions = {
       )
     ),
 
-  /** Gives how many callers have a token that the API serves. */
+  /** Gives how many callers have a token that the API accepts. */
   refused: (callers: number): Promise<number> => runtime.runPromise(refusedTogether(callers)),
 
   /** Takes the lock of an SQLite file, until `unlock`. */
@@ -252,12 +252,12 @@ const questions = {
   /** Signs the fleet out. */
   end: (): Promise<void> => runtime.runPromise(Effect.flatMap(TokenSession, ({ end }) => end)),
 
-  /** The next time that this step comes, the process tells so, and halts there. */
+  /** The next time that this step comes, the process reports it, and halts there. */
   halt: (step: Step, halt: Halt): void => {
     armed = { step, halt }
   },
 
-  /** How often the store was asked. */
+  /** How many calls of the store there were. */
   operations: (): number => operations,
 
   /** What this process has done in its fleet: `renewed`, `adopted`, `took over`. */

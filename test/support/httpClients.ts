@@ -1,4 +1,4 @@
-/** The clients that a session is put on, and what their requests came to. */
+/** The clients that carry a session in tests, and helpers for their responses. */
 import * as NodeHttpClient from "@effect/platform-node/NodeHttpClient"
 import * as Undici from "@effect/platform-node/Undici"
 import * as FetchHttpClient from "@effect/platform/FetchHttpClient"
@@ -79,7 +79,7 @@ export const whileTimePasses = <A, E, R>(effect: Effect.Effect<A, E, R>): Effect
     return yield* Fiber.join(fiber)
   })
 
-/** The request never got an answer: not a failure of the session. */
+/** The request got no answer, which is not a failure of the session. */
 export const assertTransport = (exit: Exit.Exit<unknown, unknown>) => {
   const error = failedWith(exit, HttpClientError.RequestError)
   assert.strictEqual(error.reason, "Transport")
@@ -94,7 +94,7 @@ export const readings = (response: HttpClientResponse.HttpClientResponse) => ({
   stream: Stream.mkString(Stream.decodeText(response.stream))
 })
 
-/** Everything that printing an error may bring to light. */
+/** Everything that printing an error may show. */
 export const printsOf = (error: unknown): string => {
   const cause = Cause.fail(error)
   return [

@@ -1,6 +1,6 @@
 /**
- * Real HTTP servers on the loopback, whose handlers are effects, so that a test holds an answer back with a latch
- * and never with a delay.
+ * Real HTTP servers on the loopback, whose handlers are effects, so that a test delays an answer by a latch and never
+ * by a time.
  */
 import * as Deferred from "effect/Deferred"
 import * as Effect from "effect/Effect"
@@ -14,16 +14,16 @@ import { TLSSocket } from "node:tls"
 
 export interface Received {
   readonly method: string
-  /** Path and query as they came over the wire. */
+  /** Path and query as they were sent. */
   readonly path: string
   readonly headers: Http.IncomingHttpHeaders
   readonly body: Buffer
   readonly httpVersion: string
-  /** Which of the server's connections it came on, counted from 1. */
+  /** The number of the server's connection, counted from 1. */
   readonly connection: number
   /** The negotiated protocol and cipher, for a server that speaks TLS. */
   readonly tls: { readonly protocol: string | null; readonly cipher: string; readonly isResumed: boolean } | undefined
-  /** Done when the client went away before the answer was out. */
+  /** Done when the client went away before the answer was sent. */
   readonly aborted: Deferred.Deferred<void>
 }
 
@@ -96,7 +96,7 @@ export const serve = (
       : tls.http2 === true
       ? Http2.createSecureServer(tls, onRequest as never)
       : Https.createServer(tls, onRequest)
-    // An idle connection ends because someone ends it, not because it was idle for long enough.
+    // An idle connection must end only because a client or the test ends it, and not because of its idle time.
     if ("keepAliveTimeout" in server) server.keepAliveTimeout = 600_000
     server.on(tls === undefined ? "connection" : "secureConnection", (socket: Socket) => {
       sockets.set(socket, ++connections)
@@ -123,7 +123,7 @@ export const serve = (
     }
   })
 
-/** Asks again on each turn of the event loop until the condition holds; the test's own time limit is the bound. */
+/** Checks on each turn of the event loop until the condition holds; the test's own time limit is the bound. */
 export const eventually = <E, R>(condition: Effect.Effect<boolean, E, R>): Effect.Effect<void, E, R> =>
   Effect.repeat(Effect.zipLeft(condition, nextTurn), { until: (holds) => holds }).pipe(Effect.asVoid)
 

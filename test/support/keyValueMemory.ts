@@ -3,7 +3,7 @@ import * as KeyValueStore from "@effect/platform/KeyValueStore"
 import * as Effect from "effect/Effect"
 import * as Option from "effect/Option"
 
-/** A store that can be looked into, and that fails or waits when it is told to. */
+/** A store whose content is visible, and that fails or waits when the test says so. */
 export const memory = () => {
   const values = new Map<string, string>()
   const state = {

@@ -1,6 +1,4 @@
-/**
- * WebSocket servers on the loopback, within the test's process: the test speaks for each connection.
- */
+/** WebSocket servers on the loopback, within the test's process: the test plays the server of each connection. */
 import * as Effect from "effect/Effect"
 import * as Queue from "effect/Queue"
 import * as Schedule from "effect/Schedule"
@@ -13,7 +11,7 @@ import { type WebSocket, WebSocketServer } from "ws"
 export interface Accepted {
   readonly socket: WebSocket
   readonly request: Http.IncomingMessage
-  /** What has come in, as text. */
+  /** The messages that have come in, as text. */
   readonly got: Array<string>
 }
 
@@ -58,7 +56,9 @@ export const serving = (answer: (socket: Socket) => boolean = () => false) =>
     }
   })
 
-/** A server that upgrades by hand, and leaves TCP open whatever the client does: the test writes to the sockets. */
+/**
+ * A server that upgrades by hand, and leaves TCP open whatever the client does. The test writes to the sockets itself.
+ */
 export const halfOpen = Effect.gen(function*() {
   const accepted = yield* Queue.unbounded<Socket>()
   const sockets = new Set<Socket>()

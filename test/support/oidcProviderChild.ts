@@ -7,7 +7,7 @@ import { createServer, type IncomingMessage, type ServerResponse } from "node:ht
 import type { AddressInfo } from "node:net"
 import Provider from "oidc-provider"
 
-/** What the test asks of the server, and what the server answers. */
+/** The test's questions to the server, and their answers. */
 export type Question =
   | { readonly ask: "start"; readonly jwk: JsonWebKey }
   | { readonly ask: "approve"; readonly userCode: string }

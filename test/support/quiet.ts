@@ -1,5 +1,5 @@
 import * as Logger from "effect/Logger"
 import * as LogLevel from "effect/LogLevel"
 
-/** A layer under which the sockets of a test log nothing of their coming and going. */
+/** A layer with which the sockets of a test do not log their openings and losses. */
 export const quiet = Logger.minimumLogLevel(LogLevel.Error)

@@ -1,6 +1,4 @@
-/**
- * A server that is the test, on the test's clock, and what a socket tells.
- */
+/** A server that the test plays, on the test's clock, and a record of a socket's events. */
 import { it } from "@effect/vitest"
 import * as Backoff from "effect-holdfast/Backoff"
 import * as ReconnectingSocket from "effect-holdfast/ReconnectingSocket"
@@ -33,12 +31,12 @@ export const heard = (peer: WebSocketDialer.Peer) =>
   Effect.gen(function*() {
     const got: Array<WebSocketDialer.Message> = []
     yield* Effect.forkScoped(Effect.forever(Effect.map(peer.receive, (message) => got.push(message))))
-    // Where a test leaves something unacknowledged, its end is not to wait for that.
+    // The end of a test must not wait for unacknowledged messages.
     yield* Effect.addFinalizer(() => peer.reset)
     return { ...peer, got }
   })
 
-/** Every dial, and when it came. Who asks for one that has not come fails at once. */
+/** Every dial, with its time. Asking for a dial that has not come fails immediately. */
 export const serving = Effect.gen(function*() {
   const server = yield* WebSocketDialer.TestServer
   const unanswered: Array<WebSocketDialer.Attempt> = []
@@ -98,7 +96,7 @@ export const connected = <Out, In, E, R>(
     return { server, socket, events: events.all, peer }
   })
 
-/** One whose first dial nobody has answered. */
+/** A socket whose first dial has not been answered. */
 export const dialing = <Out, In, E, R>(
   making: Effect.Effect<ReconnectingSocket.ReconnectingSocket<Out, In>, E, R>
 ) =>
@@ -113,7 +111,7 @@ export const dialing = <Out, In, E, R>(
 // a connection that can be held
 // -----------------------------------------------------------------------------
 
-/** Keeps what is written in its hands until the test takes it, and can stop reading. */
+/** Keeps written messages until the test takes them, and can stop reading. */
 export class Wire {
   readonly connection: WebSocketDialer.Connection
   readonly taken: Array<Message> = []
@@ -179,7 +177,7 @@ export class Wire {
     }
   }
 
-  /** Takes what is in its hands. */
+  /** Takes the kept messages. */
   take(): void {
     const all = [...this.onTake]
     this.onTake.clear()
@@ -263,14 +261,14 @@ export const openTimers = Effect.acquireRelease(
 
 export const lost = (reason: WebSocketDialer.ConnectionLost["reason"]) => new WebSocketDialer.ConnectionLost({ reason })
 
-/** `ack 3`: everything up to and with 3. */
+/** `ack 3` acknowledges all messages up to and including 3. */
 export const acknowledge = {
   id: (message: Message) => Number(message),
   acknowledged: (message: Message) =>
     String(message).startsWith("ack ") ? Option.some(Number(String(message).slice(4))) : Option.none()
 }
 
-/** A socket of texts whose first connection is open, and everything that it tells. */
+/** A socket of texts whose first connection is open, and all its messages and events. */
 export const opened = (
   options: Partial<ReconnectingSocket.Options<string, string, never, never, unknown, never>> = {}
 ) =>

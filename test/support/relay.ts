@@ -1,10 +1,10 @@
-/** A way to a server on which the network fails as a test says. */
+/** A relay to a server on which the test makes the network fail. */
 import * as Effect from "effect/Effect"
 import type * as Scope from "effect/Scope"
 import { type AddressInfo, connect, createServer, type Socket } from "node:net"
 
 export interface Relay {
-  /** The server's URL, by this way. */
+  /** The server's URL through the relay. */
   readonly url: string
   /**
    * `down` cuts all connections and takes no new ones, `silent` lets nothing through, and holds what comes meanwhile;

@@ -9,11 +9,11 @@ import { type Reply, serve } from "./httpServer.js"
 export interface RotatingServer {
   readonly url: string
   readonly state: {
-    /** What the token endpoint was asked, in order: `sign in`, `renew 0.1`, `revoke 0.1`. */
+    /** The requests to the token endpoint, in order: `sign in`, `renew 0.1`, `revoke 0.1`. */
     readonly calls: Array<string>
-    /** What the clients said of each renewal. */
+    /** What the clients reported about each renewal. */
     readonly uncertain: Array<boolean>
-    /** Refresh tokens that came again, and revoked all that descends from their sign-in. */
+    /** Refresh tokens that came again, and so revoked all tokens of their sign-in. */
     reused: number
     /** Requests to the API. */
     served: number
@@ -21,7 +21,7 @@ export interface RotatingServer {
   }
   /** From now on the API refuses every access token that was issued. */
   readonly revoke: Effect.Effect<void>
-  /** What the next calls of the token endpoint are answered with, before anything is spent. */
+  /** The next answers of the token endpoint, given before anything is spent. */
   readonly next: (...answers: ReadonlyArray<Effect.Effect<Reply | undefined>>) => void
 }
 
@@ -40,7 +40,7 @@ const json = (body: unknown, status = 200): Reply => ({
   body: JSON.stringify(body)
 })
 
-/** `leeway`: for so many milliseconds a spent refresh token gives its successor again. */
+/** `leeway`: for how many milliseconds a spent refresh token gives its successor again. */
 export const rotatingServer = (
   { leeway = 0 }: { readonly leeway?: number } = {}
 ): Effect.Effect<RotatingServer, never, Scope.Scope> =>

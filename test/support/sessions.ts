@@ -12,7 +12,7 @@ export class Refused {
   }
 }
 
-/** An upstream that counts its calls, answers when it is told to, and fails as it is told to. */
+/** An upstream that counts its calls, and answers or fails when the test says so. */
 export const upstream = () => {
   const calls: Array<string> = []
   let next = 0
@@ -42,7 +42,7 @@ export const held = (effect: Effect.Effect<string, Refused>) =>
 export const valuesOf = <A, E>(exits: ReadonlyArray<Exit.Exit<Session.Generation<A>, E>>) =>
   exits.map((exit) => Exit.isSuccess(exit) ? exit.value.value : String(exit))
 
-/** The test's clock for all that sleeps and for the monotonic time, with a time of day that the test sets. */
+/** The test's clock for sleeps and for the monotonic time, with a time of day that the test sets. */
 export const settableTimeOfDay = Effect.map(Effect.clock, (clock) => {
   const timeOfDay = { offset: 0 }
   const now = () => clock.unsafeCurrentTimeMillis() + timeOfDay.offset

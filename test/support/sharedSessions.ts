@@ -1,4 +1,4 @@
-/** `SharedSession` in place of `Session`, so that what holds for the one can be tried with the other. */
+/** `SharedSession` in place of `Session`, so that the same scenarios run with both. */
 import * as Session from "effect-holdfast/Session"
 import * as SessionStore from "effect-holdfast/SessionStore"
 import * as SharedSession from "effect-holdfast/SharedSession"

@@ -30,7 +30,7 @@ export const storeLayer = (settings: StoreSettings): Layer.Layer<SessionStore.Se
   }
 }
 
-/** The database by itself, to do something to the table past the store. */
+/** The database itself, to change the table without the store. */
 export const sqlLayer = (
   settings: Exclude<StoreSettings, { readonly kind: "file" | "redis" }>
 ): Layer.Layer<SqlClient.SqlClient, unknown> => {
@@ -44,7 +44,7 @@ export const sqlLayer = (
   }
 }
 
-/** SQLite's client compiles a part of itself where no compiled one can be fetched. So it may be missing. */
+/** SQLite's client compiles a part of itself if no compiled part can be fetched. So it may be missing. */
 interface SqliteModule {
   readonly layer: (config: { readonly filename: string }) => Layer.Layer<SqlClient.SqlClient>
 }

@@ -1,6 +1,6 @@
 /**
- * Clients of `NodeTicketCache`, of each kind, and a test that watches over what holds for all of them: no ticket is
- * offered twice, no early data is sent, and no secret is told.
+ * Clients of `NodeTicketCache`, of each kind, and a test that checks the rules for all of them: no ticket is offered
+ * twice, no early data is sent, and no secret is shown.
  */
 import * as NodeHttpClient from "@effect/platform-node/NodeHttpClient"
 import * as HttpClient from "@effect/platform/HttpClient"
@@ -84,7 +84,7 @@ export interface Given extends NodeTicketCache.Options {
   readonly cache: TicketCache.TicketCache
 }
 
-/** Gets one page over a connection that is its own, and is closed afterwards. Of a WebSocket it is an echo. */
+/** Gets one page over its own connection, which is closed afterwards. For a WebSocket the page is an echo. */
 export type Ask = (url: string) => Effect.Effect<string, unknown>
 
 export type Way = (given: Given) => Effect.Effect<Ask, InvalidOptions, Scope.Scope>
@@ -220,7 +220,7 @@ export const watched = (server: { readonly port: number }): Effect.Effect<Record
 /** How many tickets each of the hellos offered, from the one at `from` on. */
 export const offers = ({ hellos }: Recorder, from = 0) => hellos.slice(from).map(({ offered }) => offered.length)
 
-/** The keys that a cache has tickets for. */
+/** The keys for which a cache has tickets. */
 export const keysOf = (cache: TicketCache.TicketCache): Effect.Effect<ReadonlyArray<TicketCache.ServerKey>> =>
   Effect.suspend(() => {
     const keys: Array<TicketCache.ServerKey> = []
@@ -231,7 +231,7 @@ export const keysOf = (cache: TicketCache.TicketCache): Effect.Effect<ReadonlyAr
     return Effect.as(TicketCache.clear(cache, keep), keys)
   })
 
-/** With a clock that is ahead of the others by so much. */
+/** With a clock that is ahead of the others by the given time. */
 export const ahead = (millis: number) => {
   const real = Clock.make()
   const unsafeCurrentTimeMillis = () => real.unsafeCurrentTimeMillis() + millis
@@ -268,7 +268,7 @@ export interface TlsFailure {
   readonly cause?: unknown
 }
 
-/** What a failure of any kind was at the bottom: how a client wraps it is its own affair. */
+/** The innermost error of a failure, however a client wraps it. */
 const tlsFailureOf = (error: unknown): TlsFailure => {
   let found: TlsFailure | undefined
   for (let cause = error; cause instanceof Error; cause = cause.cause) {

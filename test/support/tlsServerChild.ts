@@ -51,13 +51,13 @@ export interface Handshakes {
 }
 
 export interface Report extends Handshakes {
-  /** TCP connections that are open, whatever has come of them. */
+  /** All open TCP connections. */
   readonly open: number
-  /** Why handshakes have failed: the codes, as far as there are any. */
+  /** Why handshakes have failed: the codes of errors that have one. */
   readonly errors: ReadonlyArray<string>
 }
 
-/** Whatever is asked for, the answer is the report, when it is done. */
+/** Every request is answered with the report, after it is done. */
 export type Command =
   | { readonly _tag: "Report" }
   | { readonly _tag: "SetTicketKeys"; readonly ticketKeys: string }

@@ -25,7 +25,7 @@ interface ServerChild {
   readonly ask: <A extends Handshakes>(command: Command) => Effect.Effect<A>
 }
 
-/** The longest that a process may take to start or to end: a machine may be busy with much else. */
+/** The longest time that a process may take to start or to end on a busy machine. */
 const patience = 60_000
 
 const serverChild = (settings: Settings): Effect.Effect<ServerChild, never, Scope.Scope> =>
@@ -101,7 +101,7 @@ export interface TlsServer {
   readonly port: number
   /** On `localhost`, or another name for it. */
   readonly url: (path?: string, host?: string) => string
-  /** Kills the process: each connection ends without a `close_notify`. Done when the port is free. */
+  /** Kills the process, so each connection ends without a `close_notify`. Done when the port is free. */
   readonly kill: Effect.Effect<void>
 }
 
@@ -178,7 +178,7 @@ export const nodeTlsServer = (
 export interface OpensslServerOptions {
   readonly key: string
   readonly cert: string
-  /** Whichever the client wants, by default. */
+  /** By default the client's version. */
   readonly version?: "1.2" | "1.3"
   /** After a full handshake of TLS 1.3. Two by default. */
   readonly numTickets?: number
@@ -232,7 +232,8 @@ export const opensslServer = (options: OpensslServerOptions): Effect.Effect<Open
 // -----------------------------------------------------------------------------
 
 /**
- * The port of a server that nobody reaches: its process stands still and its queue is full, so that TCP gets no answer.
+ * The port of a server that cannot be reached: its process is suspended and its queue is full, so that TCP gets no
+ * answer.
  */
 export const blackHole: Effect.Effect<number, never, Scope.Scope> = Effect.gen(function*() {
   const script = `
@@ -261,7 +262,7 @@ export const blackHole: Effect.Effect<number, never, Scope.Scope> = Effect.gen(f
 // the recorder
 // -----------------------------------------------------------------------------
 
-/** What a client has offered. Digests are SHA-256, in hex. */
+/** The offers of a client. Digests are SHA-256, in hex. */
 export interface Hello {
   readonly servername: string | undefined
   readonly alpn: ReadonlyArray<string>
@@ -282,16 +283,16 @@ export interface Hello {
 
 /** One TCP connection. */
 export interface Passage {
-  /** Not there yet, or not TLS. */
+  /** The hello has not arrived yet, or is not TLS. */
   readonly hello: Hello | undefined
-  /** Bytes that have come from the client, and that have gone to it. */
+  /** Bytes from the client, and bytes to it. */
   readonly up: number
   readonly down: number
   readonly isOpen: boolean
 }
 
 export type Fault =
-  /** Nobody listens on the port. It is so until it is healed, however often it is to happen. */
+  /** Nothing listens on the port until the fault is removed. */
   | { readonly _tag: "Refuse" }
   /** Connects, and nothing more. The hello is read, and does not go on. */
   | { readonly _tag: "BlackHole" }
@@ -554,7 +555,7 @@ export const recorder = (port: number): Effect.Effect<Recorder, never, Scope.Sco
         if (faulty?._tag === "CutAfterHello") cut(client, faulty.by)
         else if (faulty?._tag !== "BlackHole") goOn(bytes)
       })
-      // Of who leaves before a hello, the server is told nothing.
+      // If a client leaves before its hello, the server does not learn of it.
       client.on("end", () => {
         if (onward === undefined) client.end()
       })

@@ -1,4 +1,4 @@
-/** Programs that a machine may lack. A test that needs one is skipped without it, and the reporter says so. */
+/** Programs that may be missing on a machine. A test that needs one is skipped without it, and the reporter says so. */
 import { accessSync, constants, readdirSync, readFileSync } from "node:fs"
 import { networkInterfaces } from "node:os"
 import { delimiter, dirname, join } from "node:path"
