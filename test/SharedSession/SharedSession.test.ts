@@ -145,6 +145,29 @@ describe("F2, F3: the lease and the intent", () => {
       assert.deepStrictEqual(server.state.uncertain, [false, true])
     }))
 
+  it.scoped("a renewal that runs out of time makes the next presentation uncertain", () =>
+    Effect.gen(function*() {
+      const { join, server } = yield* makeFleet({ cooldown: 0, timeout: "5 seconds", lateness: 0 })
+      const [one, two] = [yield* join(), yield* join()]
+      yield* all([one.current, two.current])
+      server.next(Effect.never)
+      assert.strictEqual(reasonOf(yield* inTime(renewed(one))), "RefreshTimeout")
+      yield* all([renewed(two)])
+      assert.deepStrictEqual(server.state.calls, ["sign in", "renew 0.0", "renew 0.0"])
+      assert.deepStrictEqual(server.state.uncertain, [true])
+    }))
+
+  it.scoped("a process that has waited too long for another one's lease presents nothing: Contended", () =>
+    Effect.gen(function*() {
+      const { edit, join, server } = yield* makeFleet()
+      const session = yield* join()
+      yield* all([session.current])
+      const now = (yield* Effect.clock).unsafeCurrentTimeMillis()
+      yield* edit((row) => ({ ...row, revision: row.revision + 1, holder: "another", leaseUntil: now + 60_000 }))
+      assert.strictEqual(reasonOf(yield* inTime(renewed(session))), "Contended")
+      assert.deepStrictEqual(server.state.calls, ["sign in"])
+    }))
+
   it.scoped("a row that was deleted is restored from memory, as uncertain", () =>
     Effect.gen(function*() {
       const { edit, join, row, server } = yield* makeFleet()
@@ -271,8 +294,7 @@ describe("F7: a value at rest", () => {
       assert.notInclude(before.value, "family")
       const rotated = yield* join({ encryptWith: [key(2), key(1)] })
       assert.strictEqual(nameOf(yield* rotated.current), "0.0")
-      for (const own of [{ encryptWith: key(3) }, {}, { encryptWith: key(1), key: "other" }]) {
-        if ("key" in own) continue
+      for (const own of [{ encryptWith: key(3) }, {}]) {
         const stranger = yield* join(own)
         const exit = yield* Effect.exit(stranger.current)
         assert.strictEqual(reasonOf(exit), "Unreadable")
@@ -283,6 +305,17 @@ describe("F7: a value at rest", () => {
       yield* rotated.refresh(stale)
       assert.notStrictEqual((yield* row)!.value!.split(".")[2], before.value!.split(".")[2], "the first key encrypts")
       assert.deepStrictEqual(server.state.calls, ["sign in", "renew 0.0"])
+    })))
+
+  it.live("is of its session's key: under another one it is Unreadable, encrypted or not", () =>
+    Effect.scoped(Effect.gen(function*() {
+      for (const own of [{ encryptWith: key(1) }, {}]) {
+        const { copyTo, join, server } = yield* makeFleet({ takes: 0, ...own })
+        yield* (yield* join()).current
+        yield* copyTo("other")
+        assert.strictEqual(reasonOf(yield* Effect.exit((yield* join({ key: "other" })).current)), "Unreadable")
+        assert.deepStrictEqual(server.state.calls, ["sign in"])
+      }
     })))
 
   it.scoped("of another schema, or that was changed, is Unreadable, or a sign-in if that was asked for", () =>
@@ -342,6 +375,22 @@ describe("F9: sharing costs nothing while nothing happens", () => {
       assert.strictEqual(nameOf(yield* two.current), "0.1")
       assert.deepStrictEqual(server.state.calls, ["sign in", "renew 0.0"])
       assert.isAtMost(counts.reads + counts.writes - before.reads - before.writes, 6)
+    }))
+
+  it.scoped("a renewal calls the store four times, and twice for each third of the lease; an adoption once", () =>
+    Effect.gen(function*() {
+      const { counts, join } = yield* makeFleet({ takes: 2100, lease: "3 seconds" })
+      const [one, two] = [yield* join(), yield* join()]
+      yield* all([one.current, two.current])
+      yield* settle
+      const before = { ...counts }
+      yield* all([renewed(one)])
+      yield* settle
+      // Of the reads one is the other process's, which has heard of the renewal.
+      assert.deepStrictEqual(
+        { reads: counts.reads - before.reads, writes: counts.writes - before.writes },
+        { reads: 2 + 2 + 1, writes: 2 + 2 }
+      )
     }))
 
   it.scoped("one process renews ahead of expiry, for all", () =>

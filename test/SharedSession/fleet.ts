@@ -53,6 +53,8 @@ export const makeFleet = (options: Options & { readonly takes?: number } = {}) =
       /** Writes a row past all processes. */
       edit: (edit: (row: SessionStore.Row) => SessionStore.Row) =>
         Effect.flatMap(row, (found) => memory.compareAndSet("api", found!.revision, edit(found!))),
+      /** Writes the row under another key, past all processes. */
+      copyTo: (key: string) => Effect.flatMap(row, (found) => memory.compareAndSet(key, undefined, found!)),
       /** One more process; its scope is what dies with it. */
       join: (own: Options = {}): Effect.Effect<FleetSession, never, Scope.Scope> =>
         SharedSession.make<Token, typeof Token.Encoded, Refused, never, Refused>({

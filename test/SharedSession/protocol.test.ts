@@ -1,4 +1,5 @@
 import { assert, describe, it } from "@effect/vitest"
+import type * as SessionStore from "effect-holdfast/SessionStore"
 import * as Protocol from "../../src/internal/shared/protocol.js"
 import { canaries } from "../support/canaries.js"
 import { amount, form } from "../support/form.js"
@@ -36,6 +37,23 @@ describe("the protocol, in every order of its steps", () => {
       assert.isAbove(states, 5000)
     })
   }
+})
+
+describe("the numbers of a row", () => {
+  it("F2: do not fall when the row is deleted, and rise though the store's clock is set back", () => {
+    const renewal = (row: SessionStore.Row | undefined, now: number) => {
+      const held = Protocol.take(row, { holder: "h", lease: 1000, now })
+      const taken = { holder: "h", version: held.version, origin: held.origin, isSignIn: held.value === null }
+      return Protocol.commit(held, taken, { value: "v", lifetime: null }, now)!
+    }
+    const numbersOf = ({ fence, revision, version }: SessionStore.Row) => [fence, revision, version]
+    const assertLater = (later: SessionStore.Row, row: SessionStore.Row) =>
+      numbersOf(later).forEach((number, i) => assert.isAbove(number, numbersOf(row)[i]!))
+    const first = renewal(undefined, 5000)
+    assertLater(renewal(first, 4000), first)
+    // Nobody remembers the row.
+    assertLater(renewal(undefined, 5010), first)
+  })
 })
 
 describe("a protocol with a known fault is caught", () => {
