@@ -129,14 +129,18 @@ const escaped = (text: unknown): string =>
 
 const picture = ({ bars, title, what }: Lane, from: number, until: number, outages: Timeline["outages"]): string => {
   const x = (at: number) => Math.max(0, Math.min(width, (at - from) / Math.max(1, until - from) * width))
-  const most = Math.max(1, ...bars.map(({ value }) => value))
+  // A busy machine takes samples at uneven times, and the height must not grow with the width.
+  const rate = (bar: Bar) => bar.value / Math.max(1, bar.until - bar.from)
+  const isCounted = bars.some(({ value }) => value > 1)
+  const heightOf = (bar: Bar) => isCounted ? rate(bar) : bar.value
+  const most = Math.max(0, ...bars.map(heightOf))
   const rect = (bar: Bar, top: number, tall: number, kind: string) =>
     `<rect class="${kind}" x="${x(bar.from).toFixed(1)}" y="${top.toFixed(1)}" width="${
       Math.max(2, x(bar.until) - x(bar.from) - 1).toFixed(1)
     }" height="${tall.toFixed(1)}"/>`
   const shades = outages.map((outage) => rect({ ...outage, value: 1 }, 0, height, "out"))
   const shown = bars.filter(({ value }) => value > 0).map((bar) => {
-    const tall = Math.max(3, bar.value / most * (height - 6))
+    const tall = Math.max(3, heightOf(bar) / most * (height - 6))
     return rect(bar, height - tall, tall, bar.isBad === true ? "bad" : "good")
   })
   const sum = bars.reduce((sum, { value }) => sum + value, 0)
@@ -167,7 +171,10 @@ line{stroke:var(--line)}
 table{border-collapse:collapse;width:100%;font-size:14px}
 td,th{text-align:left;padding:6px 14px 6px 0;vertical-align:top}
 tr+tr td{border-top:1px solid var(--line)}
-th{color:var(--soft);font-weight:500}td:first-child{white-space:nowrap}.held{color:var(--good)}.broken{color:var(--bad)}
+th{color:var(--soft);font-weight:500}td:first-child{white-space:nowrap}
+@media(max-width:600px){thead{display:none}td{display:block;padding-right:0}tr+tr td{border:0}
+tr+tr td:first-child{border-top:1px solid var(--line)}td+td{padding-top:0}}
+.held{color:var(--good)}.broken{color:var(--bad)}
 code{font-size:13px}.ends{display:flex;justify-content:space-between;font-size:12px;color:var(--soft)}
 `
 
