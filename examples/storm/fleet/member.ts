@@ -66,7 +66,7 @@ const call = ({ name, seed }: Settings, caller: number) => {
   let turns = 0
   const turn = Effect.suspend(() => save(new Order({ id: `${name}-${caller}-${turns++}`, items: [] })))
   return Effect.repeat(
-    Effect.suspend(() => Effect.delay(turn, luck.between(200, 600))),
+    Effect.suspend(() => Effect.delay(turn, luck.between(300, 900))),
     { until: () => isOver }
   )
 }

@@ -25,8 +25,8 @@ import * as Ledger from "./ledger.js"
 import type { Member } from "./member.js"
 import * as Place from "./place.js"
 
-/** In each member. */
-const callers = 10
+/** In each member: few, since the parts share the machine. */
+const callers = 5
 
 /**
  * In milliseconds: longer than a busy machine may let a member wait. A server with reuse detection and without leeway
