@@ -229,7 +229,7 @@ const printTargets = (results: Results): void => {
     cpu.median <= 1.25,
     `ratio ${spread(cpu, 2)}`
   )
-  printTarget("round trip p50 within 1.2 times that of bare ws", trip.median <= 1.2, `ratio ${spread(trip, 2)}`)
+  printTarget("round trip p50 within 1.25 times that of bare ws", trip.median <= 1.25, `ratio ${spread(trip, 2)}`)
   printTarget(
     "at most 10 KB of heap for an idle client",
     bytes.median <= 10_000,

@@ -46,6 +46,8 @@ const roundTrips = Metric.histogram(
 /** The sockets of one name, kept while there is at least one. */
 class Named {
   readonly labels: ReadonlyArray<MetricLabel.MetricLabel>
+  /** With one more label, by its key and value. Effect finds a metric quickly by an array that it has seen before. */
+  private readonly labelled = new Map<string, ReadonlyArray<MetricLabel.MetricLabel>>()
   sockets = 0
   /** For each socket with messages: when its oldest message was accepted. */
   readonly oldest = new Map<object, number>()
@@ -53,6 +55,15 @@ class Named {
 
   constructor(name: string) {
     this.labels = [MetricLabel.make("socket", name)]
+  }
+
+  labelsWith(key: string, value: string): ReadonlyArray<MetricLabel.MetricLabel> {
+    const id = `${key} ${value}`
+    const known = this.labelled.get(id)
+    if (known !== undefined) return known
+    const labels = [...this.labels, MetricLabel.make(key, value)]
+    this.labelled.set(id, labels)
+    return labels
   }
 
   setOldest(socket: object, at: number): void {
@@ -156,7 +167,7 @@ export class Telemetry implements Held {
     if (state !== undefined) this.inspected?.showState(state)
     if (this.named !== undefined) {
       for (const [tag, difference] of [[this.state, -1], [state, 1]] as const) {
-        if (tag !== undefined) states.unsafeModify(difference, [...this.named.labels, MetricLabel.make("state", tag)])
+        if (tag !== undefined) states.unsafeModify(difference, this.named.labelsWith("state", tag))
       }
     }
     this.state = state
@@ -188,7 +199,7 @@ export class Telemetry implements Held {
       : failure._tag === "Fail"
       ? outcomes[failure.error.reason]
       : "interrupted"
-    dials.unsafeUpdate(1, this.labels("outcome", outcome))
+    dials.unsafeUpdate(1, this.labelsWith("outcome", outcome))
     this.inspected?.dialed(outcome)
   }
 
@@ -201,18 +212,18 @@ export class Telemetry implements Held {
     this.inspected?.note(event)
     switch (event._tag) {
       case "Opened":
-        opened.unsafeUpdate(1, this.labels())
+        opened.unsafeUpdate(1, this.labels)
         return this.log(LogLevel.Info, "the socket is open")
       case "Lost":
-        lost.unsafeUpdate(1, this.labels("reason", labelOf(event.failure)))
+        lost.unsafeUpdate(1, this.labelsWith("reason", labelOf(event.failure)))
         return this.log(LogLevel.Info, event.failure.message)
       case "Rejected":
-        rejected.unsafeUpdate(1, this.labels("callback", event.callback))
+        rejected.unsafeUpdate(1, this.labelsWith("callback", event.callback))
         return this.log(LogLevel.Warning, `the callback \`${event.callback}\` of the socket has thrown`)
       case "Dropped":
-        return dropped.unsafeUpdate(1, this.labels("reason", event.reason))
+        return dropped.unsafeUpdate(1, this.labelsWith("reason", event.reason))
       case "Expired":
-        return dropped.unsafeUpdate(1, this.labels("reason", event._tag))
+        return dropped.unsafeUpdate(1, this.labelsWith("reason", event._tag))
       case "Closed":
         return Option.match(event.info.failure, {
           onNone: () => this.log(LogLevel.Info, `the socket is closed with ${event.info.code}`),
@@ -221,9 +232,13 @@ export class Telemetry implements Held {
     }
   }
 
-  private labels(key?: string, value?: string): ReadonlyArray<MetricLabel.MetricLabel> {
-    const label = key === undefined ? [] : [MetricLabel.make(key, value!)]
-    return [MetricLabel.make("socket", this.socket), ...label]
+  /** Before it is named, and after it is closed, a socket shares no labels with others. */
+  private get labels(): ReadonlyArray<MetricLabel.MetricLabel> {
+    return this.named?.labels ?? [MetricLabel.make("socket", this.socket)]
+  }
+
+  private labelsWith(key: string, value: string): ReadonlyArray<MetricLabel.MetricLabel> {
+    return this.named?.labelsWith(key, value) ?? [...this.labels, MetricLabel.make(key, value)]
   }
 
   /** Logs in this step. An error that a logger throws is not caught. */
