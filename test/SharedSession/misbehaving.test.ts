@@ -41,7 +41,11 @@ const joined = (
 ): Effect.Effect<FleetSession, unknown, Scope.Scope> =>
   Effect.flatMap(Layer.build(storeLayer(settings)), (store) => Effect.provide(sessionOf(server, key), store))
 
-const sessionOf = (server: Server, key: string, options: { readonly timeout?: Duration.DurationInput } = {}) =>
+const sessionOf = (
+  server: Server,
+  key: string,
+  options: { readonly timeout?: Duration.DurationInput; readonly lease?: Duration.DurationInput } = {}
+) =>
   SharedSession.make<Token, typeof Token.Encoded, Refused, never, Refused>({
     key,
     schema: Token,
@@ -146,8 +150,8 @@ const touched = (settings: () => StoreSettings): void => {
       const keys = Array.from({ length: sessions }, (_, i) => `session ${i}`)
       const sessionsOf = (keys: ReadonlyArray<string>, store: typeof process) =>
         Effect.forEach(keys, (key) =>
-          // Long enough for a busy machine to serve them all.
-          Effect.provide(sessionOf(server, key, { timeout: "5 minutes" }), store))
+          // Long enough for a busy machine to serve all sessions, and to extend each lease in time.
+          Effect.provide(sessionOf(server, key, { timeout: "5 minutes", lease: "1 minute" }), store))
       const all = [yield* sessionsOf(keys, process), yield* sessionsOf(keys.slice(0, 20), other)]
       const unbounded = { concurrency: "unbounded" } as const
       const current = yield* Effect.forEach(
