@@ -644,7 +644,7 @@ export {
    */
   OutboxFull,
   /**
-   * No reply has come in time. The request may still have arrived.
+   * No reply has come in time, or the effect that makes a subscription's message has taken longer than `openTimeout`.
    *
    * @since 0.1.0
    * @category errors

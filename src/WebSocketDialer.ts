@@ -26,7 +26,7 @@ import * as Queue from "effect/Queue"
 import * as Schedule from "effect/Schedule"
 import type * as Scope from "effect/Scope"
 import { within } from "./internal/first.js"
-import { shown, terminatedWithScope } from "./internal/socket/dialers.js"
+import { shown, shownCause, terminatedWithScope } from "./internal/socket/dialers.js"
 import { Incoming } from "./internal/socket/incoming.js"
 import { wait } from "./internal/wait.js"
 import { Waiters } from "./internal/waiters.js"
@@ -279,7 +279,7 @@ const openedGlobal = (request: DialRequest): Effect.Effect<Connection, DialError
       try {
         socket = new globalThis.WebSocket(url, [...request.protocols ?? []])
       } catch (cause) {
-        resume(Exit.fail(invalid(cause)))
+        resume(Exit.fail(invalid(shownCause(cause, url))))
         return undefined
       }
       const onRefused = (cause: Event) =>

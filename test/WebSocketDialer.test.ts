@@ -11,6 +11,7 @@ import * as Option from "effect/Option"
 import * as Queue from "effect/Queue"
 import type * as Scope from "effect/Scope"
 import * as TestClock from "effect/TestClock"
+import { inspect } from "node:util"
 import { WebSocket } from "ws"
 import { closeFrame, eventually, halfOpen, serving } from "./support/loopbackWebSockets.js"
 
@@ -172,6 +173,9 @@ for (const [name, dialer] of Object.entries(dialers)) {
           assert.strictEqual(error.url, `${scheme}://127.0.0.1:1/path`)
           assert.notInclude(error.message, "secret")
         }
+        const invalid = yield* Effect.flip(dialing({ url: "ws://user:secret@no host/?token=secret" }))
+        assert.strictEqual(invalid.reason, "InvalidRequest")
+        assert.notInclude(inspect(invalid), "secret")
       }))
 
     test("to an invalid URL is a DialError", () =>

@@ -14,7 +14,7 @@ import type * as Http from "node:http"
 import type { Socket } from "node:net"
 import type { ConnectionOptions } from "node:tls"
 import { type ClientOptions, WebSocket } from "ws"
-import { shown, terminatedWithScope } from "../internal/socket/dialers.js"
+import { shown, shownCause, terminatedWithScope } from "../internal/socket/dialers.js"
 import { Incoming } from "../internal/socket/incoming.js"
 import { wait } from "../internal/wait.js"
 import {
@@ -86,7 +86,7 @@ const opened = (request: DialRequest, options: Options): Effect.Effect<Connectio
     try {
       socket = new PromptWebSocket(url, [...request.protocols ?? []], clientOptions(request, options))
     } catch (cause) {
-      fail("InvalidRequest", cause)
+      fail("InvalidRequest", shownCause(cause, url))
       return undefined
     }
     let transport: Socket | undefined

@@ -73,6 +73,17 @@ describe("an `open` that is an effect", () => {
       assert.deepStrictEqual([peer.got, next.got, ofTag(events, "SubscriptionFailed")], [[], [], []])
     }))
 
+  test("W8: that does not end in time fails the `subscribe` with RequestTimeout", () =>
+    Effect.gen(function*() {
+      const { socket } = yield* opened({ openTimeout: "3 seconds" })
+      const { fiber } = yield* subscribing(socket, { open: Effect.never })
+      yield* pass(2_999)
+      assert.isFalse(yield* isDone(fiber))
+      yield* pass(1)
+      const failure = failureOf(yield* Fiber.join(fiber))
+      assert.deepStrictEqual(failure, new ReconnectingSocket.RequestTimeout({ timeout: Duration.seconds(3) }))
+    }))
+
   test("W8: that fails after a reconnect is an event: it is left out there, and tried on the next connection", () =>
     Effect.gen(function*() {
       const attempts: Array<Effect.Effect<string, string>> = [
@@ -100,7 +111,7 @@ describe("an `open` that is an effect", () => {
       const failed = ofTag(events, "SubscriptionFailed")
       assert.deepStrictEqual(failed.map(({ key }) => key), ["a", "a", "a"])
       assert.deepStrictEqual(failed.slice(0, 2).map(({ error }) => error), ["no", "no"])
-      assert.isTrue(Cause.isTimeoutException(failed[2]!.error))
+      assert.instanceOf(failed[2]!.error, ReconnectingSocket.RequestTimeout)
       assert.deepStrictEqual(ofTag(events, "Resubscribed").map(({ subscriptions }) => subscriptions), [1, 1, 1, 2])
     }))
 })

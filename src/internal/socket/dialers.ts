@@ -8,6 +8,10 @@ import type { Connection, DialError } from "../../WebSocketDialer.js"
 /** A URL in a form that may be shown: without credentials, query and fragment, which often contain a token. */
 export const shown = (url: string | URL): string => String(url).replace(/[?#].*$/s, "").replace(/\/\/[^/]*@/, "//")
 
+/** A platform's error about a URL may quote it. Its text, with the URL as it may be shown, if the URL hides anything. */
+export const shownCause = (cause: unknown, url: string): unknown =>
+  shown(url) === url ? cause : String(cause).replaceAll(url, shown(url))
+
 /** Ends a connection with the scope. If a dial is interrupted while it succeeds, its connection is ended, too. */
 export const terminatedWithScope = (
   dialing: Effect.Effect<Connection, DialError>

@@ -78,7 +78,8 @@ export class MessageExpired extends Data.TaggedError("MessageExpired")<{}> {
 
 /**
  * No reply has come in time. The request may still have arrived, unless it was queued: then it has been removed from
- * the queue. A reply that comes later goes to `messages`.
+ * the queue. A reply that comes later goes to `messages`. `subscribe` also fails with this error if the effect that
+ * makes its `open` message takes longer than `openTimeout`.
  *
  * @since 0.1.0
  * @category errors

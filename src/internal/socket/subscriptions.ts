@@ -7,6 +7,7 @@
  * event.
  */
 import * as Cause from "effect/Cause"
+import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import * as Either from "effect/Either"
 import * as Exit from "effect/Exit"
@@ -19,6 +20,7 @@ import { within } from "../first.js"
 import { forkIn } from "../fork.js"
 import { Waiters } from "../waiters.js"
 import type { LiveConnection } from "./connection.js"
+import { RequestTimeout } from "./errors.js"
 import { keyOf, throwUnlessCompared } from "./identifier.js"
 import { queuedMessage } from "./outbox.js"
 import { Pace, type Turn } from "./pace.js"
@@ -322,7 +324,11 @@ export class Subscriptions<Out, In> {
   ): Effect.Effect<Exit.Exit<{ readonly message: Out; readonly data: Message }, unknown>> {
     if (!Effect.isEffect(open)) return Effect.succeed(Exit.succeed(open))
     const { encode, settings: { openTimeout }, userEffects } = this.wiring
-    return within(userEffects.run(open), openTimeout, () => new Cause.TimeoutException()).pipe(
+    return within(
+      userEffects.run(open),
+      openTimeout,
+      () => new RequestTimeout({ timeout: Duration.millis(openTimeout) })
+    ).pipe(
       Effect.flatMap((message) => Effect.map(encode(message), (data) => ({ message, data }))),
       Effect.exit
     )
