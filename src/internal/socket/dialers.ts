@@ -8,7 +8,7 @@ import type { Connection, DialError } from "../../WebSocketDialer.js"
 /** A URL in a form that may be shown: without credentials, query and fragment, which often contain a token. */
 export const shown = (url: string | URL): string => String(url).replace(/[?#].*$/s, "").replace(/\/\/[^/]*@/, "//")
 
-/** A platform's error about a URL may quote it. Its text, with the URL as it may be shown, if the URL hides anything. */
+/** A platform's error about a URL may quote it. Gives its text with the URL as shown, if the URL hides anything. */
 export const shownCause = (cause: unknown, url: string): unknown =>
   shown(url) === url ? cause : String(cause).replaceAll(url, shown(url))
 
