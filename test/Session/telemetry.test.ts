@@ -16,7 +16,7 @@ let names = 0
 const newName = () => `session telemetry ${names++}`
 
 /** What is logged within at Info and above: level, message, and the session. */
-const logging = <A, E, R>(effect: (lines: ReadonlyArray<string>) => Effect.Effect<A, E, R>) =>
+const logging = <A, E, R>(effect: (lines: Array<string>) => Effect.Effect<A, E, R>) =>
   Effect.suspend(() => {
     const lines: Array<string> = []
     const logger = Logger.make(({ annotations, logLevel, message }) => {
@@ -77,6 +77,52 @@ describe("logs", () => {
           "WARN | api: gives up for now: its budget of refreshes is spent | api",
           "INFO | api: was ended | api"
         ])
+      })
+    ))
+
+  it.scoped("S14: a timeout is no warning while its answer is awaited; one whose answer never comes well is", () =>
+    logging((lines) =>
+      Effect.gen(function*() {
+        const up = upstream()
+        const session = yield* Session.make({ ...up, name: "api", cooldown: 0, timeout: "2 seconds" })
+        const first = yield* session.current
+        const lateBy = (answer: Effect.Effect<string, Refused>) =>
+          Effect.gen(function*() {
+            up.next(answer)
+            const refresh = yield* Effect.fork(Effect.flatMap(session.current, session.refresh))
+            yield* settle
+            yield* TestClock.adjust("2 seconds")
+            assert.strictEqual((yield* Effect.flip(refresh))._tag, "RefreshTimeout")
+            assert.deepStrictEqual(lines, [])
+            yield* TestClock.adjust("2 seconds")
+            yield* settle
+            return lines.splice(0)
+          })
+        assert.deepStrictEqual(yield* lateBy(Effect.delay(Effect.succeed("token"), "3 seconds")), [])
+        assert.strictEqual((yield* session.current).number, first.number + 1)
+        assert.deepStrictEqual(yield* lateBy(Effect.delay(Effect.fail(new Refused("secret")), "3 seconds")), [
+          "WARN | api: refresh ended in timeout, and then in failure (Refused) | api"
+        ])
+        assert.deepStrictEqual(yield* lateBy(Effect.never), [
+          "WARN | api: refresh ended in timeout, and no answer came late either | api"
+        ])
+      })
+    ))
+
+  it.effect("S14: closing a session while a late answer is awaited is no warning", () =>
+    logging((lines) =>
+      Effect.gen(function*() {
+        yield* Effect.scoped(Effect.gen(function*() {
+          const up = upstream()
+          const session = yield* Session.make({ ...up, name: "api", timeout: "2 seconds" })
+          const first = yield* session.current
+          up.next(Effect.never)
+          const refresh = yield* Effect.fork(Effect.flip(session.refresh(first)))
+          yield* settle
+          yield* TestClock.adjust("2 seconds")
+          yield* refresh
+        }))
+        assert.deepStrictEqual(lines, [])
       })
     ))
 })

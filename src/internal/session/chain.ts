@@ -118,6 +118,8 @@ export interface RenewalWork<A, E> extends Renewal.Work {
   fiber: Fiber.RuntimeFiber<void> | undefined
   /** While the stage is `trying`, a request is in flight; while it is `pausing`, before a try, none is. */
   stage: "unstarted" | "pausing" | "trying"
+  /** Whether the renewal has failed by its timeout while the answer was still awaited. */
+  isLate: boolean
 }
 
 export interface Times {

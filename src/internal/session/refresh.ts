@@ -45,7 +45,7 @@ export interface Settings<A, E, R> {
   readonly fork: Fork<R>
   readonly failures: Failures<E>
   readonly ending: Ending<A, E, R>
-  readonly telemetry: Pick<Telemetry, "refreshed">
+  readonly telemetry: Pick<Telemetry, "lateFailed" | "refreshed">
 }
 
 export class Refreshing<A, E, R> {
@@ -69,7 +69,8 @@ export class Refreshing<A, E, R> {
       renewal,
       isCounted: isRefused,
       fiber: undefined,
-      stage: "unstarted"
+      stage: "unstarted",
+      isLate: false
     }
     renewal.work = work
     if (isRefused) budget.count(times.monotonic())
@@ -95,7 +96,7 @@ export class Refreshing<A, E, R> {
     work: RenewalWork<A, E>,
     exit: Exit.Exit<GenerationLink<A, E>, E>
   ): Effect.Effect<void, never, R> {
-    const { chain, ending, failures, name, telemetry, times } = this.settings
+    const { chain, ending, failures, telemetry, times } = this.settings
     return Effect.suspend(() => {
       const { renewal } = work
       work.isOver = true
@@ -122,7 +123,7 @@ export class Refreshing<A, E, R> {
       // While the renewal has no outcome, the timer is still answering the waiters, and must not be stopped.
       if (renewal.outcome !== undefined) stopTimer(renewal)
       const turn = this.takeTurn(link)
-      return Effect.zipRight(Effect.logDebug(`${name}: a late refresh failed`), turn)
+      return work.isLate ? Effect.zipRight(telemetry.lateFailed(exit.cause), turn) : turn
     })
   }
 
@@ -152,7 +153,7 @@ export class Refreshing<A, E, R> {
           const waiters = chain.fail(link, renewal, Exit.failCause(cause), millis)
           return waiters === undefined
             ? Effect.void
-            : telemetry.refreshed(cause, waiters, times.monotonic() - renewal.begunAt)
+            : telemetry.refreshed(cause, waiters, times.monotonic() - renewal.begunAt, renewal.work?.isLate)
         }
       )
     )
@@ -173,7 +174,10 @@ export class Refreshing<A, E, R> {
       if (renewal.hasFailed) return
       renewal.hasFailed = true
       const own = renewal.work?.renewal === renewal ? renewal.work : undefined
-      if (own !== undefined && (own.stage !== "trying" || lateness === 0)) cut(own)
+      if (own !== undefined) {
+        if (own.stage !== "trying" || lateness === 0) cut(own)
+        else own.isLate = !own.isOver
+      }
       yield* this.tell(link, renewal, Cause.fail(failures.timedOut()))
       if (own === undefined || own.isOver) return
       yield* sleep(lateness)

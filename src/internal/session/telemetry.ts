@@ -111,8 +111,11 @@ export class Telemetry {
     this.registered?.leave()
   }
 
-  /** Called when a refresh has ended, with its duration and the number of callers that waited for it. */
-  refreshed(outcome: Outcome, waiters: number, millis: number): Effect.Effect<void> {
+  /**
+   * Called when a refresh has ended, with its duration and the number of callers that waited for it. A timeout is no
+   * warning while the answer `isAwaited`: if none comes, `lateFailed` warns.
+   */
+  refreshed(outcome: Outcome, waiters: number, millis: number, isAwaited = false): Effect.Effect<void> {
     const { labelOf, name } = this.settings
     const label = typeof outcome === "string" ? outcome : labelOf(outcome)
     const reason = typeof outcome === "string" ? undefined : reasonOf(outcome)
@@ -126,10 +129,20 @@ export class Telemetry {
       Metric.update(Metric.taggedWithLabels(durations, labels), millis / 1000),
       Effect.sync(() => this.show(label, reason, waiters, millis)),
       this.log(
-        hasFailed ? LogLevel.Warning : LogLevel.Debug,
+        hasFailed && !isAwaited ? LogLevel.Warning : LogLevel.Debug,
         `refresh ended in ${label}${hasFailed ? ` (${reason})` : ""} after ${millis} ms, ${waiters} waited for it`
       )
     ], { discard: true })
+  }
+
+  /** Called when the answer that was awaited after a timeout has been a failure, or has not come. */
+  lateFailed(cause: Cause.Cause<unknown>): Effect.Effect<void> {
+    return this.log(
+      LogLevel.Warning,
+      Cause.isInterruptedOnly(cause)
+        ? "refresh ended in timeout, and no answer came late either"
+        : `refresh ended in timeout, and then in failure (${reasonOf(cause)})`
+    )
   }
 
   private show(outcome: string, reason: string | undefined, waiters: number, millis: number): void {
