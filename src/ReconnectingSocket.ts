@@ -494,11 +494,14 @@ export interface Options<Out, In, E = never, R = never, E2 = never, R2 = never, 
    */
   readonly openTimeout?: Duration.DurationInput | undefined
   /**
-   * Whether to try again after a failure. Any other failure is fatal: the socket fails with it. Default: fatal are the
-   * failures that would only repeat: upgrades refused with 400, 403, 404, 405, 410, 426 (401 without a session), closes
-   * with 1002, 1003, 1007, 1008, 1009, 1010 (RFC 6455 section 7.4), a request that cannot be dialed, a session that is
-   * closed, and the third message in a row over `maxPayload` without a stable connection in between. `byDefault` is the
-   * default's answer.
+   * Whether to try again after this failure. If not, the failure is fatal: the socket fails with it. By default the
+   * failures are fatal that would only repeat:
+   * - an upgrade refused with 400, 403, 404, 405, 410, 426, or with 401 without a session;
+   * - a close with 1002, 1003, 1007, 1008, 1009 or 1010 (RFC 6455 section 7.4.1);
+   * - a request that cannot be dialed, or a session that is closed;
+   * - the third message in a row over `maxPayload` without a stable connection in between.
+   *
+   * `byDefault` is the default's answer.
    *
    * `retryable` is not called after an order (`close`, `reconnect`), nor for the first refusal since a stable
    * connection that `session.rejected` accepts. A replacement (`renewAfter`) whose failure is fatal does not end the

@@ -34,8 +34,6 @@ import * as Metric from "effect/Metric"
 import * as MetricLabel from "effect/MetricLabel"
 import type * as Redacted from "effect/Redacted"
 import * as Schedule from "effect/Schedule"
-import * as ScheduleDecision from "effect/ScheduleDecision"
-import * as ScheduleInterval from "effect/ScheduleInterval"
 import * as Schema from "effect/Schema"
 import type * as Scope from "effect/Scope"
 import type * as Types from "effect/Types"
@@ -48,6 +46,7 @@ import { checkCallbacks } from "./internal/session/callbacks.js"
 import { scheduleOf } from "./internal/session/cooldown.js"
 import * as Inside from "./internal/session/inside.js"
 import * as Codec from "./internal/shared/codec.js"
+import * as Cooldown from "./internal/shared/cooldown.js"
 import * as Ending from "./internal/shared/ending.js"
 import { hear } from "./internal/shared/hearing.js"
 import { settleLater } from "./internal/shared/later.js"
@@ -227,7 +226,7 @@ export const make = <A, I, E = never, R = never, E2 = E, R2 = never, E3 = never,
     const now = () => clock.unsafeCurrentTimeMillis()
     const monotonic = () => Math.round(Number(clock.unsafeCurrentTimeNanos()) / 1_000_000)
     const memory = new Memory<A>(monotonic)
-    const cooldown = cooldownOf(settings.cooldown, monotonic)
+    const cooldown = Cooldown.make(settings.cooldown, monotonic)
     const calls = new UserEffects()
     // This finalizer runs last: what a call of the store has acquired is released before the scope has closed.
     yield* addFinalizer(() => calls.untilIdle(deadline))
@@ -396,41 +395,6 @@ const retryOf = <E>(retry: Schedule.Schedule<unknown, any> | undefined, monotoni
       delays.next(Cause.originalError(error), monotonic()),
       (delay) => delay._tag === "Some" ? delay.value : undefined
     )
-}
-
-/** Higher numbers of failures count as this number, since by then a schedule no longer grows. */
-const mostFailures = 100
-
-const cooldownOf = (schedule: Schedule.Schedule<unknown, Cause.Cause<any>>, monotonic: () => number) => {
-  let next: number | undefined
-  return {
-    /** The schedule's delay after `failures` failures of the whole fleet, in milliseconds. */
-    ofFleet: (failures: number, cause: Cause.Cause<any>): Effect.Effect<number> =>
-      Effect.suspend(() => {
-        const delays = Delays.make(schedule)
-        let last = 0
-        const step: Effect.Effect<void> = Effect.map(delays.next(cause, monotonic()), (delay) => {
-          if (delay._tag === "Some") last = delay.value
-        })
-        return Effect.map(
-          Effect.catchAllCause(Effect.repeatN(step, Math.min(failures, mostFailures) - 1), () => Effect.void),
-          () => last
-        )
-      }),
-    set: (millis: number | undefined): void => {
-      next = millis
-    },
-    /** A schedule whose delay is the row's if there is one, otherwise the delay for this process's own failures. */
-    ofSession: Schedule.makeWithState(
-      schedule.initial,
-      (now, cause: Cause.Cause<any>, state) => {
-        if (next === undefined) return schedule.step(now, cause, state)
-        const decision = ScheduleDecision.continueWith(ScheduleInterval.after(now + next))
-        next = undefined
-        return Effect.succeed([state, undefined, decision] as const)
-      }
-    )
-  }
 }
 
 // -----------------------------------------------------------------------------

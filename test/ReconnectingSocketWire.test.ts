@@ -23,7 +23,7 @@ import { serverCertificate } from "../examples/certificates.js"
 import { amount, form } from "./support/form.js"
 import { closeFrame, halfOpen, serving as loopbackServer } from "./support/loopbackWebSockets.js"
 import { quiet } from "./support/quiet.js"
-import { fatalCodes } from "./support/reconnectingSockets.js"
+import { fatalCodes, retryableCodes } from "./support/reconnectingSockets.js"
 import { eventually, hop, mebi, memory, print, resources, seeing, serverProcess } from "./support/webSocketServer.js"
 
 type Message = WebSocketDialer.Message
@@ -431,7 +431,7 @@ describe("a server that refuses", () => {
 
 describe("a close", () => {
   const fatal = new Set<number | undefined>(fatalCodes)
-  const sendable = [1000, 1001, ...fatalCodes, 1011, 1012, 1013, 1014, 3000, 4000, 4401, 4999]
+  const sendable = [...fatalCodes, ...retryableCodes]
 
   test("W6: by the server is one loss, and the socket reconnects, except after fatal codes", () =>
     Effect.gen(function*() {

@@ -3,18 +3,19 @@ import { ConnectionClosed, type ConnectionFailure, ConnectionLost, DialError } f
 import * as Duration from "effect/Duration"
 import * as Option from "effect/Option"
 import * as Policy from "../../src/internal/socket/policy.js"
-import { fatalCodes } from "../support/reconnectingSockets.js"
+import { fatalCodes, retryableCodes } from "../support/reconnectingSockets.js"
 
 const closed = (code: number) => new ConnectionClosed({ code, reason: "" })
 const refused = (status: number) => new DialError({ reason: "Refused", url: "ws://test", status })
 const lost = new ConnectionLost({ reason: "HeartbeatTimeout" })
 
 describe("the meaning of a failure", () => {
-  const rows: ReadonlyArray<readonly [ConnectionFailure, withSession: boolean, without: boolean, rejected: boolean]> = [
+  const rows: ReadonlyArray<
+    readonly [ConnectionFailure, retryableWithSession: boolean, retryableWithout: boolean, refusesSession: boolean]
+  > = [
     [lost, true, true, false],
-    ...[1000, 1001, 1005, 1006, 1011, 1012, 1013, 3000, 4000].map((code) => [closed(code), true, true, false] as const),
+    ...[...retryableCodes, 1005, 1006].map((code) => [closed(code), true, true, code === 4401] as const),
     ...fatalCodes.map((code) => [closed(code), false, false, false] as const),
-    [closed(4401), true, true, true],
     ...[400, 403, 404, 405, 410, 426].map((status) => [refused(status), false, false, false] as const),
     ...[408, 429, 500, 503].map((status) => [refused(status), true, true, false] as const),
     [refused(401), true, false, true],

@@ -79,8 +79,11 @@ export const dial = { url: "ws://test" }
 /** 1, 2, 4, 8, 16, 30, 30, … seconds. */
 export const steady = Backoff.exponential({ initial: "1 seconds", jitter: "none" })
 
-/** The close codes after which a socket gives up, unless its options say otherwise. */
+/** The close codes after which a socket gives up by default, not read from `src`, so that a change there is noticed. */
 export const fatalCodes: ReadonlyArray<number> = [1002, 1003, 1007, 1008, 1009, 1010]
+
+/** Examples of other codes that a server may send: the socket connects again. */
+export const retryableCodes: ReadonlyArray<number> = [1000, 1001, 1011, 1012, 1013, 1014, 3000, 4000, 4401, 4999]
 
 export type Message = WebSocketDialer.Message
 

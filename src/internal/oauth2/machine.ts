@@ -28,7 +28,7 @@ export interface SessionOptions extends
 {
   readonly renew: (current: Tokens) => Effect.Effect<Tokens, SignInError>
   readonly retry: Retries.Retry
-  readonly cooldown: Retries.Cooldown
+  readonly cooldown: Retries.CooldownSchedule
 }
 
 export const make = (

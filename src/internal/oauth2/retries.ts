@@ -12,7 +12,7 @@ type Failure = OAuth2Session.SignInError | OAuth2Session.StoreError
 
 export type Retry = Schedule.Schedule<unknown, Failure>
 
-export type Cooldown = Schedule.Schedule<unknown, Cause.Cause<Failure | Session.SessionError>>
+export type CooldownSchedule = Schedule.Schedule<unknown, Cause.Cause<Failure | Session.SessionError>>
 
 /** Not retried if the server says when to come back: then the session's cooldown waits instead of a retry. */
 export const retryOf = (own: OAuth2Session.Options["retry"]): Retry =>
@@ -45,7 +45,7 @@ const retryAfterOf = (error: unknown): Duration.Duration | undefined =>
   error instanceof OAuth2Error || error instanceof DiscoveryFailed ? error.retryAfter : undefined
 
 /** The session's own cooldown, or what the server asks for if that is longer. Throws `InvalidOptions`. */
-export const cooldownOf = (own: OAuth2Session.Options["cooldown"]): Cooldown => {
+export const withRetryAfter = (own: OAuth2Session.Options["cooldown"]): CooldownSchedule => {
   const asked = Schedule.identity<Cause.Cause<Failure | Session.SessionError>>().pipe(
     Schedule.addDelay((cause) => {
       const failure = Cause.failureOption(cause)

@@ -9,7 +9,7 @@ import * as Oauth from "oauth4webapi"
 import { InvalidOptions } from "../../InvalidOptions.js"
 import type * as OAuth2Session from "../../OAuth2Session.js"
 import * as Check from "../check.js"
-import { type Cooldown, cooldownOf } from "./retries.js"
+import { type CooldownSchedule, withRetryAfter } from "./retries.js"
 import type { Wanted } from "./signIn.js"
 
 export interface Settings {
@@ -22,7 +22,7 @@ export interface Settings {
   readonly expiryLeeway: number
   readonly clockTolerance: Duration.Duration
   readonly isInteractive: boolean
-  readonly cooldown: Cooldown
+  readonly cooldown: CooldownSchedule
 }
 
 export const read = (options: OAuth2Session.Options): Settings => {
@@ -55,7 +55,7 @@ export const read = (options: OAuth2Session.Options): Settings => {
     expiryLeeway: Duration.toMillis(Check.duration("expiryLeeway", options.expiryLeeway ?? "10 seconds", { min: 0 })),
     clockTolerance: Check.duration("clockTolerance", options.clockTolerance ?? "30 seconds", { min: 0 }),
     isInteractive: grant._tag === "DeviceCode" || grant._tag === "AuthorizationCode",
-    cooldown: cooldownOf(options.cooldown)
+    cooldown: withRetryAfter(options.cooldown)
   }
 }
 

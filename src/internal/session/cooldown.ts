@@ -1,9 +1,11 @@
 /**
  * The cooldown: for how long the n-th consecutive failure of a session answers its callers. `scheduleOf` makes a
  * schedule from the option `cooldown`, and `make` steps through this schedule. refresh.ts asks `next` for the delay
- * when a renewal has failed. A second rule belongs into `next` if it depends on the failure, otherwise into
- * `scheduleOf`. Two kinds of sessions replace the schedule: a fleet counts its failures together (`cooldownOf` in
- * SharedSession.ts), and an OAuth 2 session respects `Retry-After` (`cooldownOf` in oauth2/retries.ts).
+ * when a renewal has failed. A new form or default of the option belongs into `scheduleOf`.
+ *
+ * A fleet's processes do not ask `next` for each other's cooldown: shared/cooldown.ts computes it from the number of
+ * failures in the row. So a rule that depends on the failure belongs into a function that both files call. An OAuth 2
+ * session gives a schedule that waits at least as long as `Retry-After` says (`withRetryAfter` in oauth2/retries.ts).
  */
 import type * as Cause from "effect/Cause"
 import type * as Duration from "effect/Duration"
@@ -16,8 +18,8 @@ import * as Delays from "../delays.js"
 
 export interface Cooldown {
   /**
-   * Milliseconds from `now`, on the monotonic clock. A schedule that has ended keeps its last delay. So does a schedule
-   * that dies, so that waiters do not hang.
+   * For how many milliseconds this failure answers; `now` is the monotonic time. If the schedule has ended or dies,
+   * this is the last delay that it gave, or 0 if it gave none. `cause` has the error that the caller gets.
    */
   readonly next: (cause: Cause.Cause<any>, now: number) => Effect.Effect<number>
   readonly reset: () => void

@@ -12,9 +12,9 @@ import { longestTimer } from "../check.js"
 import { byteLength } from "./codec.js"
 
 /**
- * The fatal close codes: with these the next connection would meet the same end (RFC 6455 section 7.4.1). After 1001,
- * 1005 and 1006 the next connection may succeed. 4401, a refused session, is in `isRejected`. The doc of `retryable` in
- * ReconnectingSocket.ts lists these codes for users.
+ * The fatal close codes (RFC 6455 section 7.4.1): the next connection would end in the same way. After any other code
+ * the next connection may succeed. 4401 is not fatal: it refuses the session, see `isRejected`. The doc of `retryable`
+ * in ReconnectingSocket.ts lists these codes for users, and test/support/reconnectingSockets.ts for the tests.
  */
 const fatalCodes = new Set([1002, 1003, 1007, 1008, 1009, 1010])
 const fatalStatuses = new Set([400, 403, 404, 405, 410, 426])
