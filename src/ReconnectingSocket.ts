@@ -372,8 +372,9 @@ export interface BatchCodec<in Out, out In> {
  *   clients. Then, if there is an `isPong`, only a pong is an answer.
  * - `isPong` recognizes the answer to `ping`, which does not go to `messages`.
  * - `answer` recognizes the peer's own ping, if that is a message, and gives the answer. The answer is sent
- *   immediately, without the outbox and the window of `acknowledge`, and the ping does not go to `messages`. (Protocol
- *   pings are answered by the platform.)
+ *   immediately, without the outbox and the window of `acknowledge`, and the ping does not go to `messages`. A ping
+ *   behind messages for which the inbox has no room is read, and answered, when there is room. (Protocol pings are
+ *   answered by the platform.)
  *
  * If one of the callbacks throws, there is a `Rejected` event, and the message goes to `messages`. If `ping` throws, a
  * protocol ping is sent instead.
@@ -407,7 +408,8 @@ export interface DialContext {
  * The connection that `onOpen` makes ready.
  *
  * - `send`: sends a message, before subscriptions and the outbox; succeeds when it is written.
- * - `receive`: waits for the next message.
+ * - `receive`: waits for the next message, which may be one that the heartbeat or an acknowledgement has handled. Use
+ *   `find` to wait for a certain message.
  * - `find`: waits for the first message for which `f` gives a value, and gives that value. The messages before it are
  *   left for `messages`, before the messages that have not been received yet: for a login whose answer comes after
  *   other messages, such as events that a resumed session replays. None of them is missing from `messages` if the

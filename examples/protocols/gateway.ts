@@ -49,7 +49,7 @@ export const connect = (url: string, token: Redacted.Redacted<string>, pace: Pac
       retryable: (failure, byDefault) =>
         failure._tag === "ConnectionClosed" ? !fatalCodes.has(failure.code) : byDefault,
       onOpen: Effect.fnUntraced(function*(connection: ReconnectingSocket.OpeningConnection<Payload, Payload>) {
-        const hello = yield* connection.receive
+        const hello = yield* connection.find(Option.liftPredicate((payload) => payload.op === op.hello))
         yield* connection.heartbeat({
           interval: hello.d.heartbeat_interval,
           timeout: hello.d.heartbeat_interval,
