@@ -49,11 +49,12 @@ export default defineConfig({
     // A time limit ends a test that hangs. On a busy machine a sound test takes many times what it takes alone.
     testTimeout: amount({ quick: 120_000, full: 600_000 }),
     hookTimeout: 60_000,
-    // Two cores are what the smallest machine of a CI has. A thread waits for servers, timers and processes for a third
-    // of its time, so three threads use two cores. With fewer at the least, the pool ends a thread that is idle for a
-    // moment, and Vitest takes that end for an error of the run ("Terminating worker thread").
-    maxWorkers: 3,
-    minWorkers: 3,
+    // Two cores are what the smallest machine of a CI has. Two threads use them, and a process beside them waits for
+    // servers most of the time; a third thread has to import and compile everything, too, and gains nothing. With fewer
+    // threads at the least, the pool ends a thread that is idle for a moment, and Vitest takes that end for an error of
+    // the run ("Terminating worker thread").
+    maxWorkers: 2,
+    minWorkers: 2,
     sequence: { sequencer: LongestFirst },
     reporters: ["default", "./test/support/summary.ts"],
     // Importing all modules anew for each file takes four times as long as importing them once for each worker.
