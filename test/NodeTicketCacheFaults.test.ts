@@ -299,7 +299,7 @@ describe("a handshake that does not end", () => {
         const fibers = yield* Effect.forEach([1, 2, 3], () => Effect.fork(ask(recorded.url())))
         yield* eventually(() => recorded.hellos.length === 5)
         if (name === "connect" || name === "http2") {
-          // Its scope is the caller's.
+          // The connection's scope is the caller's.
           yield* Fiber.interruptAll(fibers)
         } else {
           yield* Scope.close(scope, Exit.void)

@@ -59,7 +59,7 @@ export const axiosAuthRefresh: Contender = {
   ]
 }
 
-/** Its README does not recommend this, but it keeps the requests in flight. */
+/** The package's README advises against this option, but with it the requests in flight are kept. */
 export const axiosAuthRefreshNoDedupe = contender("axios-auth-refresh, no dedupe", { deduplicateRefresh: false })
 
 const bareInstance = bare()

@@ -4,7 +4,7 @@ import ReconnectingWebSocketModule from "reconnecting-websocket"
 import { WebSocket } from "ws"
 import { type Contender, everything, overCallbacks, redialMillis } from "./contender.js"
 
-// Its export does not have the shape that its types declare.
+// The package's export does not have the shape that its types declare.
 const ReconnectingWebSocket = ReconnectingWebSocketModule as unknown as typeof ReconnectingWebSocketModule.default
 
 const options = {

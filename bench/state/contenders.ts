@@ -22,7 +22,7 @@ export interface Contender {
   readonly name: string
   /** Undefined if the contender cannot have such a body. */
   readonly bodies: { readonly [B in Body]?: Increments }
-  /** Its waiters cost so much that a thousand of them are measured only once. */
+  /** Whether a thousand waiters are measured only once, because they take so long. */
   readonly isSlowToWake?: true
 }
 

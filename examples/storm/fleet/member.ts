@@ -108,7 +108,7 @@ const questions = answerWith({
   },
   leave: (): Promise<void> => runtime!.dispose(),
   removeStore: (place: Place.Settings): Promise<void> => Effect.runPromise(Effect.ignore(Store.remove(place))),
-  /** It was stopped: how late it has been does not count. The delay is noted soon after it goes on. */
+  /** Forgets the delay of a process that was stopped. Such a delay is noted soon after the process goes on. */
   forgive: async (): Promise<void> => {
     await sleep(100)
     lateness.reset()

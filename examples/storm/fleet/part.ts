@@ -1,7 +1,7 @@
 /**
  * The part `fleet` of the storm: the client of the part `session` in several processes, which share one session. Of two
  * that are about to renew it, one is killed, and one stands still for longer than its lease; another one takes over.
- * They have servers of their own: the books of the others are about the callers.
+ * The part has servers of its own, since the other servers' books are about the callers.
  *
  * ```
  * members → proxy → authorization server, API

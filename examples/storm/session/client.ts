@@ -211,8 +211,7 @@ const settings = Effect.gen(function*() {
       onAuthorize: (url) => Effect.retry(browse(client, url), whileUnreachable),
       parameters: { prompt: "consent" }
     }),
-    // Nothing is renewed before its time: what is replaced then did not have to be, and the storm counts that only
-    // those tokens which died are replaced.
+    // No token is renewed before its time, since the storm counts whether only tokens that died are replaced.
     refreshAhead: 0,
     expiryLeeway: 0,
     // A connection that fails is taken for a request that did not arrive, as by the storm's proxy it does not.
