@@ -276,7 +276,8 @@ export interface Options<A, E = never, R = never, E2 = never, R2 = never, E3 = n
    * Whether a failed renewal means that the credential itself is dead (OAuth's `invalid_grant`). Then the credential is
    * forgotten, not retried, and the same refresh goes on with `acquire`. Default: no failure does. (If it is written
    * before a `renew` with other errors than `acquire`, TypeScript needs a type for its parameter; after `renew` it does
-   * not.)
+   * not. If `acquire` is a call with a function among its arguments, such as `Effect.map(signIn, f)`, TypeScript infers
+   * no errors from it: make it a constant first, or write `signIn.pipe(Effect.map(f))`.)
    */
   readonly fatal?: ((error: NoInfer<E | E2>) => boolean) | undefined
   /**

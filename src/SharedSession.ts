@@ -155,7 +155,8 @@ export interface Options<
  * - `StoreUnavailable`: the store failed, or did not answer within two seconds. A call that waits for its turn behind
  *   those of other sessions fails if the store has answered none of them for as long. A value that was obtained is
  *   kept, and written when the store is back.
- * - `Unreadable`: the stored value was changed, has another schema, or was encrypted with a key that is not given.
+ * - `Unreadable`: the stored value was changed, has another schema, or was encrypted with a key that is not given. Or a
+ *   new value does not fit the schema: it is revoked, and the next refresh signs in.
  * - `Contended`: other processes held the lease for as long as a refresh waits.
  * - `CoolingDown`: another process has failed to refresh the session; the next try is after `retryAfter`.
  * - `Ended`: another process has ended the session while this one was renewing it.

@@ -7,28 +7,30 @@
  * behind.
  *
  * **What it guarantees.** A row is on the disk (`fsync`) before `compareAndSet` answers. Files have mode 0600, folders
- * 0700.
+ * 0700. On Linux, setting the host's clock changes neither leases nor cooldowns: the store uses the host's monotonic
+ * clock, and a file in the directory says what to add to it.
  *
- * **What it does not.** The store is for one host: a network file system does not report the changes of other hosts,
- * and not every network file system links atomically. Rows are written in clear text unless `SharedSession` is given
- * keys.
+ * **What it does not.** On other systems the store uses the host's clock. The store is for one host: a network file
+ * system does not report the changes of other hosts, and not every network file system links atomically. Rows are
+ * written in clear text unless `SharedSession` is given keys.
  *
  * @since 0.1.0
  */
 
-import * as Clock from "effect/Clock"
 import * as Effect from "effect/Effect"
 import * as Layer from "effect/Layer"
 import * as Option from "effect/Option"
 import * as Schedule from "effect/Schedule"
 import * as Stream from "effect/Stream"
-import { createHash, randomUUID } from "node:crypto"
-import { watch } from "node:fs"
+import { createHash } from "node:crypto"
+import { readdirSync, statSync, watch } from "node:fs"
 import * as Fs from "node:fs/promises"
 import { join } from "node:path"
 import * as Check from "../internal/check.js"
 import { InvalidOptions } from "../InvalidOptions.js"
 import * as SessionStore from "../SessionStore.js"
+import { existing, linkOnce, makeFolder, synced } from "./internal/files.js"
+import * as HostClock from "./internal/hostClock.js"
 
 /**
  * Where the store keeps its files.
@@ -64,7 +66,10 @@ export const layer = (
     SessionStore.SessionStore,
     Effect.gen(function*() {
       const { directory } = yield* Check.validated(() => validate(options))
-      yield* attempt("open", () => makeFolder(directory))
+      const now = yield* attempt("open", async () => {
+        await makeFolder(directory)
+        return HostClock.open(directory, () => latestRevision(directory))
+      })
       /**
        * The keys that were asked for, by the name of their folder. A notice names a folder; folders of other keys are
        * ignored.
@@ -82,10 +87,9 @@ export const layer = (
       )
       return SessionStore.SessionStore.of({
         read: (key) =>
-          Effect.zipWith(
+          Effect.map(
             attempt("read", () => readRow(folderOf(key))),
-            Clock.currentTimeMillis,
-            (row, now) => ({ row: Option.fromNullable(row), now })
+            (row) => ({ row: Option.fromNullable(row), now: now() })
           ),
         compareAndSet: (key, revision, row) =>
           attempt("compareAndSet", () => compareAndSet(folderOf(key), revision, row)),
@@ -111,8 +115,6 @@ const attempt = <A>(operation: SessionStore.StoreError["operation"], run: () => 
 /** How many older files of a session are kept, and for how long: a process that links late must find its name taken. */
 const kept = { files: 16, millis: 60_000 }
 
-const makeFolder = (folder: string): Promise<unknown> => Fs.mkdir(folder, { recursive: true, mode: 0o700 })
-
 /** The numbers in the names of the folder's rows, in order. */
 const numbersIn = async (folder: string): Promise<ReadonlyArray<number>> =>
   (await existing(Fs.readdir(folder)) ?? []).filter((name) => /^\d{16}$/.test(name)).map(Number).sort((a, b) => a - b)
@@ -131,6 +133,16 @@ const readRow = async (folder: string): Promise<SessionStore.Row | undefined> =>
       return SessionStore.decode(revisionIn(text, number) ?? Math.max(number + 1, Math.ceil(stats.mtimeMs)), text)
     }
   }
+}
+
+/** No row was written later than this, since a revision is not less than the time of its write. */
+const latestRevision = async (directory: string): Promise<number> => {
+  let latest = 0
+  for (const entry of await Fs.readdir(directory, { withFileTypes: true })) {
+    const row = entry.isDirectory() ? await readRow(join(directory, entry.name)) : undefined
+    latest = Math.max(latest, row?.revision ?? 0)
+  }
+  return latest
 }
 
 /**
@@ -172,35 +184,6 @@ const compareAndSet = async (
   return true
 }
 
-/** Writes a file and gives it its name in one step, unless the name is taken. */
-const linkOnce = async (folder: string, path: string, text: string): Promise<boolean> => {
-  const draft = join(folder, `.${randomUUID()}`)
-  try {
-    await makeFolder(folder)
-    const file = await Fs.open(draft, "wx", 0o600)
-    try {
-      await file.writeFile(text)
-      await file.sync()
-    } finally {
-      await file.close()
-    }
-    await Fs.link(draft, path)
-    return true
-  } catch (error) {
-    if (codeOf(error) === "EEXIST") return false
-    throw error
-  } finally {
-    await Fs.rm(draft, { force: true })
-  }
-}
-
-/** Flushes the folder's entries to the disk. Systems that cannot flush a folder skip this step. */
-const synced = async (folder: string): Promise<void> => {
-  const file = await Fs.open(folder, "r").catch(() => undefined)
-  await file?.sync().catch(() => {})
-  await file?.close()
-}
-
 /** Removes old rows, and unfinished files of processes that were killed. */
 const removeOld = async (folder: string): Promise<void> => {
   const names = (await existing(Fs.readdir(folder)) ?? []).sort()
@@ -214,31 +197,31 @@ const removeOld = async (folder: string): Promise<void> => {
   }
 }
 
-const codeOf = (error: unknown): unknown => (error as { readonly code?: unknown }).code
-
-/** The promise's result, or `undefined` if the file does not exist. */
-const existing = <A>(promise: Promise<A>): Promise<A | undefined> =>
-  promise.catch((error: unknown) => {
-    if (codeOf(error) === "ENOENT") return undefined
-    throw error
-  })
-
 // --- notices -----------------------------------------------------------------
 
 /**
- * The names of folders that have changed. If the watch fails (because its directory was removed, say), it is set up
- * again.
+ * The names of folders that have changed. If the watch fails, or its directory was removed or replaced, the watch is
+ * set up again; all folders may then have changed.
  */
-const changedFolders = (directory: string): Stream.Stream<string> =>
-  Stream.asyncPush<string, unknown>((emit) =>
+const changedFolders = (directory: string): Stream.Stream<string> => {
+  let isAgain = false
+  return Stream.asyncPush<string, unknown>((emit) =>
     Effect.acquireRelease(
-      Effect.try(() =>
-        watch(directory, { persistent: false }, (_, name) => {
-          if (name !== null) emit.single(name)
+      Effect.try(() => {
+        const { ino } = statSync(directory)
+        const isReplaced = () => statSync(directory, { throwIfNoEntry: false })?.ino !== ino
+        const watcher = watch(directory, { persistent: false }, (event, name) => {
+          // The watch of a directory that was removed says so once, and is silent from then on.
+          if (event === "rename" && isReplaced()) emit.fail("the directory was removed")
+          else if (name !== null) emit.single(name)
         }).on("error", (error) => emit.fail(error))
-      ),
+        if (isAgain) { for (const name of readdirSync(directory)) emit.single(name) }
+        isAgain = true
+        return watcher
+      }),
       (watcher) => Effect.sync(() => watcher.close())
     ), { bufferSize: 256, strategy: "sliding" }).pipe(
       Stream.retry(Schedule.spaced("1 second")),
       Stream.orDie
     )
+}

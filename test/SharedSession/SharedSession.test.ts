@@ -15,7 +15,7 @@ import * as TestClock from "effect/TestClock"
 import { readFile } from "node:fs/promises"
 import { failureOf } from "../support/exits.js"
 import { settle } from "../support/settle.js"
-import { Refused, type Token } from "../support/tokenServer.js"
+import { Refused, Token } from "../support/tokenServer.js"
 import { type FleetSession, inTime, makeFleet, nameOf, valueOf } from "./fleet.js"
 
 const all = <A, E>(effects: ReadonlyArray<Effect.Effect<A, E>>) =>
@@ -333,6 +333,41 @@ describe("F7: a value at rest", () => {
       assert.deepStrictEqual(server.state.calls, ["sign in", "sign in"])
     }))
 
+  it.scoped("that cannot be written is Unreadable and revoked, and its predecessor is not presented again", () =>
+    Effect.gen(function*() {
+      const written = (encode: (token: Token) => unknown) =>
+        Schema.transform(Schema.Any, Token, { decode: (is): Token => is, encode }) as never
+      const failing = written(() => {
+        throw new Error("hunter2")
+      })
+      const oneWay = written(() => "a token")
+      const cases: ReadonlyArray<readonly [detail: string, number: unknown, schema: Schema.Schema<any>]> = [
+        ["would not fit the schema", "none", Token],
+        ["would not be JSON", Number.NaN, Token],
+        ["would not be JSON", 1n, Schema.Any],
+        ["could not be read again by its schema", 1, oneWay],
+        ["its schema has thrown", 1, failing]
+      ]
+      for (const [detail, number, schema] of cases) {
+        const { join, row, server } = yield* makeFleet({ cooldown: 0 })
+        const one = yield* join()
+        const other = yield* join({
+          schema,
+          renew: (token, info) => Effect.as(server.renew(token, info), { ...token, number } as Token)
+        })
+        yield* all([one.current, other.current])
+        const exit = yield* inTime(renewed(other))
+        const error = failureOf(exit) as SharedSession.SharedSessionError
+        assert.strictEqual(error.reason, "Unreadable")
+        assert.include(error.detail, detail)
+        assert.notInclude(String(exit), "hunter2")
+        assert.deepStrictEqual([(yield* row)!.dead, (yield* row)!.error], [true, "Unreadable"])
+        assert.deepStrictEqual(tokensOf(yield* all([one.current])), ["1.0"])
+        assert.deepStrictEqual(server.state.calls, ["sign in", "renew 0.0", "sign in"])
+        assert.deepStrictEqual(server.state.revoked, [`0.${number}`])
+      }
+    }))
+
   it.scoped("has options that are checked", () =>
     Effect.gen(function*() {
       const bad: ReadonlyArray<readonly [string, object]> = [
@@ -485,6 +520,25 @@ describe("F10: end", () => {
       assert.deepStrictEqual(server.state.revoked, ["0.0", "0.1"])
       assert.isTrue((yield* row)!.dead)
       assert.deepStrictEqual(tokensOf(yield* all([one.current, two.current])), ["1.0"])
+    }))
+
+  it.scoped("a sign-in elsewhere during a renewal: its value is adopted, and the renewal's own one is revoked", () =>
+    Effect.gen(function*() {
+      const { edit, join, server } = yield* makeFleet()
+      const suspended = yield* Deferred.make<void>()
+      const one = yield* join({
+        renew: (token, info) => Effect.zipLeft(server.renew(token, info), Deferred.await(suspended))
+      })
+      const two = yield* join()
+      yield* all([one.current, two.current])
+      const renewing = yield* Effect.fork(renewed(one))
+      yield* settle
+      yield* edit((row) => ({ ...row, revision: row.revision + 1, leaseUntil: 0 }))
+      assert.deepStrictEqual(tokensOf(yield* all([renewed(two)])), ["1.0"])
+      assert.deepStrictEqual(server.state.calls, ["sign in", "renew 0.0", "renew 0.0", "sign in"])
+      yield* Deferred.succeed(suspended, undefined)
+      assert.deepStrictEqual(tokensOf(yield* all([Fiber.join(renewing), one.current])), ["1.0"])
+      assert.deepStrictEqual(server.state.revoked, ["0.1"])
     }))
 
   it.scoped("during a renewal of its own: the callers get SessionEnded, and the value is revoked", () =>

@@ -66,6 +66,7 @@ describe("socket.io", () => {
       assert.deepStrictEqual(answers, answers.map((_, n) => [2 * n]))
       // The handler sees an order again if its answer was lost, and leaves it out by its number.
       assert.deepStrictEqual([...new Set(got)], answers.map((_, n) => n))
+      yield* eventually(() => resumed() >= kills)
       const last = told
       yield* eventually(() => heard.length >= last)
       assert.deepStrictEqual(heard, heard.map((_, n) => n))

@@ -1,5 +1,5 @@
 /** Programs that may be missing on a machine. A test that needs one is skipped without it, and the reporter says so. */
-import { accessSync, constants, readdirSync, readFileSync } from "node:fs"
+import { accessSync, constants, existsSync, readdirSync, readFileSync } from "node:fs"
 import { networkInterfaces } from "node:os"
 import { delimiter, dirname, join } from "node:path"
 import { form } from "./form.js"
@@ -92,6 +92,9 @@ export const hasIpv6: boolean = Object.values(networkInterfaces()).some((address
   addresses?.some(({ address }) => address === "::1")
 )
 
+/** Whether the system tells one start of the host from another. */
+export const hasBootId = existsSync("/proc/sys/kernel/random/boot_id")
+
 /** A line for each program that is missing. */
 export const missing: ReadonlyArray<string> = [
   ...browser === undefined
@@ -109,5 +112,6 @@ export const missing: ReadonlyArray<string> = [
     ? ["skipped, no mariadbd and mariadb-install-db are here, or no user to run them as: a MariaDB that is restarted"]
     : [],
   ...hasIpv6 ? [] : ["skipped, the loopback has no ::1: a redirect to localhost by either address"],
+  ...hasBootId ? [] : ["skipped, the system does not tell when the host was started: the clock of a store of files"],
   ...openssl === undefined ? ["skipped, no openssl is on the path: tickets and sessions of OpenSSL's own server"] : []
 ]

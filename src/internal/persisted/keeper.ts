@@ -10,6 +10,7 @@ import * as Either from "effect/Either"
 import * as Option from "effect/Option"
 import * as Predicate from "effect/Predicate"
 import * as Schema from "effect/Schema"
+import { isJson } from "./json.js"
 import type { Sealing } from "./sealing.js"
 
 /** Why a value could not be read or written. The description contains no part of the value. */
@@ -127,17 +128,6 @@ export const make = <A, I, R>(
  * obtained (several if `onRenewed` has failed after the write), and those of renewals that `end` has detached.
  */
 const mostKnown = 16
-
-/** Whether `JSON.parse` gives the value back unchanged. Any other value could not be read after a restart. */
-const isJson = (value: unknown): boolean => {
-  if (value === null || typeof value === "string" || typeof value === "boolean") return true
-  if (typeof value === "number") return Number.isFinite(value)
-  if (typeof value !== "object") return false
-  if (Array.isArray(value)) return value.every(isJson)
-  const prototype: unknown = Object.getPrototypeOf(value)
-  return (prototype === Object.prototype || prototype === null) &&
-    Object.values(value).every((member) => member === undefined || isJson(member))
-}
 
 const payloadOf = (text: string) => {
   const parsed = Either.try((): unknown => JSON.parse(text))

@@ -5,12 +5,14 @@ import * as Either from "effect/Either"
 import type * as ParseResult from "effect/ParseResult"
 import * as Predicate from "effect/Predicate"
 import * as Schema from "effect/Schema"
+import { isJson } from "../persisted/json.js"
 import type { Sealing } from "../persisted/sealing.js"
 
 /** The description contains no part of the value. */
 export class Unreadable extends Data.TaggedError("Unreadable")<{ readonly detail: string }> {}
 
 export interface Codec<in out A> {
+  /** Gives text that `decode` can read, or fails. */
   readonly encode: (value: A) => Effect.Effect<string, Unreadable>
   readonly decode: (text: string) => Effect.Effect<A, Unreadable>
 }
@@ -25,10 +27,19 @@ export const make = <A, I, R>(
     const decode = Schema.decodeUnknown(schema)
     return {
       encode: (value) =>
-        encode(value).pipe(
+        Effect.suspend(() => encode(value)).pipe(
           // A schema's own error shows the value.
           Effect.mapError(() => new Unreadable({ detail: "would not fit the schema" })),
-          Effect.flatMap((encoded) => sealing.seal(key, JSON.stringify({ key, value: encoded }))),
+          Effect.filterOrFail(isJson, () => new Unreadable({ detail: "would not be JSON" })),
+          Effect.map((encoded) => JSON.stringify({ key, value: encoded })),
+          Effect.tap((text) =>
+            Effect.mapError(
+              Effect.suspend(() => decode((JSON.parse(text) as { readonly value: unknown }).value)),
+              () => new Unreadable({ detail: "could not be read again by its schema" })
+            )
+          ),
+          Effect.catchAllDefect(() => new Unreadable({ detail: "cannot be written: its schema has thrown" })),
+          Effect.flatMap((text) => sealing.seal(key, text)),
           Effect.provide(context)
         ),
       decode: (text) =>

@@ -126,8 +126,22 @@ export class Holding<A, E> {
     if (memory.epoch !== this.epoch) return Effect.zipRight(session().finish(onEnd(value)), Effect.interrupt)
     return codec.encode(value).pipe(
       Effect.map((encoded) => (memory.pending = { value, encoded, taken, goodUntil })),
-      Effect.mapError(unreadable),
-      Effect.tapErrorCause((cause) => this.giveBack(cause))
+      Effect.catchAll((refusal) => this.discard(value, unreadable(refusal)))
+    )
+  }
+
+  /**
+   * Gives up a value that cannot be written, and revokes it. The token that was presented for it is spent: the row's
+   * value is ended, so that no process presents it again.
+   */
+  private discard(value: A, error: Trouble): Effect.Effect<never, Trouble> {
+    const { memory, onEnd, session } = this.parts
+    return this.giveBack(Cause.fail(error), true).pipe(
+      Effect.zipRight(Effect.suspend(() => {
+        if (memory.epoch === this.epoch) session().forget()
+        return session().finish(onEnd(value))
+      })),
+      Effect.zipRight(Effect.fail(error))
     )
   }
 
@@ -164,21 +178,21 @@ export class Holding<A, E> {
   // --- failing ---------------------------------------------------------------
 
   /** Gives the lease back with the failure in the row. If the store does not answer, the lease runs out by itself. */
-  private giveBack(cause: Cause.Cause<E | Trouble>): Effect.Effect<void> {
+  private giveBack(cause: Cause.Cause<E | Trouble>, isDiscarded = false): Effect.Effect<void> {
     const { cooldownOf, isFatal, memory, name, report, rows, setCooldown } = this.parts
     const error = Option.getOrUndefined(Cause.failureOption(cause))
     const isOwn = error !== undefined && !(error instanceof Trouble)
     return Effect.gen(this, function*() {
       // If this process closes, the other processes need not wait.
-      const isFailure = isOwn || Cause.isDie(cause) || this.stage.isLate()
+      const isFailure = isOwn || isDiscarded || Cause.isDie(cause) || this.stage.isLate()
       const cooldown = isFailure ? yield* cooldownOf(this.failures + 1, cause as Cause.Cause<E>) : 0
       const failure: Protocol.Failure = {
         uncertain: this.isUncertain,
-        isFatal: isOwn && isFatal(error),
-        error: tagOf(error),
+        isFatal: isDiscarded || (isOwn && isFatal(error)),
+        error: isDiscarded ? "Unreadable" : tagOf(error),
         cooldown
       }
-      if (isOwn) setCooldown(cooldown)
+      if (isOwn || isDiscarded) setCooldown(cooldown)
       const change = yield* rows.change(({ now, row }) => {
         const failed = Protocol.fail(row, this.taken.holder, failure, now)
         return failed === undefined ? found(lost) : write(failed)

@@ -15,8 +15,8 @@ import { waitForNews } from "./waiting.js"
 export type Settled<A> = { readonly _tag: "Own"; readonly value: A } | { readonly _tag: "Adopted" | "Taken" }
 
 /**
- * Commits the value. If another process has renewed meanwhile, its value is adopted; if another process has ended the
- * session, this fails with `Ended`.
+ * Commits the value. If another process has renewed or signed in anew meanwhile, its value is adopted; if another
+ * process has ended the session, this fails with `Ended`.
  */
 export const settle = <A, E>(
   parts: Parts<A, E>,
@@ -26,7 +26,7 @@ export const settle = <A, E>(
   Effect.suspend(() => {
     const { memory, monotonic, rows } = parts
     if (memory.pending !== pending) return Effect.succeed(taken)
-    const { encoded, goodUntil, value } = pending
+    const { encoded, goodUntil } = pending
     const { heard } = memory
     return rows.change<typeof taken | Exclude<Protocol.Settlement, { readonly _tag: "Commit" }>>(({ now, row }) => {
       if (memory.pending !== pending) return found(taken)
@@ -54,7 +54,9 @@ export const settle = <A, E>(
           case "Superseded":
             return superseded(parts, pending, settlement.row, time)
           case "Ended":
-            return endedMeanwhile(parts, pending, settlement.row, time, value)
+            return settlement.row.dead
+              ? endedMeanwhile(parts, pending, settlement.row, time)
+              : superseded(parts, pending, settlement.row, time, true)
         }
       }),
       Effect.onError(() => Effect.sync(() => parts.settleLater()))
@@ -73,34 +75,40 @@ const committed = <A, E>(parts: Parts<A, E>, pending: Pending<A>, row: Row, time
     return Effect.as(report("renewed"), { _tag: "Own", value: pending.value })
   })
 
+/** Adopts the other process's value. The own one is revoked only if the other one comes from a later sign-in. */
 const superseded = <A, E>(
   parts: Parts<A, E>,
   pending: Pending<A>,
   row: Row,
-  time: Time
+  time: Time,
+  isRevoked = false
 ): Effect.Effect<Settled<A>, Trouble> => {
-  const { memory } = parts
+  const { memory, onEnd, session } = parts
+  let isReplaced = false
   const adopted = adoptRow(parts, row, time, () => {
-    if (memory.pending !== pending) return false
-    memory.pending = undefined
-    return true
+    isReplaced = memory.pending === pending
+    if (isReplaced) memory.pending = undefined
+    return isReplaced
   })
+  const revoked = Effect.suspend(() => isRevoked && isReplaced ? session().finish(onEnd(pending.value)) : Effect.void)
   // If the adopted value has expired by now, the next caller renews it.
-  return Effect.map(adopted, (outcome) => outcome === "current" ? { _tag: "Adopted" } : taken)
+  return Effect.map(
+    Effect.ensuring(adopted, revoked),
+    (outcome) => outcome === "current" ? { _tag: "Adopted" } : taken
+  )
 }
 
 const endedMeanwhile = <A, E>(
   parts: Parts<A, E>,
   pending: Pending<A>,
   row: Row,
-  time: Time,
-  value: A
+  time: Time
 ): Effect.Effect<Settled<A>, Trouble> =>
   Effect.suspend((): Effect.Effect<Settled<A>, Trouble> => {
     const { memory, onEnd, session } = parts
     if (memory.pending !== pending) return Effect.succeed(taken)
     memory.pending = undefined
-    if (row.dead) memory.remember(row, time, undefined)
+    memory.remember(row, time, undefined)
     session().forget()
-    return Effect.zipRight(session().finish(onEnd(value)), Effect.fail(ended(parts)))
+    return Effect.zipRight(session().finish(onEnd(pending.value)), Effect.fail(ended(parts)))
   })
