@@ -56,6 +56,18 @@ describe("the numbers of a row", () => {
   })
 })
 
+describe("a lease in the row", () => {
+  it("F4: is free if it would last longer than any lease can, since the store's clock was set back", () => {
+    const hour = 3_600_000
+    const held = Protocol.take(undefined, { holder: "h", lease: Protocol.longestLease, now: hour })
+    assert.deepStrictEqual(Protocol.look(held, Protocol.nothing, hour), { _tag: "Busy", left: Protocol.longestLease })
+    assert.deepStrictEqual(Protocol.look(held, Protocol.nothing, 0), { _tag: "Free" })
+    const taken = { holder: "other", version: 0, origin: 0, isSignIn: true }
+    assert.strictEqual(Protocol.settle(held, taken, { value: "v", lifetime: null }, hour)._tag, "Busy")
+    assert.strictEqual(Protocol.settle(held, taken, { value: "v", lifetime: null }, 0)._tag, "Commit")
+  })
+})
+
 describe("a protocol with a known fault is caught", () => {
   const canaryOf = (name: keyof typeof canaries, expected: string) =>
     it(`canary: ${canaries[name].fault}`, async ({ task }) => {

@@ -41,7 +41,7 @@ export interface Taken {
   readonly isSignIn: boolean
 }
 
-/** A longer lease is ignored: the store's clock must have been set back after the lease was taken. */
+/** The longest lease that a session may have, in milliseconds. */
 export const longestLease = 300_000
 
 /** A row in which nothing has happened yet. */
@@ -65,6 +65,13 @@ export const blank: Row = {
 }
 
 const after = (previous: number, now: number): number => Math.max(previous + 1, now)
+
+/**
+ * Whether a process holds the lease. A lease that would last longer than any lease can does not count: the store's
+ * clock must have been set back since, and waiting until it is as late again could take hours.
+ */
+const isHeld = ({ holder, leaseUntil }: Row, now: number): boolean =>
+  holder !== null && leaseUntil > now && leaseUntil - now <= longestLease
 
 const free = { holder: null, leaseUntil: 0, uncertain: false } as const
 
@@ -92,9 +99,7 @@ export const look = (row: Row | undefined, known: Known, now: number): Finding =
     return known.version === 0 ? { _tag: "Free" } : { _tag: "Behind" }
   }
   if (row.version > known.version || row.value !== known.value) return { _tag: "Newer", row }
-  if (row.holder !== null && row.leaseUntil > now) {
-    return { _tag: "Busy", left: Math.min(row.leaseUntil - now, longestLease) }
-  }
+  if (isHeld(row, now)) return { _tag: "Busy", left: row.leaseUntil - now }
   return row.coolUntil > now ? { _tag: "Cooling", left: row.coolUntil - now } : { _tag: "Free" }
 }
 
@@ -224,9 +229,7 @@ export const settle = (row: Row | undefined, taken: Taken, obtained: Obtained, n
     const isSameSignIn = !row.dead && (row.origin === taken.origin || taken.isSignIn)
     return { _tag: isSameSignIn ? "Superseded" : "Ended", row }
   }
-  if (row.holder !== taken.holder && row.holder !== null && row.leaseUntil > now) {
-    return { _tag: "Busy", left: Math.min(row.leaseUntil - now, longestLease) }
-  }
+  if (row.holder !== taken.holder && isHeld(row, now)) return { _tag: "Busy", left: row.leaseUntil - now }
   // The lease ran out, and no process holds it now. This process takes it again, and commits in the same write.
   const own = row.holder === taken.holder ? row : take(row, { holder: taken.holder, lease: 0, now })
   return { _tag: "Commit", row: commit(own, taken, obtained, now)! }
