@@ -1,5 +1,8 @@
 import * as Effect from "effect/Effect"
+import type * as Exit from "effect/Exit"
 import type * as Fiber from "effect/Fiber"
+import { wait } from "./wait.js"
+import { Waiters } from "./waiters.js"
 
 /**
  * Runs two effects. The first to end decides the outcome, success or not; the other is interrupted, and this waits for
@@ -25,6 +28,29 @@ export const first = <A, E, R, A2, E2, R2>(
             Effect.ensuring(ended(left, right))
           ))
     )
+  )
+
+/**
+ * Like `first`, with `Waiters.until(look, ...lists)` as the other effect, but without a fiber for the wait. The
+ * condition must not throw.
+ */
+export const firstOr = <A, E, R, A2, E2>(
+  effect: Effect.Effect<A, E, R>,
+  look: () => Exit.Exit<A2, E2> | undefined,
+  ...lists: ReadonlyArray<Waiters>
+): Effect.Effect<A | A2, E | E2, R> =>
+  Effect.uninterruptibleMask((restore) =>
+    Effect.flatMap(Effect.fork(restore(effect)), (fiber) =>
+      restore(wait<A | A2, E | E2>((resume) => {
+        const leave = Waiters.watch<Exit.Exit<A2, E2>>(look, resume, ...lists)
+        fiber.addObserver((exit) => {
+          leave()
+          resume(exit)
+        })
+        return leave
+      })).pipe(
+        Effect.ensuring(ended(fiber))
+      ))
   )
 
 /**

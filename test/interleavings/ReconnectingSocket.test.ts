@@ -8,11 +8,12 @@ import * as Fiber from "effect/Fiber"
 import * as Layer from "effect/Layer"
 import * as Option from "effect/Option"
 import * as Schedule from "effect/Schedule"
-import { first } from "../../src/internal/first.js"
+import { first, firstOr } from "../../src/internal/first.js"
 import { type InboxEnd, LiveConnection } from "../../src/internal/socket/connection.js"
 import { Inbox } from "../../src/internal/socket/inbox.js"
 import { Outbox, queuedMessage } from "../../src/internal/socket/outbox.js"
 import { wait } from "../../src/internal/wait.js"
+import { Waiters } from "../../src/internal/waiters.js"
 import { canaries, type CanaryName } from "../support/canaries.js"
 import { canariesOf, canary } from "../support/canary.js"
 import { everySchedule } from "../support/everySchedule.js"
@@ -111,6 +112,30 @@ describe("the first of two", () => {
     assert.isTrue(Exit.isInterrupted(yield* Fiber.await(racing)))
   })
   everySchedule("is given up, whenever its fiber is interrupted", scope, { preemptions: 1 })
+
+  const condition = Effect.gen(function*() {
+    const changed = new Waiters()
+    let isChanged = false
+    let running = 0
+    const effect = Effect.acquireUseRelease(
+      Effect.sync(() => running++),
+      () => Effect.as(Effect.yieldNow(), "effect"),
+      () => Effect.sync(() => running--)
+    )
+    const racing = yield* Effect.fork(
+      firstOr(effect, () => isChanged ? Exit.succeed("condition") : undefined, changed)
+    )
+    yield* Effect.fork(Effect.sync(() => {
+      isChanged = true
+      changed.notify()
+    }))
+    const interrupting = yield* Effect.fork(Fiber.interrupt(racing))
+    const exit = yield* Fiber.await(racing)
+    assert.isTrue(Exit.isInterrupted(exit) || Exit.isSuccess(exit) && ["effect", "condition"].includes(exit.value))
+    assert.deepStrictEqual([running, changed.size], [0, 0])
+    yield* Fiber.join(interrupting)
+  })
+  everySchedule("of an effect and a condition leaves neither a fiber nor a waiter", condition, { preemptions: 1 })
 })
 
 /** A connection whose writes take a step, and are noted. */

@@ -3,8 +3,9 @@
  * its waits, and an order ends each wait.
  */
 import type * as Effect from "effect/Effect"
-import * as Exit from "effect/Exit"
+import type * as Exit from "effect/Exit"
 import type { ReconnectOptions } from "../../ReconnectingSocket.js"
+import { firstOr } from "../first.js"
 import { Waiters } from "../waiters.js"
 import { sendableCode, sendableReason } from "./policy.js"
 
@@ -58,11 +59,16 @@ export class Orders {
     return this.closing !== undefined || this.reconnecting !== undefined && this.reconnecting.backoff !== true
   }
 
-  get untilOrdered(): Effect.Effect<void> {
-    return Waiters.until(() => this.isOrdered ? Exit.void : undefined, this.whenOrdered)
+  /** Runs the effect until an order comes, which then decides the outcome. */
+  orOrdered<A, E, R, A2, E2>(
+    effect: Effect.Effect<A, E, R>,
+    ordered: Exit.Exit<A2, E2>
+  ): Effect.Effect<A | A2, E | E2, R> {
+    return firstOr(effect, () => this.isOrdered ? ordered : undefined, this.whenOrdered)
   }
 
-  get untilToGoOn(): Effect.Effect<void> {
-    return Waiters.until(() => this.isToGoOn ? Exit.void : undefined, this.whenOrdered)
+  /** Runs the effect, a part of the backoff's delay, until an order ends that delay. */
+  orToGoOn<A, E, R, A2>(effect: Effect.Effect<A, E, R>, ordered: Exit.Exit<A2>): Effect.Effect<A | A2, E, R> {
+    return firstOr(effect, () => this.isToGoOn ? ordered : undefined, this.whenOrdered)
   }
 }

@@ -166,7 +166,7 @@ export class Owner<Out, In, R> {
       return Effect.flatMap(
         this.lines.make({ attempt: this.attempt, previous: this.previous }),
         (line) =>
-          Effect.matchEffect(this.open(line, orders.untilOrdered), {
+          Effect.matchEffect(this.open(line, true), {
             onFailure: (failure) => this.endRound(line, failure, -1),
             onSuccess: () => this.beOpen(line)
           })
@@ -231,8 +231,8 @@ export class Owner<Out, In, R> {
   /** Waits for the backoff's next delay, or for an order. Gives false if there will be no next round. */
   private waitAfter(failure: ConnectionFailure): Effect.Effect<boolean> {
     return Effect.gen(this, function*() {
-      const { untilToGoOn } = this.wiring.orders
-      const delay = yield* first(this.retries.delayAfter(failure), Effect.as(untilToGoOn, Option.some(0)))
+      const { orders } = this.wiring
+      const delay = yield* orders.orToGoOn(this.retries.delayAfter(failure), immediately)
       if (Option.isNone(delay)) return false
       const attempt = ++this.attempt
       const until = this.now() + delay.value
@@ -240,8 +240,8 @@ export class Owner<Out, In, R> {
       this.wiring.events.publish({ _tag: "Waiting", delay: Duration.millis(delay.value), until, failure, attempt })
       const { wake } = this.wiring.dialer
       const waited = wake === undefined ? Effect.sleep(delay.value) : first(Effect.sleep(delay.value), woken(wake))
-      yield* first(waited, untilToGoOn)
-      this.wiring.orders.takeReconnect()
+      yield* orders.orToGoOn(waited, Exit.void)
+      orders.takeReconnect()
       return true
     })
   }
@@ -265,11 +265,11 @@ export class Owner<Out, In, R> {
 
   /**
    * Dials, and makes the connection ready: until then only the user's login and the subscriptions are sent on it. Fails
-   * with `undefined` if it is called off. A replacement cannot be called off.
+   * with `undefined` if an order calls it off. A replacement cannot be called off.
    */
-  private open(line: Line<In>, calledOff?: Effect.Effect<void>): Effect.Effect<void, ConnectionFailure | undefined, R> {
+  private open(line: Line<In>, canBeCalledOff = false): Effect.Effect<void, ConnectionFailure | undefined, R> {
     const unlessOff = <A, E>(effect: Effect.Effect<A, E, R>): Effect.Effect<A, E | undefined, R> =>
-      calledOff === undefined ? effect : first(effect, Effect.zipRight(calledOff, Effect.fail(undefined)))
+      canBeCalledOff ? this.wiring.orders.orOrdered(effect, calledOff) : effect
     const { ready: isReady, wake } = this.wiring.dialer
     const dialed = isReady === undefined
       ? this.dialing.dial(line)
@@ -621,6 +621,11 @@ export class Owner<Out, In, R> {
     if (this.phase._tag === "Open" && this.phase.connection === live) this.reconnect({ backoff: false })
   }
 }
+
+const calledOff = Exit.fail(undefined)
+
+/** No delay. */
+const immediately = Exit.succeed(Option.some(0))
 
 /** Waits for the dialer's `wake`; for ever if `wake` dies. */
 const woken = (wake: Effect.Effect<void>): Effect.Effect<void> => Effect.catchAllCause(wake, () => Effect.never)
