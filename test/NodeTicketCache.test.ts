@@ -87,7 +87,7 @@ describe.each(versions)("C1: a connection that is resumed (%s)", (version) => {
     test(`by ${name}: no ticket twice in bursts of 50`, () =>
       Effect.gen(function*() {
         const isMany = version === "TLSv1.3" && !["webSocket", "http2"].includes(name)
-        const bursts = form === "quick" ? 3 : isMany ? 10 : 4
+        const bursts = form === "quick" ? 2 : isMany ? 10 : 4
         const count = bursts * 50
         const cache = yield* TicketCache.make({ ticketsPerServer: 200 })
         const server = yield* serving({ maxVersion: version })
@@ -157,7 +157,7 @@ describe.runIf(openssl)("C1: a server that gives a ticket for each that is spent
         yield* times(10, ask(recorded.url()))
         assert.deepStrictEqual(offers(recorded), [0, 1, 1, 1, 1, 1, 1, 1, 1, 1])
         assert.deepStrictEqual(yield* server.report, { full: 1, resumed: 9 })
-        const bursts = form === "quick" ? 3 : 5
+        const bursts = form === "quick" ? 2 : 5
         for (let n = 0; n < bursts; n++) yield* times(20, ask(recorded.url()), 20)
         const count = 10 + bursts * 20
         const { full, resumed } = yield* handshakes(server, count)
@@ -684,7 +684,7 @@ describe("of many connections", () => {
   for (const [name, way] of Object.entries({ connect: ways.connect, agent: ways.agent, dispatcher: ways.dispatcher })) {
     test(`nothing remains, and one context serves them all (${name})`, () =>
       Effect.gen(function*() {
-        const count = form === "quick" ? 100 : 500
+        const count = form === "quick" ? 50 : 500
         const cache = yield* TicketCache.make()
         const server = yield* serving()
         const found = yield* Effect.scoped(Effect.gen(function*() {

@@ -649,7 +649,7 @@ describe("dialing", () => {
 describe("many clients of a server that restarts", () => {
   test("W3: reconnect spread over the whole first delay", () =>
     Effect.gen(function*() {
-      const clients = amount({ quick: 250, full: 1000 })
+      const clients = amount({ quick: 100, full: 1000 })
       const server = yield* serverProcess()
       const initial = 2000
       const waits: Array<number> = []
@@ -736,7 +736,7 @@ describe("coming and going", () => {
 
   it.scopedLive("W7: thousands of times leaves no listener, timer or fiber", () =>
     Effect.gen(function*() {
-      const cycles = amount({ quick: 2_000, full: 20_000 })
+      const cycles = amount({ quick: 600, full: 20_000 })
       let dials = 0
       let scopes = 0
       const dialer = WebSocketDialer.WebSocketDialer.of({

@@ -838,7 +838,10 @@ describe("the storm", () => {
 
   const fault = "unchecked-lease"
 
-  it(`canary: ${canaries[fault].fault}, and the storm says broken`, { timeout: 240_000 }, async (context) => {
+  // The quick form catches this fault in the model of the protocol (test/SharedSession/protocol.test.ts).
+  it.skipIf(form === "quick")(`canary: ${canaries[fault].fault}, and the storm says broken`, {
+    timeout: 240_000
+  }, async (context) => {
     const { task } = context
     task.meta.canary = { caught: undefined }
     const options = "--seconds 1 --callers 5 --seed 1 --processes 3 --json".split(" ")

@@ -19,6 +19,7 @@ import * as Stream from "effect/Stream"
 import * as TestClock from "effect/TestClock"
 import { setFlagsFromString } from "node:v8"
 import { runInNewContext } from "node:vm"
+import { amount } from "../support/form.js"
 import { clients, failedWith, readings } from "../support/httpClients.js"
 import { eventually, nextTurn, type Reply, serve } from "../support/httpServer.js"
 
@@ -181,7 +182,7 @@ describe.each(clients)("M3: over %s", (_, layer) => {
       const { get, isFull } = yield* tenants({ capacity: 2 })
       const response = yield* get("a", "/")
       const { stream } = yield* get("b", "/")
-      for (let turns = 0; turns < 20; turns++) {
+      for (let turns = 0; turns < amount({ quick: 5, full: 20 }); turns++) {
         collect()
         yield* nextTurn
       }

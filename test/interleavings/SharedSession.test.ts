@@ -35,7 +35,7 @@ describe("F8: the promises of a session hold for a shared one, too", async () =>
       effect,
       // The same machine is explored more deeply by itself, and here each run costs several times as much.
       form === "quick"
-        ? { strategy, limit: 8, seeds: 8, timeout: 120_000 }
+        ? { strategy, limit: 4, seeds: 4, timeout: 120_000 }
         : { ...await bySize(effect, strategy), limit: 250 }
     )
   }
@@ -77,5 +77,5 @@ describe("F5: a session that closes while its store is asked", () =>
   it.interleavings(
     "has released what the calls have acquired before its scope has closed",
     closing,
-    form === "quick" ? { limit: 100, seeds: 50, timeout: 120_000 } : { limit: 2000, seeds: 1000 }
+    form === "quick" ? { limit: 50, seeds: 20, timeout: 120_000 } : { limit: 2000, seeds: 1000 }
   ))

@@ -105,6 +105,7 @@ describe("a transaction with a known fault is caught", () => {
   })
   canaryOf("sibling-bypass", "siblings inside one transaction take turns", { within: 100 })
   canaryOf("repeated-circle", "two siblings that wait for each other come through at the second attempt", {
+    maxOperations: 10_000,
     within: 1,
     reason: "Livelock"
   })

@@ -19,11 +19,11 @@ export const bySize = async (
   const runs = Math.ceil(affordable / operations)
   return {
     strategy,
-    limit: form === "long" ? 1_000_000 : Math.max(amount({ quick: 20, full: 1000 }), runs),
-    seeds: Math.max(amount({ quick: 8, full: 20 }), Math.min(runs, coverage.sweep.places)),
+    limit: form === "long" ? 1_000_000 : Math.max(amount({ quick: 8, full: 1000 }), runs),
+    seeds: Math.max(amount({ quick: 5, full: 20 }), Math.min(runs, coverage.sweep.places)),
     timeout: 120_000
   }
 }
 
 /** Operations that one strategy spends on one scenario. */
-const affordable = form === "quick" ? 25_000 : 150_000
+const affordable = form === "quick" ? 6_000 : 150_000

@@ -2,8 +2,10 @@
  * Known faults, each put back into a copy of a module that once had it, or might have it. A suite that does not go red
  * with them proves nothing.
  *
- * `import("…/src/Session.ts?canary=name")` gives the module with that fault. The whole graph below it is a copy.
+ * `import("…/src/Session.ts?canary=name")` gives the module with that fault. Only modules that have the fault, and
+ * modules that import them at whatever distance, are copies: to compile a copy takes time.
  */
+import { readFileSync } from "node:fs"
 import { dirname, resolve } from "node:path"
 import type { Plugin } from "vitest/config"
 
@@ -389,11 +391,43 @@ export const canaryPlugin = (src: string): Plugin => ({
   enforce: "pre",
   transform(code, id) {
     const [path, query = ""] = id.split("?")
-    const name = new URLSearchParams(query).get("canary")
+    const name = new URLSearchParams(query).get("canary") as CanaryName | null
     if (name === null) return undefined
-    return withFault(name as CanaryName, src, path!, code).replaceAll(
+    if (!isTouched(name, src, path!)) return `export * from "${path!}"`
+    return withFault(name, src, path!, code).replaceAll(
       /from "(\.[^"]+)\.js"/g,
-      (_, module: string) => `from "${resolve(dirname(path!), `${module}.ts`)}?canary=${name}"`
+      (_, module: string) => {
+        const file = resolve(dirname(path!), `${module}.ts`)
+        return `from "${file}${isTouched(name, src, file) ? `?canary=${name}` : ""}"`
+      }
     )
   }
 })
+
+/** Whether a module has the fault, or imports one that does, at whatever distance. */
+const isTouched = (name: CanaryName, src: string, path: string): boolean => {
+  const { edits }: Canary = canaries[name]
+  const touched = new Set(edits.map(({ file }) => resolve(src, file)))
+  return [path, ...importedBy(path)].some((module) => touched.has(module))
+}
+
+const imported = new Map<string, ReadonlySet<string>>()
+
+/** All modules that a module imports, at whatever distance. Types are gone when a module runs. */
+const importedBy = (path: string): ReadonlySet<string> => {
+  const known = imported.get(path)
+  if (known !== undefined) return known
+  const all = new Set<string>()
+  const add = (from: string): void => {
+    const imports = /^(?:import|export)(?! type\b)[^"]*? from "(\.[^"]+)\.js"/gm
+    for (const [, module] of readFileSync(from, "utf8").matchAll(imports)) {
+      const to = resolve(dirname(from), `${module!}.ts`)
+      if (all.has(to)) continue
+      all.add(to)
+      add(to)
+    }
+  }
+  add(path)
+  imported.set(path, all)
+  return all
+}
