@@ -32,6 +32,7 @@ import * as FiberSet from "effect/FiberSet"
 import type * as Layer from "effect/Layer"
 import * as Metric from "effect/Metric"
 import * as MetricLabel from "effect/MetricLabel"
+import * as Predicate from "effect/Predicate"
 import type * as Redacted from "effect/Redacted"
 import * as Schedule from "effect/Schedule"
 import * as Schema from "effect/Schema"
@@ -49,7 +50,7 @@ import * as Codec from "./internal/shared/codec.js"
 import * as Cooldown from "./internal/shared/cooldown.js"
 import * as Ending from "./internal/shared/ending.js"
 import { hear } from "./internal/shared/hearing.js"
-import { settleLater } from "./internal/shared/later.js"
+import { settleFinally, settleLater } from "./internal/shared/later.js"
 import { Memory } from "./internal/shared/memory.js"
 import { type Parts, Trouble } from "./internal/shared/parts.js"
 import * as Protocol from "./internal/shared/protocol.js"
@@ -181,7 +182,8 @@ export class SharedSessionError extends Data.TaggedError("SharedSessionError")<{
 
 /**
  * Makes one process's part of a shared session. The store is not called before the first `current`. When the scope
- * closes, calls of the store that were given up and still run are waited for, at most two seconds.
+ * closes, a value that was obtained but not written yet is written, if the store answers, and calls of the store that
+ * were given up and still run are waited for, at most two seconds.
  *
  * Everything that `Session.make` guarantees also holds within each process. Each process numbers its generations by
  * itself; the number is not the fleet's version of the value.
@@ -251,6 +253,8 @@ export const make = <A, I, E = never, R = never, E2 = E, R2 = never, E3 = never,
       deliver: Effect.suspend(() => memory.undelivered === undefined ? Effect.void : deliver),
       report: (event) => report(settings.name, event)
     }
+    // This finalizer runs when the session itself has closed.
+    yield* addFinalizer(() => settleFinally(parts))
     const refreshed = Effect.mapError(
       Effect.suspend(() => refresh(parts)),
       (error) => error instanceof Trouble ? errorOf(settings.name, error) : error
@@ -347,7 +351,10 @@ const eventCounter = Metric.counter("holdfast_shared_session_events_total", {
 
 const validate = (options: Options<any, any, any, any, any, any, any, any, any, any>) => {
   checkCallbacks(options)
-  const { encryptWith, key, onUnreadable, schema } = options
+  const { encryptWith, key, onUnreadable, renew, schema } = options
+  // A local session may have no `renew`; a shared one may not.
+  Check.kind("renew", renew, Predicate.isFunction, "must be a function")
+  Check.functions(options, ["unspent"])
   Check.name("key", key)
   Check.kind("schema", schema, Schema.isSchema, "must be a Schema")
   if (onUnreadable !== undefined) Check.oneOf("onUnreadable", onUnreadable, ["fail", "signIn"])

@@ -157,6 +157,29 @@ describe("F2, F3: the lease and the intent", () => {
       assert.deepStrictEqual(server.state.uncertain, [true])
     }))
 
+  it.scoped("a credential that is refused to a process that has lost its lease is not served again: it adopts", () =>
+    Effect.gen(function*() {
+      const { edit, join, server } = yield* makeFleet({ takes: 0 })
+      const [refused, answers] = [yield* Deferred.make<void>(), yield* Deferred.make<void>()]
+      const one = yield* join({
+        renew: () => Effect.zipRight(Deferred.await(refused), new Refused({ why: "invalid_grant" }))
+      })
+      const two = yield* join({
+        renew: (token, info) => Effect.zipLeft(server.renew(token, info), Deferred.await(answers))
+      })
+      yield* all([one.current, two.current])
+      const first = yield* Effect.fork(renewed(one))
+      yield* settle
+      yield* edit((row) => ({ ...row, revision: row.revision + 1, leaseUntil: 0 }))
+      const second = yield* Effect.fork(renewed(two))
+      yield* settle
+      yield* Deferred.succeed(refused, undefined)
+      yield* settle
+      yield* Deferred.succeed(answers, undefined)
+      assert.deepStrictEqual(tokensOf(yield* all([Fiber.join(first), Fiber.join(second)])), ["0.1"])
+      assert.deepStrictEqual([server.state.calls, server.state.reused], [["sign in", "renew 0.0"], 0])
+    }))
+
   it.scoped("a process that has waited too long for another one's lease presents nothing: Contended", () =>
     Effect.gen(function*() {
       const { edit, join, server } = yield* makeFleet()
@@ -368,6 +391,26 @@ describe("F7: a value at rest", () => {
       }
     }))
 
+  it.scoped("that makes its schema throw is Unreadable, or a sign-in if that was asked for", () =>
+    Effect.gen(function*() {
+      const { join, row } = yield* makeFleet()
+      yield* all([(yield* join()).current])
+      const before = yield* row
+      const throwing = Schema.transform(Schema.Any, Token, {
+        decode: (is: Token): Token => {
+          if (is.family === 0) throw new Error("hunter2")
+          return is
+        },
+        encode: (is) => is
+      }) as never
+      const exit = yield* inTime((yield* join({ schema: throwing })).current)
+      assert.strictEqual(reasonOf(exit), "Unreadable")
+      assert.notInclude(String(exit), "hunter2")
+      assert.deepStrictEqual(yield* row, before)
+      const signingIn = yield* join({ schema: throwing, onUnreadable: "signIn" })
+      assert.deepStrictEqual(tokensOf(yield* all([signingIn.current])), ["1.0"])
+    }))
+
   it.scoped("has options that are checked", () =>
     Effect.gen(function*() {
       const bad: ReadonlyArray<readonly [string, object]> = [
@@ -375,7 +418,10 @@ describe("F7: a value at rest", () => {
         ["lease", { lease: -1 }],
         ["lease", { lease: "1 hour" }],
         ["encryptWith", { encryptWith: Redacted.make(new Uint8Array(31)) }],
-        ["onUnreadable", { onUnreadable: "overwrite" }]
+        ["onUnreadable", { onUnreadable: "overwrite" }],
+        ["renew", { renew: undefined }],
+        ["renew", { renew: Effect.succeed("") }],
+        ["unspent", { unspent: true }]
       ]
       for (const [option, options] of bad) {
         const error = yield* SharedSession.make({
@@ -555,6 +601,43 @@ describe("F10: end", () => {
       assert.deepStrictEqual(server.state.revoked, ["0.0", "0.1"])
     }))
 
+  it.scoped("while a new value is encoded: it is revoked, and not served even if its commit is answered late", () =>
+    Effect.gen(function*() {
+      const { faults, join, row, server } = yield* makeFleet({ takes: 0 })
+      const [encoded, read, committed] = [
+        yield* Deferred.make<void>(),
+        yield* Deferred.make<void>(),
+        yield* Deferred.make<void>()
+      ]
+      let encoding: Effect.Effect<void> = Effect.void
+      const session = yield* join({
+        schema: Schema.transformOrFail(Schema.Any, Token, {
+          decode: (is) => Effect.succeed(is as Token),
+          encode: (is) => Effect.as(encoding, is)
+        }) as never
+      })
+      yield* all([session.current])
+      encoding = Deferred.await(encoded)
+      const renewing = yield* Effect.fork(Effect.exit(renewed(session)))
+      yield* settle
+      faults.heldRead = Deferred.await(read)
+      const ending = yield* Effect.fork(session.end)
+      yield* settle
+      faults.heldRead = Effect.void
+      faults.held = Deferred.await(committed)
+      yield* Deferred.succeed(encoded, undefined)
+      yield* settle
+      faults.held = Effect.void
+      yield* Deferred.succeed(read, undefined)
+      yield* Fiber.join(ending)
+      yield* Deferred.succeed(committed, undefined)
+      yield* settle
+      assert.strictEqual(reasonOf(yield* Fiber.join(renewing)), "SessionEnded")
+      assert.isTrue((yield* row)!.dead)
+      assert.deepStrictEqual([...server.state.revoked].sort(), ["0.0", "0.1"])
+      assert.deepStrictEqual(tokensOf(yield* all([session.current])), ["1.0"])
+    }))
+
   it.scoped("without the store is immediate for this process; the row follows, and no other sign-in is ended", () =>
     Effect.gen(function*() {
       const { faults, join, row, server } = yield* makeFleet()
@@ -620,5 +703,36 @@ describe("S6: closing", () => {
       yield* all([renewed(other)])
       assert.isBelow(since.unsafeCurrentTimeMillis() - before, 7000)
       assert.isTrue(server.state.uncertain.at(-1))
+    }))
+
+  it.scoped("writes a value that is not in the row yet, so that no other process presents the spent token", () =>
+    Effect.gen(function*() {
+      const { faults, join, server } = yield* makeFleet({ takes: 0 })
+      for (const isReached of [true, false]) {
+        const [one, scope] = [yield* join(), yield* Scope.make()]
+        const closing = yield* Scope.extend(
+          join({
+            renew: (token, info) =>
+              Effect.zipLeft(
+                server.renew(token, info),
+                Effect.sync(() => {
+                  // The store answers late, or not before the session closes.
+                  if (isReached) faults.heldRead = Effect.sleep("1 second")
+                  else faults.isDown = true
+                })
+              )
+          }),
+          scope
+        )
+        const [, stale] = yield* all([closing.current, one.current])
+        const renewing = yield* Effect.fork(Effect.exit(renewed(closing)))
+        yield* settle
+        Object.assign(faults, { isDown: false })
+        valueOf(yield* inTime(Scope.close(scope, Exit.void)))
+        yield* Fiber.join(renewing)
+        faults.heldRead = Effect.void
+        assert.deepStrictEqual(tokensOf(yield* all([one.refresh(valueOf(stale!))])), [isReached ? "0.1" : "0.2"])
+      }
+      assert.deepStrictEqual(server.state.calls, ["sign in", "renew 0.0", "renew 0.1"])
     }))
 })

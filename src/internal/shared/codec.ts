@@ -49,6 +49,7 @@ export const make = <A, I, R>(
           Effect.flatMap((value) =>
             Effect.mapError(decode(value), ({ issue }) => new Unreadable({ detail: refusalOf(issue) }))
           ),
+          Effect.catchAllDefect(() => new Unreadable({ detail: "cannot be read: its schema has thrown" })),
           Effect.provide(context)
         )
     }

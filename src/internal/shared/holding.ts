@@ -123,9 +123,14 @@ export class Holding<A, E> {
     const { codec, memory, onEnd, session } = this.parts
     const { taken } = this
     // `end` in this process has detached the renewal. The row is marked as ended already, or will be.
-    if (memory.epoch !== this.epoch) return Effect.zipRight(session().finish(onEnd(value)), Effect.interrupt)
+    const isEnded = () => memory.epoch !== this.epoch
+    const revoked = Effect.suspend(() => Effect.zipRight(session().finish(onEnd(value)), Effect.interrupt))
+    if (isEnded()) return revoked
     return codec.encode(value).pipe(
-      Effect.map((encoded) => (memory.pending = { value, encoded, taken, goodUntil })),
+      // Encrypting takes a while, and `end` may be called meanwhile.
+      Effect.flatMap((encoded) =>
+        isEnded() ? revoked : Effect.succeed(memory.pending = { value, encoded, taken, goodUntil })
+      ),
       Effect.catchAll((refusal) => this.discard(value, unreadable(refusal)))
     )
   }
@@ -193,15 +198,15 @@ export class Holding<A, E> {
         cooldown
       }
       if (isOwn || isDiscarded) setCooldown(cooldown)
+      // If the epoch has changed, this process remembers a later sign-in, which this failure does not concern.
+      if (failure.isFatal && memory.epoch === this.epoch) memory.refuse()
       const change = yield* rows.change(({ now, row }) => {
         const failed = Protocol.fail(row, this.taken.holder, failure, now)
         return failed === undefined ? found(lost) : write(failed)
       })
       if (change._tag === "Written") memory.failedRevision = change.row.revision
-      // If the epoch has changed, this process remembers a later sign-in, which this failure does not concern.
-      if (memory.epoch === this.epoch) {
-        if (change._tag === "Written" && change.row.dead) memory.remember(change.row, change.time, undefined)
-        else if (failure.isFatal) memory.forget()
+      if (change._tag === "Written" && change.row.dead && memory.epoch === this.epoch) {
+        memory.remember(change.row, change.time, undefined)
       }
       yield* report("gave up")
     }).pipe(

@@ -35,6 +35,17 @@ export const settleLater = <A, E>(parts: Parts<A, E>): void => {
   )
 }
 
+/**
+ * Tries once more, when the session closes: the token that was presented for a value that was obtained is spent, and
+ * another process would present it again.
+ */
+export const settleFinally = <A, E>(parts: Parts<A, E>): Effect.Effect<void> =>
+  Effect.suspend(() => {
+    const { owedEnd, pending } = parts.memory
+    if (owedEnd !== undefined) return Effect.ignore(discharge(parts))
+    return pending === undefined ? Effect.void : Effect.ignore(settle(parts, pending, () => true))
+  })
+
 const untilTheStoreIsBack = Schedule.map(
   Backoff.exponential({ initial: "200 millis", max: "5 seconds" }),
   () => undefined

@@ -74,6 +74,15 @@ export class Memory<A> {
     this.undelivered = undefined
   }
 
+  /**
+   * The value is no longer presented: its credential was refused. The row may still have it, and another process may be
+   * presenting it, so this process still knows that version.
+   */
+  refuse(): void {
+    this.value = undefined
+    this.undelivered = undefined
+  }
+
   /** Forgets the remembered value, although the row does not say so yet. */
   forget(): void {
     this.last = { ...this.last, value: null, lifetime: null }
