@@ -25,7 +25,7 @@ import * as Stream from "effect/Stream"
 import { createHash } from "node:crypto"
 import { readdirSync, statSync, watch } from "node:fs"
 import * as Fs from "node:fs/promises"
-import { join } from "node:path"
+import { basename, join, resolve } from "node:path"
 import * as Check from "../internal/check.js"
 import { InvalidOptions } from "../InvalidOptions.js"
 import * as SessionStore from "../SessionStore.js"
@@ -87,10 +87,7 @@ export const layer = (
       )
       return SessionStore.SessionStore.of({
         read: (key) =>
-          Effect.map(
-            attempt("read", () => readRow(folderOf(key))),
-            (row) => ({ row: Option.fromNullable(row), now: now() })
-          ),
+          attempt("read", async () => ({ row: Option.fromNullable(await readRow(folderOf(key))), now: await now() })),
         compareAndSet: (key, revision, row) =>
           attempt("compareAndSet", () => compareAndSet(folderOf(key), revision, row)),
         notices
@@ -135,11 +132,16 @@ const readRow = async (folder: string): Promise<SessionStore.Row | undefined> =>
   }
 }
 
+/** The names of the sessions' folders. A directory may also have others: the root of a file system has `lost+found`. */
+const isFolder = /^[0-9a-f]{32}$/
+
 /** No row was written later than this, since a revision is not less than the time of its write. */
 const latestRevision = async (directory: string): Promise<number> => {
   let latest = 0
   for (const entry of await Fs.readdir(directory, { withFileTypes: true })) {
-    const row = entry.isDirectory() ? await readRow(join(directory, entry.name)) : undefined
+    if (!entry.isDirectory() || !isFolder.test(entry.name)) continue
+    // A row that cannot be read must not keep the others from being read.
+    const row = await readRow(join(directory, entry.name)).catch(() => undefined)
     latest = Math.max(latest, row?.revision ?? 0)
   }
   return latest
@@ -153,7 +155,7 @@ const latestRevision = async (directory: string): Promise<number> => {
 const revisionIn = (text: string, before: number): number | undefined => {
   try {
     const { revision } = JSON.parse(text) as { readonly revision: unknown }
-    return typeof revision === "number" && revision > before ? revision : undefined
+    return Number.isSafeInteger(revision) && (revision as number) > before ? revision as number : undefined
   } catch {
     return undefined
   }
@@ -208,11 +210,13 @@ const changedFolders = (directory: string): Stream.Stream<string> => {
   return Stream.asyncPush<string, unknown>((emit) =>
     Effect.acquireRelease(
       Effect.try(() => {
-        const { ino } = statSync(directory)
-        const isReplaced = () => statSync(directory, { throwIfNoEntry: false })?.ino !== ino
-        const watcher = watch(directory, { persistent: false }, (event, name) => {
-          // The watch of a directory that was removed says so once, and is silent from then on.
-          if (event === "rename" && isReplaced()) emit.fail("the directory was removed")
+        const path = resolve(directory)
+        const { ino } = statSync(path)
+        const isReplaced = () => statSync(path, { throwIfNoEntry: false })?.ino !== ino
+        const watcher = watch(path, { persistent: false }, (event, name) => {
+          // The watch of a directory that was removed says so once, by the directory's own name, and is silent from
+          // then on. A directory that was made in its place may have the same inode.
+          if (event === "rename" && (name === basename(path) || isReplaced())) emit.fail("the directory was removed")
           else if (name !== null) emit.single(name)
         }).on("error", (error) => emit.fail(error))
         if (isAgain) { for (const name of readdirSync(directory)) emit.single(name) }

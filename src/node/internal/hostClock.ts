@@ -8,25 +8,41 @@ import { join } from "node:path"
 import { existing, linkOnce } from "./files.js"
 
 /**
- * Gives a function that reads the clock, in milliseconds. `least` gives the time that the first process after a start
+ * Gives the effect that reads the clock, in milliseconds. `least` gives the time that the first process after a start
  * must at least set, since the host's clock may be wrong when the host starts.
+ *
+ * The file is read each time: if the directory was deleted, a process that started afterwards may have written another
+ * one. If the file is missing, it is written again as it was.
  *
  * Systems that do not tell one start of the host from another (all but Linux) use the host's clock instead.
  */
-export const open = async (directory: string, least: () => Promise<number>): Promise<() => number> => {
+export const open = async (directory: string, least: () => Promise<number>): Promise<() => Promise<number>> => {
   const name = await clockName()
-  if (name === undefined) return Date.now
+  if (name === undefined) return async () => Date.now()
   const path = join(directory, name)
-  let text = await existing(Fs.readFile(path, "utf8"))
-  if (text === undefined) {
+  const written = async (added: number): Promise<number> => {
+    await linkOnce(directory, path, String(added))
+    return await addedIn(path) ?? added
+  }
+  let added = await addedIn(path)
+  if (added === undefined) {
     const time = Math.max(Date.now(), await least())
-    await linkOnce(directory, path, String(Math.round(time - monotonic())))
-    text = await Fs.readFile(path, "utf8")
+    added = await written(Math.round(time - monotonic()))
     await removeOthers(directory, name)
   }
-  if (!/^-?\d+$/.test(text)) throw new Error(`${path} is not a number of milliseconds: delete it`)
-  const added = Number(text)
-  return () => Math.round(added + monotonic())
+  let last = added
+  return async () => {
+    last = await addedIn(path) ?? await written(last)
+    return Math.round(last + monotonic())
+  }
+}
+
+/** The number in the file; `undefined` if there is no file. */
+const addedIn = async (path: string): Promise<number | undefined> => {
+  const text = await existing(Fs.readFile(path, "utf8"))
+  if (text === undefined) return undefined
+  if (!/^-?\d{1,16}$/.test(text)) throw new Error(`${path} is not a number of milliseconds: delete it`)
+  return Number(text)
 }
 
 /** The processes of one host read the same number. */
