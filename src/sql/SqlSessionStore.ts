@@ -17,7 +17,7 @@
  */
 
 import * as SqlClient from "@effect/sql/SqlClient"
-import type * as SqlError from "@effect/sql/SqlError"
+import * as SqlError from "@effect/sql/SqlError"
 import * as Context from "effect/Context"
 import * as Effect from "effect/Effect"
 import * as Layer from "effect/Layer"
@@ -138,10 +138,13 @@ const attempt = <A>(
     Effect.mapError(({ message }) => new SessionStore.StoreError({ operation, store: "the database", cause: message }))
   )
 
-/** Only SQLite locks its file against a statement: for as long as another process writes. */
+/**
+ * SQLite locks its file against a statement for as long as another process writes. The other databases refuse a
+ * statement because of a simultaneous one if transactions are serializable by default (40001), and to end a deadlock.
+ */
 const isLocked = ({ cause }: SqlError.SqlError): boolean =>
   typeof cause === "object" && cause !== null && "code" in cause && typeof cause.code === "string" &&
-  /^SQLITE_(BUSY|LOCKED)/.test(cause.code)
+  /^(SQLITE_(BUSY|LOCKED)|40001|40P01|ER_LOCK_DEADLOCK|ER_CHECKREAD)/.test(cause.code)
 
 /** Retries for somewhat longer than a shared session waits for an answer. */
 const untilUnlocked = Schedule.jittered(Schedule.spaced("10 millis")).pipe(
@@ -173,12 +176,16 @@ const dialectOf = (sql: SqlClient.SqlClient, table: string) => {
     mysql: () => ({
       begin: Effect.void as Effect.Effect<unknown>,
       create: sql`CREATE TABLE IF NOT EXISTS ${name} (
-        id VARCHAR(512) CHARACTER SET utf8mb4 COLLATE utf8mb4_bin PRIMARY KEY,
+        id VARBINARY(${sql.literal(String(longestId))}) PRIMARY KEY,
         revision BIGINT NOT NULL, content LONGTEXT CHARACTER SET utf8mb4 NOT NULL)`,
       isWritten: (result: unknown): boolean => (result as { readonly affectedRows: number }).affectedRows > 0,
-      now: sql.literal("CAST(UNIX_TIMESTAMP(NOW(3)) * 1000 AS UNSIGNED)"),
+      // In a time zone with summer time, `NOW()` shows one hour of the year twice.
+      now: sql.literal("TIMESTAMPDIFF(MICROSECOND, '1970-01-01', UTC_TIMESTAMP(3)) DIV 1000"),
+      // `IGNORE` would cut a longer key short, and nobody would find the row.
       insert: (key: string, revision: number, content: string): Statement =>
-        sql`INSERT IGNORE INTO ${name} (id, revision, content) VALUES (${key}, ${revision}, ${content})`.raw,
+        new TextEncoder().encode(key).length > longestId
+          ? new SqlError.SqlError({ cause: undefined, message: tooLong })
+          : sql`INSERT IGNORE INTO ${name} (id, revision, content) VALUES (${key}, ${revision}, ${content})`.raw,
       update: (key: string, before: number, revision: number, content: string): Statement =>
         sql`UPDATE ${name} SET revision = ${revision}, content = ${content}
             WHERE id = ${key} AND revision = ${before}`.raw
@@ -196,6 +203,11 @@ const dialectOf = (sql: SqlClient.SqlClient, table: string) => {
     })
   })
 }
+
+/** In bytes: a key of MySQL's indexes has no more than 3072. */
+const longestId = 2048
+
+const tooLong = `the key has more than ${longestId} bytes`
 
 type Statement = Effect.Effect<unknown, SqlError.SqlError>
 

@@ -1,10 +1,14 @@
+import * as MysqlClient from "@effect/sql-mysql2/MysqlClient"
+import * as SqlClient from "@effect/sql/SqlClient"
 import { assert, describe, it } from "@effect/vitest"
 import * as SessionStore from "effect-holdfast/SessionStore"
+import { SqlSessionStore } from "effect-holdfast/sql"
 import * as Context from "effect/Context"
 import * as Effect from "effect/Effect"
 import * as Fiber from "effect/Fiber"
 import * as Layer from "effect/Layer"
 import * as Option from "effect/Option"
+import * as Redacted from "effect/Redacted"
 import { mkdtempSync, rmSync } from "node:fs"
 import { tmpdir } from "node:os"
 import { join } from "node:path"
@@ -12,7 +16,9 @@ import { afterAll } from "vitest"
 import { databases } from "../support/databases.js"
 import { fleetProcess } from "../support/fleet.js"
 import { form } from "../support/form.js"
+import { ownMariadbIn } from "../support/ownServers.js"
 import { hasSqlite, storeLayer, type StoreSettings } from "../support/stores.js"
+import { mariadbServer } from "../support/tools.js"
 import { row, sharedContract } from "./storeContract.js"
 
 let places = 0
@@ -26,14 +32,65 @@ describe.skipIf(form === "quick")("F2, F5: a store in a database", async () => {
     ? { mysql: undefined, postgres: undefined, redis: undefined }
     : await databases()
   const sqlite = form !== "quick" && await hasSqlite()
-  describe.skipIf(postgres === undefined)(
-    "PostgreSQL",
-    () => sharedContract(() => ({ kind: "postgres", url: postgres!, table: place() }), { hasNotices: true })
-  )
-  describe.skipIf(mysql === undefined)(
-    "MariaDB",
-    () => sharedContract(() => ({ kind: "mysql", url: mysql!, table: place() }), { hasNotices: false })
-  )
+  const opened = (settings: StoreSettings) =>
+    Effect.map(Layer.build(storeLayer(settings)), Context.get(SessionStore.SessionStore))
+
+  describe.skipIf(postgres === undefined)("PostgreSQL", () => {
+    sharedContract(() => ({ kind: "postgres", url: postgres!, table: place() }), { hasNotices: true })
+
+    it.scopedLive("lets one of many writers win, and fails for none, if transactions are serializable by default", () =>
+      Effect.gen(function*() {
+        const url = new URL(postgres!)
+        url.searchParams.set("options", "-c default_transaction_isolation=serializable")
+        const { compareAndSet } = yield* opened({ kind: "postgres", url: url.href, table: place() })
+        yield* compareAndSet("many", undefined, row)
+        for (let { revision } = row; revision < row.revision + 20; revision++) {
+          const next = { ...row, revision: revision + 1 }
+          const won = yield* Effect.replicateEffect(compareAndSet("many", revision, next), 10, { concurrency: 10 })
+          assert.strictEqual(won.filter((isWon) => isWon).length, 1)
+        }
+      }))
+  })
+
+  describe.skipIf(mysql === undefined)("MariaDB", () => {
+    sharedContract(() => ({ kind: "mysql", url: mysql!, table: place() }), { hasNotices: false })
+
+    it.scopedLive("tells keys apart that differ only in spaces at their ends, and refuses a key that is too long", () =>
+      Effect.gen(function*() {
+        const { compareAndSet, read } = yield* opened({ kind: "mysql", url: mysql!, table: place() })
+        assert.isTrue(yield* compareAndSet("k", undefined, row))
+        assert.isTrue(yield* compareAndSet("k ", undefined, row))
+        const longest = "ä".repeat(1024)
+        assert.isTrue(yield* compareAndSet(longest, undefined, row))
+        assert.isTrue(Option.isSome((yield* read(longest)).row))
+        const error = yield* Effect.flip(compareAndSet(`${longest}k`, undefined, row))
+        assert.include(error, { _tag: "StoreError", cause: "the key has more than 2048 bytes" })
+      }))
+  })
+
+  describe.skipIf(mariadbServer === undefined)("MariaDB in a time zone with summer time", () => {
+    it.scopedLive("F2: has a clock that does not jump when summer time begins or ends", () =>
+      Effect.gen(function*() {
+        const { settings } = yield* ownMariadbIn("CET-1CEST,M3.5.0,M10.5.0/3")
+        const { url } = settings as { readonly url: string }
+        // The store's connection is the only one, and its time can be set.
+        const client = yield* Layer.build(MysqlClient.layer({ url: Redacted.make(url), maxConnections: 1 }))
+        const sql = Context.get(client, SqlClient.SqlClient)
+        const { read } = yield* Effect.map(
+          Layer.build(Layer.provide(SqlSessionStore.layer(), Layer.succeedContext(client))),
+          Context.get(SessionStore.SessionStore)
+        )
+        const quarter = 900
+        for (const changes of ["2026-03-29T01:00:00Z", "2026-10-25T01:00:00Z"]) {
+          for (let step = -8; step <= 8; step++) {
+            const time = Date.parse(changes) / 1000 + step * quarter + 0.5
+            yield* sql`SET timestamp = ${time}`
+            assert.strictEqual((yield* read("nobody's")).now, time * 1000)
+          }
+        }
+      }))
+  })
+
   describe.skipIf(!sqlite)("SQLite", () => {
     const file = (): StoreSettings => ({ kind: "sqlite", filename: join(root, `${place()}.db`) })
     sharedContract(file, { hasNotices: false })

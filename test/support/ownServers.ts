@@ -37,7 +37,8 @@ const freePort = (): Promise<number> =>
 
 /** A server that keeps its data in a folder of its own. Its programs refuse to run as root: they run as `user`. */
 const own = (
-  { launch, prepare, stopBy, untilReady, user }: {
+  { environment, launch, prepare, stopBy, untilReady, user }: {
+    readonly environment?: Readonly<Record<string, string>>
     readonly user?: { readonly uid: number; readonly gid: number } | undefined
     readonly prepare: (directory: string) => void
     readonly launch: (directory: string, port: number) => readonly [program: string, ...options: ReadonlyArray<string>]
@@ -59,7 +60,12 @@ const own = (
     let child: ChildProcess | undefined
     const start = Effect.suspend(() => {
       const [program, ...options] = launch(directory, port)
-      child = spawn(program, options, { stdio: "ignore", cwd: directory, ...user })
+      child = spawn(program, options, {
+        stdio: "ignore",
+        cwd: directory,
+        env: { ...process.env, ...environment },
+        ...user
+      })
       return Effect.asVoid(Effect.orDie(Effect.retry(
         untilReady(port),
         Schedule.intersect(Schedule.spaced("100 millis"), Schedule.recurs(600))
@@ -109,31 +115,37 @@ export const ownPostgres: Effect.Effect<OwnServer, never, Scope.Scope> = Effect.
   return { ...server, settings: { kind: "postgres", url, table: "holdfast_sessions" } }
 })
 
-export const ownMariadb: Effect.Effect<OwnServer, never, Scope.Scope> = Effect.gen(function*() {
-  const { install, path, user } = mariadbServer!
-  const server = yield* own({
-    user,
-    prepare: (directory) =>
-      execFileSync(
-        install,
-        ["--no-defaults", `--datadir=${join(directory, "data")}`, "--auth-root-authentication-method=normal"],
-        { stdio: "ignore", cwd: directory, ...user }
-      ),
-    launch: (directory, port) => [
-      path,
-      "--no-defaults",
-      `--datadir=${join(directory, "data")}`,
-      `--socket=${join(directory, "socket")}`,
-      "--bind-address=127.0.0.1",
-      `--port=${port}`,
-      `--pid-file=${join(directory, "pid")}`
-    ],
-    untilReady: (port) => answersSql(MysqlClient.layer({ url: Redacted.make(`mysql://root@127.0.0.1:${port}/test`) })),
-    stopBy: "SIGTERM"
+/** `zone` is the server's time zone, as the variable `TZ` has it. */
+export const ownMariadbIn = (zone: string): Effect.Effect<OwnServer, never, Scope.Scope> =>
+  Effect.gen(function*() {
+    const { install, path, user } = mariadbServer!
+    const server = yield* own({
+      environment: { TZ: zone },
+      user,
+      prepare: (directory) =>
+        execFileSync(
+          install,
+          ["--no-defaults", `--datadir=${join(directory, "data")}`, "--auth-root-authentication-method=normal"],
+          { stdio: "ignore", cwd: directory, ...user }
+        ),
+      launch: (directory, port) => [
+        path,
+        "--no-defaults",
+        `--datadir=${join(directory, "data")}`,
+        `--socket=${join(directory, "socket")}`,
+        "--bind-address=127.0.0.1",
+        `--port=${port}`,
+        `--pid-file=${join(directory, "pid")}`
+      ],
+      untilReady: (port) =>
+        answersSql(MysqlClient.layer({ url: Redacted.make(`mysql://root@127.0.0.1:${port}/test`) })),
+      stopBy: "SIGTERM"
+    })
+    const url = `mysql://root@127.0.0.1:${server.port}/test`
+    return { ...server, settings: { kind: "mysql", url, table: "holdfast_sessions" } }
   })
-  const url = `mysql://root@127.0.0.1:${server.port}/test`
-  return { ...server, settings: { kind: "mysql", url, table: "holdfast_sessions" } }
-})
+
+export const ownMariadb = ownMariadbIn("UTC")
 
 export const ownRedis = (...options: ReadonlyArray<string>): Effect.Effect<OwnServer, never, Scope.Scope> =>
   Effect.map(
