@@ -602,7 +602,7 @@ export const scenarios = (Session: typeof SessionModule) => {
       const session = yield* Session.make({
         acquire: Effect.zipRight(
           Effect.flatMap(FiberRef.get(reference), (value) => Effect.sync(() => seen.push(value))),
-          FiberRef.set(reference, "acquire")
+          Effect.as(FiberRef.set(reference, "acquire"), "a value that can be stored")
         )
       })
       const asking = Effect.zipRight(session.current, FiberRef.get(reference)).pipe(Effect.locally(reference, "caller"))
