@@ -22,6 +22,7 @@ import * as ExecutionStrategy from "effect/ExecutionStrategy"
 import * as FiberSet from "effect/FiberSet"
 import { dual } from "effect/Function"
 import { type Pipeable, pipeArguments } from "effect/Pipeable"
+import * as Predicate from "effect/Predicate"
 import * as Scope from "effect/Scope"
 import type * as Types from "effect/Types"
 import * as Check from "./internal/check.js"
@@ -171,6 +172,7 @@ export const make = <
 > =>
   Effect.gen(function*() {
     const { capacity, idleTimeToLive } = yield* Check.validated(() => ({
+      lookup: Check.kind("lookup", Check.object("options", options).lookup, Predicate.isFunction, "must be a function"),
       capacity: options.capacity === undefined ? Infinity : Check.count("capacity", options.capacity, 1),
       idleTimeToLive: Check.duration("idleTimeToLive", options.idleTimeToLive ?? "10 minutes", {
         min: 0,

@@ -780,6 +780,27 @@ describe("a callback that breaks", () => {
       rejected: (response) => isBroken(response.request) ? Effect.die(boom) : response.status === 401
     }, decodes))
 
+  const answers: ReadonlyArray<readonly [string, () => unknown]> = [
+    ["nothing", () => undefined],
+    ["null", () => null],
+    ["text", () => "yes"],
+    ["a number, in an effect", () => Effect.succeed(1)],
+    ["a promise", () => Promise.resolve(true)]
+  ]
+  it.scopedLive.each(answers)(
+    "H2: a `rejected` that answers with %s, from a caller without types, is a ResponseError",
+    ([, answer]) =>
+      meets({
+        rejected: ((response: HttpClientResponse.HttpClientResponse) =>
+          isBroken(response.request) ? answer() : response.status === 401) as () => boolean
+      }, (exit, received) => {
+        const error = failedWith(exit, HttpClientError.ResponseError)
+        assert.strictEqual(error.reason, "Decode")
+        assert.include(error.message, "rejected")
+        assert.strictEqual(received.length, 1)
+      })
+  )
+
   it.scopedLive("a `replay` that throws is a RequestError", () =>
     meets({
       replay: (request) => {
@@ -802,6 +823,16 @@ describe("a callback that breaks", () => {
       encodes("key")(yield* Effect.exit(client.get(`${server.url}/broken`)))
       assert.strictEqual((yield* client.get(server.url)).status, 200)
       assert.strictEqual(server.received.length, 1)
+    })))
+
+  it.scopedLive("H2: a maxRefreshes of null, from a caller without types, is the default", () =>
+    onUndici(Effect.gen(function*() {
+      const { session } = yield* tokens()
+      const server = yield* api(() => true)
+      const maxRefreshes = null as unknown as undefined
+      const client = yield* SessionHttpClient.make(session, { attach: SessionHttpClient.bearer, maxRefreshes })
+      failedWith(yield* Effect.exit(client.get(server.url)), SessionHttpClient.SessionRejected)
+      assert.strictEqual(server.received.length, 2)
     })))
 
   for (const maxRefreshes of [-1, 1.5, NaN, Infinity]) {

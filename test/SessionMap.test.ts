@@ -331,7 +331,9 @@ describe("the map", () => {
           ["capacity", { capacity: NaN }],
           ["capacity", { capacity: 1.5 }],
           ["idleTimeToLive", { idleTimeToLive: -1 }],
-          ["idleTimeToLive", { idleTimeToLive: NaN }]
+          ["idleTimeToLive", { idleTimeToLive: NaN }],
+          ["lookup", { lookup: 5 as unknown as typeof lookup }],
+          ["lookup", { lookup: null as unknown as typeof lookup }]
         ] as const
       ) {
         const failure = failureOf(yield* Effect.exit(SessionMap.make({ lookup, ...options })))

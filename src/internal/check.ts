@@ -111,12 +111,17 @@ export const functions = <Name extends string>(
   }
 }
 
-/**
- * Checks that the value is of the kind that `is` knows. The message shows only the kind of the given value, since the
- * value may be a credential.
- */
+/** Checks that the value is of the kind that `is` knows. */
 export const kind = <A>(option: string, value: A, is: (value: unknown) => boolean, reason: string): A => {
   if (is(value)) return value
+  throw wrongKind(option, value, reason)
+}
+
+/**
+ * The error for a value of the wrong kind, or for a wrong answer of a function. It shows only the kind of the value,
+ * since the value may be a credential.
+ */
+export const wrongKind = (option: string, value: unknown, reason: string): InvalidOptions => {
   const shown = Predicate.isNullable(value) ? value : `<${Array.isArray(value) ? "array" : typeof value}>`
-  throw new InvalidOptions({ option, value: shown, reason })
+  return new InvalidOptions({ option, value: shown, reason })
 }

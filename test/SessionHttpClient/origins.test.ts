@@ -4,6 +4,7 @@ import * as HttpBody from "@effect/platform/HttpBody"
 import * as HttpClient from "@effect/platform/HttpClient"
 import * as HttpClientError from "@effect/platform/HttpClientError"
 import * as HttpClientRequest from "@effect/platform/HttpClientRequest"
+import * as HttpClientResponse from "@effect/platform/HttpClientResponse"
 import { assert, describe, it } from "@effect/vitest"
 import { InvalidOptions } from "effect-holdfast/InvalidOptions"
 import * as Session from "effect-holdfast/Session"
@@ -420,6 +421,56 @@ describe("H10: origins", () => {
         if (!entry.startsWith("data:")) assert.notInclude(printsOf(error), "s3cret")
         assert.strictEqual(signIns(), 0)
       }))
+  )
+
+  it.scopedLive.each([
+    ["a single string", "https://a.test"],
+    ["a Set", new Set(["https://a.test"])],
+    ["null", null],
+    ["a list with a number in it", [5]],
+    ["a list with null in it", [null]]
+  ])(
+    "that are %s, from a caller without types, are refused before anything is sent",
+    ([, origins]) =>
+      Effect.gen(function*() {
+        const { session, signIns } = yield* tokens
+        let sends = 0
+        const inner = HttpClient.make((request) =>
+          Effect.sync(() => {
+            sends++
+            return HttpClientResponse.fromWeb(request, new Response())
+          })
+        )
+        const client = SessionHttpClient.withSession(inner, session, {
+          attach: SessionHttpClient.bearer,
+          origins: origins as unknown as ReadonlyArray<string>
+        })
+        const error = failedWith(yield* Effect.exit(client.get("https://a.test/")), InvalidOptions)
+        assert.strictEqual(error.option, "origins")
+        assert.strictEqual(sends, 0)
+        assert.strictEqual(signIns(), 0)
+      })
+  )
+
+  it.scopedLive.each([
+    ["a promise", () => Promise.resolve(false)],
+    ["nothing", () => undefined],
+    ["text", () => "no"]
+  ])(
+    "whose function gives %s for an answer, from a caller without types, send no value",
+    ([, origins]) =>
+      Effect.gen(function*() {
+        const { session, signIns } = yield* tokens
+        const inner = HttpClient.make(() => Effect.dieMessage("sent"))
+        const client = SessionHttpClient.withSession(inner, session, {
+          attach: SessionHttpClient.bearer,
+          origins: origins as unknown as (url: URL) => boolean
+        })
+        const error = failedWith(yield* Effect.exit(client.get("https://a.test/")), HttpClientError.RequestError)
+        assert.include(error.message, "origins: must answer true or false")
+        assert.instanceOf(error.cause, InvalidOptions)
+        assert.strictEqual(signIns(), 0)
+      })
   )
 
   it.scopedLive("are compared as origins, however they and the URL are written", () =>

@@ -2,11 +2,15 @@
 import * as HttpClientError from "@effect/platform/HttpClientError"
 import type * as HttpClientRequest from "@effect/platform/HttpClientRequest"
 import type * as HttpClientResponse from "@effect/platform/HttpClientResponse"
+import { InvalidOptions } from "../../InvalidOptions.js"
 import { answering } from "./answer.js"
 
-/** The error if an option that changes the caller's request has thrown. */
+const described = (option: string, cause: unknown): string =>
+  cause instanceof InvalidOptions ? cause.message : `\`${option}\` threw`
+
+/** The error if an option that changes the caller's request has thrown, or has given a wrong answer. */
 export const cannotEncode = (request: HttpClientRequest.HttpClientRequest, option: string, cause: unknown) =>
-  new HttpClientError.RequestError({ request, reason: "Encode", description: `\`${option}\` threw`, cause })
+  new HttpClientError.RequestError({ request, reason: "Encode", description: described(option, cause), cause })
 
 export const cannotDecode = (
   request: HttpClientRequest.HttpClientRequest,
@@ -17,7 +21,7 @@ export const cannotDecode = (
     request,
     response: answering(request, response),
     reason: "Decode",
-    description: "`rejected` threw",
+    description: described("rejected", cause),
     cause
   })
 

@@ -1,6 +1,7 @@
 /** Decides to which origins a session's value may be sent: the origins that are "home". */
 import type * as HttpClientError from "@effect/platform/HttpClientError"
 import * as Either from "effect/Either"
+import * as Predicate from "effect/Predicate"
 import { InvalidOptions } from "../../InvalidOptions.js"
 import type { Options } from "../../SessionHttpClient.js"
 import * as Check from "../check.js"
@@ -15,13 +16,15 @@ export const places = <E1>(
 ): Pick<Settings<never, never, E1, never>, "isHome" | "start"> => {
   if (origins === undefined && (followRedirects === undefined || Redirect.isBrowser())) return {}
   const valid = either(() => ({
-    allowed: typeof origins === "object" ? new Set(origins.map(originOf)) : undefined,
+    allowed: origins === undefined || typeof origins === "function"
+      ? undefined
+      : new Set(listed(origins).map(originOf)),
     redirectsLeft: Redirect.isBrowser() ? 0 : Check.count("followRedirects", followRedirects ?? 0, 0)
   }))
   if (Either.isLeft(valid)) return { start: () => Either.left(valid.left) }
   const { allowed, redirectsLeft } = valid.right
   const isAllowed = typeof origins === "function"
-    ? origins
+    ? (url: URL) => Check.kind("origins", origins(url), Predicate.isBoolean, "must answer true or false")
     : allowed !== undefined
     ? (url: URL) => allowed.has(url.origin)
     : undefined
@@ -57,7 +60,12 @@ const beginsWithOne = (url: string, origins: ReadonlySet<string>): boolean => {
   return false
 }
 
+/** Without types a single origin or a `Set` is an easy mistake, which must not send the value everywhere. */
+const listed = (origins: ReadonlyArray<string>): ReadonlyArray<string> =>
+  Check.kind("origins", origins, Array.isArray, "must be an array or a function")
+
 const originOf = (entry: string): string => {
+  Check.kind("origins", entry, Predicate.isString, "must be http or https origins")
   const url = URL.canParse(entry) ? new URL(entry) : undefined
   if (url !== undefined && Redirect.isHttp(url)) return url.origin
   throw new InvalidOptions({

@@ -212,6 +212,10 @@ export class Sender<A, E0, E1, R> {
       return this.answer(afterCallback(seen, held), error)
     }
     if (verdict === true) return Effect.fail(new Refused({ response: seen, error, repeats }))
+    if (verdict !== "again") {
+      const cause = Check.wrongKind("rejected", verdict, "must answer true, false or \"again\"")
+      return this.fail(cannotDecode(request, seen, cause))
+    }
     return Effect.flatMap(this.canBeSentAgain(hop.request, seen), (canReplay) =>
       canReplay
         ? Effect.zipRight(discardBody(seen), this.attempt({ ...attempt, repeats: repeats + 1 }))
@@ -238,12 +242,12 @@ export class Sender<A, E0, E1, R> {
     cause: Cause.Cause<E1 | Refused>,
     generation: Generation<A>
   ): Effect.Effect<Response, E1 | E | SessionError, R> {
-    const { lastingRefusal, maxRefreshes = 1, notReplayable } = this.settings
+    const { lastingRefusal, notReplayable } = this.settings
     const { held, hop, request } = call
     const refused = Option.getOrUndefined(Cause.failureOption(cause))
     if (!(refused instanceof Refused)) return Effect.failCause(cause as Cause.Cause<E1>)
     const { error, repeats, response } = refused
-    if (refreshes === maxRefreshes) {
+    if (refreshes === Either.getOrElse(this.maxRefreshes, () => 0)) {
       return lastingRefusal(new Refused({ response: answering(request, response), error, repeats }), refreshes)
     }
     // The refresh may wait for the connection that the refused body holds.
