@@ -169,7 +169,8 @@ export type Received<In> =
 
 /**
  * How a request is answered. `reply` gives the reply that a message contains, or none if the message is not a reply to
- * this request. `timeout` (default: 10 seconds) is counted from the call, and includes the time in the outbox.
+ * this request. `timeout` (default: 10 seconds) is counted from the call, and includes the time in the outbox. If it is
+ * not a duration, `request` fails with `EncodeError`, whose `cause` is the `InvalidOptions`.
  *
  * @since 0.1.0
  * @category models
@@ -191,7 +192,8 @@ export interface RequestOptions<in In, out B> {
  * - `confirmed` recognizes the peer's answer, a confirmation or a refusal, which does not go to `messages`. A message
  *   answers the oldest request or subscription that accepts it. If there is no connection, or it is lost meanwhile,
  *   `subscribe` succeeds, and the answer is awaited on the next connection, before that counts as open.
- * - `timeout` (default: 10 seconds) is how long the answer may take, from when `open` was sent.
+ * - `timeout` (default: 10 seconds) is how long the answer may take, from when `open` was sent. If it is not a
+ *   duration, `subscribe` fails with `EncodeError`, whose `cause` is the `InvalidOptions`.
  *
  * If the answer is a refusal or does not come, or if `open` fails, the `subscribe` that waits fails, too. If this
  * happens later, on a new connection, there is an event `SubscriptionFailed`: the subscription is left out on that
@@ -518,8 +520,9 @@ export interface Options<Out, In, E = never, R = never, E2 = never, R2 = never, 
   /**
    * Runs on every new connection, before the subscriptions and the outbox: to log in, say. Messages that it does not
    * `receive` go to `messages`. `receive` also gives acknowledgements, pongs and confirmations, which never go to
-   * `messages`. If `onOpen` fails, the connection ends, and `onOpen` runs again on the next one. Its `Scope` is the
-   * connection's.
+   * `messages`. If `onOpen` fails, the connection ends with `OnOpenFailed`, whose `cause` is the error, and `onOpen`
+   * runs again on the next connection, unless `retryable` says that this failure is fatal. The `Scope` of `onOpen` is
+   * the connection's.
    */
   readonly onOpen?: ((connection: OpeningConnection<Out, In>) => Effect.Effect<unknown, E2, R2>) | undefined
   /**
@@ -556,11 +559,12 @@ export interface Options<Out, In, E = never, R = never, E2 = never, R2 = never, 
   /**
    * Keeps messages until the server has acknowledged them, and sends them again, in order, on the next connection.
    *
-   * - `id` gives the identifier by which the server acknowledges a message, unique among the unacknowledged messages.
-   *   `undefined` means that the server acknowledges no such message: an answer to its own ping, say. Such a message is
-   *   sent at most once, as without `acknowledge`. It takes no place in the window, and a full window does not block
-   *   it, since the server may need it before it acknowledges anything: it can be sent before older messages that wait
-   *   for the window.
+   * - `id` gives the identifier by which the server acknowledges a message, unique among the unacknowledged messages:
+   *   if two of them have the same, an acknowledgement is for the later one. Few identifiers (MQTT has 65,535) can be
+   *   used in turn, since no more messages than the outbox's `capacity` are unacknowledged. `undefined` means that the
+   *   server acknowledges no such message: an answer to its own ping, say. Such a message is sent at most once, as
+   *   without `acknowledge`. It takes no place in the window, and a full window does not block it, since the server may
+   *   need it before it acknowledges anything: it can be sent before older messages that wait for the window.
    * - `acknowledged` finds the identifiers that a message acknowledges. A message that acknowledges something does not
    *   go to `messages`; with `Option.none()` or an empty array it does. (Wrap an identifier that is itself an array in
    *   `Option.some`.) Unknown and repeated identifiers are ignored.
@@ -614,7 +618,8 @@ export interface Options<Out, In, E = never, R = never, E2 = never, R2 = never, 
 
 export {
   /**
-   * A message could not be encoded. Nothing was sent.
+   * A message could not be encoded, or the `timeout` of `request` or `subscribe` is not a duration: then `cause` is the
+   * `InvalidOptions`. Nothing was sent.
    *
    * @since 0.1.0
    * @category errors

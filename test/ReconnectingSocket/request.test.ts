@@ -1,11 +1,13 @@
 /** Requests and their replies, and messages that the socket itself uses. */
 import { assert, describe, expectTypeOf, it } from "@effect/vitest"
+import { InvalidOptions } from "effect-holdfast/InvalidOptions"
 import * as ReconnectingSocket from "effect-holdfast/ReconnectingSocket"
 import * as WebSocketDialer from "effect-holdfast/WebSocketDialer"
 import * as Clock from "effect/Clock"
 import * as Duration from "effect/Duration"
 import type * as Effect_ from "effect/Effect"
 import * as Effect from "effect/Effect"
+import * as Exit from "effect/Exit"
 import * as Fiber from "effect/Fiber"
 import * as Layer from "effect/Layer"
 import * as Option from "effect/Option"
@@ -300,6 +302,29 @@ describe("request", () => {
       yield* pass(2_000)
       assert.strictEqual(yield* failedWith(asking), "MessageLost")
       assert.strictEqual((yield* peer.ended)._tag, "ConnectionClosed")
+    }))
+
+  for (const timeout of [-1, NaN, "-1 seconds", "soon", "", {}, [1], true, Symbol("soon")]) {
+    test(`W8: a timeout that is no duration (${String(timeout)}) is a typed failure, and nothing is sent`, () =>
+      Effect.gen(function*() {
+        const { peer, socket } = yield* opened()
+        const error = failureOf(yield* Effect.exit(ask(socket, 1, timeout as never)))
+        assert.instanceOf(error, ReconnectingSocket.EncodeError)
+        assert.instanceOf(error.cause, InvalidOptions)
+        assert.deepInclude(error.cause, { option: "timeout", value: timeout })
+        assert.strictEqual(error.message, `the message was not sent: ${error.cause.message}`)
+        yield* settle
+        assert.deepStrictEqual(peer.got, [])
+      }))
+  }
+
+  test("waits for ever if the timeout is infinite", () =>
+    Effect.gen(function*() {
+      const { peer, socket } = yield* opened()
+      const asking = yield* asked(socket, 1, Infinity)
+      yield* pass(3_000_000_000)
+      yield* peer.send("reply 1 late")
+      assert.deepStrictEqual(yield* Fiber.join(asking), Exit.succeed("late"))
     }))
 
   it("has the type of what `reply` finds, and names each failure", () => {

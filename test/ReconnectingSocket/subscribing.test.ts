@@ -1,5 +1,6 @@
 /** Subscriptions whose `open` is an effect, that are confirmed, share a key, are paced or combined. */
 import { assert, describe } from "@effect/vitest"
+import { InvalidOptions } from "effect-holdfast/InvalidOptions"
 import * as ReconnectingSocket from "effect-holdfast/ReconnectingSocket"
 import * as Cause from "effect/Cause"
 import * as Duration from "effect/Duration"
@@ -146,6 +147,21 @@ describe("a subscription that is confirmed", () => {
       assert.deepStrictEqual((yield* server.open).got, [])
       assert.deepStrictEqual(ofTag(events, "SubscriptionFailed"), [])
     }))
+
+  for (const timeout of [-1, NaN, "-1 seconds", "soon", "", {}, [1], true, Symbol("soon")]) {
+    test(`W8: a timeout that is no duration (${String(timeout)}) is a typed failure, and nothing is sent`, () =>
+      Effect.gen(function*() {
+        const { peer, server, socket } = yield* opened()
+        const error = yield* Effect.flip(socket.subscribe({ ...gold, timeout: timeout as never }))
+        assert.instanceOf(error, ReconnectingSocket.EncodeError)
+        assert.instanceOf(error.cause, InvalidOptions)
+        assert.deepInclude(error.cause, { option: "timeout", value: timeout })
+        yield* peer.reset
+        yield* pass(1_000)
+        const next = yield* server.open
+        assert.deepStrictEqual([peer.got, next.got], [[], []])
+      }))
+  }
 
   for (const timeout of [undefined, "3 seconds"] as const) {
     test(`W14: whose confirmation does not come fails after ${timeout ?? "10 seconds"}, and is closed`, () =>

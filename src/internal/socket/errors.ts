@@ -4,6 +4,7 @@
 import * as Data from "effect/Data"
 import * as Duration from "effect/Duration"
 import * as Option from "effect/Option"
+import { InvalidOptions } from "../../InvalidOptions.js"
 import type { CloseInfo } from "../../ReconnectingSocket.js"
 import type { ConnectionFailure } from "../../WebSocketDialer.js"
 
@@ -54,13 +55,17 @@ export class SocketFailed extends Data.TaggedError("SocketFailed")<{
 
 /**
  * A message could not be encoded: `encode` or `acknowledge.id` threw, or gave neither text nor bytes. Nothing was sent.
+ * `request` and `subscribe` also fail with this error if their `timeout` is not a duration, or is negative: then
+ * `cause` is the `InvalidOptions`.
  *
  * @since 0.1.0
  * @category errors
  */
 export class EncodeError extends Data.TaggedError("EncodeError")<{ readonly cause: unknown }> {
   override get message(): string {
-    return "the message cannot be encoded"
+    return this.cause instanceof InvalidOptions
+      ? `the message was not sent: ${this.cause.message}`
+      : "the message cannot be encoded"
   }
 }
 

@@ -23,6 +23,7 @@ import type {
   TypeId as PublicTypeId
 } from "../../ReconnectingSocket.js"
 import type { ConnectionFailure, Message } from "../../WebSocketDialer.js"
+import { duration } from "../check.js"
 import { within } from "../first.js"
 import { wait } from "../wait.js"
 import {
@@ -99,15 +100,17 @@ export class OwnedSocket<Out, In> implements ReconnectingSocket<Out, In> {
 
   readonly request = <B>(
     message: Out,
-    { reply, timeout = "10 seconds" }: RequestOptions<In, B>
+    { reply, timeout }: RequestOptions<In, B>
   ): Effect.Effect<B, Unanswered> =>
     Effect.suspend((): Effect.Effect<B, Unanswered> => {
       const encoded = this.queuedMessage(message)
       if (Either.isLeft(encoded)) return Effect.fail(encoded.left)
       const queued = encoded.right
-      const duration = Duration.decode(timeout)
+      const checked = timeLimit(timeout)
+      if (Either.isLeft(checked)) return Effect.fail(checked.left)
+      const limit = checked.right
       const replied = Effect.mapError(request(this.owner.wiring, queued, reply), (why) => this.undelivered(why, queued))
-      return within(replied, Duration.toMillis(duration), () => new RequestTimeout({ timeout: duration }))
+      return within(replied, Duration.toMillis(limit), () => new RequestTimeout({ timeout: limit }))
     })
 
   private undelivered(
@@ -179,10 +182,10 @@ export class OwnedSocket<Out, In> implements ReconnectingSocket<Out, In> {
 
   /** Becomes a user of the given subscription, or of an existing one with the same key. */
   private joined(
-    { close, confirmed, key, open, timeout = "10 seconds" }: SubscriptionOptions<Out, In, any>
+    { close, confirmed, key, open, timeout }: SubscriptionOptions<Out, In, any>
   ): Either.Either<Subscription<Out, In>, EncodeError> {
-    const duration = Duration.decode(timeout)
     return Either.gen(this, function*() {
+      const limit = yield* timeLimit(timeout)
       const opening = Effect.isEffect(open)
         ? open as Effect.Effect<Out, unknown>
         : { message: open, data: yield* this.encoded(open) }
@@ -194,7 +197,7 @@ export class OwnedSocket<Out, In> implements ReconnectingSocket<Out, In> {
             close: closing,
             key,
             confirmed,
-            timeout: { millis: Duration.toMillis(duration), error: new RequestTimeout({ timeout: duration }) },
+            timeout: { millis: Duration.toMillis(limit), error: new RequestTimeout({ timeout: limit }) },
             users: 0,
             holders: 0
           }),
@@ -287,3 +290,13 @@ export class OwnedSocket<Out, In> implements ReconnectingSocket<Out, In> {
       return this.owner.untilClosed
     })
 }
+
+/**
+ * How long an answer may take. A caller without types may give anything. `EncodeError` is the failure for a faulty call
+ * of which nothing was sent.
+ */
+const timeLimit = (timeout: Duration.DurationInput = "10 seconds"): Either.Either<Duration.Duration, EncodeError> =>
+  Either.try({
+    try: () => duration("timeout", timeout, { min: 0, max: Duration.infinity }),
+    catch: (cause) => new EncodeError({ cause })
+  })
