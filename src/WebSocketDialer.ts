@@ -162,7 +162,8 @@ export class ConnectionClosed extends Data.TaggedError("ConnectionClosed")<{
  * - `HeartbeatTimeout`: the peer was silent for too long.
  * - `WriteTimeout`: the peer did not read what was written to it.
  * - `InvalidData`: the peer violated the protocol, or sent a message that is longer than allowed.
- * - `OnOpenFailed`: the user's `onOpen` failed.
+ * - `OnOpenFailed`: the user's `onOpen` failed, and `cause` is its error or defect; or `onOpen` and the subscriptions
+ *   took longer than `openTimeout`, and `cause` is a `TimeoutException`.
  * - `InboxOverflow`: messages came in faster than they were taken, on a platform that cannot stop reading.
  *
  * @since 0.1.0

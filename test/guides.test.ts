@@ -55,6 +55,40 @@ describe("docs/architecture.md", () => {
   })
 })
 
+describe("docs/errors.md", () => {
+  const rows = new Map(
+    [...read("docs/errors.md").matchAll(/^\| `(\w+)` \|([^|]*)\|/gm)].map(([, tag, fields]) =>
+      [tag!, [...fields!.matchAll(/`(\w+)`/g)].map(([, field]) => field!)] as const
+    )
+  )
+
+  it("has a row for each error of the sockets, with its fields", () => {
+    const classes = [
+      ...read("src/internal/socket/errors.ts").matchAll(/ extends Data\.TaggedError\("(\w+)"\)<(\{[^}]*\})>/g)
+    ]
+    assert.isAbove(classes.length, 7)
+    for (const [, tag, fields] of classes) {
+      assert.deepStrictEqual(rows.get(tag!), [...fields!.matchAll(/readonly (\w+)/g)].map(([, field]) => field!), tag)
+    }
+  })
+
+  it("has a row for each error that an entry point exports", async () => {
+    const { exports } = JSON.parse(read("package.json")) as {
+      readonly exports: Readonly<Record<string, string | { readonly types: string }>>
+    }
+    const tags = new Set<string>()
+    for (const entry of Object.values(exports)) {
+      if (typeof entry === "string") continue
+      const source = entry.types.replace("./dist", "../src").replace(".d.ts", ".ts")
+      for (const [name, value] of Object.entries(await import(/* @vite-ignore */ source))) {
+        if (typeof value === "function" && value.prototype instanceof Error) tags.add(name)
+      }
+    }
+    assert.isAbove(tags.size, 25)
+    assert.deepStrictEqual([...tags].filter((tag) => !rows.has(tag)), [])
+  }, 600_000)
+})
+
 describe("the documentation of `retryable`", () => {
   it("lists the codes and statuses that are fatal", () => {
     const [, statuses, codes] = /refused with ([\d, ]+), or with 401 without a session; - a close with ([\d, ]+ or \d+)/
