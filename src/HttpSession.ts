@@ -57,6 +57,7 @@ import * as Effect from "effect/Effect"
 import * as Either from "effect/Either"
 import { identity } from "effect/Function"
 import * as Option from "effect/Option"
+import * as Predicate from "effect/Predicate"
 import type * as Scope from "effect/Scope"
 import type * as Types from "effect/Types"
 import * as Check from "./internal/check.js"
@@ -294,15 +295,21 @@ export const makeWith = <E = never, R = never, E2 = never, R2 = never, E3 = neve
   { bodiesHold = true }: { readonly bodiesHold?: boolean | undefined } = {}
 ): Effect.Effect<HttpSession<E | E2 | E3>, InvalidOptions, Types.NoInfer<R | R2 | R3> | Scope.Scope> =>
   Effect.gen(function*() {
-    const { cookieLimits, home, maxRedirects, probe } = yield* Check.validated(() => ({
-      ...validProbe(options.probe),
-      maxRedirects: Check.count("maxRedirects", options.maxRedirects ?? 10, 0),
-      cookieLimits: {
-        total: Check.count("cookieLimits.total", options.cookieLimits?.total ?? 3_000, 1),
-        perDomain: Check.count("cookieLimits.perDomain", options.cookieLimits?.perDomain ?? 50, 1),
-        bytes: Check.count("cookieLimits.bytes", options.cookieLimits?.bytes ?? 4_096, 1)
+    const { cookieLimits, home, maxRedirects, probe } = yield* Check.validated(() => {
+      Check.object("options", options)
+      Check.effect("identity", options.identity)
+      Check.functions(options, ["challenge", "rejected", "replay"])
+      if (options.cookieLimits !== undefined) Check.object("cookieLimits", options.cookieLimits)
+      return {
+        ...validProbe(options.probe),
+        maxRedirects: Check.count("maxRedirects", options.maxRedirects ?? 10, 0),
+        cookieLimits: {
+          total: Check.count("cookieLimits.total", options.cookieLimits?.total ?? 3_000, 1),
+          perDomain: Check.count("cookieLimits.perDomain", options.cookieLimits?.perDomain ?? 50, 1),
+          bytes: Check.count("cookieLimits.bytes", options.cookieLimits?.bytes ?? 4_096, 1)
+        }
       }
-    }))
+    })
     const { challenge, rejected = isRefusal } = options
 
     const acquire = Effect.gen(function*() {
@@ -363,7 +370,11 @@ type SendError = HttpClientError.HttpClientError | SessionHttpClient.SessionReje
 
 const isRefusal = ({ status }: HttpClientResponse.HttpClientResponse): boolean => status === 401 || status === 403
 
+const isStringOrRequest = (given: unknown): boolean =>
+  typeof given === "string" || Predicate.hasProperty(given, HttpClientRequest.TypeId)
+
 const validProbe = (given: HttpClientRequest.HttpClientRequest | string) => {
+  Check.kind("probe", given, isStringOrRequest, "must be an absolute http or https URL, or a request")
   const probe = typeof given === "string" ? HttpClientRequest.get(given) : given
   const url = Redirect.urlOf(probe)
   if (Either.isRight(url)) return { probe, home: url.right.origin }

@@ -1365,6 +1365,26 @@ describe("options", () => {
       assert.strictEqual(failedWith(exit, InvalidOptions).option, option)
     })))
 
+  it.scoped.each(
+    [
+      ["probe", { probe: undefined }],
+      ["probe", { probe: 5 }],
+      ["identity", { identity: { headers: Headers.empty } }],
+      ["challenge", { challenge: Option.none() }],
+      ["rejected", { rejected: 403 }],
+      ["replay", { replay: true }],
+      ["cookieLimits", { cookieLimits: 50 }]
+    ] as const
+  )(
+    "an option of the wrong kind, from a caller without types, is refused: %s",
+    ([option, options]) =>
+      over(Effect.gen(function*() {
+        const given = { ...identities(), probe: "http://a.test", ...options } as unknown as HttpSession.Options
+        const error = failedWith(yield* Effect.exit(HttpSession.make(given)), InvalidOptions)
+        assert.strictEqual(error.option, option)
+      }))
+  )
+
   it.scopedLive("an invalid maxRefreshes is refused before anything is sent", () =>
     over(Effect.gen(function*() {
       const server = yield* site(() => ({}))
