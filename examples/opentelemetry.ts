@@ -46,11 +46,11 @@ const orders = Effect.gen(function*() {
 }).pipe(Effect.scoped, Effect.provide(FetchHttpClient.layer))
 
 /** The spans below a parent, in the order in which they began. */
-const tell = (all: ReadonlyArray<ReadableSpan>, parent?: string, indent = ""): void => {
+const print = (all: ReadonlyArray<ReadableSpan>, parent?: string, indent = ""): void => {
   for (const span of all.filter((span) => span.parentSpanContext?.spanId === parent)) {
     const { "http.response.status_code": status, session } = span.attributes
     console.log(`${indent}${span.name}${status ? ` ${status}` : ""}${session ? ` of ${session}` : ""}`)
-    tell(all, span.spanContext().spanId, `${indent}  `)
+    print(all, span.spanContext().spanId, `${indent}  `)
   }
 }
 
@@ -58,7 +58,7 @@ const startOf = ({ startTime: [seconds, nanos] }: ReadableSpan) => seconds * 1e9
 
 const show = Effect.gen(function*() {
   yield* Effect.promise(() => reader.forceFlush())
-  tell(spans.getFinishedSpans().sort((a, b) => startOf(a) - startOf(b)))
+  print(spans.getFinishedSpans().sort((a, b) => startOf(a) - startOf(b)))
   for (const { dataPoints, descriptor } of metrics.getMetrics().flatMap((all) => all.scopeMetrics[0]!.metrics)) {
     if (!["holdfast_session_refreshes_total", "holdfast_session_waiters"].includes(descriptor.name)) continue
     for (const { attributes, value } of dataPoints.filter(({ attributes }) => attributes["session"] === "example")) {

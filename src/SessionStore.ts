@@ -222,7 +222,7 @@ export const decode: (revision: number, text: string) => Row = Text.decode
  *
  * declare const publish: (key: string) => Effect.Effect<void>
  *
- * const tell = (key: string, row: SessionStore.Row) => SessionStore.isNews(row) ? publish(key) : Effect.void
+ * const notify = (key: string, row: SessionStore.Row) => SessionStore.isNews(row) ? publish(key) : Effect.void
  * ```
  *
  * @since 0.1.0

@@ -320,7 +320,7 @@ export const resumed = (self: TicketCache): Effect.Effect<void> => Effect.sync((
  *
  * declare const cache: TicketCache.TicketCache
  *
- * const told = TicketCache.unreplenished(cache, { host: "api.example.com", port: 443 })
+ * const logged = TicketCache.unreplenished(cache, { host: "api.example.com", port: 443 })
  * ```
  *
  * @since 0.1.0

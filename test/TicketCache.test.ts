@@ -1057,14 +1057,14 @@ describe("C6: metrics for an operator", () => {
   it.scoped("no more servers are remembered as logged than tickets are kept for", () =>
     Effect.gen(function*() {
       const cache = yield* TicketCache.make({ servers: 2 })
-      const tell = (...ports: ReadonlyArray<number>) =>
+      const linesFor = (...ports: ReadonlyArray<number>) =>
         Effect.map(
           logged(Effect.forEach(ports, (port) => TicketCache.unreplenished(cache, { host: "a", port }))),
           (lines) => lines.length
         )
-      assert.strictEqual(yield* tell(1, 2, 1, 2), 2)
-      assert.strictEqual(yield* tell(3), 1)
-      assert.strictEqual(yield* tell(3, 1), 1)
+      assert.strictEqual(yield* linesFor(1, 2, 1, 2), 2)
+      assert.strictEqual(yield* linesFor(3), 1)
+      assert.strictEqual(yield* linesFor(3, 1), 1)
     }))
 
   it.scoped("nothing else is logged", () =>

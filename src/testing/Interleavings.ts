@@ -566,16 +566,16 @@ const failureOf = <A, E>(
   hadSucceeded: boolean
 ): InterleavingFailure<E> => {
   const kind = kindOf(found.outcome)
-  const told = tell(effect, setting, least)
+  const narrated = narrate(effect, setting, least)
   const again = kind === "Escaped" ? undefined : runOnce(effect, setting, new Strategies.Following(least))
   // A message may contain a stack, so only runs without stacks can be compared by their kinds.
   const isAlike = again === undefined
-    ? told.kind === kind
-    : hasFailed(told.outcome) && told.digest === again.run.trace && kindOf(again.outcome) === kind
+    ? narrated.kind === kind
+    : hasFailed(narrated.outcome) && narrated.digest === again.run.trace && kindOf(again.outcome) === kind
   return new InterleavingFailure<E>({
-    ...told.what,
+    ...narrated.what,
     reason: reasonOf(found.outcome),
-    cause: causeOf(isAlike || told.kind === kind ? told.outcome : found.outcome),
+    cause: causeOf(isAlike || narrated.kind === kind ? narrated.outcome : found.outcome),
     seed: found.run.strategy.seed,
     interleavings,
     preemptions: Schedule.preemptions(least),
@@ -594,7 +594,7 @@ const causeOf = <E>(outcome: Run.Outcome<unknown, E>): Cause.Cause<E> =>
   outcome._tag === "Done" && Exit.isFailure(outcome.exit) ? outcome.exit.cause : Cause.empty
 
 /** Runs a schedule once more, and describes the run. */
-const tell = <A, E>(effect: Effect.Effect<A, E>, setting: Run.Setting, schedule: Schedule.Schedule) => {
+const narrate = <A, E>(effect: Effect.Effect<A, E>, setting: Run.Setting, schedule: Schedule.Schedule) => {
   const narrator = new Narrator()
   const strategy = new Strategies.Following(schedule)
   const run = new Run.Run(narrator.observing({ ...setting, hasStacks: true }), narrator.noting(strategy))
@@ -674,7 +674,7 @@ export const trace = <A, E>(
     const setting = yield* settingOf(schedule.maxOperations, { isSilent: false })
     return yield* Effect.sync(() =>
       setting.outside.observe(() => {
-        const { digest, fits, operations, outcome, what } = tell(effect, setting, schedule)
+        const { digest, fits, operations, outcome, what } = narrate(effect, setting, schedule)
         return {
           fits,
           exit: outcome._tag === "Done" ? outcome.exit : Exit.die(

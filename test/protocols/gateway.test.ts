@@ -31,7 +31,7 @@ const gateway = Effect.gen(function*() {
   yield* Effect.async<void>((resume) => void server.on("listening", () => resume(Effect.void)))
   const url = `ws://127.0.0.1:${(server.address() as AddressInfo).port}`
   const send = ({ events, socket }: Session, s = events.length) => socket?.send(events[s - 1]!)
-  const tell = (session: Session, t: string, d: unknown) => {
+  const dispatch = (session: Session, t: string, d: unknown) => {
     session.events.push(JSON.stringify({ op: op.event, s: session.events.length + 1, t, d }))
     send(session)
   }
@@ -39,7 +39,7 @@ const gateway = Effect.gen(function*() {
     counts.identified++
     const session: Session = { id: `session ${sessions.length}`, events: [], socket }
     sessions.push(session)
-    tell(session, "READY", { session_id: session.id, resume_gateway_url: `${url}/resume` })
+    dispatch(session, "READY", { session_id: session.id, resume_gateway_url: `${url}/resume` })
   }
   const resume = (socket: WebSocket, id: string, seq: number) => {
     const session = sessions.slice(forgotten).find((session) => session.id === id)
@@ -72,7 +72,7 @@ const gateway = Effect.gen(function*() {
   yield* Effect.forkScoped(Effect.forever(Effect.zipRight(
     Effect.sync(() => {
       const session = sessions.slice(forgotten).at(-1)
-      if (session !== undefined) tell(session, "MESSAGE", { of: session.id })
+      if (session !== undefined) dispatch(session, "MESSAGE", { of: session.id })
     }),
     Effect.sleep("1 millis")
   )))

@@ -126,10 +126,10 @@ export const canaries = {
       edit("internal/session/chain.ts", "else this.published.offer(next.generation)\n", "\n"),
       edit(
         "internal/session/refresh.ts",
-        "return Effect.zipRight(told, ",
+        "return Effect.zipRight(reported, ",
         `return Effect.zipRight(Effect.suspend(() => {
           chain.published.offer(exit.value.generation)
-          return told
+          return reported
         }), `
       )
     ]

@@ -53,7 +53,7 @@ const silent = new WeakSet<WebSocket>()
 
 const isThere = (socket: WebSocket): boolean => socket.readyState === socket.OPEN && !silent.has(socket)
 
-const tell = (session: Session, t: string, d: unknown): void => {
+const dispatch = (session: Session, t: string, d: unknown): void => {
   const event = { op: op.event, s: session.events.length + 1, t, d }
   session.events.push(JSON.stringify(event))
   send(session.socket, event)
@@ -64,7 +64,7 @@ const logIn = (socket: WebSocket, client: string, payload: { readonly op: number
     counts.identified++
     const session = { id: `${client} ${sessions.length}`, client, events: [], socket, isForgotten: false }
     sessions.push(session)
-    return tell(session, "READY", { session_id: session.id, resume_gateway_url: `${address}/?client=${client}` })
+    return dispatch(session, "READY", { session_id: session.id, resume_gateway_url: `${address}/?client=${client}` })
   }
   const session = sessions.find(({ id, isForgotten }) => id === payload.d.session_id && !isForgotten)
   if (session === undefined) {
@@ -152,7 +152,7 @@ const questions = answerWith({
     setInterval(() => {
       for (const client of isCalm ? [] : logins.keys()) {
         const session = currentOf(client)
-        if (session !== undefined && !session.isForgotten) tell(session, "MESSAGE", { of: session.id })
+        if (session !== undefined && !session.isForgotten) dispatch(session, "MESSAGE", { of: session.id })
       }
     }, millisPerEvent)
     return (server.address() as AddressInfo).port

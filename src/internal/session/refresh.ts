@@ -109,8 +109,8 @@ export class Refreshing<A, E, R> {
         if (link.phase._tag === "Renewing") stopTimer(link.phase.renewal)
         const waiters = chain.succeed(link, exit.value)
         const outcome = renewal.hasFailed ? "late" : "success"
-        const told = telemetry.refreshed(outcome, waiters, times.monotonic() - renewal.begunAt)
-        return Effect.zipRight(told, ending.releaseUnheld(link))
+        const reported = telemetry.refreshed(outcome, waiters, times.monotonic() - renewal.begunAt)
+        return Effect.zipRight(reported, ending.releaseUnheld(link))
       }
       if (!renewal.hasFailed) {
         const { cause } = exit
@@ -140,11 +140,11 @@ export class Refreshing<A, E, R> {
   private fail(link: Link<A, E>, renewal: SharedRenewal<A, E>, cause: Cause.Cause<E>): Effect.Effect<void> {
     stopTimer(renewal)
     renewal.hasFailed = true
-    return this.tell(link, renewal, cause)
+    return this.failWaiters(link, renewal, cause)
   }
 
   /** Asks the cooldown for how long the failure is to answer, and then answers the waiters. */
-  private tell(link: Link<A, E>, renewal: SharedRenewal<A, E>, cause: Cause.Cause<E>): Effect.Effect<void> {
+  private failWaiters(link: Link<A, E>, renewal: SharedRenewal<A, E>, cause: Cause.Cause<E>): Effect.Effect<void> {
     const { chain, cooldown, telemetry, times } = this.settings
     return Effect.suspend(() =>
       chain.isDetached(link) ? Effect.void : Effect.flatMap(
@@ -178,7 +178,7 @@ export class Refreshing<A, E, R> {
         if (own.stage !== "trying" || lateness === 0) cut(own)
         else own.isLate = !own.isOver
       }
-      yield* this.tell(link, renewal, Cause.fail(failures.timedOut()))
+      yield* this.failWaiters(link, renewal, Cause.fail(failures.timedOut()))
       if (own === undefined || own.isOver) return
       yield* sleep(lateness)
       // If the process was suspended meanwhile, its timers run first. A few turns of the event loop let an answer in

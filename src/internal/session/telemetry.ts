@@ -170,7 +170,7 @@ export class Telemetry {
 
   /** Runs when `end` has given the value up. */
   get ended(): Effect.Effect<void> {
-    return this.tell(LogLevel.Info, "Ended", "was ended")
+    return this.record(LogLevel.Info, "Ended", "was ended")
   }
 
   /** Called when a value from outside has become current. */
@@ -180,7 +180,7 @@ export class Telemetry {
 
   /** Runs when a failure has shown that the credential is dead. */
   get died(): Effect.Effect<void> {
-    return this.tell(LogLevel.Warning, "GaveUp", "gives its credential up: it was refused for good")
+    return this.record(LogLevel.Warning, "GaveUp", "gives its credential up: it was refused for good")
   }
 
   /** Called when a caller is refused because the budget is spent. Logged once, until a refresh succeeds. */
@@ -188,11 +188,11 @@ export class Telemetry {
     if (this.isOverBudget) return
     this.isOverBudget = true
     this.settings.fork(
-      this.tell(LogLevel.Warning, "OverBudget", "gives up for now: its budget of refreshes is spent")
+      this.record(LogLevel.Warning, "OverBudget", "gives up for now: its budget of refreshes is spent")
     )
   }
 
-  private tell(level: LogLevel.LogLevel, event: string, message: string): Effect.Effect<void> {
+  private record(level: LogLevel.LogLevel, event: string, message: string): Effect.Effect<void> {
     return Effect.zipRight(Effect.sync(() => this.registered?.note(event)), this.log(level, message))
   }
 

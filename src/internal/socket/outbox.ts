@@ -193,7 +193,7 @@ export class Outbox<Out> {
   takeBack(message: QueuedMessage<Out>): void {
     if (this.waiting.delete(message)) this.admit()
     else if (this.queued.has(message) && message.times === 0) this.remove(message, "TakenBack")
-    this.tell()
+    this.notifyChange()
   }
 
   /** Accepts waiting messages, the oldest first, for as long as there is room. */
@@ -243,7 +243,7 @@ export class Outbox<Out> {
     this.queued.add(message)
     if (this.limits.keeps && !message.isKept) this.passing.add(message)
     message.onAccepted?.("Accepted")
-    this.tell()
+    this.notifyChange()
     this.drain?.wakeWriter()
   }
 
@@ -283,7 +283,7 @@ export class Outbox<Out> {
     const oldest = handed.find(({ isKept }) => isKept)
     if (!isLost || oldest === undefined) return
     if (oldest === this.suspect || !this.hasAcknowledged) this.blame(oldest)
-    this.tell()
+    this.notifyChange()
   }
 
   /** Called when a connection was lost, with the oldest unacknowledged message that it was handed. */
@@ -350,7 +350,7 @@ export class Outbox<Out> {
     for (const message of batch) {
       if (!message.isKept) this.remove(message, isWritten ? "Done" : "Lost")
     }
-    this.tell()
+    this.notifyChange()
   }
 
   /**
@@ -367,7 +367,7 @@ export class Outbox<Out> {
     if (this.drain === connection) this.hasAcknowledged = true
     if (this.limits.isCumulative) this.acknowledgeUpTo(last)
     else this.remove(last, "Done")
-    this.tell()
+    this.notifyChange()
     this.drain?.wakeWriter()
   }
 
@@ -399,7 +399,7 @@ export class Outbox<Out> {
       if (message.expiresAt > now) break
       this.remove(message, "Expired")
     }
-    if (this.count !== before) this.tell()
+    if (this.count !== before) this.notifyChange()
   }
 
   /** Waits until every message that was accepted so far has left. */
@@ -440,11 +440,11 @@ export class Outbox<Out> {
     this.isClosed = true
     this.whenGone.notify()
     for (const messages of [this.sent, this.queued]) for (const message of messages) this.remove(message, "Closed")
-    this.tell()
+    this.notifyChange()
   }
 
   /** Called by each step that may have changed the content of the outbox. */
-  private tell(): void {
+  private notifyChange(): void {
     const oldest = this.count === 0 ? 0 : Math.min(oldestOf(this.sent), oldestOf(this.queued))
     this.callbacks.onChanged({ messages: this.count, unacknowledged: this.unacknowledged, oldest })
   }

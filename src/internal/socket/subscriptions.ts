@@ -357,10 +357,10 @@ export class Subscriptions<Out, In> {
     const { events } = this.wiring
     if (confirmed === undefined) return
     const giveUpAnswer = shown.live.awaiting.add((message, data) => {
-      const told = events.decided("confirmed", () => checked(confirmed(message)), Option.none(), data)
-      if (Option.isNone(told)) return false
-      shown.isRefused = Either.isLeft(told.value)
-      this.settle(subscription, shown, Either.isLeft(told.value) ? Exit.fail(told.value.left) : Exit.void)
+      const answer = events.decided("confirmed", () => checked(confirmed(message)), Option.none(), data)
+      if (Option.isNone(answer)) return false
+      shown.isRefused = Either.isLeft(answer.value)
+      this.settle(subscription, shown, Either.isLeft(answer.value) ? Exit.fail(answer.value.left) : Exit.void)
       return true
     })
     const late = Effect.sync(() => this.settle(subscription, shown, Exit.fail(timeout.error)))
@@ -429,9 +429,9 @@ const written = (shown: Shown<any>): void => {
 }
 
 const checked = <E>(
-  told: Option.Option<Either.Either<void, E>>
+  answer: Option.Option<Either.Either<void, E>>
 ): Option.Option<Either.Either<void, E>> => {
-  if (Option.isOption(told) && (Option.isNone(told) || Either.isEither(told.value))) return told
+  if (Option.isOption(answer) && (Option.isNone(answer) || Either.isEither(answer.value))) return answer
   throw new TypeError("confirmed by neither none nor some Either")
 }
 
