@@ -14,7 +14,7 @@ import * as Settings from "../../src/internal/oauth2/settings.js"
 import { bySize } from "../support/bySize.js"
 import { memory } from "../support/keyValueMemory.js"
 
-/** An authorization server with rotation and reuse detection: what is presented twice costs the grant. */
+/** An authorization server with rotation and reuse detection: presenting a token twice ends the grant. */
 const authorizationServer = () => {
   const state = {
     live: "",
@@ -52,7 +52,7 @@ const authorizationServer = () => {
   return { state, requests }
 }
 
-/** Callers refuse what they get, the grant is revoked, one write of three fails, and somebody signs out meanwhile. */
+/** Callers refuse their tokens, the grant is revoked, one write of three fails, and a caller signs out meanwhile. */
 const scenario = (callers: number) =>
   Effect.gen(function*() {
     const { requests, state } = authorizationServer()
@@ -102,14 +102,14 @@ const scenario = (callers: number) =>
     if (!state.revoked.includes(access)) return yield* Effect.dieMessage("the last token was not revoked")
   }).pipe(Effect.scoped)
 
-describe("an OAuth 2 session, whatever the interleaving", async () => {
+describe("an OAuth 2 session, under every interleaving", async () => {
   const effect = scenario(3)
   it.interleavings(
-    "presents nothing twice, stores what it serves, and leaves nothing after `end`",
+    "presents no refresh token twice, stores the token that it serves, and stores nothing after `end`",
     effect,
     await bySize(effect)
   )
-  it.interleavings("does so for fifty callers", scenario(50), {
+  it.interleavings("does the same for fifty callers", scenario(50), {
     strategy: ["random", "pct"],
     seeds: 5,
     timeout: 120_000

@@ -7,7 +7,7 @@ import * as Schema from "effect/Schema"
 import { bySize } from "../support/bySize.js"
 import { memory } from "../support/keyValueMemory.js"
 
-/** Three callers refuse what they get, one write of three fails, and somebody signs out meanwhile. */
+/** Three callers refuse their values, one write of three fails, and a caller signs out meanwhile. */
 const scenario = Effect.gen(function*() {
   const disk = memory()
   let broken = 0
@@ -48,10 +48,10 @@ const scenario = Effect.gen(function*() {
   if (!revoked.includes(last.value.refresh)) return yield* Effect.dieMessage("not revoked")
 })
 
-describe("a persisted session, whatever the interleaving", async () => {
+describe("a persisted session, under every interleaving", async () => {
   const effect = Effect.scoped(scenario)
   it.interleavings(
-    "holds what its callers hold, spends nothing twice, and leaves nothing behind after `end`",
+    "stores the current value, presents no value twice, and stores nothing after `end`",
     effect,
     await bySize(effect)
   )

@@ -22,7 +22,7 @@ import { quiet } from "../support/quiet.js"
 import { scenarios } from "./sockets/scenarios.js"
 import type { Modules } from "./sockets/world.js"
 
-/** A fiber runs a socket as a platform's while another writes to it, and the connection opens meanwhile. */
+/** One fiber runs a platform's socket while another writes to that socket, and the connection opens meanwhile. */
 const writingAsItAttaches = ({ ReconnectingSocket, WebSocketDialer }: Modules) =>
   Effect.gen(function*() {
     const server = yield* WebSocketDialer.TestServer
@@ -43,9 +43,9 @@ const writingAsItAttaches = ({ ReconnectingSocket, WebSocketDialer }: Modules) =
     Effect.provide(Layer.merge(WebSocketDialer.layerTest, quiet))
   )
 
-describe("a socket that is a platform's", () => {
+describe("a platform's socket, made by `toSocket`", () => {
   it.interleavings(
-    "attaches a write that looks for the connection as that opens",
+    "sends a write that waits for a connection while one opens",
     writingAsItAttaches({ ReconnectingSocket, WebSocketDialer }),
     { strategy: ["sweep", "pct"], seeds: 20, limit: amount({ quick: 100, full: 200 }), timeout: 120_000 }
   )
@@ -61,20 +61,23 @@ describe("a reconnecting socket with a known fault is caught", () => {
     scenarios(await withFault(name))[scenario]
   )
 
-  canaryOf("two-writers", "writes and pings take turns, and a peer that answers is alive", { within: 100 })
+  canaryOf("two-writers", "writes and pings do not overlap, and a peer that answers is not lost", { within: 100 })
   canaryOf(
     "requeued-at-the-tail",
-    "messages arrive in order and none is lost where they are acknowledged, though connections break",
+    "acknowledged messages arrive in order and none is lost, even if connections break",
     { within: 100 }
   )
   canaryOf(
     "kept-though-lost",
-    "messages of several senders arrive at most once, in each one's order, though connections break",
+    "messages of several senders arrive at most once, in each sender's order, even if connections break",
     { within: 100 }
   )
-  const backoff = "the backoff goes on through an outage, and begins anew after a stable connection"
-  // Such a sleep never ends.
-  canaryOf("overflowing-backoff", "the backoff is never longer than a timer", { within: 1, reason: "Deadlock" })
+  const backoff = "the backoff continues during an outage, and starts anew after a stable connection"
+  // A sleep of that length never ends.
+  canaryOf("overflowing-backoff", "the backoff is never longer than the longest timer", {
+    within: 1,
+    reason: "Deadlock"
+  })
   canaryOf("restarted-backoff", backoff, { within: 1 })
   canaryOf("unreset-backoff", backoff, { within: 1 })
   canary(
@@ -84,34 +87,34 @@ describe("a reconnecting socket with a known fault is caught", () => {
   )
   canaryOf(
     "cumulative-though-by-id",
-    "messages are acknowledged one by one, in any order, and none is lost, though connections break",
+    "messages are acknowledged one by one, in any order, and none is lost, even if connections break",
     { within: 100 }
   )
   canaryOf(
     "border-behind-early-messages",
-    "a border stands before the messages of each connection, however early they come",
+    "`Opened` comes before the messages of each connection, however early they arrive",
     { within: 100 }
   )
-  canaryOf("late-fork", "a confirmation that a lost connection owes fails nothing on the next one", {
+  canaryOf("late-fork", "a confirmation that was due on a lost connection fails no subscription on the next one", {
     strategy: "pct",
     within: 1_000
   })
-  canaryOf("late-share", "a socket whose making is interrupted leaves no share in a gauge", {
+  canaryOf("late-share", "a socket whose `make` is interrupted leaves no value in a gauge", {
     strategy: "interrupt",
     within: 1_000
   })
-  canaryOf("deaf-to-the-end", "the reader stops at the end of a connection, whatever the transport says then", {
+  canaryOf("deaf-to-the-end", "the reader stops at the end of a connection, whatever the transport reports later", {
     within: 1
   })
 })
 
-describe("the first of two", () => {
+describe("`first`, of two effects", () => {
   const scope = Effect.gen(function*() {
     const racing = yield* Effect.fork(first(wait<never>(() => undefined), wait<never>(() => undefined)))
     yield* Effect.fork(Fiber.interrupt(racing))
     assert.isTrue(Exit.isInterrupted(yield* Fiber.await(racing)))
   })
-  everySchedule("is given up, whenever its fiber is interrupted", scope, { preemptions: 1 })
+  everySchedule("ends, whenever its fiber is interrupted", scope, { preemptions: 1 })
 
   const condition = Effect.gen(function*() {
     const changed = new Waiters()
@@ -138,7 +141,7 @@ describe("the first of two", () => {
   everySchedule("of an effect and a condition leaves neither a fiber nor a waiter", condition, { preemptions: 1 })
 })
 
-/** A connection whose writes take a step, and are noted. */
+/** A connection whose writes take a step and are recorded. */
 const connected = () => {
   const written: Array<string> = []
   let listener: WebSocketDialer.Listener | undefined
@@ -236,16 +239,20 @@ describe("an outbox, in every order of its senders and its writer", () => {
       assert.isTrue(outbox.wouldWait(queuedOf("e")))
     })
 
-  everySchedule("all are sent, once, and room is given back", scope((effect) => effect), { preemptions: 0 })
-  everySchedule("though one is interrupted anywhere", scope(Interleavings.victim), {
-    strategy: "interrupt",
-    preemptions: 0
-  })
+  everySchedule("each message is sent once, and its room is free again", scope((effect) => effect), { preemptions: 0 })
+  everySchedule(
+    "each other message is sent once, even if one sender is interrupted anywhere",
+    scope(Interleavings.victim),
+    {
+      strategy: "interrupt",
+      preemptions: 0
+    }
+  )
 })
 
 describe("messages for one connection only, in every order of senders, writer and end", () => {
   everySchedule(
-    "is written or refused, and nobody waits for ever",
+    "are written or refused, and no sender waits for ever",
     Effect.gen(function*() {
       const { connection, written } = connected()
       const live = liveOver(connection)
@@ -292,7 +299,7 @@ describe("a socket, in many orders of few fibers", () => {
     }))
 
   it.interleavings(
-    "a subscription is sent once, before what is sent after it, though the connection is about to be open",
+    "a subscription made while the connection opens is sent once, before later messages",
     serving((socket, { written }) =>
       Effect.gen(function*() {
         const subscribing = Effect.zipRight(socket.subscribe({ open: "open" }), socket.send("a"))
@@ -304,7 +311,7 @@ describe("a socket, in many orders of few fibers", () => {
     { strategy: ["exhaustive", "random"], seeds: 50, limit: 100, timeout: 120_000 }
   )
   it.interleavings(
-    "a close that meets the end of the connection is finished",
+    "a close completes, even if the connection ends meanwhile",
     serving((socket, { connection }) =>
       Effect.gen(function*() {
         const closing = yield* Effect.fork(socket.close())

@@ -4,7 +4,7 @@ import * as Effect from "effect/Effect"
 import { bySize } from "../support/bySize.js"
 import { interrupted, scenarios, slow } from "./sessions.js"
 
-describe("a session, whatever the interleaving", async () => {
+describe("a session, under every interleaving", async () => {
   for (const [name, scenario] of Object.entries(scenarios(Session))) {
     const effect = Effect.scoped(scenario)
     const strategies = [

@@ -7,7 +7,7 @@ import { bySize } from "../support/bySize.js"
 import { canariesOf } from "../support/canary.js"
 import { endingAt, Refused, scenarios } from "./sessions.js"
 
-describe("a renewal may end at any of its steps, whatever the interleaving", async () => {
+describe("a renewal that ends at any of its steps, under every interleaving", async () => {
   const failure = new Refused({ why: "down" })
   const defect = new Error("broken")
   const failsWith = (cause: Cause.Cause<Refused | Session.SessionError>) =>
@@ -26,7 +26,7 @@ describe("a renewal may end at any of its steps, whatever the interleaving", asy
   for (const [how, [end, isThatEnd]] of Object.entries(ends)) {
     for (const step of [0, 1, 2, 3]) {
       const effect = Effect.scoped(endingAt(Session, step, end, isThatEnd))
-      it.interleavings(`${how} after ${step} of 3`, effect, await bySize(effect))
+      it.interleavings(`${how} after ${step} of 3 steps`, effect, await bySize(effect))
     }
   }
 })
@@ -37,28 +37,38 @@ describe("a session with a known fault is caught", () => {
     return Effect.scoped(scenarios(faulty)[scenario])
   })
 
-  canaryOf("leader-interruption", "an interrupted waiter takes nothing with it", {
+  canaryOf("leader-interruption", "interrupting a waiter affects neither the renewal nor other waiters", {
     strategy: "interrupt",
     within: 1_000
   })
-  canaryOf("straggler", "a refused generation is renewed once, for callers together and for a straggler", { within: 1 })
-  canaryOf("remembered-failure", "a failure is one for all, answers for its cooldown, and is then tried again once", {
+  canaryOf("straggler", "a refused generation is renewed once, for concurrent callers and for a straggler", {
     within: 1
   })
-  canaryOf("unshared-failure", "a failure is one for all, answers for its cooldown, and is then tried again once", {
-    within: 1
-  })
-  canaryOf("early-commit", "nothing is current before it has been persisted", { within: 1 })
-  canaryOf("self-wait", "a renewal that asks its own session is told so", { within: 1 })
-  canaryOf("recursion", "one request refreshes as often as it may, and no more", { within: 1 })
-  canaryOf("late-publication", "no reader of the changes sees a generation twice, or misses the last", {
+  canaryOf(
+    "remembered-failure",
+    "a failed renewal fails all callers with one error until the cooldown is over, and is then retried once",
+    {
+      within: 1
+    }
+  )
+  canaryOf(
+    "unshared-failure",
+    "a failed renewal fails all callers with one error until the cooldown is over, and is then retried once",
+    {
+      within: 1
+    }
+  )
+  canaryOf("early-commit", "no value is current before it has been persisted", { within: 1 })
+  canaryOf("self-wait", "a renewal that asks its own session fails with ReentrantRefresh", { within: 1 })
+  canaryOf("recursion", "one request refreshes as often as `maxRefreshes` allows, and no more", { within: 1 })
+  canaryOf("late-publication", "no reader of `changes` sees a generation twice, or misses the last one", {
     strategy: "pct",
     within: 1_000
   })
-  canaryOf("adopted-over", "an adopted generation is current, whoever waits and whatever a renewal brings", {
+  canaryOf("adopted-over", "an adopted generation is current for all waiters, and stays current when a renewal ends", {
     within: 1_000
   })
-  canaryOf("late-row", "a session whose making is interrupted leaves no row in an Inspector, and no share in a gauge", {
+  canaryOf("late-row", "a session whose `make` is interrupted leaves no row in an Inspector, and no value in a gauge", {
     strategy: "interrupt",
     within: 1_000
   })

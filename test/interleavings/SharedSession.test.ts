@@ -11,19 +11,19 @@ import { form } from "../support/form.js"
 import { overSharedSessions } from "../support/sharedSessions.js"
 import { interrupted, scenarios } from "./sessions.js"
 
-/** What a shared value cannot have (S10). */
+/** Scenarios about resources, which a shared value cannot have (S10). */
 const ofLocalSessions: ReadonlySet<string> = new Set([
   "a generation's resources are open while it is used, and closed once",
-  "an interrupted holder lets go",
-  "a holder that the generation has forked lets go last, and both end",
-  "what an adopted generation replaces stays while it is used, and is released once"
+  "an interrupted holder releases its generation",
+  "a generation whose last holder is a fiber of its own is released, and the fiber ends",
+  "a generation that an adopted one replaces stays open while it is used, and is released once"
 ])
 
-describe("F8: the promises of a session hold for a shared one, too", async () => {
+describe("F8: a shared session keeps the guarantees of a session", async () => {
   for (const [name, scenario] of Object.entries(scenarios(overSharedSessions))) {
     if (ofLocalSessions.has(name)) continue
     const effect = Effect.scoped(scenario)
-    // No timers that strike too early: the deadline of a call of the store is one, and it fails the refresh.
+    // Without `timers`: the deadline of a store call is a timer, too, and if it fires early the refresh fails.
     const strategy = [
       "sweep" as const,
       "random" as const,
@@ -33,7 +33,7 @@ describe("F8: the promises of a session hold for a shared one, too", async () =>
     it.interleavings(
       name,
       effect,
-      // The same machine is explored more deeply by itself, and here each run costs several times as much.
+      // The scenarios of a local session explore the same code more deeply, and a run costs several times less there.
       form === "quick"
         ? { strategy, limit: 4, seeds: 4, timeout: 120_000 }
         : { ...await bySize(effect, strategy), limit: 250 }
@@ -41,7 +41,7 @@ describe("F8: the promises of a session hold for a shared one, too", async () =>
   }
 })
 
-/** A store whose calls hold a connection, which takes its time to come, and meanwhile cannot be interrupted. */
+/** A store each of whose calls acquires a connection, in several steps that cannot be interrupted. */
 const connected = Effect.gen(function*() {
   const memory = yield* Effect.provide(SessionStore.SessionStore, SessionStore.layerMemory)
   const connections = { asked: 0, released: 0 }
@@ -73,9 +73,9 @@ const closing = Effect.gen(function*() {
   assert.equal(connections.released, connections.asked)
 })
 
-describe("F5: a session that closes while its store is asked", () =>
+describe("F5: a session that closes during a call of its store", () =>
   it.interleavings(
-    "has released what the calls have acquired before its scope has closed",
+    "releases the resources of the call before its scope has closed",
     closing,
     form === "quick" ? { limit: 50, seeds: 20, timeout: 120_000 } : { limit: 2000, seeds: 1000 }
   ))

@@ -15,13 +15,13 @@ const key = { host: "api.test", port: 443 }
 
 /** Scenarios that mark a fiber for interruption. */
 const interrupted: ReadonlySet<string> = new Set([
-  "an interrupted taker has one ticket or none, and nobody else has its",
-  "a putter that is interrupted has put a ticket or not"
+  "an interrupted taker loses at most one ticket, and no other taker gets that ticket",
+  "an interrupted put has stored its ticket or changed nothing"
 ])
 
-/** What a cache of tickets promises, as programs that hold under every interleaving. */
+/** The guarantees of a cache of tickets, as programs that hold under every interleaving. */
 const scenarios = ({ clear, make, put, reject, stats, take }: typeof TicketCache) => {
-  /** The bytes say which it is, and the time of issue too. */
+  /** Its bytes are the ticket's number, and so is its time of issue. */
   const ticket = (id: number): TicketCache.Ticket => ({
     session: Uint8Array.of(id),
     issuedAt: id,
@@ -29,7 +29,7 @@ const scenarios = ({ clear, make, put, reject, stats, take }: typeof TicketCache
   })
   const idOf = (one: TicketCache.Ticket): number => one.session[0]!
 
-  /** Takes so many times, and notes each in the same step. */
+  /** Takes a ticket `times` times, and records each ticket in the same step. */
   const taker = (cache: TicketCache.TicketCache, times: number, out: Array<number>, from = key) =>
     Effect.repeatN(Effect.map(take(cache, from), Option.map((one) => out.push(idOf(one)))), times - 1)
 
@@ -39,7 +39,7 @@ const scenarios = ({ clear, make, put, reject, stats, take }: typeof TicketCache
       Option.match({
         onNone: () => Effect.void,
         onSome: (one) => {
-          assert.ok(out.push(idOf(one)) < 100, "they come without end")
+          assert.ok(out.push(idOf(one)) < 100, "the cache never becomes empty")
           return drain(cache, out)
         }
       })
@@ -56,7 +56,7 @@ const scenarios = ({ clear, make, put, reject, stats, take }: typeof TicketCache
     assert.equal(new Set(ids).size, ids.length, `taken twice: ${ids.join()}`)
 
   return {
-    "each ticket is one taker's, and none is lost": Effect.gen(function*() {
+    "each ticket goes to one taker, and none is lost": Effect.gen(function*() {
       const cache = yield* make()
       const out: Array<number> = []
       yield* putting(cache, [1, 2])
@@ -74,7 +74,7 @@ const scenarios = ({ clear, make, put, reject, stats, take }: typeof TicketCache
       assert.deepEqual(ascending(out), [1, 2, 3, 4, 5])
     }),
 
-    "a ticket is nobody's but who asks by its key": Effect.gen(function*() {
+    "a ticket is taken only by its own key": Effect.gen(function*() {
       const cache = yield* make({ servers: 2 })
       const another = { ...key, partition: "another" }
       const [out, others]: [Array<number>, Array<number>] = [[], []]
@@ -90,7 +90,7 @@ const scenarios = ({ clear, make, put, reject, stats, take }: typeof TicketCache
       assert.deepEqual(others, [3])
     }),
 
-    "a refused ticket takes only older ones with it, and what nobody had is counted": Effect.gen(function*() {
+    "a refused ticket drops only older ones, and dropped tickets are counted": Effect.gen(function*() {
       const cache = yield* make()
       const out: Array<number> = []
       yield* putting(cache, [1, 2, 3])
@@ -114,14 +114,14 @@ const scenarios = ({ clear, make, put, reject, stats, take }: typeof TicketCache
       const left: Array<number> = []
       yield* drain(cache, left)
       isOnce([...out, ...left])
-      // Tickets are put in order, so that all that are older than a refused one had been put by then.
+      // Tickets are put in order, so all tickets older than a refused one had been put before the refusal.
       assert.ok(
         left.every((id) => rejected.every((other) => id > other)),
         `${left.join()} though ${rejected.join()} were refused`
       )
     }),
 
-    "when a refusal is over, no older ticket is there": Effect.gen(function*() {
+    "after a refusal no older ticket is offered": Effect.gen(function*() {
       const cache = yield* make()
       const out: Array<number> = []
       yield* putting(cache, [1, 2, 3, 4])
@@ -130,7 +130,7 @@ const scenarios = ({ clear, make, put, reject, stats, take }: typeof TicketCache
       const wary = Effect.suspend(() => {
         const before = isRefused
         return Effect.map(take(cache, key), (taken) => {
-          assert.ok(!before || Option.isNone(taken), "an older one was offered after the refusal")
+          assert.ok(!before || Option.isNone(taken), "an older ticket was offered after the refusal")
           if (Option.isSome(taken)) out.push(idOf(taken.value))
         })
       })
@@ -144,24 +144,24 @@ const scenarios = ({ clear, make, put, reject, stats, take }: typeof TicketCache
       assert.deepEqual([out.length + dropped, tickets], [3, 0])
     }),
 
-    "clearing drops what it finds, and no ticket is both dropped and taken": Effect.gen(function*() {
+    "clearing drops the tickets that it finds, and no ticket is both dropped and taken": Effect.gen(function*() {
       const cache = yield* make()
       const out: Array<number> = []
       yield* putting(cache, [1, 2, 3])
       yield* allOf([taker(cache, 2, out), clear(cache), putting(cache, [4]), taker(cache, 1, out)])
-      // One that was taken, and zeroed after, would be 0.
+      // A ticket that was taken and overwritten afterwards would be 0.
       assert.ok(!out.includes(0), "a ticket was overwritten")
       isOnce(out)
       const { dropped, tickets } = yield* stats(cache)
       assert.equal(out.length + dropped + tickets, 4)
     }),
 
-    "a small cache drops, and no ticket is both dropped and taken": Effect.gen(function*() {
+    "a full cache drops tickets, and no ticket is both dropped and taken": Effect.gen(function*() {
       const cache = yield* make({ ticketsPerServer: 1, servers: 1 })
       const taken: Array<TicketCache.Ticket> = []
       const one = Effect.map(take(cache, key), Option.map((one) => taken.push(one)))
       yield* allOf([putting(cache, [1, 2]), one, putting(cache, [3]), put(cache, { ...key, port: 1 }, ticket(4)), one])
-      // Taken tickets stay what they were, whatever has been evicted since.
+      // A ticket that was taken stays unchanged when other tickets are evicted.
       const ids = taken.map(idOf)
       isOnce(ids)
       assert.ok(ids.every((id) => id >= 1 && id <= 3), ids.join())
@@ -169,37 +169,39 @@ const scenarios = ({ clear, make, put, reject, stats, take }: typeof TicketCache
       assert.equal(ids.length + dropped + tickets, 4)
     }),
 
-    "closing takes all tickets, those too that are put meanwhile, and none comes after": Effect.gen(function*() {
-      const scope = yield* Scope.make()
-      const cache = yield* Scope.extend(make(), scope)
-      const taken: Array<TicketCache.Ticket> = []
-      let isClosed = false
-      yield* putting(cache, [1, 2])
-      const one = Effect.suspend(() => {
-        const before = isClosed
-        return Effect.map(
-          take(cache, key),
-          Option.map((one) => {
-            assert.ok(!before, "taken after the close")
-            taken.push(one)
-          })
-        )
-      })
-      yield* allOf([
-        Effect.zipRight(one, one),
-        Effect.zipRight(Scope.close(scope, Exit.void), Effect.sync(() => isClosed = true)),
-        putting(cache, [3, 4]),
-        Effect.zipRight(one, one)
-      ])
-      const ids = taken.map(idOf)
-      isOnce(ids)
-      assert.ok(!ids.includes(0), "a ticket was overwritten")
-      const { dropped, tickets } = yield* stats(cache)
-      assert.deepEqual([ids.length + dropped, tickets], [4, 0])
-      assert.ok(Option.isNone(yield* take(cache, key)))
-    }),
+    "closing drops all tickets, including those that are put meanwhile, and none is offered later": Effect.gen(
+      function*() {
+        const scope = yield* Scope.make()
+        const cache = yield* Scope.extend(make(), scope)
+        const taken: Array<TicketCache.Ticket> = []
+        let isClosed = false
+        yield* putting(cache, [1, 2])
+        const one = Effect.suspend(() => {
+          const before = isClosed
+          return Effect.map(
+            take(cache, key),
+            Option.map((one) => {
+              assert.ok(!before, "taken after the close")
+              taken.push(one)
+            })
+          )
+        })
+        yield* allOf([
+          Effect.zipRight(one, one),
+          Effect.zipRight(Scope.close(scope, Exit.void), Effect.sync(() => isClosed = true)),
+          putting(cache, [3, 4]),
+          Effect.zipRight(one, one)
+        ])
+        const ids = taken.map(idOf)
+        isOnce(ids)
+        assert.ok(!ids.includes(0), "a ticket was overwritten")
+        const { dropped, tickets } = yield* stats(cache)
+        assert.deepEqual([ids.length + dropped, tickets], [4, 0])
+        assert.ok(Option.isNone(yield* take(cache, key)))
+      }
+    ),
 
-    "an interrupted taker has one ticket or none, and nobody else has its": Effect.gen(function*() {
+    "an interrupted taker loses at most one ticket, and no other taker gets that ticket": Effect.gen(function*() {
       const cache = yield* make()
       const [out, victims]: [Array<number>, Array<number>] = [[], []]
       yield* putting(cache, [1, 2, 3])
@@ -208,7 +210,7 @@ const scenarios = ({ clear, make, put, reject, stats, take }: typeof TicketCache
       yield* Fiber.join(other)
       yield* Fiber.await(victim)
       const { offered } = yield* stats(cache)
-      // One ticket may have been taken by a taker that was interrupted before it heard of that.
+      // One ticket may have been taken by a taker that was interrupted before it got the ticket.
       const unheard = offered - out.length - victims.length
       assert.ok(unheard === 0 || unheard === 1, `${unheard} have vanished`)
       yield* drain(cache, out)
@@ -216,7 +218,7 @@ const scenarios = ({ clear, make, put, reject, stats, take }: typeof TicketCache
       assert.equal(out.length + victims.length + unheard, 3)
     }),
 
-    "a putter that is interrupted has put a ticket or not": Effect.gen(function*() {
+    "an interrupted put has stored its ticket or changed nothing": Effect.gen(function*() {
       const cache = yield* make()
       const out: Array<number> = []
       const victim = yield* Effect.fork(Interleavings.victim(putting(cache, [1, 2])))
@@ -228,7 +230,7 @@ const scenarios = ({ clear, make, put, reject, stats, take }: typeof TicketCache
       assert.ok(["", "1", "1,2"].includes(ascending(out).join()), out.join())
     }),
 
-    "a ticket is not taken once it has expired": Effect.gen(function*() {
+    "an expired ticket is never taken": Effect.gen(function*() {
       const cache = yield* make()
       const out: Array<number> = []
       // The newest expires first.
@@ -240,7 +242,7 @@ const scenarios = ({ clear, make, put, reject, stats, take }: typeof TicketCache
             Effect.map(
               take(cache, key),
               Option.map((one) => {
-                assert.ok(one.expiresAt > before, "it had expired")
+                assert.ok(one.expiresAt > before, "the ticket had expired")
                 out.push(idOf(one))
               })
             )
@@ -254,7 +256,7 @@ const scenarios = ({ clear, make, put, reject, stats, take }: typeof TicketCache
   } satisfies Record<string, Effect.Effect<void, unknown, Scope.Scope>>
 }
 
-describe("C1, C2: a cache of tickets, whatever the interleaving", async () => {
+describe("C1, C2: a cache of tickets, under every interleaving", async () => {
   for (const [name, scenario] of Object.entries(scenarios(TicketCache))) {
     const strategy = ["sweep", "random", "pct", "timers"] as const
     const effect = Effect.scoped(scenario)
@@ -268,9 +270,13 @@ describe("a cache of tickets with a known fault is caught", () => {
     return Effect.scoped(scenarios(faulty)[scenario])
   })
 
-  canaryOf("shared-ticket", "each ticket is one taker's, and none is lost", { within: 500 })
-  canaryOf("siblings-of-a-refused", "when a refusal is over, no older ticket is there", { within: 100 })
-  canaryOf("kept-after-close", "closing takes all tickets, those too that are put meanwhile, and none comes after", {
-    within: 1_000
-  })
+  canaryOf("shared-ticket", "each ticket goes to one taker, and none is lost", { within: 500 })
+  canaryOf("siblings-of-a-refused", "after a refusal no older ticket is offered", { within: 100 })
+  canaryOf(
+    "kept-after-close",
+    "closing drops all tickets, including those that are put meanwhile, and none is offered later",
+    {
+      within: 1_000
+    }
+  )
 })

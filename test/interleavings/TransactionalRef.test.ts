@@ -22,7 +22,7 @@ describe("T3: a turn, in every order of three fibers", () => {
       return turn.tryTake(holder) ? void wake() : turn.enqueue(holder, wake)
     })
 
-  /** Each fiber takes the turn, pauses, and releases it, however it ends. `mark` marks one for interruption. */
+  /** Each fiber takes the turn, pauses, and releases it, however the fiber ends. `mark` marks the one to interrupt. */
   const scope = (mark: <A>(effect: Effect.Effect<A>) => Effect.Effect<A>) =>
     Effect.gen(function*() {
       const turn = new Turn<Holder>("turn")
@@ -49,26 +49,26 @@ describe("T3: a turn, in every order of three fibers", () => {
       assert.deepStrictEqual([turn.holder, turn.waiters, inside], [undefined, 0, 0])
     })
 
-  everySchedule("one at a time, and nothing is left", scope((effect) => effect), { preemptions: 1 })
-  everySchedule("though one is interrupted anywhere", scope(Interleavings.victim), {
+  everySchedule("is held by one fiber at a time, and is free in the end", scope((effect) => effect), { preemptions: 1 })
+  everySchedule("is free in the end, even if one fiber is interrupted anywhere", scope(Interleavings.victim), {
     strategy: "interrupt",
     preemptions: 1
   })
 })
 
-describe("T1, T2, T4, T5, T7, T10: a transaction, whatever the interleaving", async () => {
+describe("T1, T2, T4, T5, T7, T10: a transaction, under every interleaving", async () => {
   for (const [name, scenario] of Object.entries(scenarios(TransactionalRef))) {
     const strategy = ["sweep", "random", "pct", ...interrupted.includes(name) ? ["interrupt" as const] : []] as const
     it.interleavings(name, scenario, await bySize(scenario, strategy))
   }
 })
 
-describe("T5: two transactions that meet, in every order of their steps", () => {
+describe("T5: two concurrent transactions, in every order of their steps", () => {
   for (
     const [name, preemptions] of [
       ["a transaction that a deadlock has ended holds nothing while its body goes on", 1],
       ["a retry inside another module's transaction never livelocks", 0],
-      ["two siblings that wait for each other come through at the second attempt", 0]
+      ["two siblings that wait for each other succeed at the second attempt", 0]
     ] as const
   ) {
     everySchedule(name, scenarios(TransactionalRef)[name], { preemptions, quick: preemptions })
@@ -85,12 +85,16 @@ describe("a transaction with a known fault is caught", () => {
 
   canaryOf("lock-held", "a defect releases the turn, and drops the change", { within: 1, reason: "Deadlock" })
   canaryOf("half-change", "a defect releases the turn, and drops the change", { within: 1 })
-  canaryOf("lock-order", "the turns of several refs are taken in one order", { within: 100 })
-  canaryOf("unseen-circle", "a transaction of a circle that nesting makes fails, and succeeds when it is run again", {
-    within: 100,
-    reason: "Deadlock"
-  })
-  canaryOf("parallel-circle", "a transaction of a circle through parallel parts fails", {
+  canaryOf("lock-order", "the turns of several refs are always taken in the same order", { within: 100 })
+  canaryOf(
+    "unseen-circle",
+    "a deadlock of nested transactions fails one of them, which succeeds when it is run again",
+    {
+      within: 100,
+      reason: "Deadlock"
+    }
+  )
+  canaryOf("parallel-circle", "a deadlock through parallel parts of a transaction fails one of the transactions", {
     strategy: ["pct", "random"],
     seeds: 20_000,
     within: 40_000,
@@ -104,7 +108,7 @@ describe("a transaction with a known fault is caught", () => {
     within: 100
   })
   canaryOf("sibling-bypass", "siblings inside one transaction take turns", { within: 100 })
-  canaryOf("repeated-circle", "two siblings that wait for each other come through at the second attempt", {
+  canaryOf("repeated-circle", "two siblings that wait for each other succeed at the second attempt", {
     maxOperations: 10_000,
     within: 1,
     reason: "Livelock"

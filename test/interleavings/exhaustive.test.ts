@@ -18,7 +18,7 @@ import { canary } from "../support/canary.js"
 import * as Every from "../support/everySchedule.js"
 import { scenarios as sessions } from "./sessions.js"
 
-/** Every schedule of a small scope; with `random`, a great many with more preemptions besides. */
+/** Tries every schedule of a small scope; with `random`, also many schedules with more preemptions. */
 const everySchedule = async (
   name: string,
   effect: Effect.Effect<unknown, unknown>,
@@ -58,18 +58,18 @@ describe("the latest value", async () => {
     })
 
   await everySchedule(
-    "comes last, and nothing comes twice",
-    // A reader that begins late finds nothing but the end.
+    "is read last, and no value is read twice",
+    // A reader that starts late reads only the end.
     Effect.map(scope(1, [[1, 2]]), ([seen]) => assert.include(["", "2", "1,2"], seen)),
     { preemptions: 1, random: true }
   )
   await everySchedule(
-    "comes to each reader",
+    "is read by each reader",
     Effect.map(scope(2, [[1]]), (all) => all.forEach((seen) => assert.include(["", "1"], seen))),
     { preemptions: 0, random: true }
   )
   await everySchedule(
-    "of two writers comes in one order",
+    "of two writers is read without repeats, in either order",
     Effect.map(scope(1, [[1], [2]]), ([seen]) => assert.include(["", "1", "2", "1,2", "2,1"], seen)),
     { preemptions: 1, random: true }
   )
@@ -93,7 +93,7 @@ describe("the latest value", async () => {
     { preemptions: 2, random: true }
   )
   await everySchedule(
-    "an interrupted reader leaves nothing behind",
+    "does not keep an interrupted reader",
     Effect.gen(function*() {
       const latest = new Latest<number>()
       const reader = yield* Effect.fork(Interleavings.victim(reading(latest)))
@@ -108,12 +108,12 @@ describe("the latest value", async () => {
   )
 })
 
-describe("a renewal that many wait for", async () => {
+describe("a renewal with several waiters", async () => {
   const reentrant = Exit.fail("reentrant" as const)
   const make = () => Renewal.make<number, "reentrant">()
 
   await everySchedule(
-    "answers those who come before and after its outcome",
+    "answers waiters that come before and after its outcome",
     Effect.gen(function*() {
       const renewal = make()
       const waiters = yield* Effect.forEach([1, 2], () => Effect.fork(Renewal.join(renewal, reentrant)))
@@ -125,7 +125,7 @@ describe("a renewal that many wait for", async () => {
     { preemptions: 2, random: true }
   )
   await everySchedule(
-    "keeps nothing of a waiter that is interrupted",
+    "removes an interrupted waiter, and answers the other one",
     Effect.gen(function*() {
       const renewal = make()
       const victim = yield* Effect.fork(Interleavings.victim(Renewal.join(renewal, reentrant)))
@@ -147,7 +147,7 @@ describe("a renewal that many wait for", async () => {
       yield* Fiber.interrupt(victim)
       assert.strictEqual(renewal.waiters.size, 0)
     })
-  await everySchedule("forgets a waiter that is interrupted, wherever", forgetting(Renewal), {
+  await everySchedule("removes a waiter that is interrupted anywhere", forgetting(Renewal), {
     preemptions: 1,
     strategy: "interrupt"
   })
@@ -179,8 +179,8 @@ describe("a renewal that many wait for", async () => {
       for (const worker of workers) assert.deepStrictEqual(yield* Fiber.join(worker), reentrant)
     })
 
-  await everySchedule("in a circle of two is told so", circle(2), { preemptions: 2, random: true })
-  await everySchedule("in a circle of three is told so", circle(3), { preemptions: 1, random: true })
+  await everySchedule("in a circle of two fails as reentrant", circle(2), { preemptions: 2, random: true })
+  await everySchedule("in a circle of three fails as reentrant", circle(3), { preemptions: 1, random: true })
 })
 
 describe("a session, in every order of its fibers", async () => {
@@ -204,7 +204,7 @@ describe("a session, in every order of its fibers", async () => {
     { preemptions: 0 }
   )
   await everySchedule(
-    "is one for one key",
+    "is the same for two callers of one key",
     Effect.scoped(Effect.gen(function*() {
       const map = yield* SessionMap.make({ lookup: (_: string) => ({ acquire }) })
       const get = SessionMap.get(map, "a")

@@ -1,4 +1,4 @@
-/** What a map of sessions promises, as programs that hold under every interleaving. */
+/** The guarantees of a map of sessions, as programs that hold under every interleaving. */
 import type { InvalidOptions } from "effect-holdfast/InvalidOptions"
 import * as Session from "effect-holdfast/Session"
 import type * as SessionMapModule from "effect-holdfast/SessionMap"
@@ -9,7 +9,7 @@ import * as Fiber from "effect/Fiber"
 import * as Scope from "effect/Scope"
 import * as assert from "node:assert/strict"
 
-/** Notes which keys sign in, and which sign-ins are given up. */
+/** Records which keys sign in, and which of the values are released. */
 const upstream = () => {
   const signIns: Array<string> = []
   const released: Array<string> = []
@@ -31,7 +31,7 @@ const upstream = () => {
   }
 }
 
-/** Notes which lookups run, and which of their resources are given up. A lookup takes some steps. */
+/** Records which lookups run, and which of their resources are released. A lookup takes some steps. */
 const directory = (fails: (lookup: string) => boolean = () => false) => {
   const lookups: Array<string> = []
   const released: Array<string> = []
@@ -54,9 +54,9 @@ const directory = (fails: (lookup: string) => boolean = () => false) => {
 
 /** Scenarios that mark a fiber for interruption. */
 export const interrupted: ReadonlyArray<string> = [
-  "an interrupted caller neither takes a session with it nor holds one",
-  "M1: an interrupted caller neither cancels a lookup nor holds what it makes",
-  "M2: a fiber that a lookup has forked lets its session go last, and both end"
+  "an interrupted caller neither ends a session nor keeps it in use",
+  "M1: an interrupted caller neither cancels a lookup nor keeps its session in use",
+  "M2: a session whose last user is a fiber of its own lookup is dropped, and the fiber ends"
 ]
 
 export const scenarios = (SessionMap: typeof SessionMapModule) => {
@@ -64,7 +64,7 @@ export const scenarios = (SessionMap: typeof SessionMapModule) => {
     Effect.scoped(Effect.flatMap(SessionMap.get(map, key), (session) => Session.use(session, Effect.succeed)))
 
   return {
-    "a key has one session, and no key another's": Effect.gen(function*() {
+    "each key has one session of its own": Effect.gen(function*() {
       const { lookup, signIns } = upstream()
       const map = yield* SessionMap.make({ lookup })
       const keys = ["a", "b", "a", "b"]
@@ -73,20 +73,20 @@ export const scenarios = (SessionMap: typeof SessionMapModule) => {
       assert.deepEqual(signIns.toSorted(), ["a", "b"])
     }),
 
-    "an interrupted caller neither takes a session with it nor holds one": Effect.gen(function*() {
+    "an interrupted caller neither ends a session nor keeps it in use": Effect.gen(function*() {
       const { lookup, released, signIns } = upstream()
       const map = yield* SessionMap.make({ lookup, capacity: 1 })
       const victim = yield* Effect.fork(Interleavings.victim(valueOf(map, "a")))
       assert.equal(yield* valueOf(map, "a"), "a1")
       yield* Fiber.await(victim)
-      // The only place is free again.
+      // The map's only place is free again.
       assert.equal(yield* valueOf(map, "b"), "b1")
       yield* Effect.sleep("1 millis")
       assert.deepEqual(signIns, ["a", "b"])
       assert.deepEqual(released, ["a1"])
     }),
 
-    "a session is dropped while nobody holds it, and never while somebody does": Effect.gen(function*() {
+    "a session is dropped when it is idle, and never while it is in use": Effect.gen(function*() {
       const { lookup, released, signIns } = upstream()
       const map = yield* SessionMap.make({ lookup, idleTimeToLive: "1 second" })
       const use = Effect.scoped(
@@ -108,7 +108,7 @@ export const scenarios = (SessionMap: typeof SessionMapModule) => {
       assert.ok(signIns.length >= 2, signIns.join())
     }),
 
-    "closing the map closes its sessions, those that are being made too": Effect.gen(function*() {
+    "closing the map closes its sessions, including those that are being made": Effect.gen(function*() {
       const { lookup, released, signIns } = upstream()
       const scope = yield* Scope.make()
       const map = yield* Scope.extend(SessionMap.make({ lookup }), scope)
@@ -123,7 +123,7 @@ export const scenarios = (SessionMap: typeof SessionMapModule) => {
       assert.match(String(later), /SessionClosed/)
     }),
 
-    "M1: an effect that makes a session runs once for all who ask for its key": Effect.gen(function*() {
+    "M1: the effect that makes a session runs once for all callers of its key": Effect.gen(function*() {
       const { lookup, lookups, released } = directory()
       const map = yield* SessionMap.make({ lookup })
       const values = yield* Effect.forEach(["a", "b", "a"], (key) => valueOf(map, key), { concurrency: "unbounded" })
@@ -132,20 +132,20 @@ export const scenarios = (SessionMap: typeof SessionMapModule) => {
       assert.deepEqual(released, [])
     }),
 
-    "M1: an interrupted caller neither cancels a lookup nor holds what it makes": Effect.gen(function*() {
+    "M1: an interrupted caller neither cancels a lookup nor keeps its session in use": Effect.gen(function*() {
       const { lookup, lookups, released } = directory()
       const map = yield* SessionMap.make({ lookup, capacity: 1 })
       const victim = yield* Effect.fork(Interleavings.victim(valueOf(map, "a")))
       assert.equal(yield* valueOf(map, "a"), "a1")
       yield* Fiber.await(victim)
-      // The only place is free again.
+      // The map's only place is free again.
       assert.equal(yield* valueOf(map, "b"), "b1")
       yield* Effect.sleep("1 millis")
       assert.deepEqual(lookups, ["a1", "b1"])
       assert.deepEqual(released, ["a1"])
     }),
 
-    "M1: a lookup that fails does so for all who wait for it, and for nobody later": Effect.gen(function*() {
+    "M1: a lookup that fails does so for all its waiting callers, and for no later caller": Effect.gen(function*() {
       const { lookup, lookups, released } = directory((name) => name === "a1")
       const map = yield* SessionMap.make({ lookup, capacity: 1 })
       const exits = yield* Effect.forEach([1, 2], () => Effect.exit(valueOf(map, "a")), { concurrency: "unbounded" })
@@ -160,27 +160,29 @@ export const scenarios = (SessionMap: typeof SessionMapModule) => {
       assert.deepEqual(released, ["a1", "a2"])
     }),
 
-    "M2: a fiber that a lookup has forked lets its session go last, and both end": Effect.gen(function*() {
-      const released: Array<string> = []
-      const watchers: Array<Fiber.Fiber<void, unknown>> = []
-      type Map = SessionMapModule.SessionMap<string, string, never, InvalidOptions>
-      const map: Map = yield* SessionMap.make({
-        idleTimeToLive: 0,
-        lookup: (key: string) =>
-          Effect.gen(function*() {
-            yield* Effect.addFinalizer(() => Effect.sync(() => released.push(key)))
-            const holding = Effect.scoped(Effect.suspend(() => SessionMap.get(map, key)))
-            watchers.push(yield* Effect.forkScoped(Interleavings.victim(Effect.asVoid(holding))))
-            return yield* Session.make({ acquire: Effect.succeed(key) })
-          })
-      })
-      yield* valueOf(map, "a")
-      yield* Fiber.await(watchers[0]!)
-      yield* Effect.sleep("1 millis")
-      assert.deepEqual(released, watchers.map(() => "a"))
-    }),
+    "M2: a session whose last user is a fiber of its own lookup is dropped, and the fiber ends": Effect.gen(
+      function*() {
+        const released: Array<string> = []
+        const watchers: Array<Fiber.Fiber<void, unknown>> = []
+        type Map = SessionMapModule.SessionMap<string, string, never, InvalidOptions>
+        const map: Map = yield* SessionMap.make({
+          idleTimeToLive: 0,
+          lookup: (key: string) =>
+            Effect.gen(function*() {
+              yield* Effect.addFinalizer(() => Effect.sync(() => released.push(key)))
+              const holding = Effect.scoped(Effect.suspend(() => SessionMap.get(map, key)))
+              watchers.push(yield* Effect.forkScoped(Interleavings.victim(Effect.asVoid(holding))))
+              return yield* Session.make({ acquire: Effect.succeed(key) })
+            })
+        })
+        yield* valueOf(map, "a")
+        yield* Fiber.await(watchers[0]!)
+        yield* Effect.sleep("1 millis")
+        assert.deepEqual(released, watchers.map(() => "a"))
+      }
+    ),
 
-    "M1: a lookup that has not begun when its map closes does not begin": Effect.gen(function*() {
+    "M1: a lookup that has not started when its map closes never starts": Effect.gen(function*() {
       const { lookup, lookups } = directory()
       const scope = yield* Scope.make()
       const map = yield* Scope.extend(SessionMap.make({ lookup }), scope)
@@ -193,7 +195,7 @@ export const scenarios = (SessionMap: typeof SessionMapModule) => {
       assert.equal(lookups.length, begun)
     }),
 
-    "M1: closing the map interrupts a lookup, and those who wait for it get a closed session": Effect.gen(function*() {
+    "M1: closing the map interrupts a lookup, and its waiting callers get a closed session": Effect.gen(function*() {
       const { lookup, lookups, released } = directory()
       const scope = yield* Scope.make()
       const map = yield* Scope.extend(SessionMap.make({ lookup }), scope)

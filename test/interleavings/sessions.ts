@@ -1,6 +1,6 @@
 /**
- * What a session promises, as programs that hold under every interleaving. The programs take the module as an argument,
- * so that one with a known fault can be tried as well.
+ * The guarantees of a session, as programs that hold under every interleaving. The programs take the module as an
+ * argument, so that a module with a known fault can be tried, too.
  */
 import * as Inspector from "effect-holdfast/Inspector"
 import type * as SessionModule from "effect-holdfast/Session"
@@ -24,9 +24,7 @@ import { sumOf } from "../support/metrics.js"
 
 export class Refused extends Data.TaggedError("Refused")<{ readonly why: string }> {}
 
-/**
- * An upstream that takes its time over each call, notes it, and answers it as it is told to: by default, with success.
- */
+/** An upstream that records each call, takes a step, and gives the next of these answers: by default, success. */
 export const upstream = (...answers: Array<Effect.Effect<void, Refused>>) => {
   const calls: Array<string> = []
   let next = 0
@@ -51,31 +49,31 @@ const valueOf = <A, E>(exit: Exit.Exit<A, E>): A => {
 
 /** Scenarios that mark a fiber for interruption. */
 export const interrupted: ReadonlyArray<string> = [
-  "an interrupted waiter takes nothing with it",
-  "an interrupted first caller takes nothing with it",
-  "an interrupted call takes nothing with it, refreshing or not",
+  "interrupting a waiter affects neither the renewal nor other waiters",
+  "interrupting the first caller affects no other caller",
+  "interrupting a call affects no other call, whether it refreshes or not",
   "a generation's resources are open while it is used, and closed once",
-  "an interrupted holder lets go",
-  "a holder that the generation has forked lets go last, and both end",
-  "signing out revokes each value once, and leaves nobody waiting",
-  "an adopted generation is current, whoever waits and whatever a renewal brings",
-  "what an adopted generation replaces stays while it is used, and is released once",
+  "an interrupted holder releases its generation",
+  "a generation whose last holder is a fiber of its own is released, and the fiber ends",
+  "signing out revokes each value once, and leaves no caller waiting",
+  "an adopted generation is current for all waiters, and stays current when a renewal ends",
+  "a generation that an adopted one replaces stays open while it is used, and is released once",
   "a token is presented once, however late its answer is",
-  "a session whose making is interrupted leaves no row in an Inspector, and no share in a gauge"
+  "a session whose `make` is interrupted leaves no row in an Inspector, and no value in a gauge"
 ]
 
-/** Scenarios that hold however slow the machine is: a timer may fire at any moment. */
+/** Scenarios that hold even if a timer fires at any moment, as on a slow machine. */
 export const slow: ReadonlyArray<string> = [
-  "a refresh that its timeout overtakes is RefreshTimeout for all, and the session goes on",
+  "a refresh that exceeds its timeout fails all callers with one RefreshTimeout, and the session goes on",
   "a token is presented once, however late its answer is",
-  "no renewal is begun beside a late one, however many refreshes have timed out behind it",
+  "no renewal starts while a late one runs, however many refreshes time out meanwhile",
   "signing out revokes a late answer, once",
-  "closing interrupts a late answer, and answers everyone",
-  "waking begins no renewal beside another",
-  "an adopted generation is current, whoever waits and whatever a renewal brings"
+  "closing interrupts a late renewal, and answers all callers",
+  "`wake` starts no renewal while another one runs",
+  "an adopted generation is current for all waiters, and stays current when a renewal ends"
 ]
 
-/** Tries again for as long as refreshes time out: a caller who does not give up. */
+/** A caller that tries again as long as refreshes time out. */
 const patiently = <A, E extends { readonly _tag: string }>(effect: Effect.Effect<A, E>): Effect.Effect<A, E> =>
   Effect.retry(effect, {
     schedule: Schedule.spaced("2 seconds"),
@@ -83,7 +81,7 @@ const patiently = <A, E extends { readonly _tag: string }>(effect: Effect.Effect
     times: 9
   })
 
-/** Renewals that take so many seconds each; `calls` are the tokens that were presented, `running` how many are. */
+/** Renewals that take this many seconds; `calls` are the tokens presented, `running` is the number in flight. */
 const slowUpstream = (...seconds: Array<number>) => {
   const state = { calls: [] as Array<string>, running: 0, next: 1 }
   return {
@@ -93,7 +91,7 @@ const slowUpstream = (...seconds: Array<number>) => {
     renew: (value: string): Effect.Effect<string, Refused> =>
       Effect.suspend(() => {
         state.calls.push(value)
-        assert.equal(++state.running, 1, "two renewals beside each other")
+        assert.equal(++state.running, 1, "two renewals at the same time")
         return Effect.sleep((seconds.shift() ?? 0) * 1000)
       }).pipe(
         Effect.map(() => `v${state.next++}`),
@@ -103,8 +101,8 @@ const slowUpstream = (...seconds: Array<number>) => {
 }
 
 /**
- * A renewal of three steps that ends in one way at one of them: all who wait get that end, what it had acquired is
- * given back, and the next one, after the cooldown, works.
+ * A renewal of three steps that ends in a certain way at one of them: all waiting callers get that outcome, the
+ * resources that it has acquired are released, and the next renewal, after the cooldown, succeeds.
  */
 export const endingAt = (
   Session: typeof SessionModule,
@@ -151,14 +149,14 @@ const adopting = <A, E>(session: SessionModule.Session<A, E>, value: A) =>
   Inside.of(session).adopt({ value, acquiredAt: 0, expiresAt: Infinity }, () => true)
 
 export const scenarios = (Session: typeof SessionModule) => {
-  /** What an application does: a call that is refused with the first value, and succeeds with later ones. */
+  /** An application's call, which is refused with the first value and succeeds with later ones. */
   const callWith = (session: SessionModule.Session<string, Refused>, refusedValue = "v0") =>
     Session.use(session, (value) => value === refusedValue ? Effect.fail("401" as const) : Effect.succeed(value), {
       rejected: (error) => error === "401"
     })
 
   return {
-    "first callers together make one sign-in": Effect.gen(function*() {
+    "concurrent first callers cause one sign-in": Effect.gen(function*() {
       const up = upstream()
       const session = yield* Session.make(up)
       const values = (yield* together(times(3, session.current))).map(valueOf)
@@ -166,7 +164,7 @@ export const scenarios = (Session: typeof SessionModule) => {
       assert.deepEqual(up.calls, ["acquire"])
     }),
 
-    "a refused generation is renewed once, for callers together and for a straggler": Effect.gen(function*() {
+    "a refused generation is renewed once, for concurrent callers and for a straggler": Effect.gen(function*() {
       const up = upstream()
       const session = yield* Session.make(up)
       const straggler = yield* session.current
@@ -176,7 +174,7 @@ export const scenarios = (Session: typeof SessionModule) => {
       assert.deepEqual(up.calls, ["acquire", "renew v0"])
     }),
 
-    "an interrupted waiter takes nothing with it": Effect.gen(function*() {
+    "interrupting a waiter affects neither the renewal nor other waiters": Effect.gen(function*() {
       const up = upstream()
       const session = yield* Session.make(up)
       const stale = yield* session.current
@@ -189,7 +187,7 @@ export const scenarios = (Session: typeof SessionModule) => {
       assert.deepEqual(up.calls, ["acquire", "renew v0"])
     }),
 
-    "an interrupted first caller takes nothing with it": Effect.gen(function*() {
+    "interrupting the first caller affects no other caller": Effect.gen(function*() {
       const up = upstream()
       const session = yield* Session.make(up)
       const first = yield* Effect.fork(Interleavings.victim(session.current))
@@ -198,7 +196,7 @@ export const scenarios = (Session: typeof SessionModule) => {
       assert.deepEqual(up.calls, ["acquire"])
     }),
 
-    "an interrupted call takes nothing with it, refreshing or not": Effect.gen(function*() {
+    "interrupting a call affects no other call, whether it refreshes or not": Effect.gen(function*() {
       const up = upstream()
       const session = yield* Session.make(up)
       const victim = yield* Effect.fork(Interleavings.victim(callWith(session)))
@@ -208,7 +206,7 @@ export const scenarios = (Session: typeof SessionModule) => {
       assert.deepEqual(up.calls, ["acquire", "renew v0"])
     }),
 
-    "a renewal is completed and kept though all its waiters are interrupted": Effect.gen(function*() {
+    "a renewal completes, and its value is kept, even if all its waiters are interrupted": Effect.gen(function*() {
       const up = upstream()
       const session = yield* Session.make(up)
       const stale = yield* session.current
@@ -220,20 +218,21 @@ export const scenarios = (Session: typeof SessionModule) => {
       assert.deepEqual(up.calls, value === "v1" ? ["acquire", "renew v0"] : ["acquire"])
     }),
 
-    "a failure is one for all, answers for its cooldown, and is then tried again once": Effect.gen(function*() {
-      const up = upstream(Effect.void, Effect.fail(new Refused({ why: "down" })))
-      const session = yield* Session.make({ ...up, cooldown: "1 second" })
-      const stale = yield* session.current
-      const failures = (yield* together(times(3, session.refresh(stale)))).map(failureOf)
-      assert.equal(new Set(failures).size, 1)
-      assert.equal(failureOf(yield* Effect.exit(session.refresh(stale))), failures[0])
-      assert.equal(yield* session.current, stale)
-      assert.deepEqual(up.calls, ["acquire", "renew v0"])
-      yield* Effect.sleep("1 second")
-      const values = (yield* together(times(2, session.refresh(stale)))).map((exit) => valueOf(exit).value)
-      assert.deepEqual(values, ["v1", "v1"])
-      assert.deepEqual(up.calls, ["acquire", "renew v0", "renew v0"])
-    }),
+    "a failed renewal fails all callers with one error until the cooldown is over, and is then retried once": Effect
+      .gen(function*() {
+        const up = upstream(Effect.void, Effect.fail(new Refused({ why: "down" })))
+        const session = yield* Session.make({ ...up, cooldown: "1 second" })
+        const stale = yield* session.current
+        const failures = (yield* together(times(3, session.refresh(stale)))).map(failureOf)
+        assert.equal(new Set(failures).size, 1)
+        assert.equal(failureOf(yield* Effect.exit(session.refresh(stale))), failures[0])
+        assert.equal(yield* session.current, stale)
+        assert.deepEqual(up.calls, ["acquire", "renew v0"])
+        yield* Effect.sleep("1 second")
+        const values = (yield* together(times(2, session.refresh(stale)))).map((exit) => valueOf(exit).value)
+        assert.deepEqual(values, ["v1", "v1"])
+        assert.deepEqual(up.calls, ["acquire", "renew v0", "renew v0"])
+      }),
 
     "a refused generation is not served while it is renewed": Effect.gen(function*() {
       const up = upstream(Effect.void, Effect.sleep("1 second"))
@@ -245,7 +244,7 @@ export const scenarios = (Session: typeof SessionModule) => {
       assert.equal((yield* Fiber.join(refreshing)).value, "v1")
     }),
 
-    "a defect is one for all, and the session works again after the cooldown": Effect.gen(function*() {
+    "a defect reaches all waiting callers, and the session works again after the cooldown": Effect.gen(function*() {
       const defect = new Error("broken")
       const up = upstream(Effect.die(defect))
       const session = yield* Session.make({ ...up, cooldown: "1 second" })
@@ -258,28 +257,30 @@ export const scenarios = (Session: typeof SessionModule) => {
       assert.deepEqual(up.calls, ["acquire", "acquire"])
     }),
 
-    "a refresh that its timeout overtakes is RefreshTimeout for all, and the session goes on": Effect.gen(function*() {
-      const up = upstream()
-      const session = yield* Session.make({ ...up, timeout: "30 seconds" })
-      const stale = yield* patiently(session.current)
-      const exits = yield* together(times(3, session.refresh(stale)))
-      const failures = exits.filter(Exit.isFailure).map(failureOf)
-      for (const failure of failures) assert.equal(failure._tag, "RefreshTimeout")
-      assert.ok(new Set(failures).size <= 1)
-      const { number } = yield* patiently(session.refresh(stale))
-      assert.equal(number, stale.number + 1)
-      // What a renewal brought that its timeout overtook is not asked for again.
-      assert.ok(up.calls.length <= 3, up.calls.join())
-    }),
+    "a refresh that exceeds its timeout fails all callers with one RefreshTimeout, and the session goes on": Effect.gen(
+      function*() {
+        const up = upstream()
+        const session = yield* Session.make({ ...up, timeout: "30 seconds" })
+        const stale = yield* patiently(session.current)
+        const exits = yield* together(times(3, session.refresh(stale)))
+        const failures = exits.filter(Exit.isFailure).map(failureOf)
+        for (const failure of failures) assert.equal(failure._tag, "RefreshTimeout")
+        assert.ok(new Set(failures).size <= 1)
+        const { number } = yield* patiently(session.refresh(stale))
+        assert.equal(number, stale.number + 1)
+        // The value of a renewal that exceeded its timeout is kept: there is no further renewal.
+        assert.ok(up.calls.length <= 3, up.calls.join())
+      }
+    ),
 
-    "a renewal that interrupts itself is RefreshInterrupted, and interrupts nobody": Effect.gen(function*() {
+    "a renewal that interrupts itself fails with RefreshInterrupted, and interrupts no caller": Effect.gen(function*() {
       const session = yield* Session.make(upstream(Effect.interrupt))
       for (const exit of yield* together(times(3, session.current))) {
         assert.equal(failureOf(exit)._tag, "RefreshInterrupted")
       }
     }),
 
-    "closing answers everyone": Effect.gen(function*() {
+    "closing answers all callers": Effect.gen(function*() {
       const scope = yield* Scope.make()
       const session = yield* Scope.extend(Session.make(upstream(Effect.void, Effect.sleep("1 hour"))), scope)
       const callers = yield* Effect.forEach([1, 2], () => Effect.fork(callWith(session)))
@@ -292,7 +293,7 @@ export const scenarios = (Session: typeof SessionModule) => {
       assert.equal(failureOf(yield* Effect.exit(session.current))._tag, "SessionClosed")
     }),
 
-    "a renewal that asks its own session is told so": Effect.gen(function*() {
+    "a renewal that asks its own session fails with ReentrantRefresh": Effect.gen(function*() {
       const session: SessionModule.Session<string, unknown> = yield* Session.make<string, unknown>({
         acquire: Effect.yieldNow().pipe(
           Effect.zipRight(
@@ -318,7 +319,7 @@ export const scenarios = (Session: typeof SessionModule) => {
       }
     }),
 
-    "a valid generation is served at once while it is renewed in the background": Effect.gen(function*() {
+    "a valid generation is served immediately while it is renewed in the background": Effect.gen(function*() {
       const up = upstream(Effect.void, Effect.sleep("5 seconds"))
       const session = yield* Session.make({ ...up, maxAge: "100 seconds", refreshAhead: "20 seconds" })
       yield* session.current
@@ -332,7 +333,7 @@ export const scenarios = (Session: typeof SessionModule) => {
       assert.deepEqual(up.calls, ["acquire", "renew v0"])
     }),
 
-    "an expired generation is served to nobody": Effect.gen(function*() {
+    "an expired generation is never served": Effect.gen(function*() {
       const up = upstream()
       const session = yield* Session.make({ ...up, maxAge: "1 second" })
       yield* session.current
@@ -369,13 +370,13 @@ export const scenarios = (Session: typeof SessionModule) => {
       for (const exit of yield* together([used, refused, used, refused])) valueOf(exit)
       yield* Fiber.await(victim)
       yield* Effect.sleep("1 millis")
-      // All but the present one.
+      // All but the current one.
       assert.deepEqual(closed.toSorted(), Array.from({ length: next - 1 }, (_, number) => number))
       yield* Scope.close(scope, Exit.void)
       assert.deepEqual(closed.toSorted(), Array.from({ length: next }, (_, number) => number))
     }),
 
-    "an interrupted holder lets go": Effect.gen(function*() {
+    "an interrupted holder releases its generation": Effect.gen(function*() {
       const closed: Array<number> = []
       let next = 0
       const session = yield* Session.make({
@@ -396,7 +397,7 @@ export const scenarios = (Session: typeof SessionModule) => {
       assert.deepEqual(closed, [0])
     }),
 
-    "a holder that the generation has forked lets go last, and both end": Effect.gen(function*() {
+    "a generation whose last holder is a fiber of its own is released, and the fiber ends": Effect.gen(function*() {
       const closed: Array<number> = []
       const watchers: Array<Fiber.Fiber<void, unknown>> = []
       const scope = yield* Scope.make()
@@ -420,7 +421,7 @@ export const scenarios = (Session: typeof SessionModule) => {
       assert.deepEqual(closed, [0, 1])
     }),
 
-    "a loop of refusals is stopped by the budget, for callers together too": Effect.gen(function*() {
+    "the budget stops a loop of refusals, also of concurrent callers": Effect.gen(function*() {
       const up = upstream()
       const session = yield* Session.make({ ...up, budget: { refreshes: 2, within: "1 minute" } })
       const refused = Effect.flatMap(session.current, session.refresh)
@@ -432,7 +433,7 @@ export const scenarios = (Session: typeof SessionModule) => {
       assert.equal((yield* refused).value, "v3")
     }),
 
-    "one request refreshes as often as it may, and no more": Effect.gen(function*() {
+    "one request refreshes as often as `maxRefreshes` allows, and no more": Effect.gen(function*() {
       const up = upstream()
       const session = yield* Session.make(up)
       let sends = 0
@@ -444,7 +445,7 @@ export const scenarios = (Session: typeof SessionModule) => {
       assert.equal(up.calls.length, 3)
     }),
 
-    "nothing is current before it has been persisted": Effect.gen(function*() {
+    "no value is current before it has been persisted": Effect.gen(function*() {
       const up = upstream()
       const persisted: Array<string> = []
       const session = yield* Session.make({
@@ -493,11 +494,11 @@ export const scenarios = (Session: typeof SessionModule) => {
       assert.deepEqual(exits.map((exit) => valueOf(exit).value), ["v1", "v1"])
       yield* Fiber.await(victim)
       assert.equal((yield* session.current).value, "v1")
-      // A refresh whose time was over before it began has presented nothing.
+      // A refresh that timed out before it had begun has presented no token.
       assert.deepEqual([up.state.calls, stored], [["v0"], ["v1"]])
     }),
 
-    "no renewal is begun beside a late one, however many refreshes have timed out behind it": Effect.gen(function*() {
+    "no renewal starts while a late one runs, however many refreshes time out meanwhile": Effect.gen(function*() {
       const up = slowUpstream(200, 1)
       let first = true
       const session = yield* Session.make({
@@ -529,7 +530,7 @@ export const scenarios = (Session: typeof SessionModule) => {
       const behind = yield* Effect.fork(session.refresh(stale))
       yield* session.end
       const exit = yield* Fiber.await(behind)
-      // Behind the end there is nothing to renew, and signing in fails.
+      // After the end there is no value to renew, and signing in fails.
       const ends = ["SessionEnded", "RefreshTimeout", "Refused"]
       if (Exit.isFailure(exit)) assert.ok(ends.includes(failureOf(exit)._tag), String(exit))
       yield* Fiber.await(first)
@@ -539,7 +540,7 @@ export const scenarios = (Session: typeof SessionModule) => {
       assert.equal(new Set(revoked).size, revoked.length)
     }),
 
-    "closing interrupts a late answer, and answers everyone": Effect.gen(function*() {
+    "closing interrupts a late renewal, and answers all callers": Effect.gen(function*() {
       const up = slowUpstream(Infinity)
       const scope = yield* Scope.make()
       const session = yield* Scope.extend(Session.make({ ...up, lateness: Infinity }), scope)
@@ -555,7 +556,7 @@ export const scenarios = (Session: typeof SessionModule) => {
       }
     }),
 
-    "a sign-out that asks its own session signs nobody in": Effect.gen(function*() {
+    "an `onEnd` that asks its own session causes no sign-in": Effect.gen(function*() {
       const up = upstream()
       const seen: Array<string> = []
       const session: SessionModule.Session<string, Refused> = yield* Session.make({
@@ -567,7 +568,7 @@ export const scenarios = (Session: typeof SessionModule) => {
       })
       yield* session.current
       yield* together([session.end, Effect.asVoid(session.current)])
-      // Either the caller signed in anew, or had the former value before it was forgotten.
+      // Either the caller signed in again, or it got the former value before that was forgotten.
       const { number } = yield* session.current
       assert.deepEqual(up.calls, ["acquire", "acquire"])
       assert.equal(number, 1)
@@ -575,7 +576,7 @@ export const scenarios = (Session: typeof SessionModule) => {
       assert.equal(seen.length, 1)
     }),
 
-    "waking begins no renewal beside another": Effect.gen(function*() {
+    "`wake` starts no renewal while another one runs": Effect.gen(function*() {
       const up = slowUpstream()
       let failures = 2
       const session = yield* Session.make({
@@ -610,7 +611,7 @@ export const scenarios = (Session: typeof SessionModule) => {
       assert.deepEqual(seen, ["make"])
     }),
 
-    "signing out revokes each value once, and leaves nobody waiting": Effect.gen(function*() {
+    "signing out revokes each value once, and leaves no caller waiting": Effect.gen(function*() {
       const up = upstream()
       const revoked: Array<string> = []
       const session = yield* Session.make({ ...up, onEnd: (value) => Effect.sync(() => revoked.push(value)) })
@@ -628,7 +629,7 @@ export const scenarios = (Session: typeof SessionModule) => {
       assert.equal((yield* session.current).value, `v${obtained}`)
     }),
 
-    "an adopted generation is current, whoever waits and whatever a renewal brings": Effect.gen(function*() {
+    "an adopted generation is current for all waiters, and stays current when a renewal ends": Effect.gen(function*() {
       const up = upstream()
       const revoked: Array<string> = []
       const session = yield* Session.make({
@@ -643,7 +644,7 @@ export const scenarios = (Session: typeof SessionModule) => {
       yield* adopting(session, "adopted")
       for (const waiter of waiters) {
         const { number, value } = valueOf(yield* Fiber.await(waiter))
-        // The renewal may have been first.
+        // The renewal may have ended before the adoption.
         assert.ok(value === "adopted" || (value === "v1" && number < (yield* session.current).number), value)
       }
       yield* Fiber.await(victim)
@@ -654,27 +655,29 @@ export const scenarios = (Session: typeof SessionModule) => {
       assert.deepEqual(revoked, [])
     }),
 
-    "what an adopted generation replaces stays while it is used, and is released once": Effect.gen(function*() {
-      const closed: Array<number> = []
-      let next = 0
-      const session = yield* Session.make({
-        acquire: Effect.acquireRelease(Effect.sync(() => next++), (value) => Effect.sync(() => closed.push(value)))
-      })
-      const used = Session.use(session, (value) =>
-        Effect.zipRight(
-          Effect.yieldNow(),
-          Effect.sync(() => assert.ok(!closed.includes(value), "used after its release"))
-        ))
-      const refused = Effect.flatMap(session.current, session.refresh)
-      const victim = yield* Effect.fork(Interleavings.victim(used))
-      for (const exit of yield* together([used, refused, adopting(session, -1), used])) valueOf(exit)
-      yield* Fiber.await(victim)
-      yield* adopting(session, -1)
-      yield* Effect.sleep("1 millis")
-      assert.deepEqual(closed.toSorted(), Array.from({ length: next }, (_, number) => number))
-    }),
+    "a generation that an adopted one replaces stays open while it is used, and is released once": Effect.gen(
+      function*() {
+        const closed: Array<number> = []
+        let next = 0
+        const session = yield* Session.make({
+          acquire: Effect.acquireRelease(Effect.sync(() => next++), (value) => Effect.sync(() => closed.push(value)))
+        })
+        const used = Session.use(session, (value) =>
+          Effect.zipRight(
+            Effect.yieldNow(),
+            Effect.sync(() => assert.ok(!closed.includes(value), "used after its release"))
+          ))
+        const refused = Effect.flatMap(session.current, session.refresh)
+        const victim = yield* Effect.fork(Interleavings.victim(used))
+        for (const exit of yield* together([used, refused, adopting(session, -1), used])) valueOf(exit)
+        yield* Fiber.await(victim)
+        yield* adopting(session, -1)
+        yield* Effect.sleep("1 millis")
+        assert.deepEqual(closed.toSorted(), Array.from({ length: next }, (_, number) => number))
+      }
+    ),
 
-    "forgetting revokes nothing, and leaves nobody waiting": Effect.gen(function*() {
+    "forgetting revokes no value, and leaves no caller waiting": Effect.gen(function*() {
       const up = upstream()
       const revoked: Array<string> = []
       const session = yield* Session.make({ ...up, onEnd: (value) => Effect.sync(() => revoked.push(value)) })
@@ -689,10 +692,10 @@ export const scenarios = (Session: typeof SessionModule) => {
       assert.deepEqual(revoked, [`v${up.calls.length - 1}`])
     }),
 
-    "no reader of the changes sees a generation twice, or misses the last": Effect.gen(function*() {
+    "no reader of `changes` sees a generation twice, or misses the last one": Effect.gen(function*() {
       const session = yield* Session.make(upstream())
       const read = Stream.runCollect(Stream.takeUntil(Session.changes(session), ({ number }) => number === 2))
-      // A reader that misses the last would wait for ever.
+      // A reader that misses the last generation would wait for ever.
       const readers = yield* Effect.forEach([1, 2], () =>
         Effect.fork(Effect.timeoutFail(read, {
           duration: "1 hour",
@@ -706,9 +709,9 @@ export const scenarios = (Session: typeof SessionModule) => {
       }
     }),
 
-    "a session whose making is interrupted leaves no row in an Inspector, and no share in a gauge": Effect.gen(
+    "a session whose `make` is interrupted leaves no row in an Inspector, and no value in a gauge": Effect.gen(
       function*() {
-        // Metrics are the process's.
+        // Metrics belong to the process, so each run has its own name.
         const name = `made and interrupted ${names++}`
         const making = Effect.scoped(Session.make({ ...upstream(), name, initial: "v", expiresAt: () => 3_600_000 }))
         yield* Fiber.await(yield* Effect.fork(Interleavings.victim(making)))

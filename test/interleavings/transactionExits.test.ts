@@ -1,4 +1,4 @@
-/** Every way to end × every place to end at × every moment at which the turn can be asked for. */
+/** Every kind of exit × every place of the exit × every state of the turn when the operation asks for it. */
 import { Interleavings } from "effect-holdfast/testing"
 import { assert, describe, it } from "effect-holdfast/testing/vitest"
 import * as TransactionalRef from "effect-holdfast/TransactionalRef"
@@ -38,13 +38,13 @@ const operations: Record<string, Operation> = {
         Effect.zipRight(add(draft)),
         Effect.zipRight(at(2))
       )),
-  "a transaction that takes the other ref on the way": ({ a, b }, at) =>
+  "a transaction that takes the other ref later": ({ a, b }, at) =>
     TransactionalRef.transaction(a, (draft) =>
       Effect.zipRight(add(draft), at(0)).pipe(
         Effect.zipRight(TransactionalRef.updateEffect(b, (n) => Effect.as(at(1), n + 1))),
         Effect.zipRight(at(2))
       )),
-  "a transaction of short ways": ({ a, b }, at) =>
+  "a transaction that uses `update` and `modify`": ({ a, b }, at) =>
     TransactionalRef.transaction(a, () =>
       at(0).pipe(
         Effect.zipRight(TransactionalRef.update(a, (n) => n + 1)),
@@ -81,7 +81,7 @@ const ends: Record<string, Effect.Effect<never, string>> = {
   interruption: Effect.interrupt
 }
 
-/** The ref is free; or another transaction holds it until the operation has ended, or is about to release it. */
+/** The ref is free; another transaction holds it until the operation has ended; or is about to release it. */
 const moments = ["free", "queued", "just woken"] as const
 
 const program = (moment: typeof moments[number], operation: (refs: Refs) => Effect.Effect<unknown, unknown>) =>
@@ -118,7 +118,7 @@ const program = (moment: typeof moments[number], operation: (refs: Refs) => Effe
     return { exit, values }
   })
 
-describe("T1, T2: a transaction that ends at whatever step changes all or nothing, and holds nothing", async () => {
+describe("T1, T2: a transaction that ends at any step changes all or nothing, and holds nothing", async () => {
   for (const [name, operation] of Object.entries(operations)) {
     for (const [way, end] of Object.entries(ends)) {
       const effect = Effect.gen(function*() {

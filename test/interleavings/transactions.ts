@@ -15,8 +15,8 @@ import * as assert from "node:assert/strict"
 export const interrupted: ReadonlyArray<string> = [
   "an interrupted transaction, which a deadlock may have ended, holds nothing",
   "an interrupted transaction changes all or nothing, and releases its turn",
-  "an interrupted waiter of several refs holds none",
-  "an interrupted inner transaction undoes what it did, and lets its siblings go on"
+  "an interrupted transaction that waits for several refs holds none",
+  "an interrupted inner transaction undoes its changes, and its siblings go on"
 ]
 
 export const scenarios = (TransactionalRef: typeof TransactionalRefModule) => {
@@ -42,7 +42,7 @@ export const scenarios = (TransactionalRef: typeof TransactionalRefModule) => {
   const succeeds = (exits: ReadonlyArray<Exit.Exit<unknown, unknown>>) =>
     exits.forEach((exit) => assert.ok(Exit.isSuccess(exit), String(exit)))
 
-  /** As many siblings as there are refs, each of which holds one ref and asks for the next. */
+  /** As many siblings as there are refs. Each sibling holds one ref and asks for the next. */
   const ring = (refs: ReadonlyArray<NumberRef>) =>
     refs.map((ref, place) =>
       TransactionalRef.transaction(
@@ -51,14 +51,14 @@ export const scenarios = (TransactionalRef: typeof TransactionalRefModule) => {
       )
     )
 
-  /** Not by `Effect.all`, which hangs if it is interrupted before its first fiber has run. */
+  /** Without `Effect.all`, which hangs if it is interrupted before its first fiber has run. */
   const inParallel = <E>(effects: ReadonlyArray<Effect.Effect<void, E>>) =>
     Effect.flatMap(
       Effect.forEach(effects, Effect.fork),
       (fibers) => Effect.onError(Effect.forEach(fibers, Fiber.join), () => Fiber.interruptAll(fibers))
     )
 
-  /** One transaction with several rings inside it, which run together. */
+  /** One transaction with several concurrent rings inside it. */
   const circles = (sizes: ReadonlyArray<number>, mostAttempts: number) =>
     Effect.gen(function*() {
       const outer = yield* TransactionalRef.make(0)
@@ -126,7 +126,7 @@ export const scenarios = (TransactionalRef: typeof TransactionalRefModule) => {
       yield* free(a, b)
     }),
 
-    "an interrupted waiter of several refs holds none": Effect.gen(function*() {
+    "an interrupted transaction that waits for several refs holds none": Effect.gen(function*() {
       const a = yield* TransactionalRef.make(0)
       const b = yield* TransactionalRef.make(0)
       const holder = yield* Effect.fork(increment(b))
@@ -138,7 +138,7 @@ export const scenarios = (TransactionalRef: typeof TransactionalRefModule) => {
       yield* free(a, b)
     }),
 
-    "an interrupted inner transaction undoes what it did, and lets its siblings go on": Effect.gen(function*() {
+    "an interrupted inner transaction undoes its changes, and its siblings go on": Effect.gen(function*() {
       const ref = yield* TransactionalRef.make(0)
       const exit = yield* Effect.exit(TransactionalRef.transaction(ref, () =>
         Effect.gen(function*() {
@@ -165,7 +165,7 @@ export const scenarios = (TransactionalRef: typeof TransactionalRefModule) => {
       yield* free(a, b)
     }),
 
-    "the turns of several refs are taken in one order": Effect.gen(function*() {
+    "the turns of several refs are always taken in the same order": Effect.gen(function*() {
       const a = yield* TransactionalRef.make(0)
       const b = yield* TransactionalRef.make(0)
       const both = (x: NumberRef, y: NumberRef) =>
@@ -174,7 +174,7 @@ export const scenarios = (TransactionalRef: typeof TransactionalRefModule) => {
       assert.deepEqual(yield* TransactionalRef.snapshot([a, b]), [3, 3])
     }),
 
-    "a transaction of a circle that nesting makes fails, and succeeds when it is run again": Effect.gen(function*() {
+    "a deadlock of nested transactions fails one of them, which succeeds when it is run again": Effect.gen(function*() {
       const a = yield* TransactionalRef.make(0)
       const b = yield* TransactionalRef.make(0)
       const nested = (x: NumberRef, y: NumberRef) =>
@@ -190,7 +190,7 @@ export const scenarios = (TransactionalRef: typeof TransactionalRefModule) => {
       yield* free(a, b)
     }),
 
-    "a transaction of a circle through parallel parts fails": Effect.gen(function*() {
+    "a deadlock through parallel parts of a transaction fails one of the transactions": Effect.gen(function*() {
       const [a, b, c] = [
         yield* TransactionalRef.make(0),
         yield* TransactionalRef.make(0),
@@ -251,15 +251,15 @@ export const scenarios = (TransactionalRef: typeof TransactionalRefModule) => {
       yield* free(order, from, to)
     }),
 
-    "two siblings that wait for each other come through at the second attempt": circles([2], 2),
+    "two siblings that wait for each other succeed at the second attempt": circles([2], 2),
 
-    "three siblings that wait for each other come through at the second attempt": circles([3], 2),
+    "three siblings that wait for each other succeed at the second attempt": circles([3], 2),
 
-    "ten siblings that wait for each other come through at the second attempt": circles([10], 2),
+    "ten siblings that wait for each other succeed at the second attempt": circles([10], 2),
 
-    "two circles of siblings come through at the third attempt": circles([2, 3], 3),
+    "two circles of siblings succeed at the third attempt": circles([2, 3], 3),
 
-    "siblings that wait for refs which the body itself makes come through at the second attempt": Effect.gen(
+    "siblings that wait for refs made by the body itself succeed at the second attempt": Effect.gen(
       function*() {
         let attempts = 0
         const refs = yield* TransactionalRef.transaction([], () =>
@@ -292,29 +292,30 @@ export const scenarios = (TransactionalRef: typeof TransactionalRefModule) => {
       yield* free(a, b)
     }),
 
-    "a daemon's transaction that outlives the one around it fails with a conflict, and delays nobody": Effect.gen(
-      function*() {
-        const ref = yield* TransactionalRef.make(0)
-        const cue = yield* Deferred.make<void>()
-        const daemon = yield* TransactionalRef.transaction(ref, () =>
-          Effect.zipLeft(
-            Effect.forkDaemon(
-              TransactionalRef.transaction(ref, (draft) => Effect.zipRight(add(draft, 1), Deferred.await(cue)))
-            ),
-            Effect.yieldNow()
-          ))
-        yield* Deferred.succeed(cue, undefined)
-        yield* increment(ref)
-        const exit = yield* Fiber.await(daemon)
-        // If the daemon's transaction had not begun before the end, it is not inside.
-        const expected = Exit.isSuccess(exit) ? 2 : 1
-        assert.equal(yield* TransactionalRef.get(ref), expected)
-        if (Exit.isFailure(exit)) {
-          assert.match(String(exit), /TransactionConflict/)
+    "a daemon's transaction that outlives the enclosing one fails with a conflict, and delays no other transaction":
+      Effect.gen(
+        function*() {
+          const ref = yield* TransactionalRef.make(0)
+          const cue = yield* Deferred.make<void>()
+          const daemon = yield* TransactionalRef.transaction(ref, () =>
+            Effect.zipLeft(
+              Effect.forkDaemon(
+                TransactionalRef.transaction(ref, (draft) => Effect.zipRight(add(draft, 1), Deferred.await(cue)))
+              ),
+              Effect.yieldNow()
+            ))
+          yield* Deferred.succeed(cue, undefined)
+          yield* increment(ref)
+          const exit = yield* Fiber.await(daemon)
+          // A daemon's transaction that began after the end of the enclosing one is not inside it.
+          const expected = Exit.isSuccess(exit) ? 2 : 1
+          assert.equal(yield* TransactionalRef.get(ref), expected)
+          if (Exit.isFailure(exit)) {
+            assert.match(String(exit), /TransactionConflict/)
+          }
+          yield* free(ref)
         }
-        yield* free(ref)
-      }
-    ),
+      ),
 
     "finalizers run once, with the exit, before the next transaction has its turn": Effect.gen(function*() {
       const log: Array<string> = []

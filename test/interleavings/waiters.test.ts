@@ -8,7 +8,7 @@ import { canaries } from "../support/canaries.js"
 import { canary } from "../support/canary.js"
 import { everySchedule } from "../support/everySchedule.js"
 
-/** Fibers wait for a counter to reach what each asks for; another fiber counts, one step at a time. */
+/** Each fiber waits until a counter has reached its number; another fiber counts, one step at a time. */
 const counting = (
   List: typeof Waiters,
   which: "until" | "lightUntil",
@@ -33,7 +33,7 @@ const counting = (
         assert.isAtLeast(exit.value, asked[index]!)
       } else assert.isTrue(index === 0 && Exit.isInterrupted(exit), String(exit))
     }
-    // A waiter that an interrupted fiber may leave is taken by the next wake-up.
+    // The next wake-up removes a waiter that an interrupted fiber may have left.
     count = upTo
     list.notify()
     assert.strictEqual(list.size, 0)
@@ -57,18 +57,24 @@ const eitherOf = (List: typeof Waiters) =>
     assert.deepStrictEqual([left, right].map(({ size }) => size), [0, 0])
   })
 
-describe("a condition that comes about is not missed", () => {
+describe("a condition that becomes true is not missed", () => {
   everySchedule("by one fiber", counting(Waiters, "until", [1]), { preemptions: 2, quick: 2 })
-  everySchedule("by fibers that ask for different things", counting(Waiters, "until", [2, 1]), {
+  everySchedule("by fibers that wait for different values", counting(Waiters, "until", [2, 1]), {
     preemptions: 1,
     quick: 1
   })
-  everySchedule("in any of two lists", eitherOf(Waiters), { preemptions: 1, quick: 1 })
-  everySchedule("by one fiber that waits lightly", counting(Waiters, "lightUntil", [1]), { preemptions: 2, quick: 2 })
-  everySchedule("by two that do", counting(Waiters, "lightUntil", [2, 1]), { preemptions: 1, quick: 1 })
+  everySchedule("by a fiber that waits on two lists", eitherOf(Waiters), { preemptions: 1, quick: 1 })
+  everySchedule("by one fiber that uses `lightUntil`", counting(Waiters, "lightUntil", [1]), {
+    preemptions: 2,
+    quick: 2
+  })
+  everySchedule("by two fibers that use `lightUntil`", counting(Waiters, "lightUntil", [2, 1]), {
+    preemptions: 1,
+    quick: 1
+  })
   for (const which of ["until", "lightUntil"] as const) {
     everySchedule(
-      `though another waiter is interrupted, wherever (${which})`,
+      `even if another waiter is interrupted anywhere (${which})`,
       counting(Waiters, which, [1, 1], Interleavings.victim),
       {
         strategy: "interrupt",
@@ -78,7 +84,7 @@ describe("a condition that comes about is not missed", () => {
   }
 })
 
-describe("a list that looks in one operation and registers in another is caught", () => {
+describe("a list that checks in one operation and registers in another is caught", () => {
   const faulty = async (scope: (List: typeof Waiters) => Effect.Effect<unknown, unknown>) => {
     const path = "../../src/internal/waiters.ts?canary=late-registration"
     return scope((await import(/* @vite-ignore */ path)).Waiters)
@@ -86,6 +92,9 @@ describe("a list that looks in one operation and registers in another is caught"
   const { fault } = canaries["late-registration"]
   const options = { strategy: "exhaustive", preemptions: 1, reason: "Deadlock" } as const
   canary(fault, () => faulty((List) => counting(List, "until", [1])), { ...options, within: 100 })
-  canary(`${fault}, lightly`, () => faulty((List) => counting(List, "lightUntil", [1])), { ...options, within: 100 })
-  canary(`${fault}, of two lists`, () => faulty(eitherOf), { ...options, within: 1_000 })
+  canary(`${fault}, with lightUntil`, () => faulty((List) => counting(List, "lightUntil", [1])), {
+    ...options,
+    within: 100
+  })
+  canary(`${fault}, with two lists`, () => faulty(eitherOf), { ...options, within: 1_000 })
 })

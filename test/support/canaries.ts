@@ -52,7 +52,7 @@ export const canaries = {
     )]
   },
   "unshared-failure": {
-    fault: "a failed refresh is tried again by each waiter",
+    fault: "a failed refresh is retried by each waiter",
     edits: [edit("internal/session/chain.ts", "const until = monotonic() + cooldown", "const until = 0")]
   },
   "early-commit": {
@@ -121,7 +121,7 @@ export const canaries = {
     )]
   },
   "late-publication": {
-    fault: "a generation is published in a later step than that which makes it current",
+    fault: "a generation is published in a later step than the one that makes it current",
     edits: [
       edit("internal/session/chain.ts", "else this.published.offer(next.generation)\n", "\n"),
       edit(
@@ -151,13 +151,13 @@ export const canaries = {
     edits: [edit("internal/fork.ts", "Runtime.runFork(runtime)(", "Runtime.runFork(Runtime.defaultRuntime)(")]
   },
   "late-fork": {
-    fault: "a fiber registers with its scope itself, and begins though the scope has closed before",
+    fault: "a fiber registers with its scope itself, and begins even if the scope has closed before",
     edits: [
       edit("internal/fork.ts", "{ immediate: false })", "{ scope })\n  if (1 < 2) return fiber")
     ]
   },
   "late-row": {
-    fault: "a session whose making is interrupted stays in an Inspector and in a gauge",
+    fault: "a session whose `make` is interrupted stays in an Inspector and in a gauge",
     edits: [edit(
       "Session.ts",
       "const chain = yield* Effect.acquireRelease(",
@@ -167,7 +167,7 @@ export const canaries = {
     )]
   },
   "late-share": {
-    fault: "a socket whose making is interrupted leaves a share in a gauge",
+    fault: "a socket whose `make` is interrupted leaves a value in a gauge",
     edits: [edit(
       "ReconnectingSocket.ts",
       "return yield* Effect.uninterruptible(Effect.gen(",
@@ -175,7 +175,7 @@ export const canaries = {
     )]
   },
   "held-after-interruption": {
-    fault: "a session of a map stays held when its caller is interrupted",
+    fault: "a session of a map stays in use when its caller is interrupted",
     edits: [edit(
       "internal/session/sessions.ts",
       "Effect.uninterruptibleMask((restore): Effect.Effect<Inside.HeldSession<A, E>, E0, Scope.Scope> => {",
@@ -184,7 +184,7 @@ export const canaries = {
     )]
   },
   "lookup-held": {
-    fault: "a caller who was interrupted while a lookup ran holds its session",
+    fault: "a caller that was interrupted while a lookup ran keeps its session in use",
     edits: [edit(
       "internal/session/sessions.ts",
       "onFailure: (interruption) => Effect.zipRight(this.letGo(entry), Effect.failCause(interruption)),",
@@ -286,7 +286,7 @@ export const canaries = {
     )]
   },
   "cumulative-though-by-id": {
-    fault: "an acknowledgement of one message counts for earlier ones, which have their own",
+    fault: "an acknowledgement of one message counts for earlier ones, although each has its own",
     edits: [edit(
       "internal/socket/outbox.ts",
       "if (this.limits.isCumulative) this.acknowledgeUpTo(last)",
@@ -294,7 +294,7 @@ export const canaries = {
     )]
   },
   "border-behind-early-messages": {
-    fault: "messages that came in before the connection was ready come before its border",
+    fault: "messages that came in before the connection was ready come before its `Opened`",
     edits: [edit(
       "internal/socket/owner.ts",
       "    this.inbox.pushBorder(live.number)\n    this.inbox.pushAll(live.inbox, live.number)\n",
@@ -310,11 +310,11 @@ export const canaries = {
     )]
   },
   "restarted-backoff": {
-    fault: "the backoff begins anew in the middle of an outage",
+    fault: "the backoff starts anew in the middle of an outage",
     edits: [edit("internal/socket/owner.ts", "openFor >= this.wiring.settings.stableAfter", "openFor >= 0")]
   },
   "unreset-backoff": {
-    fault: "the backoff never begins anew",
+    fault: "the backoff never starts anew",
     edits: [edit("internal/socket/owner.ts", "        this.retries.reset()\n", "\n")]
   },
   "deaf-to-the-end": {
@@ -366,7 +366,7 @@ export const canaries = {
     ]
   },
   "cleared-intent": {
-    fault: "a failed renewal counts as one that has spent nothing",
+    fault: "a failed renewal counts as one that has presented no token",
     edits: [edit("internal/shared/protocol.ts", "intent: row.value !== null && failure.uncertain", "intent: false")]
   }
 } satisfies Record<string, Canary>

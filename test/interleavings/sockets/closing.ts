@@ -1,4 +1,4 @@
-/** What a reconnecting socket promises of its end. */
+/** The guarantees of a reconnecting socket about closing. */
 import type * as WebSocketDialerModule from "effect-holdfast/WebSocketDialer"
 import * as Clock from "effect/Clock"
 import * as Deferred from "effect/Deferred"
@@ -34,18 +34,18 @@ type Body = (
   world: World
 ) => Effect.Effect<Sockets, unknown, Scope.Scope | WebSocketDialerModule.WebSocketDialer>
 
-/** Scenarios that hold however slow the machine is: a timer may fire at any moment. */
+/** Scenarios that hold even if a timer fires at any moment, as on a slow machine. */
 export const slow: ReadonlyArray<string> = [
-  "closing is finished, and final: while dialing",
-  "closing is finished, and final: while opening",
-  "closing is finished, and final: while open",
-  "closing is finished, and final: while waiting"
+  "closing completes, and is final: while dialing",
+  "closing completes, and is final: while opening",
+  "closing completes, and is final: while open",
+  "closing completes, and is final: while waiting"
 ]
 
 export const closing = (modules: Modules) => {
   const { ReconnectingSocket } = modules
 
-  /** A socket that is closed at some moment, while fibers of all kinds wait, is over within its grace. */
+  /** A socket that is closed at some moment, while fibers of all kinds wait, has closed within its grace period. */
   const closing = (body: Body, options?: { readonly most?: number }) =>
     inWorld(modules, (world) =>
       Effect.gen(function*() {
@@ -56,7 +56,7 @@ export const closing = (modules: Modules) => {
         yield* isOver(world, socket)
       }), options)
 
-  /** A socket that is closed at some moment ends its streams, for present readers and for one who comes later. */
+  /** A socket that is closed at some moment ends its streams, for current readers and for later ones. */
   const ending = (body: Body) =>
     inWorld(modules, (world) =>
       Effect.gen(function*() {
@@ -66,7 +66,7 @@ export const closing = (modules: Modules) => {
       }))
 
   return {
-    "what logins have acquired is released, once each, when the scope is closed": inWorld(
+    "resources that `onOpen` has acquired are released once each when the scope closes": inWorld(
       modules,
       (world) =>
         Effect.gen(function*() {
@@ -93,7 +93,7 @@ export const closing = (modules: Modules) => {
         })
     ),
 
-    "closing is finished, and final: while dialing": closing((world) =>
+    "closing completes, and is final: while dialing": closing((world) =>
       Effect.gen(function*() {
         const socket = world.watch(yield* ReconnectingSocket.make({ ...base, outbox: narrow }))
         const waiting = yield* waiters(socket)
@@ -105,7 +105,7 @@ export const closing = (modules: Modules) => {
       })
     ),
 
-    "closing is finished, and final: while opening": closing((world) =>
+    "closing completes, and is final: while opening": closing((world) =>
       Effect.gen(function*() {
         const opening = yield* Deferred.make<void>()
         const socket = world.watch(
@@ -124,7 +124,7 @@ export const closing = (modules: Modules) => {
       })
     ),
 
-    "closing is finished, and final: while open": closing((world) =>
+    "closing completes, and is final: while open": closing((world) =>
       Effect.gen(function*() {
         const socket = world.watch(yield* ReconnectingSocket.make({ ...base, outbox: narrow }))
         yield* world.serve()
@@ -137,7 +137,7 @@ export const closing = (modules: Modules) => {
       })
     ),
 
-    "closing is finished, and final: while waiting": closing((world) =>
+    "closing completes, and is final: while waiting": closing((world) =>
       Effect.gen(function*() {
         const socket = world.watch(yield* ReconnectingSocket.make({ ...base, outbox: narrow }))
         const attempt = yield* world.attempt
@@ -150,7 +150,7 @@ export const closing = (modules: Modules) => {
       })
     ),
 
-    "closing is finished, and final: from the login, and from a subscriber of its messages": closing((world) =>
+    "closing completes, and is final: from `onOpen`, and from a reader of `messages`": closing((world) =>
       Effect.gen(function*() {
         const made = yield* Deferred.make<Sockets>()
         const socket: Sockets = world.watch(
@@ -168,7 +168,7 @@ export const closing = (modules: Modules) => {
       })
     ),
 
-    "closing is finished, and final: together with a reset": closing((world) =>
+    "closing completes, and is final: together with a reset": closing((world) =>
       Effect.gen(function*() {
         const socket = world.watch(yield* ReconnectingSocket.make({ ...base, outbox: narrow }))
         const { peer } = yield* world.open(yield* world.attempt)
@@ -180,7 +180,7 @@ export const closing = (modules: Modules) => {
       })
     ),
 
-    "closing is finished, and final: together with a reconnect": closing((world) =>
+    "closing completes, and is final: together with a reconnect": closing((world) =>
       Effect.gen(function*() {
         const socket = world.watch(yield* ReconnectingSocket.make({ ...base, outbox: narrow }))
         yield* world.serve()
@@ -196,7 +196,7 @@ export const closing = (modules: Modules) => {
       })
     ),
 
-    "closing is finished, and final: together with a renewal": closing((world) =>
+    "closing completes, and is final: together with a replacement": closing((world) =>
       Effect.gen(function*() {
         const socket = world.watch(
           yield* ReconnectingSocket.make({
@@ -239,7 +239,7 @@ export const closing = (modules: Modules) => {
       })
     ),
 
-    "closing ends the streams that are read": inWorld(modules, (world) =>
+    "closing ends streams that are being read": inWorld(modules, (world) =>
       Effect.gen(function*() {
         const socket = yield* ReconnectingSocket.make(base)
         const heard: Array<unknown> = []
@@ -255,7 +255,7 @@ export const closing = (modules: Modules) => {
         assert.deepEqual([events, states].map(({ values }) => values.at(-1)!._tag), ["Closed", "Closed"])
       })),
 
-    "closing delivers what was accepted, also while it moves over to a new connection": inWorld(
+    "closing delivers accepted messages, also while the connection is replaced": inWorld(
       modules,
       (world) =>
         Effect.gen(function*() {

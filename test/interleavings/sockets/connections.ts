@@ -1,4 +1,4 @@
-/** What a reconnecting socket promises of its connections: how many there are, when each ends and the next comes. */
+/** The guarantees of a reconnecting socket about its connections: how many there are, and when each begins and ends. */
 import * as Socket from "@effect/platform/Socket"
 import type * as WebSocketDialerModule from "effect-holdfast/WebSocketDialer"
 import * as Clock from "effect/Clock"
@@ -37,7 +37,7 @@ import {
 export const connections = (modules: Modules) => {
   const { ReconnectingSocket, WebSocketDialer } = modules
 
-  /** A socket that logs in, whose first connection the server ends somehow. */
+  /** A socket that logs in, and whose first connection the server ends as `lose` says. */
   const losing = (
     lose: {
       readonly answer?: (peer: WebSocketDialerModule.Peer, message: string) => Effect.Effect<unknown> | undefined
@@ -63,7 +63,7 @@ export const connections = (modules: Modules) => {
         })
       }))
 
-  /** There is one loss for each connection, and one attempt more than there are losses and dials in vain. */
+  /** There is one loss for each connection, and one dial more than there are losses and failed dials. */
   const isLostOnce = (socket: Sockets, world: World) =>
     Effect.gen(function*() {
       const seen = yield* eventsOf(socket)
@@ -80,7 +80,7 @@ export const connections = (modules: Modules) => {
       )
     })
 
-  /** After an unrest: one connection is left, and each message came once and in order. */
+  /** In the end there is one connection, and each message was received once and in order. */
   const comesToRest = (world: World, socket: Sockets) =>
     Effect.gen(function*() {
       yield* Effect.sleep("2 seconds")
@@ -100,7 +100,7 @@ export const connections = (modules: Modules) => {
     body: (server: {
       readonly open: Effect.Effect<Wire>
       readonly fail: Effect.Effect<unknown>
-      /** A connection ends now. */
+      /** Ends a connection now. */
       readonly ended: (end: Effect.Effect<void>) => Effect.Effect<unknown>
     }) => Effect.Effect<unknown>
   ) =>
@@ -133,7 +133,7 @@ export const connections = (modules: Modules) => {
   }
 
   return {
-    "there is one connection at a time, though several ask to reconnect and it breaks": inWorld(
+    "there is one connection at a time, even if several callers reconnect while it breaks": inWorld(
       modules,
       (world) =>
         Effect.gen(function*() {
@@ -153,7 +153,7 @@ export const connections = (modules: Modules) => {
         })
     ),
 
-    "there is one connection at a time, though it is asked to reconnect as its wait is over": inWorld(
+    "there is one connection at a time, even if a caller reconnects just as the backoff ends": inWorld(
       modules,
       (world) =>
         Effect.gen(function*() {
@@ -171,22 +171,22 @@ export const connections = (modules: Modules) => {
         })
     ),
 
-    "a connection that is reset and closed together is one loss, and one next attempt": losing(
+    "a connection that is reset and closed together causes one loss and one new attempt": losing(
       resetAndClosed,
       isLostOnce
     ),
 
-    "a connection that is closed as it logs in is one loss, and one next attempt": losing(
+    "a connection that is closed during its login causes one loss and one new attempt": losing(
       { answer: ({ close }) => close(1011) },
       isLostOnce
     ),
 
-    "a connection that breaks as it is written to is one loss, and one next attempt": losing(
+    "a connection that breaks during a write causes one loss and one new attempt": losing(
       { answer: ({ reset }, message) => message === "login" ? undefined : reset },
       isLostOnce
     ),
 
-    "the states follow each other as they are drawn, each once": losing(
+    "the states follow each other as the state diagram allows, each once": losing(
       resetAndClosed,
       (socket, world) =>
         Effect.gen(function*() {
@@ -212,58 +212,66 @@ export const connections = (modules: Modules) => {
         })
     ),
 
-    "one that fails says so to all who wait": inWorld(modules, (world) =>
-      Effect.gen(function*() {
-        const socket = yield* ReconnectingSocket.make({ ...base, outbox: { capacity: 1, overflow: "suspend" } })
-        const seen = yield* eventsOf(socket)
-        yield* socket.send("a1")
-        const closed = yield* Effect.forEach([socket.send("a2"), socket.deliver("a3"), socket.flush], (one) =>
-          Effect.fork(one))
-        const failed = yield* Effect.forEach([socket.awaitOpen, reading(socket.messages)], (one) =>
-          Effect.fork(one))
-        yield* settled
-        const attempt = yield* world.attempt
-        yield* attempt.refuse(403)
-        for (const fiber of closed) {
-          const end = yield* Effect.either(Fiber.join<void, { readonly _tag: string }>(fiber))
-          assert.ok(Either.isLeft(end) && end.left._tag === "SocketClosed")
-          const { info } = end.left as InstanceType<typeof ReconnectingSocket.SocketClosed>
-          assert.ok(Option.isSome(info.failure), "it does not say why")
-        }
-        for (const fiber of failed) {
-          const end = yield* Effect.either(Fiber.join<void, { readonly _tag: string }>(fiber))
-          assert.ok(Either.isLeft(end) && end.left._tag === "SocketFailed")
-        }
-        yield* Fiber.join(seen.fiber)
-        assert.deepEqual([dropped(seen), world.dials(), world.live()], [["a1"], 1, 0])
-      })),
-
-    "asked to reconnect at any time, it does so at once": inWorld(modules, (world) =>
-      Effect.gen(function*() {
-        const opening = yield* Deferred.make<void>()
-        const socket = yield* ReconnectingSocket.make({
-          ...base,
-          backoff: Schedule.spaced("1 hour"),
-          onOpen: ({ receive, send }) => Effect.all([Deferred.succeed(opening, undefined), send("login"), receive])
+    "a socket that fails answers all waiting callers with the failure": inWorld(
+      modules,
+      (world) =>
+        Effect.gen(function*() {
+          const socket = yield* ReconnectingSocket.make({ ...base, outbox: { capacity: 1, overflow: "suspend" } })
+          const seen = yield* eventsOf(socket)
+          yield* socket.send("a1")
+          const closed = yield* Effect.forEach(
+            [socket.send("a2"), socket.deliver("a3"), socket.flush],
+            (one) => Effect.fork(one)
+          )
+          const failed = yield* Effect.forEach([socket.awaitOpen, reading(socket.messages)], (one) => Effect.fork(one))
+          yield* settled
+          const attempt = yield* world.attempt
+          yield* attempt.refuse(403)
+          for (const fiber of closed) {
+            const end = yield* Effect.either(Fiber.join<void, { readonly _tag: string }>(fiber))
+            assert.ok(Either.isLeft(end) && end.left._tag === "SocketClosed")
+            const { info } = end.left as InstanceType<typeof ReconnectingSocket.SocketClosed>
+            assert.ok(Option.isSome(info.failure), "the failure is missing")
+          }
+          for (const fiber of failed) {
+            const end = yield* Effect.either(Fiber.join<void, { readonly _tag: string }>(fiber))
+            assert.ok(Either.isLeft(end) && end.left._tag === "SocketFailed")
+          }
+          yield* Fiber.join(seen.fiber)
+          assert.deepEqual([dropped(seen), world.dials(), world.live()], [["a1"], 1, 0])
         })
-        // The first dial hangs.
-        yield* world.attempt
-        yield* socket.reconnect({ backoff: false })
-        // The second connection never welcomes.
-        yield* world.open(yield* world.attempt)
-        yield* Deferred.await(opening)
-        yield* socket.reconnect({ backoff: false })
-        yield* world.open(yield* world.attempt, ({ peer }) => peer.send("welcome"))
-        yield* socket.awaitOpen
-        yield* settled
-        // A dial that is given up ends beside the next one.
-        assert.equal(world.live(), 1)
-        assert.ok((yield* Clock.currentTimeMillis) <= 1_000)
-        yield* socket.close()
-        yield* isOver(world, socket)
-      }), { most: 2 }),
+    ),
 
-    "asked to reconnect as its connection breaks, it does so at once": inWorld(
+    "`reconnect` takes effect immediately, during a dial and during a login": inWorld(
+      modules,
+      (world) =>
+        Effect.gen(function*() {
+          const opening = yield* Deferred.make<void>()
+          const socket = yield* ReconnectingSocket.make({
+            ...base,
+            backoff: Schedule.spaced("1 hour"),
+            onOpen: ({ receive, send }) => Effect.all([Deferred.succeed(opening, undefined), send("login"), receive])
+          })
+          // The first dial hangs.
+          yield* world.attempt
+          yield* socket.reconnect({ backoff: false })
+          // The server never answers the login on the second connection.
+          yield* world.open(yield* world.attempt)
+          yield* Deferred.await(opening)
+          yield* socket.reconnect({ backoff: false })
+          yield* world.open(yield* world.attempt, ({ peer }) => peer.send("welcome"))
+          yield* socket.awaitOpen
+          yield* settled
+          // An abandoned dial may still be ending while the next dial runs.
+          assert.equal(world.live(), 1)
+          assert.ok((yield* Clock.currentTimeMillis) <= 1_000)
+          yield* socket.close()
+          yield* isOver(world, socket)
+        }),
+      { most: 2 }
+    ),
+
+    "`reconnect` takes effect immediately, even if the connection breaks meanwhile": inWorld(
       modules,
       (world) =>
         Effect.gen(function*() {
@@ -273,7 +281,7 @@ export const connections = (modules: Modules) => {
           yield* together([socket.reconnect({ backoff: false }), first.peer.reset])
           const second = yield* Effect.race(
             world.attempt,
-            // The reset was seen first, and the reconnect came to its connection's end.
+            // The reset was seen first, and `reconnect` found that the connection had ended.
             Effect.zipRight(
               Effect.sleep("1 second"),
               Effect.zipRight(socket.reconnect({ backoff: false }), Effect.never)
@@ -290,8 +298,8 @@ export const connections = (modules: Modules) => {
       { most: 2 }
     ),
 
-    "the reader stops at the end of a connection, whatever the transport says then": Effect.gen(function*() {
-      // A transport that goes on telling when it has ended.
+    "the reader stops at the end of a connection, whatever the transport reports later": Effect.gen(function*() {
+      // A transport that still calls its listener after its end.
       const listeners: Array<WebSocketDialerModule.Listener> = []
       const { ConnectionClosed, WebSocketDialer } = modules.WebSocketDialer
       const connection: WebSocketDialerModule.Connection = {
@@ -324,7 +332,7 @@ export const connections = (modules: Modules) => {
       assert.deepEqual([countOf(seen, "Lost"), listeners.length], [1, 2])
     }).pipe(Effect.scoped),
 
-    "the backoff goes on through an outage, and begins anew after a stable connection": outage(
+    "the backoff continues during an outage, and starts anew after a stable connection": outage(
       Schedule.exponential("1 second", 10),
       [1_000, 10_000, 1_000],
       ({ ended, fail, open }) =>
@@ -339,13 +347,13 @@ export const connections = (modules: Modules) => {
         })
     ),
 
-    "the backoff is never longer than a timer": outage(
+    "the backoff is never longer than the longest timer": outage(
       Schedule.exponential("1 second", 10_000_000),
       [1_000, 2 ** 31 - 1, 2 ** 31 - 1],
       ({ fail }) => Effect.zipRight(fail, Effect.zipRight(fail, fail))
     ),
 
-    "as a platform's socket, a run ends with each connection and the next is on the next, and no write hangs": inWorld(
+    "toSocket: a run ends with its connection, the next run has the next connection, and no write hangs": inWorld(
       modules,
       (world) =>
         Effect.gen(function*() {
@@ -367,33 +375,36 @@ export const connections = (modules: Modules) => {
           yield* self.close()
           hasSucceeded(yield* Fiber.await(running))
           yield* isOver(world, self)
-          // One that is reset before it is greeted has nothing to tell.
+          // A connection that is reset before its greeting brings no message.
           assert.ok(isOnce(heard) && isIncreasing(heard), String(heard))
           assert.equal(heard.at(-1), `hello ${world.wires.length - 1}`)
           assert.ok(isOnce(received(world)) && isIncreasing(received(world)), String(received(world)))
         })
     ),
 
-    "a network that comes back as a wait is over is one dial": inWorld(modules, (world) =>
-      Effect.gen(function*() {
-        const { dial } = yield* WebSocketDialer.WebSocketDialer
-        let wakes = 0
-        const wake = Effect.suspend(() => wakes++ === 0 ? Effect.sleep("1 second") : Effect.never)
-        const self = yield* Effect.provideService(
-          ReconnectingSocket.make(base),
-          WebSocketDialer.WebSocketDialer,
-          { dial, wake, ready: Effect.yieldNow() }
-        )
-        yield* Effect.flatMap(world.attempt, ({ fail }) => fail())
-        yield* world.serve()
-        yield* self.awaitOpen
-        yield* Effect.sleep("5 seconds")
-        assert.equal(world.dials(), 2)
-        yield* self.close()
-        yield* isOver(world, self)
-      })),
+    "a network that comes back just as the backoff ends causes one dial": inWorld(
+      modules,
+      (world) =>
+        Effect.gen(function*() {
+          const { dial } = yield* WebSocketDialer.WebSocketDialer
+          let wakes = 0
+          const wake = Effect.suspend(() => wakes++ === 0 ? Effect.sleep("1 second") : Effect.never)
+          const self = yield* Effect.provideService(
+            ReconnectingSocket.make(base),
+            WebSocketDialer.WebSocketDialer,
+            { dial, wake, ready: Effect.yieldNow() }
+          )
+          yield* Effect.flatMap(world.attempt, ({ fail }) => fail())
+          yield* world.serve()
+          yield* self.awaitOpen
+          yield* Effect.sleep("5 seconds")
+          assert.equal(world.dials(), 2)
+          yield* self.close()
+          yield* isOver(world, self)
+        })
+    ),
 
-    "as a platform's socket, a write after a run has ended is on the next run's connection": inWorld(
+    "toSocket: a write after the end of a run goes to the next run's connection": inWorld(
       modules,
       (world) =>
         Effect.gen(function*() {
@@ -416,7 +427,7 @@ export const connections = (modules: Modules) => {
         })
     ),
 
-    "as a platform's socket, given up at any time, runs and writes end, and no run as if it were transient": inWorld(
+    "toSocket: if the socket fails, runs and writes end, and no run ends with a transient reason": inWorld(
       modules,
       (world) =>
         Effect.gen(function*() {
@@ -439,7 +450,7 @@ export const connections = (modules: Modules) => {
         })
     ),
 
-    "as a platform's socket, closed at any time, runs and writes end": inWorld(
+    "toSocket: if the socket is closed at any time, runs and writes end": inWorld(
       modules,
       (world) =>
         Effect.gen(function*() {

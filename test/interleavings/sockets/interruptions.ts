@@ -1,4 +1,4 @@
-/** What a reconnecting socket promises of callers that are interrupted. */
+/** The guarantees of a reconnecting socket about interrupted callers. */
 import { Interleavings } from "effect-holdfast/testing"
 import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
@@ -33,7 +33,7 @@ import {
 export const interruptions = (modules: Modules) => {
   const { ReconnectingSocket } = modules
   return {
-    "an interrupted sender that waits for room takes its message back, or has sent it": inWorld(
+    "an interrupted sender that waits for room has removed its message, or has sent it": inWorld(
       modules,
       (world) =>
         Effect.gen(function*() {
@@ -56,7 +56,7 @@ export const interruptions = (modules: Modules) => {
         })
     ),
 
-    "an interrupted sender that need not wait has sent its message, or nothing of it": inWorld(
+    "an interrupted sender has sent a prefix of its messages, each of them completely": inWorld(
       modules,
       (world) =>
         Effect.gen(function*() {
@@ -80,7 +80,7 @@ export const interruptions = (modules: Modules) => {
         })
     ),
 
-    "an interrupted delivery takes its message back, or has sent it": inWorld(
+    "an interrupted delivery has removed its message, or has sent it": inWorld(
       modules,
       (world) =>
         Effect.gen(function*() {
@@ -102,7 +102,7 @@ export const interruptions = (modules: Modules) => {
         })
     ),
 
-    "an interrupted subscription is given up, or held until its scope closes": inWorld(
+    "an interrupted subscription is dropped, or kept until its scope closes": inWorld(
       modules,
       (world) =>
         Effect.gen(function*() {
@@ -121,7 +121,7 @@ export const interruptions = (modules: Modules) => {
           const [wire] = world.wires
           const sequences = ["", "open,close", "open,close,open,close", "open,open,close,close"]
           assert.ok(sequences.includes(String(wire!.received)), String(wire!.received))
-          // Nothing is left of it on the next connection.
+          // The subscription is not repeated on the next connection.
           yield* wire!.peer.reset
           yield* Effect.sleep("1 second")
           yield* socket.awaitOpen
@@ -131,7 +131,7 @@ export const interruptions = (modules: Modules) => {
         })
     ),
 
-    "an interrupted close goes on": inWorld(modules, (world) =>
+    "an interrupted close completes if it has begun": inWorld(modules, (world) =>
       Effect.gen(function*() {
         const socket = yield* ReconnectingSocket.make(base)
         const seen = yield* eventsOf(socket)
@@ -143,7 +143,7 @@ export const interruptions = (modules: Modules) => {
         yield* Effect.sleep("3 seconds")
         const state = yield* socket.state
         if (Exit.isSuccess(exit)) assert.equal(state._tag, "Closed")
-        // The closing was interrupted before it had begun, or not at all.
+        // The victim was interrupted before its close had begun.
         if (state._tag !== "Closed") {
           assert.equal(state._tag, "Open")
           yield* socket.send("a3")
@@ -156,12 +156,12 @@ export const interruptions = (modules: Modules) => {
         assert.ok(end._tag === "ConnectionClosed" && end.code === 4000)
       })),
 
-    "a socket whose making is interrupted leaves no share in a gauge": inWorld(
+    "a socket whose `make` is interrupted leaves no value in a gauge": inWorld(
       modules,
       () =>
         Effect.gen(function*() {
           const name = "made and interrupted"
-          // Metrics are the process's.
+          // Metrics belong to the process.
           const before = sumOf("holdfast_socket_state", { socket: name })
           const making = Effect.scoped(ReconnectingSocket.make({ ...base, name }))
           yield* Fiber.await(yield* Effect.fork(Interleavings.victim(making)))
@@ -169,12 +169,12 @@ export const interruptions = (modules: Modules) => {
         })
     ),
 
-    "one that is interrupted as it waits for the opening or the flush leaves nothing behind": inWorld(
+    "an interrupted `awaitOpen` or `flush` leaves no waiter behind": inWorld(
       modules,
       (world) =>
         Effect.gen(function*() {
           const socket = yield* ReconnectingSocket.make(base)
-          // Its own fiber waits for a command, while it dials and while it is open.
+          // The socket's own fiber also waits, for commands.
           yield* settled
           const before = watchersOf(socket)
           yield* socket.send("a1")
@@ -194,10 +194,10 @@ export const interruptions = (modules: Modules) => {
     )
   }
 
-  /** Sees that the outbox has as much room as in the beginning, and no more. */
+  /** Checks that the outbox has as much room as in the beginning, and no more. */
   function roomFor(socket: Sockets, world: World, capacity: number) {
     return Effect.gen(function*() {
-      // Stalled, the connection takes nothing.
+      // A stalled connection takes no messages out.
       yield* world.wires.at(-1)!.peer.stall
       const fitting = Array.from({ length: capacity }, (_, index) => socket.send(`r${index}`))
       for (const exit of yield* together(fitting)) hasSucceeded(exit)
@@ -209,7 +209,7 @@ export const interruptions = (modules: Modules) => {
   }
 }
 
-/** How many wait inside. */
+/** The numbers of waiters inside the socket. */
 const watchersOf = (socket: unknown): ReadonlyArray<number> => {
   const { whenMoved, wiring: { orders, outbox } } = ownerOf(socket)
   return [whenMoved.size, orders.whenOrdered.size, outbox.whenGone.size]

@@ -2,4 +2,4 @@ import { describe } from "effect-holdfast/testing/vitest"
 import { messages } from "./messages.js"
 import { tryAll } from "./tryAll.js"
 
-describe("W1, W9: messages, whatever the interleaving", () => tryAll(messages))
+describe("W1, W9: messages, under every interleaving", () => tryAll(messages))

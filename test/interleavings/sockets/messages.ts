@@ -1,4 +1,4 @@
-/** What a reconnecting socket promises of its messages and subscriptions. */
+/** The guarantees of a reconnecting socket about its messages and subscriptions. */
 import * as Effect from "effect/Effect"
 import * as Fiber from "effect/Fiber"
 import * as assert from "node:assert/strict"
@@ -32,7 +32,7 @@ import {
 export const messages = (modules: Modules) => {
   const { ReconnectingSocket } = modules
   return {
-    "messages of several senders arrive at most once, in each one's order, though connections break": inWorld(
+    "messages of several senders arrive at most once, in each sender's order, even if connections break": inWorld(
       modules,
       (world) =>
         Effect.gen(function*() {
@@ -52,7 +52,7 @@ export const messages = (modules: Modules) => {
         })
     ),
 
-    "messages arrive in order and none is lost where they are acknowledged, though connections break": inWorld(
+    "acknowledged messages arrive in order and none is lost, even if connections break": inWorld(
       modules,
       (world) =>
         Effect.gen(function*() {
@@ -70,7 +70,7 @@ export const messages = (modules: Modules) => {
           const all = received(world)
           for (const sender of ["a", "b", "c"]) assert.ok(isIncreasing(of(sender, deduplicated(all))), String(all))
           assert.deepEqual(deduplicated(all).toSorted(), ["a1", "a2", "b1", "b2", "c1", "c2"])
-          // What comes again comes in the order it had: each connection goes on where the acknowledgements end.
+          // Repeats keep their order: each connection continues after the last acknowledged message.
           const order = deduplicated(all)
           for (const wire of world.wires) {
             const places = wire.received.map((message) => order.indexOf(message))
@@ -79,7 +79,7 @@ export const messages = (modules: Modules) => {
         })
     ),
 
-    "nothing is told to be dropped where messages are acknowledged, though a connection breaks": inWorld(
+    "with acknowledgements no message is reported as dropped, even if a connection breaks": inWorld(
       modules,
       (world) =>
         Effect.gen(function*() {
@@ -96,7 +96,7 @@ export const messages = (modules: Modules) => {
         })
     ),
 
-    "what is accepted after a connection has ended is not lost with it": inWorld(
+    "a message that is accepted after a connection has ended is not lost with that connection": inWorld(
       modules,
       (world) =>
         Effect.gen(function*() {
@@ -115,7 +115,7 @@ export const messages = (modules: Modules) => {
         })
     ),
 
-    "nothing overtakes the login and the subscriptions, on no connection": inWorld(
+    "on each connection the login and the subscriptions come before any message": inWorld(
       modules,
       (world) =>
         Effect.gen(function*() {
@@ -145,43 +145,51 @@ export const messages = (modules: Modules) => {
         })
     ),
 
-    "a subscription is open on each connection or on none": inWorld(modules, (world) =>
-      Effect.gen(function*() {
-        const socket = yield* ReconnectingSocket.make(base)
-        yield* world.serve((wire, message) => message === "a1" ? wire.peer.reset : Effect.void)
-        const subscribing = Effect.scoped(
-          Effect.zipRight(socket.subscribe({ open: "open", close: "close" }), Effect.yieldNow())
-        )
-        for (const exit of yield* together<void, unknown>([subscribing, sending(socket, ["a1", "a2"]), subscribing])) {
-          hasSucceeded(exit)
-        }
-        yield* Effect.sleep("2 seconds")
-        yield* socket.awaitOpen
-        yield* settled
-        for (const { received } of world.wires) {
-          let open = 0
-          for (const message of received) {
-            if (message === "open") open++
-            if (message === "close") assert.ok(--open >= 0, String(received))
+    "a subscription is closed only on a connection on which it is open, and is not left open": inWorld(
+      modules,
+      (world) =>
+        Effect.gen(function*() {
+          const socket = yield* ReconnectingSocket.make(base)
+          yield* world.serve((wire, message) => message === "a1" ? wire.peer.reset : Effect.void)
+          const subscribing = Effect.scoped(
+            Effect.zipRight(socket.subscribe({ open: "open", close: "close" }), Effect.yieldNow())
+          )
+          for (
+            const exit of yield* together<void, unknown>([subscribing, sending(socket, ["a1", "a2"]), subscribing])
+          ) {
+            hasSucceeded(exit)
           }
-          if (received === world.wires.at(-1)!.received) assert.equal(open, 0, String(received))
-        }
-        yield* socket.close()
-      })),
+          yield* Effect.sleep("2 seconds")
+          yield* socket.awaitOpen
+          yield* settled
+          for (const { received } of world.wires) {
+            let open = 0
+            for (const message of received) {
+              if (message === "open") open++
+              if (message === "close") assert.ok(--open >= 0, String(received))
+            }
+            if (received === world.wires.at(-1)!.received) assert.equal(open, 0, String(received))
+          }
+          yield* socket.close()
+        })
+    ),
 
-    "what comes in is told once, in order, across connections": inWorld(modules, (world) =>
-      Effect.gen(function*() {
-        const socket = yield* ReconnectingSocket.make(base)
-        yield* world.serve(ignored, ({ number, peer }) =>
-          Effect.orDie(socket.awaitOpen).pipe(
-            Effect.zipRight(Effect.forEach(["1", "2"], (message) => peer.send(`${number}${message}`))),
-            Effect.zipRight(number === 0 ? peer.reset : number === 1 ? peer.close(1000) : Effect.void)
-          ))
-        assert.deepEqual(yield* firstOf(socket.messages, 6), ["01", "02", "11", "12", "21", "22"])
-        yield* socket.close()
-      })),
+    "incoming messages are read once, in order, across connections": inWorld(
+      modules,
+      (world) =>
+        Effect.gen(function*() {
+          const socket = yield* ReconnectingSocket.make(base)
+          yield* world.serve(ignored, ({ number, peer }) =>
+            Effect.orDie(socket.awaitOpen).pipe(
+              Effect.zipRight(Effect.forEach(["1", "2"], (message) => peer.send(`${number}${message}`))),
+              Effect.zipRight(number === 0 ? peer.reset : number === 1 ? peer.close(1000) : Effect.void)
+            ))
+          assert.deepEqual(yield* firstOf(socket.messages, 6), ["01", "02", "11", "12", "21", "22"])
+          yield* socket.close()
+        })
+    ),
 
-    "what a peer says before it hangs up is told, however soon that is": inWorld(
+    "messages that a peer sends before it closes are read, however soon it closes": inWorld(
       modules,
       (world) =>
         Effect.gen(function*() {
@@ -196,7 +204,7 @@ export const messages = (modules: Modules) => {
         })
     ),
 
-    "all who wait are answered, though connections break": inWorld(modules, (world) =>
+    "all waiting callers are answered, even if connections break": inWorld(modules, (world) =>
       Effect.gen(function*() {
         const socket = yield* ReconnectingSocket.make({ ...base, outbox: narrow })
         yield* world.serve(resettingAfter([1, 1]))
@@ -208,7 +216,7 @@ export const messages = (modules: Modules) => {
         yield* isOver(world, socket)
       })),
 
-    "writes and pings take turns, and a peer that answers is alive": inWorld(
+    "writes and pings do not overlap, and a peer that answers is not lost": inWorld(
       modules,
       (world) =>
         Effect.gen(function*() {
@@ -217,7 +225,7 @@ export const messages = (modules: Modules) => {
             heartbeat: { interval: "1 second", timeout: "1 second" }
           })
           yield* world.serve()
-          // The pings come at full seconds, when something is being written.
+          // The pings are sent at full seconds, while messages are being written.
           yield* Effect.sleep("990 millis")
           yield* together([
             sending(socket, ["a1", "a2"]),
@@ -232,7 +240,7 @@ export const messages = (modules: Modules) => {
       { step: Effect.sleep("20 millis") }
     ),
 
-    "a peer that is silent is lost, and the next connection serves": inWorld(
+    "a connection with a silent peer is lost, and the next connection takes its messages": inWorld(
       modules,
       (world) =>
         Effect.gen(function*() {

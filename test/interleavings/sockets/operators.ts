@@ -1,4 +1,4 @@
-/** What an operator is shown of a reconnecting socket, and a login that gives its connection up. */
+/** The gauges of a reconnecting socket, and a login that ends its connection. */
 import { Interleavings } from "effect-holdfast/testing"
 import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
@@ -23,7 +23,7 @@ import {
   together
 } from "./world.js"
 
-/** The gauges of the sockets of this name, which all runs share: a socket that leaves something behind is noticed. */
+/** The name of all sockets here. All runs share its gauges, so a socket that leaves a value behind is noticed. */
 const name = "explored"
 
 const gauges = (): Readonly<Record<string, number>> =>
@@ -51,7 +51,7 @@ const differences = (before: Readonly<Record<string, number>>): Readonly<Record<
 export const operators = (modules: Modules) => {
   const { ReconnectingSocket } = modules
   return {
-    "the gauges show what the socket holds, and nothing once it is closed": inWorld(
+    "the gauges show the messages that the socket holds, and nothing after it has closed": inWorld(
       modules,
       (world) =>
         Effect.gen(function*() {
@@ -62,7 +62,7 @@ export const operators = (modules: Modules) => {
             acknowledge: { ...acknowledge, cumulative: false },
             outbox: { capacity: 3, overflow: "suspend" }
           })
-          // The victim's message is acknowledged by nobody: it is taken back, or stays.
+          // The server never acknowledges the victim's message, which is removed or stays in the outbox.
           yield* world.serve(({ number, peer, received }, message) =>
             number === 0 && received.length === 2
               ? peer.reset
@@ -90,7 +90,7 @@ export const operators = (modules: Modules) => {
         })
     ),
 
-    "a socket whose scope is closed at any moment leaves no share in a gauge": inWorld(
+    "a socket whose scope closes at any moment leaves no value in a gauge": inWorld(
       modules,
       (world) =>
         Effect.gen(function*() {
@@ -107,45 +107,44 @@ export const operators = (modules: Modules) => {
         })
     ),
 
-    "a login that gives its connection up is dialed again, and nothing is lost, twice or told as a failed login":
-      inWorld(
-        modules,
-        (world) =>
-          Effect.gen(function*() {
-            const socket = yield* ReconnectingSocket.make({
-              ...base,
-              onOpen: ({ end, find, send }) =>
-                Effect.gen(function*() {
-                  yield* send("login")
-                  const answer = yield* find((message) =>
-                    message === "welcome" || message === "elsewhere" ? Option.some(message) : Option.none()
-                  )
-                  if (answer === "elsewhere") return yield* end({ backoff: false, code: 4000 })
-                })
-            })
-            const events = yield* eventsOf(socket)
-            yield* world.serve(({ number, peer }, message) =>
-              message === "login" ? peer.send(number < 2 ? "elsewhere" : "welcome") : Effect.void
-            )
-            const victim = yield* Effect.fork(Interleavings.victim(socket.send("v")))
-            const senders = yield* together([sending(socket, ["a1", "a2"]), sending(socket, ["b1", "b2"])])
-            for (const exit of senders) hasSucceeded(exit)
-            const isSent = Exit.isSuccess(yield* Fiber.await(victim))
-            yield* socket.flush
-            yield* settled
-            assert.deepEqual(world.wires.map(({ received }) => received[0]), ["login", "login", "login"])
-            const messages = received(world).filter((message) => message !== "login")
-            assert.deepEqual(messages, deduplicated(messages))
-            assert.deepEqual(messages.filter((message) => message !== "v").toSorted(), ["a1", "a2", "b1", "b2"])
-            if (isSent) assert.ok(messages.includes("v"))
-            yield* socket.close()
-            yield* isOver(world, socket, events)
-            assert.equal(countOf(events, "Lost"), 2)
-            const failures = events.values.flatMap((event) => event._tag === "Lost" ? [event.failure] : [])
-            assert.ok(
-              failures.every((failure) => failure._tag !== "ConnectionLost" || failure.reason !== "OnOpenFailed")
-            )
+    "a login that ends its connection causes a new dial, no lost or repeated message, and no OnOpenFailed": inWorld(
+      modules,
+      (world) =>
+        Effect.gen(function*() {
+          const socket = yield* ReconnectingSocket.make({
+            ...base,
+            onOpen: ({ end, find, send }) =>
+              Effect.gen(function*() {
+                yield* send("login")
+                const answer = yield* find((message) =>
+                  message === "welcome" || message === "elsewhere" ? Option.some(message) : Option.none()
+                )
+                if (answer === "elsewhere") return yield* end({ backoff: false, code: 4000 })
+              })
           })
-      )
+          const events = yield* eventsOf(socket)
+          yield* world.serve(({ number, peer }, message) =>
+            message === "login" ? peer.send(number < 2 ? "elsewhere" : "welcome") : Effect.void
+          )
+          const victim = yield* Effect.fork(Interleavings.victim(socket.send("v")))
+          const senders = yield* together([sending(socket, ["a1", "a2"]), sending(socket, ["b1", "b2"])])
+          for (const exit of senders) hasSucceeded(exit)
+          const isSent = Exit.isSuccess(yield* Fiber.await(victim))
+          yield* socket.flush
+          yield* settled
+          assert.deepEqual(world.wires.map(({ received }) => received[0]), ["login", "login", "login"])
+          const messages = received(world).filter((message) => message !== "login")
+          assert.deepEqual(messages, deduplicated(messages))
+          assert.deepEqual(messages.filter((message) => message !== "v").toSorted(), ["a1", "a2", "b1", "b2"])
+          if (isSent) assert.ok(messages.includes("v"))
+          yield* socket.close()
+          yield* isOver(world, socket, events)
+          assert.equal(countOf(events, "Lost"), 2)
+          const failures = events.values.flatMap((event) => event._tag === "Lost" ? [event.failure] : [])
+          assert.ok(
+            failures.every((failure) => failure._tag !== "ConnectionLost" || failure.reason !== "OnOpenFailed")
+          )
+        })
+    )
   }
 }

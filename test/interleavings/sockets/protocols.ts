@@ -1,4 +1,4 @@
-/** What a reconnecting socket promises to those who speak other people's protocols. */
+/** The guarantees of a reconnecting socket about application protocols. */
 import type * as ReconnectingSocketModule from "effect-holdfast/ReconnectingSocket"
 import * as Effect from "effect/Effect"
 import * as Either from "effect/Either"
@@ -29,7 +29,7 @@ import {
 
 type Message = Parameters<typeof acknowledge.id>[0]
 
-/** As a repeat is marked, as often as it is one. */
+/** Marks a message with one asterisk for each time it was sent before. */
 const marked = (message: Message, times: number): Message => `${String(message)}${"*".repeat(times)}`
 
 const unmarked = (message: string): string => message.replaceAll("*", "")
@@ -37,7 +37,7 @@ const unmarked = (message: string): string => message.replaceAll("*", "")
 export const protocols = (modules: Modules) => {
   const { ReconnectingSocket } = modules
   return {
-    "messages are acknowledged one by one, in any order, and none is lost, though connections break": inWorld(
+    "messages are acknowledged one by one, in any order, and none is lost, even if connections break": inWorld(
       modules,
       (world) =>
         Effect.gen(function*() {
@@ -47,7 +47,7 @@ export const protocols = (modules: Modules) => {
             acknowledge: { ...acknowledge, cumulative: false, resent: marked, window: 3 }
           })
           const seen = yield* eventsOf(socket)
-          // The server loses the first sender's first message with its first connection.
+          // The server does not acknowledge the first sender's first message on the first connection.
           yield* world.serve(resettingAfter([3, 3], (wire, message) => {
             const original = unmarked(message)
             if (wire.number === 0 && original === "a1") return Effect.void
@@ -65,13 +65,13 @@ export const protocols = (modules: Modules) => {
           yield* Fiber.join(seen.fiber)
           assert.deepEqual(dropped(seen), [])
           const all = received(world)
-          // Each copy has a mark of its own, since it was never sent again unmarked.
+          // All copies differ, since each repeat was marked.
           assert.ok(isOnce(all), String(all))
           for (const wire of world.wires) assert.ok(isOnce(wire.received.map(unmarked)), String(wire.received))
         })
     ),
 
-    "what nobody acknowledges passes a full window, and is sent at most once": inWorld(
+    "messages without an identifier pass a full window, and are sent at most once": inWorld(
       modules,
       (world) =>
         Effect.gen(function*() {
@@ -84,7 +84,7 @@ export const protocols = (modules: Modules) => {
             }
           })
           const seen = yield* eventsOf(socket)
-          // The server acknowledges nothing before it has had an answer on that connection.
+          // The server acknowledges no message before it has received a pong on that connection.
           yield* world.serve(resettingAfter([2], (wire) => {
             return wire.received.some((one) => one.startsWith("p"))
               ? Effect.forEach(
@@ -94,7 +94,7 @@ export const protocols = (modules: Modules) => {
               : Effect.void
           }))
           yield* sending(socket, ["a1", "a2"])
-          // The peer asks until it is answered, as one does that was cut off.
+          // One pong for each ping of the peer, which asks again after a lost connection.
           yield* Effect.fork(
             Effect.forEach(
               ["p1", "p2", "p3"],
@@ -117,7 +117,7 @@ export const protocols = (modules: Modules) => {
         })
     ),
 
-    "a peer's pings are answered on the connection that they came on, past a full window": inWorld(
+    "a peer's pings are answered on the connection that they came on, even if the window is full": inWorld(
       modules,
       (world) =>
         Effect.gen(function*() {
@@ -131,7 +131,7 @@ export const protocols = (modules: Modules) => {
           })
           const told: Array<string> = []
           const listening = yield* Effect.fork(reading(socket.messages, (message) => void told.push(String(message))))
-          // The server acknowledges nothing before it has its pong.
+          // The server acknowledges no message before it has received its pong.
           yield* world.serve(
             resettingAfter([3], ({ number, peer, received }) =>
               received.includes(`pong ${number}`)
@@ -154,7 +154,7 @@ export const protocols = (modules: Modules) => {
         })
     ),
 
-    "a login puts back what is replayed before its answer, and everything is told once, in order": inWorld(
+    "messages that a login puts back by `unread` are read once, in order": inWorld(
       modules,
       (world) =>
         Effect.gen(function*() {
@@ -183,7 +183,7 @@ export const protocols = (modules: Modules) => {
         })
     ),
 
-    "subscriptions of one key are one on the wire, confirmed on each connection, and closed once": inWorld(
+    "subscriptions of one key are sent once, confirmed on each connection, and closed once": inWorld(
       modules,
       (world) =>
         Effect.gen(function*() {
@@ -220,7 +220,7 @@ export const protocols = (modules: Modules) => {
             world.wires.at(-1)!.received.filter((one) => one === "open").length,
             world.wires.at(-1)!.received.filter((one) => one === "close").length
           )
-          // A confirmation that comes behind the end of its subscription is for nobody.
+          // A confirmation that comes after the end of its subscription is an ordinary message.
           assert.ok(told.every((message) => message === "ok"), String(told))
           yield* socket.close()
           yield* Fiber.join(listening)
@@ -228,7 +228,7 @@ export const protocols = (modules: Modules) => {
         })
     ),
 
-    "a confirmation that a lost connection owes fails nothing on the next one": inWorld(
+    "a confirmation that was due on a lost connection fails no subscription on the next one": inWorld(
       modules,
       (world) =>
         Effect.gen(function*() {
@@ -249,7 +249,7 @@ export const protocols = (modules: Modules) => {
         })
     ),
 
-    "what the server cannot bear is given up, and everything else arrives": inWorld(
+    "a message that makes the server end the connection is given up, and all others arrive": inWorld(
       modules,
       (world) =>
         Effect.gen(function*() {
@@ -295,7 +295,7 @@ export const protocols = (modules: Modules) => {
             lost.push(names[index]!)
           })
           assert.ok(isOnce(received(world)), String(received(world)))
-          // Two connections have broken; what they had not been handed went on to the next one.
+          // Two connections have broken; requests that they had not been handed went to the next one.
           const answered = names.filter((name) => !lost.includes(name))
           for (const name of answered) assert.ok(received(world).includes(name))
           assert.deepEqual(told, [])
@@ -305,7 +305,7 @@ export const protocols = (modules: Modules) => {
         })
     ),
 
-    "a request that is given up holds up no other one": inWorld(
+    "an interrupted request delays no other request": inWorld(
       modules,
       (world) =>
         Effect.gen(function*() {
@@ -325,7 +325,7 @@ export const protocols = (modules: Modules) => {
         })
     ),
 
-    "a border stands before the messages of each connection, however early they come": inWorld(
+    "`Opened` comes before the messages of each connection, however early they arrive": inWorld(
       modules,
       (world) =>
         Effect.gen(function*() {

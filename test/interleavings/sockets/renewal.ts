@@ -1,4 +1,4 @@
-/** What a reconnecting socket promises while it moves over to a new connection. */
+/** The guarantees of a reconnecting socket while it replaces its connection. */
 import * as Deferred from "effect/Deferred"
 import * as Effect from "effect/Effect"
 import * as Fiber from "effect/Fiber"
@@ -26,7 +26,7 @@ import {
 export const renewal = (modules: Modules) => {
   const { ReconnectingSocket } = modules
   return {
-    "moving over loses nothing, and the login and the subscriptions come first": inWorld(
+    "a replacement loses no message, and sends the login and the subscriptions first": inWorld(
       modules,
       (world) =>
         Effect.gen(function*() {
@@ -52,7 +52,7 @@ export const renewal = (modules: Modules) => {
       { most: 2 }
     ),
 
-    "moving over where the server allows one login keeps the new one, and loses nothing": inWorld(
+    "a replacement keeps the new login if the server allows only one, and loses no message": inWorld(
       modules,
       (world) =>
         Effect.gen(function*() {
@@ -90,7 +90,7 @@ export const renewal = (modules: Modules) => {
       { most: 2 }
     ),
 
-    "moving over is no loss, and drops nothing": inWorld(modules, (world) =>
+    "a replacement is not a loss, and drops no message": inWorld(modules, (world) =>
       Effect.gen(function*() {
         const socket = yield* ReconnectingSocket.make({ ...base, renewAfter: "1 minute" })
         const seen = yield* eventsOf(socket)
@@ -106,7 +106,7 @@ export const renewal = (modules: Modules) => {
         assert.deepEqual([countOf(seen, "Lost"), countOf(seen, "Dropped"), countOf(seen, "Opened")], [0, 0, 2])
       }), { most: 2 }),
 
-    "moving over while senders send loses nothing that is to be acknowledged": inWorld(
+    "a replacement while senders send loses no message that is to be acknowledged": inWorld(
       modules,
       (world) =>
         Effect.gen(function*() {
@@ -134,7 +134,7 @@ export const renewal = (modules: Modules) => {
       { most: 2 }
     ),
 
-    "a renewal whose connections break is given up or a loss, and the socket goes on": inWorld(
+    "a replacement whose connections break is given up or a loss, and the socket goes on": inWorld(
       modules,
       (world) =>
         Effect.gen(function*() {
@@ -160,27 +160,31 @@ export const renewal = (modules: Modules) => {
       { most: 2 }
     ),
 
-    "a subscription that ends while it moves over ends": inWorld(modules, (world) =>
-      Effect.gen(function*() {
-        const socket = yield* ReconnectingSocket.make({ ...base, renewAfter: "1 minute" })
-        const moving = yield* Deferred.make<void>()
-        yield* world.serve(ignored, ({ number, peer }) =>
-          number === 0
-            ? Effect.void
-            : Effect.zipRight(Deferred.succeed(moving, undefined), number === 1 ? peer.reset : Effect.void))
-        yield* Deferred.await(moving)
-        yield* sending(socket, ["a1"])
-        yield* Effect.scoped(Effect.zipRight(socket.subscribe({ open: "open", close: "close" }), Effect.yieldNow()))
-        yield* socket.send("a2")
-        yield* socket.flush
-        yield* settled
-        for (const { number, received } of world.wires) {
-          const subscription = String(received.filter((message) => !message.startsWith("a")))
-          // A connection that was moved away from was closed itself.
-          const isLeft = number < world.wires.length - 1
-          assert.ok(["", "open,close", ...isLeft ? ["open"] : []].includes(subscription), String(received))
-        }
-        yield* socket.close()
-      }), { most: 2 })
+    "a subscription that ends during a replacement is not left open": inWorld(
+      modules,
+      (world) =>
+        Effect.gen(function*() {
+          const socket = yield* ReconnectingSocket.make({ ...base, renewAfter: "1 minute" })
+          const moving = yield* Deferred.make<void>()
+          yield* world.serve(ignored, ({ number, peer }) =>
+            number === 0
+              ? Effect.void
+              : Effect.zipRight(Deferred.succeed(moving, undefined), number === 1 ? peer.reset : Effect.void))
+          yield* Deferred.await(moving)
+          yield* sending(socket, ["a1"])
+          yield* Effect.scoped(Effect.zipRight(socket.subscribe({ open: "open", close: "close" }), Effect.yieldNow()))
+          yield* socket.send("a2")
+          yield* socket.flush
+          yield* settled
+          for (const { number, received } of world.wires) {
+            const subscription = String(received.filter((message) => !message.startsWith("a")))
+            // A connection that was replaced has been closed as a whole.
+            const isReplaced = number < world.wires.length - 1
+            assert.ok(["", "open,close", ...isReplaced ? ["open"] : []].includes(subscription), String(received))
+          }
+          yield* socket.close()
+        }),
+      { most: 2 }
+    )
   }
 }

@@ -1,4 +1,4 @@
-/** All that a reconnecting socket promises under every interleaving. */
+/** All scenarios of a reconnecting socket. */
 import { closing } from "./closing.js"
 import { connections } from "./connections.js"
 import { interruptions } from "./interruptions.js"

@@ -6,7 +6,7 @@ import type * as Effect from "effect/Effect"
 import { bySize } from "../../support/bySize.js"
 import type { Modules } from "./world.js"
 
-/** A test for each scenario. Besides the usual strategies, a scenario may be run with others. */
+/** Makes a test for each scenario. `others` gives strategies in addition to the usual ones. */
 export const tryAll = async (
   scenarios: (modules: Modules) => Readonly<Record<string, Effect.Effect<void, unknown>>>,
   others: (name: string) => ReadonlyArray<Interleavings.Strategy> = () => []

@@ -2,4 +2,4 @@ import { describe } from "effect-holdfast/testing/vitest"
 import { tryAll } from "./tryAll.js"
 import { waits } from "./waits.js"
 
-describe("W2: a socket that waits, whatever the interleaving", () => tryAll(waits, () => ["interrupt"]))
+describe("W2: a socket that waits, under every interleaving", () => tryAll(waits, () => ["interrupt"]))

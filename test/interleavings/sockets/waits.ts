@@ -1,4 +1,4 @@
-/** What the callers of a reconnecting socket can do while the socket waits for somebody else. */
+/** The callers of a reconnecting socket while the socket waits for something else. */
 import * as Session from "effect-holdfast/Session"
 import { Interleavings } from "effect-holdfast/testing"
 import type * as WebSocketDialerModule from "effect-holdfast/WebSocketDialer"
@@ -24,13 +24,13 @@ import {
 
 interface Place {
   readonly world: World
-  /** For an effect that the socket runs: goes on when the callers are done. */
+  /** For an effect that the socket runs: ends when the callers are done. */
   readonly pause: Effect.Effect<void>
   /** Waits until the socket runs `pause`. */
   readonly paused: Effect.Effect<void>
 }
 
-/** Makes a socket and lets it come to the place where it waits; `goOn` ends that wait, if `pause` does not. */
+/** Makes a socket and brings it to the place where it waits; `goOn` ends that wait, unless `pause` does. */
 type Body = (place: Place) => Effect.Effect<
   { readonly socket: Sockets; readonly goOn?: Effect.Effect<unknown> },
   unknown,
@@ -41,10 +41,10 @@ export const waits = (modules: Modules) => {
   const { ReconnectingSocket } = modules
 
   /**
-   * While the socket waits, no caller waits: what they send is accepted before any time has passed, and leaves in order
-   * once there is a connection. One caller may be interrupted anywhere.
+   * While the socket waits, no caller waits: messages are accepted before any time has passed, and are sent in order
+   * when there is a connection. One caller may be interrupted anywhere.
    */
-  const holdsNobody = (body: Body) =>
+  const delaysNoCaller = (body: Body) =>
     inWorld(modules, (world) =>
       Effect.gen(function*() {
         const [reached, done] = [yield* Deferred.make<void>(), yield* Deferred.make<void>()]
@@ -70,7 +70,7 @@ export const waits = (modules: Modules) => {
       }))
 
   return {
-    "nobody is held across the effect that gives the request": holdsNobody(({ pause, paused, world }) =>
+    "no caller waits for the effect that gives the request": delaysNoCaller(({ pause, paused, world }) =>
       Effect.gen(function*() {
         const socket = yield* ReconnectingSocket.make({ ...base, dial: Effect.as(pause, base.dial) })
         yield* world.serve()
@@ -79,7 +79,7 @@ export const waits = (modules: Modules) => {
       })
     ),
 
-    "nobody is held across the session's sign-in": holdsNobody(({ pause, paused, world }) =>
+    "no caller waits for the session's sign-in": delaysNoCaller(({ pause, paused, world }) =>
       Effect.gen(function*() {
         const session = yield* Session.make({ acquire: Effect.as(pause, "token") })
         const socket = yield* ReconnectingSocket.make({
@@ -92,7 +92,7 @@ export const waits = (modules: Modules) => {
       })
     ),
 
-    "nobody is held across a dial and its handshake": holdsNobody(({ world }) =>
+    "no caller waits for a dial and its handshake": delaysNoCaller(({ world }) =>
       Effect.gen(function*() {
         const socket = yield* ReconnectingSocket.make(base)
         const attempt = yield* world.attempt
@@ -100,7 +100,7 @@ export const waits = (modules: Modules) => {
       })
     ),
 
-    "nobody is held across `onOpen`": holdsNobody(({ pause, paused, world }) =>
+    "no caller waits for `onOpen`": delaysNoCaller(({ pause, paused, world }) =>
       Effect.gen(function*() {
         const socket = yield* ReconnectingSocket.make({ ...base, onOpen: () => pause })
         yield* world.serve()
@@ -109,7 +109,7 @@ export const waits = (modules: Modules) => {
       })
     ),
 
-    "nobody is held across a backoff": holdsNobody(({ world }) =>
+    "no caller waits for a backoff": delaysNoCaller(({ world }) =>
       Effect.gen(function*() {
         const socket = yield* ReconnectingSocket.make(base)
         const attempt = yield* world.attempt

@@ -1,10 +1,10 @@
 /**
- * The network in which the scenarios of a reconnecting socket run, and what several of the scenarios say. A scenario is
- * a program that holds under every interleaving. It takes the modules that it tries, so that modules with a known fault
- * can be tried as well.
+ * The network in which the scenarios of a reconnecting socket run, and what several scenarios share. A scenario is a
+ * program that holds under every interleaving. It takes the modules as an argument, so that modules with a known fault
+ * can be tried, too.
  *
- * A scenario runs some thousand times, and every operation is paid for each time. So a fiber that only serves is a
- * daemon (the explorer interrupts it when the run is over), and streams are pulled by hand.
+ * A scenario runs thousands of times, and each operation costs time in each run. So a fiber that only serves is a
+ * daemon, which the explorer interrupts at the end of the run, and streams are pulled by hand.
  */
 import type * as ReconnectingSocketModule from "effect-holdfast/ReconnectingSocket"
 import type * as WebSocketDialerModule from "effect-holdfast/WebSocketDialer"
@@ -28,14 +28,14 @@ export interface Modules {
 export type Message = WebSocketDialerModule.Message
 export type Sockets = ReconnectingSocketModule.ReconnectingSocket<Message, Message>
 
-/** One connection, as the server has it. */
+/** The server's side of a connection. */
 export interface Wire {
   readonly number: number
   readonly peer: WebSocketDialerModule.Peer
   readonly received: Array<string>
 }
 
-/** What the server does with a message that has come in. */
+/** What the server does with a message that it has received. */
 export type Answer = (wire: Wire, message: string) => Effect.Effect<unknown>
 
 interface Line {
@@ -45,25 +45,25 @@ interface Line {
   writing: string | undefined
 }
 
-/** The network, which notes what must not be. */
+/** The network. It records faults, such as overlapping writes. */
 export interface World {
   readonly wires: ReadonlyArray<Wire>
   readonly dials: () => number
   /** How many dials have become a connection. */
   readonly dialed: () => number
-  /** Connections that are dialed or open. */
+  /** How many connections are being dialed or open. */
   readonly live: () => number
   /** Waits for the next dial. */
   readonly attempt: Effect.Effect<WebSocketDialerModule.Attempt>
-  /** From now on a dial is a fault if this is being closed, or is closed. */
+  /** From now on a dial is a fault if this socket is closing or closed. */
   readonly watch: <A>(socket: A) => A
-  /** Opens it, and reads what comes. */
+  /** Opens the connection, and reads the messages that arrive. */
   readonly open: (attempt: WebSocketDialerModule.Attempt, answer?: Answer) => Effect.Effect<Wire>
-  /** Opens all that come. */
+  /** Opens every connection that is dialed. */
   readonly serve: (answer?: Answer, onOpen?: (wire: Wire) => Effect.Effect<unknown>) => Effect.Effect<void>
 }
 
-/** What the scenarios look at in the inside of a socket. */
+/** The internal state of a socket that the scenarios look at. */
 interface Owner {
   readonly whenMoved: { readonly size: number }
   readonly wiring: {
@@ -76,7 +76,7 @@ export const ownerOf = (socket: unknown): Owner => (socket as { readonly owner: 
 
 export const ignored: Answer = () => Effect.void
 
-/** Time passes only when nothing else can happen. */
+/** Waits until no fiber can go on: time passes only then. */
 export const settled = Effect.sleep("1 millis")
 
 export const together = <A, E>(effects: ReadonlyArray<Effect.Effect<A, E>>) =>
@@ -89,18 +89,18 @@ export const isIncreasing = (values: ReadonlyArray<string>): boolean =>
 
 export const isOnce = (values: ReadonlyArray<string>): boolean => new Set(values).size === values.length
 
-/** The messages of one sender, which are its letter and a number. */
+/** The messages of one sender: the sender's letter and a number. */
 export const of = (sender: string, messages: ReadonlyArray<string>): ReadonlyArray<string> =>
   messages.filter((message) => message.startsWith(sender))
 
-/** Each message where it comes first. */
+/** The messages without repeats. */
 export const deduplicated = (messages: ReadonlyArray<string>): ReadonlyArray<string> => [...new Set(messages)]
 
 export const received = (world: World): ReadonlyArray<string> => world.wires.flatMap(({ received }) => received)
 
 /**
- * A network in which at most so many connections are open or dialed at a time, whose writes take several steps and
- * must not overlap.
+ * A network in which at most `most` connections may be open or dialed at a time. A write takes several steps, and
+ * writes must not overlap.
  */
 export const inWorld = <E>(
   { WebSocketDialer }: Modules,
@@ -181,7 +181,7 @@ export const inWorld = <E>(
             received: [],
             peer: {
               ...peer,
-              // A dial that was given up has no end.
+              // An abandoned dial has no connection that could end.
               ended: Effect.suspend(() => line.isDialed ? peer.ended : Effect.interrupt),
               stall: Effect.zipRight(Effect.sync(() => line.isStalled = true), peer.stall),
               close: (code, reason) => Effect.zipRight(over(line), peer.close(code, reason)),
@@ -227,7 +227,7 @@ export const acknowledge = {
 
 export const acknowledging: Answer = ({ peer }, message) => peer.send(`ack ${message}`)
 
-/** Resets the n-th connection when it has received so many. */
+/** Resets each connection when it has received this many messages; later connections stay. */
 export const resettingAfter = (counts: ReadonlyArray<number>, otherwise: Answer = ignored): Answer => (wire, message) =>
   wire.received.length === counts[wire.number] ? wire.peer.reset : otherwise(wire, message)
 
@@ -248,14 +248,14 @@ export const reading = <A, E>(
     return Effect.catchAll(rest, Option.match({ onNone: () => Effect.void, onSome: Effect.fail }))
   }))
 
-/** What a stream says until it has said so much. */
+/** The first values of a stream. */
 export const firstOf = <A, E>(stream: Stream.Stream<A, E>, count: number): Effect.Effect<ReadonlyArray<A>, E> =>
   Effect.suspend(() => {
     const values: Array<A> = []
     return Effect.as(reading(stream, (value) => values.push(value) >= count), values)
   })
 
-/** A stream that is read from now on. */
+/** A stream that is being read. */
 export interface Reading<A> {
   readonly values: ReadonlyArray<A>
   readonly fiber: Fiber.RuntimeFiber<void>
@@ -267,12 +267,12 @@ const readingOf = <A>(stream: Stream.Stream<A>): Effect.Effect<Reading<A>> =>
   Effect.gen(function*() {
     const values: Array<A> = []
     const fiber = yield* Effect.fork(reading(stream, (value) => void values.push(value)))
-    // So that it reads from the beginning.
+    // The stream is read from the beginning.
     yield* settled
     return { values, fiber }
   })
 
-/** What has happened; all of it once the socket is closed. */
+/** The socket's events so far, and all of them once it has closed. */
 export const eventsOf = (socket: Sockets): Effect.Effect<Events> => readingOf(socket.events)
 
 export const statesOf = (socket: Sockets) => readingOf(socket.stateChanges)
@@ -283,7 +283,7 @@ export const dropped = ({ values }: Events): ReadonlyArray<string> =>
 export const countOf = ({ values }: Events, tag: ReconnectingSocketModule.SocketEvent["_tag"]): number =>
   values.filter(({ _tag }) => _tag === tag).length
 
-/** The socket has been closed: nothing more comes of it. */
+/** Checks that the socket has closed, refuses every call, and has no connection. */
 export const isOver = (world: World, socket: Sockets, ...read: ReadonlyArray<Reading<unknown>>) =>
   Effect.gen(function*() {
     assert.equal((yield* socket.state)._tag, "Closed")
@@ -308,7 +308,7 @@ export const isOver = (world: World, socket: Sockets, ...read: ReadonlyArray<Rea
     assert.ok(!received(world).includes("late"))
   })
 
-/** The socket has been closed: its streams end for a reader who begins now. */
+/** Checks that the socket has closed, and that its streams end for a new reader. */
 export const streamsAreOver = (socket: Sockets) =>
   Effect.gen(function*() {
     yield* reading(socket.messages)
@@ -318,7 +318,7 @@ export const streamsAreOver = (socket: Sockets) =>
     assert.deepEqual(states, ["Closed"])
   })
 
-/** Fibers that wait for something of the socket, and are answered in the end. */
+/** Fibers that wait for the socket in different ways, and must be answered in the end. */
 export const waiters = (socket: Sockets) =>
   Effect.forEach(
     [
