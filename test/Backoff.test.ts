@@ -86,7 +86,7 @@ describe("exponential", () => {
       for (const quarter of quarters) assert.approximately(quarter / atCap.length, 0.25, 0.04)
     }))
 
-  it.effect("is what a retry sleeps", () =>
+  it.effect("gives the delays of a retry", () =>
     Effect.gen(function*() {
       let attempts = 0
       const fiber = yield* Effect.sync(() => attempts++).pipe(

@@ -321,11 +321,11 @@ describe("D1: no defect", () => {
     "a success": [ok, 200],
     "a typed failure": [Effect.fail("no"), 500],
     "a typed failure with a response of its own": [Effect.fail(new Teapot()), 418],
-    "a route that is not there": [HttpRouter.empty, 404],
+    "a route that does not exist": [HttpRouter.empty, 404],
     "a response that is thrown": [Effect.die(HttpServerResponse.text("moved", { status: 410 })), 410],
     "a defect with a response of its own": [Effect.die(new Teapot()), 418],
     "a handler that interrupts itself": [Effect.interrupt, 503],
-    "a failure that one of several fibers meets": [
+    "a failure of one of several fibers": [
       Effect.as(
         Effect.all([Effect.fail(new Teapot()), Effect.never].map(Effect.interruptible), { concurrency: "unbounded" }),
         HttpServerResponse.empty()
@@ -1299,7 +1299,7 @@ describe("D2: a process", () => {
         assert.isTrue(Exit.isFailure(yield* Fiber.join(hanging)))
       }))
 
-    it.scopedLive(`that is told to end (${way}) does so within the grace period, whether a handler hangs or not`, () =>
+    it.scopedLive(`that is asked to end (${way}) does so within the grace period, whether a handler hangs or not`, () =>
       Effect.gen(function*() {
         const { child, ended, port, written } = yield* launched(way, "isolate")
         yield* Effect.fork(Effect.exit(request(port, "/hang")))

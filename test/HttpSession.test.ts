@@ -211,7 +211,7 @@ describe.each(clients)("over %s", (_name, layer) => {
       assert.deepStrictEqual([response.status, response.headers["location"]], [302, "/8"])
     }).pipe(Effect.provide(layer)))
 
-  it.scopedLive("J2: cookies that are set on the way are kept and sent to the next hop", () =>
+  it.scopedLive("J2: cookies that a redirect sets are kept and sent to the next hop", () =>
     Effect.gen(function*() {
       const server = yield* site(({ path }) =>
         path === "/login"
@@ -256,7 +256,7 @@ describe.each(clients)("over %s", (_name, layer) => {
       assert.strictEqual(yield* cookiesOf(session, server.url), "sid=7")
     }).pipe(Effect.provide(layer)))
 
-  it.scopedLive("J5: a refusal of another site, or of the home origin after a way back, refreshes nothing", () =>
+  it.scopedLive("J5: a refusal by another site, or by the home origin after a detour, causes no refresh", () =>
     Effect.gen(function*() {
       let home = ""
       const elsewhere = yield* serve(({ path }) =>
@@ -467,7 +467,7 @@ describe("refreshing", () => {
       }
     })))
 
-  it.scoped("happens after an hour by default, and once for all callers who come then", () =>
+  it.scoped("happens after an hour by default, and once for all callers that come then", () =>
     over(Effect.gen(function*() {
       const server = yield* site(() => ({}))
       const { client } = yield* HttpSession.make({ ...identities(), probe: server.url })
@@ -504,7 +504,7 @@ describe("refreshing", () => {
       assert.isAtMost(server.probes().length, 16)
     })))
 
-  it.scopedLive("is not repeated for twenty stragglers who come back with the old identity", () =>
+  it.scopedLive("is not repeated for twenty stragglers that come back with the old identity", () =>
     over(Effect.gen(function*() {
       const gates = Array.from({ length: 20 }, () => Effect.unsafeMakeLatch())
       let arrived = 0
@@ -557,7 +557,7 @@ describe("refreshing", () => {
     return { gate, server, session, first, later }
   })
 
-  it.scopedLive("makes all callers wait who come meanwhile: no request is sent with an unproven identity", () =>
+  it.scopedLive("makes all callers that come meanwhile wait: no request is sent with an unproven identity", () =>
     over(Effect.gen(function*() {
       const { first, gate, later, server } = yield* underway
       assert.strictEqual(server.requests().length, 1)

@@ -554,7 +554,7 @@ describe("work outside Effect's fibers", () => {
     ))
 })
 
-describe("an effect that does not come to an end", () => {
+describe("an effect that does not end", () => {
   for (
     const [name, effect] of Object.entries({
       "computing": Effect.forever(Effect.void),
@@ -1191,7 +1191,7 @@ describe("an exploration", () => {
       clearInterval(timer)
     }))
 
-  it.live("leaves nothing behind: no fiber, no timer", () =>
+  it.live("leaves no fiber and no timer", () =>
     Effect.gen(function*() {
       let started = 0
       const finalized: Array<string> = []

@@ -77,7 +77,7 @@ describe.each(cipherSuites)("J3: with the ciphers of $protocol", ({ first, proto
   const rotating = [{ ciphers: first[0] }, { ciphers: second[0] }] as const
   const spoken = ({ tls }: Received) => [tls?.protocol, tls?.cipher]
 
-  it.scopedLive("a new generation speaks its own from its first probe on, on connections of its own", () =>
+  it.scopedLive("a new generation uses its own ciphers from its first probe on, on its own connections", () =>
     Effect.gen(function*() {
       const server = yield* site(refusing("0"), { tls })
       const { client } = yield* visit(server.url, ...rotating)
@@ -94,7 +94,7 @@ describe.each(cipherSuites)("J3: with the ciphers of $protocol", ({ first, proto
       assert.strictEqual(server.received.filter(({ path }) => path === "/").length, 2)
     }))
 
-  it.scopedLive("a failed probe leaves the former ones in use, and none of its own connections", () =>
+  it.scopedLive("a failed probe leaves the previous ciphers in use, and no connection of its own", () =>
     Effect.gen(function*() {
       const server = yield* site(refusing(), { tls, root: refusing("1") })
       const { client, session } = yield* visit(server.url, ...rotating)
@@ -112,7 +112,7 @@ describe.each(cipherSuites)("J3: with the ciphers of $protocol", ({ first, proto
     }))
 })
 
-it.scopedLive("J1: a minimum version that the server does not speak fails the refresh; the former one is kept", () =>
+it.scopedLive("J1: a minimum version that the server does not support fails the refresh; the old one is kept", () =>
   Effect.gen(function*() {
     const server = yield* site(refusing("0"), { tls: { maxVersion: "TLSv1.2" } })
     const { client, session } = yield* visit(server.url, { minVersion: "TLSv1.2" }, { minVersion: "TLSv1.3" })
@@ -121,7 +121,7 @@ it.scopedLive("J1: a minimum version that the server does not speak fails the re
     assert.deepStrictEqual(server.received.map(({ tls }) => tls!.protocol), ["TLSv1.2", "TLSv1.2"])
   }))
 
-it.scopedLive("J1: ciphers that do not exist fail the refresh typed, and the former ones are kept", () =>
+it.scopedLive("J1: ciphers that do not exist fail the refresh with a typed error, and the previous ones are kept", () =>
   Effect.gen(function*() {
     const server = yield* site(refusing("0"))
     const { client, session } = yield* visit(server.url, undefined, { ciphers: "no-such-cipher" })
@@ -130,7 +130,7 @@ it.scopedLive("J1: ciphers that do not exist fail the refresh typed, and the for
     assert.strictEqual(server.received.length, 2)
   }))
 
-it.scoped("J1: a probe that hangs is cut off with its connection, and the former TLS options are kept", () =>
+it.scoped("J1: a probe that hangs is cut off with its connection, and the previous TLS options are kept", () =>
   Effect.gen(function*() {
     const [{ ciphers }, rotated] = [{ ciphers: "TLS_AES_128_GCM_SHA256" }, { ciphers: "TLS_AES_256_GCM_SHA384" }]
     const server = yield* site(refusing(), { root: (request) => identityOf(request) === "1" ? Effect.never : {} })
@@ -180,7 +180,7 @@ describe("J3: connections of a superseded generation", () => {
       return !used.some(({ connection }) => server.open().includes(connection))
     }))
 
-  it.scopedLive("end at once when they are idle", () =>
+  it.scopedLive("end immediately when they are idle", () =>
     Effect.gen(function*() {
       const server = yield* site(refusing("0"))
       const { client } = yield* visit(server.url, undefined)
@@ -266,7 +266,7 @@ describe("J3: connections of a superseded generation", () => {
 })
 
 describe("closing the scope", () => {
-  it.scopedLive("leaves no connection, of whatever generation, and fails later requests", () =>
+  it.scopedLive("leaves no connection of any generation, and fails later requests", () =>
     Effect.gen(function*() {
       const server = yield* site((request) =>
         request.path === "/endless"
@@ -286,7 +286,7 @@ describe("closing the scope", () => {
       assert.strictEqual(server.open().length, 0)
     }))
 
-  it.scopedLive("fails a request under way, typed", () =>
+  it.scopedLive("fails a request in flight with a typed error", () =>
     Effect.gen(function*() {
       const server = yield* site(() => Effect.never)
       const caller = yield* Effect.scoped(Effect.gen(function*() {
@@ -299,7 +299,7 @@ describe("closing the scope", () => {
       yield* eventually(Effect.sync(() => server.open().length === 0))
     }))
 
-  it.scopedLive("aborts a probe under way", () =>
+  it.scopedLive("aborts a probe in flight", () =>
     Effect.gen(function*() {
       const server = yield* site(refusing(), { root: () => Effect.never })
       const caller = yield* Effect.scoped(Effect.gen(function*() {
@@ -314,7 +314,7 @@ describe("closing the scope", () => {
     }))
 })
 
-it.scopedLive("a server that is not trusted is refused typed, not sent to", () =>
+it.scopedLive("a server that is not trusted is refused with a typed error, and gets no request", () =>
   Effect.gen(function*() {
     const server = yield* site(refusing())
     const { client } = yield* NodeHttpSession.make({
@@ -344,7 +344,7 @@ it.scopedLive("an agent's own connector is used as it is", () =>
     assert.strictEqual(connects, server.connections())
   }))
 
-it.scopedLive("a lasting refusal is bounded here too, and its response can be read without its connection", () =>
+it.scopedLive("a lasting refusal is bounded, too, and its response can be read without its connection", () =>
   Effect.gen(function*() {
     const server = yield* site(() => ({ status: 403, body: "f".repeat(300_000) }))
     const { client, session } = yield* visit(server.url, undefined)

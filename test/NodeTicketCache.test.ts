@@ -131,7 +131,7 @@ describe.each(versions)("C1: a connection that is resumed (%s)", (version) => {
       assert.deepStrictEqual(taken.map(({ session }) => session.every((byte) => byte === 0)), [true, true])
     }))
 
-  test("C6: is said to the log once for a server that gives no new ticket", () =>
+  test("C6: is logged once for a server that gives no new ticket", () =>
     Effect.gen(function*() {
       const cache = yield* TicketCache.make()
       const server = yield* serving({ maxVersion: version })
@@ -146,7 +146,7 @@ describe.each(versions)("C1: a connection that is resumed (%s)", (version) => {
     }))
 })
 
-describe.runIf(openssl)("C1: a server that gives a ticket for each that is spent", () => {
+describe.runIf(openssl)("C1: a server that gives a new ticket for each one that is used", () => {
   for (const name of ["connect", "dispatcher", "agent"] as const) {
     test(`by ${name}: is asked for one whole handshake, and each ticket is offered once`, () =>
       Effect.gen(function*() {
@@ -180,7 +180,7 @@ describe.runIf(openssl)("C1: a server that gives a ticket for each that is spent
       assert.isAtLeast((yield* handshakes(server, 5)).full, 3)
     }))
 
-  test("C5: gets no early data, where it would take some", () =>
+  test("C5: gets no early data, even if it accepts early data", () =>
     Effect.gen(function*() {
       const cache = yield* TicketCache.make()
       const server = yield* opensslServer({ key, cert, version: "1.3", extraArgs: ["-max_early_data", "16384"] })
@@ -197,7 +197,7 @@ describe.runIf(openssl)("C1: a server that gives a ticket for each that is spent
     }))
 })
 
-describe("C1: the caches that clients have of their own", () => {
+describe("C1: the clients' own caches", () => {
   for (const name of ["dispatcher", "agent", "webSocket"] as const) {
     test(`are empty (${name}): without a ticket of ours, none is offered`, () =>
       Effect.gen(function*() {
@@ -212,7 +212,7 @@ describe("C1: the caches that clients have of their own", () => {
       }))
   }
 
-  test("hold nothing, and a default cache is the client's own", () =>
+  test("hold no ticket, and a default cache belongs to one client", () =>
     Effect.gen(function*() {
       const recorded = yield* watched(yield* serving())
       const agent = yield* NodeTicketCache.agent({ tls, maxCachedSessions: 50 })
@@ -227,7 +227,7 @@ describe("C1: the caches that clients have of their own", () => {
 })
 
 describe("a ReconnectingSocket over TLS", () => {
-  test("resumes its session each time that it comes back", () =>
+  test("resumes its session at each reconnect", () =>
     Effect.gen(function*() {
       const cache = yield* TicketCache.make()
       const server = yield* serving()
@@ -271,8 +271,8 @@ describe.each(versions)("C4: tickets of one identity are not offered by another 
     string,
     readonly [Tls.ConnectionOptions & Partial<Given>, Tls.ConnectionOptions & Partial<Given>]
   > = {
-    "another CA beside it": [{ ca: [Buffer.from(ca)] }, { ca: [Buffer.from(ca), Buffer.from(other)] }],
-    "the CAs in two pieces, or in one": [{ ca: [ca, other] }, { ca: ca + other }],
+    "an additional CA": [{ ca: [Buffer.from(ca)] }, { ca: [Buffer.from(ca), Buffer.from(other)] }],
+    "the CAs in two strings, or in one": [{ ca: [ca, other] }, { ca: ca + other }],
     "another client certificate": [{ key: alice.key, cert: alice.cert }, { key: bob.key, cert: bob.cert }],
     "no client certificate": [{ key: Buffer.from(alice.key), cert: Buffer.from(alice.cert) }, {}],
     "another server name": [{ servername: "localhost" }, { servername: "a.test" }],
@@ -389,7 +389,7 @@ describe.each(versions)("C4: tickets of one identity are not offered by another 
     }))
 })
 
-describe.each(versions)("C4: a server that need not say who it is (%s)", (version) => {
+describe.each(versions)("C4: a server that is not authenticated (%s)", (version) => {
   const cases = {
     // What its certificate is to be refused for is heard in a whole handshake only, so it is asked for one each time.
     "of another name": [elsewhere, "ERR_TLS_CERT_ALTNAME_INVALID", false],
@@ -453,7 +453,7 @@ describe.each(versions)("C4: a server that need not say who it is (%s)", (versio
 // -----------------------------------------------------------------------------
 
 describe("the dispatcher", () => {
-  test("asks servers without TLS as ever", () =>
+  test("sends requests to servers without TLS as usual", () =>
     Effect.gen(function*() {
       const server = yield* Effect.acquireRelease(
         Effect.promise(() =>
@@ -469,7 +469,7 @@ describe("the dispatcher", () => {
       assert.strictEqual(yield* clientGet(client, `http://127.0.0.1:${port}/`), "plain")
     }))
 
-  test("speaks HTTP/2 where that is allowed and the server does, and resumes it", () =>
+  test("uses HTTP/2 if it is allowed and the server supports it, and resumes such connections", () =>
     Effect.gen(function*() {
       const cache = yield* TicketCache.make()
       const server = yield* serving()
@@ -505,7 +505,7 @@ describe("the dispatcher", () => {
       )
     }))
 
-  test("opens no more connections than it may", () =>
+  test("opens no more connections than its limit", () =>
     Effect.gen(function*() {
       const cache = yield* TicketCache.make()
       const server = yield* serving()
@@ -516,7 +516,7 @@ describe("the dispatcher", () => {
       assert.strictEqual((yield* handshakes(server, 3)).resumed, (yield* TicketCache.stats(cache)).resumed)
     }))
 
-  test("C5: is refused `connect` of undici, and TLS options that make no sense, without a word of what is secret", () =>
+  test("C5: refuses undici's `connect` and invalid TLS options, and shows no secret", () =>
     Effect.gen(function*() {
       const ownConnect = { undici: { connect: { rejectUnauthorized: false } } } as Parameters<typeof httpClient>[0]
       const error = yield* failure(httpClient(ownConnect))
@@ -581,7 +581,7 @@ describe("the agent", () => {
       }
     }))
 
-  test("uses a connection again that is kept alive", () =>
+  test("reuses a connection that is kept alive", () =>
     Effect.gen(function*() {
       const cache = yield* TicketCache.make()
       const server = yield* serving()
@@ -629,7 +629,7 @@ describe("connect", () => {
       yield* eventually(() => recorded.passages.every(({ isOpen }) => !isOpen))
     }))
 
-  test("goes through a socket that is given, and resumes over another", () =>
+  test("uses a given socket, and resumes over another one", () =>
     Effect.gen(function*() {
       const cache = yield* TicketCache.make()
       const recorded = yield* watched(yield* serving())
@@ -644,7 +644,7 @@ describe("connect", () => {
       yield* eventually(() => recorded.passages.every(({ isOpen }) => !isOpen))
     }))
 
-  test("takes options under `tls` and beside it for the same", () =>
+  test("treats options inside and outside `tls` alike", () =>
     Effect.gen(function*() {
       const cache = yield* TicketCache.make()
       const recorded = yield* watched(yield* serving())

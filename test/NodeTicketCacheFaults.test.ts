@@ -106,7 +106,7 @@ const clients = Object.entries(ways)
 
 describe("C1: a server that is not reached is offered no ticket", () => {
   for (const [name, way] of clients) {
-    test(`by ${name}: if it refuses, or does not answer`, () =>
+    test(`by ${name}: if the server refuses, or does not answer`, () =>
       Effect.gen(function*() {
         const cache = yield* TicketCache.make()
         const recorded = yield* watched(yield* serving())
@@ -149,7 +149,7 @@ describe("C1: a server that is not reached is offered no ticket", () => {
 
 describe.each(versions)("C10: a host whose first address refuses (%s)", (version) => {
   for (const [name, way] of clients) {
-    test(`by ${name}: gives tickets, and resumes, like any other`, () =>
+    test(`by ${name}: gives tickets, and resumes, like any other host`, () =>
       Effect.gen(function*() {
         const cache = yield* TicketCache.make()
         const recorded = yield* watched(yield* serving({ maxVersion: version }))
@@ -271,7 +271,7 @@ describe("a handshake that does not end", () => {
         return { ask, counts, recorded, scope }
       })
 
-    test(`C1: by ${name}: ends with the interruption, and so do socket and ticket`, () =>
+    test(`C1: by ${name}: ends when it is interrupted, with its socket and its ticket`, () =>
       Effect.gen(function*() {
         const { ask, counts, recorded } = yield* open()
         const fiber = yield* Effect.fork(ask(recorded.url()))
@@ -589,7 +589,7 @@ describe.each(versions)("C2: a ticket that has expired (%s)", (version) => {
       }
     }))
 
-  test("nor is one whose certificate has expired, even if its server would accept it", () =>
+  test("is not offered either if its certificate has expired, even if its server would accept it", () =>
     Effect.gen(function*() {
       const own = yield* Effect.promise(() => serverCertificate({ seconds: 3_000 }))
       const server = yield* serving({ ...own, maxVersion: version, sessionTimeout: 7_000 })
@@ -879,7 +879,7 @@ describe("connect", () => {
     }))
 
   describe.runIf(openssl)("with a server that gives a new ticket for each spent one", () => {
-    test("keeps the rules", () =>
+    test("follows the same rules", () =>
       Effect.gen(function*() {
         const cache = yield* TicketCache.make()
         const recorded = yield* watched(yield* opensslServer({ key, cert, version: "1.3" }))

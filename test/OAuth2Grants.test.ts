@@ -103,7 +103,7 @@ describe("the device flow", () => {
       for (let i = 1; i < polls.length; i++) assert.isAtLeast(polls[i]! - polls[i - 1]!, 1_000)
     }).pipe(http))
 
-  it.scoped("O5: slows down for good when it is told to, and when the server has trouble", () =>
+  it.scoped("O5: polls more slowly for good after `slow_down`, and when the server has trouble", () =>
     Effect.gen(function*() {
       const slow = json({ error: "slow_down" }, 400)
       const { exit, polls } = yield* scenario([
@@ -195,7 +195,7 @@ describe("the authorization code flow", () => {
       assert.isNull(sent.get("nonce"))
     }).pipe(http))
 
-  it.scoped("pushes its request, if it is asked to", () =>
+  it.scoped("pushes its request, if the option says so", () =>
     Effect.gen(function*() {
       let asked: URL | undefined
       let state = ""
@@ -217,7 +217,7 @@ describe("the authorization code flow", () => {
       assert.strictEqual(form.get("prompt"), "consent")
     }).pipe(http))
 
-  it.scoped("O5: uses no code that came back for another request, from another server, or not at all", () =>
+  it.scoped("O5: uses no code that belongs to another request or server, and none if no code comes", () =>
     Effect.gen(function*() {
       const cases: ReadonlyArray<readonly [(url: URL) => URL | string, string]> = [
         [(url) => back(url, { state: "canary-other" }), "invalid_response"],
@@ -269,7 +269,7 @@ describe("the authorization code flow", () => {
       assert.strictEqual(server.asked.length, 4)
     }).pipe(http))
 
-  it.scoped("comes back to a receiver on the loopback, which takes one answer, with the right state", () =>
+  it.scoped("is answered at a receiver on the loopback, which accepts one answer, with the right state", () =>
     Effect.gen(function*() {
       const replies: Array<readonly [number, string]> = []
       const get = (url: URL | string) =>
@@ -301,7 +301,7 @@ describe("the authorization code flow", () => {
       assert.isTrue(closed)
     }).pipe(http))
 
-  it.scoped("comes back while the browser stays open, and to a path that is written in other letters", () =>
+  it.scoped("is answered while the browser stays open, and at a path in another spelling", () =>
     Effect.gen(function*() {
       let came = new URL("http://127.0.0.1")
       let page: Promise<Response> | undefined
@@ -385,7 +385,7 @@ describe("the authorization code flow", () => {
 })
 
 describe("other grants", () => {
-  it.scoped("an assertion is made anew for each try, and one that is refused is SignInRequired", () =>
+  it.scoped("an assertion is made for each try, and a refused one is SignInRequired", () =>
     Effect.gen(function*() {
       let n = 0
       const replies = [json({}, 500), json({ access_token: "canary-access" }), json({ error: "invalid_grant" }, 400)]

@@ -109,7 +109,7 @@ describe("a refresh token", () => {
       ])
     }).pipe(http))
 
-  it.scoped("from elsewhere is presented with the scope that is wanted, each time", () =>
+  it.scoped("that was obtained elsewhere is presented with the requested scope, each time", () =>
     Effect.gen(function*() {
       let n = 0
       const server = yield* authorizationServer(() => token(++n, { refresh_token: `canary-refresh-${n}` }))
@@ -139,7 +139,7 @@ describe("a refresh token", () => {
       }
     }).pipe(http))
 
-  it.scoped("O1: that was refused is SignInRequired for all callers, and is never presented again", () =>
+  it.scoped("O1: that was refused gives SignInRequired to all callers, and is never presented again", () =>
     Effect.gen(function*() {
       const server = yield* authorizationServer(() =>
         json({ error: "invalid_grant", error_description: "revoked" }, 400)
@@ -201,7 +201,7 @@ describe("a refresh token", () => {
       ])
     }).pipe(http))
 
-  it.scoped("O1: that was not refused, because of trouble, is presented again", () =>
+  it.scoped("O1: that was not refused, because the server had trouble, is presented again", () =>
     Effect.gen(function*() {
       const server = yield* authorizationServer(
         inOrder(json({}, 429), json({ error: "invalid_client" }, 401), token(1))
@@ -242,7 +242,7 @@ describe("a refresh token", () => {
 })
 
 describe("signing out", () => {
-  it.scoped("O3: takes at most five seconds, though neither the store nor the server answers", () =>
+  it.scoped("O3: takes at most five seconds, even if neither the store nor the server answers", () =>
     Effect.gen(function*() {
       const server = yield* authorizationServer(({ path }) => path === "/revoke" ? Effect.never : token(1))
       const disk = memory()
@@ -284,7 +284,7 @@ describe("trouble", () => {
       assert.strictEqual(accessOf(yield* Fiber.join(current)), "canary-access-1")
     }).pipe(http))
 
-  it.scoped("O1: with `Retry-After` ends the refresh, and is the cooldown where it is longer", () =>
+  it.scoped("O1: with `Retry-After` ends the refresh, which then has the longer of the two cooldowns", () =>
     Effect.gen(function*() {
       const server = yield* authorizationServer(inOrder(json({}, 503, { "retry-after": "120" }), token(1)))
       const session = yield* OAuth2Session.make({ ...options, issuer: server.url })
@@ -298,7 +298,7 @@ describe("trouble", () => {
       assert.strictEqual(server.asked.length, 2)
     }).pipe(http))
 
-  it.scoped("of the network is reported as such, without the request", () =>
+  it.scoped("of the network is reported as one, without the request", () =>
     Effect.gen(function*() {
       const server = yield* authorizationServer(({ received }) => ({
         write: (response) => {
@@ -397,7 +397,7 @@ describe("an unusual answer", () => {
     ["a long answer", { body: "x".repeat(1_100_000) }, { error: "invalid_response" }]
   ]
 
-  it.scoped.each(bad)("without a token is an error of its own: %s", ([, reply, expected]) =>
+  it.scoped.each(bad)("without a token has its own error: %s", ([, reply, expected]) =>
     Effect.gen(function*() {
       const server = yield* authorizationServer(() => reply)
       const session = yield* OAuth2Session.make({ ...options, issuer: server.url, retry: undefined })
@@ -407,7 +407,7 @@ describe("an unusual answer", () => {
       assert.isAtMost(server.asked.filter(({ path }: Asked) => path !== "/token").length, 0)
     }).pipe(http))
 
-  it.scoped("O4: from another address is refused, if the client follows redirects by itself", () =>
+  it.scoped("O4: from another address is refused, if the HTTP client follows redirects", () =>
     Effect.gen(function*() {
       const foreign = yield* serve(() => token("foreign"))
       const server = yield* authorizationServer(() => ({ status: 307, headers: { location: foreign.url } }))
@@ -425,7 +425,7 @@ describe("an unusual answer", () => {
 })
 
 describe("discovery", () => {
-  it.scoped("asks at the first need, and RFC 8414's address on 404; a failure is not kept", () =>
+  it.scoped("happens at the first use, and tries RFC 8414's address on 404; a failure is not kept", () =>
     Effect.gen(function*() {
       const asked: Array<string> = []
       let isDown = true

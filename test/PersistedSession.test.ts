@@ -65,7 +65,7 @@ const run = <A, E, R>(effect: Effect.Effect<A, E, R>): Effect.Effect<A, E, Exclu
 const key = (byte: number) => Redacted.make(new Uint8Array(32).fill(byte))
 
 describe("a session that is persisted", () => {
-  it.scoped("goes on after a restart with the value that it had, without asking the upstream", () =>
+  it.scoped("continues with its value after a restart, without asking the upstream", () =>
     Effect.gen(function*() {
       const disk = memory()
       const { acquire, calls, renew } = upstream()
@@ -126,7 +126,7 @@ describe("a session that is persisted", () => {
       assert.deepStrictEqual(calls, ["acquire", "renew t1"])
     }))
 
-  it.scoped("has only expired if its time came from a clock that was not yet set", () =>
+  it.scoped("is taken for expired if its time came from a clock that was not yet set", () =>
     Effect.gen(function*() {
       const disk = memory()
       const { acquire, calls, renew } = upstream()
@@ -176,7 +176,7 @@ describe("a session that is persisted", () => {
       assert.strictEqual(disk.values.size, 0)
     }))
 
-  it.scoped("without a `renew` forgets a value that its server declares dead", () =>
+  it.scoped("without a `renew` forgets a value that the server has refused for good", () =>
     Effect.gen(function*() {
       const disk = memory()
       let refused = false
@@ -212,7 +212,7 @@ describe("a session that is persisted", () => {
     }))
 
   it.scoped.each(["during its write", "after its write"])(
-    "O3: `end` removes what a renewal has put in the value's place before it revokes the value: %s",
+    "O3: `end` removes the stored value of a concurrent renewal before it revokes the value: %s",
     (when) =>
       Effect.gen(function*() {
         const disk = memory()
@@ -247,7 +247,7 @@ describe("a session that is persisted", () => {
       })
   )
 
-  it.scoped("O3: `end` waits two seconds for a store that hangs; what a later sign-in writes is not removed", () =>
+  it.scoped("O3: `end` waits two seconds for a store that hangs; the value of a later sign-in is not removed", () =>
     Effect.gen(function*() {
       const disk = memory()
       const { acquire } = upstream()
@@ -306,7 +306,7 @@ describe("a session that is persisted", () => {
       yield* Fiber.interrupt(making)
     }))
 
-  it.scoped("forgets by `end` also what a write that failed may have left", () =>
+  it.scoped("`end` also removes a value that a failed write may have left", () =>
     Effect.gen(function*() {
       const disk = memory()
       const { acquire } = upstream()
@@ -325,7 +325,7 @@ describe("a session that is persisted", () => {
       assert.strictEqual(disk.values.size, 0)
     }))
 
-  it.scoped("runs its own `onRenewed` after the write, with what the write is retried by", () =>
+  it.scoped("runs its own `onRenewed` after the write, with the same retries", () =>
     Effect.gen(function*() {
       const disk = memory()
       const { acquire } = upstream()
@@ -363,7 +363,7 @@ describe("the text in the store", () => {
       (session) => Effect.map(session.current, ({ value }) => value.refresh)
     ))
 
-  it.effect("shows nothing of the value if a key is given, and is written again with the newest key", () =>
+  it.effect("shows no part of the value if a key is given, and is written again with the newest key", () =>
     Effect.gen(function*() {
       const disk = yield* stored(key(1))
       const before = disk.values.get("api")!
@@ -457,7 +457,7 @@ describe("the text in the store", () => {
       })
   )
 
-  it.effect("O6: is not taken for absent when the store fails", () =>
+  it.effect("O6: is not considered absent when the store fails", () =>
     Effect.gen(function*() {
       const disk = yield* stored()
       disk.state.broken = true

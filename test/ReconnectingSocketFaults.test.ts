@@ -66,7 +66,7 @@ const quick = Backoff.exponential({ initial: "5 millis", max: "20 millis" })
 // -----------------------------------------------------------------------------
 
 describe("the queue", () => {
-  test("of ten thousand leaves in no time", () =>
+  test("of ten thousand messages is sent before any time has passed", () =>
     Effect.gen(function*() {
       const server = yield* dialed
       const socket = yield* ReconnectingSocket.make({ dial, outbox: { capacity: 10_000 } })
@@ -98,7 +98,7 @@ describe("the queue", () => {
       assert.deepStrictEqual(second.got, numbered(200))
     }))
 
-  test("is there by default", () =>
+  test("takes messages before the first open by default", () =>
     Effect.gen(function*() {
       const server = yield* dialed
       const socket = yield* ReconnectingSocket.make({ dial })
@@ -251,7 +251,7 @@ describe("a close frame", () => {
       assert.lengthOf(ofTag(events.all, "Lost"), 2)
     }))
 
-  test("W4: of this side is an event, and the last one", () =>
+  test("W4: of this side is the last event", () =>
     Effect.gen(function*() {
       const server = yield* dialed
       const socket = yield* ReconnectingSocket.make({ dial })
@@ -554,7 +554,7 @@ describe("attempts", () => {
       assert.lengthOf(server.times, 2)
     }))
 
-  test("W3: have delays that are never rounded to zero, and grow with each attempt", () =>
+  test("W3: have delays that are never rounded to zero and grow with each attempt", () =>
     Effect.gen(function*() {
       const server = yield* dialed
       const socket = yield* ReconnectingSocket.make({
@@ -667,7 +667,7 @@ describe("attempts", () => {
       assert.strictEqual(asked, 4)
     }))
 
-  test("W13: can be ordered as long as there are any; afterwards every caller gets an error", () =>
+  test("W13: can be requested as long as the schedule gives any; afterwards every caller gets an error", () =>
     Effect.gen(function*() {
       const server = yield* dialed
       const socket = yield* ReconnectingSocket.make({
@@ -717,7 +717,7 @@ describe("a heartbeat", () => {
 })
 
 describe("events", () => {
-  test("go to each reader from when it began to read, however other readers come and go", () =>
+  test("go to each reader from the start of its reading, whatever other readers do", () =>
     Effect.gen(function*() {
       const server = yield* dialed
       const socket = yield* ReconnectingSocket.make({ dial, backoff: Schedule.spaced("1 seconds") })

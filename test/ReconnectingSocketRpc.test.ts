@@ -83,7 +83,7 @@ describe("RPC over a socket that reconnects", () => {
       assert.deepInclude(yield* Effect.flip(client.Double({ number: -1 })), { _tag: "Refused", number: -1 })
     }))
 
-  test("W12: waits with the calls that come before the first connection", () =>
+  test("W12: sends calls that come before the first connection as soon as it is open", () =>
     Effect.gen(function*() {
       const server = yield* serving
       yield* server.kill
@@ -182,18 +182,18 @@ describe("RPC over a socket that reconnects", () => {
       assert.deepStrictEqual(taken, Array.from({ length: upTo }, (_, n) => n))
     }))
 
-  test("W12: fails a stream whose server is killed, and streams anew after its restart", () =>
+  test("W12: fails a stream whose server is killed, and starts a new stream after the restart", () =>
     Effect.gen(function*() {
       const server = yield* serving
       const { client } = yield* clientOf(server.url("/rpc"))
       const taken: Array<number> = []
-      const reading = yield* Effect.fork(Effect.flip(Stream.runForEach(client.Numbers({ upTo: 1e9 }), (number) =>
-        Effect.sync(() => {
-          taken.push(number)
-        }))))
-      yield* within(eventually(() =>
-        taken.length > 100
-      ))
+      const reading = yield* Effect.fork(
+        Effect.flip(Stream.runForEach(client.Numbers({ upTo: 1e9 }), (number) =>
+          Effect.sync(() => {
+            taken.push(number)
+          })))
+      )
+      yield* within(eventually(() => taken.length > 100))
       server.unsafeKill()
       const failure = yield* within(Fiber.join(reading))
       assert.strictEqual(failure._tag, "RpcClientError")

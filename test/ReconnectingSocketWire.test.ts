@@ -148,7 +148,7 @@ describe("a server that is killed", () => {
     return kept
   }
 
-  test("W9: while messages are sent, many times: it has each acknowledged message, in order", () =>
+  test("W9: while messages are sent, many times: it has received each acknowledged message, in order", () =>
     Effect.gen(function*() {
       const server = yield* serverProcess()
       const socket = yield* socketTo(server.url("/log?id=kept&acknowledge"), {
@@ -325,7 +325,7 @@ describe("a reader that does not take messages", () => {
     }))
 })
 
-describe("frames that no server should send", () => {
+describe("a frame that no server should send", () => {
   const kinds: Readonly<Record<string, WebSocketDialer.ConnectionLost["reason"]>> = {
     truncated: "Reset",
     truncatedHead: "Reset",
@@ -358,7 +358,7 @@ describe("frames that no server should send", () => {
     }))
 
   for (const kind of ["huge", "hugeInPieces"]) {
-    test(`W4: if far longer than \`maxPayload\` (${kind}), ends the connection without using that memory`, () =>
+    test(`W4: if far longer than \`maxPayload\` (${kind}), ends the connection without using that much memory`, () =>
       Effect.gen(function*() {
         const server = yield* serverProcess()
         const before = yield* memory
@@ -383,7 +383,7 @@ describe("frames that no server should send", () => {
   }
 })
 
-describe("a server that refuses", () => {
+describe("a server that refuses the upgrade", () => {
   const fatal = [400, 401, 403, 404, 405, 410, 426]
 
   test("W6: is dialed again, except after fatal statuses", () =>
@@ -702,7 +702,7 @@ describe("many clients of a server that restarts", () => {
   const bound = (n: number): number => Math.sqrt(Math.log(2 / 1e-6) / (2 * n))
 })
 
-describe("coming and going", () => {
+describe("reconnecting and closing", () => {
   /** The real one, except that a wait of 0 is no wait. */
   const hurried = (clock: Clock.Clock): Clock.Clock => ({
     [Clock.ClockTypeId]: Clock.ClockTypeId,

@@ -77,7 +77,7 @@ const statusesOf = (exits: ReadonlyArray<Exit.Exit<HttpClientResponse.HttpClient
   exits.map((exit) => Exit.isSuccess(exit) ? exit.value.status : String(exit))
 
 describe.each(clients)("over %s", (name, layer) => {
-  it.scopedLive("H1: a refused request is built again from the caller's own, without anything of the old value", () =>
+  it.scopedLive("H1: a refused request is built again from the caller's own, without any part of the old value", () =>
     Effect.gen(function*() {
       const { session } = yield* tokens()
       const server = yield* serve(({ path }) => path.includes("token-0") ? { status: 401 } : { body: "orders" })
@@ -268,7 +268,7 @@ describe.each(clients)("over %s", (name, layer) => {
       }).pipe(Effect.provide(layer)))
   }
 
-  it.scoped("H4: a caller who is interrupted frees the connection of the refusal that it was reading", () =>
+  it.scoped("H4: an interrupted caller frees the connection of the refusal that it was reading", () =>
     Effect.gen(function*() {
       const { held, session, waiters } = yield* tokens()
       const server = yield* serve((request) => tokenOf(request) === "token-1" ? { body: "ok" } : stalling)
@@ -668,7 +668,7 @@ describe("a renewal in flight", () => {
     })))
 })
 
-it.scopedLive("H1: twenty stragglers who come back with the old token cause no further sign-in", () =>
+it.scopedLive("H1: twenty stragglers that come back with the old token cause no further sign-in", () =>
   onUndici(Effect.gen(function*() {
     const { session, signIns } = yield* tokens()
     const gates = Array.from({ length: 20 }, () => Effect.unsafeMakeLatch())
@@ -994,7 +994,7 @@ describe("a session for each key", () => {
       yield* Fiber.interrupt(hanging)
     })))
 
-  it.scopedLive("M3: holds a session during its request; without room for another one, a request fails typed", () =>
+  it.scopedLive("M3: holds a session during its request; without room for another one, a request fails", () =>
     onUndici(Effect.gen(function*() {
       const gate = Effect.unsafeMakeLatch()
       const { ask, server } = yield* perTenant((tenant) => ({ acquire: Effect.as(gate.await, tenant) }), 1)

@@ -37,7 +37,7 @@ const valueOf = <A, E, E0>(map: SessionMap.SessionMap<string, A, E, E0>, key: st
   Effect.scoped(Effect.flatMap(SessionMap.get(map, key), (session) => Session.use(session, Effect.succeed)))
 
 describe("M1: keys", () => {
-  it.scoped("each have a session of their own, made once", () =>
+  it.scoped("each have their own session, made once", () =>
     Effect.gen(function*() {
       const { lookup, signIns } = counting()
       const map = yield* SessionMap.make({ lookup })
@@ -111,7 +111,7 @@ describe("an idle session", () => {
       assert.strictEqual(yield* valueOf(map, "a"), "a2")
     }))
 
-  it.scoped("becomes idle anew after each use: earlier idle time does not count", () =>
+  it.scoped("becomes idle again after each use: earlier idle time does not count", () =>
     Effect.gen(function*() {
       const { lookup, signIns } = counting()
       const map = yield* SessionMap.make({ lookup, idleTimeToLive: "10 seconds" })
@@ -185,7 +185,7 @@ describe("an idle session", () => {
       assert.strictEqual(yield* valueOf(map, "a"), "a2")
     }))
 
-  it.scoped("is dropped at once with a time to live of zero, never with an infinite one", () =>
+  it.scoped("is dropped immediately with a time to live of zero, never with an infinite one", () =>
     Effect.gen(function*() {
       const { lookup } = counting()
       const hasty = yield* SessionMap.make({ lookup, idleTimeToLive: 0 })
@@ -231,7 +231,7 @@ describe("an idle session", () => {
       assert.isTrue(interrupted)
     }))
 
-  it.scoped("that makes room blocks nobody while it closes", () =>
+  it.scoped("that makes room blocks no caller while it closes", () =>
     Effect.gen(function*() {
       const map = yield* SessionMap.make({
         lookup: (key: string) => ({
@@ -249,7 +249,7 @@ describe("an idle session", () => {
     }))
 })
 
-describe("M2: a session that is dropped by the fiber that lets it go", () => {
+describe("M2: a session that is dropped by its last user's fiber", () => {
   it.live("keeps an interruption of that fiber which comes while it closes", () =>
     Effect.scoped(Effect.gen(function*() {
       const finalizers: Array<Effect.Effect<void>> = []
@@ -299,7 +299,7 @@ describe("M2: a session that is dropped by the fiber that lets it go", () => {
 describe("the map", () => {
   class Region extends Context.Tag("test/Region")<Region, string>() {}
 
-  it.scoped("makes its sessions with its own context, not with that of the caller who asks first", () =>
+  it.scoped("makes its sessions with its own context, not with that of the first caller", () =>
     Effect.gen(function*() {
       const map = yield* SessionMap.make({ lookup: (_: string) => ({ acquire: Region }) }).pipe(
         Effect.provideService(Region, "map")
@@ -502,7 +502,7 @@ describe("a lookup that makes the session itself", () => {
       assert.strictEqual(events.length, 2, "nothing is made any more")
     }))
 
-  it.scoped("that interrupts itself is a defect for those who wait, and not remembered", () =>
+  it.scoped("that interrupts itself is a defect for its waiting callers, and not remembered", () =>
     Effect.gen(function*() {
       let lookups = 0
       const map = yield* SessionMap.make({

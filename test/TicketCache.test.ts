@@ -55,7 +55,7 @@ const putAll = (cache: TicketCache.TicketCache, tickets: ReadonlyArray<TicketCac
 const nothing = { servers: 0, tickets: 0, bytes: 0, offered: 0, resumed: 0, refused: 0, expired: 0, dropped: 0 }
 
 describe("C1: a ticket", () => {
-  it.scoped("is taken once, and then is gone", () =>
+  it.scoped("is taken once", () =>
     Effect.gen(function*() {
       const cache = yield* TicketCache.make()
       assert.isTrue(Option.isNone(yield* TicketCache.take(cache, key)))
@@ -319,7 +319,7 @@ describe("C2: a ticket that expires", () => {
       assert.deepStrictEqual(yield* TicketCache.stats(cache), { ...nothing, offered: 1, expired: 2 })
     }))
 
-  it.scoped("takes no place from later tickets", () =>
+  it.scoped("takes no room from later tickets", () =>
     Effect.gen(function*() {
       const cache = yield* TicketCache.make({ ticketsPerServer: 2, maxBytes: 2 })
       yield* putAll(cache, [ticket("a", { issuedAt: 1 }), ticket("b", { issuedAt: 2, expiresAt: 10 })])
@@ -329,7 +329,7 @@ describe("C2: a ticket that expires", () => {
       assert.deepStrictEqual(yield* TicketCache.stats(cache), { ...nothing, offered: 2, expired: 1 })
     }))
 
-  it.scoped("and has already expired when it is put, is dropped", () =>
+  it.scoped("that has already expired when it is put is dropped", () =>
     Effect.gen(function*() {
       const cache = yield* TicketCache.make()
       yield* TestClock.setTime(1_000)
@@ -620,7 +620,7 @@ describe("C3: a refused ticket", () => {
       assert.deepStrictEqual(yield* drained(cache), ["d"])
     }))
 
-  it.scoped("is recognised even if it has been overwritten by then", () =>
+  it.scoped("is recognised even if it has been overwritten", () =>
     Effect.gen(function*() {
       const cache = yield* TicketCache.make()
       yield* putAll(cache, [ticket("a"), ticket("b")])

@@ -148,7 +148,7 @@ describe("a transaction", () => {
       assert.isBelow(steps, 6 * waiting)
     }))
 
-  it.effect("T2: interrupted while it waits, or while it holds, leaks nothing", () =>
+  it.effect("T2: interrupted while it waits, or while it holds its turn, leaks no turn", () =>
     Effect.gen(function*() {
       const ref = yield* TransactionalRef.make(0)
       const forever = TransactionalRef.transaction(ref, (draft) => Effect.zipRight(add(draft, 1), Effect.never))
@@ -179,7 +179,7 @@ describe("a transaction", () => {
       assert.deepStrictEqual(yield* TransactionalRef.snapshot({ a, b }), { a: 50, b: 50 })
     }))
 
-  it.effect("may name a ref twice, and has one draft of it", () =>
+  it.effect("may name a ref twice, and has one draft for it", () =>
     Effect.gen(function*() {
       const ref = yield* TransactionalRef.make(0)
       yield* TransactionalRef.transaction([ref, ref], ([x, y]) => Effect.zipRight(add(x, 1), add(y, 1)))
@@ -347,7 +347,7 @@ describe("T4: a transaction inside a transaction", () => {
 })
 
 describe("T4: a fiber", () => {
-  it.effect("is not inside a transaction only because its fiber joins a fiber of that transaction", () =>
+  it.effect("is not inside a transaction only because it joins a fiber of that transaction", () =>
     Effect.gen(function*() {
       const stock = yield* TransactionalRef.make(10)
       const cue = yield* Deferred.make<void>()
@@ -368,7 +368,7 @@ describe("T4: a fiber", () => {
       assert.strictEqual(yield* TransactionalRef.get(stock), 9)
     }))
 
-  it.effect("stays inside its transaction when its fiber joins a fiber of another one", () =>
+  it.effect("stays inside its transaction when it joins a fiber of another one", () =>
     Effect.gen(function*() {
       const a = yield* TransactionalRef.make(0)
       const b = yield* TransactionalRef.make(0)
@@ -796,7 +796,7 @@ describe("T10: a transaction that a deadlock has ended", () => {
       assert.strictEqual((yield* TransactionalRef.inspect(other)).commits, 0)
     }))
 
-  it.effect("is also over for the transactions inside it, and for their drafts", () =>
+  it.effect("is also over for its inner transactions and their drafts", () =>
     Effect.gen(function*() {
       const { exit } = yield* meeting((_, { a, b }) =>
         TransactionalRef.transaction(b, (inner) =>
@@ -1023,7 +1023,7 @@ describe("T10: retryDeadlock", () => {
       assert.strictEqual(yield* Fiber.join(fiber), "again")
     }))
 
-  it.effect("in a finalizer counts as inside the transaction, and runs nothing again", () =>
+  it.effect("in a finalizer counts as inside the transaction, and does not retry", () =>
     Effect.gen(function*() {
       const ref = yield* TransactionalRef.make(0, { name: "a" })
       const exits: Array<Exit.Exit<unknown, unknown>> = []
@@ -1044,7 +1044,7 @@ describe("T10: retryDeadlock", () => {
   const leftOver = (inside: (update: Effect.Effect<void>) => Effect.Effect<unknown>) =>
     meeting((_, { a }) => inside(Effect.orDie(TransactionalRef.retryDeadlock(TransactionalRef.update(a, (n) => n)))))
 
-  it.live("runs nothing again after another transaction's defect: of a memoized effect, of a fiber joined late", () =>
+  it.live("does not retry after another transaction's defect: of a memoized effect, of a fiber joined late", () =>
     Effect.gen(function*() {
       let run: Effect.Effect<void> = Effect.void
       const memoized = yield* Effect.cached(Effect.suspend(() => run))
@@ -1074,7 +1074,7 @@ describe("T10: retryDeadlock", () => {
       yield* untouched(ref)
     }))
 
-  it.live("runs a daemon's transaction again if the one around it has ended before it", () =>
+  it.live("retries a daemon's transaction if the enclosing one has ended before it", () =>
     Effect.gen(function*() {
       const a = yield* TransactionalRef.make(0)
       const b = yield* TransactionalRef.make(0)
@@ -1095,7 +1095,7 @@ describe("T10: retryDeadlock", () => {
       yield* untouched(a, b)
     }))
 
-  it.effect("runs nothing again after the defect of a finalizer, which does not come from a deadlock", () =>
+  it.effect("does not retry after the defect of a finalizer, which does not come from a deadlock", () =>
     Effect.gen(function*() {
       const ref = yield* TransactionalRef.make(0, { name: "a" })
       let runs = 0

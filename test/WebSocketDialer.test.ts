@@ -159,7 +159,7 @@ for (const [name, dialer] of Object.entries(dialers)) {
         yield* eventually(() => transports.size === 0)
       }))
 
-    test("that is not reached is a DialError", () =>
+    test("to an unreachable server is a DialError", () =>
       Effect.gen(function*() {
         const { url } = yield* Effect.scoped(serving())
         const error = yield* Effect.flip(dialing({ url }))
@@ -190,7 +190,7 @@ for (const [name, dialer] of Object.entries(dialers)) {
         }
       }))
 
-    test("that is given up while it opens leaves no connection", () =>
+    test("that is abandoned while it opens leaves no connection", () =>
       Effect.gen(function*() {
         const { transports, url } = yield* serving((socket) => {
           socket.resume()
@@ -433,7 +433,7 @@ describe("a connection of the platform", () => {
       assert.strictEqual(((yield* next) as WebSocketDialer.ConnectionClosed)._tag, "ConnectionClosed")
     }))
 
-  it.scopedLive("W4: of undici, which never ends by itself if the peer leaves TCP open", () =>
+  it.scopedLive("W4: of undici ends after the peer's close frame, even if the peer leaves TCP open", () =>
     Effect.gen(function*() {
       const { accept, url } = yield* halfOpen
       const connection = yield* Effect.provide(dialing({ url }), globalOf(Undici.WebSocket))

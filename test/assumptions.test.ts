@@ -127,7 +127,7 @@ const observed = (effect: Effect.Effect<unknown>) => {
 }
 
 describe("Effect", () => {
-  it.effect("fiber._fiberRefs: holds the references that `setFiberRefs` sets (else a transaction costs twice)", () =>
+  it.effect("fiber._fiberRefs: holds the references that `setFiberRefs` sets (else transactions are slower)", () =>
     Effect.withFiberRuntime((fiber) => {
       const inside = fiber as unknown as Parts
       const before: FiberRefs.FiberRefs = inside["_fiberRefs"]
@@ -286,7 +286,7 @@ describe("Effect", () => {
     assert.notProperty(Object.getPrototypeOf(Other).prototype ?? {}, "_tag")
   })
 
-  it("effect._op: names an operation, and its fields hold the functions (else a failure's story has no words)", () => {
+  it("effect._op: names an operation, and its fields hold the functions (else a failure's report has no names)", () => {
     const f = () => Effect.void
     const operation = Effect.flatMap(Effect.void, f) as unknown as Parts
     assert.strictEqual(operation["_op"], "OnSuccess")
@@ -297,14 +297,14 @@ describe("Effect", () => {
     assert.isTrue(FiberId.isFiberId(waiting?.["effect_instruction_i1"]))
   })
 
-  it("fiber._stack: holds what comes after an operation (else a deadlock's story does not say what was next)", () => {
+  it("fiber._stack: holds the next operations (else a deadlock's report does not say which operation was next)", () => {
     const next = () => Effect.void
     const { fiber } = scheduled(Effect.flatMap(Effect.never, next))
     const stack: ReadonlyArray<Parts> = (fiber as unknown as Parts)["_stack"]
     assert.strictEqual(stack.find(({ _op }) => _op === "OnSuccess")?.["effect_instruction_i1"], next)
   })
 
-  it("onEffect: tells an operation before the scheduler is asked about it (else sweeps try places twice)", () => {
+  it("onEffect: is called before the scheduler is asked about the operation (else sweeps try twice)", () => {
     const { order } = observed(Effect.void)
     assert.deepStrictEqual(order.slice(0, 2), ["operation", "scheduler"])
     assert.strictEqual(order.length % 2, 0)
@@ -323,7 +323,7 @@ describe("Effect", () => {
     )
   })
 
-  it("scheduleTask: is given the fiber of a task (else the explorer cannot tell fibers apart, I1)", () => {
+  it("scheduleTask: is given the fiber of a task (else the explorer cannot distinguish fibers, I1)", () => {
     const { fiber, given } = scheduled(Effect.yieldNow())
     assert.isAbove(given.length, 1)
     assert.isTrue(given.every((one) => one === fiber))
@@ -538,7 +538,7 @@ const connected = (port: number) =>
   )
 
 describe("Node", () => {
-  it.scopedLive("net.server.socket: tells of accepted connections, and their server (else silent ones hold D4)", () =>
+  it.scopedLive("net.server.socket: reports accepted connections and their server (else silent ones delay D4)", () =>
     Effect.gen(function*() {
       const server = yield* listening
       const told: Array<Parts> = []
@@ -633,7 +633,7 @@ describe("Node", () => {
       assert.approximately(read!.issuedAt, Date.now() / 1_000, 600)
     }))
 
-  it("timer._idleTimeout, timer._destroyed: tell of a timer (else a cleared timer is reported as escaped)", () => {
+  it("timer._idleTimeout, timer._destroyed: show whether a timer is set (else cleared ones count as escaped)", () => {
     const [timer] = resourcesOf(() => clearTimeout(setTimeout(() => undefined, 10)))
     assert.deepStrictEqual(
       [timer?.type, timer?.object["_idleTimeout"], timer?.object["_destroyed"]],
@@ -644,7 +644,7 @@ describe("Node", () => {
     clearInterval(interval?.object as unknown as NodeJS.Timeout)
   })
 
-  it("async_hooks: have these names for what is started (else an escape is missed, or wrongly seen)", async () => {
+  it("async_hooks: have these names for started work (else an escape is missed, or wrongly reported)", async () => {
     const typesOf = (work: () => void) => resourcesOf(work).map(({ type }) => type)
     assert.include(typesOf(() => process.nextTick(() => undefined)), "TickObject")
     assert.include(typesOf(() => queueMicrotask(() => undefined)), "Microtask")
@@ -676,7 +676,7 @@ describe("Node", () => {
 // -----------------------------------------------------------------------------
 
 describe("undici", () => {
-  it.scopedLive("pool.destroyed: tells that a pool has ended (else NodeHttpSession keeps each that it ever had)", () =>
+  it.scopedLive("pool.destroyed: says that a pool has ended (else NodeHttpSession keeps every pool)", () =>
     Effect.gen(function*() {
       const pool = new Undici.Pool("http://127.0.0.1:1")
       const before: unknown = (pool as unknown as Parts)["destroyed"]

@@ -20,7 +20,7 @@ const burned = (make: (maxBytes: number) => Effect.Effect<ByteCache.ByteCache>) 
   })
 
 describe("T8: a cache of bytes, after a defect in the middle of put", () => {
-  it.effect("with a lock seems full, but holds two bytes", () =>
+  it.effect("with a lock seems full but holds two bytes", () =>
     Effect.gen(function*() {
       const cache = yield* burned(ByteCache.withLock)
       assert.deepStrictEqual(yield* cache.sizes, { believed: 5, actual: 2 })
@@ -39,7 +39,7 @@ describe("T8: a cache of bytes, after a defect in the middle of put", () => {
     }))
 
   it.effect(
-    "with a transaction counts the bytes that it holds, whatever the interleaving and the interruption",
+    "with a transaction counts the bytes that it holds, under every interleaving and interruption",
     () =>
       Interleavings.explore(
         Effect.gen(function*() {

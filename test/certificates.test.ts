@@ -24,7 +24,7 @@ const handshake = async (server: Tls.TlsOptions, client: Tls.ConnectionOptions) 
 }
 
 describe("certificates", () => {
-  it("are for the names and addresses that were asked for", async () => {
+  it("are for the requested names and addresses", async () => {
     const certificate = parsed(await serverCertificate({ names: ["a.test", "127.0.0.1", "::1"] }))
     assert.strictEqual(certificate.checkHost("a.test"), "a.test")
     assert.strictEqual(certificate.checkIP("127.0.0.1"), "127.0.0.1")
@@ -33,7 +33,7 @@ describe("certificates", () => {
     assert.strictEqual(parsed(await clientCertificate("alice, or = bob")).subject, "CN=alice\\, or = bob")
   })
 
-  it("are valid for as long as was asked for, and have been if they have expired", async () => {
+  it("are valid for the requested time, also if they have already expired", async () => {
     const validity = async (seconds?: number) => {
       const { validFrom, validTo } = parsed(await serverCertificate(seconds === undefined ? {} : { seconds }))
       return [Date.parse(validFrom), Date.parse(validTo)].map((time) => (time - Date.now()) / 1000)
@@ -45,7 +45,7 @@ describe("certificates", () => {
     }
   })
 
-  it.each(["P-256", "RSA-2048"] as const)("are trusted by those who trust the authority (%s)", async (keys) => {
+  it.each(["P-256", "RSA-2048"] as const)("are trusted by clients that trust the authority (%s)", async (keys) => {
     const root = await authority("root", { keys })
     const intermediate = await authority("intermediate", { issuer: root, keys })
     const server = await serverCertificate({ issuer: intermediate, keys })
@@ -67,7 +67,7 @@ describe("certificates", () => {
     })
   })
 
-  it("share one authority that nobody has to name", async () => {
+  it("share one authority by default", async () => {
     const [one, two] = [await serverCertificate(), await clientCertificate("alice")]
     assert.strictEqual(one.ca, two.ca)
     assert.strictEqual((await handshake(one, { ca: two.ca })).server, "trusted")
@@ -75,7 +75,7 @@ describe("certificates", () => {
     assert.strictEqual((await handshake(expired, { ca: one.ca })).server, "CERT_HAS_EXPIRED")
   })
 
-  it("do not let a server's certificate pass for an authority's or a client's", async () => {
+  it("do not accept a server's certificate as an authority's or a client's", async () => {
     const server = await serverCertificate()
     assert.isFalse(parsed(server).ca)
     assert.strictEqual((await handshake(server, server)).client, "INVALID_PURPOSE")

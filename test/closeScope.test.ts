@@ -46,7 +46,7 @@ describe("closeScope", () => {
 })
 
 describe("untilClosed", () => {
-  it.live("waits for the fiber, and gives its exit", () =>
+  it.live("waits for the fiber and gives its exit", () =>
     Effect.gen(function*() {
       const gate = yield* Deferred.make<void>()
       const closing = yield* Effect.forkDaemon(Effect.zipRight(Deferred.await(gate), Effect.die("a defect")))

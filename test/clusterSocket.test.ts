@@ -68,7 +68,7 @@ const runner = (
     )
   })
 
-describe.skipIf(form === "quick" || postgresServer === undefined)("one socket for a fleet", () => {
+describe.skipIf(form === "quick" || postgresServer === undefined)("one socket for a cluster", () => {
   it.live(
     "is taken over from a runner that is killed, one that is stopped properly, and one that is suspended",
     () =>

@@ -167,7 +167,7 @@ describe("comments behind a lock always released", () => {
       assert.deepStrictEqual(yield* read(url), { count: 4, comments: [first, second] })
     }))
 
-  it.scopedLive("show readers a change that is half made", () =>
+  it.scopedLive("show readers a partial change", () =>
     Effect.gen(function*() {
       const lock = yield* Effect.makeSemaphore(1)
       const store = yield* Comments.alwaysReleased(lock)
@@ -211,7 +211,7 @@ describe("comments in transactions behind a boundary", () => {
       })
     ))
 
-  it.scopedLive("show no reader a change that is half made, and further changes wait for its end", () =>
+  it.scopedLive("show no reader a partial change, and further changes wait for its end", () =>
     Effect.gen(function*() {
       const { store, thread } = yield* transactional
       const url = yield* isolated(store)
@@ -275,7 +275,7 @@ describe("examples/comments.ts", () => {
     )
   }
 
-  it("tells what happens with each kind of store, and ends", async () => {
+  it("prints what happens with each kind of store, and ends", async () => {
     const { code, stderr, stdout } = await run()
     assert.deepStrictEqual({ code, stderr }, { code: 0, stderr: "" })
     const incidents = [...new Set(stdout.match(/[\da-f]{8}(-[\da-f]{4}){3}-[\da-f]{12}/g))]

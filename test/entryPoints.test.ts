@@ -51,7 +51,7 @@ describe("each module for Node", () => {
     ["FileSessionStore", /^ws\/|^@effect\/|^undici\//],
     ["NodeHttpSession", /^ws\/|NodeSocket/],
     ["NodeWebSocketDialer", /^@effect\/platform-node|^undici\//]
-  ])("%s does without what only the others need", async (name, ofOthers) => {
+  ])("%s does not import what only other modules need", async (name, ofOthers) => {
     const dependencies = await dependenciesOf(`node/${name}`)
     assert.isTrue(dependencies.some((path) => path.startsWith("effect/")))
     assert.deepStrictEqual(dependencies.filter((path) => ofOthers.test(path)), [])
@@ -86,7 +86,7 @@ describe("the values that a module makes", () => {
 
 describe("the declarations of each entry point", () => {
   const modules = Object.values(exports).flatMap((entry) => typeof entry === "string" ? [] : [entry["types"]!])
-  it("begin with what the module is for: the compiler drops a comment with the import that it stands on", () => {
+  it("begin with the module's purpose: the compiler drops a comment together with the import below it", () => {
     assert.isAbove(modules.length, 15)
     for (const types of modules) {
       const source = readFileSync(`${root}${types.replace("./dist", "src").replace(".d.ts", ".ts")}`, "utf8")
@@ -104,7 +104,7 @@ describe("every export of a public module", () => {
   const declaration = /^export (?:declare )?(?:abstract )?(?:const|class|interface|type|namespace) (\w+)/
   const both = new RegExp(comment.source + declaration.source, "gm")
 
-  it.each(modules)("of %s says in a sentence what it is", (module) => {
+  it.each(modules)("of %s is described by a sentence", (module) => {
     const declarations = readFileSync(`${root}src/${module}`, "utf8").matchAll(both)
     const silent = [...declarations].filter(([, comment = ""]) => {
       const [sentence] = comment.replace(/^\s*\/?\*+\/? ?/gm, "").split(/^@/m)

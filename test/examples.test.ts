@@ -73,7 +73,7 @@ const printedBy = async (module: string): Promise<ReadonlyArray<string>> => {
 
 describe("each example", () => {
   // In this process: to start one for each takes ten times as long. They end with `await`, so that importing them does.
-  it.each(Object.keys(printed))("%s prints what it is about", async (name) => {
+  it.each(Object.keys(printed))("%s prints its result", async (name) => {
     assert.deepStrictEqual(await printedBy(new URL(`${name}.ts`, root).href), printed[name])
   })
 
@@ -91,7 +91,7 @@ describe("each example", () => {
     assert.match(text, /^\/\*\*\n \* [A-Z]/)
   })
 
-  it("stands in the index, and in it alone", () => {
+  it("is listed in the index, and only there", () => {
     const index = [...read("README.md").matchAll(/^\| \[`([^`]+)`\]\(([^)]+)\) \| .+\. \|/gm)].map(([, name, path]) => {
       assert.strictEqual(name, path)
       return name!

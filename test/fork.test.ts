@@ -61,7 +61,7 @@ describe("a fiber that synchronous code forks in a scope", () => {
       assert.strictEqual(yield* Fiber.join(fiber), "closed")
     }))
 
-  it.effect("is interrupted, though the runtime is that of an uninterruptible region", () =>
+  it.effect("can be interrupted, even if the runtime comes from an uninterruptible region", () =>
     Effect.gen(function*() {
       const scope = yield* Scope.make()
       const runtime = yield* Effect.uninterruptible(Effect.runtime<never>())
@@ -71,7 +71,7 @@ describe("a fiber that synchronous code forks in a scope", () => {
       assert.isTrue(Exit.isInterrupted(yield* Fiber.await(fiber)))
     }))
 
-  it.effect("is forgotten by the scope when it has ended, or was interrupted before it began", () =>
+  it.effect("is removed from the scope when it has ended, or was interrupted before it began", () =>
     Effect.gen(function*() {
       const scope = yield* Scope.make()
       const { finalizers } = (scope as unknown as { readonly state: { readonly finalizers: Map<unknown, unknown> } })

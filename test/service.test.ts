@@ -79,7 +79,7 @@ describe("the example service", () => {
       assert.deepStrictEqual(bought.body, { cash: 70, items: { rope: 1 } })
     }))
 
-  it.scopedLive("signs in anew, once, when the supplier has revoked its token", () =>
+  it.scopedLive("signs in again, once, when the supplier has revoked its token", () =>
     Effect.gen(function*() {
       let isRevoked = false
       const { ask, grants, price, until } = yield* started((request, accepted) => {

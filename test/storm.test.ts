@@ -307,7 +307,7 @@ describe("the ledger of the feed", () => {
       gate: { longestSilence: 601 + FeedLedger.allowance + 2 * 10 + 20 }
     }],
     ["a delay is too long", "no attempt is off its schedule", eventful({ beyondCap: 1 })],
-    ["a backoff begins anew too soon", "no attempt is off its schedule", eventful({ miscounted: 1 })],
+    ["a backoff starts anew too soon", "no attempt is off its schedule", eventful({ miscounted: 1 })],
     ["an attempt is late", "no attempt is off its schedule", eventful({ late: 1 + FeedLedger.allowance + 10 })],
     ["an attempt is early", "no attempt is off its schedule", eventful({ early: 13 })],
     ["a token is renewed twice", "a dead token is renewed once", { tokens: { issued: 3, needless: 1 } }],
@@ -480,7 +480,7 @@ describe("the judgement of the feed", () => {
     })
   })
 
-  it("recognises when a backoff may begin anew", () => {
+  it("recognises when a backoff may start anew", () => {
     const first = [[0, dialing], [1, waiting(1, 20)], [21, dialing], [22, opened]] as const
     expect(judged(...first, [40, lost], [40, waiting(2, 40)])).toMatchObject({ miscounted: 0 })
     expect(judged(...first, [40, lost], [40, waiting(1, 20)])).toMatchObject({ miscounted: 1 })
@@ -500,7 +500,7 @@ describe("the judgement of the feed", () => {
     expect(heard(of(7), of(7), { subscribed: "t" }, of(6))).toEqual([2, 0])
   })
 
-  it("recognises numbers that come again", () => {
+  it("recognises repeated numbers", () => {
     const numbers = new Numbers()
     expect([1, 3, 1, 3].map((number) => numbers.add(number))).toEqual([true, true, false, false])
     expect(numbers.upTo).toBe(1)

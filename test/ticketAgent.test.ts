@@ -143,7 +143,7 @@ describe("C8: the agent's pool", () => {
       }))
   })
 
-  test("asks each check of the server's name, whoever has a connection", () =>
+  test("runs each request's own check of the server's name, also on a reused connection", () =>
     Effect.gen(function*() {
       const server = yield* serving()
       const agent = yield* NodeTicketCache.agent({ keepAlive: true })
@@ -154,7 +154,7 @@ describe("C8: the agent's pool", () => {
       assert.strictEqual(error.code, "MINE")
     }))
 
-  test("lets go of a connection though what its name was made of has changed", () =>
+  test("removes a connection from the pool even if the options that its name was made from have changed", () =>
     Effect.gen(function*() {
       const server = yield* serving()
       const agent = yield* NodeTicketCache.agent({ keepAlive: true, maxSockets: 1 })
@@ -178,7 +178,7 @@ describe("C8: the agent's pool", () => {
       }).pipe(Effect.ensuring(unset))
     }))
 
-  test("judges a server as was asked for when the request was made, however long it waits", () =>
+  test("checks the server by the options at the time of the request, however long the request waits", () =>
     Effect.gen(function*() {
       const untrusted = yield* Effect.promise(async () => serverCertificate({ issuer: await authority("untrusted") }))
       const server = yield* serving(untrusted)
@@ -402,7 +402,7 @@ describe("C9: the socket of a request", () => {
       ["with a ticket that breaks the handshake", true, true]
     ] as const
   ) {
-    test(`is there immediately, and tells each event once (${how})`, () =>
+    test(`exists immediately, and emits each event once (${how})`, () =>
       Effect.gen(function*() {
         const cache = yield* TicketCache.make()
         const recorded = yield* watched(yield* serving())
@@ -460,7 +460,7 @@ describe("C9: the socket of a request", () => {
         return agent
       })
 
-    test(`tells keys and the answer about revocation (${how})`, () =>
+    test(`shows keys and the answer about revocation (${how})`, () =>
       Effect.gen(function*() {
         const { server, url } = yield* served({})
         server.on("OCSPRequest", (_certificate, _issuer, callback: (error: null, answer: Buffer) => void) =>
@@ -513,7 +513,7 @@ describe("C9: the socket of a request", () => {
         yield* eventually(() => recorded.passages.every(({ isOpen }) => !isOpen))
       }))
 
-    test(`a request that is given up while it opens ends as over Node's own agent (${how})`, () =>
+    test(`a request that is destroyed while its connection opens ends as with Node's own agent (${how})`, () =>
       Effect.gen(function*() {
         const { url } = yield* served({})
         const ours = yield* agentFor(url)
@@ -541,7 +541,7 @@ describe("C9: the socket of a request", () => {
         assert.notInclude(found, "finish")
       }))
 
-    test(`what would be thrown at the call is the request's error, and a lookup's own stays itself (${how})`, () =>
+    test(`an error thrown while connecting is the request's error, and so is a lookup's (${how})`, () =>
       Effect.gen(function*() {
         const { url } = yield* served({})
         const agent = yield* agentFor(url)
@@ -692,7 +692,7 @@ describe("C9: the socket of a request", () => {
         }
       }))
 
-    test(`passes on what a user sets: delays, idle limits, no hold on the process (${how})`, () =>
+    test(`passes on a user's settings: delays, idle limits, unref (${how})`, () =>
       Effect.gen(function*() {
         const { url } = yield* served({}, (request, response) => {
           if (request.url === "/") response.end()

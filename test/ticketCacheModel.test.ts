@@ -233,14 +233,14 @@ const run = (limits: Limits, program: ReadonlyArray<Command>): void => {
 }
 
 describe("C1, C2: random programs of puts, takes, refusals, clearings and time", () => {
-  it("do what a list of tickets would do", () => {
+  it("do the same as a list of tickets", () => {
     fc.assert(
       fc.property(limits, fc.array(commandFor(fc.constantFrom(...hosts)), { maxLength: 60, size: "max" }), run),
       { numRuns: amount({ quick: 1_000, full: 16_000 }) }
     )
   })
 
-  it("of one server come to the newest that lives, each once", () => {
+  it("of one server are taken newest first, each once", () => {
     fc.assert(
       fc.property(limits, fc.array(commandFor(fc.constant("a")), { maxLength: 40, size: "max" }), run),
       { numRuns: amount({ quick: 500, full: 8_000 }) }

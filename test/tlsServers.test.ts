@@ -78,7 +78,7 @@ const helloOf = (options: Tls.ConnectionOptions): Effect.Effect<Buffer> =>
 const codeOf = (error: Error): string | undefined => (error as NodeJS.ErrnoException).code
 
 describe("Node's server", () => {
-  it.scopedLive("counts what is full and what is resumed, and the recorder knows which ticket it was", () =>
+  it.scopedLive("counts full and resumed handshakes, and the recorder knows which ticket was used", () =>
     Effect.gen(function*() {
       const server = yield* nodeTlsServer({ key, cert })
       const { hellos, passages, port } = yield* recorder(server.port)
@@ -116,7 +116,7 @@ describe("Node's server", () => {
       yield* eventually(() => passages.every(({ isOpen }) => !isOpen))
     }))
 
-  it.scopedLive("speaks HTTP/2, HTTP/1.1 and WebSocket on one port, and closes what is open when told to", () =>
+  it.scopedLive("supports HTTP/2, HTTP/1.1 and WebSocket on one port, and can close all open connections", () =>
     Effect.gen(function*() {
       const server = yield* nodeTlsServer({ key, cert, ALPNProtocols: ["h2", "http/1.1"] })
       const { hellos, port, url } = yield* recorder(server.port)
@@ -170,7 +170,7 @@ describe("Node's server", () => {
       yield* Effect.repeat(server.report, { until: ({ errors }) => errors.length === 1 })
     }))
 
-  it.scopedLive("refuses tickets of before a rotation, and shows another certificate after a swap", () =>
+  it.scopedLive("refuses tickets from before a rotation, and shows another certificate after a swap", () =>
     Effect.gen(function*() {
       const ticketKeys = Buffer.alloc(48, 7)
       const server = yield* nodeTlsServer({ key, cert, ticketKeys })
@@ -196,7 +196,7 @@ describe("Node's server", () => {
 })
 
 describe.runIf(openssl)("the openssl command line's server", () => {
-  it.scopedLive("counts what is full and what is resumed, and in TLS 1.3 gives a ticket for each that is spent", () =>
+  it.scopedLive("counts full and resumed handshakes, and in TLS 1.3 gives a ticket for each one that is used", () =>
     Effect.gen(function*() {
       for (const [version, given, again] of [["1.3", 4, 1], ["1.2", 1, 0]] as const) {
         const server = yield* opensslServer({ key, cert, version, numTickets: 4 })
@@ -221,7 +221,7 @@ describe.runIf(openssl)("the openssl command line's server", () => {
       assert.deepStrictEqual(yield* server.report, { full: 1, resumed: 1 })
     }))
 
-  it.scopedLive("serves one after the other", () =>
+  it.scopedLive("serves one connection after the other", () =>
     Effect.gen(function*() {
       const { port } = yield* opensslServer({ key, cert })
       const idle = Tls.connect({ port, host: "127.0.0.1", servername: "localhost", ca })
@@ -235,7 +235,7 @@ describe.runIf(openssl)("the openssl command line's server", () => {
 })
 
 describe("the recorder", () => {
-  it.scopedLive("reads a hello that comes in pieces and in several records, and nothing that is none", () =>
+  it.scopedLive("reads a hello that comes in pieces and in several records, and ignores anything else", () =>
     Effect.gen(function*() {
       const server = yield* nodeTlsServer({ key, cert })
       const { hellos, inject, passages, port } = yield* recorder(server.port)
@@ -271,7 +271,7 @@ describe("the recorder", () => {
 })
 
 describe("the recorder's faults", () => {
-  it.scopedLive("are what they are called, and end when healed", () =>
+  it.scopedLive("do what their names say, and end when healed", () =>
     Effect.gen(function*() {
       const server = yield* nodeTlsServer({ key, cert })
       const { hellos, heal, inject, passages, port } = yield* recorder(server.port)
@@ -301,7 +301,7 @@ describe("the recorder's faults", () => {
       assert.deepStrictEqual([full, resumed], [2, 0])
     }))
 
-  it.scopedLive("corrupt a ticket, and nothing of who starts afresh", () =>
+  it.scopedLive("corrupt a ticket, and no hello without one", () =>
     Effect.gen(function*() {
       const server = yield* nodeTlsServer({ key, cert })
       const { heal, hellos, inject, port } = yield* recorder(server.port)

@@ -147,7 +147,7 @@ describe("C2: a session that Node gives", () => {
   const versions = [["TLSv1.2", TLS_1_2], ["TLSv1.3", TLS_1_3]] as const
 
   for (const [name, version] of versions) {
-    it(`of ${name} lives for as long as its server said, from when it was made`, async () => {
+    it(`of ${name} is valid for as long as its server said, from its creation`, async () => {
       const before = Math.floor(Date.now() / 1_000)
       const session = await givenSession(name, { sessionTimeout: 1_234 })
       const after = Math.floor(Date.now() / 1_000)
@@ -160,12 +160,12 @@ describe("C2: a session that Node gives", () => {
       assert.deepStrictEqual(Buffer.from(certificate!), new X509Certificate(cert).raw)
     })
 
-    it(`of ${name} lives for seven days where its server said more`, async () => {
+    it(`of ${name} is valid for seven days if its server said more`, async () => {
       const { expiresAt, issuedAt } = lifetimeOf(await realSession(name, { sessionTimeout: 1_000_000 }))!
       assert.strictEqual(expiresAt - issuedAt, sevenDays)
     })
 
-    it.runIf(openssl)(`of ${name} is read by openssl alike`, async () => {
+    it.runIf(openssl)(`of ${name} is read in the same way by openssl`, async () => {
       const session = await realSession(name, { sessionTimeout: 4_321 })
       const read = (...words: ReadonlyArray<string>) =>
         execFileSync(openssl!, ["sess_id", "-inform", "DER", ...words], { input: session, stdio: "pipe" })
@@ -180,7 +180,7 @@ describe("C2: a session that Node gives", () => {
       assert.deepStrictEqual(Buffer.from(certificate!), new X509Certificate(read("-cert", "-outform", "PEM")).raw)
     })
 
-    it(`of ${name} is read alike in the form of Node 24, whatever the name in it`, async () => {
+    it(`of ${name} is read in the same way in the form of Node 24, whatever the name in it`, async () => {
       const session = await realSession(name, { sessionTimeout: 1_234 })
       const read = readTlsSession(session)!
       for (
@@ -201,7 +201,7 @@ describe("C2: a session that Node gives", () => {
       }
     })
 
-    it(`of ${name} that is cut short anywhere is none, in either form`, async () => {
+    it(`of ${name} that is cut short anywhere is rejected, in either form`, async () => {
       const session = await realSession(name, { sessionTimeout: 1_234 })
       for (const whole of [session, node24(session, "localhost")]) {
         assert.isDefined(readTlsSession(whole))
@@ -213,7 +213,7 @@ describe("C2: a session that Node gives", () => {
       }
     })
 
-    it(`of ${name} with a bit that is changed anywhere is read or not, and never lives beyond seven days`, async () => {
+    it(`of ${name} with any bit changed is read or rejected, and never valid for more than seven days`, async () => {
       const session = await realSession(name, { sessionTimeout: 1_234 })
       for (const whole of [session, node24(session, "localhost")]) {
         const changed = Uint8Array.from(whole)
@@ -228,14 +228,14 @@ describe("C2: a session that Node gives", () => {
     })
   }
 
-  it("of TLSv1.2, without a ticket and so without a hint, lives for as long as OpenSSL keeps it", async () => {
+  it("of TLSv1.2, without a ticket and so without a hint, is valid for as long as OpenSSL keeps it", async () => {
     const session = await realSession("TLSv1.2", { sessionTimeout: 1_234, hasTickets: false })
     const { issuedAt, lifetimeHint, timeout } = readTlsSession(session)!
     assert.deepStrictEqual({ lifetimeHint, timeout }, { lifetimeHint: undefined, timeout: 7_200 })
     assert.deepStrictEqual(lifetimeOf(session), { issuedAt: issuedAt * 1_000, expiresAt: (issuedAt + 7_200) * 1_000 })
   })
 
-  it("is read where it lies in a larger buffer, and its certificate is no copy", async () => {
+  it("is read inside a larger buffer, without copying its certificate", async () => {
     const session = await realSession("TLSv1.3", { sessionTimeout: 1_234 })
     const larger = new Uint8Array(session.length + 100).fill(0x30)
     larger.set(session, 50)
@@ -273,7 +273,7 @@ describe("C2: the lifetime of a session", () => {
     })
   }
 
-  it("begins in years that 32 bits do not tell, up to the last that a Date does", () => {
+  it("may begin in years beyond 32 bits, up to the last year of a Date", () => {
     // 2038, 2106, and far beyond.
     for (const issuedAt of [2 ** 31 - 1, 2 ** 31, 2 ** 32 - 1, 2 ** 32, 2 ** 40, 8.64e12]) {
       assert.deepStrictEqual(lifetimeOf(sessionOf({ issuedAt, hint: 2 ** 32 - 1 })), {
@@ -284,7 +284,7 @@ describe("C2: the lifetime of a session", () => {
     assert.isDefined(lifetimeOf(sessionOf({ issuedAt: 0, hint: 1 })))
   })
 
-  it("is none from a time that is none", () => {
+  it("is undefined if its time is invalid", () => {
     for (const issuedAt of [8.64e12 + 1, 2n ** 53n - 1n, 2n ** 53n, 2n ** 63n, 2n ** 64n, 2n ** 800n]) {
       assert.isUndefined(lifetimeOf(sessionOf({ issuedAt, hint: 300 })), String(issuedAt))
     }
@@ -320,7 +320,7 @@ describe("the reader of sessions", () => {
     assert.deepStrictEqual({ ...readTlsSession(Uint8Array.from(der(0x30, [...fields.flat(), ...empty]))) }, sane)
   })
 
-  it("reads lengths in the long form, though a short one would do", () => {
+  it("reads lengths in the long form, even if the short one would be enough", () => {
     for (const zeros of [0, 1, 2, 3]) {
       const long = (
         tag: number,
@@ -342,7 +342,7 @@ describe("the reader of sessions", () => {
     }
   })
 
-  it("takes no session from what is not DER, or not a session", () => {
+  it("rejects data that is not DER, or not a session", () => {
     const fields = fieldsOf(said).flat()
     const whole = [...sessionOf(said)]
     /** What would be one without these at its end. */
@@ -393,7 +393,7 @@ describe("the reader of sessions", () => {
     }
   })
 
-  it("takes no hint that is negative or too great for one, as if there were none", () => {
+  it("ignores a hint that is negative or too large", () => {
     const withHint = (hint: Bytes) => Uint8Array.from(der(0x30, [...fieldsOf({}).flat(), ...tagged(9, hint)]))
     for (
       const hint of [
@@ -412,12 +412,12 @@ describe("the reader of sessions", () => {
     assert.strictEqual(readTlsSession(withHint(integer(2n ** 53n - 1n)))!.lifetimeHint, 2 ** 53 - 1)
   })
 
-  it("passes fields that it does not know", () => {
+  it("skips unknown fields", () => {
     const fields = [...fieldsOf(said), tagged(17, der(0x04, [1, 2])), tagged(30, []), der(0x05, [])]
     assert.deepStrictEqual(readTlsSession(Uint8Array.from(der(0x30, fields.flat()))), expected)
   })
 
-  it("is not led astray by any byte that is changed to any other", () => {
+  it("is not confused if any byte is changed to any other", () => {
     for (
       const whole of [sessionOf(said), sessionOf({ ...said, version: TLS_1_2 }), node24(sessionOf(said), "api.test")]
     ) {
@@ -432,7 +432,7 @@ describe("the reader of sessions", () => {
     }
   })
 
-  it("is not led astray by random bytes, nor by random numbers in a session's form", () => {
+  it("is not confused by random bytes, nor by random numbers in a session's form", () => {
     const random = fc.uint8Array({ maxLength: 300, size: "max" })
     fc.assert(fc.property(random, isSane), { numRuns: 5_000 })
     fc.assert(fc.property(random, (content) => isSane(Uint8Array.from(der(0x30, [...content])))), { numRuns: 5_000 })

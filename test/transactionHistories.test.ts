@@ -185,7 +185,7 @@ const check = ({ committed, lists }: History): void => {
 }
 
 describe("T1: the history of random transactions", () => {
-  it("has a serial order that puts each before all that began after its end", async ({ task }) => {
+  it("has a serial order that puts each transaction before all that began after its end", async ({ task }) => {
     let interleavings = 0
     await fc.assert(
       fc.asyncProperty(
@@ -225,7 +225,7 @@ describe("T1: the history of random transactions", () => {
       committed: [committed("a", 0, [{ ref: 0, list: [] }], 1), committed("b", 0, [{ ref: 1, list: [] }], 0)],
       lists: [["b"], ["a"], []]
     },
-    "a snapshot of two moments": {
+    "a snapshot of two points in time": {
       committed: [committed("a", 0, [], 0, 1), committed("s", 0, [{ ref: 0, list: ["a"] }, { ref: 1, list: [] }])],
       lists: [["a"], ["a"], []]
     },
@@ -233,13 +233,13 @@ describe("T1: the history of random transactions", () => {
       committed: [committed("s", 0, [{ ref: 0, list: ["a"] }])],
       lists: [[], [], []]
     },
-    "a read of the past": {
+    "a read of an old value": {
       committed: [committed("a", 0, [], 0), committed("s", 5, [{ ref: 0, list: [] }])],
       lists: [["a"], [], []]
     }
   }
   for (const [what, history] of Object.entries(unexplained)) {
-    it(`would be told from one with ${what}`, () => {
+    it(`would be distinguished from one with ${what}`, () => {
       assert.throws(() => check(history))
     })
   }

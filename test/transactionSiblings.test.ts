@@ -62,7 +62,7 @@ const attempted = <E>(
 
 describe("T10: retryDeadlock around siblings that wait for each other", () => {
   for (const size of [2, 3, 10]) {
-    it.effect(`brings ${size} of them through at the second attempt`, () =>
+    it.effect(`makes ${size} of them succeed at the second attempt`, () =>
       Effect.gen(function*() {
         const refs = yield* makeRefs(size)
         for (const outermost of [[], refs.slice(0, 1), refs]) {
@@ -73,7 +73,7 @@ describe("T10: retryDeadlock around siblings that wait for each other", () => {
       }))
   }
 
-  it.effect("brings two circles through at the third attempt, in whichever order they close", () =>
+  it.effect("makes two circles succeed at the third attempt, in whichever order they close", () =>
     Effect.gen(function*() {
       for (const sizes of [[2, 2], [2, 5], [5, 2]]) {
         const rings = yield* Effect.forEach(sizes, makeRefs)
@@ -86,7 +86,7 @@ describe("T10: retryDeadlock around siblings that wait for each other", () => {
       }
     }))
 
-  it.effect("brings them through at whatever depth they are", () =>
+  it.effect("makes them succeed at any depth", () =>
     Effect.gen(function*() {
       const refs = yield* makeRefs(4)
       const inside = (depth: number): Effect.Effect<void, TransactionalRef.TransactionError> =>
@@ -97,7 +97,7 @@ describe("T10: retryDeadlock around siblings that wait for each other", () => {
       assert.deepStrictEqual([attempts, values], [2, [2, 2, 2, 0]])
     }))
 
-  it.effect("brings them through if the refs are others at each attempt, since the body makes them", () =>
+  it.effect("makes them succeed if the body makes new refs at each attempt", () =>
     Effect.gen(function*() {
       const shared = yield* TransactionalRef.make(0)
       const { attempts, values } = yield* attempted([shared], () =>
@@ -109,7 +109,7 @@ describe("T10: retryDeadlock around siblings that wait for each other", () => {
       assert.deepStrictEqual([attempts, values], [2, [2]])
     }))
 
-  it.effect("brings them through whatever their bodies make of the errors", () =>
+  it.effect("makes them succeed whatever their bodies do with the errors", () =>
     Effect.gen(function*() {
       const refs = yield* makeRefs(2)
       const recovering = (ref: NumberRef, other: NumberRef) =>
@@ -161,7 +161,7 @@ describe("T10: retryDeadlock around siblings that wait for each other", () => {
       assert.deepStrictEqual([attempts, ends], [2, ["Failure", "Failure", "Success", "Success"]])
     }))
 
-  it.effect("brings several outermost transactions through that have the same refs", () =>
+  it.effect("makes several outermost transactions with the same refs succeed", () =>
     Effect.gen(function*() {
       const refs = yield* makeRefs(3)
       const one = attempted([], () => ring(refs))
@@ -170,7 +170,7 @@ describe("T10: retryDeadlock around siblings that wait for each other", () => {
       assert.deepStrictEqual(yield* TransactionalRef.snapshot(refs), [8, 8, 8])
     }))
 
-  it.effect("needs no more attempts than there are refs, and one, whatever the siblings ask for", () =>
+  it.effect("needs at most one attempt more than there are refs, whatever the siblings ask for", () =>
     Effect.promise(() =>
       fc.assert(
         fc.asyncProperty(

@@ -61,7 +61,7 @@ const planted = (trees: ReadonlyArray<Tree>, noteEnds: (ends: Ends) => void) =>
   })
 
 describe("T5: random trees of transactions", () => {
-  it("never wait for ever, and fail because of circles alone", async ({ task }) => {
+  it("never wait for ever, and fail only because of circles", async ({ task }) => {
     let interleavings = 0
     let circles = 0
     await fc.assert(
@@ -80,7 +80,7 @@ describe("T5: random trees of transactions", () => {
     assert.isAbove(circles, amount({ quick: 20, full: 200 }))
   })
 
-  it("T10: come through under retryDeadlock after no more attempts than there are refs, and one", async ({ task }) => {
+  it("T10: succeed under retryDeadlock after at most one attempt more than there are refs", async ({ task }) => {
     let interleavings = 0
     let repeated = 0
     await fc.assert(

@@ -60,7 +60,7 @@ describe("T3: a turn", () => {
     assert.deepStrictEqual([c.turns, d.turns], [[], [turn]])
   })
 
-  it("that is dismissed wakes all that wait, and hands them nothing", () => {
+  it("that is dismissed wakes all waiting fibers without giving them the turn", () => {
     const { a, b, c, enqueue, log, turn } = turnOf()
     turn.tryTake(a)
     enqueue(b)
@@ -71,7 +71,7 @@ describe("T3: a turn", () => {
     assert.deepStrictEqual(log, ["b", "c"])
   })
 
-  it("is not handed to a holder whose requests are all taken back, but to one with a request left", () => {
+  it("is not handed to a holder whose requests are all withdrawn, but to one with a request left", () => {
     const { a, b, c, enqueue, log, turn } = turnOf()
     turn.tryTake(a)
     const [first, second, third] = [enqueue(b), enqueue(c, " (1)"), enqueue(c, " (2)")]
@@ -86,7 +86,7 @@ describe("T3: a turn", () => {
     assert.strictEqual(queueOf(turn), "")
   })
 
-  it("closes the gap that a place in the midst of the queue leaves", () => {
+  it("closes the gap when a place in the middle of the queue is removed", () => {
     const { a, b, c, d, enqueue, turn } = turnOf()
     turn.tryTake(a)
     enqueue(b)
@@ -99,7 +99,7 @@ describe("T3: a turn", () => {
     assert.strictEqual(queueOf(turn), "bc")
   })
 
-  it("stays asked for by a holder that asks again, though its former request is taken back late", () => {
+  it("keeps a holder's new request when its previous one is withdrawn late", () => {
     const { a, b, enqueue, log, turn } = turnOf()
     turn.tryTake(a)
     const former = enqueue(b, " (1)")
@@ -126,7 +126,7 @@ describe("T5: a circle of holders that wait", () => {
     people: Array.from({ length: people }, (_, index) => new Person(`p${index}`))
   })
 
-  it("gives the turns that it leads over, each once, however many wait in their queues", () => {
+  it("gives the turns of the circle, each once, however many wait in their queues", () => {
     const { people, turns: [a, b, c] } = make(3, 6)
     ask(a!, people[0]!)
     ask(b!, people[1]!)
@@ -139,7 +139,7 @@ describe("T5: a circle of holders that wait", () => {
     assert.deepStrictEqual(ask(c!, people[3]!), ["t2", "t0", "t1"])
   })
 
-  it("does not lead over a holder that stands behind in a queue", () => {
+  it("does not include a holder that is further back in a queue", () => {
     const { people: [p, q, r, s], turns: [t, a, b] } = make(3, 4)
     ask(t!, p!)
     ask(a!, q!)
@@ -227,7 +227,7 @@ describe("T5: a circle of holders that wait", () => {
     return looks
   }
 
-  it("T11: is not looked for through a queue of thousands if nobody waits for the holder that asks", () => {
+  it("T11: is not searched in a queue of thousands if no other holder waits for the one that asks", () => {
     const { people, turns: [shared, ...own] } = make(2_001, 2_002)
     ask(shared!, people[2_001]!)
     for (let index = 0; index < 2_000; index++) {
@@ -239,7 +239,7 @@ describe("T5: a circle of holders that wait", () => {
     assert.isAtMost(lookedInto(shared!, late), 2)
   })
 
-  it("T11: is not looked for through a queue of thousands if few wait for the holder that asks", () => {
+  it("T11: is not searched in a queue of thousands if few holders wait for the one that asks", () => {
     const { people, turns: [shared, ...own] } = make(2_001, 4_002)
     ask(shared!, people[4_001]!)
     for (let index = 0; index < 2_000; index++) {

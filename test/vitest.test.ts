@@ -72,7 +72,7 @@ describe("it.interleavings", { timeout: 300_000 }, () => {
     assert.match(output, /✓ .*has a budget of days/)
   })
 
-  it("with fails passes only if a failure is found, be it that the budget was spent", async () => {
+  it("with `fails` passes only if a failure is found, even if the budget was spent", async () => {
     const output = await seeded!()
     assert.match(output, /✓ .*breaks as expected/)
     assert.match(output, /× .*finds nothing/)

@@ -21,7 +21,7 @@ const lamp = () => {
 }
 
 describe("a list of waiters", () => {
-  it("calls back immediately if the condition is there, and keeps nothing", () => {
+  it("calls back immediately if the condition is true, and keeps no waiter", () => {
     const { look, set, whenLit } = lamp()
     set(true)
     const woken: Array<string> = []
@@ -42,7 +42,7 @@ describe("a list of waiters", () => {
     assert.strictEqual(whenLit.size, 0)
   })
 
-  it("wakes those whose condition is there, and keeps the others", () => {
+  it("wakes the waiters whose condition is true, and keeps the others", () => {
     const list = new Waiters()
     let count = 0
     const woken: Array<number> = []
@@ -70,7 +70,7 @@ describe("a list of waiters", () => {
     assert.strictEqual(whenLit.size, 0)
   })
 
-  it("does not ask a waiter that registers while others are woken: it has looked already", () => {
+  it("does not check a waiter that registers while others are woken: it has just checked", () => {
     const { look, set, whenLit } = lamp()
     const woken: Array<string> = []
     let looks = 0
@@ -92,7 +92,7 @@ describe("a list of waiters", () => {
     assert.deepStrictEqual([woken, looks], [["a", "late"], 2])
   })
 
-  it("ends, though a waiter registers again whenever it is woken", () => {
+  it("ends, even if a waiter registers again whenever it is woken", () => {
     const list = new Waiters()
     let rounds = 0
     let isThere = false
@@ -107,7 +107,7 @@ describe("a list of waiters", () => {
     assert.strictEqual(rounds, 2)
   })
 
-  it("asks each condition anew, though a callback changes it and notifies within the round", () => {
+  it("checks each condition again if a callback changes it and notifies within the round", () => {
     const { look, set, whenLit } = lamp()
     const woken: Array<string> = []
     Waiters.watch(look, () => {
@@ -121,7 +121,7 @@ describe("a list of waiters", () => {
     assert.deepStrictEqual(woken, ["a", "b"])
   })
 
-  it("in a round within a round, calls nobody twice, and the rest in their order", () => {
+  it("in a round within a round calls no waiter twice, and the rest in their order", () => {
     const { look, set, whenLit } = lamp()
     const woken: Array<string> = []
     Waiters.watch(look, () => {
@@ -134,7 +134,7 @@ describe("a list of waiters", () => {
     assert.deepStrictEqual(woken, ["a", "b", "c", "a is done"])
   })
 
-  it("wakes the others though a callback or a condition throws, and then throws the first of what was thrown", () => {
+  it("wakes the others even if a callback or a condition throws, and then throws the first error", () => {
     const { look, set, whenLit } = lamp()
     const woken: Array<string> = []
     const thrower = (what: string) => () => {
@@ -170,7 +170,7 @@ describe.each([
   { name: "until", wait: Waiters.until },
   { name: "lightUntil", wait: Waiters.lightUntil }
 ])("a fiber that waits ($name)", ({ wait }) => {
-  it.effect("goes on as the condition says, now or later", () =>
+  it.effect("continues when the condition is true, now or later", () =>
     Effect.gen(function*() {
       const list = new Waiters()
       let exit: Exit.Exit<number, string> | undefined
@@ -186,7 +186,7 @@ describe.each([
       assert.strictEqual(list.size, 0)
     }))
 
-  it.effect("dies of what its condition throws, and nobody else does", () =>
+  it.effect("dies with the error that its condition throws, and other waiters do not", () =>
     Effect.gen(function*() {
       const { exit, set, whenLit } = lamp()
       let isBroken = false
@@ -204,7 +204,7 @@ describe.each([
       assert.isTrue(Exit.isFailure(ended) && Cause.isDie(ended.cause))
     }))
 
-  it.effect("may be interrupted, again and again, and leaves one waiter at most, which the next wake-up takes", () =>
+  it.effect("may be interrupted again and again, and leaves at most one waiter, which the next wake-up removes", () =>
     Effect.gen(function*() {
       const { exit, set, whenLit } = lamp()
       for (let n = 0; n < 10; n++) {

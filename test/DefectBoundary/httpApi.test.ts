@@ -106,7 +106,7 @@ describe("D5: an HttpApi", () => {
       assert.notInclude(text, "shelf")
     }))
 
-  it.scopedLive("has its middleware inside the boundary: a defect there is one too", () =>
+  it.scopedLive("has its middleware inside the boundary: a defect there is answered, too", () =>
     Effect.gen(function*() {
       const broken = (_: HttpApp.Default) => Effect.die("a broken middleware")
       const server = Layer.provide(DefectBoundary.layerHttpApi({ middleware: broken }), ordersApi)

@@ -95,7 +95,7 @@ const told = { code: 1001, reason: "the server is shutting down" }
 describe("D4: shutting down", () => {
   for (const policy of ["isolate", "terminate"] as const) {
     const way = policy === "isolate" ? "an interruption" : "a termination"
-    it.scopedLive(`tells WebSocket clients 1001 immediately and interrupts their handlers: ${way}`, () =>
+    it.scopedLive(`sends 1001 to WebSocket clients immediately and interrupts their handlers: ${way}`, () =>
       Effect.gen(function*() {
         const exits: Array<Exit.Exit<unknown, unknown>> = []
         const echo = echoing((exit) => exits.push(exit))
@@ -171,7 +171,7 @@ describe("D4: shutting down", () => {
       yield* Deferred.await(gone)
     }))
 
-  it.scopedLive("does not wait for a client that has sent two requests and has gone", () =>
+  it.scopedLive("does not wait for a client that has sent two requests and has disconnected", () =>
     Effect.gen(function*() {
       const entered = yield* Deferred.make<void>()
       const release = yield* Deferred.make<void>()
@@ -186,7 +186,7 @@ describe("D4: shutting down", () => {
       yield* closed
     }))
 
-  it.scopedLive("tells WebSocket clients 1001 whose handlers have ended, and closes their connections", () =>
+  it.scopedLive("sends 1001 to WebSocket clients whose handlers have ended, and closes their connections", () =>
     Effect.gen(function*() {
       const opened = yield* Deferred.make<void>()
       const onOpen = Deferred.succeed(opened, undefined)
@@ -259,7 +259,7 @@ describe("D4: shutting down", () => {
       assert.isFalse(silent.destroyed)
     }))
 
-  it.scopedLive("D2: fails as a termination does though an interruption comes meanwhile", () =>
+  it.scopedLive("D2: fails as a termination does, even if it is interrupted meanwhile", () =>
     Effect.gen(function*() {
       const entered = yield* Deferred.make<void>()
       const release = yield* Deferred.make<void>()

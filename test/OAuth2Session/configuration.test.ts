@@ -112,7 +112,7 @@ describe.each(providers)("options from the configuration: %s", (_, provider) => 
   ]
 
   it.effect.each(wrong)(
-    "tell by its name what is missing or wrong, and never a secret: %s is %s",
+    "name the option that is missing or wrong, and show no secret: %s is %s",
     ([name, value, told]) =>
       Effect.gen(function*() {
         const given = { ...values("http://127.0.0.1:1"), [name]: value }
@@ -152,7 +152,7 @@ describe("options that are one Config", () => {
 declare const configuredBy: OAuth2Session.Options & { readonly persist?: OAuth2Session.Persist }
 
 describe("OAuth2Session.make", () => {
-  it.scoped("refuses durations that make no sense by InvalidOptions", () =>
+  it.scoped("refuses invalid durations with InvalidOptions", () =>
     Effect.gen(function*() {
       for (const option of ["cooldown", "expiryLeeway", "clockTolerance", "timeout"] as const) {
         for (const value of ["soon" as "1 second", -1, NaN]) {
@@ -167,7 +167,7 @@ describe("OAuth2Session.make", () => {
       }
     }).pipe(Effect.provide(FetchHttpClient.layer)))
 
-  it.effect("refuses what a caller without types gives, by the option's name, and shows no credential", () =>
+  it.effect("refuses options of the wrong type by name, and shows no credential", () =>
     Effect.gen(function*() {
       const grants = OAuth2Session as unknown as Record<string, (given: unknown) => unknown>
       const wrong: ReadonlyArray<readonly [option: string, value: unknown, given: unknown]> = [

@@ -80,7 +80,7 @@ describe("tokens that a fleet shares", () => {
       assert.strictEqual(expiresAt, 3_590_000)
     }))
 
-  it.scoped("F10, O3: are revoked once for all by `end`; the others sign in anew", () =>
+  it.scoped("F10, O3: are revoked once for all by `end`; the other processes sign in again", () =>
     Effect.gen(function*() {
       const { answer } = rotating()
       const server = yield* authorizationServer(answer)
@@ -96,7 +96,7 @@ describe("tokens that a fleet shares", () => {
       assert.strictEqual(accessOf(yield* other!.current), "access-2")
     }))
 
-  it.scoped("O1, F6: a refusal signs in anew within the same refresh, and `Retry-After` cools all processes down", () =>
+  it.scoped("O1, F6: a refusal causes a sign-in within the same refresh; `Retry-After` delays all processes", () =>
     Effect.gen(function*() {
       let isBusy = false
       const { answer, presented } = rotating()
@@ -146,7 +146,7 @@ describe("tokens that a fleet shares", () => {
       assert.deepInclude(refused, { _tag: "InvalidOptions", option: "dpop" })
     }).pipe(Effect.provide(FetchHttpClient.layer)))
 
-  it.scoped("bound to a key are refused by a process without it, which is told what to do and spends nothing", () =>
+  it.scoped("bound to a key are refused by a process without it: the error says what to do, no token is spent", () =>
     Effect.gen(function*() {
       const dpop = yield* Effect.promise(() =>
         crypto.subtle.generateKey({ name: "ECDSA", namedCurve: "P-256" }, false, ["sign", "verify"])
@@ -171,7 +171,7 @@ describe("tokens that a fleet shares", () => {
       assert.strictEqual(server.asked.length, asked)
     }).pipe(Effect.provide(FetchHttpClient.layer)))
 
-  it.scoped("are a layer's, of a tag and of a service; the types tell which store is needed", () =>
+  it.scoped("are made by the layer of a tag or a service; the types say which store is needed", () =>
     Effect.gen(function*() {
       class ByTag extends Context.Tag("test/ByTag")<ByTag, FleetSession>() {}
       class Local extends Context.Tag("test/Local")<

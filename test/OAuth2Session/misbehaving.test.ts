@@ -34,7 +34,7 @@ const passing = <A, E>(fiber: Fiber.RuntimeFiber<A, E>) =>
   )
 
 describe("a token endpoint that misbehaves", () => {
-  it.scoped("O4: with an answer that is too long is not read to its end", () =>
+  it.scoped("O4: with an answer that is too long: the answer is not read to its end", () =>
     Effect.gen(function*() {
       const server = yield* authorizationServer(() => ({
         write: (response) => {
@@ -90,7 +90,7 @@ describe("a token endpoint that misbehaves", () => {
       return { answers, response: responses[0]!, server, session, stale }
     })
 
-  it.scoped("that does not answer in time is asked again by a client that signs in as itself, after a second", () =>
+  it.scoped("that does not answer in time is asked again after a second, for client credentials", () =>
     Effect.gen(function*() {
       const { answers, server, session, stale } = yield* unanswered(OAuth2Session.clientCredentials)
       yield* Deferred.await(server.received.at(-1)!.aborted)
@@ -100,7 +100,7 @@ describe("a token endpoint that misbehaves", () => {
       assert.strictEqual(server.asked.length, 3)
     }).pipe(http))
 
-  it.scoped("that does not answer in time is listened to for as long again if it may have spent a refresh token", () =>
+  it.scoped("that does not answer in time is awaited for as long again if it may have used a refresh token up", () =>
     Effect.gen(function*() {
       const grant = OAuth2Session.refreshToken(Redacted.make("canary-refresh"))
       const { response, server, session, stale } = yield* unanswered(grant)
@@ -149,7 +149,7 @@ describe("a token endpoint that misbehaves", () => {
   })
 
   it.scoped.each([[200, "invalid_response", 1], [404, "invalid_response", 1], [502, "server_error", 4]] as const)(
-    "that answers with HTML is told by its status: %i is %s",
+    "that answers with HTML is judged by its status: %i is %s",
     ([status, error, asked]) =>
       Effect.gen(function*() {
         const server = yield* authorizationServer(() => html(status))
@@ -179,7 +179,7 @@ describe("a token endpoint that misbehaves", () => {
   ]
 
   it.scoped.each(asks)(
-    "O1: that asks clients to wait is not asked before: %s",
+    "O1: that asks clients to wait is not asked earlier: %s",
     ([, status, headers]) =>
       Effect.gen(function*() {
         yield* TestClock.setTime(Date.now())
@@ -217,7 +217,7 @@ describe("a token endpoint that misbehaves", () => {
   )
 })
 
-describe("discovery that misbehaves", () => {
+describe("a discovery endpoint that misbehaves", () => {
   const cases: ReadonlyArray<readonly [string, Reply, Partial<OAuth2Session.DiscoveryFailed>, number]> = [
     ["HTML", { body: "<html>canary</html>" }, { reason: "InvalidMetadata", status: 200 }, 1],
     ["a list", json(["canary"]), { reason: "InvalidMetadata", status: 200 }, 1],
@@ -249,7 +249,7 @@ describe("discovery that misbehaves", () => {
     ]
   ]
 
-  it.scoped.each(cases)("is a failure of its own: %s", ([, reply, expected, discoveries]) =>
+  it.scoped.each(cases)("has its own failure: %s", ([, reply, expected, discoveries]) =>
     Effect.gen(function*() {
       const server = yield* authorizationServer(() => good, { discovery: () => reply })
       const session = yield* OAuth2Session.make({ ...options, issuer: server.url })
@@ -311,7 +311,7 @@ describe("an id_token", () => {
       return isRenewed && Exit.isSuccess(first) ? yield* Effect.exit(session.refresh(first.value)) : first
     })
 
-  it.scoped("O4: that is valid is accepted, and its claims are the session's", () =>
+  it.scoped("O4: that is valid is accepted, and the session has its claims", () =>
     Effect.gen(function*() {
       const times = { off: -20_000 }
       for (
@@ -350,11 +350,14 @@ describe("an id_token", () => {
     ["a renewal by another issuer", (claims) => ({ ...claims, iss: "https://canary.example" }), { isRenewed: true }]
   ]
 
-  it.scoped.each(wrong)("O4: is refused, with its tokens: %s", ([, change, more]) =>
-    Effect.gen(function*() {
-      const failure = failureOf(yield* signIn(change, more))
-      assert.deepInclude(failure, { _tag: "OAuth2Error", error: "invalid_response" })
-      assert.include(String(failure), "the id_token is not accepted")
-      assert.notInclude(String(failure) + JSON.stringify(failure), "canary")
-    }).pipe(http))
+  it.scoped.each(wrong)(
+    "O4: that is invalid is refused, with its tokens: %s",
+    ([, change, more]) =>
+      Effect.gen(function*() {
+        const failure = failureOf(yield* signIn(change, more))
+        assert.deepInclude(failure, { _tag: "OAuth2Error", error: "invalid_response" })
+        assert.include(String(failure), "the id_token is not accepted")
+        assert.notInclude(String(failure) + JSON.stringify(failure), "canary")
+      }).pipe(http)
+  )
 })

@@ -96,8 +96,8 @@ const session = (url: string) =>
     grant: OAuth2Session.clientCredentials
   })
 
-describe("a client that is known by its certificate", () => {
-  it.scopedLive("gets tokens that are bound to it, over resumed connections too, and nobody else does", () =>
+describe("a client that authenticates by its certificate", () => {
+  it.scopedLive("gets tokens that no other client can use, over resumed connections too", () =>
     Effect.gen(function*() {
       const issuer = yield* Effect.promise(() => authority("test"))
       const [own, certificate, stranger] = yield* Effect.promise(() =>

@@ -129,7 +129,7 @@ const pairs = (key: CryptoKey) =>
 
 describe("secrets", () => {
   it.scoped.each(Object.keys(answers))(
-    "O4: are in no log, span, metric, error or session, by whatever grant and client: the server answers with %s",
+    "O4: are in no log, span, metric, error or session, for any grant and client: the server answers with %s",
     (answer) =>
       Effect.gen(function*() {
         const { privateKey } = yield* keyPair

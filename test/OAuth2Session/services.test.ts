@@ -141,7 +141,7 @@ describe("tokens that are kept in one environment and not in another", () => {
   >() {}
 
   it.effect.each([true, false])(
-    "are one session's, with the errors and the store of the first: %s",
+    "are shared by all layers, with the errors and the store of the first: %s",
     (isKept) =>
       Effect.gen(function*() {
         const server = yield* authorizationServer(() => json({ access_token: "canary-access" }))

@@ -14,7 +14,7 @@ import { serve } from "../support/httpServer.js"
 import { memory } from "../support/keyValueMemory.js"
 
 describe("a map of OAuth 2 sessions", () => {
-  it.scoped("M1, O2: each tenant has its own tokens, and those that are stored outlive their session", () =>
+  it.scoped("M1, O2: each tenant has its own tokens, and stored tokens outlive their session", () =>
     Effect.gen(function*() {
       const issued = new Map<string, number>()
       const server = yield* authorizationServer(({ form }) => {
@@ -56,7 +56,7 @@ describe("a map of OAuth 2 sessions", () => {
       assert.deepStrictEqual(issued, new Map([["a", 2], ["b", 1]]))
     }).pipe(Effect.provide(FetchHttpClient.layer)))
 
-  it.scoped("M1: nonsense in the options of one tenant is that tenant's failure, and so is the store's failure", () =>
+  it.scoped("M1: invalid options of one tenant fail only that tenant, and so does a failure of its store", () =>
     Effect.gen(function*() {
       const server = yield* authorizationServer(() => json({ access_token: "canary-access" }))
       const disk = memory()

@@ -79,7 +79,7 @@ describe("acknowledge.id that gives undefined", () => {
       assert.deepStrictEqual(next.got, ["1", "2", "queued"])
     }))
 
-  test("W9: an acknowledgement of a later message is not for one that has no identifier", () =>
+  test("W9: an acknowledgement of a later message does not count for one without an identifier", () =>
     Effect.gen(function*() {
       const { peer, server, socket } = yield* opened({ acknowledge: byNumber })
       yield* sendAll(socket, "1", "2")
@@ -149,7 +149,7 @@ describe("acknowledge.acknowledged that gives an array", () => {
       assert.deepStrictEqual(messages.all, ["news"])
     }))
 
-  test("W8: neither an array nor an Option is a typed event, and the message is told", () =>
+  test("W8: neither an array nor an Option is a typed event, and the message goes to `messages`", () =>
     Effect.gen(function*() {
       const { events, peer, socket } = yield* opened({ acknowledge: { ...byNumber, acknowledged: () => "1" as never } })
       const messages = yield* recorded(socket.messages)
@@ -187,7 +187,7 @@ describe("acknowledge.cumulative", () => {
       assert.deepStrictEqual((yield* server.open).got, ["3"])
     }))
 
-  test("W9: false: that message alone, in any order; the others are sent again in theirs", () =>
+  test("W9: false: it is for its message alone, in any order; other messages are sent again in their order", () =>
     Effect.gen(function*() {
       const { peer, server, socket } = yield* opened({ acknowledge: { ...byNumber, cumulative: false } })
       yield* sendAll(socket, "1", "2", "3", "4")
@@ -226,7 +226,7 @@ describe("acknowledge.cumulative", () => {
 describe("acknowledge.resent", () => {
   const marking = { ...byNumber, resent: (message: string, times: number) => `${message} again ${times}` }
 
-  test("W9: marks what is sent again, each time from the original, in its place and under its identifier", () =>
+  test("W9: marks each repeat, made from the original message, in its place and with its identifier", () =>
     Effect.gen(function*() {
       const { peer, server, socket } = yield* opened({ acknowledge: marking })
       yield* sendAll(socket, "1", "2")
@@ -250,10 +250,10 @@ describe("acknowledge.resent", () => {
     ["throws", () => {
       throw new Error("no mark")
     }],
-    ["gives what cannot be encoded", () => 1 as never]
+    ["gives a message that cannot be encoded", () => 1 as never]
   ]
   for (const [name, resent] of faults) {
-    test(`W8: one that ${name} is a typed event, and the message goes out unmarked`, () =>
+    test(`W8: a function that ${name} is a typed event, and the message is sent unmarked`, () =>
       Effect.gen(function*() {
         const { events, peer, server, socket } = yield* opened({ acknowledge: { ...byNumber, resent } })
         yield* socket.send("1")
@@ -298,7 +298,7 @@ describe("acknowledge.maxResends", () => {
       yield* socket.flush
     }))
 
-  test("W9: once the suspect is acknowledged the others follow, and its losses do not count for them", () =>
+  test("W9: after the suspect is acknowledged the other messages follow, and its losses do not count for them", () =>
     Effect.gen(function*() {
       const { events, peer, server, socket } = yield* opened({ acknowledge: { ...byNumber, maxResends: 1 } })
       yield* sendAll(socket, "1", "2", "3")
@@ -320,7 +320,7 @@ describe("acknowledge.maxResends", () => {
       assert.deepStrictEqual(droppedOf(events), ["2: Undeliverable"])
     }))
 
-  test("W9: a fatal message after good ones is found among them", () =>
+  test("W9: a fatal message after harmless ones is found", () =>
     Effect.gen(function*() {
       const { events, peer, server, socket } = yield* opened({ acknowledge: { ...byNumber, maxResends: 0 } })
       yield* sendAll(socket, "1", "2", "3")
@@ -351,7 +351,7 @@ describe("acknowledge.maxResends", () => {
       assert.deepStrictEqual(droppedOf(events), ["1: Closed", "2: Closed"])
     }))
 
-  test("W9: a message without an identifier is sent beside a suspect", () =>
+  test("W9: a message without an identifier is sent while there is a suspect", () =>
     Effect.gen(function*() {
       const { peer, server, socket } = yield* opened({ acknowledge: { ...byNumber, maxResends: 5 } })
       yield* sendAll(socket, "1", "2")
@@ -363,7 +363,7 @@ describe("acknowledge.maxResends", () => {
       assert.deepStrictEqual(next.got, ["1", "pong"])
     }))
 
-  test("W9: without it the same messages go out each time, all of them", () =>
+  test("W9: without `maxResends` all unacknowledged messages are sent again each time", () =>
     Effect.gen(function*() {
       const { peer, server, socket } = yield* opened({ acknowledge: byNumber })
       yield* sendAll(socket, "1", "2")
@@ -380,7 +380,7 @@ describe("acknowledge.maxResends", () => {
     }))
 })
 
-describe("an identifier that is odd", () => {
+describe("an unusual identifier", () => {
   const noHash = {
     [Hash.symbol]: (): number => {
       throw new Error("no hash")
@@ -412,7 +412,7 @@ describe("an identifier that is odd", () => {
       yield* Fiber.join(delivering)
     }))
 
-  test("W18: an acknowledgement whose identifier has no hash is a typed event, and the message is told", () =>
+  test("W18: an acknowledgement whose identifier has no hash is a typed event, and goes to `messages`", () =>
     Effect.gen(function*() {
       const { events, peer, socket } = yield* opened({ acknowledge: odd(() => noHash) })
       const messages = yield* recorded(socket.messages)
@@ -443,7 +443,7 @@ describe("an identifier that is odd", () => {
       yield* socket.flush
     }))
 
-  test("W9: equal identifiers are one, whatever objects they are", () =>
+  test("W9: equal identifiers are the same, even if they are different objects", () =>
     Effect.gen(function*() {
       const at = (n: number): WebSocketDialer.Message | Date => new Date(n)
       const { peer, socket } = yield* opened({

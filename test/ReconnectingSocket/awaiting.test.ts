@@ -18,7 +18,7 @@ const awaiting = () => {
 }
 
 describe("the answers that a connection awaits", () => {
-  it("W14: a message answers the oldest that takes it, and only that one", () => {
+  it("W14: a message answers the oldest waiter that accepts it, and only that one", () => {
     const { add, take, taken } = awaiting()
     add("first", "a")
     add("second", "a", "b")
@@ -27,7 +27,7 @@ describe("the answers that a connection awaits", () => {
     assert.deepStrictEqual(taken, ["second: b", "first: a", "third: a"])
   })
 
-  it("W14: a message that no waiter takes answers none", () => {
+  it("W14: a message that no waiter accepts answers none", () => {
     const { add, list, take } = awaiting()
     assert.isTrue(list.isEmpty)
     assert.isFalse(take("a"))
@@ -36,7 +36,7 @@ describe("the answers that a connection awaits", () => {
     assert.isFalse(list.isEmpty)
   })
 
-  it("W14: an answer that is no longer awaited takes nothing, and leaves the message to the next one", () => {
+  it("W14: a waiter that has given up takes no message, which goes to the next waiter", () => {
     const { add, list, take, taken } = awaiting()
     const giveUp = add("first", "a")
     add("second", "a")
@@ -47,7 +47,7 @@ describe("the answers that a connection awaits", () => {
     assert.isTrue(list.isEmpty)
   })
 
-  it.effect("`answered` waits until none is awaited, however they end", () =>
+  it.effect("`answered` waits until no answer is awaited, however the waiters end", () =>
     Effect.gen(function*() {
       const { add, list, take } = awaiting()
       yield* list.answered

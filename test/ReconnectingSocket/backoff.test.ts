@@ -36,7 +36,7 @@ describe("the backoff", () => {
       assert.deepStrictEqual(ofTag(events, "Waiting").map(({ until }) => until), server.times.slice(1))
     }))
 
-  test("W3: goes on over connections that were not stable", () =>
+  test("W3: continues after connections that were not stable", () =>
     Effect.gen(function*() {
       const { server } = yield* dialing(ReconnectingSocket.make({ dial, backoff: steady }))
       for (const delay of [1000, 2000, 4000]) {
@@ -50,7 +50,7 @@ describe("the backoff", () => {
       }
     }))
 
-  test("W3: begins anew after a connection that was stable", () =>
+  test("W3: starts anew after a connection that was stable", () =>
     Effect.gen(function*() {
       const { events, server } = yield* dialing(
         ReconnectingSocket.make({ dial, backoff: steady, stableAfter: "1 minutes" })
@@ -87,7 +87,7 @@ describe("the backoff", () => {
       assert.lengthOf(server.unanswered, 1)
     }))
 
-  test("W13: that ends is the end of the socket", () =>
+  test("W13: that ends closes the socket", () =>
     Effect.gen(function*() {
       const { server, socket } = yield* dialing(
         ReconnectingSocket.make({ dial, backoff: Schedule.fromDelays("1 seconds", "3 seconds") })
@@ -105,7 +105,7 @@ describe("the backoff", () => {
       assert.strictEqual((yield* socket.state)._tag, "Closed")
     }))
 
-  test("W3: waits as long as a server that refuses asks for", () =>
+  test("W3: waits as long as a refusing server asks for", () =>
     Effect.gen(function*() {
       const { events, server } = yield* dialing(ReconnectingSocket.make({ dial, backoff: steady }))
       yield* server.refuse(503, { "Retry-After": "120" })

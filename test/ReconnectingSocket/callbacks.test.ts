@@ -46,7 +46,7 @@ describe("a codec", () => {
       }))
   }
 
-  test("W8: whose decode throws leaves the message out, with an event that has it as it came in", () =>
+  test("W8: whose decode throws drops the message, with an event that has the original data", () =>
     Effect.gen(function*() {
       const { events, peer, socket } = yield* connected(ReconnectingSocket.make({ dial, codec: numbers }))
       const messages = yield* recorded(socket.messages)
@@ -59,7 +59,7 @@ describe("a codec", () => {
       assert.strictEqual((yield* socket.state)._tag, "Open")
     }))
 
-  test("W8: whose decode throws on the login's answer leaves that out, and the next message is received", () =>
+  test("W8: whose decode throws on the login's answer drops it, and the login receives the next message", () =>
     Effect.gen(function*() {
       const { peer, socket } = yield* connected(ReconnectingSocket.make({
         dial,
@@ -158,7 +158,7 @@ describe("a callback that throws is an event, and the socket goes on:", () => {
       assert.deepStrictEqual(messages.all, ["a"])
     }))
 
-  test("W8: acknowledged, where it gives no Option", () =>
+  test("W8: acknowledged, if it gives no Option", () =>
     Effect.gen(function*() {
       const { peer, socket } = yield* connected(
         ReconnectingSocket.make({
@@ -241,7 +241,7 @@ describe("a callback that throws is an event, and the socket goes on:", () => {
       ["throws", Schedule.map(steady, throwing)]
     ] as const
   ) {
-    test(`W8: but a schedule that ${how} has ended`, () =>
+    test(`W8: except a schedule: one that ${how} counts as ended`, () =>
       Effect.gen(function*() {
         const { server, socket } = yield* dialing(ReconnectingSocket.make({ dial, backoff: schedule }))
         yield* server.refuse(503)
@@ -251,7 +251,7 @@ describe("a callback that throws is an event, and the socket goes on:", () => {
       }))
   }
 
-  test("W8: backoff, which has ended with that", () =>
+  test("W8: backoff, which counts as ended", () =>
     Effect.gen(function*() {
       const { events, peer, socket } = yield* connected(
         ReconnectingSocket.make({ dial, backoff: Schedule.mapEffect(steady, () => Effect.die(thrown)) })

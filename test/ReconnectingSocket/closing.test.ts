@@ -117,7 +117,7 @@ describe("close", () => {
       }))
   }
 
-  test("may be called again and by many, and is done for all at the same time", () =>
+  test("may be called several times, and completes for all callers at the same time", () =>
     Effect.gen(function*() {
       const { events, peer, socket } = yield* connected(ReconnectingSocket.make({ dial }))
       yield* Effect.all([socket.close(4000), socket.close(4001), socket.close()], { concurrency: "unbounded" })
@@ -127,7 +127,7 @@ describe("close", () => {
       assert.lengthOf(ofTag(events, "Closed"), 1)
     }))
 
-  test("W13: has one bound of two seconds where the peer takes nothing, and drops what is left with events", () =>
+  test("W13: takes at most two seconds if the peer reads nothing, and drops the remaining messages with events", () =>
     Effect.gen(function*() {
       const { events, peer, socket } = yield* connected(ReconnectingSocket.make({ dial }))
       yield* peer.stall
@@ -144,7 +144,7 @@ describe("close", () => {
       assert.deepInclude((yield* peer.ended) as object, { _tag: "ConnectionLost" })
     }))
 
-  test("W13: has the same bound where the peer does not answer the close frame", () =>
+  test("W13: has the same bound if the peer does not answer the close frame", () =>
     Effect.gen(function*() {
       const { peer, socket } = yield* connected(ReconnectingSocket.make({ dial }))
       yield* peer.stall
@@ -204,7 +204,7 @@ describe("close", () => {
     })
   })
 
-  test("gives out the messages that have already come in before `messages` ends", () =>
+  test("delivers the messages that have already arrived before `messages` ends", () =>
     Effect.gen(function*() {
       const { peer, socket } = yield* connected(ReconnectingSocket.make({ dial }))
       yield* peer.send("a")
@@ -244,7 +244,7 @@ describe("close", () => {
       }))
   }
 
-  test("W13: goes on when it is interrupted", () =>
+  test("W13: continues when it is interrupted", () =>
     Effect.gen(function*() {
       const { peer, socket } = yield* connected(ReconnectingSocket.make({ dial, acknowledge }))
       yield* socket.send("0")
@@ -257,7 +257,7 @@ describe("close", () => {
       assert.strictEqual((yield* socket.state)._tag, "Closed")
     }))
 
-  test("lets senders go that wait for room", () =>
+  test("ends the senders that wait for room", () =>
     Effect.gen(function*() {
       const { socket } = yield* dialing(ReconnectingSocket.make({ dial, outbox: { capacity: 1, overflow: "suspend" } }))
       yield* socket.send("a")
@@ -270,7 +270,7 @@ describe("close", () => {
       }
     }))
 
-  test("W13: does not dial again where the peer ends the connection meanwhile", () =>
+  test("W13: does not dial again if the peer ends the connection meanwhile", () =>
     Effect.gen(function*() {
       const { peer, server, socket } = yield* connected(ReconnectingSocket.make({ dial, acknowledge, backoff: steady }))
       yield* socket.send("0")
@@ -282,7 +282,7 @@ describe("close", () => {
       assert.lengthOf(server.times, 1)
     }))
 
-  test("W13: that follows a loss in the same moment leaves nothing dialed", () =>
+  test("W13: immediately after a loss causes no dial", () =>
     Effect.gen(function*() {
       const { peer, server, socket } = yield* connected(ReconnectingSocket.make({ dial, backoff: Schedule.forever }))
       yield* peer.reset
@@ -378,7 +378,7 @@ describe("the scope", () => {
       }))
   }
 
-  test("W7: that closes is not held up by a peer that does not answer, even where the clock stands still", () =>
+  test("W7: that closes is not delayed by a peer that does not answer, even if the clock stands still", () =>
     Effect.gen(function*() {
       const scope = yield* Scope.make()
       const { peer, socket } = yield* connected(Scope.extend(ReconnectingSocket.make({ dial }), scope))
@@ -403,7 +403,7 @@ describe("the scope", () => {
   for (
     const [where, how] of [["onOpen", "open"], ["dial", "open"], ["onOpen", "opening"], ["dial", "dialing"]] as const
   ) {
-    test(`W18: a finalizer of ${where} that never ends holds neither the scope nor the next connection (${how})`, () =>
+    test(`W18: a finalizer of ${where} that never ends delays neither the scope nor the next connection (${how})`, () =>
       Effect.gen(function*() {
         const scope = yield* Scope.make()
         let begun = 0
@@ -435,7 +435,7 @@ describe("the scope", () => {
       }))
   }
 
-  test("W18: waits within its bound for finalizers that end, and a finalizer that dies is none of its business", () =>
+  test("W18: waits within its bound for finalizers that end, and ignores a finalizer that dies", () =>
     Effect.gen(function*() {
       const scope = yield* Scope.make()
       const released: Array<string> = []
@@ -502,7 +502,7 @@ describe("the scope", () => {
       assert.isTrue(Exit.isInterrupted(exit))
     }))
 
-  test("W7: of a layer holds a socket", () =>
+  test("W7: of a layer keeps a socket open", () =>
     Effect.gen(function*() {
       class Feed extends Context.Tag("Feed")<Feed, ReconnectingSocket.ReconnectingSocket<Message, Message>>() {
         static readonly layer = Layer.scoped(Feed, ReconnectingSocket.make({ dial, backoff: steady }))

@@ -59,7 +59,7 @@ describe("codec.decodeMany", () => {
       assert.deepStrictEqual(ofTag(events, "Rejected"), [])
     }))
 
-  test("W14: acknowledgements and pongs are taken out of a frame, and the messages beside them are told", () =>
+  test("W14: acknowledgements and pongs are taken out of a frame, and its other messages go to `messages`", () =>
     Effect.gen(function*() {
       const { messages, peer, socket } = yield* listening({
         codec: lines,
@@ -77,7 +77,7 @@ describe("codec.decodeMany", () => {
       assert.deepStrictEqual(messages, ["before", "between", "after"])
     }))
 
-  test("W8: what `decodeMany` gave before it threw is told, the rest is left out, and the connection goes on", () =>
+  test("W8: messages that `decodeMany` gave before it threw are kept, and the connection goes on", () =>
     Effect.gen(function*() {
       const { events, messages, peer } = yield* listening({ codec: parser() })
       yield* peer.send("a\nb\nbad\nc\n")
@@ -100,7 +100,7 @@ describe("codec.decodeMany", () => {
       assert.deepStrictEqual(ofTag(events, "Rejected").map(({ callback }) => callback), ["decode"])
     }))
 
-  it.scoped("an inbox that has room takes a whole frame, also where the connection cannot be paused", () =>
+  it.scoped("an inbox that has room takes a whole frame, also if the connection cannot be paused", () =>
     Effect.gen(function*() {
       const server = yield* serving
       const dialer = yield* WebSocketDialer.WebSocketDialer
@@ -126,7 +126,7 @@ describe("codec.decodeMany", () => {
 })
 
 describe("codec as a function", () => {
-  test("W8: it is called once by `make`, and once for each connection, whose half message ends with it", () =>
+  test("W8: is called once by `make` and once for each connection, which drops an incomplete message at its end", () =>
     Effect.gen(function*() {
       let calls = 0
       const { messages, peer, server } = yield* listening({
@@ -148,7 +148,7 @@ describe("codec as a function", () => {
       assert.strictEqual(calls, 3)
     }))
 
-  test("messages that are accepted while there is no connection leave as `make`'s codec has encoded them", () =>
+  test("messages that are accepted while there is no connection are sent as `make`'s codec has encoded them", () =>
     Effect.gen(function*() {
       let calls = 0
       const server = yield* serving
@@ -215,7 +215,7 @@ describe("codec as a function", () => {
       assert.deepStrictEqual(messages, ["a"])
     }))
 
-  test("a replacement has a decoder of its own, beside that of the connection it replaces", () =>
+  test("a replacement has its own decoder, besides that of the connection it replaces", () =>
     Effect.gen(function*() {
       const { messages, peer, server } = yield* listening({ codec: parser, renewAfter: "10 seconds" })
       yield* peer.send("ol")
@@ -230,7 +230,7 @@ describe("codec as a function", () => {
     }))
 })
 
-describe("a codec that is none", () => {
+describe("an invalid codec", () => {
   const make = (codec: unknown): Effect.Effect<unknown, unknown, WebSocketDialer.WebSocketDialer | Scope.Scope> =>
     ReconnectingSocket.make({ dial, codec: codec as ReconnectingSocket.Codec<string, string> })
   const rows: ReadonlyArray<readonly [name: string, codec: unknown]> = [

@@ -26,7 +26,7 @@ describe("the dial request", () => {
     "hangs, and cannot be interrupted": Effect.uninterruptible(Effect.never)
   }
   for (const [how, effect] of Object.entries(bad)) {
-    test(`is a failed attempt where the effect ${how}`, () =>
+    test(`is a failed attempt if the effect ${how}`, () =>
       Effect.gen(function*() {
         let n = 0
         const { events, server, socket } = yield* dialing(ReconnectingSocket.make({

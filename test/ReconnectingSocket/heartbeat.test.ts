@@ -49,7 +49,7 @@ describe("the heartbeat", () => {
   })
 
   for (const ping of ["of its own", "without a ping"]) {
-    it.scoped(`W4: has a platform look at each beat whether the peer is closing, ${ping}`, () => {
+    it.scoped(`W4: at each beat lets the platform check whether the peer is closing, ${ping}`, () => {
       const wire = new Wire({ ping: false })
       let checks = 0
       const check = Effect.sync(() => {
@@ -71,7 +71,7 @@ describe("the heartbeat", () => {
     })
   }
 
-  it.scoped("W4: works on a clock of fractions, on which the rest of a wait can be less than a nanosecond", () => {
+  it.scoped("W4: works with a fractional clock, by which the rest of a wait can be less than a nanosecond", () => {
     const wire = new Wire()
     return Effect.gen(function*() {
       // 15,000 later it is, to a double, 15,000 less 2e-12 later.
@@ -85,7 +85,7 @@ describe("the heartbeat", () => {
   })
 
   for (const sign of ["a message", "a control frame", "what does not decode"] as const) {
-    it.scoped(`W4: takes ${sign} for a sign of life, before and after it has asked`, () => {
+    it.scoped(`W4: counts ${sign} as a sign of life, before and after its ping`, () => {
       const wire = new Wire()
       return Effect.gen(function*() {
         const { events } = yield* onWires([wire], {
@@ -212,7 +212,7 @@ describe("the heartbeat", () => {
       false
     ]] as const
   ) {
-    it.scoped(`does not ask where ${name}`, () => {
+    it.scoped(`does not ping if ${name}`, () => {
       const wire = new Wire(can)
       return Effect.gen(function*() {
         const { events, socket } = yield* onWires([wire], { heartbeat })
@@ -244,7 +244,7 @@ describe("the heartbeat", () => {
   })
 
   for (const when of ["before", "after"]) {
-    it.scoped(`W4: is not kept waiting by a clock that is set back, ${when} it has asked`, () => {
+    it.scoped(`W4: is not delayed by a clock that is set back, ${when} it has sent a ping`, () => {
       const wire = new Wire()
       return Effect.gen(function*() {
         const clock = yield* Effect.clock
@@ -292,10 +292,10 @@ describe("the user's ping", () => {
     "throws": () => {
       throw new Error("odd")
     },
-    "gives what cannot be encoded": () => 1 as never
+    "gives a message that cannot be encoded": () => 1 as never
   }
   for (const [how, ping] of Object.entries(odd)) {
-    it.scoped(`W8: that ${how} is an event, and a protocol ping asks in its place`, () => {
+    it.scoped(`W8: that ${how} is an event, and a protocol ping is sent instead`, () => {
       const wire = new Wire()
       return Effect.gen(function*() {
         const { events } = yield* onWires([wire], { backoff: steady, heartbeat: { ping, always: true } })
@@ -308,7 +308,7 @@ describe("the user's ping", () => {
     })
   }
 
-  it.scoped("W8: that throws where the platform has no ping asks nothing, and no answer is missed", () => {
+  it.scoped("W8: that throws if the platform has no ping sends no ping, and no answer is awaited", () => {
     const wire = new Wire({ ping: false })
     return Effect.gen(function*() {
       const { events } = yield* onWires([wire], { heartbeat: { ping: odd.throws } })
@@ -319,7 +319,7 @@ describe("the user's ping", () => {
   })
 
   for (const [where, can] of [["with", {}], ["without", { ping: false }]] as const) {
-    it.scoped(`W4: that is false asks nothing, and silence ends a connection ${where} protocol pings`, () => {
+    it.scoped(`W4: that is false sends no ping, and silence ends a connection ${where} protocol pings`, () => {
       const wire = new Wire(can)
       return Effect.gen(function*() {
         const { events } = yield* onWires([wire], {
@@ -366,7 +366,7 @@ describe("a heartbeat with `always`", () => {
       () => Effect.tap(pass(1_000), () => Effect.sync(() => wire.say(message)))
     )
 
-  it.scoped("W4: pings even if messages arrive, and takes any frame for an answer without `isPong`", () => {
+  it.scoped("W4: pings even if messages arrive, and without `isPong` any frame is an answer", () => {
     const wire = new Wire()
     return Effect.gen(function*() {
       const { events } = yield* onWires([wire], { backoff: steady, heartbeat: always })
@@ -381,7 +381,7 @@ describe("a heartbeat with `always`", () => {
     })
   })
 
-  it.scoped("W4: takes only a pong for an answer with `isPong`, whatever else the peer sends", () => {
+  it.scoped("W4: with `isPong` only a pong is an answer, whatever else the peer sends", () => {
     const wire = new Wire()
     return Effect.gen(function*() {
       const { events, socket } = yield* onWires([wire], {
@@ -482,7 +482,7 @@ describe("the peer's own ping", () => {
     })
   })
 
-  test("W14: is seen by a login, and answered before it is over", () =>
+  test("W14: is received by a login, and answered before the login is over", () =>
     Effect.gen(function*() {
       const seen: Array<string> = []
       const { peer, socket } = yield* opened({
@@ -504,7 +504,7 @@ describe("the peer's own ping", () => {
       throw new Error("odd")
     },
     "gives no Option": () => "PONG" as never,
-    "gives what cannot be encoded": () => Option.some(1 as never)
+    "gives a message that cannot be encoded": () => Option.some(1 as never)
   }
   for (const [how, answer] of Object.entries(odd)) {
     test(`W8: whose answer ${how} is an event, and told by \`messages\``, () =>

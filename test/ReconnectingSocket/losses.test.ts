@@ -80,7 +80,7 @@ describe("the loss of a connection", () => {
       }))
   }
 
-  test("W4: is told once when several causes come together", () =>
+  test("W4: is published once when several causes come together", () =>
     Effect.gen(function*() {
       const { events, peer, server, socket } = yield* connected(ReconnectingSocket.make({ dial, backoff: steady }))
       yield* socket.send("a")
@@ -92,7 +92,7 @@ describe("the loss of a connection", () => {
       assert.lengthOf(server.times, 2)
     }))
 
-  test("W4: is the end of reading: nothing comes after a close frame", () =>
+  test("W4: ends the reading: no message is read after a close frame", () =>
     Effect.gen(function*() {
       const { peer, server, socket } = yield* connected(ReconnectingSocket.make({ dial, backoff: steady }))
       const messages = yield* recorded(socket.messages)
@@ -193,7 +193,7 @@ describe("a failure that is not retryable", () => {
       assert.strictEqual((yield* Effect.flip(socket.awaitOpen))._tag, "SocketFailed")
     }))
 
-  test("W3: a `dial` that is a function is told the attempt, and why the one before ended", () =>
+  test("W3: a `dial` that is a function is given the attempt, and why the previous one ended", () =>
     Effect.gen(function*() {
       const { server } = yield* dialing(ReconnectingSocket.make({
         dial: ({ attempt, previous }) =>
@@ -224,7 +224,7 @@ describe("a failure that is not retryable", () => {
     }).pipe(Effect.provideService(Address, { url: "ws://tagged" }))
   })
 
-  test("W6: `retryable` is told what the default says", () =>
+  test("W6: `retryable` is given the default's decision", () =>
     Effect.gen(function*() {
       const told: Array<boolean> = []
       const { server } = yield* dialing(ReconnectingSocket.make({

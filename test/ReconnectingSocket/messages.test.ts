@@ -38,7 +38,7 @@ describe("messages that come in", () => {
       ])
     }))
 
-  it.scoped("and are not taken pause the connection, and none is lost", () => {
+  it.scoped("and are not read pause the connection, and none is lost", () => {
     const wire = new Wire()
     return Effect.gen(function*() {
       const { events, socket } = yield* onWires([wire], { inbox: { capacity: 3 } })
@@ -77,7 +77,7 @@ describe("messages that come in", () => {
     })
   })
 
-  it.scoped("pause the next connection too, while messages of the last one are not taken", () => {
+  it.scoped("pause the next connection too, while messages of the last one are not read", () => {
     const wires = [new Wire(), new Wire()]
     return Effect.gen(function*() {
       const { socket } = yield* onWires(wires, { inbox: { capacity: 2 }, backoff: steady })
@@ -108,7 +108,7 @@ describe("messages that come in", () => {
     })
   })
 
-  it.scoped("W13: acknowledge, and count as signs of life, even if the messages are not taken", () => {
+  it.scoped("W13: acknowledge, and count as signs of life, even if the messages are not read", () => {
     const wire = new Wire()
     return Effect.gen(function*() {
       const { socket } = yield* onWires([wire], { inbox: { capacity: 2 }, acknowledge })
@@ -122,7 +122,7 @@ describe("messages that come in", () => {
     })
   })
 
-  test("faster than they are taken end a connection that cannot be paused; earlier ones are given out", () =>
+  test("faster than they are read end a connection that cannot be paused; earlier ones are delivered", () =>
     Effect.gen(function*() {
       const { events, peer, server, socket } = yield* connected(
         ReconnectingSocket.make({ dial, backoff: steady, inbox: { capacity: 2 }, acknowledge })
@@ -161,7 +161,7 @@ describe("messages that come in", () => {
       }))
   }
 
-  test("are for one consumer at a time, one after the other", () =>
+  test("go to one consumer at a time, one after the other", () =>
     Effect.gen(function*() {
       const { peer, socket } = yield* connected(ReconnectingSocket.make({ dial }))
       const first = yield* recorded(socket.messages)

@@ -195,7 +195,7 @@ describe("onOpen", () => {
       assert.deepStrictEqual(messages.all, ["a", "b"])
     }))
 
-  test("W5: gets the loss of its connection from receive and send", () =>
+  test("W5: gets the loss of its connection as the failure of receive and send", () =>
     Effect.gen(function*() {
       const told: Array<unknown> = []
       const { events, peer, socket } = yield* connected(ReconnectingSocket.make({
@@ -229,7 +229,7 @@ describe("onOpen", () => {
       )
     }))
 
-  test("W8: fails where it sends a message that cannot be encoded", () =>
+  test("W8: fails if it sends a message that cannot be encoded", () =>
     Effect.gen(function*() {
       const { events, peer } = yield* connected(ReconnectingSocket.make({
         dial,

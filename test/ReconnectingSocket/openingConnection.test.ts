@@ -93,7 +93,7 @@ describe("unread", () => {
       assert.deepStrictEqual(messages.all, ["1", "2", "3", "4", "5", "6"])
     }))
 
-  test("W14: stands behind the border of its own connection, also if the login fails after it", () =>
+  test("W14: puts the message after the border of its own connection, also if the login fails later", () =>
     Effect.gen(function*() {
       let n = 0
       const { peer, server, socket } = yield* opened({
@@ -128,7 +128,7 @@ describe("unread", () => {
       assert.deepStrictEqual(lossesOf(events), [])
     }))
 
-  test("W14: of a message after the login is over gives it out as well", () =>
+  test("W14: of a message after the login is over delivers it as well", () =>
     Effect.gen(function*() {
       const connections: Array<Connection> = []
       const { peer, socket } = yield* opened({
@@ -143,7 +143,7 @@ describe("unread", () => {
 })
 
 describe("attempt and previous", () => {
-  test("W3: count the delays since the backoff began anew, and say why the last attempt failed", () =>
+  test("W3: count the delays since the backoff started anew, and say why the last attempt failed", () =>
     Effect.gen(function*() {
       const contexts: Array<readonly [number, string | undefined]> = []
       const { peer, server } = yield* opened({
@@ -180,7 +180,7 @@ describe("attempt and previous", () => {
 })
 
 describe("a login's own heartbeat", () => {
-  test("W4: is that of this connection from then on, with the socket's own options for the rest", () =>
+  test("W4: applies to this connection from then on, with the socket's own options for the rest", () =>
     Effect.gen(function*() {
       const { events, peer, server, socket } = yield* opened({
         heartbeat: { interval: "30 seconds", timeout: "2 seconds", ping: () => "beat" },

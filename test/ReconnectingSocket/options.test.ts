@@ -11,7 +11,7 @@ import type * as Scope from "effect/Scope"
 import type * as Stream from "effect/Stream"
 import { acknowledge, dial, type Message, serving, settle, test } from "../support/reconnectingSockets.js"
 
-describe("options that make no sense", () => {
+describe("invalid options", () => {
   const refused = (
     option: string,
     value: unknown,
@@ -71,7 +71,7 @@ describe("options that make no sense", () => {
       }))
   }
 
-  test("are told from options that only look odd", () =>
+  test("do not include options that only look odd", () =>
     ReconnectingSocket.make({
       dial,
       stableAfter: 0,
@@ -138,7 +138,7 @@ describe("types", () => {
     >()
   })
 
-  it("ask for what dial and onOpen need, and nothing more", () => {
+  it("require what dial and onOpen need, and nothing more", () => {
     class Address extends Context.Tag("Address")<Address, string>() {}
     class Login extends Context.Tag("Login")<Login, string>() {}
     const making = ReconnectingSocket.make({

@@ -260,7 +260,7 @@ describe("the outbox", () => {
       assert.deepStrictEqual((yield* server.open).got, ["a"])
     }))
 
-  test("gives a message up when its time to live is over, to the millisecond", () =>
+  test("drops a message when its time to live is over, to the millisecond", () =>
     Effect.gen(function*() {
       const { events, server, socket } = yield* down({ timeToLive: "1 seconds" })
       yield* pass(300)
@@ -298,7 +298,7 @@ describe("the outbox", () => {
       assert.deepStrictEqual((yield* server.open).got, [])
     }))
 
-  test("does not wait for the clock to see that a message is too old", () =>
+  test("does not wait for a timer to notice that a message is too old", () =>
     Effect.gen(function*() {
       const { server, socket } = yield* down({ timeToLive: "1 seconds" })
       yield* socket.send("old")
@@ -358,7 +358,7 @@ describe("the outbox", () => {
   })
 
   for (const overflow of ["fail", "suspend"] as const) {
-    test(`W7: takes a message back when its deliverer is interrupted ("${overflow}")`, () =>
+    test(`W7: removes a message when its deliverer is interrupted ("${overflow}")`, () =>
       Effect.gen(function*() {
         const { events, server, socket } = yield* down({ capacity: 1, overflow })
         const delivering = yield* Effect.fork(socket.deliver("back"))
@@ -370,7 +370,7 @@ describe("the outbox", () => {
       }))
   }
 
-  test("W7: takes a message back when a sender that waits for room is interrupted, and admits the next", () =>
+  test("W7: removes a message when its sender is interrupted while it waits for room, and accepts the next one", () =>
     Effect.gen(function*() {
       const { server, socket } = yield* down({ bytes: 10, overflow: "suspend" })
       yield* socket.send("12345678")
@@ -419,7 +419,7 @@ describe("deliver", () => {
     })
   })
 
-  it.scoped("W9: fails with MessageLost when its connection was lost, and sends nothing again", () => {
+  it.scoped("W9: fails with MessageLost when its connection was lost, and does not send the message again", () => {
     const wires = [new Wire({ isHeld: true }), new Wire()]
     return Effect.gen(function*() {
       const { events, socket } = yield* onWires(wires, { backoff: steady })

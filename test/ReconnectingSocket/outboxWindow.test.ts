@@ -20,7 +20,7 @@ const connection = { wakeWriter: () => {} }
 const messagesOf = (all: ReadonlyArray<QueuedMessage<string>>) => all.map(({ message }) => message)
 
 describe("an outbox whose window is full", () => {
-  it.effect("is not flushed while one is queued that another, for its connection only, has passed", () =>
+  it.effect("is not flushed while a queued message has been overtaken by one for its connection only", () =>
     Effect.gen(function*() {
       const outbox = outboxOf(1)
       for (const message of ["0", "1"]) outbox.offer(queued(message))
@@ -40,7 +40,7 @@ describe("an outbox whose window is full", () => {
       assert.isTrue(yield* isFlushed)
     }))
 
-  it("forgets what is for a connection only with that, and keeps the others in order", () => {
+  it("drops messages for one connection only with that connection, and keeps the others in order", () => {
     const outbox = outboxOf(2)
     outbox.drainTo(connection)
     for (const message of ["0", "1", "2"]) outbox.offer(queued(message))

@@ -69,7 +69,7 @@ describe("the phases of a socket", () => {
     }
   }
 
-  it("stay the same object where nothing has changed, so that no state is published twice", () => {
+  it("stay the same object if nothing has changed, so that no state is published twice", () => {
     assert.strictEqual(next(phases.Dialing, { _tag: "Dial", attempt: 1 }), phases.Dialing)
   })
 

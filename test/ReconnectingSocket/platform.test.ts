@@ -61,7 +61,7 @@ describe("as a platform's socket", () => {
       }))
   }
 
-  test("W12: messages that come before the run reach it", () =>
+  test("W12: a run gets the messages that arrived before it began", () =>
     Effect.gen(function*() {
       const { server, socket } = yield* platform()
       yield* Effect.flatMap(server.open, ({ send }) => send("early"))
@@ -69,7 +69,7 @@ describe("as a platform's socket", () => {
       assert.deepStrictEqual(got, ["early"])
     }))
 
-  test("W12: run gives bytes, and onOpen is done before them", () =>
+  test("W12: run gives bytes, and onOpen ends before the first of them", () =>
     Effect.gen(function*() {
       const { server, socket } = yield* platform()
       const log: Array<unknown> = []
@@ -83,7 +83,7 @@ describe("as a platform's socket", () => {
       assert.deepStrictEqual(log, ["open", new TextEncoder().encode("a"), Uint8Array.of(1)])
     }))
 
-  test("W12: handlers are started in order, and one that waits does not block the others", () =>
+  test("W12: handlers are started in order, and a waiting handler does not block the others", () =>
     Effect.gen(function*() {
       const { server, socket } = yield* platform()
       const log: Array<string> = []
@@ -134,7 +134,7 @@ describe("as a platform's socket", () => {
       }, true]
     ] as const
   ) {
-    test(`W12: a handler that ${how} ends the run with that, and gives its connection up`, () =>
+    test(`W12: a handler that ${how} ends the run with that exit, and ends its connection`, () =>
       Effect.gen(function*() {
         const { server, socket } = yield* platform()
         const fiber = yield* Effect.fork(socket.runRaw(handler as () => Effect.Effect<never, string>))
@@ -236,7 +236,7 @@ describe("as a platform's socket", () => {
       yield* server.open
     }))
 
-  test("W12: after close a run succeeds, and so does the one that was running", () =>
+  test("W12: after close a run succeeds, and so does a run in progress", () =>
     Effect.gen(function*() {
       const { self, server, socket } = yield* platform()
       const { fiber } = yield* runs(socket)
@@ -281,7 +281,7 @@ describe("as a platform's socket", () => {
       assert.deepStrictEqual(got, ["a"])
     }))
 
-  test("W12: a run that is interrupted gives its connection up; the next is on another", () =>
+  test("W12: a run that is interrupted ends its connection; the next run has another one", () =>
     Effect.gen(function*() {
       const { server, socket } = yield* platform()
       const { fiber } = yield* runs(socket)
@@ -364,7 +364,7 @@ describe("as a platform's socket", () => {
       assert.deepStrictEqual(next.got, ["a"])
     }))
 
-  test("W12: runs of two of them both end with the connection", () =>
+  test("W12: runs of two platform sockets both end with the connection", () =>
     Effect.gen(function*() {
       const { self, server, socket } = yield* platform()
       const first = yield* runs(socket)

@@ -49,14 +49,14 @@ describe("the delay after a failure", () => {
 })
 
 describe("a close frame", () => {
-  it("carries only codes that may be sent", () => {
+  it("has only codes that may be sent", () => {
     for (const code of [1000, 1001, 1003, 1007, 1014, 3000, 4999]) assert.strictEqual(Policy.sendableCode(code), code)
     for (const code of [-1, 0, 999, 1004, 1005, 1006, 1015, 2999, 5000, 1000.5, NaN]) {
       assert.strictEqual(Policy.sendableCode(code), 1000)
     }
   })
 
-  it("carries at most 123 bytes of reason, and no half of a character", () => {
+  it("has at most 123 bytes of reason, and no half of a character", () => {
     assert.strictEqual(Policy.sendableReason("short"), "short")
     assert.strictEqual(Policy.sendableReason("x".repeat(200)), "x".repeat(123))
     assert.strictEqual(Policy.sendableReason("é".repeat(200)), "é".repeat(61))

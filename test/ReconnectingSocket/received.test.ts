@@ -39,7 +39,7 @@ describe("received", () => {
       assert.deepStrictEqual(shown(received.all), ["0:", "0:a", "0:b", "1:", "1:c", "2:"])
     }))
 
-  test("W14: a slow reader finds the border where it belongs", () =>
+  test("W14: a slow reader reads the border in its place", () =>
     Effect.gen(function*() {
       const { peer, server, socket } = yield* opened()
       for (const message of ["a", "b"]) yield* peer.send(message)
@@ -50,7 +50,7 @@ describe("received", () => {
       assert.deepStrictEqual(shown((yield* recorded(socket.received)).all), ["0:", "0:a", "0:b", "1:", "1:c"])
     }))
 
-  test("W14: a message that the login left comes after the border, unless the socket itself has used it", () =>
+  test("W14: a message that the login did not receive comes after the border, unless the socket has used it", () =>
     Effect.gen(function*() {
       const { peer, socket } = yield* opened({
         heartbeat: { ping: "ping", isPong: (message) => message === "pong" },
@@ -66,7 +66,7 @@ describe("received", () => {
       assert.deepStrictEqual(shown(received.all), ["0:", "0:a", "0:b", "0:c"])
     }))
 
-  test("W14: a connection that was never ready has a border if it left messages, and no number if it did not", () =>
+  test("W14: a connection that was never ready has a border if it brought messages, otherwise no number", () =>
     Effect.gen(function*() {
       const { peer, server, socket } = yield* opened({
         onOpen: ({ receive }) =>
@@ -114,7 +114,7 @@ describe("received", () => {
       assert.deepStrictEqual(shown(received.all), ["0:", "0:a", "6:", "6:b"])
     }))
 
-  test("`messages` passes the borders over, and is not woken by one", () =>
+  test("`messages` skips the borders, and is not woken by one", () =>
     Effect.gen(function*() {
       const { peer, server, socket } = yield* opened()
       const messages = yield* recorded(Stream.chunks(socket.messages))
@@ -126,7 +126,7 @@ describe("received", () => {
       assert.deepStrictEqual(messages.all.map(Chunk.toReadonlyArray), [["a"]])
     }))
 
-  test("it ends with `close`, after what is left", () =>
+  test("it ends with `close`, after the remaining messages", () =>
     Effect.gen(function*() {
       const { peer, socket } = yield* opened()
       yield* peer.send("a")
@@ -147,7 +147,7 @@ describe("received", () => {
       assert.strictEqual(failureOf(yield* Fiber.join(reading))._tag, "SocketFailed")
     }))
 
-  test("W7: interrupted while it waits it has taken nothing; it is one consumer beside `messages`", () =>
+  test("W7: interrupted while it waits it has taken no message; it is a consumer like `messages`", () =>
     Effect.gen(function*() {
       const { peer, socket } = yield* opened()
       const first = yield* recorded(socket.received)

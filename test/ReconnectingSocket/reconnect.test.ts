@@ -16,7 +16,7 @@ import {
 } from "../support/reconnectingSockets.js"
 
 describe("reconnect", () => {
-  test("while it dials gives the dial up, and dials now", () =>
+  test("while the socket dials abandons the dial, and dials now", () =>
     Effect.gen(function*() {
       const { events, server, socket } = yield* dialing(ReconnectingSocket.make({ dial, backoff: steady }))
       const hanging = yield* server.next
@@ -32,7 +32,7 @@ describe("reconnect", () => {
       assert.deepStrictEqual(server.times, [0, 0])
     }))
 
-  test("while it opens drops the connection, and dials now", () =>
+  test("while a connection opens drops it, and dials now", () =>
     Effect.gen(function*() {
       let n = 0
       const { events, peer, server, socket } = yield* connected(
@@ -47,7 +47,7 @@ describe("reconnect", () => {
       assert.lengthOf(ofTag(events, "Lost"), 1)
     }))
 
-  test("while it is open drops the connection, and dials now, once for all callers", () =>
+  test("while a connection is open drops it, and dials now, once for all callers", () =>
     Effect.gen(function*() {
       const { events, peer, server, socket } = yield* connected(ReconnectingSocket.make({ dial, backoff: steady }))
       yield* Effect.all([
@@ -63,7 +63,7 @@ describe("reconnect", () => {
       assert.strictEqual((yield* socket.state)._tag, "Open")
     }))
 
-  test("while it waits dials now", () =>
+  test("while the socket waits dials now", () =>
     Effect.gen(function*() {
       const { server, socket } = yield* dialing(ReconnectingSocket.make({ dial, backoff: steady }))
       yield* server.refuse(503, { "retry-after": "300" })
@@ -75,7 +75,7 @@ describe("reconnect", () => {
       assert.lengthOf(server.times, 2)
     }))
 
-  test("when it is closed does nothing", () =>
+  test("when the socket is closed does nothing", () =>
     Effect.gen(function*() {
       const { server, socket } = yield* connected(ReconnectingSocket.make({ dial }))
       yield* socket.close()
@@ -113,7 +113,7 @@ describe("reconnect", () => {
       assert.deepStrictEqual(server.times, [0, 30_000, 61_000])
     }))
 
-  test("W15: is immediate out of a wait, unless the delay is asked for: then the wait goes on", () =>
+  test("W15: is immediate during a wait, unless the delay is asked for: then the wait goes on", () =>
     Effect.gen(function*() {
       const { server, socket } = yield* dialing(ReconnectingSocket.make({ dial, backoff: steady }))
       yield* server.refuse(503)
@@ -130,7 +130,7 @@ describe("reconnect", () => {
       assert.deepStrictEqual(server.times, [0, 500, 2500])
     }))
 
-  test("W15: gives a dial that hangs up immediately, and dials after the delay", () =>
+  test("W15: abandons a dial that hangs immediately, and dials after the delay", () =>
     Effect.gen(function*() {
       const { server, socket } = yield* dialing(ReconnectingSocket.make({ dial, backoff: steady }))
       yield* server.next
@@ -142,7 +142,7 @@ describe("reconnect", () => {
       assert.deepStrictEqual(server.times, [0, 1000])
     }))
 
-  test("W15: ends the socket if the schedule has ended, though `retryable` is not asked", () =>
+  test("W15: ends the socket if the schedule has ended, without asking `retryable`", () =>
     Effect.gen(function*() {
       const { server, socket } = yield* connected(ReconnectingSocket.make({
         dial,
@@ -174,7 +174,7 @@ describe("reconnect", () => {
       }))
   }
 
-  test("W15: goes on though the peer does not answer the close frame", () =>
+  test("W15: goes on even if the peer does not answer the close frame", () =>
     Effect.gen(function*() {
       const { peer, server, socket } = yield* connected(ReconnectingSocket.make({ dial }))
       yield* peer.stall
@@ -183,7 +183,7 @@ describe("reconnect", () => {
       assert.strictEqual((yield* peer.ended)._tag, "ConnectionLost")
     }))
 
-  test("W15: that is ordered last counts", () =>
+  test("W15: uses the options of the last call", () =>
     Effect.gen(function*() {
       const { server, socket } = yield* connected(ReconnectingSocket.make({ dial, backoff: steady }))
       yield* Effect.all([socket.reconnect({ backoff: false }), socket.reconnect({ backoff: true })])
@@ -193,7 +193,7 @@ describe("reconnect", () => {
       yield* server.open
     }))
 
-  test("loses nothing that is acknowledged", () =>
+  test("loses no message that is to be acknowledged", () =>
     Effect.gen(function*() {
       const { server, socket } = yield* connected(ReconnectingSocket.make({ dial, acknowledge }))
       yield* socket.send("0")

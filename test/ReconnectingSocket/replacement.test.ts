@@ -93,7 +93,7 @@ describe("a replacement", () => {
     }
   }
 
-  test("takes over once it is ready: no Lost, and the old connection is closed with 1000", () =>
+  test("takes over when it is ready: no Lost, and the old connection is closed with 1000", () =>
     Effect.gen(function*() {
       const { events, peer, server, socket } = yield* connected(ReconnectingSocket.make({
         ...renewing,
@@ -125,7 +125,7 @@ describe("a replacement", () => {
       assert.lengthOf(ofTag(events, "Opened"), 2)
     }))
 
-  test("comes again and again", () =>
+  test("is repeated after each `renewAfter`", () =>
     Effect.gen(function*() {
       const { events, server } = yield* connected(ReconnectingSocket.make(renewing))
       for (let n = 0; n < 5; n++) {
@@ -137,7 +137,7 @@ describe("a replacement", () => {
       assert.lengthOf(ofTag(events, "Opened"), 6)
     }))
 
-  test("W15: is given up where its last attempt is still being released when the connection is lost", () =>
+  test("W15: is given up if its last attempt is still being released when the connection is lost", () =>
     Effect.gen(function*() {
       let [isRefused, released]: [boolean, Effect.Effect<void>] = [false, Effect.void]
       const gate = yield* Deferred.make<void>()
@@ -201,7 +201,7 @@ describe("a replacement", () => {
       yield* socket.flush
     }))
 
-  it.scoped("waits for the write that is under way", () => {
+  it.scoped("waits for the write in progress", () => {
     const wires = [new Wire({ isHeld: true }), new Wire()]
     return Effect.gen(function*() {
       const { socket } = yield* onWires(wires, { renewAfter: "5 seconds", writeTimeout: "1 minutes" })
@@ -220,7 +220,7 @@ describe("a replacement", () => {
     })
   })
 
-  test("has the subscriptions that come meanwhile, and not those that go", () =>
+  test("has the subscriptions that are added meanwhile, and not those that are removed", () =>
     Effect.gen(function*() {
       const { peer, server, socket } = yield* connected(
         ReconnectingSocket.make({ ...renewing, onOpen: ({ receive }) => receive })
@@ -274,7 +274,7 @@ describe("a replacement", () => {
       }))
   }
 
-  test("W15: is kept where the current connection breaks meanwhile, and no other is dialed", () =>
+  test("W15: is kept if the current connection breaks meanwhile, and no other is dialed", () =>
     Effect.gen(function*() {
       const { events, peer, server, socket } = yield* connected(ReconnectingSocket.make(renewing))
       yield* begin
@@ -290,7 +290,7 @@ describe("a replacement", () => {
       assert.lengthOf(server.times, 2)
     }))
 
-  test("that is under way when the socket is closed leaves no connection", () =>
+  test("in progress when the socket is closed leaves no connection", () =>
     Effect.gen(function*() {
       const { server, socket } = yield* connected(ReconnectingSocket.make({ ...renewing, acknowledge }))
       yield* begin
@@ -356,7 +356,7 @@ describe("a replacement", () => {
     })
   })
 
-  it.scoped("leaves an old connection that nobody reads out, which ends with its socket", () => {
+  it.scoped("leaves an old connection open whose messages are not read, until its socket closes", () => {
     const wires = [new Wire(), new Wire()]
     return Effect.gen(function*() {
       const { socket } = yield* onWires(wires, { renewAfter: "5 seconds", heartbeat: false, inbox: { capacity: 2 } })
@@ -374,7 +374,7 @@ describe("a replacement", () => {
     })
   })
 
-  it.scoped("comes no more while an old connection is not read out", () => {
+  it.scoped("is not repeated while the messages of an old connection are not read", () => {
     const wires = Array.from({ length: 30 }, () => new Wire())
     return Effect.gen(function*() {
       yield* onWires(wires, { renewAfter: "1 minute", inbox: { capacity: 2 } })
@@ -391,7 +391,7 @@ describe("a replacement", () => {
     })
   })
 
-  it.scoped("reads the old connection out first, however slow the reader is", () => {
+  it.scoped("delivers all messages of the old connection first, however slow the reader is", () => {
     const wires = [new Wire(), new Wire()]
     return Effect.gen(function*() {
       const { events, socket } = yield* onWires(wires, {
@@ -420,7 +420,7 @@ describe("a replacement", () => {
     })
   })
 
-  test("that ends as it is ready is tried again after the backoff's delay", () =>
+  test("that ends just as it is ready is tried again after the backoff's delay", () =>
     Effect.gen(function*() {
       const { events, server, socket } = yield* connected(
         ReconnectingSocket.make({ ...renewing, heartbeat: false, renewAfter: "100 seconds", acknowledge })
@@ -435,7 +435,7 @@ describe("a replacement", () => {
       assert.lengthOf(ofTag(events, "Lost"), 0)
     }))
 
-  test("that is ready takes over immediately where the current connection is cut", () =>
+  test("that is ready takes over immediately if the current connection is lost", () =>
     Effect.gen(function*() {
       const { events, peer, server, socket } = yield* connected(ReconnectingSocket.make({ ...renewing, acknowledge }))
       yield* socket.send("0")

@@ -50,7 +50,7 @@ const acknowledge = {
 }
 
 describe("request", () => {
-  test("W14: gives what `reply` finds, which does not go to `messages`; other messages do", () =>
+  test("W14: gives the reply that `reply` accepts, which does not go to `messages`; other messages do", () =>
     Effect.gen(function*() {
       const { peer, socket } = yield* opened()
       const messages = yield* recorded(socket.messages)
@@ -63,7 +63,7 @@ describe("request", () => {
       assert.deepStrictEqual(messages.all, ["news", "reply 2 b", "reply 1 again"])
     }))
 
-  test("W14: a message answers the oldest request that takes it, and only that one", () =>
+  test("W14: a message answers the oldest request that accepts it, and only that one", () =>
     Effect.gen(function*() {
       const { peer, socket } = yield* opened()
       const any = (name: string) => socket.request(name, { reply: (message) => Option.some(`${name}: ${message}`) })
@@ -95,7 +95,7 @@ describe("request", () => {
       assert.deepStrictEqual(messages.all, ["early"])
     }))
 
-  test("W14: acknowledgements and pongs are no replies, whatever `reply` takes", () =>
+  test("W14: acknowledgements and pongs are no replies, whatever `reply` accepts", () =>
     Effect.gen(function*() {
       const { peer, socket } = yield* opened({
         acknowledge,
@@ -140,7 +140,7 @@ describe("request", () => {
       assert.deepStrictEqual(messages.all, ["reply 1 late"])
     }))
 
-  test("RequestTimeout while it is queued takes it back: it is not sent later", () =>
+  test("RequestTimeout of a queued request removes it: it is not sent later", () =>
     Effect.gen(function*() {
       const { peer, server, socket } = yield* opened()
       yield* peer.reset
@@ -152,7 +152,7 @@ describe("request", () => {
       assert.deepStrictEqual((yield* server.open).got, [])
     }))
 
-  test("MessageLost when the connection that was sent it is lost, written or not; queued it goes on", () =>
+  test("MessageLost when the request's connection is lost, written or not; a queued request is kept", () =>
     Effect.gen(function*() {
       const { events, peer, server, socket } = yield* opened()
       const written = yield* asked(socket, "written")
@@ -171,7 +171,7 @@ describe("request", () => {
       assert.deepStrictEqual(yield* Effect.flatten(Fiber.join(queued)), "a")
     }))
 
-  test("MessageLost when we order a reconnect, SocketClosed when the socket is closed", () =>
+  test("MessageLost after `reconnect`, SocketClosed when the socket is closed", () =>
     Effect.gen(function*() {
       const { server, socket } = yield* opened()
       const first = yield* asked(socket, 1)
@@ -210,7 +210,7 @@ describe("request", () => {
       assert.strictEqual(yield* failedWith(expiring), "MessageExpired")
     }))
 
-  test("W8: a `reply` that throws, or gives no Option, is a typed event, and the next request is asked", () =>
+  test("W8: a `reply` that throws, or gives no Option, is a typed event; the next request is asked", () =>
     Effect.gen(function*() {
       const { events, peer, socket } = yield* opened()
       const messages = yield* recorded(socket.messages)
@@ -234,7 +234,7 @@ describe("request", () => {
       assert.deepStrictEqual(lossesOf(events), [])
     }))
 
-  test("W7: interrupted while it is queued it is taken back; later its reply goes to `messages`", () =>
+  test("W7: an interrupted request is removed while it is queued; later its reply goes to `messages`", () =>
     Effect.gen(function*() {
       const { peer, server, socket } = yield* opened()
       const messages = yield* recorded(socket.messages)
@@ -251,7 +251,7 @@ describe("request", () => {
       assert.deepStrictEqual((yield* server.open).got, [])
     }))
 
-  test("W9: with an identifier it is sent again until it is acknowledged, and still awaits its reply", () =>
+  test("W9: a request with an identifier is sent again until it is acknowledged, and still awaits its reply", () =>
     Effect.gen(function*() {
       const { peer, server, socket } = yield* opened({
         acknowledge: { ...acknowledge, id: (message: string) => message.slice(4) }
@@ -327,7 +327,7 @@ describe("request", () => {
       assert.deepStrictEqual(yield* Fiber.join(asking), Exit.succeed("late"))
     }))
 
-  it("has the type of what `reply` finds, and names each failure", () => {
+  it("has the type of the reply, and names each failure", () => {
     const request = (socket: Sockets) => socket.request("a", { reply: () => Option.some(1) })
     expectTypeOf(request).returns.toEqualTypeOf<
       Effect_.Effect<
@@ -343,7 +343,7 @@ describe("request", () => {
   })
 })
 
-describe("an inbox that is not emptied", () => {
+describe("a full inbox", () => {
   /** A dialer whose connections say whether they are paused. */
   const pausable = Effect.gen(function*() {
     const dialer = yield* WebSocketDialer.WebSocketDialer
@@ -419,7 +419,7 @@ describe("an inbox that is not emptied", () => {
       assert.deepStrictEqual(answers, ["yes"])
     }))
 
-  test("W14: where a connection cannot be paused it does not end while a reply is awaited", () =>
+  test("W14: a connection that cannot be paused does not end while a reply is awaited", () =>
     Effect.gen(function*() {
       const server = yield* serving
       const socket = yield* make()
@@ -459,7 +459,7 @@ describe("messages that the socket itself uses while the connection opens", () =
       yield* socket.flush
     }))
 
-  test("W14: those that it has not received are not left for `messages`, the others are", () =>
+  test("W14: those that the login has not received are not left for `messages`, other messages are", () =>
     Effect.gen(function*() {
       const { peer, socket } = yield* opened({
         acknowledge,
@@ -482,7 +482,7 @@ describe("messages that the socket itself uses while the connection opens", () =
       ["is interrupted", Effect.interrupt]
     ] as const
   ) {
-    test(`W14: nor are they left if the login ${name}`, () =>
+    test(`W14: they are not left for \`messages\` either if the login ${name}`, () =>
       Effect.gen(function*() {
         const { peer, server, socket } = yield* opened({
           heartbeat: { ping: "ping", isPong: (message) => message === "pong" },

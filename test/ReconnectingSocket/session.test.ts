@@ -92,7 +92,7 @@ describe("a session", () => {
       assert.deepStrictEqual(server.times, [0, 0, 30_000])
     }))
 
-  test("W11: that another user of it has refreshed already is not refreshed again", () =>
+  test("W11: that another user has already refreshed is not refreshed again", () =>
     Effect.gen(function*() {
       const { attach, calls, session } = yield* signed()
       const { peer, server } = yield* connected(
@@ -148,7 +148,7 @@ describe("a session", () => {
       assert.lengthOf(server.times, 1)
     }))
 
-  test("W11: is refreshed where `rejected` says so, and nowhere else", () =>
+  test("W11: is refreshed if `rejected` says so, and not otherwise", () =>
     Effect.gen(function*() {
       const { attach, session } = yield* signed()
       const { server } = yield* dialing(ReconnectingSocket.make({
@@ -168,7 +168,7 @@ describe("a session", () => {
       assert.strictEqual(tokenOf(yield* server.next), "v1")
     }))
 
-  test("W11: has its value attached to the request that an effect gives, anew for each attempt", () =>
+  test("W11: has its value attached to the request that an effect gives, for each attempt", () =>
     Effect.gen(function*() {
       const { attach, session } = yield* signed()
       let n = 0

@@ -51,7 +51,7 @@ describe("the state of the socket", () => {
       assert.deepStrictEqual(ofTag(events, "Opened"), [{ _tag: "Opened", protocol: "v2" }])
     }))
 
-  test("reaches each reader, from the current state on; one that comes after the end gets the end", () =>
+  test("reaches each reader, from the current state on; a reader after the end gets the end", () =>
     Effect.gen(function*() {
       const { socket } = yield* connected(ReconnectingSocket.make({ dial }))
       const readers = [yield* recorded(socket.stateChanges), yield* recorded(socket.stateChanges)]
@@ -67,7 +67,7 @@ describe("the state of the socket", () => {
       yield* Stream.runDrain(socket.events)
     }))
 
-  test("is awaited by awaitOpen, over as many attempts as it takes", () =>
+  test("`Open` is awaited by awaitOpen, over any number of attempts", () =>
     Effect.gen(function*() {
       const { server, socket } = yield* dialing(
         ReconnectingSocket.make({ dial, backoff: steady, onOpen: () => Effect.sleep("1 seconds") })
@@ -90,7 +90,7 @@ describe("the state of the socket", () => {
       assert.isFalse(yield* isDone(again))
     }))
 
-  test("is asked of a value that isReconnectingSocket recognizes", () =>
+  test("belongs to a value that isReconnectingSocket recognizes", () =>
     Effect.gen(function*() {
       const socket = yield* ReconnectingSocket.make({ dial })
       assert.isTrue(ReconnectingSocket.isReconnectingSocket(socket))

@@ -59,7 +59,7 @@ describe("an `open` that is an effect", () => {
       assert.deepStrictEqual([peer.got, next.got], [["since 0"], ["since 1", "message"]])
     }))
 
-  test("fails the `subscribe` that waits for it, and is not kept", () =>
+  test("that fails makes the waiting `subscribe` fail, and the subscription is not kept", () =>
     Effect.gen(function*() {
       const { events, peer, server, socket } = yield* opened()
       const failed = yield* Effect.either(socket.subscribe({ open: Effect.fail("no signature"), close: "-" }))
@@ -265,10 +265,10 @@ describe("a subscription that is confirmed", () => {
         throw new Error("odd")
       },
       "gives no Option": () => true as never,
-      "gives an Option of no Either": () => Option.some(true) as never
+      "gives an Option without an Either": () => Option.some(true) as never
     })
   ) {
-    test(`W8: whose \`confirmed\` ${how} is an event, and another one is asked`, () =>
+    test(`W8: whose \`confirmed\` ${how} is an event, and the next subscription is asked`, () =>
       Effect.gen(function*() {
         const { events, peer, socket } = yield* opened()
         yield* subscribing(socket, { open: "+odd", confirmed: odd })
@@ -282,7 +282,7 @@ describe("a subscription that is confirmed", () => {
 })
 
 describe("subscriptions of one key", () => {
-  test("W9a: are sent as one, which ends with its last user", () =>
+  test("W9a: are sent once, and closed with the last user", () =>
     Effect.gen(function*() {
       const { peer, server, socket } = yield* opened()
       const first = yield* subscribing(socket, { open: "+gold", close: "-gold", key: ["gold"].join("") })
@@ -457,7 +457,7 @@ describe("combined subscriptions", () => {
       throw new Error("odd")
     },
     "gives nothing": () => [] as never,
-    "gives what cannot be encoded": () => [1 as never]
+    "gives a message that cannot be encoded": () => [1 as never]
   }
   for (const [how, combine] of Object.entries(odd)) {
     test(`W8: a \`combine\` that ${how} is an event, and each is sent alone`, () =>

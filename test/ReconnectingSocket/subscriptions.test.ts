@@ -77,7 +77,7 @@ describe("a subscription", () => {
       assert.deepStrictEqual(peer.got, ["+gold", "message"])
     }))
 
-  it.scoped("W9a: that comes while the others are written is sent too, before the outbox", () => {
+  it.scoped("W9a: that is made while others are written is sent too, before the outbox", () => {
     const wire = new Wire({ isHeld: true })
     return Effect.gen(function*() {
       const { socket } = yield* onWires([wire], { onOpen: () => Effect.sleep("1 seconds") })
@@ -131,7 +131,7 @@ describe("a subscription", () => {
       assert.deepStrictEqual(peer.got, ["a", "+1", "+2"])
     }))
 
-  test("W9a: that comes as a lost connection's delay is asked for is sent once on the next", () =>
+  test("W9a: that is made while the delay after a loss is computed is sent once on the next connection", () =>
     Effect.gen(function*() {
       const { peer, server, socket } = yield* connected(ReconnectingSocket.make({
         dial,

@@ -202,7 +202,7 @@ describe("counters", () => {
       assert.strictEqual(valueOf("rejected_total", { socket, callback: "decode" }), 1)
     }))
 
-  test("W19: count a dial that is called off as interrupted", () =>
+  test("W19: count an abandoned dial as interrupted", () =>
     Effect.gen(function*() {
       const name = newName()
       const { server, socket } = yield* dialing(ReconnectingSocket.make({ name, dial }))
@@ -299,7 +299,7 @@ describe("gauges", () => {
       assert.strictEqual(valueOf("messages_dropped_total", { socket: name, reason: "Expired" }), 2)
     }))
 
-  test("W19: are those of the first URL's host where there is no name, from when it is known", () =>
+  test("W19: are named by the first URL's host if there is no name, as soon as it is known", () =>
     Effect.gen(function*() {
       const host = `host${names++}.example`
       let path = 0

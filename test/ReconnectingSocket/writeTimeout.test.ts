@@ -43,7 +43,7 @@ describe("a write that takes too long", () => {
     })
   })
 
-  it.scoped("W4: is a WriteTimeout also where the login writes, or the heartbeat sends a ping message", () => {
+  it.scoped("W4: is a WriteTimeout also if the login writes, or the heartbeat sends a ping message", () => {
     const wires = [new Wire({ isHeld: true }), new Wire({ isHeld: true })]
     return Effect.gen(function*() {
       let opens = 0
@@ -61,7 +61,7 @@ describe("a write that takes too long", () => {
     })
   })
 
-  it.scoped("W4: is a WriteTimeout also for a platform's ping, though the peer still talks", () => {
+  it.scoped("W4: is a WriteTimeout also for a platform's ping, even if the peer still sends messages", () => {
     const wire = new Wire()
     Object.assign(wire.connection, { ping: Option.some(Effect.never) })
     return Effect.gen(function*() {

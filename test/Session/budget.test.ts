@@ -62,7 +62,7 @@ describe("S11: the budget", () => {
       )
     }))
 
-  it.scoped("stops a loop of values that arrive expired, of which nobody is given one", () =>
+  it.scoped("stops a loop of values that arrive expired, none of which is handed out", () =>
     Effect.gen(function*() {
       const up = upstream()
       let skewed = true

@@ -57,7 +57,7 @@ describe("S15: the time of day", () => {
       assert.strictEqual((yield* session.current).value, "v1")
     }))
 
-  it.scoped("set forward during a refresh: a value that has expired when it arrives is given to nobody", () =>
+  it.scoped("set forward during a refresh: a value that has expired when it arrives is not handed out", () =>
     Effect.gen(function*() {
       const { timeOfDay, withTimeOfDay } = yield* settableTimeOfDay
       const up = upstream()

@@ -66,7 +66,7 @@ describe("S6: closing the scope", () => {
       yield* Fiber.join(closing)
     }))
 
-  it.effect("interrupts nobody who waits for `onEnd` or for a last release: a `use` keeps its answer", () =>
+  it.effect("does not interrupt a caller that waits for `onEnd` or for a last release: a `use` keeps its result", () =>
     Effect.gen(function*() {
       const scope = yield* Scope.make()
       const cue = yield* Deferred.make<void>()

@@ -7,7 +7,7 @@ import * as FiberRef from "effect/FiberRef"
 describe("S13: a renewal runs with the context and the fiber references of `make`", () => {
   class Tenant extends Context.Tag("test/Tenant")<Tenant, string>() {}
 
-  it.scoped("not with those of the caller who started it", () =>
+  it.scoped("not with those of the caller that started it", () =>
     Effect.gen(function*() {
       const ref = FiberRef.unsafeMake("default")
       const session = yield* Session.make({
@@ -20,7 +20,7 @@ describe("S13: a renewal runs with the context and the fiber references of `make
       assert.deepStrictEqual(generation.value, ["made", "made"])
     }))
 
-  it.scoped("and does not change those of the caller", () =>
+  it.scoped("and does not change the caller's", () =>
     Effect.gen(function*() {
       const ref = FiberRef.unsafeMake("default")
       const session = yield* Session.make({

@@ -50,7 +50,7 @@ describe("S12: callers", () => {
   const most = amount({ quick: 2_000, full: 10_000 })
 
   for (const [end, isInterrupted] of [["are answered", false], ["are interrupted", true]] as const) {
-    it.effect(`waiters who ${end} cost the same operations each, be they a hundred or ${most}`, () =>
+    it.effect(`waiters that ${end} cost the same number of operations each, for a hundred or ${most} waiters`, () =>
       Effect.gen(function*() {
         const [ten, hundred, all] = yield* Effect.forEach(
           [10, 100, most] as const,
@@ -62,7 +62,7 @@ describe("S12: callers", () => {
       }))
   }
 
-  it.scoped("callers who find a current generation pay a few operations, a renewal in flight or not", () =>
+  it.scoped("callers cost a few operations if there is a current generation, with or without a renewal in flight", () =>
     Effect.gen(function*() {
       const up = upstream()
       const session = yield* Session.make({ ...up, maxAge: "10 minutes", refreshAhead: "2 minutes" })

@@ -12,7 +12,7 @@ import { held, Refused, upstream } from "../support/sessions.js"
 import { settle } from "../support/settle.js"
 
 describe("end", () => {
-  it.scoped("forgets the value, revokes it, and the next `current` signs in anew", () =>
+  it.scoped("forgets the value, revokes it, and the next `current` signs in again", () =>
     Effect.gen(function*() {
       const up = upstream()
       const revoked: Array<string> = []
@@ -58,7 +58,7 @@ describe("end", () => {
       assert.deepStrictEqual(up.calls, ["acquire", "renew v0", "acquire"])
     }))
 
-  it.scoped("goes on revoking when its caller is interrupted, and a second `end` does not revoke twice", () =>
+  it.scoped("continues revoking when its caller is interrupted, and a second `end` does not revoke twice", () =>
     Effect.gen(function*() {
       const revoked: Array<string> = []
       const session = yield* Session.make({
@@ -75,7 +75,7 @@ describe("end", () => {
       assert.deepStrictEqual(revoked, ["v0"])
     }))
 
-  it.effect("goes on revoking when the session is closed meanwhile", () =>
+  it.effect("continues revoking when the session is closed meanwhile", () =>
     Effect.gen(function*() {
       const scope = yield* Scope.make()
       const revoked: Array<string> = []

@@ -12,7 +12,7 @@ import { Refused, upstream, valuesOf } from "../support/sessions.js"
 import { settle } from "../support/settle.js"
 
 describe("S9: expiry", () => {
-  it.scoped("an expired generation is renewed before anyone gets it, once for all", () =>
+  it.scoped("an expired generation is renewed before it is handed out, once for all callers", () =>
     Effect.gen(function*() {
       const up = upstream()
       const session = yield* Session.make({ ...up, expiresAt: () => 60_000 + (up.calls.length - 1) * 1e9 })
@@ -71,8 +71,8 @@ describe("S9: expiry", () => {
     }))
 })
 
-describe("S9: a value that expires before anyone could have it", () => {
-  it.scoped("because `onRenewed` takes longer is given to nobody, in none of the five ways", () =>
+describe("S9: a value that expires before it is handed out", () => {
+  it.scoped("because `onRenewed` takes longer is not handed out, in none of the five ways", () =>
     Effect.gen(function*() {
       for (
         const ask of [
@@ -150,7 +150,7 @@ describe("S9: a value that expires before anyone could have it", () => {
       assert.deepStrictEqual(revoked, ["v0"])
     }))
 
-  it.scoped("is left out by `changes`, be it current already or read too late", () =>
+  it.scoped("is left out by `changes`, whether it is current already or read too late", () =>
     Effect.gen(function*() {
       const session = yield* Session.make({ ...upstream(), maxAge: "1 second" })
       yield* session.current

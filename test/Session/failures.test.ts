@@ -84,7 +84,7 @@ describe("S4: a renewal that fails", () => {
       return seen
     })
 
-  it.scoped("cools down longer with each consecutive failure, up to 30 seconds; a success starts it anew", () =>
+  it.scoped("has a longer cooldown with each consecutive failure, up to 30 seconds, until a success", () =>
     Effect.gen(function*() {
       const up = upstream()
       const session = yield* Session.make({ ...up, budget: { refreshes: 100, within: "1 hour" } })
@@ -93,7 +93,7 @@ describe("S4: a renewal that fails", () => {
       assert.deepStrictEqual(yield* cooldowns(session, up, 2), [1, 2])
     }))
 
-  it.scoped("cools down for a fixed time or by a schedule; a schedule that ends keeps its last delay", () =>
+  it.scoped("has a fixed cooldown or that of a schedule; a schedule that ends keeps its last delay", () =>
     Effect.gen(function*() {
       const fixed = upstream()
       const session = yield* Session.make({ ...fixed, cooldown: "7 seconds" })
@@ -107,7 +107,7 @@ describe("S4: a renewal that fails", () => {
       assert.deepStrictEqual(yield* cooldowns(eager, none, 3), [0, 0, 0])
     }))
 
-  it.scoped("gives its cause to the cooldown's schedule; a schedule that dies makes nobody wait", () =>
+  it.scoped("gives its cause to the cooldown's schedule; a schedule that dies gives no cooldown", () =>
     Effect.gen(function*() {
       const up = upstream()
       const causes: Array<unknown> = []

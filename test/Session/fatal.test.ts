@@ -11,7 +11,7 @@ import { Refused, settableTimeOfDay, upstream, valuesOf } from "../support/sessi
 describe("fatal", () => {
   const isFatal = (error: Refused) => error.why === "invalid_grant"
 
-  it.scoped("a credential that is refused for good is forgotten, and the same refresh signs in anew", () =>
+  it.scoped("a credential that is refused for good is forgotten, and the same refresh signs in again", () =>
     Effect.gen(function*() {
       const up = upstream()
       const session = yield* Session.make({ ...up, fatal: isFatal, retry: Schedule.recurs(5) })

@@ -15,7 +15,7 @@ describe("S3: interrupting waiters", () => {
       Fiber.RuntimeFiber<Session.Generation<string>, unknown>
     >
   ) =>
-    it.scoped(`${name}: the renewal goes on, is kept, and nobody else notices`, () =>
+    it.scoped(`${name}: the renewal goes on, its value is kept, and no other caller is affected`, () =>
       Effect.gen(function*() {
         const up = upstream()
         const session = yield* Session.make(up)
@@ -37,7 +37,7 @@ describe("S3: interrupting waiters", () => {
         assert.deepStrictEqual(up.calls, ["acquire", "renew v0"])
       }))
 
-  scenario("the waiter who started the renewal", (waiters) => waiters.slice(0, 1))
+  scenario("the waiter that started the renewal", (waiters) => waiters.slice(0, 1))
   scenario("another waiter", (waiters) => waiters.slice(17, 18))
   scenario("all but one", (waiters) => waiters.slice(0, -1))
   scenario("all", (waiters) => waiters)

@@ -82,7 +82,7 @@ describe("S14: a late answer", () => {
       assert.deepStrictEqual(log, ["renew v0", "stored v1", "renew v1", "stored v2"])
     }))
 
-  it.scoped("is waited for by callers who come after the cooldown, and answers them", () =>
+  it.scoped("is awaited by callers that come after the cooldown, and answers them", () =>
     Effect.gen(function*() {
       const { log, session, stale } = yield* late([45])
       yield* timeOut(session, stale)
@@ -98,7 +98,7 @@ describe("S14: a late answer", () => {
       assert.deepStrictEqual(log, ["renew v0", "stored v1"])
     }))
 
-  it.scoped("that is a failure: the caller who waited for it tries anew, in what is left of their timeout", () =>
+  it.scoped("that is a failure: the caller that waited for it tries again, in the rest of its timeout", () =>
     Effect.gen(function*() {
       const { failures, log, session, stale } = yield* late([45, 5])
       failures.set(1, new Refused("down"))
@@ -112,7 +112,7 @@ describe("S14: a late answer", () => {
       assert.strictEqual((yield* Fiber.join(waiting)).value, "v2")
     }))
 
-  it.scoped("is interrupted after `lateness`, by default as long as `timeout`; then the next try begins", () =>
+  it.scoped("is interrupted after `lateness`, by default as long as `timeout`; then the next renewal begins", () =>
     Effect.gen(function*() {
       const { log, session, stale } = yield* late([1000, 5])
       yield* timeOut(session, stale)
@@ -127,7 +127,7 @@ describe("S14: a late answer", () => {
       assert.strictEqual((yield* Fiber.join(waiting)).value, "v2")
     }))
 
-  it.scoped("has no renewal beside it, however many refreshes have timed out meanwhile", () =>
+  it.scoped("is awaited alone: no other renewal runs, however many refreshes time out meanwhile", () =>
     Effect.gen(function*() {
       const { log, session, stale } = yield* late([600], {
         lateness: Infinity,
@@ -146,7 +146,7 @@ describe("S14: a late answer", () => {
       assert.strictEqual((yield* session.refresh(stale)).value, "v1")
     }))
 
-  it.scoped("that is a failure: no further try is begun beyond the budget", () =>
+  it.scoped("that is a failure: no further renewal begins beyond the budget", () =>
     Effect.gen(function*() {
       const { failures, log, session, stale } = yield* late([45], { budget: { refreshes: 1, within: "1 hour" } })
       failures.set(1, new Refused("down"))
@@ -178,7 +178,7 @@ describe("S14: a late answer", () => {
       assert.strictEqual(cuts, 2)
     }))
 
-  it.scoped("is waited for longer than a timer can hold", () =>
+  it.scoped("is awaited for longer than a timer can last", () =>
     Effect.gen(function*() {
       const clock = yield* Effect.clock
       // Like the live clock: JavaScript's timers overflow.

@@ -33,7 +33,7 @@ describe("the layer of a session", () => {
       assert.strictEqual((yield* session.current).value, "token")
     }).pipe(Effect.provide(Session.layer(ByTag, { acquire: Effect.succeed("token") }))))
 
-  it.effect("provides an `Effect.Service`: the service is an instance of the class, in each layer anew", () =>
+  it.effect("provides an `Effect.Service`: the service is an instance of the class, a new one for each layer", () =>
     Effect.gen(function*() {
       const using = Effect.gen(function*() {
         const session = yield* ByService
@@ -56,7 +56,7 @@ describe("the layer of a session", () => {
       assert.instanceOf(failureOf(yield* Effect.exit(session.current)), Session.SessionClosed)
     }))
 
-  it.effect("fails with InvalidOptions if the options make no sense", () =>
+  it.effect("fails with InvalidOptions if the options are invalid", () =>
     Effect.gen(function*() {
       const built = Effect.scoped(Layer.build(Session.layer(ByTag, { acquire: Effect.succeed("token"), timeout: -1 })))
       assert.instanceOf(failureOf(yield* Effect.exit(built)), InvalidOptions)

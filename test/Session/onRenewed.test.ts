@@ -84,7 +84,7 @@ describe("onRenewed", () => {
       assert.deepInclude(yield* session.current, { value: "v1", acquiredAt: 600_000 })
     }))
 
-  it.scoped("has errors of its own type, about which `fatal` is not asked", () =>
+  it.scoped("has its own type of errors, which `fatal` is not asked about", () =>
     Effect.gen(function*() {
       const full = { _tag: "DiskFull" as const }
       const session = yield* Session.make({

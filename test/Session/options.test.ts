@@ -33,7 +33,7 @@ describe("S16: an `expiresAt` in seconds", () => {
       assert.include(refused.message, "seconds")
     }))
 
-  it.scoped("is not suspected of a time that has simply passed: 0 and less, the last ten years, a DateTime", () =>
+  it.scoped("is not suspected if the time has simply passed: 0 and less, the last ten years, a DateTime", () =>
     Effect.gen(function*() {
       yield* TestClock.setTime(start)
       for (const expired of [0, -1, start - 9 * 365 * 86_400_000, DateTime.unsafeMake(1)]) {
@@ -44,7 +44,7 @@ describe("S16: an `expiresAt` in seconds", () => {
     }))
 })
 
-describe("options that make no sense", () => {
+describe("invalid options", () => {
   const acquire = Effect.succeed("token")
   const nonsense: ReadonlyArray<[string, Partial<Session.Options<string>>]> = [
     ["maxAge", { maxAge: 0 }],

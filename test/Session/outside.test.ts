@@ -42,7 +42,7 @@ const noting = (options?: Partial<Session.Options<string, Refused, never, Refuse
   })
 
 describe("F1: a generation that is adopted", () => {
-  it.scoped("is current immediately, with a number of its own, and asks nothing of the upstream", () =>
+  it.scoped("is current immediately, with its own number and without a call of the upstream", () =>
     Effect.gen(function*() {
       const { adopt, revoked, session, up, written } = yield* noting()
       const stale = yield* session.current
@@ -56,7 +56,7 @@ describe("F1: a generation that is adopted", () => {
       assert.deepStrictEqual([up.calls, written, revoked], [["acquire"], ["v0"], []])
     }))
 
-  it.scoped("is renewed as any other when it is refused", () =>
+  it.scoped("is renewed like any other when it is refused", () =>
     Effect.gen(function*() {
       const { adopt, session, up } = yield* noting()
       yield* adopt("from elsewhere")
@@ -66,7 +66,7 @@ describe("F1: a generation that is adopted", () => {
       assert.deepStrictEqual(up.calls, ["renew from elsewhere"])
     }))
 
-  it.scoped("is given to those who wait for a renewal, whose own value is dropped, neither written nor revoked", () =>
+  it.scoped("is given to the waiters of a renewal, whose own value is dropped, neither written nor revoked", () =>
     Effect.gen(function*() {
       const { adopt, revoked, session, up, written } = yield* noting()
       const stale = yield* session.current
@@ -101,7 +101,7 @@ describe("F1: a generation that is adopted", () => {
       assert.deepStrictEqual([up.calls, revoked], [["acquire", "renew from elsewhere"], []])
     }))
 
-  it.scoped("costs no budget, however often one comes, not even one that comes expired", () =>
+  it.scoped("costs no budget, however often one is adopted, even if it has already expired", () =>
     Effect.gen(function*() {
       const { adopt, session, up } = yield* noting({ budget: { refreshes: 1, within: "1 hour" } })
       for (let i = 0; i < 3; i++) yield* adopt("expired", { expiresAt: 0 })
@@ -114,7 +114,7 @@ describe("F1: a generation that is adopted", () => {
       )
     }))
 
-  it.scoped("that comes expired is given to nobody: those who wait for a renewal get the next generation", () =>
+  it.scoped("that has already expired is not handed out: waiters of a renewal get the next generation", () =>
     Effect.gen(function*() {
       const { adopt, session, up } = yield* noting()
       const stale = yield* session.current
@@ -181,7 +181,7 @@ describe("F1: a generation that is adopted", () => {
       assert.deepStrictEqual(Chunk.toArray(yield* Fiber.join(reader)).map(({ value }) => value), ["one", "two"])
     }))
 
-  it.scoped("releases the resources of the former generation when nobody holds that any more", () =>
+  it.scoped("releases the resources of the previous generation when that is no longer held", () =>
     Effect.gen(function*() {
       const released: Array<string> = []
       const session = yield* Session.make({
@@ -210,7 +210,7 @@ describe("F1: a generation that is adopted", () => {
 })
 
 describe("F10: forgetting", () => {
-  it.scoped("drops the generation without revoking it; the next caller signs in anew", () =>
+  it.scoped("drops the generation without revoking it; the next caller signs in again", () =>
     Effect.gen(function*() {
       const { forget, revoked, session, up } = yield* noting()
       const stale = yield* session.current

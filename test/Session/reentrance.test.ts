@@ -145,7 +145,7 @@ describe("S7: two sessions that renew through each other", () => {
       for (const exit of exits) assert.instanceOf(failureOf(exit), Session.ReentrantRefresh)
     }))
 
-  it.scoped("are not suspected in a session that asks another one after thousands of failures of that", () =>
+  it.scoped("are not suspected if a session asks another one after thousands of failures of that one", () =>
     Effect.gen(function*() {
       let down = true
       const inner = yield* Session.make({
@@ -184,7 +184,7 @@ describe("S7: two sessions that renew through each other", () => {
 })
 
 describe("S16: a callback that asks its own session", () => {
-  it.scoped("gets ReentrantRefresh: `onEnd`, if it would sign in anew", () =>
+  it.scoped("gets ReentrantRefresh: `onEnd`, if it would sign in again", () =>
     Effect.gen(function*() {
       const up = upstream()
       const seen: Array<string> = []

@@ -15,7 +15,7 @@ describe("S8: refreshAhead", () => {
       Effect.withRandom(Random.fixed([0.5]))
     )
 
-  it.scoped("renews in the background after the first `current` inside the window, and nobody waits", () =>
+  it.scoped("renews in the background after the first `current` inside the window, and no caller waits", () =>
     Effect.gen(function*() {
       const up = upstream()
       // The jitter is drawn in the renewal, by the Random of `make`: half of a tenth of two minutes.

@@ -39,7 +39,7 @@ describe("S2: a refused generation", () => {
       assert.strictEqual(newest.number, 2)
     }))
 
-  it.scoped("is acquired anew if there is no `renew`", () =>
+  it.scoped("is replaced by `acquire` if there is no `renew`", () =>
     Effect.gen(function*() {
       const up = upstream()
       const session = yield* Session.make({ acquire: up.acquire })
@@ -85,7 +85,7 @@ describe("S2: a refused generation", () => {
 })
 
 describe("S16: the session that a generation belongs to", () => {
-  it.scoped("is told from another one: a generation of that with the same number renews nothing", () =>
+  it.scoped("is distinguished from another one: its generation with the same number causes no renewal", () =>
     Effect.gen(function*() {
       const [dropped, up] = [upstream(), upstream()]
       const stale = yield* Effect.scoped(Effect.flatMap(Session.make(dropped), (session) => session.current))
@@ -97,7 +97,7 @@ describe("S16: the session that a generation belongs to", () => {
       assert.deepStrictEqual(up.calls, ["acquire"])
     }))
 
-  it.scoped("is known to a copy, which is as good as the generation itself", () =>
+  it.scoped("is part of a copy, which is as good as the generation itself", () =>
     Effect.gen(function*() {
       const up = upstream()
       const session = yield* Session.make(up)

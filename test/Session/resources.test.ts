@@ -28,7 +28,7 @@ describe("S10: a resource that a generation acquires in its scope", () => {
     return { log, session }
   })
 
-  it.scoped("is released when the generation has been superseded and nothing holds it", () =>
+  it.scoped("is released when the generation has been superseded and is no longer held", () =>
     Effect.gen(function*() {
       const { log, session } = yield* resources
       const first = yield* session.current
@@ -142,7 +142,7 @@ describe("S10: a resource that a generation acquires in its scope", () => {
   }
 
   for (const how of ["use", "scoped"] as const) {
-    it.live(`may be let go last by a \`${how}\` of a fiber that it has forked: neither waits for the other`, () =>
+    it.live(`may be held last by a \`${how}\` of a fiber that it has forked: neither waits for the other`, () =>
       Effect.gen(function*() {
         const cue = yield* Deferred.make<void>()
         const [log, watchers]: [Array<string>, Array<Fiber.Fiber<void, unknown>>] = [[], []]

@@ -70,7 +70,7 @@ describe("`initial`", () => {
       assert.deepStrictEqual(up.calls, ["renew saved"])
     }))
 
-  it.scoped("is renewed before anyone gets it if it has expired", () =>
+  it.scoped("is renewed before it is handed out if it has expired", () =>
     Effect.gen(function*() {
       const up = upstream()
       const session = yield* Session.make({ ...up, initial: "saved", expiresAt: (v) => v === "saved" ? -1 : undefined })

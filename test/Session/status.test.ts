@@ -8,7 +8,7 @@ import { held, Refused, upstream } from "../support/sessions.js"
 import { settle } from "../support/settle.js"
 
 describe("status", () => {
-  it.scoped("tells what the session is doing, with times and counts", () =>
+  it.scoped("shows the session's phase, with times and counts", () =>
     Effect.gen(function*() {
       const up = upstream()
       const session = yield* Session.make({ ...up, maxAge: "1 minute" })

@@ -56,7 +56,7 @@ describe("logs", () => {
       })
     ))
 
-  it.scoped("warn once that the budget is spent, and that the credential is given up; its end is told at Info", () =>
+  it.scoped("warn once that the budget is spent, and that the credential is given up; its end is logged at Info", () =>
     logging((lines) =>
       Effect.gen(function*() {
         const up = upstream()
@@ -80,7 +80,7 @@ describe("logs", () => {
       })
     ))
 
-  it.scoped("S14: a timeout is no warning while its answer is awaited; one whose answer never comes well is", () =>
+  it.scoped("S14: a timeout is a warning only when the late answer is a failure or does not come", () =>
     logging((lines) =>
       Effect.gen(function*() {
         const up = upstream()
@@ -128,7 +128,7 @@ describe("logs", () => {
 })
 
 describe("metrics", () => {
-  it.scoped("have how long refreshes took, by outcome", () =>
+  it.scoped("show how long refreshes took, by outcome", () =>
     Effect.gen(function*() {
       const name = newName()
       const up = upstream()
@@ -147,7 +147,7 @@ describe("metrics", () => {
       }
     }))
 
-  it.effect("have when the first value of the sessions of one name expires, while one does", () =>
+  it.effect("show when the first value of the sessions of one name expires, if any does", () =>
     Effect.gen(function*() {
       const name = newName()
       const expiry = () => sumOf("holdfast_session_expiry_timestamp_seconds", { session: name })

@@ -33,7 +33,7 @@ describe("timeout", () => {
       assert.strictEqual(interrupted, 2)
     }))
 
-  it.scoped("S14: does not wait for a renewal that cannot be interrupted, and starts no second one beside it", () =>
+  it.scoped("S14: does not wait for a renewal that cannot be interrupted, and starts no second one meanwhile", () =>
     Effect.gen(function*() {
       const calls: Array<string> = []
       let running = 0

@@ -21,7 +21,7 @@ describe("the types", () => {
     >()
   })
 
-  it("are inferred, be `fatal` written before `renew` or after it", () => {
+  it("are inferred, whether `fatal` is written before `renew` or after it", () => {
     class Failed {
       readonly code = "invalid_grant"
     }

@@ -149,7 +149,7 @@ describe.each(clients)("`rejected` that says \"again\", over %s", (_, layer) => 
       return { server, session, signIns, options, client: yield* SessionHttpClient.make(session, options) }
     })
 
-  it.scopedLive("has the request made anew with the same value and sent once more, without a refresh", () =>
+  it.scopedLive("has the request built again with the same value and sent once more, without a refresh", () =>
     Effect.gen(function*() {
       const { client, server, signIns } = yield* nonces(2)
       for (let i = 0; i < 4; i++) {
@@ -337,7 +337,7 @@ describe("H12: a failure of the session, through the layer,", () => {
       assert.strictEqual((yield* client.get(server.url)).status, 200)
     })))
 
-  it.scopedLive("says which options make no sense", () =>
+  it.scopedLive("names the invalid options", () =>
     onUndici(Effect.gen(function*() {
       const { session } = yield* tokens
       for (

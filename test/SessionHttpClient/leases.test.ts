@@ -86,7 +86,7 @@ const lengthOf = (response: HttpClientResponse.HttpClientResponse) =>
   Stream.runFold(response.stream, 0, (total, bytes) => total + bytes.length)
 
 describe.each(clients)("M3: over %s", (_, layer) => {
-  it.scopedLive("no other tenant takes the room of a download", () =>
+  it.scopedLive("no other tenant takes the place of a session that is downloading", () =>
     Effect.gen(function*() {
       const { gate, get, released, isFull } = yield* tenants()
       const response = yield* get("a", "/download")
@@ -101,7 +101,7 @@ describe.each(clients)("M3: over %s", (_, layer) => {
       yield* eventually(Effect.sync(() => released.includes("a")))
     }).pipe(Effect.provide(layer)))
 
-  it.scoped("no idle time runs while a download does", () =>
+  it.scoped("the idle time does not run during a download", () =>
     Effect.gen(function*() {
       const { gate, get, released } = yield* tenants({ idleTimeToLive: 1000 })
       const response = yield* get("a", "/download")
@@ -114,7 +114,7 @@ describe.each(clients)("M3: over %s", (_, layer) => {
     }).pipe(Effect.provide(layer)))
 
   for (const how of ["text", "json", "arrayBuffer", "stream"] as const) {
-    it.scopedLive(`a body that was read by \`${how}\` holds nothing any more`, () =>
+    it.scopedLive(`a body that was read by \`${how}\` no longer holds its session`, () =>
       Effect.gen(function*() {
         const { get, isFull } = yield* tenants({ capacity: 1 }, { body: "[1]" })
         const response = yield* get("a", "/")
@@ -126,7 +126,7 @@ describe.each(clients)("M3: over %s", (_, layer) => {
       }).pipe(Effect.provide(layer)))
   }
 
-  it.scopedLive("a body whose reader has stopped early no longer holds anything", () =>
+  it.scopedLive("a body whose reader has stopped early no longer holds its session", () =>
     Effect.gen(function*() {
       const { get, isFull } = yield* tenants()
       const response = yield* get("a", "/download")
@@ -134,7 +134,7 @@ describe.each(clients)("M3: over %s", (_, layer) => {
       assert.isFalse(yield* isFull("b"))
     }).pipe(Effect.provide(layer)))
 
-  it.scopedLive("a body that breaks off, or whose reader is interrupted, no longer holds anything", () =>
+  it.scopedLive("a body that breaks off, or whose reader is interrupted, no longer holds its session", () =>
     Effect.gen(function*() {
       const { get, isFull, server } = yield* tenants()
       yield* Effect.exit(lengthOf(yield* get("a", "/reset")))
@@ -146,7 +146,7 @@ describe.each(clients)("M3: over %s", (_, layer) => {
       assert.isFalse(yield* isFull("d"))
     }).pipe(Effect.provide(layer)))
 
-  it.scopedLive("a response whose scope has closed no longer holds anything, and its download is cut", () =>
+  it.scopedLive("a response whose scope has closed no longer holds its session, and its download is cut", () =>
     Effect.gen(function*() {
       const { client, isFull, server } = yield* tenants()
       const scope = yield* Scope.make()
@@ -167,7 +167,7 @@ describe.each(clients)("M3: over %s", (_, layer) => {
     ["content-length: 0", { headers: { "content-length": 0 } }, "get"]
   ]
   it.scopedLive.each(bodiless)(
-    "an answer without a body holds nothing: %s",
+    "an answer without a body does not hold its session: %s",
     ([, answer, method]) =>
       Effect.gen(function*() {
         const { client, isFull, server } = yield* tenants({ capacity: 1 }, answer)
@@ -216,7 +216,7 @@ describe.each(clients)("M3: over %s", (_, layer) => {
       assert.isFalse(yield* isFull("b"))
     }).pipe(Effect.provide(layer)))
 
-  it.scopedLive("a refusal whose refresh fails immediately no longer holds anything", () =>
+  it.scopedLive("a refusal whose refresh fails immediately no longer holds its session", () =>
     Effect.gen(function*() {
       const server = yield* serve(() => ({ status: 401, body: "no" }))
       const sessions = yield* SessionMap.make({

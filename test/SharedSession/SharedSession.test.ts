@@ -207,7 +207,7 @@ describe("F2, F3: the lease and the intent", () => {
 })
 
 describe("F5: the store", () => {
-  it.scoped("is not needed while the value is good; a renewal without it says that it is down", () =>
+  it.scoped("is not needed while the value is valid; a renewal without it fails as unavailable", () =>
     Effect.gen(function*() {
       const { faults, join, server } = yield* makeFleet()
       const session = yield* join()
@@ -272,8 +272,8 @@ describe("F5: the store", () => {
     }))
 })
 
-describe("F6: a failure is the fleet's", () => {
-  it.scoped("the others do not try during its cooldown, which grows with the fleet's failures", () =>
+describe("F6: a failure is shared by the fleet", () => {
+  it.scoped("the other processes do not try during its cooldown, which grows with the fleet's failures", () =>
     Effect.gen(function*() {
       const { join, row, server } = yield* makeFleet({ unspent: () => true })
       const [one, two] = [yield* join(), yield* join()]
@@ -330,7 +330,7 @@ describe("F7: a value at rest", () => {
       assert.deepStrictEqual(server.state.calls, ["sign in", "renew 0.0"])
     })))
 
-  it.live("is of its session's key: under another one it is Unreadable, encrypted or not", () =>
+  it.live("belongs to its session's key: under another one it is Unreadable, encrypted or not", () =>
     Effect.scoped(Effect.gen(function*() {
       for (const own of [{ encryptWith: key(1) }, {}]) {
         const { copyTo, join, server } = yield* makeFleet({ takes: 0, ...own })
@@ -411,7 +411,7 @@ describe("F7: a value at rest", () => {
       assert.deepStrictEqual(tokensOf(yield* all([signingIn.current])), ["1.0"])
     }))
 
-  it.scoped("has options that are checked", () =>
+  it.scoped("has validated options", () =>
     Effect.gen(function*() {
       const bad: ReadonlyArray<readonly [string, object]> = [
         ["key", { key: "" }],
@@ -438,7 +438,7 @@ describe("F7: a value at rest", () => {
     }))
 })
 
-describe("F9: sharing costs nothing while nothing happens", () => {
+describe("F9: an idle shared session costs nothing", () => {
   it.scoped("neither a served request nor an idle hour calls the store, and a notice brings the new value", () =>
     Effect.gen(function*() {
       const { counts, join, server } = yield* makeFleet()
@@ -505,7 +505,7 @@ describe("F10: end", () => {
       assert.deepStrictEqual(server.state.calls, ["sign in", "sign in"])
     }))
 
-  it.scoped("while the lease is being taken: the token is not presented, and no process signs in anew", () =>
+  it.scoped("while the lease is being taken: the token is not presented, and no process signs in again", () =>
     Effect.gen(function*() {
       const { faults, join, row, server } = yield* makeFleet()
       const session = yield* join()
@@ -526,7 +526,7 @@ describe("F10: end", () => {
       assert.deepStrictEqual(tokensOf(yield* all([session.current])), ["1.0"])
     }))
 
-  it.scoped("revokes what was in the row, though a caller of this process finds the end there before the answer", () =>
+  it.scoped("revokes the row's value, even if a caller of this process reads the end before the answer", () =>
     Effect.gen(function*() {
       const { faults, join, server } = yield* makeFleet({ takes: 0 })
       const [one, two] = [yield* join(), yield* join()]
@@ -543,7 +543,7 @@ describe("F10: end", () => {
       assert.deepStrictEqual(tokensOf(yield* all([one.current, two.current])), ["1.0"])
     }))
 
-  it.scoped("by a process that has not noticed a renewal revokes what is in the row", () =>
+  it.scoped("by a process that has not noticed a renewal revokes the row's value", () =>
     Effect.gen(function*() {
       const { join, server } = yield* makeFleet()
       const [one, two] = [yield* join(), yield* join()]
@@ -553,7 +553,7 @@ describe("F10: end", () => {
       assert.deepStrictEqual(server.state.revoked, ["0.1"])
     }))
 
-  it.scoped("during a renewal elsewhere: its commit is refused, its value revoked, and its callers get an error", () =>
+  it.scoped("during another process's renewal: its commit is refused, and its value is revoked", () =>
     Effect.gen(function*() {
       const { join, row, server } = yield* makeFleet({ takes: 1000 })
       const [one, two] = [yield* join(), yield* join()]
@@ -568,7 +568,7 @@ describe("F10: end", () => {
       assert.deepStrictEqual(tokensOf(yield* all([one.current, two.current])), ["1.0"])
     }))
 
-  it.scoped("a sign-in elsewhere during a renewal: its value is adopted, and the renewal's own one is revoked", () =>
+  it.scoped("another process's sign-in during a renewal: its value is adopted, the renewal's is revoked", () =>
     Effect.gen(function*() {
       const { edit, join, server } = yield* makeFleet()
       const suspended = yield* Deferred.make<void>()
@@ -657,7 +657,7 @@ describe("F10: end", () => {
 })
 
 describe("F11: clocks", () => {
-  it.scoped("a lifetime is what was left at the commit, by the store's clock", () =>
+  it.scoped("a lifetime is the remaining time at the commit, by the store's clock", () =>
     Effect.gen(function*() {
       const { join, server } = yield* makeFleet({ takes: 0 })
       const hour = 3_600_000
@@ -675,7 +675,7 @@ describe("F11: clocks", () => {
 })
 
 describe("F11: a slow answer", () => {
-  it.scoped("has aged meanwhile: an adopted value expires no later because of that", () =>
+  it.scoped("does not make an adopted value expire later", () =>
     Effect.gen(function*() {
       const { faults, join } = yield* makeFleet({ takes: 0, expiresAt: () => 600_000 })
       const [one, two] = [yield* join(), yield* join()]
@@ -687,7 +687,7 @@ describe("F11: a slow answer", () => {
 })
 
 describe("S6: closing", () => {
-  it.scoped("one process's scope gives its lease back, and the others go on immediately", () =>
+  it.scoped("one process's scope gives its lease back, and other processes go on immediately", () =>
     Effect.gen(function*() {
       const { join, server } = yield* makeFleet({ takes: 5000 })
       const scope = yield* Scope.make()

@@ -66,7 +66,7 @@ const together = <A, E>(effects: ReadonlyArray<Effect.Effect<A, E>>) =>
   })
 
 describe("a crowd of sessions", () => {
-  it.scoped("F5, F9: more than the store answers within one call's time are all served, their leases first", () =>
+  it.scoped("F5, F9: are all served, leases first, even if the store is too slow for all of them at once", () =>
     Effect.gen(function*() {
       const sessions = 6
       // One call of each session takes three seconds, and each may wait two for its answer.
@@ -86,7 +86,7 @@ describe("a crowd of sessions", () => {
       assert.strictEqual(state.most, connections)
     }))
 
-  it.scoped("F5: notice together, and soon, that the store does not answer, and are served when it does again", () =>
+  it.scoped("F5: notice together, and soon, that the store does not answer, and are served when it answers again", () =>
     Effect.gen(function*() {
       const { state, store } = yield* pooled(1)
       const server = tokenServer({ takes: 0 })
@@ -155,8 +155,8 @@ const turns = Effect.gen(function*() {
 })
 
 describeSchedules("F5: calls of a store", () => {
-  everySchedule("have their turns one after another, each once", turns, { preemptions: 1 })
-  everySchedule("a turn that is given up at any point is the next one's", turns, {
+  everySchedule("run one after another, each once", turns, { preemptions: 1 })
+  everySchedule("a call that is interrupted at any point passes its turn to the next one", turns, {
     preemptions: 1,
     strategy: "interrupt"
   })

@@ -201,7 +201,7 @@ const unreachable = (
       })))
   }
 
-  it.live("F5: a store that goes away while a token is obtained is given it when it is back", () =>
+  it.live("F5: a store that goes away while a token is obtained gets the token when it is back", () =>
     Effect.scoped(Effect.gen(function*() {
       const { server, session, store, way } = yield* through
       const other = yield* joined(store, server)
@@ -223,7 +223,7 @@ const unreachable = (
       assert.deepStrictEqual([server.state.uncertain, server.state.reused], [[false], 0])
     })))
 
-  it.live("F10: an `end` while the store is down is immediate, and the others hear of it when it is back", () =>
+  it.live("F10: an `end` while the store is down is immediate here, and follows elsewhere", () =>
     Effect.scoped(Effect.gen(function*() {
       const { server, session, store, way } = yield* through
       const other = yield* joined(store, server)
@@ -298,7 +298,7 @@ describe("a store in a directory", () => {
   const settings = (): StoreSettings => ({ kind: "file", directory: join(root, place()) })
   touched(settings)
 
-  it.live("F5: its folder may be deleted with everything in it", () =>
+  it.live("F5: its folder may be deleted with all its files", () =>
     Effect.scoped(Effect.gen(function*() {
       const [store, server] = [settings() as { readonly kind: "file"; readonly directory: string }, tokenServer()]
       const [one, two] = [yield* joined(store, server), yield* joined(store, server)]

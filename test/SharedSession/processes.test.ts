@@ -111,7 +111,7 @@ const killedAt = (step: Step, store: StoreSettings, leeway: number) =>
 const killing = (settings: () => StoreSettings, steps: ReadonlySet<string>): void => {
   for (const [step, { calls, holdsLease, uncertain }] of Object.entries(killed)) {
     if (!steps.has(step)) continue
-    it.live(`F3, F4: killed at the step "${step}", a process holds the others up for its lease at most`, () =>
+    it.live(`F3, F4: killed at the step "${step}", a process delays the others for its lease at most`, () =>
       Effect.scoped(Effect.gen(function*() {
         const { heir, server } = yield* killedAt(step as Step, settings(), 60_000)
         const since = performance.now()

@@ -18,7 +18,7 @@ const base: Bounds = {
 
 const fleets: Readonly<Record<string, Bounds>> = {
   "processes crash and answers are lost": { ...base, refreshes: amount({ quick: 1, full: 2 }) },
-  "nobody has signed in yet": { ...base, isSignedIn: false },
+  "no process has signed in yet": { ...base, isSignedIn: false },
   "the session is ended": { ...base, losses: amount({ quick: 0, full: 1 }), ends: 1 },
   "the row is deleted": { ...base, losses: amount({ quick: 0, full: 1 }), deletions: 1 }
 }
@@ -40,7 +40,7 @@ describe("the protocol, in every order of its steps", () => {
 })
 
 describe("the numbers of a row", () => {
-  it("F2: do not fall when the row is deleted, and rise though the store's clock is set back", () => {
+  it("F2: do not fall when the row is deleted, and rise even if the store's clock is set back", () => {
     const renewal = (row: SessionStore.Row | undefined, now: number) => {
       const held = Protocol.take(row, { holder: "h", lease: 1000, now })
       const taken = { holder: "h", version: held.version, origin: held.origin, isSignIn: held.value === null }

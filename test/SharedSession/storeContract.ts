@@ -37,7 +37,7 @@ export const contract = (
 ): void => {
   const using = <A>(effect: Effect.Effect<A, unknown, SessionStore.SessionStore>) => Effect.provide(effect, makeLayer())
 
-  it.live("gives no row if there is none, and its clock", () =>
+  it.live("gives no row if there is none, and the time of its clock", () =>
     using(Effect.gen(function*() {
       const { read } = yield* SessionStore.SessionStore
       const { now, row } = yield* read("nobody's")
@@ -69,7 +69,7 @@ export const contract = (
       }
     })))
 
-  it.live("lets one of many writers win, each time", () =>
+  it.live("lets exactly one of many concurrent writers win, each time", () =>
     using(Effect.gen(function*() {
       const { compareAndSet, read } = yield* SessionStore.SessionStore
       yield* compareAndSet("many", undefined, { ...row, failures: 0 })
@@ -86,7 +86,7 @@ export const contract = (
     })))
 
   if (hasNotices) {
-    it.live("notifies of news, and of no lease", () =>
+    it.live("notifies of new values, and not of leases", () =>
       using(Effect.scoped(Effect.gen(function*() {
         const { compareAndSet, notices, read } = yield* SessionStore.SessionStore
         yield* read("told")
@@ -131,7 +131,7 @@ export const sharedContract = (
     }))
 
   const processes = amount({ quick: 3, full: 6 })
-  it.live(`has as many writes as ${processes} processes have won`, () =>
+  it.live(`has exactly the writes that ${processes} processes have won`, () =>
     Effect.scoped(Effect.gen(function*() {
       const store = settings()
       yield* Effect.provide(

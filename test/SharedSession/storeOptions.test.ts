@@ -61,7 +61,7 @@ describe("a store's options that make no sense", () => {
       assert.notInclude(error.message, "secret")
     }).pipe(Effect.runPromise))
 
-  it.effect("are no defect either if the client of Redis cannot be made", () =>
+  it.effect("are InvalidOptions, not a defect, also if the client of Redis cannot be made", () =>
     Effect.gen(function*() {
       const connect = () => {
         throw new Error("secret")

@@ -67,7 +67,7 @@ describe("a store in a directory", () => {
       vi.spyOn(Date, "now").mockImplementation(() => now() + by)
     }
 
-    it.scopedLive("is the same for all, whatever the host's clock is set to", () =>
+    it.scopedLive("is the same for all processes, whatever the host's clock is set to", () =>
       Effect.gen(function*() {
         const directory = place()
         const one = yield* open(directory)
@@ -144,7 +144,7 @@ describe("a store in a directory", () => {
         assert.strictEqual(renewals, 1)
       }))
 
-    it.scopedLive("starts no earlier than the rows, though the host's clock is wrong when the host starts", () =>
+    it.scopedLive("starts no earlier than the rows, even if the host's clock is wrong when the host starts", () =>
       Effect.gen(function*() {
         const directory = place()
         const one = yield* open(directory)

@@ -63,7 +63,7 @@ const text = (levels: Iterable<readonly [number, number]>): string =>
   JSON.stringify([...levels].sort(([one], [other]) => one - other))
 
 describe("an exchange's feed", () => {
-  it.scopedLive("every book that is told is the exchange's at its number, over gaps and connections that are cut", () =>
+  it.scopedLive("every book equals the exchange's at its number, over gaps and connections that are cut", () =>
     Effect.gen(function*() {
       const { counts, history, url } = yield* exchange
       const way = yield* relay(url)

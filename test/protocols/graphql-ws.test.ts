@@ -56,7 +56,7 @@ const server = Effect.gen(function*() {
 })
 
 describe("graphql-ws", () => {
-  it.scopedLive("a subscription goes on where it was after each cut: each event comes once, in order", () =>
+  it.scopedLive("a subscription continues after each cut: each event comes once, in order", () =>
     Effect.gen(function*() {
       const way = yield* relay(yield* server)
       const client = yield* GraphQL.connect(way.url)
@@ -83,7 +83,7 @@ describe("graphql-ws", () => {
       assert.deepStrictEqual(heard, heard.map((_, at) => at + 1))
     }).pipe(Effect.provide(Layer.merge(NodeWebSocketDialer.layer(), quiet))))
 
-  it.scopedLive("a query is answered beside a subscription, and what the server refuses fails", () =>
+  it.scopedLive("a query is answered during a subscription, and a refused query fails", () =>
     Effect.gen(function*() {
       const client = yield* GraphQL.connect(yield* server)
       yield* Effect.forkScoped(Stream.runDrain(

@@ -110,7 +110,7 @@ const suite = (name: string, { isStrict, isThere, server }: Tested) =>
         assert.isAtMost(heard.length, numbers.length + kills * 20)
       }).pipe(Effect.provide(Layer.merge(NodeWebSocketDialer.layer(), quiet))))
 
-    it.scopedLive("a subscriber whose connections are cut misses nothing, and what comes again is marked", () =>
+    it.scopedLive("a subscriber whose connections are cut misses no message, and repeats are marked", () =>
       Effect.gen(function*() {
         const url = yield* server
         const way = yield* relay(url)

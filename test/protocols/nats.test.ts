@@ -56,7 +56,7 @@ describe.skipIf(natsServer === undefined)("NATS", () => {
       }
     }).pipe(Effect.provide(Layer.merge(NodeWebSocketDialer.layer(), quiet))))
 
-  it.scopedLive("a subscription goes on after each cut, and tells nothing twice or out of order", () =>
+  it.scopedLive("a subscription continues after each cut, without repeats and in order", () =>
     Effect.gen(function*() {
       const { url } = yield* server
       const way = yield* relay(url)
