@@ -162,42 +162,44 @@ describe("the ledger of the balances", () => {
   })
 
   it.each<readonly [string, string, Parameters<typeof broken>[0]]>([
-    ["a debit stays", "the sum is what it was, to the cent", {
+    ["a debit stays", "the sum of all balances stays the same", {
       accounts: { balances: [initialCents - 2, initialCents + 1, ...others] }
     }],
-    ["a transfer that is in no journal is done, and the sum right", "what is not done leaves no trace", {
+    ["a transfer that is in no journal is done, and the sum right", "a failed transfer changes nothing", {
       accounts: { balances: [initialCents - 2, initialCents + 2, ...others] }
     }],
-    ["a reader sees a debit without its credit", "nobody ever reads another sum", {
+    ["a reader sees a debit without its credit", "no reader sees another sum", {
       tally: { sums: { read: 2, wrong: [accountCount * initialCents - 1], withDebts: 0 } }
     }],
-    ["a reader sees a debt", "nobody ever reads another sum", {
+    ["a reader sees a debt", "no reader sees another sum", {
       tally: { sums: { read: 2, wrong: [], withDebts: 1 } }
     }],
-    ["no sum is read", "nobody ever reads another sum", {
+    ["no sum is read", "no reader sees another sum", {
       tally: { sums: { read: 0, wrong: [], withDebts: 0 } }
     }],
-    ["a transfer that was answered is not done", "what is done is done once", {
+    ["a transfer that was answered is not done", "each answered transfer is done once", {
       accounts: { balances: [initialCents, initialCents, ...others], committed: [] }
     }],
-    ["a transfer that died is done", "what is not done leaves no trace", {
+    ["a transfer that died is done", "a failed transfer changes nothing", {
       accounts: {
         balances: [initialCents, initialCents, ...others],
         committed: [done, new Transfer({ id: "died", from: 1, to: 0, cents: 1 })]
       }
     }],
-    ["nobody pays", "every transfer is answered", {
+    ["no caller pays", "every transfer is answered", {
       tally: { known: { Done: [], Died: [], Failed: [], Left: [], Overdrawn: [] } }
     }],
-    ["a caller hears nothing", "every transfer is answered", { tally: { unanswered: { ApiUnreachable: 1 } } }],
-    ["a caller hears too much", "a defect is a 500 with an incident", { tally: { improper: 1 } }],
-    ["a defect is not answered", "a defect is a 500 with an incident", {
+    ["a caller gets no answer", "every transfer is answered", { tally: { unanswered: { ApiUnreachable: 1 } } }],
+    ["a caller gets too much detail", "a defect gets a 500 with an incident", { tally: { improper: 1 } }],
+    ["a defect is not answered", "a defect gets a 500 with an incident", {
       accounts: { defects: { answered: 0, logged: ["i-1"] } }
     }],
-    ["a defect is logged twice", "and is logged once", {
+    ["a defect is logged twice", "each defect is logged once", {
       accounts: { defects: { answered: 1, logged: ["i-1", "i-1"] } }
     }],
-    ["another incident is logged", "and is logged once", { accounts: { defects: { answered: 1, logged: ["i-2"] } } }],
+    ["another incident is logged", "each defect is logged once", {
+      accounts: { defects: { answered: 1, logged: ["i-2"] } }
+    }],
     ["an account stays locked", "no account is left locked", { accounts: { locks: { held: 1, waiting: 0 } } }]
   ])("is broken if %s", (_, promise, changed) => {
     expect(broken(changed)).toContain(promise)
@@ -282,34 +284,38 @@ describe("the ledger of the feed", () => {
 
   it.each<readonly [string, string, Parameters<typeof broken>[0]]>([
     ["a message is lost", "every message arrives", { journal: evidence.journal.slice(0, -1) }],
-    ["a message is lost though others of its client came after", "every message arrives", {
+    ["a message is lost and later ones of its client arrive", "every message arrives", {
       journal: evidence.journal.filter(([kind, client, number]) => `${kind} ${client} ${number}` !== "accepted ada 1")
     }],
-    ["nobody says anything", "every message arrives", { tally: { said: {} } }],
+    ["no client sends a message", "every message arrives", { tally: { said: {} } }],
     ["a socket gives up", "every message arrives", { tally: { gaveUp: ["SocketFailed"] } }],
-    ["a message is accepted twice", "once, and in order", { journal: [...evidence.journal, ["accepted", "ada", 2]] }],
-    ["messages change places", "once, and in order", {
+    ["a message is accepted twice", "messages arrive once, in order", {
+      journal: [...evidence.journal, ["accepted", "ada", 2]]
+    }],
+    ["messages change places", "messages arrive once, in order", {
       journal: [["accepted", "ada", 2], ["accepted", "ada", 1], ["accepted", "bob", 1]]
     }],
-    ["a message is not acknowledged", "and is acknowledged", { tally: { acknowledged: { ada: 1, bob: 1 } } }],
-    ["a client is not told", "and is acknowledged", { tally: { flushed: 1 } }],
-    ["a client lacks a subscription", "three subscriptions are kept", { wellSubscribed: 1 }],
-    ["a client hears of a topic in another order", "three subscriptions are kept", { tally: { outOfOrder: 1 } }],
-    ["a client misses something", "three subscriptions are kept", { tally: { missing: 1 } }],
-    ["a client hears nothing", "three subscriptions are kept", { tally: { heard: 0 } }],
-    ["a client speaks before it has subscribed", "open means ready", {
+    ["a message is not acknowledged", "every message is acknowledged", { tally: { acknowledged: { ada: 1, bob: 1 } } }],
+    ["a client does not learn that its messages are acknowledged", "every message is acknowledged", {
+      tally: { flushed: 1 }
+    }],
+    ["a client lacks a subscription", "each client keeps its subscriptions", { wellSubscribed: 1 }],
+    ["a client receives a topic in another order", "each client keeps its subscriptions", { tally: { outOfOrder: 1 } }],
+    ["a client misses a message", "each client keeps its subscriptions", { tally: { missing: 1 } }],
+    ["a client receives no message", "each client keeps its subscriptions", { tally: { heard: 0 } }],
+    ["a client sends a message before it has subscribed", "subscriptions come before messages", {
       journal: [...evidence.journal, ["spoke", "bob", false]]
     }],
-    ["a loss is not told", "each loss is told once", eventful({ untold: 1 })],
-    ["nobody opens a connection anew", "each loss is told once", eventful({ opened: 1 })],
-    ["a half-open connection is not noticed", "silence is noticed", { gate: { noticed: 0 } }],
-    ["silence is noticed late", "silence is noticed", {
+    ["a loss is not reported", "each loss is reported once", eventful({ untold: 1 })],
+    ["no client opens a second connection", "each loss is reported once", eventful({ opened: 1 })],
+    ["a half-open connection is not noticed", "silent connections are noticed", { gate: { noticed: 0 } }],
+    ["silence is noticed late", "silent connections are noticed", {
       gate: { longestSilence: 601 + FeedLedger.allowance + 2 * 10 + 20 }
     }],
-    ["a delay is too long", "no attempt is off its schedule", eventful({ beyondCap: 1 })],
-    ["a backoff starts anew too soon", "no attempt is off its schedule", eventful({ miscounted: 1 })],
-    ["an attempt is late", "no attempt is off its schedule", eventful({ late: 1 + FeedLedger.allowance + 10 })],
-    ["an attempt is early", "no attempt is off its schedule", eventful({ early: 13 })],
+    ["a delay is too long", "attempts keep to the schedule", eventful({ beyondCap: 1 })],
+    ["a backoff starts anew too soon", "attempts keep to the schedule", eventful({ miscounted: 1 })],
+    ["an attempt is late", "attempts keep to the schedule", eventful({ late: 1 + FeedLedger.allowance + 10 })],
+    ["an attempt is early", "attempts keep to the schedule", eventful({ early: 13 })],
     ["a token is renewed twice", "a dead token is renewed once", { tokens: { issued: 3, needless: 1 } }],
     ["a connection stays open", "the clients are closed", { openConnections: 1 }]
   ])("is broken if %s", (_, promise, changed) => {
@@ -364,12 +370,12 @@ describe("the ledger of the gateway", () => {
     ["no event is missing", false, heard({ heard: 1, highest: 2 })],
     ["no event is missing", false, { tally: { ...tally, gaveUp: ["SocketFailed"] } }],
     ["no event is missing", true, { tally: { gaveUp: [], sessions: {} } }],
-    ["none comes twice, or out of order", false, heard({ twice: 1 })],
-    ["none comes twice, or out of order", false, heard({ outOfOrder: 1 })],
-    ["the gateway hears from its clients", true, { gateway: { ...gateway, unanswered: 1 } }],
-    ["the gateway hears from its clients", true, { gateway: { ...gateway, heartbeats: 0 } }],
-    ["nobody logs in too often", true, { gateway: { ...gateway, mostLogins: 3 } }],
-    ["nobody logs in too often", false, { gateway: { ...gateway, tooMany: 1 } }]
+    ["no event comes twice or out of order", false, heard({ twice: 1 })],
+    ["no event comes twice or out of order", false, heard({ outOfOrder: 1 })],
+    ["clients send their heartbeats", true, { gateway: { ...gateway, unanswered: 1 } }],
+    ["clients send their heartbeats", true, { gateway: { ...gateway, heartbeats: 0 } }],
+    ["no client logs in too often", true, { gateway: { ...gateway, mostLogins: 3 } }],
+    ["no client logs in too often", false, { gateway: { ...gateway, tooMany: 1 } }]
   ])("is broken in: %s (only time was missing: %s)", (promise, onlyTimeWasMissing, changed) => {
     expect(broken(changed)).toEqual([[promise, onlyTimeWasMissing]])
   })
@@ -420,9 +426,9 @@ describe("the ledger of the fleet", () => {
 
   it("holds if nothing is wrong, and counts renewals for each dead token, adoptions, takeovers and reuse", () => {
     expect(broken({})).toEqual([])
-    const told = FleetLedger.section(evidence).entries.map(({ happened }) => happened).join("\n")
+    const happened = FleetLedger.section(evidence).entries.map(({ happened }) => happened).join("\n")
     for (const what of ["4 renewals, 1.00 for each", "4 adoptions", "2 takeovers", "0 presented twice, 0 reuse"]) {
-      expect(told).toContain(what)
+      expect(happened).toContain(what)
     }
   })
 
@@ -430,20 +436,20 @@ describe("the ledger of the fleet", () => {
     ["every process is served", true, but({ served: 0 })],
     ["every process is served", true, but({ waiting: 1 })],
     ["every process is served", false, but({ failed: { OAuth2Error: 1 } })],
-    ["one renews for all", false, { tokens: { ...tokens, needless: 1 } }],
-    ["one renews for all", false, { tokens: { ...tokens, issued: 6 } }],
-    ["one renews for all", true, { tokens: { ...tokens, issued: 6 }, ...late }],
-    ["the others adopt it", true, { tallies: [{ ...tally, adopted: 0 }, { ...tally, adopted: 0 }] }],
-    ["a killed process holds nobody up", true, { strikes: evidence.strikes.slice(1) }],
-    ["a killed process holds nobody up", true, {
+    ["one process renews for all", false, { tokens: { ...tokens, needless: 1 } }],
+    ["one process renews for all", false, { tokens: { ...tokens, issued: 6 } }],
+    ["one process renews for all", true, { tokens: { ...tokens, issued: 6 }, ...late }],
+    ["the others adopt the new token", true, { tallies: [{ ...tally, adopted: 0 }, { ...tally, adopted: 0 }] }],
+    ["a killed process delays no other", true, { strikes: evidence.strikes.slice(1) }],
+    ["a killed process delays no other", true, {
       strikes: [{ fault: "killed", millis: 2100 }, { fault: "paused", millis: 3001 }]
     }],
-    ["a killed process holds nobody up", true, but({ tookOver: 0 })],
+    ["a killed process delays no other", true, but({ tookOver: 0 })],
     ["no refresh token is used twice", false, { tokens: { ...tokens, presentedTwice: 1 } }],
     ["no refresh token is used twice", false, { tokens: { ...tokens, reuseDetections: 1 } }],
     ["no refresh token is used twice", true, { tokens: { ...tokens, presentedTwice: 1 }, ...late }],
-    ["the fleet signs in as one", false, { tokens: { ...tokens, signIns: 3 } }],
-    ["nobody waits long", true, but({ slowest: 3001 })],
+    ["no sign-in is needless", false, { tokens: { ...tokens, signIns: 3 } }],
+    ["no caller waits long", true, but({ slowest: 3001 })],
     ["the fleet is closed", true, { openConnections: 1 }]
   ])("is broken in: %s (only time was missing: %s)", (promise, onlyTimeWasMissing, changed) => {
     expect(broken(changed)).toEqual([[promise, onlyTimeWasMissing]])
@@ -556,22 +562,22 @@ describe("the ledger of the tickets", () => {
   it.each<readonly [string, string, Parameters<typeof broken>[0]]>([
     ["every handshake is a full one", "handshakes are resumed", { server: { resumed: 0 } }],
     ["a ticket is offered twice", "no ticket is offered twice", { wire: { offeredTwice: 1 } }],
-    ["none is offered", "no ticket is offered twice", { wire: { offered: 0 }, cache: { offered: 0 } }],
-    ["a ticket is offered that was not taken", "the client knows what became of each", { cache: { offered: 4 } }],
-    ["a ticket is taken and not offered", "the client knows what became of each", { cache: { offered: 6 } }],
-    ["the client misses that it resumed", "the client knows what became of each", { cache: { resumed: 2 } }],
-    ["the client thinks that it resumed", "the client knows what became of each", { cache: { resumed: 5 } }],
-    ["the keys stay the same", "nobody is troubled by new keys", { rotations: 0 }],
-    ["nobody has a ticket of the old keys", "nobody is troubled by new keys", { wire: { notTaken: 0 } }],
-    ["a connection fails that nobody cut", "nobody is troubled by new keys", { failures: { cut: 3 } }],
-    ["a connection fails for another reason", "nobody is troubled by new keys", {
+    ["no ticket is offered", "no ticket is offered twice", { wire: { offered: 0 }, cache: { offered: 0 } }],
+    ["a ticket is offered that was not taken", "the client counts them correctly", { cache: { offered: 4 } }],
+    ["a ticket is taken and not offered", "the client counts them correctly", { cache: { offered: 6 } }],
+    ["the client misses that it resumed", "the client counts them correctly", { cache: { resumed: 2 } }],
+    ["the client thinks that it resumed", "the client counts them correctly", { cache: { resumed: 5 } }],
+    ["the keys stay the same", "new ticket keys disturb no client", { rotations: 0 }],
+    ["no client has a ticket of the old keys", "new ticket keys disturb no client", { wire: { notTaken: 0 } }],
+    ["a connection fails that the network has not cut", "new ticket keys disturb no client", { failures: { cut: 3 } }],
+    ["a connection fails for another reason", "new ticket keys disturb no client", {
       failures: { others: ["Handshake ERR_SSL_DECRYPTION_FAILED"] }
     }],
     ["a stranger is let in", "no stranger is let in", { strangers: { letIn: 1 } }],
-    ["a stranger hears nothing", "no stranger is let in", { strangers: { waiting: 1 } }],
+    ["a stranger gets no answer", "no stranger is let in", { strangers: { waiting: 1 } }],
     ["no stranger comes", "no stranger is let in", { strangers: { refused: 0 } }],
-    ["a guest is refused", "and nobody else is refused", { guests: { refused: 1 } }],
-    ["one of the crowd is refused", "and nobody else is refused", { failures: { forIdentity: 1 } }],
+    ["a guest is refused", "no other client is refused", { guests: { refused: 1 } }],
+    ["one of the crowd is refused", "no other client is refused", { failures: { forIdentity: 1 } }],
     ["a connection stays open", "the connections are closed", { openConnections: 1 }]
   ])("is broken if %s", (_, promise, changed) => {
     expect(broken(changed)).toEqual([promise])

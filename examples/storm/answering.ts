@@ -1,6 +1,6 @@
 /**
- * The half of a counterparty that runs in its own process: it answers the storm's questions, and ends when the
- * storm does, however that came about. The other half is `counterparty.ts`.
+ * The half of a counterparty that runs in its own process: it answers the storm's questions, and ends when the storm
+ * ends, for whatever reason. The other half is `counterparty.ts`.
  */
 import { load } from "./load.js"
 
@@ -29,7 +29,7 @@ export const answerWith = <Q extends Questions>(own: Q): Q => {
     if (process.connected) process.send!(answer)
   })
   process.on("disconnect", () => process.exit(0))
-  // Ctrl-C reaches every process of the terminal's group. When to end is for the storm to say.
+  // Ctrl-C reaches every process of the terminal's group, but the storm decides when this process ends.
   process.on("SIGINT", () => {})
   return own
 }

@@ -1,14 +1,14 @@
 /**
- * Chance that can be repeated. Each thing that is left to chance draws from a stream of its own, so that one more
- * draw here does not change what happens there.
+ * Repeatable random numbers. Each random decision draws from its own stream, so that one more draw in one place does
+ * not change what happens in another.
  */
 import * as Hash from "effect/Hash"
 import { PCGRandom } from "effect/Utils"
 
 export interface Chance {
-  /** Evenly from `[low, high)`. */
+  /** A uniform number of `[low, high)`. */
   readonly between: (low: number, high: number) => number
-  /** One of the names by their weights, or `undefined` for what the weights leave of 1. */
+  /** One of the names by their weights, or `undefined` for the rest of the probability. */
   readonly pick: <Name extends string>(weights: Readonly<Record<Name, number>>) => Name | undefined
 }
 

@@ -1,5 +1,5 @@
 /**
- * Counterparties: servers in processes of their own. Each is forked in a scope and gone when the scope has closed.
+ * Counterparties: servers in their own processes. Each is forked in a scope, and has ended when the scope has closed.
  */
 import * as Data from "effect/Data"
 import * as Deferred from "effect/Deferred"
@@ -22,7 +22,7 @@ export interface Counterparty<Q extends Questions> {
 export class CounterpartyLost extends Data.TaggedError("CounterpartyLost")<{
   readonly counterparty: string
   readonly reason: string
-  /** The counterparty may be there, and did not answer in time. */
+  /** The counterparty may be running, but did not answer in time. */
   readonly isSilent?: boolean
 }> {
   override get message(): string {
@@ -36,7 +36,7 @@ export interface Counterparties {
   readonly fork: <Q extends Questions>(name: string, module: URL) => Effect.Effect<Counterparty<Q>, never, Scope.Scope>
   /** Fails when a counterparty ends without being asked to. */
   readonly lost: Effect.Effect<never, CounterpartyLost>
-  /** Of this process and of all counterparties that are running. */
+  /** The loads of this process and of all running counterparties. */
   readonly load: Effect.Effect<Load.Load>
   readonly count: Effect.Effect<{ readonly started: number; readonly running: number }>
 }
@@ -45,14 +45,15 @@ export const make: Effect.Effect<Counterparties> = Effect.gen(function*() {
   const lost = yield* Deferred.make<never, CounterpartyLost>()
   const children: Array<ChildProcess> = []
   const loads: Array<Effect.Effect<Load.Load, CounterpartyLost>> = [Effect.sync(Load.load)]
-  // Where this process has no time to close its scopes. Where it has none for this either, the channel's end tells.
+  // For an end without time to close the scopes. If there is no time for this either, the closed channel tells the
+  // counterparty.
   process.on("exit", () => children.filter(isRunning).forEach((child) => child.kill("SIGKILL")))
 
   return {
     fork: (name, module) =>
       Effect.gen(function*() {
         const child = yield* Effect.acquireRelease(
-          // What this process was started with (`--import tsx`) is passed on: the module may be TypeScript.
+          // The arguments of this process (`--import tsx`) are passed on, since the module may be TypeScript.
           Effect.sync(() => forkProcess(fileURLToPath(module), { stdio: ["ignore", "ignore", "inherit", "ipc"] })),
           end
         )
@@ -72,7 +73,9 @@ export const make: Effect.Effect<Counterparties> = Effect.gen(function*() {
 
 const nothing = Load.sum([])
 
-/** A question that has waited this long will not be answered: to start on a busy machine takes the longest. */
+/**
+ * A question that has waited this long will not be answered. Starting a process on a busy machine takes the longest.
+ */
 const patience = "60 seconds"
 
 const counterparty = <Q extends Questions>(
@@ -122,7 +125,7 @@ const counterparty = <Q extends Questions>(
 const isRunning = (child: ChildProcess): boolean =>
   child.pid !== undefined && child.exitCode === null && child.signalCode === null
 
-/** At once: a counterparty has nothing that would have to be put in order. */
+/** Kills it immediately: a counterparty has nothing to clean up. */
 const end = (child: ChildProcess): Effect.Effect<void> =>
   Effect.async<void>((resume) => {
     child.removeAllListeners("exit")

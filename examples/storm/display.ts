@@ -1,4 +1,4 @@
-/** What is to be seen while the storm lasts: a bar and counters on a terminal, else a line each second. */
+/** The display during the storm: a bar and counters on a terminal, otherwise a line each second. */
 import * as Clock from "effect/Clock"
 import * as Effect from "effect/Effect"
 import * as Schedule from "effect/Schedule"

@@ -1,24 +1,24 @@
-/** What was promised, what happened, and whether it held. */
+/** A promise, what happened, and whether the promise was kept. */
 
 export interface Entry {
   readonly promise: string
   readonly happened: string
   readonly held: boolean
   /**
-   * If it was not held: nothing speaks against the promise but that too little happened, or too late. An overloaded
-   * machine may be to blame for that.
+   * If the promise was not kept: the only reason is that too little happened, or too late. An overloaded machine may be
+   * the cause.
    */
   readonly onlyTimeWasMissing?: boolean
 }
 
-/** The part of the ledger that one part of the storm answers for. `counts` are the figures behind the entries. */
+/** The entries of one part of the storm. `counts` are the figures behind the entries. */
 export interface Section {
   readonly part: string
   readonly entries: ReadonlyArray<Entry>
   readonly counts: Readonly<Record<string, unknown>>
 }
 
-/** `not reached`: the machine was too busy to tell whether the promise was held. */
+/** `not reached`: the machine was too busy to judge whether the promise was kept. */
 export type Outcome = "held" | "not reached" | "BROKEN"
 
 const outcomeOf = ({ held, onlyTimeWasMissing = false }: Entry, isOverload: boolean): Outcome =>

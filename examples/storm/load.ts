@@ -1,16 +1,16 @@
 import { performance } from "node:perf_hooks"
 
-/** How much of the processor time that a process had use for it was given. Both are in milliseconds. */
+/** How much processor time a process needed, and how much of it the process was given. Both are in milliseconds. */
 export interface Load {
-  /** For so long the event loop had something to do. */
+  /** How long the event loop was busy. */
   readonly wanted: number
-  /** For so long the process ran meanwhile. */
+  /** How long the process ran meanwhile. */
   readonly given: number
 }
 
 const loaded = process.cpuUsage()
 
-/** Of this process since it has loaded its modules. */
+/** The load of this process since it has loaded its modules. */
 export const load = (): Load => {
   const { system, user } = process.cpuUsage(loaded)
   const wanted = performance.eventLoopUtilization().active
@@ -23,5 +23,5 @@ export const sum = (loads: ReadonlyArray<Load>): Load => ({
   given: loads.reduce((sum, { given }) => sum + given, 0)
 })
 
-/** A storm that runs alone on two cores is given nearly all that it wants. */
+/** A storm that runs alone on two cores is given nearly all the processor time that it needs. */
 export const isOverload = ({ given, wanted }: Load): boolean => given < wanted * 2 / 3

@@ -1,6 +1,6 @@
 /**
- * The storm: starts real counterparties in processes of their own, drives a client through an outage, and keeps a
- * ledger of what was promised. `npm start -- --help` tells the options.
+ * The storm: starts real counterparties in their own processes, drives a client through an outage, and keeps a ledger
+ * of promises. `npm start -- --help` lists the options.
  */
 import * as NodeRuntime from "@effect/platform-node/NodeRuntime"
 import * as Cause from "effect/Cause"
@@ -27,7 +27,7 @@ import * as Servers from "./session/servers.js"
 import * as TicketsPart from "./tls/part.js"
 import * as View from "./view.js"
 
-/** Answers with the exit code. */
+/** Gives the exit code. */
 const storm = Effect.fnUntraced(function*(options: Options.Options) {
   const { callers, json, report, seconds, seed } = options
   if (!json) console.log(`storm: seed ${seed}, ${callers} callers, ${seconds} s`)
@@ -58,9 +58,9 @@ const storm = Effect.fnUntraced(function*(options: Options.Options) {
       `The proxy passed ${faults.connections} connections on, with ${faults.resets} resets, ${faults.stalls} stalls, ` +
       `${faults.delays} delays and ${faults.outages} outage.`,
       ...isOverload
-        ? [`The machine was overloaded: of the processor time that the storm had use for, it gave ${percent(load)} %.`]
+        ? [`The machine was overloaded: of the processor time that the storm needed, it gave ${percent(load)} %.`]
         : [],
-      `${verdicts[outcome].text} To repeat the weather: ` +
+      `${verdicts[outcome].text} To repeat the same faults: ` +
       `npm start -- ${Options.toArgs(options)}`
     ].join("\n")
   )
@@ -72,9 +72,9 @@ const storm = Effect.fnUntraced(function*(options: Options.Options) {
 })
 
 const verdicts: Readonly<Record<Ledger.Outcome, { readonly exitCode: number; readonly text: string }>> = {
-  held: { exitCode: 0, text: "Every promise was held." },
+  held: { exitCode: 0, text: "Every promise was kept." },
   BROKEN: { exitCode: 1, text: "A promise was BROKEN." },
-  "not reached": { exitCode: 3, text: "No promise was seen broken, and not all were reached." }
+  "not reached": { exitCode: 3, text: "No promise was broken, but some were not reached." }
 }
 
 const percent = ({ given, wanted }: Load.Load): number => Math.round(100 * given / wanted)
@@ -83,8 +83,8 @@ const percent = ({ given, wanted }: Load.Load): number => Math.round(100 * given
 const blow = Effect.fnUntraced(function*(options: Options.Options, counterparties: Counterparties.Counterparties) {
   const proxy = yield* counterparties.fork<Proxy>("proxy", new URL("./proxy.ts", import.meta.url))
 
-  // Three parts share servers and a client: callers of an API, who share one session, pay from accounts, and come over
-  // TLS with tickets. The others have their own.
+  // Three parts share servers and a client: callers of an API share one session, pay from accounts, and use TLS with
+  // tickets. The other parts have their own.
   const [feed, gateway, servers] = yield* Effect.all([
     FeedPart.make(options, counterparties, proxy),
     GatewayPart.make(options, counterparties, proxy),
@@ -123,7 +123,7 @@ const blow = Effect.fnUntraced(function*(options: Options.Options, counterpartie
   return { sections, faults: yield* proxy.ask("report"), load: yield* counterparties.load, timeline }
 })
 
-/** Once, at about half time, nothing can be reached: for a second, or a tenth of a shorter storm. */
+/** Once, at about half time, no server can be reached: for a second, or a tenth of a shorter storm. */
 const outage = (
   { seconds, seed }: Options.Options,
   proxy: Counterparties.Counterparty<Proxy>,
@@ -148,7 +148,7 @@ const main: Effect.Effect<number> = Either.match(Options.parse(process.argv.slic
   onLeft: (complaint) => print(process.stderr, complaint, 2),
   onRight: (options) => {
     if (options === "help") return print(process.stdout, Options.help, 0)
-    // Every wait in the storm has a bound of its own. This one is for the bug in that.
+    // Every wait in the storm has its own bound. This bound is for a bug in one of those.
     setTimeout(() => {
       console.error("the storm does not end")
       process.exit(1)
@@ -168,7 +168,7 @@ const main: Effect.Effect<number> = Either.match(Options.parse(process.argv.slic
       Effect.withRandom(Random.make(options.seed)),
       // A session warns of each refresh that fails, and in a storm many do. The ledger judges them.
       Logger.withMinimumLogLevel(LogLevel.Error),
-      // What goes to standard output is the ledger.
+      // Standard output is for the ledger.
       Effect.provide(Logger.replace(Logger.defaultLogger, Logger.withConsoleError(Logger.stringLogger)))
     )
   }
@@ -178,12 +178,12 @@ let signalled: number | undefined
 
 const onSignal = (exitCode: number) => () => {
   signalled ??= exitCode
-  // `runMain` interrupts the storm. That takes a few milliseconds; on a machine that is busy it may not come to it.
+  // `runMain` interrupts the storm. This takes a few milliseconds, or does not happen on a busy machine.
   setTimeout(() => process.exit(exitCode), 500).unref()
 }
 process.on("SIGINT", onSignal(130))
 process.on("SIGTERM", onSignal(143))
-// The reader of the output is gone, as with `npm start | head -1`.
+// The reader of the output has gone, as with `npm start | head -1`.
 process.stdout.on("error", () => process.exit(1))
 
 NodeRuntime.runMain(main, {
@@ -191,7 +191,7 @@ NodeRuntime.runMain(main, {
   teardown: (exit, onExit) => {
     if (signalled !== undefined) return onExit(signalled)
     if (Exit.isFailure(exit)) console.error(Cause.pretty(exit.cause))
-    // With 0 a process ends when it has nothing left to do. One that has, has a leak.
+    // With exit code 0 the process must end by itself: if it does not, there is a leak.
     setTimeout(() => process.exit(1), 10_000).unref()
     onExit(Exit.isSuccess(exit) ? Number(exit.value) : 1)
   }

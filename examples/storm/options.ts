@@ -1,4 +1,4 @@
-/** What can be asked of the storm on its command line. */
+/** The options of the storm's command line. */
 import * as Either from "effect/Either"
 import { randomInt } from "node:crypto"
 import { parseArgs } from "node:util"
@@ -10,34 +10,40 @@ export interface Options {
   /** How many processes share a session; 0: there is no fleet. */
   readonly processes: number
   readonly json: boolean
-  /** Whether what lives is to be seen in browsers. */
+  /** Whether Inspectors are served during the storm. */
   readonly view: boolean
   /** The file to write the report to. */
   readonly report?: string
 }
 
 /**
- * In milliseconds: what one renewal may take, which is more than an outage, a stall and an attempt given up together;
- * and for each caller what a busy machine needs to serve it, for after an outage they all come at once.
+ * In milliseconds: the longest time of one renewal, which is more than an outage, a stall and a failed attempt
+ * together; and for each caller the time that a busy machine needs to serve it, since after an outage all callers come
+ * together.
  */
 export const longestWait = ({ callers }: Pick<Options, "callers">): number => 10_000 + 10 * callers
 
 const numbers = {
-  seconds: { fallback: () => 10, min: 1, max: 3600, about: "how long it lasts (default 10)" },
-  // More would mostly measure the machine: they and the servers they load share it.
-  callers: { fallback: () => 200, min: 1, max: 2000, about: "how many share one session (default 200)" },
+  seconds: { fallback: () => 10, min: 1, max: 3600, about: "how many seconds the storm lasts (default 10)" },
+  // More callers would mostly measure the machine, which the callers and the servers share.
+  callers: { fallback: () => 200, min: 1, max: 2000, about: "how many callers share one session (default 200)" },
   seed: {
     fallback: () => randomInt(1, 1_000_000),
     min: 1,
     max: 4_294_967_295,
-    about: "of what is left to chance (default random)"
+    about: "the seed of all random faults (default random)"
   },
-  // One is killed, one is paused, and one goes on.
-  processes: { fallback: () => 0, min: 3, max: 20, about: "how many a fleet has that shares one (default no fleet)" }
+  // One process is killed, one is paused, and one goes on.
+  processes: {
+    fallback: () => 0,
+    min: 3,
+    max: 20,
+    about: "how many processes a fleet has, sharing a session (default none)"
+  }
 }
 
 export const help =
-  `The storm: many callers share one session, and clients hold on to a feed, while all they talk to misbehaves.
+  `The storm: many callers share one session, and clients keep a feed open, while servers and network misbehave.
 
 npm start -- [options]
 ${
@@ -51,10 +57,10 @@ ${
   --help                    this text
 
 A fleet shares its session in a directory, or in the database that DATABASE_URL (PostgreSQL) or REDIS_URL names.
-The exit code is 0 if every promise was held, 1 if one was broken, and 2 for an option that is not known. It is 3 if the
-machine was too busy with other things to tell: no promise was seen broken, and some were not reached.`
+The exit code is 0 if every promise was kept, 1 if one was broken, and 2 for an option that is not known. It is 3 if the
+machine was too busy to judge: no promise was broken, and some were not reached.`
 
-/** `Left`: what is wrong, in one line. `"help"`: only that was asked for. */
+/** `Left`: what is wrong, in one line. `"help"`: the text was asked for. */
 export const parse = (args: ReadonlyArray<string>): Either.Either<Options | "help", string> => {
   const { tokens, values } = parseArgs({
     args: [...args],
@@ -104,7 +110,7 @@ export const parse = (args: ReadonlyArray<string>): Either.Either<Options | "hel
   })
 }
 
-/** The arguments that repeat the weather. */
+/** The arguments that repeat the same faults. */
 export const toArgs = ({ callers, processes, seconds, seed }: Options): string =>
   `--seed ${seed} --callers ${callers} --seconds ${seconds}${processes === 0 ? "" : ` --processes ${processes}`}`
 

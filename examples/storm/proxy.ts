@@ -1,6 +1,6 @@
 /**
- * The network: a TCP proxy between the client and every server, which resets, stalls and delays connections. A
- * process of its own, started by `counterparty.ts`.
+ * The network: a TCP proxy between the clients and every server, which resets, stalls and delays connections. It runs
+ * in its own process, started by `counterparty.ts`.
  */
 import { once } from "node:events"
 import { type AddressInfo, connect, createServer, type Socket } from "node:net"
@@ -12,15 +12,15 @@ import { type Chance, chance } from "./chance.js"
 export interface Route {
   readonly name: string
   readonly seed: number
-  /** Where the connections lead, on the loopback interface. */
+  /** The target port of the connections, on the loopback interface. */
   readonly port: number
   /**
-   * `anywhere`: faults strike at any moment, also in the middle of an answer.
+   * `anywhere`: faults come at any moment, also in the middle of an answer.
    *
-   * `before forwarding`: they strike before a connection reaches the server, and never after. That is for a token
-   * endpoint. If its answer to a refresh is lost, the refresh token is spent and its successor known to nobody, and
-   * no client can mend that: a lost answer looks like a lost request, and to ask again is what reuse detection
-   * punishes. A storm that did it would count the network's doing as the client's.
+   * `before forwarding`: faults come before a connection reaches the server, and never later. This is for a token
+   * endpoint. If its answer to a refresh is lost, the refresh token is spent and no client knows its successor, and no
+   * client can repair that: a lost answer looks like a lost request, and repeating the request is what reuse detection
+   * punishes. A storm with such faults would count the network's faults as the client's.
    */
   readonly faults: "anywhere" | "before forwarding"
 }
@@ -35,10 +35,10 @@ const exposed = new Set<Socket>()
 
 let isOut = false
 
-/** The routes of which the next connection is caught. */
+/** The routes whose next connection is held back. */
 let snare: ReadonlySet<string> = new Set()
 
-/** A connection that was caught. None of what its client has sent goes on. */
+/** A connection that is held back. None of its client's data is forwarded. */
 let caught: { readonly route: string; readonly client: Socket } | undefined
 
 const openRoute = async ({ faults, name, port, seed }: Route): Promise<number> => {
@@ -51,7 +51,7 @@ const openRoute = async ({ faults, name, port, seed }: Route): Promise<number> =
       held.set(name, heldBy(name) - 1)
       exposed.delete(client)
     })
-    // What has failed is closed next, and its other half with it.
+    // A socket that has failed is closed next, and the other half of the connection with it.
     client.on("error", () => {})
     if (isOut) return reset(client)
     if (faults === "anywhere") forward(client, port, (chunks) => harass(chunks, client, luck))
@@ -69,11 +69,11 @@ const caughtBy = (): string | undefined => caught?.route
 const capture = (route: string, client: Socket): void => {
   snare = new Set()
   caught = { route, client }
-  // An outage would give it back to its client.
+  // An outage would end the connection for its client.
   exposed.delete(client)
 }
 
-/** Strikes first. What is admitted then passes unharmed. */
+/** The faults come first. A connection that is forwarded then passes unharmed. */
 const admit = async (client: Socket, port: number, luck: Chance): Promise<void> => {
   const fault = luck.pick({ reset: 0.08, stall: 0.04, delay: 0.2 })
   if (fault === "delay") await pause("delays", luck.between(5, 150))
@@ -84,7 +84,7 @@ const admit = async (client: Socket, port: number, luck: Chance): Promise<void> 
   forward(client, port, (chunks) => chunks)
 }
 
-/** Each chunk, either way, is at the mercy of chance. */
+/** Each chunk, in both directions, may meet a random fault. */
 const harass = async function*(chunks: AsyncIterable<Buffer>, client: Socket, luck: Chance): AsyncIterable<Buffer> {
   for await (const chunk of chunks) {
     const fault = luck.pick({ reset: 0.002, cut: 0.002, stall: 0.002, delay: 0.05 })
@@ -127,9 +127,9 @@ const pause = async (kind: "stalls" | "delays", millis: number): Promise<void> =
 }
 
 const questions = answerWith({
-  /** Answers with the port on which the route begins. */
+  /** Gives the port on which the route begins. */
   openRoute,
-  /** Cuts all that may be cut, and lets nothing new in for so long. */
+  /** Cuts all connections that may be cut, and accepts no new one for this time. */
   goOut: async (millis: number): Promise<void> => {
     counts.outages++
     isOut = true
@@ -137,24 +137,24 @@ const questions = answerWith({
     await sleep(millis)
     isOut = false
   },
-  /** The next connection that comes by one of these routes, of those with faults before forwarding, gets no further. */
+  /** Holds back the next connection on one of these routes, which must be among those with faults before forwarding. */
   lieInWait: (routes: ReadonlyArray<string>): void => {
     snare = new Set(routes)
   },
-  /** By which route one has come, when one has, or `undefined` after ten seconds. */
+  /** The route of the connection that is held back, or `undefined` if none comes within ten seconds. */
   caught: async (): Promise<string | undefined> => {
     for (let waited = 0; waited < 10_000 && caughtBy() === undefined; waited += 5) await sleep(5)
     snare = new Set()
     return caughtBy()
   },
-  /** Resets the connection that was caught. */
+  /** Resets the connection that is held back. */
   letGo: (): void => {
     if (caught !== undefined) reset(caught.client)
     caught = undefined
   },
   /**
-   * Answers when the clients hold no connection of the route any more, or after five seconds with how many they do:
-   * that one was closed is noticed when it is read from, and so after a stall.
+   * Answers when the clients have no connection of the route any more, or after five seconds with the number of
+   * connections: the end of a connection is noticed when it is read from, which may be after a stall.
    */
   drained: async (route: string): Promise<number> => {
     for (let waited = 0; waited < 5000 && heldBy(route) > 0; waited += 20) await sleep(20)

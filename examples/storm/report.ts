@@ -78,7 +78,7 @@ interface Bar {
   readonly isBad?: boolean
 }
 
-/** How much counters have grown between one sample and the next. */
+/** By how much counters have grown between one sample and the next. */
 const grown = (samples: ReadonlyArray<Sample>, names: ReadonlyArray<string>): ReadonlyArray<Bar> => {
   const sum = ({ counters }: Sample) => names.reduce((sum, name) => sum + (counters[name] ?? 0), 0)
   return samples.slice(1).map((sample, i) => ({
@@ -101,7 +101,7 @@ const fleetCounter = "fleet's renewals"
 const lanesOf = ({ events, outages, samples }: Timeline): ReadonlyArray<Lane> => [
   {
     title: "Outages",
-    what: "nothing could be reached",
+    what: "no server could be reached",
     bars: outages.map((one) => ({ ...one, value: 1, isBad: true }))
   },
   {
@@ -129,7 +129,7 @@ const escaped = (text: unknown): string =>
 
 const picture = ({ bars, title, what }: Lane, from: number, until: number, outages: Timeline["outages"]): string => {
   const x = (at: number) => Math.max(0, Math.min(width, (at - from) / Math.max(1, until - from) * width))
-  // A busy machine takes samples at uneven times, and the height must not grow with the width.
+  // A busy machine takes samples at uneven times, and the height must not depend on the width.
   const rate = (bar: Bar) => bar.value / Math.max(1, bar.until - bar.from)
   const isCounted = bars.some(({ value }) => value > 1)
   const heightOf = (bar: Bar) => isCounted ? rate(bar) : bar.value

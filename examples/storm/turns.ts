@@ -1,4 +1,4 @@
-/** What a caller does again and again while the storm lasts. */
+/** A caller's repeated work during the storm. */
 import * as Clock from "effect/Clock"
 import * as Effect from "effect/Effect"
 
@@ -8,7 +8,7 @@ export interface Pace {
   readonly next: () => number
 }
 
-/** At least once. A turn that has begun before the end is not cut short. */
+/** Runs at least once. A turn that has begun before the end is completed. */
 export const takeTurns = Effect.fnUntraced(function*<R>(
   endsAt: number,
   pace: Pace,

@@ -1,6 +1,6 @@
 /**
- * With `--view`, the processes of the storm that have a session or sockets serve an Inspector of these, each at an
- * address of its own: an Inspector sees its own process.
+ * With `--view`, the processes of the storm that have a session or sockets serve an Inspector, each at its own address:
+ * an Inspector shows only its own process.
  */
 import * as Inspector from "effect-holdfast/Inspector"
 import { NodeInspector } from "effect-holdfast/node"
@@ -14,7 +14,7 @@ export const open = (): void => {
   process.env[variable] = "open"
 }
 
-/** An Inspector. If it is to be seen, its address is told on standard error: standard output is the ledger's. */
+/** An Inspector. With `--view` its address is printed on standard error, since standard output is for the ledger. */
 export const layer = (what: string): Layer.Layer<Inspector.Inspector> =>
   Layer.suspend(() =>
     process.env[variable] === undefined ? Inspector.layer : Layer.provideMerge(served(what), Inspector.layer)

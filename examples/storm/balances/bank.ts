@@ -8,7 +8,7 @@ import * as Option from "effect/Option"
 import * as Ref from "effect/Ref"
 import { accountCount, initialCents, type Transfer } from "./transfer.js"
 
-/** The ids of transfers that were not done, by why not. One that was sent again may be there again. */
+/** The ids of transfers that were not done, by the reason. A transfer that is sent again may have several entries. */
 export type Undone = Readonly<Record<"died" | "failed" | "interrupted" | "overdrawn", ReadonlyArray<string>>>
 
 export const make = Effect.gen(function*() {
@@ -17,7 +17,7 @@ export const make = Effect.gen(function*() {
     (account) =>
       TransactionalRef.make(initialCents, { name: `account ${account}`, invariant: (cents: number) => cents >= 0 })
   )
-  // Not kept in the refs, since the refs are judged by it.
+  // Not kept in the refs, since the refs are judged by this journal.
   const committed = new Map<string, Transfer>()
   const undone = {
     died: [] as Array<string>,
@@ -32,18 +32,18 @@ export const make = Effect.gen(function*() {
   }
 
   return {
-    /** All balances of one moment. */
+    /** All balances at one point in time. */
     balances: TransactionalRef.snapshot(accounts),
 
-    /** Once, however often it is asked for: a caller whose answer was lost asks again. */
+    /** Does each transfer once, however often it is requested: a caller whose answer was lost asks again. */
     transfer: <E>(transfer: Transfer, bookkeep: (transfer: Transfer) => Effect.Effect<void, E>) =>
       TransactionalRef.transaction(
-        // Both are named at the beginning. So no two transfers can wait for each other.
+        // Both accounts are named at the beginning, so no two transfers can wait for each other.
         { from: accounts[transfer.from]!, to: accounts[transfer.to]! },
         ({ from, to }) =>
           Effect.gen(function*() {
             if (committed.has(transfer.id)) return
-            // When it is decided, and before the next in turn looks whether it has been done.
+            // After the decision, and before the next transfer in turn checks whether it has been done.
             yield* Effect.addFinalizer((exit) => Effect.sync(() => note(transfer, exit)))
             yield* Ref.update(from, (cents) => cents - transfer.cents)
             yield* bookkeep(transfer)

@@ -1,4 +1,4 @@
-/** The step between debit and credit. It takes its time, and is where things go wrong. */
+/** The step between debit and credit. It takes some time, and it is the step that can fail. */
 import * as Data from "effect/Data"
 import * as Effect from "effect/Effect"
 import { chance } from "../chance.js"
@@ -6,7 +6,7 @@ import { mishapOf, type Transfer } from "./transfer.js"
 
 export class BookkeepingFailed extends Data.TaggedError("BookkeepingFailed") {}
 
-/** No caller waits this long: callers who are to leave have left before. */
+/** No caller waits this long: a caller that is to abort has aborted before. */
 const tooLong = "5 seconds"
 
 export const make = (seed: number) => {
@@ -15,7 +15,7 @@ export const make = (seed: number) => {
     Effect.flatMap(Effect.sleep(luck.between(5, 30)), () => {
       switch (mishapOf(seed, transfer)) {
         case "die":
-          // What a client must never be told.
+          // A text that no client may get.
           throw new TypeError(`the page of account ${transfer.from} is torn`)
         case "fail":
           return new BookkeepingFailed()

@@ -1,4 +1,4 @@
-/** The accounts as the application sees them: it pays, and asks for the balances, by the session of all callers. */
+/** The accounts as the application uses them: it pays and reads the balances, by the session of all callers. */
 import * as HttpClientError from "@effect/platform/HttpClientError"
 import * as HttpClientRequest from "@effect/platform/HttpClientRequest"
 import * as HttpClientResponse from "@effect/platform/HttpClientResponse"
@@ -11,11 +11,11 @@ import type { Transfer } from "./transfer.js"
 
 export type Answer =
   | { readonly _tag: "Done" | "Overdrawn" | "Failed" }
-  /** `incident`: if the answer has one, and says nothing else. */
+  /** `incident`: if the answer has an incident, and no other detail. */
   | { readonly _tag: "Died"; readonly incident: string | undefined }
 
 export class Accounts extends Context.Tag("storm/Accounts")<Accounts, {
-  /** Sent again until it is answered; `onSent` runs each time. It is done once. */
+  /** Pays. The transfer is sent again until it is answered, and done once; `onSent` runs at each send. */
   readonly pay: (transfer: Transfer, onSent: Effect.Effect<unknown>) => Effect.Effect<Answer, ApiError>
   /** In cents. */
   readonly balances: Effect.Effect<ReadonlyArray<number>, ApiError>
@@ -53,7 +53,7 @@ const incidentOf = (response: HttpClientResponse.HttpClientResponse) =>
     Effect.catchTag("ParseError", () => Effect.succeed(undefined))
   )
 
-/** RFC 9457: all that may be said of a defect. */
+/** RFC 9457: the only fields that a client may get about a defect. */
 const Problem = Schema.Struct({
   type: Schema.Literal("about:blank"),
   title: Schema.Literal("Internal Server Error"),

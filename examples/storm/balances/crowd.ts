@@ -1,4 +1,4 @@
-/** What the callers do with the accounts: they pay between orders, and some ask for the balances all the time. */
+/** The callers of the accounts: they pay between orders, and some read the balances all the time. */
 import * as Clock from "effect/Clock"
 import * as Deferred from "effect/Deferred"
 import * as Effect from "effect/Effect"
@@ -10,23 +10,23 @@ import { Accounts, type Answer } from "./client.js"
 import { accountCount, initialCents, mishapOf, Transfer } from "./transfer.js"
 
 export interface Crowd {
-  /** One transfer. It ends when there is an answer, or when the caller has left. */
+  /** Makes one transfer. Ends when there is an answer, or when the caller has aborted. */
   readonly pay: (id: string) => Effect.Effect<void, never, Accounts>
-  /** Asks for the balances until the storm is over, or until `patience` milliseconds after. */
+  /** Reads the balances until the storm is over, or until `patience` milliseconds later. */
   readonly watch: (patience: number) => Effect.Effect<void, never, Accounts>
   readonly tally: Effect.Effect<Tally>
 }
 
-/** The ids of transfers by what their callers know of them. */
+/** The ids of transfers, by the outcome that their callers know. */
 export type Known = Readonly<Record<Answer["_tag"] | "Left", ReadonlyArray<string>>>
 
 export interface Tally {
   readonly known: Known
   readonly waiting: number
-  /** By why there was no answer, also to readers. */
+  /** Requests without an answer, by the reason, including those of readers. */
   readonly unanswered: Readonly<Record<string, number>>
   readonly incidents: ReadonlyArray<string>
-  /** Answers to a defect that lack an incident, or say more. */
+  /** Answers to a defect that have no incident, or other details. */
   readonly improper: number
   readonly sums: {
     readonly read: number
@@ -74,7 +74,7 @@ export const make = (options: Options): Crowd => {
     })
     waiting++
     if (mishapOf(seed, transfer) === "leave") {
-      // Mostly when the request has arrived, and the one account is debited and the other not yet credited.
+      // Mostly after the request has arrived, when one account is debited and the other not yet credited.
       const leaving = Effect.zipRight(Deferred.await(sent), Effect.sleep(luck.between(800, 1800)))
       yield* Effect.raceFirst(paying, Effect.map(leaving, () => known.Left.push(id)))
     } else {
@@ -110,7 +110,7 @@ export const make = (options: Options): Crowd => {
   }
 }
 
-/** Up to a fifth of what an account has at first. */
+/** Up to a fifth of an account's initial balance. */
 const transferOf = (seed: number, id: string): Transfer => {
   const luck = chance(seed, `transfer ${id}`)
   const from = Math.floor(luck.between(0, accountCount))

@@ -1,4 +1,4 @@
-/** What has become of the accounts, judged by their balances, the journal, and what the callers were told. */
+/** The results of the accounts, judged by their balances, the journal, and the callers' answers. */
 import type { Section } from "../ledger.js"
 import { areOnlySlow } from "../session/client.js"
 import type { ResourceApi } from "../session/resource-api.js"
@@ -32,25 +32,25 @@ export const section = (tally: Tally, accounts: Awaited<ReturnType<ResourceApi["
     part: "balances",
     entries: [
       {
-        promise: "the sum is what it was, to the cent",
+        promise: "the sum of all balances stays the same",
         held: sum === expectedSum,
         happened: `${money(expectedSum)} before, ${money(sum)} after, in ${accountCount} accounts`
       },
       {
-        promise: "nobody ever reads another sum",
+        promise: "no reader sees another sum",
         held: sums.read > 0 && sums.wrong.length === 0 && sums.withDebts === 0,
         onlyTimeWasMissing: sums.wrong.length === 0 && sums.withDebts === 0,
         happened: `${sums.read} read, ${sums.wrong.length} wrong` +
           `${sums.wrong.length === 0 ? "" : ` (such as ${money(sums.wrong[0]!)})`}, ${sums.withDebts} with a debt`
       },
       {
-        promise: "what is done is done once",
+        promise: "each answered transfer is done once",
         held: missing === 0 && differing === 0,
         happened: `${known.Done.length} answered, ${missing} of them not in the journal of ${committed.length}; ` +
           `${differing} balances differ from it`
       },
       {
-        promise: "what is not done leaves no trace",
+        promise: "a failed transfer changes nothing",
         held: wronglyDone === 0 && differing === 0,
         happened: `${known.Died.length} died, ${known.Failed.length} failed, ${known.Left.length} aborted ` +
           `(${leftMidway} midway), ${known.Overdrawn.length} would overdraw; ${wronglyDone} in the journal`
@@ -63,20 +63,21 @@ export const section = (tally: Tally, accounts: Awaited<ReturnType<ResourceApi["
           `${undone.interrupted.length} were interrupted midway, by the network too`
       },
       {
-        promise: "a defect is a 500 with an incident",
+        promise: "a defect gets a 500 with an incident",
         held: defects.answered === died && improper === 0,
-        happened: `${died} defects, ${defects.answered} answered so; callers were told of ` +
-          `${incidents.length}, and more in ${improper}`
+        happened: `${died} defects, ${defects.answered} answered so; callers got ` +
+          `${incidents.length} incidents, and other details in ${improper} answers`
       },
       {
-        promise: "and is logged once",
+        promise: "each defect is logged once",
         held: defects.logged.length === died && logged.size === died && unlogged === 0,
-        happened: `${defects.logged.length} logged, ${logged.size} incidents, ${unlogged} of those told not among them`
+        happened: `${defects.logged.length} logged, ${logged.size} incidents; ` +
+          `${unlogged} of the callers' incidents are not among them`
       },
       {
         promise: "no account is left locked",
         held: locks.held === 0 && locks.waiting === 0,
-        // A transfer may still be under way.
+        // A transfer may still be in progress.
         onlyTimeWasMissing: true,
         happened: `${locks.held} held, ${locks.waiting} transfers waiting`
       }

@@ -7,7 +7,7 @@ import type { Accounts } from "./client.js"
 import * as Crowd from "./crowd.js"
 import * as Ledger from "./ledger.js"
 
-/** Its `run` asks for the balances. The callers of the part `session` pay, between their orders. */
+/** Its `run` reads the balances. The callers of the part `session` pay, between their orders. */
 export interface Balances extends Part<Accounts> {
   readonly pay: Crowd.Crowd["pay"]
 }

@@ -19,7 +19,7 @@ export const make = (bank: Bank, bookkeep: (transfer: Transfer) => Effect.Effect
           BookkeepingFailed: () => HttpServerResponse.empty({ status: 422 }),
           InvariantViolated: () => HttpServerResponse.empty({ status: 409 }),
           ParseError: () => HttpServerResponse.empty({ status: 400 }),
-          // Neither comes of one transaction that names all its refs. If one did, to ask again would be the cure.
+          // A transaction that names all its refs has neither error. If one occurred, a retry would be the remedy.
           TransactionConflict: () => HttpServerResponse.empty({ status: 503 }),
           TransactionDeadlock: () => HttpServerResponse.empty({ status: 503 })
         })

@@ -1,6 +1,6 @@
 /**
- * The application: a socket that is always open, or soon will be. It is told of topics it subscribes to, and says
- * things that must not get lost.
+ * The application: a socket that is open, or reconnecting. It receives the topics to which it subscribes, and sends
+ * messages that must not be lost.
  */
 import * as Backoff from "effect-holdfast/Backoff"
 import type { InvalidOptions } from "effect-holdfast/InvalidOptions"
@@ -13,7 +13,7 @@ import type * as Scope from "effect/Scope"
 import { ApiSession } from "../session/client.js"
 import * as Messages from "./messages.js"
 
-/** In milliseconds, and short: a storm lasts seconds, where others have days. */
+/** In milliseconds. The times are short, since a storm lasts seconds. */
 export const timing = {
   heartbeat: { interval: 300, timeout: 300 },
   backoff: { initial: 20, factor: 2, max: 400 },
@@ -45,7 +45,7 @@ export const connect = (
       outbox: { overflow: "suspend" },
       acknowledge: {
         // So few that other messages wait behind them during a stall. If the connection is lost then, the server can
-        // tell whether the unacknowledged ones come before those that waited.
+        // see whether the unacknowledged messages come before those that waited.
         window: 4,
         id: (message) => "number" in message ? message.number : 0,
         acknowledged: (message) => {

@@ -1,6 +1,6 @@
 /**
- * The clients of the feed, in a process of their own: so that the load of the callers does not change their heartbeats
- * and waits.
+ * The clients of the feed, in their own process, so that the load of the callers does not change their heartbeats and
+ * waits.
  */
 import { NodeWebSocketDialer } from "effect-holdfast/node"
 import * as Effect from "effect/Effect"
@@ -19,10 +19,10 @@ import * as Crowd from "./crowd.js"
 
 export interface Settings {
   readonly seed: number
-  /** Where each of them finds the feed. */
+  /** The feed's address for each of them. */
   readonly urls: Readonly<Record<string, string>>
   readonly authorization: string
-  /** What the authorization server calls itself. */
+  /** The authorization server's issuer. */
   readonly issuer: string
 }
 
@@ -30,13 +30,13 @@ const lateness = monitorEventLoopDelay({ resolution: 10 })
 
 const layer = ({ authorization, issuer }: Settings) =>
   ApiSession.layer.pipe(
-    // The feed is not asked over HTTP.
+    // The feed has no HTTP requests.
     Layer.provide(Layer.succeed(Servers, { api: "", secureApi: "", authorization, issuer })),
     Layer.provide(layerHttpClient),
     Layer.merge(NodeWebSocketDialer.layer()),
     Layer.provideMerge(Logger.replace(Logger.defaultLogger, Logger.withConsoleError(Logger.stringLogger))),
     Layer.provideMerge(View.layer("the feed's clients")),
-    // Thousands of clients come and go, and a session warns of each refresh that fails. The ledger judges them.
+    // There are many clients, and a session warns of each refresh that fails. The ledger judges these failures.
     Layer.provideMerge(Logger.minimumLogLevel(LogLevel.Error))
   )
 
@@ -65,10 +65,10 @@ const questions = answerWith({
   enter: async (settings: Settings): Promise<void> => {
     present = await enter(settings)
   },
-  /** After that no client sends any more. Answers with the subscriptions of each client. */
+  /** Stops all sending. Answers with the subscriptions of each client. */
   calm: (patience: number) => Effect.runPromise(present.crowd.calm(patience)),
   leave: (): Promise<void> => present.leave(),
-  /** `late`: in milliseconds, by how much this process was late at worst. */
+  /** `late`: the longest delay of this process, in milliseconds. */
   report: async () => ({
     ...await Effect.runPromise(present.crowd.tally),
     late: Math.round(lateness.max / 1e6)

@@ -1,6 +1,4 @@
-/**
- * The users of the feed: each has three subscriptions, now to this and now to that, and says one thing after another.
- */
+/** The users of the feed. Each has three subscriptions, which it changes, and sends one message after another. */
 import type { InvalidOptions } from "effect-holdfast/InvalidOptions"
 import type { WebSocketDialer } from "effect-holdfast/WebSocketDialer"
 import * as Clock from "effect/Clock"
@@ -19,13 +17,13 @@ import { topicCount } from "./messages.js"
 export const subscriptionCount = 3
 
 export interface Tally {
-  /** By client: how many it has said, numbered from 1. */
+  /** By client: how many messages it has sent, numbered from 1. */
   readonly said: Readonly<Record<string, number>>
-  /** By client: up to which number. */
+  /** By client: the highest acknowledged number. */
   readonly acknowledged: Readonly<Record<string, number>>
-  /** The clients that were told, before they left, that nothing is left to be acknowledged. */
+  /** The clients that learned, before they closed, that all their messages were acknowledged. */
   readonly flushed: number
-  /** Why a socket came to its end before it was closed. */
+  /** Why sockets failed before they were closed. */
   readonly gaveUp: ReadonlyArray<string>
   readonly swaps: number
   readonly heard: number
@@ -46,7 +44,7 @@ export interface Crowd {
   readonly tally: Effect.Effect<Tally>
 }
 
-/** Ends when all are connected, or `patience` milliseconds after. They leave when the scope closes. */
+/** Ends when all clients are connected, or `patience` milliseconds later. They close with the scope. */
 export const make = (
   seed: number,
   urls: Readonly<Record<string, string>>,
@@ -110,7 +108,7 @@ export const make = (
           .filter((topic) => !names().includes(topic))
         const place = Math.floor(luck.between(0, subscriptionCount))
         const left = present[place]!
-        // The new one first: so there are never fewer than three.
+        // The new subscription first, so that there are never fewer than three.
         present[place] = yield* subscribe(socket, others[Math.floor(luck.between(0, others.length))]!, scope)
         yield* Scope.close(left.scope, Exit.void)
         topics[client] = names()

@@ -6,20 +6,20 @@ import { timing } from "./client.js"
 export interface Verdict {
   readonly opened: number
   readonly lost: number
-  /** Attempts that had opened and were not lost just once, or were lost twice. */
+  /** Opened connections that were not lost exactly once, and attempts that were lost twice. */
   readonly untold: number
   readonly waits: number
-  /** In milliseconds: by how much a wait was longer than the delay that was drawn for it, at worst. */
+  /** In milliseconds: the most by which a wait was longer than its computed delay. */
   readonly late: number
-  /** In milliseconds: by how much one was shorter than the delay that was drawn for it, at worst. */
+  /** In milliseconds: the most by which a wait was shorter than its computed delay. */
   readonly early: number
   /** Delays that are longer than the schedule's for that attempt. */
   readonly beyondCap: number
-  /** Attempts that are neither the next nor, after a connection that was stable, the first. */
+  /** Attempts whose number is neither the next nor, after a stable connection, the first. */
   readonly miscounted: number
 }
 
-/** In milliseconds: an event is not read at the same moment in which it happens. */
+/** In milliseconds: an event is read a little later than it happens. */
 const hearing = 100
 
 export class Events {

@@ -1,7 +1,7 @@
 /**
- * The last stretch of the network before the feed's clients. Where the proxy strikes at random, this one does when it
- * is told to, and it keeps the time: how long a client that hears nothing holds on to its connection. A process of its
- * own.
+ * The part of the network next to the feed's clients. While the proxy's faults are random, this gate's faults come when
+ * it is asked for them, and it measures how long a client keeps a connection on which it receives nothing. It runs in
+ * its own process.
  */
 import { once } from "node:events"
 import { type AddressInfo, connect, createServer, type Socket } from "node:net"
@@ -10,9 +10,9 @@ import { answerWith } from "../answering.js"
 
 export type Fault =
   | { readonly kind: "reset" }
-  /** No data passes, either way, until the given milliseconds have passed. */
+  /** Stops all data in both directions for the given milliseconds. */
   | { readonly kind: "stall"; readonly millis: number }
-  /** No data passes any more, either way, and neither side notices, not even the other side's end. */
+  /** Stops all data in both directions, and neither side notices, not even the other side's end. */
   | { readonly kind: "half-open" }
 
 const counts = {
@@ -20,11 +20,11 @@ const counts = {
   resets: 0,
   stalls: 0,
   halfOpen: 0,
-  /** Half-open ones that their clients have given up. */
+  /** Half-open connections that their clients have ended. */
   noticed: 0,
   /**
-   * In milliseconds, from the last data that a client got on a connection to the next data, or until it gave the
-   * connection up.
+   * In milliseconds, from the last data that a client received on a connection until the next data, or until the client
+   * ended the connection.
    */
   longestSilence: 0,
   longestSilenceHalfOpen: 0
@@ -32,7 +32,7 @@ const counts = {
 
 const lateness = monitorEventLoopDelay({ resolution: 10 })
 
-/** Where the connections lead; the feed server's port while there is one. */
+/** The target port of the connections: the feed server's, while it runs. */
 let destination = 0
 
 let isJudging = false
@@ -45,7 +45,7 @@ class Connection {
   private readonly server: Socket
   private state: "flowing" | "stalled" | "half-open" = "flowing"
   private held: Array<() => void> = []
-  /** Undefined until the first answer: before that the connection is not open. */
+  /** Undefined until the first answer: until then the connection is not open. */
   private heardAt: number | undefined
 
   constructor(name: string, client: Socket) {
@@ -63,7 +63,7 @@ class Connection {
       failed = true
     })
     this.server.on("close", () => this.pass(() => failed ? client.resetAndDestroy() : client.end()))
-    // Read, whatever the state: else its end would not be seen.
+    // The data is read in every state: otherwise the end would not be noticed.
     client.on("data", (chunk) => this.pass(() => this.server.write(chunk)))
     client.on("error", () => {})
     client.on("close", () => {
@@ -75,7 +75,7 @@ class Connection {
     })
   }
 
-  /** One that is not open yet, or is struck already, cannot be. */
+  /** A connection that is not open yet, or already has a fault, cannot be chosen. */
   canBeStruck(client: string): boolean {
     return this.name === client && this.heardAt !== undefined && this.state === "flowing" && !this.client.destroyed
   }
@@ -118,7 +118,7 @@ class Connection {
 }
 
 const questions = answerWith({
-  /** Answers with a port for this client. */
+  /** Gives a port for this client. */
   open: async (client: string): Promise<number> => {
     const server = createServer({ allowHalfOpen: false }, (socket) => {
       counts.connections++
@@ -127,33 +127,33 @@ const questions = answerWith({
     await once(server.listen(0, "127.0.0.1"), "listening")
     return (server.address() as AddressInfo).port
   },
-  /** Where connections that are opened from now on lead. */
+  /** The target port of new connections. */
   leadTo: (port: number): void => {
     destination = port
   },
-  /** Strikes what the client has open, and tells whether there was anything. */
+  /** Applies a fault to the client's open connections, and says whether there were any. */
   strike: ({ client, fault }: { readonly client: string; readonly fault: Fault }): boolean => {
     const struck = [...open].filter((connection) => connection.canBeStruck(client))
     for (const connection of struck) connection.strike(fault)
     return struck.length > 0
   },
   /**
-   * Whether silence counts. It does not while the clients are leaving: a client that closes waits for the answer, and
-   * does not check for silence.
+   * Whether silence counts. It does not count while the clients are closing: a client that closes waits for the answer,
+   * and does not check for silence.
    */
   judge: (is: boolean): void => {
     isJudging = is
     if (is) lateness.enable()
     else lateness.disable()
   },
-  /** Answers when the clients hold no connection any more, or after five seconds with how many they do. */
+  /** Answers when the clients have no connection any more, or after five seconds with the number of connections. */
   drained: async (): Promise<number> => {
     for (let waited = 0; waited < 5000 && open.size > 0; waited += 20) {
       await new Promise((resolve) => setTimeout(resolve, 20))
     }
     return open.size
   },
-  /** `late`: in milliseconds, by how much this process was late at worst. */
+  /** `late`: the longest delay of this process, in milliseconds. */
   report: () => ({ ...counts, late: Math.round(lateness.max / 1e6) })
 })
 

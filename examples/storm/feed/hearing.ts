@@ -1,15 +1,15 @@
-/** Compares the messages that a client gets with the server's numbers for each topic. */
+/** Compares the messages that a client receives with the server's numbers for each topic. */
 import type { FromServer } from "./messages.js"
 
 export class Hearing {
   heard = 0
   /** Numbers that were not higher than the last of their topic. */
   outOfOrder = 0
-  /** Numbers that were left out within one subscription on one connection. */
+  /** Numbers that were missing within one subscription on one connection. */
   missing = 0
 
   private readonly last = new Map<string, number>()
-  /** Topics with a new subscription: messages that were sent before it do not count as missing. */
+  /** Topics with a new subscription: earlier messages do not count as missing. */
   private readonly begun = new Set<string>()
 
   hear(message: FromServer): void {

@@ -1,12 +1,12 @@
 /**
- * What the feed server must still know after it was killed. An entry is in the file before any client gets its answer.
- * The file survives the process but not the machine, for which each entry would have to be synced.
+ * The feed server's memory across kills. An entry is in the file before any client gets its answer. The file survives
+ * the process but not the machine, which would need a sync of each entry.
  */
 import { closeSync, ftruncateSync, openSync, readFileSync, writeSync } from "node:fs"
 
 export type Entry =
   | readonly ["accepted" | "repeated", client: string, number: number]
-  /** `ready`: all of the client's subscriptions came before the first thing it said. */
+  /** `ready`: all subscriptions of the client came before its first message. */
   | readonly ["spoke", client: string, ready: boolean]
   | readonly ["opened", client: string]
   | readonly ["refused", status: number]
@@ -21,7 +21,7 @@ export const append = (path: string): (entry: Entry) => void => {
   return (entry) => void writeSync(file, `${JSON.stringify(entry)}\n`)
 }
 
-/** Without the incomplete line that a killed writer left. No client got an answer for it. */
+/** Without an incomplete line of a killed writer. No client got an answer for it. */
 const whole = (text: string): string => text.slice(0, text.lastIndexOf("\n") + 1)
 
 const repair = (path: string): void => {

@@ -1,5 +1,5 @@
 /**
- * What has become of the feed, judged by the server's journal, by what the network saw, and by what the clients know.
+ * The results of the feed, judged by the server's journal, the network's records and the clients' records.
  */
 import type { Section } from "../ledger.js"
 import type { AuthorizationServer } from "../session/authorization-server.js"
@@ -9,7 +9,7 @@ import type { Gate } from "./gate.js"
 import type { Entry } from "./journal.js"
 
 export interface Evidence {
-  /** `late`: in milliseconds, by how much the event loop of the clients' process was late at worst. */
+  /** `late`: the longest delay of the event loop in the clients' process, in milliseconds. */
   readonly tally: Tally & { readonly late: number }
   readonly journal: ReadonlyArray<Entry>
   readonly gate: Awaited<ReturnType<Gate["report"]>>
@@ -17,10 +17,10 @@ export interface Evidence {
   readonly revocations: number
   readonly kills: number
   readonly clients: number
-  /** Of those, how many had at the end just the subscriptions at the server that they thought they had. */
+  /** How many of them had, at the end, exactly the subscriptions at the server that they expected. */
   readonly wellSubscribed: number
   readonly openConnections: number
-  /** In milliseconds: after so much silence a client is to give its connection up. */
+  /** In milliseconds: after this much silence a client must end its connection. */
   readonly patience: number
 }
 
@@ -52,10 +52,10 @@ export const section = (evidence: Evidence): Section => {
   const unready = count(spoke, ([, , ready]) => ready === false)
 
   const events = total(tally.events)
-  // The client may be late twice, when it asks and when it gives up, and the gate once, when it sees that.
+  // The client may be late twice, with its ping and with its end, and the gate once, when it notices that end.
   const silenceAllowed = allowance + 2 * late + gate.late
   const lateAllowed = allowance + late
-  // What a socket tells is read as soon as the loop comes to it, and its clock has whole milliseconds.
+  // A socket's events are read as soon as the event loop allows, and their clock has whole milliseconds.
   const earlyAllowed = 2 + late
 
   const died = tokens.revoked + tokens.expired
@@ -68,25 +68,25 @@ export const section = (evidence: Evidence): Section => {
       {
         promise: "every message arrives",
         held: said > 0 && lost === 0 && gaveUp.length === 0,
-        // A message that is not acknowledged either may still be on its way.
+        // A message that is not acknowledged either may still be in transit.
         onlyTimeWasMissing: lost <= unacknowledged && gaveUp.length === 0,
         happened: `${said} said by ${clients} clients, ${accepted} accepted, ${lost} lost; the server was killed ` +
           `${kills} times, ${gaveUp.length} gave up${reasons}`
       },
       {
-        promise: "once, and in order",
+        promise: "messages arrive once, in order",
         held: twice === 0 && reordered === 0,
         happened: `${reordered} reordered, ${twice} accepted twice, ${repeats} repeats recognised`
       },
       {
-        promise: "and is acknowledged",
+        promise: "every message is acknowledged",
         held: unacknowledged === 0 && tally.flushed === clients,
         onlyTimeWasMissing: true,
         happened:
-          `${acknowledged} acknowledged, ${unacknowledged} not; ${tally.flushed} clients had nothing left to say`
+          `${acknowledged} acknowledged, ${unacknowledged} not; ${tally.flushed} clients had no unacknowledged messages`
       },
       {
-        promise: "three subscriptions are kept",
+        promise: "each client keeps its subscriptions",
         held: wellSubscribed === clients && tally.outOfOrder === 0 && tally.missing === 0 && tally.heard > 0,
         onlyTimeWasMissing: tally.outOfOrder === 0 && tally.missing === 0,
         happened:
@@ -94,19 +94,19 @@ export const section = (evidence: Evidence): Section => {
           `${tally.outOfOrder} out of order, ${tally.missing} missing`
       },
       {
-        promise: "open means ready",
+        promise: "subscriptions come before messages",
         held: spoke.length > 0 && unready === 0,
         onlyTimeWasMissing: unready === 0,
-        happened: `${unready} of ${spoke.length} connections were spoken on before their subscriptions were there`
+        happened: `${unready} of ${spoke.length} connections had a message before their subscriptions`
       },
       {
-        promise: "each loss is told once",
+        promise: "each loss is reported once",
         held: events.opened > clients && events.untold === 0,
         onlyTimeWasMissing: events.untold === 0,
-        happened: `${events.opened} opened, ${events.lost} losses, ${events.untold} told not at all or twice`
+        happened: `${events.opened} opened, ${events.lost} losses, ${events.untold} not reported, or reported twice`
       },
       {
-        promise: "silence is noticed",
+        promise: "silent connections are noticed",
         held: gate.longestSilence <= patience + silenceAllowed && gate.noticed === gate.halfOpen,
         onlyTimeWasMissing: true,
         happened:
@@ -114,10 +114,10 @@ export const section = (evidence: Evidence): Section => {
           `${gate.noticed} noticed after ${gate.longestSilenceHalfOpen} ms at most`
       },
       {
-        promise: "no attempt is off its schedule",
+        promise: "attempts keep to the schedule",
         held: events.waits > 0 && events.beyondCap + events.miscounted === 0 && events.late <= lateAllowed &&
           events.early <= earlyAllowed,
-        // Whether a connection was stable is judged by the time at which its events were heard.
+        // Whether a connection was stable is judged by the times at which its events were read.
         onlyTimeWasMissing: events.beyondCap === 0,
         happened: `${events.waits} waits, ${events.beyondCap} beyond the schedule, ${events.miscounted} miscounted; ` +
           `${events.late} ms late at worst, of ${lateAllowed}, and ${events.early} early, of ${earlyAllowed}`

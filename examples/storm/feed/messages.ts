@@ -1,10 +1,10 @@
-/** What goes over the feed, as JSON. */
+/** The messages of the feed, as JSON. */
 import * as Schema from "effect/Schema"
 
-/** So many that two subscriptions of a client are seldom to the same one after another. */
+/** So many topics that a client seldom subscribes to the same topic twice in a row. */
 export const topicCount = 12
 
-/** Numbered from 1 by its client, whose name is in the URL: so that the server knows one that comes twice. */
+/** Numbered from 1 by its client, whose name is in the URL, so that the server recognises repeats. */
 export const Said = Schema.Struct({ number: Schema.Int, text: Schema.String })
 
 export const FromClient = Schema.Union(
@@ -15,11 +15,11 @@ export const FromClient = Schema.Union(
 export type FromClient = typeof FromClient.Type
 
 export const FromServer = Schema.Union(
-  /** What comes of the topic from now on has no gaps. */
+  /** From now on the messages of the topic have no gaps. */
   Schema.Struct({ subscribed: Schema.String }),
-  /** Of one topic each number is higher than the last, also when another server has sent that. */
+  /** Within a topic each number is higher than the last, also if another server sent that one. */
   Schema.Struct({ topic: Schema.String, number: Schema.Int }),
-  /** All that was said, up to this number and with it, is kept. */
+  /** All messages up to and including this number are stored. */
   Schema.Struct({ acknowledged: Schema.Int })
 )
 export type FromServer = typeof FromServer.Type

@@ -1,7 +1,7 @@
 /**
- * The part `feed` of the storm: clients of a WebSocket feed, which is killed, closed, cut off, stalled and left
- * half-open, and whose tokens die. All clients share one session, which has an authorization server of its own: the
- * books of the other's are about the callers.
+ * The part `feed` of the storm: clients of a WebSocket feed. The feed is killed, closed, cut off, stalled and left
+ * half-open, and its tokens die. All clients share one session, which has its own authorization server, since the other
+ * server's records are about the callers.
  *
  * ```
  * clients → gate → proxy → feed server → authorization server
@@ -33,8 +33,8 @@ import * as Weather from "./weather.js"
 const names = ["ada", "bob", "cyd"]
 
 /**
- * In milliseconds: the time for messages that are not yet acknowledged when the storm is over. The proxy goes on with
- * its faults.
+ * In milliseconds: the time for messages that are not yet acknowledged at the end of the storm. The proxy continues
+ * with its faults.
  */
 const patience = 10_000
 
@@ -54,7 +54,7 @@ export const make = (
       new URL("../session/authorization-server.ts", import.meta.url)
     )
     const introspectionSecret = randomBytes(16).toString("hex")
-    // Some die of age, most are revoked before.
+    // Some tokens expire, most are revoked before.
     const { forApi, forClients } = yield* authorization.ask("listen", { introspectionSecret, lifetime: 3 })
 
     const prepare = Effect.gen(function*() {
@@ -63,10 +63,10 @@ export const make = (
         .pipe(
           Scope.extend(life)
         )
-      // SIGKILL: it has no time for anything.
+      // SIGKILL: the server cannot clean up.
       return { server, kill: Scope.close(life, Exit.void) }
     })
-    // There is always one in reserve: to start a process takes as long as many other calamities.
+    // There is always one server in reserve: starting a process takes as long as several other faults.
     let reserve = yield* prepare
 
     const start = Effect.gen(function*() {
@@ -105,7 +105,7 @@ export const make = (
     let kills = 0
     let revocations = 0
 
-    /** Any connected client: waits until there is one, or for some seconds. */
+    /** Any connected client: waits until there is one, at most some seconds. */
     const untilStruck = (strike: Effect.Effect<boolean, CounterpartyLost>) =>
       Effect.repeat(strike, {
         until: (struck) =>
@@ -133,7 +133,7 @@ export const make = (
         }
         case "short stall":
         case "long stall": {
-          // Over before a client has become suspicious, or after it has given up.
+          // The stall ends before a client notices it, or after the client has ended the connection.
           const millis = calamity.kind === "short stall" ? luck.between(50, 250) : luck.between(800, 1600)
           return strikeSomebody((client) => gate.ask("strike", { client, fault: { kind: "stall", millis } }))
         }
@@ -150,7 +150,8 @@ export const make = (
       }
     }
 
-    // Nothing is cut short, and nothing left out: the last of a storm of few seconds comes when those are over.
+    // Every fault is completed and none is left out: in a short storm the last one comes when the earlier ones are
+    // over.
     const stormUntil = Effect.fnUntraced(function*(endsAt: number) {
       while (!weather.wasComplete() || (yield* Clock.currentTimeMillis) < endsAt) {
         yield* Effect.sleep(weather.pause())
@@ -185,7 +186,7 @@ export const make = (
           until: ({ halfOpen, noticed }) => noticed === halfOpen,
           times: 250
         })
-        // The proxy has not stopped: a client that was just cut off has no subscriptions.
+        // The proxy still cuts connections: a client that was just cut off has no subscriptions.
         wellSubscribedAtLast = yield* Effect.repeat(Effect.delay(wellSubscribed(topics), "20 millis"), {
           until: (count) => count === names.length,
           times: 250

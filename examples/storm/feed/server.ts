@@ -1,7 +1,7 @@
 /**
- * The feed: a WebSocket server that asks for a bearer token, numbers what it sends on each topic, and acknowledges what
- * it is told when that is in its journal. A process of its own, which is killed and started again. It imports little,
- * so that it is soon back.
+ * The feed: a WebSocket server that requires a bearer token, numbers its messages of each topic, and acknowledges a
+ * client's message when it is in the journal. It runs in its own process, which is killed and started again. It imports
+ * little, so that it starts quickly.
  */
 import { once } from "node:events"
 import { createServer, type IncomingMessage } from "node:http"
@@ -40,7 +40,7 @@ const introspection = ({ authorizationPort, introspectionSecret }: Settings): Is
   return (await response.json() as { readonly active: boolean }).active
 }
 
-/** A token may die while its connection is open. */
+/** A token may be revoked while its connection is open. */
 const dismissDead = async (isActive: IsActive): Promise<void> => {
   const tokens = new Set([...open].map(({ token }) => token))
   await Promise.all([...tokens].map(async (token) => {
@@ -58,7 +58,7 @@ interface Connection {
   readonly token: string
   readonly topics: Set<string>
   readonly send: (message: FromServer) => void
-  /** Tells whether it was open. */
+  /** Says whether the subscription was open. */
   readonly close: (code: number) => boolean
 }
 
@@ -76,7 +76,7 @@ const serve = (socket: WebSocket, { client, token }: Upgrade, books: Books): voi
   let hasSpoken = false
   let owesAcknowledgement = false
 
-  // One acknowledgement for what came together.
+  // One acknowledgement for all messages that came together.
   const acknowledgeSoon = () => {
     if (owesAcknowledgement) return
     owesAcknowledgement = true
@@ -108,7 +108,7 @@ const serve = (socket: WebSocket, { client, token }: Upgrade, books: Books): voi
     close: (code) => {
       if (socket.readyState !== socket.OPEN) return false
       note(["closed", code])
-      // 1005 is no code that can be sent: it says that there was none.
+      // 1005 cannot be sent: it means that there was no code.
       if (code === 1005) socket.close()
       else socket.close(code)
       return true
@@ -117,7 +117,7 @@ const serve = (socket: WebSocket, { client, token }: Upgrade, books: Books): voi
   open.add(connection)
   note(["opened", client])
   socket.on("message", (data) => {
-    // What comes after our close frame is not taken, and so not acknowledged either.
+    // Messages after our close frame are ignored, and so not acknowledged.
     if (socket.readyState === socket.OPEN) hear(JSON.parse(String(data)) as FromClient)
   })
   // Followed by `close`.
@@ -125,7 +125,7 @@ const serve = (socket: WebSocket, { client, token }: Upgrade, books: Books): voi
   socket.on("close", () => open.delete(connection))
 }
 
-/** What is kept from one server to the next. */
+/** The state that one server leaves to the next. */
 interface Books {
   readonly settings: Settings
   readonly note: (entry: Journal.Entry) => void
@@ -179,7 +179,7 @@ const listen = async (settings: Settings): Promise<number> => {
     )
   })
 
-  // Begins with the time: a successor, which knows nothing of these, is to count on from higher ones.
+  // Begins with the time: a successor, which does not know these numbers, must continue with higher ones.
   let tick = Date.now()
   setInterval(() => {
     tick++
@@ -187,7 +187,7 @@ const listen = async (settings: Settings): Promise<number> => {
       for (const topic of topics) send({ topic, number: tick })
     }
   }, millisPerTick)
-  // One that cannot be asked about now can be in a moment.
+  // The check of a token that fails now can succeed in a moment.
   setInterval(() => void dismissDead(isActive).catch(() => {}), millisPerLookAtTokens)
 
   await once(server.listen(0, "127.0.0.1"), "listening")
@@ -195,9 +195,9 @@ const listen = async (settings: Settings): Promise<number> => {
 }
 
 const questions = answerWith({
-  /** Answers with the port. */
+  /** Gives the port. */
   listen,
-  /** Closes what the client has open, and tells whether there was anything. */
+  /** Closes the client's connections, and says whether there were any. */
   close: ({ client, code }: { readonly client: string; readonly code: number }): boolean =>
     [...open].filter((connection) => connection.client === client && connection.close(code)).length > 0,
   /** Asks all clients to try again later, and refuses clients for the given time. Gives whether there were any. */

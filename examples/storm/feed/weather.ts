@@ -1,13 +1,11 @@
-/**
- * What befalls the feed, one thing after another: each once, in an order that is left to chance, and then all again.
- */
+/** The faults of the feed, one after another: each once, in random order, and then all again. */
 import { type Chance, chance } from "../chance.js"
 
 export type Calamity =
   | { readonly kind: "close"; readonly code: number }
   | { readonly kind: "reset" | "short stall" | "long stall" | "half-open" | "kill" | "revoke" | "overload" }
 
-/** Close codes after which a client is to come back. (1013 comes with the overload, 4401 when a token has died.) */
+/** Close codes after which a client must reconnect. (1013 comes with the overload, 4401 after a token was revoked.) */
 const codes = [1000, 1001, 1005, 1011, 1012, 1014, 3000, 4000]
 
 const calamities: ReadonlyArray<Calamity> = [
@@ -27,7 +25,7 @@ export interface Weather {
   readonly next: () => Calamity
   /** In milliseconds. */
   readonly pause: () => number
-  /** Everything has come at least once. */
+  /** Every fault has come at least once. */
   readonly wasComplete: () => boolean
   readonly luck: Chance
 }

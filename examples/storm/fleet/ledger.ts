@@ -1,11 +1,11 @@
-/** What has become of the fleet, judged by the authorization server's books and by what its members know. */
+/** The results of the fleet, judged by the authorization server's records and those of its members. */
 import type { Section } from "../ledger.js"
 import type { AuthorizationServer } from "../session/authorization-server.js"
 import { areOnlySlow } from "../session/client.js"
 import type { Member } from "./member.js"
 
 /**
- * A member that was about to renew was killed or paused, and this number of milliseconds later another one had renewed.
+ * A member that was about to renew was killed or paused, and another one had renewed this number of milliseconds later.
  */
 export interface Strike {
   readonly fault: "killed" | "paused"
@@ -15,14 +15,14 @@ export interface Strike {
 export interface Evidence {
   readonly processes: number
   readonly store: string
-  /** Of the members that live. */
+  /** The tallies of the living members. */
   readonly tallies: ReadonlyArray<Awaited<ReturnType<Member["report"]>>>
   readonly tokens: Awaited<ReturnType<AuthorizationServer["report"]>>
   readonly revocations: number
   readonly strikes: ReadonlyArray<Strike>
   /** In milliseconds. */
   readonly lease: number
-  /** In milliseconds: what one renewal may take, and a call that waits for it. */
+  /** In milliseconds: the longest time for one renewal and a call that waits for it. */
   readonly patience: number
   readonly openConnections: number
 }
@@ -34,14 +34,16 @@ export const section = (evidence: Evidence): Section => {
   const failures = Object.entries(failed).map(([why, count]) => ` (${why} ${count})`).join("")
   const waiting = total(({ waiting }) => waiting)
   const slowest = Math.max(...tallies.map(({ slowest }) => slowest))
-  // A member that stands still for a third of its lease may lose it, though it lives.
+  // A member that is suspended for a third of its lease may lose the lease although it lives.
   const late = Math.max(...tallies.map(({ late }) => late))
   const wasStill = late >= lease / 3
   const died = tokens.revoked + tokens.expired
   const renewals = tokens.issued - 1
   const adopted = total(({ adopted }) => adopted)
   const tookOver = total(({ tookOver }) => tookOver)
-  const struck = strikes.map(({ fault, millis }) => `${fault} as it renewed, and ${millis} ms later another one had`)
+  const struck = strikes.map(({ fault, millis }) =>
+    `${fault} while it renewed; another one had renewed ${millis} ms later`
+  )
   return {
     part: "fleet",
     entries: [
@@ -53,20 +55,20 @@ export const section = (evidence: Evidence): Section => {
           `${store}, ${sum(Object.values(failed))} failed${failures}, ${waiting} unanswered`
       },
       {
-        promise: "one renews for all",
+        promise: "one process renews for all",
         held: renewals === died && tokens.needless === 0,
         onlyTimeWasMissing: wasStill,
         happened: `${died} tokens died (${tokens.revoked} of ${revocations} revocations, ${tokens.expired} of age), ` +
           `${renewals} renewals, ${(renewals / Math.max(1, died)).toFixed(2)} for each`
       },
       {
-        promise: "the others adopt it",
+        promise: "the others adopt the new token",
         held: adopted > 0,
         onlyTimeWasMissing: true,
         happened: `${adopted} adoptions in ${tallies.length} processes`
       },
       {
-        promise: "a killed process holds nobody up",
+        promise: "a killed process delays no other",
         held: strikes.length === 2 && tookOver >= 2 && strikes.every(({ millis }) => millis <= lease + patience),
         onlyTimeWasMissing: true,
         happened: `${struck.join("; ")}, of ${lease} + ${patience}; ${tookOver} takeovers`
@@ -79,13 +81,13 @@ export const section = (evidence: Evidence): Section => {
           `was ${late} ms late at worst`
       },
       {
-        promise: "the fleet signs in as one",
+        promise: "no sign-in is needless",
         held: tokens.signIns <= 1 + tokens.grantsRevoked && tokens.needlessSignIns === 0,
         onlyTimeWasMissing: wasStill,
         happened: `${tokens.signIns} sign-ins, ${tokens.grantsRevoked} grants revoked`
       },
       {
-        promise: "nobody waits long",
+        promise: "no caller waits long",
         held: slowest <= lease + patience,
         onlyTimeWasMissing: true,
         happened: `${slowest} ms at the longest, of ${lease} + ${patience}`

@@ -1,4 +1,4 @@
-/** One process of the fleet: the client that all callers of the API have, over a store that the others share too. */
+/** One process of the fleet: the client of the API, over a store that all members share. */
 import * as Clock from "effect/Clock"
 import * as Effect from "effect/Effect"
 import * as Layer from "effect/Layer"
@@ -24,7 +24,7 @@ export interface Settings {
   readonly lease: number
   readonly api: string
   readonly authorization: string
-  /** What the authorization server calls itself. */
+  /** The authorization server's issuer. */
   readonly issuer: string
 }
 
@@ -37,7 +37,7 @@ const layer = ({ api, authorization, issuer, lease, name, place }: Settings) =>
     Layer.provide(Layer.orDie(Store.layer(place))),
     Layer.provide(View.layer(name)),
     Layer.provideMerge(Logger.replace(Logger.defaultLogger, Logger.withConsoleError(Logger.stringLogger))),
-    // A session warns of each refresh that fails, and in a storm many do. The ledger judges them.
+    // A session warns of each refresh that fails, and in a storm many fail. The ledger judges these failures.
     Layer.provideMerge(Logger.minimumLogLevel(LogLevel.Error))
   )
 
@@ -74,7 +74,7 @@ const call = ({ name, seed }: Settings, caller: number) => {
 let runtime: ManagedRuntime.ManagedRuntime<ApiSession | Orders, unknown> | undefined
 let calls: Promise<unknown> = Promise.resolve()
 
-/** What this process has done in its fleet. */
+/** What this process has done in its fleet: renewals, adoptions, takeovers. */
 const events = Effect.map(Metric.snapshot, (pairs) => {
   const count = (event: string) => {
     for (const { metricKey, metricState } of pairs) {
@@ -108,12 +108,15 @@ const questions = answerWith({
   },
   leave: (): Promise<void> => runtime!.dispose(),
   removeStore: (place: Place.Settings): Promise<void> => Effect.runPromise(Effect.ignore(Store.remove(place))),
-  /** Forgets the delay of a process that was stopped. Such a delay is noted soon after the process goes on. */
+  /**
+   * Forgets the delay that was caused by suspending this process. Such a delay is recorded soon after the process
+   * continues.
+   */
   forgive: async (): Promise<void> => {
     await sleep(100)
     lateness.reset()
   },
-  /** `late`: in milliseconds, by how much this process was late at worst. */
+  /** `late`: the longest delay of this process, in milliseconds. */
   report: () => ({
     served,
     failed,

@@ -1,7 +1,7 @@
 /**
- * The part `fleet` of the storm: the client of the part `session` in several processes, which share one session. Of two
- * that are about to renew it, one is killed, and one stands still for longer than its lease; another one takes over.
- * The part has servers of its own, since the other servers' books are about the callers.
+ * The part `fleet` of the storm: several processes run the client of the part `session` and share one session. Of two
+ * processes that are about to renew it, one is killed, and one is suspended for longer than its lease; another one
+ * takes over. The part has its own servers, since the other servers' records are about the callers.
  *
  * ```
  * members → proxy → authorization server, API
@@ -25,12 +25,12 @@ import * as Ledger from "./ledger.js"
 import type { Member } from "./member.js"
 import * as Place from "./place.js"
 
-/** In each member: few, since the parts share the machine. */
+/** The callers in each member: few, since the parts share the machine. */
 const callers = 5
 
 /**
- * In milliseconds: longer than a busy machine may let a member wait. A server with reuse detection and without leeway
- * forgives no member that lives, and is taken over from.
+ * In milliseconds: longer than a busy machine may make a member wait. A server with reuse detection and without leeway
+ * ends the grant if a living member loses its lease to another one.
  */
 const lease = 2000
 
@@ -52,7 +52,7 @@ export const make = (
       new URL("../session/resource-api.ts", import.meta.url)
     )
     const introspectionSecret = randomBytes(16).toString("hex")
-    // Some die of age, most are revoked before.
+    // Some tokens expire, most are revoked before.
     const { forApi, forClients } = yield* authorization.ask("listen", { introspectionSecret, lifetime: 4 })
     const { plain } = yield* api.ask("listen", {
       authorizationPort: forApi,
@@ -78,11 +78,11 @@ export const make = (
           place,
           lease,
           api: apiAddress,
-          // A route of its own: by it the proxy knows which member comes.
+          // Each member has its own route, by which the proxy recognises it.
           authorization: yield* openRoute(name, forClients, "before forwarding"),
           issuer: `http://127.0.0.1:${forClients}`
         })
-        // SIGKILL: it has no time for anything.
+        // SIGKILL: the member cannot clean up.
         return { name, process, kill: Scope.close(life, Exit.void) }
       })
     const names = Array.from({ length: processes }, (_, number) => `member ${number + 1}`)
@@ -110,7 +110,7 @@ export const make = (
         times: 300
       }))
 
-    /** Revokes, and kills or pauses the member that comes to renew: the proxy holds its request back. */
+    /** Revokes the tokens, and kills or pauses the member that comes to renew: the proxy holds its request back. */
     const strike = (fault: Ledger.Strike["fault"]) =>
       Effect.gen(function*() {
         yield* proxy.ask("lieInWait", members.map(({ name }) => name))

@@ -1,4 +1,4 @@
-/** Where the members of the fleet keep what they share. The storm chooses it, and each member opens it. */
+/** The place of the fleet's shared session. The storm chooses it, and each member opens it. */
 import * as Effect from "effect/Effect"
 import type * as Scope from "effect/Scope"
 import { randomBytes } from "node:crypto"
@@ -11,7 +11,7 @@ export type Settings =
   | { readonly kind: "PostgreSQL"; readonly url: string; readonly table: string }
   | { readonly kind: "Redis"; readonly url: string; readonly prefix: string }
 
-/** The database that the environment names, or else a directory that goes with the scope. */
+/** The database that the environment names, or else a directory that is removed with the scope. */
 export const make: Effect.Effect<Settings, never, Scope.Scope> = Effect.suspend(() => {
   const { DATABASE_URL: postgres, REDIS_URL: redis } = process.env
   const name = `holdfast_storm_${randomBytes(8).toString("hex")}`

@@ -1,6 +1,6 @@
 /**
- * The store that the members of the fleet share: a directory, or the database that the environment names. A database is
- * given a table, or keys, of the storm's own, and loses them at its end.
+ * The store that the members of the fleet share: a directory, or the database that the environment names. In a database
+ * the storm has its own table or keys, and removes them at its end.
  */
 import * as PgClient from "@effect/sql-pg/PgClient"
 import * as SqlClient from "@effect/sql/SqlClient"
@@ -28,7 +28,7 @@ export const layer = (settings: Settings): Layer.Layer<SessionStore.SessionStore
   }
 }
 
-/** What the storm has left in a database. */
+/** Removes the storm's data from a database. */
 export const remove = (settings: Settings): Effect.Effect<void, unknown> => {
   switch (settings.kind) {
     case "files":

@@ -1,4 +1,4 @@
-/** The clients of the gateway, in a process of their own: those of `examples/protocols/gateway.ts`, in a hurry. */
+/** The clients of the gateway, in their own process: those of `examples/protocols/gateway.ts`, with short times. */
 import * as Backoff from "effect-holdfast/Backoff"
 import { NodeWebSocketDialer } from "effect-holdfast/node"
 import * as Effect from "effect/Effect"
@@ -18,7 +18,7 @@ export interface Settings {
   readonly token: string
 }
 
-/** In milliseconds, and short: a storm lasts seconds. */
+/** In milliseconds. The times are short, since a storm lasts seconds. */
 const pace = { backoff: Backoff.exponential({ initial: 50, max: 400 }), stableAfter: 500 }
 
 const sessions = new Map<string, Hearing>()

@@ -19,7 +19,7 @@ export class Hearing {
 }
 
 export interface Heard {
-  /** How many different ones. */
+  /** How many different events were received. */
   readonly heard: number
   readonly highest: number
   readonly outOfOrder: number

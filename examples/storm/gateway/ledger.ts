@@ -1,4 +1,4 @@
-/** The fate of the gateway's events, judged by the gateway's sessions and by what the clients have heard. */
+/** The results of the gateway, judged by its own sessions and by the events that the clients received. */
 import type { Section } from "../ledger.js"
 import type { Clients } from "./clients.js"
 import type { Gateway } from "./server.js"
@@ -8,19 +8,19 @@ export interface Evidence {
   readonly gateway: Awaited<ReturnType<Gateway["report"]>>
   /** How many logins of a client the gateway allows within a second. */
   readonly limit: number
-  /** How often each fault has struck. */
+  /** How often each fault has occurred. */
   readonly faults: Readonly<Record<string, number>>
 }
 
 export const section = ({ faults, gateway, limit, tally }: Evidence): Section => {
-  // If the answer to its login was lost, a client knows nothing of the session.
+  // If the answer to its login was lost, a client does not know the session.
   const known = gateway.sessions.filter(({ id }) => tally.sessions[id] !== undefined)
   const heard = known.map((session) => ({ ...session, ...tally.sessions[session.id]! }))
   const events = sum(heard.map(({ heard }) => heard))
   const twice = sum(heard.map(({ twice }) => twice))
   const outOfOrder = sum(heard.map(({ outOfOrder }) => outOfOrder))
   const gaps = sum(heard.map(({ heard, highest }) => highest - heard))
-  // Of a session that has become invalid, the last events are lost.
+  // The last events of a session that has become invalid are lost.
   const late = sum(heard.map(({ highest, isForgotten, told }) => isForgotten ? 0 : told - highest))
   const { asked, heartbeats, identified, invalid, mostLogins, resumed, tooMany, unanswered } = gateway
   return {
@@ -34,21 +34,23 @@ export const section = ({ faults, gateway, limit, tally }: Evidence): Section =>
           `${invalid} sessions had become invalid, ${tally.gaveUp.length} gave up`
       },
       {
-        promise: "none comes twice, or out of order",
+        promise: "no event comes twice or out of order",
         held: twice === 0 && outOfOrder === 0,
         happened: `${twice} twice, ${outOfOrder} out of order; ${resumed} times a session was resumed`
       },
       {
-        promise: "the gateway hears from its clients",
+        promise: "clients send their heartbeats",
         held: heartbeats > 0 && unanswered === 0,
         onlyTimeWasMissing: true,
         happened: `${heartbeats} heartbeats, ${asked} asked for, ${unanswered} of these not answered`
       },
       {
-        promise: "nobody logs in too often",
+        promise: "no client logs in too often",
         held: identified > 0 && mostLogins <= limit && tooMany === 0,
         onlyTimeWasMissing: tooMany === 0,
-        happened: `${identified + resumed + invalid} logins, ${mostLogins} of a client within a second, of ${limit}`
+        happened: `${
+          identified + resumed + invalid
+        } logins, at most ${mostLogins} of a client within a second, of ${limit}`
       }
     ],
     counts: { events, twice, outOfOrder, gaps, late, faults, gateway }

@@ -1,6 +1,6 @@
 /**
- * The part `gateway` of the storm: clients of a chat service's gateway, which closes, resets and sends away, falls
- * silent, and forgets sessions.
+ * The part `gateway` of the storm: clients of a chat service's gateway, which closes and resets connections, sends
+ * clients away, falls silent, and forgets sessions.
  *
  * ```
  * clients → proxy → gateway
@@ -46,7 +46,7 @@ export const make = (
     const luck = chance(seed, "gateway's weather")
     const struck: Record<string, number> = {}
 
-    /** Strikes a client that is there: tries until there is one, or for some seconds. */
+    /** Applies a fault to a connected client: tries until there is one, at most some seconds. */
     const strike = (fault: Fault) =>
       Effect.suspend(() => gateway.ask("strike", { client: names[Math.floor(luck.between(0, names.length))]!, fault }))
         .pipe(
@@ -67,7 +67,7 @@ export const make = (
       run: Effect.gen(function*() {
         const endsAt = (yield* Clock.currentTimeMillis) + seconds * 1000
         const usual = Math.min(400, (seconds * 1000) / (2 * faults.length))
-        // Each fault at least once, in an order that is the seed's.
+        // Each fault comes at least once, in an order that the seed determines.
         let coming: Array<Fault> = [...faults]
         for (let came = 0; came < faults.length || (yield* Clock.currentTimeMillis) < endsAt; came++) {
           yield* Effect.sleep(luck.between(0.5, 1.5) * usual)
@@ -75,7 +75,7 @@ export const make = (
           yield* strike(coming.splice(Math.floor(luck.between(0, coming.length)), 1)[0]!)
         }
         yield* gateway.ask("calm")
-        // The proxy goes on with its faults.
+        // The proxy continues with its faults.
         yield* Effect.repeat(Effect.delay(isHeard, "20 millis"), { until: (is) => is, times: 500 })
       }),
 

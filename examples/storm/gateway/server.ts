@@ -1,6 +1,6 @@
 /**
- * A gateway: it says hello, asks for a heartbeat, keeps a session for each client, numbers what it sends within the
- * session, and replays it to a client that resumes. A process of its own, which fails as it is told to.
+ * A gateway: it sends a hello, requires heartbeats, keeps a session for each client, numbers the events of a session,
+ * and replays them to a client that resumes. It runs in its own process, and its faults come when it is asked for them.
  */
 import { once } from "node:events"
 import type { AddressInfo } from "node:net"
@@ -20,7 +20,7 @@ export type Fault = "close" | "reset" | "send away" | "forget" | "fall silent"
 
 const millisPerEvent = 20
 
-/** In milliseconds: by then a client that is still there has answered. */
+/** In milliseconds: by then a living client has answered. */
 const patience = 5000
 
 interface Session {
@@ -28,13 +28,13 @@ interface Session {
   readonly client: string
   readonly events: Array<string>
   socket: WebSocket | undefined
-  /** The next login finds that there is no such session. */
+  /** The next login is answered as if the session did not exist. */
   isForgotten: boolean
 }
 
 const sessions: Array<Session> = []
 
-/** By client: when it logged in, in milliseconds. */
+/** The times of each client's logins, in milliseconds. */
 const logins = new Map<string, Array<number>>()
 
 const counts = { identified: 0, resumed: 0, invalid: 0, tooMany: 0, heartbeats: 0, asked: 0, unanswered: 0 }
@@ -48,7 +48,7 @@ const send = (socket: WebSocket | undefined, payload: unknown): void => {
   if (socket !== undefined && isThere(socket)) socket.send(JSON.stringify(payload))
 }
 
-/** Sockets that hear nothing any more, although nobody has closed them. */
+/** Sockets to which nothing is sent any more, although neither side has closed them. */
 const silent = new WeakSet<WebSocket>()
 
 const isThere = (socket: WebSocket): boolean => socket.readyState === socket.OPEN && !silent.has(socket)
@@ -142,7 +142,7 @@ const strike = ({ client, fault }: { readonly client: string; readonly fault: Fa
 }
 
 const questions = answerWith({
-  /** Answers with the port. */
+  /** Gives the port. */
   listen: async (settings: Settings): Promise<number> => {
     const server = new WebSocketServer({ port: 0, host: "127.0.0.1" })
     server.on("connection", (socket, request) => {
@@ -157,11 +157,11 @@ const questions = answerWith({
     }, millisPerEvent)
     return (server.address() as AddressInfo).port
   },
-  /** Where clients find it. */
+  /** The address for clients. */
   publish: (url: string): void => {
     address = url
   },
-  /** Strikes what the client has open, and tells whether there was anything. */
+  /** Applies a fault to the client's open connections, and says whether there were any. */
   strike,
   /** From now on there are no new events. */
   calm: (): void => {

@@ -1,6 +1,6 @@
 /**
- * An OAuth 2 authorization server with rotating refresh tokens and reuse detection: one that is presented twice
- * costs the whole grant. It keeps the books by which the session is judged. A process of its own.
+ * An OAuth 2 authorization server with rotating refresh tokens and reuse detection: presenting a refresh token twice
+ * ends the whole grant. It keeps the records by which the session is judged. It runs in its own process.
  */
 import { generateKeyPairSync, randomBytes } from "node:crypto"
 import { once } from "node:events"
@@ -9,9 +9,12 @@ import Provider, { type AccessToken, type Adapter, type AdapterPayload, type Koa
 import { answerWith } from "../answering.js"
 
 export interface Settings {
-  /** The secret with which the resource API asks about tokens. */
+  /** The secret with which the resource API introspects tokens. */
   readonly introspectionSecret: string
-  /** How long an access token lasts, in seconds. The server counts in whole ones, and so cuts off up to one. */
+  /**
+   * How long an access token lasts, in seconds. The server counts in whole seconds, so a token may last up to one
+   * second less.
+   */
   readonly lifetime: number
 }
 
@@ -20,24 +23,24 @@ export interface Ports {
   readonly forApi: number
 }
 
-/** The only account there is. */
+/** The only account. */
 const accountId = "ada"
 
 // --- the books ---------------------------------------------------------------
 
 const counts = {
-  /** Access tokens, by any grant. */
+  /** The number of access tokens, of all grants. */
   issued: 0,
   signIns: 0,
-  /** Tokens that were dead when their successor was issued. */
+  /** Tokens that were revoked or expired when their successor was issued. */
   revoked: 0,
   expired: 0,
-  /** Successors of a token that was alive, and sign-ins while the grant was. */
+  /** Successors of a token that was still valid, and sign-ins while the grant was. */
   needless: 0,
   needlessSignIns: 0,
-  /** Refresh tokens that came more than once, whatever the answer. */
+  /** Refresh tokens that were presented more than once, whatever the answer. */
   presentedTwice: 0,
-  /** What the provider itself calls reuse: it has revoked the grant. */
+  /** The provider's own count of reuse, after which it has revoked the grant. */
   reuseDetections: 0,
   grantsRevoked: 0,
   errors: 0
@@ -70,7 +73,7 @@ const onIssued = (token: AccessToken): void => {
     grantId,
     // The token object itself does not know when it expires.
     expiresAt: store.get(keyOf("AccessToken", id))!.exp! * 1000,
-    // The grant may have gone while the token was made.
+    // The grant may have been revoked while the token was made.
     isRevoked: !hasGrant(grantId)
   }
 }
@@ -85,13 +88,13 @@ const onPresented = (context: KoaContextWithOIDC): void => {
 }
 
 /**
- * A client counts a token's lifetime from when it asked: on a busy machine that is long before it was issued. The
- * header is set as the request goes out, and not by the session that is judged: a session that counts from any earlier
- * time renews a token that is still alive by these books.
+ * A client counts a token's lifetime from its request, which on a busy machine may be long before the token is issued.
+ * The header is set when the request is sent, and not by the session that is judged: a session that counts from an
+ * earlier time renews a token that is still valid by these records.
  */
 const onGranted = (context: KoaContextWithOIDC, lifetime: number): void => {
   const asked = Number(context.get("x-sent-at"))
-  // The answer to an earlier request, which was given up, says nothing of a token that was issued since.
+  // The answer to an earlier, abandoned request does not concern a token that was issued later.
   if (latest === undefined || context.oidc.entities.AccessToken?.jti !== latest.id) return
   if (asked > 0) latest.expiresAt = Math.min(latest.expiresAt, asked + lifetime * 1000)
 }
@@ -124,7 +127,7 @@ const storeOf = (model: string): Adapter => {
   }
 }
 
-/** In one step: nothing is asked of the store meanwhile. */
+/** In one step: the store gets no other call meanwhile. */
 const remove = (isDoomed: (key: string, payload: AdapterPayload) => boolean): void => {
   for (const [key, payload] of store) {
     if (isDoomed(key, payload)) store.delete(key)
@@ -135,7 +138,7 @@ const remove = (isDoomed: (key: string, payload: AdapterPayload) => boolean): vo
 
 const listen = async ({ introspectionSecret, lifetime }: Settings): Promise<Ports> => {
   const forClients = createServer()
-  // One request for each connection: the proxy, which knows connections only, then strikes requests.
+  // One request for each connection: the proxy knows only connections, so that its faults then concern single requests.
   forClients.maxRequestsPerSocket = 1
   const forApi = createServer()
   const ports = { forClients: await portOf(forClients), forApi: await portOf(forApi) }
@@ -159,7 +162,7 @@ const listen = async ({ introspectionSecret, lifetime }: Settings): Promise<Port
       }
     ],
     scopes: ["offline_access"],
-    // For ID tokens, of which none is asked for; without it the provider says that it made one up.
+    // For ID tokens, which are not used; without a key the provider warns that it has generated one.
     jwks: { keys: [generateKeyPairSync("rsa", { modulusLength: 2048 }).privateKey.export({ format: "jwk" })] },
     rotateRefreshToken: true,
     ttl: {
@@ -207,7 +210,7 @@ const portOf = async (server: Server): Promise<number> => {
   return (server.address() as { readonly port: number }).port
 }
 
-/** The page on which the account would sign in and agree. It does both at once. */
+/** The page on which the account would sign in and consent. It does both immediately. */
 const letIn = async (provider: Provider, request: IncomingMessage, response: ServerResponse): Promise<void> => {
   const { params } = await provider.interactionDetails(request, response)
   const grant = new provider.Grant({ accountId, clientId: String(params["client_id"]) })
@@ -220,7 +223,7 @@ const letIn = async (provider: Provider, request: IncomingMessage, response: Ser
 
 const questions = answerWith({
   listen,
-  /** Revokes every access token there is, or the grant they came of too. */
+  /** Revokes all access tokens, or also their grant. */
   revoke: (what: "tokens" | "grant"): void => {
     if (latest === undefined) return
     const { grantId } = latest

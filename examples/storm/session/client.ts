@@ -1,6 +1,6 @@
 /**
- * The application that the storm is about: it saves orders with an API that asks for a bearer token. What it does with
- * the accounts of that API is in `../balances/client.ts`.
+ * The application of the storm: it saves orders with an API that requires a bearer token. `../balances/client.ts` is
+ * its client for the accounts of that API.
  *
  * ```
  * Orders           saves an order, come what may
@@ -35,10 +35,10 @@ import * as Schema from "effect/Schema"
 
 export class Servers extends Context.Tag("storm/Servers")<Servers, {
   readonly api: string
-  /** The same over TLS. */
+  /** The same address over TLS. */
   readonly secureApi: string
   readonly authorization: string
-  /** What the authorization server calls itself, which is not the address that leads through the proxy. */
+  /** The authorization server's issuer, which is not the address that leads through the proxy. */
   readonly issuer: string
 }>() {}
 
@@ -72,16 +72,16 @@ export class Orders extends Context.Tag("storm/Orders")<Orders, {
 
 const patience = "3 seconds"
 
-/** Handshakes are what the machine can carry least of. */
+/** Handshakes cost the machine most. */
 const requestsForSecureOne = 5
 
-/** As often as it was tried, the API could not be reached or was cut off. */
+/** In all attempts the API could not be reached or the connection was cut. */
 export class ApiUnreachable extends Data.TaggedError("ApiUnreachable")<{ readonly cause: unknown }> {}
 
-/** The API answered something that this application does not understand. */
+/** The API gave an answer that this application does not understand. */
 export class ApiNotUnderstood extends Data.TaggedError("ApiNotUnderstood")<{ readonly cause: unknown }> {}
 
-/** The session failed: its user would have to look after it. */
+/** The session failed: a person would have to sign in. */
 export class NotSignedIn extends Data.TaggedError("NotSignedIn")<{
   readonly cause:
     | OAuth2Session.SignInError
@@ -96,16 +96,16 @@ export type ApiError = ApiUnreachable | ApiNotUnderstood | NotSignedIn
 export const reasonOf = (error: ApiError): string => error._tag === "NotSignedIn" ? error.cause._tag : error._tag
 
 /**
- * By the reasons for which requests failed: each is what becomes of a request if the machine is too slow. A request is
- * refused again and again (`SessionRejected`) if each token has expired by the time that the API looks at it.
+ * By the reasons for which requests failed. Each reason is a possible result of a machine that is too slow. A request
+ * is refused again and again (`SessionRejected`) if each token has expired when the API checks it.
  */
 export const areOnlySlow = (failed: Readonly<Record<string, number>>): boolean =>
   Object.keys(failed).every((reason) => ["ApiUnreachable", "RefreshTimeout", "SessionRejected"].includes(reason))
 
 export class Api extends Context.Tag("storm/Api")<Api, {
   /**
-   * `request` is to be idempotent: what may or may not have arrived is sent again. `onSent` runs each time that it is,
-   * which may be long after it was asked for: a session that is renewed is waited for.
+   * `request` must be idempotent: it is sent again if it may or may not have arrived. `onSent` runs at each send, which
+   * may be long after the call, since a renewal of the session is awaited.
    */
   readonly ask: <A>(
     request: HttpClientRequest.HttpClientRequest,
@@ -120,7 +120,7 @@ export class Api extends Context.Tag("storm/Api")<Api, {
     Effect.gen(function*() {
       const { api, secureApi } = yield* Servers
       const client = SessionHttpClient.withSession(
-        // So long for one attempt. To wait until the session is renewed is not part of it, and has a limit of its own.
+        // The time limit of one attempt. Waiting for a renewal of the session is not part of it, and has its own limit.
         (yield* HttpClient.HttpClient).pipe(
           HttpClient.transformResponse(Effect.timeout(patience)),
           HttpClient.tapRequest(() => Effect.flatten(FiberRef.get(whenSent)))
@@ -128,8 +128,8 @@ export class Api extends Context.Tag("storm/Api")<Api, {
         yield* ApiSession,
         {
           attach: OAuth2Session.attach,
-          // The new token may itself be revoked while the repeated request is on its way, and in a storm is. Four
-          // dead tokens for one request would be no accident.
+          // The new token may itself be revoked while the repeated request is in flight, and in a storm this happens.
+          // Four dead tokens for one request would be no accident.
           maxRefreshes: 3
         }
       )
@@ -139,7 +139,7 @@ export class Api extends Context.Tag("storm/Api")<Api, {
         Schedule.whileInput((error: ApiError) => error._tag === "ApiUnreachable")
       )
 
-      // A repeated request goes to the same address as before: the other address would hide the fault of this one.
+      // A repeated request goes to the same address as before: the other address would hide a fault of this one.
       let asked = 0
       const nextAddress = Effect.sync(() => asked++ % requestsForSecureOne === 0 ? secureApi : api)
 
@@ -171,10 +171,10 @@ export class Api extends Context.Tag("storm/Api")<Api, {
   )
 }
 
-/** There is one client for all requests; each request brings its own callback for when it is sent. */
+/** There is one client for all requests. Each request has its own callback, which runs when it is sent. */
 const whenSent = FiberRef.unsafeMake<Effect.Effect<unknown>>(Effect.void)
 
-/** Connections are for sharing: a crowd that opens one each is slower than one that queues, and harder on the API. */
+/** Connections are shared: one connection for each caller would be slower than a queue, and harder on the API. */
 export const layerHttpClient: Layer.Layer<HttpClient.HttpClient> = NodeHttpClient.layerUndiciWithoutDispatcher.pipe(
   Layer.provide(Layer.scoped(
     NodeHttpClient.Dispatcher,
@@ -189,15 +189,15 @@ export const layerHttpClient: Layer.Layer<HttpClient.HttpClient> = NodeHttpClien
 
 const settings = Effect.gen(function*() {
   const { authorization, issuer } = yield* Servers
-  // Without the session: a renewal whose requests carry it would wait for itself. A token's lifetime is counted from
-  // when it was asked for, and the server's books are told when that was.
+  // The plain client, without the session: a renewal whose requests carried the session would wait for itself. A
+  // token's lifetime is counted from the time of its request, which the server's records include.
   const client = HttpClient.mapRequest(
     yield* HttpClient.HttpClient,
     (request) => HttpClientRequest.setHeader(request, sentAt, String(Date.now()))
   )
   const options = {
     name: "api",
-    // The metadata would name the server's own address, and the storm's proxy is to be between.
+    // The metadata would name the server's own address, but requests must pass through the storm's proxy.
     issuer: {
       issuer,
       authorization_endpoint: `${authorization}/auth`,
@@ -211,20 +211,20 @@ const settings = Effect.gen(function*() {
       onAuthorize: (url) => Effect.retry(browse(client, url), whileUnreachable),
       parameters: { prompt: "consent" }
     }),
-    // No token is renewed before its time, since the storm counts whether only tokens that died are replaced.
+    // No token is renewed ahead of its expiry, since the storm counts whether only dead tokens are replaced.
     refreshAhead: 0,
     expiryLeeway: 0,
-    // A connection that fails is taken for a request that did not arrive, as by the storm's proxy it does not.
-    // Where that is wrong the refresh token is spent, the retry costs the grant, and a new sign-in follows.
+    // A failed connection counts as a request that did not arrive, since the storm's proxy does not let it arrive. If
+    // it did arrive, the refresh token is spent, the retry ends the grant, and a new sign-in follows.
     retry: whileUnreachable,
     timeout: "10 seconds",
-    // The storm kills two tokens in a second at worst. Three times as many would be a loop.
+    // The storm kills at most two tokens a second. Three times as many would be a loop.
     budget: { refreshes: 30, within: "5 seconds" }
   } satisfies OAuth2Session.Options
   return { client, options }
 })
 
-/** In a process by itself it never fails with a `SharedSessionError`. */
+/** In a single process it never fails with a `SharedSessionError`. */
 export class ApiSession extends Context.Tag("storm/ApiSession")<
   ApiSession,
   Session.Session<OAuth2Session.Tokens, OAuth2Session.SignInError | SharedSession.SharedSessionError>
@@ -237,7 +237,7 @@ export class ApiSession extends Context.Tag("storm/ApiSession")<
     )
   )
 
-  /** The same for the processes of a fleet that have this key, and this lease, in common. */
+  /** The same for the processes of a fleet that share this key and this lease. */
   static readonly layerShared = (
     key: string,
     lease: number
@@ -253,7 +253,7 @@ export class ApiSession extends Context.Tag("storm/ApiSession")<
     )
 }
 
-/** The header in which the storm's authorization server reads when a token was asked for. */
+/** The header in which the storm's authorization server reads the time of the token request. */
 const sentAt = "x-sent-at"
 
 const whileUnreachable = Backoff.exponential({ initial: "50 millis", max: "500 millis" }).pipe(
@@ -264,10 +264,10 @@ const whileUnreachable = Backoff.exponential({ initial: "50 millis", max: "500 m
 
 // --- signing in --------------------------------------------------------------
 
-/** A loopback address (RFC 8252 section 7.3). Nothing listens there: the code is taken from the redirect itself. */
+/** A loopback address (RFC 8252 section 7.3). No server listens there: the code is taken from the redirect itself. */
 const redirectUri = "http://127.0.0.1/signed-in"
 
-/** What the browser of the user does: it follows the redirects, with its cookies, until one leads back here. */
+/** The user's browser: it follows the redirects, with its cookies, until one leads back here. */
 const browse = Effect.fnUntraced(
   function*(client: HttpClient.HttpClient, start: URL) {
     const browser = HttpClient.withCookiesRef(client, yield* Ref.make(Cookies.empty))

@@ -1,4 +1,4 @@
-/** Clients that save orders and pay, again and again until the storm is over, and what becomes of that. */
+/** Clients that save orders and pay, again and again until the storm is over, and their results. */
 import * as Clock from "effect/Clock"
 import * as Effect from "effect/Effect"
 import * as Option from "effect/Option"
@@ -11,20 +11,20 @@ import { takeTurns } from "../turns.js"
 import { type ApiError, Order, Orders, reasonOf } from "./client.js"
 
 export interface Crowd {
-  /** Ends when each has the answer to the last request, or when `patience` milliseconds more have passed. */
+  /** Ends when each caller has the answer to its last request, or when `patience` milliseconds more have passed. */
   readonly run: (patience: number) => Effect.Effect<void, never, Accounts | Orders>
   readonly tally: Effect.Effect<Tally>
 }
 
 export interface Tally {
   readonly served: number
-  /** By their callers, before there was an answer. */
+  /** Requests that their callers aborted before there was an answer. */
   readonly abandoned: number
   readonly failed: Readonly<Record<string, number>>
   readonly waiting: number
-  /** Callers who got a failure of the session. */
+  /** Callers that got a failure of the session. */
   readonly falselyBlamed: number
-  /** In milliseconds, from the order to its answer, including callers who still wait. */
+  /** In milliseconds, from the order to its answer, including callers that still wait. */
   readonly slowest: number
 }
 
@@ -40,7 +40,7 @@ export const make = (options: Options, { pay }: Pick<Balances.Crowd, "pay">): Cr
   const fail = (caller: number, error: ApiError) => {
     const why = reasonOf(error)
     failed[why] = (failed[why] ?? 0) + 1
-    // The authorization server is there, and renews whatever is properly asked of it: no session had to fail.
+    // The authorization server is reachable and renews every valid token: no session had to fail.
     if (error._tag === "NotSignedIn") falselyBlamed.add(caller)
   }
 
@@ -58,7 +58,7 @@ export const make = (options: Options, { pay }: Pick<Balances.Crowd, "pay">): Cr
       onSuccess: (saved) => succeed(order, saved)
     })
     if (luck.pick({ leave: 0.02 }) === "leave") {
-      // Often in the midst of a renewal, and maybe of one which this very caller began.
+      // Often in the middle of a renewal, and perhaps of one that this caller started.
       const ended = yield* Effect.timeoutOption(saving, luck.between(0, 300))
       if (Option.isNone(ended)) abandoned++
     } else {
@@ -69,8 +69,8 @@ export const make = (options: Options, { pay }: Pick<Balances.Crowd, "pay">): Cr
   })
 
   const { callers } = options
-  // About four hundred requests a second, however many the callers: what two busy cores can carry. Every other order
-  // is paid for, before the caller has another: so there are never more requests than callers.
+  // About four hundred requests a second, for any number of callers: the load that two busy cores can carry. Every
+  // other order is paid for before the caller makes the next one, so there are never more requests than callers.
   const saveUntil = (endsAt: number, caller: number) =>
     takeTurns(
       endsAt,

@@ -1,7 +1,7 @@
 /**
- * The part `session` of the storm: very many callers share one session with an API. The authorization server rotates
- * refresh tokens; access tokens expire within seconds, and are all revoked at random moments, at times with the
- * whole grant.
+ * The part `session` of the storm: many callers share one session with an API. The authorization server rotates refresh
+ * tokens; access tokens expire within seconds, and all of them are revoked at random moments, sometimes together with
+ * the grant.
  */
 import type { InvalidOptions } from "effect-holdfast/InvalidOptions"
 import * as Effect from "effect/Effect"
@@ -22,7 +22,7 @@ import * as Stragglers from "./stragglers.js"
 type Client = Accounts | ApiSession | Orders
 
 export interface SessionPart extends Part<Client> {
-  /** The client that all callers of the API share. At its end it waits for a renewal that is under way. */
+  /** The client that all callers of the API share. At its end it waits for a renewal in flight. */
   readonly layerClient: Layer.Layer<Client, InvalidOptions>
 }
 
@@ -44,7 +44,7 @@ export const make = (
     })
 
     let session: Effect.Effect.Success<typeof ApiSession> | undefined
-    // Somebody may have left in the midst of a renewal. What it brings is to be counted.
+    // A caller may have aborted in the middle of a renewal, whose value must be counted.
     const settled = Layer.scopedDiscard(Effect.gen(function*() {
       const made = session = yield* ApiSession
       yield* Effect.addFinalizer(() => Effect.ignore(Effect.interruptible(Effect.timeout(made.current, "10 seconds"))))
@@ -72,8 +72,9 @@ export const make = (
         revocations++
       })
 
-    // One takes the crowd as it finds it, also in the midst of a renewal. The next comes when there were as many orders
-    // as callers: where tokens die faster than the machine can serve all who wait for one, no client holds a promise.
+    // The first revocation may come at any moment, also in the middle of a renewal. The next comes after as many orders
+    // as there are callers: if tokens die faster than the machine can serve all waiting callers, no client can keep a
+    // promise.
     const revokeAgainAndAgain = Effect.forever(Effect.zipRight(revokeAfter(0), revokeAfter(options.callers)))
 
     return {
@@ -114,7 +115,7 @@ export const make = (
         const answers = yield* api.ask("report")
         const failures = Object.entries(tally.failed).map(([why, count]) => ` (${why} ${count})`).join("")
         const onlyTimeWasMissing = areOnlySlow(tally.failed)
-        // What a renewal brings that was given up counts as lost, and the next one presents the same token.
+        // The value of an abandoned renewal counts as lost, and the next renewal presents the same token.
         const wasGivenUp = (tally.failed["RefreshTimeout"] ?? 0) > 0
         const died = tokens.revoked + tokens.expired
         const renewals = tokens.issued - 1
@@ -130,7 +131,7 @@ export const make = (
                 `${tally.abandoned} abandoned by their callers`
             },
             {
-              promise: "nobody sees a false error",
+              promise: "no caller gets a false error",
               held: tally.falselyBlamed === 0,
               onlyTimeWasMissing,
               happened: `${tally.falselyBlamed} of ${options.callers} callers; ${answers.refused} requests were refused`
@@ -142,7 +143,7 @@ export const make = (
                 `${renewals} renewals, ${tokens.needless} needless`
             },
             {
-              promise: "nor again for a straggler",
+              promise: "stragglers cause no renewal",
               held: late.cameBack > 0 && late.givenOld === 0 && tokens.needless === 0,
               onlyTimeWasMissing: late.givenOld === 0 && tokens.needless === 0,
               happened: `${late.cameBack} came back with a replaced token, after ${late.shortest} ms or more; ` +
@@ -161,13 +162,13 @@ export const make = (
               happened: `${tokens.presentedTwice} presented twice, ${tokens.reuseDetections} reuse detections`
             },
             {
-              promise: "it signs in only when it must",
+              promise: "no sign-in is needless",
               held: tokens.signIns <= 1 + tokens.grantsRevoked && tokens.needlessSignIns === 0,
               onlyTimeWasMissing: wasGivenUp,
               happened: `${tokens.signIns} sign-ins, ${tokens.grantsRevoked} grants revoked`
             },
             {
-              promise: "nobody waits long",
+              promise: "no caller waits long",
               held: tally.slowest <= longestWait(options),
               onlyTimeWasMissing: true,
               happened: `${tally.slowest} ms at the longest, of ${longestWait(options)}`

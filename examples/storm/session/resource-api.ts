@@ -1,6 +1,6 @@
 /**
- * A resource API, with and without TLS: it saves orders, and keeps accounts. It asks the authorization server about the
- * token of each request, and refuses those that are expired or revoked. A process of its own.
+ * A resource API, with and without TLS: it saves orders, and keeps accounts. It introspects the token of each request
+ * at the authorization server, and refuses expired and revoked tokens. It runs in its own process.
  */
 import * as NodeHttpServer from "@effect/platform-node/NodeHttpServer"
 import * as HttpMiddleware from "@effect/platform/HttpMiddleware"
@@ -36,7 +36,7 @@ export interface Ports {
   readonly secure: number
 }
 
-/** `handshakes`: those that have ended. */
+/** `handshakes`: only completed ones. */
 const counts = { served: 0, refused: 0, errors: 0, handshakes: { full: 0, resumed: 0 } }
 
 // --- tokens ------------------------------------------------------------------
@@ -55,7 +55,7 @@ const introspection = ({ authorizationPort, introspectionSecret }: Settings): Is
     return (await response.json() as { readonly active: boolean }).active
   }
 
-  // Requests that come while their token is being asked about share the answer. It is not kept after that.
+  // Requests that come while their token is being introspected share the answer, which is not kept after that.
   const asking = new Map<string, Promise<boolean>>()
   return (token) => {
     const asked = asking.get(token)
@@ -71,7 +71,7 @@ const authorized = (isActive: IsActive, luck: Chance) =>
     Effect.gen(function*() {
       const request = yield* HttpServerRequest.HttpServerRequest
       const token = /^Bearer (.+)$/.exec(request.headers["authorization"] ?? "")?.[1]
-      // There is work before it. So there are always some on their way with a token that is revoked meanwhile.
+      // There is work before the check, so there are always some requests in flight whose token is revoked meanwhile.
       yield* Effect.sleep(luck.between(20, 200))
       if (token === undefined || !(yield* Effect.tryPromise(() => isActive(token)))) {
         counts.refused++
@@ -85,7 +85,7 @@ const authorized = (isActive: IsActive, luck: Chance) =>
 
 // --- orders ------------------------------------------------------------------
 
-/** To save it is to send it back. */
+/** Saving an order means sending it back. */
 const orders = HttpRouter.empty.pipe(
   HttpRouter.put(
     "/orders/:id",
@@ -115,7 +115,7 @@ const logger = Logger.make((log) =>
 // --- the server --------------------------------------------------------------
 
 const secureServer = createSecureServer()
-// Two requests for each connection, and then another handshake.
+// After two requests on a connection there is another handshake.
 secureServer.maxRequestsPerSocket = 2
 secureServer.on("secureConnection", (socket: TLSSocket) => {
   counts.handshakes[socket.isSessionReused() ? "resumed" : "full"]++
@@ -130,7 +130,7 @@ const listen = (settings: Settings): Promise<Ports> =>
         if (status === 500) defects.answered++
       }),
       Effect.catchAll((error) => {
-        // A client that went away in the middle of its request is no error of the API's, and hears nothing of this.
+        // A client that disconnected in the middle of its request is not an error of the API, and gets no answer.
         if (error._tag !== "RequestError") counts.errors++
         return HttpServerResponse.text(String(error), { status: 503 })
       })
@@ -143,7 +143,7 @@ const listen = (settings: Settings): Promise<Ports> =>
     })
     return { plain: yield* serve(createServer), secure: yield* serve(() => secureServer) }
   }).pipe(
-    // For as long as the process lives: that ends without notice.
+    // For as long as the process lives, since it is killed.
     Effect.provideService(Scope.Scope, Effect.runSync(Scope.make())),
     Effect.provide(Logger.replace(Logger.defaultLogger, logger)),
     Effect.runPromise
@@ -151,10 +151,10 @@ const listen = (settings: Settings): Promise<Ports> =>
 
 const questions = answerWith({
   listen,
-  /** Of the tickets. Those that are out are worth nothing from then on. */
+  /** The ticket keys. Earlier tickets are worthless from then on. */
   changeTicketKeys: (): void => secureServer.setTicketKeys(randomBytes(48)),
   report: () => counts,
-  /** Of the accounts, when nothing holds one any more, or after five seconds with what does. */
+  /** The locks of the accounts, when no transfer holds one any more, or after five seconds. */
   accounts: () =>
     Effect.runPromise(Effect.all({
       locks: Effect.repeat(Effect.delay(bank.locks, "20 millis"), {

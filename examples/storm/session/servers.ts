@@ -33,7 +33,7 @@ export const make = (
     const introspectionSecret = randomBytes(16).toString("hex")
     const { forApi, forClients } = yield* authorization.ask("listen", {
       introspectionSecret,
-      // Long enough that a token lasts until all waiting callers have used it, even on a busy machine.
+      // Long enough for all waiting callers to use a token, even on a busy machine.
       lifetime: Math.max(2, Math.ceil(callers / 100))
     })
     const apiPorts = yield* api.ask("listen", {

@@ -1,6 +1,6 @@
 /**
- * Stragglers: callers who keep one generation of the session while the others get newer ones, and come back with it
- * seconds later. A session that forgets the successor of an old generation would renew a second time for them.
+ * Stragglers: callers that keep one generation of the session while the others get newer ones, and come back with it
+ * seconds later. A session that forgets the successor of an old generation would renew again for them.
  */
 import * as Clock from "effect/Clock"
 import * as Effect from "effect/Effect"
@@ -18,9 +18,9 @@ export interface Stragglers {
 export interface Tally {
   /** How often a straggler has come back with a generation that the session had replaced. */
   readonly cameBack: number
-  /** In milliseconds: for how long a straggler held the generation, at the shortest. */
+  /** In milliseconds: the shortest time for which a straggler held the generation. */
   readonly shortest: number
-  /** How often a straggler was given its own generation, or one that is older. */
+  /** How often a straggler was given its own generation, or an older one. */
   readonly givenOld: number
 }
 
@@ -44,7 +44,7 @@ export const make = ({ seconds, seed }: Options): Stragglers => {
     tally.cameBack++
     if (given.number <= held.number) tally.givenOld++
   }).pipe(
-    // What a failed renewal is to its callers, the crowd tells.
+    // Failed renewals are judged by the results of the crowd.
     Effect.ignore
   )
 

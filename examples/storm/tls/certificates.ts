@@ -1,11 +1,11 @@
-/** The API's certificate, the authority that has signed it, and another authority, which has nothing to do with it. */
+/** The API's certificate, its authority, and an unrelated authority. */
 import * as Effect from "effect/Effect"
 import { authority, serverCertificate } from "../../certificates.js"
 
-/** The only name that the certificate is for. It has no address, so a client must use the name. */
+/** The only name of the certificate. It contains no address, so a client must use the name. */
 export const serverName = "api.storm.test"
 
-/** All of it in PEM. */
+/** In PEM. */
 export interface Certificates {
   readonly api: { readonly key: string; readonly cert: string }
   readonly authority: string

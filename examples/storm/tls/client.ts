@@ -1,4 +1,4 @@
-/** How the application reaches the API over TLS: it trusts one authority, and each ticket is for one connection. */
+/** The application's client for the API over TLS: it trusts one authority, and uses each ticket for one connection. */
 import * as NodeHttpClient from "@effect/platform-node/NodeHttpClient"
 import * as HttpClient from "@effect/platform/HttpClient"
 import type { InvalidOptions } from "effect-holdfast/InvalidOptions"
@@ -9,13 +9,13 @@ import * as Layer from "effect/Layer"
 import type { LookupFunction } from "node:net"
 import type { ConnectionOptions } from "node:tls"
 
-/** Every name is one of this machine's. */
+/** Every name resolves to this machine. */
 const lookup: LookupFunction = (_name, { all }, found) =>
   all === true ? found(null, [{ address: "127.0.0.1", family: 4 }]) : found(null, "127.0.0.1", 4)
 
 export const trusting = (authority: string): ConnectionOptions => ({ ca: authority, lookup })
 
-/** As many connections as without TLS, and `http` is as it was. */
+/** As many connections as without TLS. Plain `http` is unchanged. */
 export const layerHttpClient = (
   cache: TicketCache.TicketCache,
   tls: ConnectionOptions
@@ -24,7 +24,7 @@ export const layerHttpClient = (
     Layer.provide(NodeTicketCache.layerDispatcher({ cache, tls, undici: { connections: 100 } }))
   )
 
-/** Tells of each connection that did not come about. */
+/** Reports each connection that could not be opened. */
 export const layerWatched = (
   onFailed: (error: NodeTicketCache.TlsError) => void
 ): Layer.Layer<HttpClient.HttpClient, never, HttpClient.HttpClient> =>
@@ -41,7 +41,7 @@ export const layerWatched = (
     )
   )
 
-/** `HttpClient` has it as the cause of its `RequestError`. */
+/** The cause of `HttpClient`'s `RequestError`. */
 export const tlsErrorOf = (error: unknown): NodeTicketCache.TlsError | undefined => {
   if (error instanceof NodeTicketCache.TlsError) return error
   return error instanceof Error && error.cause instanceof NodeTicketCache.TlsError ? error.cause : undefined

@@ -1,16 +1,16 @@
-/** Connections that did not come about though they should have, by whom that can be laid on. */
+/** Connections that failed although they should have succeeded, by the cause. */
 import type { NodeTicketCache } from "effect-holdfast/node"
 
 export interface Failures {
   readonly cut: number
   readonly late: number
-  /** The server was not taken for itself. */
+  /** The server's identity was not accepted. */
   readonly forIdentity: number
-  /** A network that does no more than cut, stall and delay is not to blame for these. */
+  /** A network that only cuts, stalls and delays does not cause these. */
   readonly others: ReadonlyArray<string>
 }
 
-/** The errors of a connection that is cut midway, whichever side is the first to write again. */
+/** The errors of a connection that is cut midway, depending on which side is the first to write again. */
 const cuts: ReadonlySet<string | undefined> = new Set(["ECONNRESET", "EPIPE"])
 
 export const make = () => {

@@ -1,10 +1,10 @@
 /**
- * What can be read on the wire of a TLS 1.3 handshake (RFC 8446, section 4.1): the tickets that the client's hello
- * offers, and whether the server's takes one. The rest is encrypted. A hello is taken to be in one record, as it is
- * with OpenSSL unless it is longer than 16 KiB.
+ * The readable part of a TLS 1.3 handshake (RFC 8446, section 4.1): the tickets in the client's hello, and whether the
+ * server's hello accepts one. The rest is encrypted. A hello is assumed to be in one record, as it is with OpenSSL
+ * unless it is longer than 16 KiB.
  */
 
-/** As they are sent. `undefined`: not all of the hello is there yet. */
+/** The tickets as they are sent. `undefined`: the hello is not complete yet. */
 export const ticketsOffered = (fromClient: Buffer): ReadonlyArray<Buffer> | undefined => {
   const record = firstRecord(fromClient)
   if (record === undefined) return undefined
@@ -25,7 +25,7 @@ export const ticketsOffered = (fromClient: Buffer): ReadonlyArray<Buffer> | unde
   return tickets
 }
 
-/** `refuses`: there will be no session at all. `undefined`: not all of the hello is there yet. */
+/** `refuses`: there will be no session. `undefined`: the hello is not complete yet. */
 export const answerOf = (fromServer: Buffer): "resumes" | "begins anew" | "refuses" | undefined => {
   const record = firstRecord(fromServer)
   if (record === undefined) return undefined
@@ -38,7 +38,7 @@ export const answerOf = (fromServer: Buffer): "resumes" | "begins anew" | "refus
 
 const handshake = 22
 
-/** Its head is the kind, a version, and the length. */
+/** Its header has the kind, a version, and the length. */
 const firstRecord = (bytes: Buffer): Buffer | undefined => {
   if (bytes.length < 5) return undefined
   const end = 5 + bytes.readUInt16BE(3)
@@ -48,7 +48,7 @@ const firstRecord = (bytes: Buffer): Buffer | undefined => {
 
 const isHello = (record: Buffer, kind: 1 | 2): boolean => record[0] === kind && record.length > untilSession
 
-/** The head of the message, a version, and what is random. */
+/** The header of the message, a version, and the random bytes. */
 const untilSession = 4 + 2 + 32
 
 const preSharedKeyIn = (hello: Reader): Buffer | undefined => {
@@ -81,7 +81,7 @@ class Reader {
     return number
   }
 
-  /** What has its length, of so many bytes, before it. */
+  /** Data with its length, of this many bytes, before it. */
   vector(width: number): Buffer {
     const length = this.number(width)
     this.at += length

@@ -1,4 +1,4 @@
-/** What has become of the tickets, judged by what the server knows and what can be seen on the wire. */
+/** The results of the tickets, judged by the server's records and the data on the wire. */
 import type { Stats } from "effect-holdfast/TicketCache"
 import type { Section } from "../ledger.js"
 import type { Failures } from "./failures.js"
@@ -7,7 +7,7 @@ import type { Wiretap } from "./wiretap.js"
 
 export interface Evidence {
   readonly wire: Awaited<ReturnType<Wiretap["report"]>>
-  /** Handshakes that the server has seen the end of. */
+  /** Handshakes whose end the server has seen. */
   readonly server: { readonly full: number; readonly resumed: number }
   /** The client's own figures. */
   readonly cache: Stats
@@ -33,7 +33,7 @@ export const section = (evidence: Evidence): Section => {
         onlyTimeWasMissing: true,
         happened:
           `${server.full} handshakes in full, ${server.resumed} resumed; of ${wire.connections} that were begun ` +
-          `${wire.cut} were cut in their midst`
+          `${wire.cut} were cut midway`
       },
       {
         promise: "no ticket is offered twice",
@@ -42,15 +42,16 @@ export const section = (evidence: Evidence): Section => {
         happened: `${wire.offered} offered, ${wire.offeredTwice} of them for the second time`
       },
       {
-        promise: "the client knows what became of each",
-        // A resuming client knows the result before the server does, and after the wire: the network may cut in
-        // between.
+        promise: "the client counts them correctly",
+        // A resuming client knows the result earlier than the server and later than the wire: the network may cut the
+        // connection in between.
         held: cache.offered === wire.offered && server.resumed <= cache.resumed && cache.resumed <= wire.taken,
-        happened: `${cache.offered} offered and ${cache.resumed} resumed, it says; the wire says ${wire.offered} and ` +
+        happened:
+          `the client counts ${cache.offered} offered and ${cache.resumed} resumed, the wire ${wire.offered} and ` +
           `${wire.taken}, the server ${server.resumed}`
       },
       {
-        promise: "nobody is troubled by new keys",
+        promise: "new ticket keys disturb no client",
         held: rotations > 0 && wire.notTaken > 0 && failures.others.length === 0 && failures.cut <= cuts,
         onlyTimeWasMissing: failures.others.length === 0 && failures.cut <= cuts,
         happened: `${wire.notTaken} tickets were not taken; ${failures.cut} connections failed, of ${cuts} that the ` +
@@ -60,12 +61,11 @@ export const section = (evidence: Evidence): Section => {
         promise: "no stranger is let in",
         held: strangers.refused > 0 && strangers.refused === met,
         onlyTimeWasMissing: strangers.letIn === 0,
-        happened:
-          `${met} came to another name or trusted another authority, ${strangers.refused} refused for identity, ` +
+        happened: `${met} used another name or trusted another authority, ${strangers.refused} refused for identity, ` +
           `${strangers.letIn} let in, ${strangers.lost + strangers.waiting} unanswered`
       },
       {
-        promise: "and nobody else is refused",
+        promise: "no other client is refused",
         held: guests.letIn > 0 && guests.refused + guests.lost + guests.waiting + failures.forIdentity === 0,
         onlyTimeWasMissing: guests.refused + failures.forIdentity === 0,
         happened:

@@ -1,6 +1,6 @@
 /**
- * The part `tickets` of the storm: the same API, for the same crowd, over TLS 1.3. The API closes its connections
- * often, so that there are many handshakes, and in the midst of the storm it changes the keys of its tickets.
+ * The part `tickets` of the storm: the same API and callers, over TLS 1.3. The API closes its connections often, so
+ * that there are many handshakes, and changes its ticket keys in the middle of the storm.
  *
  * ```
  * clients → wiretap → proxy → resource API
@@ -25,9 +25,9 @@ import * as Ledger from "./ledger.js"
 import * as Visitors from "./visitors.js"
 import type { Wiretap } from "./wiretap.js"
 
-/** Its `run` is what happens besides what the crowd does. */
+/** Its `run` is the work besides that of the crowd. */
 export interface Tickets extends Part {
-  /** Where the crowd finds the API. */
+  /** The address of the API for the crowd. */
   readonly address: string
   readonly layerHttpClient: Layer.Layer<HttpClient.HttpClient, InvalidOptions>
 }
@@ -55,7 +55,7 @@ export const make = (
     let rotations = 0
 
     const rotate = Effect.gen(function*() {
-      // A client that has a ticket, and comes back with it.
+      // A client that reconnects with a ticket.
       yield* visitors.guest
       yield* api.ask("changeTicketKeys")
       rotations++
@@ -63,7 +63,7 @@ export const make = (
     })
 
     const rotateMidway = Effect.delay(
-      // As a rule once. It shows nothing if the old keys had no tickets left.
+      // Usually once. A rotation shows nothing if there were no tickets of the old keys left.
       Effect.repeat(Effect.zipRight(rotate, wiretap.ask("report")), {
         until: ({ notTaken }) => notTaken > 0,
         times: 20

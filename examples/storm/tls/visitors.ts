@@ -1,7 +1,7 @@
 /**
- * Clients that call over TLS besides the crowd, with the tickets of all. Guests open a connection, no more. Strangers
- * are not to get in, whatever tickets there are: some take the API for another, some trust an authority that has
- * nothing to do with it.
+ * Clients that connect over TLS besides the crowd, with tickets of the same cache. Guests only open a connection.
+ * Strangers must not get in, whatever tickets there are: some use another name for the API, some trust an unrelated
+ * authority.
  */
 import * as HttpClient from "@effect/platform/HttpClient"
 import { NodeTicketCache } from "effect-holdfast/node"
@@ -16,7 +16,7 @@ import { takeTurns } from "../turns.js"
 import { type Certificates, serverName } from "./certificates.js"
 import * as Client from "./client.js"
 
-/** By what became of them. `lost`: as often as they tried, the network did not let them through. */
+/** By their outcome. `lost`: the network did not let them through in any attempt. */
 export interface Visits {
   readonly letIn: number
   readonly refused: number
@@ -25,14 +25,16 @@ export interface Visits {
 }
 
 export interface Visitors {
-  /** One guest, who has come and gone when this ends. Gives whether a ticket is left. */
+  /** One guest, which has disconnected when this ends. Gives whether a ticket is left. */
   readonly guest: Effect.Effect<boolean>
-  /** Ends when the storm is over and each has been answered, or when `patience` milliseconds more have passed. */
+  /** Ends when the storm is over and each visitor has an answer, or when `patience` milliseconds more have passed. */
   readonly strangers: (patience: number) => Effect.Effect<void>
   readonly tally: Effect.Effect<{ readonly guests: Visits; readonly strangers: Visits }>
 }
 
-/** Whether one comes. It does with what is read, but not to who had one: Node's servers give no more then. */
+/**
+ * Whether a ticket comes. It comes with the response, but not after a resumption: Node's servers give no new one then.
+ */
 const ticketFrom = (socket: TLSSocket): Effect.Effect<boolean> =>
   Effect.async<boolean>((resume) => {
     socket.once("session", () => resume(Effect.succeed(true))).resume()
@@ -49,7 +51,7 @@ export const make = (
   { cache, onFailed, port }: {
     readonly cache: TicketCache.TicketCache
     readonly port: number
-    /** Of guests. */
+    /** The number of guests. */
     readonly onFailed: (error: NodeTicketCache.TlsError) => void
   }
 ): Visitors => {
@@ -64,7 +66,7 @@ export const make = (
       Effect.provide(Client.layerHttpClient(cache, tls))
     )
 
-  /** Comes again until the network lets it through. */
+  /** Connects again until the network lets the visitor through. */
   const visit = (visits: typeof guests, attempt: Effect.Effect<unknown, unknown>) =>
     Effect.gen(function*() {
       visits.waiting++

@@ -1,7 +1,7 @@
 /**
- * Whoever watches the wire. The first stretch of the network from the clients of the API over TLS: it passes all on to
- * the proxy, cuts some connections in the midst of their handshake, and keeps the tickets that it has seen. A process
- * of its own.
+ * An observer of the network. It is next to the clients of the API over TLS: it forwards all data to the proxy, cuts
+ * some connections in the middle of their handshake, and records the tickets that it has seen. It runs in its own
+ * process.
  */
 import { createHash } from "node:crypto"
 import { once } from "node:events"
@@ -14,24 +14,24 @@ import { answerOf, ticketsOffered } from "./hello.js"
 
 export interface Settings {
   readonly seed: number
-  /** Where the connections lead, on the loopback interface. */
+  /** The target port of the connections, on the loopback interface. */
   readonly port: number
 }
 
 const counts = {
   connections: 0,
   offered: 0,
-  /** Of these, those that had been offered before. */
+  /** Those of them that had been offered before. */
   offeredTwice: 0,
-  /** By the server; the client may not have got to know of it. */
+  /** Accepted by the server; the client may not have learned it. */
   taken: 0,
   notTaken: 0,
-  /** Connections that ended in the midst of their handshake, and others that the network has cut, at any moment. */
+  /** Connections that ended in the middle of their handshake, and others that the network has cut, at any moment. */
   cut: 0,
   cutElsewhere: 0
 }
 
-/** Digests: to tell one from another is enough. */
+/** Digests, which are enough to distinguish tickets. */
 const seen = new Set<string>()
 
 const open = new Set<Socket>()
@@ -44,8 +44,8 @@ const onOffered = (ticket: Buffer): void => {
 }
 
 /**
- * In the midst of the client's hello; of what the server says to it; or of what the client ends the handshake with,
- * who then takes it for done, and the server does not.
+ * Where the handshake is cut: in the client's hello; in the server's answer; or in the client's last message, after
+ * which the client considers the handshake complete, and the server does not.
  */
 type Cut = "hello" | "answer" | "end"
 
@@ -58,7 +58,7 @@ const pass = (client: Socket, port: number, cut: Cut | undefined): void => {
     tickets?.forEach(onOffered)
     if (tickets === undefined) return false
     isOffering = tickets.length > 0
-    // Not earlier, so that the network's faults cannot overtake the recorded offer of a connection.
+    // Not earlier, so that a connection's offer is recorded before the network's faults reach it.
     server.connect(port, "127.0.0.1")
     return true
   }
@@ -77,7 +77,7 @@ const pass = (client: Socket, port: number, cut: Cut | undefined): void => {
     if (client.destroyed) return
     counts[by]++
     client.resetAndDestroy()
-    // If the client has gone by itself meanwhile, `close` does not come.
+    // If the client has disconnected meanwhile, `close` does not come.
     open.delete(client)
     server.destroy()
   }
@@ -92,7 +92,7 @@ const pass = (client: Socket, port: number, cut: Cut | undefined): void => {
   client.once("end", () => {
     if (server.pending && !server.connecting) close()
   })
-  // A pipeline that ends before its time has an error too, which is not the network's.
+  // A pipeline that ends early has an error, too, which is not the network's.
   server.on("error", (error: NodeJS.ErrnoException) => error.syscall === undefined ? close() : reset("cutElsewhere"))
   server.once("close", close)
 
@@ -101,7 +101,7 @@ const pass = (client: Socket, port: number, cut: Cut | undefined): void => {
   pipeline(server, (chunks) => overhear(chunks, hearServer, cutBy(0, "answer")), client).catch(close)
 }
 
-/** Keeps the beginning back until `hear` has understood it. One flight may be cut: half of it is passed on. */
+/** Holds the beginning back until `hear` has parsed it. One flight may be cut: half of it is forwarded. */
 const overhear = async function*(
   chunks: AsyncIterable<Buffer>,
   hear: (beginning: Buffer) => boolean,
@@ -126,7 +126,7 @@ const overhear = async function*(
 }
 
 const questions = answerWith({
-  /** Answers with the port. */
+  /** Gives the port. */
   listen: async ({ port, seed }: Settings): Promise<number> => {
     const luck = chance(seed, "wiretap")
     const server = createServer(
@@ -136,7 +136,7 @@ const questions = answerWith({
     await once(server.listen(0, "127.0.0.1"), "listening")
     return (server.address() as AddressInfo).port
   },
-  /** Answers when the clients hold no connection any more, or after five seconds with how many they do. */
+  /** Answers when the clients have no connection any more, or after five seconds with the number of connections. */
   drained: async (): Promise<number> => {
     for (let waited = 0; waited < 5000 && open.size > 0; waited += 20) await sleep(20)
     return open.size
