@@ -42,7 +42,7 @@ const nextFence = Effect.gen(function*() {
   return row!.fence
 })
 
-/** Runs in one process of the fleet: a takeover runs it anew, with a new fence. */
+/** Runs in one process of the fleet: a takeover runs it again, with a new fence. */
 const feed = Effect.gen(function*() {
   const fence = yield* nextFence
   const socket = yield* ReconnectingSocket.make({

@@ -106,7 +106,7 @@ describe("an idle session", () => {
       yield* TestClock.adjust("599 seconds")
       assert.strictEqual(yield* valueOf(map, "a"), "a1")
       yield* TestClock.adjust("599 seconds")
-      assert.strictEqual(yield* valueOf(map, "a"), "a1", "the time starts anew with each use")
+      assert.strictEqual(yield* valueOf(map, "a"), "a1", "the time starts again with each use")
       yield* TestClock.adjust("600 seconds")
       assert.strictEqual(yield* valueOf(map, "a"), "a2")
     }))

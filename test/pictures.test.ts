@@ -6,7 +6,7 @@ import { pictures } from "../bench/pictures.js"
 const docs = new URL("../docs/", import.meta.url)
 
 describe("the pictures of docs/figures.md", () => {
-  it("show the numbers of its tables (`npm run pictures` draws them anew)", () => {
+  it("show the numbers of its tables (`npm run pictures` draws them again)", () => {
     const paths = readdirSync(new URL("figures/", docs)).map((name) => `figures/${name}`)
     const drawn = Object.fromEntries(paths.map((path) => [path, readFileSync(new URL(path, docs), "utf8")]))
     assert.deepStrictEqual(drawn, pictures())

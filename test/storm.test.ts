@@ -313,7 +313,7 @@ describe("the ledger of the feed", () => {
       gate: { longestSilence: 601 + FeedLedger.allowance + 2 * 10 + 20 }
     }],
     ["a delay is too long", "attempts keep to the schedule", eventful({ beyondCap: 1 })],
-    ["a backoff starts anew too soon", "attempts keep to the schedule", eventful({ miscounted: 1 })],
+    ["a backoff starts again too soon", "attempts keep to the schedule", eventful({ miscounted: 1 })],
     ["an attempt is late", "attempts keep to the schedule", eventful({ late: 1 + FeedLedger.allowance + 10 })],
     ["an attempt is early", "attempts keep to the schedule", eventful({ early: 13 })],
     ["a token is renewed twice", "a dead token is renewed once", { tokens: { issued: 3, needless: 1 } }],
@@ -486,7 +486,7 @@ describe("the judgement of the feed", () => {
     })
   })
 
-  it("recognises when a backoff may start anew", () => {
+  it("recognises when a backoff may start again", () => {
     const first = [[0, dialing], [1, waiting(1, 20)], [21, dialing], [22, opened]] as const
     expect(judged(...first, [40, lost], [40, waiting(2, 40)])).toMatchObject({ miscounted: 0 })
     expect(judged(...first, [40, lost], [40, waiting(1, 20)])).toMatchObject({ miscounted: 1 })

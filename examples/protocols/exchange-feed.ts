@@ -1,4 +1,4 @@
-/** An exchange's feed: an order book of a snapshot and numbered changes, which begins anew after a gap or a loss. */
+/** An exchange's feed: an order book of a snapshot and numbered changes, which begins again after a gap or a loss. */
 import { ReconnectingSocket } from "effect-holdfast"
 import * as Effect from "effect/Effect"
 import * as HashMap from "effect/HashMap"

@@ -50,7 +50,7 @@ describe("the backoff", () => {
       }
     }))
 
-  test("W3: starts anew after a connection that was stable", () =>
+  test("W3: starts again after a connection that was stable", () =>
     Effect.gen(function*() {
       const { events, server } = yield* dialing(
         ReconnectingSocket.make({ dial, backoff: steady, stableAfter: "1 minutes" })

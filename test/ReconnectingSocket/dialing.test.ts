@@ -6,7 +6,7 @@ import * as Effect from "effect/Effect"
 import { connected, dial, dialing, ofTag, pass, steady, test } from "../support/reconnectingSockets.js"
 
 describe("the dial request", () => {
-  test("is made anew for each attempt", () =>
+  test("is made again for each attempt", () =>
     Effect.gen(function*() {
       let n = 0
       const { server } = yield* dialing(ReconnectingSocket.make({

@@ -143,7 +143,7 @@ describe("unread", () => {
 })
 
 describe("attempt and previous", () => {
-  test("W3: count the delays since the backoff started anew, and say why the last attempt failed", () =>
+  test("W3: count the delays since the backoff last started, and say why the last attempt failed", () =>
     Effect.gen(function*() {
       const contexts: Array<readonly [number, string | undefined]> = []
       const { peer, server } = yield* opened({

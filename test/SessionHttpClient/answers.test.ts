@@ -191,7 +191,7 @@ describe.each(clients)("`rejected` that says \"again\", over %s", (_, layer) => 
 })
 
 describe("`rejected` that says \"again\"", () => {
-  it.scopedLive("may be followed by a refusal, whose refresh does not count the repetitions anew", () =>
+  it.scopedLive("may be followed by a refusal, whose refresh does not reset the count of repetitions", () =>
     onUndici(Effect.gen(function*() {
       const { session, signIns } = yield* tokens
       const server = yield* serve((request) => ({ status: tokenOf(request) === "token-0" ? 401 : 428 }))

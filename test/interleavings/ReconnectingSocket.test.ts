@@ -72,7 +72,7 @@ describe("a reconnecting socket with a known fault is caught", () => {
     "messages of several senders arrive at most once, in each sender's order, even if connections break",
     { within: 100 }
   )
-  const backoff = "the backoff continues during an outage, and starts anew after a stable connection"
+  const backoff = "the backoff continues during an outage, and starts again after a stable connection"
   // A sleep of that length never ends.
   canaryOf("overflowing-backoff", "the backoff is never longer than the longest timer", {
     within: 1,

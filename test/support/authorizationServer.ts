@@ -1,6 +1,6 @@
 /**
- * An authorization server on the loopback that answers its token endpoint as a test says: each odd answer that real
- * servers give.
+ * An authorization server on the loopback that answers its token endpoint as a test says, with any unusual answer that
+ * real servers give.
  */
 import * as Effect from "effect/Effect"
 import type * as Scope from "effect/Scope"

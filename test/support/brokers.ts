@@ -1,4 +1,4 @@
-/** Servers of protocols that the machine may have, each in a process of its own, with what they keep in a folder. */
+/** Servers of protocols, if the machine has them. Each runs in its own process and keeps its data in a folder. */
 import * as Effect from "effect/Effect"
 import type * as Scope from "effect/Scope"
 import { spawn } from "node:child_process"
@@ -11,11 +11,14 @@ import { freePort } from "./webSocketServer.js"
 
 export interface Broker {
   readonly url: string
-  /** Kills it as `kill -9` does, and starts it again on its port with what it has kept. Done when it listens. */
+  /** Kills the server as `kill -9` does, and starts it again on its port with its data. Done when it listens. */
   readonly restart: Effect.Effect<void>
 }
 
-/** `configuration` is the text of its file, for a port and a folder. It listens for WebSockets on that port. */
+/**
+ * `configuration` is the text of the server's configuration file, for a port and a folder. The server listens for
+ * WebSockets on that port.
+ */
 export const broker = (
   program: string,
   configuration: (port: number, folder: string) => string

@@ -1,9 +1,9 @@
 /**
- * Known faults, each put back into a copy of a module that once had it, or might have it. A suite that does not go red
- * with them proves nothing.
+ * Known faults. Each is put back into a copy of a module that once had it, or might have it. A suite that does not go
+ * red with these faults proves nothing.
  *
  * `import("…/src/Session.ts?canary=name")` gives the module with that fault. Only modules that have the fault, and
- * modules that import them at whatever distance, are copies: to compile a copy takes time.
+ * modules that import them directly or indirectly, are copied, since compiling a copy takes time.
  */
 import { readFileSync } from "node:fs"
 import { dirname, resolve } from "node:path"
@@ -112,7 +112,7 @@ export const canaries = {
     edits: [edit(
       "internal/socket/platform.ts",
       "Effect.flatMap(this.attachment, (live)",
-      // `until` looks twice before it waits.
+      // `until` checks twice before it waits.
       `Effect.flatMap(Effect.suspend(() => {
         let looks = 0
         const woken = Waiters.until(() => looks++ < 2 ? undefined : Exit.succeed(this.attached), this.whenAttached)
@@ -310,11 +310,11 @@ export const canaries = {
     )]
   },
   "restarted-backoff": {
-    fault: "the backoff starts anew in the middle of an outage",
+    fault: "the backoff starts again in the middle of an outage",
     edits: [edit("internal/socket/owner.ts", "openFor >= this.wiring.settings.stableAfter", "openFor >= 0")]
   },
   "unreset-backoff": {
-    fault: "the backoff never starts anew",
+    fault: "the backoff never starts again",
     edits: [edit("internal/socket/owner.ts", "        this.retries.reset()\n", "\n")]
   },
   "deaf-to-the-end": {

@@ -1,4 +1,4 @@
-/** Databases that may be missing on a machine: named by the environment, or on their usual ports of this machine. */
+/** Databases that may be missing: named by the environment, or on their usual ports of this machine. */
 import { connect } from "node:net"
 
 const answers = (url: string): Promise<boolean> =>
@@ -36,5 +36,5 @@ const look = async () => ({
 
 let looked: ReturnType<typeof look> | undefined
 
-/** The URLs of databases that answer. For each other one, a line says how to start it. */
+/** The URLs of databases that answer. For each database that does not, a line says how to start it. */
 export const databases = (): ReturnType<typeof look> => looked ??= look()

@@ -4,8 +4,8 @@ import * as Effect from "effect/Effect"
 import { form } from "./form.js"
 
 /**
- * A test that tries every schedule of a small scope with up to the given number of preemptions, without chance. The
- * quick form uses one preemption less, unless `quick` gives another number.
+ * A test that tries every schedule of a small scope with up to the given number of preemptions, without random choices.
+ * The quick form uses one preemption less, unless `quick` gives another number.
  */
 export const everySchedule = (
   name: string,

@@ -1,4 +1,4 @@
-/** Processes that share a store, which the test can ask, kill and stop. */
+/** Processes that share a store. The test can ask, kill and stop them. */
 import * as Effect from "effect/Effect"
 import type * as Scope from "effect/Scope"
 import { type ChildProcess, fork } from "node:child_process"

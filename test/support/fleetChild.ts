@@ -48,7 +48,7 @@ export type Step =
   | "ending"
   | "ended"
 
-/** What a process does at a step: it waits there for ever, or stops there like after SIGSTOP. */
+/** What a process does at a step: it waits there for ever, or stops like after SIGSTOP. */
 export type Halt = "wait" | "stop"
 
 export interface Served {
@@ -163,7 +163,7 @@ const runtime = ManagedRuntime.make(
   )
 )
 
-/** Done when the API has accepted a token; until then the session is asked for another one, a few times. */
+/** Done when the API has accepted a token. Until then the session is asked for another one, a few times. */
 const request = Effect.gen(function*() {
   const client = SessionHttpClient.withSession(yield* HttpClient.HttpClient, yield* TokenSession, {
     attach: (request, { access }) => HttpClientRequest.bearerToken(request, access),
@@ -173,7 +173,7 @@ const request = Effect.gen(function*() {
   if (status !== 200) return yield* new Refused({ why: String(status) })
 })
 
-/** The given number of callers find their common token refused. One request checks it for all of them. */
+/** This many callers refresh the session if its token is refused. One request checks the token for all of them. */
 const refusedTogether = (callers: number) =>
   Effect.gen(function*() {
     const client = yield* HttpClient.HttpClient
@@ -201,7 +201,10 @@ const nameOf = (error: Effect.Effect.Error<typeof request>): string =>
 let locked: { readonly exec: (statement: string) => void } | undefined
 
 const questions = {
-  /** Raises a number in the row by compare-and-set until it is as high as that. Gives how often this process did. */
+  /**
+   * Raises a number in the row by compare-and-set until it has reached the given number. Gives how many writes of this
+   * process succeeded.
+   */
   contend: (target: number): Promise<number> =>
     Effect.runPromise(Effect.provide(
       Effect.gen(function*() {
@@ -218,7 +221,7 @@ const questions = {
       store
     )),
 
-  /** So many callers ask the API together. */
+  /** This many callers send a request to the API together. */
   call: (callers: number): Promise<Served> =>
     runtime.runPromise(
       Effect.map(
@@ -252,15 +255,15 @@ const questions = {
   /** Signs the fleet out. */
   end: (): Promise<void> => runtime.runPromise(Effect.flatMap(TokenSession, ({ end }) => end)),
 
-  /** The next time that this step comes, the process reports it, and halts there. */
+  /** At the next occurrence of this step the process reports it, and halts there. */
   halt: (step: Step, halt: Halt): void => {
     armed = { step, halt }
   },
 
-  /** How many calls of the store there were. */
+  /** The number of calls of the store. */
   operations: (): number => operations,
 
-  /** What this process has done in its fleet: `renewed`, `adopted`, `took over`. */
+  /** How often this process has `renewed`, `adopted` or `took over`. */
   events: (): Promise<Readonly<Record<string, number>>> =>
     Effect.runPromise(
       Effect.map(Metric.snapshot, (pairs) =>

@@ -34,7 +34,7 @@ const agentOfOne = Effect.acquireRelease(
   (agent) => Effect.promise(() => agent.destroy())
 )
 
-/** The same clients with one connection, for which every request waits. */
+/** The same clients with one connection each, which requests wait for. */
 export const poolsOfOne: typeof clients = [
   [
     "fetch",
@@ -71,7 +71,7 @@ export const failedWith = <T>(
   return error as T
 }
 
-/** Runs the effect while the test's clock goes on, a tenth of a second each turn of the event loop. */
+/** Runs the effect while the test's clock advances by a tenth of a second in each turn of the event loop. */
 export const whileTimePasses = <A, E, R>(effect: Effect.Effect<A, E, R>): Effect.Effect<A, E, R> =>
   Effect.gen(function*() {
     const fiber = yield* Effect.fork(effect)
@@ -86,7 +86,7 @@ export const assertTransport = (exit: Exit.Exit<unknown, unknown>) => {
   assert.isTrue(Cause.isCause(error.cause) === false && error.cause instanceof Error)
 }
 
-/** A body read in each way that a response can be. */
+/** The ways to read a response's body. */
 export const readings = (response: HttpClientResponse.HttpClientResponse) => ({
   text: response.text,
   json: Effect.map(response.json, (json) => JSON.stringify(json)),
@@ -94,7 +94,7 @@ export const readings = (response: HttpClientResponse.HttpClientResponse) => ({
   stream: Stream.mkString(Stream.decodeText(response.stream))
 })
 
-/** Everything that printing an error may show. */
+/** Everything that may be shown when an error is printed. */
 export const printsOf = (error: unknown): string => {
   const cause = Cause.fail(error)
   return [

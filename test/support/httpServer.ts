@@ -1,5 +1,5 @@
 /**
- * Real HTTP servers on the loopback, whose handlers are effects, so that a test delays an answer by a latch and never
+ * Real HTTP servers on the loopback. Their handlers are effects, so that a test delays an answer by a latch and never
  * by a time.
  */
 import * as Deferred from "effect/Deferred"
@@ -23,7 +23,7 @@ export interface Received {
   readonly connection: number
   /** The negotiated protocol and cipher, for a server that speaks TLS. */
   readonly tls: { readonly protocol: string | null; readonly cipher: string; readonly isResumed: boolean } | undefined
-  /** Done when the client went away before the answer was sent. */
+  /** Done if the client disconnects before the answer has been sent. */
   readonly aborted: Deferred.Deferred<void>
 }
 
@@ -31,7 +31,7 @@ export interface Reply {
   readonly status?: number
   readonly headers?: Http.OutgoingHttpHeaders
   readonly body?: string | Uint8Array
-  /** Writes the answer by hand instead, its head included. */
+  /** Writes the whole answer by hand, including its head. */
   readonly write?: (response: Http.ServerResponse) => void
 }
 
@@ -96,7 +96,7 @@ export const serve = (
       : tls.http2 === true
       ? Http2.createSecureServer(tls, onRequest as never)
       : Https.createServer(tls, onRequest)
-    // An idle connection must end only because a client or the test ends it, and not because of its idle time.
+    // An idle connection must end only because a client or the test ends it, not because of an idle time.
     if ("keepAliveTimeout" in server) server.keepAliveTimeout = 600_000
     server.on(tls === undefined ? "connection" : "secureConnection", (socket: Socket) => {
       sockets.set(socket, ++connections)

@@ -1,4 +1,4 @@
-/** Writes to a directory without end, for a test that kills it: one of two values at a time, both long. */
+/** Writes to a directory without end, for a test that kills this process: alternately two long values. */
 import * as KeyValueStore from "@effect/platform/KeyValueStore"
 import { NodeKeyValueStore } from "effect-holdfast/node"
 import * as Effect from "effect/Effect"

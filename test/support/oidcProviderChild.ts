@@ -1,6 +1,6 @@
 /**
- * `oidc-provider` in a process of its own: an authorization server with rotation, reuse detection, the device flow,
- * DPoP with nonces, `private_key_jwt`, pushed requests and revocation. Its only account agrees to everything.
+ * `oidc-provider` in its own process: an authorization server with rotation, reuse detection, the device flow, DPoP
+ * with nonces, `private_key_jwt`, pushed requests and revocation. Its only account consents to everything.
  */
 import { generateKeyPairSync, type JsonWebKey, randomBytes } from "node:crypto"
 import { createServer, type IncomingMessage, type ServerResponse } from "node:http"

@@ -1,6 +1,6 @@
 /**
- * Other versions of Node, from the package manager. Their package is not one of the project's own: its command would
- * take the place of the `node` that the scripts run by.
+ * Other versions of Node, from the package manager. Their package is not a dependency of the project, because its
+ * command would replace the `node` that runs the scripts.
  */
 import { execFile } from "node:child_process"
 import { existsSync, mkdirSync, mkdtempSync, renameSync, rmSync } from "node:fs"
@@ -17,10 +17,11 @@ const binaryIn = (folder: string): string => join(folder, "node_modules", "node"
 export type Major = 22 | 24
 
 /**
- * Another run that installs it at the same time has a folder of its own. The first to be done gives its folder to both.
+ * Another run that installs this version at the same time has its own folder. The first run to finish makes its folder
+ * the common one.
  */
 const install = async (major: Major): Promise<void> => {
-  // By itself the package manager asks a network that is away again and again, for minutes.
+  // By default the package manager retries for minutes if there is no network.
   await run("npm", ["view", `node@${major}`, "version", "--fetch-retries=0", "--fetch-timeout=2000"], { cwd: cache })
     .catch(() => {
       throw new Error("the package manager cannot reach its registry")
@@ -40,8 +41,8 @@ const install = async (major: Major): Promise<void> => {
 }
 
 /**
- * The path of its binary: what `HOLDFAST_NODE22` or `HOLDFAST_NODE24` says, or else one that is installed once below
- * `node_modules/.cache`. Rejects with the reason if there is none, for example without a network.
+ * The path of the version's binary: the one that `HOLDFAST_NODE22` or `HOLDFAST_NODE24` names, or else one that is
+ * installed once below `node_modules/.cache`. Rejects with the reason if there is none, for example without a network.
  */
 export const otherNode = async (major: Major): Promise<string> => {
   const given = process.env[`HOLDFAST_NODE${major}`]

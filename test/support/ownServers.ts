@@ -1,4 +1,4 @@
-/** Database servers of a test's own, on the loopback, which it may kill and start again. */
+/** Database servers on the loopback that belong to one test, which may kill and start them again. */
 import * as MysqlClient from "@effect/sql-mysql2/MysqlClient"
 import * as PgClient from "@effect/sql-pg/PgClient"
 import * as SqlClient from "@effect/sql/SqlClient"
@@ -21,9 +21,9 @@ export interface OwnServer {
   readonly directory: string
   /** `kill -9`. */
   readonly kill: Effect.Effect<void>
-  /** As an operator stops it; done when the process is gone. */
+  /** Stops the server properly, as an operator does; done when the process is gone. */
   readonly stop: Effect.Effect<void>
-  /** Done when it answers. */
+  /** Starts the server; done when it answers. */
   readonly start: Effect.Effect<void>
 }
 
@@ -35,7 +35,7 @@ const freePort = (): Promise<number> =>
     })
   })
 
-/** A server that keeps its data in a folder of its own. Its programs refuse to run as root: they run as `user`. */
+/** A server that keeps its data in its own folder. Its programs refuse to run as root, so they run as `user`. */
 const own = (
   { environment, launch, prepare, stopBy, untilReady, user }: {
     readonly environment?: Readonly<Record<string, string>>
@@ -108,7 +108,7 @@ export const ownPostgres: Effect.Effect<OwnServer, never, Scope.Scope> = Effect.
     ],
     untilReady: (port) =>
       answersSql(PgClient.layer({ url: Redacted.make(`postgres://root@127.0.0.1:${port}/postgres`) })),
-    // Sessions are cut, and what they do is rolled back.
+    // Sessions are cut, and their transactions are rolled back.
     stopBy: "SIGINT"
   })
   const url = `postgres://root@127.0.0.1:${server.port}/postgres`

@@ -1,6 +1,6 @@
 /**
- * Programs that tests start in processes of their own. A process takes more than a second of CPU to load TypeScript and
- * the modules of Effect one by one, and a tenth of that to load them bundled into one file of JavaScript.
+ * Programs that tests start in their own processes. A process needs more than a second of CPU to load TypeScript and
+ * the modules of Effect one by one, and a tenth of that if they are bundled into one JavaScript file.
  */
 import { build, type Plugin } from "esbuild"
 import { createHash } from "node:crypto"
@@ -12,9 +12,9 @@ import { type CanaryName, withFault } from "./canaries.js"
 const root = fileURLToPath(new URL("../..", import.meta.url))
 const folder = join(root, "node_modules", ".cache", "holdfast", "programs")
 
-/** What a bundle was made of, written in its first line. */
+/** The sources of a bundle, written in its first line. */
 interface Origin {
-  /** Digests of the files, by their paths in the repository. The lockfile stands for those of other packages. */
+  /** Digests of the files, by their paths in the repository. The lockfile stands for the files of other packages. */
   readonly files: Readonly<Record<string, string | undefined>>
   /** The programs that the program itself starts. */
   readonly programs: ReadonlyArray<string>
@@ -23,9 +23,9 @@ interface Origin {
 const bundles = new Map<string, Promise<string>>()
 
 /**
- * The path of a bundle that Node runs as it is. `program` names a file of TypeScript. The bundle is kept in
- * `node_modules/.cache` for later runs, and made anew when a file that it was made of has changed. With `?canary=name`
- * the program, and those that it starts, have that fault.
+ * The path of a bundle that Node can run. `program` names a TypeScript file. The bundle is kept in
+ * `node_modules/.cache` for later runs, and made again when one of its sources has changed. With `?canary=name` the
+ * program, and the programs that it starts, have that fault.
  */
 export const bundled = (program: URL): Promise<string> => {
   const bundle = bundles.get(program.href) ?? fresh(program)
@@ -55,11 +55,11 @@ const make = async (path: string, file: string, canary: CanaryName | null): Prom
     platform: "node",
     target: "node20",
     format: "esm",
-    // Modules in CommonJS ask for those of Node by `require`.
+    // CommonJS modules load Node's modules by `require`.
     banner: {
       js: `import * as nodeModule from "node:module"; const require = nodeModule.createRequire(import.meta.url)`
     },
-    // Of `ws`, which does without them.
+    // Optional dependencies of `ws`.
     external: ["bufferutil", "utf-8-validate"],
     plugins: [startedPrograms(canary, (program) => programs.push(program))],
     logLevel: "error",
@@ -74,7 +74,7 @@ const make = async (path: string, file: string, canary: CanaryName | null): Prom
     programs
   }
   mkdirSync(folder, { recursive: true })
-  // Another worker may make the same bundle, and a process may be about to load it.
+  // Another worker may make the same bundle, and a process may be loading it.
   const unfinished = `${file}.${process.pid}.${Math.random()}`
   writeFileSync(unfinished, `//${JSON.stringify(origin)}\n${outputFiles[0]!.text}`)
   renameSync(unfinished, file)

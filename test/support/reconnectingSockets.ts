@@ -1,4 +1,4 @@
-/** A server that the test plays, on the test's clock, and a record of a socket's events. */
+/** A WebSocket server that the test controls, on the test's clock, and a record of a socket's events. */
 import { it } from "@effect/vitest"
 import * as Backoff from "effect-holdfast/Backoff"
 import * as ReconnectingSocket from "effect-holdfast/ReconnectingSocket"
@@ -36,7 +36,7 @@ export const heard = (peer: WebSocketDialer.Peer) =>
     return { ...peer, got }
   })
 
-/** Every dial, with its time. Asking for a dial that has not come fails immediately. */
+/** Every dial, with its time. Waiting for a dial that has not come fails immediately. */
 export const serving = Effect.gen(function*() {
   const server = yield* WebSocketDialer.TestServer
   const unanswered: Array<WebSocketDialer.Attempt> = []
@@ -207,7 +207,7 @@ export class Wire {
   }
 }
 
-/** Each dial takes the next of these. */
+/** Each dial gets the next of these connections. */
 export const wired = (...wires: ReadonlyArray<Wire>) => {
   const left = [...wires]
   return Layer.succeed(WebSocketDialer.WebSocketDialer, {

@@ -7,8 +7,8 @@ export interface Relay {
   /** The server's URL through the relay. */
   readonly url: string
   /**
-   * `down` cuts all connections and takes no new ones, `silent` lets nothing through, and holds what comes meanwhile;
-   * a number is for how many milliseconds what is sent is on its way.
+   * `down` cuts all connections and accepts no new ones; `silent` forwards no data, and keeps what arrives meanwhile; a
+   * number is the delay of all data in milliseconds.
    */
   readonly set: (weather: "up" | "down" | "silent" | number) => void
 }

@@ -13,7 +13,7 @@ export interface RotatingServer {
     readonly calls: Array<string>
     /** What the clients reported about each renewal. */
     readonly uncertain: Array<boolean>
-    /** Refresh tokens that came again, and so revoked all tokens of their sign-in. */
+    /** Refresh tokens that were presented again, which revoked all tokens of their sign-in. */
     reused: number
     /** Requests to the API. */
     served: number
@@ -21,7 +21,7 @@ export interface RotatingServer {
   }
   /** From now on the API refuses every access token that was issued. */
   readonly revoke: Effect.Effect<void>
-  /** The next answers of the token endpoint, given before anything is spent. */
+  /** The next answers of the token endpoint, given before any token is spent. */
   readonly next: (...answers: ReadonlyArray<Effect.Effect<Reply | undefined>>) => void
 }
 
@@ -40,7 +40,7 @@ const json = (body: unknown, status = 200): Reply => ({
   body: JSON.stringify(body)
 })
 
-/** `leeway`: for how many milliseconds a spent refresh token gives its successor again. */
+/** `leeway`: the time in milliseconds during which a spent refresh token still gives its successor. */
 export const rotatingServer = (
   { leeway = 0 }: { readonly leeway?: number } = {}
 ): Effect.Effect<RotatingServer, never, Scope.Scope> =>

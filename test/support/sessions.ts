@@ -24,7 +24,7 @@ export const upstream = () => {
     })
   return {
     calls,
-    /** What the next calls do instead of succeeding immediately. */
+    /** The behaviour of the next calls, which otherwise succeed immediately. */
     next: (...effects: ReadonlyArray<Effect.Effect<string, Refused>>) => answers.push(...effects),
     acquire: answer("acquire"),
     renew: (value: string) => answer(`renew ${value}`)
@@ -48,7 +48,7 @@ export const settableTimeOfDay = Effect.map(Effect.clock, (clock) => {
   const now = () => clock.unsafeCurrentTimeMillis() + timeOfDay.offset
   return {
     timeOfDay,
-    /** For `make`, which hands the clock on to the session. */
+    /** The clock for `make`, which gives it to the session. */
     withTimeOfDay: Effect.withClock({
       [Clock.ClockTypeId]: Clock.ClockTypeId,
       unsafeCurrentTimeMillis: now,

@@ -8,7 +8,7 @@ import * as Schema from "effect/Schema"
 
 type AnyOptions = Session.Options<any, any, any, any, any, any, any, any>
 
-/** A session in a store of its own. A value that is given as `initial` lies in the store. */
+/** A session with its own store. A value that is given as `initial` is in the store. */
 const make = ({ initial, ...options }: AnyOptions) =>
   Effect.gen(function*() {
     const store = Layer.succeed(

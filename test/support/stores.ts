@@ -44,12 +44,12 @@ export const sqlLayer = (
   }
 }
 
-/** SQLite's client compiles a part of itself if no compiled part can be fetched. So it may be missing. */
+/** SQLite's client compiles a part of itself if no compiled part can be downloaded, so it may be missing. */
 interface SqliteModule {
   readonly layer: (config: { readonly filename: string }) => Layer.Layer<SqlClient.SqlClient>
 }
 
-// A name that no compiler looks for.
+// A name that the compiler does not resolve.
 const sqliteModule = async (): Promise<SqliteModule> => {
   const name = "@effect/sql-sqlite-node/SqliteClient"
   return await import(/* @vite-ignore */ name) as SqliteModule

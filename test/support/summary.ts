@@ -1,6 +1,6 @@
 /**
- * Says before a run which form it has and what it leaves out, and after it how many interleavings were explored and
- * which canaries were caught.
+ * Prints before a run which form it has and what it leaves out, and after the run how many interleavings were explored
+ * and which canaries were caught.
  */
 import type { Reporter, TestModule } from "vitest/node"
 import { form } from "./form.js"

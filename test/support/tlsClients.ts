@@ -41,16 +41,16 @@ const own = await serverCertificate()
 type Settings = Partial<NodeTlsServerOptions>
 
 /**
- * Never closed: a worker runs several files, and loads this module once for all of them. Its end disconnects the
- * servers, which is theirs.
+ * Never closed: a worker runs several files, and loads this module once for all of them. When the worker ends, its
+ * servers are disconnected, and end.
  */
 const worker = Effect.runSync(Scope.make())
 
 const idle = new Map<string, Array<NodeTlsServer>>()
 
 /**
- * Node's server, with HTTP/2 and HTTP/1.1, for one who is alone with it. Those with the same settings have it one after
- * the other, each with new keys: a process takes longer to start than a test to run. It has counted nothing.
+ * Node's server, with HTTP/2 and HTTP/1.1, for one test at a time. Tests with the same settings use it one after the
+ * other, each with new keys, since a process takes longer to start than a test to run. Its counters are 0.
  */
 export const serving = (settings: Settings = {}): Effect.Effect<NodeTlsServer, never, Scope.Scope> =>
   Effect.gen(function*() {
@@ -89,7 +89,7 @@ export type Ask = (url: string) => Effect.Effect<string, unknown>
 
 export type Way = (given: Given) => Effect.Effect<Ask, InvalidOptions, Scope.Scope>
 
-/** What comes until the peer ends it. */
+/** All data until the peer ends the connection. */
 export const exchange = (socket: Tls.TLSSocket): Effect.Effect<string, Error> =>
   Effect.async((resume) => {
     let text = ""
@@ -193,7 +193,7 @@ export const told = (body: string): Told => JSON.parse(body) as Told
 // what is looked at
 // -----------------------------------------------------------------------------
 
-/** What the server has counted, once that is so many handshakes. */
+/** The server's counts, as soon as there are this many handshakes. */
 export const handshakes = (
   { report }: { readonly report: Effect.Effect<Handshakes> },
   count: number
@@ -203,7 +203,7 @@ export const handshakes = (
     ({ full, resumed }) => ({ full, resumed })
   )
 
-/** A recorder, after which it is known of all hellos that no ticket was in two of them, and early data in none. */
+/** A recorder that checks at its end that no ticket was in two hellos, and that no hello had early data. */
 export const watched = (server: { readonly port: number }): Effect.Effect<Recorder, never, Scope.Scope> =>
   Effect.gen(function*() {
     const own = yield* recorder(server.port)
@@ -217,7 +217,7 @@ export const watched = (server: { readonly port: number }): Effect.Effect<Record
     return own
   })
 
-/** How many tickets each of the hellos offered, from the one at `from` on. */
+/** How many tickets each hello offered, beginning with the hello number `from`. */
 export const offers = ({ hellos }: Recorder, from = 0) => hellos.slice(from).map(({ offered }) => offered.length)
 
 /** The keys for which a cache has tickets. */
@@ -231,7 +231,7 @@ export const keysOf = (cache: TicketCache.TicketCache): Effect.Effect<ReadonlyAr
     return Effect.as(TicketCache.clear(cache, keep), keys)
   })
 
-/** With a clock that is ahead of the others by the given time. */
+/** Runs the effect with a clock that is ahead by the given time. */
 export const ahead = (millis: number) => {
   const real = Clock.make()
   const unsafeCurrentTimeMillis = () => real.unsafeCurrentTimeMillis() + millis
@@ -250,17 +250,19 @@ let said: Array<string> = []
 let secrets: Array<string> = []
 let sessions: Array<Buffer> = []
 
-/** What a caller could print. */
+/** Everything that a caller could print. */
 const say = (value: unknown): void => {
   said.push(inspect(value, { depth: Infinity, showHidden: true, maxArrayLength: Infinity, maxStringLength: Infinity }))
   said.push(String(value))
 }
 
-/** Of an effect that is to fail. */
+/** The failure of an effect that must fail. */
 export const failure = <A, E, R>(effect: Effect.Effect<A, E, R>): Effect.Effect<E, A, R> =>
   Effect.tap(Effect.flip(effect), (error) => Effect.sync(() => say(error)))
 
-/** A `TlsError`, or, from `node:https` and what is built on it, an error of Node's own: its `cause` here. */
+/**
+ * A `TlsError`, or the `cause` of an error that `node:https`, or a client built on it, has made of Node's own error.
+ */
 export interface TlsFailure {
   readonly reason?: NodeTicketCache.TlsError["reason"]
   readonly code?: string | undefined
@@ -282,30 +284,30 @@ const tlsFailureOf = (error: unknown): TlsFailure => {
 
 export const failing = (ask: Effect.Effect<unknown, unknown>) => Effect.map(failure(ask), tlsFailureOf)
 
-/** The reason that a way of asking fails with: an agent's requests fail with Node's own errors, which have none. */
+/** The reason of a client's failure. An agent's requests fail with Node's own errors, which have none. */
 export const reasonBy = (way: string, reason: NodeTicketCache.TlsError["reason"]) =>
   way === "agent" || way === "webSocket" ? undefined : reason
 
 /** A text that no error, log or span may contain. */
 export const secret = <A extends string>(text: A): A => {
-  // Of a key, what is between its first and last line.
+  // The part of a key between its first and last line.
   secrets.push(text.replace(/-----[^\n]*-----/g, "").trim())
   return text
 }
 
-/** What was logged in this test until now. */
+/** The log lines of this test so far. */
 export const logged = (): ReadonlyArray<string> => lines
 
 let lines: Array<string> = []
 
 /**
- * Parts of it that nobody else has, as they would be printed: of the id, of the secret, of the ticket. Between the last
- * two is the server's certificate, which anybody may see.
+ * Parts of the session that are unique to it, as they would be printed: of the id, of the secret, of the ticket. The
+ * server's certificate, between the last two, is public.
  */
 const printed = (session: Buffer): ReadonlyArray<string> => {
   const start = session[0] === 0 ? session.indexOf(Buffer.of(0x30, 0x82)) : 0
   return [start + 18, start + 54, start + 63, session.length - 90].flatMap((near) => {
-    // In base64 three bytes begin anew.
+    // In base64 each group of three bytes is independent.
     const at = near + (3 - near % 3) % 3
     const part = session.subarray(at, at + 18)
     return [
@@ -367,7 +369,7 @@ const tellsNoSecrets = <A, E, R>(effect: Effect.Effect<A, E, R>) =>
     return result
   })
 
-/** A test in real time, in which nothing that is logged, traced, or told by a failure shows a secret. */
+/** A test in real time. No log, span or failure may contain a secret. */
 export const test = (
   name: string,
   effect: () => Effect.Effect<unknown, unknown, Scope.Scope>,

@@ -1,8 +1,8 @@
 /**
- * A TLS server in a process of its own, bundled and started by `tlsServers.ts`: one of Node's, or the `openssl` command
- * line's, which this process starts, listens to, and ends with itself.
+ * A TLS server in its own process, bundled and started by `tlsServers.ts`: Node's, or the `openssl` command line's,
+ * which this process starts, reads from, and ends together with itself.
  *
- * Of its TypeScript, Node (20 and 24) runs what esbuild makes of it.
+ * Node (20 and 24) runs it as bundled by esbuild.
  */
 import { type ChildProcess, spawn } from "node:child_process"
 import { randomBytes } from "node:crypto"
@@ -57,16 +57,16 @@ export interface Report extends Handshakes {
   readonly errors: ReadonlyArray<string>
 }
 
-/** Every request is answered with the report, after it is done. */
+/** Every request is answered with the report, when the request is done. */
 export type Command =
   | { readonly _tag: "Report" }
   | { readonly _tag: "SetTicketKeys"; readonly ticketKeys: string }
   | { readonly _tag: "Swap"; readonly key: string; readonly cert: string; readonly keepsTicketKeys: boolean }
   | { readonly _tag: "CloseConnections" }
 
-/** What is answered over HTTP, and known of the connection that it is answered on. */
+/** The HTTP answer, and what is known about its connection. */
 export interface Told {
-  /** Of a connection that is resumed in TLS 1.2 Node's server is told none: the recorder knows what was asked for. */
+  /** For a connection that is resumed in TLS 1.2 Node's server knows no name; the recorder knows the requested one. */
   readonly servername: string | null
   readonly reused: boolean
   /** The common name of the client's certificate. */
@@ -80,11 +80,14 @@ interface Server {
   readonly run: (command: Command) => Promise<Handshakes>
 }
 
-/** What is to be done when the tests are done with this process, or have ended without a word. */
+/** Called when the tests end this process, or have ended without doing so. */
 let end = (): void => process.exit()
 process.on("disconnect", () => end())
 
-/** Not of those that the system gives to outgoing connections: who dials such a port may be connected to itself. */
+/**
+ * A port outside the range of outgoing connections, since a client that dials a port of that range may be connected to
+ * itself.
+ */
 const anyPort = (): number => 15_000 + Math.floor(Math.random() * 17_000)
 
 const nodeServer = async (settings: NodeSettings): Promise<Server> => {
@@ -112,7 +115,7 @@ const nodeServer = async (settings: NodeSettings): Promise<Server> => {
     response.end(JSON.stringify(told))
   }
 
-  // Connections that are kept alive end when a test says so.
+  // Idle connections end only when a test says so.
   const http = Http.createServer({ keepAliveTimeout: 600_000 }, answer)
   const http2 = Http2.createServer(answer)
   const webSockets = new WebSocketServer({ noServer: true })
@@ -123,7 +126,7 @@ const nodeServer = async (settings: NodeSettings): Promise<Server> => {
     })
   })
 
-  // Not `https` nor `http2.createSecureServer`, which have a mind of their own about ALPN.
+  // Neither `https` nor `http2.createSecureServer`, which override the ALPN settings.
   const server = Tls.createServer({
     ALPNProtocols: ["http/1.1"],
     ...options,
@@ -163,7 +166,7 @@ const nodeServer = async (settings: NodeSettings): Promise<Server> => {
       }
       case "CloseConnections": {
         const closed = [...sockets].map((socket) => new Promise((resolve) => socket.once("close", resolve)))
-        // With a `close_notify`, as a server does that is done with an idle connection.
+        // With a `close_notify`, like a server that ends an idle connection.
         for (const socket of secured) socket.destroySoon()
         const late = setTimeout(() => {
           for (const socket of sockets) socket.destroy()
@@ -189,8 +192,8 @@ const nodeServer = async (settings: NodeSettings): Promise<Server> => {
 }
 
 /**
- * What it has sent and received is in its output, with `-msg`. A handshake has ended with the client's `Finished`,
- * and was a full one if the server has sent its certificate in it.
+ * The output has, because of `-msg`, all sent and received messages. A handshake has ended with the client's
+ * `Finished`, and was a full one if the server has sent its certificate.
  */
 const opensslServer = async (settings: OpensslSettings): Promise<Server> => {
   let [full, resumed] = [0, 0]
@@ -235,12 +238,12 @@ const opensslServer = async (settings: OpensslSettings): Promise<Server> => {
 
   const run = async (command: Command): Promise<Handshakes> => {
     if (command._tag !== "Report") throw new Error(`${command._tag}: not of the openssl command line's server`)
-    // What it has said before it served its client may be in the pipe still.
+    // Output that was written before the client was served may still be in the pipe.
     await new Promise((resolve) => setTimeout(resolve, 5))
     return { full, resumed }
   }
 
-  // Taken is one reason for its end that another port helps against.
+  // The server also ends if the port is taken, and then another port helps.
   for (let attempt = 0; attempt < 5; attempt++) {
     const port = anyPort()
     const child = await start(port)

@@ -1,6 +1,4 @@
-/**
- * TLS servers in processes of their own, and what is on the way to them: a recorder of what clients offer.
- */
+/** TLS servers in their own processes, and a recorder of the clients' offers between client and server. */
 import * as Effect from "effect/Effect"
 import type * as Scope from "effect/Scope"
 import { type ChildProcess, fork, spawn } from "node:child_process"
@@ -38,7 +36,7 @@ const serverChild = (settings: Settings): Effect.Effect<ServerChild, never, Scop
           execArgv: [],
           stdio: ["ignore", "ignore", "inherit", "ipc"]
         })
-        // Asked as it dies, it does not answer.
+        // A process that is asked while it dies does not answer.
         child.on("error", () => {})
         return { child, gone: once(child, "exit").catch(() => {}) }
       }),
@@ -89,7 +87,9 @@ const serverChild = (settings: Settings): Effect.Effect<ServerChild, never, Scop
     }
   })
 
-/** Not by `SIGKILL` at once: it has a process of its own to end, if it is the `openssl` command line's server. */
+/**
+ * Not immediately by `SIGKILL`: if the process runs the `openssl` command line's server, it must end that one first.
+ */
 const ended = async (child: ChildProcess, gone: Promise<unknown>): Promise<void> => {
   if (child.connected) child.disconnect()
   const late = setTimeout(() => child.kill("SIGKILL"), patience)
@@ -99,7 +99,7 @@ const ended = async (child: ChildProcess, gone: Promise<unknown>): Promise<void>
 
 export interface TlsServer {
   readonly port: number
-  /** On `localhost`, or another name for it. */
+  /** The URL on `localhost`, or on another name for it. */
   readonly url: (path?: string, host?: string) => string
   /** Kills the process, so each connection ends without a `close_notify`. Done when the port is free. */
   readonly kill: Effect.Effect<void>
@@ -112,37 +112,40 @@ const urlTo = (port: number): TlsServer["url"] => (path = "/", host = "localhost
 // -----------------------------------------------------------------------------
 
 export interface NodeTlsServerOptions extends Omit<NodeSettings, "kind" | "ticketKeys" | "sessionIdContext"> {
-  /** 48 bytes. By default those of the server are its own. */
+  /** 48 bytes. Default: random keys. */
   readonly ticketKeys?: Uint8Array
   /**
    * Node's default is a digest of the command line: two processes with the same ticket keys would still refuse each
-   * other's tickets. Here it is the same for all.
+   * other's tickets. Here it is the same for all servers.
    */
   readonly sessionIdContext?: string
 }
 
 export interface NodeTlsServer extends TlsServer {
   /**
-   * A handshake is counted by the time that the client has an answer to anything that it has sent on the connection. In
-   * TLS 1.3 the client is done with the handshake before the server is.
+   * A handshake has been counted when the client has an answer to any data that it has sent on the connection. In TLS
+   * 1.3 the client completes the handshake before the server does.
    */
   readonly report: Effect.Effect<Report>
-  /** What it has given out until now, it refuses from now on. By default the keys are random. */
+  /** From now on the server refuses its earlier tickets. By default the keys are random. */
   readonly rotateTicketKeys: (ticketKeys?: Uint8Array) => Effect.Effect<void>
-  /** Of connections that are still to come. With new ticket keys, as is Node's own way, unless it is to keep them. */
+  /**
+   * Sets the certificate of later connections. The ticket keys are new, too, as usual in Node, unless they are to be
+   * kept.
+   */
   readonly swap: (
     certificate: { readonly key: string; readonly cert: string },
     options?: { readonly keepsTicketKeys?: boolean }
   ) => Effect.Effect<void>
-  /** Properly, one by one. Done when all are closed. */
+  /** Closes the connections properly, one by one. Done when all are closed. */
   readonly closeConnections: Effect.Effect<void>
 }
 
 const base64 = (bytes: Uint8Array): string => Buffer.from(bytes).toString("base64")
 
 /**
- * A server that answers any path with what it knows of the connection: see `Told`. It speaks HTTP/2 if ALPN has chosen
- * that, and HTTP/1.1 otherwise, in which it also upgrades to a WebSocket that echoes.
+ * A server that answers any path with its knowledge of the connection: see `Told`. It uses HTTP/2 if ALPN has chosen
+ * that, otherwise HTTP/1.1, in which it also upgrades to a WebSocket that echoes.
  *
  * In TLS 1.3 it gives two tickets after a full handshake, and none after a resumed one. In TLS 1.2 it gives one after a
  * full handshake, and none after a resumed one either.
@@ -180,14 +183,14 @@ export interface OpensslServerOptions {
   readonly cert: string
   /** By default the client's version. */
   readonly version?: "1.2" | "1.3"
-  /** After a full handshake of TLS 1.3. Two by default. */
+  /** The number of tickets after a full handshake of TLS 1.3. Default: 2. */
   readonly numTickets?: number
   /** Such as `-no_ticket`, for session ids instead, or `-max_early_data 16384`, for tickets that allow early data. */
   readonly extraArgs?: ReadonlyArray<string>
 }
 
 export interface OpensslServer extends TlsServer {
-  /** As for Node's server. */
+  /** Like Node's server's. */
   readonly report: Effect.Effect<Handshakes>
 }
 
@@ -199,13 +202,13 @@ const folder: Effect.Effect<string, never, Scope.Scope> = Effect.acquireRelease(
 /**
  * `openssl s_server -www`: it answers a `GET` with a page about the session, in HTTP/1.0, and closes the connection.
  *
- * The server serves **one connection at a time**. Others are connected as far as TCP goes, and nobody reads their hello
- * until the one before has ended: a client that holds its connection without a `GET` stops all others, and a pool takes
- * turns. It ends a connection by itself only after a `GET`.
+ * The server serves **one connection at a time**. Other connections are open as far as TCP is concerned, but their
+ * hello is not read until the current one has ended: a client that holds its connection without a `GET` stops all
+ * others, and a pool uses its connections in turn. The server ends a connection by itself only after a `GET`.
  *
- * In TLS 1.3 it gives `numTickets` tickets after a full handshake, and one after each that is resumed, which is what
- * OpenSSL does if nobody tells it otherwise. In TLS 1.2 it gives one after a full handshake, none after a resumed one.
- * A ticket is accepted as often as it is offered; with `-max_early_data` once, against replays.
+ * In TLS 1.3 it gives `numTickets` tickets after a full handshake, and one after each resumption, which is OpenSSL's
+ * default. In TLS 1.2 it gives one after a full handshake, none after a resumption. A ticket is accepted each time it
+ * is offered; with `-max_early_data` once, against replays.
  */
 export const opensslServer = (options: OpensslServerOptions): Effect.Effect<OpensslServer, never, Scope.Scope> =>
   Effect.gen(function*() {
@@ -262,21 +265,21 @@ export const blackHole: Effect.Effect<number, never, Scope.Scope> = Effect.gen(f
 // the recorder
 // -----------------------------------------------------------------------------
 
-/** The offers of a client. Digests are SHA-256, in hex. */
+/** The offers in a client's hello. Digests are SHA-256, in hex. */
 export interface Hello {
   readonly servername: string | undefined
   readonly alpn: ReadonlyArray<string>
   readonly offersTls13: boolean
-  /** Of TLS 1.3: digests of the identities in `pre_shared_key`, each of which is a ticket. */
+  /** TLS 1.3: digests of the identities in `pre_shared_key`, each of which is a ticket. */
   readonly identities: ReadonlyArray<string>
-  /** Of TLS 1.2: the digest of what is in `session_ticket`, if there is anything. */
+  /** TLS 1.2: the digest of the content of `session_ticket`, if it is not empty. */
   readonly ticket: string | undefined
   /**
-   * The digest of the session id, if there is one. It says something only if neither TLS 1.3 nor a ticket is offered:
-   * beside these it is made up.
+   * The digest of the session id, if there is one. It is meaningful only if neither TLS 1.3 nor a ticket is offered:
+   * otherwise it is random.
    */
   readonly sessionId: string | undefined
-  /** Digests of all that could resume a session, in whichever version: nothing, for a client that starts afresh. */
+  /** Digests of everything that could resume a session, in either version. Empty if the client offers no resumption. */
   readonly offered: ReadonlyArray<string>
   readonly hasEarlyData: boolean
 }
@@ -285,7 +288,7 @@ export interface Hello {
 export interface Passage {
   /** The hello has not arrived yet, or is not TLS. */
   readonly hello: Hello | undefined
-  /** Bytes from the client, and bytes to it. */
+  /** The numbers of bytes from the client, and to it. */
   readonly up: number
   readonly down: number
   readonly isOpen: boolean
@@ -294,32 +297,32 @@ export interface Passage {
 export type Fault =
   /** Nothing listens on the port until the fault is removed. */
   | { readonly _tag: "Refuse" }
-  /** Connects, and nothing more. The hello is read, and does not go on. */
+  /** Accepts the connection, reads the hello, and does not forward it. */
   | { readonly _tag: "BlackHole" }
   /** The hello is read, and does not go on. */
   | { readonly _tag: "CutAfterHello"; readonly by?: "reset" | "end" }
-  /** When the client has been sent so many bytes: of these it gets them all. */
+  /** When the client has been sent this many bytes, all of which it gets. */
   | { readonly _tag: "CutAfter"; readonly bytes: number; readonly by?: "reset" | "end" }
   /**
-   * Of the first ticket offered, or of its binder, one byte is another. What starts afresh is left alone. As it is so
-   * on the way only, no handshake that gets beyond the hello succeeds: the ends do not agree on what was said.
+   * Changes one byte of the first ticket offered, or of its binder. A hello without a ticket is left unchanged. Since
+   * only the server sees the change, no handshake gets beyond the hello: the two sides do not agree on its content.
    */
   | { readonly _tag: "Corrupt"; readonly part: "identity" | "binder"; readonly byte: number }
 
 export interface Recorder {
   readonly port: number
   readonly url: TlsServer["url"]
-  /** Of each connection, in the order in which they were read; it grows. */
+  /** One for each connection, in the order in which they were read; grows. */
   readonly hellos: ReadonlyArray<Hello>
   readonly passages: ReadonlyArray<Passage>
-  /** For connections that begin from now on: so many, or all until it is healed. */
+  /** Applies the fault to new connections: this many, or all until it is removed. */
   readonly inject: (fault: Fault, times?: number) => Effect.Effect<void>
   readonly heal: Effect.Effect<void>
 }
 
 const sha256 = (bytes: Uint8Array): string => createHash("sha256").update(bytes).digest("hex")
 
-/** Reads what has its length before it, and fails if there is less. */
+/** Reads data with its length before it, and fails if there is less. */
 const reader = (bytes: Buffer, start: number, end = bytes.length) => {
   let at = start
   const next = (length: number): number => {
@@ -332,7 +335,7 @@ const reader = (bytes: Buffer, start: number, end = bytes.length) => {
     isDone: () => at >= end,
     skip: next,
     number: (width: number) => bytes.readUIntBE(next(width), width),
-    /** A part of it, and where it begins. */
+    /** A part of the data, and its position. */
     vector: (width: number) => {
       const length = bytes.readUIntBE(next(width), width)
       const from = next(length)
@@ -343,7 +346,7 @@ const reader = (bytes: Buffer, start: number, end = bytes.length) => {
 
 interface Parsed {
   readonly hello: Hello
-  /** Where in the hello that is which could be corrupted. */
+  /** The positions in the hello of the parts that can be corrupted. */
   readonly places: Readonly<Partial<Record<"identity" | "binder", { readonly from: number; readonly length: number }>>>
 }
 
@@ -356,7 +359,7 @@ const extension = {
   supportedVersions: 43
 }
 
-/** Of a `ClientHello`, without the head of the handshake message. */
+/** The offers of a `ClientHello`, without the header of the handshake message. */
 const parseHello = (body: Buffer): Parsed => {
   const head = reader(body, 2 + 32)
   const session = head.vector(1).bytes
@@ -420,8 +423,8 @@ const parseHello = (body: Buffer): Parsed => {
 }
 
 /**
- * The hello that a connection begins with, as soon as all of it is there. It may be in several records; then the places
- * in it are not those in the bytes, so they are given as these.
+ * The hello of a connection, as soon as it is complete. It may be in several records; then positions in the hello
+ * differ from positions in the bytes, so the latter are given.
  */
 const readHello = (raw: Buffer): Parsed | "incomplete" | "not TLS" => {
   try {
@@ -459,15 +462,15 @@ const readRecords = (raw: Buffer): Parsed | "incomplete" | "not TLS" => {
   }
 }
 
-/** More than any hello has, and less than would matter. */
+/** A bound that is longer than any hello, and short enough to be cheap. */
 const longestHello = 64 * 1024
 
 /**
- * A TCP proxy on the loopback that knows what is in a hello. Of a connection it reads only the first: another one that
- * the server asks for is of the same handshake, and offers the same.
+ * A TCP proxy on the loopback that parses hellos. It reads only the first hello of a connection: a second one, which
+ * the server may request, belongs to the same handshake and offers the same.
  *
- * In this process, unlike the servers: what it has seen is to be had without asking, as of now, and what it does to the
- * next connection is settled when the test says so.
+ * The recorder is in this process, unlike the servers, so that its records can be read synchronously, and a fault
+ * applies exactly from the time at which the test sets it.
  */
 export const recorder = (port: number): Effect.Effect<Recorder, never, Scope.Scope> =>
   Effect.gen(function*() {
@@ -555,7 +558,7 @@ export const recorder = (port: number): Effect.Effect<Recorder, never, Scope.Sco
         if (faulty?._tag === "CutAfterHello") cut(client, faulty.by)
         else if (faulty?._tag !== "BlackHole") goOn(bytes)
       })
-      // If a client leaves before its hello, the server does not learn of it.
+      // If a client disconnects before its hello, the server does not learn of the connection.
       client.on("end", () => {
         if (onward === undefined) client.end()
       })
@@ -565,8 +568,8 @@ export const recorder = (port: number): Effect.Effect<Recorder, never, Scope.Sco
     const listen = async (wanted?: number): Promise<number> => {
       for (;;) {
         const own = createServer({ allowHalfOpen: true }, pass)
-        // Not a port of those that the system gives to outgoing connections: while nobody listens there, who dials it
-        // may be connected to itself.
+        // A port outside the range of outgoing connections: while no server listens on a port of that range, a client
+        // that dials it may be connected to itself.
         own.listen(wanted ?? 15_000 + Math.floor(Math.random() * 17_000), "127.0.0.1")
         const isListening = await new Promise<boolean>((resolve) => {
           own.once("listening", () => resolve(true))

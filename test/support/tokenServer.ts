@@ -30,7 +30,7 @@ export const tokenServer = (options: { readonly lifetime?: number; readonly take
     )
   return {
     state,
-    /** What the next calls wait for before they are answered. */
+    /** Effects that the next calls wait for before they are answered. */
     next: (...effects: ReadonlyArray<Effect.Effect<void, Refused>>) => faults.push(...effects),
     acquire: answer("sign in", () => Effect.sync(() => issue(families.push(0) - 1))),
     renew: (token: Token, info: { readonly uncertain: boolean }) =>

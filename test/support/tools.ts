@@ -1,4 +1,4 @@
-/** Programs that may be missing on a machine. A test that needs one is skipped without it, and the reporter says so. */
+/** Programs that may be missing on a machine. A test that needs a missing one is skipped, and the reporter says so. */
 import { accessSync, constants, existsSync, readdirSync, readFileSync } from "node:fs"
 import { networkInterfaces } from "node:os"
 import { delimiter, dirname, join } from "node:path"
@@ -13,7 +13,7 @@ const isProgram = (path: string): boolean => {
   }
 }
 
-/** Debian keeps servers in a folder that is on the path of its administrator only. */
+/** Debian installs servers in a folder that is only on the administrator's path. */
 const onPath = (...names: ReadonlyArray<string>): string | undefined =>
   (process.env["PATH"] ?? "").split(delimiter).concat("/usr/sbin").flatMap((folder) =>
     names.map((name) => join(folder, name))
@@ -33,13 +33,13 @@ export const redisServer: string | undefined = onPath("redis-server")
 export const natsServer: string | undefined = onPath("nats-server")
 export const mosquitto: string | undefined = onPath("mosquitto")
 
-/** A user of this machine that a program may run as; `undefined`: as this process does. */
+/** The user that a program runs as; `undefined`: the same as this process. */
 export interface User {
   readonly uid: number
   readonly gid: number
 }
 
-/** Servers of databases refuse to run as root, and want a user that the machine knows. */
+/** Database servers refuse to run as root, and need a user that exists on the machine. */
 const userFor = (...names: ReadonlyArray<string>): User | undefined | "none" => {
   if (process.getuid?.() !== 0) return undefined
   const users = new Map(
@@ -92,7 +92,7 @@ export const hasIpv6: boolean = Object.values(networkInterfaces()).some((address
   addresses?.some(({ address }) => address === "::1")
 )
 
-/** Whether the system tells one start of the host from another. */
+/** Whether the system can distinguish one start of the host from another. */
 export const hasBootId = existsSync("/proc/sys/kernel/random/boot_id")
 
 /** A line for each program that is missing. */

@@ -6,7 +6,7 @@ import * as LogLevel from "effect/LogLevel"
 import * as Metric from "effect/Metric"
 import * as Tracer from "effect/Tracer"
 
-/** Runs an effect, and collects all that anybody could see of it: logs, spans with what is in them, metrics. */
+/** Runs an effect, and collects everything that can be observed of it: logs, spans with their content, metrics. */
 export const watched = <A, E, R>(effect: Effect.Effect<A, E, R>) =>
   Effect.suspend(() => {
     const seen: Array<unknown> = []

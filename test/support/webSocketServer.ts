@@ -1,6 +1,4 @@
-/**
- * WebSocket servers in processes of their own, to be killed and started again on their port.
- */
+/** WebSocket servers in their own processes, which tests kill and start again on their port. */
 import type { ReconnectingSocket, SocketEvent } from "effect-holdfast/ReconnectingSocket"
 import * as Effect from "effect/Effect"
 import type * as Scope from "effect/Scope"
@@ -25,20 +23,23 @@ export interface ServerProcess {
   readonly url: (path: string) => string
   /** `kill -9`; done when the process is gone. */
   readonly kill: Effect.Effect<void>
-  /** The same, without waiting: what the caller does next, it does while the process dies. */
+  /** The same without waiting: the caller goes on while the process dies. */
   readonly unsafeKill: () => void
-  /** Stops the process: it reads nothing more, and closes nothing. */
+  /** Suspends the process: it neither reads nor closes its connections any more. */
   readonly unsafeStop: () => void
   /** Starts it again on its port. Done when it listens. */
   readonly start: (settings?: { readonly isToDie?: boolean }) => Effect.Effect<void>
   readonly report: Effect.Effect<Report>
-  /** Done when the process has ended, whoever has ended it. */
+  /** Done when the process has ended, for whatever reason. */
   readonly gone: Effect.Effect<void>
-  /** What `/log?id=` has received, also before it was killed. */
+  /** The messages that `/log?id=` has received, also before the process was killed. */
   readonly received: (id: string) => ReadonlyArray<string>
 }
 
-/** Not of those that the system gives to outgoing connections: who dials such a port may be connected to itself. */
+/**
+ * A port outside the range of outgoing connections, since a client that dials a port of that range may be connected to
+ * itself.
+ */
 export const freePort = async (): Promise<number> => {
   for (;;) {
     const probe = createServer()
@@ -76,7 +77,7 @@ export const serverProcess = (
           stdio: ["ignore", "ignore", "inherit", "ipc"]
         })
         child = own
-        // Asked as it dies, it does not answer.
+        // A process that is asked while it dies does not answer.
         own.on("error", () => {})
         gone = once(own, "exit")
         await new Promise<void>((resolve, reject) => {
@@ -131,7 +132,7 @@ export const serverProcess = (
 
 export interface Hop {
   readonly url: (path: string) => string
-  /** What passes on the connections that are open now is swallowed, both ways, without a word to either end. */
+  /** Drops all further data on the connections that are open now, in both directions, without notifying either end. */
   readonly swallow: Effect.Effect<void>
   readonly connections: () => number
 }
@@ -187,14 +188,14 @@ type Tagged<Tag extends SocketEvent["_tag"]> = Extract<SocketEvent, { readonly _
 export interface Seen {
   readonly all: ReadonlyArray<{ readonly at: number; readonly event: SocketEvent }>
   readonly of: <Tag extends SocketEvent["_tag"]>(tag: Tag) => ReadonlyArray<Tagged<Tag>>
-  /** Waits until there have been so many, and gives the last of these. */
+  /** Waits until there have been this many events, and gives the last of them. */
   readonly nth: <Tag extends SocketEvent["_tag"]>(
     tag: Tag,
     count: number
   ) => Effect.Effect<{ readonly at: number; readonly event: Tagged<Tag> }>
 }
 
-/** What the socket tells from now on, with the time, in milliseconds, at which it was read. */
+/** The socket's events from now on, each with the time, in milliseconds, at which it was read. */
 export const seeing = (socket: ReconnectingSocket<never, unknown>): Effect.Effect<Seen, never, Scope.Scope> =>
   Effect.gen(function*() {
     const all: Array<{ readonly at: number; readonly event: SocketEvent }> = []
@@ -204,7 +205,7 @@ export const seeing = (socket: ReconnectingSocket<never, unknown>): Effect.Effec
         all.push({ at: Date.now(), event })
         for (const look of looking) look()
       })))
-    // The events begin as they are read.
+    // Only events after the start of the reading are recorded.
     yield* Effect.yieldNow()
     const withTag = (tag: string) => all.filter(({ event }) => event._tag === tag)
     return {
@@ -225,7 +226,7 @@ export const seeing = (socket: ReconnectingSocket<never, unknown>): Effect.Effec
     }
   })
 
-/** Dials anew soon after each failure, for a test of many that is not about the delays. */
+/** Dials again soon after each failure, for tests of many failures in which the delays do not matter. */
 export const impatient = (socket: ReconnectingSocket<never, unknown>): Effect.Effect<void, never, Scope.Scope> =>
   Effect.asVoid(
     Effect.forkScoped(
@@ -243,7 +244,7 @@ export const impatient = (socket: ReconnectingSocket<never, unknown>): Effect.Ef
 setFlagsFromString("--expose-gc")
 const collect = runInNewContext("gc") as () => void
 
-/** Bytes in use, and of array buffers, when nothing is to be collected. */
+/** The bytes in use, including array buffers, after a garbage collection. */
 export const memory: Effect.Effect<number> = Effect.promise(async () => {
   for (let round = 0; round < 3; round++) {
     collect()
@@ -253,18 +254,18 @@ export const memory: Effect.Effect<number> = Effect.promise(async () => {
   return heapUsed + arrayBuffers
 })
 
-/** What would keep the process from ending, but for timers that are about to go off. */
+/** The resources that would keep the process alive, except timers that are about to fire. */
 export const resources = (): Readonly<Record<string, number>> => {
   const counted: Record<string, number> = {}
   for (const kind of process.getActiveResourcesInfo()) counted[kind] = (counted[kind] ?? 0) + 1
   return counted
 }
 
-/** Waits until it holds. */
+/** Waits until the condition holds. */
 export const eventually = (holds: () => boolean): Effect.Effect<void> =>
   Effect.suspend(() => holds() ? Effect.void : Effect.zipRight(Effect.sleep("5 millis"), eventually(holds)))
 
-/** For how many: what was found, in a line of its own among those of the reporter. */
+/** Prints a measurement on its own line in the reporter's output. */
 export const print = (line: string): void => {
   process.stdout.write(`  ${line}\n`)
 }

@@ -1,9 +1,9 @@
 /**
- * A WebSocket server that is to be killed: a process of its own, bundled and started by `webSocketServer.ts`. What
- * it does with a connection is the path's to say. What it has received is in a file by the time that it answers, so
- * that it is known after a `kill -9` too.
+ * A WebSocket server for tests that kill it: its own process, bundled and started by `webSocketServer.ts`. The path of
+ * a connection decides what the server does with it. Received messages are in a file before they are answered, so that
+ * they are known after a `kill -9`, too.
  *
- * Of its TypeScript, Node runs what esbuild makes of it.
+ * Node runs it as bundled by esbuild.
  */
 import { createHash } from "node:crypto"
 import { openSync, readFileSync, writeSync } from "node:fs"
@@ -16,22 +16,22 @@ export interface Settings {
   readonly port: number
   readonly folder: string
   readonly tls?: { readonly key: string; readonly cert: string } | undefined
-  /** The process dies of the first message that it reads. */
+  /** The process dies when it reads the first message. */
   readonly isToDie?: boolean | undefined
-  /** What it serves over HTTP, as a module's text, with a page that runs it. */
+  /** The module that it serves over HTTP, as text, with a page that runs it. */
   readonly module?: string | undefined
 }
 
-/** Everything that the server tells about its connections; see `ask`. */
+/** Everything that the server reports about its connections; see `ask`. */
 export interface Report {
   readonly upgrades: number
   readonly open: number
   readonly closed: ReadonlyArray<{ readonly code: number; readonly reason: string }>
   readonly extensions: ReadonlyArray<string>
-  /** Of `/flood`: how many messages have gone to the connection, and what of them waits in this process. */
+  /** For `/flood`: how many messages were sent on the connection, and how many bytes of them wait in this process. */
   readonly flooded: number
   readonly buffered: number
-  /** When, in epoch milliseconds, each upgrade was asked for. */
+  /** The times of the upgrade requests, in epoch milliseconds. */
   readonly arrivals: ReadonlyArray<number>
 }
 
@@ -57,7 +57,7 @@ const report = (): Report => ({
   arrivals
 })
 
-/** The first so many connections of an `id` are bad. */
+/** This many connections of an `id` are bad, from the first on. */
 const isBad = (query: URLSearchParams): boolean => {
   const id = query.get("id") ?? ""
   const count = (counts.get(id) ?? 0) + 1
@@ -103,7 +103,7 @@ const wrongs: Readonly<Record<string, (socket: Socket) => void>> = {
   }
 }
 
-/** So many MiB, as fast as they are taken. */
+/** This many MiB, as fast as they are read. */
 const pour = (socket: Socket, count: number, wrapped: (mebi: Buffer) => Buffer): void => {
   const mebi = wrapped(Buffer.alloc(1024 * 1024))
   const next = (left: number) => {
@@ -112,7 +112,7 @@ const pour = (socket: Socket, count: number, wrapped: (mebi: Buffer) => Buffer):
   next(count)
 }
 
-/** Answers the upgrade by hand, so that what follows can be anything. */
+/** Answers the upgrade by hand, so that any bytes can follow. */
 const upgradedByHand = (request: Http.IncomingMessage, socket: Socket): void => {
   const accept = createHash("sha1")
     .update(`${request.headers["sec-websocket-key"]}258EAFA5-E914-47DA-95CA-C5AB0DC85B11`)
@@ -128,7 +128,9 @@ const refuse = (socket: Socket, status: number, retryAfter: string | null): void
   socket.end(`HTTP/1.1 ${status} No\r\nConnection: close\r\n${header}Content-Length: 0\r\n\r\n`)
 }
 
-/** What a path asks for. Of `/log`, what is up to a colon of each message is a line of the file. */
+/**
+ * The behaviour that a path asks for. With `/log` the part of each message before a colon becomes a line of the file.
+ */
 const ways: Readonly<Record<string, (socket: WebSocket, query: URLSearchParams) => void>> = {
   "/log": (socket, query) => {
     const file = openSync(`${settings.folder}/${query.get("id")}.log`, "a")
@@ -139,7 +141,7 @@ const ways: Readonly<Record<string, (socket: WebSocket, query: URLSearchParams) 
       if (settings.isToDie) process.kill(process.pid, "SIGKILL")
       writeSync(file, `${message.split(":")[0]}\n`)
       if (!acknowledges) return
-      // One for many, so that there is always something that is not acknowledged.
+      // One acknowledgement for many messages, so that there are always unacknowledged ones.
       if (last === "") {
         setImmediate(() => {
           if (socket.readyState === WebSocket.OPEN) socket.send(`ack:${last}`)
@@ -209,7 +211,7 @@ server.on("upgrade", (request: Http.IncomingMessage, socket: Socket, head: Buffe
 process.on("message", (id: number) => process.send!({ id, report: report() }))
 process.on("disconnect", () => process.exit())
 
-/** The port of the one before, who may have only just died. */
+/** The port of the previous process, which may have died only just now. */
 const listen = (): void => {
   server.listen(settings.port, "127.0.0.1")
 }

@@ -1,4 +1,4 @@
-/** An RPC server that is to be killed: a process of its own, bundled and started by `webSocketServer.ts`. */
+/** An RPC server for tests that kill it: its own process, bundled and started by `webSocketServer.ts`. */
 import * as NodeHttpServer from "@effect/platform-node/NodeHttpServer"
 import * as NodeRuntime from "@effect/platform-node/NodeRuntime"
 import * as HttpRouter from "@effect/platform/HttpRouter"

@@ -114,14 +114,14 @@ export const make = (
         times: 250
       })
 
-    const strikeSomebody = (strike: (client: string) => Effect.Effect<boolean, CounterpartyLost>) =>
+    const strikeClient = (strike: (client: string) => Effect.Effect<boolean, CounterpartyLost>) =>
       untilStruck(Effect.suspend(() => strike(names[Math.floor(weather.luck.between(0, names.length))]!)))
 
     const strike = (calamity: Weather.Calamity): Effect.Effect<unknown, CounterpartyLost> => {
       const { luck } = weather
       switch (calamity.kind) {
         case "close":
-          return strikeSomebody((client) => running.server.ask("close", { client, code: calamity.code }))
+          return strikeClient((client) => running.server.ask("close", { client, code: calamity.code }))
         case "overload": {
           const millis = luck.between(100, 300)
           return untilStruck(Effect.suspend(() => running.server.ask("overload", millis)))
@@ -129,13 +129,13 @@ export const make = (
         case "reset":
         case "half-open": {
           const { kind } = calamity
-          return strikeSomebody((client) => gate.ask("strike", { client, fault: { kind } }))
+          return strikeClient((client) => gate.ask("strike", { client, fault: { kind } }))
         }
         case "short stall":
         case "long stall": {
           // The stall ends before a client notices it, or after the client has ended the connection.
           const millis = calamity.kind === "short stall" ? luck.between(50, 250) : luck.between(800, 1600)
-          return strikeSomebody((client) => gate.ask("strike", { client, fault: { kind: "stall", millis } }))
+          return strikeClient((client) => gate.ask("strike", { client, fault: { kind: "stall", millis } }))
         }
         case "revoke":
           revocations++

@@ -72,7 +72,7 @@ export class Orders extends Context.Tag("storm/Orders")<Orders, {
 
 const patience = "3 seconds"
 
-/** Handshakes cost the machine most. */
+/** This many plain requests for each one over TLS, since handshakes cost the machine most. */
 const requestsForSecureOne = 5
 
 /** In all attempts the API could not be reached or the connection was cut. */
@@ -81,7 +81,7 @@ export class ApiUnreachable extends Data.TaggedError("ApiUnreachable")<{ readonl
 /** The API gave an answer that this application does not understand. */
 export class ApiNotUnderstood extends Data.TaggedError("ApiNotUnderstood")<{ readonly cause: unknown }> {}
 
-/** The session failed: a person would have to sign in. */
+/** The session failed: a person would have to intervene. */
 export class NotSignedIn extends Data.TaggedError("NotSignedIn")<{
   readonly cause:
     | OAuth2Session.SignInError

@@ -154,7 +154,7 @@ const questions = answerWith({
   /** The ticket keys. Earlier tickets are worthless from then on. */
   changeTicketKeys: (): void => secureServer.setTicketKeys(randomBytes(48)),
   report: () => counts,
-  /** The locks of the accounts, when no transfer holds one any more, or after five seconds. */
+  /** The state of the accounts when no transfer holds a lock any more, or after five seconds. */
   accounts: () =>
     Effect.runPromise(Effect.all({
       locks: Effect.repeat(Effect.delay(bank.locks, "20 millis"), {

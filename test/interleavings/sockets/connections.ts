@@ -332,7 +332,7 @@ export const connections = (modules: Modules) => {
       assert.deepEqual([countOf(seen, "Lost"), listeners.length], [1, 2])
     }).pipe(Effect.scoped),
 
-    "the backoff continues during an outage, and starts anew after a stable connection": outage(
+    "the backoff continues during an outage, and starts again after a stable connection": outage(
       Schedule.exponential("1 second", 10),
       [1_000, 10_000, 1_000],
       ({ ended, fail, open }) =>
