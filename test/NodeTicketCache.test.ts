@@ -376,7 +376,7 @@ describe.each(versions)("C4: tickets of one identity are not offered by another 
       }
     }))
 
-  test("one cache serves clients of each kind, who offer the same protocols", () =>
+  test("one cache serves clients of each kind that offer the same protocols", () =>
     Effect.gen(function*() {
       const cache = yield* TicketCache.make()
       const recorded = yield* watched(yield* serving({ maxVersion: version }))

@@ -110,7 +110,7 @@ const midway = (store: Comments.Store) =>
 
 describe("comments behind a lock released by hand", () => {
   for (const [name, serve] of [["alone", served], ["with a boundary around the handlers", isolated]] as const) {
-    it.scopedLive(`${name}: after a defect the next request hangs until somebody releases the lock`, () =>
+    it.scopedLive(`${name}: after a defect the next request hangs until the lock is released`, () =>
       withLogs(() =>
         Effect.gen(function*() {
           const { asked, isFree, lock } = yield* tellingLock

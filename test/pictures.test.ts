@@ -12,7 +12,7 @@ describe("the pictures of docs/figures.md", () => {
     assert.deepStrictEqual(drawn, pictures())
   })
 
-  it("stand in the page, with a text for those who do not see them", () => {
+  it("stand in the page, with a text for readers who cannot see them", () => {
     const page = readFileSync(new URL("figures.md", docs), "utf8")
     for (const path of Object.keys(pictures())) assert.match(page, new RegExp(`!\\[.{20,}\\]\\(${path}\\)`))
   })

@@ -507,7 +507,7 @@ describe("the peer's own ping", () => {
     "gives a message that cannot be encoded": () => Option.some(1 as never)
   }
   for (const [how, answer] of Object.entries(odd)) {
-    test(`W8: whose answer ${how} is an event, and told by \`messages\``, () =>
+    test(`W8: whose answer ${how} is an event, and the ping goes to \`messages\``, () =>
       Effect.gen(function*() {
         const { events, peer, socket } = yield* opened({ heartbeat: { answer } })
         const messages = yield* recorded(socket.messages)

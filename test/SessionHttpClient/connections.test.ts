@@ -320,7 +320,7 @@ describe.each(clients)("H9: over %s", (_, layer) => {
     }
   }
 
-  it.scopedLive("a body whose reading `rejected` gave up gives a ResponseError, and interrupts nobody", () =>
+  it.scopedLive("a body whose reading `rejected` gave up gives a ResponseError, and interrupts no caller", () =>
     Effect.gen(function*() {
       const server = yield* serve(() => stalled[0]![1])
       const session = yield* Session.make({ acquire: Effect.succeed("token") })
