@@ -12,22 +12,38 @@ setFlagsFromString(youngSpace)
 
 const src = (path: string) => fileURLToPath(new URL(`./src/${path}`, import.meta.url))
 
-/** A file that takes minutes and comes last leaves the other core waiting for it. */
+/** Parts of the paths of the files that take longest. */
+const long = [
+  "/test/interleavings/",
+  "/SharedSession/processes",
+  "/OAuth2Provider",
+  "/OAuth2Session/secrets",
+  "/closing"
+]
+
+/** A file that takes long and comes last leaves the other core waiting for it. */
 class LongestFirst extends BaseSequencer {
   override async sort(files: Array<TestSpecification>): Promise<Array<TestSpecification>> {
     const sorted = await super.sort(files)
-    const isLong = ({ moduleId }: TestSpecification) => moduleId.includes("/test/interleavings/")
+    const isLong = ({ moduleId }: TestSpecification) => long.some((part) => moduleId.includes(part))
     return [...sorted.filter(isLong), ...sorted.filter((file) => !isLong(file))]
   }
 }
 
-/** Files that count what their process holds or uses (memory, timers, CPU), or that change what all files share. */
+/**
+ * Files that count what their process holds or uses (memory, timers, CPU), or that change what all files share, and
+ * files that mostly wait for other processes, so that both threads can compute meanwhile.
+ */
 const alone = [
+  "InspectorPage",
   "Interleavings",
   "NodeTicketCache",
   "NodeTicketCacheFaults",
+  "ReconnectingSocketRpc",
   "ReconnectingSocketWire",
-  "TransactionalRef"
+  "TransactionalRef",
+  "storm",
+  "vitest"
 ]
   .map((name) => `test/${name}.test.ts`)
 

@@ -22,6 +22,7 @@ import * as Https from "node:https"
 import * as Tls from "node:tls"
 import { inspect } from "node:util"
 import { serverCertificate } from "../../examples/certificates.js"
+import { amount } from "./form.js"
 import {
   type Handshakes,
   type NodeTlsServer,
@@ -250,6 +251,9 @@ let said: Array<string> = []
 let secrets: Array<string> = []
 let sessions: Array<Buffer> = []
 
+/** The output of a test is searched for parts of this many sessions. */
+const mostSessions = amount({ quick: 5, full: 20 })
+
 /** Everything that a caller could print. */
 const say = (value: unknown): void => {
   said.push(inspect(value, { depth: Infinity, showHidden: true, maxArrayLength: Infinity, maxStringLength: Infinity }))
@@ -324,7 +328,7 @@ const watchSessions = Effect.acquireRelease(
   Effect.sync(() => {
     const { emit } = Tls.TLSSocket.prototype
     Tls.TLSSocket.prototype.emit = function(this: Tls.TLSSocket, event: string) {
-      if (event === "session" && sessions.length < 20) sessions.push(Buffer.from(arguments[1] as Buffer))
+      if (event === "session" && sessions.length < mostSessions) sessions.push(Buffer.from(arguments[1] as Buffer))
       return Reflect.apply(emit, this, arguments) as boolean
     } as typeof emit
     return emit
