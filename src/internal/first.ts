@@ -78,3 +78,15 @@ export const within = <A, E, R, A2, E2>(
   millis: number,
   onTimeout: () => Effect.Effect<A2, E2>
 ): Effect.Effect<A | A2, E | E2, R> => first(effect, Effect.flatMap(Effect.sleep(millis), onTimeout))
+
+/**
+ * Waits for the effect in a finalizer, at most for the given milliseconds. A finalizer cannot be interrupted, and
+ * neither can what it forks: `within` alone would wait for both of its effects there.
+ */
+export const boundedly = <A, E>(effect: Effect.Effect<A, E>, millis: number): Effect.Effect<void> =>
+  Effect.uninterruptible(
+    Effect.flatMap(
+      Effect.forkDaemon(Effect.interruptible(within(effect, millis, () => Effect.void))),
+      (fiber) => Effect.async<void>((resume) => fiber.addObserver(() => resume(Effect.void)))
+    )
+  )

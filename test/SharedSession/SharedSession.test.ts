@@ -11,6 +11,7 @@ import * as Fiber from "effect/Fiber"
 import * as Redacted from "effect/Redacted"
 import * as Schema from "effect/Schema"
 import * as Scope from "effect/Scope"
+import * as Stream from "effect/Stream"
 import * as TestClock from "effect/TestClock"
 import { readFile } from "node:fs/promises"
 import { failureOf } from "../support/exits.js"
@@ -734,5 +735,42 @@ describe("S6: closing", () => {
         assert.deepStrictEqual(tokensOf(yield* all([one.refresh(valueOf(stale!))])), [isReached ? "0.1" : "0.2"])
       }
       assert.deepStrictEqual(server.state.calls, ["sign in", "renew 0.0", "renew 0.1"])
+    }))
+
+  it.scoped("waits for a call of the store that still runs, and no longer", () =>
+    Effect.gen(function*() {
+      const { faults, join } = yield* makeFleet()
+      const scope = yield* Scope.make()
+      const session = yield* Scope.extend(join(), scope)
+      faults.heldRead = Effect.uninterruptible(Effect.sleep("300 millis"))
+      yield* Effect.fork(Effect.ignore(session.current))
+      yield* settle
+      const closing = yield* Effect.fork(Scope.close(scope, Exit.void))
+      yield* TestClock.adjust("299 millis")
+      yield* settle
+      assert.isNull(closing.unsafePoll())
+      yield* TestClock.adjust("1 millis")
+      yield* settle
+      assert.isNotNull(closing.unsafePoll())
+    }))
+
+  it.scoped("does not wait for ever for a store that does not end its notices", () =>
+    Effect.gen(function*() {
+      const memory = yield* Effect.provide(SessionStore.SessionStore, SessionStore.layerMemory)
+      const scope = yield* Scope.make()
+      yield* SharedSession.make({
+        key: "k",
+        schema: Schema.String,
+        acquire: Effect.succeed(""),
+        renew: Effect.succeed
+      }).pipe(
+        Effect.provideService(SessionStore.SessionStore, {
+          ...memory,
+          notices: Stream.ensuring(Stream.never, Effect.never)
+        }),
+        Scope.extend(scope)
+      )
+      yield* settle
+      valueOf(yield* inTime(Scope.close(scope, Exit.void)))
     }))
 })

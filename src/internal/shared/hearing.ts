@@ -5,9 +5,11 @@ import * as Effect from "effect/Effect"
 import * as Fiber from "effect/Fiber"
 import type * as Scope from "effect/Scope"
 import * as Stream from "effect/Stream"
+import { boundedly } from "../first.js"
 import { adoptRow, unavailable } from "./adopting.js"
 import type { Parts } from "./parts.js"
 import * as Protocol from "./protocol.js"
+import { deadline } from "./rows.js"
 
 /** Listens for notices of the session's row, for as long as the scope is open. */
 export const hear = <A, E>(
@@ -92,7 +94,9 @@ const listen = (
         if (listeners.size > 0) return Effect.void
         // Later listeners make a new subscription.
         if (subscriptions.get(notices) === subscription) subscriptions.delete(notices)
-        return fiber === undefined ? Effect.void : Fiber.interrupt(fiber)
+        if (fiber === undefined) return Effect.void
+        // A database whose network is silent does not answer to the end of the subscription.
+        return Effect.zipRight(Fiber.interruptFork(fiber), boundedly(Fiber.await(fiber), deadline))
       })
   ))
 
