@@ -168,16 +168,19 @@ export interface Options {
  */
 export const make = (options: Options = {}): Effect.Effect<TicketCache, InvalidOptions, Scope.Scope> =>
   Effect.flatMap(
-    Check.validated(() => ({
-      name: options.name === undefined ? undefined : Check.name("name", options.name),
-      servers: Check.count("servers", options.servers ?? 256, 1),
-      ticketsPerServer: Check.count("ticketsPerServer", options.ticketsPerServer ?? 64, 1),
-      maxLifetime: Check.millis("maxLifetime", options.maxLifetime ?? "7 days", {
-        min: "1 millis",
-        max: Duration.days(7)
-      }),
-      maxBytes: Check.count("maxBytes", options.maxBytes ?? 32 * 1024 * 1024, 1)
-    })),
+    Check.validated(() => {
+      Check.object("options", options)
+      return {
+        name: options.name === undefined ? undefined : Check.name("name", options.name),
+        servers: Check.count("servers", options.servers ?? 256, 1),
+        ticketsPerServer: Check.count("ticketsPerServer", options.ticketsPerServer ?? 64, 1),
+        maxLifetime: Check.millis("maxLifetime", options.maxLifetime ?? "7 days", {
+          min: "1 millis",
+          max: Duration.days(7)
+        }),
+        maxBytes: Check.count("maxBytes", options.maxBytes ?? 32 * 1024 * 1024, 1)
+      }
+    }),
     ({ name, ...limits }) =>
       Effect.acquireRelease(
         Effect.withFiberRuntime<Cache>((fiber) => Exit.succeed(new Cache(limits, name, registryIn(fiber)))),

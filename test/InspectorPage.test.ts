@@ -158,6 +158,13 @@ describe("NodeInspector", () => {
           Either.isLeft(refused) && refused.left._tag === "InvalidOptions" && refused.left.option === "host"
         )
       }
+      for (const [option, wrong] of [["options", null], ["host", { host: 5, token: Redacted.make("t") }]] as const) {
+        const given = wrong as unknown as NodeInspector.Options
+        const refused = yield* Effect.either(Effect.provide(Effect.void, NodeInspector.layer(given)))
+        assert.isTrue(
+          Either.isLeft(refused) && refused.left._tag === "InvalidOptions" && refused.left.option === option
+        )
+      }
       const refused = yield* Effect.either(Effect.provide(Effect.void, NodeInspector.layer({ port: 70_000 })))
       assert.isTrue(Either.isLeft(refused) && refused.left._tag === "InvalidOptions" && refused.left.option === "port")
     }))

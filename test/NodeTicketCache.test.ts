@@ -516,6 +516,22 @@ describe("the dispatcher", () => {
       assert.strictEqual((yield* handshakes(server, 3)).resumed, (yield* TicketCache.stats(cache)).resumed)
     }))
 
+  test("C4: refuses options of the wrong kind from a caller without types, and ignores none of them", () =>
+    Effect.gen(function*() {
+      const cache = yield* TicketCache.make()
+      for (const [option, wrong] of [["options", null], ["tls", { tls: "{}" }], ["undici", { undici: 5 }]] as const) {
+        const options = wrong as unknown as NodeTicketCache.Options
+        const error = yield* failure(httpClient(options))
+        assert.deepStrictEqual([error._tag, error.option], ["InvalidOptions", option])
+        if (option === "undici") continue
+        const ofAgent = yield* failure(NodeTicketCache.agent(options))
+        assert.deepStrictEqual([ofAgent._tag, ofAgent.option], ["InvalidOptions", option])
+        if (option === "options") continue
+        const ofConnect = yield* failure(NodeTicketCache.connect({ ...options, cache, host: "localhost", port: 1 }))
+        assert.deepStrictEqual([ofConnect._tag, ofConnect.reason], ["TlsError", "InvalidOptions"])
+      }
+    }))
+
   test("C5: refuses undici's `connect` and invalid TLS options, and shows no secret", () =>
     Effect.gen(function*() {
       const ownConnect = { undici: { connect: { rejectUnauthorized: false } } } as Parameters<typeof httpClient>[0]

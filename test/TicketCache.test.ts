@@ -941,6 +941,16 @@ describe("C5: a cache whose scope has closed", () => {
 })
 
 describe("the options", () => {
+  it.scoped.each([null, 5, "64"])(
+    "that are no object, from a caller without types, are refused: %s",
+    (options) =>
+      Effect.gen(function*() {
+        const error = yield* Effect.flip(TicketCache.make(options as unknown as TicketCache.Options))
+        assert.instanceOf(error, InvalidOptions)
+        assert.strictEqual(error.option, "options")
+      })
+  )
+
   const counts = [0, -1, 1.5, NaN, Infinity, -Infinity, 2 ** 53, "64"]
   const nonsense: ReadonlyArray<readonly [option: string, values: ReadonlyArray<unknown>]> = [
     ["servers", counts],

@@ -94,7 +94,9 @@ export const serve = (
     return { url: `http://${family === "IPv6" ? `[${address}]` : address}:${actual}/` }
   })
 
-const validate = ({ host = "127.0.0.1", port = 0, ...access }: Options) => {
+const validate = (options: Options) => {
+  const { host = "127.0.0.1", port = 0, ...access } = Check.object("options", options)
+  Check.name("host", host)
   if (access.token === undefined && !/^(localhost|127(\.\d{1,3}){3}|::1)$/.test(host)) {
     throw new InvalidOptions({ option: "host", value: host, reason: "must be a loopback address if there is no token" })
   }

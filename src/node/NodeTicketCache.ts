@@ -180,6 +180,7 @@ export const layerDispatcher = (
   Layer.scoped(
     NodeHttpClient.Dispatcher,
     Effect.gen(function*() {
+      yield* checked(options)
       const { undici = {} } = options
       if ("connect" in undici && undici.connect !== undefined) {
         return yield* new InvalidOptions({
@@ -264,6 +265,7 @@ export const agent = (
   options: Options & Https.AgentOptions = {}
 ): Effect.Effect<Https.Agent, InvalidOptions, Scope.Scope> =>
   Effect.gen(function*() {
+    yield* checked(options)
     const { cache, connectTimeout, partition, tls, ...rest } = options
     const all = { ...tls, ...rest, maxCachedSessions: 0 }
     if ("proxyEnv" in all && all.proxyEnv !== undefined) {
@@ -326,7 +328,7 @@ export const connect = (
 ): Effect.Effect<Tls.TLSSocket, TlsError, Scope.Scope> => {
   const { cache, connectTimeout, partition, tls, ...rest } = options
   const given: Tls.ConnectionOptions = { ...tls, ...rest }
-  return settingsOf({ connectTimeout, partition }, cache).pipe(
+  return Effect.zipRight(checked(options), settingsOf({ connectTimeout, partition }, cache)).pipe(
     Effect.mapError((cause) => new TlsError({ reason: "InvalidOptions", ...addressOf(given), cause })),
     Effect.flatMap((settings) =>
       opened(
@@ -415,6 +417,14 @@ const built = <A>(option: string, build: () => A): Effect.Effect<A, InvalidOptio
   Effect.try({
     try: build,
     catch: (thrown) => new InvalidOptions({ option, value: "<options>", reason: `refused: ${String(thrown)}` })
+  })
+
+/** Spreading what is no object gives nothing: TLS options of the wrong kind would be left out without a word. */
+const checked = (options: Options & { readonly undici?: unknown }): Effect.Effect<void, InvalidOptions> =>
+  Check.validated(() => {
+    const { tls, undici } = Check.object("options", options)
+    if (tls !== undefined) Check.object("tls", tls)
+    if (undici !== undefined) Check.object("undici", undici)
   })
 
 const settingsOf = (
