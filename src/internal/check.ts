@@ -99,7 +99,9 @@ export const oneOf = <A extends string>(option: string, value: A, names: Readonl
 export const object = <A>(option: string, value: A): A => kind(option, value, Predicate.isRecord, "must be an object")
 
 /** Checks that the value is an effect: a caller without types may give a promise, or the value itself. */
-export const effect = <A>(option: string, value: A): A => kind(option, value, Effect.isEffect, "must be an Effect")
+export const effect = (option: string, value: unknown): void => {
+  kind(option, value, Effect.isEffect, "must be an Effect")
+}
 
 /** Checks that each of these options is a function or left out. */
 export const functions = <Name extends string>(
