@@ -104,9 +104,9 @@ export type TypeId = typeof TypeId
  * - `messages`: the incoming messages, in order, across connections. They are for one consumer at a time, best for one
  *   that lives as long as the socket: like all streams it takes all available messages together, and if the consumer
  *   stops early (`Stream.take`, interruption), messages that were taken but not used are lost. If no consumer takes
- *   messages, reading stops, and acknowledgements cannot arrive: drain messages that you do not need. While an
- *   acknowledgement or a reply is awaited, reading stops only at 16 MiB, so that the consumer itself may wait for one,
- *   and so that requests are answered even without a consumer. Ends with `close`.
+ *   messages, reading stops when the inbox is full. While an acknowledgement or a reply is awaited, it stops only at
+ *   16 MiB, so that the consumer itself may wait for one, and so that requests are answered even without a consumer.
+ *   Then no acknowledgement can arrive: drain messages that you do not need. Ends with `close`.
  * - `received`: use this instead of `messages` to get each message with the number of its connection, and an `Opened`
  *   where a new connection begins: for state that must be rebuilt for each connection, such as an order book made of a
  *   snapshot and changes. With `renewAfter`, messages of the previous connection may come after the next one's

@@ -406,7 +406,8 @@ export class RefreshInterrupted extends Data.TaggedError("RefreshInterrupted")<{
 
 /**
  * There were more refreshes than `budget` allows: the upstream refuses its own new values, or gives values that have
- * already expired. An unexpired generation is still served; refreshing works again when the window has passed.
+ * already expired. (If it revokes often, raise `budget`.) An unexpired generation is still served; refreshing works
+ * again when the window has passed.
  *
  * `arrivedExpired` is true in the second case: the last value had expired before any caller could be given it. Then a
  * clock is wrong, or `onRenewed` takes longer than the lifetime.
