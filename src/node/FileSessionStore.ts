@@ -25,7 +25,7 @@ import * as Stream from "effect/Stream"
 import { createHash } from "node:crypto"
 import { readdirSync, statSync, watch } from "node:fs"
 import * as Fs from "node:fs/promises"
-import { basename, join, resolve } from "node:path"
+import { basename, dirname, join, resolve } from "node:path"
 import * as Check from "../internal/check.js"
 import { InvalidOptions } from "../InvalidOptions.js"
 import * as SessionStore from "../SessionStore.js"
@@ -177,6 +177,8 @@ const compareAndSet = async (
     throw new Error("the process was suspended while it wrote")
   }
   await synced(folder)
+  // The folder may be new.
+  if (revision === undefined) await synced(dirname(folder))
   if (SessionStore.isNews(row)) {
     // A watch of the parent directory only sees changes of the folder's own attributes.
     const now = new Date()
