@@ -253,7 +253,7 @@ export const make = <A, I, E = never, R = never, E2 = E, R2 = never, E3 = never,
       deliver: Effect.suspend(() => memory.undelivered === undefined ? Effect.void : deliver),
       report: (event) => report(settings.name, event)
     }
-    // This finalizer runs when the session itself has closed.
+    // Finalizers run in reverse order: here the session itself has closed.
     yield* addFinalizer(() => settleFinally(parts))
     const refreshed = Effect.mapError(
       Effect.suspend(() => refresh(parts)),

@@ -21,7 +21,7 @@ export interface Settings {
 const counts = {
   connections: 0,
   offered: 0,
-  /** Those of them that had been offered before. */
+  /** How many of the offered tickets had been offered before. */
   offeredTwice: 0,
   /** Accepted by the server; the client may not have learned it. */
   taken: 0,

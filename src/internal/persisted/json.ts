@@ -1,5 +1,3 @@
-/** What can be written as JSON without loss. */
-
 /** Whether `JSON.parse` gives the value back unchanged. Any other value could not be read after a restart. */
 export const isJson = (value: unknown): boolean => {
   if (value === null || typeof value === "string" || typeof value === "boolean") return true
