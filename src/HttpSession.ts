@@ -192,8 +192,9 @@ export interface Options<E = never, R = never, E2 = never, R2 = never>
   readonly maxRedirects?: number | undefined
   /**
    * How many cookies a generation keeps in all (default: 3,000) and of one domain (default: 50), and how many bytes one
-   * may have, name, value and attributes (default: 4,096); the numbers are those of RFC 6265 section 6.1. A longer
-   * cookie is not kept. If there are too many, expired cookies are removed first, then the least recently used.
+   * cookie may have, with its name, value and attributes (default: 4,096); the numbers are those of RFC 6265 section
+   * 6.1. A longer cookie is not kept. If there are too many, expired cookies are removed first, then the least recently
+   * used.
    */
   readonly cookieLimits?:
     | {
@@ -263,12 +264,12 @@ export const make = <E = never, R = never, E2 = never, R2 = never>(
         )))
 
 /**
- * Makes a session in which each generation has its own client, and so its own connections. `connect` opens it in the
- * generation's scope, which closes when the generation has been superseded and its last response has been read.
+ * Makes a session in which each generation has its own client, and so its own connections. `connect` makes the client
+ * in the generation's scope, which closes when the generation has been superseded and its last response has been read.
  *
  * `bodiesHold: false` closes the scope without waiting for the bodies of responses, so that responses need not hold the
- * generation. Use it for connections that end only after the last body has been read even when they are told to close,
- * like those of an undici `Agent`. Default: true.
+ * generation. Use it for connections that, when they are closed, stay open until the last body has been read, like
+ * those of an undici `Agent`. Default: true.
  *
  * @example
  * ```ts

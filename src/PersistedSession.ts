@@ -172,7 +172,7 @@ export const make = <A, I, E = never, R = never, E2 = E, R2 = never, E3 = never,
 
     const errorOf = ({ description, reason }: Keeper.Trouble) => new PersistenceError({ key, reason, description })
     const write = (value: A, acquiredAt: number) => Effect.mapError(keeper.write(value, acquiredAt), errorOf)
-    /** The session goes on without the store: a value that is left there is refused when it is read. */
+    /** The session goes on: a failure of the store is only logged. */
     const despite = (done: string) => (effect: Effect.Effect<void, PersistenceError | Keeper.Trouble, R5>) =>
       Effect.catchAll(effect, (error) => Effect.logWarning(`${name}: ${done}: the stored value ${error.description}`))
     const forgotten = (removal: Effect.Effect<void, Keeper.Trouble>) =>
@@ -191,7 +191,7 @@ export const make = <A, I, E = never, R = never, E2 = E, R2 = never, E3 = never,
     )
     const initial = Option.getOrUndefined(loaded)
     if (initial?.isOutdated) {
-      yield* despite("not encrypted anew")(write(initial.value, initial.acquiredAt))
+      yield* despite("not encrypted again")(write(initial.value, initial.acquiredAt))
     }
 
     const isFatal = (error: E | E2): boolean =>

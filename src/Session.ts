@@ -139,8 +139,9 @@ export interface Generation<out A> {
  *   successor; waits for the renewal of a refused one. Takes no lock while the current generation is valid.
  * - `refresh(stale)`: says that `stale` was refused, and gives its successor. If there already is one, that is what
  *   `current` gives, and the upstream is not asked.
- * - `end`: sign out. The value is forgotten and handed to `onEnd`; a renewal in flight is detached: its waiters get
- *   `SessionEnded`, and a value that it still brings is handed to `onEnd`, too. The next `current` acquires anew.
+ * - `end`: sign out. The value is forgotten and passed to `onEnd`; a renewal in flight is detached: its waiters get
+ *   `SessionEnded`, and a value that it still brings is passed to `onEnd`, too. The next `current` acquires a new
+ *   value.
  * - `status`: the current state of the session, for health checks and dashboards.
  *
  * @since 0.1.0
@@ -269,7 +270,7 @@ export interface Options<A, E = never, R = never, E2 = never, R2 = never, E3 = n
   /**
    * Revokes a value that `end` made the session forget. Runs to its end even if the caller of `end` is interrupted. If
    * it asks the session itself (through a client that carries the session, say), it gets `ReentrantRefresh` instead of
-   * a new sign-in, unless another caller has signed in anew meanwhile: use the value that is passed to it.
+   * a new sign-in, unless another caller has signed in again meanwhile: use the value that is passed to it.
    */
   readonly onEnd?: ((value: A) => Effect.Effect<void, never, R4>) | undefined
   /**
@@ -317,7 +318,7 @@ export interface Options<A, E = never, R = never, E2 = never, R2 = never, E3 = n
   readonly retry?: Schedule.Schedule<unknown, NoInfer<E | E2 | E3>> | undefined
   /**
    * How long callers who ask again get the failure of the last refresh, before the next caller tries once more for all.
-   * A schedule is stepped by consecutive failures (its input is their cause) and starts anew after a success; a
+   * A schedule is stepped by consecutive failures (its input is their cause) and starts again after a success; a
    * schedule that has ended keeps its last delay. Default: 1 second, doubled up to 30.
    */
   readonly cooldown?:
@@ -353,7 +354,7 @@ export class SessionClosed extends Data.TaggedError("SessionClosed")<{ readonly 
 
 /**
  * `end` was called while the caller waited for a renewal: the user has signed out. A retry of the same request would
- * sign in again against the user's will, so this library never retries this error. The next `current` signs in anew.
+ * sign in again against the user's will, so this library never retries this error. The next `current` signs in again.
  *
  * @since 0.1.0
  * @category errors
@@ -366,7 +367,7 @@ export class SessionEnded extends Data.TaggedError("SessionEnded")<{ readonly se
 
 /**
  * A renewal asked, directly or through another session's renewal, for the value that it must itself obtain; or `onEnd`
- * would have signed in anew. Waiting would be a deadlock. The program must be changed: renew, and sign out, with a
+ * would have signed in again. Waiting would be a deadlock. The program must be changed: renew, and sign out, with a
  * client that does not carry the session.
  *
  * @since 0.1.0
@@ -537,9 +538,9 @@ export const make = <A, E = never, R = never, E2 = E, R2 = never, E3 = never, R3
       adopt: (outside, isStillWanted) =>
         Effect.flatMap(
           linkMaker<A, Err>(outside, generations),
-          (make) => Effect.suspend(() => isStillWanted() ? ending.leave(chain.adopt(make())) : Effect.void)
+          (make) => Effect.suspend(() => isStillWanted() ? ending.retire(chain.adopt(make())) : Effect.void)
         ),
-      forget: () => void ending.leave(chain.giveUp()),
+      forget: () => void ending.retire(chain.giveUp()),
       isAwaited: (work) => chain.head !== undefined && workFor(chain.head) === work,
       beginEnd: ending.begin,
       finish: ending.finishAsWork,

@@ -4,7 +4,7 @@
  *
  * **What it guarantees.** One request is never sent more than `1 + maxRefreshes` times, whatever the server does; a
  * `rejected` that gives `"again"` adds at most ten, and each send may follow `followRedirects` redirects. A request
- * that is sent again is built anew from the caller's request: it contains no header, cookie or URL of the refused
+ * that is sent again is built again from the caller's request: it contains no header, cookie or URL of the refused
  * generation. A body that can be read only once is never sent again empty. Requests that come while a refused
  * generation is being renewed wait for its successor.
  *
@@ -91,7 +91,7 @@ export interface Options<in A> extends RefusalOptions {
 }
 
 /**
- * Options: which responses are refusals, and what the client does after one.
+ * Options: which responses are refusals, and what the client does after a refusal.
  *
  * @since 0.1.0
  * @category models
@@ -102,7 +102,7 @@ export interface RefusalOptions {
    * read as a `stream`; then reading gives a `ResponseError`. If `rejected` throws, the request fails with a
    * `ResponseError` with reason `"Decode"`. Default: status 401.
    *
-   * `"again"` means that the value is valid, but the request must be made anew, for example with the nonce that the
+   * `"again"` means that the value is valid, but the request must be made again, for example with the nonce that the
    * response contains (RFC 9449 section 9): `attach` runs again with the same value, and the request is sent once more,
    * without a refresh. After ten times the response is the answer. If the body can be read only once, the request fails
    * with `NotReplayable`.

@@ -8,7 +8,7 @@
  * through it.
  *
  * **What it does not.** A dropped session forgets its value without revoking it. If the value was a rotated, single-use
- * token, the next session of that key has to sign in anew, unless the token was written down: `onRenewed` is the place
+ * token, the next session of that key has to sign in again, unless the token was written down: `onRenewed` is the place
  * to persist it and `initial` the way to start from it again. A failed `lookup` is not remembered: the next caller runs
  * it again. A `lookup` that asks the map for its own key waits for itself, for ever.
  *

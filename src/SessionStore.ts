@@ -54,7 +54,8 @@ export interface Row {
   readonly lifetime: number | null
   readonly committedAt: number
   /**
-   * The `holder` that committed the value. By this a process that lost the answer to its commit recognises its value.
+   * The `holder` that committed the value. A process that lost the answer to its commit recognises its value by this
+   * name.
    */
   readonly committedBy: string | null
   /** The number of the last lease. */
@@ -85,8 +86,8 @@ export interface Row {
  *
  * - `read`: the row, and the store's clock.
  * - `compareAndSet`: writes the row if the stored row has this revision (`undefined`: if there is no row).
- * - `notices`: the keys that other processes have changed, for as long as it is run. It survives a restart of the
- *   database by itself.
+ * - `notices`: the keys that other processes have changed, for as long as the stream is run. The stream survives a
+ *   restart of the database by itself.
  *
  * `concurrency` is how many calls the sessions of one process make at a time. Further calls wait for their turn; this
  * wait does not count towards their deadline while the store answers other calls. Default: 10, the usual size of a

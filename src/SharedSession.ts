@@ -8,11 +8,11 @@
  * the store.
  *
  * **What it guarantees.** However many processes and callers notice that a value is stale, it is renewed once. A
- * process that presents a value has a lease, which it checks immediately before on a clock that is never set; a process
- * that comes back after its lease overwrites nothing. Before a value is presented, this intent is written down. So a
- * process that takes over from a dead one knows that the token may be spent (`uncertain`). A process that is killed at
- * any point blocks the others for no longer than its lease. Failures, their cooldown and an `end` apply to the whole
- * fleet. The clocks of the processes may be hours apart.
+ * process that presents a value has a lease, which it checks immediately before, on a clock that is never set; a
+ * process that comes back after its lease overwrites nothing. Before a value is presented, this intent is written down.
+ * So a process that takes over from a dead one knows that the token may be spent (`uncertain`). A process that is
+ * killed at any point blocks the others for no longer than its lease. Failures, their cooldown and an `end` apply to
+ * the whole fleet. The clocks of the processes may be hours apart.
  *
  * **What it does not.** If a process is suspended between checking its lease and sending the request, for longer than
  * the lease, it presents the value although another process may do so, too. A store that loses an acknowledged write (a
@@ -76,7 +76,7 @@ import * as SessionStore from "./SessionStore.js"
 export type Key = Redacted.Redacted<Uint8Array> | Redacted.Redacted<string>
 
 /**
- * What a renewal knows about the value that it will present.
+ * The certainty of the value that a renewal will present.
  *
  * `uncertain`: the value may have been presented before, by a process that died, timed out or failed since, or by an
  * earlier try of this refresh. A server with reuse detection may then revoke all tokens of the same sign-in; a server
@@ -121,7 +121,8 @@ export interface Options<
   /**
    * How long a process may be silent before another one takes its renewal over. While a renewal runs, its process
    * extends the lease after each third of this time. A lease and the renewal that takes over should fit into the time
-   * within which your server accepts a repeated refresh token. Default: 8 seconds, which leaves 2 of the usual 10.
+   * within which your server accepts a repeated refresh token. Default: 8 seconds, which leaves 2 of the usual 10
+   * seconds.
    */
   readonly lease?: Duration.DurationInput | undefined
   /**
@@ -264,7 +265,7 @@ export const make = <A, I, E = never, R = never, E2 = E, R2 = never, E3 = never,
       acquire: refreshed,
       renew: () => refreshed,
       initial: undefined,
-      // Both are handled for the whole fleet: see `partOf`.
+      // `end` revokes the value of the whole fleet: see `partOf`.
       onEnd: undefined,
       fatal: (error) => !(error instanceof SharedSessionError) && parts.isFatal(error),
       ...writingDown(options, memory),
@@ -352,7 +353,7 @@ const eventCounter = Metric.counter("holdfast_shared_session_events_total", {
 const validate = (options: Options<any, any, any, any, any, any, any, any, any, any>) => {
   checkCallbacks(options)
   const { encryptWith, key, onUnreadable, renew, schema } = options
-  // A local session may have no `renew`; a shared one may not.
+  // A shared session must have `renew`, unlike a local one.
   Check.kind("renew", renew, Predicate.isFunction, "must be a function")
   Check.functions(options, ["unspent"])
   Check.name("key", key)

@@ -181,7 +181,7 @@ const dialectOf = (sql: SqlClient.SqlClient, table: string) => {
       isWritten: (result: unknown): boolean => (result as { readonly affectedRows: number }).affectedRows > 0,
       // In a time zone with summer time, `NOW()` shows one hour of the year twice.
       now: sql.literal("TIMESTAMPDIFF(MICROSECOND, '1970-01-01', UTC_TIMESTAMP(3)) DIV 1000"),
-      // `IGNORE` would cut a longer key short, and nobody would find the row.
+      // `IGNORE` would cut a longer key short, and the row would never be found.
       insert: (key: string, revision: number, content: string): Statement =>
         new TextEncoder().encode(key).length > longestId
           ? new SqlError.SqlError({ cause: undefined, message: tooLong })

@@ -48,7 +48,7 @@ const startReading = (response: Response) =>
 export const abandon = (response: Response): Effect.Effect<void> =>
   Effect.map(startReading(response), (start) => cut(start()))
 
-/** Runs an effect, and cuts the body of a response that no caller has been given. */
+/** Like `whileRead`, for a response that no caller is given: `read` gives no body. */
 export const whileDiscarded = <A, E, R>(
   response: Response,
   f: (read: Effect.Effect<unknown>) => Effect.Effect<A, E, R>

@@ -38,8 +38,7 @@ class Held extends Wrapped {
 }
 
 /**
- * Ends the hold of a response that was garbage-collected before anyone began to read it: platform aborts its request,
- * too.
+ * Ends the hold of a response that was garbage-collected before its body was read: platform aborts its request, too.
  */
 const unread = globalValue(
   Symbol.for("effect-holdfast/internal/http/unread"),
@@ -84,7 +83,8 @@ export const holding = (
 const isBodiless = ({ headers, request, status }: Response): boolean =>
   request.method === "HEAD" || status === 204 || status === 205 || status === 304 || headers["content-length"] === "0"
 
-// These functions stand outside, because a closure that is made beside the response would keep it from being collected.
+// These functions are outside `holding`, because a closure that is made there would keep the response from being
+// collected.
 const once = (release: Effect.Effect<void>): Effect.Effect<void> => {
   let isReleased = false
   return Effect.suspend(() => {

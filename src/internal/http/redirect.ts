@@ -22,9 +22,7 @@ export interface Hop {
   readonly request: Request
   /** The URL that the request goes to; `undefined` if nothing depends on it. */
   readonly url: URL | undefined
-  /**
-   * Whether all origins so far may have the session's credentials. Once a request has left home, it does not return.
-   */
+  /** Whether all origins so far may have the session's credentials. Once false, it stays false. */
   readonly isHome: boolean
   readonly redirectsLeft: number
 }
@@ -105,7 +103,7 @@ const movedTo = (url: URL, request: Request): Request => {
 }
 
 // -----------------------------------------------------------------------------
-// what stays at home
+// what another origin does not get
 // -----------------------------------------------------------------------------
 
 /** The request for another origin: without headers that prove who sends it, and without the previous host's name. */

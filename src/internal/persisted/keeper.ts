@@ -35,7 +35,7 @@ export interface Keeper<in out A, out R> {
   /** Called when a sign-in has brought a value, or a renewal has brought the successor of a value. */
   readonly obtained: (value: A, by: { readonly signIn: number } | { readonly successorOf: A }) => Effect.Effect<void>
   /**
-   * Removes the stored value if it comes from the same sign-in as this one. The wait for a running operation is
+   * Removes the stored value if it comes from the same sign-in as `value`. The wait for a running operation is
    * uninterruptible; the removal itself may be interrupted.
    */
   readonly forget: (value: A) => Effect.Effect<void, Trouble>
@@ -59,7 +59,9 @@ export const make = <A, I, R>(
   const encode = Schema.encode(schema)
   const turn = Effect.unsafeMakeSemaphore(1)
   let signIns = 0
-  /** The values that the store may hold: several if a write has failed, since that may have reached the store. */
+  /**
+   * The values that the store may hold: several if a write has failed, since a failed write may have reached the store.
+   */
   let entries: ReadonlyArray<Entry<A>> = []
   /** The most recent values, the newest first. */
   let known: ReadonlyArray<Entry<A>> = []

@@ -31,7 +31,7 @@ export class Asking<A, E, R> {
     this.settings = settings
   }
 
-  /** The link whose generation is current. If that may not be served, waits for its successor. */
+  /** The link of the current generation. If that generation may not be served, waits for its successor. */
   readonly current: Effect.Effect<GenerationLink<A, E>, E> = Effect.withFiberRuntime((fiber) => {
     const { chain, failures } = this.settings
     const ready = chain.ready()

@@ -22,7 +22,7 @@ export class Budget {
   }
 
   /**
-   * Takes back the last counted renewal. It has not asked the upstream, because another process had already renewed.
+   * Takes back the last counted renewal, which did not ask the upstream because another process had already renewed.
    */
   giveBack(): void {
     this.demands.pop()

@@ -36,8 +36,8 @@ export interface Link<A, E> {
   /** Written by `Chain` alone. */
   phase: Phase<A, E>
   /**
-   * Whether a caller has been given the value, or whether it expired before that. If it expired, its renewal counts on
-   * the budget.
+   * Whether a caller has been given the value, or whether it expired before that. If it expired, its renewal counts
+   * against the budget.
    */
   arrival: "unserved" | "served" | "expired"
   /** Set after a fatal failure, and never unset: the value is no longer served or presented. */
@@ -347,7 +347,7 @@ export class Chain<A, E> {
    * if there is one.
    */
   giveUp(): Link<A, E> | undefined {
-    if (this.last?.phase._tag !== "Renewing") return this.end(false)
+    if (this.last?.phase._tag !== "Renewing") return this.startAgain()
     this.last.isDead = true
     this.published.clear()
     this.settings.telemetry.moved(this.last)
@@ -355,19 +355,24 @@ export class Chain<A, E> {
   }
 
   /**
-   * Gives the value up, and begins a new chain. If `isEnded`, a value that the former head's work still brings is
-   * revoked. Gives the former head; `undefined` if the session has closed.
+   * Signs out: begins a new chain. A value that the former head's work still brings is revoked. Gives the former head;
+   * `undefined` if the session has closed.
    */
-  end(isEnded: boolean): Link<A, E> | undefined {
+  end(): Link<A, E> | undefined {
+    const link = this.startAgain()
+    if (link !== undefined) link.isEnded = true
+    return link
+  }
+
+  private startAgain(): Link<A, E> | undefined {
     const link = this.last
     if (link === undefined) return undefined
-    link.isEnded = isEnded
     this.published.clear()
     this.replace(link, makeLink<A, E, undefined>(undefined), this.settings.failures.ended)
     return link
   }
 
-  /** Makes a generation from outside current. Gives the former head; `undefined` if the session has closed. */
+  /** Replaces the head by a generation from outside. Gives the former head; `undefined` if the session has closed. */
   adopt(next: GenerationLink<A, E>): Link<A, E> | undefined {
     const link = this.last
     if (link === undefined) return undefined
@@ -400,7 +405,7 @@ export class Chain<A, E> {
     this.published.end()
   }
 
-  // --- telling ---------------------------------------------------------------
+  // --- reporting -------------------------------------------------------------
 
   /** The generation that a reader of the changes is given first. */
   first(): Option.Option<Generation<A>> {

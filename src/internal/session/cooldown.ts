@@ -1,10 +1,10 @@
 /**
  * The cooldown: for how long the n-th consecutive failure of a session answers its callers. `scheduleOf` makes a
  * schedule from the option `cooldown`, and `make` steps through this schedule. refresh.ts asks `next` for the delay
- * when a renewal has failed. A new form or default of the option belongs into `scheduleOf`.
+ * when a renewal has failed. A new form or default of the option belongs in `scheduleOf`.
  *
  * A fleet's processes do not ask `next` for each other's cooldown: shared/cooldown.ts computes it from the number of
- * failures in the row. So a rule that depends on the failure belongs into a function that both files call. An OAuth 2
+ * failures in the row. So a rule that depends on the failure belongs in a function that both files call. An OAuth 2
  * session gives a schedule that waits at least as long as `Retry-After` says (`withRetryAfter` in oauth2/retries.ts).
  */
 import type * as Cause from "effect/Cause"

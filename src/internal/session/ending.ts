@@ -36,13 +36,13 @@ export class Ending<A, E, R> {
   /** The first step of `end`; the effect that this step gives does the rest. */
   readonly begin = (): Effect.Effect<void> => {
     const { chain, telemetry } = this.settings
-    const link = chain.end(true)
+    const link = chain.end()
     const isNews = link?.generation !== undefined || link?.phase._tag === "Renewing"
-    return isNews ? Effect.zipRight(telemetry.ended, this.leave(link)) : this.leave(link)
+    return isNews ? Effect.zipRight(telemetry.ended, this.retire(link)) : this.retire(link)
   }
 
   /** Gives up everything that a former head holds. Its renewal goes on, and its outcome is discarded. */
-  leave(link: Link<A, E> | undefined): Effect.Effect<void> {
+  retire(link: Link<A, E> | undefined): Effect.Effect<void> {
     if (link === undefined) return Effect.void
     const { generation, isDead, isEnded, phase } = link
     // A renewal without work of its own no longer needs its timer: its waiters have been answered.
@@ -74,8 +74,9 @@ export class Ending<A, E, R> {
     )
 
   /**
-   * Releases what the generation acquired, if it has been superseded and nobody holds it. A caller that the generation
-   * has forked does not wait for the release, which waits for that caller's end.
+   * Releases what the generation acquired, if it has been superseded and no caller holds it. A caller whose fiber
+   * belongs to the generation's scope does not wait for the release, because the release waits for the end of that
+   * fiber.
    */
   readonly releaseUnheld = (link: Link<A, E>): Effect.Effect<void> =>
     Effect.suspend(() => {

@@ -38,14 +38,14 @@ export interface Inside<in out A, out E> extends Session<A, E> {
   readonly isFatal: (error: unknown) => boolean
   /**
    * The fiber that currently obtains the session's next value by `renew`, late or not. It may have spent a token that
-   * can be spent only once, so a map waits for this fiber before it drops the session. (A sign-in from nothing spends
-   * nothing.)
+   * can be spent only once, so a map waits for this fiber before it drops the session. (`acquire` spends no token.)
    */
   readonly inFlight: () => Fiber.RuntimeFiber<void> | undefined
   /**
-   * Makes a value from outside current, unless `isStillWanted` gives false in the same step. This costs no budget, ends
-   * the cooldown of a failure, and calls neither `onRenewed` nor `expiresAt`. Callers who wait for a renewal are given
-   * this value. The renewal's work goes on, detached, and its outcome is neither written down nor revoked.
+   * Replaces the current value by one from outside, unless `isStillWanted` gives false in the same step. This costs no
+   * budget, ends the cooldown of a failure, and calls neither `onRenewed` nor `expiresAt`. Callers who wait for a
+   * renewal are given this value. The renewal's work goes on, detached, and its outcome is neither written down nor
+   * revoked.
    */
   readonly adopt: (outside: Outside<A>, isStillWanted: () => boolean) => Effect.Effect<void>
   /** From now on the current value is neither served nor presented. A renewal in flight goes on, and signs in. */

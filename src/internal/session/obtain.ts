@@ -75,7 +75,7 @@ export class Obtaining<A, E, R> {
   private obtain(link: Link<A, E>, work: RenewalWork<A, E>): Effect.Effect<void, E, R> {
     const { acquire, isFatal, renew } = this.settings
     const acquiring = this.trying(work, this.candidateFrom(link, acquire), isFatal)
-    // A value that is kept after a fatal failure came from the `acquire` that followed it.
+    // A value that is kept after a fatal failure came from the `acquire` that followed the failure.
     const last = link.candidate ?? (link.isDead ? undefined : link.generation)
     if (last === undefined) return acquiring
     if (renew === undefined) {

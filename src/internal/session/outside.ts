@@ -1,4 +1,4 @@
-/** Links for values that the session has not obtained itself, but an earlier run, or another process of a fleet. */
+/** Links for values that an earlier run, or another process of a fleet, has obtained. */
 import * as Effect from "effect/Effect"
 import type { Generation } from "../../Session.js"
 import { type GenerationLink, makeLink } from "./chain.js"

@@ -1,5 +1,5 @@
 /**
- * What an operator sees of a session: logs, metrics, and its row in an Inspector.
+ * The logs and metrics of a session, and its row in an Inspector.
  *
  * Handing out a value is not measured, and telemetry needs no fiber and no timer: the metrics are updated when a
  * refresh has ended, and when another generation becomes current.

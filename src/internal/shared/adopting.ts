@@ -21,7 +21,7 @@ export const adoptRow = <A, E>(
     if (!isStillWanted()) return Effect.succeed("late" as const)
     memory.remember(row, time, value)
     if (value === undefined) {
-      // This happens in the same step, since this process may sign in anew immediately afterwards.
+      // This happens in the same step, since this process may sign in again immediately afterwards.
       session().forget()
       return Effect.succeed("gone" as const)
     }
@@ -47,7 +47,7 @@ const valueIn = <A, E>(
     Effect.map((is) => ({ is })),
     Effect.catchAll(({ detail }) =>
       signsInIfUnreadable
-        ? Effect.as(Effect.logWarning(`${name}: the stored value ${detail}; signing in anew`), undefined)
+        ? Effect.as(Effect.logWarning(`${name}: the stored value ${detail}; signing in again`), undefined)
         : Effect.fail(unreadable({ detail }))
     )
   )

@@ -48,7 +48,7 @@ export const end = <A, E>(parts: Parts<A, E>, { owed, values }: Ended<A>): Effec
   })
 
 /** Writes an `end` that has not reached the store yet. */
-export const discharge = <A, E>(parts: Parts<A, E>): Effect.Effect<void, Trouble> =>
+export const writeOwedEnd = <A, E>(parts: Parts<A, E>): Effect.Effect<void, Trouble> =>
   Effect.suspend(() => {
     const { memory, session } = parts
     const owed = memory.owedEnd

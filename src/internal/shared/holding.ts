@@ -141,7 +141,7 @@ export class Holding<A, E> {
    */
   private discard(value: A, error: Trouble): Effect.Effect<never, Trouble> {
     const { memory, onEnd, session } = this.parts
-    return this.giveBack(Cause.fail(error), true).pipe(
+    return this.giveBackSpent(error).pipe(
       Effect.zipRight(Effect.suspend(() => {
         if (memory.epoch === this.epoch) session().forget()
         return session().finish(onEnd(value))
@@ -182,22 +182,35 @@ export class Holding<A, E> {
 
   // --- failing ---------------------------------------------------------------
 
-  /** Gives the lease back with the failure in the row. If the store does not answer, the lease runs out by itself. */
-  private giveBack(cause: Cause.Cause<E | Trouble>, isDiscarded = false): Effect.Effect<void> {
-    const { cooldownOf, isFatal, memory, name, report, rows, setCooldown } = this.parts
+  /** Gives the lease back with the failure in the row. */
+  private giveBack(cause: Cause.Cause<E | Trouble>): Effect.Effect<void> {
+    const { cooldownOf, isFatal, setCooldown } = this.parts
     const error = Option.getOrUndefined(Cause.failureOption(cause))
     const isOwn = error !== undefined && !(error instanceof Trouble)
     return Effect.gen(this, function*() {
       // If this process closes, the other processes need not wait.
-      const isFailure = isOwn || isDiscarded || Cause.isDie(cause) || this.stage.isLate()
+      const isFailure = isOwn || Cause.isDie(cause) || this.stage.isLate()
       const cooldown = isFailure ? yield* cooldownOf(this.failures + 1, cause as Cause.Cause<E>) : 0
-      const failure: Protocol.Failure = {
-        uncertain: this.isUncertain,
-        isFatal: isDiscarded || (isOwn && isFatal(error)),
-        error: isDiscarded ? "Unreadable" : tagOf(error),
-        cooldown
-      }
-      if (isOwn || isDiscarded) setCooldown(cooldown)
+      if (isOwn) setCooldown(cooldown)
+      yield* this.writeFailure({ isFatal: isOwn && isFatal(error), error: tagOf(error), cooldown })
+    })
+  }
+
+  /** Gives the lease back, and ends the row's value. */
+  private giveBackSpent(error: Trouble): Effect.Effect<void> {
+    const { cooldownOf, setCooldown } = this.parts
+    return Effect.gen(this, function*() {
+      const cooldown = yield* cooldownOf(this.failures + 1, Cause.fail(error) as Cause.Cause<any>)
+      setCooldown(cooldown)
+      yield* this.writeFailure({ isFatal: true, error: error.reason, cooldown })
+    })
+  }
+
+  /** If the store does not answer, the lease runs out by itself. */
+  private writeFailure(failed: Omit<Protocol.Failure, "uncertain">): Effect.Effect<void> {
+    const { memory, name, report, rows } = this.parts
+    return Effect.gen(this, function*() {
+      const failure: Protocol.Failure = { ...failed, uncertain: this.isUncertain }
       // If the epoch has changed, this process remembers a later sign-in, which this failure does not concern.
       if (failure.isFatal && memory.epoch === this.epoch) memory.refuse()
       const change = yield* rows.change(({ now, row }) => {

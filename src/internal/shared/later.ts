@@ -2,7 +2,7 @@
 import * as Effect from "effect/Effect"
 import * as Schedule from "effect/Schedule"
 import * as Backoff from "../../Backoff.js"
-import { discharge } from "./ending.js"
+import { writeOwedEnd } from "./ending.js"
 import type { Parts } from "./parts.js"
 import { settle } from "./settling.js"
 
@@ -23,7 +23,7 @@ export const settleLater = <A, E>(parts: Parts<A, E>): void => {
   const attempt = Effect.suspend(() => {
     const { owedEnd, pending } = memory
     if (memory.active > 0) return Effect.void
-    if (owedEnd !== undefined) return Effect.exit(discharge(parts))
+    if (owedEnd !== undefined) return Effect.exit(writeOwedEnd(parts))
     if (pending === undefined) return Effect.void
     return Effect.exit(Effect.zipRight(settle(parts, pending, () => true), Effect.zipRight(session().wake, deliver)))
   })
@@ -42,7 +42,7 @@ export const settleLater = <A, E>(parts: Parts<A, E>): void => {
 export const settleFinally = <A, E>(parts: Parts<A, E>): Effect.Effect<void> =>
   Effect.suspend(() => {
     const { owedEnd, pending } = parts.memory
-    if (owedEnd !== undefined) return Effect.ignore(discharge(parts))
+    if (owedEnd !== undefined) return Effect.ignore(writeOwedEnd(parts))
     return pending === undefined ? Effect.void : Effect.ignore(settle(parts, pending, () => true))
   })
 

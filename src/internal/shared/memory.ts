@@ -1,4 +1,4 @@
-/** What one process remembers of a shared session. Each function is one step. */
+/** The memory of a shared session that one process has. Each function is one step. */
 import type { Row } from "../../SessionStore.js"
 import * as Protocol from "./protocol.js"
 import type { Time } from "./rows.js"

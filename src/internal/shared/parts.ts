@@ -1,4 +1,7 @@
-/** What all parts of a shared session need. The parts report what happened, and the public module makes the errors. */
+/**
+ * The things that all parts of a shared session need. The parts report what happened, and the public module makes the
+ * errors.
+ */
 import type * as Cause from "effect/Cause"
 import * as Data from "effect/Data"
 import type * as Duration from "effect/Duration"

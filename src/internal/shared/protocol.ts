@@ -68,7 +68,7 @@ const after = (previous: number, now: number): number => Math.max(previous + 1, 
 
 /**
  * Whether a process holds the lease. A lease that would last longer than any lease can does not count: the store's
- * clock must have been set back since, and waiting until it is as late again could take hours.
+ * clock must have been set back since, and the lease could last for hours.
  */
 const isHeld = ({ holder, leaseUntil }: Row, now: number): boolean =>
   holder !== null && leaseUntil > now && leaseUntil - now <= longestLease
@@ -169,7 +169,7 @@ export const mayPresent = (
  */
 export const afterFailure = (wasUncertain: boolean, isUnspent: boolean): boolean => wasUncertain || !isUnspent
 
-// --- what came of it ---------------------------------------------------------
+// --- the result --------------------------------------------------------------
 
 /** A value that the upstream gave. */
 export interface Obtained {
@@ -206,9 +206,8 @@ export const commit = (row: Row, taken: Taken, { lifetime, value }: Obtained, no
  * - `Committed`: the value was written already, but the store's answer was lost.
  * - `Busy`: the lease has passed to another process, which may be presenting the value. The holder waits for its
  *   result.
- * - `Superseded`: another process has renewed meanwhile. Its value is adopted, and the own one is not revoked: that
- * could
- *   revoke the other one too, which descends from the same sign-in.
+ * - `Superseded`: another process has renewed meanwhile. Its value is adopted. The own value is not revoked: some
+ *   servers would then revoke the other value, too, which descends from the same sign-in.
  * - `Ended`: the session was ended meanwhile. The value is revoked.
  */
 export type Settlement =

@@ -5,7 +5,7 @@ import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import type { Row } from "../../SessionStore.js"
 import { adoptRow, ended, unavailable } from "./adopting.js"
-import { discharge } from "./ending.js"
+import { writeOwedEnd } from "./ending.js"
 import { Holding } from "./holding.js"
 import { type Parts, Trouble } from "./parts.js"
 import * as Protocol from "./protocol.js"
@@ -32,7 +32,7 @@ export const refresh = <A, E>(parts: Parts<A, E>): Effect.Effect<A, E | Trouble>
     )
   })
 
-/** What a refresh does after it has read the row. */
+/** The next step of a refresh that has read the row. */
 type Next<A> = Settling.Settled<A> | { readonly _tag: "Again" }
 
 const again = { _tag: "Again" } as const
@@ -54,7 +54,7 @@ class Refresh<A, E> {
 
   readonly run: Effect.Effect<A, E | Trouble> = Effect.suspend(() => {
     const { memory } = this.parts
-    if (memory.owedEnd !== undefined) return Effect.zipRight(discharge(this.parts), this.run)
+    if (memory.owedEnd !== undefined) return Effect.zipRight(writeOwedEnd(this.parts), this.run)
     if (memory.undelivered !== undefined) return Effect.succeed(memory.undelivered.is)
     const next = memory.pending === undefined
       ? this.look
@@ -164,4 +164,4 @@ class Refresh<A, E> {
 
 const contended = new Trouble({ reason: "Contended", detail: "other processes held the lease all the time" })
 
-const tooSlow = new Trouble({ reason: "StoreUnavailable", detail: "the store takes too long for all that it is asked" })
+const tooSlow = new Trouble({ reason: "StoreUnavailable", detail: "the store answers too slowly" })

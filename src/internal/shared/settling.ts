@@ -11,11 +11,14 @@ import * as Protocol from "./protocol.js"
 import { found, type Time, write } from "./rows.js"
 import { waitForNews } from "./waiting.js"
 
-/** `adopted`: another process's value is current. `taken`: another fiber of this process has dealt with the value. */
+/**
+ * `Own`: the value is committed. `Adopted`: another process's value is current. `Taken`: another fiber has settled the
+ * value.
+ */
 export type Settled<A> = { readonly _tag: "Own"; readonly value: A } | { readonly _tag: "Adopted" | "Taken" }
 
 /**
- * Commits the value. If another process has renewed or signed in anew meanwhile, its value is adopted; if another
+ * Commits the value. If another process has renewed or signed in again meanwhile, its value is adopted; if another
  * process has ended the session, this fails with `Ended`.
  */
 export const settle = <A, E>(
@@ -56,7 +59,7 @@ export const settle = <A, E>(
           case "Ended":
             return settlement.row.dead
               ? endedMeanwhile(parts, pending, settlement.row, time)
-              : superseded(parts, pending, settlement.row, time, true)
+              : supersededBySignIn(parts, pending, settlement.row, time)
         }
       }),
       Effect.onError(() => Effect.sync(() => parts.settleLater()))
@@ -75,25 +78,47 @@ const committed = <A, E>(parts: Parts<A, E>, pending: Pending<A>, row: Row, time
     return Effect.as(report("renewed"), { _tag: "Own", value: pending.value })
   })
 
-/** Adopts the other process's value. The own one is revoked only if the other one comes from a later sign-in. */
+/** Adopts the other process's value without revoking the own one: see `Protocol.Settlement`. */
 const superseded = <A, E>(
   parts: Parts<A, E>,
   pending: Pending<A>,
   row: Row,
+  time: Time
+): Effect.Effect<Settled<A>, Trouble> => adoptInstead(parts, pending, row, time, Effect.void)
+
+/** Adopts the value of another process's later sign-in, and revokes the own value. */
+const supersededBySignIn = <A, E>(
+  parts: Parts<A, E>,
+  pending: Pending<A>,
+  row: Row,
+  time: Time
+): Effect.Effect<Settled<A>, Trouble> =>
+  adoptInstead(
+    parts,
+    pending,
+    row,
+    time,
+    Effect.suspend(() => parts.session().finish(parts.onEnd(pending.value)))
+  )
+
+/** Adopts the other process's value. `afterwards` runs if the own value was pending until then. */
+const adoptInstead = <A, E>(
+  parts: Parts<A, E>,
+  pending: Pending<A>,
+  row: Row,
   time: Time,
-  isRevoked = false
+  afterwards: Effect.Effect<void>
 ): Effect.Effect<Settled<A>, Trouble> => {
-  const { memory, onEnd, session } = parts
+  const { memory } = parts
   let isReplaced = false
   const adopted = adoptRow(parts, row, time, () => {
     isReplaced = memory.pending === pending
     if (isReplaced) memory.pending = undefined
     return isReplaced
   })
-  const revoked = Effect.suspend(() => isRevoked && isReplaced ? session().finish(onEnd(pending.value)) : Effect.void)
   // If the adopted value has expired by now, the next caller renews it.
   return Effect.map(
-    Effect.ensuring(adopted, revoked),
+    Effect.ensuring(adopted, Effect.suspend(() => isReplaced ? afterwards : Effect.void)),
     (outcome) => outcome === "current" ? { _tag: "Adopted" } : taken
   )
 }

@@ -17,7 +17,7 @@ export const decode = (revision: number, text: string): Row => {
   }
 }
 
-/** It is not known whether the lost value was being presented, so it counts as presented. */
+/** The lost value may have been presented, so it counts as presented. */
 const unreadable: Row = { ...blank, intent: true }
 
 const isNumber = (value: unknown): boolean => typeof value === "number" && Number.isFinite(value)
