@@ -10,8 +10,8 @@
  * tells the client nothing about the defect, and one log at Error with that id, which tells the operator everything.
  * The connection and all other handlers go on. With a policy that terminates, the server stops accepting connections,
  * lets the requests in flight finish within a grace period, closes, and fails with `DefectLimitExceeded`, so that the
- * process ends and its supervisor starts a new one. WebSocket clients are told immediately, with the close code 1001
- * (RFC 6455 section 7.4.1, "going away").
+ * process ends and its supervisor starts a new one. WebSocket clients immediately get the close code 1001 (RFC 6455
+ * section 7.4.1, "going away").
  *
  * **What it does not.** The boundary repairs no state: use `TransactionalRef` for that. Not everything that is thrown
  * is a defect: typed failures, interruptions, clients that go away, and values that a handler throws in order to answer
@@ -237,10 +237,11 @@ export const isolate = <E, R>(app: HttpApp.Default<E, R>): HttpApp.Default<E, R>
 
 /**
  * Serves the app behind a boundary until too many defects terminate it. Then it stops accepting connections, answers
- * the requests in flight with `connection: close`, tells WebSocket clients 1001 and interrupts their handlers, waits
- * for all these for at most the grace period, closes, and fails with `DefectLimitExceeded`, so that `runMain` exits
- * with 1 after the application's finalizers, even if a signal comes meanwhile. If `serve` is interrupted before that,
- * by a signal say, it ends in the same way, but without the failure. It never waits longer for a handler that hangs.
+ * the requests in flight with `connection: close`, sends WebSocket clients the close code 1001 and interrupts their
+ * handlers, waits for all these for at most the grace period, closes, and fails with `DefectLimitExceeded`, so that
+ * `runMain` exits with 1 after the application's finalizers, even if a signal comes meanwhile. If `serve` is
+ * interrupted before that, by a signal say, it ends in the same way, but without the failure. It never waits longer for
+ * a handler that hangs.
  *
  * @example
  * ```ts

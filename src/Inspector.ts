@@ -100,9 +100,9 @@ export interface SocketCounts {
 }
 
 /**
- * A socket. `attempt` counts the delays since the backoff began anew; `until` is when the next dial is due, `failure`
- * why the last connection was lost, as a label; `roundTrip` is the latest, in milliseconds; `oldest` is when the oldest
- * message in the outbox was accepted.
+ * A socket. `attempt` counts the delays since the backoff last started; `until` is when the next dial is due, `failure`
+ * why the last connection was lost, as a label; `roundTrip` is how long the latest answer to a ping took, in
+ * milliseconds; `oldest` is when the oldest message in the outbox was accepted.
  *
  * @since 0.1.0
  * @category models
@@ -289,7 +289,7 @@ export const snapshot: Effect.Effect<Snapshot, never, Inspector> = Effect.flatMa
 )
 
 /**
- * Who may read the data: the token and the hosts.
+ * The token and the hosts: they decide who may read the data.
  *
  * @since 0.1.0
  * @category models

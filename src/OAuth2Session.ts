@@ -437,7 +437,7 @@ export const secretBasic = (secret: Redacted.Redacted<string>): ClientAuth => ({
 export const secretPost = (secret: Redacted.Redacted<string>): ClientAuth => ({ _tag: "SecretPost", secret })
 
 /**
- * An assertion signed with the client's private key (RFC 7523), made anew for each request.
+ * An assertion signed with the client's private key (RFC 7523). A new one is made for each request.
  *
  * @example
  * ```ts
@@ -486,7 +486,7 @@ export const refreshToken = (refreshToken: Redacted.Redacted<string>): Grant => 
 
 /**
  * The user enters a code on another device (RFC 8628). `onPrompt` shows it, and may take as long as the sign-in does:
- * it is interrupted when that has ended.
+ * it is interrupted when the sign-in has ended.
  *
  * @example
  * ```ts
@@ -533,7 +533,7 @@ export const authorizationCode = (
       _tag: "AuthorizationCode",
       parameters: options?.parameters ?? receiver?.parameters,
       pushed: options?.pushed ?? receiver?.pushed,
-      // `make` refuses what is no receiver.
+      // `make` refuses any other value.
       receiver: isReceiver(receiver) ? Effect.succeed(receiver) : receiver as never
     }
 
@@ -607,7 +607,7 @@ export const tokenExchange = (options: TokenExchangeOptions): Grant => ({ _tag: 
  * the context, which must not carry the session itself.
  *
  * The tokens are renewed with the refresh token. If there is no refresh token, or if it is dead, the session signs in
- * anew, if the grant allows that. `end` first forgets the persisted tokens and then revokes them (RFC 7009), for at
+ * again, if the grant allows that. `end` first forgets the persisted tokens and then revokes them (RFC 7009), for at
  * most 5 seconds.
  *
  * Closing the scope interrupts a renewal in flight and does not sign out. If the server had spent the refresh token by
@@ -840,7 +840,7 @@ export const rejected = (response: HttpClientResponse.HttpClientResponse): boole
  *
  * declare const key: CryptoKey
  *
- * const ApiSessionLive = OAuth2Session.layer(ApiSession, {
+ * const ApiSessionLayer = OAuth2Session.layer(ApiSession, {
  *   issuer: "https://login.example.com",
  *   clientId: "orders",
  *   clientAuth: OAuth2Session.privateKeyJwt(key),
@@ -886,7 +886,7 @@ export const layer: {
  *   Session.Session<OAuth2Session.Tokens, OAuth2Session.SignInError>
  * >() {}
  *
- * const ApiSessionLive = OAuth2Session.layerConfig(ApiSession, {
+ * const ApiSessionLayer = OAuth2Session.layerConfig(ApiSession, {
  *   issuer: Config.string("OAUTH_ISSUER"),
  *   clientId: Config.string("OAUTH_CLIENT_ID"),
  *   clientAuth: Config.map(Config.redacted("OAUTH_CLIENT_SECRET"), OAuth2Session.secretBasic),

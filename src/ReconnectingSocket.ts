@@ -116,7 +116,7 @@ export type TypeId = typeof TypeId
  * - `state`, `stateChanges` (the current state first) and `events` show what the socket is doing. For each reader of
  *   the streams the last 1,024 unread values are kept.
  * - `awaitOpen`: waits until the socket is ready.
- * - `reconnect`: drops the connection, or gives up the dial, and dials anew: immediately if the socket is waiting or
+ * - `reconnect`: drops the connection, or gives up the dial, and dials again: immediately if the socket is waiting or
  *   the connection was stable, otherwise after the backoff's next delay, so that a server that asks for a reconnect
  *   each time is not flooded. `ReconnectOptions` can change this. If there are several orders at the same time, the
  *   last one counts.
@@ -183,7 +183,7 @@ export interface RequestOptions<in In, out B> {
 /**
  * A subscription, sent on each connection.
  *
- * - `open` is sent on each connection. An effect makes the message anew for each connection: with a signature, say, or
+ * - `open` is sent on each connection. An effect makes a new message for each connection: with a signature, say, or
  *   with the number of the last message that was received. The effect's time limit is the socket's `openTimeout`. (If
  *   the message itself is an effect, such as an `Option`, give it as `Effect.succeed`.)
  * - `close` is sent when the subscription ends, if `open` was sent on that connection and not refused.
@@ -230,8 +230,8 @@ export interface ReconnectOptions {
 }
 
 /**
- * The state of a socket. `attempt` counts the delays since the backoff began anew: 0 is the first dial. Times are epoch
- * milliseconds of the `Clock`.
+ * The state of a socket. `attempt` counts the delays since the backoff last started: 0 is the first dial. Times are
+ * epoch milliseconds of the `Clock`.
  *
  * @since 0.1.0
  * @category models
@@ -394,9 +394,9 @@ export interface HeartbeatOptions<Out, in In> {
 }
 
 /**
- * The attempt of a dial, or of a login. `attempt` counts the delays since the backoff began anew: 0 is the first dial.
- * `previous` is why the connection before this one was lost, or why the attempt before this one failed. A replacement
- * (`renewAfter`) has attempt 0 and no `previous`.
+ * The attempt of a dial, or of a login. `attempt` counts the delays since the backoff last started: 0 is the first
+ * dial. `previous` is why the connection before this one was lost, or why the attempt before this one failed. A
+ * replacement (`renewAfter`) has attempt 0 and no `previous`.
  *
  * @since 0.1.0
  * @category models
@@ -448,9 +448,9 @@ export interface Options<Out, In, E = never, R = never, E2 = never, R2 = never, 
   /** The socket's name in metrics, logs, spans and errors. Default: the host of the first URL that is dialed. */
   readonly name?: string | undefined
   /**
-   * The request to dial. An effect runs anew for each attempt; its failure is a failed attempt like any other. A
-   * function gets the number of the attempt, and why the one before it ended: to choose one of several endpoints, or to
-   * follow the `Location` of a redirect that refused the upgrade.
+   * The request to dial. An effect runs for each attempt; its failure is a failed attempt like any other. A function
+   * gets the number of the attempt, and why the one before it ended: to choose one of several endpoints, or to follow
+   * the `Location` of a redirect that refused the upgrade.
    */
   readonly dial:
     | DialRequest
@@ -488,7 +488,7 @@ export interface Options<Out, In, E = never, R = never, E2 = never, R2 = never, 
    */
   readonly backoff?: Schedule.Schedule<unknown, ConnectionFailure> | undefined
   /**
-   * How long a connection must have been open before the backoff begins anew. Default: 30 seconds. Most servers that
+   * How long a connection must have been open before the backoff starts again. Default: 30 seconds. Most servers that
    * accept a connection and then fail do so earlier.
    */
   readonly stableAfter?: Duration.DurationInput | undefined
@@ -513,8 +513,9 @@ export interface Options<Out, In, E = never, R = never, E2 = never, R2 = never, 
    */
   readonly retryable?: ((failure: ConnectionFailure, byDefault: boolean) => boolean) | undefined
   /**
-   * How it is noticed that the peer is gone, and how the peer's own pings are answered. Runs from the dial on. Default:
-   * a protocol ping after 15 seconds of silence, which is less than proxies grant an idle connection, and 10 more.
+   * How the socket notices that its peer is gone, and how the peer's own pings are answered. Runs from the dial on.
+   * Default: a protocol ping after 15 seconds of silence, which is less than proxies grant an idle connection, and 10
+   * more.
    */
   readonly heartbeat?: HeartbeatOptions<NoInfer<Out>, In> | false | undefined
   /**
@@ -571,9 +572,9 @@ export interface Options<Out, In, E = never, R = never, E2 = never, R2 = never, 
    * - `cumulative` (default `true`): an acknowledgement is for its message and all earlier ones. `false`: for its
    *   message alone, so that the server may acknowledge in any order (MQTT's PUBACK, AMQP without `multiple`).
    * - `resent` makes the message for sending it again, for the `times`-th time: marked as a repeat (MQTT's DUP), or
-   *   stamped or signed anew. The new message keeps the place and the identifier of the original. If `resent` throws,
-   *   or the message cannot be encoded, there is a `Rejected` event, and the original message is sent. Default: the
-   *   same message again.
+   *   with a new stamp or signature. The new message keeps the place and the identifier of the original. If `resent`
+   *   throws, or the message cannot be encoded, there is a `Rejected` event, and the original message is sent. Default:
+   *   the same message again.
    * - `maxResends` (default: none) is how often a message that seems to cause the losses is sent again. When a
    *   connection that was handed messages is lost without having acknowledged any, the oldest unacknowledged message
    *   becomes suspect. From then on it is sent alone until it is acknowledged, so that it is not blamed for another
@@ -794,7 +795,7 @@ export const json = <In, InEncoded, Out, OutEncoded>(schemas: {
  *
  * class Feed extends Context.Tag("Feed")<Feed, ReconnectingSocket.ReconnectingSocket<string, string | Uint8Array>>() {}
  *
- * const FeedLive = ReconnectingSocket.layer(Feed, { dial: { url: "wss://feed.example.com" } })
+ * const FeedLayer = ReconnectingSocket.layer(Feed, { dial: { url: "wss://feed.example.com" } })
  * ```
  *
  * @since 0.1.0

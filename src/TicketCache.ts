@@ -334,7 +334,7 @@ export const unreplenished: {
   (self: TicketCache, key: ServerKey): Effect.Effect<void>
 } = dual(2, (self: TicketCache, key: ServerKey) =>
   Effect.suspend(() =>
-    storeOf(self).noteSparing(key)
+    storeOf(self).noteUnreplenished(key)
       ? Effect.logInfo(
         `${key.host}:${key.port} gives no new TLS ticket to a connection that was resumed: ` +
           "some later connections will not be resumed"

@@ -19,9 +19,10 @@
  * **What it does not.** Values must be immutable: if a body changes something inside a mutable value, all readers see
  * the change immediately, and it is not undone. A body can read refs that its transaction does not name, but other
  * transactions may change them before it ends: base a decision only on refs that the transaction names. Other actions
- * of a body (a request, a file) are not undone; use finalizers for that. After a deadlock has ended a transaction, the
- * rest of its body has no exclusive access: other transactions hold its refs while it unwinds. The state is in the
- * memory of one process, and neither durable nor shared between processes.
+ * of a body (a request, a file) are not undone; use finalizers for that. A finalizer that dies does not undo the
+ * changes of a successful body: the transaction dies, and its changes stay committed. After a deadlock has ended a
+ * transaction, the rest of its body has no exclusive access: other transactions hold its refs while it unwinds. The
+ * state is in the memory of one process, and neither durable nor shared between processes.
  *
  * @since 0.1.0
  */
@@ -258,7 +259,7 @@ export const get = <A, I>(self: TransactionalRef<A, I>): Effect.Effect<A> =>
 export const snapshot = <const R extends Refs>(refs: R): Effect.Effect<Values<R>> =>
   Effect.withFiberRuntime((fiber) => {
     const transaction = transactionOf(fiber)
-    return Effect.succeed(likewise(refs, (cell) => layerIn(cell, transaction).value) as Values<R>)
+    return Effect.succeed(mapRefs(refs, (cell) => layerIn(cell, transaction).value) as Values<R>)
   })
 
 /**
@@ -292,7 +293,7 @@ export const inspect = <A, I>(self: TransactionalRef<A, I>): Effect.Effect<Inspe
   })
 
 /** Applies a function to each of several refs, and gives a record or a tuple of the same shape. */
-const likewise = (refs: Refs, f: (cell: Cell<any>) => unknown): unknown =>
+const mapRefs = (refs: Refs, f: (cell: Cell<any>) => unknown): unknown =>
   Array.isArray(refs)
     ? refs.map((ref) => f(cellOf(ref)))
     : Object.fromEntries(Object.entries(refs).map(([key, ref]) => [key, f(cellOf(ref))]))
@@ -449,9 +450,11 @@ export const updateEffect: {
  * The transaction holds its refs from its beginning to its end. Other transactions wait for their turn, and readers see
  * the previous values. Inside another transaction it joins that one. Finalizers that the body adds to its `Scope` run
  * at the end of the outermost transaction, with its exit, after its changes have been committed or dropped and before
- * other transactions get their turn: use them to compensate for what cannot be rolled back. A finalizer cannot change
- * any `TransactionalRef`, since the transaction for which it would have to wait may be waiting for this one: it gets a
- * `TransactionConflict`. If a ref must change because a transaction has ended, change it after the transaction.
+ * other transactions get their turn: use them to compensate for what cannot be rolled back. The defect of a finalizer
+ * becomes the transaction's defect and undoes nothing: after a successful body the changes stay committed. A finalizer
+ * cannot change any `TransactionalRef`, since the transaction for which it would have to wait may be waiting for this
+ * one: it gets a `TransactionConflict`. If a ref must change because a transaction has ended, change it after the
+ * transaction.
  *
  * **Deadlocks.** Several refs that are named together are taken in one order, so transactions that name all their refs
  * at the beginning never wait for each other in a circle. Transactions that ask for further refs inside can: two
@@ -508,7 +511,7 @@ export const transaction: {
   ): Effect.Effect<B, E | TransactionError, Exclude<R, Scope.Scope>> => {
     if (isTransactionalRef(refs)) return runOnOne(errors, cellOf(refs), body)
     const cells = Object.values<TransactionalRef<any>>(refs).map(cellOf)
-    return runOnSeveral(errors, cells, (drafts) => body(likewise(refs, (cell) => drafts[cells.indexOf(cell)])))
+    return runOnSeveral(errors, cells, (drafts) => body(mapRefs(refs, (cell) => drafts[cells.indexOf(cell)])))
   }
 )
 

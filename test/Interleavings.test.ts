@@ -346,7 +346,7 @@ describe("a failure", () => {
       let uses = 0
       const outlives = yield* found(Effect.suspend(() => ++uses > 1 ? Effect.fail("used before") : Effect.void))
       assert.isFalse(outlives.reproducible)
-      assert.include(failure.message, "what is not its run's own")
+      assert.include(failure.message, "something outside its run")
     }))
 
   it.effect("has the stacks of its errors, which the search leaves out", () =>

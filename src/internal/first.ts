@@ -83,7 +83,7 @@ export const within = <A, E, R, A2, E2>(
  * Waits for the effect in a finalizer, at most for the given milliseconds. A finalizer cannot be interrupted, and
  * neither can what it forks: `within` alone would wait for both of its effects there.
  */
-export const boundedly = <A, E>(effect: Effect.Effect<A, E>, millis: number): Effect.Effect<void> =>
+export const waitAtMost = <A, E>(effect: Effect.Effect<A, E>, millis: number): Effect.Effect<void> =>
   Effect.uninterruptible(
     Effect.flatMap(
       Effect.forkDaemon(Effect.interruptible(within(effect, millis, () => Effect.void))),

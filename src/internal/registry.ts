@@ -13,7 +13,7 @@ export type Kind = "sessions" | "sockets" | "refs" | "tickets"
 
 export type RowOf<K extends Kind> = Snapshot[K][number]
 
-/** What the Inspector asks a thing whenever its data is read. `now` is epoch milliseconds. */
+/** The questions that the Inspector asks a thing whenever its data is read. `now` is epoch milliseconds. */
 export interface Entry<K extends Kind> {
   readonly kind: K
   /** A function, because a socket may learn its name only when it dials. */

@@ -6,7 +6,7 @@
 import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
 import * as Fiber from "effect/Fiber"
-import { boundedly } from "./first.js"
+import { waitAtMost } from "./first.js"
 import { Waiters } from "./waiters.js"
 
 export class UserEffects {
@@ -23,7 +23,7 @@ export class UserEffects {
     return Effect.suspend(() =>
       this.isIdle
         ? Effect.void
-        : boundedly(Waiters.until(() => this.isIdle ? Exit.void : undefined, this.whenIdle), millis)
+        : waitAtMost(Waiters.until(() => this.isIdle ? Exit.void : undefined, this.whenIdle), millis)
     )
   }
 

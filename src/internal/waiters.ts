@@ -12,7 +12,7 @@
  * - A waiter that registers while others are woken is not checked in that round: it has just checked its condition.
  * - A waiter that is removed while others are woken is not called back.
  * - A `notify` within a callback checks all waiters that are registered then, before the outer round goes on. So no
- *   callback may rely on the state at the outer `notify`; each condition is checked anew.
+ *   callback may rely on the state at the outer `notify`; each condition is checked again.
  * - A waiter whose callback throws counts as called back; a waiter whose condition throws stays registered. The other
  *   waiters are still woken; then `notify` throws the first error. The conditions of fibers are the exception: an error
  *   of such a condition becomes the fiber's defect.

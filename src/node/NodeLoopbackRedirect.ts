@@ -33,7 +33,8 @@ import type * as OAuth2Session from "../OAuth2Session.js"
  * - `path`: the path of the redirect; default `/`. Authorization servers compare it with what is registered.
  * - `host`: `127.0.0.1` (the default), `[::1]`, or `localhost` for a server that knows no other (Entra ignores the port
  *   of `localhost` alone). A browser may take either address for `localhost`, so the receiver listens on both.
- * - `port`: default: any that is free. RFC 8252 has servers accept every port; one that does not needs a fixed one.
+ * - `port`: default: any free port. RFC 8252 requires servers to accept every port; a server that does not needs a
+ *   fixed port.
  *
  * @example
  * ```ts

@@ -23,8 +23,8 @@
  * connection cannot choose among the servers behind a load balancer: if n servers share no ticket keys and connections
  * are spread at random, one offer in n is accepted. A refusal then does not remove the tickets of the other servers.
  *
- * Options are compared by content, but functions and other objects (a `secureContext`) by reference: if such an object
- * is made anew for each connection, each connection has another identity and none resumes. A list is read for each
+ * Options are compared by content, but functions and other objects (a `secureContext`) by reference: if there is a new
+ * object for each connection, each connection has another identity and none resumes. A list is read for each
  * connection. A change in place of a `Buffer`, or of an object in a list (an entry of `pfx`), goes unnoticed: give a
  * new one instead. The option `session` is ignored.
  *
@@ -419,7 +419,10 @@ const built = <A>(option: string, build: () => A): Effect.Effect<A, InvalidOptio
     catch: (thrown) => new InvalidOptions({ option, value: "<options>", reason: `refused: ${String(thrown)}` })
   })
 
-/** Spreading what is no object gives nothing: TLS options of the wrong kind would be left out without a word. */
+/**
+ * Spreading a value that is not an object gives nothing: TLS options of the wrong kind would be ignored without an
+ * error.
+ */
 const checked = (options: Options & { readonly undici?: unknown }): Effect.Effect<void, InvalidOptions> =>
   Check.validated(() => {
     const { tls, undici } = Check.object("options", options)

@@ -211,7 +211,7 @@ export interface Trace<A, E> {
  * A schedule under which the effect does not succeed.
  *
  * - `Failure`: it ended with `cause`.
- * - `Deadlock`: it has not ended, and nothing can happen any more; `waits` says who waits for what.
+ * - `Deadlock`: it has not ended, and nothing can happen any more; `waits` says which fiber waits for what.
  * - `Escaped`: it waits, or let time pass, while something that was started outside Effect's fibers goes on; `started`
  *   lists it by Node's names. Its fibers are interrupted and go on in real time, to release what they hold.
  * - `Livelock`: it went on for longer than `maxOperations`.
@@ -249,7 +249,7 @@ export class InterleavingFailure<out E = unknown> extends Data.TaggedError("Inte
       this.schedule,
       ...this.reproducible
         ? []
-        : ["The same schedule has run differently: the effect depends on what is not its run's own."],
+        : ["The same schedule has run differently: the effect depends on something outside its run."],
       `replay: Interleavings.replay(effect, ${JSON.stringify(this.replay)})`
     ].join("\n")
   }
@@ -270,9 +270,9 @@ const headlines = {
  * Runs the effect under many schedules and fails with the first under which it does not succeed, shrunk.
  *
  * The effect contains its own assertions: the explorer looks for a failure, a defect or an interruption of the effect.
- * Each run begins anew, so the effect must make its state inside itself. It inherits the caller's fiber references and
- * default services, except that the clock is virtual and begins at 0, `Random` is seeded, and the caller's loggers and
- * console are silent.
+ * Each run starts from the beginning, so the effect must make its state inside itself. It inherits the caller's fiber
+ * references and default services, except that the clock is virtual and begins at 0, `Random` is seeded, and the
+ * caller's loggers and console are silent.
  *
  * Inside an effect that is explored itself, the whole exploration is one step.
  *
@@ -289,7 +289,7 @@ const headlines = {
  *   if ((yield* Ref.get(counter)) !== 2) return yield* Effect.fail("an update was lost")
  * })
  *
- * // Fails: one preemption between `get` and `set` does.
+ * // Fails: one preemption between `get` and `set` is enough.
  * const found = Interleavings.explore(lostUpdate, { strategy: "sweep" })
  * ```
  *
@@ -523,7 +523,10 @@ function* byChance(
   return false
 }
 
-/** What must stay the same while a failure is shrunk: how the run ended, and with which error, numbers aside. */
+/**
+ * The properties that must stay the same while a failure is shrunk: how the run ended, and with which error (without
+ * its numbers).
+ */
 const kindOf = (outcome: Run.Outcome<unknown, unknown>): string => {
   if (outcome._tag !== "Done") return outcome._tag
   if (Exit.isSuccess(outcome.exit)) return "Success"
@@ -751,7 +754,7 @@ const validate = (options: Options = {}) => {
   const strategies = Array.isArray(strategy) ? strategy as ReadonlyArray<Strategy> : [strategy as Strategy]
   for (const one of strategies) Check.oneOf("strategy", one, Object.keys(defaultPreemptions) as ReadonlyArray<Strategy>)
   if (strategies.length === 0) {
-    throw new InvalidOptions({ option: "strategy", value: strategies, reason: "must name one at least" })
+    throw new InvalidOptions({ option: "strategy", value: strategies, reason: "must name at least one" })
   }
   return {
     strategies,

@@ -112,7 +112,7 @@ function testerOn(declare: Declare): Test {
     const { effort, seed } = environment()
     const limit = limitOf(timeout, millisOf(options.budget), Math.max(1, effort))
     // The first of these hooks to run reports all tests that have run.
-    V.afterAll(() => tellLimited())
+    V.afterAll(() => printLimited())
     declare(name, { timeout: limit }, ({ signal, task }) =>
       Interleavings.explore(effect, {
         ...options,
@@ -125,7 +125,7 @@ function testerOn(declare: Declare): Test {
           onSuccess: (report) =>
             Effect.sync(() => {
               task.meta.interleavings = report.interleavings
-              if (report.outOfTime) tellCoverage(report)
+              if (report.outOfTime) printCoverage(report)
               else if (cutIn(report).length > 0) limited.push(cutIn(report))
             }),
           onFailure: (failure) =>
@@ -152,7 +152,7 @@ const limitOf = (timeout: number | undefined, budget: number, effort: number): n
 const millisOf = (budget: Duration.DurationInput | undefined): number =>
   Option.match(Duration.decodeUnknown(budget), { onNone: () => 0, onSome: Duration.toMillis })
 
-const tellCoverage = ({ coverage, interleavings, searches }: Interleavings.Report): void => {
+const printCoverage = ({ coverage, interleavings, searches }: Interleavings.Report): void => {
   const tried = searches.map(({ strategy }) => triedOf(strategy, coverage[strategy]))
   // oxlint-disable-next-line no-console
   console.log(`${numeral(interleavings)} interleavings, then the budget was spent: ${[...new Set(tried)].join(", ")}`)
@@ -175,7 +175,7 @@ const cutIn = ({ coverage, searches }: Interleavings.Report): ReadonlyArray<Cut>
 /** For each test that a limit has cut since the last report: its strategies that were cut. */
 const limited: Array<ReadonlyArray<Cut>> = []
 
-const tellLimited = (): void => {
+const printLimited = (): void => {
   const tests = limited.splice(0)
   if (tests.length === 0) return
   const tried = Object.entries(Arr.groupBy(tests.flat(), ({ strategy }) => strategy)).map(([strategy, cuts]) => {

@@ -63,7 +63,7 @@ class Isolation {
   }
 
   // ---------------------------------------------------------------------------
-  // where defects come to light
+  // the places at which defects are seen
   // ---------------------------------------------------------------------------
 
   private answering<E, R>(self: Effect.Effect<Response, E, R>): Effect.Effect<Response, E, R> {
@@ -216,7 +216,7 @@ const places = {
 type Place = keyof typeof places
 
 const defectCounter = Metric.counter("holdfast_defect_boundary_defects_total", {
-  description: "Defects of request handlers, by the place where they came to light",
+  description: "Defects of request handlers, by the place at which they were seen",
   incremental: true
 })
 

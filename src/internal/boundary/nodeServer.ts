@@ -1,7 +1,6 @@
 /**
- * What Node's servers offer beyond the platform's `HttpServer`: to accept no more connections, and to close connections
- * whose requests or clients hang. Other platforms have none of this, and there draining a server only waits for its
- * requests.
+ * The abilities of Node's servers that the platform's `HttpServer` does not have: to accept no more connections, and to
+ * close connections whose requests or clients hang. On other platforms draining a server only waits for its requests.
  */
 import type * as HttpServer from "@effect/platform/HttpServer"
 import type * as HttpServerRequest from "@effect/platform/HttpServerRequest"
@@ -42,7 +41,7 @@ export interface Connections {
   /** The server, if it is known. */
   readonly server: () => NodeServer | undefined
   /** Connects to the server if it is not yet known, to make it known: its connections may be older than the watch. */
-  readonly knock: Effect.Effect<void>
+  readonly discover: Effect.Effect<void>
   readonly stop: () => void
 }
 
@@ -68,7 +67,7 @@ export const watchConnections = (address: HttpServer.Address): Connections => {
   return {
     open,
     server: () => server,
-    knock: Effect.suspend(() => channels === undefined || server !== undefined ? Effect.void : knockAt(address)),
+    discover: Effect.suspend(() => channels === undefined || server !== undefined ? Effect.void : connectOnce(address)),
     stop: () => channels?.unsubscribe(accepted, onAccepted)
   }
 }
@@ -76,7 +75,7 @@ export const watchConnections = (address: HttpServer.Address): Connections => {
 const accepted = "net.server.socket"
 
 /** Opens a connection and ends it immediately. When the server has ended it, too, it had been accepted. */
-const knockAt = (address: HttpServer.Address): Effect.Effect<void> =>
+const connectOnce = (address: HttpServer.Address): Effect.Effect<void> =>
   Effect.async<void>((resume) => {
     const net = globalThis.process.getBuiltinModule("node:net")
     const socket = address._tag === "UnixAddress"

@@ -22,7 +22,7 @@ import {
 } from "./nodeServer.js"
 import * as Policy from "./policy.js"
 import { problem } from "./problem.js"
-import { dismiss, tellingOfUpgrades } from "./webSockets.js"
+import { dismiss, reportingUpgrades } from "./webSockets.js"
 
 /** A request whose response has not been sent yet, or whose connection has been upgraded and is still open. */
 interface InFlight {
@@ -77,7 +77,7 @@ export class Requests {
       const tracked = request.headers["upgrade"] === undefined ? app : Effect.provideService(
         app,
         HttpServerRequest.HttpServerRequest,
-        tellingOfUpgrades(request, (webSocket) => this.onUpgrade(entry, webSocket))
+        reportingUpgrades(request, (webSocket) => this.onUpgrade(entry, webSocket))
       )
       return Effect.zipRight(Scope.addFinalizer(scope, Effect.sync(() => this.forget(entry))), tracked)
     })
@@ -134,7 +134,7 @@ export class Requests {
   private stopServers(): Effect.Effect<void> {
     const { connections, servers } = this
     const known = connections === undefined ? Effect.void : Effect.map(
-      Effect.timeoutOption(connections.knock, knocking),
+      Effect.timeoutOption(connections.discover, discovery),
       () => {
         const server = connections.server()
         if (server !== undefined) servers.add(server)
@@ -186,7 +186,7 @@ const inParallel = { concurrency: "unbounded", discard: true } as const
 const refusal = problem(503, "Service Unavailable")
 
 /** How long to wait for a server that is not known to have accepted any connection. */
-const knocking = "1 second"
+const discovery = "1 second"
 
 /** How long a WebSocket client has to answer the close frame. */
 const closeAnswer = "1 second"

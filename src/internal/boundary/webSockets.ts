@@ -7,12 +7,12 @@ import * as Fiber from "effect/Fiber"
 /**
  * A request that calls `onUpgrade` for each upgrade. If `onUpgrade` returns false, the handler is interrupted instead.
  */
-export const tellingOfUpgrades = (
+export const reportingUpgrades = (
   request: HttpServerRequest.HttpServerRequest,
   onUpgrade: (webSocket: Socket.Socket) => boolean
 ): HttpServerRequest.HttpServerRequest => {
   const modify: HttpServerRequest.HttpServerRequest["modify"] = (options) =>
-    tellingOfUpgrades(request.modify(options), onUpgrade)
+    reportingUpgrades(request.modify(options), onUpgrade)
   const upgrade = Effect.tap(request.upgrade, (webSocket) => onUpgrade(webSocket) ? Effect.void : Effect.interrupt)
   // The target of the proxy is another object, since a proxy could not change what a frozen request shows. The methods
   // run on the request itself, since a proxy has none of its private fields.
@@ -44,7 +44,7 @@ export const dismiss = (
     }).pipe(
       Effect.scoped,
       // Nothing can be written to a socket that no fiber runs (yet).
-      Effect.timeoutOption(farewell),
+      Effect.timeoutOption(longestClose),
       Effect.ignore,
       Effect.zipRight(Fiber.interruptFork(handler))
     )
@@ -53,4 +53,4 @@ export const dismiss = (
 const goingAway = new Socket.CloseEvent(1001, "the server is shutting down")
 
 /** Handing over a close frame takes no time unless it fails. */
-const farewell = "100 millis"
+const longestClose = "100 millis"

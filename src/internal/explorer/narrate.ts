@@ -122,7 +122,7 @@ const describe = (operation: Operation | undefined): string => {
   return code === undefined ? _op : `${_op} ${sourceOf(code)}`
 }
 
-/** What the fiber will do with the value that it waits for. */
+/** The code that the fiber will run with the value that it waits for. */
 const continuationOf = (fiber: unknown): string | undefined => {
   const { _stack } = fiber as { readonly _stack?: ReadonlyArray<Operation> }
   const next = _stack?.findLast(({ _op }) => _op === "OnSuccess")?.effect_instruction_i1

@@ -1,6 +1,6 @@
 /**
- * Observes a run's operations. The scheduler is not told about them, but Effect's supervisors are. They slow a run
- * down, so only a few runs have one.
+ * Observes a run's operations by a supervisor, since Effect does not report them to the scheduler. A supervisor slows a
+ * run down, so only a few runs have one.
  */
 import * as Effect from "effect/Effect"
 import * as FiberId from "effect/FiberId"

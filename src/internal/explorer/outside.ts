@@ -5,6 +5,7 @@
  * This needs Node's `async_hooks`. On other platforms nothing is noticed, and an effect that waits for such work looks
  * like a deadlock.
  */
+
 interface Resource {
   readonly type: string
   /** Where the resource was started. `undefined` for timers: there are many, and a console starts none. */

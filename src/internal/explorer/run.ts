@@ -72,7 +72,7 @@ export type Outcome<A, E> =
   /** The effect went on for more than `maxOperations`. */
   | { readonly _tag: "Livelock" }
 
-/** The things that all runs of an effect share. */
+/** The parts that all runs of an effect share. */
 export interface Setting {
   readonly runtime: Runtime.Runtime<never>
   readonly maxOperations: number
@@ -83,7 +83,10 @@ export interface Setting {
   readonly hasStacks: boolean
 }
 
-/** What the effect inherits from the fiber that explores it, except what would make that fiber visible. */
+/**
+ * The setting for an effect that inherits the context and FiberRefs of the fiber that explores it, except those that
+ * would make that fiber visible.
+ */
 export const settingFor = (
   runtime: Runtime.Runtime<never>,
   options: Omit<Setting, "runtime">

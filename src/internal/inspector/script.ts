@@ -472,7 +472,7 @@ const render = () => {
 }
 
 // After a lost connection the process may be a new one, whose numbers begin again.
-const startAnew = () => {
+const startAgain = () => {
   events = []
   lastEvent.clear()
   for (const lane of lanes.values()) lane.element.remove()
@@ -482,7 +482,7 @@ const startAnew = () => {
 const take = (snapshot, isFirst) => {
   const known = events.length ? events[events.length - 1] : undefined
   const same = known && snapshot.events.find((event) => event.number === known.number)
-  if (isFirst && known && (!same || same.at !== known.at)) startAnew()
+  if (isFirst && known && (!same || same.at !== known.at)) startAgain()
   offset = snapshot.at - Date.now()
   const fresh = snapshot.events.filter((event) => !events.length || event.number > events[events.length - 1].number)
   events = [...events, ...fresh].slice(-eventLimit)

@@ -1,4 +1,4 @@
-/** How requests to an API carry tokens, and how these are hidden from the sender. */
+/** How requests to an API carry tokens, and how responses and errors hide the tokens. */
 import * as HttpClient from "@effect/platform/HttpClient"
 import * as HttpClientError from "@effect/platform/HttpClientError"
 import * as HttpClientRequest from "@effect/platform/HttpClientRequest"
@@ -20,7 +20,7 @@ type Response = HttpClientResponse.HttpClientResponse
 type Tokens = OAuth2Session.Tokens
 
 // -----------------------------------------------------------------------------
-// whose key
+// the keys of sessions, tokens and requests
 // -----------------------------------------------------------------------------
 
 const ofSessions = new WeakMap<object, Dpop.Dpop>()

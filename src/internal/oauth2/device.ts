@@ -19,10 +19,10 @@ export interface Prompt {
 
 const grantType = "urn:ietf:params:oauth:grant-type:device_code"
 
-/** Section 3.2 has 5 seconds. */
+/** RFC 8628 section 3.2: the interval if the server states none. */
 const usualInterval = 5_000
 
-/** Section 3.5. */
+/** RFC 8628 section 3.5: each `slow_down` adds this to the interval. */
 const slowDown = 5_000
 
 /** The shortest interval, even if the server allows polling without a pause. */

@@ -1,10 +1,10 @@
 /**
  * Proofs that the sender of a token holds a key (DPoP, RFC 9449), and the nonces that servers require in proofs.
  *
- * If a server changes its nonce after a few requests, it refuses many requests that are sent together again and again:
- * by the time one arrives, the others have used up its nonce. So after the refusal of a nonce that was still new,
- * requests to that origin take turns, until enough of them have been accepted. A server that changes its nonce every
- * few minutes only costs a repeated request, and no turns.
+ * A server may change its nonce after a few requests. If many requests are sent together, such a server refuses most of
+ * them each time, because by the time one arrives, the others have used up its nonce. So after the refusal of a nonce
+ * that was still new, requests to that origin take turns, until enough of them have been accepted. A server that
+ * changes its nonce every few minutes only costs a repeated request, and no turns.
  */
 import * as Clock from "effect/Clock"
 import * as Duration from "effect/Duration"
@@ -46,7 +46,7 @@ const turnsAfterRefusal = 100
 const youth = 10_000
 
 /**
- * If a request is not answered by then, the next request begins beside it, so that a hanging request blocks no other.
+ * If a request has no answer after this time, the next request is sent, too, so that a hanging request blocks no other.
  */
 const longestTurn = Duration.seconds(1)
 
@@ -133,7 +133,7 @@ const learn = (origin: Origin, nonce: string, number: number, now: number): void
   origin.from = number
 }
 
-/** Remembers the nonce of an answer of which nothing else is known. */
+/** Remembers the nonce of an answer about which nothing else is known. */
 export const noted = (dpop: Dpop, url: URL, nonce: string | undefined): void => {
   const origin = originOf(dpop, url)
   if (nonce !== undefined) learn(origin, nonce, origin.sent, -Infinity)

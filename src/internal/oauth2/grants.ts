@@ -46,8 +46,8 @@ export class Grants {
   private readonly personal = new WeakSet<SignInError>()
   private readonly lifetimes = new WeakMap<Tokens, number>()
   /**
-   * Refresh tokens by the tokens whose own was spent for them. If the answer that brought one is not accepted, since an
-   * id_token's times do not fit a wrong clock, say, the next renewal presents this one.
+   * The refresh token that a renewal has brought, by the tokens that were renewed. If the rest of the answer is not
+   * accepted (the times of an id_token may not fit a wrong clock), the next renewal presents this refresh token.
    */
   private readonly successors = new WeakMap<Tokens, Redacted.Redacted<string>>()
   /** Why the configured refresh token is not presented again. */

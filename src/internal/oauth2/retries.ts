@@ -1,4 +1,4 @@
-/** Which failures are tried again, and how long a session waits after one. */
+/** Decides which failures are tried again, and how long a session waits after a failure. */
 import * as Cause from "effect/Cause"
 import * as Duration from "effect/Duration"
 import * as Schedule from "effect/Schedule"
@@ -14,7 +14,7 @@ export type Retry = Schedule.Schedule<unknown, Failure>
 
 export type CooldownSchedule = Schedule.Schedule<unknown, Cause.Cause<Failure | Session.SessionError>>
 
-/** Not retried if the server says when to come back: then the session's cooldown waits instead of a retry. */
+/** A failure is not retried if the server says when to come back: the session's cooldown waits instead. */
 export const retryOf = (own: OAuth2Session.Options["retry"]): Retry =>
   Schedule.whileInput(own ?? usual, (error: Failure) => retryAfterOf(error) === undefined)
 

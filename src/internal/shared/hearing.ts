@@ -5,7 +5,7 @@ import * as Effect from "effect/Effect"
 import * as Fiber from "effect/Fiber"
 import type * as Scope from "effect/Scope"
 import * as Stream from "effect/Stream"
-import { boundedly } from "../first.js"
+import { waitAtMost } from "../first.js"
 import { adoptRow, unavailable } from "./adopting.js"
 import type { Parts } from "./parts.js"
 import * as Protocol from "./protocol.js"
@@ -96,7 +96,7 @@ const listen = (
         if (subscriptions.get(notices) === subscription) subscriptions.delete(notices)
         if (fiber === undefined) return Effect.void
         // A database whose network is silent does not answer to the end of the subscription.
-        return Effect.zipRight(Fiber.interruptFork(fiber), boundedly(Fiber.await(fiber), deadline))
+        return Effect.zipRight(Fiber.interruptFork(fiber), waitAtMost(Fiber.await(fiber), deadline))
       })
   ))
 

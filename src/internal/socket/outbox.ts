@@ -11,7 +11,7 @@
  * becomes the suspect. The suspect is sent alone, so that it must have caused each further loss, until it is
  * acknowledged or given up.
  *
- * Every method is one synchronous step. The effects wait for something.
+ * Every method is one synchronous step. Only the effects `flushed` and `handedGone` wait.
  */
 import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"

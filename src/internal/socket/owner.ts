@@ -76,7 +76,7 @@ export class Owner<Out, In, R> {
 
   /** Changed only by `move`: on the owner's fiber, or on the fiber of the replacement that the owner waits for. */
   private phase: Phase<LiveConnection<In>> = { _tag: "Dialing", attempt: 0 }
-  /** How many delays there have been since the backoff began anew. */
+  /** How many delays there have been since the backoff last started. */
   private attempt = 0
   /** Why the last attempt, or the last connection, ended. */
   private previous: Option.Option<ConnectionFailure> = Option.none()

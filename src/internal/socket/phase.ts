@@ -17,7 +17,7 @@ export type Phase<Live> =
   | {
     /** There is no connection: a dial has begun, or is about to begin. */
     readonly _tag: "Dialing"
-    /** How many delays there have been since the backoff began anew: 0 for the first dial. */
+    /** How many delays there have been since the backoff last started: 0 for the first dial. */
     readonly attempt: number
   }
   | {

@@ -32,7 +32,7 @@ export class Retries {
     this.delays = Delays.make(wiring.options.backoff ?? defaultBackoff)
   }
 
-  /** A copy whose backoff begins anew. */
+  /** A copy whose backoff is at its start. */
   fresh(): Retries {
     return new Retries(this.wiring)
   }
@@ -64,7 +64,7 @@ export class Retries {
     })
   }
 
-  /** Starts the schedule anew. */
+  /** Starts the schedule again. */
   reset(): void {
     this.tooLong = 0
     this.delays.reset()

@@ -28,7 +28,7 @@ import type { Wiring } from "./wiring.js"
 
 /** A subscription, shared by all users of one key. */
 export interface Subscription<in out Out, in In> {
-  /** The message with its frame, or an effect that makes the message anew for each connection. */
+  /** The message with its frame, or an effect that makes a new message for each connection. */
   readonly open: { readonly message: Out; readonly data: Message } | Effect.Effect<Out, unknown>
   readonly close: Message | undefined
   readonly key: unknown

@@ -38,8 +38,8 @@ const counters: { readonly [K in Count]: Metric.Metric.Counter<number> } = {
   offered: counter("offered", "TLS tickets that were taken, each for one connection"),
   resumed: counter("resumed", "TLS tickets that resumed a session"),
   refused: counter("refused", "TLS tickets that their server refused"),
-  expired: counter("expired", "TLS tickets that nobody took in time"),
-  dropped: counter("dropped", "TLS tickets that were dropped before anyone took them")
+  expired: counter("expired", "TLS tickets that were not taken in time"),
+  dropped: counter("dropped", "TLS tickets that were dropped before they were taken")
 }
 
 /** `TicketCache.make` makes every cache, and each of them is a store. */
@@ -54,8 +54,8 @@ export class TicketStore extends Inspectable.Class {
   readonly #servers = new Map<string, Server>()
   /** The most recently used server. */
   #last: Server | undefined
-  /** Servers about which a warning was logged because they do not replenish. */
-  private readonly sparing = new Set<string>()
+  /** Servers that gave no new ticket to a resumed connection, which was logged. */
+  private readonly unreplenished = new Set<string>()
   private readonly counts = { offered: 0, resumed: 0, refused: 0, expired: 0, dropped: 0 }
   private tickets = 0
   private bytes = 0
@@ -173,13 +173,13 @@ export class TicketStore extends Inspectable.Class {
     if (name === "refused") this.registered?.note("Refused")
   }
 
-  /** Records that the server does not replenish. Gives `false` if that was recorded before. */
-  noteSparing({ host, port }: ServerKey): boolean {
+  /** Records that the server gave no new ticket to a resumed connection. Gives `false` if that was recorded before. */
+  noteUnreplenished({ host, port }: ServerKey): boolean {
     const server = `${host.toLowerCase()}:${port}`
-    if (this.sparing.has(server)) return false
-    this.sparing.add(server)
-    const [oldest] = this.sparing
-    if (this.sparing.size > this.limits.servers) this.sparing.delete(oldest!)
+    if (this.unreplenished.has(server)) return false
+    this.unreplenished.add(server)
+    const [oldest] = this.unreplenished
+    if (this.unreplenished.size > this.limits.servers) this.unreplenished.delete(oldest!)
     return true
   }
 

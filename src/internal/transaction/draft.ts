@@ -53,10 +53,10 @@ export class Draft<in out A> extends Effectable.Class<A> implements Ref.Ref<A> {
       throw noteUnwinding(transaction.errors.conflict(layer.name), transaction)
     }
     if (transaction.phase !== "Open") {
-      throw new Error(`the transaction on ${layer.name} is over: its draft is no more`)
+      throw new Error(`the transaction on ${layer.name} is over: its draft can no longer be used`)
     }
     if (layer.holder !== undefined) {
-      throw new Error(`a transaction inside this one works on ${layer.name}: its draft is the one to use`)
+      throw new Error(`a transaction inside this one works on ${layer.name}: use that transaction's draft`)
     }
     return layer
   }

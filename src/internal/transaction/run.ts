@@ -97,7 +97,7 @@ const bracketed = <B, E, R>(
 // -----------------------------------------------------------------------------
 
 /**
- * Whether spans are needed: Effect's default tracer reports its spans to nobody, and making one takes longer than the
+ * Whether spans are needed: the spans of Effect's default tracer are not reported, and making one takes longer than the
  * transaction.
  */
 const isTraced = (fiber: AnyFiber): boolean =>
@@ -155,6 +155,7 @@ const withDrafts = <B, E, R>(
     (layers) => body(cells.map((cell) => new Draft(layers[inOrder.indexOf(cell)]!, transaction)))
   )
 }
+
 /** Takes turns. If the transaction names a contested ref, it first takes the turn that contested refs share. */
 const afterContested = <A>(
   transaction: Transaction,
@@ -257,10 +258,10 @@ const unwound = <E>(
 /** The defects of a cause, without those that only say that the transaction is over. */
 const ownDefects = (
   cause: Cause.Cause<unknown>,
-  saysSo: (defect: unknown) => boolean
+  saysItIsOver: (defect: unknown) => boolean
 ): Cause.Cause<never> | undefined =>
   Chunk.reduce(
-    Chunk.filter(Cause.defects(cause), (defect) => !saysSo(defect)),
+    Chunk.filter(Cause.defects(cause), (defect) => !saysItIsOver(defect)),
     undefined as Cause.Cause<never> | undefined,
     (before, defect) => before === undefined ? Cause.die(defect) : Cause.sequential(before, Cause.die(defect))
   )

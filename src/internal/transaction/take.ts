@@ -20,7 +20,7 @@ type Refusal = TransactionDeadlock | TransactionConflict
 
 /** Takes the turns that the transaction needs for a layer of its own. Must be called on the transaction's own fiber. */
 export const take = <A>(lowest: Layer<A>, transaction: Transaction): Effect.Effect<Layer<A>, Refusal> =>
-  takeThrough(lowest, transaction, waitAtEase)
+  takeThrough(lowest, transaction, waitWithoutCleanup)
 
 /** Takes the layer above the lowest one, if the turn is free and the transaction is an outermost one. */
 export const tryTake = <A>(lowest: Layer<A>, transaction: Transaction): Layer<A> | undefined =>
@@ -40,7 +40,7 @@ const takeThrough = <A>(
     : Effect.flatMap(takeThrough(lowest, transaction.outer, wait), (below) => takeAbove(below, transaction, waiting))
 
 /** `wait` without a cleanup, since at its end a transaction leaves the queues in which its own fiber waits. */
-const waitAtEase: typeof wait = (register) =>
+const waitWithoutCleanup: typeof wait = (register) =>
   Effect.async((resume) => {
     register(resume)
   })

@@ -1,4 +1,4 @@
-/** What a store of files needs: files that appear whole and once, and that are on the disk when the write answers. */
+/** Files for a store: they appear whole and once, and are on the disk when the write answers. */
 import { randomUUID } from "node:crypto"
 import * as Fs from "node:fs/promises"
 import { join } from "node:path"

@@ -72,8 +72,8 @@ interface AttemptListener extends Omit<Listener, "onFailure"> {
 }
 
 /**
- * A single attempt, which goes from `Connect` to `Handshake`. An attempt is over when it has told its listener that the
- * connection is open or has failed, or when it was given up. After that it calls its listener no more.
+ * A single attempt, which goes from `Connect` to `Handshake`. An attempt is over when it has reported to its listener
+ * that the connection is open or has failed, or when it was given up. After that it does not call its listener.
  */
 class Attempt {
   private stage: Exclude<Stage, "Identity"> = "Connect"

@@ -37,7 +37,7 @@ export class StandIn extends Net.Socket {
   /** The last call of each method that sets something: repeated for each new socket beneath. */
   readonly #settings = new Map<string, () => void>()
 
-  /** `open` starts to open the connection, tells the listener about it, and returns a function that gives it up. */
+  /** `open` starts to open the connection, reports to the listener, and returns a function that gives it up. */
   constructor(options: Tls.ConnectionOptions, open: (listener: Listener) => () => void) {
     const { allowHalfOpen, highWaterMark } = options as Net.SocketConstructorOpts & { readonly highWaterMark?: number }
     super({ allowHalfOpen, highWaterMark } as Net.SocketConstructorOpts)

@@ -44,7 +44,9 @@ const ofContext = [
 /** The other options that decide about the identity. */
 const ofConnection = ["checkServerIdentity", "pskCallback", "minDHSize", "requestOCSP"]
 
-/** More identities than a client has at a time. The bound matters if options are made anew for each connection. */
+/**
+ * More identities than a client has at a time. The bound matters if the options of each connection have new objects.
+ */
 const capacity = 32
 
 interface Known {
