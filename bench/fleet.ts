@@ -193,7 +193,7 @@ const pausing = (contender: Contender): Measured<Pause> =>
     yield* server.revoke
     yield* paused.ask("halt", "taken", "stop")
     const waking = yield* Effect.fork(paused.ask("refused", 1))
-    yield* paused.told("taken")
+    yield* paused.reached("taken")
     yield* Effect.sleep(2 * lease.short)
     yield* other.ask("refused", 1)
     yield* paused.signal("SIGCONT")

@@ -1,6 +1,7 @@
 /**
  * A site that blocks a visitor now and then: every page is a 403 until the visitor comes with another identity and
- * solves a puzzle. The session changes identity, cookies and connections together, and nobody sees a half-changed one.
+ * solves a puzzle. The session changes identity, cookies and connections together, and no caller sees a half-changed
+ * session.
  */
 import * as NodeHttpServer from "@effect/platform-node/NodeHttpServer"
 import * as FetchHttpClient from "@effect/platform/FetchHttpClient"

@@ -157,11 +157,11 @@ const show = <E>(name: string, app: HttpApp.Default<E>) =>
     console.log(`with ${name}:`)
     for (const [method, path, text] of requests) {
       const answer = yield* Effect.timeoutOption(ask(url, method, path, text), "500 millis")
-      const told = Option.match(answer, {
+      const shown = Option.match(answer, {
         onNone: () => "no answer within 500 ms",
         onSome: ({ body, status }) => `${status} ${body}`.trimEnd()
       })
-      console.log(`  ${method} ${path}: ${told}`)
+      console.log(`  ${method} ${path}: ${shown}`)
       // All later changes wait in the same queue.
       if (Option.isNone(answer)) return
     }

@@ -1,6 +1,6 @@
 /**
- * One client for many tenants. Each has a token of its own, made when its first request comes; one whose credentials
- * are refused hurts nobody else.
+ * One client for many tenants. Each has a token of its own, made when its first request comes; a tenant whose
+ * credentials are refused does not affect the others.
  */
 import * as NodeHttpServer from "@effect/platform-node/NodeHttpServer"
 import * as FetchHttpClient from "@effect/platform/FetchHttpClient"

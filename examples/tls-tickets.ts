@@ -1,6 +1,6 @@
 /**
- * TLS connections that resume. Node's own agent offers one ticket again and again, so that an observer can tell that
- * the connections are one client's; this one offers each ticket once.
+ * TLS connections that resume. Node's own agent offers one ticket again and again, so that an observer can see that the
+ * connections belong to one client; this one offers each ticket once.
  */
 import * as NodeTicketCache from "effect-holdfast/node/NodeTicketCache"
 import * as TicketCache from "effect-holdfast/TicketCache"

@@ -286,7 +286,7 @@ describe("the numbers", () => {
 
   const total = (counts: Readonly<Record<string, number>>) => Object.values(counts).reduce((a, b) => a + b, 0)
 
-  /** What the page shows in sum for a name, by the name of the metric that it is to be equal to. */
+  /** The sums that the page shows for a name, by the name of the metric that they must be equal to. */
   const sums = (snapshot: Inspector.Snapshot, names: { readonly [kind: string]: string }) => {
     const of = <T extends { readonly name: string }>(rows: ReadonlyArray<T>, name: string, value: (row: T) => number) =>
       rows.filter((row) => row.name === name).reduce((sum, row) => sum + value(row), 0)
@@ -381,7 +381,7 @@ describe("the numbers", () => {
         9
       )
       const gone = Effect.gen(function*() {
-        // Garbage is collected, and the registry told, between turns of the event loop.
+        // Garbage is collected, and the registry notified, between turns of the event loop.
         yield* Effect.async<void>((resume) =>
           void setImmediate(() => resume(Effect.void))
         )

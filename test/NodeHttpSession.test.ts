@@ -22,7 +22,7 @@ const certificate = await serverCertificate()
 
 const identityOf = ({ headers }: Received) => headers["x-identity"]
 
-/** A site over TLS: its root welcomes, unless said otherwise; what is not its root is answered by `handle`. */
+/** A site over TLS. `handle` answers every path except the root, which welcomes unless `root` answers it. */
 const site = (
   handle: (request: Received) => Reply | Effect.Effect<Reply>,
   options: {
@@ -37,7 +37,7 @@ const site = (
     })
   )
 
-/** A session whose identity n has the n-th of these TLS options, and the last for good. */
+/** A session whose identity n has the n-th of these TLS options; later identities have the last. */
 const visit = (url: string, ...tls: ReadonlyArray<HttpSession.TlsOptions | undefined>) =>
   Effect.suspend(() => {
     let made = 0
@@ -173,7 +173,7 @@ it.scopedLive("the requests of one generation share its connections", () =>
   }))
 
 describe("J3: connections of a superseded generation", () => {
-  /** No connection that served this identity is open any more; what the others use is not looked at. */
+  /** No connection that served this identity is open any more; connections of the others do not matter. */
   const haveEnded = (server: TestServer, identity: string) =>
     eventually(Effect.sync(() => {
       const used = server.received.filter((request) => identityOf(request) === identity)

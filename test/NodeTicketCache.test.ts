@@ -33,9 +33,9 @@ import {
   logged,
   offers,
   secret,
+  seenIn,
   serving,
   test,
-  told,
   versions,
   watched,
   ways
@@ -105,8 +105,8 @@ describe.each(versions)("C1: a connection that is resumed (%s)", (version) => {
           [count, resumed, resumed, 0, 0, given - resumed]
         )
         assert.lengthOf(recorded.hellos.flatMap(({ offered }) => offered), resumed)
-        // None that could be has been left unused: a burst takes what those before it have left. With TLS 1.2 a resumed
-        // connection gives no ticket, so that every second burst has some.
+        // No available ticket is left unused: a burst takes the tickets that earlier bursts have left. With TLS 1.2 a
+        // resumed connection gives no ticket, so that every second burst has tickets.
         const least = version === "TLSv1.3" ? (bursts - 1) * 50 * 2 / 3 : Math.floor(bursts / 2) * 50 * 3 / 4
         assert.isAtLeast(resumed, least)
       }))
@@ -164,7 +164,7 @@ describe.runIf(openssl)("C1: a server that gives a new ticket for each one that 
         assert.strictEqual(full + resumed, count)
         const stats = yield* TicketCache.stats(cache)
         assert.deepStrictEqual([stats.offered, stats.resumed, stats.refused], [resumed, resumed, 0])
-        // The first burst is the last that has too few.
+        // Only the first burst has too few tickets.
         assert.isAtLeast(resumed, 9 + (bursts - 1) * 20)
         assert.deepStrictEqual(logged(), [])
       }))
@@ -345,7 +345,7 @@ describe.each(versions)("C4: tickets of one identity are not offered by another 
       }
       const asked: Array<string> = []
       const as = (name: string, ask: Ask) =>
-        Effect.map(ask(server.url()), (body) => asked.push(`${name} ${told(body).client} ${told(body).reused}`))
+        Effect.map(ask(server.url()), (body) => asked.push(`${name} ${seenIn(body).client} ${seenIn(body).reused}`))
       for (const name of ["connect", "agent", "dispatcher"] as const) {
         const partition = name
         for (const [who, identity] of Object.entries(identities)) {
@@ -391,7 +391,7 @@ describe.each(versions)("C4: tickets of one identity are not offered by another 
 
 describe.each(versions)("C4: a server that is not authenticated (%s)", (version) => {
   const cases = {
-    // What its certificate is to be refused for is heard in a whole handshake only, so it is asked for one each time.
+    // Only a full handshake reports why the certificate is refused, so each connection must make one.
     "of another name": [elsewhere, "ERR_TLS_CERT_ALTNAME_INVALID", false],
     "of a CA that is not trusted": [untrusted, "UNABLE_TO_VERIFY_LEAF_SIGNATURE", true]
   } as const
@@ -437,7 +437,7 @@ describe.each(versions)("C4: a server that is not authenticated (%s)", (version)
           yield* failure(ask(recorded.url()))
           yield* failure(undici(recorded.url()))
           assert.deepStrictEqual(offers(recorded, before), [0, 0, 0])
-          // Who asks for it by an option is told so, whatever the variable says.
+          // A caller who asks for the check by an option gets it, whatever the variable says.
           process.env["NODE_TLS_REJECT_UNAUTHORIZED"] = "0"
           for (const rejectUnauthorized of [true, undefined]) {
             const given = { cache, ...tls, rejectUnauthorized } as Given
@@ -477,11 +477,11 @@ describe("the dispatcher", () => {
       for (const expected of [false, true]) {
         yield* Effect.scoped(Effect.gen(function*() {
           const client = yield* httpClient({ tls, cache, undici: { allowH2: true } })
-          const { alpn, reused } = told(yield* clientGet(client, recorded.url(), {}))
+          const { alpn, reused } = seenIn(yield* clientGet(client, recorded.url(), {}))
           assert.deepStrictEqual([alpn, reused], ["h2", expected])
         }))
       }
-      const { alpn, reused } = told(yield* clientGet(yield* httpClient({ tls, cache }), recorded.url()))
+      const { alpn, reused } = seenIn(yield* clientGet(yield* httpClient({ tls, cache }), recorded.url()))
       assert.deepStrictEqual([alpn, reused], ["http/1.1", false])
     }))
 
@@ -492,7 +492,7 @@ describe("the dispatcher", () => {
       const client = yield* httpClient({ tls, cache })
       for (let n = 0; n < 3; n++) {
         yield* Effect.forEach(servers, (server) => clientGet(client, server.url(), {}), { concurrency: 3 })
-        // The next is to find the connection free.
+        // The next request must find the connection free.
         yield* Effect.sleep("5 millis")
       }
       for (const server of servers) assert.deepStrictEqual(yield* handshakes(server, 1), { full: 1, resumed: 0 })
@@ -537,7 +537,7 @@ describe("the dispatcher", () => {
       const ownConnect = { undici: { connect: { rejectUnauthorized: false } } } as Parameters<typeof httpClient>[0]
       const error = yield* failure(httpClient(ownConnect))
       assert.deepStrictEqual([error._tag, error.option], ["InvalidOptions", "undici.connect"])
-      const passphrase = secret("a passphrase that nobody is told")
+      const passphrase = secret("a passphrase that is never shown")
       const broken = secret(key).replace("MHcC", "####").replace("MIG", "####")
       for (
         const wrong of [
@@ -604,7 +604,7 @@ describe("the agent", () => {
       const agent = yield* NodeTicketCache.agent({ cache, tls, keepAlive: true })
       yield* times(5, httpsGet(server.url(), { agent, headers: {} }))
       assert.deepStrictEqual(yield* handshakes(server, 1), { full: 1, resumed: 0 })
-      // Its close is known here a moment after the server has closed it.
+      // This side notices the close a moment after the server has closed the connection.
       yield* server.closeConnections
       yield* eventually(() => Object.keys(agent.freeSockets).length === 0)
       yield* times(5, httpsGet(server.url(), { agent, headers: {} }))
@@ -618,7 +618,7 @@ describe("the agent", () => {
       const recorded = yield* watched(server)
       const agent = yield* NodeTicketCache.agent({ cache })
       const as = (options: RequestOptions) =>
-        Effect.map(httpsGet(recorded.url(), { agent, ...options }), (body) => told(body).client)
+        Effect.map(httpsGet(recorded.url(), { agent, ...options }), (body) => seenIn(body).client)
       const identity = { ca, key: secret(alice.key), cert: alice.cert }
       assert.deepStrictEqual([yield* as(identity), yield* as({ ca }), yield* as(identity)], ["alice", null, "alice"])
       assert.deepStrictEqual(offers(recorded), [0, 0, 1])

@@ -412,7 +412,7 @@ describe.each(versions)("C3: a ticket that is refused (%s)", (version) => {
 })
 
 // -----------------------------------------------------------------------------
-// servers that are not who they were
+// servers whose identity has changed
 // -----------------------------------------------------------------------------
 
 describe.each(versions)("C4: a server with another identity (%s)", (version) => {
@@ -447,7 +447,7 @@ describe.each(versions)("C4: a server with another identity (%s)", (version) => 
         const cache = yield* TicketCache.make()
         const server = yield* serving({ maxVersion: version })
         const recorded = yield* watched(server)
-        // However they came there: they are valid tickets of this server.
+        // They are valid tickets of this server, however they came into the cache.
         const lenient = { cache, tls: { ...tls, rejectUnauthorized: false } }
         yield* connecting({ cache, tls })(recorded.url())
         const [strict] = yield* keysOf(cache)
@@ -921,7 +921,7 @@ describe("the usual behaviour of", () => {
       yield* TicketCache.clear(cache)
       assert.strictEqual(yield* pinned((socket) => socket.getPeerCertificate().subject.CN === "another"), "given up")
       yield* eventually(() => recorded.passages.every(({ isOpen }) => !isOpen))
-      // Not even the request line, which is longer than an alert.
+      // The request line, which is longer than an alert, was not sent.
       assert.isBelow(recorded.passages[1]!.up, sent - 40)
     }))
 

@@ -12,7 +12,7 @@ import { chromiumContext } from "./support/chromium.js"
 import { browser } from "./support/tools.js"
 import { print, serverProcess } from "./support/webSocketServer.js"
 
-/** What the page exposes to the test. */
+/** The functions that the page exposes to the test. */
 interface Page {
   readonly events: ReadonlyArray<string>
   readonly received: ReadonlyArray<string>

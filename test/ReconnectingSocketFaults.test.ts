@@ -57,7 +57,7 @@ const live = (
   effect: () => Effect.Effect<unknown, unknown, Scope.Scope | WebSocketDialer.WebSocketDialer>
 ) => it.scopedLive(name, () => Effect.provide(effect(), Layer.merge(NodeWebSocketDialer.layer(), quiet)))
 
-/** How long it takes, in milliseconds. */
+/** How long the effect takes, in milliseconds. */
 const timed = <A, E, R>(effect: Effect.Effect<A, E, R>) =>
   Effect.map(Effect.timed(effect), ([duration]) => Duration.toMillis(duration))
 

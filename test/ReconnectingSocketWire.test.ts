@@ -130,7 +130,7 @@ describe("a server that is killed", () => {
       assert.strictEqual(seen.of("Lost").length, kills)
       print(
         `killed ${kills} times in ${count} sends: ${arrived.size} arrived, ${missing.length} did not`
-          + ` (${missing.filter((n) => dropped.has(n)).length} told as dropped, the others had been written)`
+          + ` (${missing.filter((n) => dropped.has(n)).length} reported as dropped, the others had been written)`
       )
       assert.isAbove(dropped.size, 0)
     }))

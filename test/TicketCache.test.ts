@@ -1153,7 +1153,7 @@ describe("C5: the secrets of a ticket", () => {
         // `prettyErrors` gives an error the properties of what failed.
         assert.notMatch(inspect(Cause.prettyErrors(Cause.fail(secretive)), { depth: null }), signs)
         assert.notMatch(inspect(Cause.prettyErrors(Cause.die(secretive)), { depth: null }), signs)
-        // What failed assertions say.
+        // The messages of failed assertions.
         for (const other of [1, {}, []]) {
           strict.throws(() => strict.deepEqual(secretive, other), (error: Error) => {
             assert.notMatch(inspect(error, { depth: null }) + error.message, signs)

@@ -19,17 +19,17 @@ import { closeFrame, eventually, halfOpen, serving } from "./support/loopbackWeb
 // servers
 // -----------------------------------------------------------------------------
 
-type Told = WebSocketDialer.Message | "control" | WebSocketDialer.ConnectionClosed | WebSocketDialer.ConnectionLost
+type Reported = WebSocketDialer.Message | "control" | WebSocketDialer.ConnectionClosed | WebSocketDialer.ConnectionLost
 
 const listening = (connection: WebSocketDialer.Connection) =>
   Effect.gen(function*() {
-    const told = yield* Queue.unbounded<Told>()
+    const reported = yield* Queue.unbounded<Reported>()
     yield* connection.listen({
-      onMessage: (message) => told.unsafeOffer(message),
-      onControl: () => told.unsafeOffer("control"),
-      onEnd: (failure) => told.unsafeOffer(failure)
+      onMessage: (message) => reported.unsafeOffer(message),
+      onControl: () => reported.unsafeOffer("control"),
+      onEnd: (failure) => reported.unsafeOffer(failure)
     })
-    return Queue.take(told)
+    return Queue.take(reported)
   })
 
 const dialing = (request: WebSocketDialer.DialRequest) =>
@@ -109,7 +109,9 @@ for (const [name, dialer] of Object.entries(dialers)) {
         assert.strictEqual((yield* accept).request.url, "/path")
       }))
 
-    for (const [code, told] of [[1000, 1000], [1001, 1001], [1008, 1008], [4401, 4401], [undefined, 1005]] as const) {
+    for (
+      const [code, reported] of [[1000, 1000], [1001, 1001], [1008, 1008], [4401, 4401], [undefined, 1005]] as const
+    ) {
       test(`W4: ends with the server's close frame (${code ?? "without a code"}), once`, () =>
         Effect.gen(function*() {
           const { accept, transports, url } = yield* serving()
@@ -117,7 +119,7 @@ for (const [name, dialer] of Object.entries(dialers)) {
           const next = yield* listening(connection)
           const { socket } = yield* accept
           socket.close(code)
-          assert.deepStrictEqual(yield* next, new WebSocketDialer.ConnectionClosed({ code: told, reason: "" }))
+          assert.deepStrictEqual(yield* next, new WebSocketDialer.ConnectionClosed({ code: reported, reason: "" }))
           yield* eventually(() => transports.size === 0)
           yield* connection.terminate
           const failure = yield* Effect.flip(connection.write(["late"]))
@@ -220,7 +222,7 @@ describe("a connection of Node", () => {
           new WebSocketDialer.ConnectionClosed({ code: code ?? 1005, reason: "" })
         )
         assert.strictEqual((yield* Effect.flip(connection.write(["late"])))._tag, "ConnectionClosed")
-        // The transport goes a second later: then what is written to it is answered by a reset.
+        // The transport ends a second later: from then on a write to it is answered by a reset.
         yield* eventually(() => {
           peer.write("x")
           return peer.destroyed
@@ -366,14 +368,14 @@ describe("a connection of Node", () => {
 })
 
 /** A platform's socket that the test controls. */
-class ToldSocket extends EventTarget {
-  static current: ToldSocket
+class ManualSocket extends EventTarget {
+  static current: ManualSocket
   readyState = 1
   bufferedAmount = 0
   readonly protocol = ""
   constructor() {
     super()
-    ToldSocket.current = this
+    ManualSocket.current = this
     queueMicrotask(() => this.dispatchEvent(new Event("open")))
   }
   send(): void {
@@ -390,15 +392,15 @@ class ToldSocket extends EventTarget {
 }
 
 describe("a connection of the platform", () => {
-  const told = Effect.gen(function*() {
-    const connection = yield* Effect.provide(dialing({ url: "ws://told" }), globalOf(ToldSocket))
-    return { connection, next: yield* listening(connection), socket: ToldSocket.current }
+  const opened = Effect.gen(function*() {
+    const connection = yield* Effect.provide(dialing({ url: "ws://manual" }), globalOf(ManualSocket))
+    return { connection, next: yield* listening(connection), socket: ManualSocket.current }
   })
 
   for (const what of ["write", "check"] as const) {
     it.scoped(`W4: that closes without an end is given up three seconds after a ${what} has seen it`, () =>
       Effect.gen(function*() {
-        const { connection, next, socket } = yield* told
+        const { connection, next, socket } = yield* opened
         const look = () => Effect.fork(Effect.exit(what === "write" ? connection.write(["x"]) : connection.check!))
         yield* Effect.flatMap(look(), Fiber.join)
         socket.readyState = 2
@@ -414,7 +416,7 @@ describe("a connection of the platform", () => {
 
     it.scoped(`W4: reports the code if the end comes in time after a ${what}`, () =>
       Effect.gen(function*() {
-        const { connection, next, socket } = yield* told
+        const { connection, next, socket } = yield* opened
         socket.readyState = 2
         yield* Effect.fork(Effect.exit(what === "write" ? connection.write(["x"]) : connection.check!))
         yield* TestClock.adjust("2 seconds")
@@ -425,7 +427,7 @@ describe("a connection of the platform", () => {
 
   it.scoped("W4: a close by this side waits for the peer for any time", () =>
     Effect.gen(function*() {
-      const { connection, next, socket } = yield* told
+      const { connection, next, socket } = yield* opened
       yield* connection.close(1000)
       yield* connection.check!
       yield* TestClock.adjust("1 minute")

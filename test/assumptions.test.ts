@@ -1,6 +1,6 @@
 /**
- * The private parts of Effect, of platform, of Node and of test runners that `src` leans on. Each title begins with the
- * name of the part, as docs/architecture.md lists it, and ends with what breaks when the part has changed.
+ * The private parts of Effect, of platform, of Node and of test runners that `src` relies on. Each title begins with
+ * the name of the part, as docs/architecture.md lists it, and ends with what breaks when the part has changed.
  */
 import * as NodeHttpServer from "@effect/platform-node/NodeHttpServer"
 import * as Undici from "@effect/platform-node/Undici"
@@ -54,7 +54,7 @@ type Parts = Readonly<Record<string, any>>
 // Effect
 // -----------------------------------------------------------------------------
 
-/** What of a `Map` only reads. */
+/** The methods of a `Map` that only read. */
 const reads = new Set<unknown>(["get", "has", "size", "entries", "keys", "values", "forEach", Symbol.iterator])
 
 /** A map that notes what it is asked for. */
@@ -91,7 +91,10 @@ const scheduled = (effect: Effect.Effect<unknown>, preempted = 0) => {
   return { fiber, asked, given }
 }
 
-/** The same, with the operations as a supervisor sees them, and the order of what is told and asked. */
+/**
+ * The same, with the operations as a supervisor sees them, and the order in which the supervisor and the scheduler are
+ * called.
+ */
 const observed = (effect: Effect.Effect<unknown>) => {
   const order: Array<"operation" | "scheduler"> = []
   const operations: Array<Parts> = []
@@ -150,7 +153,7 @@ describe("Effect", () => {
     ))
     assert.deepStrictEqual(stack, [[id, "red"]])
 
-    // None is changed in place, and of a `Map` only the reading half is used.
+    // No map is changed in place, and only the reading methods of a `Map` are used.
     const { asked, map } = watchedMap(
       new Map<FiberRef.FiberRef<any>, readonly [readonly [FiberId.Single, unknown]]>([[ref, [[FiberId.none, "blue"]]]])
     )
@@ -363,7 +366,7 @@ const served = (app: HttpApp.Default) =>
     return `http://127.0.0.1:${server.address.port}`
   })
 
-/** What an app sees of a request, which is answered. */
+/** The values that an app reads from a request, which is answered. */
 const seenBy = <A>(see: (request: HttpServerRequest.HttpServerRequest) => A) =>
   Effect.gen(function*() {
     const seen: Array<A> = []
@@ -502,7 +505,7 @@ interface Resource {
   readonly object: Parts
 }
 
-/** What Node's `async_hooks` tell of synchronous work. */
+/** The resources that Node's `async_hooks` report for synchronous work. */
 const resourcesOf = (work: () => void): ReadonlyArray<Resource> => {
   const resources: Array<Resource> = []
   const hook = createHook({ init: (_id, type, _trigger, object) => resources.push({ type, object: object as Parts }) })
@@ -541,13 +544,13 @@ describe("Node", () => {
   it.scopedLive("net.server.socket: reports accepted connections and their server (else silent ones delay D4)", () =>
     Effect.gen(function*() {
       const server = yield* listening
-      const told: Array<Parts> = []
-      const note = (message: unknown) => told.push((message as { readonly socket: Parts }).socket)
+      const messages: Array<Parts> = []
+      const note = (message: unknown) => messages.push((message as { readonly socket: Parts }).socket)
       DiagnosticsChannel.subscribe("net.server.socket", note)
       yield* connected(portOf(server))
-      yield* eventually(Effect.sync(() => told.length > 0))
+      yield* eventually(Effect.sync(() => messages.length > 0))
       DiagnosticsChannel.unsubscribe("net.server.socket", note)
-      assert.strictEqual(told[0]!["server"], server)
+      assert.strictEqual(messages[0]!["server"], server)
     }))
 
   it.scopedLive("server.close: closes idle connections by its own method (else late responses are cut, D2)", () =>
@@ -705,7 +708,7 @@ describe("ws", () => {
         const before = calls.length
         yield* eventually(Effect.sync(() => calls.length > before))
       }
-      // The last of the peers has broken the protocol, which an `error` tells.
+      // The last of the peers has broken the protocol, which an `error` reports.
       assert.deepStrictEqual(calls, [["4401", "why"], [], ["1002"]])
     }))
 })

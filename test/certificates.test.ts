@@ -7,7 +7,7 @@ import { authority, type Certificate, clientCertificate, serverCertificate } fro
 
 const parsed = ({ cert }: Certificate) => new X509Certificate(cert)
 
-/** What each side makes of the other's certificate. */
+/** The judgement of each side about the other's certificate. */
 const handshake = async (server: Tls.TlsOptions, client: Tls.ConnectionOptions) => {
   const listener = Tls.createServer({ requestCert: true, rejectUnauthorized: false, ...server })
   await once(listener.listen(0, "127.0.0.1"), "listening")

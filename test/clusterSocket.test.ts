@@ -1,4 +1,6 @@
-/** The example of one socket for a fleet: runners over a PostgreSQL of the test's own, and a feed that minds fences. */
+/**
+ * The example of one socket for a fleet: runners over a PostgreSQL of the test's own, and a feed that checks fences.
+ */
 import { assert, describe, it } from "@effect/vitest"
 import * as Effect from "effect/Effect"
 import type * as Scope from "effect/Scope"
@@ -100,7 +102,7 @@ describe.skipIf(form === "quick" || postgresServer === undefined)("one socket fo
           former.kill("SIGCONT")
         }
         yield* Effect.sleep("5 seconds")
-        // A process that stood still comes in again, if at all, with a fence that it was given since.
+        // A process that was suspended logs in again only with a new fence.
         const fences = logins.map(({ fence }) => fence)
         assert.deepStrictEqual(fences, [...new Set(fences)].sort((a, b) => a - b))
         process.stdout.write(` one socket for a fleet, until the next login: ${gaps.join(", ")}\n`)

@@ -55,7 +55,7 @@ const isFree = (lock: Effect.Semaphore): Effect.Effect<boolean> =>
   Effect.map(lock.withPermitsIfAvailable(1)(Effect.void), Option.isSome)
 
 /** A lock that is released by hand, and that reports each request for it. */
-const tellingLock = Effect.gen(function*() {
+const reportingLock = Effect.gen(function*() {
   const lock = yield* Effect.makeSemaphore(1)
   const asked = yield* Queue.unbounded<void>()
   const take = (permits: number) => Effect.zipRight(Queue.offer(asked, undefined), lock.take(permits))
@@ -113,7 +113,7 @@ describe("comments behind a lock released by hand", () => {
     it.scopedLive(`${name}: after a defect the next request hangs until the lock is released`, () =>
       withLogs(() =>
         Effect.gen(function*() {
-          const { asked, isFree, lock } = yield* tellingLock
+          const { asked, isFree, lock } = yield* reportingLock
           const url = yield* serve(yield* Comments.releasedByHand(lock))
           assert.strictEqual((yield* add(url, "hello")).status, 500)
           yield* asked
@@ -136,7 +136,7 @@ describe("comments behind a lock released by hand", () => {
 
   it.scopedLive("after a defect a handler without a bug hangs, too, until its client gives up", () =>
     Effect.gen(function*() {
-      const { asked, lock } = yield* tellingLock
+      const { asked, lock } = yield* reportingLock
       // When the server ends, it waits for remaining handlers: there are none.
       yield* Effect.scoped(Effect.gen(function*() {
         const url = yield* served(yield* Comments.releasedByHand(lock))
@@ -281,7 +281,7 @@ describe("examples/comments.ts", () => {
     const incidents = [...new Set(stdout.match(/[\da-f]{8}(-[\da-f]{4}){3}-[\da-f]{12}/g))]
     assert.lengthOf(incidents, 2)
     const lines = stdout.trimEnd().split("\n").map((line) =>
-      incidents.reduce((told, incident, index) => told.replaceAll(incident, `#${index + 1}`), line).trim()
+      incidents.reduce((text, incident, index) => text.replaceAll(incident, `#${index + 1}`), line).trim()
     )
     const defect = "ERROR a defect in a request handler: Cannot read properties of undefined (reading 'number')"
     const problem = (incident: string) =>

@@ -52,7 +52,7 @@ describe("the declarations that are published", () => {
     for (const types of entries) {
       const module = checker.getSymbolAtLocation(program.getSourceFile(join(root, types))!)!
       const typed: Array<string> = []
-      // Handed on from another package, whose declarations are its own affair.
+      // Exported from another package, which documents its own declarations.
       const foreign = new Set<string>()
       for (const symbol of checker.getExportsOfModule(module)) {
         const target = (symbol.flags & ts.SymbolFlags.Alias) === 0 ? symbol : checker.getAliasedSymbol(symbol)
@@ -74,7 +74,7 @@ describe("the documentation", () => {
     assert.isAbove(examples.length, 10)
     const { config } = ts.readConfigFile(join(root, "tsconfig.json"), (path) => ts.sys.readFile(path))
     const { options } = ts.parseJsonConfigFileContent(config, ts.sys, root)
-    // An example may declare what it does not go on to use.
+    // An example may declare values that it does not use.
     const host = ts.createCompilerHost({ ...options, noUnusedLocals: false })
     const { fileExists, getSourceFile, readFile } = host
     const find = (path: string) => examples.find(({ name }) => name === path)?.code

@@ -19,7 +19,7 @@ const { exports } = JSON.parse(readFileSync(`${root}package.json`, "utf8")) as {
   readonly exports: Readonly<Record<string, string | Readonly<Record<string, string>>>>
 }
 
-/** The files of other packages that a module brings along, as far down as their own imports go. */
+/** The files of other packages that a module imports, directly or through others. */
 const dependenciesOf = async (module: string): Promise<ReadonlyArray<string>> => {
   const { metafile } = await build({
     absWorkingDir: root,

@@ -59,7 +59,7 @@ const printed: Readonly<Record<string, ReadonlyArray<string>>> = {
   ]
 }
 
-/** What a module prints while it is imported. */
+/** The lines that a module prints while it is imported. */
 const printedBy = async (module: string): Promise<ReadonlyArray<string>> => {
   const lines: Array<string> = []
   const log = vi.spyOn(console, "log").mockImplementation((...words) => void lines.push(words.join(" ")))
@@ -72,7 +72,8 @@ const printedBy = async (module: string): Promise<ReadonlyArray<string>> => {
 }
 
 describe("each example", () => {
-  // In this process: to start one for each takes ten times as long. They end with `await`, so that importing them does.
+  // In this process, since a process for each would take ten times as long. Each program ends with `await`, so that its
+  // import ends when it does.
   it.each(Object.keys(printed))("%s prints its result", async (name) => {
     assert.deepStrictEqual(await printedBy(new URL(`${name}.ts`, root).href), printed[name])
   })
@@ -104,9 +105,11 @@ describe("each example", () => {
 
   it("prints what the pages of docs say", () => {
     const prints = /\(\.\.\/examples\/([\w-]+)\.ts\)[^`]*? prints:\n\n```\n([^]*?)```$/gm
-    const told = pages.flatMap((page) => [...page.text.matchAll(prints)].map(([, name, output]) => ({ name, output })))
-    assert.isAbove(told.length, 5)
-    for (const { name, output } of told) {
+    const documented = pages.flatMap((page) =>
+      [...page.text.matchAll(prints)].map(([, name, output]) => ({ name, output }))
+    )
+    assert.isAbove(documented.length, 5)
+    for (const { name, output } of documented) {
       assert.strictEqual(output, `${(name === "fleet" ? fleet : printed[name!]!).join("\n")}\n`, name)
     }
   })

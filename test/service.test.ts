@@ -17,7 +17,7 @@ import { type Received, type Reply, serve } from "./support/httpServer.js"
 import { serving } from "./support/loopbackWebSockets.js"
 import { quiet } from "./support/quiet.js"
 
-/** The service, and what it talks to; `answer` is the supplier's. */
+/** The service and its counterparties; `answer` is the supplier's. */
 const started = (answer: (request: Received, accepted: string) => Reply) =>
   Effect.gen(function*() {
     let grants = 0

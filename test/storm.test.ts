@@ -77,7 +77,7 @@ const storm = async (
   })
 }
 
-interface Told {
+interface Printed {
   readonly held: boolean
   readonly outcome: StormLedger.Outcome
   readonly ledger: ReadonlyArray<{
@@ -343,8 +343,8 @@ describe("the ledger of the gateway", () => {
       unanswered: 0,
       mostLogins: 2,
       sessions: [
-        { id: "dan 0", client: "dan", told: 4, isForgotten: true },
-        { id: "dan 1", client: "dan", told: 2, isForgotten: false }
+        { id: "dan 0", client: "dan", published: 4, isForgotten: true },
+        { id: "dan 1", client: "dan", published: 2, isForgotten: false }
       ]
     },
     limit: 2,
@@ -361,7 +361,7 @@ describe("the ledger of the gateway", () => {
 
   it("holds; events that an invalid session did not send are not missing, nor is a session without a client", () => {
     expect(broken({})).toEqual([])
-    const unknown = { id: "dan 2", client: "dan", told: 1, isForgotten: true }
+    const unknown = { id: "dan 2", client: "dan", published: 1, isForgotten: true }
     expect(broken({ gateway: { ...gateway, sessions: [...gateway.sessions, unknown] } })).toEqual([])
   })
 
@@ -594,7 +594,7 @@ describe("the judgement of the tickets", () => {
     await once(server.listen(0, "127.0.0.1"), "listening")
     const { port } = server.address() as AddressInfo
 
-    /** What each side has sent until the connection was closed, and the last ticket. */
+    /** The data that each side has sent until the connection was closed, and the last ticket. */
     const connection = async (session?: Buffer) => {
       const heard = { client: Buffer.alloc(0), server: Buffer.alloc(0), session }
       const relay = createServer((client) => {
@@ -626,7 +626,7 @@ describe("the judgement of the tickets", () => {
 
     const first = await connection()
     expect(ticketsOffered(first.client)).toEqual([])
-    expect(answerOf(first.server)).toBe("begins anew")
+    expect(answerOf(first.server)).toBe("starts over")
     // With any part of it missing, the reader says that it does not know.
     expect(ticketsOffered(first.client.subarray(0, 100))).toBe(undefined)
     expect(answerOf(first.server.subarray(0, 60))).toBe(undefined)
@@ -640,7 +640,7 @@ describe("the judgement of the tickets", () => {
     server.setTicketKeys(randomBytes(48))
     const third = await connection(first.session)
     expect(ticketsOffered(third.client)).toEqual([ticket])
-    expect(answerOf(third.server)).toBe("begins anew")
+    expect(answerOf(third.server)).toBe("starts over")
     // An alert.
     expect(answerOf(Buffer.from([21, 3, 3, 0, 2, 2, 40]))).toBe("refuses")
     server.close()
@@ -793,7 +793,7 @@ describe("the storm", () => {
     const page = readFileSync(report, "utf8")
     expect(page).toContain("Seed 1, 50 callers, 2 s")
     expect(page).not.toMatch(/<script|https?:\/\//)
-    const { held, ledger, outcome } = JSON.parse(stdout) as Told
+    const { held, ledger, outcome } = JSON.parse(stdout) as Printed
     const entries = ledger.flatMap(({ entries }) => entries)
     expect(entries.filter(({ outcome }) => outcome === "BROKEN")).toEqual([])
     expect(entries.map(({ promise }) => promise)).toContain("a dead token is renewed once")
@@ -853,7 +853,7 @@ describe("the storm", () => {
     const options = "--seconds 1 --callers 5 --seed 1 --processes 3 --json".split(" ")
     const { code, stderr, stdout } = await storm(options, { fault })
     if (stdout === "" && code === 3) return notReached(context, stderr)
-    const { ledger } = JSON.parse(stdout) as Told
+    const { ledger } = JSON.parse(stdout) as Printed
     const { counts, entries } = ledger.find(({ part }) => part === "fleet")!
     if (counts["strikes"].length < 2) return notReached(context, "no process could be struck")
     expect(counts["tokens"].presentedTwice).toBeGreaterThan(0)
@@ -875,7 +875,7 @@ describe("the storm", () => {
         if (url === undefined) continue
         const { code, stderr, stdout } = await storm(options, { database: { [name]: url } })
         if (stdout === "") return notReached(context, stderr)
-        const { ledger } = JSON.parse(stdout) as Told
+        const { ledger } = JSON.parse(stdout) as Printed
         const { counts, entries } = ledger.find(({ part }) => part === "fleet")!
         expect(entries.filter(({ outcome }) => outcome === "BROKEN")).toEqual([])
         expect(counts["store"]).toBe(store)

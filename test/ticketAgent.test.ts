@@ -21,7 +21,7 @@ import { type Duplex, Readable } from "node:stream"
 import * as Tls from "node:tls"
 import { authority, clientCertificate, serverCertificate } from "../examples/certificates.js"
 import { CodedError } from "./support/codedError.js"
-import { failure, httpsGet, keysOf, offers, serving, test, told, watched } from "./support/tlsClients.js"
+import { failure, httpsGet, keysOf, offers, seenIn, serving, test, watched } from "./support/tlsClients.js"
 import { blackHole } from "./support/tlsServers.js"
 import { openssl } from "./support/tools.js"
 import { eventually } from "./support/webSocketServer.js"
@@ -34,7 +34,7 @@ type Asked = Https.RequestOptions & Tls.ConnectionOptions
 
 const alive = { connection: "keep-alive" }
 
-/** A server in this process, for what another process would not tell. */
+/** A server in this process, for tests that look into the server. */
 const served = (
   options: Https.ServerOptions,
   listener: Http.RequestListener = (_, response) => response.end("answered")
@@ -102,7 +102,7 @@ describe("C8: the agent's pool", () => {
     }))
 
   const known = (options: Asked) => (agent: Https.Agent, url: string) =>
-    Effect.map(httpsGet(url, { agent, headers: alive, ca, ...options }), (body) => told(body).client)
+    Effect.map(httpsGet(url, { agent, headers: alive, ca, ...options }), (body) => seenIn(body).client)
 
   const sees = (options: { readonly [name: string]: Asked }) =>
     Effect.gen(function*() {
@@ -113,7 +113,7 @@ describe("C8: the agent's pool", () => {
       for (const round of [1, 2]) {
         for (const [name, identity] of Object.entries(options)) {
           assert.strictEqual(yield* known(identity)(agent, recorded.url()), name, `round ${round}`)
-          // Free before the next one asks.
+          // The connection is free before the next request.
           yield* eventually(() => Object.keys(agent.sockets).length === 0)
         }
       }
@@ -208,7 +208,7 @@ describe("C8: the agent's pool", () => {
 /** In milliseconds. */
 const limit = 150
 
-/** Gives up at the request's `timeout`, as its user is meant to, and tells how it ended. */
+/** Gives up at the request's `timeout`, as its user is meant to, and gives the error with which it ended. */
 const ended = (request: Http.ClientRequest) =>
   Effect.async<string>((resume) => {
     request.on("timeout", () => request.destroy(new Error("timed out")))
@@ -249,7 +249,7 @@ interface Limited {
   readonly ask: (url: string, options: Https.RequestOptions, millis: number) => Effect.Effect<string>
   readonly expected: string
   readonly agent?: Https.AgentOptions
-  /** Where the limit does not apply, by its own word. */
+  /** The places at which the limit does not apply, by its documentation. */
   readonly except?: ReadonlyArray<string>
 }
 
@@ -312,7 +312,7 @@ const limits: Record<string, Limited> = {
   }
 }
 
-/** Where a connection can come to a halt while it is opened: its URL, and options that a request needs for it. */
+/** The places at which the opening of a connection can halt: the URL, and the options that a request needs for it. */
 const halts: Record<string, Effect.Effect<readonly [url: string, Https.RequestOptions], never, Scope.Scope>> = {
   "the lookup": Effect.succeed(["https://a.test/", { lookup: () => {} }]),
   "TCP": Effect.map(blackHole, (port) => [`https://localhost:${port}/`, {}]),
@@ -323,7 +323,7 @@ const halts: Record<string, Effect.Effect<readonly [url: string, Https.RequestOp
   })
 }
 
-/** A ticket for whatever server it is. */
+/** A ticket for any server. */
 const keepTicketFor = (cache: TicketCache.TicketCache, url: string, ask: Effect.Effect<unknown, unknown>) =>
   Effect.gen(function*() {
     yield* ask

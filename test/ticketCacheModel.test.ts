@@ -11,12 +11,12 @@ type Command =
     readonly kind: "put"
     readonly host: string
     readonly size: number
-    /** When it was issued, and how much later it expires: `ago` may be negative, for a clock that is ahead. */
+    /** When the ticket was issued, and how much later it expires: `ago` may be negative, for a clock that is ahead. */
     readonly ago: number
     readonly lifetime: number
   }
   | { readonly kind: "take"; readonly host: string }
-  /** One of those that were taken, by the object itself or by one like it. */
+  /** A ticket that was taken: the object itself, or one like it. */
   | { readonly kind: "reject"; readonly nth: number; readonly isItself: boolean }
   | { readonly kind: "clear"; readonly hosts: ReadonlyArray<string> }
   | { readonly kind: "wait"; readonly millis: number }
@@ -76,7 +76,7 @@ interface Known {
   readonly until: number
 }
 
-/** The model: a list of tickets, a list of servers in the order of their use, and no thought of speed. */
+/** The model: a list of tickets, and a list of servers in the order of their use, without regard to speed. */
 class Model {
   tickets: ReadonlyArray<Known> = []
   /** Last: used last. */
@@ -157,7 +157,7 @@ class Model {
 
 const keyOf = (host: string): TicketCache.ServerKey => ({ host, port: 443 })
 
-/** Its first bytes say which it is. */
+/** Its first bytes are its number. */
 const sessionOf = ({ id, size }: Known): Uint8Array =>
   Uint8Array.from([id & 255, id >> 8, 0, 0, 0], (byte) => byte).subarray(0, size)
 

@@ -8,7 +8,7 @@ import { Duplex } from "node:stream"
 import * as Tls from "node:tls"
 import { WebSocket } from "ws"
 import { authority, clientCertificate, serverCertificate } from "../examples/certificates.js"
-import { type NodeTlsServer, nodeTlsServer, opensslServer, recorder, type Told } from "./support/tlsServers.js"
+import { type NodeTlsServer, nodeTlsServer, opensslServer, recorder, type Seen } from "./support/tlsServers.js"
 import { openssl } from "./support/tools.js"
 import { eventually } from "./support/webSocketServer.js"
 
@@ -47,16 +47,16 @@ const dial = (port: number, options: Tls.ConnectionOptions = {}): Effect.Effect<
     return Effect.sync(() => socket.destroy())
   })
 
-const told = ({ body }: Dialled): Told => JSON.parse(body) as Told
+const seenBy = ({ body }: Dialled): Seen => JSON.parse(body) as Seen
 
-/** What it reports once it knows that all of its connections are closed: their clients know that before. */
+/** The server's report once all its connections are closed. Their clients know that earlier. */
 const idle = (server: NodeTlsServer) => Effect.repeat(server.report, { until: ({ open }) => open === 0 })
 
 const with12 = { maxVersion: "TLSv1.2" } as const
 
 const sha256 = (bytes: Uint8Array): string => createHash("sha256").update(bytes).digest("hex")
 
-/** All that could be one in DER: a session has its ticket in one. */
+/** All places that could be an OCTET STRING in DER: a session has its ticket in one. */
 const octetStrings = (der: Buffer): ReadonlyArray<Buffer> =>
   Array.from(der, (tag, at) => {
     const from = der[at + 1] === 0x81 ? at + 3 : at + 2
@@ -95,7 +95,7 @@ describe("Node's server", () => {
           assert.lengthOf(resumed.sessions, 0)
           const servername = version === "TLSv1.3" ? "localhost" : null
           const expected = { servername, reused: true, client: null, alpn: null, protocol: version }
-          assert.deepStrictEqual(told(resumed), expected)
+          assert.deepStrictEqual(seenBy(resumed), expected)
         }
         const [one, two, three, four, five] = hellos.slice(-5)
         for (const fresh of [one!, four!]) assert.deepStrictEqual(fresh.offered, [])
@@ -121,7 +121,7 @@ describe("Node's server", () => {
       const server = yield* nodeTlsServer({ key, cert, ALPNProtocols: ["h2", "http/1.1"] })
       const { hellos, port, url } = yield* recorder(server.port)
       const overHttp1 = yield* dial(port, { ALPNProtocols: ["http/1.1"] })
-      assert.strictEqual(told(overHttp1).alpn, "http/1.1")
+      assert.strictEqual(seenBy(overHttp1).alpn, "http/1.1")
 
       const session = yield* Effect.acquireRelease(
         Effect.sync(() => Http2.connect(url(), { ca })),
@@ -135,7 +135,7 @@ describe("Node's server", () => {
         })
         request.on("end", () => resume(Effect.succeed(text)))
       })
-      const { alpn, protocol, servername } = JSON.parse(body) as Told
+      const { alpn, protocol, servername } = JSON.parse(body) as Seen
       assert.deepStrictEqual([alpn, protocol, servername], ["h2", "TLSv1.3", "localhost"])
       assert.deepStrictEqual(hellos.map(({ alpn }) => alpn), [["http/1.1"], ["h2"]])
 
@@ -161,10 +161,10 @@ describe("Node's server", () => {
       const server = yield* nodeTlsServer({ key, cert, ca: clients.cert, requestCert: true })
       const options = { key: alice.key, cert: alice.cert }
       const first = yield* dial(server.port, options)
-      assert.strictEqual(told(first).client, "alice")
+      assert.strictEqual(seenBy(first).client, "alice")
       const second = yield* dial(server.port, { ...options, session: first.sessions[0]! })
       assert.isTrue(second.reused)
-      assert.strictEqual(told(second).client, "alice")
+      assert.strictEqual(seenBy(second).client, "alice")
       const nobody = yield* Effect.flip(dial(server.port))
       assert.strictEqual(codeOf(nobody), "ERR_SSL_TLSV13_ALERT_CERTIFICATE_REQUIRED")
       yield* Effect.repeat(server.report, { until: ({ errors }) => errors.length === 1 })
@@ -313,7 +313,7 @@ describe("the recorder's faults", () => {
           const hurt = yield* Effect.either(dial(port, { ...options, session }))
           // There are no binders in TLS 1.2.
           assert.strictEqual(Either.isLeft(hurt), part === "identity" || options !== with12)
-          // What is recorded is what the client has sent.
+          // The recorded bytes are those that the client has sent.
           const offered = hellos.at(-1)!.offered
           yield* heal
           assert.isTrue((yield* dial(port, { ...options, session })).reused)

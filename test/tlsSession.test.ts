@@ -17,7 +17,7 @@ import { openssl } from "./support/tools.js"
 
 type Bytes = ReadonlyArray<number>
 
-/** Big-endian, as few as it takes. */
+/** Big-endian, and as few bytes as possible. */
 const bytesOf = (n: bigint): Bytes => n < 256n ? [Number(n)] : [...bytesOf(n >> 8n), Number(n & 255n)]
 
 const der = (tag: number, content: Bytes, { isLong = content.length > 127 } = {}): Bytes => {
@@ -27,7 +27,7 @@ const der = (tag: number, content: Bytes, { isLong = content.length > 127 } = {}
 
 const integer = (n: number | bigint): Bytes => {
   const bytes = bytesOf(BigInt(n))
-  // What has its highest bit set would be negative.
+  // A number whose highest bit is set would be negative.
   return der(0x02, bytes[0]! > 0x7f ? [0, ...bytes] : bytes)
 }
 
@@ -76,7 +76,7 @@ const lifetimeOf = (session: Uint8Array) => Option.getOrUndefined(NodeTicketCach
 
 const sevenDays = 604_800_000
 
-/** What holds of whatever bytes. */
+/** The properties of the result for any bytes. */
 const isSane = (blob: Uint8Array): void => {
   const { issuedAt, lifetimeHint, timeout, version } = readTlsSession(blob) ?? {}
   const areNumbers = [version, issuedAt, timeout, lifetimeHint].every((n) =>
@@ -345,7 +345,7 @@ describe("the reader of sessions", () => {
   it("rejects data that is not DER, or not a session", () => {
     const fields = fieldsOf(said).flat()
     const whole = [...sessionOf(said)]
-    /** What would be one without these at its end. */
+    /** A blob that would be a session without these bytes at its end. */
     const endingIn = (...end: Bytes) => der(0x30, [...fields, ...end])
     const none: ReadonlyArray<readonly [what: string, blob: Bytes]> = [
       ["nothing", []],

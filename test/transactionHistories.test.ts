@@ -1,6 +1,6 @@
 /**
  * Serializability of recorded histories, checked as Elle does with lists: each ref holds the list of the transactions
- * that appended to it. The final lists tell the order of the writes. Each list that a transaction has read tells after
+ * that appended to it. The final lists show the order of the writes. Each list that a transaction has read shows after
  * which transaction it has read, and which came next. Together with the transactions that began after the end of
  * others, this makes a graph of which transaction must come before which. With a circle in the graph, no serial order
  * explains the history.
@@ -148,7 +148,8 @@ const check = ({ committed, lists }: History): void => {
   }
 
   writers.forEach((order, ref) => {
-    // Nothing that was rolled back, everything that was committed, and no transaction in the midst of another.
+    // The lists have nothing that was rolled back, and everything that was committed, with each transaction in one
+    // piece.
     assert.deepStrictEqual(
       [...order].sort(),
       committed.filter(({ appends }) => appends.has(ref)).map(({ id }) => id).sort()

@@ -135,7 +135,7 @@ describe("T5: a circle of holders that wait", () => {
     assert.isUndefined(ask(b!, people[0]!))
     assert.isUndefined(ask(a!, people[2]!))
     assert.deepStrictEqual(ask(c!, people[1]!), ["t2", "t0", "t1"])
-    // And over holders that only stand before the asking one in a queue.
+    // The same through holders that are only ahead of the asking one in a queue.
     assert.deepStrictEqual(ask(c!, people[3]!), ["t2", "t0", "t1"])
   })
 
@@ -150,7 +150,9 @@ describe("T5: a circle of holders that wait", () => {
     assert.isUndefined(ask(b!, q!))
   })
 
-  /** The definition: whatever waits for a turn waits for its holder and for all that stand ahead in the queue. */
+  /**
+   * The definition: a holder that waits for a turn waits for the turn's holder, and for all holders ahead in its queue.
+   */
   const isCircle = (asked: Turn<Person>, asker: Person): boolean => {
     const seen = new Set<Person>()
     const isReached = (person: Person): boolean => {

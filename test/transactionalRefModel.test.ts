@@ -45,7 +45,10 @@ const { transaction } = fc.letrec<{ readonly statement: Statement; readonly tran
 
 type Values = [number, number, number]
 
-/** The model: the state is copied before, and the copy is put back unless the end is success. Gives whether it is. */
+/**
+ * The model: the state is copied before, and the copy is restored unless the body succeeds. Gives whether it has
+ * succeeded.
+ */
 const runModel = (state: { values: Values }, { body }: Transaction): boolean => {
   const before = state.values
   state.values = [...before]

@@ -51,7 +51,7 @@ const renewLocked = async (stale: Token): Promise<Token> => {
       if (again !== null && (JSON.parse(again) as Token).access !== stale.access) return JSON.parse(again) as Token
       if (stopsHolding) {
         stopsHolding = false
-        await new Promise<void>((resolve) => process.send!({ told: "taken" }, () => resolve()))
+        await new Promise<void>((resolve) => process.send!({ reached: "taken" }, () => resolve()))
         process.kill(process.pid, "SIGSTOP")
       }
       const renewed = await present(latest)

@@ -8,7 +8,8 @@ const makeClient = (token: string, fetch: typeof globalThis.fetch) => {
   const client = new OAuth2Client({
     clientId: "bench",
     endpoints: { oauth2TokenUrl: tokenUrl },
-    // Else it refreshes on a 401 only where the token has no known expiry, which after a refresh it has.
+    // Without this option it refreshes on a 401 only if the token has no known expiry. After a refresh the token has
+    // one.
     forceRefreshOnFailure: true,
     transporterOptions: { fetchImplementation: fetch }
   })

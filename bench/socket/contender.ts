@@ -5,7 +5,7 @@ export type Part = "echo" | "heap" | "recovery" | "losses" | "pour"
 export interface Contender {
   readonly name: string
   readonly parts: ReadonlyArray<Part>
-  /** Whether the client must be told which messages the server has taken. */
+  /** Whether the server must acknowledge the messages that it has taken. */
   readonly isAcknowledged?: true
   /** Gives an open client; `heard` gets the messages that come in while no echo is measured. */
   readonly open: (url: string, heard: (message: string) => void) => Promise<Client>
@@ -35,7 +35,10 @@ export const redialMillis = 100
 /** The measurements of all contenders that dial again. */
 export const everything: ReadonlyArray<Part> = ["echo", "heap", "recovery", "losses"]
 
-/** The state of one `Echo`: who takes what comes in, and sends as many as it says, keeps its rules. */
+/**
+ * The state of one `Echo`. A client that gives it each incoming message, and sends as many messages as it asks for,
+ * keeps the rules.
+ */
 export class Window {
   private sent: number
   private received = 0
@@ -71,7 +74,7 @@ interface Callbacks {
   readonly close: () => Promise<void>
 }
 
-/** The client of what is given each message by a call and gives each by a callback. */
+/** A contender whose client sends by a call, and gives incoming messages to a callback. */
 export const overCallbacks =
   (open: (url: string, onMessage: (message: string) => void) => Promise<Callbacks>): Contender["open"] =>
   async (url, heard) => {

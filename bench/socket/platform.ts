@@ -26,7 +26,7 @@ const again = Effect.retry({ schedule: Schedule.spaced(redialMillis) })
 const openHandler = (url: string, heard: (message: string) => void): Promise<Client> =>
   Effect.runPromise(Effect.gen(function*() {
     const socket = yield* make(url)
-    // What is acquired is a function: there is nothing to release.
+    // The acquired value is a function: there is nothing to release.
     const write = yield* Effect.scoped(socket.writer)
     let take: (message: string | Uint8Array) => Effect.Effect<void, Socket.SocketError> | void
     const hear = (message: string | Uint8Array) => heard(message as string)
@@ -56,7 +56,7 @@ const openHandler = (url: string, heard: (message: string) => void): Promise<Cli
     }
   }))
 
-/** One stream of what is to be sent, through the socket's channel, to one of what comes in. It cannot be retried. */
+/** The socket's channel turns a stream of outgoing messages into a stream of incoming ones. It cannot be retried. */
 const openStream = (url: string, heard: (message: string) => void): Promise<Client> =>
   Effect.runPromise(Effect.gen(function*() {
     const socket = yield* make(url)

@@ -14,7 +14,7 @@ export const startProxy = (port: number, millis: number): Promise<Proxy> =>
       sockets.add(from)
       from.setNoDelay(true)
       from.on("data", (chunk) => setTimeout(() => to.writable && to.write(chunk), millis))
-      // Told by `close` as well.
+      // `close` reports it as well.
       from.on("error", () => {})
       from.on("close", () => {
         sockets.delete(from)

@@ -12,7 +12,7 @@ export const rxjs: Contender = {
       const subject = webSocket<string>({
         url,
         WebSocketCtor: WebSocket as unknown as typeof globalThis.WebSocket,
-        // Text as it is: nobody else pays for JSON.
+        // Text without JSON, as for the other contenders.
         serializer: (message) => message,
         deserializer: ({ data }) => data,
         openObserver: {

@@ -27,7 +27,7 @@ interface Started {
 
 const start = (port: number, log: string | undefined): Promise<Started> =>
   new Promise((resolve, reject) => {
-    // Neither the loader nor the flags of this process: it starts the faster.
+    // Without the loader and the flags of this process it starts faster.
     const child = fork(fileURLToPath(new URL("server.mjs", import.meta.url)), [
       String(port),
       ...log === undefined ? [] : [log]

@@ -2,9 +2,9 @@ import { authority, type KeyAlgorithm, serverCertificate } from "../../examples/
 
 /** Certificates for `localhost`, in PEM. As usual on the Web, the server shows two certificates. */
 export interface Certificates {
-  /** What the client trusts. */
+  /** The authorities that the client trusts. */
   readonly root: string
-  /** What the server shows: its own certificate, and that of the authority that has signed it. */
+  /** The certificates that the server shows: its own, and that of the authority that has signed it. */
   readonly own: string
   readonly intermediate: string
   readonly key: string

@@ -80,7 +80,7 @@ const measured = async (tasks: ReadonlyArray<Task>, rounds: number): Promise<Rea
 /** About one in a microsecond. */
 const timesIn = (slice: number) => Math.ceil(slice * 500 / batch) * batch
 
-/** Each run makes its objects anew, in one fiber, in batches with an untimed preparation before each. */
+/** Each run makes new objects, in one fiber, in batches with an untimed preparation before each. */
 const inFiber = (
   name: string,
   slice: number,

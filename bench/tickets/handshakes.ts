@@ -111,7 +111,7 @@ const connections = (one: Effect.Effect<number, NodeTicketCache.TlsError>) => (h
     return millis
   }))
 
-/** Its scope is never closed: it lives for as long as somebody has it. */
+/** Its scope is never closed: the cache lives until it is garbage-collected. */
 const newCache = (ticketsPerServer: number): TicketCache.TicketCache =>
   Effect.runSync(Scope.extend(TicketCache.make({ ticketsPerServer }), Effect.runSync(Scope.make())))
 
@@ -138,7 +138,7 @@ export const holdfastResumed: Contender = {
   }
 }
 
-/** What the one server in it goes by. */
+/** The key of the only server in the cache. */
 const keyOf = (cache: TicketCache.TicketCache): TicketCache.ServerKey => {
   const keys: Array<TicketCache.ServerKey> = []
   Effect.runSync(TicketCache.clear(cache, (key) => {
@@ -148,7 +148,7 @@ const keyOf = (cache: TicketCache.TicketCache): TicketCache.ServerKey => {
   return keys[0]!
 }
 
-/** A ticket of a real handshake, and whom it is for. */
+/** A ticket of a real handshake, and the key of its server. */
 export const anyTicket = async (port: number, ca: string) => {
   const cache = newCache(2)
   await Effect.runPromise(connection(cache, port, ca, false))

@@ -13,16 +13,16 @@ export interface Setting {
 
 export interface Server {
   readonly port: number
-  /** The same, with what is said there in the report. */
+  /** The port of the relay, whose connections are in the report. */
   readonly relayPort: number
-  /** Of the connections to the relay since it was last asked. It waits until they are closed. */
+  /** The report of the relay's connections since the last report. Waits until they are closed. */
   readonly report: () => Promise<Report>
 }
 
 export interface Report {
   readonly connections: number
   readonly resumed: number
-  /** Tickets that were offered, and how many of these had been before, by whomever. */
+  /** Tickets that were offered, and how many of these had been offered before, by any client. */
   readonly offered: number
   readonly repeated: number
   /** Bytes from the client, and to it. */
@@ -37,9 +37,9 @@ export interface Servers {
 }
 
 export const startServers = async (settings: ReadonlyArray<Setting>): Promise<Servers> => {
-  const told = settings.map(({ certificates, ...rest }) => ({ ...certificates, ...rest }))
-  // Neither the loader nor the flags of this process: it starts the faster.
-  const child = fork(fileURLToPath(new URL("server.mjs", import.meta.url)), [JSON.stringify(told)], { execArgv: [] })
+  const given = settings.map(({ certificates, ...rest }) => ({ ...certificates, ...rest }))
+  // Without the loader and the flags of this process it starts faster.
+  const child = fork(fileURLToPath(new URL("server.mjs", import.meta.url)), [JSON.stringify(given)], { execArgv: [] })
   const gone = once(child, "exit")
   const answer = async (): Promise<unknown> => {
     const [message] = await Promise.race([

@@ -5,10 +5,11 @@
 const preSharedKey = 41
 
 /**
- * Takes what comes on one side of a connection, and says once, with the first message: of a hello that offers tickets
- * which they are, as strings that are the same for the same ticket; of one that takes a ticket a list that has one.
+ * Collects the data of one side of a connection, and calls `onFirst` once, with its first message. For a client's
+ * hello, the list has a string for each ticket that is offered (equal for equal tickets). For a server's hello that
+ * accepts a ticket, the list has one element.
  */
-export const firstMessage = (told) => {
+export const firstMessage = (onFirst) => {
   let bytes = Buffer.alloc(0)
   let isOver = false
   return (chunk) => {
@@ -18,7 +19,7 @@ export const firstMessage = (told) => {
     if (bytes.length < 5 || bytes.length < 5 + bytes.readUInt16BE(3)) return
     isOver = true
     const type = bytes[5]
-    told(type === 1 ? offeredIn(bytes) : type === 2 && extensionsOf(bytes, 2).has(preSharedKey) ? ["taken"] : [])
+    onFirst(type === 1 ? offeredIn(bytes) : type === 2 && extensionsOf(bytes, 2).has(preSharedKey) ? ["taken"] : [])
   }
 }
 

@@ -42,7 +42,7 @@ export const connect = (url: string, parameters: Variables = {}) =>
         yield* Effect.repeat(receive, { until: ({ type }) => type === "connection_ack" })
       })
     })
-    /** What the message says about the operation; none if the message belongs to another operation. */
+    /** The message's content for the operation; none if the message belongs to another operation. */
     const result = (id: string) => (message: typeof In.Type) => {
       if (!("id" in message) || message.id !== id || message.type === "complete") return Option.none()
       const { data, errors } = message.type === "next"

@@ -4,7 +4,7 @@
  */
 import { load } from "./load.js"
 
-/** What a counterparty can be asked. The arguments and answers cross processes as JSON. */
+/** The questions to a counterparty. The arguments and answers cross processes as JSON. */
 export type Questions = Readonly<Record<string, (input: never) => unknown>>
 
 export interface Question {
@@ -17,7 +17,7 @@ export type Answer =
   | { readonly id: number; readonly value?: unknown }
   | { readonly id: number; readonly refused: string }
 
-/** What each counterparty can be asked. */
+/** The questions to each counterparty. */
 export const standard = { load }
 
 export const answerWith = <Q extends Questions>(own: Q): Q => {

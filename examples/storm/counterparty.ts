@@ -45,7 +45,7 @@ export const make: Effect.Effect<Counterparties> = Effect.gen(function*() {
   const lost = yield* Deferred.make<never, CounterpartyLost>()
   const children: Array<ChildProcess> = []
   const loads: Array<Effect.Effect<Load.Load, CounterpartyLost>> = [Effect.sync(Load.load)]
-  // For an end without time to close the scopes. If there is no time for this either, the closed channel tells the
+  // For an end without time to close the scopes. If there is no time for this either, the closed channel shows the
   // counterparty.
   process.on("exit", () => children.filter(isRunning).forEach((child) => child.kill("SIGKILL")))
 

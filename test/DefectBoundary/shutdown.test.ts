@@ -90,7 +90,7 @@ const echoing = (onExit: (exit: Exit.Exit<unknown, unknown>) => void) =>
     Effect.as(HttpServerResponse.empty())
   )
 
-const told = { code: 1001, reason: "the server is shutting down" }
+const goingAway = { code: 1001, reason: "the server is shutting down" }
 
 describe("D4: shutting down", () => {
   for (const policy of ["isolate", "terminate"] as const) {
@@ -112,7 +112,7 @@ describe("D4: shutting down", () => {
           ? closed
           : Effect.zipRight(Effect.promise(() => fetch(`http://127.0.0.1:${port}/die`)), ended)
         yield* close
-        assert.deepStrictEqual(yield* Effect.forEach(clients, ({ ended }) => ended), paths.map(() => told))
+        assert.deepStrictEqual(yield* Effect.forEach(clients, ({ ended }) => ended), paths.map(() => goingAway))
         assert.isTrue(exits.length === 3 && exits.every((exit) => Exit.isInterrupted(exit)), exits.join())
       }))
   }
@@ -199,7 +199,7 @@ describe("D4: shutting down", () => {
       )
       const { ended } = yield* webSocket(port, "/")
       yield* closed
-      assert.deepStrictEqual(yield* ended, told)
+      assert.deepStrictEqual(yield* ended, goingAway)
     }))
 
   it.scopedLive("does not wait for long for a WebSocket client that never answers", () =>

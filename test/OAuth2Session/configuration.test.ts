@@ -113,7 +113,7 @@ describe.each(providers)("options from the configuration: %s", (_, provider) => 
 
   it.effect.each(wrong)(
     "name the option that is missing or wrong, and show no secret: %s is %s",
-    ([name, value, told]) =>
+    ([name, value, message]) =>
       Effect.gen(function*() {
         const given = { ...values("http://127.0.0.1:1"), [name]: value }
         const layer = configured.pipe(Layer.provide(store()), Layer.provide(provider(given)))
@@ -123,7 +123,7 @@ describe.each(providers)("options from the configuration: %s", (_, provider) => 
         const text = [Cause.pretty(exit.cause), inspect(exit, { depth: 12 }), JSON.stringify(exit), String(exit)].join(
           "\n"
         )
-        assert.match(Cause.pretty(exit.cause), told)
+        assert.match(Cause.pretty(exit.cause), message)
         assert.notInclude(text, "canary")
         assert.notInclude(text, Buffer.alloc(32, 7).toString("base64"))
       }).pipe(Effect.provide(FetchHttpClient.layer))

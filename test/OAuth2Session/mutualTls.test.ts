@@ -18,7 +18,7 @@ const derOf = ({ cert }: Certificate): Buffer => Buffer.from(cert.replace(/-----
 
 /**
  * An authorization server and an API in one. The token endpoint for certificates knows one client by its thumbprint and
- * issues tokens that are bound to that; the API takes a token from the client that it is bound to alone.
+ * issues tokens that are bound to that; the API accepts a token only from the client that it is bound to.
  */
 const server = (own: Certificate, known: string) =>
   Effect.gen(function*() {

@@ -53,7 +53,7 @@ class Api extends Effect.Service<Api>()("test/Api", {
   }
 }
 
-/** What every session does, whatever class it is an instance of. */
+/** The operations of a session, whatever class it is an instance of. */
 const used = <A, E>(session: Session.Session<A, E>) =>
   Effect.gen(function*() {
     assert.isTrue(Session.isSession(session))

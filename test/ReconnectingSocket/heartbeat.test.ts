@@ -74,7 +74,7 @@ describe("the heartbeat", () => {
   it.scoped("W4: works with a fractional clock, by which the rest of a wait can be less than a nanosecond", () => {
     const wire = new Wire()
     return Effect.gen(function*() {
-      // 15,000 later it is, to a double, 15,000 less 2e-12 later.
+      // As a double, the time 15,000 ms after this one is 2e-12 ms less.
       yield* TestClock.adjust(1385.634)
       yield* onWires([wire], { backoff: steady })
       yield* pass(14_999)

@@ -226,12 +226,12 @@ describe("a failure that is not retryable", () => {
 
   test("W6: `retryable` is given the default's decision", () =>
     Effect.gen(function*() {
-      const told: Array<boolean> = []
+      const defaults: Array<boolean> = []
       const { server } = yield* dialing(ReconnectingSocket.make({
         dial,
         backoff: steady,
         retryable: (_, byDefault) => {
-          told.push(byDefault)
+          defaults.push(byDefault)
           return true
         }
       }))
@@ -240,7 +240,7 @@ describe("a failure that is not retryable", () => {
       yield* server.refuse(403)
       yield* pass(2000)
       yield* server.open
-      assert.deepStrictEqual(told, [true, false])
+      assert.deepStrictEqual(defaults, [true, false])
     }))
 
   const tooLong = (peer: WebSocketDialer.Peer) => Effect.zipRight(peer.send("x".repeat(11)), settle)
@@ -254,7 +254,7 @@ describe("a failure that is not retryable", () => {
       yield* pass(1000)
       yield* Effect.flatMap(server.open, tooLong)
       yield* pass(2000)
-      // No connection, so no end of the row.
+      // A refused dial is no connection, so the count of losses in a row goes on.
       yield* server.refuse(503)
       yield* pass(4000)
       yield* Effect.flatMap(server.open, tooLong)

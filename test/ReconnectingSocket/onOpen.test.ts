@@ -197,19 +197,19 @@ describe("onOpen", () => {
 
   test("W5: gets the loss of its connection as the failure of receive and send", () =>
     Effect.gen(function*() {
-      const told: Array<unknown> = []
+      const tags: Array<unknown> = []
       const { events, peer, socket } = yield* connected(ReconnectingSocket.make({
         dial,
         backoff: steady,
         onOpen: ({ receive, send }) =>
           Effect.gen(function*() {
-            told.push((yield* Effect.flip(receive))._tag)
-            told.push((yield* Effect.flip(send("late")))._tag)
+            tags.push((yield* Effect.flip(receive))._tag)
+            tags.push((yield* Effect.flip(send("late")))._tag)
           }).pipe(Effect.uninterruptible)
       }))
       yield* peer.close(4000)
       yield* settle
-      assert.deepStrictEqual(told, ["ConnectionClosed", "ConnectionClosed"])
+      assert.deepStrictEqual(tags, ["ConnectionClosed", "ConnectionClosed"])
       assert.deepStrictEqual(ofTag(events, "Lost").map(({ failure }) => failure._tag), ["ConnectionClosed"])
       assert.strictEqual((yield* socket.state)._tag, "Waiting")
     }))

@@ -383,7 +383,7 @@ describe("the outbox", () => {
       assert.isFalse(yield* isDone(short))
       yield* Fiber.interrupt(waiting)
       yield* settle
-      assert.isTrue(yield* isDone(short), "nobody who waits before it is left")
+      assert.isTrue(yield* isDone(short), "no waiting message is left before it")
       assert.deepStrictEqual((yield* server.open).got, ["12345678", "x"])
     }))
 

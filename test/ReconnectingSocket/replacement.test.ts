@@ -28,7 +28,7 @@ import {
 describe("a replacement", () => {
   const renewing = { dial, backoff: steady, renewAfter: "10 seconds" } as const
 
-  /** To where it has begun for sure. */
+  /** Until the replacement has certainly begun. */
   const begin = pass(10_000)
 
   test("begins in the last tenth of `renewAfter`", () =>

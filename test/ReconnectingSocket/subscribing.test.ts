@@ -366,7 +366,7 @@ describe("paced subscriptions", () => {
       assert.deepStrictEqual(peer.got, ["+1", "+2"])
       yield* pass(600)
       yield* all[0]!.close
-      // One that ends before its turn is not sent.
+      // A subscription that ends before its turn is not sent.
       yield* all[2]!.close
       yield* pass(399)
       assert.deepStrictEqual(peer.got, ["+1", "+2"])

@@ -1,4 +1,4 @@
-/** What an operator sees of a socket. */
+/** The logs, metrics and spans of a socket. */
 import { assert, describe, it } from "@effect/vitest"
 import * as ReconnectingSocket from "effect-holdfast/ReconnectingSocket"
 import * as WebSocketDialer from "effect-holdfast/WebSocketDialer"
@@ -56,7 +56,7 @@ const statesOf = (socket: string) =>
 
 const none = { messages: 0, unacknowledged: 0, oldest: 0 }
 
-/** What is logged within: level, message, and the socket. */
+/** The log lines of an effect: level, message, and the socket. */
 const logging = <A, E, R>(effect: (lines: Array<ReadonlyArray<unknown>>) => Effect.Effect<A, E, R>) =>
   Effect.suspend(() => {
     const lines: Array<ReadonlyArray<unknown>> = []
@@ -227,7 +227,7 @@ describe("counters", () => {
         yield* pass(250)
         if ("ping" in heartbeat) wire.say("pong")
         else wire.listener!.onControl("Pong")
-        // Nobody has asked for this one.
+        // No ping has asked for this pong.
         wire.say("pong")
         wire.listener!.onControl("Pong")
         const trips = [...Metric.unsafeSnapshot()].find(({ metricKey: { name: metric, tags } }) =>

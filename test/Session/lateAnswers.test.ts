@@ -318,7 +318,7 @@ describe("S14: a late answer", () => {
       const seen: Array<string> = []
       const outer: Session.Session<string, unknown> = yield* Session.make<string, unknown, never, unknown>({
         acquire: Effect.succeed("v0"),
-        // Late, it asks a session whose sign-in asks for what waits behind it.
+        // After its timeout it asks the inner session, whose sign-in asks this session in turn.
         renew: () =>
           Effect.zipRight(Effect.sleep("45 seconds"), Effect.exit(inner.current)).pipe(
             Effect.tap((exit) => Effect.sync(() => seen.push((failureOf(exit) as { readonly _tag: string })._tag))),

@@ -1,4 +1,4 @@
-/** What an operator sees of a session. */
+/** The logs, metrics and spans of a session. */
 import { assert, describe, it } from "@effect/vitest"
 import * as Session from "effect-holdfast/Session"
 import * as Effect from "effect/Effect"
@@ -15,7 +15,7 @@ import { settle } from "../support/settle.js"
 let names = 0
 const newName = () => `session telemetry ${names++}`
 
-/** What is logged within at Info and above: level, message, and the session. */
+/** The log lines of an effect at Info and above: level, message, and the session. */
 const logging = <A, E, R>(effect: (lines: Array<string>) => Effect.Effect<A, E, R>) =>
   Effect.suspend(() => {
     const lines: Array<string> = []

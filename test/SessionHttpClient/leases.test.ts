@@ -1,4 +1,4 @@
-/** What a response holds until its body has ended: its key's session, and its generation's resources. */
+/** Until its body has ended, a response holds its key's session, and its generation's resources. */
 import * as NodeHttpClient from "@effect/platform-node/NodeHttpClient"
 import * as Headers from "@effect/platform/Headers"
 import * as HttpBody from "@effect/platform/HttpBody"
@@ -121,7 +121,7 @@ describe.each(clients)("M3: over %s", (_, layer) => {
         assert.isTrue(yield* isFull("b"))
         assert.strictEqual(yield* readings(response)[how], "[1]")
         assert.isFalse(yield* isFull("b"))
-        // What is kept can be read again, and releases nothing twice.
+        // A kept body can be read again, and releases nothing twice.
         if (how === "text" || how === "json") assert.strictEqual(yield* response.text, "[1]")
       }).pipe(Effect.provide(layer)))
   }

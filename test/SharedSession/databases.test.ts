@@ -107,7 +107,7 @@ describe.skipIf(form === "quick")("F2, F5: a store in a database", async () => {
         yield* locker.ask("lock")
         const next = { ...row, revision: row.revision + 1 }
         const writing = yield* Effect.fork(compareAndSet("k", row.revision, next))
-        // SQLite itself would wait for five seconds, and let no timer strike.
+        // SQLite itself would wait for five seconds, during which no timer could fire.
         let longest = 0
         for (let turn = 0; turn < 25; turn++) {
           const since = performance.now()
@@ -116,7 +116,7 @@ describe.skipIf(form === "quick")("F2, F5: a store in a database", async () => {
         }
         assert.isBelow(longest, 4000)
         assert.strictEqual(writing.unsafePoll(), null)
-        // Readers wait for nobody.
+        // Readers do not wait for the lock.
         assert.deepStrictEqual(Option.getOrThrow((yield* read("k")).row), row)
         yield* locker.ask("unlock")
         assert.isTrue(yield* Fiber.join(writing))

@@ -23,9 +23,9 @@ export const makeFleet = (options: Options & { readonly takes?: number } = {}) =
       isDown: false,
       isSilent: false,
       losesAnswers: 0,
-      /** What the answer to a write waits for. */
+      /** The answer to a write waits for this effect. */
       held: Effect.void as Effect.Effect<void>,
-      /** What the answer to a read waits for. */
+      /** The answer to a read waits for this effect. */
       heldRead: Effect.void as Effect.Effect<void>
     }
     const faulty = <A>(call: Effect.Effect<A, SessionStore.StoreError>): Effect.Effect<A, SessionStore.StoreError> =>
@@ -50,12 +50,12 @@ export const makeFleet = (options: Options & { readonly takes?: number } = {}) =
       counts,
       faults,
       row,
-      /** Writes a row past all processes. */
+      /** Writes a row into the store without any process. */
       edit: (edit: (row: SessionStore.Row) => SessionStore.Row) =>
         Effect.flatMap(row, (found) => memory.compareAndSet("api", found!.revision, edit(found!))),
-      /** Writes the row under another key, past all processes. */
+      /** Writes the row under another key without any process. */
       copyTo: (key: string) => Effect.flatMap(row, (found) => memory.compareAndSet(key, undefined, found!)),
-      /** One more process; its scope is what dies with it. */
+      /** One more process. Closing its scope is its death. */
       join: (own: Options = {}): Effect.Effect<FleetSession, never, Scope.Scope> =>
         SharedSession.make<Token, typeof Token.Encoded, Refused, never, Refused>({
           key: "api",

@@ -88,7 +88,7 @@ const killed: Readonly<Record<Exclude<Step, "ending" | "ended">, Killed>> = {
   failed: { calls: ["renew 0.0", "renew 0.0"], uncertain: [false, true], holdsLease: false }
 }
 
-/** To start processes is what these tests take time for, and what follows a step is the same with every store. */
+/** These tests need their time to start processes, and every store behaves the same after a step. */
 const fewSteps: ReadonlySet<string> = new Set<Step>(["taken", "presented", "failed"])
 
 /** Two processes that are signed in, and the first of them killed at a step of the renewal that follows. */
@@ -102,7 +102,7 @@ const killedAt = (step: Step, store: StoreSettings, leeway: number) =>
     if (step === "failing" || step === "failed") server.next(Effect.succeed({ status: 503, body: "{}" }))
     yield* victim.ask("halt", step, "wait")
     const last = yield* Effect.fork(Effect.ignore(victim.ask(step.startsWith("end") ? "end" : "call", 1)))
-    yield* victim.told(step)
+    yield* victim.reached(step)
     yield* victim.kill
     yield* Fiber.join(last)
     return { server, heir }
@@ -163,7 +163,7 @@ const pausing = (settings: () => StoreSettings, isWhole: boolean): void => {
       yield* server.revoke
       yield* paused.ask("halt", "taken", "stop")
       const waking = yield* Effect.fork(callAll([paused], 10))
-      yield* paused.told("taken")
+      yield* paused.reached("taken")
       assert.strictEqual(yield* callAll([other], 10), 10)
       yield* paused.signal("SIGCONT")
       assert.strictEqual(yield* Fiber.join(waking), 10)
@@ -189,9 +189,9 @@ const pausing = (settings: () => StoreSettings, isWhole: boolean): void => {
       yield* server.revoke
       yield* paused.ask("halt", "presented", "stop")
       const waking = yield* Effect.fork(callAll([paused], 10))
-      yield* paused.told("presented")
+      yield* paused.reached("presented")
       assert.strictEqual(yield* callAll([other], 10), 10)
-      // One more renewal, so that what the paused process brings is older than what there is.
+      // One more renewal, so that the paused process's value is older than the current one.
       yield* server.revoke
       assert.strictEqual(yield* callAll([other], 10), 10)
       yield* paused.signal("SIGCONT")

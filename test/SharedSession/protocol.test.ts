@@ -51,7 +51,7 @@ describe("the numbers of a row", () => {
       numbersOf(later).forEach((number, i) => assert.isAbove(number, numbersOf(row)[i]!))
     const first = renewal(undefined, 5000)
     assertLater(renewal(first, 4000), first)
-    // Nobody remembers the row.
+    // No process remembers the row.
     assertLater(renewal(undefined, 5010), first)
   })
 })

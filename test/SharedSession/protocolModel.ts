@@ -94,8 +94,8 @@ export const search = (protocol: typeof ProtocolModule, bounds: Bounds): Result 
 }
 
 /**
- * States that differ in nothing that a later step looks at have one key: numbers count by their order, times by what is
- * left, names by whose they are, and the processes are alike.
+ * States that no later step can distinguish have one key. It has the order of numbers, the rest of each time, and the
+ * owners of names, and it does not depend on the order of the processes.
  */
 const keyOf = ({ ended, faults, issued, now, presented, processes, row, violation }: State): string => {
   const versions = [
@@ -169,7 +169,7 @@ const startOf = (protocol: typeof ProtocolModule, bounds: Bounds): State => {
   }
 }
 
-/** Nothing is left but time: each key must then come free by waiting alone. */
+/** Only time can still pass: then each lease must become free by waiting alone. */
 const isQuiet = ({ faults }: State): boolean => faults.ticks === 0
 
 const stuck = (protocol: typeof ProtocolModule, state: State): string | undefined => {

@@ -30,7 +30,7 @@ export const row: SessionStore.Row = {
   dead: false
 }
 
-/** What holds for a store, in one process or several. */
+/** The contract of a store, in one process or several. */
 export const contract = (
   makeLayer: () => Layer.Layer<SessionStore.SessionStore, unknown>,
   { hasNotices }: { readonly hasNotices: boolean }
@@ -89,7 +89,7 @@ export const contract = (
     it.live("notifies of new values, and not of leases", () =>
       using(Effect.scoped(Effect.gen(function*() {
         const { compareAndSet, notices, read } = yield* SessionStore.SessionStore
-        yield* read("told")
+        yield* read("watched")
         const heard: Array<string> = []
         const isHeard = yield* Effect.fork(
           Stream.runDrain(Stream.take(Stream.tap(notices, (key) => Effect.sync(() => heard.push(key))), 1))
@@ -97,19 +97,19 @@ export const contract = (
         // A subscription takes a while, and reports nothing from before.
         let revision = 0
         yield* Effect.gen(function*() {
-          yield* compareAndSet("told", revision || undefined, { ...row, revision: ++revision })
+          yield* compareAndSet("watched", revision || undefined, { ...row, revision: ++revision })
           assert.isTrue(isHeard.unsafePoll() !== null)
         }).pipe(
           Effect.sandbox,
           Effect.retry(Schedule.spaced("50 millis"))
         )
         yield* Fiber.join(isHeard)
-        assert.deepStrictEqual(heard, ["told"])
+        assert.deepStrictEqual(heard, ["watched"])
       }))))
   }
 }
 
-/** What holds for a store that several processes share. `settings` gives a fresh place for each test. */
+/** The contract of a store that several processes share. `settings` gives a fresh place for each test. */
 export const sharedContract = (
   settings: () => StoreSettings,
   { hasNotices }: { readonly hasNotices: boolean }

@@ -1,6 +1,6 @@
 import { readFileSync } from "node:fs"
 
-/** What is mutated together, and the swift tests that are to notice: with the slow ones it would take days. */
+/** The files that are mutated together, and the fast tests that must notice: with the slow tests it would take days. */
 const shards = JSON.parse(readFileSync(new URL("shards.json", import.meta.url), "utf8"))
 
 const name = process.env.HOLDFAST_SHARD

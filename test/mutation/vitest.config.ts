@@ -8,8 +8,8 @@ const shards = JSON.parse(readFileSync(new URL("shards.json", import.meta.url), 
 >
 
 /**
- * The tests of one shard. A mutant that survives is run through all of them. A canary is an edit of the source as it
- * stands, which the mutants' is not; and no mutant is active in another process.
+ * The tests of one shard. A mutant that survives is run through all of them. Canaries are left out, because they edit
+ * the unmutated source, and tests of other processes, because no mutant is active there.
  */
 export default defineConfig({
   resolve: base.resolve!,

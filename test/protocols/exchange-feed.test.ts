@@ -67,20 +67,20 @@ describe("an exchange's feed", () => {
     Effect.gen(function*() {
       const { counts, history, url } = yield* exchange
       const way = yield* relay(url)
-      const told: Array<Book> = []
+      const seen: Array<Book> = []
       yield* Effect.forkScoped(
-        Stream.runForEach(books(way.url, "gold", { backoff: quick }), (book) => Effect.sync(() => told.push(book)))
+        Stream.runForEach(books(way.url, "gold", { backoff: quick }), (book) => Effect.sync(() => seen.push(book)))
       )
       for (let kill = 0; kill < kills; kill++) {
-        const before = told.length
-        yield* eventually(() => told.length >= before + perKill)
+        const before = seen.length
+        yield* eventually(() => seen.length >= before + perKill)
         way.set("down")
         way.set("up")
       }
-      const before = told.length
-      yield* eventually(() => told.length >= before + perKill)
-      for (const { levels, seq } of told) assert.strictEqual(text(HashMap.entries(levels)), history[seq])
-      const numbers = told.map(({ seq }) => seq)
+      const before = seen.length
+      yield* eventually(() => seen.length >= before + perKill)
+      for (const { levels, seq } of seen) assert.strictEqual(text(HashMap.entries(levels)), history[seq])
+      const numbers = seen.map(({ seq }) => seq)
       assert.deepStrictEqual(numbers, [...numbers].sort((one, other) => one - other))
       assert.isAbove(counts.snapshots, kills)
     }).pipe(Effect.provide(Layer.merge(NodeWebSocketDialer.layer(), quiet))))

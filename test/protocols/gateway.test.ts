@@ -17,7 +17,7 @@ const perKill = 20
 
 interface Session {
   readonly id: string
-  /** What was sent, the first with the number 1. */
+  /** The events that were sent, the first with the number 1. */
   readonly events: Array<string>
   socket: WebSocket | undefined
 }

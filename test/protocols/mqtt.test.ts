@@ -63,7 +63,7 @@ const aedesServer = Effect.fnUntraced(function*(onPublish: (packet: PublishPacke
   return `ws://127.0.0.1:${(http.address() as AddressInfo).port}`
 })
 
-/** Cuts the way after each so many of what is counted. */
+/** Cuts the way each time the count has grown by `perKill`. */
 const cutting = (way: { readonly set: (weather: "up" | "down") => void }, count: () => number) =>
   Effect.forEach(Array.from({ length: kills }, (_, kill) => kill), (kill) =>
     Effect.zipRight(
@@ -79,7 +79,7 @@ const numbers = Array.from({ length: perKill * kills }, (_, n) => n)
 interface Tested {
   readonly server: Effect.Effect<string, never, Scope.Scope>
   readonly isThere: boolean
-  /** Whether it sends what it has kept for a subscriber before what is new, and marks each message that it repeats. */
+  /** Whether the broker sends a subscriber kept messages before new ones, and marks each message that it repeats. */
   readonly isStrict: boolean
 }
 
@@ -156,7 +156,7 @@ describe("MQTT", () => {
       yield* Fiber.join(publishing)
       const repeats = came.filter(({ n }, at) => came.findIndex((first) => first.n === n) < at)
       assert.isTrue(repeats.every(({ dup }) => dup))
-      // A message that a cut connection had in its hands is marked too, although it has not come before.
+      // A message that was in flight on a cut connection is marked, too, although it has not come before.
       assert.isAtMost(came.filter(({ dup }) => dup).length, kills * 20)
       assert.isAtLeast(came.filter(({ dup }) => dup).length, 1)
     }).pipe(Effect.provide(Layer.merge(NodeWebSocketDialer.layer(), quiet))))

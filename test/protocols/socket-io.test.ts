@@ -46,9 +46,9 @@ describe("socket.io", () => {
       yield* client.socket.awaitOpen
       const heard: Array<number> = []
       yield* Effect.forkScoped(Stream.runForEach(client.received, ([, n]) => Effect.sync(() => heard.push(n))))
-      let told = 0
+      let sent = 0
       yield* Effect.forkScoped(Effect.forever(
-        Effect.zipRight(Effect.sync(() => io.emit("tick", told++)), Effect.sleep("1 millis"))
+        Effect.zipRight(Effect.sync(() => io.emit("tick", sent++)), Effect.sleep("1 millis"))
       ))
       let answered = 0
       const emitting = yield* Effect.fork(Effect.forEach(
@@ -67,7 +67,7 @@ describe("socket.io", () => {
       // The handler sees an order again if its answer was lost, and leaves it out by its number.
       assert.deepStrictEqual([...new Set(got)], answers.map((_, n) => n))
       yield* eventually(() => resumed() >= kills)
-      const last = told
+      const last = sent
       yield* eventually(() => heard.length >= last)
       assert.deepStrictEqual(heard, heard.map((_, n) => n))
       assert.strictEqual(resumed(), kills)

@@ -15,7 +15,7 @@ export interface FleetProcess {
   readonly kill: Effect.Effect<void>
   readonly signal: (signal: "SIGSTOP" | "SIGCONT") => Effect.Effect<void>
   /** Done when the process has reported it. */
-  readonly told: (what: string) => Effect.Effect<void, ProcessGone>
+  readonly reached: (what: string) => Effect.Effect<void, ProcessGone>
 }
 
 export class ProcessGone {
@@ -38,12 +38,12 @@ export const fleetProcess = (
     child.on("error", () => {})
     let questions = 0
     const answers = new Map<number, (answer: Effect.Effect<any, ProcessGone>) => void>()
-    const told = new Set<string>()
+    const reached = new Set<string>()
     const listeners = new Set<() => void>()
     const change = () => listeners.forEach((listener) => listener())
-    child.on("message", (message: { id?: number; value?: unknown; defect?: string; told?: string }) => {
-      if (message.told !== undefined) {
-        told.add(message.told)
+    child.on("message", (message: { id?: number; value?: unknown; defect?: string; reached?: string }) => {
+      if (message.reached !== undefined) {
+        reached.add(message.reached)
         return change()
       }
       answers.get(message.id!)?.(
@@ -66,10 +66,10 @@ export const fleetProcess = (
         }),
       kill: kill(child),
       signal: (signal) => Effect.sync(() => child.kill(signal)),
-      told: (what) =>
+      reached: (what) =>
         Effect.async((resume) => {
           const look = () => {
-            if (told.has(what)) resume(Effect.void)
+            if (reached.has(what)) resume(Effect.void)
             else if (isRunning(child)) return
             else resume(Effect.fail(new ProcessGone()))
             listeners.delete(look)

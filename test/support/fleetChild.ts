@@ -48,7 +48,7 @@ export type Step =
   | "ending"
   | "ended"
 
-/** What a process does at a step: it waits there for ever, or stops like after SIGSTOP. */
+/** At a step a process waits for ever, or stops as after SIGSTOP. */
 export type Halt = "wait" | "stop"
 
 export interface Served {
@@ -73,7 +73,7 @@ const at = (step: Step): Effect.Effect<void> =>
     if (armed?.step !== step) return resume(Effect.void)
     const { halt } = armed
     armed = undefined
-    process.send!({ told: step }, () => {
+    process.send!({ reached: step }, () => {
       if (halt === "wait") return
       process.kill(process.pid, "SIGSTOP")
       resume(Effect.void)

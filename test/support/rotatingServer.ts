@@ -11,7 +11,7 @@ export interface RotatingServer {
   readonly state: {
     /** The requests to the token endpoint, in order: `sign in`, `renew 0.1`, `revoke 0.1`. */
     readonly calls: Array<string>
-    /** What the clients reported about each renewal. */
+    /** The clients' reports about each renewal. */
     readonly uncertain: Array<boolean>
     /** Refresh tokens that were presented again, which revoked all tokens of their sign-in. */
     reused: number

@@ -30,7 +30,7 @@ import {
   type NodeTlsServerOptions,
   type Recorder,
   recorder,
-  type Told
+  type Seen
 } from "./tlsServers.js"
 
 // -----------------------------------------------------------------------------
@@ -188,7 +188,7 @@ export const ways = {
     )
 } satisfies Record<string, Way>
 
-export const told = (body: string): Told => JSON.parse(body) as Told
+export const seenIn = (body: string): Seen => JSON.parse(body) as Seen
 
 // -----------------------------------------------------------------------------
 // what is looked at
@@ -339,7 +339,7 @@ const watchSessions = Effect.acquireRelease(
     })
 )
 
-const tellsNoSecrets = <A, E, R>(effect: Effect.Effect<A, E, R>) =>
+const showsNoSecrets = <A, E, R>(effect: Effect.Effect<A, E, R>) =>
   Effect.gen(function*() {
     said = []
     lines = []
@@ -368,7 +368,7 @@ const tellsNoSecrets = <A, E, R>(effect: Effect.Effect<A, E, R>) =>
     for (const { attributes, name, status } of spans) say([name, attributes, status])
     const text = said.join("\n")
     for (const hidden of [...secrets, ...sessions.flatMap(printed)]) {
-      assert.isFalse(text.includes(hidden), "a secret was told")
+      assert.isFalse(text.includes(hidden), "a secret was shown")
     }
     return result
   })
@@ -378,4 +378,4 @@ export const test = (
   name: string,
   effect: () => Effect.Effect<unknown, unknown, Scope.Scope>,
   timeout?: number
-): void => it.scopedLive(name, () => tellsNoSecrets(effect()), timeout)
+): void => it.scopedLive(name, () => showsNoSecrets(effect()), timeout)

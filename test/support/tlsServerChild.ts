@@ -65,7 +65,7 @@ export type Command =
   | { readonly _tag: "CloseConnections" }
 
 /** The HTTP answer, and what is known about its connection. */
-export interface Told {
+export interface Seen {
   /** For a connection that is resumed in TLS 1.2 Node's server knows no name; the recorder knows the requested one. */
   readonly servername: string | null
   readonly reused: boolean
@@ -103,7 +103,7 @@ const nodeServer = async (settings: NodeSettings): Promise<Server> => {
   ): void => {
     const socket = request.socket as Tls.TLSSocket
     const subject = socket.getPeerCertificate().subject as Tls.Certificate | undefined
-    const told: Told = {
+    const seen: Seen = {
       servername: (socket as { readonly servername?: string | false }).servername || null,
       reused: socket.isSessionReused(),
       client: [subject?.CN].flat()[0] ?? null,
@@ -112,7 +112,7 @@ const nodeServer = async (settings: NodeSettings): Promise<Server> => {
     }
     response.statusCode = 200
     response.setHeader("content-type", "application/json")
-    response.end(JSON.stringify(told))
+    response.end(JSON.stringify(seen))
   }
 
   // Idle connections end only when a test says so.

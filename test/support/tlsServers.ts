@@ -11,7 +11,7 @@ import { join } from "node:path"
 import { bundled } from "./programs.js"
 import type { Command, Handshakes, NodeSettings, Report, Settings } from "./tlsServerChild.js"
 
-export type { Handshakes, Report, Told } from "./tlsServerChild.js"
+export type { Handshakes, Report, Seen } from "./tlsServerChild.js"
 
 // -----------------------------------------------------------------------------
 // processes
@@ -144,7 +144,7 @@ export interface NodeTlsServer extends TlsServer {
 const base64 = (bytes: Uint8Array): string => Buffer.from(bytes).toString("base64")
 
 /**
- * A server that answers any path with its knowledge of the connection: see `Told`. It uses HTTP/2 if ALPN has chosen
+ * A server that answers any path with its knowledge of the connection: see `Seen`. It uses HTTP/2 if ALPN has chosen
  * that, otherwise HTTP/1.1, in which it also upgrades to a WebSocket that echoes.
  *
  * In TLS 1.3 it gives two tickets after a full handshake, and none after a resumed one. In TLS 1.2 it gives one after a

@@ -74,7 +74,7 @@ const call = ({ name, seed }: Settings, caller: number) => {
 let runtime: ManagedRuntime.ManagedRuntime<ApiSession | Orders, unknown> | undefined
 let calls: Promise<unknown> = Promise.resolve()
 
-/** What this process has done in its fleet: renewals, adoptions, takeovers. */
+/** The actions of this process in its fleet: renewals, adoptions, takeovers. */
 const events = Effect.map(Metric.snapshot, (pairs) => {
   const count = (event: string) => {
     for (const { metricKey, metricState } of pairs) {

@@ -21,7 +21,7 @@ export const section = ({ faults, gateway, limit, tally }: Evidence): Section =>
   const outOfOrder = sum(heard.map(({ outOfOrder }) => outOfOrder))
   const gaps = sum(heard.map(({ heard, highest }) => highest - heard))
   // The last events of a session that has become invalid are lost.
-  const late = sum(heard.map(({ highest, isForgotten, told }) => isForgotten ? 0 : told - highest))
+  const late = sum(heard.map(({ highest, isForgotten, published }) => isForgotten ? 0 : published - highest))
   const { asked, heartbeats, identified, invalid, mostLogins, resumed, tooMany, unanswered } = gateway
   return {
     part: "gateway",

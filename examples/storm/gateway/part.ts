@@ -58,7 +58,7 @@ export const make = (
     const isHeard = Effect.map(
       Effect.all([gateway.ask("report"), clients.ask("report")]),
       ([{ sessions }, heard]) =>
-        sessions.every(({ id, isForgotten, told }) => isForgotten || heard.sessions[id]?.highest === told)
+        sessions.every(({ id, isForgotten, published }) => isForgotten || heard.sessions[id]?.highest === published)
     )
 
     return {

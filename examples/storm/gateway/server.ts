@@ -174,7 +174,7 @@ const questions = answerWith({
     sessions: sessions.map(({ client, events, id, isForgotten }) => ({
       id,
       client,
-      told: events.length,
+      published: events.length,
       isForgotten: isForgotten || currentOf(client)!.id !== id
     }))
   })

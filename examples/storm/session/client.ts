@@ -3,7 +3,7 @@
  * its client for the accounts of that API.
  *
  * ```
- * Orders           saves an order, come what may
+ * Orders           saves an order, whatever happens
  *   Api            asks until it is answered
  *     ApiSession   the tokens, one set for all who ask
  *       Servers, HttpClient

@@ -26,14 +26,14 @@ export const ticketsOffered = (fromClient: Buffer): ReadonlyArray<Buffer> | unde
 }
 
 /** `refuses`: there will be no session. `undefined`: the hello is not complete yet. */
-export const answerOf = (fromServer: Buffer): "resumes" | "begins anew" | "refuses" | undefined => {
+export const answerOf = (fromServer: Buffer): "resumes" | "starts over" | "refuses" | undefined => {
   const record = firstRecord(fromServer)
   if (record === undefined) return undefined
   if (!isHello(record, 2)) return "refuses"
   const hello = new Reader(record, untilSession)
   hello.vector(1)
   hello.number(3) // cipher suite, compression
-  return preSharedKeyIn(hello) === undefined ? "begins anew" : "resumes"
+  return preSharedKeyIn(hello) === undefined ? "starts over" : "resumes"
 }
 
 const handshake = 22

@@ -65,7 +65,7 @@ const pass = (client: Socket, port: number, cut: Cut | undefined): void => {
   const hearServer = (bytes: Buffer): boolean => {
     const answer = answerOf(bytes)
     if (answer === "resumes") counts.taken++
-    if (answer === "begins anew" && isOffering) counts.notTaken++
+    if (answer === "starts over" && isOffering) counts.notTaken++
     return answer !== undefined
   }
 

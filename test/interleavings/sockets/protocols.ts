@@ -129,8 +129,8 @@ export const protocols = (modules: Modules) => {
                 String(message).startsWith("ping ") ? Option.some(`pong ${String(message).slice(5)}`) : Option.none()
             }
           })
-          const told: Array<string> = []
-          const listening = yield* Effect.fork(reading(socket.messages, (message) => void told.push(String(message))))
+          const values: Array<string> = []
+          const listening = yield* Effect.fork(reading(socket.messages, (message) => void values.push(String(message))))
           // The server acknowledges no message before it has received its pong.
           yield* world.serve(
             resettingAfter([3], ({ number, peer, received }) =>
@@ -148,7 +148,7 @@ export const protocols = (modules: Modules) => {
           }
           yield* socket.close()
           yield* Fiber.join(listening)
-          assert.deepEqual(told, [])
+          assert.deepEqual(values, [])
           const messages = received(world).filter((message) => !message.startsWith("pong"))
           assert.deepEqual(deduplicated(messages).toSorted(), ["a1", "a2", "b1", "b2"])
         })
@@ -191,8 +191,8 @@ export const protocols = (modules: Modules) => {
           yield* world.serve(
             resettingAfter([2], (wire, message) => message === "open" ? wire.peer.send("ok") : Effect.void)
           )
-          const told: Array<string> = []
-          const listening = yield* Effect.fork(reading(socket.messages, (message) => void told.push(String(message))))
+          const values: Array<string> = []
+          const listening = yield* Effect.fork(reading(socket.messages, (message) => void values.push(String(message))))
           const user = Effect.scoped(Effect.zipRight(
             socket.subscribe({
               open: Effect.succeed("open"),
@@ -221,7 +221,7 @@ export const protocols = (modules: Modules) => {
             world.wires.at(-1)!.received.filter((one) => one === "close").length
           )
           // A confirmation that comes after the end of its subscription is an ordinary message.
-          assert.ok(told.every((message) => message === "ok"), String(told))
+          assert.ok(values.every((message) => message === "ok"), String(values))
           yield* socket.close()
           yield* Fiber.join(listening)
           yield* isOver(world, socket)
@@ -278,8 +278,8 @@ export const protocols = (modules: Modules) => {
       (world) =>
         Effect.gen(function*() {
           const socket = yield* ReconnectingSocket.make(base)
-          const told: Array<string> = []
-          const listening = yield* Effect.fork(reading(socket.messages, (message) => void told.push(String(message))))
+          const values: Array<string> = []
+          const listening = yield* Effect.fork(reading(socket.messages, (message) => void values.push(String(message))))
           yield* world.serve(resettingAfter([2, 3], (wire, message) => wire.peer.send(`reply ${message}`)))
           const ask = (message: string) =>
             Effect.either(socket.request(message, {
@@ -298,7 +298,7 @@ export const protocols = (modules: Modules) => {
           // Two connections have broken; requests that they had not been handed went to the next one.
           const answered = names.filter((name) => !lost.includes(name))
           for (const name of answered) assert.ok(received(world).includes(name))
-          assert.deepEqual(told, [])
+          assert.deepEqual(values, [])
           yield* socket.close()
           yield* Fiber.join(listening)
           yield* isOver(world, socket)

@@ -35,7 +35,7 @@ export interface Wire {
   readonly received: Array<string>
 }
 
-/** What the server does with a message that it has received. */
+/** The server's reaction to a message that it has received. */
 export type Answer = (wire: Wire, message: string) => Effect.Effect<unknown>
 
 interface Line {
