@@ -41,9 +41,9 @@ describe("a store in a directory", () => {
       const path = yield* directory
       const store = yield* storeIn(join(path, "inner"))
       const keys = ["a", "A", "%41", "..", ".", "", "../outside", "a/b", "a\\b", "\0", "ä", "x".repeat(300)]
-      keys.push("x".repeat(301), "con", "a.", "a ", "🔑".repeat(80))
-      for (const key of keys) yield* store.set(key, key)
-      for (const key of keys) assert.strictEqual(Option.getOrNull(yield* store.get(key)), key)
+      keys.push("x".repeat(301), "con", "a.", "a ", "🔑".repeat(80), "\ud800", "\udc00", "\ufffd", "\\ud800", "\"")
+      for (const key of keys) yield* store.set(key, JSON.stringify(key))
+      for (const key of keys) assert.strictEqual(Option.getOrNull(yield* store.get(key)), JSON.stringify(key))
       assert.strictEqual(yield* store.size, keys.length)
       assert.deepStrictEqual(readdirSync(path), ["inner"])
       const files = readdirSync(join(path, "inner"))

@@ -138,13 +138,15 @@ const longestName = 180
 
 /** A name of characters that every file system keeps as they are; `%` and `~` escape all others. */
 const fileOf = (key: string): string => {
-  const name = [...Buffer.from(key, "utf8")].map((byte) => {
+  // UTF-8 has no form for half a surrogate pair, and JSON has one.
+  const text = JSON.stringify(key).slice(1, -1)
+  const name = [...Buffer.from(text, "utf8")].map((byte) => {
     const character = String.fromCharCode(byte)
     return /[a-z0-9_-]/.test(character) ? character : `%${byte.toString(16).padStart(2, "0")}`
   }).join("")
   const short = name.length <= longestName
     ? name
-    : `${name.slice(0, 100)}~${createHash("sha256").update(key).digest("hex")}`
+    : `${name.slice(0, 100)}~${createHash("sha256").update(text).digest("hex")}`
   return short + finished
 }
 
