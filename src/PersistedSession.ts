@@ -6,8 +6,8 @@
  * and a value that `fatal` declares dead is removed, too. `end` waits at most two seconds for the removal: then it goes
  * on, with a warning, and the value is removed when the store answers. Text that cannot be read (cut short, changed, of
  * another schema, under another name, encrypted with another key, not encrypted although a key is given) is never taken
- * for a value, and a store that fails is never taken for an empty one. No write is interrupted. No error or log
- * contains any part of the value.
+ * for a value, and a store that fails is never taken for an empty one. No write is interrupted; closing the session
+ * waits at most two seconds for it. No error or log contains any part of the value.
  *
  * **What it does not.** Only one process may use a key. Two processes with the same key each renew by themselves, and a
  * token that can be spent only once is then spent twice. A process that dies between the upstream's answer and the end
@@ -171,7 +171,8 @@ export const make = <A, I, E = never, R = never, E2 = E, R2 = never, E3 = never,
     const keeper = Keeper.make(store, key, options.schema, yield* Sealing.make(keys))
 
     const errorOf = ({ description, reason }: Keeper.Trouble) => new PersistenceError({ key, reason, description })
-    const write = (value: A, acquiredAt: number) => Effect.mapError(keeper.write(value, acquiredAt), errorOf)
+    const write = (value: A, acquiredAt: number) =>
+      Patience.uninterrupted(Effect.mapError(keeper.write(value, acquiredAt), errorOf))
     /** The session goes on: a failure of the store is only logged. */
     const despite = (done: string) => (effect: Effect.Effect<void, PersistenceError | Keeper.Trouble, R5>) =>
       Effect.catchAll(effect, (error) => Effect.logWarning(`${name}: ${done}: the stored value ${error.description}`))

@@ -306,6 +306,31 @@ describe("a session that is persisted", () => {
       yield* Fiber.interrupt(making)
     }))
 
+  it.effect("closing the session's scope waits two seconds for a write, which still goes on to its end", () =>
+    Effect.gen(function*() {
+      for (const isEnded of [false, true]) {
+        const disk = memory()
+        const answer = yield* Deferred.make<void>()
+        disk.state.during = Deferred.await(answer)
+        const { acquire } = upstream()
+        const scope = yield* Scope.make()
+        const session = yield* inStore(disk, PersistedSession.make({ ...options, acquire })).pipe(Scope.extend(scope))
+        const current = yield* Effect.fork(session.current)
+        yield* settle
+        if (isEnded) yield* session.end
+        const closing = yield* Effect.fork(Scope.close(scope, Exit.void))
+        yield* TestClock.adjust("1999 millis")
+        assert.isNull(closing.unsafePoll())
+        yield* TestClock.adjust("1 millis")
+        yield* Fiber.join(closing)
+        assert.strictEqual(failureOf(yield* Fiber.await(current))._tag, isEnded ? "SessionEnded" : "SessionClosed")
+        assert.strictEqual(disk.values.size, 0)
+        yield* Deferred.succeed(answer, undefined)
+        yield* settle
+        assert.strictEqual(disk.values.size, 1)
+      }
+    }))
+
   it.scoped("`end` also removes a value that a failed write may have left", () =>
     Effect.gen(function*() {
       const disk = memory()
