@@ -6,13 +6,15 @@ import * as Session from "effect-holdfast/Session"
 import * as Clock from "effect/Clock"
 import * as Deferred from "effect/Deferred"
 import * as Effect from "effect/Effect"
+import * as Either from "effect/Either"
 import * as Exit from "effect/Exit"
 import * as Fiber from "effect/Fiber"
 import * as Redacted from "effect/Redacted"
+import * as Schedule from "effect/Schedule"
 import * as TestClock from "effect/TestClock"
 import { createServer, get } from "node:http"
 import type { AddressInfo } from "node:net"
-import { type Asked, authorizationServer, json } from "./support/authorizationServer.js"
+import { type Asked, authorizationServer, json, metadataOf } from "./support/authorizationServer.js"
 import { failureOf } from "./support/exits.js"
 import { eventually, type Reply } from "./support/httpServer.js"
 import { hasIpv6 } from "./support/tools.js"
@@ -217,6 +219,34 @@ describe("the authorization code flow", () => {
       assert.strictEqual(form.get("prompt"), "consent")
     }).pipe(http))
 
+  it.scoped("opens no address but https, and http if that is allowed", () =>
+    Effect.gen(function*() {
+      const cases: ReadonlyArray<readonly [endpoint: string, allowInsecureRequests: boolean, isOpened: boolean]> = [
+        ["https://a.example/authorize", false, true],
+        ["http://a.example/authorize", true, true],
+        ["http://a.example/authorize", false, false],
+        ["file:///usr/bin/canary", true, false],
+        ["javascript:canary()", true, false],
+        ["ms-canary:open", true, false]
+      ]
+      for (const [authorization_endpoint, allowInsecureRequests, isOpened] of cases) {
+        let opened = false
+        const session = yield* OAuth2Session.make({
+          ...options,
+          allowInsecureRequests,
+          issuer: { ...metadataOf("https://127.0.0.1:1"), authorization_endpoint },
+          grant: OAuth2Session.authorizationCode(receiver((url) => {
+            opened = true
+            return back(url, { code: undefined, error: "access_denied" })
+          }))
+        })
+        const failure = yield* Effect.flip(session.current)
+        assert.deepInclude(failure, { error: isOpened ? "access_denied" : "invalid_response" }, authorization_endpoint)
+        assert.notInclude(String(failure) + JSON.stringify(failure), "canary")
+        assert.strictEqual(opened, isOpened, authorization_endpoint)
+      }
+    }).pipe(http))
+
   it.scoped("O5: uses no code that belongs to another request or server, and none if no code comes", () =>
     Effect.gen(function*() {
       const cases: ReadonlyArray<readonly [(url: URL) => URL | string, string]> = [
@@ -301,6 +331,19 @@ describe("the authorization code flow", () => {
       assert.isTrue(closed)
     }).pipe(http))
 
+  it.scoped("is presented once if it was refused, whatever is retried", () =>
+    Effect.gen(function*() {
+      const server = yield* authorizationServer(() => json({ error: "invalid_grant" }, 400))
+      const session = yield* OAuth2Session.make({
+        ...options,
+        issuer: server.url,
+        retry: Schedule.recurs(3),
+        grant: OAuth2Session.authorizationCode(receiver((url) => back(url)))
+      })
+      assert.deepInclude(yield* Effect.flip(session.current), { error: "invalid_grant" })
+      assert.strictEqual(server.asked.length, 1)
+    }).pipe(http))
+
   it.scoped("is answered while the browser stays open, and at a path in another spelling", () =>
     Effect.gen(function*() {
       let came = new URL("http://127.0.0.1")
@@ -359,6 +402,25 @@ describe("the authorization code flow", () => {
         assert.include(error.message, `[::1]:${port}`)
       })
   )
+
+  it.scoped("comes back to port 80, which a browser does not name", (test) =>
+    Effect.gen(function*() {
+      const statuses: Array<number> = []
+      const made = yield* Effect.either(NodeLoopbackRedirect.make({
+        port: 80,
+        path: "/callback",
+        open: ({ search }) =>
+          Effect.promise(async () => {
+            statuses.push((await fetch(`http://127.0.0.1/callback${search}`)).status)
+          })
+      }))
+      if (Either.isLeft(made)) {
+        assert.match(made.left.message, /EACCES|EADDRINUSE/)
+        return test.skip("port 80 is taken or forbidden")
+      }
+      yield* made.right.onAuthorize(new URL("https://a.example/?state=s&code=canary-code"), "s")
+      assert.deepStrictEqual(statuses, [200])
+    }))
 
   it("does not begin with a receiver whose options are invalid", () => {
     const nonsense: ReadonlyArray<readonly [string, unknown]> = [

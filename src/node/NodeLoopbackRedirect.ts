@@ -139,11 +139,11 @@ const receive = (
   host: string,
   waiting: Map<string, Deferred.Deferred<URL>>
 ): void => {
-  const authority = `${host}:${request.socket.localPort}`
-  const target = `http://${authority}${request.url}`
+  const target = `http://${host}:${request.socket.localPort}${request.url}`
   const url = URL.canParse(target) ? new URL(target) : undefined
-  // A page of another site may know the port, and could reach this server by another host name.
-  if (url === undefined || request.headers.host !== authority) return answer(response, 400, "This is no answer.")
+  // A page of another site may know the port, and could reach this server by another host name. A browser leaves the
+  // port 80 out, as a URL does.
+  if (url === undefined || request.headers.host !== url.host) return answer(response, 400, "This is no answer.")
   if (url.pathname !== path) return answer(response, 404, "There is nothing here.")
   if (request.method !== "GET") return answer(response, 405, "This is no answer.")
   const cameBack = waiting.get(url.searchParams.get("state") ?? "")

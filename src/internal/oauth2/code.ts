@@ -35,6 +35,11 @@ export const begin = (
       return yield* new OAuth2Error({ error: "invalid_response", description })
     }
     const url = new URL(authorization_endpoint)
+    // The URL goes to the program that opens browsers, which may do anything with another scheme.
+    if (url.protocol !== "https:" && !(url.protocol === "http:" && party.allowsInsecure)) {
+      const description = "the server's authorization_endpoint is not https"
+      return yield* new OAuth2Error({ error: "invalid_response", description })
+    }
     const verifier = Oauth.generateRandomCodeVerifier()
     const state = Oauth.generateRandomState()
     const isOpenId = parameters.get("scope")?.split(" ").includes("openid") === true

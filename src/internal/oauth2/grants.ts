@@ -9,6 +9,7 @@ import type * as FiberId from "effect/FiberId"
 import * as Metric from "effect/Metric"
 import * as MetricLabel from "effect/MetricLabel"
 import * as Redacted from "effect/Redacted"
+import * as Schedule from "effect/Schedule"
 import type * as OAuth2Session from "../../OAuth2Session.js"
 import type { Authority } from "./authority.js"
 import type * as Endpoint from "./endpoint.js"
@@ -109,6 +110,8 @@ export class Grants {
   private readonly signIn: Effect.Effect<Tokens, SignInError> = Effect.suspend(() => {
     const { authority, grant, isInteractive, party, retry, wanted } = this.settings
     if (this.spent !== undefined) return new SignInRequired({ cause: this.spent.cause })
+    // A code that was refused is not presented again, whatever the options' schedule says.
+    const retryOfCode = Schedule.whileInput(retry, (error: Retries.Failure) => !this.isDead(error))
     let isPersonal = false
     const onPerson = () => {
       isPersonal = true
@@ -117,7 +120,7 @@ export class Grants {
       authority,
       (server) =>
         Effect.flatMap(
-          SignIn.signIn(party, server, wanted, grant, retry, onPerson),
+          SignIn.signIn(party, server, wanted, grant, retryOfCode, onPerson),
           (issued) => this.issue(issued, server, undefined)
         )
     )
@@ -174,7 +177,7 @@ export class Grants {
     )
   }
 
-  private isDead(error: SignInError): error is OAuth2Error {
+  private isDead(error: Retries.Failure): error is OAuth2Error {
     const { fatal } = this.settings
     return error instanceof OAuth2Error && (fatal === undefined ? error.error === "invalid_grant" : fatal(error))
   }

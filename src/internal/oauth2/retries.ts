@@ -8,7 +8,7 @@ import type * as Session from "../../Session.js"
 import { scheduleOf } from "../session/cooldown.js"
 import { DiscoveryFailed, OAuth2Error } from "./errors.js"
 
-type Failure = OAuth2Session.SignInError | OAuth2Session.StoreError
+export type Failure = OAuth2Session.SignInError | OAuth2Session.StoreError
 
 export type Retry = Schedule.Schedule<unknown, Failure>
 
