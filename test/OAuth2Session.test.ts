@@ -109,6 +109,17 @@ describe("a refresh token", () => {
       ])
     }).pipe(http))
 
+  it.scoped("O2: is presented without the space that a server has put around it", () =>
+    Effect.gen(function*() {
+      const server = yield* authorizationServer(() => token(1, { refresh_token: "\tcanary-refresh-1\r\n" }))
+      const session = yield* OAuth2Session.make({ ...refreshing(), issuer: server.url })
+      yield* session.refresh(yield* session.current)
+      assert.deepStrictEqual(server.asked.map(({ form }) => form.get("refresh_token")), [
+        "canary-refresh-configured",
+        "canary-refresh-1"
+      ])
+    }).pipe(http))
+
   it.scoped("that was obtained elsewhere is presented with the requested scope, each time", () =>
     Effect.gen(function*() {
       let n = 0
@@ -319,6 +330,7 @@ describe("an unusual answer", () => {
     ["a line after the token", token(1, { access_token: "canary-access-1\n" }), {}],
     ["refresh_token null", token(1, { refresh_token: null }), {}],
     ["refresh_token empty", token(1, { refresh_token: "" }), {}],
+    ["refresh_token blank", token(1, { refresh_token: " \n" }), { refreshToken: undefined }],
     ["scope null", token(1, { scope: null }), {}],
     ["scope a list", token(1, { scope: ["a", "b c"] }), { scope: new Set(["a", "b", "c"]) }],
     ["scope with commas", token(1, { scope: "repo,gist" }), { scope: new Set(["repo", "gist"]) }],
@@ -332,8 +344,10 @@ describe("an unusual answer", () => {
     ["expires_in negative", token(1, { expires_in: -1 }), { expiresAt: undefined }],
     ["no token_type", token(1, { token_type: undefined }), { tokenType: "Bearer" }],
     ["token_type null", token(1, { token_type: null }), { tokenType: "Bearer" }],
+    ["token_type with space around it", token(1, { token_type: " Bearer\n" }), { tokenType: "Bearer" }],
     ["token_type in capitals", token(1, { token_type: "BEARER" }), { tokenType: "Bearer" }],
     ["id_token empty", token(1, { id_token: "" }), { idToken: undefined }],
+    ["id_token blank", token(1, { id_token: "  " }), { idToken: undefined }],
     ["error null", token(1, { error: null }), {}],
     ["error empty", token(1, { error: "" }), {}],
     ["status 201", { ...token(1), status: 201 }, {}],
@@ -347,7 +361,13 @@ describe("an unusual answer", () => {
         body: "access_token=canary-access-1&token_type=bearer&scope=repo%2Cgist"
       },
       { scope: new Set(["repo", "gist"]) }
-    ]
+    ],
+    [
+      "a form of another content type, with a line after it",
+      { headers: { "content-type": "text/plain" }, body: "access_token=canary-access-1&expires_in=60\n" },
+      { expiresAt: 60_000 }
+    ],
+    ["a form of no content type", { body: "access_token=canary-access-1&token_type=bearer" }, { tokenType: "Bearer" }]
   ]
 
   it.scoped.each(good)("O2: still gives its token: %s", ([, reply, expected]) =>
@@ -381,6 +401,17 @@ describe("an unusual answer", () => {
     ],
     ["HTML", { headers: { "content-type": "text/html" }, body: "<html>canary</html>" }, { error: "invalid_response" }],
     ["HTML with 404", { status: 404, body: "<html>canary</html>" }, { error: "invalid_response", status: 404 }],
+    [
+      "HTML with a link that has an error",
+      { status: 400, body: `<a href="/canary?a=1&error=invalid_scope&b=2">canary</a>` },
+      { error: "invalid_response", status: 400 }
+    ],
+    ["an error with space around it", json({ error: " invalid_scope\n" }, 400), { error: "invalid_scope" }],
+    [
+      "a description that turns its text around",
+      json({ error: "invalid_scope", error_description: "to\u202egol\u2028no" }, 400),
+      { description: "to gol no" }
+    ],
     ["a list", json([1, 2]), { error: "invalid_response" }],
     ["nothing", { status: 204 }, { error: "invalid_response" }],
     ["an empty token", token(1, { access_token: "" }), { error: "invalid_response" }],

@@ -102,6 +102,7 @@ describe.each(providers)("options from the configuration: %s", (_, provider) => 
     ["OAUTH_TIMEOUT", "0 millis", /timeout/],
     ["OAUTH_CLIENT_ID", "", /clientId/],
     ["OAUTH_CLIENT_SECRET", "", /clientAuth/],
+    ["OAUTH_CLIENT_SECRET", " \n", /clientAuth/],
     ["OAUTH_REFRESH_TOKEN", "", /grant/],
     ["OAUTH_STORE_KEY", "canary", /encryptWith/],
     ["OAUTH_STORE_KEY", Buffer.from("canary-of-31-bytes-1234567890ab").toString("base64"), /encryptWith/],

@@ -32,7 +32,7 @@ type Body = Readonly<Record<string, unknown>>
 
 export const tokensFrom = (answer: Answer): TokenAnswer | OAuth2Error => {
   const body = bodyOf(answer)
-  const accessToken = trimmed(body?.["access_token"])
+  const accessToken = text(body?.["access_token"])
   if (body === undefined || accessToken === undefined || !isSuccess(answer)) return failureFrom(answer, body)
   return {
     accessToken,
@@ -127,7 +127,7 @@ export const withoutSecrets = (description: string, secrets: ReadonlyArray<strin
     if (secret !== "") clean = clean.replaceAll(secret, "<redacted>")
   }
   // Other text that looks like a token is removed, too: a long run without a space.
-  return clean.replace(/[\w+/=.~-]{60,}/g, "<redacted>").replace(/[^\x20-\x7e\u00a0-\uffff]+/g, " ").slice(0, 500)
+  return clean.replace(/[\w+/=.~-]{60,}/g, "<redacted>").replace(/[\p{C}\p{Zl}\p{Zp}]+/gu, " ").slice(0, 500)
 }
 
 /** The `error` of a challenge in `WWW-Authenticate`, RFC 6750 section 3. */
@@ -146,8 +146,8 @@ export const asksForNonce = (headers: Readonly<Record<string, string | undefined
 
 const isSuccess = ({ status }: Answer): boolean => status >= 200 && status < 300
 
-const bodyOf = ({ headers, text }: Answer): Body | undefined =>
-  jsonOf(text) ?? (headers["content-type"]?.includes("form-urlencoded") ? formOf(text) : undefined)
+/** The content type is not asked, since servers send forms as text and JSON as HTML. */
+const bodyOf = ({ text }: Answer): Body | undefined => jsonOf(text) ?? formOf(text)
 
 const jsonOf = (text: string): Body | undefined => {
   try {
@@ -158,11 +158,13 @@ const jsonOf = (text: string): Body | undefined => {
   }
 }
 
-const formOf = (text: string): Body => Object.fromEntries(new URLSearchParams(text))
+/** A form's text has no space, bracket or quote, so that a page with a link in it is not taken for a form. */
+const formOf = (text: string): Body | undefined =>
+  /^[\w.~%+-]+=[^\s<>"'{}]*$/.test(text.trim()) ? Object.fromEntries(new URLSearchParams(text.trim())) : undefined
 
-const text = (member: unknown): string | undefined => typeof member === "string" && member !== "" ? member : undefined
-
-const trimmed = (member: unknown): string | undefined => text(text(member)?.trim())
+/** No member means anything by the space around it. */
+const text = (member: unknown): string | undefined =>
+  typeof member === "string" && member.trim() !== "" ? member.trim() : undefined
 
 /** A server that sends a number larger than any timestamp means "never". */
 const mostSeconds = 8_640_000_000_000

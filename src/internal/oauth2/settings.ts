@@ -72,8 +72,8 @@ const text = (option: string, value: unknown): void => {
 
 const secret = (option: string, value: unknown): void => {
   const held = Redacted.isRedacted(value) ? Redacted.value(value) : undefined
-  if (typeof held !== "string" || held === "") {
-    throw invalid(option, redacted, "must be a Redacted string that is not empty")
+  if (typeof held !== "string" || held.trim() === "") {
+    throw invalid(option, redacted, "must be a Redacted string that is not blank")
   }
 }
 
