@@ -311,30 +311,8 @@ export const makeWith = <E = never, R = never, E2 = never, R2 = never, E3 = neve
         }
       }
     })
-    const { challenge, rejected = isRefusal } = options
-
-    const acquire = Effect.gen(function*() {
-      const identity = yield* options.identity
-      const candidate = stateOf(identity, yield* connect(identity.tls), CookieJar.make(cookieLimits))
-      const send = (request: HttpClientRequest.HttpClientRequest) =>
-        Effect.catchIf(candidate.send(request, true), isFiltered, ({ response }) => Effect.succeed(response))
-      const probed = judged(yield* send(probe))
-      // The probe's body may hold the connection for which the answer to its challenge, or the next refresh, waits.
-      const sendAfter = (request: HttpClientRequest.HttpClientRequest) =>
-        Effect.zipRight(discardBody(probed), send(request))
-      const response = yield* Effect.onError(
-        Effect.suspend(() =>
-          Option.getOrElse(challenge?.(probed, sendAfter) ?? Option.none(), () => Effect.succeed(probed))
-        ),
-        () => abandon(probed)
-      )
-      if (response !== probed) yield* discardBody(probed)
-      if (response.status < 200 || response.status >= 400) {
-        return yield* new ProbeFailed({ status: response.status, response: yield* readBeforehand(response) })
-      }
-      yield* discardBody(response)
-      return candidate
-    })
+    const { rejected = isRefusal } = options
+    const acquire = provenState(options, probe, connect, cookieLimits)
     const { budget, cooldown, name, retry, timeout } = options
     const maxAge = options.maxAge ?? "1 hour"
     const session = yield* Session.make({ acquire, maxAge, budget, cooldown, name, retry, timeout })
@@ -386,6 +364,36 @@ const validProbe = (given: HttpClientRequest.HttpClientRequest | string) => {
 // -----------------------------------------------------------------------------
 // one generation
 // -----------------------------------------------------------------------------
+
+/** A new state, which the probe has proved. */
+const provenState = <E, R, E2, R2, E3, R3>(
+  { challenge, identity: nextIdentity }: Pick<Options<E, R, E2 | E3, R2>, "challenge" | "identity">,
+  probe: HttpClientRequest.HttpClientRequest,
+  connect: (tls: TlsOptions | undefined) => Effect.Effect<HttpClient.HttpClient, E3, R3>,
+  cookieLimits: CookieJar.Limits
+) =>
+  Effect.gen(function*() {
+    const identity = yield* nextIdentity
+    const candidate = stateOf(identity, yield* connect(identity.tls), CookieJar.make(cookieLimits))
+    const send = (request: HttpClientRequest.HttpClientRequest) =>
+      Effect.catchIf(candidate.send(request, true), isFiltered, ({ response }) => Effect.succeed(response))
+    const probed = judged(yield* send(probe))
+    // The probe's body may hold the connection for which the answer to its challenge, or the next refresh, waits.
+    const sendAfter = (request: HttpClientRequest.HttpClientRequest) =>
+      Effect.zipRight(discardBody(probed), send(request))
+    const response = yield* Effect.onError(
+      Effect.suspend(() =>
+        Option.getOrElse(challenge?.(probed, sendAfter) ?? Option.none(), () => Effect.succeed(probed))
+      ),
+      () => abandon(probed)
+    )
+    if (response !== probed) yield* discardBody(probed)
+    if (response.status < 200 || response.status >= 400) {
+      return yield* new ProbeFailed({ status: response.status, response: yield* readBeforehand(response) })
+    }
+    yield* discardBody(response)
+    return candidate
+  })
 
 const stateOf = (identity: Identity, client: HttpClient.HttpClient, jar: CookieJar.CookieJar): State => ({
   identity,

@@ -34,6 +34,8 @@ import {
   many,
   poolsOfOne,
   printsOf,
+  statusesOf,
+  textOf,
   times
 } from "./support/httpClients.js"
 import { eventually, nextTurn, type Received, type Reply, serve } from "./support/httpServer.js"
@@ -83,12 +85,6 @@ const cookiesOf = (session: HttpSession.HttpSession<unknown>["session"], url: st
 
 const waitersOf = (session: Session.Session<any, any>) =>
   Effect.map(session.status, (status) => status._tag === "Refreshing" ? status.waiters : 0)
-
-const textOf = <E, R>(response: Effect.Effect<HttpClientResponse.HttpClientResponse, E, R>) =>
-  Effect.flatMap(response, (response) => response.text)
-
-const statuses = (exits: ReadonlyArray<Exit.Exit<HttpClientResponse.HttpClientResponse, unknown>>) =>
-  exits.map((exit) => Exit.isSuccess(exit) ? exit.value.status : String(exit))
 
 describe.each(clients)("over %s", (_name, layer) => {
   it.scopedLive("J1: twenty callers met with 403 cause one probe, and all succeed", () =>
@@ -523,7 +519,7 @@ describe("refreshing", () => {
         yield* gate.open
         yield* nextTurn
       }
-      assert.deepStrictEqual(statuses(yield* Fiber.join(stragglers)), times(20, 200))
+      assert.deepStrictEqual(statusesOf(yield* Fiber.join(stragglers)), times(20, 200))
       assert.strictEqual(server.probes().length, 2)
     })))
 
@@ -562,7 +558,7 @@ describe("refreshing", () => {
       const { first, gate, later, server } = yield* underway
       assert.strictEqual(server.requests().length, 1)
       yield* gate.open
-      assert.deepStrictEqual(statuses([...yield* Fiber.awaitAll([first, ...later])]), times(11, 200))
+      assert.deepStrictEqual(statusesOf([...yield* Fiber.awaitAll([first, ...later])]), times(11, 200))
       assert.deepStrictEqual(server.requests().slice(1).map(({ headers }) => headers.cookie), times(11, "sid=1"))
     })))
 
@@ -574,7 +570,7 @@ describe("refreshing", () => {
         yield* Fiber.interruptAll(gone)
         yield* gate.open
         const rest = [first, ...later].filter((fiber) => !gone.includes(fiber))
-        assert.deepStrictEqual(statuses([...yield* Fiber.awaitAll(rest)]), times(rest.length, 200))
+        assert.deepStrictEqual(statusesOf([...yield* Fiber.awaitAll(rest)]), times(rest.length, 200))
         assert.strictEqual((yield* session.current).number, 1)
         assert.strictEqual(server.probes().length, 2)
       })))

@@ -1,7 +1,6 @@
 import * as Undici from "@effect/platform-node/Undici"
 import * as Headers from "@effect/platform/Headers"
 import * as HttpBody from "@effect/platform/HttpBody"
-import type * as HttpClientResponse from "@effect/platform/HttpClientResponse"
 import { assert, describe, it } from "@effect/vitest"
 import * as HttpSession from "effect-holdfast/HttpSession"
 import { NodeHttpSession } from "effect-holdfast/node"
@@ -15,7 +14,7 @@ import * as Stream from "effect/Stream"
 import * as TestClock from "effect/TestClock"
 import type { ServerOptions } from "node:https"
 import { serverCertificate } from "../examples/certificates.js"
-import { assertTransport, failedWith, many, times } from "./support/httpClients.js"
+import { assertTransport, failedWith, many, textOf, times } from "./support/httpClients.js"
 import { eventually, type Received, type Reply, serve, type TestServer } from "./support/httpServer.js"
 
 const certificate = await serverCertificate()
@@ -50,9 +49,6 @@ const visit = (url: string, ...tls: ReadonlyArray<HttpSession.TlsOptions | undef
       agent: { allowH2: true, connect: { ca: certificate.ca } }
     })
   })
-
-const textOf = <E, R>(response: Effect.Effect<HttpClientResponse.HttpClientResponse, E, R>) =>
-  Effect.flatMap(response, (response) => response.text)
 
 const forbidden: Reply = { status: 403, body: "forbidden" }
 const refusing = (...ids: ReadonlyArray<string>) => (request: Received): Reply =>

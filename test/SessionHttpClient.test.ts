@@ -26,7 +26,17 @@ import * as TestClock from "effect/TestClock"
 import * as Tracer from "effect/Tracer"
 import { Readable } from "node:stream"
 import { inspect } from "node:util"
-import { assertTransport, clients, failedWith, failureOf, many, printsOf, times } from "./support/httpClients.js"
+import {
+  assertTransport,
+  clients,
+  failedWith,
+  failureOf,
+  many,
+  printsOf,
+  statusesOf,
+  textOf,
+  times
+} from "./support/httpClients.js"
 import { eventually, nextTurn, type Received, type Reply, serve } from "./support/httpServer.js"
 import { watched } from "./support/watching.js"
 
@@ -69,12 +79,6 @@ const api = (isStale: (token: string | undefined, request: Received) => boolean,
 
 const refuses = (...stale: ReadonlyArray<string>) => (token: string | undefined) =>
   token === undefined || stale.includes(token)
-
-const textOf = <E, R>(response: Effect.Effect<HttpClientResponse.HttpClientResponse, E, R>) =>
-  Effect.flatMap(response, (response) => response.text)
-
-const statusesOf = (exits: ReadonlyArray<Exit.Exit<HttpClientResponse.HttpClientResponse, unknown>>) =>
-  exits.map((exit) => Exit.isSuccess(exit) ? exit.value.status : String(exit))
 
 describe.each(clients)("over %s", (name, layer) => {
   it.scopedLive("H1: a refused request is built again from the caller's own, without any part of the old value", () =>

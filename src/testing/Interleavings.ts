@@ -52,11 +52,19 @@ import * as Record from "effect/Record"
 import * as Runtime from "effect/Runtime"
 import * as Check from "../internal/check.js"
 import { Narrator } from "../internal/explorer/narrate.js"
-import { observed } from "../internal/explorer/observe.js"
 import { Outside } from "../internal/explorer/outside.js"
 import { afterTurn, elapsed } from "../internal/explorer/realTime.js"
 import * as Run from "../internal/explorer/run.js"
 import * as Schedule from "../internal/explorer/schedule.js"
+import {
+  Budget,
+  defaultPreemptions,
+  isByChance,
+  type Ran,
+  runOnce,
+  type Searched,
+  searchesOf
+} from "../internal/explorer/search.js"
 import { shrink } from "../internal/explorer/shrink.js"
 import * as Space from "../internal/explorer/space.js"
 import * as Strategies from "../internal/explorer/strategies.js"
@@ -385,144 +393,6 @@ const slicing = ({ outside }: Run.Setting): Effect.Effect<<A>(step: () => Step<A
     return Effect.succeed(sliced)
   })
 
-interface Ran<A, E> {
-  readonly run: Run.Run
-  readonly outcome: Run.Outcome<A, E>
-}
-
-const runOnce = <A, E>(effect: Effect.Effect<A, E>, setting: Run.Setting, strategy: Run.Strategy): Ran<A, E> => {
-  const run = new Run.Run(setting, strategy)
-  const outcome = run.execute(effect)
-  run.finish()
-  return { run, outcome }
-}
-
-type Checked = ReturnType<typeof validate>
-
-/** The budget of real time. Each strategy gets an equal part of what is left. */
-class Budget {
-  private readonly end: number
-  private readonly millis: number
-  private parts: number
-  private until = 0
-  isCut = false
-
-  constructor(millis: number, parts: number) {
-    this.millis = millis
-    this.end = elapsed() + millis
-    this.parts = parts
-  }
-
-  /** Begins the next strategy's part. */
-  next(): void {
-    const now = elapsed()
-    this.until = now + Math.max(0, this.end - now) / this.parts--
-  }
-
-  /** Called only while there is more to do. */
-  isSpent(): boolean {
-    const isSpent = elapsed() >= this.until
-    this.isCut ||= isSpent
-    return isSpent
-  }
-
-  /** Adds a quarter of the whole budget from now on, and gives a function that says whether it is spent. */
-  extended(): () => boolean {
-    const until = elapsed() + this.millis / 4
-    return () => elapsed() >= until
-  }
-}
-
-const events: Partial<Record<Strategy, "interrupt" | "timer">> = { interrupt: "interrupt", timers: "timer" }
-
-const isByChance = (strategy: Strategy): boolean => strategy === "random" || strategy === "pct"
-
-interface Searched {
-  readonly searches: ReadonlyArray<Search>
-  readonly coverages: ReadonlyMap<Strategy, Space.Coverage>
-}
-
-/** Runs the plain order once, to find where each strategy's schedules can begin, and then each strategy. */
-function* searchesOf<A, E>(
-  effect: Effect.Effect<A, E>,
-  setting: Run.Setting,
-  checked: Checked,
-  clock: Budget
-): Generator<Ran<A, E> & { readonly isNew: boolean }, Searched> {
-  const offersOf = (strategy: Strategy) => [...firstOffersOf(strategy, checked)]
-  const plain = new Space.Survey(checked.seed, new Set(checked.strategies.flatMap(offersOf)))
-  const ran = runOnce(effect, observed(setting, plain.begins), plain)
-  const coverages = new Map<Strategy, Space.Coverage>()
-  for (const strategy of checked.strategies) {
-    coverages.set(strategy, plain.coverageOf(firstOffersOf(strategy, checked)))
-  }
-  yield { ...ran, isNew: true }
-  const searches: Array<Search> = []
-  for (const strategy of checked.strategies) {
-    const coverage = coverages.get(strategy)!
-    // The plain run is the first schedule of every strategy; it is counted once.
-    let interleavings = searches.length === 0 ? 1 : 0
-    clock.next()
-    const asking = isByChance(strategy)
-      ? byChance(strategy, checked, Math.max(1, ran.run.contended))
-      : inOrder(strategy, checked, plain, coverage)
-    let next = asking.next()
-    while (next.done !== true && !clock.isSpent()) {
-      const { isNew } = next.value
-      const ran = runOnce(effect, setting, next.value.strategy)
-      if (isNew) interleavings++
-      if (isByChance(strategy)) coverage.note(ran.run.departures)
-      yield { ...ran, isNew }
-      next = asking.next()
-    }
-    searches.push({ strategy, interleavings, complete: next.done === true && next.value })
-  }
-  return { searches, coverages }
-}
-
-const spaceOf = (strategy: Strategy, { preemptions, seed }: Checked): Space.Space => ({
-  seed,
-  preemptions: preemptions ?? defaultPreemptions[strategy],
-  picks: strategy === "exhaustive",
-  event: events[strategy]
-})
-
-/** `random` and `pct` preempt for short only. */
-const firstOffersOf = (strategy: Strategy, checked: Checked): ReadonlySet<Space.Offer> =>
-  isByChance(strategy) ? new Set(["short"]) : Space.firstOffersOf(spaceOf(strategy, checked))
-
-/** Gives at the end whether all schedules were run. */
-const inOrder = (
-  strategy: Strategy,
-  checked: Checked,
-  plain: Space.Survey,
-  coverage: Space.Coverage
-): Generator<Space.Asked, boolean> => {
-  const space = spaceOf(strategy, checked)
-  const { budget, limit } = checked
-  return strategy === "exhaustive"
-    ? Space.systematically(space, { limit, plain, coverage })
-    : Space.evenly(space, { limit, plain, coverage, mayStop: budget < Infinity })
-}
-
-/** `horizon` is the number of operations in the plain run before which another fiber could have run. */
-function* byChance(
-  strategy: Strategy,
-  { depth, preemptions, seed, seeds }: Checked,
-  horizon: number
-): Generator<Space.Asked, boolean> {
-  const most = preemptions ?? defaultPreemptions[strategy]
-  for (let turn = 0; turn < seeds; turn++) {
-    yield {
-      isNew: true,
-      strategy: strategy === "random"
-        ? new Strategies.AtRandom(seed + turn, turn, horizon, most)
-        : new Strategies.ByPriority(seed + turn, turn, horizon, depth)
-    }
-  }
-  return false
-}
-
 /**
  * The properties that must stay the same while a failure is shrunk: how the run ended, and with which error (without
  * its numbers).
@@ -737,15 +607,6 @@ export const victim = <A, E, R>(self: Effect.Effect<A, E, R>): Effect.Effect<A, 
 // -----------------------------------------------------------------------------
 // options
 // -----------------------------------------------------------------------------
-
-const defaultPreemptions: Record<Strategy, number> = {
-  random: 3,
-  pct: 0,
-  sweep: 1,
-  exhaustive: 2,
-  interrupt: 0,
-  timers: 0
-}
 
 const everyday: ReadonlyArray<Strategy> = ["sweep", "random", "pct"]
 

@@ -94,6 +94,13 @@ export const readings = (response: HttpClientResponse.HttpClientResponse) => ({
   stream: Stream.mkString(Stream.decodeText(response.stream))
 })
 
+export const textOf = <E, R>(response: Effect.Effect<HttpClientResponse.HttpClientResponse, E, R>) =>
+  Effect.flatMap(response, (response) => response.text)
+
+/** The status of each response, or the exit of a request that has none. */
+export const statusesOf = (exits: ReadonlyArray<Exit.Exit<HttpClientResponse.HttpClientResponse, unknown>>) =>
+  exits.map((exit) => Exit.isSuccess(exit) ? exit.value.status : String(exit))
+
 /** Everything that may be shown when an error is printed. */
 export const printsOf = (error: unknown): string => {
   const cause = Cause.fail(error)

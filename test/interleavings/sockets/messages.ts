@@ -21,6 +21,7 @@ import {
   type Modules,
   narrow,
   of,
+  openAfterEach,
   received,
   resettingAfter,
   sending,
@@ -163,13 +164,10 @@ export const messages = (modules: Modules) => {
           yield* socket.awaitOpen
           yield* settled
           for (const { received } of world.wires) {
-            let open = 0
-            for (const message of received) {
-              if (message === "open") open++
-              if (message === "close") assert.ok(--open >= 0, String(received))
-            }
-            if (received === world.wires.at(-1)!.received) assert.equal(open, 0, String(received))
+            assert.ok(openAfterEach(received).every((open) => open >= 0), String(received))
           }
+          const last = world.wires.at(-1)!.received
+          assert.equal(openAfterEach(last).at(-1) ?? 0, 0, String(last))
           yield* socket.close()
         })
     ),

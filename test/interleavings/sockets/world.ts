@@ -93,6 +93,12 @@ export const isOnce = (values: ReadonlyArray<string>): boolean => new Set(values
 export const of = (sender: string, messages: ReadonlyArray<string>): ReadonlyArray<string> =>
   messages.filter((message) => message.startsWith(sender))
 
+/** The number of open subscriptions after each message: `open` opens one, and `close` closes one. */
+export const openAfterEach = (messages: ReadonlyArray<string>): ReadonlyArray<number> => {
+  let open = 0
+  return messages.map((message) => open += message === "open" ? 1 : message === "close" ? -1 : 0)
+}
+
 /** The messages without repeats. */
 export const deduplicated = (messages: ReadonlyArray<string>): ReadonlyArray<string> => [...new Set(messages)]
 
