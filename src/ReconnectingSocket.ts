@@ -169,8 +169,8 @@ export type Received<In> =
 
 /**
  * How a request is answered. `reply` gives the reply that a message contains, or none if the message is not a reply to
- * this request. `timeout` (default: 10 seconds) is counted from the call, and includes the time in the outbox. If it is
- * not a duration, `request` fails with `EncodeError`, whose `cause` is the `InvalidOptions`.
+ * this request. `timeout` (default: 10 seconds) is counted from the call, and includes the time in the outbox. If
+ * these options are not valid, `request` fails with `EncodeError`, whose `cause` is the `InvalidOptions`.
  *
  * @since 0.1.0
  * @category models
@@ -192,8 +192,9 @@ export interface RequestOptions<in In, out B> {
  * - `confirmed` recognizes the peer's answer, a confirmation or a refusal, which does not go to `messages`. A message
  *   answers the oldest request or subscription that accepts it. If there is no connection, or it is lost meanwhile,
  *   `subscribe` succeeds, and the answer is awaited on the next connection, before that counts as open.
- * - `timeout` (default: 10 seconds) is how long the answer may take, from when `open` was sent. If it is not a
- *   duration, `subscribe` fails with `EncodeError`, whose `cause` is the `InvalidOptions`.
+ * - `timeout` (default: 10 seconds) is how long the answer may take, from when `open` was sent.
+ *
+ * If these options are not valid, `subscribe` fails with `EncodeError`, whose `cause` is the `InvalidOptions`.
  *
  * If the answer is a refusal or does not come, or if `open` fails, the `subscribe` that waits fails, too. If this
  * happens later, on a new connection, there is an event `SubscriptionFailed`: the subscription is left out on that
@@ -619,7 +620,7 @@ export interface Options<Out, In, E = never, R = never, E2 = never, R2 = never, 
 
 export {
   /**
-   * A message could not be encoded, or the `timeout` of `request` or `subscribe` is not a duration: then `cause` is the
+   * A message could not be encoded, or the options of `request` or `subscribe` are not valid: then `cause` is the
    * `InvalidOptions`. Nothing was sent.
    *
    * @since 0.1.0

@@ -103,13 +103,14 @@ export const effect = (option: string, value: unknown): void => {
   kind(option, value, Effect.isEffect, "must be an Effect")
 }
 
-/** Checks that each of these options is a function or left out. */
+/** Checks that each of these options is a function or left out. `path` is what the error puts before the name. */
 export const functions = <Name extends string>(
   options: { readonly [name in Name]?: unknown },
-  names: ReadonlyArray<Name>
+  names: ReadonlyArray<Name>,
+  path = ""
 ): void => {
   for (const name of names) {
-    if (options[name] !== undefined) kind(name, options[name], Predicate.isFunction, "must be a function")
+    if (options[name] !== undefined) kind(path + name, options[name], Predicate.isFunction, "must be a function")
   }
 }
 

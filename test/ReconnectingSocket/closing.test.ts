@@ -91,6 +91,15 @@ describe("close", () => {
       assert.strictEqual(reason, "x".repeat(120))
     }))
 
+  for (const reason of [5, null, {}]) {
+    test(`without a reason if it is not text (${JSON.stringify(reason)})`, () =>
+      Effect.gen(function*() {
+        const { peer, socket } = yield* connected(ReconnectingSocket.make({ dial }))
+        yield* socket.close(4000, reason as never)
+        assert.deepStrictEqual(yield* peer.ended, new WebSocketDialer.ConnectionClosed({ code: 4000, reason: "" }))
+      }))
+  }
+
   for (const state of ["Dialing", "Waiting", "Opening"] as const) {
     test(`while it is ${state} is done immediately, and nothing is dialed again`, () =>
       Effect.gen(function*() {

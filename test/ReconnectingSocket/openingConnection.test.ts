@@ -244,27 +244,30 @@ describe("a login's own heartbeat", () => {
       assert.deepStrictEqual(lossesOf(events), ["HeartbeatTimeout"])
     }))
 
-  test("W8: with invalid options is refused, typed, and the previous one stays", () =>
-    Effect.gen(function*() {
-      const refused = yield* Deferred.make<unknown>()
-      const { events, peer } = yield* opened({
-        backoff: steady,
-        heartbeat: { interval: "5 seconds", timeout: "1 seconds" },
-        onOpen: ({ heartbeat }) =>
-          Effect.flatMap(
-            Effect.either(heartbeat({ interval: -1 })),
-            (one) => Deferred.succeed(refused, Either.flip(one))
-          )
-      })
-      assert.deepInclude(Either.getOrThrow((yield* Deferred.await(refused)) as Either.Either<object>), {
-        _tag: "InvalidOptions",
-        option: "heartbeat.interval"
-      })
-      assert.deepStrictEqual(ofTag(events, "Opened").length, 1)
-      yield* peer.stall
-      yield* pass(6_000)
-      assert.deepStrictEqual(lossesOf(events), ["HeartbeatTimeout"])
-    }))
+  const wrong = [["heartbeat.interval", { interval: -1 }], ["heartbeat", 5], ["heartbeat", true], ["heartbeat", null]]
+  for (const [option, given] of wrong) {
+    test(`W8: with invalid options (${JSON.stringify(given)}) is refused, typed, and the previous one stays`, () =>
+      Effect.gen(function*() {
+        const refused = yield* Deferred.make<unknown>()
+        const { events, peer } = yield* opened({
+          backoff: steady,
+          heartbeat: { interval: "5 seconds", timeout: "1 seconds" },
+          onOpen: ({ heartbeat }) =>
+            Effect.flatMap(
+              Effect.either(heartbeat(given as never)),
+              (one) => Deferred.succeed(refused, Either.flip(one))
+            )
+        })
+        assert.deepInclude(Either.getOrThrow((yield* Deferred.await(refused)) as Either.Either<object>), {
+          _tag: "InvalidOptions",
+          option
+        })
+        assert.deepStrictEqual(ofTag(events, "Opened").length, 1)
+        yield* peer.stall
+        yield* pass(6_000)
+        assert.deepStrictEqual(lossesOf(events), ["HeartbeatTimeout"])
+      }))
+  }
 })
 
 describe("end", () => {

@@ -48,6 +48,7 @@ describe("invalid options", () => {
     refused("maxPayload", value, { maxPayload: value })
     refused("acknowledge.window", value, { acknowledge: { ...acknowledge, window: value } })
   }
+  for (const value of ["", 5 as never]) refused("name", value, { name: value })
   refused("outbox.overflow", "never", { outbox: { overflow: "never" as never } })
   refused("heartbeat.ping", 1, { heartbeat: { ping: 1 as never } })
   refused("heartbeat.always", true, { heartbeat: { always: true, ping: false } })
@@ -62,6 +63,44 @@ describe("invalid options", () => {
       decode: (message: Message) => message
     }
   })
+
+  const attach = (request: WebSocketDialer.DialRequest) => request
+  for (
+    const [option, options] of [
+      ["dial", { dial: 5 }],
+      ["dial", { dial: "ws://test" }],
+      ["onOpen", { onOpen: 5 }],
+      ["retryable", { retryable: {} }],
+      ["backoff", { backoff: 5 }],
+      ["outbox", { outbox: 5 }],
+      ["outbox", { outbox: null }],
+      ["inbox", { inbox: null }],
+      ["session", { session: 5 }],
+      ["session.session", { session: { attach } }],
+      ["session.attach", { session: { session: {} } }],
+      ["session.rejected", { session: { session: {}, attach, rejected: 5 } }],
+      ["acknowledge", { acknowledge: 5 }],
+      ["acknowledge.id", { acknowledge: { ...acknowledge, id: undefined } }],
+      ["acknowledge.acknowledged", { acknowledge: { ...acknowledge, acknowledged: "x" } }],
+      ["acknowledge.cumulative", { acknowledge: { ...acknowledge, cumulative: "false" } }],
+      ["acknowledge.resent", { acknowledge: { ...acknowledge, resent: 5 } }],
+      ["heartbeat", { heartbeat: true }],
+      ["heartbeat.isPong", { heartbeat: { isPong: "pong" } }],
+      ["heartbeat.answer", { heartbeat: { answer: {} } }],
+      ["subscriptions", { subscriptions: 5 }],
+      ["subscriptions.combine", { subscriptions: { combine: [] } }]
+    ] as const
+  ) {
+    test(`are refused: a value of the wrong kind, of which only the kind is shown (${JSON.stringify(options)})`, () =>
+      Effect.gen(function*() {
+        const server = yield* serving
+        const error = yield* Effect.flip(ReconnectingSocket.make(Object.assign({ dial }, options) as never))
+        assert.deepInclude(error as object, { _tag: "InvalidOptions", option })
+        assert.match(String((error as InvalidOptions).value), /^(<\w+>|null|undefined)$/)
+        yield* settle
+        assert.lengthOf(server.times, 0)
+      }))
+  }
 
   for (const [options, value] of [[undefined], [null, null], [1, "<number>"], ["ws://test", "<string>"]]) {
     test(`are refused: ${String(options)}`, () =>

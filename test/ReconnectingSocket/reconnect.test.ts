@@ -174,6 +174,17 @@ describe("reconnect", () => {
       }))
   }
 
+  for (const options of [null, 5, { code: "4000" }, { code: 4000, reason: 5 }, { code: 4000, reason: null }]) {
+    test(`goes on with options that make no sense (${JSON.stringify(options)})`, () =>
+      Effect.gen(function*() {
+        const { peer, server, socket } = yield* connected(ReconnectingSocket.make({ dial, stableAfter: 0 }))
+        yield* socket.reconnect(options as never)
+        yield* server.open
+        yield* peer.ended
+        assert.strictEqual((yield* socket.state)._tag, "Open")
+      }))
+  }
+
   test("W15: goes on even if the peer does not answer the close frame", () =>
     Effect.gen(function*() {
       const { peer, server, socket } = yield* connected(ReconnectingSocket.make({ dial }))

@@ -304,6 +304,20 @@ describe("request", () => {
       assert.strictEqual((yield* peer.ended)._tag, "ConnectionClosed")
     }))
 
+  for (
+    const [option, options] of [["options", null], ["options", 5], ["reply", {}], ["reply", { reply: 5 }]] as const
+  ) {
+    test(`W8: options of the wrong kind (${JSON.stringify(options)}) are a typed failure, and nothing is sent`, () =>
+      Effect.gen(function*() {
+        const { peer, socket } = yield* opened()
+        const error = yield* Effect.flip(socket.request("1", options as never))
+        assert.deepInclude(error, { _tag: "EncodeError" })
+        assert.deepInclude((error as ReconnectingSocket.EncodeError).cause, { _tag: "InvalidOptions", option })
+        yield* settle
+        assert.deepStrictEqual(peer.got, [])
+      }))
+  }
+
   for (const timeout of [-1, NaN, "-1 seconds", "soon", "", {}, [1], true, Symbol("soon")]) {
     test(`W8: a timeout that is no duration (${String(timeout)}) is a typed failure, and nothing is sent`, () =>
       Effect.gen(function*() {

@@ -55,8 +55,8 @@ export class SocketFailed extends Data.TaggedError("SocketFailed")<{
 
 /**
  * A message could not be encoded: `encode` or `acknowledge.id` threw, or gave neither text nor bytes. Nothing was sent.
- * `request` and `subscribe` also fail with this error if their `timeout` is not a duration, or is negative: then
- * `cause` is the `InvalidOptions`.
+ * `request` and `subscribe` also fail with this error if their options are not valid: then `cause` is the
+ * `InvalidOptions`.
  *
  * @since 0.1.0
  * @category errors

@@ -4,7 +4,7 @@ import * as Option from "effect/Option"
 import { InvalidOptions } from "../../InvalidOptions.js"
 import type { HeartbeatOptions } from "../../ReconnectingSocket.js"
 import type { Message } from "../../WebSocketDialer.js"
-import { millis, object } from "../check.js"
+import { functions, millis, object } from "../check.js"
 import type { Coding } from "./codec.js"
 
 export interface HeartbeatSettings<in In> {
@@ -29,6 +29,7 @@ export const heartbeatSettingsOf = <Out, In>(
 ): HeartbeatSettings<In> | undefined => {
   if (heartbeat === false) return undefined
   const { always = false, answer, interval, isPong, ping, timeout } = object("heartbeat", heartbeat ?? {})
+  functions({ answer, isPong }, ["answer", "isPong"], "heartbeat.")
   if (always && ping === false) {
     throw new InvalidOptions({ option: "heartbeat.always", value: always, reason: "has nothing to say without a ping" })
   }

@@ -3,7 +3,7 @@ import * as Effect from "effect/Effect"
 import * as Either from "effect/Either"
 import type { HeartbeatOptions, OpeningConnection, ReconnectOptions } from "../../ReconnectingSocket.js"
 import { type ConnectionFailure, ConnectionLost } from "../../WebSocketDialer.js"
-import { validated } from "../check.js"
+import { object, validated } from "../check.js"
 import type { LiveConnection } from "./connection.js"
 import { heartbeatSettingsOf } from "./heartbeatSettings.js"
 import type { Line } from "./lines.js"
@@ -39,10 +39,15 @@ export const openingConnection = <Out, In>(
       }),
     heartbeat: (changed) =>
       Effect.flatMap(
-        validated(() => heartbeatSettingsOf(changed && merged(options.heartbeat, changed), settings.coding)),
+        validated(() =>
+          heartbeatSettingsOf(
+            changed === false ? false : merged(options.heartbeat, object("heartbeat", changed)),
+            settings.coding
+          )
+        ),
         (settings) => live.heartbeat!.change(settings)
       ),
-    end: (options = {}) => Effect.zipRight(end(options), Effect.never)
+    end: (options) => Effect.zipRight(end(options ?? {}), Effect.never)
   }
 }
 

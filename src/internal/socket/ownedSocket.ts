@@ -10,6 +10,7 @@ import * as Effect from "effect/Effect"
 import * as Either from "effect/Either"
 import * as Exit from "effect/Exit"
 import * as Option from "effect/Option"
+import * as Predicate from "effect/Predicate"
 import type * as Scope from "effect/Scope"
 import * as Stream from "effect/Stream"
 import type {
@@ -23,7 +24,7 @@ import type {
   TypeId as PublicTypeId
 } from "../../ReconnectingSocket.js"
 import type { ConnectionFailure, Message } from "../../WebSocketDialer.js"
-import { duration } from "../check.js"
+import { duration, functions, kind, object } from "../check.js"
 import { within } from "../first.js"
 import { wait } from "../wait.js"
 import {
@@ -98,18 +99,18 @@ export class OwnedSocket<Out, In> implements ReconnectingSocket<Out, In> {
       })
     })
 
-  readonly request = <B>(
-    message: Out,
-    { reply, timeout }: RequestOptions<In, B>
-  ): Effect.Effect<B, Unanswered> =>
+  readonly request = <B>(message: Out, options: RequestOptions<In, B>): Effect.Effect<B, Unanswered> =>
     Effect.suspend((): Effect.Effect<B, Unanswered> => {
       const encoded = this.queuedMessage(message)
       if (Either.isLeft(encoded)) return Effect.fail(encoded.left)
       const queued = encoded.right
-      const checked = timeLimit(timeout)
+      const checked = timeLimit(options, () => kind("reply", options.reply, Predicate.isFunction, "must be a function"))
       if (Either.isLeft(checked)) return Effect.fail(checked.left)
       const limit = checked.right
-      const replied = Effect.mapError(request(this.owner.wiring, queued, reply), (why) => this.undelivered(why, queued))
+      const replied = Effect.mapError(
+        request(this.owner.wiring, queued, options.reply),
+        (why) => this.undelivered(why, queued)
+      )
       return within(replied, Duration.toMillis(limit), () => new RequestTimeout({ timeout: limit }))
     })
 
@@ -181,11 +182,10 @@ export class OwnedSocket<Out, In> implements ReconnectingSocket<Out, In> {
     )
 
   /** Becomes a user of the given subscription, or of an existing one with the same key. */
-  private joined(
-    { close, confirmed, key, open, timeout }: SubscriptionOptions<Out, In, any>
-  ): Either.Either<Subscription<Out, In>, EncodeError> {
+  private joined(given: SubscriptionOptions<Out, In, any>): Either.Either<Subscription<Out, In>, EncodeError> {
     return Either.gen(this, function*() {
-      const limit = yield* timeLimit(timeout)
+      const limit = yield* timeLimit(given, () => functions(given, ["confirmed"]))
+      const { close, confirmed, key, open } = given
       const opening = Effect.isEffect(open)
         ? open as Effect.Effect<Out, unknown>
         : { message: open, data: yield* this.encoded(open) }
@@ -281,8 +281,8 @@ export class OwnedSocket<Out, In> implements ReconnectingSocket<Out, In> {
     })
   }
 
-  readonly reconnect = (options: ReconnectOptions = {}): Effect.Effect<void> =>
-    Effect.sync(() => this.owner.reconnect(options))
+  readonly reconnect = (options?: ReconnectOptions): Effect.Effect<void> =>
+    Effect.sync(() => this.owner.reconnect(options ?? {}))
 
   readonly close = (code = 1000, reason = ""): Effect.Effect<void> =>
     Effect.suspend(() => {
@@ -292,11 +292,18 @@ export class OwnedSocket<Out, In> implements ReconnectingSocket<Out, In> {
 }
 
 /**
- * How long an answer may take. A caller without types may give anything. `EncodeError` is the failure for a faulty call
- * of which nothing was sent.
+ * How long an answer may take; `check` checks the other options. A caller without types may give anything.
+ * `EncodeError` is the failure for a faulty call of which nothing was sent.
  */
-const timeLimit = (timeout: Duration.DurationInput = "10 seconds"): Either.Either<Duration.Duration, EncodeError> =>
+const timeLimit = (
+  options: { readonly timeout?: Duration.DurationInput | undefined },
+  check: () => void
+): Either.Either<Duration.Duration, EncodeError> =>
   Either.try({
-    try: () => duration("timeout", timeout, { min: 0, max: Duration.infinity }),
+    try: () => {
+      const { timeout = "10 seconds" } = object("options", options)
+      check()
+      return duration("timeout", timeout, { min: 0, max: Duration.infinity })
+    },
     catch: (cause) => new EncodeError({ cause })
   })

@@ -92,10 +92,11 @@ export const sendableCode = (code: number): number =>
     : 1000
 
 /**
- * The part of the reason that fits. RFC 6455 section 5.5: a close frame has at most 125 bytes, two of them for the
- * code.
+ * The part of the reason that fits, or none if the reason is not text. RFC 6455 section 5.5: a close frame has at most
+ * 125 bytes, two of them for the code.
  */
 export const sendableReason = (reason: string): string => {
+  if (typeof reason !== "string") return ""
   let short = reason.slice(0, 123)
   while (byteLength(short) > 123) short = short.slice(0, -1)
   // Cutting may leave half of a surrogate pair.

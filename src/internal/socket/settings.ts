@@ -1,6 +1,8 @@
 /** Checks the options of a socket, and adds their defaults. */
+import * as Predicate from "effect/Predicate"
+import * as Schedule from "effect/Schedule"
 import type { Options } from "../../ReconnectingSocket.js"
-import { count, millis, object, oneOf } from "../check.js"
+import { count, functions, kind, millis, name, object, oneOf } from "../check.js"
 import { codingOf } from "./codec.js"
 import { heartbeatSettingsOf } from "./heartbeatSettings.js"
 import type { Rate } from "./pace.js"
@@ -14,7 +16,7 @@ export const mebi = 1024 * 1024
 
 /** Throws `InvalidOptions`. */
 export const settingsOf = <Out, In>(options: AnyOptions<Out, In>) => {
-  const { acknowledge, inbox = {}, outbox = {}, renewAfter } = object("options", options)
+  const { acknowledge, inbox = {}, outbox = {}, renewAfter } = checked(options)
   const coding = codingOf<Out, In>(options.codec)
   const capacity = count("outbox.capacity", outbox.capacity ?? 1024, 1)
   return {
@@ -47,10 +49,36 @@ export const settingsOf = <Out, In>(options: AnyOptions<Out, In>) => {
 
 const atLeastOne = { min: "1 millis" } as const
 
+/** Checks the kinds of the options. A caller without types would otherwise learn of a mistake at the first dial. */
+const checked = <Out, In>(options: AnyOptions<Out, In>): AnyOptions<Out, In> => {
+  const { acknowledge, backoff, dial, inbox, outbox, session, subscriptions } = object("options", options)
+  kind("dial", dial, isRecordOrFunction, "must be a request, or an effect or a function that gives one")
+  functions(options, ["onOpen", "retryable"])
+  if (options.name !== undefined) name("name", options.name)
+  if (backoff !== undefined) kind("backoff", backoff, Schedule.isSchedule, "must be a Schedule")
+  if (inbox !== undefined) object("inbox", inbox)
+  if (outbox !== undefined) object("outbox", outbox)
+  if (session !== undefined) {
+    object("session.session", object("session", session).session)
+    kind("session.attach", session.attach, Predicate.isFunction, "must be a function")
+    functions(session, ["rejected"], "session.")
+  }
+  if (acknowledge !== undefined) {
+    const { acknowledged, cumulative = true, id } = object("acknowledge", acknowledge)
+    kind("acknowledge.id", id, Predicate.isFunction, "must be a function")
+    kind("acknowledge.acknowledged", acknowledged, Predicate.isFunction, "must be a function")
+    kind("acknowledge.cumulative", cumulative, Predicate.isBoolean, "must be true or false")
+    functions(acknowledge, ["resent"], "acknowledge.")
+  }
+  if (subscriptions !== undefined) functions(object("subscriptions", subscriptions), ["combine"], "subscriptions.")
+  return options
+}
+
+const isRecordOrFunction = Predicate.or(Predicate.isRecord, Predicate.isFunction)
+
 const rateOf = ({ subscriptions }: AnyOptions<any, any>): Rate | undefined => {
-  const { rate } = object("subscriptions", subscriptions ?? {})
-  if (rate === undefined) return undefined
-  const { interval, limit } = object("subscriptions.rate", rate)
+  if (subscriptions?.rate === undefined) return undefined
+  const { interval, limit } = object("subscriptions.rate", subscriptions.rate)
   return {
     limit: count("subscriptions.rate.limit", limit, 1),
     interval: millis("subscriptions.rate.interval", interval, atLeastOne)
