@@ -54,6 +54,7 @@ export const exponential = (options: {
   readonly max?: Duration.DurationInput | undefined
   readonly jitter?: "full" | "none" | undefined
 } = {}): Schedule.Schedule<Duration.Duration, unknown> => {
+  Check.object("options", options)
   const max = Check.duration("max", options.max ?? "30 seconds", { min: "1 nanos" })
   const initial = Check.duration("initial", options.initial ?? "500 millis", { min: "1 nanos", max })
   const factor = options.factor ?? 2

@@ -126,7 +126,9 @@ describe("exponential", () => {
       [{ max: NaN }, "max", NaN],
       [{ max: Infinity }, "max", Infinity],
       [{ max: 2 ** 31 }, "max", 2 ** 31],
-      [{ jitter: "some" as "none" }, "jitter", "some"]
+      [{ jitter: "some" as "none" }, "jitter", "some"],
+      [null as never, "options", null],
+      [5 as never, "options", "<number>"]
     ]
     for (const [options, option, value] of refused) {
       try {

@@ -566,6 +566,8 @@ describe("its routes", () => {
     ["an empty token", { token: Redacted.make("") }, "token"],
     ["a token that no header can carry", { token: Redacted.make("canary token") }, "token"],
     ["a token that is not Redacted", { token: "canary" as never }, "token"],
+    ["what is no object", "canary" as never, "options"],
+    ["null", null as never, "options"],
     ["no hosts", { hosts: [], token }, "hosts"],
     ["a URL as a host", { hosts: ["http://ops.example.com"], token }, "hosts"],
     ["a host with a port", { hosts: ["ops.example.com:80"], token }, "hosts"],

@@ -5,6 +5,7 @@
 import * as Redacted from "effect/Redacted"
 import type { RouterOptions } from "../../Inspector.js"
 import { InvalidOptions } from "../../InvalidOptions.js"
+import { object } from "../check.js"
 
 export interface Access {
   readonly hosts: ReadonlySet<string>
@@ -14,7 +15,8 @@ export interface Access {
 const loopback: ReadonlyArray<string> = ["localhost", "127.0.0.1", "[::1]"]
 
 /** Throws `InvalidOptions`. */
-export const make = ({ hosts = loopback, token }: RouterOptions): Access => {
+export const make = (options: RouterOptions): Access => {
+  const { hosts = loopback, token } = object("options", options)
   const invalidHosts = (reason: string) => new InvalidOptions({ option: "hosts", value: hosts, reason })
   if (!Array.isArray(hosts) || hosts.length === 0) throw invalidHosts("must name at least one host")
   for (const host of hosts) {
