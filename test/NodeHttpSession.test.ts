@@ -349,3 +349,11 @@ it.scopedLive("a lasting refusal is bounded, too, and its response can be read w
     assert.strictEqual((yield* error.response.text).length, 300_000)
     assert.strictEqual(server.received.filter(({ path }) => path !== "/").length, 2)
   }))
+
+it.scoped("options of the wrong kind, from a caller without types, are refused", () =>
+  Effect.gen(function*() {
+    for (const options of [null, 5]) {
+      const error = yield* Effect.flip(NodeHttpSession.make(options as never))
+      assert.deepInclude(error, { _tag: "InvalidOptions", option: "options" })
+    }
+  }))

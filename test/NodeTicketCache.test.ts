@@ -519,7 +519,15 @@ describe("the dispatcher", () => {
   test("C4: refuses options of the wrong kind from a caller without types, and ignores none of them", () =>
     Effect.gen(function*() {
       const cache = yield* TicketCache.make()
-      for (const [option, wrong] of [["options", null], ["tls", { tls: "{}" }], ["undici", { undici: 5 }]] as const) {
+      const wrongs = [
+        ["options", null],
+        ["tls", { tls: "{}" }],
+        ["undici", { undici: 5 }],
+        ["partition", { partition: { user: 7 } }],
+        ["partition", { partition: null }]
+      ] as const
+      assert.strictEqual((yield* failure(NodeTicketCache.connect(null as never))).reason, "InvalidOptions")
+      for (const [option, wrong] of wrongs) {
         const options = wrong as unknown as NodeTicketCache.Options
         const error = yield* failure(httpClient(options))
         assert.deepStrictEqual([error._tag, error.option], ["InvalidOptions", option])

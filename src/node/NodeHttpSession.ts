@@ -44,7 +44,7 @@ export const make = <E = never, R = never, E2 = never, R2 = never>(
   options: HttpSession.Options<E, R, E2, R2> & { readonly agent?: Undici.Agent.Options | undefined }
 ): Effect.Effect<HttpSession.HttpSession<E | E2>, InvalidOptions, Types.NoInfer<R | R2> | Scope.Scope> =>
   // A closed agent ends its idle connections immediately, and each busy connection at the end of its response's body.
-  Effect.flatMap(agents(options.agent), (connect) => HttpSession.makeWith(options, connect, { bodiesHold: false }))
+  Effect.flatMap(agents(options?.agent), (connect) => HttpSession.makeWith(options, connect, { bodiesHold: false }))
 
 /**
  * The agent of a replaced generation is told to close, and closes once its requests are answered. No fiber waits for

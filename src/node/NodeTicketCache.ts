@@ -42,6 +42,7 @@ import type * as Fiber from "effect/Fiber"
 import * as FiberSet from "effect/FiberSet"
 import * as Layer from "effect/Layer"
 import * as Option from "effect/Option"
+import * as Predicate from "effect/Predicate"
 import * as Runtime from "effect/Runtime"
 import type * as Scope from "effect/Scope"
 import type * as Https from "node:https"
@@ -326,7 +327,8 @@ export const agent = (
 export const connect = (
   options: Options & Tls.ConnectionOptions & { readonly cache: TicketCache.TicketCache }
 ): Effect.Effect<Tls.TLSSocket, TlsError, Scope.Scope> => {
-  const { cache, connectTimeout, partition, tls, ...rest } = options
+  // `null` has no properties to take; `checked` refuses it.
+  const { cache, connectTimeout, partition, tls, ...rest }: typeof options = Object(options)
   const given: Tls.ConnectionOptions = { ...tls, ...rest }
   return Effect.zipRight(checked(options), settingsOf({ connectTimeout, partition }, cache)).pipe(
     Effect.mapError((cause) => new TlsError({ reason: "InvalidOptions", ...addressOf(given), cause })),
@@ -441,6 +443,8 @@ const settingsOf = (
       if (!TicketCache.isTicketCache(cache)) {
         throw new InvalidOptions({ option: "cache", value: cache, reason: "must be a TicketCache" })
       }
+      // As parts of a key, all objects would be the same partition.
+      if (partition !== undefined) Check.kind("partition", partition, Predicate.isString, "must be text")
       return {
         cache,
         partition,
