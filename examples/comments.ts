@@ -156,9 +156,9 @@ const show = <E>(name: string, app: HttpApp.Default<E>) =>
     const url = yield* serve(app)
     console.log(`with ${name}:`)
     for (const [method, path, text] of requests) {
-      const answer = yield* Effect.timeoutOption(ask(url, method, path, text), "500 millis")
+      const answer = yield* Effect.timeoutOption(ask(url, method, path, text), "3 seconds")
       const shown = Option.match(answer, {
-        onNone: () => "no answer within 500 ms",
+        onNone: () => "no answer within 3 seconds",
         onSome: ({ body, status }) => `${status} ${body}`.trimEnd()
       })
       console.log(`  ${method} ${path}: ${shown}`)

@@ -1282,7 +1282,7 @@ const launched = (...args: ReadonlyArray<string>) =>
     }
   })
 
-describe("D2: a process", () => {
+describe("D2: a process", { concurrent: true }, () => {
   for (const way of ["serve", "launch"]) {
     it.scopedLive(`that terminates (${way}) answers, finalizes and exits with 1, whether a handler hangs or not`, () =>
       Effect.gen(function*() {

@@ -242,7 +242,7 @@ describe("a peer that does not read", () => {
     }))
 })
 
-describe("a connection that drops all data", () => {
+describe("a connection that drops all data", { concurrent: true }, () => {
   test("W4: is noticed after the heartbeat's interval and timeout, and replaced", () =>
     Effect.gen(function*() {
       const server = yield* serverProcess()

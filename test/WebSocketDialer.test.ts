@@ -209,25 +209,29 @@ for (const [name, dialer] of Object.entries(dialers)) {
 
 describe("a connection of Node", () => {
   for (const code of [1000, 1008, 4401, undefined]) {
-    it.scopedLive(`W4: ends with a close frame (${code ?? "without a code"}) of a peer that leaves TCP open`, () =>
-      Effect.gen(function*() {
-        const { accept, url } = yield* halfOpen
-        const connection = yield* Effect.provide(dialing({ url }), NodeWebSocketDialer.layer())
-        const next = yield* listening(connection)
-        const peer = yield* accept
-        peer.write(Uint8Array.from([0x81, 0x01, 0x61, ...closeFrame(code), 0x81, 0x01, 0x62]))
-        assert.strictEqual(yield* next, "a")
-        assert.deepStrictEqual(
-          yield* Effect.timeout(next, "10 seconds"),
-          new WebSocketDialer.ConnectionClosed({ code: code ?? 1005, reason: "" })
-        )
-        assert.strictEqual((yield* Effect.flip(connection.write(["late"])))._tag, "ConnectionClosed")
-        // The transport ends a second later: from then on a write to it is answered by a reset.
-        yield* eventually(() => {
-          peer.write("x")
-          return peer.destroyed
-        })
-      }))
+    it.scopedLive(
+      `W4: ends with a close frame (${code ?? "without a code"}) of a peer that leaves TCP open`,
+      () =>
+        Effect.gen(function*() {
+          const { accept, url } = yield* halfOpen
+          const connection = yield* Effect.provide(dialing({ url }), NodeWebSocketDialer.layer())
+          const next = yield* listening(connection)
+          const peer = yield* accept
+          peer.write(Uint8Array.from([0x81, 0x01, 0x61, ...closeFrame(code), 0x81, 0x01, 0x62]))
+          assert.strictEqual(yield* next, "a")
+          assert.deepStrictEqual(
+            yield* Effect.timeout(next, "10 seconds"),
+            new WebSocketDialer.ConnectionClosed({ code: code ?? 1005, reason: "" })
+          )
+          assert.strictEqual((yield* Effect.flip(connection.write(["late"])))._tag, "ConnectionClosed")
+          // The transport ends a second later: from then on a write to it is answered by a reset.
+          yield* eventually(() => {
+            peer.write("x")
+            return peer.destroyed
+          })
+        }),
+      { concurrent: true }
+    )
   }
 
   it.scopedLive("W4: ends with the peer's answer to its own close frame, though the peer leaves TCP open", () =>

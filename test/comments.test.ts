@@ -290,7 +290,7 @@ describe("examples/comments.ts", () => {
     assert.deepStrictEqual(lines, [
       "with a lock released by hand:",
       "POST /comments: 500",
-      "POST /comments: no answer within 500 ms",
+      "POST /comments: no answer within 3 seconds",
       "with a lock always released:",
       "POST /comments: 500",
       "POST /comments: 500",

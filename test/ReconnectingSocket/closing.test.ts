@@ -412,36 +412,40 @@ describe("the scope", () => {
   for (
     const [where, how] of [["onOpen", "open"], ["dial", "open"], ["onOpen", "opening"], ["dial", "dialing"]] as const
   ) {
-    test(`W18: a finalizer of ${where} that never ends delays neither the scope nor the next connection (${how})`, () =>
-      Effect.gen(function*() {
-        const scope = yield* Scope.make()
-        let begun = 0
-        const acquired = Effect.addFinalizer(() => Effect.zipRight(Effect.sync(() => begun++), Effect.never))
-        const server = yield* serving
-        const socket = yield* Scope.extend(
-          ReconnectingSocket.make({
-            backoff: steady,
-            dial: where === "dial" ? Effect.as(acquired, dial) : dial,
-            onOpen: () =>
-              Effect.zipRight(
-                where === "onOpen" ? acquired : Effect.void,
-                how === "opening" ? Effect.never : Effect.void
-              )
-          }),
-          scope
-        )
-        const first = yield* server.open
-        yield* first.reset
-        yield* pass(1000)
-        if (how === "dialing") yield* server.next
-        else yield* server.open
-        assert.strictEqual(begun, 1)
-        const began = performance.now()
-        yield* Scope.close(scope, Exit.void)
-        assert.isBelow(performance.now() - began, 20_000)
-        assert.strictEqual(begun, 2)
-        assert.strictEqual((yield* socket.state)._tag, "Closed")
-      }))
+    test(
+      `W18: a finalizer of ${where} that never ends delays neither the scope nor the next connection (${how})`,
+      () =>
+        Effect.gen(function*() {
+          const scope = yield* Scope.make()
+          let begun = 0
+          const acquired = Effect.addFinalizer(() => Effect.zipRight(Effect.sync(() => begun++), Effect.never))
+          const server = yield* serving
+          const socket = yield* Scope.extend(
+            ReconnectingSocket.make({
+              backoff: steady,
+              dial: where === "dial" ? Effect.as(acquired, dial) : dial,
+              onOpen: () =>
+                Effect.zipRight(
+                  where === "onOpen" ? acquired : Effect.void,
+                  how === "opening" ? Effect.never : Effect.void
+                )
+            }),
+            scope
+          )
+          const first = yield* server.open
+          yield* first.reset
+          yield* pass(1000)
+          if (how === "dialing") yield* server.next
+          else yield* server.open
+          assert.strictEqual(begun, 1)
+          const began = performance.now()
+          yield* Scope.close(scope, Exit.void)
+          assert.isBelow(performance.now() - began, 20_000)
+          assert.strictEqual(begun, 2)
+          assert.strictEqual((yield* socket.state)._tag, "Closed")
+        }),
+      { concurrent: true }
+    )
   }
 
   test("W18: waits within its bound for finalizers that end, and ignores a finalizer that dies", () =>

@@ -11,6 +11,7 @@ import * as Option from "effect/Option"
 import type * as Scope from "effect/Scope"
 import * as Stream from "effect/Stream"
 import * as TestClock from "effect/TestClock"
+import type { TestOptions } from "vitest"
 import { failureOf } from "./exits.js"
 import { settle } from "./settle.js"
 
@@ -24,8 +25,9 @@ export const test = (
     unknown,
     unknown,
     Scope.Scope | WebSocketDialer.WebSocketDialer | WebSocketDialer.TestServer
-  >
-) => it.scoped(name, () => Effect.provide(effect(), WebSocketDialer.layerTest))
+  >,
+  options: TestOptions = {}
+) => it.scoped(name, () => Effect.provide(effect(), WebSocketDialer.layerTest), options)
 
 export const heard = (peer: WebSocketDialer.Peer) =>
   Effect.gen(function*() {

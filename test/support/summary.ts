@@ -13,7 +13,10 @@ export default class Summary implements Reporter {
       [
         `form: ${form}, seed: ${seed === undefined || seed === "" ? "the fixed one" : seed}`,
         ...form === "quick"
-          ? ["left to the full form: Node 24, the package in an empty folder, the examples in the documentation"]
+          ? [
+            "left to the full form: Node 24, the package in an empty folder, the examples in the documentation,",
+            "  and all that needs another program: browsers, databases, openssl, and the servers of NATS and MQTT"
+          ]
           : [],
         ...missing
       ].map((line) => ` ${line}\n`).join("") + "\n"

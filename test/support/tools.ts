@@ -1,4 +1,7 @@
-/** Programs that may be missing on a machine. A test that needs a missing one is skipped, and the reporter says so. */
+/**
+ * Programs that may be missing on a machine. A test that needs a missing one is skipped, and the reporter says so. The
+ * quick form uses none of them, so that it has the same result on every machine.
+ */
 import { accessSync, constants, existsSync, readdirSync, readFileSync } from "node:fs"
 import { networkInterfaces } from "node:os"
 import { delimiter, dirname, join } from "node:path"
@@ -13,14 +16,20 @@ const isProgram = (path: string): boolean => {
   }
 }
 
+/** The first path of a program, in the forms that use programs. */
+const found = (...paths: ReadonlyArray<string>): string | undefined =>
+  form === "quick" ? undefined : paths.find(isProgram)
+
 /** Debian installs servers in a folder that is only on the administrator's path. */
 const onPath = (...names: ReadonlyArray<string>): string | undefined =>
-  (process.env["PATH"] ?? "").split(delimiter).concat("/usr/sbin").flatMap((folder) =>
-    names.map((name) => join(folder, name))
-  ).find(isProgram)
+  found(
+    ...(process.env["PATH"] ?? "").split(delimiter).concat("/usr/sbin").flatMap((folder) =>
+      names.map((name) => join(folder, name))
+    )
+  )
 
 /** The browser that `CHROMIUM` names, or else the first on the path. */
-export const browser: string | undefined = [process.env["CHROMIUM"]].find((path) => path && isProgram(path))
+export const browser: string | undefined = found(process.env["CHROMIUM"] ?? "")
   ?? onPath("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 
 /** The `openssl` command line. */
@@ -59,7 +68,7 @@ const userFor = (...names: ReadonlyArray<string>): User | undefined | "none" => 
 const debianPostgres = (): string | undefined => {
   try {
     const root = "/usr/lib/postgresql"
-    return readdirSync(root).map((version) => join(root, version, "bin", "postgres")).find(isProgram)
+    return found(...readdirSync(root).map((version) => join(root, version, "bin", "postgres")))
   } catch {
     return undefined
   }
@@ -75,7 +84,7 @@ const lookForMariadb = ():
   | { readonly path: string; readonly install: string; readonly user: User | undefined }
   | undefined =>
 {
-  const path = onPath("mariadbd") ?? ["/usr/sbin/mariadbd"].find(isProgram)
+  const path = onPath("mariadbd")
   const install = onPath("mariadb-install-db")
   const user = userFor("mysql", "nobody")
   return path === undefined || install === undefined || user === "none" ? undefined : { path, install, user }
@@ -95,23 +104,25 @@ export const hasIpv6: boolean = Object.values(networkInterfaces()).some((address
 /** Whether the system can distinguish one start of the host from another. */
 export const hasBootId = existsSync("/proc/sys/kernel/random/boot_id")
 
-/** A line for each program that is missing. */
-export const missing: ReadonlyArray<string> = [
+const missingPrograms = [
   ...browser === undefined
     ? ["skipped, no Chromium is on the path or named by CHROMIUM: the bundle and a sign-in in a browser"]
     : [],
-  ...form !== "quick" && redisServer === undefined
-    ? ["skipped, no redis-server is on the path: a Redis that is restarted"]
-    : [],
+  ...redisServer === undefined ? ["skipped, no redis-server is on the path: a Redis that is restarted"] : [],
   ...natsServer === undefined ? ["skipped, no nats-server is on the path: the example of NATS against its server"] : [],
   ...mosquitto === undefined ? ["skipped, no mosquitto is on the path: the example of MQTT against this server"] : [],
-  ...form !== "quick" && postgresServer === undefined
+  ...postgresServer === undefined
     ? ["skipped, no postgres and initdb are here, or no user to run them as: a PostgreSQL that is restarted"]
     : [],
-  ...form !== "quick" && mariadbServer === undefined
+  ...mariadbServer === undefined
     ? ["skipped, no mariadbd and mariadb-install-db are here, or no user to run them as: a MariaDB that is restarted"]
     : [],
-  ...hasIpv6 ? [] : ["skipped, the loopback has no ::1: a redirect to localhost by either address"],
-  ...hasBootId ? [] : ["skipped, the system does not tell when the host was started: the clock of a store of files"],
   ...openssl === undefined ? ["skipped, no openssl is on the path: tickets and sessions of OpenSSL's own server"] : []
+]
+
+/** A line for each thing that is missing. */
+export const missing: ReadonlyArray<string> = [
+  ...form === "quick" ? [] : missingPrograms,
+  ...hasIpv6 ? [] : ["skipped, the loopback has no ::1: a redirect to localhost by either address"],
+  ...hasBootId ? [] : ["skipped, the system does not tell when the host was started: the clock of a store of files"]
 ]
