@@ -16,6 +16,7 @@ import type { ConnectionOptions } from "node:tls"
 import { type ClientOptions, WebSocket } from "ws"
 import { shown, shownCause, terminatedWithScope } from "../internal/socket/dialers.js"
 import { Incoming } from "../internal/socket/incoming.js"
+import { withWriteNow } from "../internal/socket/writeNow.js"
 import { wait } from "../internal/wait.js"
 import {
   type Connection,
@@ -194,7 +195,15 @@ const connectionOver = (socket: PromptWebSocket, transport: Socket): Connection 
   const incoming = incomingOf(socket)
 
   const handedOver = handingOver(incoming)
-
+  const send = (messages: ReadonlyArray<Message>, done: (error?: Error | null) => void) => {
+    // While the transport is corked, messages are collected, and leave in one packet.
+    transport.cork()
+    messages.forEach((message, place) => {
+      if (place < messages.length - 1) socket.send(message)
+      else socket.send(message, done)
+    })
+    transport.uncork()
+  }
   return {
     protocol: socket.protocol,
     listen: (listener) =>
@@ -202,18 +211,15 @@ const connectionOver = (socket: PromptWebSocket, transport: Socket): Connection 
         incoming.listen(listener)
         socket.resume()
       }),
-    write: (messages) =>
-      messages.length === 0
-        ? Effect.void
-        : handedOver((done) => {
-          // While the transport is corked, messages are collected, and leave in one packet.
-          transport.cork()
-          messages.forEach((message, place) => {
-            if (place < messages.length - 1) socket.send(message)
-            else socket.send(message, done)
-          })
-          transport.uncork()
-        }),
+    write: withWriteNow(
+      (messages) => messages.length === 0 ? Effect.void : handedOver((done) => send(messages, done)),
+      (messages, onWritten) => {
+        if (incoming.end !== undefined) return
+        send(messages, (error) => {
+          if (error === undefined || error === null) onWritten()
+        })
+      }
+    ),
     ping: Option.some(handedOver((done) => socket.ping(undefined, undefined, done))),
     backpressure: Option.some({ pause: Effect.sync(() => socket.pause()), resume: Effect.sync(() => socket.resume()) }),
     close: (code, reason) =>

@@ -47,6 +47,7 @@ describe("acknowledge.id that gives undefined", () => {
       yield* sendAll(socket, "1", "2")
       yield* settle
       yield* Effect.all([socket.deliver("pong"), socket.deliver("pong")])
+      yield* settle
       assert.deepStrictEqual(peer.got, ["1", "pong", "pong"])
       const flushing = yield* Effect.fork(socket.flush)
       yield* settle
@@ -67,6 +68,7 @@ describe("acknowledge.id that gives undefined", () => {
       yield* settle
       yield* peer.stall
       const delivering = yield* Effect.fork(Effect.exit(socket.deliver("pong")))
+      yield* settle
       yield* socket.send("2")
       yield* settle
       yield* socket.send("queued")
@@ -360,6 +362,7 @@ describe("acknowledge.maxResends", () => {
       yield* pass(1_000)
       const next = yield* server.open
       yield* socket.deliver("pong")
+      yield* settle
       assert.deepStrictEqual(next.got, ["1", "pong"])
     }))
 

@@ -478,7 +478,7 @@ describe("the peer's own ping", () => {
       wire.say("ack 2")
       wire.say("PING")
       yield* settle
-      assert.deepStrictEqual(wire.taken.slice(3), ["PONG", "3", "4"])
+      assert.deepStrictEqual(wire.taken.slice(3), ["3", "4", "PONG"])
     })
   })
 

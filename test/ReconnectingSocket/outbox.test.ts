@@ -62,15 +62,32 @@ describe("messages that are sent", () => {
     const wires = [new Wire({ isHeld: true }), new Wire()]
     return Effect.gen(function*() {
       const { events, socket } = yield* onWires(wires, { backoff: steady })
-      for (const message of ["a", "b"]) yield* socket.send(message)
       yield* settle
-      yield* socket.send("c")
+      yield* socket.send("a")
+      yield* socket.send("b")
       yield* pass(9_999)
       assert.deepStrictEqual(wires[1]!.batches, [])
       yield* pass(1)
       yield* pass(1_000)
-      assert.deepStrictEqual(ofTag(events, "Dropped").map(({ message }) => message), ["a", "b"])
-      assert.deepStrictEqual(wires[1]!.taken, ["c"])
+      assert.deepStrictEqual(ofTag(events, "Dropped").map(({ message }) => message), ["a"])
+      assert.deepStrictEqual(wires[1]!.taken, ["b"])
+    })
+  })
+
+  it.scoped("W10: are written in the sender's own step if nothing else is being written or waits", () => {
+    const wire = new Wire({ isHeld: true })
+    return Effect.gen(function*() {
+      const { socket } = yield* onWires([wire], {})
+      yield* settle
+      const written = yield* Effect.map(socket.send("a"), () => wire.batches.length)
+      assert.strictEqual(written, 1)
+      yield* socket.send("b")
+      yield* socket.send("c")
+      assert.deepStrictEqual(wire.batches, [["a"]])
+      assert.strictEqual(wire.inHands, 1)
+      wire.take()
+      yield* settle
+      assert.deepStrictEqual(wire.batches, [["a"], ["b", "c"]])
     })
   })
 
@@ -340,7 +357,7 @@ describe("the outbox", () => {
       assert.deepStrictEqual(wire.taken.map(({ length }) => length), lengths)
       assert.deepStrictEqual(
         wire.batches.map((batch) => batch.map(({ length }) => length)).filter(({ length }) => length > 0),
-        [[4, 6], [1, 9], [1], [25], [3, 3, 3], [3]]
+        [[4], [6, 1], [9, 1], [25], [3, 3, 3], [3]]
       )
     })
   })

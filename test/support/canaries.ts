@@ -265,8 +265,16 @@ export const canaries = {
     fault: "two writers interleave on one connection",
     edits: [edit(
       "internal/socket/writer.ts",
-      "const write = live.writing.withPermits(1)(Effect.acquireUseRelease(",
-      "const write = (Effect.acquireUseRelease("
+      "if (current.state === \"Going\") return false",
+      "if (current.state === \"Going\" && !this.hasWork) return false"
+    )]
+  },
+  "direct-overtakes": {
+    fault: "a message that is sent while there is a connection overtakes the queued ones",
+    edits: [edit(
+      "internal/socket/outbox.ts",
+      "    this.queued.add(message)\n",
+      "    this.queued = new Set(this.drain === undefined ? [...this.queued, message] : [message, ...this.queued])\n"
     )]
   },
   "requeued-at-the-tail": {

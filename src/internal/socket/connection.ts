@@ -3,8 +3,9 @@
  * that are for this connection only. The writer (writer.ts), the heartbeat (heartbeat.ts) and the reader of incoming
  * messages (reader.ts) work on this state.
  */
-import * as Effect from "effect/Effect"
+import type * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
+import type * as Fiber from "effect/Fiber"
 import * as Option from "effect/Option"
 import type * as Scope from "effect/Scope"
 import type { Connection, ConnectionFailure, Message } from "../../WebSocketDialer.js"
@@ -15,6 +16,7 @@ import type { Decode } from "./codec.js"
 import type { Heartbeat } from "./heartbeat.js"
 import type { Inbox } from "./inbox.js"
 import type { Shown } from "./subscriptions.js"
+import type { Writer } from "./writer.js"
 
 /** How an inbox ends: with the socket's failure, or without one. */
 export type InboxEnd = Option.Option<ConnectionFailure>
@@ -27,12 +29,10 @@ export interface DirectMessage {
 
 export class LiveConnection<In> {
   readonly connection: Connection
-  /**
-   * Held by each write and each ping, so that no two of them ever overlap. Effect's own semaphore is enough here: a
-   * fiber that is interrupted while it takes a permit can lose the permit, but these fibers are interrupted only
-   * together with the connection.
-   */
-  readonly writing = Effect.unsafeMakeSemaphore(1)
+  /** Sends everything on the connection, so that no two writes or pings ever overlap. Set when it starts. */
+  writer: Writer | undefined
+  /** Whether a protocol ping is to be written, or is being written. */
+  isPinging = false
   /** Where incoming messages go: into the connection's own inbox until it is ready, then into the socket's. */
   inbox: Inbox<In, InboxEnd>
   /** The connection's number in `received`; set when the first message goes to the socket's inbox. */
@@ -66,21 +66,18 @@ export class LiveConnection<In> {
   isPaused = false
   /** When the current write began; undefined if there is none. */
   writingSince: number | undefined
-  /** Whether a fiber watches how long its writes take (writer.ts). */
-  isWriteWatched = false
   private direct: Array<DirectMessage> = []
-  private readonly whenWork = new Waiters()
   private readonly whenIdle = new Waiters()
   /** Notified when the connection ends. */
   readonly whenLost = new Waiters()
-  private readonly run: (effect: Effect.Effect<void>) => void
+  readonly run: (effect: Effect.Effect<void>) => Fiber.RuntimeFiber<void>
 
-  /** `run` runs what pauses and resumes the transport. */
+  /** `run` runs what writes to the transport, pauses it and resumes it. */
   constructor(
     connection: Connection,
     inbox: Inbox<In, InboxEnd>,
     now: number,
-    run: (effect: Effect.Effect<void>) => void
+    run: (effect: Effect.Effect<void>) => Fiber.RuntimeFiber<void>
   ) {
     this.connection = connection
     this.inbox = inbox
@@ -186,13 +183,13 @@ export class LiveConnection<In> {
   }
 
   wakeWriter(): void {
-    this.whenWork.notify()
+    this.writer?.wake()
   }
 
-  /** Waits until there is a direct message, or `hasMore` gives true. For a single fiber, the writer. */
-  work(hasMore: () => boolean): Effect.Effect<void> {
-    // `Waiters.until` would cost more than the write.
-    return Waiters.lightUntil(() => this.direct.length > 0 || hasMore() ? Exit.void : undefined, this.whenWork)
+  /** Sends a protocol ping, unless one is about to be written. */
+  ping(): void {
+    this.isPinging = true
+    this.wakeWriter()
   }
 
   /** Called when the current write has ended. */

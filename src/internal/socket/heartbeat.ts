@@ -10,7 +10,7 @@ import * as Fiber from "effect/Fiber"
 import * as Option from "effect/Option"
 import type * as Scope from "effect/Scope"
 import { ConnectionLost, type Message } from "../../WebSocketDialer.js"
-import { first, within } from "../first.js"
+import { first } from "../first.js"
 import type { LiveConnection } from "./connection.js"
 import type { HeartbeatSettings } from "./heartbeatSettings.js"
 import type { Wiring } from "./wiring.js"
@@ -31,7 +31,6 @@ export class Heartbeat<In> {
   private lastAsked = 0
   /** When the oldest unanswered ping was sent, in nanoseconds. */
   private pinged: { readonly at: bigint; readonly isProtocol: boolean } | undefined
-  private isPinging = false
 
   constructor(live: LiveConnection<In>, wiring: Wiring<any, In, any>, scope: Scope.Scope) {
     this.live = live
@@ -56,8 +55,7 @@ export class Heartbeat<In> {
       if (fiber === undefined || settings === undefined) return Effect.void
       this.fiber = undefined
       return Fiber.interruptFork(fiber).pipe(
-        // Forked uninterruptibly, a ping would hold the permit to write for as long as a write may take.
-        Effect.zipRight(Effect.interruptible(this.ask(settings, this.now()))),
+        Effect.zipRight(this.ask(settings, this.now())),
         Effect.zipRight(this.beat)
       )
     }))
@@ -183,7 +181,7 @@ export class Heartbeat<In> {
     return this.live.lastHeard + interval - now
   }
 
-  private ask({ ping }: HeartbeatSettings<In>, now: number): Effect.Effect<unknown> {
+  private ask({ ping }: HeartbeatSettings<In>, now: number): Effect.Effect<void> {
     const { connection, signs } = this.live
     this.lastAsked = now
     const message = ping && this.wiring.events.decided("ping", ping, undefined)
@@ -194,25 +192,7 @@ export class Heartbeat<In> {
       this.pinged = { at: this.wiring.clock.unsafeCurrentTimeNanos(), isProtocol: !hasMessage }
     }
     if (hasMessage) return Effect.sync(() => this.live.send(message))
-    return this.isPinging ? Effect.void : this.ping
-  }
-
-  private get ping(): Effect.Effect<unknown> {
-    const { connection, writing } = this.live
-    if (Option.isNone(connection.ping)) return Effect.void
-    this.isPinging = true
-    const pinged = within(
-      connection.ping.value,
-      this.wiring.settings.writeTimeout,
-      () => new ConnectionLost({ reason: "WriteTimeout" })
-    )
-    return writing.withPermits(1)(pinged).pipe(
-      Effect.catchAll((failure) => Effect.sync(() => this.live.fail(failure))),
-      Effect.ensuring(Effect.sync(() => {
-        this.isPinging = false
-      })),
-      Effect.forkIn(this.scope)
-    )
+    return Effect.sync(() => this.live.ping())
   }
 
   private now(): number {

@@ -10,7 +10,7 @@
  *   Refused   the dial failed                   the next round, immediately with a fresh value of the session, else
  *   Lost      a dialed connection has ended     after the backoff's delay; the socket fails if there is none
  *
- * **Design card.** The state is a union that only the pure `next` moves (phase.ts). Writes go out under `Semaphore(1)`
+ * **Design card.** The state is a union that only the pure `next` moves (phase.ts). There is one write at a time
  * (writer.ts). Reconnects wait as `Schedule.exponential` says, capped (Backoff, retries.ts). Nothing is held across a
  * dial, a login, a backoff or a user's callback.
  *
@@ -72,7 +72,6 @@ export class Owner<Out, In, R> {
   private readonly retries: Retries
   private readonly replacements: Replacements<In, R>
   private readonly reader: Reader<Out, In>
-  private readonly writer: Writer
 
   /** Changed only by `move`: on the owner's fiber, or on the fiber of the replacement that the owner waits for. */
   private phase: Phase<LiveConnection<In>> = { _tag: "Dialing", attempt: 0 }
@@ -117,7 +116,6 @@ export class Owner<Out, In, R> {
     const open = (line: Line<In>) => this.open(line)
     this.replacements = new Replacements({ wiring, lines, dialing, retries, open })
     this.reader = new Reader(wiring)
-    this.writer = new Writer(wiring)
   }
 
   // ---------------------------------------------------------------------------
@@ -286,8 +284,7 @@ export class Owner<Out, In, R> {
         },
         onEnd: (failure) => live.fail(failure)
       }).pipe(
-        // Forked outside the race below: a child would keep the race's fiber in memory.
-        Effect.zipRight(Effect.forkIn(this.writer.run(live, line.scope), line.scope)),
+        Effect.zipRight(new Writer(live, this.wiring, line.scope).start),
         Effect.zipRight(live.heartbeat!.start),
         Effect.zipRight(
           wake === undefined

@@ -4,3 +4,6 @@ import { tryAll } from "./tryAll.js"
 
 describe("W7: an interrupted caller of a socket, under every interleaving", () =>
   tryAll(interruptions, () => ["interrupt"]))
+
+describe("W7, W10: an interrupted caller whose message is written without a fiber, under every interleaving", () =>
+  tryAll(interruptions, () => ["interrupt"], true))

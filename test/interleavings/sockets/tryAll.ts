@@ -9,9 +9,10 @@ import type { Modules } from "./world.js"
 /** Makes a test for each scenario. `others` gives strategies in addition to the usual ones. */
 export const tryAll = async (
   scenarios: (modules: Modules) => Readonly<Record<string, Effect.Effect<void, unknown>>>,
-  others: (name: string) => ReadonlyArray<Interleavings.Strategy> = () => []
+  others: (name: string) => ReadonlyArray<Interleavings.Strategy> = () => [],
+  isDirect = false
 ): Promise<void> => {
-  for (const [name, scenario] of Object.entries(scenarios({ ReconnectingSocket, WebSocketDialer }))) {
+  for (const [name, scenario] of Object.entries(scenarios({ ReconnectingSocket, WebSocketDialer, isDirect }))) {
     it.interleavings(name, scenario, await bySize(scenario, ["sweep", "random", "pct", ...others(name)]))
   }
 }

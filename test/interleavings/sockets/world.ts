@@ -14,15 +14,19 @@ import * as Exit from "effect/Exit"
 import * as Fiber from "effect/Fiber"
 import * as Layer from "effect/Layer"
 import * as Option from "effect/Option"
+import * as Runtime from "effect/Runtime"
 import * as Schedule from "effect/Schedule"
 import type * as Scope from "effect/Scope"
 import * as Stream from "effect/Stream"
 import * as assert from "node:assert/strict"
+import { withWriteNow } from "../../../src/internal/socket/writeNow.js"
 import { quiet } from "../../support/quiet.js"
 
 export interface Modules {
   readonly ReconnectingSocket: typeof ReconnectingSocketModule
   readonly WebSocketDialer: typeof WebSocketDialerModule
+  /** Whether connections can also be written to without a fiber, as those of `ws` can. */
+  readonly isDirect?: boolean
 }
 
 export type Message = WebSocketDialerModule.Message
@@ -109,7 +113,7 @@ export const received = (world: World): ReadonlyArray<string> => world.wires.fla
  * writes must not overlap.
  */
 export const inWorld = <E>(
-  { WebSocketDialer }: Modules,
+  { WebSocketDialer, isDirect = false }: Modules,
   body: (world: World) => Effect.Effect<unknown, E, Scope.Scope | WebSocketDialerModule.WebSocketDialer>,
   { most = 1, step = Effect.yieldNow() }: { readonly most?: number; readonly step?: Effect.Effect<void> } = {}
 ): Effect.Effect<void, E> =>
@@ -132,16 +136,24 @@ export const inWorld = <E>(
         return Effect.ensuring(Effect.zipRight(step, effect), Effect.sync(() => line.writing = undefined))
       })
 
-    const noted = (connection: WebSocketDialerModule.Connection, line: Line): WebSocketDialerModule.Connection => ({
-      ...connection,
-      write: (messages) =>
+    const run = Runtime.runFork(yield* Effect.runtime())
+    const writing = (connection: WebSocketDialerModule.Connection, line: Line) => {
+      const write: typeof connection.write = (messages) =>
         alone(
           line,
           "write",
           Effect.forEach(messages, (message) => Effect.zipRight(connection.write([message]), step), {
             discard: true
           })
-        ),
+        )
+      return isDirect
+        ? withWriteNow(write, (messages, onWritten) => void run(Effect.map(write(messages), onWritten)))
+        : write
+    }
+
+    const noted = (connection: WebSocketDialerModule.Connection, line: Line): WebSocketDialerModule.Connection => ({
+      ...connection,
+      write: writing(connection, line),
       ping: Option.map(connection.ping, (ping) => alone(line, "ping", ping)),
       close: (code, reason) =>
         Effect.zipRight(line.isStalled ? Effect.void : over(line), connection.close(code, reason)),
