@@ -53,6 +53,24 @@ export const messages = (modules: Modules) => {
         })
     ),
 
+    "messages that are sent during a write follow it in the order in which they were sent": inWorld(
+      modules,
+      (world) =>
+        Effect.gen(function*() {
+          const socket = yield* ReconnectingSocket.make(base)
+          yield* world.serve()
+          yield* socket.awaitOpen
+          const send = (...all: ReadonlyArray<string>) => Effect.forEach(all, socket.send, { discard: true })
+          for (const exit of yield* together([send("a1", "a2", "a3"), send("b1", "b2")])) hasSucceeded(exit)
+          yield* socket.flush
+          yield* settled
+          const all = received(world)
+          for (const sender of ["a", "b"]) assert.ok(isIncreasing(of(sender, all)), String(all))
+          assert.deepEqual(all.toSorted(), ["a1", "a2", "a3", "b1", "b2"])
+          yield* socket.close()
+        })
+    ),
+
     "acknowledged messages arrive in order and none is lost, even if connections break": inWorld(
       modules,
       (world) =>
