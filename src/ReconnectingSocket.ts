@@ -13,12 +13,13 @@
  *                                      Closed
  * ```
  *
- * **Design card.** Writes: one at a time. A message for an idle connection is written in its sender's own step, and
- * messages that are sent during a write are written together after it. Reconnects: after the delays of
- * `Schedule.exponential`, capped and jittered (`Backoff`). State: a tagged union that only one pure function changes.
- * Where Effect's primitives are not enough: a fiber that takes a semaphore's permit cannot write in the same step, so
- * the permit to write is a field. `Schedule.driver` would sleep by itself, so the schedule is only asked for its
- * delays. This lets `reconnect` and `close` end a wait, and lets the state show `until` when it lasts.
+ * **Design card.** Writes: one at a time, as under a `Semaphore(1)`. A message for an idle connection is written in its
+ * sender's own step, and messages that are sent during a write are written together after it. Reconnects: after the
+ * delays of `Schedule.exponential`, capped and jittered (`Backoff`). State: a tagged union that only one pure function
+ * changes. Where Effect's primitives are not enough: a fiber that takes the permit of a `Semaphore(1)` cannot write in
+ * the sender's step, so the permit is a field, the current write. `Schedule.driver` would sleep by itself, so the
+ * schedule is only asked for its delays. This lets `reconnect` and `close` end a wait, and lets the state show `until`
+ * when it lasts.
  *
  * **What it guarantees.** Messages leave in the order in which they were accepted, across any number of connections.
  * Open means ready: `onOpen` and all subscriptions are done before the first message leaves. Every loss is one `Lost`

@@ -13,10 +13,13 @@
  * read again in every way; a body that was cut gives a `ResponseError`. A status filter beneath the session
  * (`HttpClient.filterStatusOk`) hides no refusal from it.
  *
- * **What it does not.** The client does not retry transport errors, and it does not make a request idempotent: a server
- * that acts on a request and answers 401 afterwards will see it twice. Without `origins` the value is sent wherever a
- * request goes. If redirects are followed beneath the session (by the wrapped client, or a browser's `fetch`), the
- * value is sent along without the session's knowledge.
+ * An error shows the caller's request, without the session's value.
+ *
+ * **What it does not.** A served response is the wrapped client's own: to print it, or an error of reading its body,
+ * shows the request that was sent, with the value. The client does not retry transport errors, and it does not make a
+ * request idempotent: a server that acts on a request and answers 401 afterwards will see it twice. Without `origins`
+ * the value is sent wherever a request goes. If redirects are followed beneath the session (by the wrapped client, or a
+ * browser's `fetch`), the value is sent along without the session's knowledge.
  *
  * **What travels in a browser.** There a redirect that is not followed cannot be read, so the browser follows it. To
  * another origin its `fetch` leaves out `authorization`, but sends every other header that `attach` has set (if the

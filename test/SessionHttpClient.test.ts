@@ -346,6 +346,26 @@ describe.each(clients)("over %s", (name, layer) => {
       assert.strictEqual((yield* session.current).value, "token-1")
     }).pipe(Effect.provide(layer)))
 
+  it.scopedLive("H4: a transport error and a status filter's error show the caller's request, without the value", () =>
+    Effect.gen(function*() {
+      const { session } = yield* tokens()
+      const server = yield* serve(({ path }) =>
+        path === "/cut" ? { write: (response) => void response.socket?.destroy() } : { status: 500 }
+      )
+      const wrapped = yield* Effect.map(HttpClient.HttpClient, HttpClient.filterStatusOk)
+      const client = SessionHttpClient.withSession(wrapped, session, { attach: SessionHttpClient.bearer })
+      for (const path of ["/cut", "/no"]) {
+        const request = HttpClientRequest.get(`${server.url}${path}`)
+        const exit = yield* Effect.exit(client.execute(request))
+        const { request: shownRequest } = path === "/cut"
+          ? failedWith(exit, HttpClientError.RequestError)
+          : failedWith(exit, HttpClientError.ResponseError)
+        assert.strictEqual(shownRequest, request)
+        const shown = [inspect(exit, { depth: 12, showHidden: true }), JSON.stringify(exit), String(exit)].join("\n")
+        assert.notInclude(shown, "token-0")
+      }
+    }).pipe(Effect.provide(layer)))
+
   it.scopedLive("an answer that is not a refusal causes no refresh: statuses, resets, refused connections", () =>
     Effect.gen(function*() {
       const { session, signIns } = yield* tokens()

@@ -115,6 +115,21 @@ export const errorAnswering = (
     ...(description === undefined ? {} : { description })
   })
 
+/** What a client has failed with, as an answer to the caller's request. */
+export const failureAnswering = <E>(request: Request, error: E): E => {
+  if (!HttpClientError.isHttpClientError(error) || error.request === request) return error
+  const { cause, description } = error
+  const own = error._tag === "ResponseError"
+    ? errorAnswering(request, error.response, error)
+    : new HttpClientError.RequestError({
+      request,
+      reason: error.reason,
+      cause,
+      ...(description === undefined ? {} : { description })
+    })
+  return own as typeof error
+}
+
 /** Whether an error is the one that a status filter beneath the session makes of a response. */
 export const isFiltered = (error: unknown): error is HttpClientError.ResponseError =>
   HttpClientError.isHttpClientError(error) && error._tag === "ResponseError" && error.reason === "StatusCode"

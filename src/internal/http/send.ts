@@ -15,7 +15,7 @@ import type { Generation, Session, SessionError } from "../../Session.js"
 import type { RefusalOptions } from "../../SessionHttpClient.js"
 import * as Check from "../check.js"
 import * as Inside from "../session/inside.js"
-import { afterCallback, answering, errorAnswering, isFiltered, judged, withBody } from "./answer.js"
+import { afterCallback, answering, errorAnswering, failureAnswering, isFiltered, judged, withBody } from "./answer.js"
 import { abandon, discardBody, whileDiscarded, whileRead } from "./discard.js"
 import { cannotDecode, cannotEncode, noUrl } from "./errors.js"
 import { holding } from "./hold.js"
@@ -139,7 +139,7 @@ export class Sender<A, E0, E1, R> {
         const failure = Option.getOrUndefined(Cause.failureOption(cause))
         return isFiltered(failure)
           ? this.received(attempt, failure.response, failure)
-          : Effect.failCause(Cause.map(cause, clientError))
+          : Effect.failCause(Cause.map(cause, (error) => clientError(failureAnswering(attempt.request, error))))
       }
     })
   }
@@ -173,7 +173,7 @@ export class Sender<A, E0, E1, R> {
     if (unfollowed !== undefined) return unfollowed
     return hop.isHome && (isJudge === undefined || isJudge(hop.url!))
       ? this.judge(attempt, held, error)
-      : this.answer(held, error)
+      : this.answer(request, held, error)
   }
 
   /** Asks `rejected` about the response. */
@@ -209,7 +209,7 @@ export class Sender<A, E0, E1, R> {
   ): Effect.Effect<Response, E1 | Refused, R> {
     const { hop, repeats, request } = attempt
     if (verdict === false || (verdict === "again" && repeats === mostRepeats)) {
-      return this.answer(afterCallback(seen, held), error)
+      return this.answer(request, afterCallback(seen, held), error)
     }
     if (verdict === true) return Effect.fail(new Refused({ response: seen, error, repeats }))
     if (verdict !== "again") {
@@ -226,12 +226,13 @@ export class Sender<A, E0, E1, R> {
   }
 
   private answer(
+    request: Request,
     held: Response,
     error: HttpClientError.ResponseError | undefined
   ): Effect.Effect<Response, E1> {
     return error === undefined
       ? Effect.succeed(held)
-      : this.fail(held === error.response ? error : errorAnswering(error.request, held, error))
+      : this.fail(errorAnswering(request, held, error))
   }
 
   // --- after a refusal -------------------------------------------------------

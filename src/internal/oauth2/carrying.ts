@@ -1,6 +1,5 @@
 /** How requests to an API carry tokens, and how responses and errors hide the tokens. */
 import * as HttpClient from "@effect/platform/HttpClient"
-import * as HttpClientError from "@effect/platform/HttpClientError"
 import * as HttpClientRequest from "@effect/platform/HttpClientRequest"
 import type * as HttpClientResponse from "@effect/platform/HttpClientResponse"
 import * as Effect from "effect/Effect"
@@ -9,7 +8,7 @@ import * as Redacted from "effect/Redacted"
 import type * as OAuth2Session from "../../OAuth2Session.js"
 import type * as Session from "../../Session.js"
 import type * as SessionHttpClient from "../../SessionHttpClient.js"
-import { answering, errorAnswering } from "../http/answer.js"
+import { answering, failureAnswering } from "../http/answer.js"
 import { inScopeOf } from "../http/hold.js"
 import { urlOf } from "../http/redirect.js"
 import { asksForNonce } from "./answer.js"
@@ -138,16 +137,7 @@ export const answeringOwn = <E, R>(
       Effect.flatMap(request, (request) =>
         Effect.mapBoth(client.execute(request), {
           onSuccess: (response) => response.request === request ? response : answering(request, response),
-          onFailure: (error) =>
-            HttpClientError.isHttpClientError(error) ? ownError(request, error) as typeof error : error
+          onFailure: (error) => failureAnswering(request, error)
         })),
     Effect.succeed<Request>
   )
-
-const ownError = (request: Request, error: HttpClientError.HttpClientError): HttpClientError.HttpClientError =>
-  error._tag === "ResponseError" ? errorAnswering(request, error.response, error) : new HttpClientError.RequestError({
-    request,
-    reason: error.reason,
-    cause: error.cause,
-    ...(error.description === undefined ? {} : { description: error.description })
-  })

@@ -10,9 +10,9 @@
  *   Refused   the dial failed                   the next round, immediately with a fresh value of the session, else
  *   Lost      a dialed connection has ended     after the backoff's delay; the socket fails if there is none
  *
- * **Design card.** The state is a union that only the pure `next` moves (phase.ts). There is one write at a time
- * (writer.ts). Reconnects wait as `Schedule.exponential` says, capped (Backoff, retries.ts). Nothing is held across a
- * dial, a login, a backoff or a user's callback.
+ * **Design card.** The state is a union that only the pure `next` moves (phase.ts). There is one write at a time, as
+ * under a `Semaphore(1)` (writer.ts). Reconnects wait as `Schedule.exponential` says, capped (Backoff, retries.ts).
+ * Nothing is held across a dial, a login, a backoff or a user's callback.
  *
  * Where Effect's primitives are not enough: waits use `Waiters`, which check and register in one step, so that no order
  * is missed between the two. Races use `first`, since the races of Effect 3.22 can hang if they are interrupted while

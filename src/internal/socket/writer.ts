@@ -3,10 +3,10 @@
  * ping, the connection's direct messages (login, subscriptions, the user's pings), and batches of the outbox, if that
  * drains to this connection.
  *
- * `current`, the write that is going on, is the permit to write: while it is set, messages wait, and are then written
- * together. `wake` is called by whatever adds something to send. If there is no current write, `wake` hands the
- * transport a write in the same step. So a message for an idle connection leaves in its sender's own step, and neither
- * an idle connection nor, if the dialer has a `WriteNow`, a write needs a fiber.
+ * `current`, the write that is going on, is the permit to write, like that of a `Semaphore(1)`: while it is set,
+ * messages wait, and are then written together. `wake` is called by whatever adds something to send. If there is no
+ * current write, `wake` hands the transport a write in the same step. So a message for an idle connection leaves in its
+ * sender's own step, and neither an idle connection nor, if the dialer has a `WriteNow`, a write needs a fiber.
  */
 import * as Cause from "effect/Cause"
 import * as Effect from "effect/Effect"
