@@ -57,7 +57,7 @@ export class LiveConnection<In> {
   /** The longest incoming message that is allowed, in bytes. */
   maxPayload = Infinity
   /** Whether the `Lost` event of this connection has been published. */
-  isLossTold = false
+  isLossPublished = false
   /** Epoch milliseconds. */
   lastHeard: number
   /** How many frames have come in. By this count the heartbeat sees whether a frame has come since its last ping. */

@@ -143,7 +143,7 @@ export class Heartbeat<In> {
   private beating(settings: HeartbeatSettings<In>): Effect.Effect<void> {
     const beat: Effect.Effect<void> = Effect.suspend(() => {
       const now = this.now()
-      this.reckon(settings, now)
+      this.noteAnswers(settings, now)
       const lost = this.untilLost(settings, now)
       if (lost <= 0) return Effect.sync(() => this.live.fail(new ConnectionLost({ reason: "HeartbeatTimeout" })))
       const due = this.untilDue(settings, now)
@@ -156,7 +156,7 @@ export class Heartbeat<In> {
   }
 
   /** Checks whether the peer has answered meanwhile. */
-  private reckon({ always, isPong }: HeartbeatSettings<In>, now: number): void {
+  private noteAnswers({ always, isPong }: HeartbeatSettings<In>, now: number): void {
     const { live } = this
     // If the clock is set back, the heartbeat must not wait longer.
     live.lastHeard = Math.min(live.lastHeard, now)

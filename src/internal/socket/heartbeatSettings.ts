@@ -31,7 +31,7 @@ export const heartbeatSettingsOf = <Out, In>(
   const { always = false, answer, interval, isPong, ping, timeout } = object("heartbeat", heartbeat ?? {})
   functions({ answer, isPong }, ["answer", "isPong"], "heartbeat.")
   if (always && ping === false) {
-    throw new InvalidOptions({ option: "heartbeat.always", value: always, reason: "has nothing to say without a ping" })
+    throw new InvalidOptions({ option: "heartbeat.always", value: always, reason: "has no effect without a ping" })
   }
   return {
     interval: millis("heartbeat.interval", interval ?? "15 seconds", atLeastOne),

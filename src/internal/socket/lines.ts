@@ -70,7 +70,7 @@ export class Lines<In> {
   }
 
   /** Waits for `before`, closes the connection with a close frame, all within the grace, and drops it. */
-  leave(line: Line<In>, code: number, reason: string, before: Effect.Effect<void>): Effect.Effect<void> {
+  close(line: Line<In>, code: number, reason: string, before: Effect.Effect<void>): Effect.Effect<void> {
     const { live } = line
     if (live === undefined) return this.drop(line)
     live.resume(this.wiring.clock.unsafeCurrentTimeMillis())

@@ -188,7 +188,7 @@ export class Owner<Out, In, R> {
       const { closing } = this.wiring.orders
       if (closing !== undefined) {
         const isOpen = this.phase._tag === "Open"
-        yield* this.lines.leave(
+        yield* this.lines.close(
           line,
           closing.code,
           closing.reason,
@@ -204,7 +204,7 @@ export class Owner<Out, In, R> {
       this.keepUnread(line)
       const reason = failure ?? new ConnectionLost({ reason: "Reset", cause: "reconnect" })
       this.previous = Option.some(reason)
-      this.tellLoss(line, reason)
+      this.publishLoss(line, reason)
       const isStable = openFor >= this.wiring.settings.stableAfter
       if (isStable) {
         this.retries.reset()
@@ -220,9 +220,9 @@ export class Owner<Out, In, R> {
     })
   }
 
-  private tellLoss({ live }: Line<In>, failure: ConnectionFailure): void {
-    if (live === undefined || live.isLossTold) return
-    live.isLossTold = true
+  private publishLoss({ live }: Line<In>, failure: ConnectionFailure): void {
+    if (live === undefined || live.isLossPublished) return
+    live.isLossPublished = true
     this.wiring.events.publish({ _tag: "Lost", failure })
   }
 
@@ -341,7 +341,7 @@ export class Owner<Out, In, R> {
 
   /** From now on this connection's messages go to `messages`, and so do those that its login did not receive. */
   private takeMessagesOf(live: LiveConnection<In>): void {
-    this.tellEarlyOf(live)
+    this.giveUnreadOf(live)
     live.inbox = this.inbox
     if (!this.inbox.isFull) live.resume(this.now())
     else if (!this.wiring.orders.isClosing) live.pause()
@@ -350,11 +350,11 @@ export class Owner<Out, In, R> {
   /** If the connection never became ready, the messages that its login did not receive still go to `messages`. */
   private keepUnread({ live }: Line<In>): void {
     if (live === undefined || live.inbox === this.inbox || this.isPlatformSocket || this.inbox.isFull) return
-    if (live.inbox.hasUnread) this.tellEarlyOf(live)
+    if (live.inbox.hasUnread) this.giveUnreadOf(live)
   }
 
   /** Adds a border to the inbox, and after it the messages that came in before the connection was ready. */
-  private tellEarlyOf(live: LiveConnection<In>): void {
+  private giveUnreadOf(live: LiveConnection<In>): void {
     live.number = this.numbers++
     this.inbox.pushBorder(live.number)
     this.inbox.pushAll(live.inbox, live.number)
@@ -410,7 +410,7 @@ export class Owner<Out, In, R> {
       yield* this.lines.drop(line)
       const { opening } = this.replacements
       if (opening === undefined || orders.isOrdered) return
-      this.tellLoss(line, line.live!.failure!)
+      this.publishLoss(line, line.live!.failure!)
       this.move({ _tag: "Dial", attempt: 0 })
       if (opening.live !== undefined) this.move({ _tag: "Dialed", connection: opening.live })
       const isOver = () => this.replacements.opening === undefined || orders.isOrdered
@@ -457,13 +457,13 @@ export class Owner<Out, In, R> {
       }
       if (live.failure !== undefined) {
         yield* this.lines.drop(line)
-        this.tellLoss(line, live.failure)
+        this.publishLoss(line, live.failure)
         this.becomeOpen(replacement)
         return true
       }
       this.wiring.outbox.release(live, false)
       this.becomeOpen(replacement)
-      yield* this.replacements.leave(line)
+      yield* this.replacements.retire(line)
       return true
     })
   }

@@ -83,7 +83,7 @@ export class Replacements<in out In, R> {
         if (Exit.isSuccess(opened)) return Option.none()
         yield* lines.drop(line)
         const failure = Policy.lossOf(Cause.squash(opened.cause))
-        if (!Exit.isInterrupted(opened)) yield* Effect.logWarning("a socket could not move over", failure)
+        if (!Exit.isInterrupted(opened)) yield* Effect.logWarning("a socket could not replace its connection", failure)
         dialing.noteRejection(failure, line)
         return Option.some(failure)
       })
@@ -100,11 +100,11 @@ export class Replacements<in out In, R> {
   }
 
   /** Closes a connection that has been replaced, in the background: its awaited answers may still come. */
-  leave(line: Line<In>): Effect.Effect<void> {
+  retire(line: Line<In>): Effect.Effect<void> {
     const { lines, wiring } = this.parts
     return Effect.suspend(() => {
       this.replaced.add(line)
-      return lines.leave(line, 1000, "", line.live?.awaiting.answered ?? Effect.void).pipe(
+      return lines.close(line, 1000, "", line.live?.awaiting.answered ?? Effect.void).pipe(
         Effect.ensuring(Effect.sync(() => this.replaced.delete(line))),
         Effect.forkIn(wiring.scope),
         Effect.asVoid
