@@ -1,10 +1,11 @@
-import { assert, describe } from "@effect/vitest"
+import { assert, describe, it } from "@effect/vitest"
 import * as ReconnectingSocket from "effect-holdfast/ReconnectingSocket"
 import * as WebSocketDialer from "effect-holdfast/WebSocketDialer"
 import * as Context from "effect/Context"
 import * as Effect from "effect/Effect"
 import * as Fiber from "effect/Fiber"
 import * as Option from "effect/Option"
+import { withWriteNow } from "../../src/internal/socket/writeNow.js"
 import {
   connected,
   dial,
@@ -24,6 +25,46 @@ import {
 } from "../support/reconnectingSockets.js"
 
 describe("the loss of a connection", () => {
+  const lost = new WebSocketDialer.ConnectionLost({ reason: "Reset", cause: "of this test" })
+  const failing: Record<string, (wire: Wire) => WebSocketDialer.Connection> = {
+    "a write that fails": ({ connection }) => ({ ...connection, write: () => Effect.fail(lost) }),
+    "a write that dies": ({ connection }) => ({ ...connection, write: () => Effect.die(lost) }),
+    "a write that throws": ({ connection }) => ({
+      ...connection,
+      write: () => {
+        throw lost
+      }
+    }),
+    "a write without a fiber that throws": ({ connection }) => ({
+      ...connection,
+      write: withWriteNow((messages) => connection.write(messages), () => {
+        throw lost
+      })
+    }),
+    "a ping that fails": ({ connection }) => ({ ...connection, ping: Option.some(Effect.fail(lost)) }),
+    "a ping that dies": ({ connection }) => ({ ...connection, ping: Option.some(Effect.die(lost)) })
+  }
+  for (const [what, connectionOf] of Object.entries(failing)) {
+    it.scoped(`W4, W9: by ${what} is one Lost, even if the transport reports no end, and nothing else is lost`, () => {
+      const first = new Wire()
+      const wires = [Object.assign(first, { connection: connectionOf(first) }), new Wire()]
+      return Effect.gen(function*() {
+        const { events, socket } = yield* onWires(wires, { backoff: steady })
+        yield* settle
+        if (what.startsWith("a write")) {
+          assert.strictEqual((yield* Effect.flip(socket.deliver("a")))._tag, "MessageLost")
+        } else {
+          yield* pass(15_000)
+        }
+        yield* settle
+        assert.deepStrictEqual(ofTag(events, "Lost").map(({ failure }) => failure), [lost])
+        yield* socket.send("b")
+        yield* pass(1000)
+        assert.deepStrictEqual(wires[1]!.taken, ["b"])
+      })
+    })
+  }
+
   for (const code of [...retryableCodes, 1005]) {
     test(`W4: by a close frame with ${code} is one Lost, and the socket dials once more`, () =>
       Effect.gen(function*() {
