@@ -447,7 +447,7 @@ describe.each(versions)("C4: a server with another identity (%s)", (version) => 
         const cache = yield* TicketCache.make()
         const server = yield* serving({ maxVersion: version })
         const recorded = yield* watched(server)
-        // They are valid tickets of this server, however they came into the cache.
+        // The tickets are valid at this server, however they came into the cache.
         const lenient = { cache, tls: { ...tls, rejectUnauthorized: false } }
         yield* connecting({ cache, tls })(recorded.url())
         const [strict] = yield* keysOf(cache)

@@ -21,7 +21,7 @@ export const adoptRow = <A, E>(
     if (!isStillWanted()) return Effect.succeed("late" as const)
     memory.remember(row, time, value)
     if (value === undefined) {
-      // This happens in the same step, since this process may sign in again immediately afterwards.
+      // In the same step, since this process may sign in again immediately afterwards.
       session().forget()
       return Effect.succeed("gone" as const)
     }

@@ -78,14 +78,6 @@ const committed = <A, E>(parts: Parts<A, E>, pending: Pending<A>, row: Row, time
     return Effect.as(report("renewed"), { _tag: "Own", value: pending.value })
   })
 
-/** Adopts the other process's value without revoking the own one: see `Protocol.Settlement`. */
-const superseded = <A, E>(
-  parts: Parts<A, E>,
-  pending: Pending<A>,
-  row: Row,
-  time: Time
-): Effect.Effect<Settled<A>, Trouble> => adoptInstead(parts, pending, row, time, Effect.void)
-
 /** Adopts the value of another process's later sign-in, and revokes the own value. */
 const supersededBySignIn = <A, E>(
   parts: Parts<A, E>,
@@ -93,7 +85,7 @@ const supersededBySignIn = <A, E>(
   row: Row,
   time: Time
 ): Effect.Effect<Settled<A>, Trouble> =>
-  adoptInstead(
+  superseded(
     parts,
     pending,
     row,
@@ -101,13 +93,16 @@ const supersededBySignIn = <A, E>(
     Effect.suspend(() => parts.session().finish(parts.onEnd(pending.value)))
   )
 
-/** Adopts the other process's value. `afterwards` runs if the own value was pending until then. */
-const adoptInstead = <A, E>(
+/**
+ * Adopts the other process's value. The own value is not revoked (see `Protocol.Settlement`), unless `afterwards` does
+ * it, which runs if the own value was pending until then.
+ */
+const superseded = <A, E>(
   parts: Parts<A, E>,
   pending: Pending<A>,
   row: Row,
   time: Time,
-  afterwards: Effect.Effect<void>
+  afterwards: Effect.Effect<void> = Effect.void
 ): Effect.Effect<Settled<A>, Trouble> => {
   const { memory } = parts
   let isReplaced = false
