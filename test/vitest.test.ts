@@ -24,7 +24,9 @@ const run = (environment: Record<string, string>) =>
   })
 
 describe("it.interleavings", { timeout: 300_000 }, () => {
-  const [seeded, unset] = [{ HOLDFAST_SEED: "5" }, { HOLDFAST_EFFORT: "0.2" }]
+  const [seeded, thrice, unset] = [{ HOLDFAST_SEED: "5" }, { HOLDFAST_SEED: "5", HOLDFAST_EFFORT: "3" }, {
+    HOLDFAST_EFFORT: "0.2"
+  }]
     .map((environment) => {
       let output: Promise<string> | undefined
       return () => output ??= run(environment)
@@ -43,6 +45,7 @@ describe("it.interleavings", { timeout: 300_000 }, () => {
     const number = (output: string) => /first number: (-?\d+)/.exec(output)?.[1]
     const ofSeed = (seed: number) => `${Effect.runSync(Effect.withRandom(Random.nextInt, Random.make(seed)))}`
     assert.strictEqual(number(await seeded!()), ofSeed(5))
+    assert.strictEqual(number(await thrice!()), ofSeed(5))
     assert.strictEqual(number(await unset!()), ofSeed(0))
   })
 
@@ -78,6 +81,7 @@ describe("it.interleavings", { timeout: 300_000 }, () => {
     const runs = (output: string) => Number(/runs: (\d+)/.exec(output)?.[1])
     // Ten seeds, and the plain order.
     assert.strictEqual(runs(await seeded!()), 11)
+    assert.strictEqual(runs(await thrice!()), 31)
     assert.strictEqual(runs(await unset!()), 3)
   })
 
