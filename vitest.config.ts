@@ -61,6 +61,7 @@ export default defineConfig({
   },
   test: {
     env: { HOLDFAST_EFFORT: process.env["HOLDFAST_EFFORT"] ?? "1" },
+    globalSetup: ["test/support/programs.ts"],
     setupFiles: ["test/support/setup.ts"],
     // A time limit ends a test that hangs. On a busy machine a sound test takes many times what it takes alone.
     testTimeout: amount({ quick: 120_000, full: 600_000 }),
@@ -74,7 +75,10 @@ export default defineConfig({
     sequence: { sequencer: LongestFirst },
     reporters: ["default", "./test/support/summary.ts"],
     // Importing all modules anew for each file takes four times as long as importing them once for each worker.
-    poolOptions: { threads: { isolate: false }, forks: { maxForks: 1, minForks: 1, execArgv: [youngSpace] } },
+    poolOptions: {
+      threads: { isolate: false },
+      forks: { isolate: false, maxForks: 1, minForks: 1, execArgv: [youngSpace] }
+    },
     projects: [
       {
         extends: true,

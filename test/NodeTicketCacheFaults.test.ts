@@ -214,8 +214,8 @@ describe("C10: a load balancer whose servers share no keys", () => {
         Effect.promise(async () => {
           const server = Net.createServer((from) => {
             const to = Net.connect(next, "127.0.0.1")
-            from.pipe(to).on("error", () => from.destroy())
-            to.pipe(from).on("error", () => to.destroy())
+            from.pipe(to).once("close", () => from.destroy())
+            to.pipe(from).once("close", () => to.destroy())
           }).listen(0, "127.0.0.1")
           await once(server, "listening")
           return server

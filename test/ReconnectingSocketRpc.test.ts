@@ -25,7 +25,7 @@ import { quiet } from "./support/quiet.js"
 import { eventually, print, resources, serverProcess } from "./support/webSocketServer.js"
 import { Rpcs } from "./support/webSocketServerRpcs.js"
 
-const serving = serverProcess({ program: "./webSocketServerRpcChild.ts" })
+const serving = serverProcess({ program: new URL("./support/webSocketServerRpcChild.ts", import.meta.url) })
 
 /** A client, and the socket that it is over. */
 const clientOf = (

@@ -81,7 +81,7 @@ describe("each example", () => {
   const fleet = ["4 processes, 1 token", "1 sign-in, 1 refresh, 0 tokens presented twice"]
 
   it("fleet starts itself four times, and they use the refresh token once", async () => {
-    const script = await bundled(new URL("fleet.ts", root))
+    const script = await bundled(new URL("../examples/fleet.ts", import.meta.url))
     const { stderr, stdout } = await promisify(execFile)(process.execPath, [script], { timeout: 60_000 })
     assert.deepStrictEqual([stdout, stderr], [`${fleet.join("\n")}\n`, ""])
   })

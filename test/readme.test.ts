@@ -22,7 +22,7 @@ describe("the README", () => {
     const program = blocks("ts")[0]!
     assert.strictEqual(program, read("examples/first.ts"))
     assert.isAtMost(program.trimEnd().split("\n").length, 30)
-    const script = await bundled(new URL("examples/first.ts", root))
+    const script = await bundled(new URL("../examples/first.ts", import.meta.url))
     const { stderr, stdout } = await promisify(execFile)(process.execPath, [script], { timeout: 60_000 })
     assert.deepStrictEqual([stdout, stderr], [blocks("")[0], ""])
   })

@@ -58,8 +58,9 @@ const storm = async (
     readonly onOutput?: (kill: () => void, stderr: () => string) => void
   } = {}
 ) => {
-  const canary = fault === undefined ? "" : `?canary=${fault}`
-  const script = await bundled(new URL(`../examples/storm/main.ts${canary}`, import.meta.url))
+  const program = new URL("../examples/storm/main.ts", import.meta.url)
+  if (fault !== undefined) program.searchParams.set("canary", fault)
+  const script = await bundled(program)
   return new Promise<Ending>((resolve) => {
     const child = execFile(
       process.execPath,

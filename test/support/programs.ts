@@ -1,57 +1,65 @@
 /**
  * Programs that tests start in their own processes. A process needs more than a second of CPU to load TypeScript and
- * the modules of Effect one by one, and a tenth of that if they are bundled into one JavaScript file.
+ * the modules of Effect one by one, and a tenth of that if they are bundled. One build bundles all of them, before the
+ * first test (`globalSetup` of Vitest), since a build for each takes six times as long.
  */
 import { build, type Plugin } from "esbuild"
 import { createHash } from "node:crypto"
-import { mkdirSync, readFileSync, renameSync, writeFileSync } from "node:fs"
-import { basename, join, relative } from "node:path"
+import { existsSync, mkdirSync, readdirSync, readFileSync, renameSync, rmSync, statSync } from "node:fs"
+import { join, relative, resolve } from "node:path"
 import { fileURLToPath, pathToFileURL } from "node:url"
 import { type CanaryName, withFault } from "./canaries.js"
 
 const root = fileURLToPath(new URL("../..", import.meta.url))
-const folder = join(root, "node_modules", ".cache", "holdfast", "programs")
+const cache = join(root, "node_modules", ".cache", "holdfast", "programs")
 
-/** The sources of a bundle, written in its first line. */
-interface Origin {
-  /** Digests of the files, by their paths in the repository. The lockfile stands for the files of other packages. */
-  readonly files: Readonly<Record<string, string | undefined>>
-  /** The programs that the program itself starts. */
-  readonly programs: ReadonlyArray<string>
-}
-
-const bundles = new Map<string, Promise<string>>()
+/** By the name of the fault; `null` is the build without one. */
+const builds = new Map<CanaryName | null, Promise<string>>()
 
 /**
- * The path of a bundle that Node can run. `program` names a TypeScript file. The bundle is kept in
- * `node_modules/.cache` for later runs, and made again when one of its sources has changed. With `?canary=name` the
- * program, and the programs that it starts, have that fault.
+ * The path of a bundle that Node can run. `program` is a TypeScript file whose path a test or an example gives to `new URL`
+ * as it stands, relative to `import.meta.url`. With `?canary=name` the program, and the programs that it starts, have that
+ * fault.
  */
-export const bundled = (program: URL): Promise<string> => {
-  const bundle = bundles.get(program.href) ?? fresh(program)
-  bundles.set(program.href, bundle)
-  return bundle
+export const bundled = async (program: URL): Promise<string> =>
+  bundleOf(fileURLToPath(program), await built(program.searchParams.get("canary") as CanaryName | null))
+
+/** Builds all programs, without a fault. */
+export default async (): Promise<void> => {
+  await built(null)
 }
 
-const fresh = async (program: URL): Promise<string> => {
-  const path = relative(root, fileURLToPath(program))
-  const canary = program.searchParams.get("canary") as CanaryName | null
-  const file = join(
-    folder,
-    `${basename(path, ".ts")}-${digest(fileURLToPath(program) + program.search).slice(0, 8)}.mjs`
+const built = (canary: CanaryName | null): Promise<string> => {
+  const folder = builds.get(canary) ?? make(canary)
+  builds.set(canary, folder)
+  return folder
+}
+
+/** The folder of the bundles. It is kept in `node_modules/.cache` for later runs, until a source has changed. */
+const make = async (canary: CanaryName | null): Promise<string> => {
+  const paths = ["src", "test", "examples"].flatMap((folder) =>
+    readdirSync(join(root, folder), { recursive: true, encoding: "utf8" })
+      .filter((file) => file.endsWith(".ts"))
+      .map((file) => join(root, folder, file))
   )
-  const origin = originOf(file)
-  if (origin === undefined || !isUnchanged(origin)) await make(path, file, canary)
-  else await Promise.all(origin.programs.map((program) => bundled(new URL(program))))
-  return file
-}
-
-const make = async (path: string, file: string, canary: CanaryName | null): Promise<void> => {
-  const programs: Array<string> = []
-  const { metafile, outputFiles } = await build({
+  const files = new Map(paths.sort().map((path) => [path, readFileSync(path, "utf8")]))
+  const folder = join(
+    cache,
+    digest([canary ?? "", root, readFileSync(join(root, "package-lock.json")), ...files.values()])
+  )
+  if (existsSync(folder)) return folder
+  mkdirSync(cache, { recursive: true })
+  removeOld()
+  // Another process may make the same folder.
+  const unfinished = `${folder}.${process.pid}.${Math.random()}`
+  await build({
     absWorkingDir: root,
-    entryPoints: [path],
+    entryPoints: [...new Set([...files].flatMap(([path, text]) => started(path, text).map(({ program }) => program)))],
     bundle: true,
+    splitting: true,
+    outdir: unfinished,
+    outbase: root,
+    outExtension: { ".js": ".mjs" },
     platform: "node",
     target: "node20",
     format: "esm",
@@ -61,61 +69,52 @@ const make = async (path: string, file: string, canary: CanaryName | null): Prom
     },
     // Optional dependencies of `ws`.
     external: ["bufferutil", "utf-8-validate"],
-    plugins: [startedPrograms(canary, (program) => programs.push(program))],
-    logLevel: "error",
-    metafile: true,
-    write: false
+    plugins: [ownSources(files, folder, canary)],
+    logLevel: "error"
   })
-  const own = Object.keys(metafile.inputs).filter((input) => !input.startsWith("node_modules/"))
-  const support = ["programs.ts", "canaries.ts"].map((file) => `test/support/${file}`)
-  const others = ["package-lock.json", "tsconfig.json", ...canary === null ? support.slice(0, 1) : support]
-  const origin: Origin = {
-    files: Object.fromEntries([...own, ...others].map((path) => [path, digestOf(path)])),
-    programs
+  try {
+    renameSync(unfinished, folder)
+  } catch (error) {
+    if (!existsSync(folder)) throw error
+    rmSync(unfinished, { recursive: true })
   }
-  mkdirSync(folder, { recursive: true })
-  // Another worker may make the same bundle, and a process may be loading it.
-  const unfinished = `${file}.${process.pid}.${Math.random()}`
-  writeFileSync(unfinished, `//${JSON.stringify(origin)}\n${outputFiles[0]!.text}`)
-  renameSync(unfinished, file)
+  return folder
 }
 
-/** A program that is started by `new URL("./program.ts", import.meta.url)` is bundled too. */
-const startedPrograms = (canary: CanaryName | null, onFound: (program: string) => void): Plugin => ({
-  name: "started programs",
+/** Puts the fault into the sources, and has them start bundles instead of TypeScript files. */
+const ownSources = (files: ReadonlyMap<string, string>, folder: string, canary: CanaryName | null): Plugin => ({
+  name: "own sources",
   setup: ({ onLoad }) =>
-    onLoad({ filter: /\.ts$/ }, async ({ path }) => {
-      if (path.includes("/node_modules/")) return undefined
-      let contents = readFileSync(path, "utf8")
+    onLoad({ filter: /\.ts$/ }, ({ path }) => {
+      let contents = files.get(path)
+      if (contents === undefined) return undefined
       if (canary !== null) contents = withFault(canary, join(root, "src"), path, contents)
-      for (const [expression, name] of contents.matchAll(/new URL\("(\.[^"]+\.ts)", import\.meta\.url\)/g)) {
-        const program = new URL(canary === null ? name! : `${name}?canary=${canary}`, pathToFileURL(path))
-        onFound(program.href)
-        const bundle = pathToFileURL(await bundled(program))
-        contents = contents.replace(expression, () => `new URL(${JSON.stringify(bundle.href)})`)
+      for (const { expression, program } of started(path, contents)) {
+        const bundle = pathToFileURL(bundleOf(program, folder)).href
+        contents = contents.replace(expression, () => `new URL(${JSON.stringify(bundle)})`)
       }
       return { contents, loader: "ts" }
     })
 })
 
-const originOf = (file: string): Origin | undefined => {
-  try {
-    const text = readFileSync(file, "utf8")
-    return JSON.parse(text.slice(2, text.indexOf("\n"))) as Origin
-  } catch {
-    return undefined
+/** The programs that a source names. */
+const started = (path: string, text: string) =>
+  [...text.matchAll(/new URL\("(\.[^"]+\.ts)", import\.meta\.url\)/g)]
+    .map(([expression, name]) => ({ expression, program: resolve(path, "..", name!) }))
+
+const bundleOf = (program: string, folder: string): string =>
+  join(folder, relative(root, program).replace(/\.ts$/, ".mjs"))
+
+/** A run that is going on may need a folder that another run has replaced. */
+const removeOld = (): void => {
+  for (const name of readdirSync(cache)) {
+    const folder = join(cache, name)
+    if (Date.now() - statSync(folder).mtimeMs > 3_600_000) rmSync(folder, { recursive: true, force: true })
   }
 }
 
-const isUnchanged = ({ files }: Origin): boolean =>
-  Object.entries(files).every(([path, digest]) => digestOf(path) === digest)
-
-const digestOf = (path: string): string | undefined => {
-  try {
-    return digest(readFileSync(join(root, path)))
-  } catch {
-    return undefined
-  }
+const digest = (contents: ReadonlyArray<string | Uint8Array>): string => {
+  const hash = createHash("sha256")
+  for (const content of contents) hash.update(content)
+  return hash.digest("hex").slice(0, 16)
 }
-
-const digest = (content: string | Uint8Array): string => createHash("sha256").update(content).digest("hex")

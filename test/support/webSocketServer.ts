@@ -54,13 +54,11 @@ export const freePort = async (): Promise<number> => {
 }
 
 export const serverProcess = (
-  options: Omit<Settings, "port" | "folder"> & { readonly isStarted?: boolean; readonly program?: string } = {}
+  options: Omit<Settings, "port" | "folder"> & { readonly isStarted?: boolean; readonly program?: URL } = {}
 ): Effect.Effect<ServerProcess, never, Scope.Scope> =>
   Effect.gen(function*() {
-    const { isStarted = true, program = "./webSocketServerChild.ts", ...settings } = options
-    const [script, port] = yield* Effect.promise(() =>
-      Promise.all([bundled(new URL(program, import.meta.url)), freePort()])
-    )
+    const { isStarted = true, program = new URL("./webSocketServerChild.ts", import.meta.url), ...settings } = options
+    const [script, port] = yield* Effect.promise(() => Promise.all([bundled(program), freePort()]))
     const folder = yield* Effect.acquireRelease(
       Effect.sync(() => mkdtempSync(join(tmpdir(), "holdfast-"))),
       (folder) => Effect.sync(() => rmSync(folder, { recursive: true, force: true }))
