@@ -18,7 +18,9 @@ const long = [
   "/SharedSession/processes",
   "/OAuth2Provider",
   "/OAuth2Session/secrets",
-  "/closing"
+  "/closing",
+  "/storm",
+  "/vitest"
 ]
 
 /** A file that takes long and comes last leaves the other core waiting for it. */
@@ -30,10 +32,7 @@ class LongestFirst extends BaseSequencer {
   }
 }
 
-/**
- * Files that count what their process holds or uses (memory, timers, CPU), or that change what all files share, and
- * files that mostly wait for other processes, so that both threads can compute meanwhile.
- */
+/** Files that count what their process holds or uses (memory, timers, CPU), or that change what all files share. */
 const alone = [
   "InspectorPage",
   "Interleavings",
@@ -41,9 +40,7 @@ const alone = [
   "NodeTicketCacheFaults",
   "ReconnectingSocketRpc",
   "ReconnectingSocketWire",
-  "TransactionalRef",
-  "storm",
-  "vitest"
+  "TransactionalRef"
 ]
   .map((name) => `test/${name}.test.ts`)
 
@@ -66,12 +63,11 @@ export default defineConfig({
     // A time limit ends a test that hangs. On a busy machine a sound test takes many times what it takes alone.
     testTimeout: amount({ quick: 120_000, full: 600_000 }),
     hookTimeout: 60_000,
-    // Two cores are what the smallest machine of a CI has. Two threads use them, and a process beside them waits for
-    // servers most of the time; a third thread has to import and compile everything, too, and gains nothing. With fewer
-    // threads at the least, the pool ends a thread that is idle for a moment, and Vitest takes that end for an error of
-    // the run ("Terminating worker thread").
-    maxWorkers: 2,
-    minWorkers: 2,
+    // For the two cores that the smallest machine of a CI has: a third of the time a thread waits, for a peer or a timer.
+    // With fewer threads at the least, the pool ends a thread that is idle for a moment, and Vitest takes that end for an
+    // error of the run ("Terminating worker thread").
+    maxWorkers: 3,
+    minWorkers: 3,
     sequence: { sequencer: LongestFirst },
     reporters: ["default", "./test/support/summary.ts"],
     // Importing all modules anew for each file takes four times as long as importing them once for each worker.

@@ -888,7 +888,7 @@ describe("the storm", () => {
   it("can be observed with --view, and leaves nothing running when it is interrupted", async () => {
     let interruptedAt: number | undefined
     let seen: Promise<unknown> | undefined
-    const { code, stderr } = await storm(["--seconds", "60", "--seed", "1", "--view"], {
+    const { code, stderr } = await storm(["--seconds", "60", "--callers", "5", "--seed", "1", "--view"], {
       onOutput: (interrupt, addresses) => {
         if (seen !== undefined) return
         const address = /the callers: (\S+)\n/.exec(addresses())?.[1]
