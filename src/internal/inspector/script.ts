@@ -21,7 +21,7 @@ const number = (value) => value.toLocaleString("en")
 const total = (counts) => Object.values(counts).reduce((sum, count) => sum + count, 0)
 const parts = (counts) =>
   Object.entries(counts).filter(([, count]) => count > 0).sort((a, b) => b[1] - a[1])
-    .map(([label, count]) => number(count) + " " + label).join(", ")
+    .map(([label, count]) => number(count) + "\u00a0" + label).join(", ")
 const span = (millis) => {
   const sign = millis < 0 ? "−" : "", abs = Math.abs(millis), s = Math.floor(abs / 1000)
   if (abs < 1000) return sign + Math.round(abs) + " ms"

@@ -90,8 +90,9 @@ thead th:first-child { padding-left: 18px; }
 th.text, td.text { text-align: left; }
 thead th { font-weight: 500; color: var(--soft); border-bottom: 1px solid var(--line); padding-bottom: 5px; }
 thead button { border: 0; background: none; padding: 1px 2px; border-radius: 4px; color: inherit; font-size: 12.5px; }
-thead button::after { content: ""; display: inline-block; width: .8em; text-align: center; }
-th[aria-sort=ascending] button::after { content: "↑"; } th[aria-sort=descending] button::after { content: "↓"; }
+th.text button::after, th:not(.text) button::before {
+  content: var(--arrow, ""); display: inline-block; width: .8em; text-align: center; }
+th[aria-sort=ascending] { --arrow: "↑"; } th[aria-sort=descending] { --arrow: "↓"; }
 th[aria-sort=ascending], th[aria-sort=descending] { color: var(--ink); }
 tbody tr + tr td { border-top: 1px solid var(--line); }
 #events td { padding-top: 4px; padding-bottom: 4px; border: 0; }
@@ -101,7 +102,8 @@ tr.gone td { color: var(--soft); }
 .name { display: inline-block; max-width: 260px; overflow: hidden; text-overflow: ellipsis; vertical-align: bottom;
   unicode-bidi: isolate; font-weight: 540; }
 .name + small { color: var(--soft); margin-left: 6px; }
-.parts { display: block; color: var(--soft); font-size: 12px; }
+.parts { display: block; width: max-content; max-width: 17em; margin-left: auto; color: var(--soft); font-size: 12px;
+  white-space: normal; }
 .runs { display: inline-flex; gap: 3px; align-items: flex-end; height: 18px; }
 .runs i { width: 7px; min-height: 4px; border-radius: 2px; background: var(--good); }
 .runs i.bad { background: var(--bad); border-radius: 0; }
@@ -118,6 +120,7 @@ tr.gone td { color: var(--soft); }
   .lane, .axis { grid-template-columns: 84px 1fr; gap: 8px; }
   .scroll { margin: 8px -14px 0; }
   th:first-child, td:first-child { padding-left: 14px; }
+  thead th:first-child { padding-left: 12px; }
   th:last-child, td:last-child { padding-right: 14px; }
   .name { max-width: 120px; }
 }
