@@ -17,9 +17,9 @@ const cache = join(root, "node_modules", ".cache", "holdfast", "programs")
 const builds = new Map<CanaryName | null, Promise<string>>()
 
 /**
- * The path of a bundle that Node can run. `program` is a TypeScript file whose path a test or an example gives to `new URL`
- * as it stands, relative to `import.meta.url`. With `?canary=name` the program, and the programs that it starts, have that
- * fault.
+ * The path of a bundle that Node can run. `program` is a TypeScript file whose path a test or an example gives to
+ * `new URL` as it stands, relative to `import.meta.url`. With `?canary=name` the program, and the programs that it
+ * starts, have that fault.
  */
 export const bundled = async (program: URL): Promise<string> =>
   bundleOf(fileURLToPath(program), await built(program.searchParams.get("canary") as CanaryName | null))
@@ -43,10 +43,8 @@ const make = async (canary: CanaryName | null): Promise<string> => {
       .map((file) => join(root, folder, file))
   )
   const files = new Map(paths.sort().map((path) => [path, readFileSync(path, "utf8")]))
-  const folder = join(
-    cache,
-    digest([canary ?? "", root, readFileSync(join(root, "package-lock.json")), ...files.values()])
-  )
+  const settings = ["package-lock.json", "tsconfig.json"].map((file) => readFileSync(join(root, file), "utf8"))
+  const folder = join(cache, digest([canary ?? "", ...settings, ...[...files].flat()]))
   if (existsSync(folder)) return folder
   mkdirSync(cache, { recursive: true })
   removeOld()
@@ -113,8 +111,5 @@ const removeOld = (): void => {
   }
 }
 
-const digest = (contents: ReadonlyArray<string | Uint8Array>): string => {
-  const hash = createHash("sha256")
-  for (const content of contents) hash.update(content)
-  return hash.digest("hex").slice(0, 16)
-}
+const digest = (texts: ReadonlyArray<string>): string =>
+  createHash("sha256").update(JSON.stringify(texts)).digest("hex").slice(0, 16)
