@@ -26,36 +26,22 @@ import {
 
 describe("the loss of a connection", () => {
   const lost = new WebSocketDialer.ConnectionLost({ reason: "Reset", cause: "of this test" })
-  const failing: Record<string, (wire: Wire) => WebSocketDialer.Connection> = {
-    "a write that fails": ({ connection }) => ({ ...connection, write: () => Effect.fail(lost) }),
-    "a write that dies": ({ connection }) => ({ ...connection, write: () => Effect.die(lost) }),
-    "a write that throws": ({ connection }) => ({
-      ...connection,
-      write: () => {
-        throw lost
-      }
-    }),
-    "a write without a fiber that throws": ({ connection }) => ({
-      ...connection,
-      write: withWriteNow((messages) => connection.write(messages), () => {
-        throw lost
-      })
-    }),
-    "a ping that fails": ({ connection }) => ({ ...connection, ping: Option.some(Effect.fail(lost)) }),
-    "a ping that dies": ({ connection }) => ({ ...connection, ping: Option.some(Effect.die(lost)) })
-  }
-  for (const [what, connectionOf] of Object.entries(failing)) {
+
+  const isOneLost = (
+    what: string,
+    faultyOf: (connection: WebSocketDialer.Connection) => Partial<WebSocketDialer.Connection>,
+    cause: (
+      socket: ReconnectingSocket.ReconnectingSocket<WebSocketDialer.Message, WebSocketDialer.Message>
+    ) => Effect.Effect<unknown, unknown>
+  ) =>
     it.scoped(`W4, W9: by ${what} is one Lost, even if the transport reports no end, and nothing else is lost`, () => {
       const first = new Wire()
-      const wires = [Object.assign(first, { connection: connectionOf(first) }), new Wire()]
+      Object.assign(first, { connection: { ...first.connection, ...faultyOf(first.connection) } })
+      const wires = [first, new Wire()]
       return Effect.gen(function*() {
         const { events, socket } = yield* onWires(wires, { backoff: steady })
         yield* settle
-        if (what.startsWith("a write")) {
-          assert.strictEqual((yield* Effect.flip(socket.deliver("a")))._tag, "MessageLost")
-        } else {
-          yield* pass(15_000)
-        }
+        yield* cause(socket)
         yield* settle
         assert.deepStrictEqual(ofTag(events, "Lost").map(({ failure }) => failure), [lost])
         yield* socket.send("b")
@@ -63,6 +49,31 @@ describe("the loss of a connection", () => {
         assert.deepStrictEqual(wires[1]!.taken, ["b"])
       })
     })
+
+  const fail = () => Effect.fail(lost)
+  const die = () => Effect.die(lost)
+  const throws = (): never => {
+    throw lost
+  }
+  const writes: Record<string, (connection: WebSocketDialer.Connection) => WebSocketDialer.Connection["write"]> = {
+    "a write that fails": () => fail,
+    "a write that dies": () => die,
+    "a write that throws": () => throws,
+    "a write without a fiber that throws": ({ write }) => withWriteNow(write, throws)
+  }
+  for (const [what, write] of Object.entries(writes)) {
+    isOneLost(
+      what,
+      (connection) => ({ write: write(connection) }),
+      (socket) => Effect.map(Effect.flip(socket.deliver("a")), (error) => assert.strictEqual(error._tag, "MessageLost"))
+    )
+  }
+  const pings: Record<string, Effect.Effect<void, WebSocketDialer.ConnectionLost>> = {
+    "a ping that fails": fail(),
+    "a ping that dies": die()
+  }
+  for (const [what, ping] of Object.entries(pings)) {
+    isOneLost(what, () => ({ ping: Option.some(ping) }), () => pass(15_000))
   }
 
   for (const code of [...retryableCodes, 1005]) {
