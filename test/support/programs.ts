@@ -1,7 +1,7 @@
 /**
- * Programs that tests start in their own processes. A process needs more than a second of CPU to load TypeScript and
- * the modules of Effect one by one, and a tenth of that if they are bundled. One build bundles all of them, before the
- * first test (`globalSetup` of Vitest), since a build for each takes six times as long.
+ * Programs that tests and benchmarks start in their own processes. A process needs more than a second of CPU to load
+ * TypeScript and the modules of Effect one by one, and a tenth of that if they are bundled. One build bundles all of
+ * them, before the first test (`globalSetup` of Vitest), since a build for each takes six times as long.
  */
 import { build, type Plugin } from "esbuild"
 import { createHash } from "node:crypto"
@@ -17,9 +17,9 @@ const cache = join(root, "node_modules", ".cache", "holdfast", "programs")
 const builds = new Map<CanaryName | null, Promise<string>>()
 
 /**
- * The path of a bundle that Node can run. `program` is a TypeScript file whose path a test or an example gives to
- * `new URL` as it stands, relative to `import.meta.url`. With `?canary=name` the program, and the programs that it
- * starts, have that fault.
+ * The path of a bundle that Node can run. `program` is a TypeScript file whose path a test, an example or a benchmark
+ * gives to `new URL` as it stands, relative to `import.meta.url`. With `?canary=name` the program, and the programs
+ * that it starts, have that fault.
  */
 export const bundled = async (program: URL): Promise<string> =>
   bundleOf(fileURLToPath(program), await built(program.searchParams.get("canary") as CanaryName | null))
@@ -37,7 +37,7 @@ const built = (canary: CanaryName | null): Promise<string> => {
 
 /** The folder of the bundles. It is kept in `node_modules/.cache` for later runs, until a source has changed. */
 const make = async (canary: CanaryName | null): Promise<string> => {
-  const paths = ["src", "test", "examples"].flatMap((folder) =>
+  const paths = ["src", "test", "examples", "bench"].flatMap((folder) =>
     readdirSync(join(root, folder), { recursive: true, encoding: "utf8" })
       .filter((file) => file.endsWith(".ts"))
       .map((file) => join(root, folder, file))
