@@ -15,10 +15,13 @@ const src = (path: string) => fileURLToPath(new URL(`./src/${path}`, import.meta
 /** Parts of the paths of the files that take longest. */
 const long = [
   "/test/interleavings/",
+  "/SharedSession/misbehaving",
   "/SharedSession/processes",
   "/OAuth2Provider",
   "/OAuth2Session/secrets",
   "/closing",
+  "/clusterSocket",
+  "/install",
   "/storm",
   "/vitest"
 ]

@@ -7,7 +7,7 @@ import { amount, form } from "./form.js"
  * HOLDFAST_EFFORT multiplies these amounts.
  *
  * - Every strategy makes as many runs as `affordable` allows. There are no more seeds than places.
- * - The full form tries at least 1,000 places of a sweep, or all of them; the long form all.
+ * - The full form tries at least 2,000 places of a sweep, or all of them; the long form all.
  */
 export const bySize = async (
   effect: Effect.Effect<unknown, unknown>,
@@ -19,11 +19,11 @@ export const bySize = async (
   const runs = Math.ceil(affordable / operations)
   return {
     strategy,
-    limit: form === "long" ? 1_000_000 : Math.max(amount({ quick: 8, full: 1000 }), runs),
+    limit: form === "long" ? 1_000_000 : Math.max(amount({ quick: 8, full: 2000 }), runs),
     seeds: Math.max(amount({ quick: 5, full: 20 }), Math.min(runs, coverage.sweep.places)),
     timeout: 120_000
   }
 }
 
 /** Operations that one strategy spends on one scenario. */
-const affordable = form === "quick" ? 4_000 : 150_000
+const affordable = form === "quick" ? 4_000 : 180_000
