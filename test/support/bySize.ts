@@ -26,4 +26,4 @@ export const bySize = async (
 }
 
 /** Operations that one strategy spends on one scenario. */
-const affordable = form === "quick" ? 4_000 : 180_000
+const affordable = form === "quick" ? 4_000 : 230_000
