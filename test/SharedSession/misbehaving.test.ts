@@ -68,7 +68,10 @@ const reasonOf = <A, E>(effect: Effect.Effect<A, E>) =>
     return error.reason ?? error._tag
   })
 
-/** A client that lost its connection takes a while to make another one, and so does one that is overloaded. */
+/**
+ * A client that lost its connection takes a while to make another one, and so does one that is overloaded. A disk that
+ * is busy with something else may take longer than a call's deadline.
+ */
 const untilConnected = <A, E>(effect: Effect.Effect<A, E>) =>
   Effect.retry(effect, Schedule.intersect(Schedule.spaced("100 millis"), Schedule.recurs(300)))
 
@@ -156,13 +159,13 @@ const touched = (settings: () => StoreSettings): void => {
       const unbounded = { concurrency: "unbounded" } as const
       const current = yield* Effect.forEach(
         all.flat(),
-        (session) => Effect.map(session.current, (generation) => ({ session, generation })),
+        (session) => Effect.map(untilConnected(session.current), (generation) => ({ session, generation })),
         unbounded
       )
       assert.strictEqual(server.state.calls.length, sessions)
       const names = yield* Effect.forEach(
         current,
-        ({ generation, session }) => Effect.map(session.refresh(generation), nameOf),
+        ({ generation, session }) => Effect.map(untilConnected(session.refresh(generation)), nameOf),
         unbounded
       )
       assert.strictEqual(server.state.calls.length, 2 * sessions)
