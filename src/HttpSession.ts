@@ -66,6 +66,7 @@ import * as CookieJar from "./internal/http/cookies.js"
 import { abandon, discardBody, readBeforehand } from "./internal/http/discard.js"
 import { inScopeOf } from "./internal/http/hold.js"
 import * as Redirect from "./internal/http/redirect.js"
+import { isReplayable } from "./internal/http/replayable.js"
 import { Sender } from "./internal/http/send.js"
 import { InvalidOptions } from "./InvalidOptions.js"
 import * as Session from "./Session.js"
@@ -355,6 +356,14 @@ const isStringOrRequest = (given: unknown): boolean =>
 const validProbe = (given: HttpClientRequest.HttpClientRequest | string) => {
   Check.kind("probe", given, isStringOrRequest, "must be an absolute http or https URL, or a request")
   const probe = typeof given === "string" ? HttpClientRequest.get(given) : given
+  if (!isReplayable(probe)) {
+    // It is sent for each generation.
+    throw new InvalidOptions({
+      option: "probe",
+      value: `<${probe.body._tag}>`,
+      reason: "its body can be read only once"
+    })
+  }
   const url = Redirect.urlOf(probe)
   if (Either.isRight(url)) return { probe, home: url.right.origin }
   const value = Redirect.withoutSecrets(probe.url)

@@ -42,6 +42,7 @@ import * as Effect from "effect/Effect"
 import * as Either from "effect/Either"
 import type * as Layer from "effect/Layer"
 import type * as Option from "effect/Option"
+import * as ParseResult from "effect/ParseResult"
 import * as Predicate from "effect/Predicate"
 import type * as Schedule from "effect/Schedule"
 import * as Schema from "effect/Schema"
@@ -267,7 +268,8 @@ export interface CloseInfo {
 /**
  * An event of a socket.
  *
- * - `Lost`: a dialed connection has ended. There is one `Lost` for each connection.
+ * - `Lost`: a dialed connection has ended. There is one `Lost` for each connection, except for one that was replaced
+ *   (`renewAfter`) or closed by `close`.
  * - `Waiting`: the next attempt comes after `delay`.
  * - `Resubscribed`: the number of subscriptions that were sent again.
  * - `SubscriptionFailed`: a subscription was left out on a new connection, since it was refused, its `open` failed, or
@@ -419,7 +421,7 @@ export interface DialContext {
  * - `find`: waits for the first message for which `f` gives a value, and gives that value. The messages before it are
  *   left for `messages`, before the messages that have not been received yet: for a login whose answer comes after
  *   other messages, such as events that a resumed session replays. None of them is missing from `messages` if the
- *   connection is lost meanwhile.
+ *   connection is lost meanwhile, unless 16 MiB are waiting there already.
  * - `unread`: puts a message back for `messages`, like `find` with the messages that it skips. `receive` and `find` do
  *   not give it again. Such messages do not count towards the inbox's capacity, only towards its 16 MiB.
  * - `attempt`, `previous`: the attempt that led to this connection.
@@ -775,13 +777,20 @@ export const json = <In, InEncoded, Out, OutEncoded>(schemas: {
   readonly in: Schema.Schema<In, InEncoded>
   readonly out: Schema.Schema<Out, OutEncoded>
 }): Codec<Out, In> => {
-  const encode = Schema.encodeSync(schemas.out)
+  const encode = Schema.encodeEither(schemas.out)
   const decode = Schema.decodeUnknownSync(schemas.in)
   const text = new TextDecoder("utf-8", { fatal: true })
   return {
-    encode: (message) => JSON.stringify(encode(message)),
+    encode: (message) => JSON.stringify(Either.getOrThrowWith(encode(message), misfit)),
     decode: (message) => decode(JSON.parse(typeof message === "string" ? message : text.decode(message)))
   }
+}
+
+/** Says where a message does not fit its schema. The schema's own error shows the message, which may hold a secret. */
+const misfit = ({ issue }: ParseResult.ParseError): Error => {
+  const paths = ParseResult.ArrayFormatter.formatIssueSync(issue)
+    .map(({ path }) => path.map(String).join(".") || "its root")
+  return new Error(`the message does not fit the schema at ${paths.join(", ")}`)
 }
 
 // -----------------------------------------------------------------------------
@@ -825,13 +834,15 @@ type CodecOf<S> = [OutOf<S>, Message] extends [Message, InOf<S>] ? unknown : { r
  * `run` and `runRaw` attach to the next ready connection (the first run to the current one) and fail when it is lost,
  * whatever its code, so that a retried run uses the connection after it. If the socket has failed, they fail with the
  * reason `Read`, which `RpcClient` does not take for transient: its calls end, even with `retryTransientErrors`.
- * Handlers are started in order, and up to 1,024 of them run at the same time, so that a handler that waits does not
- * block the others. A run that ends in another way, by a handler's failure or its interruption, gives its connection
- * up. There is one run at a time; a second run at the same time fails. After `close` runs succeed.
+ * The first handler is started when `onOpen` has ended: do not wait in `onOpen` for a message. Handlers are started in
+ * order, and up to 1,024 of them run at the same time, so that a handler that waits does not block the others. A run
+ * that ends in another way, by a handler's failure or its interruption, gives its connection up. There is one run at a
+ * time; a second run at the same time fails. After `close` runs succeed.
  *
  * A write goes to the connection of the current run; if there is none, it waits for the next run. If the connection is
  * lost, the write is dropped and succeeds: the run's failure reports the loss. It fails if the socket has failed, and
- * is dropped after `close`. A `CloseEvent` closes that connection, not the socket. The outbox is not used, so neither
+ * is dropped after `close`. A `CloseEvent` closes that connection, not the socket, whatever its code. With `renewAfter`
+ * a run ends with each replaced connection, and the calls in flight end with it. The outbox is not used, so neither
  * is `acknowledge`; do not take `messages` as well.
  *
  * Two limits of `RpcClient` remain, with any socket. After a loss it fails each call until it has run the socket again,

@@ -50,6 +50,7 @@ import * as Scope from "effect/Scope"
 import * as Stream from "effect/Stream"
 import type * as Types from "effect/Types"
 import * as Check from "./internal/check.js"
+import { monotonic } from "./internal/monotonic.js"
 import { registryIn } from "./internal/registry.js"
 import * as Service from "./internal/service.js"
 import { Asking } from "./internal/session/ask.js"
@@ -773,7 +774,7 @@ const firstLink = <A, E>(
 
 const timesOf = (clock: Clock.Clock): Times => ({
   now: () => clock.unsafeCurrentTimeMillis(),
-  monotonic: () => Math.round(Number(clock.unsafeCurrentTimeNanos()) / 1_000_000)
+  monotonic: () => Math.round(monotonic(clock))
 })
 
 const failuresOf = (

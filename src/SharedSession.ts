@@ -303,8 +303,9 @@ const callbacksOf = <A, I, E, R, E2, R2, E3, R3, R4, R5>(
   { acquire, fatal, onEnd, renew, unspent }: Options<A, I, E, R, E2, R2, E3, R3, R4, R5>,
   context: Context.Context<R | R2 | R4>
 ) => ({
-  acquire: Effect.provide(acquire, context),
-  renew: (current: A, info: RenewalInfo) => Effect.provide(renew(current, info), context),
+  // A shared value is data. What a call acquires is released when the call ends, and not with the session.
+  acquire: Effect.provide(Effect.scoped(acquire), context),
+  renew: (current: A, info: RenewalInfo) => Effect.provide(Effect.scoped(renew(current, info)), context),
   onEnd: (value: A): Effect.Effect<void> =>
     onEnd === undefined ? Effect.void : Effect.provide(Effect.suspend(() => onEnd(value)), context),
   isFatal: (error: E | E2): boolean => fatal !== undefined && fatal(Cause.originalError(error)),

@@ -30,6 +30,7 @@ import { shown, shownCause, terminatedWithScope } from "./internal/socket/dialer
 import { Incoming } from "./internal/socket/incoming.js"
 import { wait } from "./internal/wait.js"
 import { Waiters } from "./internal/waiters.js"
+import { InvalidOptions } from "./InvalidOptions.js"
 
 // -----------------------------------------------------------------------------
 // models
@@ -134,7 +135,7 @@ export class DialError extends Data.TaggedError("DialError")<{
       case "Transport":
         return `${this.url === "" ? "the server" : this.url} cannot be reached`
       case "InvalidRequest":
-        return `${this.url} cannot be dialed`
+        return `${this.url} cannot be dialed${this.cause instanceof InvalidOptions ? `: ${this.cause.message}` : ""}`
     }
   }
 }

@@ -207,6 +207,45 @@ describe.each(clients)("over %s", (_name, layer) => {
       assert.deepStrictEqual([response.status, response.headers["location"]], [302, "/8"])
     }).pipe(Effect.provide(layer)))
 
+  for (const host of ["test", "example", "local"]) {
+    it.scoped(`J2: a host named ${host}, which is a public suffix, gets the cookies that it has set`, () =>
+      Effect.gen(function*() {
+        const sent: Array<string | undefined> = []
+        const answering = HttpClient.make((request) =>
+          Effect.sync(() => {
+            sent.push(request.headers["cookie"])
+            const headers: Array<[string, string]> = [["set-cookie", "a=1; Path=/"], [
+              "set-cookie",
+              "b=2; Path=/elsewhere"
+            ]]
+            return HttpClientResponse.fromWeb(request, new Response("ok", { headers }))
+          })
+        )
+        const { client } = yield* HttpSession.make({ ...identities(), probe: `http://${host}/` })
+          .pipe(Effect.provideService(HttpClient.HttpClient, answering))
+        for (const url of [`http://${host}/page`, `http://${host}/elsewhere`, "http://other/"]) yield* client.get(url)
+        assert.deepStrictEqual(
+          sent.map((cookies) => cookies?.split("; ").filter((cookie) => !cookie.startsWith("sid")).sort()),
+          [undefined, ["a=1"], ["a=1", "b=2"], undefined]
+        )
+      }))
+  }
+
+  it.scopedLive("J2: a cookie may have the name of a property that every object has", () =>
+    Effect.gen(function*() {
+      const server = yield* site(() => ({ headers: { "set-cookie": ["constructorX", "toString=1", "a=1"] } }))
+      const { client } = yield* HttpSession.make({ ...identities(), probe: server.url })
+      yield* Effect.replicateEffect(client.get(`${server.url}/page`), 2)
+      assert.include(server.requests().at(-1)!.headers.cookie, "a=1")
+    }).pipe(Effect.provide(layer)))
+
+  it.effect("H3: a probe whose body can be read only once is an invalid option", () =>
+    Effect.gen(function*() {
+      const probe = HttpClientRequest.post("http://site/", { body: HttpBody.raw(Readable.from(["once"])) })
+      const error = yield* Effect.flip(Effect.scoped(HttpSession.make({ ...identities(), probe })))
+      assert.deepInclude(error, { _tag: "InvalidOptions", option: "probe" })
+    }).pipe(Effect.provide(layer)))
+
   it.scopedLive("J2: cookies that a redirect sets are kept and sent to the next hop", () =>
     Effect.gen(function*() {
       const server = yield* site(({ path }) =>

@@ -1,4 +1,6 @@
 import * as FetchHttpClient from "@effect/platform/FetchHttpClient"
+import * as HttpClient from "@effect/platform/HttpClient"
+import * as HttpClientResponse from "@effect/platform/HttpClientResponse"
 import { assert, describe, it } from "@effect/vitest"
 import { NodeLoopbackRedirect } from "effect-holdfast/node"
 import { OAuth2Session } from "effect-holdfast/oauth2"
@@ -97,6 +99,32 @@ describe("the device flow", () => {
       for (let i = 1; i < polls.length; i++) assert.isAtLeast(polls[i]! - polls[i - 1]!, 7_000)
       assert.isAtMost(polls.at(-1)!, prompts[0]!.expiresAt)
       assert.deepInclude(failureOf(exit), { _tag: "OAuth2Error", error: "expired_token" })
+    }).pipe(http))
+
+  it.scoped("O5: goes on if the wall clock is set while the user enters the code", () =>
+    Effect.gen(function*() {
+      const test = yield* Effect.clock
+      let [ahead, polls] = [0, 0]
+      const unsafeCurrentTimeMillis = () => test.unsafeCurrentTimeMillis() + ahead
+      const clock: Clock.Clock = {
+        [Clock.ClockTypeId]: test[Clock.ClockTypeId],
+        unsafeCurrentTimeMillis,
+        currentTimeMillis: Effect.sync(unsafeCurrentTimeMillis),
+        unsafeCurrentTimeNanos: () => test.unsafeCurrentTimeNanos(),
+        currentTimeNanos: test.currentTimeNanos,
+        sleep: (duration) => test.sleep(duration)
+      }
+      const server = yield* authorizationServer(({ path }) => {
+        if (path === "/device") return device()
+        ahead = 7_200_000
+        return polls++ < 3 ? pending : tokens
+      })
+      const signedIn = Effect.flatMap(
+        OAuth2Session.make({ ...options, issuer: server.url, grant: OAuth2Session.deviceCode(() => Effect.void) }),
+        (session) => session.current
+      )
+      const exit = yield* passing(yield* Effect.forkScoped(Effect.withClock(signedIn, clock)))
+      assert.isTrue(Exit.isSuccess(exit))
     }).pipe(http))
 
   it.scoped("polls at most every second, whatever the server allows", () =>
@@ -274,6 +302,30 @@ describe("the authorization code flow", () => {
       const refused = yield* signIn((url) => back(url, { code: undefined, error: "access_denied", error_description }))
       assert.deepInclude(failureOf(refused.exit), { description: "no [31m access <redacted>" })
     }).pipe(http))
+
+  it.scoped("O5: a person who answers just before the timeout is over leaves the whole timeout for the rest", () =>
+    Effect.gen(function*() {
+      const answering = HttpClient.make((request) =>
+        Effect.delay(
+          Effect.sync(() =>
+            HttpClientResponse.fromWeb(request, Response.json({ access_token: "canary", token_type: "Bearer" }))
+          ),
+          "300 millis"
+        )
+      )
+      const make = OAuth2Session.make({
+        clientId: "app",
+        issuer: metadataOf("https://example.com"),
+        timeout: "2 seconds",
+        grant: OAuth2Session.authorizationCode({
+          redirectUri: "http://127.0.0.1/back",
+          onAuthorize: (url) => Effect.delay(Effect.sync(() => back(url)), "1900 millis")
+        })
+      })
+      const session = yield* Effect.provideService(make, HttpClient.HttpClient, answering)
+      const exit = yield* passing(yield* Effect.fork(session.current), "100 millis")
+      assert.isTrue(Exit.isSuccess(exit))
+    }))
 
   it.scoped("O5: waits ten minutes for a person, and is not repeated by itself", () =>
     Effect.gen(function*() {

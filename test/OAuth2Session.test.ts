@@ -516,12 +516,15 @@ describe("discovery", () => {
       const cases = [
         [json({ issuer: "https://evil.example", token_endpoint: "https://evil.example/token" }), "IssuerMismatch"],
         [json({ token_endpoint: "https://evil.example/token" }), "InvalidMetadata"],
+        [(url: string) => json({ issuer: url }), "InvalidMetadata"],
+        [(url: string) => json({ issuer: url, token_endpoint: "/token" }), "InvalidMetadata"],
         [{ body: "<html>" }, "InvalidMetadata"],
         [json({}, 404), "UnexpectedStatus"],
         [{ status: 302, headers: { location: "https://evil.example" } }, "UnexpectedStatus"]
       ] as const
       for (const [reply, reason] of cases) {
-        const server = yield* authorizationServer(() => token(1), { discovery: () => reply })
+        const discovery = typeof reply === "function" ? reply : () => reply
+        const server = yield* authorizationServer(() => token(1), { discovery })
         const session = yield* OAuth2Session.make({ ...options, issuer: server.url })
         assert.deepInclude(yield* Effect.flip(session.current), { _tag: "DiscoveryFailed", reason })
         assert.strictEqual(server.asked.length, 0)

@@ -461,6 +461,78 @@ describe("the text in the store", () => {
       }
     }))
 
+  it.effect("O6: is an error without the value if the schema throws, or a sign-in, and `end` still revokes", () =>
+    Effect.gen(function*() {
+      const schema = (thrower: "decode" | "encode") => {
+        const run = (side: "decode" | "encode") => (text: string) => {
+          if (side === thrower) throw new Error(`canary: cannot ${side} ${text}`)
+          return text
+        }
+        return Schema.transform(Schema.String, Schema.String, {
+          strict: true,
+          decode: run("decode"),
+          encode: run("encode")
+        })
+      }
+      const disk = memory()
+      const text = (more: Partial<PersistedSession.Options<string, string>>) =>
+        run(Effect.flatMap(
+          inStore(
+            disk,
+            PersistedSession.make({ key: "api", schema: Schema.String, acquire: Effect.succeed("canary"), ...more })
+          ),
+          (session) => session.current
+        ))
+      yield* text({})
+      for (
+        const error of [
+          yield* Effect.flip(text({ schema: schema("decode") })),
+          yield* Effect.flip(text({ schema: schema("encode"), key: "other" }))
+        ]
+      ) {
+        assert.deepInclude(error, { _tag: "PersistenceError", reason: "Unreadable" })
+        assert.notInclude(inspect(error, { depth: 9 }) + String(error), "canary")
+      }
+      yield* text({ schema: schema("decode"), onUnreadable: "signIn" })
+    }))
+
+  it.scoped("O3, O6: a store that throws is one that fails", () =>
+    Effect.gen(function*() {
+      const disk = memory()
+      const revoked: Array<string> = []
+      let isDown = false
+      const thrown = <A, E>(effect: Effect.Effect<A, E>) =>
+        Effect.suspend(() => {
+          if (isDown) throw new Error("canary")
+          return effect
+        })
+      const store = {
+        ...disk.store,
+        get: (key: string) => thrown(disk.store.get(key)),
+        set: (key: string, value: string) => thrown(disk.store.set(key, value)),
+        remove: (key: string) => thrown(disk.store.remove(key))
+      } as typeof disk.store
+      const make = inStore(
+        { store },
+        PersistedSession.make({
+          key: "api",
+          schema: Schema.String,
+          acquire: Effect.succeed("value"),
+          renew: () => Effect.succeed("next"),
+          onEnd: (value) => Effect.sync(() => revoked.push(value))
+        })
+      )
+      const session = yield* make
+      const current = yield* session.current
+      isDown = true
+      for (const error of [yield* Effect.flip(make), yield* Effect.flip(session.refresh(current))]) {
+        assert.deepInclude(error, { _tag: "PersistenceError", reason: "Store" })
+        assert.notInclude(inspect(error, { depth: 9 }) + String(error), "canary")
+      }
+      yield* session.end
+      assert.include(revoked, "next")
+    }))
+
   const noJson: ReadonlyArray<readonly [string, Schema.Schema<any>, unknown]> = [
     ["a bigint", Schema.BigIntFromSelf, 5n],
     ["nothing", Schema.Undefined, undefined],

@@ -14,6 +14,7 @@ import type * as Http from "node:http"
 import type { Socket } from "node:net"
 import type { ConnectionOptions } from "node:tls"
 import { type ClientOptions, WebSocket } from "ws"
+import * as Check from "../internal/check.js"
 import { shown, shownCause, terminatedWithScope } from "../internal/socket/dialers.js"
 import { Incoming } from "../internal/socket/incoming.js"
 import { withWriteNow } from "../internal/socket/writeNow.js"
@@ -116,7 +117,7 @@ const clientOptions = (
   // The types of `ws` and of Node disagree on what `checkServerIdentity` returns. Node's are right.
   ...tls as unknown as ClientOptions,
   headers: { ...Headers.fromInput(headers) },
-  maxPayload: maxPayload ?? byDefault,
+  maxPayload: Check.count("maxPayload", maxPayload ?? byDefault, 1),
   perMessageDeflate,
   followRedirects: false,
   ...agent && { agent }

@@ -20,6 +20,7 @@ import * as Redacted from "effect/Redacted"
 import * as Stream from "effect/Stream"
 import { Redis } from "ioredis"
 import * as Check from "../internal/check.js"
+import { within } from "../internal/first.js"
 import { InvalidOptions } from "../InvalidOptions.js"
 import * as SessionStore from "../SessionStore.js"
 
@@ -59,8 +60,7 @@ export const layer = (
     SessionStore.SessionStore,
     Effect.gen(function*() {
       const { connect, prefix, replicas } = yield* Check.validated(() => validate(options))
-      const redis = yield* connection(connect)
-      const listener = yield* connection(connect)
+      const [redis, listener] = yield* Effect.all([connection(connect), connection(connect)], { concurrency: 2 })
       const channel = `${prefix}news`
       return SessionStore.SessionStore.of({
         read: (key) =>
@@ -130,11 +130,20 @@ const connection = (connect: () => Redis) =>
       const redis = connect()
       // Without a listener an `error` event would end the process. The calls themselves fail anyway.
       redis.on("error", () => {})
-      if (redis.status === "wait") await redis.connect().catch(() => {})
       return redis
     }),
     (redis) => Effect.sync(() => redis.disconnect())
+  ).pipe(
+    // A server that accepts connections and says nothing must not hold up the start.
+    Effect.tap((redis) =>
+      redis.status === "wait"
+        ? within(Effect.promise(() => redis.connect().catch(() => {})), patience, () => Effect.void)
+        : Effect.void
+    )
   )
+
+/** How long the start waits for the connection, in milliseconds. */
+const patience = 2000
 
 const attempt = <A>(operation: SessionStore.StoreError["operation"], run: () => Promise<A>) =>
   Effect.tryPromise({

@@ -27,7 +27,7 @@ const configured = OAuth2Session.layerConfig(Api, {
   clientAuth: Config.map(Config.redacted("OAUTH_CLIENT_SECRET"), OAuth2Session.secretPost),
   grant: Config.map(Config.redacted("OAUTH_REFRESH_TOKEN"), OAuth2Session.refreshToken),
   allowInsecureRequests: Config.withDefault(Config.boolean("OAUTH_INSECURE"), false),
-  scope: Config.array(Config.string(), "OAUTH_SCOPE"),
+  scope: [Config.string("OAUTH_FIRST_SCOPE"), "b"],
   budget: { refreshes: Config.integer("OAUTH_BUDGET"), within: "1 minute" },
   timeout: Config.duration("OAUTH_TIMEOUT"),
   persist: { key: "api", encryptWith: Config.redacted("OAUTH_STORE_KEY") },
@@ -42,7 +42,7 @@ const values = (issuer: string): Values => ({
   OAUTH_CLIENT_SECRET: "canary-secret",
   OAUTH_REFRESH_TOKEN: "canary-refresh",
   OAUTH_INSECURE: "true",
-  OAUTH_SCOPE: "a,b",
+  OAUTH_FIRST_SCOPE: "a",
   OAUTH_BUDGET: "3",
   OAUTH_TIMEOUT: "7 seconds",
   OAUTH_STORE_KEY: Buffer.alloc(32, 7).toString("base64")

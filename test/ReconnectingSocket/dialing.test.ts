@@ -42,6 +42,16 @@ describe("the dial request", () => {
       }))
   }
 
+  for (const maxPayload of [0, -1, 1.5, NaN, Infinity]) {
+    test(`W17: fails the socket if its maxPayload is ${maxPayload}, and the error says so`, () =>
+      Effect.gen(function*() {
+        const { socket } = yield* dialing(ReconnectingSocket.make({ dial: { ...dial, maxPayload }, backoff: steady }))
+        const { failure } = yield* Effect.flip(socket.awaitOpen) as Effect.Effect<ReconnectingSocket.SocketFailed>
+        assert.deepInclude(failure, { _tag: "DialError", reason: "InvalidRequest" })
+        assert.include(failure.message, `maxPayload: must be a whole number of at least 1, got ${maxPayload}`)
+      }))
+  }
+
   test("may need services, and a scope, which is the connection's", () =>
     Effect.gen(function*() {
       class Address extends Context.Tag("Address")<Address, string>() {}

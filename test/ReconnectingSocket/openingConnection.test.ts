@@ -53,6 +53,68 @@ describe("find", () => {
       assert.deepStrictEqual(messages.all, ["a", "b"])
     }))
 
+  test("W14: leaves its messages for `messages` even if the connection is lost and the inbox is full", () =>
+    Effect.gen(function*() {
+      let logins = 0
+      const { peer, server, socket } = yield* opened({
+        inbox: { capacity: 1 },
+        onOpen: ({ find }) => logins++ === 0 ? Effect.void : find(digit)
+      })
+      yield* peer.send("a")
+      yield* settle
+      yield* peer.reset
+      yield* pass(1_000)
+      const next = yield* server.open
+      yield* next.send("b")
+      yield* settle
+      yield* next.reset
+      yield* pass(2_000)
+      const messages = yield* recorded(socket.messages)
+      const last = yield* server.open
+      for (const message of ["1", "c"]) {
+        yield* last.send(message)
+        yield* settle
+      }
+      assert.deepStrictEqual(messages.all, ["a", "b", "c"])
+    }))
+
+  test("W14: leaves its messages for `messages` even if the connection was to replace another one", () =>
+    Effect.gen(function*() {
+      let logins = 0
+      const { peer, server, socket } = yield* opened({
+        renewAfter: "10 seconds",
+        onOpen: ({ find }) => logins++ === 0 ? Effect.void : find(digit)
+      })
+      const messages = yield* recorded(socket.messages)
+      yield* pass(10_000)
+      const replacement = yield* server.open
+      yield* replacement.send("a")
+      yield* settle
+      yield* replacement.reset
+      yield* settle
+      yield* peer.send("b")
+      yield* settle
+      assert.deepStrictEqual(messages.all, ["a", "b"])
+    }))
+
+  test("W13: a login receives any number of messages after one that it has left", () =>
+    Effect.gen(function*() {
+      const long = "x".repeat(1024 * 1024)
+      const login = ({ find, receive, unread }: Connection) =>
+        Effect.gen(function*() {
+          yield* Effect.flatMap(receive, unread)
+          yield* find(digit)
+          while ((yield* receive) !== "end");
+        })
+      const { events, peer, socket } = yield* opened({ onOpen: login })
+      const messages = yield* recorded(socket.messages)
+      for (const message of ["left", "left, too", "1", ...Array.from({ length: 20 }, () => long), "end", "then"]) {
+        yield* peer.send(message)
+        yield* settle
+      }
+      assert.deepStrictEqual([messages.all, lossesOf(events)], [["left", "left, too", "then"], []])
+    }))
+
   test("W13: finds an answer after more messages than the inbox holds", () =>
     Effect.gen(function*() {
       const { peer, socket } = yield* opened({ inbox: { capacity: 2 }, onOpen: ({ find }) => find(digit) })

@@ -180,11 +180,10 @@ describe("as a platform's socket", () => {
       const { server, socket } = yield* platform()
       const write = yield* socket.writer
       const gate = yield* Deferred.make<void>()
-      const fiber = yield* Effect.fork(Effect.exit(socket.runRaw(
-        () => Effect.void,
-        { onOpen: Deferred.await(gate) }
-      )))
+      const fiber = yield* Effect.fork(Effect.exit(socket.runRaw(() => Effect.uninterruptible(Deferred.await(gate)))))
       const peer = yield* server.open
+      yield* peer.send("message")
+      yield* settle
       yield* peer.reset
       yield* settle
       yield* write("into the void")
@@ -223,18 +222,46 @@ describe("as a platform's socket", () => {
       assert.deepInclude(failureOf(yield* Fiber.await(fiber)) as object, { reason: "Read" })
     }))
 
-  test("W12: a CloseEvent closes that connection, and the run ends with it", () =>
+  test("W12: a run ends with its connection even if 1,024 handlers are still running", () =>
     Effect.gen(function*() {
       const { server, socket } = yield* platform()
-      const write = yield* socket.writer
-      const { fiber } = yield* runs(socket)
+      let begun = 0
+      const fiber = yield* Effect.fork(socket.runRaw(() => Effect.suspend(() => (begun++, Effect.never))))
       const peer = yield* server.open
-      yield* write(new Socket.CloseEvent(4000, "bye"))
-      assert.deepStrictEqual(yield* peer.ended, new WebSocketDialer.ConnectionClosed({ code: 4000, reason: "bye" }))
+      for (let i = 0; i < 1000; i++) yield* peer.send("message")
+      yield* settle
+      for (let i = 0; i < 500; i++) yield* peer.send("message")
+      yield* peer.close(4000, "why")
+      yield* settle
       assert.deepInclude(failureOf(yield* Fiber.await(fiber)) as object, { reason: "Close", code: 4000 })
-      yield* pass(1000)
-      yield* server.open
+      assert.strictEqual(begun, 1500)
     }))
+
+  test("W12: a run ends with its connection even if its `onOpen` does not end", () =>
+    Effect.gen(function*() {
+      const { server, socket } = yield* platform()
+      const fiber = yield* Effect.fork(socket.runRaw(() => {}, { onOpen: Effect.never }))
+      yield* Effect.flatMap(server.open, ({ close }) => Effect.zipRight(settle, close(4000, "why")))
+      yield* settle
+      assert.deepInclude(failureOf(yield* Fiber.await(fiber)) as object, { reason: "Close", code: 4000 })
+    }))
+
+  for (const code of [4000, 1008, 1009, 4401]) {
+    test(`W12: a CloseEvent with ${code} closes that connection, not the socket, and the run ends with it`, () =>
+      Effect.gen(function*() {
+        const { self, server, socket } = yield* platform()
+        const write = yield* socket.writer
+        const { fiber } = yield* runs(socket)
+        const peer = yield* server.open
+        yield* write(new Socket.CloseEvent(code, "bye"))
+        assert.deepStrictEqual(yield* peer.ended, new WebSocketDialer.ConnectionClosed({ code, reason: "bye" }))
+        yield* peer.close(code, "bye")
+        assert.deepInclude(failureOf(yield* Fiber.await(fiber)) as object, { reason: "Close", code })
+        yield* pass(1000)
+        yield* server.open
+        assert.strictEqual((yield* self.state)._tag, "Open")
+      }))
+  }
 
   test("W12: after close a run succeeds, and so does a run in progress", () =>
     Effect.gen(function*() {

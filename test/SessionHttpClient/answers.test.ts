@@ -4,6 +4,7 @@ import * as HttpBody from "@effect/platform/HttpBody"
 import * as HttpClient from "@effect/platform/HttpClient"
 import * as HttpClientError from "@effect/platform/HttpClientError"
 import * as HttpClientRequest from "@effect/platform/HttpClientRequest"
+import type * as HttpClientResponse from "@effect/platform/HttpClientResponse"
 import { assert, describe, it } from "@effect/vitest"
 import { InvalidOptions } from "effect-holdfast/InvalidOptions"
 import * as Session from "effect-holdfast/Session"
@@ -49,6 +50,49 @@ const throughLayer = (
       Layer.provide(Layer.succeed(HttpClient.HttpClient, client))
     )
   ).pipe(Effect.map(Context.get(HttpClient.HttpClient)))
+
+describe.each(clients)("H9: a client beneath the session that reads each body as text, over %s", (_, layer) => {
+  const reading = Effect.map(HttpClient.HttpClient, HttpClient.tap(({ text }) => text))
+
+  it.scopedLive("leaves the body to `rejected`", () =>
+    Effect.gen(function*() {
+      const { session, signIns } = yield* tokens
+      const server = yield* serve((request) =>
+        tokenOf(request) === "token-0" ? { status: 400, body: `{"error":"invalid_token"}` } : { body: "{}" }
+      )
+      const client = SessionHttpClient.withSession(yield* reading, session, {
+        attach: SessionHttpClient.bearer,
+        rejected: ({ json }) =>
+          Effect.orElseSucceed(
+            Effect.map(json, (body) => (body as { readonly error?: string }).error === "invalid_token"),
+            () => false
+          )
+      })
+      assert.deepStrictEqual([(yield* client.get(server.url)).status, signIns()], [200, 2])
+    }).pipe(Effect.provide(layer)))
+
+  it.scopedLive("leaves the body to whoever reads the response of a failure, also after it was logged", () =>
+    Effect.gen(function*() {
+      const { session } = yield* tokens
+      const server = yield* serve(() => ({ status: 401, body: "why" }))
+      const text = { read: ({ text }: HttpClientResponse.HttpClientResponse) => text, beneath: yield* reading }
+      const bytes = {
+        read: ({ arrayBuffer }: HttpClientResponse.HttpClientResponse) =>
+          Effect.map(arrayBuffer, (body) => new TextDecoder().decode(body)),
+        beneath: yield* HttpClient.HttpClient
+      }
+      for (const { beneath, read } of [text, bytes]) {
+        const client = SessionHttpClient.withSession(beneath, session, { attach: SessionHttpClient.bearer })
+        for (const request of [client.get(server.url), client.post(server.url, { body: once() })]) {
+          const error = yield* Effect.flip(request) as Effect.Effect<
+            SessionHttpClient.SessionRejected | SessionHttpClient.NotReplayable
+          >
+          printsOf(error)
+          assert.strictEqual(yield* read(error.response), "why", error._tag)
+        }
+      }
+    }).pipe(Effect.provide(layer)))
+})
 
 describe.each(clients)("H11: a status filter beneath the session, over %s", (_, layer) => {
   const filtered = Effect.map(HttpClient.HttpClient, HttpClient.filterStatusOk)

@@ -307,6 +307,13 @@ const credentials = [
   "x-firebase-appcheck",
   "sid",
   "x-phpsessid",
+  "accesskey",
+  "api_key",
+  "x_api_key",
+  "x-subscriptionkey",
+  "privatekey",
+  "x-access-key-id",
+  "x-passcode",
   "dpop"
 ]
 const others = [

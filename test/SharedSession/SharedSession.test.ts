@@ -412,6 +412,18 @@ describe("F7: a value at rest", () => {
       assert.deepStrictEqual(tokensOf(yield* all([signingIn.current])), ["1.0"])
     }))
 
+  it.scoped("is data: what a call has acquired is released when the call ends", () =>
+    Effect.gen(function*() {
+      let [opened, open] = [0, 0]
+      const acquire = Effect.acquireRelease(
+        Effect.sync(() => (open++, String(opened++))),
+        () => Effect.sync(() => open--)
+      )
+      const session = yield* SharedSession.make({ key: "api", schema: Schema.String, acquire, renew: () => acquire })
+      yield* session.refresh(yield* session.current)
+      assert.deepStrictEqual([opened, open], [2, 0])
+    }).pipe(Effect.provide(SessionStore.layerMemory)))
+
   it.scoped("has validated options", () =>
     Effect.gen(function*() {
       const bad: ReadonlyArray<readonly [string, object]> = [

@@ -1,6 +1,7 @@
 /** Stores that go away, lose writes, and are written to by hand. */
 import * as SqlClient from "@effect/sql/SqlClient"
 import { assert, describe, it } from "@effect/vitest"
+import { RedisSessionStore } from "effect-holdfast/redis"
 import * as SessionStore from "effect-holdfast/SessionStore"
 import * as SharedSession from "effect-holdfast/SharedSession"
 import type * as Duration from "effect/Duration"
@@ -12,6 +13,7 @@ import * as Schedule from "effect/Schedule"
 import type * as Scope from "effect/Scope"
 import { Redis } from "ioredis"
 import { existsSync, mkdtempSync, readdirSync, rmSync, writeFileSync } from "node:fs"
+import { type AddressInfo, createServer, type Server as TcpServer } from "node:net"
 import { tmpdir } from "node:os"
 import { join } from "node:path"
 import { afterAll } from "vitest"
@@ -336,6 +338,25 @@ describe.skipIf(form === "quick")("a store in a database", async () => {
 
   describe.skipIf(postgresServer === undefined)("", () => restarted("PostgreSQL", ownPostgres))
   describe.skipIf(mariadbServer === undefined)("", () => restarted("MariaDB", ownMariadb))
+
+  it.live("F5: a Redis that accepts connections and says nothing does not hold up the start for long", () =>
+    Effect.scoped(Effect.gen(function*() {
+      const silent = yield* Effect.acquireRelease(
+        Effect.async<TcpServer>((resume) => {
+          const server = createServer().listen(0, "127.0.0.1", () => resume(Effect.succeed(server)))
+        }),
+        (server) => Effect.sync(() => server.close())
+      )
+      silent.on("connection", (socket) => socket.on("error", () => {}))
+      const url = `redis://127.0.0.1:${(silent.address() as AddressInfo).port}`
+      const store = yield* Layer.build(RedisSessionStore.layer({ url }))
+      const failed = yield* Effect.flip(
+        Effect.provide(sessionOf(tokenServer(), "api"), store).pipe(
+          Effect.flatMap((session) => session.current)
+        )
+      )
+      assert.deepInclude(failed, { reason: "StoreUnavailable" })
+    })))
 
   describe.skipIf(redisServer === undefined)("a Redis that is restarted", () => {
     it.live("F4: with an append-only file that is synced always, has lost nothing", () =>

@@ -76,7 +76,7 @@ export const parse = (line: string): Schedule | undefined => {
   const [version, random, ...words] = line.trim().split(/\s+/)
   const seed = /^r(\d{1,15})$/.exec(random ?? "")?.[1]
   if (version !== "holdfast:1" || seed === undefined) return undefined
-  const most = /^m([1-9]\d{0,14})$/.exec(words[0] ?? "")?.[1]
+  const most = /^m([1-9]\d{0,15})$/.exec(words[0] ?? "")?.[1]
   if (most !== undefined) words.shift()
   const departures: Array<Departure> = []
   for (const word of words) {

@@ -81,15 +81,8 @@ export class Wrapped extends Inspectable.Class implements Response {
       ? this.original.stream
       : Stream.mapError(this.original.stream, (error) => errorAnswering(this.request, this.original, error))
   }
+  /** Platform's own `toJSON` begins to read the body, which then could not be read by others. */
   toJSON(): object {
-    try {
-      return { ...this.original.toJSON() as object, request: this.request.toJSON() }
-    } catch {
-      // Node's client asks the socket for its address, and there is no socket when the body has ended.
-      return this.head
-    }
-  }
-  protected get head(): object {
     const headers = Inspectable.redact(this.headers)
     return { _id: "@effect/platform/HttpClientResponse", request: this.request.toJSON(), status: this.status, headers }
   }
@@ -134,6 +127,22 @@ export const failureAnswering = <E>(request: Request, error: E): E => {
 export const isFiltered = (error: unknown): error is HttpClientError.ResponseError =>
   HttpClientError.isHttpClientError(error) && error._tag === "ResponseError" && error.reason === "StatusCode"
 
+/**
+ * The body, if a client beneath has read it as text (to log it, say). Platform has kept the text then, under one of
+ * these names, and the body cannot be read in another way any more.
+ */
+export const textReadBeneath = (response: Response): BodyEffect<Uint8Array> | undefined => {
+  const { original, textBody, textEffect } = response as {
+    readonly original?: Response
+    readonly textBody?: unknown
+    readonly textEffect?: unknown
+  }
+  if (textBody === undefined && textEffect === undefined) {
+    return original === undefined ? undefined : textReadBeneath(original)
+  }
+  return Effect.map(response.text, (text) => new TextEncoder().encode(text))
+}
+
 /** A response whose body is bytes that can be read again and again, in every way. */
 abstract class Rereadable extends Wrapped {
   protected abstract readonly bytes: BodyEffect<Uint8Array>
@@ -150,11 +159,6 @@ abstract class Rereadable extends Wrapped {
 
   protected outcome(body: Body): BodyEffect<Uint8Array> {
     return Exit.isSuccess(body) ? Effect.succeed(body.value) : this.failure(reasonOf(body), Cause.squash(body.cause))
-  }
-
-  /** Platform's own `toJSON` begins to read the body, which then could not be read by this class. */
-  override toJSON(): object {
-    return this.head
   }
 
   private parsed<A, B>(body: BodyEffect<A>, parse: (body: A) => B | Promise<B>): BodyEffect<B> {
@@ -200,13 +204,15 @@ export class Judged extends Rereadable {
   }
 
   protected override get bytes(): BodyEffect<Uint8Array> {
-    return Effect.suspend(() => this.read ??= this.kept(this.original.arrayBuffer))
+    return Effect.suspend(() =>
+      this.read ??= this.kept(textReadBeneath(this.original) ?? Effect.map(this.original.arrayBuffer, bytesOf))
+    )
   }
 
   /** An interrupted read has cut the body. Later readers get a failure instead of the interruption. */
-  private kept(body: BodyEffect<ArrayBuffer>): BodyEffect<Uint8Array> {
+  private kept(body: BodyEffect<Uint8Array>): BodyEffect<Uint8Array> {
     return Effect.catchAllCause(
-      Effect.runSync(Effect.cached(Effect.map(body, bytesOf))),
+      Effect.runSync(Effect.cached(body)),
       (cause) => Cause.isInterruptedOnly(cause) ? this.failure("the body was cut") : Effect.failCause(cause)
     )
   }

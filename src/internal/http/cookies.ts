@@ -28,8 +28,25 @@ export interface Limits {
 const latestDate = 8.64e15
 
 export const make = (limits: Limits): CookieJar => {
+  let library: typeof Tough | undefined
   let jar: Tough.CookieJar | undefined
   const use = new Uses()
+
+  /**
+   * tough-cookie throws for a host that is a public suffix, such as `test` in a network of containers. Such a host only
+   * gets the cookies that it has set itself.
+   */
+  const matching = (url: string): ReadonlyArray<Tough.Cookie> => {
+    try {
+      return jar!.getCookiesSync(url, { expire: false, sort: true })
+    } catch {
+      const { cookieCompare, pathMatch } = library!
+      const { hostname, pathname, protocol } = new URL(url)
+      return [...use.ofDomain(hostname).values()]
+        .filter(({ path, secure }) => pathMatch(pathname, path!) && (!secure || protocol === "https:"))
+        .sort(cookieCompare)
+    }
+  }
 
   const remove = (cookie: Tough.Cookie): void => {
     use.delete(cookie)
@@ -51,9 +68,9 @@ export const make = (limits: Limits): CookieJar => {
     header: (url) =>
       Effect.suspend(() => {
         if (jar === undefined || !URL.canParse(url)) return Effect.succeed(undefined)
-        const matching = jar.getCookiesSync(url, { expire: false, sort: true })
+        const found = matching(url)
         return Effect.map(Clock.currentTimeMillis, (now) => {
-          const cookies = matching.filter((cookie) => {
+          const cookies = found.filter((cookie) => {
             const isGood = !hasExpired(cookie, now)
             if (isGood) use.set(cookie)
             else remove(cookie)
@@ -69,6 +86,7 @@ export const make = (limits: Limits): CookieJar => {
         Effect.promise(() => import("tough-cookie")),
         (tough) =>
           Effect.map(Clock.currentTimeMillis, (now) => {
+            library = tough
             jar ??= new tough.CookieJar()
             for (const line of lines) {
               const parsed = bytesIn(line) > limits.bytes ? undefined : tough.Cookie.parse(line)
@@ -142,7 +160,9 @@ const setCookieLines = (response: HttpClientResponse.HttpClientResponse): Readon
 const isOneLine = (cookies: HttpCookies.Cookies["cookies"], line: string, part: string): boolean => {
   const [name, value] = pairOf(line)
   const [nextName, nextValue] = pairOf(part)
-  return !(nextName in cookies) || cookies[name]?.valueEncoded.startsWith(`${value}, ${nextName}=${nextValue}`) === true
+  // A server may name a cookie like a property that every object has.
+  if (!Object.hasOwn(cookies, nextName)) return true
+  return Object.hasOwn(cookies, name) && cookies[name]!.valueEncoded.startsWith(`${value}, ${nextName}=${nextValue}`)
 }
 
 const pairOf = (line: string): readonly [name: string, value: string] => {

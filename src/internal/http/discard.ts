@@ -10,7 +10,16 @@ import * as Fiber from "effect/Fiber"
 import * as FiberId from "effect/FiberId"
 import * as Runtime from "effect/Runtime"
 import * as Stream from "effect/Stream"
-import { type Body, type BodyFailure, bytesOf, Judged, longestBody, withBody, Wrapped } from "./answer.js"
+import {
+  type Body,
+  type BodyFailure,
+  bytesOf,
+  Judged,
+  longestBody,
+  textReadBeneath,
+  withBody,
+  Wrapped
+} from "./answer.js"
 
 type Response = HttpClientResponse.HttpClientResponse
 
@@ -193,6 +202,8 @@ export const discardBody = (response: Response): Effect.Effect<void> =>
 
 const readToEnd = (response: Response): Effect.Effect<Uint8Array, BodyFailure> => {
   if (response instanceof Judged) return response.keeping(readToEnd(response.original))
+  const text = textReadBeneath(response)
+  if (text !== undefined) return text
   // An Effect stream costs a hundred times as much, and is needed unless interrupting the read frees the connection.
   if (isShort(response) && isAbortable(response)) return Effect.map(response.arrayBuffer, bytesOf)
   const chunks: Array<Uint8Array> = []

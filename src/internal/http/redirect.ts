@@ -114,14 +114,15 @@ const withoutCredentials = (request: Request): Request =>
 
 /**
  * Names of headers that prove who sends a request, both standard headers and those of particular services:
- * `authorization`, `cookie`, `x-api-key`, `ocp-apim-subscription-key`, `x-csrf-token`, `x-amz-security-token`,
- * `x-hub-signature`, `dpop`, `cb-access-passphrase`, `cb-access-sign`, `x-hmac-sha256`, `x-firebase-appcheck`, `sid`.
- * (An `idempotency-key` proves nothing.)
+ * `authorization`, `cookie`, `x-api-key`, `accesskey`, `ocp-apim-subscription-key`, `x-csrf-token`,
+ * `x-amz-security-token`, `x-hub-signature`, `dpop`, `cb-access-passphrase`, `cb-access-sign`, `x-hmac-sha256`,
+ * `x-firebase-appcheck`, `sid`. (An `idempotency-key` proves nothing.)
  */
 const credential = new RegExp(
   "^(?!(x-)?idempotency-key$).*" +
-    "(auth(?!or\\b)|cookie|token|secret|bearer|csrf|xsrf|credential|pass(w|phrase)|signature|session|dpop|jwt|hmac|" +
-    "appcheck|\\botp\\b|\\bsig(n|ned)?\\b|(\\b|php)s(ess)?id\\b|-cert$|api-?key|\\bkey$)"
+    "(auth(?!or\\b)|cookie|token|secret|bearer|csrf|xsrf|credential|pass(w|phrase|code)|signature|session|dpop|jwt|" +
+    "hmac|appcheck|\\botp\\b|\\bsig(n|ned)?\\b|(\\b|php)s(ess)?id\\b|-cert$|" +
+    "(\\b|_)key(\\b|_)|(api|access|private|subscription|account|app|client|master|secret|service)-?key)"
 )
 
 // -----------------------------------------------------------------------------

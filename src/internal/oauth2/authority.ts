@@ -2,9 +2,9 @@
  * The metadata of an authorization server: requested when it is first needed, and kept for a day. Failures are not
  * kept.
  */
-import type * as Clock from "effect/Clock"
 import * as Effect from "effect/Effect"
 import type * as Oauth from "oauth4webapi"
+import { monotonic } from "../monotonic.js"
 import { metadataFrom } from "./answer.js"
 import * as Endpoint from "./endpoint.js"
 import { DiscoveryFailed, type OAuth2Error } from "./errors.js"
@@ -30,8 +30,6 @@ export const make = (party: Endpoint.Party, issuer: URL): Authority => {
   })
 }
 
-const monotonic = (clock: Clock.Clock): number => Number(clock.unsafeCurrentTimeNanos()) / 1_000_000
-
 const discovered = (
   party: Endpoint.Party,
   [url, ...others]: ReadonlyArray<URL>,
@@ -43,7 +41,7 @@ const discovered = (
       if (status === 404 && others.length > 0) return discovered(party, others, issuer)
       if (status !== 200) return new DiscoveryFailed({ issuer, reason: "UnexpectedStatus", status, retryAfter })
       const metadata = metadataFrom(answer)
-      if (typeof metadata?.["issuer"] !== "string") {
+      if (typeof metadata?.["issuer"] !== "string" || !isUrl(metadata["token_endpoint"])) {
         return new DiscoveryFailed({ issuer, reason: "InvalidMetadata", status })
       }
       return isSameIssuer(issuer, metadata["issuer"])
@@ -51,6 +49,8 @@ const discovered = (
         : new DiscoveryFailed({ issuer, reason: "IssuerMismatch", status })
     })
   )
+
+const isUrl = (value: unknown): boolean => typeof value === "string" && URL.canParse(value)
 
 const undiscovered = (issuer: string, { error, status }: OAuth2Error): DiscoveryFailed =>
   new DiscoveryFailed({ issuer, reason: error === "unreachable" ? "Unreachable" : "InvalidMetadata", status })

@@ -10,6 +10,7 @@ export const unwrap = <A>(wrapped: Configurable<A>): Config.Config<A> => read(wr
 
 const read = (wrapped: unknown): Config.Config<unknown> => {
   if (Config.isConfig(wrapped)) return wrapped
+  if (Array.isArray(wrapped)) return Config.all(wrapped.map(read))
   if (!isPlain(wrapped)) return Config.succeed(wrapped)
   const entries = Object.entries(wrapped).map(([name, value]) => [name, read(value)] as const)
   return Config.all(Object.fromEntries(entries))

@@ -1,10 +1,10 @@
 /**
  * The device flow, RFC 8628: the user enters a code elsewhere while the device asks, as often as the server allows.
  */
-import * as Clock from "effect/Clock"
 import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import type * as Oauth from "oauth4webapi"
+import { monotonic } from "../monotonic.js"
 import { unhurried } from "../session/renewal.js"
 import { type DeviceAnswer, deviceCodeFrom, type TokenAnswer, tokensFrom } from "./answer.js"
 import * as Endpoint from "./endpoint.js"
@@ -42,19 +42,23 @@ export const signIn = (
   onPrompt: (prompt: Prompt) => Effect.Effect<void>
 ): Effect.Effect<{ readonly tokens: TokenAnswer; readonly sentAt: number }, OAuth2Error> =>
   Effect.gen(function*() {
+    // A device whose clock is set while the user enters the code must go on.
+    const clock = yield* Effect.clock
+    const begunAt = monotonic(clock)
     const { answer, sentAt } = yield* within(patience, Endpoint.deviceAuthorization(party, server, parameters))
     const device = deviceCodeFrom(answer)
     if (device instanceof OAuth2Error) return yield* device
-    const expiresAt = sentAt + (device.expiresIn === undefined ? usualLifetime : device.expiresIn * 1000)
+    const lifetime = device.expiresIn === undefined ? usualLifetime : device.expiresIn * 1000
+    const left = () => begunAt + lifetime - monotonic(clock)
     const prompt: Prompt = {
       userCode: device.userCode,
       verificationUri: device.verificationUri,
       verificationUriComplete: device.verificationUriComplete,
-      expiresAt
+      expiresAt: sentAt + lifetime
     }
     // A prompt may stay open while the server is polled; it is interrupted afterwards.
     const prompted = Effect.zipRight(Effect.suspend(() => onPrompt(prompt)), Effect.never)
-    return yield* unhurried(Effect.raceFirst(poll(party, server, tokenParameters, device, expiresAt), prompted))
+    return yield* unhurried(Effect.raceFirst(poll(party, server, tokenParameters, device, left), prompted))
   })
 
 const poll = Effect.fnUntraced(function*(
@@ -62,12 +66,12 @@ const poll = Effect.fnUntraced(function*(
   server: Oauth.AuthorizationServer,
   tokenParameters: URLSearchParams,
   { deviceCode, interval }: DeviceAnswer,
-  expiresAt: number
+  timeLeft: () => number
 ) {
   let pause = interval === undefined ? usualInterval : Math.max(shortestInterval, interval * 1000)
   let asked = 0
   while (true) {
-    const left = expiresAt - (yield* Clock.currentTimeMillis)
+    const left = timeLeft()
     const wait = Math.max(pause, asked)
     if (left <= wait) {
       yield* Effect.sleep(Math.max(0, left))

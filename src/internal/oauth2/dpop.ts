@@ -12,6 +12,7 @@ import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
 import * as Fiber from "effect/Fiber"
 import * as Oauth from "oauth4webapi"
+import { monotonic } from "../monotonic.js"
 import { Waiters } from "../waiters.js"
 
 export interface Dpop {
@@ -123,8 +124,6 @@ export const sending = <Q, A, E, R>(dpop: Dpop, url: URL, request: Q, { nonceOf,
     origin.turns === 0 ? once(request) : inTurn(origin, Effect.flatMap(resign(request), once))
   )
 }
-
-const monotonic = (clock: Clock.Clock): number => Number(clock.unsafeCurrentTimeNanos()) / 1_000_000
 
 const learn = (origin: Origin, nonce: string, number: number, now: number): void => {
   if (number < origin.from) return

@@ -79,24 +79,23 @@ export const make = <A, I, R>(
   const removeIf = (isOurs: () => boolean): Effect.Effect<void, Trouble> =>
     alone(Effect.suspend(() => {
       if (!isOurs()) return Effect.void
-      const removed = Effect.catchIf(Effect.interruptible(store.remove(key)), isNotFound, () => Effect.void)
-      return Effect.mapBoth(removed, {
-        onFailure: troubleWith("removed"),
-        onSuccess: () => {
+      const removed = Effect.suspend(() => store.remove(key))
+      return Effect.map(
+        called("removed", Effect.catchIf(Effect.interruptible(removed), isNotFound, () => Effect.void)),
+        () => {
           entries = []
         }
-      })
+      )
     }))
 
   return {
     load: Effect.gen(function*() {
-      const found = yield* Effect.mapError(store.get(key), troubleWith("read"))
+      const found = yield* called("read", Effect.suspend(() => store.get(key)))
       if (Option.isNone(found)) return Option.none()
       const { isOutdated, text } = yield* Effect.mapError(sealing.open(key, found.value), unreadable)
       const payload = yield* payloadOf(text)
       if (payload.key !== key) return yield* unreadable("was written under another key of the store")
-      // A schema's own error shows the value.
-      const value = yield* Effect.mapError(decode(payload.value), () => unreadable("does not fit the schema"))
+      const value = yield* fitted(() => decode(payload.value), "does not", "cannot be read")
       const entry = entryOf(value)
       learn(entry)
       entries = [entry]
@@ -104,12 +103,12 @@ export const make = <A, I, R>(
     }),
     write: (value, acquiredAt) =>
       alone(Effect.gen(function*() {
-        const encoded = yield* Effect.mapError(encode(value), () => unreadable("would not fit the schema"))
+        const encoded = yield* fitted(() => encode(value), "would not", "cannot be written")
         if (!isJson(encoded)) return yield* unreadable("cannot be written: its encoded side is not JSON")
         const sealed = yield* sealing.seal(key, JSON.stringify({ key, acquiredAt, value: encoded }))
         const entry = entryOf(value)
         entries = [...entries, entry]
-        yield* Effect.mapError(store.set(key, sealed), troubleWith("written"))
+        yield* called("written", Effect.suspend(() => store.set(key, sealed)))
         entries = [entry]
       })),
     beginSignIn: Effect.sync(() => ++signIns),
@@ -142,14 +141,23 @@ const payloadOf = (text: string) => {
     : Effect.fail(unreadable("is not what a session writes"))
 }
 
+/** Runs a schema. Its own error shows the value. */
+const fitted = <B, R>(run: () => Effect.Effect<B, unknown, R>, not: string, cannot: string) =>
+  Effect.suspend(run).pipe(
+    Effect.mapError(() => unreadable(`${not} fit the schema`)),
+    Effect.catchAllDefect(() => unreadable(`${cannot}: its schema has thrown`))
+  )
+
 const unreadable = (description: string) => new Trouble({ reason: "Unreadable", description })
 
-/** The store's error may show the value that was to be written: only its name is kept. */
-const troubleWith = (done: string) => (error: PlatformError.PlatformError): Trouble =>
-  new Trouble({
-    reason: "Store",
-    description: `could not be ${done}: ${error._tag === "SystemError" ? error.reason : error._tag}`
-  })
+/** A call of the store. Its error may show the value that was to be written: only the error's name is kept. */
+const called = <B>(done: string, call: Effect.Effect<B, PlatformError.PlatformError>): Effect.Effect<B, Trouble> => {
+  const trouble = (why: string) => new Trouble({ reason: "Store", description: `could not be ${done}: ${why}` })
+  return call.pipe(
+    Effect.mapError((error) => trouble(error._tag === "SystemError" ? error.reason : error._tag)),
+    Effect.catchAllDefect(() => trouble("the store has thrown"))
+  )
+}
 
 const isNotFound = (error: PlatformError.PlatformError): boolean =>
   error._tag === "SystemError" && error.reason === "NotFound"

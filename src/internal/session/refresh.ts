@@ -1,7 +1,7 @@
 /** Runs one renewal in the session's scope: its work, its timer, and the chain's next state when the work has ended. */
 import * as Cause from "effect/Cause"
 import * as Deferred from "effect/Deferred"
-import type * as Duration from "effect/Duration"
+import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
 import type * as Fiber from "effect/Fiber"
@@ -164,12 +164,13 @@ export class Refreshing<A, E, R> {
    * too.
    */
   private timer(link: Link<A, E>, renewal: SharedRenewal<A, E>): Effect.Effect<void> {
-    const { failures, lateness, timeout } = this.settings
+    const { failures, lateness, timeout, times } = this.settings
     return Effect.interruptible(Effect.gen(this, function*() {
-      yield* Effect.sleep(timeout)
-      for (let person = personOf(renewal); person !== undefined; person = personOf(renewal)) {
-        yield* Deferred.await(person)
-        yield* Effect.sleep(timeout)
+      const millis = Duration.toMillis(timeout)
+      for (let left = millis; left > 0; left = answeredAt(renewal) + millis - times.monotonic()) {
+        yield* Effect.sleep(left)
+        const person = personOf(renewal)
+        if (person !== undefined) yield* Deferred.await(person)
       }
       if (renewal.hasFailed) return
       renewal.hasFailed = true
@@ -192,6 +193,10 @@ export class Refreshing<A, E, R> {
 /** The person that the renewal's own work is waiting for; the time that this person takes does not count. */
 const personOf = <A, E>(renewal: SharedRenewal<A, E>): Deferred.Deferred<void> | undefined =>
   renewal.work?.renewal === renewal ? renewal.work.person : undefined
+
+/** When the last person answered for whom the renewal's own work has waited. */
+const answeredAt = <A, E>(renewal: SharedRenewal<A, E>): number =>
+  renewal.work?.renewal === renewal ? renewal.work.answeredAt : -Infinity
 
 const cut = <A, E>({ fiber, isOver, stage }: RenewalWork<A, E>): void => {
   // A fiber that is interrupted before its first operation never runs, so its end would go unnoticed. Work that has not

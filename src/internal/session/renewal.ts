@@ -8,6 +8,7 @@ import type * as Exit from "effect/Exit"
 import type * as Fiber from "effect/Fiber"
 import * as FiberRef from "effect/FiberRef"
 import { globalValue } from "effect/GlobalValue"
+import { monotonic } from "../monotonic.js"
 import { wait } from "../wait.js"
 
 /** Work of a session's own fibers on its behalf: obtaining a successor, or giving up a value. */
@@ -19,6 +20,8 @@ export interface Work {
   readonly waitsFor: Set<{ readonly on: AnyRenewal }>
   /** Done when the person that the work waits for has answered; `undefined` while it waits for none. */
   person: Deferred.Deferred<void> | undefined
+  /** When the last person answered, on the monotonic clock. */
+  answeredAt: number
 }
 
 /** A renewal that callers wait for. Its work may be that of an earlier renewal, whose answer is late. */
@@ -41,7 +44,8 @@ export const makeWork = (session: object): Work => ({
   session,
   isOver: false,
   waitsFor: new Set(),
-  person: undefined
+  person: undefined,
+  answeredAt: -Infinity
 })
 
 interface Waiter<in out A, in out E> {
@@ -74,8 +78,9 @@ export const unhurried = <A, E, R>(effect: Effect.Effect<A, E, R>): Effect.Effec
       Effect.sync(() => (work.person = Deferred.unsafeMake<void>(fiber.id()))),
       () => effect,
       (person) =>
-        Effect.suspend(() => {
+        Effect.flatMap(Effect.clock, (clock) => {
           work.person = undefined
+          work.answeredAt = monotonic(clock)
           return Deferred.succeed(person, undefined)
         })
     )

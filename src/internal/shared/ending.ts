@@ -37,12 +37,17 @@ export const end = <A, E>(parts: Parts<A, E>, { owed, values }: Ended<A>): Effec
   Effect.suspend(() => {
     const { name, onEnd, report } = parts
     return replace(parts, owed, undefined).pipe(
-      Effect.flatMap((replaced) => revokeRow(parts, replaced)),
       Effect.catchAll(({ detail }) => {
         parts.settleLater()
-        return Effect.logWarning(`${name}: its end could not be written yet: ${detail}`)
+        return Effect.as(Effect.logWarning(`${name}: its end could not be written yet: ${detail}`), undefined)
       }),
-      Effect.zipRight(Effect.forEach(values, onEnd, { discard: true })),
+      // Together, since each of them may have to wait for the same server.
+      Effect.flatMap((replaced) =>
+        Effect.all([revokeRow(parts, replaced), ...values.map((value) => onEnd(value))], {
+          concurrency: "unbounded",
+          discard: true
+        })
+      ),
       Effect.zipRight(report("ended"))
     )
   })

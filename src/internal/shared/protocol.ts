@@ -253,7 +253,8 @@ export const fail = (row: Row | undefined, holder: string, failure: Failure, now
   return failure.isFatal && row.value !== null ? { ...tombstone(failed, now), error: failure.error } : {
     ...failed,
     intent: row.value !== null && failure.uncertain,
-    coolUntil: now + failure.cooldown,
+    // A row is JSON, which has no infinity.
+    coolUntil: Math.min(now + failure.cooldown, Number.MAX_SAFE_INTEGER),
     failures: row.failures + 1,
     error: failure.error
   }

@@ -56,6 +56,8 @@ export class LiveConnection<In> {
   failure: ConnectionFailure | undefined
   /** The longest incoming message that is allowed, in bytes. */
   maxPayload = Infinity
+  /** Whether a `CloseEvent` has closed the connection: its close code then says nothing about the server. */
+  isClosedHere = false
   /** Whether the `Lost` event of this connection has been published. */
   isLossPublished = false
   /** Epoch milliseconds. */

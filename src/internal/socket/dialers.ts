@@ -6,7 +6,12 @@ import type * as Scope from "effect/Scope"
 import type { Connection, DialError } from "../../WebSocketDialer.js"
 
 /** A URL in a form that may be shown: without credentials, query and fragment, which often contain a token. */
-export const shown = (url: string | URL): string => String(url).replace(/[?#].*$/s, "").replace(/\/\/[^/]*@/, "//")
+export const shown = (url: string | URL): string => {
+  const text = String(url)
+  // `ws:user:password@host` has credentials, too.
+  const isParsed = text.includes("@") && URL.canParse(text)
+  return (isParsed ? new URL(text).href : text).replace(/[?#].*$/s, "").replace(/\/\/[^/]*@/, "//")
+}
 
 /** A platform's error about a URL may quote it. Gives its text with the URL as shown, if the URL hides anything. */
 export const shownCause = (cause: unknown, url: string): unknown =>

@@ -6,6 +6,7 @@ import * as Effect from "effect/Effect"
 import * as Scope from "effect/Scope"
 import type { Generation } from "../../Session.js"
 import { type Connection, type ConnectionFailure, DialError, type DialRequest } from "../../WebSocketDialer.js"
+import { count, validated } from "../check.js"
 import { within } from "../first.js"
 import { shown } from "./dialers.js"
 import type { Line } from "./lines.js"
@@ -34,11 +35,21 @@ export class Dialing<R> {
       Effect.flatMap((request) => {
         if (orders.isClosing) return Effect.interrupt
         url = shown(request.url)
-        line.maxPayload = maxPayload ?? request.maxPayload ?? dialer.maxPayload ?? 16 * mebi
         telemetry.dialing(request.url)
-        return Effect.zipRight(
-          Effect.annotateCurrentSpan("socket", telemetry.socket),
-          Scope.extend(dialer.dial(maxPayload === undefined ? request : { ...request, maxPayload }), line.scope)
+        const limited = Effect.mapBoth(
+          validated(() => count("maxPayload", maxPayload ?? request.maxPayload ?? dialer.maxPayload ?? 16 * mebi, 1)),
+          {
+            onFailure: (cause) => new DialError({ reason: "InvalidRequest", url, cause }),
+            onSuccess: (limit) => {
+              line.maxPayload = limit
+            }
+          }
+        )
+        return limited.pipe(
+          Effect.zipRight(Effect.annotateCurrentSpan("socket", telemetry.socket)),
+          Effect.zipRight(
+            Scope.extend(dialer.dial(maxPayload === undefined ? request : { ...request, maxPayload }), line.scope)
+          )
         )
       }),
       Effect.sandbox,

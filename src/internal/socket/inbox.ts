@@ -23,7 +23,11 @@ export class Inbox<in out A, in out E> {
   private items: Array<A | typeof border> = []
   /** The number of each item's connection. */
   private from: Array<number> = []
+  /** The bytes of each item; none for a border. */
+  private sizes: Array<number> = []
   private bytes = 0
+  /** The bytes of the message that was taken last by itself. */
+  private lastSize = 0
   private borders = 0
   /** How many messages at the front a login has put back. The login is not given these again. */
   private unread = 0
@@ -63,8 +67,7 @@ export class Inbox<in out A, in out E> {
 
   /** Adds the message even if the inbox is full: the caller decides what to do then. */
   push(message: A, bytes: number, connection: number): void {
-    this.add(message, connection)
-    this.bytes += bytes
+    this.add(message, connection, bytes)
     this.whenFilled.notify()
   }
 
@@ -73,10 +76,12 @@ export class Inbox<in out A, in out E> {
     this.push(message, bytes, served)
   }
 
-  /** Puts a message that `takeOne` gave back to the front. For an inbox without borders. */
+  /** Puts the message that was taken last back to the front. For an inbox without borders. */
   putBack(message: A, connection: number): void {
     this.items.splice(this.unread, 0, message)
     this.from.splice(this.unread, 0, connection)
+    this.sizes.splice(this.unread, 0, this.lastSize)
+    this.bytes += this.lastSize
     this.unread++
     this.whenFilled.notify()
   }
@@ -87,7 +92,7 @@ export class Inbox<in out A, in out E> {
     // connections.
     if (this.borders >= this.capacity && this.items.at(-1) === border) this.from[this.from.length - 1] = connection
     else {
-      this.add(border, connection)
+      this.add(border, connection, 0)
       this.borders++
     }
     this.whenFilled.notify()
@@ -96,21 +101,23 @@ export class Inbox<in out A, in out E> {
   /** Moves the messages of the other inbox into this one, as messages of this connection. */
   pushAll(other: Inbox<A, E>, connection: number): void {
     other.items.forEach((item, at) => {
-      if (item !== border && other.from[at] !== served) this.add(item, connection)
+      if (item !== border && other.from[at] !== served) this.add(item, connection, other.sizes[at]!)
     })
-    this.bytes += other.bytes
     other.clear()
     this.whenFilled.notify()
   }
 
-  private add(item: A | typeof border, connection: number): void {
+  private add(item: A | typeof border, connection: number, bytes: number): void {
     this.items.push(item)
     this.from.push(connection)
+    this.sizes.push(bytes)
+    this.bytes += bytes
   }
 
   private clear(): void {
     this.items = []
     this.from = []
+    this.sizes = []
     this.bytes = 0
     this.borders = 0
     this.unread = 0
@@ -180,8 +187,8 @@ export class Inbox<in out A, in out E> {
   private removeNext(): A {
     const [message] = this.items.splice(this.unread, 1) as [A]
     this.from.splice(this.unread, 1)
-    // The bytes of a single message are not stored: messages that were put back count together with all later ones.
-    if (this.items.length === 0) this.bytes = 0
+    this.lastSize = this.sizes.splice(this.unread, 1)[0]!
+    this.bytes -= this.lastSize
     return message
   }
 

@@ -114,7 +114,8 @@ export class Owner<Out, In, R> {
     const dialing = this.dialing = new Dialing(wiring)
     const retries = this.retries = new Retries(wiring)
     const open = (line: Line<In>) => this.open(line)
-    this.replacements = new Replacements({ wiring, lines, dialing, retries, open })
+    const discard = (line: Line<In>) => this.discard(line)
+    this.replacements = new Replacements({ wiring, lines, dialing, retries, open, discard })
     this.reader = new Reader(wiring)
   }
 
@@ -199,10 +200,11 @@ export class Owner<Out, In, R> {
       }
       const order = this.wiring.orders.takeReconnect()
       if (order?.code !== undefined) yield* this.lines.sendClose(line, order.code, order.reason)
-      yield* this.lines.drop(line)
+      yield* this.discard(line)
       yield* this.replacements.drop
-      this.keepUnread(line)
-      const reason = failure ?? new ConnectionLost({ reason: "Reset", cause: "reconnect" })
+      const reason = line.live?.isClosedHere === true
+        ? new ConnectionLost({ reason: "Reset", cause: "closed by a CloseEvent" })
+        : failure ?? new ConnectionLost({ reason: "Reset", cause: "reconnect" })
       this.previous = Option.some(reason)
       this.publishLoss(line, reason)
       const isStable = openFor >= this.wiring.settings.stableAfter
@@ -347,10 +349,19 @@ export class Owner<Out, In, R> {
     else if (!this.wiring.orders.isClosing) live.pause()
   }
 
-  /** If the connection never became ready, the messages that its login did not receive still go to `messages`. */
-  private keepUnread({ live }: Line<In>): void {
-    if (live === undefined || live.inbox === this.inbox || this.isPlatformSocket || this.inbox.isFull) return
-    if (live.inbox.hasUnread) this.giveUnreadOf(live)
+  /**
+   * Drops the connection. If it never became ready, the messages that its login did not receive still go to `messages`,
+   * even beyond the inbox's capacity: the login of the next connection may ask for the messages after them.
+   */
+  private discard(line: Line<In>): Effect.Effect<void> {
+    return Effect.zipRight(
+      this.lines.drop(line),
+      Effect.sync(() => {
+        const { live } = line
+        if (live === undefined || live.inbox === this.inbox || this.isPlatformSocket) return
+        if (live.inbox.hasUnread && !this.inbox.isFullOfBytes && !this.wiring.orders.isClosing) this.giveUnreadOf(live)
+      })
+    )
   }
 
   /** Adds a border to the inbox, and after it the messages that came in before the connection was ready. */
@@ -395,7 +406,7 @@ export class Owner<Out, In, R> {
         this.replacements.ready = undefined
         isFirst = yield* this.replace(line, replacement)
         if (isFirst) line = replacement
-        else yield* this.lines.drop(replacement)
+        else yield* this.discard(replacement)
       }
     })
   }

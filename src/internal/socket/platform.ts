@@ -112,25 +112,39 @@ class Runs {
       Effect.gen(function*() {
         const handlers = yield* Scope.extend(FiberSet.make<unknown, E>(), scope)
         const fork = yield* FiberSet.runtime(handlers)<R>()
-        // Only this fiber takes permits.
-        const room = Effect.unsafeMakeSemaphore(mostHandlers)
-        const done = room.release(1)
+        const whenRoom = new Waiters()
+        let running = 0
+        // After a loss no more messages come, so that the rest need not wait.
+        const untilRoom = Waiters.until(
+          () => running < mostHandlers || live.failure !== undefined ? Exit.void : undefined,
+          whenRoom,
+          live.whenLost
+        )
+        const done = Effect.sync(() => {
+          running--
+          whenRoom.notify()
+        })
         const handle = (message: Message) =>
           Effect.suspend(() => {
             const effect = handler(message)
             if (!Effect.isEffect(effect)) return Effect.void
-            return Effect.map(room.take(1), () => fork(Effect.ensuring(effect, done)))
+            return Effect.map(untilRoom, () => {
+              running++
+              fork(Effect.ensuring(effect, done))
+            })
           })
+        const over = Effect.suspend((): Effect.Effect<void, Socket.SocketError> =>
+          live.failure === undefined || owner.wiring.orders.closing !== undefined
+            ? Effect.void
+            : socketError(live.failure)
+        )
         const handleAll: Effect.Effect<void, Socket.SocketError> = Effect.matchEffect(live.inbox.takeAll, {
-          onFailure: (): Effect.Effect<void, Socket.SocketError> =>
-            live.failure === undefined || owner.wiring.orders.closing !== undefined
-              ? Effect.void
-              : socketError(live.failure),
+          onFailure: () => over,
           onSuccess: (messages) =>
             Effect.zipRight(Effect.forEach(messages, handle, { discard: true }), Effect.suspend(() => handleAll))
         })
-        yield* onOpen
-        return yield* first(handleAll, FiberSet.join(handlers))
+        const isOpened = yield* first(Effect.as(onOpen, true), Effect.as(live.untilLost, false))
+        return yield* isOpened ? first(handleAll, FiberSet.join(handlers)) : over
       })
     ).pipe(
       Effect.onExit(() => Effect.sync(() => owner.giveUp(live)))
@@ -145,7 +159,10 @@ class Runs {
     return Effect.flatMap(this.attachment, (live): Effect.Effect<void, Socket.SocketError> => {
       if (live === undefined) return Effect.void
       if (Socket.isCloseEvent(chunk)) {
-        return live.connection.close(sendableCode(chunk.code), sendableReason(chunk.reason ?? ""))
+        return Effect.suspend(() => {
+          live.isClosedHere = true
+          return live.connection.close(sendableCode(chunk.code), sendableReason(chunk.reason ?? ""))
+        })
       }
       return Either.match(this.wiring.encode(chunk), {
         onLeft: (cause) => new Socket.SocketGenericError({ reason: "Write", cause }),

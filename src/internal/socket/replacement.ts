@@ -22,6 +22,8 @@ interface Parts<in out In, R> {
   readonly retries: Retries
   /** Dials, and makes the connection ready. */
   readonly open: (line: Line<In>) => Effect.Effect<void, ConnectionFailure | undefined, R>
+  /** Drops a connection that was not used, and keeps the messages that have come on it. */
+  readonly discard: (line: Line<In>) => Effect.Effect<void>
 }
 
 export class Replacements<in out In, R> {
@@ -72,7 +74,7 @@ export class Replacements<in out In, R> {
 
   /** Makes the next connection ready. Gives the failure if this fails. */
   private get open(): Effect.Effect<Option.Option<ConnectionFailure>, never, R> {
-    const { dialing, lines, open } = this.parts
+    const { dialing, discard, lines, open } = this.parts
     return Effect.uninterruptibleMask((restore) =>
       Effect.gen(this, function*() {
         const line = this.opening = yield* lines.make({ attempt: 0, previous: Option.none() })
@@ -81,9 +83,12 @@ export class Replacements<in out In, R> {
         if (Exit.isSuccess(opened)) this.ready = line
         this.whenChanged.notify()
         if (Exit.isSuccess(opened)) return Option.none()
-        yield* lines.drop(line)
+        yield* discard(line)
         const failure = Policy.lossOf(Cause.squash(opened.cause))
-        if (!Exit.isInterrupted(opened)) yield* Effect.logWarning("a socket could not replace its connection", failure)
+        if (!Exit.isInterrupted(opened)) {
+          // The message alone: a failure has the answer's headers and the messages that could not be decoded.
+          yield* Effect.logWarning(`a socket could not replace its connection: ${failure.message}`)
+        }
         dialing.noteRejection(failure, line)
         return Option.some(failure)
       })
@@ -95,7 +100,7 @@ export class Replacements<in out In, R> {
     return Effect.suspend(() => {
       const { ready } = this
       this.ready = undefined
-      return ready === undefined ? Effect.void : this.parts.lines.drop(ready)
+      return ready === undefined ? Effect.void : this.parts.discard(ready)
     })
   }
 

@@ -51,10 +51,11 @@ export class Retries {
 
   /** The next delay in milliseconds; none if the schedule has ended, or dies. */
   delayAfter(failure: ConnectionFailure): Effect.Effect<Option.Option<number>> {
-    const { clock, events } = this.wiring
+    const { clock, events, userEffects } = this.wiring
     return Effect.gen(this, function*() {
       const now = clock.unsafeCurrentTimeMillis()
-      const scheduled = yield* Effect.catchAllCause(this.delays.next(failure, now), (cause) => {
+      // A schedule may run the user's effects (`Schedule.tapInput`).
+      const scheduled = yield* Effect.catchAllCause(userEffects.run(this.delays.next(failure, now)), (cause) => {
         events.publish({ _tag: "Rejected", callback: "backoff", cause: Cause.squash(cause) })
         return Effect.succeed(Option.none<number>())
       })
