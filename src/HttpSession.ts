@@ -357,7 +357,7 @@ const validProbe = (given: HttpClientRequest.HttpClientRequest | string) => {
   Check.kind("probe", given, isStringOrRequest, "must be an absolute http or https URL, or a request")
   const probe = typeof given === "string" ? HttpClientRequest.get(given) : given
   if (!isReplayable(probe)) {
-    // It is sent for each generation.
+    // The probe is sent for each generation.
     throw new InvalidOptions({
       option: "probe",
       value: `<${probe.body._tag}>`,

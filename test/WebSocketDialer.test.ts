@@ -13,6 +13,7 @@ import type * as Scope from "effect/Scope"
 import * as TestClock from "effect/TestClock"
 import { inspect } from "node:util"
 import { WebSocket } from "ws"
+import { shown } from "../src/internal/socket/dialers.js"
 import { closeFrame, eventually, halfOpen, serving } from "./support/loopbackWebSockets.js"
 
 // -----------------------------------------------------------------------------
@@ -554,4 +555,11 @@ describe("layerTest", () => {
       yield* Fiber.interrupt(dialed)
       assert.strictEqual((yield* peer.ended)._tag, "ConnectionLost")
     }).pipe(Effect.provide(WebSocketDialer.layerTest)))
+})
+
+describe("the URL in an error", () => {
+  it.each(["ws://u:canary@host/a?b#c", "ws:u:canary@host/a", "ws:/u:canary@host/a", "ws:\\\\u:canary@host/a"])(
+    "of %s has no credentials",
+    (url) => assert.strictEqual(shown(url), "ws://host/a")
+  )
 })

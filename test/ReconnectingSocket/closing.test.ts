@@ -2,6 +2,7 @@ import { assert, describe, it } from "@effect/vitest"
 import * as ReconnectingSocket from "effect-holdfast/ReconnectingSocket"
 import * as WebSocketDialer from "effect-holdfast/WebSocketDialer"
 import * as Context from "effect/Context"
+import * as Deferred from "effect/Deferred"
 import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
 import * as Fiber from "effect/Fiber"
@@ -33,6 +34,23 @@ import {
 } from "../support/reconnectingSockets.js"
 
 describe("close", () => {
+  test("W13: is not held up by an effect in the backoff that cannot be interrupted", () =>
+    Effect.gen(function*() {
+      const gate = yield* Deferred.make<void>()
+      const { server, socket } = yield* dialing(ReconnectingSocket.make({
+        dial,
+        backoff: Schedule.tapInput(
+          Schedule.spaced("1 hour"),
+          () => Effect.uninterruptible(Deferred.await(gate))
+        )
+      }))
+      yield* server.refuse(503)
+      yield* settle
+      yield* socket.close()
+      assert.strictEqual((yield* socket.state)._tag, "Closed")
+      yield* Deferred.succeed(gate, undefined)
+    }))
+
   test("writes the queued messages, sends the close frame, and ends everything", () =>
     Effect.gen(function*() {
       const { events, peer, socket } = yield* connected(ReconnectingSocket.make({ dial }))

@@ -5,9 +5,11 @@ import { assert, describe, it } from "@effect/vitest"
 import * as ReconnectingSocket from "effect-holdfast/ReconnectingSocket"
 import * as WebSocketDialer from "effect-holdfast/WebSocketDialer"
 import * as Effect from "effect/Effect"
+import * as Either from "effect/Either"
 import * as Fiber from "effect/Fiber"
 import * as Layer from "effect/Layer"
 import * as Option from "effect/Option"
+import * as Schema from "effect/Schema"
 import type * as Scope from "effect/Scope"
 import {
   dial,
@@ -248,4 +250,18 @@ describe("an invalid codec", () => {
         assert.deepStrictEqual([refused._tag, refused.option], ["InvalidOptions", "codec"])
       }))
   }
+})
+
+describe("json", () => {
+  it("says where a message does not fit its schema, and shows nothing of it", () => {
+    const codec = ReconnectingSocket.json({
+      in: Schema.Unknown,
+      out: Schema.Struct({ password: Schema.String.pipe(Schema.minLength(99)) })
+    })
+    const thrown = Either.flip(Either.try({
+      try: () => codec.encode({ password: "canary" }),
+      catch: String
+    }))
+    assert.deepStrictEqual(thrown, Either.right("Error: the message does not fit the schema at password"))
+  })
 })

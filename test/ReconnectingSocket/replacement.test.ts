@@ -6,6 +6,7 @@ import * as Deferred from "effect/Deferred"
 import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
 import * as Fiber from "effect/Fiber"
+import * as Logger from "effect/Logger"
 import * as Option from "effect/Option"
 import * as Scope from "effect/Scope"
 import {
@@ -30,6 +31,24 @@ describe("a replacement", () => {
 
   /** Until the replacement has certainly begun. */
   const begin = pass(10_000)
+
+  test("W19: that fails is logged by the failure's message alone, without the answer's headers", () =>
+    Effect.suspend(() => {
+      const logged: Array<unknown> = []
+      const logger = Logger.make(({ message }) => void logged.push(message))
+      return Effect.provide(
+        Effect.gen(function*() {
+          const { server } = yield* connected(ReconnectingSocket.make(renewing))
+          yield* begin
+          yield* server.refuse(503)
+          yield* settle
+          assert.deepInclude(logged, [
+            "a socket could not replace its connection: ws://test refused the upgrade with 503"
+          ])
+        }),
+        Logger.replace(Logger.defaultLogger, logger)
+      )
+    }))
 
   test("begins in the last tenth of `renewAfter`", () =>
     Effect.gen(function*() {

@@ -1,5 +1,5 @@
 import { assert, describe, it } from "@effect/vitest"
-import type * as SessionStore from "effect-holdfast/SessionStore"
+import * as SessionStore from "effect-holdfast/SessionStore"
 import * as Protocol from "../../src/internal/shared/protocol.js"
 import { canaries } from "../support/canaries.js"
 import { amount, form } from "../support/form.js"
@@ -82,4 +82,13 @@ describe("a protocol with a known fault is caught", () => {
 
   canaryOf("unchecked-lease", "two holders present together")
   canaryOf("cleared-intent", "a token that was presented before is presented as certain")
+})
+
+describe("a failure", () => {
+  it("F5: whose cooldown never ends leaves a row that can be read", () => {
+    const held = { ...SessionStore.decode(1, "nonsense"), holder: "me" }
+    const failure = { uncertain: false, isFatal: false, error: "Refused", cooldown: Infinity }
+    const row = Protocol.fail(held, "me", failure, 0)!
+    assert.deepStrictEqual(SessionStore.decode(row.revision, SessionStore.encode(row)), row)
+  })
 })
