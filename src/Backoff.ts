@@ -128,7 +128,13 @@ const parseHttpDate = (text: string, now: number): number => {
   if (parts === undefined) return NaN
   const month = String(months.indexOf(parts.month) + 1).padStart(2, "0")
   const day = parts.day.trim().padStart(2, "0")
-  const at = (year: number) => Date.parse(`${year}-${month}-${day}T${parts.time}Z`)
+  // Section 5.6.7 allows the second 60, a leap second. `Date.parse` refuses it, and takes 31 February for 3 March.
+  const isLeap = parts.time.endsWith(":60")
+  const time = isLeap ? `${parts.time.slice(0, -2)}59` : parts.time
+  const at = (year: number) => {
+    const millis = Date.parse(`${year}-${month}-${day}T${time}Z`)
+    return new Date(millis).getUTCDate() === Number(day) ? millis + (isLeap ? 1000 : 0) : NaN
+  }
   if (parts.year.length === 4) return at(Number(parts.year))
   // Section 5.6.7: a two-digit year that seems more than 50 years ahead is the year in the past with the same digits.
   const thisYear = new Date(now).getUTCFullYear()

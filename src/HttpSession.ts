@@ -62,6 +62,7 @@ import type * as Scope from "effect/Scope"
 import type * as Types from "effect/Types"
 import * as Check from "./internal/check.js"
 import { answering, isFiltered, judged } from "./internal/http/answer.js"
+import { checkHeaders } from "./internal/http/attached.js"
 import * as CookieJar from "./internal/http/cookies.js"
 import { abandon, discardBody, readBeforehand } from "./internal/http/discard.js"
 import { inScopeOf } from "./internal/http/hold.js"
@@ -383,6 +384,7 @@ const provenState = <E, R, E2, R2, E3, R3>(
 ) =>
   Effect.gen(function*() {
     const identity = yield* nextIdentity
+    yield* checkHeaders("identity", identity.headers, probe)
     const candidate = stateOf(identity, yield* connect(identity.tls), CookieJar.make(cookieLimits))
     const send = (request: HttpClientRequest.HttpClientRequest) =>
       Effect.catchIf(candidate.send(request, true), isFiltered, ({ response }) => Effect.succeed(response))

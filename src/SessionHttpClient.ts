@@ -39,8 +39,8 @@ import { identity } from "effect/Function"
 import * as Layer from "effect/Layer"
 import type * as Redacted from "effect/Redacted"
 import { errorAnswering } from "./internal/http/answer.js"
+import { sendAttached } from "./internal/http/attached.js"
 import { cannotEncode } from "./internal/http/errors.js"
-import { hidingAttached } from "./internal/http/hiding.js"
 import { inScopeOf } from "./internal/http/hold.js"
 import { places } from "./internal/http/origins.js"
 import * as Redirect from "./internal/http/redirect.js"
@@ -424,9 +424,9 @@ const attaching = <E0, R, A>(
     if (!isHome) return execute(request)
     try {
       const attached = attach(request, value)
-      return "headers" in attached ? hidingAttached(request, inScopeOf(request, attached), execute) : Effect.flatMap(
+      return "headers" in attached ? sendAttached(request, inScopeOf(request, attached), execute) : Effect.flatMap(
         Effect.catchAllDefect(attached, (cause) => Effect.fail(cannotEncode(request, "attach", cause))),
-        (attached) => hidingAttached(request, inScopeOf(request, attached), execute)
+        (attached) => sendAttached(request, inScopeOf(request, attached), execute)
       )
     } catch (cause) {
       return Effect.fail(cannotEncode(request, "attach", cause))

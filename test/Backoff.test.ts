@@ -185,6 +185,11 @@ describe("retryAfter", () => {
       assert.strictEqual(yield* at("Sat, 21 Nov 2026 08:50:07 GMT", now, { Date: "yesterday" }), 30_000)
     }))
 
+  it.effect("takes the second 60 of a leap second for the first of the next minute", () =>
+    Effect.gen(function*() {
+      assert.strictEqual(yield* at("Sat, 31 Dec 2016 23:59:60 GMT", "2016-12-31T23:59:50Z"), 10_000)
+    }))
+
   it.effect("takes a two-digit year more than 50 years ahead for the past", () =>
     Effect.gen(function*() {
       assert.strictEqual(yield* at("Sunday, 06-Nov-94 08:49:37 GMT", now), 0)
@@ -216,6 +221,9 @@ describe("retryAfter", () => {
           "2026-11-21",
           "Sat, 21 Foo 2026 08:50:07 GMT",
           "Sat, 21 Nov 2026 25:50:07 GMT",
+          "Tue, 31 Feb 2026 08:50:07 GMT",
+          "Tue, 00 Dec 2026 08:50:07 GMT",
+          "Sat, 21 Nov 2026 08:50:61 GMT",
           "Sat, 21 Nov 2026 08:50:07 CET"
         ]
       ) {

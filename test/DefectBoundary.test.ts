@@ -352,6 +352,53 @@ describe("D1: no defect", () => {
       ))
   }
 
+  class Broken extends Error implements HttpServerRespondable.Respondable {
+    private readonly respond: () => Effect.Effect<HttpServerResponse.HttpServerResponse, unknown>
+    constructor(respond: () => Effect.Effect<HttpServerResponse.HttpServerResponse, unknown>) {
+      super("the first fault")
+      this.respond = respond
+    }
+    [HttpServerRespondable.symbol]() {
+      return this.respond()
+    }
+  }
+
+  const broken: Record<string, () => Effect.Effect<HttpServerResponse.HttpServerResponse, unknown>> = {
+    "fails": () => Effect.fail("the second fault"),
+    "dies": () => Effect.die("the second fault"),
+    "is not made, because making it throws": () => {
+      throw new Error("the second fault")
+    }
+  }
+
+  for (const [what, respond] of Object.entries(broken)) {
+    for (const [kind, raised] of [["typed failure", Effect.fail], ["defect", Effect.die]] as const) {
+      it.scopedLive(`is not a ${kind} whose own response ${what}: that is a defect, with an incident`, () =>
+        withLogs((logs) =>
+          Effect.gen(function*() {
+            const port = yield* serving(DefectBoundary.isolate(raised(new Broken(respond))))
+            const counts = yield* counted(Effect.map(request(port, "/"), ({ body, status }) => {
+              assert.strictEqual(status, 500)
+              assert.isString((JSON.parse(body) as { incident?: string }).incident)
+            }))
+            assert.deepStrictEqual(counts, { handler: 1 })
+            assert.lengthOf(errorsIn(logs), 1)
+          })
+        ))
+    }
+  }
+
+  it.scopedLive("makes the response of an error's own once, and leaves the error to those around the boundary", () =>
+    Effect.gen(function*() {
+      let made = 0
+      const teapot = new Broken(() => Effect.sync(() => (made++, HttpServerResponse.empty({ status: 418 }))))
+      const failing = DefectBoundary.isolate(Effect.fail(teapot))
+      assert.strictEqual((yield* request(yield* serving(failing), "/")).status, 418)
+      assert.strictEqual(made, 1)
+      const caught = Effect.catchAll(failing, (error) => HttpServerResponse.text(error.message))
+      assert.strictEqual((yield* request(yield* serving(caught), "/")).body, "the first fault")
+    }))
+
   it.scopedLive("is a multipart body that cannot be read: it is the client's fault", () =>
     withLogs((logs) =>
       Effect.gen(function*() {

@@ -26,6 +26,7 @@ import type * as Scope from "effect/Scope"
 import * as Stream from "effect/Stream"
 import * as TestClock from "effect/TestClock"
 import { Readable } from "node:stream"
+import { inspect } from "node:util"
 import {
   assertTransport,
   clients,
@@ -650,6 +651,19 @@ describe("J1: a refresh that fails", () => {
       (exit) => {
         assert.isTrue(Exit.isFailure(exit))
         if (Exit.isFailure(exit)) assert.deepStrictEqual(Chunk.toArray(Cause.defects(exit.cause)), ["no identity"])
+      }
+    ],
+    [
+      "by an identity with a header that cannot be sent",
+      (second) =>
+        second ? { identity: Effect.succeed({ headers: Headers.fromInput({ "x-key": "canary\ncanary" }) }) } : {},
+      {},
+      (exit) => {
+        const error = failedWith(exit, HttpClientError.RequestError)
+        assert.strictEqual(error.reason, "Encode")
+        assert.include(error.message, "identity: has set a header that cannot be sent")
+        assert.include(error.message, "x-key")
+        assert.notInclude(inspect(exit, { depth: 12 }), "canary")
       }
     ],
     [

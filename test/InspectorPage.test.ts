@@ -139,6 +139,15 @@ describe("NodeInspector", () => {
     60_000
   )
 
+  it.scopedLive("answers under each address of the loopback that it listens on", () =>
+    Effect.gen(function*() {
+      for (const host of ["127.0.0.2", "localhost"]) {
+        const { url } = yield* NodeInspector.serve({ host })
+        assert.strictEqual((yield* answer(url, "/snapshot", {})).status, 200, host)
+        assert.strictEqual((yield* answer(url, "/snapshot", { host: "127.0.0.3" })).status, 403, host)
+      }
+    }).pipe(Effect.provide(environment)))
+
   it.scopedLive("gives the layer of both, and refuses an address beyond the loopback without a token", () =>
     Effect.gen(function*() {
       const logged: Array<string> = []

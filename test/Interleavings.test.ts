@@ -225,6 +225,12 @@ describe("I1: a replay line", () => {
       }
     }))
 
+  it.effect("takes the largest number of operations that an exploration takes, which has 16 digits", () =>
+    Effect.gen(function*() {
+      const exit = yield* Interleavings.replay(safe, `holdfast:1 r0 m${Number.MAX_SAFE_INTEGER}`)
+      assert.isTrue(Exit.isSuccess(exit))
+    }))
+
   it.effect("in the documentation replays the lost update of its example", () =>
     Effect.gen(function*() {
       const lostUpdate = Effect.gen(function*() {

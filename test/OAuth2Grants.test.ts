@@ -396,6 +396,21 @@ describe("the authorization code flow", () => {
       assert.strictEqual(server.asked.length, 1)
     }).pipe(http))
 
+  it.scoped("is refused by a standard code, even if the client's secret is part of that code", () =>
+    Effect.gen(function*() {
+      const codes = ["invalid_grant", "not-for-a-grant"]
+      const server = yield* authorizationServer(() => json({ error: codes.shift() }, 400))
+      const session = OAuth2Session.make({
+        ...options,
+        issuer: server.url,
+        clientAuth: OAuth2Session.secretPost(Redacted.make("grant")),
+        grant: OAuth2Session.authorizationCode(receiver((url) => back(url)))
+      })
+      const errors = yield* Effect.replicateEffect(Effect.flatMap(session, ({ current }) => Effect.flip(current)), 2)
+      assert.deepInclude(errors[0], { error: "invalid_grant" })
+      assert.deepInclude(errors[1], { error: "invalid_response" })
+    }).pipe(http))
+
   it.scoped("is answered while the browser stays open, and at a path in another spelling", () =>
     Effect.gen(function*() {
       let came = new URL("http://127.0.0.1")

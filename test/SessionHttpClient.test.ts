@@ -740,15 +740,16 @@ describe("a callback that breaks", () => {
   /** The broken callback is called for `/broken` only; the session must serve the next request as before. */
   const meets = (
     options: Omit<SessionHttpClient.Options<string>, "attach"> & Partial<SessionHttpClient.Options<string>>,
-    check: (exit: Exit.Exit<unknown, unknown>, received: ReadonlyArray<Received>) => void
+    check: (exit: Exit.Exit<unknown, unknown>, received: ReadonlyArray<Received>) => void,
+    over: Layer.Layer<HttpClient.HttpClient> = NodeHttpClient.layerUndici
   ) =>
-    onUndici(Effect.gen(function*() {
+    Effect.gen(function*() {
       const { session } = yield* tokens()
       const server = yield* api(refuses("token-0"))
       const client = yield* SessionHttpClient.make(session, { attach: fine, ...options })
       check(yield* Effect.exit(client.get(`${server.url}/broken`)), server.received)
       assert.strictEqual((yield* client.get(`${server.url}/fine`)).status, 200)
-    }))
+    }).pipe(Effect.provide(over))
 
   const isBroken = ({ url }: { readonly url: string }) => url.endsWith("/broken")
 
@@ -782,6 +783,37 @@ describe("a callback that breaks", () => {
       encodes("attach")(exit)
       assert.strictEqual(received.length, 1)
     }))
+
+  const misheaded: ReadonlyArray<readonly [string, HttpClientRequest.HttpClientRequest]> = [
+    ["a line break in its value", HttpClientRequest.bearerToken("canary\ncanary")(HttpClientRequest.get("/"))],
+    [
+      "a character beyond one byte in its value",
+      HttpClientRequest.setHeader("x-key", "canary€")(HttpClientRequest.get("/"))
+    ],
+    ["a space in its name", HttpClientRequest.setHeader("x key", "canary")(HttpClientRequest.get("/"))]
+  ]
+  for (const [client, layer] of clients) {
+    it.scopedLive.each(misheaded)(
+      `H2: an \`attach\` that sets a header with %s is a RequestError that does not show the value, over ${client}`,
+      ([, { headers }]) =>
+        meets(
+          {
+            attach: (request, token) => {
+              const sent = fine(request, token)
+              return isBroken(request) ? HttpClientRequest.setHeaders(headers)(sent) : sent
+            }
+          },
+          (exit, received) => {
+            const error = failedWith(exit, HttpClientError.RequestError)
+            assert.strictEqual(error.reason, "Encode")
+            assert.include(error.message, Object.keys(headers)[0]!)
+            assert.notInclude(inspect(exit, { depth: 12 }) + JSON.stringify(exit) + error.message, "canary")
+            assert.lengthOf(received, 0)
+          },
+          layer
+        )
+    )
+  }
 
   const decodes = (exit: Exit.Exit<unknown, unknown>) => {
     const error = failedWith(exit, HttpClientError.ResponseError)

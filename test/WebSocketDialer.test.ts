@@ -280,6 +280,17 @@ describe("a connection of Node", () => {
       yield* eventually(() => transports.size === 0)
     }))
 
+  it.scopedLive.each([0, -1, 1.5, NaN, Infinity])(
+    "refuses a maxPayload of %s, and connects to nothing",
+    (maxPayload) =>
+      Effect.gen(function*() {
+        const { transports, url } = yield* serving()
+        const error = yield* Effect.flip(dial({ url, maxPayload }))
+        assert.include(String(error.cause), `maxPayload: must be a whole number of at least 1, got ${maxPayload}`)
+        assert.strictEqual(transports.size, 0)
+      })
+  )
+
   it.scopedLive("sends the headers of its request", () =>
     Effect.gen(function*() {
       const { accept, url } = yield* serving()

@@ -415,6 +415,24 @@ describe("platform", () => {
       }).pipe(Effect.provide(layer))
   )
 
+  it.scopedLive.each(clients)(
+    "textBody, textEffect: one of them has the text that was read, over %s (else `rejected` loses a body)",
+    ([, layer]) =>
+      Effect.gen(function*() {
+        const server = yield* serve(() => ({ body: "ok" }))
+        const response = yield* HttpClient.get(server.url)
+        const kept = () => {
+          const { original, textBody, textEffect } = response as unknown as Parts
+          return [textBody, textEffect, original?.["textBody"], original?.["textEffect"]].filter((it) =>
+            it !== undefined
+          )
+        }
+        assert.lengthOf(kept(), 0)
+        assert.strictEqual(yield* response.text, "ok")
+        assert.isNotEmpty(kept())
+      }).pipe(Effect.provide(layer))
+  )
+
   it.scopedLive("the empty 500: is one object, shown to the handlers of responses before it goes out (else D5)", () =>
     Effect.gen(function*() {
       const known = HttpServerError.exitResponse(Exit.die(undefined))

@@ -37,7 +37,7 @@ describe("it.interleavings", { timeout: 300_000 }, () => {
     assert.match(output, /× breaks/)
     assert.match(output, /an update was lost/)
     assert.match(output, /replay: Interleavings\.replay\(effect, "holdfast:1 r5 p[\d.]+@\d+>[\d.]+!?"\)/)
-    assert.match(output, /2 failed \| 10 passed \| 1 skipped/)
+    assert.match(output, /3 failed \| 10 passed \| 1 skipped/)
     assert.match(output, /interleavings: [\d,]+ explored/)
   })
 
@@ -75,6 +75,13 @@ describe("it.interleavings", { timeout: 300_000 }, () => {
     const output = await seeded!()
     assert.match(output, /✓ .*breaks as expected/)
     assert.match(output, /× .*finds nothing/)
+    assert.match(output, /a failure was expected, and none was found/)
+  })
+
+  it("with `fails` does not take a refused option for a failure that was found", async () => {
+    const output = await seeded!()
+    assert.match(output, /× .*is refused/)
+    assert.match(output, /InvalidOptions: limit: must be a whole number of at least 1, got 0/)
   })
 
   it("takes its effort from HOLDFAST_EFFORT", async () => {

@@ -23,6 +23,7 @@ import { createServer } from "node:http"
 import type { AddressInfo } from "node:net"
 import * as Inspector from "../Inspector.js"
 import * as Check from "../internal/check.js"
+import * as Access from "../internal/inspector/access.js"
 import { InvalidOptions } from "../InvalidOptions.js"
 
 /**
@@ -97,8 +98,10 @@ export const serve = (
 const validate = (options: Options) => {
   const { host = "127.0.0.1", port = 0, ...access } = Check.object("options", options)
   Check.name("host", host)
-  if (access.token === undefined && !/^(localhost|127(\.\d{1,3}){3}|::1)$/.test(host)) {
+  if (access.token === undefined && !Access.isLoopback(host)) {
     throw new InvalidOptions({ option: "host", value: host, reason: "must be a loopback address if there is no token" })
   }
-  return { host, port: Check.count("port", port, 0, 65_535), router: Inspector.router(access) }
+  // The address of the page's own URL, which may be another one of the loopback, such as 127.0.0.2.
+  const hosts = access.hosts ?? [...Access.loopback, ...Access.isLoopback(host) && host !== "::1" ? [host] : []]
+  return { host, port: Check.count("port", port, 0, 65_535), router: Inspector.router({ ...access, hosts }) }
 }

@@ -13,6 +13,7 @@ import * as V from "@effect/vitest"
 import * as Arr from "effect/Array"
 import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
+import { identity } from "effect/Function"
 import * as Option from "effect/Option"
 import { longestTimer } from "../internal/check.js"
 import { InvalidOptions } from "../InvalidOptions.js"
@@ -94,7 +95,8 @@ export const interleavings: Tester = Object.assign(testerOn((...args) => V.it(..
   skipIf: (condition: unknown) => testerOn((...args) => V.it.skipIf(condition)(...args)),
   runIf: (condition: unknown) => testerOn((...args) => V.it.runIf(condition)(...args)),
   only: testerOn((...args) => V.it.only(...args)),
-  fails: testerOn((...args) => V.it.fails(...args))
+  // Vitest's own `fails` would pass for a refused option, too, and for a test that ran out of time.
+  fails: testerOn((...args) => V.it(...args), failing)
 })
 
 /**
@@ -107,7 +109,12 @@ export const it: V.Vitest.Methods & { readonly interleavings: Tester } = Object.
 
 type Declare = (name: string, options: { readonly timeout: number }, test: V.TestFunction) => void
 
-function testerOn(declare: Declare): Test {
+type Exploration = ReturnType<typeof Interleavings.explore>
+
+function testerOn(
+  declare: Declare,
+  judged: (exploration: Exploration) => Effect.Effect<unknown, unknown> = identity
+): Test {
   return (name, effect, { timeout, ...options } = {}) => {
     const { effort, seed } = environment()
     const limit = limitOf(timeout, millisOf(options.budget), Math.max(1, effort))
@@ -133,10 +140,19 @@ function testerOn(declare: Declare): Test {
               if (failure._tag === "InterleavingFailure") task.meta.interleavings = failure.interleavings
             })
         }),
+        judged,
         // When a test has timed out, its exploration is interrupted.
         (exploration) => Effect.runPromise(exploration, { signal })
       ))
   }
+}
+
+/** Succeeds if the exploration has found a failure. */
+function failing(exploration: Exploration): Effect.Effect<void, InvalidOptions> {
+  return exploration.pipe(
+    Effect.flatMap(() => Effect.dieMessage("a failure was expected, and none was found")),
+    Effect.catchTag("InterleavingFailure", () => Effect.void)
+  )
 }
 
 /** A test's time limit in milliseconds; `Infinity`: none. */

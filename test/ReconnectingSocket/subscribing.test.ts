@@ -6,6 +6,7 @@ import * as Cause from "effect/Cause"
 import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import * as Either from "effect/Either"
+import * as Equal from "effect/Equal"
 import * as Exit from "effect/Exit"
 import * as Fiber from "effect/Fiber"
 import * as Hash from "effect/Hash"
@@ -363,6 +364,29 @@ describe("subscriptions of one key", () => {
       }
       assert.strictEqual((yield* Effect.flip(socket.subscribe({ open: "+", key })))._tag, "EncodeError")
       assert.deepStrictEqual(peer.got, [])
+    }))
+
+  test("W18: a key whose hash throws when its last user leaves is closed, and can be used again", () =>
+    Effect.gen(function*() {
+      const { peer, socket } = yield* opened()
+      let isBroken = false
+      const key = {
+        [Hash.symbol]: () => {
+          if (isBroken) throw new Error("no hash")
+          return 1
+        },
+        [Equal.symbol]: (that: unknown) => that === key
+      }
+      const first = yield* subscribing(socket, { open: "+", close: "-", key })
+      yield* Fiber.join(first.fiber)
+      isBroken = true
+      yield* first.close
+      assert.deepStrictEqual(peer.got, ["+", "-"])
+      isBroken = false
+      const second = yield* subscribing(socket, { open: "+", close: "-", key })
+      yield* Fiber.join(second.fiber)
+      yield* second.close
+      assert.deepStrictEqual(peer.got, ["+", "-", "+", "-"])
     }))
 })
 

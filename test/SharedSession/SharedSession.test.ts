@@ -556,6 +556,33 @@ describe("F10: end", () => {
       assert.deepStrictEqual(tokensOf(yield* all([one.current, two.current])), ["1.0"])
     }))
 
+  it.scoped("takes no longer than one call of a slow store and one revocation, however many there are", () =>
+    Effect.gen(function*() {
+      const { faults, join, row, server } = yield* makeFleet({ takes: 0 })
+      const commit = yield* Deferred.make<void>()
+      const session = yield* join({
+        renew: (token, info) =>
+          Effect.tap(server.renew(token, info), () => {
+            faults.held = Deferred.await(commit)
+          }),
+        onEnd: (token) => Effect.delay(server.onEnd(token), "3 seconds")
+      })
+      yield* all([session.current])
+      const renewing = yield* Effect.fork(Effect.exit(renewed(session)))
+      yield* settle
+      faults.held = faults.heldRead = Effect.sleep("1500 millis")
+      const ending = yield* Effect.fork(session.end)
+      yield* Effect.repeatN(Effect.zipRight(settle, TestClock.adjust("100 millis")), 49)
+      yield* settle
+      assert.isNotNull(ending.unsafePoll())
+      assert.sameMembers(server.state.revoked, ["0.0", "0.1"])
+      assert.strictEqual(reasonOf(yield* Fiber.join(renewing)), "SessionEnded")
+      faults.held = faults.heldRead = Effect.void
+      yield* TestClock.adjust("10 seconds")
+      yield* settle
+      assert.isTrue((yield* row)!.dead)
+    }))
+
   it.scoped("by a process that has not noticed a renewal revokes the row's value", () =>
     Effect.gen(function*() {
       const { join, server } = yield* makeFleet()

@@ -2,6 +2,7 @@ import * as HttpServerRespondable from "@effect/platform/HttpServerRespondable"
 import * as HttpServerResponse from "@effect/platform/HttpServerResponse"
 import type * as Multipart from "@effect/platform/Multipart"
 import * as Cause from "effect/Cause"
+import * as Option from "effect/Option"
 import * as Predicate from "effect/Predicate"
 import { isUnwinding } from "../transaction/unwinding.js"
 import { problem } from "./problem.js"
@@ -17,6 +18,17 @@ export const defectsOf = (cause: Cause.Cause<unknown>): ReadonlyArray<unknown> =
     !HttpServerResponse.isServerResponse(defect) && !HttpServerRespondable.isRespondable(defect) &&
     statusOf(defect) === undefined && !isUnwinding(defect)
   )
+
+/** The error or defect by whose own response the platform answers a cause: the last one of the cause. */
+export const respondableIn = (cause: Cause.Cause<unknown>): HttpServerRespondable.Respondable | undefined => {
+  const last = Cause.reduce<unknown, unknown>(
+    cause,
+    undefined,
+    (_, part) =>
+      part._tag === "Fail" ? Option.some(part.error) : part._tag === "Die" ? Option.some(part.defect) : Option.none()
+  )
+  return HttpServerRespondable.isRespondable(last) && !HttpServerResponse.isServerResponse(last) ? last : undefined
+}
 
 /** The answer to a cause that is the client's fault. */
 export const clientFault = (cause: Cause.Cause<unknown>): HttpServerResponse.HttpServerResponse | undefined => {

@@ -6,6 +6,7 @@ import * as HttpApp from "@effect/platform/HttpApp"
 import * as HttpBody from "@effect/platform/HttpBody"
 import * as HttpServerError from "@effect/platform/HttpServerError"
 import * as HttpServerRequest from "@effect/platform/HttpServerRequest"
+import * as HttpServerRespondable from "@effect/platform/HttpServerRespondable"
 import * as HttpServerResponse from "@effect/platform/HttpServerResponse"
 import * as Cause from "effect/Cause"
 import * as Context from "effect/Context"
@@ -19,13 +20,14 @@ import * as Runtime from "effect/Runtime"
 import * as Scope from "effect/Scope"
 import * as Stream from "effect/Stream"
 import { ScopeWatch } from "../scopeWatch.js"
-import { clientFault, defectsOf } from "./defects.js"
+import { clientFault, defectsOf, respondableIn } from "./defects.js"
 import { socketOf } from "./nodeServer.js"
 import { monotonicMillis } from "./policy.js"
 import { problem } from "./problem.js"
 
 type Request = HttpServerRequest.HttpServerRequest
 type Response = HttpServerResponse.HttpServerResponse
+type Respondable = HttpServerRespondable.Respondable
 
 /** Called once for each incident. The time is in milliseconds of the monotonic clock. */
 export type OnDefect = (incident: string, nowMillis: number) => void
@@ -46,6 +48,8 @@ class Isolation {
   private readonly streamErrors = new Set<unknown>()
   /** The incident of the platform's own answer, if that came before the cause: see `answeredByPlatform`. */
   private early: string | undefined
+  /** The error that has ended the app and has a response of its own, with its cause. */
+  private responding: { readonly respondable: Respondable; readonly cause: Cause.Cause<unknown> } | undefined
   /** Whether the app is running. */
   private isInside = true
 
@@ -69,6 +73,8 @@ class Isolation {
   private answering<E, R>(self: Effect.Effect<Response, E, R>): Effect.Effect<Response, E, R> {
     return Effect.catchAllCause(self, (cause) => {
       if (this.defectsIn(cause).length > 0) return Effect.map(this.report(cause, "handler"), incidentResponse)
+      const respondable = respondableIn(cause)
+      if (respondable !== undefined && this.early === undefined) return this.respondedBy(respondable, cause)
       const fault = clientFault(cause)
       const answer = fault === undefined ? Effect.failCause(cause) : Effect.succeed(fault)
       return this.early === undefined ? answer : Effect.zipRight(
@@ -76,6 +82,34 @@ class Isolation {
         answer
       )
     })
+  }
+
+  /**
+   * For an error that has a response of its own, the platform sends an empty 500 if that cannot be made, and says
+   * nothing about it; if making it throws, it sends nothing.
+   */
+  private respondedBy<E>(respondable: Respondable, cause: Cause.Cause<E>): Effect.Effect<Response, E> {
+    this.responding = { respondable, cause }
+    try {
+      respondable[HttpServerRespondable.symbol]()
+      return Effect.failCause(cause)
+    } catch (why) {
+      return this.notMade(cause, why)
+    }
+  }
+
+  private notMade(cause: Cause.Cause<unknown>, why: unknown): Effect.Effect<Response> {
+    return Effect.map(this.report(Cause.sequential(cause, Cause.die(why)), "handler"), incidentResponse)
+  }
+
+  /** The response that the platform sends, or an incident in place of a response that it could not make. */
+  private sentByPlatform(given: Response): Effect.Effect<Response> {
+    if (given !== platformError || this.responding === undefined) return Effect.succeed(given)
+    const { cause, respondable } = this.responding
+    return Effect.catchAllCause(
+      Effect.suspend(() => respondable[HttpServerRespondable.symbol]()),
+      (why) => this.notMade(cause, Cause.squash(why))
+    )
   }
 
   /** Fibers that the app forks in the request's scope. */
@@ -134,10 +168,11 @@ class Isolation {
     return FiberRef.update(
       HttpApp.currentPreResponseHandlers,
       Option.map((handler): HttpApp.PreResponseHandler => (request, given) =>
-        this.answering(Effect.map(
-          Effect.suspend(() => handler(request, given)),
-          (response) => response.body === given.body ? response : this.watchingStream(response)
-        ))
+        this.answering(Effect.flatMap(this.sentByPlatform(given), (given) =>
+          Effect.map(
+            Effect.suspend(() => handler(request, given)),
+            (response) => response.body === given.body ? response : this.watchingStream(response)
+          )))
       )
     )
   })

@@ -12,7 +12,10 @@ export interface Access {
   readonly token: Uint8Array | undefined
 }
 
-const loopback: ReadonlyArray<string> = ["localhost", "127.0.0.1", "[::1]"]
+export const loopback: ReadonlyArray<string> = ["localhost", "127.0.0.1", "[::1]"]
+
+/** Whether a host's name, or its address (with or without the brackets of a URL), is one of the loopback. */
+export const isLoopback = (host: string): boolean => /^(localhost|127(\.\d{1,3}){3}|::1|\[::1\])$/i.test(host)
 
 /** Throws `InvalidOptions`. */
 export const make = (options: RouterOptions): Access => {
@@ -24,7 +27,7 @@ export const make = (options: RouterOptions): Access => {
       throw invalidHosts("must be names of hosts, without scheme, port or path")
     }
   }
-  if (token === undefined && !hosts.every((host) => loopback.includes(host.toLowerCase()))) {
+  if (token === undefined && !hosts.every(isLoopback)) {
     throw invalidHosts("must be names of the loopback unless there is a token")
   }
   return {

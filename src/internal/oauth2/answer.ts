@@ -95,7 +95,9 @@ export const metadataFrom = (answer: Answer): Body | undefined => jsonOf(answer.
 const failureFrom = (answer: Answer, body: Body | undefined): OAuth2Error => {
   const { retryAfter, secrets, status } = answer
   const code = text(body?.["error"]) ?? challengeOf(answer)
-  if (code !== undefined && isCode(code) && !secrets.some((secret) => code.includes(secret))) {
+  if (
+    code !== undefined && isCode(code) && (standardCodes.has(code) || !secrets.some((secret) => code.includes(secret)))
+  ) {
     const description = text(body?.["error_description"])
     return new OAuth2Error({
       error: code,
@@ -116,6 +118,31 @@ const troubled = (error: string, { retryAfter, status }: Answer): OAuth2Error =>
 
 const invalid = ({ status }: Answer, description: string): OAuth2Error =>
   new OAuth2Error({ error: "invalid_response", status, description })
+
+/**
+ * The codes of RFC 6749, 6750, 7009, 8628, 8707 and 9449. They say nothing of a secret, even if one is part of them
+ * (`client`, in a test).
+ */
+const standardCodes = new Set([
+  "access_denied",
+  "authorization_pending",
+  "expired_token",
+  "insufficient_scope",
+  "invalid_client",
+  "invalid_dpop_proof",
+  "invalid_grant",
+  "invalid_request",
+  "invalid_scope",
+  "invalid_target",
+  "invalid_token",
+  "server_error",
+  "slow_down",
+  "temporarily_unavailable",
+  "unauthorized_client",
+  "unsupported_grant_type",
+  "unsupported_token_type",
+  "use_dpop_nonce"
+])
 
 /** RFC 6749 section 5.2 allows these characters; no server has a longer code. */
 const isCode = (text: string): boolean => /^[\x20-\x21\x23-\x5b\x5d-\x7e]{1,100}$/.test(text)

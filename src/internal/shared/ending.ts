@@ -30,13 +30,13 @@ export const begin = <A, E>({ memory }: Parts<A, E>): Ended<A> => {
 }
 
 /**
- * Replaces the row, and revokes the row's value and a value that was obtained but not committed. If the store does not
- * answer, the values that this process knows are revoked, and the row is replaced when the store is back.
+ * Replaces the row, and revokes the row's value and a value that was obtained but not committed. If that takes longer
+ * than one call may, the values that this process knows are revoked, and the row is replaced when the store is back.
  */
 export const end = <A, E>(parts: Parts<A, E>, { owed, values }: Ended<A>): Effect.Effect<void> =>
   Effect.suspend(() => {
-    const { name, onEnd, report } = parts
-    return replace(parts, owed, undefined).pipe(
+    const { name, onEnd, report, rows } = parts
+    return rows.withinDeadline(replace(parts, owed, undefined)).pipe(
       Effect.catchAll(({ detail }) => {
         parts.settleLater()
         return Effect.as(Effect.logWarning(`${name}: its end could not be written yet: ${detail}`), undefined)

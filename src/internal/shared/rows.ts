@@ -77,6 +77,11 @@ export class Rows {
     return inTime(this.queue, this.calls, true, this.store.compareAndSet(this.key, read?.revision, row))
   }
 
+  /** Runs several calls within the time of one. A call that is cut may still arrive. */
+  withinDeadline<A>(calls: Effect.Effect<A, Unavailable>): Effect.Effect<A, Unavailable> {
+    return this.calls.run(Effect.interruptible(first(calls, Effect.zipRight(struck, Effect.fail(unanswered)))))
+  }
+
   /** Reads and writes, again and again until no other process writes in between. */
   change<A>(next: (read: Read) => Change<A>): Effect.Effect<Changed<A>, Unavailable> {
     return Effect.flatMap(this.readNow, (read) => {

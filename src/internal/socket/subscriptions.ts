@@ -96,8 +96,9 @@ export class Subscriptions<Out, In> {
     const byKey = this.byKey ??= MutableHashMap.empty()
     const known = Option.getOrUndefined(MutableHashMap.get(byKey, key))
     throwUnlessCompared(key)
-    if (known === undefined) MutableHashMap.set(byKey, key, made)
-    return known
+    if (known !== undefined && known.users > 0) return known
+    MutableHashMap.set(byKey, key, made)
+    return undefined
   }
 
   /** Removes a user. When the last user leaves, the subscription is closed on each connection on which it was sent. */
@@ -108,9 +109,7 @@ export class Subscriptions<Out, In> {
   ): void {
     if (--subscription.users > 0) return
     this.all.delete(subscription)
-    if (this.byKey !== undefined && subscription.key !== undefined) {
-      MutableHashMap.remove(this.byKey, keyOf(subscription.key))
-    }
+    this.forgetKey(subscription)
     for (const live of connections) {
       const shown = live.shown?.get(subscription)
       if (shown === undefined) continue
@@ -120,6 +119,16 @@ export class Subscriptions<Out, In> {
       if (shown.isSent && !shown.isRefused && subscription.close !== undefined && live.failure === undefined) {
         this.sendClose(live, subscription.close, live === open)
       }
+    }
+  }
+
+  /** A key that throws stays, and is replaced by the next subscription with an equal one. */
+  private forgetKey({ key }: Subscription<Out, In>): void {
+    if (this.byKey === undefined || key === undefined) return
+    try {
+      MutableHashMap.remove(this.byKey, keyOf(key))
+    } catch {
+      // The subscription must be closed nevertheless.
     }
   }
 
