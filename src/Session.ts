@@ -319,8 +319,9 @@ export interface Options<A, E = never, R = never, E2 = never, R2 = never, E3 = n
   readonly retry?: Schedule.Schedule<unknown, NoInfer<E | E2 | E3>> | undefined
   /**
    * How long callers who ask again get the failure of the last refresh, before the next caller tries once more for all.
-   * A schedule is stepped by consecutive failures (its input is their cause) and starts again after a success; a
-   * schedule that has ended keeps its last delay. Default: 1 second, doubled up to 30.
+   * A schedule is stepped by consecutive failures (its input is their cause) and starts again after a success. A
+   * schedule that has ended, or takes longer than a second for a step, keeps its last delay. Default: 1 second, doubled
+   * up to 30.
    */
   readonly cooldown?:
     | Duration.DurationInput

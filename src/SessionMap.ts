@@ -19,6 +19,7 @@ import * as Data from "effect/Data"
 import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import * as ExecutionStrategy from "effect/ExecutionStrategy"
+import * as Exit from "effect/Exit"
 import * as FiberSet from "effect/FiberSet"
 import { dual } from "effect/Function"
 import { type Pipeable, pipeArguments } from "effect/Pipeable"
@@ -185,10 +186,12 @@ export const make = <
       idleTimeToLive,
       makeSession: (key) => {
         const made = options.lookup(key)
-        return Effect.isEffect(made) ? made : Session.make(made)
+        // A caller without types may give anything.
+        return Effect.isEffect(made) ? Effect.filterOrFail(made, isSession, notSession) : Session.make(made)
       },
       closed: Effect.orDie(Session.make<A, E | E2 | E3>({ acquire: Effect.never })),
       full: new SessionMapFull({ capacity }),
+      reentrant: Exit.die(new Session.ReentrantRefresh({ session: "a session's map" })),
       runtime: yield* Effect.runtime<Env>(),
       fork: yield* FiberSet.makeRuntime(),
       scope: yield* Effect.flatMap(Effect.scope, (scope) => Scope.fork(scope, ExecutionStrategy.sequential))
@@ -197,6 +200,11 @@ export const make = <
     yield* Effect.addFinalizer(() => Effect.sync(() => sessions.end()))
     return Object.assign(Object.create(Proto), { held: (key: K) => sessions.held(key) })
   })
+
+const isSession = <A, E>(given: Session.Session<A, E>): given is Session.Session<A, E> => Session.isSession(given)
+
+const notSession = (given: unknown): InvalidOptions =>
+  Check.wrongKind("lookup", given, "must give a session, or the options of one")
 
 const Proto = {
   [TypeId]: { _K: (_: unknown) => _, _A: (_: never) => _, _E: (_: never) => _, _E0: (_: never) => _ },

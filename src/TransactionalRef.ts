@@ -40,6 +40,7 @@ import type * as Scope from "effect/Scope"
 import type * as Stream from "effect/Stream"
 import type * as Types from "effect/Types"
 import * as Backoff from "./Backoff.js"
+import * as Check from "./internal/check.js"
 import { registryIn } from "./internal/registry.js"
 import { Contested, contested } from "./internal/transaction/contested.js"
 import { Cell } from "./internal/transaction/layer.js"
@@ -228,14 +229,20 @@ export const make: {
   ): Effect.Effect<TransactionalRef<A, never>>
   <A>(initial: A, options: Options<NoInfer<A>>): Effect.Effect<TransactionalRef<A>>
 } = <A>(initial: A, options: Options<A> = {}): Effect.Effect<TransactionalRef<A, never>> =>
-  options.name === undefined
-    ? Effect.sync(() => new TransactionalCell(initial, options))
-    : Effect.withFiberRuntime((fiber) => {
-      const cell = new TransactionalCell(initial, options)
-      const registry = registryIn(fiber)
-      if (registry !== undefined) register(registry, cell)
-      return Effect.succeed(cell)
-    })
+  Effect.withFiberRuntime((fiber) => {
+    validate(options)
+    const cell = new TransactionalCell(initial, options)
+    const registry = options.name === undefined ? undefined : registryIn(fiber)
+    if (registry !== undefined) register(registry, cell)
+    return Effect.succeed(cell)
+  })
+
+/** Throws `InvalidOptions`, which only a caller without types can meet: then it is a defect. */
+const validate = (options: Options<never>): void => {
+  Check.object("options", options)
+  Check.functions(options, ["invariant"])
+  if (options.name !== undefined) Check.kind("name", options.name, Predicate.isString, "must be text")
+}
 
 // -----------------------------------------------------------------------------
 // reading
@@ -335,10 +342,11 @@ export const modify: {
       if (cell.holder !== undefined || transactionOf(fiber) !== undefined) {
         return runOnOne(errors, cell, (draft) => draft.modify(f))
       }
-      let changed: readonly [B, A]
+      let result: B
+      let next: A
       try {
-        changed = f(cell.value)
-        if (cell.invariant !== undefined && !cell.invariant(changed[1])) {
+        ;[result, next] = f(cell.value)
+        if (cell.invariant !== undefined && !cell.invariant(next)) {
           cell.rollBack()
           return new InvariantViolated({ name: cell.name })
         }
@@ -346,8 +354,8 @@ export const modify: {
         cell.rollBack()
         return Effect.die(defect)
       }
-      cell.commit(changed[1])
-      return Effect.succeed(changed[0])
+      cell.commit(next)
+      return Effect.succeed(result)
     })
 )
 

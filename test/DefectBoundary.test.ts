@@ -127,6 +127,17 @@ const withLogs = <A, E, R>(f: (logs: ReadonlyArray<Logged>) => Effect.Effect<A, 
 
 const errorsIn = (logs: ReadonlyArray<Logged>) => logs.filter(({ level }) => level === LogLevel.Error.label)
 
+/** All that comes until the connection ends, for requests that are sent at once. */
+const pipelined = (port: number, ...paths: ReadonlyArray<string>): Effect.Effect<string> =>
+  Effect.async((resume) => {
+    let received = ""
+    const socket = Net.connect(port, "127.0.0.1")
+    socket.on("data", (data) => received += data.toString())
+    socket.on("error", () => {})
+    socket.on("close", () => resume(Effect.succeed(received)))
+    socket.write(paths.map((path) => `GET ${path} HTTP/1.1\r\nhost: a\r\n\r\n`).join(""))
+  })
+
 /** How many defects were counted, by place, since the beginning. */
 const counts: Effect.Effect<Record<string, number>> = Effect.map(
   Metric.snapshot,
@@ -521,6 +532,45 @@ describe("a boundary, besides the response", () => {
           assert.isTrue(Exit.isFailure(exit), "the client is not to take it for whole")))
         assert.deepStrictEqual(counts, { stream: 1 })
         assert.lengthOf(errorsIn(logs), 1)
+      })
+    ))
+
+  const finalized: Record<string, Stream.Stream<Uint8Array>> = {
+    "its finalizer": Stream.ensuring(Stream.make(new Uint8Array(1)), Effect.die(new Error("broken"))),
+    "the release of its resource": Stream.acquireRelease(
+      Effect.succeed(new Uint8Array(1)),
+      () => Effect.die(new Error("broken"))
+    )
+  }
+  for (const [where, stream] of Object.entries(finalized)) {
+    it.scopedLive(`logs and counts a defect of a stream in ${where}, and cuts the response off`, () =>
+      withLogs((logs) =>
+        Effect.gen(function*() {
+          const port = yield* serving(DefectBoundary.isolate(Effect.succeed(HttpServerResponse.stream(stream))))
+          const counts = yield* counted(
+            Effect.map(Effect.exit(request(port, "/")), (exit) => assert.isTrue(Exit.isFailure(exit)))
+          )
+          assert.deepStrictEqual(counts, { stream: 1 })
+          assert.lengthOf(errorsIn(logs), 1)
+        })
+      ))
+  }
+
+  it.scopedLive("lets the responses before that of a broken stream reach a client that pipelines its requests", () =>
+    withLogs(() =>
+      Effect.gen(function*() {
+        const isBroken = yield* Deferred.make<void>()
+        const slow = Effect.as(Deferred.await(isBroken), HttpServerResponse.text("slow"))
+        const stream = Stream.concat(Stream.make(new Uint8Array(5)), Stream.die(new Error("broken"))).pipe(
+          Stream.ensuring(Deferred.succeed(isBroken, undefined))
+        )
+        const app = HttpRouter.empty.pipe(
+          HttpRouter.get("/slow", slow),
+          HttpRouter.get("/broken", HttpServerResponse.stream(stream))
+        )
+        const port = yield* serving(DefectBoundary.isolate(app))
+        const received = yield* pipelined(port, "/slow", "/broken")
+        assert.match(received, /^HTTP\/1\.1 200 OK\r\n[^]*\r\n\r\nslow/)
       })
     ))
 

@@ -16,6 +16,7 @@ import * as Logger from "effect/Logger"
 import * as Redacted from "effect/Redacted"
 import * as Scope from "effect/Scope"
 import { request } from "node:http"
+import { connect } from "node:net"
 import type { Page } from "playwright-core"
 import { chromiumContext } from "./support/chromium.js"
 import { eventually } from "./support/httpServer.js"
@@ -83,6 +84,13 @@ const answer = (url: string, path: string, headers: Record<string, string>) =>
     sent.end()
   })
 
+/** A client that never ends its connection. */
+const holding = (url: string) =>
+  Effect.acquireRelease(
+    Effect.sync(() => connect({ host: "127.0.0.1", port: Number(new URL(url).port), allowHalfOpen: true })),
+    (client) => Effect.sync(() => client.on("error", () => {}).destroy())
+  )
+
 describe("NodeInspector", () => {
   it.scopedLive("N3: answers on the loopback only to its own hosts and to the token", () =>
     Effect.gen(function*() {
@@ -138,6 +146,28 @@ describe("NodeInspector", () => {
       }).pipe(Effect.provide(environment)),
     60_000
   )
+
+  it.scopedLive("can end while a client holds on that has asked for an upgrade", () =>
+    Effect.gen(function*() {
+      const scope = yield* Scope.make()
+      const { url } = yield* Scope.extend(NodeInspector.serve(), scope)
+      const client = yield* holding(url)
+      client.write("GET / HTTP/1.1\r\nhost: elsewhere.test\r\nconnection: upgrade\r\nupgrade: h2c\r\n\r\n")
+      yield* Effect.async<void>((resume) => void client.once("data", () => resume(Effect.void)))
+      yield* Scope.close(scope, Exit.void)
+    }).pipe(Effect.provide(environment)))
+
+  it.scopedLive("N3: leaves no fiber of a client that has sent two requests at once and has gone", () =>
+    Effect.gen(function*() {
+      const { url } = yield* NodeInspector.serve()
+      const fibers = Effect.map(Fiber.roots, (roots) => [...roots].length)
+      const before = yield* fibers
+      const client = yield* holding(url)
+      client.write("GET /events HTTP/1.1\r\nhost: localhost\r\n\r\n".repeat(2))
+      yield* Effect.async<void>((resume) => void client.once("data", () => resume(Effect.void)))
+      client.destroy()
+      yield* eventually(Effect.map(fibers, (count) => count <= before))
+    }).pipe(Effect.provide(environment)))
 
   it.scopedLive("answers under each address of the loopback that it listens on", () =>
     Effect.gen(function*() {

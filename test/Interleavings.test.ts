@@ -714,6 +714,23 @@ describe("the strategies", () => {
       assert.isTrue(failure.reproducible)
     }))
 
+  it.effect("I3: of a crowd of fibers are some, so that a run stays small, and the report says so", () =>
+    Effect.gen(function*() {
+      const crowd = Effect.gen(function*() {
+        const count = yield* Ref.make(0)
+        const increment = Ref.update(count, (n) => n + 1)
+        yield* Effect.forEach(Array.from({ length: 300 }), () => increment, { concurrency: "unbounded", discard: true })
+      })
+      const report = yield* Interleavings.explore(crowd, { strategy: "sweep", limit: 10 })
+      assert.isFalse(report.complete)
+      assert.isBelow(report.coverage.sweep.places, 1_000_000)
+      const few = yield* Interleavings.explore(
+        Effect.asVoid(Effect.all(Array.from({ length: 200 }, () => Effect.fork(Effect.void)))),
+        { strategy: "sweep", limit: 100_000, budget: "1 second" }
+      )
+      assert.isFalse(few.complete)
+    }))
+
   it.effect("I3: are cut at the limit, and the report says so", () =>
     Effect.gen(function*() {
       for (const strategy of ["sweep", "exhaustive"] as const) {

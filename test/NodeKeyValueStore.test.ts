@@ -1,3 +1,4 @@
+import type { PlatformError } from "@effect/platform/Error"
 import * as KeyValueStore from "@effect/platform/KeyValueStore"
 import { assert, describe, it } from "@effect/vitest"
 import { NodeKeyValueStore } from "effect-holdfast/node"
@@ -5,7 +6,7 @@ import * as Effect from "effect/Effect"
 import * as Option from "effect/Option"
 import { spawn } from "node:child_process"
 import { once } from "node:events"
-import { chmodSync, mkdtempSync, readdirSync, rmSync, statSync, utimesSync, writeFileSync } from "node:fs"
+import { chmodSync, mkdirSync, mkdtempSync, readdirSync, rmSync, statSync, utimesSync, writeFileSync } from "node:fs"
 import { tmpdir } from "node:os"
 import { join } from "node:path"
 import { amount } from "./support/form.js"
@@ -92,11 +93,42 @@ describe("a store in a directory", () => {
   it.scoped("removes unfinished files of dead processes, and keeps those that may still be written", () =>
     Effect.gen(function*() {
       const path = yield* directory
-      writeFileSync(join(path, "old.value.0.tmp"), "half")
-      utimesSync(join(path, "old.value.0.tmp"), 1, 1)
-      writeFileSync(join(path, "new.value.0.tmp"), "half")
+      const unfinished = `0123456789abcdef01.tmp`
+      writeFileSync(join(path, `old.value.${unfinished}`), "half")
+      utimesSync(join(path, `old.value.${unfinished}`), 1, 1)
+      writeFileSync(join(path, `new.value.${unfinished}`), "half")
       const store = yield* storeIn(path)
-      assert.deepStrictEqual(readdirSync(path), ["new.value.0.tmp"])
+      assert.deepStrictEqual(readdirSync(path), [`new.value.${unfinished}`])
+      assert.strictEqual(yield* store.size, 0)
+    }))
+
+  it.scoped("leaves files and directories of others alone, whatever their names", () =>
+    Effect.gen(function*() {
+      const path = yield* directory
+      writeFileSync(join(path, "report-draft.tmp"), "a file of others")
+      mkdirSync(join(path, `cache.0123456789abcdef01.tmp`))
+      for (const name of readdirSync(path)) utimesSync(join(path, name), 1, 1)
+      const store = yield* storeIn(path)
+      assert.strictEqual(yield* store.size, 0)
+      assert.lengthOf(readdirSync(path), 2)
+    }))
+
+  it.scoped("refuses a key that is no text, and a value that is neither text nor bytes, and shows neither", () =>
+    Effect.gen(function*() {
+      const store = yield* storeIn(yield* directory)
+      const refused: ReadonlyArray<[Effect.Effect<unknown, PlatformError>, string]> = [
+        [store.set(123 as never, "a"), "key"],
+        [store.get(123 as never), "key"],
+        [store.remove(undefined as never), "key"],
+        [store.set("a", ["canary"] as never), "value"],
+        [store.set("a", undefined as never), "value"]
+      ]
+      for (const [effect, argument] of refused) {
+        const error = yield* Effect.flip(effect)
+        assert.strictEqual(error._tag, "BadArgument")
+        assert.include(error.message, argument)
+        assert.notInclude(error.message, "canary")
+      }
       assert.strictEqual(yield* store.size, 0)
     }))
 

@@ -540,6 +540,15 @@ describe("the dispatcher", () => {
       }
     }))
 
+  test("C5: refuses what Node would refuse when TCP has connected: a timeout or a servername of the wrong kind", () =>
+    Effect.gen(function*() {
+      const cache = yield* TicketCache.make()
+      for (const wrong of [{ timeout: Infinity }, { timeout: -1 }, { servername: 5 as never }]) {
+        const error = yield* failure(NodeTicketCache.connect({ ...wrong, cache, host: "localhost", port: 1 }))
+        assert.deepStrictEqual([error._tag, error.reason], ["TlsError", "InvalidOptions"])
+      }
+    }))
+
   test("C5: refuses undici's `connect` and invalid TLS options, and shows no secret", () =>
     Effect.gen(function*() {
       const ownConnect = { undici: { connect: { rejectUnauthorized: false } } } as Parameters<typeof httpClient>[0]

@@ -213,6 +213,27 @@ describe("an idle session", () => {
       assert.strictEqual((yield* c.current).value, "c1")
     }))
 
+  it.scopedLive("that makes room, or whose lookup fails without a caller, leaves no timer", () =>
+    Effect.gen(function*() {
+      const timers = () => process.getActiveResourcesInfo().filter((kind) => kind === "Timeout").length
+      const map = yield* SessionMap.make({ lookup: (key: number) => ({ acquire: Effect.succeed(key) }), capacity: 2 })
+      const before = timers()
+      for (let key = 0; key < 50; key++) yield* Effect.scoped(SessionMap.get(map, key))
+      yield* Effect.yieldNow()
+      assert.isAtMost(timers(), before + 10)
+      const failing = yield* Deferred.make<never, string>()
+      const lookups = yield* SessionMap.make({ lookup: (_: number) => Deferred.await(failing) })
+      const between = timers()
+      for (let key = 0; key < 50; key++) {
+        const caller = yield* Effect.fork(Effect.scoped(SessionMap.get(lookups, key)))
+        yield* Effect.yieldNow()
+        yield* Fiber.interrupt(caller)
+      }
+      yield* Deferred.fail(failing, "no")
+      yield* settle
+      assert.isAtMost(timers(), between + 10)
+    }))
+
   it.scoped("that makes room is closed: no renewal of it goes on", () =>
     Effect.gen(function*() {
       let interrupted = false
@@ -346,6 +367,46 @@ describe("the map", () => {
       assert.strictEqual((failure as InvalidOptions).option, "timeout")
       timeout = 1000
       assert.strictEqual(yield* valueOf(map, "a"), "a1", "a refused one is not remembered")
+    }))
+
+  it.scoped("refuses a lookup that gives no session", () =>
+    Effect.gen(function*() {
+      const map = yield* SessionMap.make({ lookup: (_: string) => Effect.succeed("token" as never) })
+      const error = yield* Effect.flip(SessionMap.get(map, "a"))
+      assert.deepInclude(error, { _tag: "InvalidOptions", option: "lookup", value: "<string>" })
+    }))
+
+  it.scoped("S7: by which a session's renewal waits for itself fails immediately, whichever of both comes first", () =>
+    Effect.gen(function*() {
+      for (const isLookupFirst of [false, true]) {
+        const begun = yield* Deferred.make<void>()
+        const go = yield* Deferred.make<void>()
+        const map = yield* SessionMap.make({
+          lookup: (key: string): Effect.Effect<Session.Session<string, unknown>, unknown, Scope.Scope> =>
+            Deferred.succeed(begun, undefined).pipe(
+              Effect.zipRight(Effect.suspend(() => session.current)),
+              Effect.flatMap(({ value }) => Session.make({ acquire: Effect.succeed(value + key) }))
+            )
+        })
+        const session: Session.Session<string, unknown> = yield* Session.make<string, unknown>({
+          acquire: Effect.zipRight(
+            Deferred.await(go),
+            Effect.scoped(Effect.flatMap(SessionMap.get(map, "k"), ({ current }) => Effect.as(current, "token")))
+          ),
+          timeout: "1 hour"
+        })
+        const other = isLookupFirst
+          ? yield* Effect.fork(Effect.exit(Effect.scoped(SessionMap.get(map, "k"))))
+          : undefined
+        if (isLookupFirst) yield* Deferred.await(begun)
+        const asking = yield* Effect.fork(Effect.exit(session.current))
+        yield* settle
+        yield* Deferred.succeed(go, undefined)
+        const exit = yield* Fiber.join(asking)
+        assert.isTrue(Exit.isFailure(exit))
+        if (Exit.isFailure(exit)) assert.instanceOf(Cause.squash(exit.cause), Session.ReentrantRefresh)
+        if (other !== undefined) assert.isTrue(Exit.isFailure(yield* Fiber.join(other)))
+      }
     }))
 
   it.scoped("survives a lookup that throws", () =>

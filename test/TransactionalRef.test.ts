@@ -1845,3 +1845,30 @@ describe("spans", () => {
       assert.isTrue(Option.isNone(within))
     }))
 })
+
+describe("callers without types", () => {
+  it.effect("change nothing by a function of `modify` that gives no pair, inside a transaction and outside", () =>
+    Effect.gen(function*() {
+      const ref = yield* TransactionalRef.make(7)
+      const wrong = TransactionalRef.modify(ref, ((n: number) => n + 1) as never)
+      for (const change of [wrong, TransactionalRef.transaction(ref, () => wrong)]) {
+        const exit = yield* Effect.exit(change)
+        assert.isTrue(Exit.isFailure(exit) && Cause.isDie(exit.cause))
+        assert.strictEqual(yield* TransactionalRef.get(ref), 7)
+      }
+    }))
+
+  it.effect("get InvalidOptions as a defect of `make`, which names the option", () =>
+    Effect.gen(function*() {
+      const wrongs: ReadonlyArray<[unknown, string]> = [
+        [null, "options"],
+        [{ invariant: "positive" }, "invariant"],
+        [{ name: Symbol("x") }, "name"]
+      ]
+      for (const [options, option] of wrongs) {
+        const exit = yield* Effect.exit(TransactionalRef.make(0, options as never))
+        assert.isTrue(Exit.isFailure(exit))
+        if (Exit.isFailure(exit)) assert.deepInclude(Cause.squash(exit.cause), { _tag: "InvalidOptions", option })
+      }
+    }))
+})

@@ -457,6 +457,14 @@ describe("platform", () => {
       assert.isTrue(isNodes)
     }))
 
+  it.scopedLive("request.resolvedResponse: is Node's own response (else responses before a broken one are cut, D2)", () =>
+    Effect.gen(function*() {
+      const isNodes = yield* seenBy((request) =>
+        (request as unknown as Parts)["resolvedResponse"] instanceof Http.ServerResponse
+      )
+      assert.isTrue(isNodes)
+    }))
+
   it.scopedLive("request.modify: makes the requests of routers; `upgrade` is read from them (else no 1001, D4)", () =>
     Effect.gen(function*() {
       const upgrade = Effect.die("noted")

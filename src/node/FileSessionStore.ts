@@ -97,7 +97,8 @@ export const layer = (
 
 const validate = (options: Options): Options => {
   const { directory } = Check.object("options", options)
-  if (typeof directory === "string" && directory !== "") return { directory }
+  // The process may change its working directory.
+  if (typeof directory === "string" && directory !== "") return { directory: resolve(directory) }
   throw new InvalidOptions({ option: "directory", value: directory, reason: "must be a path" })
 }
 

@@ -20,7 +20,7 @@ import * as Effect from "effect/Effect"
 import * as Layer from "effect/Layer"
 import type * as Scope from "effect/Scope"
 import { createServer } from "node:http"
-import type { AddressInfo } from "node:net"
+import type { AddressInfo, Socket } from "node:net"
 import * as Inspector from "../Inspector.js"
 import * as Check from "../internal/check.js"
 import * as Access from "../internal/inspector/access.js"
@@ -88,8 +88,18 @@ export const serve = (
     const node = createServer()
     const server = yield* NodeHttpServer.make(() => node, { host, port })
     const app = yield* HttpRouter.toHttpApp(router)
-    // The response to an open page never ends, and closing the server would wait for it.
-    yield* Effect.addFinalizer(() => Effect.sync(() => node.closeAllConnections()))
+    // The response to an open page never ends, and closing the server would wait for it. (`closeAllConnections` leaves
+    // a connection whose client has asked for an upgrade.)
+    const sockets = new Set<Socket>()
+    node.on("connection", (socket) => {
+      sockets.add(socket)
+      socket.once("close", () => sockets.delete(socket))
+    })
+    yield* Effect.addFinalizer(() =>
+      Effect.sync(() => {
+        for (const socket of sockets) socket.destroy()
+      })
+    )
     yield* Effect.locally(server.serve(app), HttpMiddleware.currentTracerDisabledWhen, () => true)
     const { address, family, port: actual } = node.address() as AddressInfo
     return { url: `http://${family === "IPv6" ? `[${address}]` : address}:${actual}/` }

@@ -59,7 +59,7 @@ export const layerFileSystem = (
   )
 
 const inDirectory = (directory: string): KeyValueStore.KeyValueStore => {
-  const read = (key: string): Effect.Effect<Option.Option<Buffer>, PlatformError.SystemError> =>
+  const read = (key: string): Effect.Effect<Option.Option<Buffer>, PlatformError.PlatformError> =>
     attempt("get", key, () => readFile(join(directory, fileOf(key)))).pipe(
       Effect.asSome,
       Effect.catchIf(isNotFound, () => Effect.succeed(Option.none<Buffer>()))
@@ -67,7 +67,8 @@ const inDirectory = (directory: string): KeyValueStore.KeyValueStore => {
   return KeyValueStore.make({
     get: (key) => Effect.map(read(key), Option.map((bytes) => bytes.toString("utf8"))),
     getUint8Array: (key) => Effect.map(read(key), Option.map((bytes) => Uint8Array.from(bytes))),
-    set: (key, value) => Effect.uninterruptible(attempt("set", key, () => write(directory, fileOf(key), value))),
+    set: (key, value) =>
+      Effect.uninterruptible(attempt("set", key, () => write(directory, fileOf(key), checkedValue(value)))),
     remove: (key) =>
       Effect.uninterruptible(attempt("remove", key, async () => {
         await rm(join(directory, fileOf(key)), { force: true })
@@ -116,15 +117,18 @@ const flush = async (directory: string): Promise<void> => {
 
 const unfinished = ".tmp"
 
+/** The directory may have files of others. */
+const isUnfinished = /\.[0-9a-f]{18}\.tmp$/
+
 /**
  * Removes temporary files of processes that died. A write that is still running in another process has a newer file.
  */
 const removeRemains = async (directory: string): Promise<void> => {
   for (const file of await readdir(directory)) {
-    if (!file.endsWith(unfinished)) continue
+    if (!isUnfinished.test(file)) continue
     const path = join(directory, file)
     const found = await stat(path).catch(() => undefined)
-    if (found !== undefined && Date.now() - found.mtimeMs > 3_600_000) await rm(path, { force: true })
+    if (found?.isFile() && Date.now() - found.mtimeMs > 3_600_000) await rm(path, { force: true })
   }
 }
 
@@ -136,8 +140,15 @@ const finished = ".value"
 /** File systems allow 255 bytes; a temporary file's name is longer than that of the value's file. */
 const longestName = 180
 
+/** A caller without types may give anything. The error does not show the value, which may be a secret. */
+const checkedValue = (value: string | Uint8Array): string | Uint8Array => {
+  if (typeof value === "string" || value instanceof Uint8Array) return value
+  throw badArgument("value", value, "must be text or a Uint8Array")
+}
+
 /** A name of characters that every file system keeps as they are; `%` and `~` escape all others. */
 const fileOf = (key: string): string => {
+  if (typeof key !== "string") throw badArgument("key", key, "must be text")
   // UTF-8 has no form for half a surrogate pair, and JSON has one.
   const text = JSON.stringify(key).slice(1, -1)
   const name = [...Buffer.from(text, "utf8")].map((byte) => {
@@ -154,10 +165,22 @@ const fileOf = (key: string): string => {
 // errors
 // -----------------------------------------------------------------------------
 
-const attempt = <A>(method: string, key: string, run: () => Promise<A>): Effect.Effect<A, PlatformError.SystemError> =>
+const badArgument = (argument: string, value: unknown, reason: string) =>
+  new PlatformError.BadArgument({
+    module: "KeyValueStore",
+    method: argument,
+    description: Check.wrongKind(argument, value, reason).message
+  })
+
+const attempt = <A>(
+  method: string,
+  key: string,
+  run: () => Promise<A>
+): Effect.Effect<A, PlatformError.PlatformError> =>
   Effect.tryPromise({
     try: run,
     catch: (cause) => {
+      if (cause instanceof PlatformError.BadArgument) return cause
       const code = (cause as NodeJS.ErrnoException).code
       return new PlatformError.SystemError({
         reason: reasons.get(code) ?? "Unknown",
@@ -180,4 +203,5 @@ const reasons = new Map<string | undefined, PlatformError.SystemErrorReason>([
   ["ENOTDIR", "BadResource"]
 ])
 
-const isNotFound = (error: PlatformError.SystemError): boolean => error.reason === "NotFound"
+const isNotFound = (error: PlatformError.PlatformError): boolean =>
+  error._tag === "SystemError" && error.reason === "NotFound"

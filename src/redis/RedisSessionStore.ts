@@ -77,11 +77,13 @@ export const layer = (
           attempt("compareAndSet", async () => {
             const content = SessionStore.encode(row)
             const news = SessionStore.isNews(row) ? channel : ""
-            const written = await redis.eval(writing, 1, prefix + key, revision ?? "", row.revision, content, news, key)
-            if (written === 1 && replicas > 0 && await redis.wait(replicas, 1000) < replicas) {
+            const answer = await redis.eval(writing, 1, prefix + key, revision ?? "", row.revision, content, news, key)
+            // A client with the option \`stringNumbers\` gives text.
+            const isWritten = Number(answer) === 1
+            if (isWritten && replicas > 0 && await redis.wait(replicas, 1000) < replicas) {
               throw new Error("too few replicas have the write")
             }
-            return written === 1
+            return isWritten
           }),
         notices: yield* Stream.share(noticesOf(listener, channel), { capacity: 256, strategy: "sliding" }),
         // One connection sends all commands, one after the other.

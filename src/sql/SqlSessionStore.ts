@@ -20,8 +20,10 @@ import * as SqlClient from "@effect/sql/SqlClient"
 import * as SqlError from "@effect/sql/SqlError"
 import * as Context from "effect/Context"
 import * as Effect from "effect/Effect"
+import * as Either from "effect/Either"
 import * as Layer from "effect/Layer"
 import * as Option from "effect/Option"
+import * as Predicate from "effect/Predicate"
 import * as Schedule from "effect/Schedule"
 import * as Stream from "effect/Stream"
 import * as Check from "../internal/check.js"
@@ -75,11 +77,18 @@ export const layer = (
       const sql = yield* SqlClient.SqlClient
       const { begin, create, insert, isWritten, now, update } = dialectOf(sql, table)
       const name = sql(table)
+      // A table that exists will do, even if the application may not make tables.
+      const looked = Effect.either(sql`SELECT id, revision, content FROM ${name} WHERE 1 = 0`)
+      const found = Effect.flatMap(
+        Effect.either(Effect.zipRight(begin, create)),
+        (made) =>
+          Effect.flatMap(looked, (looked) => Either.isRight(looked) ? looked : Either.flatMap(made, () => looked))
+      )
       // If several processes make the table at the same time, some of their statements fail.
       yield* attempt(
         "open",
         Effect.retry(
-          Effect.zipRight(begin, create),
+          found,
           Schedule.jittered(Schedule.spaced("50 millis")).pipe(Schedule.intersect(Schedule.recurs(20)))
         )
       )
@@ -87,7 +96,7 @@ export const layer = (
         read: (key) =>
           attempt(
             "read",
-            sql<{ revision: unknown; content: string | null; now: unknown }>`
+            isTooLong(key) ? tooLong : sql<{ revision: unknown; content: string | null; now: unknown }>`
               SELECT t.revision AS revision, t.content AS content, ${now} AS now
               FROM (SELECT 1 AS one) AS o LEFT JOIN ${name} AS t ON t.id = ${key}`
           ).pipe(
@@ -101,7 +110,9 @@ export const layer = (
         compareAndSet: (key, revision, row) => {
           const content = SessionStore.encode(row)
           const isNews = SessionStore.isNews(row)
-          const statement = revision === undefined
+          const statement = isTooLong(key)
+            ? tooLong
+            : revision === undefined
             ? insert(key, row.revision, content, isNews)
             : update(key, revision, row.revision, content, isNews)
           return Effect.map(attempt("compareAndSet", statement), isWritten)
@@ -134,17 +145,23 @@ const attempt = <A>(
     Effect.mapInputContext((context: Context.Context<never>) =>
       Context.omit(SqlClient.TransactionConnection)(context as never) as Context.Context<never>
     ),
-    // The error's own cause may hold the statement's values, which are secrets.
-    Effect.mapError(({ message }) => new SessionStore.StoreError({ operation, store: "the database", cause: message }))
+    // The error's own cause may hold the statement's values, which are secrets. Its code is none.
+    Effect.mapError((error) => {
+      const code = codeOf(error)
+      const cause = code === undefined ? error.message : `${error.message} (${code})`
+      return new SessionStore.StoreError({ operation, store: "the database", cause })
+    })
   )
 
 /**
  * SQLite locks its file against a statement for as long as another process writes. The other databases refuse a
  * statement because of a simultaneous one if transactions are serializable by default (40001), and to end a deadlock.
  */
-const isLocked = ({ cause }: SqlError.SqlError): boolean =>
-  typeof cause === "object" && cause !== null && "code" in cause && typeof cause.code === "string" &&
-  /^(SQLITE_(BUSY|LOCKED)|40001|40P01|ER_LOCK_DEADLOCK|ER_CHECKREAD)/.test(cause.code)
+const isLocked = (error: SqlError.SqlError): boolean =>
+  /^(SQLITE_(BUSY|LOCKED)|40001|40P01|ER_LOCK_DEADLOCK|ER_CHECKREAD)/.test(codeOf(error) ?? "")
+
+const codeOf = ({ cause }: SqlError.SqlError): string | undefined =>
+  Predicate.hasProperty(cause, "code") && typeof cause.code === "string" ? cause.code : undefined
 
 /** Retries for somewhat longer than a shared session waits for an answer. */
 const untilUnlocked = Schedule.jittered(Schedule.spaced("10 millis")).pipe(
@@ -166,7 +183,7 @@ const dialectOf = (sql: SqlClient.SqlClient, table: string) => {
       now: sql.literal("(extract(epoch FROM clock_timestamp()) * 1000)::bigint"),
       insert: (key: string, revision: number, content: string, isNews: boolean): Statement =>
         sql`WITH written AS (INSERT INTO ${name} (id, revision, content) VALUES (${key}, ${revision}, ${content})
-              ON CONFLICT DO NOTHING RETURNING id)
+              ON CONFLICT (id) DO NOTHING RETURNING id)
             SELECT CASE WHEN ${isNews} THEN pg_notify(${table}, id) END FROM written`,
       update: (key: string, before: number, revision: number, content: string, isNews: boolean): Statement =>
         sql`WITH written AS (UPDATE ${name} SET revision = ${revision}, content = ${content}
@@ -181,11 +198,8 @@ const dialectOf = (sql: SqlClient.SqlClient, table: string) => {
       isWritten: (result: unknown): boolean => (result as { readonly affectedRows: number }).affectedRows > 0,
       // In a time zone with summer time, `NOW()` shows one hour of the year twice.
       now: sql.literal("TIMESTAMPDIFF(MICROSECOND, '1970-01-01', UTC_TIMESTAMP(3)) DIV 1000"),
-      // `IGNORE` would cut a longer key short, and the row would never be found.
       insert: (key: string, revision: number, content: string): Statement =>
-        new TextEncoder().encode(key).length > longestId
-          ? new SqlError.SqlError({ cause: undefined, message: tooLong })
-          : sql`INSERT IGNORE INTO ${name} (id, revision, content) VALUES (${key}, ${revision}, ${content})`.raw,
+        sql`INSERT IGNORE INTO ${name} (id, revision, content) VALUES (${key}, ${revision}, ${content})`.raw,
       update: (key: string, before: number, revision: number, content: string): Statement =>
         sql`UPDATE ${name} SET revision = ${revision}, content = ${content}
             WHERE id = ${key} AND revision = ${before}`.raw
@@ -196,7 +210,7 @@ const dialectOf = (sql: SqlClient.SqlClient, table: string) => {
       now: sql.literal("CAST((julianday('now') - 2440587.5) * 86400000 AS INTEGER)"),
       insert: (key: string, revision: number, content: string): Statement =>
         sql`INSERT INTO ${name} (id, revision, content) VALUES (${key}, ${revision}, ${content})
-            ON CONFLICT DO NOTHING RETURNING id`,
+            ON CONFLICT (id) DO NOTHING RETURNING id`,
       update: (key: string, before: number, revision: number, content: string): Statement =>
         sql`UPDATE ${name} SET revision = ${revision}, content = ${content}
             WHERE id = ${key} AND revision = ${before} RETURNING id`
@@ -204,10 +218,15 @@ const dialectOf = (sql: SqlClient.SqlClient, table: string) => {
   })
 }
 
-/** In bytes: a key of MySQL's indexes has no more than 3072. */
+/**
+ * In bytes: a key of MySQL's indexes has no more than 3072 (and `IGNORE` would cut a longer one short), one of
+ * PostgreSQL's no more than 2704.
+ */
 const longestId = 2048
 
-const tooLong = `the key has more than ${longestId} bytes`
+const isTooLong = (key: string): boolean => new TextEncoder().encode(key).length > longestId
+
+const tooLong = new SqlError.SqlError({ cause: undefined, message: `the key has more than ${longestId} bytes` })
 
 type Statement = Effect.Effect<unknown, SqlError.SqlError>
 

@@ -20,9 +20,10 @@
  * - Computing takes no time: a timer fires only when no fiber can go on. Only the strategy `timers` fires it earlier.
  * - The explorer tries schedules that Effect's own scheduler would not choose, since that lets a fiber go on for 2,048
  *   operations.
- * - Each run has its own randomness and time: Effect's `Random` and `Clock`, and `Math.random`. `Date.now` and state
- *   that outlives a run (a request cache, objects that were made outside the effect) make runs differ; a failure then
- *   says so.
+ * - If more than 128 fibers could run next, 32 of them are tried at each place, and the search is not complete.
+ * - Each run has its own randomness and time: Effect's `Random` and `Clock`, and `Math.random`. `Date.now`, state
+ *   that outlives a run (a request cache, objects that were made outside the effect) and the order of fiber ids in a
+ *   `HashSet` or as keys of a `HashMap` make runs differ; a failure then says so.
  * - Sleeps pass by themselves: provide no `TestClock`. A part of the effect that runs with another scheduler is not
  *   explored.
  * - If one part of a program sleeps again and again, a deadlock in another part is reported as a `Livelock`.
@@ -113,6 +114,7 @@ export interface Options {
   /**
    * The largest number of preemptions in a run. Default: 3 for `random`, 2 for `exhaustive`, 1 for `sweep`, none for
    * `interrupt` and `timers`: most races need one or two, and the number of schedules grows exponentially with it.
+   * `pct` has `depth` instead.
    */
   readonly preemptions?: number | undefined
   /** For `pct`: how many ordering constraints a fault may need. Default: 3. */
@@ -145,7 +147,10 @@ export interface Options {
  * @category models
  */
 export interface Report {
-  /** How many runs were made. The plain run, in which nothing is preempted, is made once for all strategies. */
+  /**
+   * How many schedules were run. The plain run, in which nothing is preempted, is made once for all strategies. A
+   * limited search with several preemptions makes some more runs, which only count schedules.
+   */
   readonly interleavings: number
   /** Whether every schedule of the strategies was run; `random` and `pct`, which have no end, do not count. */
   readonly complete: boolean
@@ -188,7 +193,7 @@ export interface Coverage {
  */
 export interface Search {
   readonly strategy: Strategy
-  /** How many runs were made for this search. The plain run counts as a run of the first search. */
+  /** How many schedules this search has run. The plain run counts as a run of the first search. */
   readonly interleavings: number
   readonly complete: boolean
 }

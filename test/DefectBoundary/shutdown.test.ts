@@ -11,7 +11,9 @@ import * as Deferred from "effect/Deferred"
 import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
 import * as Fiber from "effect/Fiber"
+import * as Option from "effect/Option"
 import * as Scope from "effect/Scope"
+import * as Stream from "effect/Stream"
 import * as Http from "node:http"
 import * as Https from "node:https"
 import * as Net from "node:net"
@@ -184,6 +186,85 @@ describe("D4: shutting down", () => {
       client.destroy()
       yield* Deferred.succeed(release, undefined)
       yield* closed
+    }))
+
+  it.scopedLive("D2: waits for an app that cannot be interrupted, even if its client has gone", () =>
+    Effect.gen(function*() {
+      const entered = yield* Deferred.make<void>()
+      const left = yield* Deferred.make<void>()
+      const release = yield* Deferred.make<void>()
+      let isWhole = false
+      const halves = Effect.zipRight(Deferred.succeed(entered, undefined), Deferred.await(release)).pipe(
+        Effect.zipRight(Effect.sync(() => {
+          isWhole = true
+        }))
+      )
+      const app = Effect.flatMap(HttpServerRequest.HttpServerRequest, ({ source }) => {
+        ;(source as Http.IncomingMessage).socket.on("close", () => Deferred.unsafeDone(left, Exit.void))
+        return Effect.as(Effect.uninterruptible(halves), HttpServerResponse.text("ok"))
+      })
+      const { closed, port } = yield* serving(app)
+      const client = yield* connected(port)
+      client.write("GET / HTTP/1.1\r\nhost: a\r\n\r\n")
+      yield* Deferred.await(entered)
+      client.destroy()
+      yield* Deferred.await(left)
+      const closing = yield* Effect.fork(closed)
+      // Longer than what follows the grace.
+      yield* Effect.sleep("500 millis")
+      assert.isNull(closing.unsafePoll())
+      yield* Deferred.succeed(release, undefined)
+      yield* Fiber.join(closing)
+      assert.isTrue(isWhole)
+    }))
+
+  it.scopedLive("D2: lets the end of a stream reach a client that reads slowly", () =>
+    Effect.gen(function*() {
+      const chunk = new Uint8Array(8 * 1024)
+      let sent = 0
+      // Ends when the kernel takes no more: the last bytes are then in Node's queue.
+      const app = Effect.map(HttpServerRequest.HttpServerRequest, ({ source }) => {
+        const { socket } = source as Http.IncomingMessage
+        const next = Effect.promise(() => new Promise<boolean>((resolve) => setImmediate(() => resolve(true)))).pipe(
+          Effect.flatMap(() =>
+            socket.writableLength > 0 ? Effect.fail(Option.none()) : Effect.sync(() => (sent++, chunk))
+          )
+        )
+        return HttpServerResponse.stream(Stream.repeatEffectOption(next))
+      })
+      const { closed, port } = yield* serving(app)
+      const got = yield* Effect.async<number | Error>((resume) => {
+        Http.get({ host: "127.0.0.1", port, agent: false }, (response) => {
+          let got = 0
+          response.on("error", (error) => resume(Effect.succeed(error)))
+          response.on("end", () => resume(Effect.succeed(got)))
+          // By now the server has handed over all that it has.
+          setTimeout(() => {
+            Effect.runFork(closed)
+            setTimeout(() => response.on("data", (data: Buffer) => got += data.length), 300)
+          }, 1_000)
+        })
+      })
+      assert.strictEqual(got, sent * chunk.length)
+    }))
+
+  it.scopedLive("D2: answers each of several requests that a client has sent at once, the offending one with 500", () =>
+    Effect.gen(function*() {
+      const isBroken = yield* Deferred.make<void>()
+      const app = HttpRouter.empty.pipe(
+        HttpRouter.get("/slow", Effect.as(Deferred.await(isBroken), HttpServerResponse.text("slow"))),
+        HttpRouter.get("/die", Effect.zipRight(Deferred.succeed(isBroken, undefined), Effect.die("broken")))
+      )
+      const { ended, port } = yield* serving(app, "terminate")
+      const client = yield* connected(port)
+      let received = ""
+      client.on("data", (data) => received += data.toString())
+      const gone = yield* Deferred.make<void>()
+      client.on("close", () => Deferred.unsafeDone(gone, Exit.void))
+      client.write("GET /slow HTTP/1.1\r\nhost: a\r\n\r\nGET /die HTTP/1.1\r\nhost: a\r\n\r\n")
+      yield* ended
+      yield* Deferred.await(gone)
+      assert.deepStrictEqual(received.match(/HTTP\/1\.1 \d+/g), ["HTTP/1.1 200", "HTTP/1.1 500"])
     }))
 
   it.scopedLive("sends 1001 to WebSocket clients whose handlers have ended, and closes their connections", () =>

@@ -107,6 +107,27 @@ describe("S4: a renewal that fails", () => {
       assert.deepStrictEqual(yield* cooldowns(eager, none, 3), [0, 0, 0])
     }))
 
+  it.scoped("is answered within a second if the cooldown's schedule never answers, with its last delay", () =>
+    Effect.gen(function*() {
+      const up = upstream()
+      let isSlow = false
+      const cooldown = Schedule.spaced("7 seconds").pipe(
+        Schedule.tapInput(() => isSlow ? Effect.never : Effect.void)
+      )
+      const session = yield* Session.make({ ...up, cooldown })
+      assert.deepStrictEqual(yield* cooldowns(session, up, 1), [7])
+      isSlow = true
+      up.next(Effect.fail(new Refused("again")))
+      const asking = yield* Effect.fork(Effect.exit(Effect.flatMap(session.current, session.refresh)))
+      yield* settle
+      assert.isNull(asking.unsafePoll())
+      yield* TestClock.adjust("1 second")
+      yield* settle
+      assert.isNotNull(asking.unsafePoll())
+      const status = yield* session.status
+      assert.isTrue(status._tag === "Failing" && status.retryAt - status.since === 7_000)
+    }))
+
   it.scoped("gives its cause to the cooldown's schedule; a schedule that dies gives no cooldown", () =>
     Effect.gen(function*() {
       const up = upstream()

@@ -44,6 +44,24 @@ describe("S16: an `expiresAt` in seconds", () => {
     }))
 })
 
+describe("callers without types", () => {
+  it.scoped("see no value in the error of an `expiresAt` that gives no time", () =>
+    Effect.gen(function*() {
+      const session = yield* Session.make({
+        acquire: Effect.succeed({ access: "canary" }),
+        expiresAt: ((token: unknown) => token) as () => number
+      })
+      const error = failureOf(yield* Effect.exit(session.current))
+      assert.deepInclude(error, { _tag: "InvalidOptions", option: "expiresAt", value: "<object>" })
+    }))
+
+  it.scoped("get the current generation for one that is none", () =>
+    Effect.gen(function*() {
+      const session = yield* Session.make({ acquire: Effect.succeed("token") })
+      assert.strictEqual((yield* session.refresh(undefined as never)).value, "token")
+    }))
+})
+
 describe("invalid options", () => {
   const acquire = Effect.succeed("token")
   const nonsense: ReadonlyArray<[string, Partial<Session.Options<string>>]> = [

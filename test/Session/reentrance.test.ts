@@ -74,6 +74,26 @@ describe("S7: a renewal that asks its own session", () => {
       }))
   }
 
+  it.scoped("does not wait for the `end` of another session whose `onEnd` waits for that renewal", () =>
+    Effect.gen(function*() {
+      const seen: Array<unknown> = []
+      const child = yield* Session.make({
+        acquire: Effect.succeed("child"),
+        onEnd: () =>
+          Effect.map(Effect.suspend(() => session.current), ({ value }) => seen.push(value)).pipe(Effect.orDie)
+      })
+      const session: Session.Session<number, Session.SessionError> = yield* Session.make({
+        acquire: Effect.succeed(0),
+        renew: (number: number) => Effect.as(child.end, number + 1),
+        timeout: "1 hour"
+      })
+      yield* child.current
+      const next = yield* Effect.flatMap(session.current, session.refresh)
+      assert.strictEqual(next.value, 1)
+      yield* settle
+      assert.deepStrictEqual(seen, [1])
+    }))
+
   it.scoped("may start a daemon that outlives it, asks the session and waits for a later renewal", () =>
     Effect.gen(function*() {
       const asked = yield* Deferred.make<string, unknown>()

@@ -1,6 +1,7 @@
 import * as MysqlClient from "@effect/sql-mysql2/MysqlClient"
 import * as SqlClient from "@effect/sql/SqlClient"
 import { assert, describe, it } from "@effect/vitest"
+import { RedisSessionStore } from "effect-holdfast/redis"
 import * as SessionStore from "effect-holdfast/SessionStore"
 import { SqlSessionStore } from "effect-holdfast/sql"
 import * as Context from "effect/Context"
@@ -9,6 +10,7 @@ import * as Fiber from "effect/Fiber"
 import * as Layer from "effect/Layer"
 import * as Option from "effect/Option"
 import * as Redacted from "effect/Redacted"
+import { Redis } from "ioredis"
 import { mkdtempSync, rmSync } from "node:fs"
 import { tmpdir } from "node:os"
 import { join } from "node:path"
@@ -17,7 +19,7 @@ import { databases } from "../support/databases.js"
 import { fleetProcess } from "../support/fleet.js"
 import { form } from "../support/form.js"
 import { ownMariadbIn } from "../support/ownServers.js"
-import { hasSqlite, storeLayer, type StoreSettings } from "../support/stores.js"
+import { hasSqlite, sqlLayer, storeLayer, type StoreSettings } from "../support/stores.js"
 import { mariadbServer } from "../support/tools.js"
 import { row, sharedContract } from "./storeContract.js"
 
@@ -37,6 +39,60 @@ describe.skipIf(form === "quick")("F2, F5: a store in a database", async () => {
 
   describe.skipIf(postgres === undefined)("PostgreSQL", () => {
     sharedContract(() => ({ kind: "postgres", url: postgres!, table: place() }), { hasNotices: true })
+
+    it.scopedLive("can use a table that exists, if it may not make tables", () =>
+      Effect.gen(function*() {
+        const table = place()
+        const user = place()
+        const owned = yield* opened({ kind: "postgres", url: postgres!, table })
+        const sql = Context.get(
+          yield* Layer.build(sqlLayer({ kind: "postgres", url: postgres!, table })),
+          SqlClient.SqlClient
+        )
+        yield* sql`CREATE ROLE ${sql(user)} LOGIN PASSWORD 'secret'`
+        yield* Effect.addFinalizer(() =>
+          Effect.ignore(sql`DROP OWNED BY ${sql(user)}`.pipe(Effect.zipRight(sql`DROP ROLE ${sql(user)}`)))
+        )
+        yield* sql`GRANT SELECT, INSERT, UPDATE ON ${sql(table)} TO ${sql(user)}`
+        const url = new URL(postgres!)
+        url.username = user
+        url.password = "secret"
+        const { compareAndSet } = yield* opened({ kind: "postgres", url: url.href, table })
+        assert.isTrue(yield* compareAndSet("k", undefined, row))
+        assert.isTrue(Option.isSome((yield* owned.read("k")).row))
+        const error = yield* Effect.flip(opened({ kind: "postgres", url: url.href, table: place() }))
+        assert.deepInclude(error, { _tag: "StoreError", operation: "open" })
+        assert.include(String((error as SessionStore.StoreError).cause), "42501")
+      }))
+
+    it.scopedLive("fails for a table without a unique `id`, and for one with other columns", () =>
+      Effect.gen(function*() {
+        const table = place()
+        const sql = Context.get(
+          yield* Layer.build(sqlLayer({ kind: "postgres", url: postgres!, table })),
+          SqlClient.SqlClient
+        )
+        yield* sql`CREATE TABLE ${sql(table)} (id TEXT, revision BIGINT, content TEXT)`
+        const { compareAndSet } = yield* opened({ kind: "postgres", url: postgres!, table })
+        assert.strictEqual((yield* Effect.flip(compareAndSet("k", undefined, row)))._tag, "StoreError")
+        const other = place()
+        yield* sql`CREATE TABLE ${sql(other)} (key TEXT)`
+        assert.deepInclude(yield* Effect.flip(opened({ kind: "postgres", url: postgres!, table: other })), {
+          _tag: "StoreError",
+          operation: "open"
+        })
+      }))
+
+    it.scopedLive("refuses a key that is too long, before anything is asked of a server", () =>
+      Effect.gen(function*() {
+        const { compareAndSet, read } = yield* opened({ kind: "postgres", url: postgres!, table: place() })
+        for (const call of [read("k".repeat(2049)), compareAndSet("k".repeat(2049), undefined, row)]) {
+          assert.include(yield* Effect.flip(call as Effect.Effect<unknown, SessionStore.StoreError>), {
+            _tag: "StoreError",
+            cause: "the key has more than 2048 bytes"
+          })
+        }
+      }))
 
     it.scopedLive("lets one of many writers win, and fails for none, if transactions are serializable by default", () =>
       Effect.gen(function*() {
@@ -124,6 +180,17 @@ describe.skipIf(form === "quick")("F2, F5: a store in a database", async () => {
   })
   describe.skipIf(redis === undefined)(
     "Redis",
-    () => sharedContract(() => ({ kind: "redis", url: redis!, prefix: `${place()}:` }), { hasNotices: true })
+    () => {
+      sharedContract(() => ({ kind: "redis", url: redis!, prefix: `${place()}:` }), { hasNotices: true })
+
+      it.scopedLive("knows a write of its own if the client gives numbers as text", () =>
+        Effect.gen(function*() {
+          const connect = () => new Redis(redis!, { stringNumbers: true, lazyConnect: true })
+          const layer = RedisSessionStore.layer({ connect, prefix: `${place()}:` })
+          const { compareAndSet } = Context.get(yield* Layer.build(layer), SessionStore.SessionStore)
+          assert.isTrue(yield* compareAndSet("k", undefined, row))
+          assert.isFalse(yield* compareAndSet("k", undefined, row))
+        }))
+    }
   )
 })

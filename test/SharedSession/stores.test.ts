@@ -31,6 +31,16 @@ describe("a store in a directory", () => {
 
   const open = (directory: string) =>
     Effect.map(Layer.build(FileSessionStore.layer({ directory })), Context.get(SessionStore.SessionStore))
+  it.scopedLive("is the same if the process changes its working directory", () =>
+    Effect.gen(function*() {
+      vi.spyOn(process, "cwd").mockReturnValue(root)
+      const { compareAndSet, read } = yield* open(String(folders++))
+      assert.isTrue(yield* compareAndSet("k", undefined, row))
+      vi.spyOn(process, "cwd").mockReturnValue(tmpdir())
+      assert.isTrue(Option.isSome((yield* read("k")).row))
+      assert.isFalse(yield* compareAndSet("k", undefined, row))
+    }))
+
   it.scopedLive("notifies again after its directory was deleted", () =>
     Effect.gen(function*() {
       const directory = place()

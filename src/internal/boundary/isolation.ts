@@ -21,7 +21,7 @@ import * as Scope from "effect/Scope"
 import * as Stream from "effect/Stream"
 import { ScopeWatch } from "../scopeWatch.js"
 import { clientFault, defectsOf, respondableIn } from "./defects.js"
-import { socketOf } from "./nodeServer.js"
+import { responseOf, socketOf } from "./nodeServer.js"
 import { monotonicMillis } from "./policy.js"
 import { problem } from "./problem.js"
 
@@ -129,14 +129,21 @@ class Isolation {
   private watchingStream(response: Response): Response {
     const { body } = response
     if (body._tag !== "Stream") return response
-    const stream = Stream.tapErrorCause(body.stream, (cause) => {
+    const onFailure = (cause: Cause.Cause<unknown>): Effect.Effect<void> => {
       for (const error of Cause.failures(cause)) this.streamErrors.add(Cause.originalError(error))
       return this.defectsIn(cause).length === 0
         ? Effect.void
-        // Without this, the platform would end the response as if it were complete.
-        : Effect.map(this.report(cause, "stream"), () => socketOf(this.request)?.destroy())
-    })
-    return HttpServerResponse.setBody(response, HttpBody.stream(stream, body.contentType, body.contentLength))
+        // Without this, the platform would end the response as if it were complete. Node destroys the connection when
+        // the responses before this one have been sent.
+        : Effect.map(
+          this.report(cause, "stream"),
+          () => (responseOf(this.request) ?? socketOf(this.request))?.destroy()
+        )
+    }
+    return HttpServerResponse.setBody(
+      response,
+      HttpBody.stream(withFailures(body.stream, onFailure), body.contentType, body.contentLength)
+    )
   }
 
   /** Runs before the handlers of other middlewares, which replace the response by another object. */
@@ -214,6 +221,19 @@ class Isolation {
     )
   }
 }
+
+/** `Stream.tapErrorCause` that also sees what the stream's own finalizers raise. */
+const withFailures = <A, E>(
+  stream: Stream.Stream<A, E>,
+  onFailure: (cause: Cause.Cause<unknown>) => Effect.Effect<void>
+): Stream.Stream<A, E> =>
+  Stream.unwrapScoped(Effect.gen(function*() {
+    const scope = yield* Scope.make()
+    yield* Effect.addFinalizer((exit) => Effect.tapErrorCause(Scope.close(scope, exit), (cause) => onFailure(cause)))
+    return Stream.fromPull(
+      Scope.extend(Stream.toPull(Stream.tapErrorCause(stream, (cause) => onFailure(cause))), scope)
+    )
+  }))
 
 /**
  * The incidents of a request, by their defect: the same defect can be seen in a fiber and again where that fiber is

@@ -17,6 +17,8 @@ export interface NodeServer {
 export interface NodeSocket {
   readonly server?: unknown
   readonly closed: boolean
+  /** How many bytes have been written and not yet sent. */
+  readonly writableLength: number
   readonly once: (event: "close", listener: () => void) => void
   readonly end: () => void
   readonly destroy: () => void
@@ -24,6 +26,17 @@ export interface NodeSocket {
 
 export const socketOf = ({ source }: HttpServerRequest.HttpServerRequest): NodeSocket | undefined =>
   (source as { readonly socket?: NodeSocket }).socket
+
+interface NodeResponse {
+  readonly writableFinished: boolean
+  readonly destroyed: boolean
+  readonly once: (event: "close" | "finish", listener: () => void) => void
+  readonly destroy: () => void
+}
+
+/** Node's response to a request, which must not be one for an upgrade: that has none before it is asked for. */
+export const responseOf = (request: HttpServerRequest.HttpServerRequest): NodeResponse | undefined =>
+  (request as { readonly resolvedResponse?: NodeResponse }).resolvedResponse
 
 export const serverOf = (socket: NodeSocket | undefined): NodeServer | undefined => {
   const server = socket?.server

@@ -5,7 +5,7 @@ import * as Effect from "effect/Effect"
 import * as Predicate from "effect/Predicate"
 import type { Options, Policy } from "../../DefectBoundary.js"
 import { InvalidOptions } from "../../InvalidOptions.js"
-import { count, duration } from "../check.js"
+import { count, duration, functions } from "../check.js"
 
 export interface Limits {
   /** This number of defects within the time `within` ends the server. */
@@ -48,6 +48,8 @@ export const limitsOf = (options: Options): Limits => {
   if (!Predicate.isRecord(given)) {
     throw new InvalidOptions({ option: "options", value: given, reason: "must be an object" })
   }
+  // Only `layerHttpApi` has it.
+  functions(options as { readonly middleware?: unknown }, ["middleware"])
   const { grace = "5 seconds", policy = "isolate" } = options
   return { grace: duration("grace", grace, { min: 0 }), ...limitOf(policy) }
 }

@@ -5,7 +5,6 @@ import * as HttpServerResponse from "@effect/platform/HttpServerResponse"
 import type * as Socket from "@effect/platform/Socket"
 import * as Context from "effect/Context"
 import * as Deferred from "effect/Deferred"
-import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
 import * as Fiber from "effect/Fiber"
@@ -16,6 +15,7 @@ import {
   ended,
   type NodeServer,
   type NodeSocket,
+  responseOf,
   serverOf,
   socketOf,
   stopAccepting
@@ -30,8 +30,10 @@ interface InFlight {
   readonly handler: Fiber.RuntimeFiber<unknown, unknown>
   /** The sockets to which the handler has upgraded the connection. A handler may ask for an upgrade more than once. */
   readonly webSockets: Array<Socket.Socket>
-  /** Called when the response has been sent. */
-  onOver: () => void
+  /** Whether the app has ended, with a response or without one. */
+  hasEnded: boolean
+  /** Called when the app has ended, and when the response has been sent. */
+  onChange: () => void
 }
 
 export class Requests {
@@ -45,6 +47,10 @@ export class Requests {
    */
   private readonly upgraded = new Set<InFlight>()
   private readonly servers = new Set<NodeServer>()
+  /** The open connections that have had a request. */
+  private readonly sockets = new Set<NodeSocket>()
+  /** The latest request of each connection: its response is the last one. */
+  private readonly latest = new WeakMap<NodeSocket, HttpServerRequest.HttpServerRequest>()
   /** Completed when the server is draining and no request is in flight. */
   private readonly emptied = Deferred.unsafeMake<void>(FiberId.none)
 
@@ -70,24 +76,47 @@ export class Requests {
       if (this.state._tag === "Draining") return Effect.succeed(refusal)
       const request = Context.unsafeGet(handler.currentContext, HttpServerRequest.HttpServerRequest)
       const scope = Context.unsafeGet(handler.currentContext as Context.Context<Scope.Scope>, Scope.Scope)
-      const server = serverOf(socketOf(request))
-      if (server !== undefined) this.servers.add(server)
-      const entry: InFlight = { request, handler, webSockets: [], onOver: () => {} }
+      this.noteConnection(request)
+      const entry: InFlight = { request, handler, webSockets: [], hasEnded: false, onChange: () => {} }
       this.inFlight.add(entry)
       const tracked = request.headers["upgrade"] === undefined ? app : Effect.provideService(
         app,
         HttpServerRequest.HttpServerRequest,
         reportingUpgrades(request, (webSocket) => this.onUpgrade(entry, webSocket))
       )
-      return Effect.zipRight(Scope.addFinalizer(scope, Effect.sync(() => this.forget(entry))), tracked)
+      return Effect.zipRight(
+        Scope.addFinalizer(scope, Effect.sync(() => this.forget(entry))),
+        Effect.ensuring(tracked, Effect.sync(() => this.noteEnd(entry)))
+      )
     })
   }
 
-  /** A handler for all responses, because the platform answers typed failures outside the app. */
-  readonly closing: HttpApp.PreResponseHandler = (_, response) =>
-    Effect.succeed(
-      this.state._tag === "Draining" ? HttpServerResponse.setHeader(response, "connection", "close") : response
+  private noteConnection(request: HttpServerRequest.HttpServerRequest): void {
+    const socket = socketOf(request)
+    if (socket === undefined) return
+    const server = serverOf(socket)
+    if (server !== undefined) this.servers.add(server)
+    if (request.headers["upgrade"] === undefined) this.latest.set(socket, request)
+    else this.latest.delete(socket)
+    if (this.sockets.has(socket) || socket.closed) return
+    this.sockets.add(socket)
+    socket.once("close", () => this.sockets.delete(socket))
+  }
+
+  /**
+   * A handler for all responses, because the platform answers typed failures outside the app. Only the last response of
+   * a connection says that the connection closes: Node would not send those that come after it.
+   */
+  readonly closing: HttpApp.PreResponseHandler = (request, response) => {
+    const socket = socketOf(request)
+    const latest = socket && this.latest.get(socket)
+    const isLast = latest === undefined || latest.source === request.source
+    return Effect.succeed(
+      this.state._tag === "Draining" && isLast
+        ? HttpServerResponse.setHeader(response, "connection", "close")
+        : response
     )
+  }
 
   private onUpgrade(entry: InFlight, webSocket: Socket.Socket): boolean {
     const socket = socketOf(entry.request)
@@ -98,9 +127,14 @@ export class Requests {
     return this.state._tag === "Serving"
   }
 
+  private noteEnd(entry: InFlight): void {
+    entry.hasEnded = true
+    entry.onChange()
+  }
+
   private forget(entry: InFlight): void {
     this.inFlight.delete(entry)
-    entry.onOver()
+    entry.onChange()
     this.noteEmpty()
   }
 
@@ -123,6 +157,8 @@ export class Requests {
       yield* this.stopServers()
       const entries = new Set([...this.inFlight, ...this.upgraded])
       const sockets = new Set(Array.from(entries, ({ request }) => socketOf(request)).filter(isPresent))
+      // The platform is done with a response before the last of its bytes have been sent.
+      for (const socket of this.sockets) if (socket.writableLength > 0) sockets.add(socket)
       yield* Effect.timeoutOption(this.finished(entries, sockets), Math.max(0, until - now))
       for (const socket of [...sockets, ...this.connections?.open ?? []]) socket.destroy()
       for (const server of this.servers) server.closeAllConnections()
@@ -158,19 +194,43 @@ export class Requests {
       // trip.
       Effect.forEach(
         sockets,
-        (socket) => Effect.timeoutOption(ended(socket), upgraded.has(socket) ? closeAnswer : Duration.infinity),
+        (socket) =>
+          upgraded.has(socket)
+            ? Effect.timeoutOption(ended(socket), closeAnswer)
+            : Effect.zipRight(this.lastSent(socket), ended(socket)),
         inParallel
       )
     )
   }
 
-  /** Called when the response has been sent, or the client has gone. */
+  /** Waits until Node has sent the last response, which may wait for those of earlier requests. */
+  private lastSent(socket: NodeSocket): Effect.Effect<void> {
+    return Effect.async((resume) => {
+      const request = this.latest.get(socket)
+      const response = request && responseOf(request)
+      if (response === undefined || response.writableFinished || response.destroyed || socket.closed) {
+        return resume(Effect.void)
+      }
+      const onOver = (): void => resume(Effect.void)
+      response.once("finish", onOver)
+      response.once("close", onOver)
+      socket.once("close", onOver)
+    })
+  }
+
+  /**
+   * Waits until the response has been sent, or the app has ended and the client has gone. Without its client, an app
+   * that cannot be interrupted goes on.
+   */
   private over(entry: InFlight): Effect.Effect<void> {
     return Effect.async((resume) => {
       const socket = socketOf(entry.request)
-      if (!this.inFlight.has(entry) || socket?.closed) return resume(Effect.void)
-      entry.onOver = () => resume(Effect.void)
-      socket?.once("close", entry.onOver)
+      const look = (): void => {
+        if (!this.inFlight.has(entry) || (entry.hasEnded && socket?.closed)) resume(Effect.void)
+      }
+      entry.onChange = look
+      socket?.once("close", look)
+      look()
     })
   }
 }

@@ -34,6 +34,8 @@ export interface Asked {
 export class Coverage {
   readonly places: number
   readonly tried = new Set<string>()
+  /** Whether places have had too many fibers to try all of them. */
+  isCrowded = false
   private readonly all: ReadonlyArray<Place>
   private words: ReadonlySet<string> | undefined
   private readonly kinds: ReadonlySet<Departure["kind"]>
@@ -77,11 +79,11 @@ export function* systematically(
     if (left === 0) return (yield* walk.size(prefix, allowance, 0)) === 0
     const made = yield* walk.below(prefix, allowance, left)
     // If no schedule has this number of preemptions, no schedule has more.
-    if (made === 0) return true
+    if (made === 0) break
     left -= made
     if (walk.isCut) return false
   }
-  return true
+  return !coverage.isCrowded
 }
 
 /**
@@ -114,7 +116,7 @@ export function* evenly(
     isComplete &&= isAll
     if (made === 0) break
   }
-  return isComplete
+  return isComplete && !coverage.isCrowded
 }
 
 /** How many more departures a schedule may make. */
@@ -190,9 +192,13 @@ class Walk {
     isNew: boolean
   ): Generator<Asked, ReadonlyArray<Place>> {
     const offers = offersOf(this.space, allowance)
-    if (departures.length === 0 && this.plain !== undefined) return this.plain.placesFor(offers)
+    if (departures.length === 0 && this.plain !== undefined) {
+      this.coverage.isCrowded ||= this.plain.isCrowded
+      return this.plain.placesFor(offers)
+    }
     const strategy = new Enumerating({ seed: this.space.seed, departures }, offers)
     yield* this.ask(strategy, departures, isNew)
+    this.coverage.isCrowded ||= strategy.isCrowded
     return strategy.places
   }
 
@@ -261,6 +267,8 @@ const offerOf = (departure: Departure): Offer =>
 /** Follows a schedule, and records at which places after its last departure further departures are possible. */
 class Enumerating extends Following {
   readonly places: Array<Place> = []
+  /** Whether some of the fibers that could run next have been left out, because there were too many. */
+  isCrowded = false
   private readonly offers: ReadonlySet<Offer>
 
   constructor(schedule: Pick<Schedule, "departures" | "seed">, offers: ReadonlySet<Offer>) {
@@ -290,7 +298,7 @@ class Enumerating extends Following {
       departures.push({ kind: "timer", ...place, now: false }, { kind: "timer", ...place, now: true })
     }
     if (run.isContended) {
-      for (const { name: to } of run.others) {
+      for (const { name: to } of this.sampleOf(run.others, place.at)) {
         if (offers.has("long")) departures.push({ kind: "preempt", ...place, to, long: true })
         if (offers.has("short")) departures.push({ kind: "preempt", ...place, to, long: false })
       }
@@ -299,17 +307,31 @@ class Enumerating extends Following {
     return undefined
   }
 
+  /** All fibers, or some of a crowd: others at each operation. */
+  private sampleOf(lanes: ReadonlyArray<Lane>, at: number): ReadonlyArray<Lane> {
+    const { length } = lanes
+    if (length <= crowd) return lanes
+    this.isCrowded = true
+    return Array.from({ length: sample }, (_, index) => lanes[(Math.floor(index * length / sample) + at) % length]!)
+  }
+
   override atPick(run: Run, paused: Lane | undefined): Lane {
     if (this.left > 0) return super.atPick(run, paused)
     if (this.offers.has("pick") && paused !== undefined) {
       const { name: fiber, operations: at, pauses: pause } = paused
-      const others = run.ready.filter((lane) => lane !== run.plain)
+      const others = this.sampleOf(run.ready.filter((lane) => lane !== run.plain), at)
       const departures = others.map(({ name: to }): Departure => ({ kind: "pick", fiber, at, pause, to }))
       this.places.push({ departures, site: undefined })
     }
     return run.plain
   }
 }
+
+/** Beyond so many fibers, the departures of one run would take seconds, and gigabytes. */
+const crowd = 128
+
+/** How many fibers of a crowd are tried at each place. */
+const sample = 32
 
 /**
  * The plain run, in which nothing is preempted. It is made once, and shows all searches where their schedules can

@@ -6,6 +6,7 @@ import * as Effect from "effect/Effect"
 import * as Schedule from "effect/Schedule"
 import * as Stream from "effect/Stream"
 import type { RouterOptions, Snapshot } from "../../Inspector.js"
+import { socketOf } from "../boundary/nodeServer.js"
 import * as Access from "./access.js"
 import { page } from "./page.js"
 
@@ -29,7 +30,7 @@ export const make = <R>(
   const access = Access.make(options)
   const allowed = (
     needsToken: boolean,
-    answer: Effect.Effect<HttpServerResponse.HttpServerResponse, never, R>
+    answer: Effect.Effect<HttpServerResponse.HttpServerResponse, never, R | HttpServerRequest.HttpServerRequest>
   ): Effect.Effect<HttpServerResponse.HttpServerResponse, never, R | HttpServerRequest.HttpServerRequest> =>
     Effect.flatMap(HttpServerRequest.HttpServerRequest, ({ headers }) => {
       if (!Access.isFromHost(access, headers)) return Effect.succeed(text(403, "this host or origin is not allowed\n"))
@@ -45,8 +46,8 @@ export const make = <R>(
       "/events",
       allowed(
         true,
-        Effect.map(Effect.context<R>(), (context) => {
-          const lines = Stream.provideContext(following(snapshot), context)
+        Effect.zipWith(Effect.context<R>(), HttpServerRequest.HttpServerRequest, (context, request) => {
+          const lines = Stream.provideContext(Stream.interruptWhen(following(snapshot), gone(request)), context)
           return HttpServerResponse.stream(lines, { contentType: "text/event-stream", headers: common })
         })
       )
@@ -77,6 +78,14 @@ const served = (): HttpServerResponse.HttpServerResponse => {
 
 const asJson = (snapshot: Snapshot): HttpServerResponse.HttpServerResponse =>
   HttpServerResponse.text(JSON.stringify(snapshot), { contentType: "application/json", headers: common })
+
+/** Waits until the client has gone. Node does not say so of a response that waits behind others of its connection. */
+const gone = (request: HttpServerRequest.HttpServerRequest): Effect.Effect<void> =>
+  Effect.async((resume) => {
+    const socket = socketOf(request)
+    if (socket?.closed) return resume(Effect.void)
+    socket?.once("close", () => resume(Effect.void))
+  })
 
 /** A snapshot now and after each interval, with the new events, as server-sent events. */
 const following = <R>(

@@ -15,11 +15,13 @@ import * as Schedule from "effect/Schedule"
 import * as Backoff from "../../Backoff.js"
 import * as Check from "../check.js"
 import * as Delays from "../delays.js"
+import { within } from "../first.js"
 
 export interface Cooldown {
   /**
-   * For how many milliseconds this failure answers; `now` is the monotonic time. If the schedule has ended or dies,
-   * this is the last delay that it gave, or 0 if it gave none. `cause` has the error that the caller gets.
+   * For how many milliseconds this failure answers; `now` is the monotonic time. If the schedule has ended, dies or
+   * takes longer than a second for a step, this is the last delay that it gave, or 0 if it gave none. `cause` has the
+   * error that the caller gets.
    */
   readonly next: (cause: Cause.Cause<any>, now: number) => Effect.Effect<number>
   readonly reset: () => void
@@ -34,12 +36,15 @@ export const scheduleOf = <E>(
   return Schedule.spaced(Check.duration("cooldown", cooldown, { min: 0 }))
 }
 
+/** The callers wait for the schedule. */
+const longestStep = 1000
+
 export const make = (schedule: Schedule.Schedule<unknown, Cause.Cause<any>>): Cooldown => {
   const delays = Delays.make(schedule)
   let delay = 0
   return {
     next: (cause, now) =>
-      delays.next(cause, now).pipe(
+      within(delays.next(cause, now), longestStep, () => Effect.succeed(Option.none())).pipe(
         Effect.map((next) => (delay = Option.getOrElse(next, () => delay))),
         Effect.catchAllCause(() => Effect.succeed(delay))
       ),

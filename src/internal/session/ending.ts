@@ -4,7 +4,6 @@
 import * as Cause from "effect/Cause"
 import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
-import * as Fiber from "effect/Fiber"
 import * as Option from "effect/Option"
 import { closeScope, untilClosed } from "../closeScope.js"
 import { type Chain, type Link, stopTimer, workFor } from "./chain.js"
@@ -47,9 +46,9 @@ export class Ending<A, E, R> {
     const { generation, isDead, isEnded, phase } = link
     // A renewal without work of its own no longer needs its timer: its waiters have been answered.
     if (phase._tag === "Renewing" && phase.renewal.work?.renewal !== phase.renewal) stopTimer(phase.renewal)
-    return this.finish(
-      (isEnded && generation !== undefined && !isDead ? this.revoke(generation.value) : Effect.void).pipe(
-        Effect.ensuring(workFor(link) === undefined ? this.discard(link) : Effect.void),
+    return this.finish((work) =>
+      (isEnded && generation !== undefined && !isDead ? this.revoke(generation.value, work) : Effect.void).pipe(
+        Effect.ensuring(workFor(link) === undefined ? this.discardAs(work, link) : Effect.void),
         Effect.ensuring(this.releaseUnheld(link))
       )
     )
@@ -58,14 +57,26 @@ export class Ending<A, E, R> {
   /** Gives up the value that a detached renewal has obtained. */
   readonly discard = (link: Link<A, E>): Effect.Effect<void, never, R> =>
     Effect.suspend(() => {
+      const work = this.newWork()
+      return Effect.ensuring(
+        this.discardAs(work, link),
+        Effect.sync(() => {
+          work.isOver = true
+        })
+      )
+    })
+
+  private discardAs(work: Renewal.Work, link: Link<A, E>): Effect.Effect<void, never, R> {
+    return Effect.suspend(() => {
       const { candidate } = link
       if (candidate === undefined || this.settings.chain.head === undefined) return Effect.void
       link.candidate = undefined
       return Effect.ensuring(
-        link.isEnded ? this.revoke(candidate.value) : Effect.void,
+        link.isEnded ? this.revoke(candidate.value, work) : Effect.void,
         this.release(candidate.resources)
       )
     })
+  }
 
   readonly release = ({ scope }: Resources): Effect.Effect<void> =>
     Effect.catchAllCause(
@@ -85,43 +96,37 @@ export class Ending<A, E, R> {
       return Effect.asVoid(untilClosed(() => this.settings.fork(Effect.uninterruptible(this.release(resources)))))
     })
 
-  private revoke(value: A): Effect.Effect<void, never, R> {
+  private revoke(value: A, work: Renewal.Work): Effect.Effect<void, never, R> {
     const { onEnd } = this.settings
-    return onEnd === undefined ? Effect.void : this.asWork(Effect.suspend(() => onEnd(value)))
-  }
-
-  /**
-   * Runs the effect as part of the session's own work: if it asked the session, it would fail instead of waiting for
-   * itself.
-   */
-  private asWork<B>(effect: Effect.Effect<B, never, R>): Effect.Effect<B, never, R> {
-    return Effect.suspend(() => {
-      const work = Renewal.makeWork(this.settings.generations.mark)
-      return effect.pipe(
-        Renewal.within(work),
-        Effect.ensuring(Effect.sync(() => {
-          work.isOver = true
-        }))
-      )
-    })
+    return onEnd === undefined ? Effect.void : Renewal.within(work)(Effect.suspend(() => onEnd(value)))
   }
 
   /** Runs the effect to its end, as part of the session's own work, like `onEnd`. */
   readonly finishAsWork = (effect: Effect.Effect<void, never, R>): Effect.Effect<void> =>
-    this.finish(this.asWork(effect))
+    this.finish((work) => Renewal.within(work)(effect))
 
   /**
    * Runs the effect to its end on a fiber of the session's own, while the caller waits. Closing the session's scope
    * interrupts that fiber, which still completes its work, and does not interrupt the caller.
+   *
+   * What runs within the given work is the session's own work: if it asked the session, or waited for a renewal that
+   * waits for this end, it would fail instead of waiting for itself.
    */
-  private finish(effect: Effect.Effect<void, never, R>): Effect.Effect<void> {
-    return Effect.flatMap(
-      Fiber.await(this.settings.fork(Effect.uninterruptible(effect))),
-      (exit) =>
-        Exit.isSuccess(exit) ? Effect.void : Option.match(Cause.keepDefects(exit.cause), {
-          onNone: () => Effect.void,
-          onSome: Effect.failCause
-        })
-    )
+  private finish(effect: (work: Renewal.Work) => Effect.Effect<void, never, R>): Effect.Effect<void> {
+    return Effect.suspend(() => {
+      const work = this.newWork()
+      const ending = Renewal.make<void, never>()
+      ending.work = work
+      this.settings.fork(Effect.uninterruptible(effect(work))).addObserver((exit) => {
+        work.isOver = true
+        const defects = Exit.isSuccess(exit) ? Option.none() : Cause.keepDefects(exit.cause)
+        Renewal.answer(ending, Option.isNone(defects) ? Exit.void : Exit.failCause(defects.value))
+      })
+      return Renewal.join(ending, Exit.void)
+    })
+  }
+
+  private newWork(): Renewal.Work {
+    return Renewal.makeWork(this.settings.generations.mark)
   }
 }

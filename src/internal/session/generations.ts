@@ -8,6 +8,7 @@ import * as Predicate from "effect/Predicate"
 import * as Random from "effect/Random"
 import { InvalidOptions } from "../../InvalidOptions.js"
 import type { Generation, GenerationTypeId } from "../../Session.js"
+import * as Check from "../check.js"
 import type { Times } from "./chain.js"
 
 const markKey: GenerationTypeId = Symbol.for("effect-holdfast/Session/Generation") as GenerationTypeId
@@ -52,7 +53,8 @@ export class Generations<A> {
   }
 
   isOwn(generation: Generation<A>): boolean {
-    return generation[markKey] === this.mark
+    // A caller without types may give anything.
+    return generation?.[markKey] === this.mark
   }
 
   isFresh(value: A, acquiredAt: number): boolean {
@@ -75,9 +77,9 @@ export class Generations<A> {
       return invalid(nameOfThrown(error), "must not throw")
     }
     const millis = at === undefined ? Infinity : DateTime.isDateTime(at) ? DateTime.toEpochMillis(at) : at
-    if (typeof millis !== "number" || Number.isNaN(millis)) {
-      return invalid(millis, "must be epoch milliseconds or a DateTime")
-    }
+    const notTime = "must be epoch milliseconds or a DateTime"
+    if (typeof millis !== "number") return Either.left(Check.wrongKind("expiresAt", millis, notTime))
+    if (Number.isNaN(millis)) return invalid(millis, notTime)
     return typeof at === "number" && millis > 0 && millis < times.now() - tenYears
       ? invalid(millis, "must be epoch milliseconds, and looks like seconds (multiply by 1000)")
       : Either.right(millis)

@@ -100,8 +100,8 @@ const isWaitingFor = (from: AnyRenewal, target: Work): boolean => {
   return false
 }
 
-/** Waits for the outcome; fails with `reentrant` if that would close a circle of renewals that wait for each other. */
-export const join = <A, E>(renewal: Renewal<A, E>, reentrant: Exit.Exit<never, E>): Effect.Effect<A, E> =>
+/** Waits for the outcome; gives `reentrant` if that would close a circle of renewals that wait for each other. */
+export const join = <A, E>(renewal: Renewal<A, E>, reentrant: Exit.Exit<A, E>): Effect.Effect<A, E> =>
   Effect.withFiberRuntime((fiber) =>
     // The search for a circle and the new edge are one step, so that two fibers cannot both overlook each other's edge.
     wait<A, E>((resume) => {

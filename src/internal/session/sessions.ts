@@ -18,12 +18,16 @@ import { addFinalizer, untilClosed } from "../closeScope.js"
 import { forkIn } from "../fork.js"
 import { sleep } from "../sleep.js"
 import * as Inside from "./inside.js"
+import * as Renewal from "./renewal.js"
 
 interface Entry<K, A, E, E0> {
   readonly key: K
   readonly scope: Scope.CloseableScope
-  /** The fiber that makes the session, once for all callers. Set in the step in which the entry is added. */
-  making: Fiber.RuntimeFiber<Session<A, E>, E0> | undefined
+  /**
+   * The making of the session, once for all callers. It is in the graph of renewals: a renewal may wait for it, and the
+   * lookup for a renewal.
+   */
+  readonly making: Renewal.Renewal<Exit.Exit<Session<A, E>, E0>, never>
   /** Set when the session has been made. */
   session: Session<A, E> | undefined
   /** How many scopes, response bodies and renewals hold the session. At zero it is idle. */
@@ -41,6 +45,8 @@ export interface Settings<K, A, E, E0, R> {
   /** The session that every key has once the map is closed: a closed session. */
   readonly closed: Effect.Effect<Session<A, E>, never, Scope.Scope>
   readonly full: E0
+  /** What a renewal gets that waits for a lookup which waits for this renewal. */
+  readonly reentrant: Exit.Exit<never>
   /** The runtime with which sessions are made and their renewals run. */
   readonly runtime: Runtime.Runtime<R>
   /** Closes with the map, after its `close`. */
@@ -81,11 +87,13 @@ export class Sessions<K, A, E, E0, R> {
           }
         })
       if (entry.session !== undefined) return held(entry.session)
-      return Effect.matchCauseEffect(restore(Fiber.await(entry.making!)), {
+      return Effect.matchCauseEffect(restore(Renewal.join(entry.making, this.settings.reentrant)), {
         onFailure: (interruption) => Effect.zipRight(this.letGo(entry), Effect.failCause(interruption)),
         onSuccess: (made) => {
           if (Exit.isSuccess(made)) return held(made.value)
-          if (!Cause.isInterruptedOnly(made.cause)) return Effect.failCause(made.cause)
+          if (!Cause.isInterruptedOnly(made.cause)) {
+            return Effect.zipRight(this.letGo(entry), Effect.failCause(made.cause))
+          }
           // Only the lookup itself can have interrupted the making of a session that a caller waits for.
           return this.isClosed ? this.heldClosed : Effect.die(
             new Cause.InterruptedException("the lookup of a session interrupted itself")
@@ -111,13 +119,14 @@ export class Sessions<K, A, E, E0, R> {
     const found = Option.getOrUndefined(MutableHashMap.get(this.entries, key))
     if (found !== undefined) {
       this.idle.delete(found)
-      found.timer?.unsafeInterruptAsFork(FiberId.none)
+      stopTimer(found)
       return found
     }
     if (MutableHashMap.size(this.entries) >= capacity) {
       const [longestIdle] = this.idle
       if (longestIdle === undefined) return undefined
       // The caller does not wait until another key's session has closed.
+      stopTimer(longestIdle)
       this.forget(longestIdle)
       this.close(longestIdle)
     }
@@ -126,7 +135,7 @@ export class Sessions<K, A, E, E0, R> {
     const entry: Entry<K, A, E, E0> = {
       key,
       scope,
-      making: undefined,
+      making: Renewal.make(),
       session: undefined,
       holders: 0,
       isForgotten: false,
@@ -136,7 +145,12 @@ export class Sessions<K, A, E, E0, R> {
     const making = Scope.extend(Effect.suspend(() => makeSession(key)), inner)
     // The session is made on a fiber of the map's runtime, so that its renewals run with that runtime's scheduler and
     // context. The scope interrupts this fiber before it closes what the fiber has acquired.
-    entry.making = forkIn(runtime, scope, Effect.onExit(making, (made) => this.settle(entry, made)))
+    const work = entry.making.work = Renewal.makeWork(entry)
+    const made = Effect.onExit(making, (made) => this.settle(entry, made))
+    forkIn(runtime, scope, Renewal.within(work)(made)).addObserver((made) => {
+      work.isOver = true
+      Renewal.answer(entry.making, Exit.succeed(made))
+    })
     return entry
   }
 
@@ -146,6 +160,7 @@ export class Sessions<K, A, E, E0, R> {
         entry.session = made.value
         return Effect.void
       }
+      stopTimer(entry)
       this.forget(entry)
       return Scope.close(entry.scope, made)
     })
@@ -192,3 +207,6 @@ export class Sessions<K, A, E, E0, R> {
     if (Option.isSome(current) && current.value === entry) MutableHashMap.remove(this.entries, entry.key)
   }
 }
+
+const stopTimer = ({ timer }: Pick<Entry<unknown, unknown, unknown, unknown>, "timer">): void =>
+  timer?.unsafeInterruptAsFork(FiberId.none)

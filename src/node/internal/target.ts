@@ -36,6 +36,7 @@ export const targetOf = (
   given: Tls.ConnectionOptions,
   identity: TlsIdentity = identityOf(settings.cache, given)
 ): Target => {
+  refuseEarly(given)
   const host = given.host ?? "localhost"
   const servername = given.servername ?? (Net.isIP(host) === 0 ? host : undefined)
   const checkServerIdentity = unthrowing(given.checkServerIdentity ?? Tls.checkServerIdentity)
@@ -63,6 +64,14 @@ export const targetOf = (
       key,
       ({ session }) => isAccepted(session, servername || host, checkServerIdentity, settings.now())
     )
+  }
+}
+
+/** These options are used when TCP has connected. Node's errors for them would then end the process. */
+const refuseEarly = ({ servername, timeout }: Tls.ConnectionOptions): void => {
+  if (timeout) new Net.Socket().setTimeout(timeout).destroy()
+  if (servername !== undefined && servername !== null && typeof servername !== "string") {
+    throw Object.assign(new TypeError("servername must be text"), { code: "ERR_INVALID_ARG_TYPE" })
   }
 }
 
