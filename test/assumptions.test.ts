@@ -457,7 +457,7 @@ describe("platform", () => {
       assert.isTrue(isNodes)
     }))
 
-  it.scopedLive("request.resolvedResponse: is Node's own response (else responses before a broken one are cut, D2)", () =>
+  it.scopedLive("request.resolvedResponse: is Node's own response (else earlier responses are cut off, D2)", () =>
     Effect.gen(function*() {
       const isNodes = yield* seenBy((request) =>
         (request as unknown as Parts)["resolvedResponse"] instanceof Http.ServerResponse
