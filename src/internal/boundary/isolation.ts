@@ -48,8 +48,10 @@ class Isolation {
   private readonly streamErrors = new Set<unknown>()
   /** The incident of the platform's own answer, if that came before the cause: see `answeredByPlatform`. */
   private early: string | undefined
-  /** The error that has ended the app and has a response of its own, with its cause. */
-  private responding: { readonly respondable: Respondable; readonly cause: Cause.Cause<unknown> } | undefined
+  /** The response of the error that has ended the app, and the cause. */
+  private responding:
+    | { readonly response: Effect.Effect<Response, unknown>; readonly cause: Cause.Cause<unknown> }
+    | undefined
   /** Whether the app is running. */
   private isInside = true
 
@@ -89,13 +91,12 @@ class Isolation {
    * nothing about it; if making it throws, it sends nothing.
    */
   private respondedBy<E>(respondable: Respondable, cause: Cause.Cause<E>): Effect.Effect<Response, E> {
-    this.responding = { respondable, cause }
     try {
-      respondable[HttpServerRespondable.symbol]()
-      return Effect.failCause(cause)
+      this.responding = { response: respondable[HttpServerRespondable.symbol](), cause }
     } catch (why) {
       return this.notMade(cause, why)
     }
+    return Effect.failCause(cause)
   }
 
   private notMade(cause: Cause.Cause<unknown>, why: unknown): Effect.Effect<Response> {
@@ -105,11 +106,8 @@ class Isolation {
   /** The response that the platform sends, or an incident in place of a response that it could not make. */
   private sentByPlatform(given: Response): Effect.Effect<Response> {
     if (given !== platformError || this.responding === undefined) return Effect.succeed(given)
-    const { cause, respondable } = this.responding
-    return Effect.catchAllCause(
-      Effect.suspend(() => respondable[HttpServerRespondable.symbol]()),
-      (why) => this.notMade(cause, Cause.squash(why))
-    )
+    const { cause, response } = this.responding
+    return Effect.catchAllCause(response, (why) => this.notMade(cause, Cause.squash(why)))
   }
 
   /** Fibers that the app forks in the request's scope. */
