@@ -17,7 +17,7 @@ import * as Https from "node:https"
 import type * as Net from "node:net"
 import { tmpdir } from "node:os"
 import { join } from "node:path"
-import { type Duplex, Readable } from "node:stream"
+import { Duplex, Readable } from "node:stream"
 import * as Tls from "node:tls"
 import { authority, clientCertificate, serverCertificate } from "../examples/certificates.js"
 import { CodedError } from "./support/codedError.js"
@@ -729,3 +729,32 @@ const body = randomBytes(8 * 1024 * 1024)
 function* pieces(all: Buffer) {
   for (let at = 0; at < all.length; at += 64 * 1024) yield all.subarray(at, at + 64 * 1024)
 }
+
+describe("C9: a stand-in", () => {
+  test("has its own events, if a tool has given all TLS sockets an `emit` before this package was loaded", () =>
+    Effect.gen(function*() {
+      const { prototype } = Tls.TLSSocket
+      yield* Effect.acquireRelease(
+        Effect.sync(() => {
+          const isOwn = Object.hasOwn(prototype, "emit")
+          const { emit } = prototype
+          Object.defineProperty(prototype, "emit", { configurable: true, writable: true, value: emit })
+          return isOwn
+        }),
+        (isOwn) => Effect.sync(() => isOwn || Reflect.deleteProperty(prototype, "emit"))
+      )
+      // A copy of the module, which is loaded now.
+      const copy = "../src/node/internal/standIn.ts?loaded-later"
+      const { StandIn } = yield* Effect.promise((): Promise<typeof import("../src/node/internal/standIn.js")> =>
+        import(/* @vite-ignore */ copy)
+      )
+      const beneath = new Tls.TLSSocket(new Duplex({ read() {}, write: (_chunk, _encoding, done) => done() }))
+      const standIn = new StandIn({}, ({ onFailure, onSocket }) => {
+        onSocket?.(beneath)
+        setImmediate(() => onFailure("Handshake", new Error("broken")))
+        return () => {}
+      })
+      const [error] = yield* Effect.promise(() => once(standIn, "error"))
+      assert.strictEqual((error as Error).message, "broken")
+    }))
+})

@@ -327,15 +327,17 @@ const printed = (session: Buffer): ReadonlyArray<string> => {
 const watchSessions = Effect.acquireRelease(
   Effect.sync(() => {
     const { emit } = Tls.TLSSocket.prototype
+    const isOwn = Object.hasOwn(Tls.TLSSocket.prototype, "emit")
     Tls.TLSSocket.prototype.emit = function(this: Tls.TLSSocket, event: string) {
       if (event === "session" && sessions.length < mostSessions) sessions.push(Buffer.from(arguments[1] as Buffer))
       return Reflect.apply(emit, this, arguments) as boolean
     } as typeof emit
-    return emit
+    return isOwn ? emit : undefined
   }),
   (emit) =>
     Effect.sync(() => {
-      Tls.TLSSocket.prototype.emit = emit
+      if (emit === undefined) Reflect.deleteProperty(Tls.TLSSocket.prototype, "emit")
+      else Tls.TLSSocket.prototype.emit = emit
     })
 )
 

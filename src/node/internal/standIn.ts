@@ -192,7 +192,9 @@ export class StandIn extends Net.Socket {
     const { prototype } = Tls.TLSSocket
     Object.setPrototypeOf(this.prototype, prototype)
     for (const name of ["address", ...Object.getOwnPropertyNames(prototype)]) {
-      if (name === "constructor" || name.startsWith("_") || typeof Reflect.get(prototype, name) !== "function") continue
+      // A tool that watches an application may have given TLS sockets an `emit` of their own. A stand-in has its own.
+      if (name.startsWith("_") || (name !== "address" && name in Net.Socket.prototype)) continue
+      if (typeof Reflect.get(prototype, name) !== "function") continue
       method(name, function(...args) {
         const isThere = name in (this.#beneath ?? {})
         return isThere ? call(this.#beneath, name, args) : Reflect.apply(Reflect.get(prototype, name), this, args)
