@@ -20,6 +20,7 @@ import { join } from "node:path"
 import { Duplex, Readable } from "node:stream"
 import * as Tls from "node:tls"
 import { authority, clientCertificate, serverCertificate } from "../examples/certificates.js"
+import type * as Loaded from "../src/node/internal/standIn.js"
 import { CodedError } from "./support/codedError.js"
 import { failure, httpsGet, keysOf, offers, seenIn, serving, test, watched } from "./support/tlsClients.js"
 import { blackHole } from "./support/tlsServers.js"
@@ -745,9 +746,7 @@ describe("C9: a stand-in", () => {
       )
       // A copy of the module, which is loaded now.
       const copy = "../src/node/internal/standIn.ts?loaded-later"
-      const { StandIn } = yield* Effect.promise((): Promise<typeof import("../src/node/internal/standIn.js")> =>
-        import(/* @vite-ignore */ copy)
-      )
+      const { StandIn } = yield* Effect.promise((): Promise<typeof Loaded> => import(/* @vite-ignore */ copy))
       const beneath = new Tls.TLSSocket(new Duplex({ read() {}, write: (_chunk, _encoding, done) => done() }))
       const standIn = new StandIn({}, ({ onFailure, onSocket }) => {
         onSocket?.(beneath)
