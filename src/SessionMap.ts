@@ -215,7 +215,8 @@ const Proto = {
 
 /**
  * The session of a key, which is made if there is none, and held until the scope closes. Once the map's own scope has
- * closed, this gives a closed session.
+ * closed, this gives a closed session. A renewal that waits here for a lookup which waits for that renewal dies with
+ * `ReentrantRefresh`.
  *
  * @example
  * ```ts

@@ -267,6 +267,33 @@ describe("D4: shutting down", () => {
       assert.deepStrictEqual(received.match(/HTTP\/1\.1 \d+/g), ["HTTP/1.1 200", "HTTP/1.1 500"])
     }))
 
+  it.scopedLive("D2: refuses a request that comes meanwhile, and says that its connection closes", () =>
+    Effect.gen(function*() {
+      const entered = yield* Deferred.make<void>()
+      const release = yield* Deferred.make<void>()
+      const held = Effect.zipRight(Deferred.succeed(entered, undefined), Deferred.await(release))
+      const second = yield* Deferred.make<void>()
+      let requests = 0
+      const server = () =>
+        Http.createServer().on("request", () => ++requests === 2 && Deferred.unsafeDone(second, Exit.void))
+      const { closed, port } = yield* serving(Effect.as(held, HttpServerResponse.text("held")), "isolate", { server })
+      const client = yield* connected(port)
+      let received = ""
+      client.on("data", (data) => received += data.toString())
+      const gone = yield* Deferred.make<void>()
+      client.on("close", () => Deferred.unsafeDone(gone, Exit.void))
+      client.write("GET / HTTP/1.1\r\nhost: a\r\n\r\n")
+      yield* Deferred.await(entered)
+      const closing = yield* Effect.fork(closed)
+      yield* Effect.repeat(Effect.promise(() => isRefused(port)), { until: (refused) => refused })
+      client.write("GET / HTTP/1.1\r\nhost: a\r\n\r\n")
+      yield* Deferred.await(second)
+      yield* Deferred.succeed(release, undefined)
+      yield* Deferred.await(gone)
+      yield* Fiber.join(closing)
+      assert.match(received, /^HTTP\/1\.1 200 OK[^]*HTTP\/1\.1 503 [^]*connection: close/i)
+    }))
+
   it.scopedLive("sends 1001 to WebSocket clients whose handlers have ended, and closes their connections", () =>
     Effect.gen(function*() {
       const opened = yield* Deferred.make<void>()

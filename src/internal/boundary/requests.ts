@@ -73,10 +73,10 @@ export class Requests {
   /** A request is in flight until its response has been sent: its scope closes only then. */
   tracked<E, R>(app: HttpApp.Default<E, R>): HttpApp.Default<E, R> {
     return Effect.withFiberRuntime((handler) => {
-      if (this.state._tag === "Draining") return Effect.succeed(refusal)
       const request = Context.unsafeGet(handler.currentContext, HttpServerRequest.HttpServerRequest)
-      const scope = Context.unsafeGet(handler.currentContext as Context.Context<Scope.Scope>, Scope.Scope)
       this.noteConnection(request)
+      if (this.state._tag === "Draining") return Effect.succeed(refusal)
+      const scope = Context.unsafeGet(handler.currentContext as Context.Context<Scope.Scope>, Scope.Scope)
       const entry: InFlight = { request, handler, webSockets: [], hasEnded: false, onChange: () => {} }
       this.inFlight.add(entry)
       const tracked = request.headers["upgrade"] === undefined ? app : Effect.provideService(

@@ -109,8 +109,8 @@ export class Ending<A, E, R> {
    * Runs the effect to its end on a fiber of the session's own, while the caller waits. Closing the session's scope
    * interrupts that fiber, which still completes its work, and does not interrupt the caller.
    *
-   * What runs within the given work is the session's own work: if it asked the session, or waited for a renewal that
-   * waits for this end, it would fail instead of waiting for itself.
+   * Effects within the given work are the session's own: one that asked the session, or waited for a renewal that waits
+   * for this end, would fail instead of waiting for itself.
    */
   private finish(effect: (work: Renewal.Work) => Effect.Effect<void, never, R>): Effect.Effect<void> {
     return Effect.suspend(() => {

@@ -45,7 +45,7 @@ export interface Settings<K, A, E, E0, R> {
   /** The session that every key has once the map is closed: a closed session. */
   readonly closed: Effect.Effect<Session<A, E>, never, Scope.Scope>
   readonly full: E0
-  /** What a renewal gets that waits for a lookup which waits for this renewal. */
+  /** The outcome for a renewal that waits for a lookup which waits for this renewal. */
   readonly reentrant: Exit.Exit<never>
   /** The runtime with which sessions are made and their renewals run. */
   readonly runtime: Runtime.Runtime<R>

@@ -67,7 +67,7 @@ export const targetOf = (
   }
 }
 
-/** These options are used when TCP has connected. Node's errors for them would then end the process. */
+/** Options that Node uses only when TCP has connected: its errors for them would then end the process. */
 const refuseEarly = ({ servername, timeout }: Tls.ConnectionOptions): void => {
   if (timeout) new Net.Socket().setTimeout(timeout).destroy()
   if (servername !== undefined && servername !== null && typeof servername !== "string") {
