@@ -38,8 +38,8 @@ import * as SessionStore from "../SessionStore.js"
  */
 export interface Options {
   /**
-   * The table's name: letters, digits and underscores. The table is made if it does not exist. Default:
-   * `holdfast_sessions`.
+   * The table's name: letters, digits and underscores. The table is made if it does not exist. One that exists needs the
+   * columns `id`, `revision` and `content`, and a unique key of `id` alone. Default: `holdfast_sessions`.
    */
   readonly table?: string | undefined
   /**
@@ -75,7 +75,7 @@ export const layer = (
     Effect.gen(function*() {
       const { concurrency, table } = yield* Check.validated(() => validate(options))
       const sql = yield* SqlClient.SqlClient
-      const { begin, create, insert, isWritten, now, update } = dialectOf(sql, table)
+      const { begin, create, hasUniqueId, insert, isWritten, now, update } = dialectOf(sql, table)
       const name = sql(table)
       // A table that exists will do, even if the application may not make tables.
       const looked = Effect.either(sql`SELECT id, revision, content FROM ${name} WHERE 1 = 0`)
@@ -92,6 +92,7 @@ export const layer = (
           Schedule.jittered(Schedule.spaced("50 millis")).pipe(Schedule.intersect(Schedule.recurs(20)))
         )
       )
+      if (!(yield* attempt("open", hasUniqueId))) yield* attempt("open", notUnique)
       return SessionStore.SessionStore.of({
         read: (key) =>
           attempt(
@@ -173,6 +174,8 @@ const dialectOf = (sql: SqlClient.SqlClient, table: string) => {
   const name = sql(table)
   const returning = {
     begin: Effect.void as Effect.Effect<unknown>,
+    // `ON CONFLICT (id)` itself fails without a unique `id`.
+    hasUniqueId: Effect.succeed(true) as Effect.Effect<boolean, SqlError.SqlError>,
     isWritten: (rows: unknown): boolean => (rows as ReadonlyArray<unknown>).length > 0,
     create:
       sql`CREATE TABLE IF NOT EXISTS ${name} (id TEXT PRIMARY KEY, revision BIGINT NOT NULL, content TEXT NOT NULL)`
@@ -195,6 +198,14 @@ const dialectOf = (sql: SqlClient.SqlClient, table: string) => {
       create: sql`CREATE TABLE IF NOT EXISTS ${name} (
         id VARBINARY(${sql.literal(String(longestId))}) PRIMARY KEY,
         revision BIGINT NOT NULL, content LONGTEXT CHARACTER SET utf8mb4 NOT NULL)`,
+      // `INSERT IGNORE` lets every writer win without a unique `id`.
+      hasUniqueId: Effect.map(
+        sql`SELECT 1 AS found FROM information_schema.statistics
+            WHERE table_schema = DATABASE() AND table_name = ${table} AND non_unique = 0
+            GROUP BY index_name
+            HAVING COUNT(*) = 1 AND MAX(column_name) = 'id' AND MAX(sub_part) IS NULL`,
+        (keys) => keys.length > 0
+      ),
       isWritten: (result: unknown): boolean => (result as { readonly affectedRows: number }).affectedRows > 0,
       // In a time zone with summer time, `NOW()` shows one hour of the year twice.
       now: sql.literal("TIMESTAMPDIFF(MICROSECOND, '1970-01-01', UTC_TIMESTAMP(3)) DIV 1000"),
@@ -227,6 +238,8 @@ const longestId = 2048
 const isTooLong = (key: string): boolean => new TextEncoder().encode(key).length > longestId
 
 const tooLong = new SqlError.SqlError({ cause: undefined, message: `the key has more than ${longestId} bytes` })
+
+const notUnique = new SqlError.SqlError({ cause: undefined, message: "the table has no unique key of `id` alone" })
 
 type Statement = Effect.Effect<unknown, SqlError.SqlError>
 

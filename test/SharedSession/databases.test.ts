@@ -122,6 +122,30 @@ describe.skipIf(form === "quick")("F2, F5: a store in a database", async () => {
         const error = yield* Effect.flip(compareAndSet(`${longest}k`, undefined, row))
         assert.include(error, { _tag: "StoreError", cause: "the key has more than 2048 bytes" })
       }))
+
+    it.scopedLive("uses a table that exists only if its `id` is unique by itself and as a whole", () =>
+      Effect.gen(function*() {
+        const context = yield* Layer.build(sqlLayer({ kind: "mysql", url: mysql!, table: place() }))
+        const sql = Context.get(context, SqlClient.SqlClient)
+        const openedWith = (keys: string) => {
+          const table = place()
+          const columns = `id VARBINARY(2048) NOT NULL, revision BIGINT NOT NULL, content LONGTEXT NOT NULL`
+          const made = sql`CREATE TABLE ${sql(table)} (${sql.literal(`${columns}${keys}`)})`
+          return Effect.zipRight(made, opened({ kind: "mysql", url: mysql!, table }))
+        }
+        for (const keys of ["", ", UNIQUE (id, revision)", ", UNIQUE (id(8))", ", UNIQUE (revision)", ", INDEX (id)"]) {
+          assert.include(yield* Effect.flip(openedWith(keys)), {
+            _tag: "StoreError",
+            operation: "open",
+            cause: "the table has no unique key of `id` alone"
+          }, keys)
+        }
+        for (const keys of [", PRIMARY KEY (id)", ", UNIQUE (id)"]) {
+          const { compareAndSet } = yield* openedWith(keys)
+          assert.isTrue(yield* compareAndSet("k", undefined, row))
+          assert.isFalse(yield* compareAndSet("k", undefined, row))
+        }
+      }))
   })
 
   describe.skipIf(mariadbServer === undefined)("MariaDB in a time zone with summer time", () => {
