@@ -10,7 +10,8 @@
  * **What it does not.** A dropped session forgets its value without revoking it. If the value was a rotated, single-use
  * token, the next session of that key has to sign in again, unless the token was written down: `onRenewed` is the place
  * to persist it and `initial` the way to start from it again. A failed `lookup` is not remembered: the next caller runs
- * it again. A `lookup` that asks the map for its own key waits for itself, for ever.
+ * it again. A dropped session closes on its own: the next session of its key does not wait until then, so the resources
+ * of both may exist at the same time.
  *
  * @since 0.1.0
  */
@@ -215,8 +216,8 @@ const Proto = {
 
 /**
  * The session of a key, which is made if there is none, and held until the scope closes. Once the map's own scope has
- * closed, this gives a closed session. A renewal that waits here for a lookup which waits for that renewal dies with
- * `ReentrantRefresh`.
+ * closed, this gives a closed session. A lookup that waits here for itself dies with `ReentrantRefresh`, and so does a
+ * renewal that waits for a lookup which waits for that renewal.
  *
  * @example
  * ```ts

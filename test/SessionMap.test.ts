@@ -409,6 +409,23 @@ describe("the map", () => {
       }
     }))
 
+  it.scoped("S7: that waits for itself fails immediately, directly or through another key", () =>
+    Effect.gen(function*() {
+      const other: Record<string, string> = { own: "own", a: "b", b: "a" }
+      const map: SessionMap.SessionMap<string, string, never, unknown> = yield* SessionMap.make({
+        lookup: (key: string): Effect.Effect<Session.Session<string>, unknown, Scope.Scope> =>
+          Effect.zipRight(
+            Effect.suspend(() => SessionMap.get(map, other[key]!)),
+            Effect.orDie(Session.make({ acquire: Effect.succeed(key) }))
+          )
+      })
+      for (const key of ["own", "a"]) {
+        const exit = yield* Effect.exit(Effect.scoped(SessionMap.get(map, key)))
+        assert.isTrue(Exit.isFailure(exit) && Cause.isDie(exit.cause))
+        if (Exit.isFailure(exit)) assert.instanceOf(Cause.squash(exit.cause), Session.ReentrantRefresh)
+      }
+    }))
+
   it.scoped("survives a lookup that throws", () =>
     Effect.gen(function*() {
       const { lookup } = counting()

@@ -38,8 +38,8 @@ import * as SessionStore from "../SessionStore.js"
  */
 export interface Options {
   /**
-   * The table's name: letters, digits and underscores. The table is made if it does not exist. One that exists needs the
-   * columns `id`, `revision` and `content`, and a unique key of `id` alone. Default: `holdfast_sessions`.
+   * The table's name: letters, digits and underscores. The table is made if it does not exist. One that exists needs
+   * the columns `id`, `revision` and `content`, and a unique key of `id` alone. Default: `holdfast_sessions`.
    */
   readonly table?: string | undefined
   /**
