@@ -1,4 +1,4 @@
-/** The contributors' guides agree with the repository. */
+/** The guides, for users and for contributors, agree with the repository. */
 import { assert, describe, it } from "@effect/vitest"
 import { ConnectionClosed, type ConnectionFailure, DialError } from "effect-holdfast/WebSocketDialer"
 import { existsSync, readdirSync, readFileSync } from "node:fs"
@@ -89,10 +89,75 @@ describe("docs/errors.md", () => {
   }, 600_000)
 })
 
-describe("the documentation of `retryable`", () => {
+describe("the guides for users name", () => {
+  const text = guides.filter((guide) => guide.startsWith("docs/")).map(read).join("\n")
+  const code = [...text.matchAll(/```[^]*?```|`[^`]+`/g)].join("\n")
+  const isNamed = (name: string) => new RegExp(`\\b${name}\\b`).test(code)
+  const folders = ["src", "src/node", "src/redis", "src/sql", "src/testing"]
+  const modules = folders.flatMap((folder) =>
+    readdirSync(join(root, folder)).filter((file) => file.endsWith(".ts")).map((file) => `${folder}/${file}`)
+  )
+
+  const optionsOf = (module: string): ReadonlyArray<string> => {
+    const interfaces = read(module).matchAll(
+      /^export interface (?:\w*Options|Limits|Persist\w*)\b(?:[^{\n]|\n(?! *readonly))*\{\n([^]*?)^\}/gm
+    )
+    const bodies = [...interfaces].map(([, body]) => body!).join("")
+    return Array.from(bodies.matchAll(/^ {2}readonly (\w+)\??:/gm), ([, name]) => name!)
+  }
+
+  it.each(modules.filter((module) => optionsOf(module).length > 0))("each option of %s", (module) => {
+    assert.deepStrictEqual(optionsOf(module).filter((name) => !isNamed(name)), [])
+  })
+
+  it("options of many modules: the pattern finds them", () => {
+    assert.isAbove(modules.flatMap(optionsOf).length, 100)
+  })
+
+  it("each span", () => {
+    const sources = modulesWithin("src").map(read).join("")
+    const names = [...new Set(Array.from(sources.matchAll(/"([A-Z]\w+\.[a-z]\w+)"/g), ([, name]) => name!))]
+    assert.includeMembers(names, ["Session.refresh", "TransactionalRef.transaction"])
+    assert.deepStrictEqual(names.filter((name) => !code.includes(`\`${name}\``)), [])
+  })
+
+  it("each metric", () => {
+    const names = new Set<string>()
+    for (const file of modulesWithin("src")) {
+      const source = read(file)
+      for (const [, name] of source.matchAll(/Metric\.\w+\(\s*"(holdfast_\w+)"/g)) names.add(name!)
+      // A file with many metrics makes their names from a pattern.
+      const patterns = source.matchAll(/const (\w+) = .*[^]{0,40}Metric\.\w+\(`(holdfast_\w+)\$\{name\}(\w*)`/g)
+      for (const [, make, before, after] of patterns) {
+        for (const [, name] of source.matchAll(new RegExp(`\\b${make}\\("(\\w+)"`, "g"))) {
+          names.add(`${before}${name}${after}`)
+        }
+      }
+    }
+    assert.isAbove(names.size, 20)
+    assert.deepStrictEqual([...names].filter((name) => !isNamed(name)), [])
+  })
+})
+
+const modulesWithin = (folder: string): ReadonlyArray<string> =>
+  readdirSync(join(root, folder), { recursive: true, encoding: "utf8" })
+    .filter((file) => file.endsWith(".ts"))
+    .map((file) => join(folder, file))
+
+describe.each([
+  [
+    "the documentation of `retryable`",
+    "src/ReconnectingSocket.ts",
+    /refused with ([\d, ]+), or with 401 without a session; - a close with ([\d, ]+ or \d+)/
+  ],
+  [
+    "docs/sockets.md",
+    "docs/sockets.md",
+    /refused with ([\d, ]+ or \d+), or with 401 without a session; a close with ([\d, ]+ or \d+)/
+  ]
+])("%s", (_, file, list) => {
   it("lists the codes and statuses that are fatal", () => {
-    const [, statuses, codes] = /refused with ([\d, ]+), or with 401 without a session; - a close with ([\d, ]+ or \d+)/
-      .exec(read("src/ReconnectingSocket.ts").replaceAll(/\n\s*\*/g, ""))!
+    const [, statuses, codes] = list.exec(read(file).replaceAll(/\n\s*\*/g, ""))!
     const numbers = (text: string) => text.match(/\d+/g)!.map(Number)
     const all = (from: number, to: number) => Array.from({ length: to - from }, (_, at) => from + at)
     const isFatal = (failure: ConnectionFailure) => !isRetryable(failure, true)
