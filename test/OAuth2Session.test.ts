@@ -39,6 +39,24 @@ const inOrder = (...replies: ReadonlyArray<Reply>) => {
   return (): Reply => replies[Math.min(n++, replies.length - 1)]!
 }
 
+describe("the claims of an id_token", () => {
+  it.scoped("O2: that JSON cannot carry are left out, so that the tokens can be kept", () =>
+    Effect.gen(function*() {
+      const part = (json: string) => Buffer.from(json).toString("base64url")
+      const server: { readonly url: string } = yield* authorizationServer(() => {
+        const now = Math.floor(Date.now() / 1000)
+        const claims = `"iss":"${server.url}","aud":"app","sub":"ada","iat":${now},"exp":${now + 300}`
+        const idToken = `${part(`{"alg":"RS256"}`)}.${part(`{${claims},"big":1e400,"__proto__":{"a":1}}`)}.AAAA`
+        return token(1, { id_token: idToken, refresh_token: "canary-refresh-1" })
+      })
+      const session = yield* OAuth2Session.make({ ...refreshing(), issuer: server.url, persist: { key: "app" } })
+      const { value } = yield* session.current
+      assert.strictEqual(value.claims?.["sub"], "ada")
+      assert.strictEqual(value.claims?.["big"], null)
+      assert.isFalse(Object.hasOwn(value.claims!, "__proto__"))
+    }).pipe(http, Effect.provide(KeyValueStore.layerMemory)))
+})
+
 describe("a session of client credentials", () => {
   it.scoped("requests a token once for many callers, with the client's authentication", () =>
     Effect.gen(function*() {

@@ -326,6 +326,21 @@ describe("an id_token", () => {
       }
     }).pipe(http))
 
+  it.scoped("O2: of a renewal is accepted by a clock that is wrong: the refresh token is spent, and its successor kept", () =>
+    Effect.gen(function*() {
+      for (
+        const exit of [
+          yield* signIn((claims) => ({ ...claims, exp: (claims["exp"] as number) - 86_400 }), { isRenewed: true }),
+          yield* signIn((claims) => ({ ...claims, nbf: (claims["exp"] as number) + 86_400 }), { isRenewed: true })
+        ]
+      ) {
+        assert.isTrue(Exit.isSuccess(exit), String(exit))
+        if (!Exit.isSuccess(exit)) continue
+        assert.strictEqual(Redacted.value(exit.value.value.refreshToken!), "canary-2")
+        assert.strictEqual(exit.value.value.claims?.["sub"], "canary-ada")
+      }
+    }).pipe(http))
+
   const wrong: ReadonlyArray<readonly [string, Parameters<typeof signIn>[0], Parameters<typeof signIn>[1]?]> = [
     ["another issuer", (claims) => ({ ...claims, iss: "https://canary.example" })],
     ["no issuer", ({ iss: _, ...claims }) => claims],
@@ -341,6 +356,7 @@ describe("an id_token", () => {
     ["a beginning to come", (claims) => ({ ...claims, nbf: (claims["exp"] as number) + 1000 })],
     ["no signature", (claims) => claims, { alg: "none" }],
     ["a signature with a shared secret", (claims) => claims, { alg: "HS256" }],
+    ["no expiry, of a renewal", ({ exp: _, ...claims }) => claims, { isRenewed: true }],
     ["no parts", () => "canary"],
     ["parts that are no JSON", () => "canary.canary.canary"],
     ["five parts", () => "canary.canary.canary.canary.canary"],

@@ -1,6 +1,6 @@
 /**
  * Reads an id_token (OpenID Connect Core section 3.1.3.7). The token came directly from the token endpoint over TLS, so
- * its signature need not be checked (rule 6 there); issuer, audience, times and nonce are checked.
+ * its signature need not be checked (rule 6 there); issuer, audience, nonce and, at a sign-in, the times are checked.
  */
 import * as Clock from "effect/Clock"
 import * as Duration from "effect/Duration"
@@ -33,8 +33,13 @@ export const claimsOf = (idToken: string, expected: Expected): Effect.Effect<Cla
       Effect.filterOrFail(
         (claims) => isSamePerson(expected.former, claims),
         () => invalid("names another issuer or subject than the one before")
-      )
+      ),
+      Effect.map(storable)
     )
+
+/** A store cannot keep a number that is too large for JSON, nor a member `__proto__`. */
+const storable = (claims: Claims): Claims =>
+  JSON.parse(JSON.stringify(claims), (name, value) => name === "__proto__" ? undefined : value)
 
 /** The library's messages name a claim and never its value. */
 const invalid = (what: string): OAuth2Error =>

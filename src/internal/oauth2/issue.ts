@@ -1,5 +1,5 @@
 /** Makes tokens from an answer: checks them, and completes them from the previous tokens. */
-import type * as Duration from "effect/Duration"
+import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import * as Redacted from "effect/Redacted"
 import type * as Oauth from "oauth4webapi"
@@ -34,7 +34,8 @@ export const tokens = (
     const claims = idToken === undefined ? former?.claims : yield* IdToken.claimsOf(idToken, {
       server,
       clientId: rules.clientId,
-      tolerance: rules.clockTolerance,
+      // The refresh token is spent: if a clock is wrong, its successor must be kept nevertheless.
+      tolerance: former === undefined ? rules.clockTolerance : anyTime,
       nonce,
       former: former?.claims
     })
@@ -48,6 +49,9 @@ export const tokens = (
       claims
     }
   })
+
+/** In seconds, the longest that can be counted. */
+const anyTime = Duration.seconds(Number.MAX_SAFE_INTEGER / 1000)
 
 const typeOf = (
   type: string | undefined,
