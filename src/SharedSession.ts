@@ -230,8 +230,8 @@ export const make = <A, I, E = never, R = never, E2 = E, R2 = never, E3 = never,
     const now = () => clock.unsafeCurrentTimeMillis()
     const monotonic = () => Math.round(Number(clock.unsafeCurrentTimeNanos()) / 1_000_000)
     const memory = new Memory<A>(monotonic)
-    const cooldown = Cooldown.make(settings.cooldown, monotonic)
     const calls = new UserEffects()
+    const cooldown = Cooldown.make(settings.cooldown, monotonic, calls)
     // This finalizer runs last: what a call of the store has acquired is released before the scope has closed.
     yield* addFinalizer(() => calls.untilIdle(deadline))
 
@@ -242,7 +242,7 @@ export const make = <A, I, E = never, R = never, E2 = E, R2 = never, E3 = never,
       monotonic,
       memory,
       rows: new Rows(store, settings.key, queue, calls, monotonic),
-      codec: yield* Codec.make(settings.key, options.schema, yield* Sealing.make(settings.keys)),
+      codec: yield* Codec.make(settings.key, options.schema, yield* Sealing.make(settings.keys), calls),
       session: () => Inside.of(session),
       lifetimeOf: (value) => lifetimeOf(options, settings.maxAge, value, now()),
       makeRetry: retryOf(options.retry, monotonic),

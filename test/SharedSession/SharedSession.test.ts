@@ -8,7 +8,9 @@ import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
 import * as Fiber from "effect/Fiber"
+import * as Predicate from "effect/Predicate"
 import * as Redacted from "effect/Redacted"
+import * as Schedule from "effect/Schedule"
 import * as Schema from "effect/Schema"
 import * as Scope from "effect/Scope"
 import * as Stream from "effect/Stream"
@@ -791,6 +793,81 @@ describe("S6: closing", () => {
       yield* TestClock.adjust("1 millis")
       yield* settle
       assert.isNotNull(closing.unsafePoll())
+    }))
+
+  /** Runs the effect, and gives how long it took on the test's clock, in milliseconds. */
+  const millisOf = <E>(effect: Effect.Effect<unknown, E>) =>
+    Effect.gen(function*() {
+      const clock = yield* Effect.clock
+      const since = clock.unsafeCurrentTimeMillis()
+      const exit = yield* inTime(effect)
+      return { exit, millis: clock.unsafeCurrentTimeMillis() - since }
+    })
+
+  const neverEncoded = Schema.transformOrFail(Schema.String, Schema.String, {
+    strict: true,
+    decode: Effect.succeed,
+    encode: () => Effect.uninterruptible(Effect.never)
+  })
+  const never = Schedule.mapEffect(Schedule.spaced("1 second"), () => Effect.uninterruptible(Effect.never))
+
+  it.scoped.each(
+    [
+      ["a schema", { schema: neverEncoded, acquire: Effect.succeed("") }, "Unreadable", 5000],
+      ["a cooldown's schedule", { schema: Schema.String, acquire: Effect.fail("down"), cooldown: never }, "down", 1000]
+    ] as const
+  )(
+    "does not wait for ever for %s that never answers, nor does a caller",
+    ([, options, failure, longest]) =>
+      Effect.gen(function*() {
+        const scope = yield* Scope.make()
+        const session = yield* SharedSession.make<string, string, string>({
+          key: "k",
+          renew: Effect.succeed,
+          ...options
+        }).pipe(Effect.provide(SessionStore.layerMemory), Scope.extend(scope))
+        const { exit, millis } = yield* millisOf(session.current)
+        const error = failureOf(exit)
+        assert.strictEqual(Predicate.hasProperty(error, "reason") ? error.reason : error, failure)
+        assert.isAtMost(millis, longest + 1000)
+        assert.isAtMost((yield* millisOf(Scope.close(scope, Exit.void))).millis, 3000)
+      })
+  )
+
+  it.scoped("does not wait for ever for a store whose reads no longer follow its writes, and hardly calls it", () =>
+    Effect.gen(function*() {
+      for (const isObtained of [false, true]) {
+        const memory = yield* Effect.provide(SessionStore.SessionStore, SessionStore.layerMemory)
+        const scope = yield* Scope.make()
+        let isFrozen = false
+        let calls = 0
+        const session = yield* SharedSession.make({
+          key: "k",
+          schema: Schema.String,
+          acquire: Effect.sync(() => {
+            isFrozen = true
+            return ""
+          }),
+          renew: Effect.succeed
+        }).pipe(
+          Effect.provideService(SessionStore.SessionStore, {
+            ...memory,
+            compareAndSet: (...args) =>
+              Effect.suspend(() => {
+                calls++
+                return isFrozen ? Effect.succeed(false) : memory.compareAndSet(...args)
+              })
+          }),
+          Scope.extend(scope)
+        )
+        isFrozen = !isObtained
+        const { exit, millis } = yield* millisOf(session.current)
+        assert.strictEqual((failureOf(exit) as SharedSession.SharedSessionError).reason, "StoreUnavailable")
+        assert.isAtMost(millis, 10_000)
+        yield* TestClock.adjust("1 minute")
+        assert.isAtMost((yield* millisOf(Scope.close(scope, Exit.void))).millis, 5000)
+        assert.isAtMost(calls, 500)
+      }
     }))
 
   it.scoped("does not wait for ever for a store that does not end its notices", () =>

@@ -36,8 +36,8 @@ export const scheduleOf = <E>(
   return Schedule.spaced(Check.duration("cooldown", cooldown, { min: 0 }))
 }
 
-/** The callers wait for the schedule. */
-const longestStep = 1000
+/** The callers wait for the schedule, at most for so many milliseconds. */
+export const longestStep = 1000
 
 export const make = (schedule: Schedule.Schedule<unknown, Cause.Cause<any>>): Cooldown => {
   const delays = Delays.make(schedule)

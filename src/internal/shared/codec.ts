@@ -7,6 +7,7 @@ import * as Predicate from "effect/Predicate"
 import * as Schema from "effect/Schema"
 import { isJson } from "../persisted/json.js"
 import type { Sealing } from "../persisted/sealing.js"
+import type { UserEffects } from "../userEffects.js"
 
 /** The description contains no part of the value. */
 export class Unreadable extends Data.TaggedError("Unreadable")<{ readonly detail: string }> {}
@@ -17,30 +18,41 @@ export interface Codec<in out A> {
   readonly decode: (text: string) => Effect.Effect<A, Unreadable>
 }
 
+/**
+ * How long a schema may take to encode a value, in milliseconds: less than a lease lasts by default, since the token that
+ * was presented for the value is spent, and must not be presented by another process.
+ */
+const longestEncoding = 5000
+
 export const make = <A, I, R>(
   key: string,
   schema: Schema.Schema<A, I, R>,
-  sealing: Sealing
+  sealing: Sealing,
+  calls: UserEffects
 ): Effect.Effect<Codec<A>, never, R> =>
   Effect.map(Effect.context<R>(), (context): Codec<A> => {
     const encode = Schema.encode(schema)
     const decode = Schema.decodeUnknown(schema)
+    const encoded = (value: A) =>
+      Effect.suspend(() => encode(value)).pipe(
+        // A schema's own error shows the value.
+        Effect.mapError(() => new Unreadable({ detail: "would not fit the schema" })),
+        Effect.filterOrFail(isJson, () => new Unreadable({ detail: "would not be JSON" })),
+        Effect.map((encoded) => JSON.stringify({ key, value: encoded })),
+        Effect.tap((text) =>
+          Effect.mapError(
+            Effect.suspend(() => decode((JSON.parse(text) as { readonly value: unknown }).value)),
+            () => new Unreadable({ detail: "could not be read again by its schema" })
+          )
+        ),
+        Effect.catchAllDefect(() => new Unreadable({ detail: "cannot be written: its schema has thrown" })),
+        Effect.provide(context)
+      )
     return {
       encode: (value) =>
-        Effect.suspend(() => encode(value)).pipe(
-          // A schema's own error shows the value.
-          Effect.mapError(() => new Unreadable({ detail: "would not fit the schema" })),
-          Effect.filterOrFail(isJson, () => new Unreadable({ detail: "would not be JSON" })),
-          Effect.map((encoded) => JSON.stringify({ key, value: encoded })),
-          Effect.tap((text) =>
-            Effect.mapError(
-              Effect.suspend(() => decode((JSON.parse(text) as { readonly value: unknown }).value)),
-              () => new Unreadable({ detail: "could not be read again by its schema" })
-            )
-          ),
-          Effect.catchAllDefect(() => new Unreadable({ detail: "cannot be written: its schema has thrown" })),
-          Effect.flatMap((text) => sealing.seal(key, text)),
-          Effect.provide(context)
+        Effect.flatMap(
+          calls.within(encoded(value), longestEncoding, () => new Unreadable({ detail: tooSlow })),
+          (text) => sealing.seal(key, text)
         ),
       decode: (text) =>
         sealing.open(key, text).pipe(
@@ -54,6 +66,8 @@ export const make = <A, I, R>(
         )
     }
   })
+
+const tooSlow = `cannot be written: its schema has not answered within ${longestEncoding} ms`
 
 /**
  * Annotates a filter around a schema: why the filter refuses a value, in words that show nothing of the value. A schema

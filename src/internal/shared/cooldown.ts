@@ -8,14 +8,23 @@ import * as Schedule from "effect/Schedule"
 import * as ScheduleDecision from "effect/ScheduleDecision"
 import * as ScheduleInterval from "effect/ScheduleInterval"
 import * as Delays from "../delays.js"
+import { longestStep } from "../session/cooldown.js"
+import type { UserEffects } from "../userEffects.js"
 
 /** Higher numbers of failures count as this number, since by then a schedule no longer grows. */
 const mostFailures = 100
 
-export const make = (schedule: Schedule.Schedule<unknown, Cause.Cause<any>>, monotonic: () => number) => {
+export const make = (
+  schedule: Schedule.Schedule<unknown, Cause.Cause<any>>,
+  monotonic: () => number,
+  calls: UserEffects
+) => {
   let fromRow: number | undefined
   return {
-    /** The schedule's delay after `failures` failures of the whole fleet, in milliseconds. */
+    /**
+     * The schedule's delay after `failures` failures of the whole fleet, in milliseconds. If the schedule has ended, dies
+     * or takes too long, this is the last delay that it gave.
+     */
     ofFleet: (failures: number, cause: Cause.Cause<any>): Effect.Effect<number> =>
       Effect.suspend(() => {
         const delays = Delays.make(schedule)
@@ -23,8 +32,9 @@ export const make = (schedule: Schedule.Schedule<unknown, Cause.Cause<any>>, mon
         const step: Effect.Effect<void> = Effect.map(delays.next(cause, monotonic()), (delay) => {
           if (delay._tag === "Some") last = delay.value
         })
+        const steps = Effect.repeatN(step, Math.min(failures, mostFailures) - 1)
         return Effect.map(
-          Effect.catchAllCause(Effect.repeatN(step, Math.min(failures, mostFailures) - 1), () => Effect.void),
+          Effect.catchAllCause(calls.within(steps, longestStep, () => Effect.void), () => Effect.void),
           () => last
         )
       }),

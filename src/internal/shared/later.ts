@@ -41,9 +41,10 @@ export const settleLater = <A, E>(parts: Parts<A, E>): void => {
  */
 export const settleFinally = <A, E>(parts: Parts<A, E>): Effect.Effect<void> =>
   Effect.suspend(() => {
-    const { owedEnd, pending } = parts.memory
+    const { memory, rows } = parts
+    const { owedEnd, pending } = memory
     if (owedEnd !== undefined) return Effect.ignore(writeOwedEnd(parts))
-    return pending === undefined ? Effect.void : Effect.ignore(settle(parts, pending, () => true))
+    return pending === undefined ? Effect.void : Effect.ignore(rows.withinDeadline(settle(parts, pending, () => true)))
   })
 
 const untilTheStoreIsBack = Schedule.map(

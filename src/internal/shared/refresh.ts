@@ -9,7 +9,7 @@ import { writeOwedEnd } from "./ending.js"
 import { Holding } from "./holding.js"
 import { type Parts, Trouble } from "./parts.js"
 import * as Protocol from "./protocol.js"
-import type { Time } from "./rows.js"
+import { pauseAfter, type Time } from "./rows.js"
 import * as Settling from "./settling.js"
 import * as Stage from "./stage.js"
 import { waitForNews } from "./waiting.js"
@@ -43,6 +43,8 @@ class Refresh<A, E> {
   private readonly begun: number
   private readonly epoch: number
   private waits = 0
+  /** The leases that other processes have taken first, in a row. */
+  private lost = 0
   private heard = 0
 
   constructor(parts: Parts<A, E>, stage: Stage.Stage) {
@@ -128,6 +130,7 @@ class Refresh<A, E> {
   /** Waits for a notice, but not longer than the lease lasts: a store may send no notices, or lose some. */
   private wait(left: number): Effect.Effect<Next<A>, Trouble> {
     if (this.isOutOfPatience()) return Effect.fail(contended)
+    this.lost = 0
     const longest = Math.min(left, 50 * 2 ** Math.min(this.waits++, 5))
     return Effect.as(waitForNews(this.parts, this.heard, longest), again)
   }
@@ -144,7 +147,7 @@ class Refresh<A, E> {
     return Effect.flatMap(
       Effect.mapError(rows.write(read, row), unavailable),
       (isTaken): Effect.Effect<Next<A>, E | Trouble> => {
-        if (!isTaken) return Effect.succeed(again)
+        if (!isTaken) return Effect.as(Effect.mapError(pauseAfter(++this.lost), unavailable), again)
         memory.isWoken = false
         const { origin, value, version } = row
         const taken = { holder, version, origin, isSignIn: value === null || memory.value === undefined }

@@ -6,6 +6,7 @@
 import * as Data from "effect/Data"
 import * as Effect from "effect/Effect"
 import * as Option from "effect/Option"
+import * as Random from "effect/Random"
 import type { Row, Service, StoreError } from "../../SessionStore.js"
 import { first } from "../first.js"
 import type { UserEffects } from "../userEffects.js"
@@ -78,12 +79,12 @@ export class Rows {
   }
 
   /** Runs several calls within the time of one. A call that is cut may still arrive. */
-  withinDeadline<A>(calls: Effect.Effect<A, Unavailable>): Effect.Effect<A, Unavailable> {
+  withinDeadline<A, E>(calls: Effect.Effect<A, E>): Effect.Effect<A, E | Unavailable> {
     return this.calls.run(Effect.interruptible(first(calls, Effect.zipRight(struck, Effect.fail(unanswered)))))
   }
 
-  /** Reads and writes, again and again until no other process writes in between. */
-  change<A>(next: (read: Read) => Change<A>): Effect.Effect<Changed<A>, Unavailable> {
+  /** Reads and writes, again and again until no other process writes in between. `lost` counts the writes in vain. */
+  change<A>(next: (read: Read) => Change<A>, lost = 0): Effect.Effect<Changed<A>, Unavailable> {
     return Effect.flatMap(this.readNow, (read) => {
       const { row, ...time } = read
       const change = next(read)
@@ -91,11 +92,24 @@ export class Rows {
       return Effect.flatMap(
         this.write(row, change.row),
         (isWritten): Effect.Effect<Changed<A>, Unavailable> =>
-          isWritten ? Effect.succeed({ _tag: "Written", row: change.row, time }) : this.change(next)
+          isWritten
+            ? Effect.succeed({ _tag: "Written", row: change.row, time })
+            : Effect.zipRight(pauseAfter(lost + 1), this.change(next, lost + 1))
       )
     })
   }
 }
+
+/**
+ * Waits after so many lost writes in a row, and at last fails: the store's reads do not follow its writes. Processes that
+ * compete lose a few at most, and need not wait after the first ones.
+ */
+export const pauseAfter = (lost: number): Effect.Effect<void, Unavailable> =>
+  lost < 3
+    ? Effect.void
+    : lost < 20
+    ? Effect.flatMap(Random.next, (share) => Effect.sleep(share * Math.min(2 ** lost, 500)))
+    : Effect.fail(new Unavailable({ detail: `${lost} writes in a row found that the row had changed` }))
 
 const unanswered = new Unavailable({ detail: `the store has not answered within ${deadline} ms` })
 
