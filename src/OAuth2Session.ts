@@ -304,8 +304,8 @@ export interface Options {
    */
   readonly expiryLeeway?: Duration.DurationInput | undefined
   /**
-   * How far the server's clock may be from this process's clock when the times of an id_token are checked: at a sign-in,
-   * since a renewal has spent its refresh token. Default: 30 seconds.
+   * How far the server's clock may be from this process's clock when the times of an id_token are checked: at a
+   * sign-in, since a renewal has spent its refresh token. Default: 30 seconds.
    */
   readonly clockTolerance?: Duration.DurationInput | undefined
   /** As in `Session`; 0 means never ahead. Default: 1 minute. */

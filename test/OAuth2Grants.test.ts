@@ -154,6 +154,17 @@ describe("the device flow", () => {
       assert.deepInclude(failureOf(exit), { _tag: "OAuth2Error", error: "access_denied" })
     }).pipe(http))
 
+  it.scoped("does not wait for a prompt that goes on when it is interrupted", () =>
+    Effect.gen(function*() {
+      const server = yield* authorizationServer(({ path }) => path === "/device" ? device() : tokens)
+      const exit = yield* Effect.scoped(Effect.gen(function*() {
+        const grant = OAuth2Session.deviceCode(() => Effect.uninterruptible(Effect.never))
+        const session = yield* OAuth2Session.make({ ...options, issuer: server.url, grant })
+        return yield* passing(yield* Effect.fork(session.current))
+      }))
+      assert.isTrue(Exit.isSuccess(exit))
+    }).pipe(http))
+
   it.scoped("is interrupted with its prompt when the session closes", () =>
     Effect.gen(function*() {
       const server = yield* authorizationServer(({ path }) => path === "/device" ? device() : pending)
@@ -430,6 +441,17 @@ describe("the authorization code flow", () => {
       yield* Deferred.await(isClosed)
       const again = yield* Effect.promise(() => Promise.all([page, fetch(came)]))
       assert.deepStrictEqual(again.map((response) => response?.status), [200, 400])
+    }))
+
+  it.scoped("does not wait for a browser that goes on when it is interrupted", () =>
+    Effect.gen(function*() {
+      let came = new URL("http://127.0.0.1")
+      const receiver = yield* NodeLoopbackRedirect.make({
+        open: () => Effect.zipRight(Effect.promise(() => fetch(came)), Effect.uninterruptible(Effect.never))
+      })
+      came = new URL("?state=s&code=canary-code", receiver.redirectUri)
+      const signIn = yield* Effect.fork(receiver.onAuthorize(new URL("http://127.0.0.1/authorize"), "s"))
+      assert.strictEqual(String(yield* Effect.flatten(passing(signIn))), came.href)
     }))
 
   it.scoped.each(["127.0.0.1", ...hasIpv6 ? ["[::1]"] : []])(

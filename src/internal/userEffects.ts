@@ -1,7 +1,8 @@
 /**
  * The user's effects, which may take any time: a socket's `dial`, `onOpen`, a subscription's `open`, and the finalizers
- * of what these acquire; also a shared session's calls of its store, its schema and its cooldown. The socket or session interrupts these effects
- * without waiting for their end. Only its closing waits until none of them runs, for a bounded time.
+ * of what these acquire; also a shared session's calls of its store, its schema and its cooldown. The socket or session
+ * interrupts these effects without waiting for their end. Only its closing waits until none of them runs, for a bounded
+ * time.
  */
 import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"

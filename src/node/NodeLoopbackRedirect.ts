@@ -79,11 +79,14 @@ export const make = (options: {
         Effect.gen(function*() {
           const cameBack = yield* Deferred.make<URL>()
           waiting.set(state, cameBack)
-          const opening = yield* Effect.fork(Effect.suspend(() => open(url)))
-          const failed = Effect.zipRight(Fiber.join(opening), Effect.never)
-          return yield* Effect.raceFirst(Deferred.await(cameBack), failed).pipe(
-            Effect.zipLeft(Effect.timeoutOption(Fiber.await(opening), patience)),
-            Effect.ensuring(Fiber.interruptFork(opening))
+          return yield* Effect.acquireUseRelease(
+            // A fiber of its own: the end of a child that goes on in spite of an interruption would be awaited.
+            Effect.forkDaemon(Effect.interruptible(Effect.suspend(() => open(url)))),
+            (opening) =>
+              Effect.raceFirst(Deferred.await(cameBack), Effect.zipRight(Fiber.join(opening), Effect.never)).pipe(
+                Effect.zipLeft(Effect.timeoutOption(Fiber.await(opening), patience))
+              ),
+            Fiber.interruptFork
           )
         })
     }

@@ -326,7 +326,7 @@ describe("an id_token", () => {
       }
     }).pipe(http))
 
-  it.scoped("O2: of a renewal is accepted by a clock that is wrong: the refresh token is spent, and its successor kept", () =>
+  it.scoped("O2: of a renewal is accepted by a clock that is wrong, since its refresh token is spent", () =>
     Effect.gen(function*() {
       for (
         const exit of [

@@ -4,6 +4,7 @@
 import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import type * as Oauth from "oauth4webapi"
+import { first } from "../first.js"
 import { monotonic } from "../monotonic.js"
 import { unhurried } from "../session/renewal.js"
 import { type DeviceAnswer, deviceCodeFrom, type TokenAnswer, tokensFrom } from "./answer.js"
@@ -58,7 +59,8 @@ export const signIn = (
     }
     // A prompt may stay open while the server is polled; it is interrupted afterwards.
     const prompted = Effect.zipRight(Effect.suspend(() => onPrompt(prompt)), Effect.never)
-    return yield* unhurried(Effect.raceFirst(poll(party, server, tokenParameters, device, left), prompted))
+    // The sign-in does not wait until an interrupted prompt has ended.
+    return yield* unhurried(first(poll(party, server, tokenParameters, device, left), Effect.disconnect(prompted)))
   })
 
 const poll = Effect.fnUntraced(function*(

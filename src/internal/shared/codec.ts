@@ -19,8 +19,8 @@ export interface Codec<in out A> {
 }
 
 /**
- * How long a schema may take to encode a value, in milliseconds: less than a lease lasts by default, since the token that
- * was presented for the value is spent, and must not be presented by another process.
+ * How long a schema may take to encode a value, in milliseconds: less than a lease lasts by default, since the token
+ * that was presented for the value is spent, and must not be presented by another process.
  */
 const longestEncoding = 5000
 

@@ -22,8 +22,8 @@ export const make = (
   let fromRow: number | undefined
   return {
     /**
-     * The schedule's delay after `failures` failures of the whole fleet, in milliseconds. If the schedule has ended, dies
-     * or takes too long, this is the last delay that it gave.
+     * The schedule's delay after `failures` failures of the whole fleet, in milliseconds. If the schedule has ended,
+     * dies or takes too long, this is the last delay that it gave.
      */
     ofFleet: (failures: number, cause: Cause.Cause<any>): Effect.Effect<number> =>
       Effect.suspend(() => {

@@ -101,8 +101,8 @@ export class Rows {
 }
 
 /**
- * Waits after so many lost writes in a row, and at last fails: the store's reads do not follow its writes. Processes that
- * compete lose a few at most, and need not wait after the first ones.
+ * Waits after so many lost writes in a row, and at last fails: the store's reads do not follow its writes. Processes
+ * that compete lose a few at most, and need not wait after the first ones.
  */
 export const pauseAfter = (lost: number): Effect.Effect<void, Unavailable> =>
   lost < 3
