@@ -406,10 +406,9 @@ const provenState = <E, R, E2, R2, E3, R3>(
     return candidate
   })
 
-const stateOf = (identity: Identity, client: HttpClient.HttpClient, jar: CookieJar.CookieJar): State => ({
-  identity,
-  cookies: (url) => Effect.map(jar.header(String(url)), Option.fromNullable),
-  send: (request, isHome) =>
+const stateOf = (identity: Identity, client: HttpClient.HttpClient, jar: CookieJar.CookieJar): State => {
+  const hidden = Object.keys(identity.headers).filter((name) => !describesClient.test(name))
+  const send: State["send"] = (request, isHome) =>
     Effect.flatMap(
       Redirect.urlOf(request),
       ({ href }) =>
@@ -424,7 +423,18 @@ const stateOf = (identity: Identity, client: HttpClient.HttpClient, jar: CookieJ
             })
           ))
     )
-})
+  return {
+    identity,
+    cookies: (url) => Effect.map(jar.header(String(url)), Option.fromNullable),
+    send: hidden.length === 0 ?
+      send :
+      (request, isHome) =>
+        Effect.locallyWith(send(request, isHome), Headers.currentRedactedNames, (others) => [...others, ...hidden])
+  }
+}
+
+/** Headers of an identity that spans show: they say which browser this is. The others may prove who it is. */
+const describesClient = /^(user-agent|accept(-.*)?|sec-ch-.*)$/
 
 const dressed = (
   request: HttpClientRequest.HttpClientRequest,

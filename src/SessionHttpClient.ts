@@ -35,6 +35,7 @@ import type * as HttpClientResponse from "@effect/platform/HttpClientResponse"
 import type * as Context from "effect/Context"
 import * as Data from "effect/Data"
 import * as Effect from "effect/Effect"
+import * as Either from "effect/Either"
 import { identity } from "effect/Function"
 import * as Layer from "effect/Layer"
 import type * as Redacted from "effect/Redacted"
@@ -62,8 +63,9 @@ import type * as SessionMap from "./SessionMap.js"
  */
 export interface Options<in A> extends RefusalOptions {
   /**
-   * Puts the session's value on a request. If it throws, the request fails with a `RequestError` with reason
-   * `"Encode"`. Put a secret into a header: the wrapped client's spans and errors show the URL.
+   * Puts the session's value on a request. If it throws, or gives the request a URL that `origins` does not allow, the
+   * request fails with a `RequestError` with reason `"Encode"`. Put a secret into a header: the wrapped client's spans
+   * and errors show the URL.
    */
   readonly attach: (
     request: HttpClientRequest.HttpClientRequest,
@@ -367,10 +369,11 @@ export const layer = <I, S extends Session.Session<any, any>>(
         error === undefined
           ? Effect.succeed(response)
           : Effect.fail(clientError(errorAnswering(request ?? response.request, response, error)))
+      const placed = places(options, clientError)
       const sender = new Sender<any, HttpClientError.HttpClientError, FromClient, never>({
         ...options,
-        ...places(options, clientError),
-        execute: attaching(client, options),
+        ...placed,
+        execute: attaching(client, options, placed.isAllowed),
         clientError,
         lastingRefusal: (refused) => asResponse(undefined, refused),
         notReplayable: asResponse
@@ -397,10 +400,11 @@ export const layer = <I, S extends Session.Session<any, any>>(
 
 const senderOf = <E0, R, A>(client: HttpClient.HttpClient.With<E0, R>, options: Options<A>) => {
   type E1 = E0 | HttpClientError.HttpClientError | SessionRejected | NotReplayable
+  const placed = places<E1>(options, identity)
   return new Sender<A, E0 | HttpClientError.HttpClientError, E1, R>({
     ...options,
-    ...places<E1>(options, identity),
-    execute: attaching(client, options),
+    ...placed,
+    execute: attaching(client, options, placed.isAllowed),
     clientError: identity,
     lastingRefusal: ({ response }, refreshes) => new SessionRejected({ response, refreshes }),
     notReplayable: (request, { response }) => new NotReplayable({ request, response })
@@ -409,13 +413,19 @@ const senderOf = <E0, R, A>(client: HttpClient.HttpClient.With<E0, R>, options: 
 
 const attaching = <E0, R, A>(
   client: HttpClient.HttpClient.With<E0, R>,
-  { attach, followRedirects }: Options<A>
+  { attach, followRedirects }: Options<A>,
+  isAllowed: ((url: URL) => boolean) | undefined
 ) => {
   const execute: (
     request: HttpClientRequest.HttpClientRequest
   ) => Effect.Effect<HttpClientResponse.HttpClientResponse, E0, R> = followRedirects === undefined
     ? client.execute
     : (request) => Redirect.withRedirectsShown(client.execute(request))
+  const send = (own: HttpClientRequest.HttpClientRequest, attached: HttpClientRequest.HttpClientRequest) => {
+    const isMoved = isAllowed !== undefined && attached.url !== own.url
+    const refusal = isMoved ? movedAway(own, attached, isAllowed) : undefined
+    return refusal === undefined ? sendAttached(own, inScopeOf(own, attached), execute) : Effect.fail(refusal)
+  }
   return (
     request: HttpClientRequest.HttpClientRequest,
     value: A,
@@ -424,14 +434,31 @@ const attaching = <E0, R, A>(
     if (!isHome) return execute(request)
     try {
       const attached = attach(request, value)
-      return "headers" in attached ? sendAttached(request, inScopeOf(request, attached), execute) : Effect.flatMap(
+      return "headers" in attached ? send(request, attached) : Effect.flatMap(
         Effect.catchAllDefect(attached, (cause) => Effect.fail(cannotEncode(request, "attach", cause))),
-        (attached) => sendAttached(request, inScopeOf(request, attached), execute)
+        (attached) => send(request, attached)
       )
     } catch (cause) {
       return Effect.fail(cannotEncode(request, "attach", cause))
     }
   }
+}
+
+/** Why a request that `attach` has given another URL must not be sent there. */
+const movedAway = (
+  own: HttpClientRequest.HttpClientRequest,
+  attached: HttpClientRequest.HttpClientRequest,
+  isAllowed: (url: URL) => boolean
+): HttpClientError.RequestError | undefined => {
+  const url = Either.getOrUndefined(Redirect.urlOf(attached))
+  try {
+    if (url !== undefined && isAllowed(url)) return undefined
+  } catch (cause) {
+    return cannotEncode(own, "origins", cause)
+  }
+  const value = url?.origin ?? "no URL"
+  const reason = "must not give the request a URL that `origins` does not allow"
+  return cannotEncode(own, "attach", new InvalidOptions({ option: "attach", value, reason }))
 }
 
 /** Marks errors of the wrapped client, to distinguish them from errors of the session's own requests. */

@@ -40,6 +40,7 @@ import {
   times
 } from "./support/httpClients.js"
 import { eventually, nextTurn, type Received, type Reply, serve } from "./support/httpServer.js"
+import { watched } from "./support/watching.js"
 
 class NoIdentity {
   readonly _tag = "NoIdentity"
@@ -88,6 +89,21 @@ const waitersOf = (session: Session.Session<any, any>) =>
   Effect.map(session.status, (status) => status._tag === "Refreshing" ? status.waiters : 0)
 
 describe.each(clients)("over %s", (_name, layer) => {
+  it.scopedLive("spans and logs show no header of the identity, except those that name the browser", () =>
+    Effect.gen(function*() {
+      const server = yield* site(() => ({}))
+      const headers = Headers.fromInput({ "user-agent": "seen/1", "x-device": "canary" })
+      const { exit, seen } = yield* watched(Effect.gen(function*() {
+        const { client } = yield* HttpSession.make({ identity: Effect.succeed({ headers }), probe: server.url })
+        return yield* client.get(`${server.url}/page`)
+      }))
+      assert.isTrue(Exit.isSuccess(exit))
+      assert.deepStrictEqual(server.received.map((request) => request.headers["x-device"]), ["canary", "canary"])
+      const text = inspect(seen, { depth: 12 })
+      assert.include(text, "seen/1")
+      assert.notInclude(text, "canary")
+    }).pipe(Effect.provide(layer)))
+
   it.scopedLive("J1: twenty callers met with 403 cause one probe, and all succeed", () =>
     Effect.gen(function*() {
       const allThere = Effect.unsafeMakeLatch()
@@ -838,7 +854,7 @@ describe("J2: cookies of one generation", () => {
       assert.deepStrictEqual(server.requests().map(({ headers }) => headers.cookie), [undefined, "sid=0"])
     })))
 
-  it.scopedLive.each(clients.slice(1))(
+  it.scopedLive.each(clients)(
     "with one name on two paths are two cookies: over %s",
     ([, layer]) =>
       Effect.gen(function*() {
@@ -868,6 +884,18 @@ describe("J2: cookies of one generation", () => {
       yield* client.get(`${server.url}/page`)
       assert.strictEqual(server.received.at(-1)!.headers.cookie, "lang=de; prefs=a, theme=dark, lang=en; last=1")
     }).pipe(Effect.provide(layer)))
+
+  it.scopedLive.each(clients)(
+    "are kept although a cookie of the same name is deleted on another path: over %s",
+    ([, layer]) =>
+      Effect.gen(function*() {
+        const cookies = ["sid=new; Path=/; HttpOnly", "sid=; Path=/old; Max-Age=0", "constructor=1", "__proto__=2"]
+        const server = yield* site(() => ({}), () => ({ headers: { "set-cookie": cookies } }))
+        const { client } = yield* HttpSession.make({ ...identities(), probe: server.url })
+        yield* client.get(`${server.url}/page`)
+        assert.strictEqual(server.received.at(-1)!.headers.cookie, "sid=new; constructor=1; __proto__=2")
+      }).pipe(Effect.provide(layer))
+  )
 
   it.scopedLive("come after the caller's own", () =>
     over(Effect.gen(function*() {

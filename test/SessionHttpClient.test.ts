@@ -865,6 +865,19 @@ describe("a callback that breaks", () => {
       }
     }, encodes("replay")))
 
+  it.scopedLive.each([["a promise", () => Promise.resolve(false)], ["nothing", () => undefined]] as const)(
+    "H3: a `replay` that answers with %s, from a caller without types, is a RequestError",
+    ([, answer]) =>
+      meets({
+        replay: ((request: HttpClientRequest.HttpClientRequest) => isBroken(request) ? answer() : true) as () => boolean
+      }, (exit, received) => {
+        const error = failedWith(exit, HttpClientError.RequestError)
+        assert.strictEqual(error.reason, "Encode")
+        assert.include(error.message, "replay: must answer true or false")
+        assert.strictEqual(received.length, 1)
+      })
+  )
+
   it.scopedLive("a `key` that throws is a RequestError", () =>
     onUndici(Effect.gen(function*() {
       const sessions = yield* SessionMap.make({ lookup: (tenant: string) => ({ acquire: Effect.succeed(tenant) }) })

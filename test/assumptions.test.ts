@@ -402,6 +402,18 @@ describe("platform", () => {
   )
 
   it.scopedLive.each(clients)(
+    "response.original: has each Set-Cookie line, over %s (else cookies of one name are lost over fetch, J2)",
+    ([, layer]) =>
+      Effect.gen(function*() {
+        const cookies = ["a=1; Path=/x", "a=2"]
+        const server = yield* serve(() => ({ headers: { "set-cookie": cookies }, body: "ok" }))
+        const response = yield* HttpClient.get(server.url)
+        const { headers } = (response as unknown as { readonly original: { readonly source: any } }).original.source
+        assert.deepStrictEqual(headers instanceof Headers ? headers.getSetCookie() : headers["set-cookie"], cookies)
+      }).pipe(Effect.provide(layer))
+  )
+
+  it.scopedLive.each(clients)(
     "scopedRequests: names the request that `withScope` aborts, over %s (else M3 holds until it is collected)",
     ([, layer]) =>
       Effect.gen(function*() {

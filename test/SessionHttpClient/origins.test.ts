@@ -386,6 +386,49 @@ describe("H10: origins", () => {
       }
     })))
 
+  it.scopedLive("are asked about a copy of the URL, which they may change", () =>
+    onUndici(Effect.gen(function*() {
+      const { session } = yield* tokens
+      const site = yield* twoSites(() => to("/next"))
+      const client = yield* SessionHttpClient.make(session, {
+        attach: SessionHttpClient.bearer,
+        followRedirects: 1,
+        origins: (url) => {
+          url.hostname = "localhost"
+          url.search = ""
+          return true
+        }
+      })
+      yield* client.get(`${site.home}/first?a`)
+      assert.deepStrictEqual(site.sent(), ["home/first?a Bearer token-0", "home/next Bearer token-0"])
+    })))
+
+  it.scopedLive("are asked about the URL that `attach` gives a request, which is not sent elsewhere", () =>
+    onUndici(Effect.gen(function*() {
+      const { session } = yield* tokens
+      const site = yield* twoSites(() => ({}))
+      const attachTo = (url: string, isEffect: boolean) =>
+        ((request, token) => {
+          const attached = HttpClientRequest.setUrl(SessionHttpClient.bearer(request, token), url)
+          return isEffect ? Effect.succeed(attached) : attached
+        }) satisfies SessionHttpClient.Options<string>["attach"]
+      for (const isEffect of [false, true]) {
+        for (const origins of [[site.home], ({ hostname }: URL) => hostname === "127.0.0.1"]) {
+          const make = (url: string) => SessionHttpClient.make(session, { attach: attachTo(url, isEffect), origins })
+          for (const url of [`${site.away}/stolen`, "/relative"]) {
+            const exit = yield* Effect.exit(Effect.flatMap(make(url), (client) => client.get(`${site.home}/a`)))
+            const error = failedWith(exit, HttpClientError.RequestError)
+            assert.strictEqual(error.reason, "Encode")
+            assert.include(error.message, "attach: must not give the request a URL that `origins` does not allow")
+          }
+          assert.deepStrictEqual(site.sent(), [])
+          yield* Effect.flatMap(make(`${site.home}/b`), (client) => client.get(`${site.home}/a`))
+          assert.deepStrictEqual(site.sent(), ["home/b Bearer token-0"])
+          site.received.length = 0
+        }
+      }
+    })))
+
   it.scopedLive("are unknown for a request without a base URL, which is not sent", () =>
     onUndici(Effect.gen(function*() {
       const { session, signIns } = yield* tokens

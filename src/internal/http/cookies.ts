@@ -9,6 +9,7 @@ import * as HttpCookies from "@effect/platform/Cookies"
 import type * as HttpClientResponse from "@effect/platform/HttpClientResponse"
 import * as Clock from "effect/Clock"
 import * as Effect from "effect/Effect"
+import * as Predicate from "effect/Predicate"
 import type * as Tough from "tough-cookie"
 
 export interface CookieJar {
@@ -141,11 +142,13 @@ const hasExpired = ({ expires }: Tough.Cookie, now: number): boolean =>
 const bytesIn = (line: string): number => line.length
 
 /**
- * The response's `Set-Cookie` lines. The parsed `cookies` contain only one cookie for each name, whatever its path.
- * `headers` has all lines joined by commas (which also occur in dates and values), or, with `fetch`, only the last
- * line. For each name the longer line is used.
+ * The response's `Set-Cookie` lines: those of the client's own response, if it can be reached. The parsed `cookies`
+ * contain only one cookie for each name, whatever its path. `headers` has all lines joined by commas (which also occur
+ * in dates and values), or, with `fetch`, only the last line. For each name the longer line is used.
  */
 const setCookieLines = (response: HttpClientResponse.HttpClientResponse): ReadonlyArray<string> => {
+  const own = ownLines(response)
+  if (own !== undefined) return own
   const { cookies } = response.cookies
   const lines: Array<string> = []
   for (const part of response.headers["set-cookie"]?.split(/, (?=[^\s;,=]+=)/) ?? []) {
@@ -154,6 +157,19 @@ const setCookieLines = (response: HttpClientResponse.HttpClientResponse): Readon
     else lines.push(part)
   }
   return lines.length >= Object.keys(cookies).length ? lines : HttpCookies.toSetCookieHeaders(response.cookies)
+}
+
+/** The private part of platform's responses in which the client's own response is. */
+interface Parts {
+  readonly original?: { readonly source?: { readonly headers?: unknown } }
+}
+
+/** The lines as `fetch` (`Headers.getSetCookie`), undici and node:http (an array) give them. */
+const ownLines = (response: HttpClientResponse.HttpClientResponse): ReadonlyArray<string> | undefined => {
+  const headers = (response as Parts).original?.source?.headers
+  if (typeof Headers === "function" && headers instanceof Headers) return headers.getSetCookie()
+  const lines = Predicate.hasProperty(headers, "set-cookie") ? headers["set-cookie"] : undefined
+  return Array.isArray(lines) ? lines : undefined
 }
 
 /** Whether a comma is inside a line: the text after it is not a cookie's name, or is known to belong to a value. */

@@ -13,7 +13,9 @@ import { either, type Settings } from "./send.js"
 export const places = <E1>(
   { followRedirects, origins }: Pick<Options<never>, "followRedirects" | "origins">,
   clientError: (error: HttpClientError.RequestError) => E1
-): Pick<Settings<never, never, E1, never>, "isHome" | "start"> => {
+): Pick<Settings<never, never, E1, never>, "isHome" | "start"> & {
+  readonly isAllowed?: ((url: URL) => boolean) | undefined
+} => {
   if (origins === undefined && (followRedirects === undefined || Redirect.isBrowser())) return {}
   const valid = either(() => ({
     allowed: origins === undefined || typeof origins === "function"
@@ -24,7 +26,8 @@ export const places = <E1>(
   if (Either.isLeft(valid)) return { start: () => Either.left(valid.left) }
   const { allowed, redirectsLeft } = valid.right
   const isAllowed = typeof origins === "function"
-    ? (url: URL) => Check.kind("origins", origins(url), Predicate.isBoolean, "must answer true or false")
+    // A copy, which the function may change: a redirect is followed from the URL itself.
+    ? (url: URL) => Check.kind("origins", origins(new URL(url)), Predicate.isBoolean, "must answer true or false")
     : allowed !== undefined
     ? (url: URL) => allowed.has(url.origin)
     : undefined
@@ -49,7 +52,8 @@ export const places = <E1>(
         return Either.left(clientError(cannotEncode(request, "origins", cause)))
       }
     },
-    isHome: isAllowed
+    isHome: isAllowed,
+    isAllowed
   }
 }
 

@@ -10,6 +10,7 @@ import * as Data from "effect/Data"
 import * as Effect from "effect/Effect"
 import * as Either from "effect/Either"
 import * as Option from "effect/Option"
+import * as Predicate from "effect/Predicate"
 import type { InvalidOptions } from "../../InvalidOptions.js"
 import type { Generation, Session, SessionError } from "../../Session.js"
 import type { RefusalOptions } from "../../SessionHttpClient.js"
@@ -278,7 +279,7 @@ export class Sender<A, E0, E1, R> {
   private canBeSentAgain(request: Request, response: Response): Effect.Effect<boolean, E1> {
     const { replay = isReplayable } = this.settings
     try {
-      return Effect.succeed(replay(request))
+      return Effect.succeed(Check.kind("replay", replay(request), Predicate.isBoolean, "must answer true or false"))
     } catch (cause) {
       return Effect.zipRight(abandon(response), this.fail(cannotEncode(request, "replay", cause)))
     }
