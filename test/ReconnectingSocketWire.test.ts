@@ -18,6 +18,8 @@ import * as Schedule from "effect/Schedule"
 import type * as Scope from "effect/Scope"
 import * as Stream from "effect/Stream"
 import * as Http from "node:http"
+import * as Net from "node:net"
+import { Duplex } from "node:stream"
 import { WebSocket } from "ws"
 import { serverCertificate } from "../examples/certificates.js"
 import { amount, form } from "./support/form.js"
@@ -628,6 +630,50 @@ describe("dialing", () => {
         assert.strictEqual(connected, 5)
       }),
     NodeWebSocketDialer.layer({ agent: new Counting({ keepAlive: true }) })
+  )
+
+  /** A connection that is no socket, as through a multiplexer: what is written leaves a moment later. */
+  class Tunnel extends Duplex {
+    private readonly socket: Net.Socket
+    constructor(port: number) {
+      super()
+      this.socket = Net.connect(port, "127.0.0.1")
+      this.socket.on("data", (data) => this.push(data))
+      this.socket.on("end", () => this.push(null))
+      this.socket.on("error", (error) => this.destroy(error))
+      this.socket.on("close", () => this.destroy())
+    }
+    override _write(chunk: Buffer, _encoding: string, done: () => void) {
+      setTimeout(() => this.socket.write(chunk, () => done()), 5)
+    }
+    override _read() {}
+    override _final(done: () => void) {
+      this.socket.end()
+      done()
+    }
+    override _destroy(error: Error | null, done: (error: Error | null) => void) {
+      this.socket.destroy()
+      done(error)
+    }
+  }
+
+  class Tunneling extends Http.Agent {
+    override createConnection({ port }: Http.ClientRequestArgs) {
+      return new Tunnel(Number(port)) as Duplex as Net.Socket
+    }
+  }
+
+  test(
+    "W4: goes through an agent whose connections are no sockets, and reconnects after a close",
+    () =>
+      Effect.gen(function*() {
+        const server = yield* serverProcess()
+        const socket = yield* socketTo(server.url("/close?id=tunnel&bad=4&code=1001"))
+        const seen = yield* seeing(socket)
+        yield* seen.nth("Opened", 5)
+        yield* answers(socket)
+      }),
+    NodeWebSocketDialer.layer({ agent: new Tunneling() })
   )
 
   test(

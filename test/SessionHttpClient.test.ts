@@ -865,7 +865,8 @@ describe("a callback that breaks", () => {
       }
     }, encodes("replay")))
 
-  it.scopedLive.each([["a promise", () => Promise.resolve(false)], ["nothing", () => undefined]] as const)(
+  const noVerdicts: typeof answers = [["a promise", () => Promise.resolve(false)], ["nothing", () => undefined]]
+  it.scopedLive.each(noVerdicts)(
     "H3: a `replay` that answers with %s, from a caller without types, is a RequestError",
     ([, answer]) =>
       meets({

@@ -573,4 +573,15 @@ describe("the URL in an error", () => {
     "of %s has no credentials",
     (url) => assert.strictEqual(shown(url), "ws://host/a")
   )
+
+  it.each(["/", "?", "#", "/?#@", "[", " /", "\\"])(
+    "shows no password that makes a URL which cannot be parsed, with a %s in it",
+    (part) => {
+      for (const scheme of ["wss:", "WSS:", "ws:", ""]) {
+        const text = shown(`${scheme}//user:can${part}ary@host.example/a?b#c`)
+        assert.include(text, "host.example/a")
+        assert.notMatch(text, /can|ary|user|b/)
+      }
+    }
+  )
 })

@@ -11,7 +11,8 @@ import * as Exit from "effect/Exit"
 import * as Layer from "effect/Layer"
 import * as Option from "effect/Option"
 import type * as Http from "node:http"
-import type { Socket } from "node:net"
+import { Socket } from "node:net"
+import type { Duplex } from "node:stream"
 import type { ConnectionOptions } from "node:tls"
 import { type ClientOptions, WebSocket } from "ws"
 import * as Check from "../internal/check.js"
@@ -155,9 +156,11 @@ class PromptWebSocket extends WebSocket {
    * Ends the transport after the answer to the peer's close frame has been written, which may be queued behind other
    * data.
    */
-  end(transport: Socket): void {
-    if (this.termination !== undefined && transport.writableLength > 0) transport.destroySoon()
-    else this.terminate()
+  end(transport: Duplex): void {
+    if (this.termination === undefined || transport.writableLength === 0) this.terminate()
+    else if (transport instanceof Socket) transport.destroySoon()
+    // An agent may open a stream of another kind.
+    else transport.end(() => transport.destroy())
   }
 }
 

@@ -4,6 +4,7 @@ import * as Deferred from "effect/Deferred"
 import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
 import * as Fiber from "effect/Fiber"
+import * as Option from "effect/Option"
 import * as Stream from "effect/Stream"
 import {
   acknowledge,
@@ -105,6 +106,22 @@ describe("messages that come in", () => {
       wire.say(new Uint8Array(1024 * 1024))
       yield* settle
       assert.isTrue(wire.isPaused)
+    })
+  })
+
+  it.scoped("pause the connection even if they are empty and an answer is awaited", () => {
+    const wire = new Wire()
+    return Effect.gen(function*() {
+      const { socket } = yield* onWires([wire], {})
+      yield* settle
+      yield* Effect.fork(socket.request("ask", { reply: () => Option.none() }))
+      yield* settle
+      let said = 0
+      for (; said < 1_000_000 && !wire.isPaused; said += 1000) {
+        for (let n = 0; n < 1000; n++) wire.say("")
+        yield* settle
+      }
+      assert.isTrue(said > 1024 && said < 1_000_000)
     })
   })
 

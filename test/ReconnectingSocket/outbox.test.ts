@@ -20,6 +20,7 @@ import {
   test,
   Wire
 } from "../support/reconnectingSockets.js"
+import { settableTimeOfDay } from "../support/sessions.js"
 
 describe("messages that are sent", () => {
   test("W1: leave in the order in which they were accepted, before and after the first open", () =>
@@ -325,6 +326,24 @@ describe("the outbox", () => {
       yield* socket.send("new")
       yield* settle
       assert.deepStrictEqual(peer.got, ["new"])
+    }))
+
+  test("drops messages in time although the clock is set back or forward by an hour", () =>
+    Effect.gen(function*() {
+      const { timeOfDay, withTimeOfDay } = yield* settableTimeOfDay
+      for (const offset of [-3_600_000, 3_600_000]) {
+        timeOfDay.offset = 0
+        const { events, socket } = yield* withTimeOfDay(down({ timeToLive: "1 seconds" }))
+        yield* withTimeOfDay(socket.send("before"))
+        timeOfDay.offset = offset
+        yield* pass(100)
+        yield* withTimeOfDay(socket.send("after"))
+        assert.lengthOf(ofTag(events, "Expired"), 0)
+        yield* pass(900)
+        assert.deepStrictEqual(ofTag(events, "Expired").map(({ message }) => message), ["before"])
+        yield* pass(100)
+        assert.deepStrictEqual(ofTag(events, "Expired").map(({ message }) => message), ["before", "after"])
+      }
     }))
 
   it.scoped("never drops a message that was handed to a connection", () => {

@@ -7,6 +7,7 @@ import * as Deferred from "effect/Deferred"
 import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
 import * as Fiber from "effect/Fiber"
+import * as Option from "effect/Option"
 import * as Schedule from "effect/Schedule"
 import {
   dial,
@@ -60,6 +61,37 @@ describe("as a platform's socket", () => {
         assert.deepStrictEqual([first.got, second.got], [["a"], ["b"]])
       }))
   }
+
+  for (const how of ["reset", "close"] as const) {
+    test(`W3: runs that are repeated leave the delay after each loss (${how}) to the backoff`, () =>
+      Effect.gen(function*() {
+        const { server, socket } = yield* platform()
+        yield* Effect.forkScoped(Effect.forever(Effect.ignore(socket.runRaw(() => {}))))
+        for (const delay of [1000, 2000, 4000]) {
+          const peer = yield* server.open
+          yield* how === "reset" ? peer.reset : peer.close(1001, "")
+          const { length } = server.times
+          yield* pass(delay - 1)
+          assert.lengthOf(server.times, length)
+          yield* pass(1)
+          assert.lengthOf(server.times, length + 1)
+        }
+      }))
+  }
+
+  test("W12: a run gets no ping of the login that the heartbeat has answered", () =>
+    Effect.gen(function*() {
+      const { server, socket } = yield* platform({
+        heartbeat: { answer: (message) => message === "ping" ? Option.some("pong") : Option.none() },
+        onOpen: ({ find }) =>
+          Effect.ignore(find((message) => Option.liftPredicate(message, (one) => one === "welcome")))
+      })
+      const { got } = yield* runs(socket)
+      const peer = yield* server.open
+      for (const message of ["ping", "data", "ping", "welcome", "ping", "more"]) yield* peer.send(message)
+      yield* settle
+      assert.deepStrictEqual(got, ["data", "more"])
+    }))
 
   test("W12: a run gets the messages that arrived before it began", () =>
     Effect.gen(function*() {

@@ -309,6 +309,41 @@ describe("a replacement", () => {
       assert.lengthOf(server.times, 2)
     }))
 
+  for (const how of ["end", "reconnect", "close", "scope"] as const) {
+    const code = how === "scope" ? 1000 : 4123
+    it.scoped(`W7: that logs in, since the connection was lost, is closed with the order's code (${how})`, () =>
+      Effect.gen(function*() {
+        const wires = [new Wire(), new Wire()]
+        const order = { code: 4123, reason: "bye" }
+        let logins = 0
+        const ending = yield* Deferred.make<void>()
+        const scope = yield* Scope.make()
+        const { events, socket } = yield* Scope.extend(
+          onWires(wires, {
+            renewAfter: "10 seconds",
+            onOpen: ({ end }) =>
+              logins++ === 0
+                ? Effect.void
+                : Effect.zipRight(Deferred.await(ending), how === "end" ? end(order) : Effect.never)
+          }),
+          scope
+        )
+        yield* settle
+        yield* begin
+        wires[0]!.reset()
+        yield* settle
+        assert.strictEqual((yield* socket.state)._tag, "Opening")
+        yield* Deferred.succeed(ending, undefined)
+        if (how === "reconnect") yield* socket.reconnect(order)
+        if (how === "close") yield* Effect.fork(socket.close(4123, "bye"))
+        if (how === "scope") yield* Effect.fork(Scope.close(scope, Exit.void))
+        yield* settle
+        assert.strictEqual(wires[1]!.closed?.[0], code)
+        const isClosing = how === "close" || how === "scope"
+        if (!isClosing) assert.lengthOf(ofTag(events, "Lost"), 2)
+      }))
+  }
+
   test("in progress when the socket is closed leaves no connection", () =>
     Effect.gen(function*() {
       const { server, socket } = yield* connected(ReconnectingSocket.make({ ...renewing, acknowledge }))

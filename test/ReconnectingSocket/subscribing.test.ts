@@ -1,5 +1,5 @@
 /** Subscriptions whose `open` is an effect, that are confirmed, share a key, are paced or combined. */
-import { assert, describe } from "@effect/vitest"
+import { assert, describe, it } from "@effect/vitest"
 import { InvalidOptions } from "effect-holdfast/InvalidOptions"
 import * as ReconnectingSocket from "effect-holdfast/ReconnectingSocket"
 import * as Cause from "effect/Cause"
@@ -16,12 +16,16 @@ import {
   failureOf,
   isDone,
   lossesOf,
+  type Message,
   ofTag,
+  onWires,
   opened,
   pass,
   recorded,
   settle,
-  test
+  steady,
+  test,
+  Wire
 } from "../support/reconnectingSockets.js"
 
 type Sockets = ReconnectingSocket.ReconnectingSocket<string, string>
@@ -148,6 +152,72 @@ describe("a subscription that is confirmed", () => {
       assert.deepStrictEqual((yield* server.open).got, [])
       assert.deepStrictEqual(ofTag(events, "SubscriptionFailed"), [])
     }))
+
+  for (const isLost of [true, false]) {
+    const how = isLost ? "that is kept since the connection was lost" : "that takes over"
+    test(`W14: that is refused on a replacement (${how}) fails, if it was not answered before`, () =>
+      Effect.gen(function*() {
+        const { events, peer, server, socket } = yield* opened({ renewAfter: "10 seconds" })
+        const { fiber } = yield* subscribing(socket, { ...gold, timeout: "1 minute" })
+        yield* pass(10_000)
+        const replacement = yield* server.open
+        assert.deepStrictEqual(replacement.got, ["+gold"])
+        yield* replacement.send("no gold")
+        yield* settle
+        if (isLost) yield* peer.reset
+        yield* pass(2_000)
+        assert.strictEqual(failureOf(yield* Fiber.join(fiber)), "no gold")
+        assert.deepStrictEqual(ofTag(events, "SubscriptionFailed"), [])
+      }))
+  }
+
+  describe("behind a request whose write is going on", () => {
+    const any = (message: Message) => Option.some(String(message))
+    const busy = (timeout: Duration.DurationInput) =>
+      Effect.gen(function*() {
+        const wire = new Wire({ isHeld: true })
+        const { socket } = yield* onWires([wire], {})
+        yield* settle
+        yield* socket.send("first")
+        const requesting = yield* Effect.fork(socket.request("R", { reply: any, timeout: "1 minute" }))
+        yield* settle
+        const answers: Array<string> = []
+        const subscribing = yield* Effect.fork(Effect.exit(Effect.scoped(socket.subscribe({
+          open: "S",
+          timeout,
+          confirmed: (message) => (answers.push(String(message)), Option.some(Either.void))
+        }))))
+        yield* settle
+        return { answers, requesting, subscribing, wire }
+      })
+
+    it.scoped("W14: takes the answer to itself, and not the request's", () =>
+      Effect.gen(function*() {
+        const { answers, requesting, subscribing, wire } = yield* busy("1 minute")
+        wire.take()
+        yield* settle
+        wire.take()
+        yield* settle
+        wire.say("to R")
+        wire.say("to S")
+        assert.strictEqual(yield* Fiber.join(requesting), "to R")
+        yield* Fiber.join(subscribing)
+        assert.deepStrictEqual([wire.taken.slice(0, 3), answers], [["first", "R", "S"], ["to S"]])
+      }))
+
+    it.scoped("W14: has its whole `timeout` after it was sent", () =>
+      Effect.gen(function*() {
+        const { requesting, subscribing, wire } = yield* busy("2 seconds")
+        yield* pass(3_000)
+        assert.isFalse(yield* isDone(subscribing))
+        wire.take()
+        yield* pass(1_999)
+        assert.isFalse(yield* isDone(subscribing))
+        yield* pass(1)
+        assert.instanceOf(failureOf(yield* Fiber.join(subscribing)), ReconnectingSocket.RequestTimeout)
+        yield* Fiber.interrupt(requesting)
+      }))
+  })
 
   for (
     const [option, options] of [["options", null], ["options", 5], ["confirmed", { ...gold, confirmed: 5 }]] as const
@@ -434,6 +504,27 @@ describe("paced subscriptions", () => {
       assert.deepStrictEqual([next.got, (yield* socket.state)._tag], [["+1", "+2", "+3", "+4"], "Opening"])
       yield* pass(1)
       assert.deepStrictEqual(next.got, ["+1", "+2", "+3", "+4", "+5", "message"])
+      assert.deepStrictEqual(lossesOf(events), ["Reset"])
+    }))
+
+  it.scoped("are awaited while their messages are taken: a busy feed that cannot be paused opens", () =>
+    Effect.gen(function*() {
+      const wires = [new Wire({ pause: false }), new Wire({ pause: false })]
+      const { events, socket } = yield* onWires(wires, { ...paced, inbox: { capacity: 2 }, backoff: steady })
+      const messages = yield* recorded(socket.messages)
+      for (const topic of topics) yield* Effect.fork(socket.subscribe({ open: `+${topic}` }))
+      yield* pass(3_000)
+      wires[0]!.reset()
+      yield* pass(1_000)
+      const [, wire] = wires
+      let n = 0
+      while ((yield* socket.state)._tag === "Opening" && n < 100) {
+        wire!.say(String(n++))
+        yield* pass(100)
+      }
+      assert.strictEqual((yield* socket.state)._tag, "Open")
+      assert.isAbove(n, 10)
+      assert.deepStrictEqual(messages.all, Array.from({ length: n }, (_, i) => String(i)))
       assert.deepStrictEqual(lossesOf(events), ["Reset"])
     }))
 

@@ -10,7 +10,9 @@ export const shown = (url: string | URL): string => {
   const text = String(url)
   // `ws:user:password@host` has credentials, too.
   const isParsed = text.includes("@") && URL.canParse(text)
-  return (isParsed ? new URL(text).href : text).replace(/[?#].*$/s, "").replace(/\/\/[^/]*@/, "//")
+  // A password with a slash, a `?` or a `#` makes a URL that no one can parse.
+  const host = isParsed ? new URL(text).href : text.replace(/^([a-z][\w+.-]*:[\\/]*|[\\/]{2,}).*@/is, "$1")
+  return host.replace(/[?#].*$/s, "").replace(/\/\/[^/]*@/, "//")
 }
 
 /** A platform's error about a URL may quote it. Gives its text with the URL as shown, if the URL hides anything. */

@@ -19,6 +19,9 @@ const border: unique symbol = Symbol("border")
  */
 const served = -1
 
+/** What a message takes besides its content, in bytes: a flood of empty messages must be bounded, too. */
+const overhead = 64
+
 export class Inbox<in out A, in out E> {
   private items: Array<A | typeof border> = []
   /** The number of each item's connection. */
@@ -67,13 +70,23 @@ export class Inbox<in out A, in out E> {
 
   /** Adds the message even if the inbox is full: the caller decides what to do then. */
   push(message: A, bytes: number, connection: number): void {
-    this.add(message, connection, bytes)
+    this.add(message, connection, bytes + overhead)
     this.whenFilled.notify()
   }
 
   /** Adds a message that only a login may want to see. `pushAll` leaves it out. */
   pushServed(message: A, bytes: number): void {
     this.push(message, bytes, served)
+  }
+
+  /** Removes the messages that only a login may want to see. For an inbox without borders. */
+  dropServed(): void {
+    for (let at = this.items.length - 1; at >= 0; at--) {
+      if (this.from[at] !== served) continue
+      this.items.splice(at, 1)
+      this.from.splice(at, 1)
+      this.bytes -= this.sizes.splice(at, 1)[0]!
+    }
   }
 
   /** Puts the message that was taken last back to the front. For an inbox without borders. */

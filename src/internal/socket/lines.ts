@@ -107,7 +107,8 @@ export class Lines<In> {
       line.context = dropped
       const isLost = live?.failure !== undefined && !this.wiring.orders.isClosing
       return Effect.zipRight(
-        closeScope(scope, Exit.void),
+        // A dialer whose finalizer dies must not end the socket.
+        Effect.catchAllCause(closeScope(scope, Exit.void), () => Effect.void),
         Effect.suspend(() => {
           if (live !== undefined) {
             live.fail(new ConnectionLost({ reason: "Reset", cause: "dropped" }))

@@ -5,6 +5,7 @@ import * as Scope from "effect/Scope"
 import type { ReconnectOptions } from "../../ReconnectingSocket.js"
 import type { ConnectionFailure, ConnectionLost } from "../../WebSocketDialer.js"
 import { first, within } from "../first.js"
+import { monotonic } from "../monotonic.js"
 import type { LiveConnection } from "./connection.js"
 import type { Line } from "./lines.js"
 import { onOpenFailed, openingConnection } from "./openingConnection.js"
@@ -20,17 +21,22 @@ export const ready = <Out, In>(
   subscriptions: Subscriptions<Out, In>,
   line: Line<In>,
   live: LiveConnection<In>,
-  end: (options: ReconnectOptions) => Effect.Effect<void>
+  { end, onLoggedIn }: {
+    readonly end: (options: ReconnectOptions) => Effect.Effect<void>
+    /** Called when the login is over, before the subscriptions. */
+    readonly onLoggedIn: () => void
+  }
 ): Effect.Effect<void, ConnectionFailure, any> => {
   const { clock, settings: { openTimeout } } = wiring
   const late = () => onOpenFailed(new Cause.TimeoutException())
   const opened = Effect.suspend(() => {
-    const began = clock.unsafeCurrentTimeMillis()
+    const began = monotonic(clock)
     const written = (writing: Effect.Effect<void>) => Effect.suspend(() => within(writing, openTimeout - spent, late))
     let spent = 0
     return within(loggedIn(wiring, line, live, end), openTimeout, late).pipe(
       Effect.zipRight(Effect.suspend(() => {
-        spent = Math.min(clock.unsafeCurrentTimeMillis() - began, openTimeout)
+        spent = Math.min(monotonic(clock) - began, openTimeout)
+        onLoggedIn()
         return subscriptions.showAll(live, written)
       }))
     )

@@ -37,6 +37,7 @@ export interface QueuedMessage<out Out> {
   readonly isKept: boolean
   /** The key by which the server acknowledges the message. */
   readonly key: unknown
+  /** On the monotonic clock, in milliseconds. */
   readonly expiresAt: number
   /**
    * Set if the message is for this connection only: it does not count towards the capacity, and is dropped with the
@@ -386,12 +387,13 @@ export class Outbox<Out> {
   // time and end
   // ---------------------------------------------------------------------------
 
-  /** When the next message expires. A message that has been handed to a connection never expires. */
+  /** When the next message expires, by the monotonic clock. A message that a connection was handed never expires. */
   get nextExpiry(): number | undefined {
     for (const message of this.queued) if (message.times === 0 && message.only === undefined) return message.expiresAt
     return undefined
   }
 
+  /** `now` is the time on the monotonic clock. */
   expire(now: number): void {
     const before = this.count
     for (const message of this.queued) {

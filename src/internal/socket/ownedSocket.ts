@@ -26,6 +26,7 @@ import type {
 import type { ConnectionFailure, Message } from "../../WebSocketDialer.js"
 import { duration, functions, kind, object } from "../check.js"
 import { within } from "../first.js"
+import { monotonic } from "../monotonic.js"
 import { wait } from "../wait.js"
 import {
   EncodeError,
@@ -141,7 +142,7 @@ export class OwnedSocket<Out, In> implements ReconnectingSocket<Out, In> {
     try {
       return Either.right(queuedMessage(message, data.right, {
         id: options.acknowledge?.id(message),
-        expiresAt: timeToLive === Infinity ? Infinity : this.owner.now() + timeToLive
+        expiresAt: timeToLive === Infinity ? Infinity : monotonic(this.owner.wiring.clock) + timeToLive
       }))
     } catch (cause) {
       return Either.left(new EncodeError({ cause }))

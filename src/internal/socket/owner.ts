@@ -29,6 +29,7 @@ import * as Runtime from "effect/Runtime"
 import type { CloseInfo, ConnectionState, ReconnectOptions } from "../../ReconnectingSocket.js"
 import { type Connection, type ConnectionFailure, ConnectionLost, type Message } from "../../WebSocketDialer.js"
 import { first, within } from "../first.js"
+import { monotonic } from "../monotonic.js"
 import { UserEffects } from "../userEffects.js"
 import { wait } from "../wait.js"
 import { Waiters } from "../waiters.js"
@@ -175,8 +176,12 @@ export class Owner<Out, In, R> {
 
   private beOpen(opened: Line<In>): Effect.Effect<RoundEnd<In>, never, R> {
     this.becomeOpen(opened)
-    const since = this.now()
-    return Effect.flatMap(this.stay(opened), (line) => this.endRound(line, line.live?.failure, this.now() - since))
+    const { clock } = this.wiring
+    const since = monotonic(clock)
+    return Effect.flatMap(
+      this.stay(opened),
+      (line) => this.endRound(line, line.live?.failure, monotonic(clock) - since)
+    )
   }
 
   /** `openFor`: how many milliseconds the connection was open; negative if there was none. */
@@ -294,7 +299,10 @@ export class Owner<Out, In, R> {
             : Effect.forkIn(Effect.forever(Effect.zipRight(woken(wake), live.heartbeat!.askNow)), line.scope)
         ),
         Effect.zipRight(unlessOff(
-          ready(this.wiring, this.subscriptions, line, live, (options) => this.giveUpLine(line, live, options))
+          ready(this.wiring, this.subscriptions, line, live, {
+            end: (options) => this.giveUpLine(line, live, options),
+            onLoggedIn: () => this.takeMessagesOf(live)
+          })
         ))
       )
     })
@@ -333,7 +341,6 @@ export class Owner<Out, In, R> {
   private becomeOpen({ live }: Line<In>): void {
     if (live === undefined) return
     this.subscriptions.showMissing(live)
-    if (!this.isPlatformSocket) this.takeMessagesOf(live)
     this.move({ _tag: "Ready", connection: live, since: this.now() })
     this.wiring.events.publish({ _tag: "Opened", protocol: live.connection.protocol })
     const subscriptions = this.subscriptions.countOn(live)
@@ -343,6 +350,7 @@ export class Owner<Out, In, R> {
 
   /** From now on this connection's messages go to `messages`, and so do those that its login did not receive. */
   private takeMessagesOf(live: LiveConnection<In>): void {
+    if (this.isPlatformSocket) return live.inbox.dropServed()
     this.giveUnreadOf(live)
     live.inbox = this.inbox
     if (!this.inbox.isFull) live.resume(this.now())
@@ -383,7 +391,7 @@ export class Owner<Out, In, R> {
 
   /**
    * Ends when the connection has ended, or an order has come. Gives the line that is current by then, which may be a
-   * replacement.
+   * replacement, even one that is not ready yet.
    */
   private stay(opened: Line<In>): Effect.Effect<Line<In>, never, R> {
     const { renewAfter } = this.wiring.settings
@@ -400,8 +408,9 @@ export class Owner<Out, In, R> {
         }
         const replacement = this.replacements.ready
         if (this.wiring.orders.isOrdered || replacement === undefined) {
+          const current = this.phase._tag === "Open" ? undefined : this.replacements.takeOpening()
           if (renewing !== undefined) yield* Fiber.interrupt(renewing)
-          return line
+          return current ?? line
         }
         this.replacements.ready = undefined
         isFirst = yield* this.replace(line, replacement)
@@ -560,9 +569,22 @@ export class Owner<Out, In, R> {
     return this.subscriptions.join(subscription)
   }
 
-  /** Waits until the subscription is settled on the open connection, if there is one. */
+  /**
+   * Waits until the subscription is settled on the open connection, if there is one. If the connection is being
+   * replaced, or was lost meanwhile, a refusal on the next connection counts, too.
+   */
   show(subscription: Subscription<Out, In>): Effect.Effect<void, unknown> {
-    return Effect.suspend(() => this.subscriptions.show(subscription, this.openConnection))
+    return Effect.suspend(() => {
+      const open = this.openConnection
+      return Effect.flatMap(this.subscriptions.show(subscription, open), () => {
+        const { opening, ready } = this.replacements
+        for (const live of [this.openConnection, ready?.live, opening?.live]) {
+          const outcome = live === open ? undefined : live?.shown?.get(subscription)?.outcome
+          if (outcome !== undefined && Exit.isFailure(outcome)) return outcome
+        }
+        return Effect.void
+      })
+    })
   }
 
   leave(subscription: Subscription<Out, In>): void {
@@ -576,11 +598,12 @@ export class Owner<Out, In, R> {
 
   /** Drops messages that expire while there is no connection whose writer would notice it. */
   get expiring(): Effect.Effect<void> {
+    const { clock, outbox, settings } = this.wiring
     return Effect.forever(Effect.suspend(() => {
-      const now = this.now()
-      this.wiring.outbox.expire(now)
-      const next = this.wiring.outbox.nextExpiry ?? now + this.wiring.settings.timeToLive
-      return Effect.sleep(Math.max(1, next - now))
+      const now = monotonic(clock)
+      outbox.expire(now)
+      const next = outbox.nextExpiry ?? now + settings.timeToLive
+      return Effect.sleep(Math.max(1, Math.ceil(next - now)))
     }))
   }
 
@@ -616,17 +639,18 @@ export class Owner<Out, In, R> {
   keepApart(): void {
     if (this.isPlatformSocket) return
     this.isPlatformSocket = true
-    if (this.phase._tag !== "Open") return
+    if (this.phase._tag !== "Open" && this.phase._tag !== "Opening") return
     const { connection } = this.phase
+    if (connection.inbox !== this.inbox) return
     const inbox = this.newInbox()
     inbox.pushAll(this.inbox, connection.number)
     connection.inbox = inbox
     connection.onceLost(() => inbox.end(Exit.fail(Option.none())))
   }
 
-  /** Reconnects if this connection is the open one. */
+  /** Reconnects if this connection is the open one. A connection that is lost is left to the backoff. */
   giveUp(live: LiveConnection<In>): void {
-    if (this.phase._tag === "Open" && this.phase.connection === live) this.reconnect({ backoff: false })
+    if (this.openConnection === live) this.reconnect({ backoff: false })
   }
 }
 

@@ -79,6 +79,8 @@ export class Replacements<in out In, R> {
       Effect.gen(this, function*() {
         const line = this.opening = yield* lines.make({ attempt: 0, previous: Option.none() })
         const opened = yield* Effect.exit(restore(open(line)))
+        // The owner has taken the line over.
+        if (this.opening !== line) return Option.none()
         this.opening = undefined
         if (Exit.isSuccess(opened)) this.ready = line
         this.whenChanged.notify()
@@ -93,6 +95,13 @@ export class Replacements<in out In, R> {
         return Option.some(failure)
       })
     )
+  }
+
+  /** Gives the connection that is being made ready to the owner, who ends it. */
+  takeOpening(): Line<In> | undefined {
+    const { opening } = this
+    this.opening = undefined
+    return opening
   }
 
   /** Drops the ready replacement, if there is one. */

@@ -350,9 +350,11 @@ export class Subscriptions<Out, In> {
     turn: Turn | undefined,
     isQueued: boolean
   ): true {
-    this.awaitAnswer(subscription, shown)
+    const awaitAnswer = () => this.awaitAnswer(subscription, shown)
+    // A queued message may wait behind a request, whose answer comes first.
+    if (!isQueued) awaitAnswer()
     this.sent(subscription, shown)
-    return this.send(shown.live, data, turn, isQueued, () => written(shown))
+    return this.send(shown.live, data, turn, isQueued, () => written(shown), awaitAnswer)
   }
 
   private sent(subscription: Subscription<Out, In>, shown: Shown<In>): void {
@@ -364,7 +366,7 @@ export class Subscriptions<Out, In> {
   private awaitAnswer(subscription: Subscription<Out, In>, shown: Shown<In>): void {
     const { confirmed, timeout } = subscription
     const { events } = this.wiring
-    if (confirmed === undefined) return
+    if (confirmed === undefined || shown.outcome !== undefined) return
     const giveUpAnswer = shown.live.awaiting.add((message, data) => {
       const answer = events.decided("confirmed", () => checked(confirmed(message)), Option.none(), data)
       if (Option.isNone(answer)) return false
@@ -400,14 +402,16 @@ export class Subscriptions<Out, In> {
 
   /**
    * Queues the message behind earlier messages, for this connection only: it is dropped if the connection is lost.
-   * While a connection opens or is being replaced, the message is sent directly.
+   * While a connection opens or is being replaced, the message is sent directly. `onHanded` is called when a queued
+   * message is handed to the connection.
    */
   private send(
     live: LiveConnection<In>,
     data: Message,
     turn: Turn | undefined,
     isQueued: boolean,
-    onWritten: () => void
+    onWritten: () => void,
+    onHanded?: () => void
   ): true {
     const forget = turn && live.onceLost(() => this.pace?.end(turn, true))
     const onDone = () => {
@@ -417,6 +421,7 @@ export class Subscriptions<Out, In> {
     }
     if (isQueued) {
       const queued = queuedMessage(undefined as Out, data, { only: live })
+      queued.onHanded = onHanded
       queued.onDone = (outcome) => {
         if (outcome === "Done") onDone()
       }

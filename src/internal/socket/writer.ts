@@ -14,6 +14,7 @@ import * as Fiber from "effect/Fiber"
 import * as Option from "effect/Option"
 import * as Scope from "effect/Scope"
 import { ConnectionLost } from "../../WebSocketDialer.js"
+import { monotonic } from "../monotonic.js"
 import type { DirectMessage, LiveConnection } from "./connection.js"
 import type { QueuedMessage } from "./outbox.js"
 import { lossOf } from "./policy.js"
@@ -122,7 +123,7 @@ export class Writer {
   private begin(): void {
     const { live, wiring: { clock, outbox, settings } } = this
     const now = clock.unsafeCurrentTimeMillis()
-    outbox.expire(now)
+    if (settings.timeToLive !== Infinity) outbox.expire(monotonic(clock))
     const isPing = live.isPinging
     const write: Write = {
       isPing,
