@@ -705,7 +705,7 @@ export const scenarios = (Session: typeof SessionModule) => {
       yield* Effect.flatMap(session.refresh(first), session.refresh)
       for (const reader of readers) {
         const numbers = Chunk.toArray(yield* Fiber.join(reader)).map(({ number }) => number)
-        assert.deepEqual(numbers, [...new Set(numbers)].sort())
+        assert.deepEqual(numbers, [...new Set(numbers)].sort((one, other) => one - other))
       }
     }),
 
