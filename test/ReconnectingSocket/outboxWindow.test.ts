@@ -1,16 +1,17 @@
 import { assert, describe, it } from "@effect/vitest"
 import * as Effect from "effect/Effect"
+import * as Fiber from "effect/Fiber"
 import { Outbox, type QueuedMessage, queuedMessage } from "../../src/internal/socket/outbox.js"
 
 const queued = (message: string, only?: object) => queuedMessage(message, message, { id: message, ...only && { only } })
 
-const outboxOf = (inFlight: number) =>
+const outboxOf = (inFlight: number, { capacity = 10, isCumulative = true, keeps = true } = {}) =>
   new Outbox<string>({
-    capacity: 10,
-    bytes: 1_000,
+    capacity,
+    bytes: 1_000_000_000,
     overflow: "fail",
-    keeps: true,
-    isCumulative: true,
+    keeps,
+    isCumulative,
     inFlight,
     maxResends: Infinity
   }, { now: () => 0, onChanged: () => {}, onUndelivered: () => {}, resent: () => undefined })
@@ -40,6 +41,24 @@ describe("an outbox whose window is full", () => {
       assert.isTrue(yield* isFlushed)
     }))
 
+  it.effect("is not flushed while an older message, handed over after one that overtook it, is not acknowledged", () =>
+    Effect.gen(function*() {
+      const outbox = outboxOf(1)
+      for (const message of ["0", "1"]) outbox.offer(queued(message))
+      outbox.take(100)
+      const flushing = yield* Effect.fork(outbox.flushed)
+      yield* Effect.yieldNow()
+      for (const message of ["one only", "another only"]) outbox.offer(queued(message, {}))
+      const [, another] = outbox.take(100)
+      outbox.acknowledge("0", connection)
+      assert.deepStrictEqual(messagesOf(outbox.take(100)), ["1"])
+      outbox.settle([another!], true)
+      yield* Effect.yieldNow()
+      assert.isNull(flushing.unsafePoll())
+      outbox.acknowledge("1", connection)
+      assert.strictEqual(yield* Fiber.join(flushing), "Done")
+    }))
+
   it("drops messages for one connection only with that connection, and keeps the others in order", () => {
     const outbox = outboxOf(2)
     outbox.drainTo(connection)
@@ -52,4 +71,32 @@ describe("an outbox whose window is full", () => {
     outbox.acknowledge("1", connection)
     assert.deepStrictEqual(messagesOf(outbox.take(100)), ["2"])
   })
+})
+
+describe("a full outbox", () => {
+  // Emptying takes about half a second. If the time grew with the square of the number, it would be ten and more.
+  const ways: ReadonlyArray<readonly [string, { readonly keeps?: boolean; readonly isCumulative?: boolean }]> = [
+    ["written, while someone waits for the last one", { keeps: false }],
+    ["acknowledged one by one", { isCumulative: false }],
+    ["acknowledged up to each", { isCumulative: true }]
+  ]
+  it.effect.each(ways)("of 200,000 messages empties in linear time: %s", ([, options]) =>
+    Effect.gen(function*() {
+      const capacity = 200_000
+      const outbox = outboxOf(capacity, { capacity, ...options })
+      for (let n = 0; n < capacity; n++) {
+        outbox.offer(queuedMessage(String(n), "", "keeps" in options ? {} : { id: String(n) }))
+      }
+      const flushing = yield* Effect.fork(outbox.flushed)
+      yield* Effect.yieldNow()
+      outbox.drainTo(connection)
+      const since = performance.now()
+      while (outbox.hasWork) {
+        const batch = outbox.take(1024 * 1024)
+        outbox.settle(batch, true)
+        for (const { message } of batch) outbox.acknowledge(message, connection)
+      }
+      assert.isBelow(performance.now() - since, 8_000)
+      assert.strictEqual(yield* Fiber.join(flushing), "Done")
+    }))
 })

@@ -126,6 +126,10 @@ export class Outbox<Out> {
   private readonly waiting = new Set<QueuedMessage<Out>>()
   /** If the outbox `keeps`: the queued messages that are not kept, which a full window does not block. */
   private readonly passing = new Set<QueuedMessage<Out>>()
+  /** The messages that are queued or sent, by their places. */
+  private readonly held = new Map<number, QueuedMessage<Out>>()
+  /** No message has a lower place. */
+  private low = 0
   /** If the outbox `keeps`: the kept messages, each of them queued or sent. */
   private readonly byId: MutableHashMap.MutableHashMap<unknown, QueuedMessage<Out>> | undefined
   private readonly whenGone = new Waiters()
@@ -241,6 +245,7 @@ export class Outbox<Out> {
       this.bytes += message.bytes
       if (this.byId !== undefined && message.isKept) MutableHashMap.set(this.byId, message.key, message)
     }
+    this.held.set(message.place, message)
     this.queued.add(message)
     if (this.limits.keeps && !message.isKept) this.passing.add(message)
     message.onAccepted?.("Accepted")
@@ -373,14 +378,20 @@ export class Outbox<Out> {
   }
 
   private acknowledgeUpTo(last: QueuedMessage<Out>): void {
-    for (const messages of [this.sent, this.queued]) {
-      for (const message of messages) {
-        // Messages that are not kept may come before older ones that they have overtaken.
-        if (!message.isKept) continue
-        if (message.place > last.place) break
-        this.remove(message, "Done")
-      }
+    for (let place = this.lowest?.place ?? Infinity; place <= last.place; place++) {
+      const message = this.held.get(place)
+      if (message?.isKept === true) this.remove(message, "Done")
     }
+  }
+
+  /**
+   * The message with the lowest place. Found without passing over those that have left before it: a `Set` keeps a hole
+   * for each of them, so that looking for its first member again and again takes quadratic time.
+   */
+  private get lowest(): QueuedMessage<Out> | undefined {
+    if (this.held.size === 0) return undefined
+    while (!this.held.has(this.low)) this.low++
+    return this.held.get(this.low)
   }
 
   // ---------------------------------------------------------------------------
@@ -421,9 +432,7 @@ export class Outbox<Out> {
   private gone(upTo: number): Effect.Effect<"Done" | "Closed"> {
     return Waiters.until(() => {
       if (this.isClosed) return Exit.succeed("Closed")
-      // A message for one connection only may have been sent before older messages that a full window blocks.
-      const oldest = Math.min(firstPlace(this.sent), firstPlace(this.queued))
-      return oldest > upTo ? Exit.succeed("Done") : undefined
+      return (this.lowest?.place ?? Infinity) > upTo ? Exit.succeed("Done") : undefined
     }, this.whenGone)
   }
 
@@ -447,8 +456,16 @@ export class Outbox<Out> {
 
   /** Called by each step that may have changed the content of the outbox. */
   private notifyChange(): void {
-    const oldest = this.count === 0 ? 0 : Math.min(oldestOf(this.sent), oldestOf(this.queued))
+    const oldest = this.count === 0 ? 0 : this.oldest
     this.callbacks.onChanged({ messages: this.count, unacknowledged: this.unacknowledged, oldest })
+  }
+
+  /** When the oldest message was accepted, without messages for one connection only. */
+  private get oldest(): number {
+    const { lowest } = this
+    if (lowest?.only === undefined) return lowest?.acceptedAt ?? Infinity
+    for (const { acceptedAt, only } of this.held.values()) if (only === undefined) return acceptedAt
+    return Infinity
   }
 
   private remove(message: QueuedMessage<Out>, outcome: Outcome): void {
@@ -456,6 +473,7 @@ export class Outbox<Out> {
     if (wasQueued) this.passing.delete(message)
     else if (!this.sent.delete(message)) return
     else if (message.isKept) this.keptSent--
+    this.held.delete(message.place)
     if (message.only !== undefined) {
       message.onDone?.(outcome)
       return this.whenGone.notify()
@@ -473,15 +491,4 @@ export class Outbox<Out> {
     this.admit()
     this.whenGone.notify()
   }
-}
-
-/** When the oldest message was accepted, without messages for one connection only. */
-const oldestOf = (messages: Iterable<QueuedMessage<unknown>>): number => {
-  for (const { acceptedAt, only } of messages) if (only === undefined) return acceptedAt
-  return Infinity
-}
-
-const firstPlace = (messages: Iterable<QueuedMessage<unknown>>): number => {
-  for (const { place } of messages) return place
-  return Infinity
 }
