@@ -162,7 +162,7 @@ export interface ReconnectingSocket<in Out, out In> {
 /**
  * An element of `received`: `Opened` comes before the messages of each connection. Connections are numbered from 0, in
  * the order of their messages. A connection that ended before it was ready is included if it left messages that
- * `onOpen` had not received.
+ * `onOpen` had not received, or if it could not be paused (in browsers) and its login was over.
  *
  * @since 0.1.0
  * @category models

@@ -984,6 +984,7 @@ describe("D2: a policy", () => {
             closed: false,
             destroy: () => log.push(`destroy ${name}`),
             end: () => log.push(`end ${name}`),
+            on: () => {},
             once: (_: "close", listener: () => void) => closing.push(listener)
           })))
         yield* settled

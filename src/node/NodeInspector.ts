@@ -92,6 +92,8 @@ export const serve = (
     // a connection whose client has asked for an upgrade.)
     const sockets = new Set<Socket>()
     node.on("connection", (socket) => {
+      // Node removes its own listener if a client asks for an upgrade. Without one, a reset would end the process.
+      socket.on("error", () => {})
       sockets.add(socket)
       socket.once("close", () => sockets.delete(socket))
     })

@@ -19,6 +19,7 @@ export interface NodeSocket {
   readonly closed: boolean
   /** How many bytes have been written and not yet sent. */
   readonly writableLength: number
+  readonly on: (event: "error", listener: () => void) => void
   readonly once: (event: "close", listener: () => void) => void
   readonly end: () => void
   readonly destroy: () => void

@@ -100,6 +100,8 @@ export class Requests {
     else this.latest.delete(socket)
     if (this.sockets.has(socket) || socket.closed) return
     this.sockets.add(socket)
+    // Node removes its own listener when a client asks for an upgrade. Without one, a reset would end the process.
+    socket.on("error", () => {})
     socket.once("close", () => this.sockets.delete(socket))
   }
 

@@ -15,7 +15,7 @@ import * as Schedule from "effect/Schedule"
 import * as Backoff from "../../Backoff.js"
 import * as Check from "../check.js"
 import * as Delays from "../delays.js"
-import { within } from "../first.js"
+import { UserEffects } from "../userEffects.js"
 
 export interface Cooldown {
   /**
@@ -41,10 +41,11 @@ export const longestStep = 1000
 
 export const make = (schedule: Schedule.Schedule<unknown, Cause.Cause<any>>): Cooldown => {
   const delays = Delays.make(schedule)
+  const steps = new UserEffects()
   let delay = 0
   return {
     next: (cause, now) =>
-      within(delays.next(cause, now), longestStep, () => Effect.succeed(Option.none())).pipe(
+      steps.within(delays.next(cause, now), longestStep, () => Effect.succeed(Option.none())).pipe(
         Effect.map((next) => (delay = Option.getOrElse(next, () => delay))),
         Effect.catchAllCause(() => Effect.succeed(delay))
       ),

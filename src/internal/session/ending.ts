@@ -32,21 +32,28 @@ export class Ending<A, E, R> {
   /** Signs out: the value is forgotten and revoked. */
   readonly end: Effect.Effect<void> = Effect.suspend(() => this.begin())
 
-  /** The first step of `end`; the effect that this step gives does the rest. */
+  /** The first step of `end`, in which the revocation begins; the effect that it gives waits for the rest. */
   readonly begin = (): Effect.Effect<void> => {
     const { chain, telemetry } = this.settings
     const link = chain.end()
-    const isNews = link?.generation !== undefined || link?.phase._tag === "Renewing"
-    return isNews ? Effect.zipRight(telemetry.ended, this.retire(link)) : this.retire(link)
+    if (link === undefined) return Effect.void
+    const isNews = link.generation !== undefined || link.phase._tag === "Renewing"
+    stopIdleTimer(link)
+    const retired = this.retiring(link)
+    return isNews ? Effect.zipRight(telemetry.ended, retired) : retired
   }
 
   /** Gives up everything that a former head holds. Its renewal goes on, and its outcome is discarded. */
   retire(link: Link<A, E> | undefined): Effect.Effect<void> {
     if (link === undefined) return Effect.void
-    const { generation, isDead, isEnded, phase } = link
-    // A renewal without work of its own no longer needs its timer: its waiters have been answered.
-    if (phase._tag === "Renewing" && phase.renewal.work?.renewal !== phase.renewal) stopTimer(phase.renewal)
-    return this.finish((work) =>
+    stopIdleTimer(link)
+    return Effect.suspend(() => this.retiring(link))
+  }
+
+  /** Begins, in this step, to give up what the former head holds. The effect that this gives waits. */
+  private retiring(link: Link<A, E>): Effect.Effect<void> {
+    const { generation, isDead, isEnded } = link
+    return this.finishing((work) =>
       (isEnded && generation !== undefined && !isDead ? this.revoke(generation.value, work) : Effect.void).pipe(
         Effect.ensuring(workFor(link) === undefined ? this.discardAs(work, link) : Effect.void),
         Effect.ensuring(this.releaseUnheld(link))
@@ -103,30 +110,33 @@ export class Ending<A, E, R> {
 
   /** Runs the effect to its end, as part of the session's own work, like `onEnd`. */
   readonly finishAsWork = (effect: Effect.Effect<void, never, R>): Effect.Effect<void> =>
-    this.finish((work) => Renewal.within(work)(effect))
+    Effect.suspend(() => this.finishing((work) => Renewal.within(work)(effect)))
 
   /**
-   * Runs the effect to its end on a fiber of the session's own, while the caller waits. Closing the session's scope
-   * interrupts that fiber, which still completes its work, and does not interrupt the caller.
+   * Begins to run the effect, to its end, on a fiber of the session's own. The effect that this gives waits. Closing
+   * the session's scope interrupts that fiber, which still completes its work, and does not interrupt the caller.
    *
    * Effects within the given work are the session's own: one that asked the session, or waited for a renewal that waits
    * for this end, would fail instead of waiting for itself.
    */
-  private finish(effect: (work: Renewal.Work) => Effect.Effect<void, never, R>): Effect.Effect<void> {
-    return Effect.suspend(() => {
-      const work = this.newWork()
-      const ending = Renewal.make<void, never>()
-      ending.work = work
-      this.settings.fork(Effect.uninterruptible(effect(work))).addObserver((exit) => {
-        work.isOver = true
-        const defects = Exit.isSuccess(exit) ? Option.none() : Cause.keepDefects(exit.cause)
-        Renewal.answer(ending, Option.isNone(defects) ? Exit.void : Exit.failCause(defects.value))
-      })
-      return Renewal.join(ending, Exit.void)
+  private finishing(effect: (work: Renewal.Work) => Effect.Effect<void, never, R>): Effect.Effect<void> {
+    const work = this.newWork()
+    const ending = Renewal.make<void, never>()
+    ending.work = work
+    this.settings.fork(Effect.uninterruptible(effect(work))).addObserver((exit) => {
+      work.isOver = true
+      const defects = Exit.isSuccess(exit) ? Option.none() : Cause.keepDefects(exit.cause)
+      Renewal.answer(ending, Option.isNone(defects) ? Exit.void : Exit.failCause(defects.value))
     })
+    return Renewal.join(ending, Exit.void)
   }
 
   private newWork(): Renewal.Work {
     return Renewal.makeWork(this.settings.generations.mark)
   }
+}
+
+/** A renewal without work of its own no longer needs its timer: its waiters have been answered. */
+const stopIdleTimer = <A, E>({ phase }: Link<A, E>): void => {
+  if (phase._tag === "Renewing" && phase.renewal.work?.renewal !== phase.renewal) stopTimer(phase.renewal)
 }

@@ -196,9 +196,11 @@ export class Telemetry {
     return Effect.zipRight(Effect.sync(() => this.registered?.note(event)), this.log(level, message))
   }
 
+  /** A logger that throws must not keep the session from its work. */
   private log(level: LogLevel.LogLevel, message: string): Effect.Effect<void> {
     const { name } = this.settings
-    return Effect.annotateLogs(Effect.logWithLevel(level, `${name}: ${message}`), "session", name)
+    const logged = Effect.annotateLogs(Effect.logWithLevel(level, `${name}: ${message}`), "session", name)
+    return Effect.catchAllDefect(logged, () => Effect.void)
   }
 }
 

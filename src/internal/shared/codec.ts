@@ -19,10 +19,10 @@ export interface Codec<in out A> {
 }
 
 /**
- * How long a schema may take to encode a value, in milliseconds: less than a lease lasts by default, since the token
- * that was presented for the value is spent, and must not be presented by another process.
+ * How long a schema may take to encode or decode a value, in milliseconds: less than a lease lasts by default, since
+ * the token that was presented for the value is spent, and must not be presented by another process.
  */
-const longestEncoding = 5000
+const longestStep = 5000
 
 export const make = <A, I, R>(
   key: string,
@@ -48,10 +48,16 @@ export const make = <A, I, R>(
         Effect.catchAllDefect(() => new Unreadable({ detail: "cannot be written: its schema has thrown" })),
         Effect.provide(context)
       )
+    const decoded = (value: unknown) =>
+      Effect.suspend(() => decode(value)).pipe(
+        Effect.mapError(({ issue }) => new Unreadable({ detail: refusalOf(issue) })),
+        Effect.catchAllDefect(() => new Unreadable({ detail: "cannot be read: its schema has thrown" })),
+        Effect.provide(context)
+      )
     return {
       encode: (value) =>
         Effect.flatMap(
-          calls.within(encoded(value), longestEncoding, () => new Unreadable({ detail: tooSlow })),
+          calls.within(encoded(value), longestStep, () => new Unreadable({ detail: tooSlow })),
           (text) => sealing.seal(key, text)
         ),
       decode: (text) =>
@@ -59,15 +65,13 @@ export const make = <A, I, R>(
           Effect.mapError((detail) => new Unreadable({ detail })),
           Effect.flatMap(({ text }) => payloadOf(key, text)),
           Effect.flatMap((value) =>
-            Effect.mapError(decode(value), ({ issue }) => new Unreadable({ detail: refusalOf(issue) }))
-          ),
-          Effect.catchAllDefect(() => new Unreadable({ detail: "cannot be read: its schema has thrown" })),
-          Effect.provide(context)
+            calls.within(decoded(value), longestStep, () => new Unreadable({ detail: tooSlow }))
+          )
         )
     }
   })
 
-const tooSlow = `cannot be written: its schema has not answered within ${longestEncoding} ms`
+const tooSlow = `its schema has not answered within ${longestStep} ms`
 
 /**
  * Annotates a filter around a schema: why the filter refuses a value, in words that show nothing of the value. A schema

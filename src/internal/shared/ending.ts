@@ -58,7 +58,7 @@ export const writeOwedEnd = <A, E>(parts: Parts<A, E>): Effect.Effect<void, Trou
     const { memory, session } = parts
     const owed = memory.owedEnd
     if (owed === undefined) return Effect.void
-    return parts.rows.withinDeadline(replace(parts, owed, owed.version === 0 ? undefined : owed.origin)).pipe(
+    return replace(parts, owed, owed.version === 0 ? undefined : owed.origin).pipe(
       Effect.mapError(unavailable),
       Effect.flatMap((replaced) => session().finish(revokeRow(parts, replaced)))
     )

@@ -78,9 +78,10 @@ export class Rows {
     return inTime(this.queue, this.calls, true, this.store.compareAndSet(this.key, read?.revision, row))
   }
 
-  /** Runs several calls within the time of one. A call that is cut may still arrive. */
-  withinDeadline<A, E>(calls: Effect.Effect<A, E>): Effect.Effect<A, E | Unavailable> {
-    return this.calls.run(Effect.interruptible(first(calls, Effect.zipRight(struck, Effect.fail(unanswered)))))
+  /** Runs all these calls within the time of one, or of a few. A call that is cut may still arrive. */
+  withinDeadline<A, E>(calls: Effect.Effect<A, E>, times = 1): Effect.Effect<A, E | Unavailable> {
+    const over = Effect.zipRight(Effect.repeatN(struck, times - 1), Effect.fail(unanswered))
+    return this.calls.run(Effect.interruptible(first(calls, over)))
   }
 
   /** Reads and writes, again and again until no other process writes in between. `lost` counts the writes in vain. */

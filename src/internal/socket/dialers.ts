@@ -10,9 +10,11 @@ export const shown = (url: string | URL): string => {
   const text = String(url)
   // `ws:user:password@host` has credentials, too.
   const isParsed = text.includes("@") && URL.canParse(text)
-  // A password with a slash, a `?` or a `#` makes a URL that no one can parse.
-  const host = isParsed ? new URL(text).href : text.replace(/^([a-z][\w+.-]*:[\\/]*|[\\/]{2,}).*@/is, "$1")
-  return host.replace(/[?#].*$/s, "").replace(/\/\/[^/]*@/, "//")
+  const [visible] = (isParsed ? new URL(text).href : text).split(/[?#]/, 1)
+  if (isParsed || !text.includes("@")) return visible!.replace(/\/\/[^/]*@/, "//")
+  // In a URL that nobody can parse, a password with a slash, a `?` or a `#` cannot be told from a path or a query.
+  const scheme = /^(?:[a-z][\w+.-]*:)?[\\/]{2,}|^[a-z][\w+.-]*:/i.exec(text)
+  return scheme === null ? visible! : `${scheme[0]}…`
 }
 
 /** A platform's error about a URL may quote it. Gives its text with the URL as shown, if the URL hides anything. */

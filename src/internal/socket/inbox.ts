@@ -86,6 +86,7 @@ export class Inbox<in out A, in out E> {
       this.items.splice(at, 1)
       this.from.splice(at, 1)
       this.bytes -= this.sizes.splice(at, 1)[0]!
+      if (at < this.unread) this.unread--
     }
   }
 

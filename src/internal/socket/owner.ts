@@ -301,7 +301,10 @@ export class Owner<Out, In, R> {
         Effect.zipRight(unlessOff(
           ready(this.wiring, this.subscriptions, line, live, {
             end: (options) => this.giveUpLine(line, live, options),
-            onLoggedIn: () => this.takeMessagesOf(live)
+            // A connection that cannot be paused must not wait for its subscriptions with a full inbox.
+            onLoggedIn: () => {
+              if (!live.canPause && !this.isPlatformSocket && this.isOpening(live)) this.takeMessagesOf(live)
+            }
           })
         ))
       )
@@ -341,6 +344,7 @@ export class Owner<Out, In, R> {
   private becomeOpen({ live }: Line<In>): void {
     if (live === undefined) return
     this.subscriptions.showMissing(live)
+    this.takeMessagesOf(live)
     this.move({ _tag: "Ready", connection: live, since: this.now() })
     this.wiring.events.publish({ _tag: "Opened", protocol: live.connection.protocol })
     const subscriptions = this.subscriptions.countOn(live)
@@ -348,12 +352,18 @@ export class Owner<Out, In, R> {
     this.wiring.outbox.drainTo(live)
   }
 
+  private isOpening(live: LiveConnection<In>): boolean {
+    return this.phase._tag === "Opening" && this.phase.connection === live
+  }
+
   /** From now on this connection's messages go to `messages`, and so do those that its login did not receive. */
   private takeMessagesOf(live: LiveConnection<In>): void {
-    if (this.isPlatformSocket) return live.inbox.dropServed()
-    this.giveUnreadOf(live)
-    live.inbox = this.inbox
-    if (!this.inbox.isFull) live.resume(this.now())
+    if (this.isPlatformSocket) live.inbox.dropServed()
+    else if (live.inbox !== this.inbox) {
+      this.giveUnreadOf(live)
+      live.inbox = this.inbox
+    }
+    if (!live.inbox.isFull) live.resume(this.now())
     else if (!this.wiring.orders.isClosing) live.pause()
   }
 

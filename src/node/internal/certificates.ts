@@ -22,7 +22,7 @@ export const isAccepted = (
   if (der === undefined) return false
   try {
     const certificate = readCertificate(der)
-    return now <= Date.parse(certificate.valid_to) && checkServerIdentity(hostname, certificate) === undefined
+    return now <= Date.parse(certificate.valid_to) && !checkServerIdentity(hostname, certificate)
   } catch {
     return false
   }
