@@ -157,6 +157,19 @@ describe("NodeInspector", () => {
       yield* Scope.close(scope, Exit.void)
     }).pipe(Effect.provide(environment)))
 
+  it.scopedLive("N3: goes on when a client has asked for an upgrade, and resets the connection", () =>
+    Effect.gen(function*() {
+      const { url } = yield* NodeInspector.serve()
+      for (const host of ["elsewhere.test", "localhost"]) {
+        const client = yield* holding(url)
+        client.write(`GET / HTTP/1.1\r\nhost: ${host}\r\nconnection: upgrade\r\nupgrade: h2c\r\n\r\n`)
+        yield* Effect.async<void>((resume) => void client.once("data", () => resume(Effect.void)))
+        client.resetAndDestroy()
+        // The reset, unless it was handled, has ended the process by the answer to the next request.
+        assert.strictEqual((yield* Effect.promise(() => fetch(url))).status, 200)
+      }
+    }).pipe(Effect.provide(environment)))
+
   it.scopedLive("N3: leaves no fiber of a client that has sent two requests at once and has gone", () =>
     Effect.gen(function*() {
       const { url } = yield* NodeInspector.serve()

@@ -131,6 +131,19 @@ describe.each(versions)("C1: a connection that is resumed (%s)", (version) => {
       assert.deepStrictEqual(taken.map(({ session }) => session.every((byte) => byte === 0)), [true, true])
     }))
 
+  test("C5: is offered if `checkServerIdentity` answers null or false, which Node takes for yes, too", () =>
+    Effect.gen(function*() {
+      for (const answer of [null, false]) {
+        const cache = yield* TicketCache.make()
+        const ask = connecting({ cache, ca, checkServerIdentity: () => answer as unknown as undefined })
+        const recorded = yield* watched(yield* serving({ maxVersion: version }))
+        yield* ask(recorded.url())
+        yield* ask(recorded.url())
+        assert.deepStrictEqual(offers(recorded), [0, 1])
+        assert.strictEqual((yield* TicketCache.stats(cache)).resumed, 1)
+      }
+    }))
+
   test("C6: is logged once for a server that gives no new ticket", () =>
     Effect.gen(function*() {
       const cache = yield* TicketCache.make()

@@ -119,6 +119,17 @@ describe("D4: shutting down", () => {
       }))
   }
 
+  it.scopedLive("D1: goes on when a client has asked for an upgrade, and resets the connection", () =>
+    Effect.gen(function*() {
+      const { port } = yield* serving(HttpServerResponse.text("x".repeat(100_000)))
+      const client = Net.connect(port, "127.0.0.1")
+      client.on("error", () => {})
+      client.write("GET / HTTP/1.1\r\nhost: a\r\nconnection: upgrade\r\nupgrade: h2c\r\n\r\n")
+      yield* Effect.async<void>((resume) => void client.once("data", () => resume(Effect.void)))
+      client.resetAndDestroy()
+      assert.strictEqual((yield* Effect.promise(() => fetch(`http://127.0.0.1:${port}`))).status, 200)
+    }))
+
   it.scopedLive("answers 503 to an upgrade that comes meanwhile", () =>
     Effect.gen(function*() {
       const entered = yield* Deferred.make<void>()

@@ -1,5 +1,5 @@
 import * as Socket from "@effect/platform/Socket"
-import { assert, describe } from "@effect/vitest"
+import { assert, describe, it } from "@effect/vitest"
 import * as ReconnectingSocket from "effect-holdfast/ReconnectingSocket"
 import * as WebSocketDialer from "effect-holdfast/WebSocketDialer"
 import * as Cause from "effect/Cause"
@@ -16,10 +16,12 @@ import {
   isDone,
   type Message,
   ofTag,
+  onWires,
   pass,
   settle,
   steady,
-  test
+  test,
+  Wire
 } from "../support/reconnectingSockets.js"
 
 describe("as a platform's socket", () => {
@@ -91,6 +93,25 @@ describe("as a platform's socket", () => {
       for (const message of ["ping", "data", "ping", "welcome", "ping", "more"]) yield* peer.send(message)
       yield* settle
       assert.deepStrictEqual(got, ["data", "more"])
+    }))
+
+  it.scoped("W12: a run is not stopped by a login's answered pings that had filled the inbox", () =>
+    Effect.gen(function*() {
+      const wire = new Wire()
+      const { socket } = yield* onWires([wire], {
+        inbox: { capacity: 2 },
+        heartbeat: { answer: (message) => message === "ping" ? Option.some("pong") : Option.none() },
+        onOpen: () => Effect.sleep("1 second")
+      })
+      const { got } = yield* runs(ReconnectingSocket.toSocket(socket))
+      for (const message of ["ping", "ping", "early"]) wire.say(message)
+      yield* settle
+      assert.isTrue(wire.isPaused)
+      yield* pass(1_000)
+      assert.isFalse(wire.isPaused)
+      wire.say("data")
+      yield* settle
+      assert.deepStrictEqual(got, ["early", "data"])
     }))
 
   test("W12: a run gets the messages that arrived before it began", () =>

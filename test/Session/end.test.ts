@@ -27,6 +27,34 @@ describe("end", () => {
       assert.deepStrictEqual(up.calls, ["acquire", "acquire"])
     }))
 
+  it.scoped("revokes the value and releases its resources, however early its caller is interrupted", () =>
+    Effect.gen(function*() {
+      let ends = 0
+      const revoked: Array<string> = []
+      const released: Array<string> = []
+      const acquired = Effect.acquireRelease(
+        Effect.sync(() => `v${ends}`),
+        (value) => Effect.sync(() => released.push(value))
+      )
+      const session = yield* Session.make({
+        acquire: acquired,
+        onEnd: (value) => Effect.sync(() => revoked.push(value))
+      })
+      while (ends < 40) {
+        yield* session.current
+        ends++
+        // A fiber can be interrupted where it yields: here after every 20 operations, of which some come before.
+        const before = Effect.forEach(Array.from({ length: ends }), () => Effect.void, { discard: true })
+        const ending = yield* Effect.fork(Effect.withMaxOpsBeforeYield(Effect.zipRight(before, session.end), 20))
+        while (ending.unsafePoll() === null && (yield* session.status)._tag !== "Idle") yield* Effect.yieldNow()
+        yield* Fiber.interrupt(ending)
+        yield* settle
+        if ((yield* session.status)._tag !== "Idle") yield* session.end
+      }
+      const all = Array.from({ length: ends }, (_, n) => `v${n}`)
+      assert.deepStrictEqual([revoked, released], [all, all])
+    }))
+
   it.scoped("does nothing if there is no value to forget", () =>
     Effect.gen(function*() {
       const revoked: Array<string> = []

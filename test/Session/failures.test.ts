@@ -7,6 +7,7 @@ import * as Exit from "effect/Exit"
 import * as Fiber from "effect/Fiber"
 import * as Option from "effect/Option"
 import * as Schedule from "effect/Schedule"
+import * as Scope from "effect/Scope"
 import * as TestClock from "effect/TestClock"
 import { failureOf, many } from "../support/exits.js"
 import { held, Refused, upstream, valuesOf } from "../support/sessions.js"
@@ -91,6 +92,19 @@ describe("S4: a renewal that fails", () => {
       assert.deepStrictEqual(yield* cooldowns(session, up, 7), [1, 2, 4, 8, 16, 30, 30])
       yield* session.refresh(yield* session.current)
       assert.deepStrictEqual(yield* cooldowns(session, up, 2), [1, 2])
+    }))
+
+  it.scoped("answers after a second, and closes, although the cooldown's schedule cannot be interrupted", () =>
+    Effect.gen(function*() {
+      const scope = yield* Scope.make()
+      const cooldown = Schedule.mapEffect(Schedule.spaced("1 second"), () => Effect.uninterruptible(Effect.never))
+      const session = yield* Scope.extend(Session.make({ acquire: Effect.fail("down"), cooldown }), scope)
+      const asking = yield* Effect.fork(Effect.exit(session.current))
+      yield* settle
+      yield* TestClock.adjust("1 second")
+      yield* settle
+      assert.strictEqual(failureOf(yield* Fiber.join(asking)), "down")
+      yield* Scope.close(scope, Exit.void)
     }))
 
   it.scoped("has a fixed cooldown or that of a schedule; a schedule that ends keeps its last delay", () =>

@@ -31,6 +31,24 @@ const logging = <A, E, R>(effect: (lines: Array<string>) => Effect.Effect<A, E, 
   })
 
 describe("logs", () => {
+  it.scoped("that throw keep a session neither from its revocation nor from a sign-in", () =>
+    Effect.gen(function*() {
+      const revoked: Array<string> = []
+      const up = upstream()
+      const session = yield* Session.make({
+        ...up,
+        fatal: () => true,
+        onEnd: (value) => Effect.sync(() => revoked.push(value))
+      })
+      const first = yield* session.current
+      up.next(Effect.fail(new Refused("invalid_grant")))
+      assert.strictEqual((yield* session.refresh(first)).value, "v1")
+      yield* session.end
+      assert.deepStrictEqual([revoked, up.calls], [["v1"], ["acquire", "renew v0", "acquire"]])
+    }).pipe(Effect.provide(Logger.add(Logger.make(() => {
+      throw new Error("no disk")
+    })))))
+
   it.scoped("warn of a failed refresh once, with the tag of its error and without its message", () =>
     logging((lines) =>
       Effect.gen(function*() {

@@ -8,6 +8,7 @@ import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
 import * as Fiber from "effect/Fiber"
+import * as ParseResult from "effect/ParseResult"
 import * as Predicate from "effect/Predicate"
 import * as Redacted from "effect/Redacted"
 import * as Schedule from "effect/Schedule"
@@ -680,6 +681,18 @@ describe("F10: end", () => {
       assert.deepStrictEqual(tokensOf(yield* all([session.current])), ["1.0"])
     }))
 
+  it.scoped("that is owed is written to a slow store, each of whose calls is answered in time", () =>
+    Effect.gen(function*() {
+      const { faults, join } = yield* makeFleet()
+      const session = yield* join()
+      yield* all([session.current])
+      faults.isDown = true
+      yield* inTime(session.end)
+      faults.isDown = false
+      faults.held = faults.heldRead = Effect.sleep("1200 millis")
+      assert.strictEqual(nameOf(valueOf(yield* inTime(session.current))), "1.0")
+    }))
+
   it.scoped("without the store is immediate for this process; the row follows, and no other sign-in is ended", () =>
     Effect.gen(function*() {
       const { faults, join, row, server } = yield* makeFleet()
@@ -833,6 +846,27 @@ describe("S6: closing", () => {
         assert.isAtMost((yield* millisOf(Scope.close(scope, Exit.void))).millis, 3000)
       })
   )
+
+  it.scoped("does not wait for ever for a schema that never decodes, nor does `end`", () =>
+    Effect.gen(function*() {
+      const neverDecoded = Schema.transformOrFail(Schema.String, Schema.String, {
+        strict: true,
+        decode: () => Effect.uninterruptible(Effect.never),
+        encode: ParseResult.succeed
+      })
+      const scope = yield* Scope.make()
+      const make = (schema: Schema.Schema<string>) =>
+        SharedSession.make({ key: "k", schema, acquire: Effect.succeed("v"), renew: Effect.succeed })
+      const [one, other] = yield* Effect.all([make(Schema.String), Scope.extend(make(neverDecoded), scope)]).pipe(
+        Effect.provide(SessionStore.layerMemory)
+      )
+      yield* one.current
+      const { exit, millis } = yield* millisOf(other.current)
+      assert.strictEqual((failureOf(exit) as SharedSession.SharedSessionError).reason, "Unreadable")
+      assert.isAtMost(millis, 6_000)
+      assert.isAtMost((yield* millisOf(other.end)).millis, 12_000)
+      assert.isAtMost((yield* millisOf(Scope.close(scope, Exit.void))).millis, 4_000)
+    }))
 
   it.scoped("does not wait for ever for a store whose reads no longer follow its writes, and hardly calls it", () =>
     Effect.gen(function*() {

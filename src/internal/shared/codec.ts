@@ -57,7 +57,7 @@ export const make = <A, I, R>(
     return {
       encode: (value) =>
         Effect.flatMap(
-          calls.within(encoded(value), longestStep, () => new Unreadable({ detail: tooSlow })),
+          calls.within(encoded(value), longestStep, () => new Unreadable({ detail: `cannot be written: ${tooSlow}` })),
           (text) => sealing.seal(key, text)
         ),
       decode: (text) =>
@@ -65,7 +65,7 @@ export const make = <A, I, R>(
           Effect.mapError((detail) => new Unreadable({ detail })),
           Effect.flatMap(({ text }) => payloadOf(key, text)),
           Effect.flatMap((value) =>
-            calls.within(decoded(value), longestStep, () => new Unreadable({ detail: tooSlow }))
+            calls.within(decoded(value), longestStep, () => new Unreadable({ detail: `cannot be read: ${tooSlow}` }))
           )
         )
     }

@@ -43,10 +43,13 @@ export const settleFinally = <A, E>(parts: Parts<A, E>): Effect.Effect<void> =>
   Effect.suspend(() => {
     const { memory, rows } = parts
     const { owedEnd, pending } = memory
+    const calls = owedEnd !== undefined
+      ? writeOwedEnd(parts)
+      : pending === undefined
+      ? Effect.void
+      : settle(parts, pending, () => true)
     // A read and a write, each of which may take as long as a call may.
-    const finally_ = <B, E2>(calls: Effect.Effect<B, E2>) => Effect.ignore(rows.withinDeadline(calls, 2))
-    if (owedEnd !== undefined) return finally_(writeOwedEnd(parts))
-    return pending === undefined ? Effect.void : finally_(settle(parts, pending, () => true))
+    return Effect.ignore(rows.withinDeadline<unknown, unknown>(calls, 2))
   })
 
 const untilTheStoreIsBack = Schedule.map(

@@ -19,7 +19,7 @@ const border: unique symbol = Symbol("border")
  */
 const served = -1
 
-/** What a message takes besides its content, in bytes: a flood of empty messages must be bounded, too. */
+/** The bytes of memory of a message besides its content: a flood of empty messages must be bounded, too. */
 const overhead = 64
 
 export class Inbox<in out A, in out E> {
