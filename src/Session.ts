@@ -384,12 +384,16 @@ export class ReentrantRefresh extends Data.TaggedError("ReentrantRefresh")<{ rea
 /**
  * A refresh took longer than `timeout`. Its answer may still come, and is then kept: see `lateness`.
  *
+ * `cause` is the error with which the last attempt failed, if `retry` tries again after that error.
+ *
  * @since 0.1.0
  * @category errors
  */
-export class RefreshTimeout
-  extends Data.TaggedError("RefreshTimeout")<{ readonly session: string; readonly timeout: Duration.Duration }>
-{
+export class RefreshTimeout extends Data.TaggedError("RefreshTimeout")<{
+  readonly session: string
+  readonly timeout: Duration.Duration
+  readonly cause?: unknown
+}> {
   override get message(): string {
     return `the refresh of ${this.session} took longer than ${Duration.format(this.timeout)}`
   }
@@ -785,7 +789,7 @@ const failuresOf = (
   closed: Exit.fail(new SessionClosed({ session })),
   ended: Exit.fail(new SessionEnded({ session })),
   reentrant: Exit.fail(new ReentrantRefresh({ session })),
-  timedOut: () => new RefreshTimeout({ session, timeout }),
+  timedOut: (cause) => new RefreshTimeout({ session, timeout, ...(cause === undefined ? undefined : { cause }) }),
   interrupted: () => new RefreshInterrupted({ session }),
   overBudget: (arrivedExpired) => {
     telemetry.overBudget()

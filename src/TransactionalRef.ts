@@ -355,6 +355,7 @@ export const modify: {
         return Effect.die(defect)
       }
       cell.commit(next)
+      cell.announce()
       return Effect.succeed(result)
     })
 )
@@ -602,7 +603,7 @@ const pauses = Backoff.exponential({ initial: "1 millis", max: "1 second" })
 type Refusal = TransactionDeadlock | TransactionConflict
 
 const isRefusal = (error: unknown): error is Refusal =>
-  error instanceof TransactionDeadlock || error instanceof TransactionConflict
+  Predicate.isTagged(error, "TransactionDeadlock") || Predicate.isTagged(error, "TransactionConflict")
 
 /** The only refusal in a cause; `undefined` if the cause also has a defect, since then it is not tried again. */
 const refusalIn = (cause: Cause.Cause<unknown>): Refusal | undefined => {

@@ -33,6 +33,7 @@ import * as TestServices from "effect/TestServices"
 import { spawn } from "node:child_process"
 import * as Http from "node:http"
 import * as Net from "node:net"
+import { Readable } from "node:stream"
 import { bundled } from "./support/programs.js"
 
 // -----------------------------------------------------------------------------
@@ -397,6 +398,49 @@ describe("D1: no defect", () => {
           })
         ))
     }
+  }
+
+  const unsendable: Record<string, HttpServerResponse.HttpServerResponse> = {
+    "a character that no header can carry": HttpServerResponse.setHeader(ok, "content-disposition", "filename=5€.txt"),
+    "a header that has no name": HttpServerResponse.setHeader(ok, "", "a"),
+    "a header without a value": HttpServerResponse.setHeader(ok, "x-user", undefined as never),
+    "a status that is no status": HttpServerResponse.text("ok", { status: 1000 }),
+    "a body that is an object": HttpServerResponse.raw({ name: "a" })
+  }
+
+  for (const [what, response] of Object.entries(unsendable)) {
+    for (
+      const [where, app] of [
+        ["of the app", Effect.succeed(response)],
+        [
+          "of a handler that the app has added",
+          Effect.as(HttpApp.appendPreResponseHandler(() => Effect.succeed(response)), ok)
+        ]
+      ] as const
+    ) {
+      it.scopedLive(`is not a response ${where} with ${what}: that is a defect, with an incident`, () =>
+        withLogs((logs) =>
+          Effect.gen(function*() {
+            const port = yield* serving(DefectBoundary.isolate(app))
+            const counts = yield* counted(Effect.map(request(port, "/"), ({ body, status }) => {
+              assert.strictEqual(status, 500)
+              assert.isString((JSON.parse(body) as { incident?: string }).incident)
+            }))
+            assert.deepStrictEqual(counts, { handler: 1 })
+            assert.lengthOf(errorsIn(logs), 1)
+          })
+        ))
+    }
+  }
+
+  for (
+    const body of [null, "text", new Uint8Array([116]), Readable.from(["text"])] as const
+  ) {
+    it.scopedLive(`is a raw body of ${body === null ? "nothing" : body.constructor.name}`, () =>
+      Effect.gen(function*() {
+        const port = yield* serving(DefectBoundary.isolate(Effect.succeed(HttpServerResponse.raw(body))))
+        assert.strictEqual((yield* request(port, "/")).status, 200)
+      }))
   }
 
   it.scopedLive("makes the response of an error's own once, and leaves the error to those around the boundary", () =>

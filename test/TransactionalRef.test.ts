@@ -2,6 +2,7 @@ import { assert, describe, expectTypeOf, it } from "@effect/vitest"
 import * as TransactionalRef from "effect-holdfast/TransactionalRef"
 import * as Cause from "effect/Cause"
 import * as Chunk from "effect/Chunk"
+import * as Data from "effect/Data"
 import * as Deferred from "effect/Deferred"
 import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
@@ -78,6 +79,28 @@ describe("a transaction", () => {
       }))
       assert.isTrue(Exit.isFailure(exit) && Cause.isDie(exit.cause))
       yield* untouched(ref)
+    }))
+
+  it.effect("T1: is seen whole by a reader that runs in the step that wakes it", () =>
+    Effect.gen(function*() {
+      const a = yield* TransactionalRef.make(0)
+      const b = yield* TransactionalRef.make(0)
+      const seen: Array<readonly [number, number]> = []
+      const reader = yield* Stream.merge(TransactionalRef.changes(a), TransactionalRef.changes(b)).pipe(
+        Stream.runForEach(() =>
+          Effect.map(TransactionalRef.snapshot([a, b]), (values) => {
+            seen.push(values)
+          })
+        ),
+        Effect.withScheduler({ shouldYield: () => false, scheduleTask: (task) => task() }),
+        Effect.fork
+      )
+      yield* Effect.yieldNow()
+      for (const n of [1, 2]) {
+        yield* TransactionalRef.transaction([a, b], ([a, b]) => Effect.zipRight(Ref.set(a, n), Ref.set(b, n)))
+      }
+      yield* Fiber.interrupt(reader)
+      assert.deepStrictEqual(seen, [[0, 0], [0, 0], [1, 1], [1, 1], [2, 2], [2, 2]])
     }))
 
   it.effect("T1: is seen by no reader before its end, and readers never wait", () =>
@@ -890,6 +913,14 @@ describe("T10: a transaction that a deadlock has ended", () => {
 })
 
 describe("T10: retryDeadlock", () => {
+  it.live("tries again after the errors of another copy of the module", () =>
+    Effect.gen(function*() {
+      class TransactionDeadlock extends Data.TaggedError("TransactionDeadlock") {}
+      let runs = 0
+      const refused = Effect.suspend(() => ++runs < 3 ? Effect.fail(new TransactionDeadlock()) : Effect.succeed(runs))
+      assert.strictEqual(yield* TransactionalRef.retryDeadlock(refused), 3)
+    }))
+
   /** Two transactions that always deadlock in the first attempt: each waits until the other holds its ref. */
   const pairThatMeets = (
     wrap: <E, A>(effect: Effect.Effect<A, E>) => Effect.Effect<A, unknown>,

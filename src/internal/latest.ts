@@ -28,10 +28,19 @@ export class Latest<in out A> {
   }
 
   offer(value: A): void {
+    this.put(value)
+    this.wake()
+  }
+
+  /** Offers a value without waking the readers that wait: a reader may run in the step that wakes it. */
+  put(value: A): void {
     for (const reader of this.readers) {
       if (reader.unread.length === this.capacity) reader.unread.shift()
       reader.unread.push(value)
     }
+  }
+
+  wake(): void {
     this.whenOffered.notify()
   }
 

@@ -191,6 +191,23 @@ describe("messages that come in", () => {
       assert.deepStrictEqual([first.all, second.all], [["a"], ["b"]])
     }))
 
+  it.scoped("come in chunks that `Stream.runFold` can go through, however many they are", () => {
+    const wire = new Wire()
+    return Effect.gen(function*() {
+      const count = 40_000
+      const { socket } = yield* onWires([wire], { inbox: { capacity: 2 * count } })
+      yield* settle
+      for (let n = 1; n <= count; n++) wire.say(String(n))
+      const taken = Stream.take(socket.messages, count)
+      const inOrder = yield* Stream.runFold(
+        taken,
+        0,
+        (before, message) => message === String(before + 1) ? before + 1 : -1
+      )
+      assert.strictEqual(inOrder, count)
+    })
+  })
+
   it.scoped("while the connection opens go to `messages` afterwards, however many they are", () => {
     const wire = new Wire()
     return Effect.gen(function*() {

@@ -581,6 +581,39 @@ describe("combined subscriptions", () => {
       assert.deepStrictEqual(next.got, ["+1", "+2", "-1"])
     }))
 
+  test("W9a: have the time for their answers from the last of the messages, which wait for their turns", () =>
+    Effect.gen(function*() {
+      const { events, peer, server, socket } = yield* opened({
+        subscriptions: { combine: (opens) => [...opens], rate: { limit: 1, interval: "1 seconds" } }
+      })
+      yield* socket.subscribe({ open: "+1" })
+      yield* pass(1_000)
+      yield* socket.subscribe({ open: "+2" })
+      yield* pass(1_000)
+      const { fiber } = yield* subscribing(socket, { ...gold, timeout: "1500 millis" })
+      yield* peer.send("ok gold")
+      yield* Fiber.join(fiber)
+      yield* peer.reset
+      yield* pass(1_000)
+      const next = yield* server.open
+      yield* pass(1_000)
+      yield* pass(1_000)
+      assert.deepStrictEqual(next.got, ["+1", "+2", "+gold"])
+      yield* pass(1_499)
+      yield* next.send("ok gold")
+      yield* settle
+      assert.strictEqual((yield* socket.state)._tag, "Open")
+      assert.deepStrictEqual(ofTag(events, "SubscriptionFailed"), [])
+      yield* next.reset
+      yield* pass(2_000)
+      const silent = yield* server.open
+      yield* pass(1_000)
+      yield* pass(1_000)
+      assert.deepStrictEqual(silent.got, ["+1", "+2", "+gold"])
+      yield* pass(1_500)
+      assert.deepStrictEqual(ofTag(events, "SubscriptionFailed").map(({ key }) => key), ["gold"])
+    }))
+
   const odd: Record<string, () => readonly [string]> = {
     "throws": () => {
       throw new Error("odd")

@@ -33,6 +33,31 @@ describe("timeout", () => {
       assert.strictEqual(interrupted, 2)
     }))
 
+  it.scoped("S14: says with what its last attempt failed, which `retry` would have followed by another", () =>
+    Effect.gen(function*() {
+      let attempts = 0
+      const refusals = [new Refused("first"), new Refused("second")]
+      const session = yield* Session.make({
+        acquire: Effect.suspend(() => {
+          const refused = refusals[attempts++]
+          return refused === undefined ? Effect.never : Effect.fail(refused)
+        }),
+        retry: Schedule.spaced("7 seconds")
+      })
+      const waiting = yield* Effect.fork(Effect.exit(session.current))
+      yield* TestClock.adjust("30 seconds")
+      const failure = failureOf(yield* Fiber.join(waiting))
+      assert.isTrue(failure._tag === "RefreshTimeout" && failure.cause === refusals[1])
+    }))
+
+  it.scoped("S14: says nothing of a cause if no attempt has failed", () =>
+    Effect.gen(function*() {
+      const session = yield* Session.make({ acquire: Effect.never })
+      const waiting = yield* Effect.fork(Effect.exit(session.current))
+      yield* TestClock.adjust("30 seconds")
+      assert.notProperty(failureOf(yield* Fiber.join(waiting)), "cause")
+    }))
+
   it.scoped("S14: does not wait for a renewal that cannot be interrupted, and starts no second one meanwhile", () =>
     Effect.gen(function*() {
       const calls: Array<string> = []

@@ -207,8 +207,8 @@ export const canaries = {
     fault: "half-changed state after a defect",
     edits: [edit(
       "internal/transaction/run.ts",
-      "    if (Exit.isSuccess(end)) below.commit(layer.value)\n    else",
-      "    if (layer.value) below.commit(layer.value)\n    else"
+      "else eachLayer(transaction, (_, below) => below.rollBack())",
+      "else commit(transaction)"
     )]
   },
   "lock-order": {

@@ -21,7 +21,7 @@ import * as Scope from "effect/Scope"
 import * as Stream from "effect/Stream"
 import { ScopeWatch } from "../scopeWatch.js"
 import { clientFault, defectsOf, respondableIn } from "./defects.js"
-import { responseOf, socketOf } from "./nodeServer.js"
+import { responseOf, socketOf, throwUnlessSendable } from "./nodeServer.js"
 import { monotonicMillis } from "./policy.js"
 import { problem } from "./problem.js"
 
@@ -176,7 +176,10 @@ class Isolation {
         this.answering(Effect.flatMap(this.sentByPlatform(given), (given) =>
           Effect.map(
             Effect.suspend(() => handler(request, given)),
-            (response) => response.body === given.body ? response : this.watchingStream(response)
+            (response) => {
+              throwUnlessSendable(this.request, response)
+              return response.body === given.body ? response : this.watchingStream(response)
+            }
           )))
       )
     )

@@ -118,6 +118,8 @@ export interface RenewalWork<A, E> extends Renewal.Work {
   fiber: Fiber.RuntimeFiber<void> | undefined
   /** While the stage is `trying`, a request is in flight; while it is `pausing`, before a try, none is. */
   stage: "unstarted" | "pausing" | "trying"
+  /** The error of the last try, if there is another try after it. */
+  lastError: unknown
   /** Whether the renewal has failed by its timeout while the answer was still awaited. */
   isLate: boolean
 }
@@ -134,7 +136,7 @@ export interface Failures<E> {
   readonly closed: Exit.Exit<never, E>
   readonly ended: Exit.Exit<never, E>
   readonly reentrant: Exit.Exit<never, E>
-  readonly timedOut: () => E
+  readonly timedOut: (lastError: unknown) => E
   readonly interrupted: () => E
   readonly overBudget: (arrivedExpired: boolean) => E
 }

@@ -2,6 +2,7 @@
  * Asks the application on behalf of one renewal: for a value by `acquire` or `renew`, and to write it down by
  * `onRenewed`.
  */
+import * as Cause from "effect/Cause"
 import * as Effect from "effect/Effect"
 import type * as Either from "effect/Either"
 import * as Exit from "effect/Exit"
@@ -162,6 +163,7 @@ export class Obtaining<A, E, R> {
       while: (error) => {
         if (isFinal(error) || work.renewal.hasFailed) return false
         work.stage = "pausing"
+        work.lastError = Cause.originalError(error)
         return true
       }
     })

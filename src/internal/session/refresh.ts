@@ -70,6 +70,7 @@ export class Refreshing<A, E, R> {
       isCounted: isRefused,
       fiber: undefined,
       stage: "unstarted",
+      lastError: undefined,
       isLate: false
     }
     renewal.work = work
@@ -179,7 +180,7 @@ export class Refreshing<A, E, R> {
         if (own.stage !== "trying" || lateness === 0) cut(own)
         else own.isLate = !own.isOver
       }
-      yield* this.failWaiters(link, renewal, Cause.fail(failures.timedOut()))
+      yield* this.failWaiters(link, renewal, Cause.fail(failures.timedOut(own?.lastError)))
       if (own === undefined || own.isOver) return
       yield* sleep(lateness)
       // If the process was suspended meanwhile, its timers run first. A few turns of the event loop let an answer in

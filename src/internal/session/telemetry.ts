@@ -236,17 +236,22 @@ const rowOf = (
 
 /**
  * The name of what went wrong, never its message, since messages quote requests and answers. An error's `error` or
- * `reason` is added to its tag if it looks like a code, such as `invalid_grant`.
+ * `reason` is added to its tag if it looks like a code, such as `invalid_grant`. A timeout also names its last failure.
  */
 export const reasonOf = (cause: Cause.Cause<unknown>): string =>
   Option.match(Cause.failureOption(cause), {
     onNone: () => Cause.isInterruptedOnly(cause) ? "interrupted" : nameOf(Cause.squash(cause)),
-    onSome: (error) => {
-      const { error: code, reason } = Object(error) as { readonly error?: unknown; readonly reason?: unknown }
-      const name = nameOf(error)
-      return isCode(code) ? `${name}, ${code}` : isCode(reason) ? `${name}, ${reason}` : name
-    }
+    onSome: (error) =>
+      Predicate.isTagged(error, "RefreshTimeout") && "cause" in error
+        ? `${reasonOfError(error)} after ${reasonOfError(error.cause)}`
+        : reasonOfError(error)
   })
+
+const reasonOfError = (error: unknown): string => {
+  const { error: code, reason } = Object(error) as { readonly error?: unknown; readonly reason?: unknown }
+  const name = nameOf(error)
+  return isCode(code) ? `${name}, ${code}` : isCode(reason) ? `${name}, ${reason}` : name
+}
 
 const isCode = (value: unknown): value is string => typeof value === "string" && /^[A-Za-z_]{1,40}$/.test(value)
 

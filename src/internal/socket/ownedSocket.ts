@@ -4,7 +4,7 @@
  */
 import * as Cause from "effect/Cause"
 import * as Channel from "effect/Channel"
-import type * as Chunk from "effect/Chunk"
+import * as Chunk from "effect/Chunk"
 import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import * as Either from "effect/Either"
@@ -49,6 +49,9 @@ const TypeId: PublicTypeId = Symbol.for("effect-holdfast/ReconnectingSocket") as
 type Undelivered = OutboxFull | SocketClosed | EncodeError | MessageExpired | MessageLost | MessageUndeliverable
 
 type Unanswered = OutboxFull | SocketClosed | EncodeError | RequestTimeout | MessageLost | MessageExpired
+
+/** Effect's `Stream.runFold` goes through a chunk by recursion, and overflows the stack at about 10,000 elements. */
+const maxChunk = 4096
 
 const twoConsumers = "the messages of a socket are for one consumer at a time"
 
@@ -233,7 +236,11 @@ export class OwnedSocket<Out, In> implements ReconnectingSocket<Out, In> {
     type Read<E> = Channel.Channel<Chunk.Chunk<A>, unknown, E, unknown, unknown, unknown>
     const all: Read<Option.Option<ConnectionFailure>> = Channel.flatMap(
       Channel.fromEffect(takeAll),
-      (taken) => Channel.flatMap(Channel.write(taken), () => all)
+      (taken) =>
+        Channel.flatMap(
+          taken.length <= maxChunk ? Channel.write(taken) : Channel.writeChunk(Chunk.chunksOf(taken, maxChunk)),
+          () => all
+        )
     )
     const untilEnd: Read<SocketFailed> = Channel.catchAll(
       all,

@@ -231,16 +231,21 @@ export class Subscriptions<Out, In> {
         }
         return
       }
-      for (const [subscription, shown] of left) this.awaitAnswer(subscription, shown)
-      for (const data of combined.slice(0, -1)) {
-        yield* this.inTurn(live, (turn) => this.send(live, data, turn, false, () => {}))
-      }
-      yield* this.inTurn(live, (turn) => {
-        for (const [subscription, shown] of left) this.sent(subscription, shown)
-        return this.send(live, combined.at(-1)!, turn, false, () => {
-          for (const [, shown] of left) written(shown)
+      // Which message opens which subscription is not known: the answer may come from the first message on, and its time
+      // runs from the last.
+      for (const [at, data] of combined.entries()) {
+        yield* this.inTurn(live, (turn) => {
+          if (at === 0) { for (const [subscription, shown] of left) this.awaitAnswer(subscription, shown) }
+          if (at < combined.length - 1) return this.send(live, data, turn, false, () => {})
+          for (const [subscription, shown] of left) {
+            this.limitAnswer(subscription, shown)
+            this.sent(subscription, shown)
+          }
+          return this.send(live, data, turn, false, () => {
+            for (const [, shown] of left) written(shown)
+          })
         })
-      })
+      }
       // The combined messages may contain subscriptions that have ended meanwhile: these are closed.
       for (const [{ close }, { isEnded }] of left) {
         if (isEnded && close !== undefined) this.sendClose(live, close, false)
@@ -350,7 +355,10 @@ export class Subscriptions<Out, In> {
     turn: Turn | undefined,
     isQueued: boolean
   ): true {
-    const awaitAnswer = () => this.awaitAnswer(subscription, shown)
+    const awaitAnswer = () => {
+      this.awaitAnswer(subscription, shown)
+      this.limitAnswer(subscription, shown)
+    }
     // A queued message may wait behind a request, whose answer comes first.
     if (!isQueued) awaitAnswer()
     this.sent(subscription, shown)
@@ -364,20 +372,27 @@ export class Subscriptions<Out, In> {
 
   /** From now on the peer may answer. */
   private awaitAnswer(subscription: Subscription<Out, In>, shown: Shown<In>): void {
-    const { confirmed, timeout } = subscription
+    const { confirmed } = subscription
     const { events } = this.wiring
     if (confirmed === undefined || shown.outcome !== undefined) return
-    const giveUpAnswer = shown.live.awaiting.add((message, data) => {
+    shown.giveUp = shown.live.awaiting.add((message, data) => {
       const answer = events.decided("confirmed", () => checked(confirmed(message)), Option.none(), data)
       if (Option.isNone(answer)) return false
       shown.isRefused = Either.isLeft(answer.value)
       this.settle(subscription, shown, Either.isLeft(answer.value) ? Exit.fail(answer.value.left) : Exit.void)
       return true
     })
+  }
+
+  /** From now on the time for the answer runs. */
+  private limitAnswer(subscription: Subscription<Out, In>, shown: Shown<In>): void {
+    const { confirmed, timeout } = subscription
+    if (confirmed === undefined || shown.outcome !== undefined) return
+    const giveUpAnswer = shown.giveUp
     const late = Effect.sync(() => this.settle(subscription, shown, Exit.fail(timeout.error)))
     const timer = this.fork(shown.live, Effect.zipRight(Effect.sleep(timeout.millis), late))
     shown.giveUp = () => {
-      giveUpAnswer()
+      giveUpAnswer?.()
       timer.unsafeInterruptAsFork(FiberId.none)
     }
   }

@@ -25,10 +25,13 @@ export class Layer<in out A> extends Turn<Transaction> {
     this.below = below
   }
 
-  /** Called when the transaction that has this turn has succeeded with this value. */
+  /** Called when the transaction that has this turn has succeeded with this value; `announce` follows. */
   commit(value: A): void {
     this.value = value
   }
+
+  /** Called when all refs of the transaction have their new values. */
+  announce(): void {}
 
   /** Called when the transaction that has this turn has failed. */
   rollBack(): void {}
@@ -63,7 +66,11 @@ export class Cell<in out A> extends Layer<A> {
     commitCounter.unsafeUpdate(1, this.labels)
     if (Object.is(value, this.value)) return
     this.value = value
-    this.latest.offer(value)
+    this.latest.put(value)
+  }
+
+  override announce(): void {
+    this.latest.wake()
   }
 
   override rollBack(): void {

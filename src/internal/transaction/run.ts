@@ -179,7 +179,7 @@ const endInner = <B, E>(
 ): Exit.Exit<B, E | TransactionError> => {
   locals.setBack(currentFiber())
   const end = Exit.isFailure(exit) ? exit : objection(transaction) ?? exit
-  if (Exit.isSuccess(end)) eachLayer(transaction, (layer, below) => below.commit(layer.value))
+  if (Exit.isSuccess(end)) commit(transaction)
   dismissWaiting(transaction)
   transaction.phase = "Over"
   releaseAll(transaction)
@@ -194,10 +194,8 @@ const endOutermost = <B, E>(
 ): Effect.Effect<B, E | TransactionError> => {
   const end = Exit.isFailure(exit) ? unwound(transaction, exit.cause) : objection(transaction) ?? exit
   // An aborted transaction no longer has layers.
-  eachLayer(transaction, (layer, below) => {
-    if (Exit.isSuccess(end)) below.commit(layer.value)
-    else below.rollBack()
-  })
+  if (Exit.isSuccess(end)) commit(transaction)
+  else eachLayer(transaction, (_, below) => below.rollBack())
   transaction.phase = "Ending"
   transaction.exit = end
   // Finalizers may wait for fibers inside the transaction that are still waiting for a turn, so these fibers are woken
@@ -209,6 +207,12 @@ const endOutermost = <B, E>(
       finish(transaction, Exit.failCause(Exit.isSuccess(end) ? cause : Cause.sequential(end.cause, cause)), locals),
     onSuccess: () => finish(transaction, end, locals)
   })
+}
+
+/** A reader of `changes` sees all values of the commit, even if it runs in the step that wakes it. */
+const commit = (transaction: Transaction): void => {
+  eachLayer(transaction, (layer, below) => below.commit(layer.value))
+  eachLayer(transaction, (_, below) => below.announce())
 }
 
 const finish = <B, E>(transaction: Transaction, end: Exit.Exit<B, E>, locals: WithTwo): Exit.Exit<B, E> => {
