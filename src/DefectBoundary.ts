@@ -203,7 +203,8 @@ const makeWith = (options: Options = {}, connections?: Connections): Effect.Effe
 /**
  * The app with its defects isolated. Each defect becomes a 500 with an incident id, is logged once at Error with its
  * cause, and counted (`holdfast_defect_boundary_defects_total`). If the stream of a response dies after the head of the
- * response has been sent, the defect is logged and counted, and the response is cut off.
+ * response has been sent, the defect is logged and counted, and the response is cut off. A response that Node cannot
+ * send, such as one with a header that contains `€`, is a defect, too.
  *
  * Apply `isolate` to the app itself. As a middleware of `HttpServer.serve` or `HttpApiBuilder.serve` it comes after the
  * platform has answered. It still gives that answer an incident, but until the answer has been sent it cannot

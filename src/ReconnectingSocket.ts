@@ -271,7 +271,7 @@ export interface CloseInfo {
  * - `Lost`: a dialed connection has ended. There is one `Lost` for each connection, except for one that was replaced
  *   (`renewAfter`) or closed by `close`.
  * - `Waiting`: the next attempt comes after `delay`.
- * - `Resubscribed`: the number of subscriptions that were sent again.
+ * - `Resubscribed`: the number of subscriptions that a new connection has; after `Opened`, if there are any.
  * - `SubscriptionFailed`: a subscription was left out on a new connection, since it was refused, its `open` failed, or
  *   its confirmation did not come. `key` is that of the subscription, if it has one.
  * - `Dropped`: a message was dropped. `Overflow`: it made room for another message, or found no room. `Lost`: the
