@@ -5,6 +5,7 @@ import * as WebSocketDialer from "effect-holdfast/WebSocketDialer"
 import * as Cause from "effect/Cause"
 import * as Deferred from "effect/Deferred"
 import * as Effect from "effect/Effect"
+import * as Either from "effect/Either"
 import * as Exit from "effect/Exit"
 import * as Fiber from "effect/Fiber"
 import * as Option from "effect/Option"
@@ -63,6 +64,31 @@ describe("as a platform's socket", () => {
         assert.deepStrictEqual([first.got, second.got], [["a"], ["b"]])
       }))
   }
+
+  it.scoped("W12: made while a connection opens that cannot be paused, it gives each run its connection's messages", () => {
+    const wires = [new Wire({ pause: false }), new Wire({ pause: false })] as const
+    return Effect.gen(function*() {
+      const { socket } = yield* onWires(wires, { backoff: steady })
+      const isOk = (message: Message) => message === "ok" ? Option.some(Either.void) : Option.none()
+      yield* Effect.forkScoped(socket.subscribe({ open: "+", confirmed: isOk }))
+      yield* settle
+      wires[0].say("a")
+      const made = ReconnectingSocket.toSocket(socket)
+      const first = yield* runs(made)
+      wires[0].say("b")
+      wires[0].say("ok")
+      yield* settle
+      wires[0].reset()
+      yield* settle
+      assert.isTrue(yield* isDone(first.fiber))
+      const second = yield* runs(made)
+      yield* pass(1000)
+      wires[1].say("c")
+      wires[1].say("ok")
+      yield* settle
+      assert.deepStrictEqual([first.got, second.got], [["a", "b"], ["c"]])
+    })
+  })
 
   for (const how of ["reset", "close"] as const) {
     test(`W3: runs that are repeated leave the delay after each loss (${how}) to the backoff`, () =>

@@ -231,7 +231,7 @@ export class Subscriptions<Out, In> {
         }
         return
       }
-      // Which message opens which subscription is not known: the answer may come from the first message on, and its time
+      // Which message opens which subscription is not known: an answer may come from the first message on, and its time
       // runs from the last.
       for (const [at, data] of combined.entries()) {
         yield* this.inTurn(live, (turn) => {
