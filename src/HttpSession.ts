@@ -16,7 +16,8 @@
  * its identity (`identity`) and how to answer a challenge (`challenge`). The probe and the answers to a challenge
  * follow no redirects: for them a 3xx is a success. Over `fetch` the session replaces the whole
  * `FetchHttpClient.RequestInit` that was given to fetch's layer: provide the init to the requests themselves, then it
- * is kept (except its `redirect`).
+ * is kept (except its `redirect`). An init that the client itself provides (by `HttpClient.transformResponse`, say)
+ * must have `redirect: "manual"`: otherwise `fetch` follows redirects by itself, and the session refuses the answer.
  *
  * **One session for each origin.** A session belongs to one server. Requests that the application itself sends to other
  * servers with this client carry its identity headers, too, but their answers never count as refusals. For many servers
@@ -68,7 +69,7 @@ import { abandon, discardBody, readBeforehand } from "./internal/http/discard.js
 import { inScopeOf } from "./internal/http/hold.js"
 import * as Redirect from "./internal/http/redirect.js"
 import { isReplayable } from "./internal/http/replayable.js"
-import { Sender } from "./internal/http/send.js"
+import { Sender, withoutFollowing } from "./internal/http/send.js"
 import { InvalidOptions } from "./InvalidOptions.js"
 import * as Session from "./Session.js"
 import * as SessionHttpClient from "./SessionHttpClient.js"
@@ -407,14 +408,14 @@ const provenState = <E, R, E2, R2, E3, R3>(
   })
 
 const stateOf = (identity: Identity, client: HttpClient.HttpClient, jar: CookieJar.CookieJar): State => {
+  const execute = withoutFollowing(client.execute)
   const hidden = Object.keys(identity.headers).filter((name) => !describesClient.test(name))
   const send: State["send"] = (request, isHome) =>
     Effect.flatMap(
       Redirect.urlOf(request),
       ({ href }) =>
         Effect.flatMap(jar.header(href), (cookies) =>
-          client.execute(dressed(request, isHome ? identity.headers : Headers.empty, cookies)).pipe(
-            Redirect.withRedirectsShown,
+          execute(dressed(request, isHome ? identity.headers : Headers.empty, cookies)).pipe(
             Effect.matchEffect({
               onSuccess: (response) =>
                 Effect.as(jar.store(href, response), answering(request, response)),

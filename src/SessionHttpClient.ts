@@ -45,7 +45,7 @@ import { cannotEncode } from "./internal/http/errors.js"
 import { inScopeOf } from "./internal/http/hold.js"
 import { places } from "./internal/http/origins.js"
 import * as Redirect from "./internal/http/redirect.js"
-import { type Refused, Sender } from "./internal/http/send.js"
+import { type Refused, Sender, withoutFollowing } from "./internal/http/send.js"
 import * as Inside from "./internal/session/inside.js"
 import { InvalidOptions } from "./InvalidOptions.js"
 import * as Session from "./Session.js"
@@ -90,7 +90,9 @@ export interface Options<in A> extends RefusalOptions {
    * and sends every header except `authorization`. A request without an absolute URL then fails with a `RequestError`
    * with reason `"InvalidUrl"`, as with `origins`. Over `fetch` the option replaces the whole
    * `FetchHttpClient.RequestInit` that was given to fetch's layer: provide the init to the requests themselves, then it
-   * is kept (except its `redirect`). Default: only the wrapped client decides about redirects.
+   * is kept (except its `redirect`). Do not provide one to the wrapped client (by `HttpClient.transformResponse`, say):
+   * `fetch` then follows redirects by itself, and the session refuses the answer. Default: only the wrapped client
+   * decides about redirects.
    */
   readonly followRedirects?: number | undefined
 }
@@ -418,25 +420,33 @@ const attaching = <E0, R, A>(
 ) => {
   const execute: (
     request: HttpClientRequest.HttpClientRequest
-  ) => Effect.Effect<HttpClientResponse.HttpClientResponse, E0, R> = followRedirects === undefined
-    ? client.execute
-    : (request) => Redirect.withRedirectsShown(client.execute(request))
-  const send = (own: HttpClientRequest.HttpClientRequest, attached: HttpClientRequest.HttpClientRequest) => {
-    const isMoved = isAllowed !== undefined && attached.url !== own.url
-    const refusal = isMoved ? movedAway(own, attached, isAllowed) : undefined
-    return refusal === undefined ? sendAttached(own, inScopeOf(own, attached), execute) : Effect.fail(refusal)
+  ) => Effect.Effect<HttpClientResponse.HttpClientResponse, E0 | HttpClientError.ResponseError, R> =
+    followRedirects === undefined ? client.execute : withoutFollowing(client.execute)
+  const send = (
+    own: HttpClientRequest.HttpClientRequest,
+    attached: HttpClientRequest.HttpClientRequest,
+    onMoved: (url: URL) => void
+  ) => {
+    if (attached.url !== own.url) {
+      const url = Either.getOrUndefined(Redirect.urlOf(attached))
+      const refusal = isAllowed && movedAway(own, url, isAllowed)
+      if (refusal !== undefined) return Effect.fail(refusal)
+      if (url !== undefined) onMoved(url)
+    }
+    return sendAttached(own, inScopeOf(own, attached), execute)
   }
   return (
     request: HttpClientRequest.HttpClientRequest,
     value: A,
-    isHome: boolean
-  ): Effect.Effect<HttpClientResponse.HttpClientResponse, E0 | HttpClientError.RequestError, R> => {
+    isHome: boolean,
+    onMoved: (url: URL) => void
+  ): Effect.Effect<HttpClientResponse.HttpClientResponse, E0 | HttpClientError.HttpClientError, R> => {
     if (!isHome) return execute(request)
     try {
       const attached = attach(request, value)
-      return "headers" in attached ? send(request, attached) : Effect.flatMap(
+      return "headers" in attached ? send(request, attached, onMoved) : Effect.flatMap(
         Effect.catchAllDefect(attached, (cause) => Effect.fail(cannotEncode(request, "attach", cause))),
-        (attached) => send(request, attached)
+        (attached) => send(request, attached, onMoved)
       )
     } catch (cause) {
       return Effect.fail(cannotEncode(request, "attach", cause))
@@ -447,10 +457,9 @@ const attaching = <E0, R, A>(
 /** Why a request that `attach` has given another URL must not be sent there. */
 const movedAway = (
   own: HttpClientRequest.HttpClientRequest,
-  attached: HttpClientRequest.HttpClientRequest,
+  url: URL | undefined,
   isAllowed: (url: URL) => boolean
 ): HttpClientError.RequestError | undefined => {
-  const url = Either.getOrUndefined(Redirect.urlOf(attached))
   try {
     if (url !== undefined && isAllowed(url)) return undefined
   } catch (cause) {

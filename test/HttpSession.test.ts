@@ -1129,6 +1129,24 @@ describe("J2: cookies of one generation", () => {
     }))
 })
 
+describe("J5: a redirect that `fetch` follows by itself", () => {
+  it.scopedLive("is an error, and sets no cookies", () =>
+    Effect.gen(function*() {
+      const elsewhere = yield* serve(() => ({ headers: { "set-cookie": "sid=foreign" } }))
+      const server = yield* site(() => ({ status: 302, headers: { location: elsewhere.url } }))
+      const following = HttpClient.transformResponse(
+        yield* HttpClient.HttpClient,
+        Effect.provideService(FetchHttpClient.RequestInit, { cache: "no-store" })
+      )
+      const { client, session } = yield* HttpSession.make({ ...identities(), probe: server.url }).pipe(
+        Effect.provideService(HttpClient.HttpClient, following)
+      )
+      const error = failedWith(yield* Effect.exit(client.get(`${server.url}/a`)), HttpClientError.ResponseError)
+      assert.include(error.message, "`fetch` has followed a redirect by itself")
+      assert.strictEqual(yield* cookiesOf(session, server.url), "sid=0")
+    }).pipe(Effect.provide(FetchHttpClient.layer)))
+})
+
 describe("J2: redirects", () => {
   const redirecting = (location: string | undefined, status = 302) =>
     Effect.gen(function*() {

@@ -359,6 +359,7 @@ describe("an unusual answer", () => {
     ["expires_in no number", token(1, { expires_in: "soon" }), { expiresAt: undefined }],
     ["expires_in a fraction", token(1, { expires_in: 59.5 }), { expiresAt: 59_500 }],
     ["expires_in beyond all time", token(1, { expires_in: 1e306 }), { expiresAt: undefined }],
+    ["expires_in beyond the last date", token(1, { expires_in: 8_640_000_000_000 }), { expiresAt: 8.64e15 }],
     ["expires_in negative", token(1, { expires_in: -1 }), { expiresAt: undefined }],
     ["no token_type", token(1, { token_type: undefined }), { tokenType: "Bearer" }],
     ["token_type null", token(1, { token_type: null }), { tokenType: "Bearer" }],
@@ -397,6 +398,14 @@ describe("an unusual answer", () => {
       for (const [name, member] of Object.entries(expected)) {
         assert.deepStrictEqual(value[name as keyof OAuth2Session.Tokens], member, name)
       }
+    }).pipe(http))
+
+  it.scoped("O2: a lifetime whose end no date can hold is for ever", () =>
+    Effect.gen(function*() {
+      yield* TestClock.setTime(1)
+      const server = yield* authorizationServer(() => token(1, { expires_in: 8_640_000_000_000 }))
+      const session = yield* OAuth2Session.make({ ...options, issuer: server.url })
+      assert.isUndefined((yield* session.current).value.expiresAt)
     }).pipe(http))
 
   const bad: ReadonlyArray<readonly [string, Reply, Partial<OAuth2Session.OAuth2Error>]> = [

@@ -1,12 +1,15 @@
 import * as FetchHttpClient from "@effect/platform/FetchHttpClient"
+import * as HttpClient from "@effect/platform/HttpClient"
 import { assert, describe, it } from "@effect/vitest"
 import { OAuth2Session } from "effect-holdfast/oauth2"
 import * as Clock from "effect/Clock"
+import * as Context from "effect/Context"
 import * as Deferred from "effect/Deferred"
 import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
 import * as Fiber from "effect/Fiber"
+import * as Layer from "effect/Layer"
 import * as Redacted from "effect/Redacted"
 import * as Schedule from "effect/Schedule"
 import * as TestClock from "effect/TestClock"
@@ -141,6 +144,31 @@ describe("a token endpoint that misbehaves", () => {
         assert.strictEqual(server.asked.length, 1)
       }).pipe(http)
   )
+
+  const followers: Record<string, Layer.Layer<HttpClient.HttpClient>> = {
+    "by a `RequestInit` of its own": Layer.map(FetchHttpClient.layer, (context) =>
+      Context.add(
+        context,
+        HttpClient.HttpClient,
+        HttpClient.transformResponse(
+          Context.get(context, HttpClient.HttpClient),
+          Effect.provideService(FetchHttpClient.RequestInit, { cache: "no-store" })
+        )
+      )),
+    "by a `Fetch` of its own": Layer.provide(
+      FetchHttpClient.layer,
+      Layer.succeed(FetchHttpClient.Fetch, (input, init) => fetch(input, { ...init, redirect: "follow" }))
+    )
+  }
+  for (const [how, layer] of Object.entries(followers)) {
+    it.scoped(`O4: that redirects is not believed, though the client follows ${how}`, () =>
+      Effect.gen(function*() {
+        const other = yield* serve(() => good)
+        const server = yield* authorizationServer(() => ({ status: 302, headers: { location: `${other.url}/token` } }))
+        const session = yield* OAuth2Session.make({ ...options, issuer: server.url })
+        assert.deepInclude(yield* Effect.flip(session.current), { error: "invalid_response" })
+      }).pipe(Effect.provide(layer)))
+  }
 
   const html = (status: number): Reply => ({
     status,

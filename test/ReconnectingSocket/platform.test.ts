@@ -65,7 +65,7 @@ describe("as a platform's socket", () => {
       }))
   }
 
-  it.scoped("W12: made while a connection opens that cannot be paused, it gives each run its connection's messages", () => {
+  it.scoped("W12: made while a connection opens, it gives each run the messages of that run's connection", () => {
     const wires = [new Wire({ pause: false }), new Wire({ pause: false })] as const
     return Effect.gen(function*() {
       const { socket } = yield* onWires(wires, { backoff: steady })

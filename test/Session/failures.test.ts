@@ -243,17 +243,30 @@ describe("S5: a renewal that dies or interrupts itself", () => {
       assert.strictEqual((yield* session.refresh(stale)).value, "v0'")
     }))
 
-  it.scoped("a renewal that interrupts itself: all waiters get RefreshInterrupted, and none is interrupted", () =>
-    Effect.gen(function*() {
-      const up = upstream()
-      up.next(Effect.interrupt)
-      const session = yield* Session.make({ ...up, name: "billing" })
-      for (const exit of yield* many(20, session.current)) {
-        const failure = failureOf(exit)
-        assert.strictEqual(failure._tag, "RefreshInterrupted")
-        assert.include((failure as Session.RefreshInterrupted).message, "billing")
-      }
-      yield* TestClock.adjust("1 second")
-      assert.strictEqual((yield* session.current).value, "v0")
-    }))
+  const interruptedByItself = Effect.withFiberRuntime<never>((fiber) => {
+    fiber.unsafeInterruptAsFork(fiber.id())
+    return Effect.never
+  })
+
+  it.scoped.each(
+    [
+      ["by `Effect.interrupt`", Effect.interrupt],
+      ["by its fiber's id", interruptedByItself]
+    ] as const
+  )(
+    "a renewal that interrupts itself, %s: all waiters get RefreshInterrupted, and none is interrupted",
+    ([, ending]) =>
+      Effect.gen(function*() {
+        const up = upstream()
+        up.next(ending)
+        const session = yield* Session.make({ ...up, name: "billing" })
+        for (const exit of yield* many(20, session.current)) {
+          const failure = failureOf(exit)
+          assert.strictEqual(failure._tag, "RefreshInterrupted")
+          assert.include((failure as Session.RefreshInterrupted).message, "billing")
+        }
+        yield* TestClock.adjust("1 second")
+        assert.strictEqual((yield* session.current).value, "v0")
+      })
+  )
 })

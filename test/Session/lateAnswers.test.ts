@@ -158,6 +158,18 @@ describe("S14: a late answer", () => {
       assert.deepStrictEqual(log, ["renew v0"])
     }))
 
+  it.scoped("that is cut: the caller that waited for it gets the failure if the budget allows no further renewal", () =>
+    Effect.gen(function*() {
+      const { log, session, stale } = yield* late([1000], { budget: { refreshes: 1, within: "1 hour" } })
+      yield* timeOut(session, stale)
+      yield* TestClock.adjust("29 seconds")
+      const waiting = yield* Effect.fork(Effect.exit(session.refresh(stale)))
+      yield* TestClock.adjust("1 second")
+      yield* settle
+      assert.deepStrictEqual(log, ["renew v0", "cut"])
+      assert.strictEqual(failureOf(yield* Fiber.join(waiting))._tag, "RefreshBudgetExceeded")
+    }))
+
   it.scoped("is not waited for if there is only `acquire`, or if `lateness` is 0", () =>
     Effect.gen(function*() {
       let cuts = 0

@@ -1,5 +1,6 @@
 /** Where the session's value is sent, and which answers can refuse it. */
 import * as NodeHttpClient from "@effect/platform-node/NodeHttpClient"
+import * as FetchHttpClient from "@effect/platform/FetchHttpClient"
 import * as HttpBody from "@effect/platform/HttpBody"
 import * as HttpClient from "@effect/platform/HttpClient"
 import * as HttpClientError from "@effect/platform/HttpClientError"
@@ -48,7 +49,58 @@ const twoSites = (home: Handler, away: Handler = () => ({ body: "away" })) =>
 
 const to = (location: string, status = 302): Reply => ({ status, headers: { location }, body: "moved" })
 
+const following = HttpClient.transformResponse(
+  Effect.provideService(FetchHttpClient.RequestInit, { cache: "no-store" })
+)
+
+describe("H10: a redirect that `fetch` follows by itself", () => {
+  for (const filtered of [false, true]) {
+    it.scopedLive(`is an error, whose answer is not given${filtered ? ", beneath a status filter" : ""}`, () =>
+      Effect.gen(function*() {
+        const { session } = yield* tokens
+        const site = yield* twoSites(
+          (_, { away }) => to(`${away}/b`),
+          () => ({ status: filtered ? 500 : 200, body: "away" })
+        )
+        const fetching = following(yield* HttpClient.HttpClient)
+        const client = yield* SessionHttpClient.make(session, {
+          attach: (request, token) => HttpClientRequest.setHeader(request, "x-signed", token),
+          origins: [site.home],
+          followRedirects: 3
+        }).pipe(
+          Effect.provideService(HttpClient.HttpClient, filtered ? HttpClient.filterStatusOk(fetching) : fetching)
+        )
+        const error = failedWith(yield* Effect.exit(client.get(`${site.home}/a`)), HttpClientError.ResponseError)
+        assert.include(error.message, "`fetch` has followed a redirect by itself")
+        assert.notInclude(printsOf(error), "token-0")
+      }).pipe(Effect.provide(FetchHttpClient.layer)))
+  }
+})
+
 describe.each(clients)("H10: over %s", (name, layer) => {
+  it.scopedLive("a redirect is relative to the URL to which `attach` has moved the request", () =>
+    Effect.gen(function*() {
+      const { session, signIns } = yield* tokens
+      const site = yield* twoSites(
+        () => ({ status: 404 }),
+        ({ path }, { away }) => path === "/a" ? to("/b") : path === "/b" ? to(`${away}/c`) : {}
+      )
+      for (const named of [true, false]) {
+        const client = yield* SessionHttpClient.make(session, {
+          attach: (request, token) =>
+            HttpClientRequest.setUrl(
+              SessionHttpClient.bearer(request, token),
+              request.url.replace(site.home, site.away)
+            ),
+          followRedirects: 3,
+          ...(named ? { origins: [site.home, site.away] } : {})
+        })
+        assert.strictEqual((yield* client.get(`${site.home}/a`)).status, 200)
+      }
+      assert.deepStrictEqual(site.sent(), times(2, ["a", "b", "c"].map((path) => `away/${path} Bearer token-0`)).flat())
+      assert.strictEqual(signIns(), 1)
+    }).pipe(Effect.provide(layer)))
+
   it.scopedLive("the value is sent only to its origins, and nothing is acquired for a request to another", () =>
     Effect.gen(function*() {
       const { session, signIns } = yield* tokens

@@ -644,6 +644,26 @@ describe("F10: end", () => {
       assert.deepStrictEqual(server.state.revoked, ["0.0", "0.1"])
     }))
 
+  it.scoped("F3: an encoding that takes longer than the lease loses nothing, and the token is presented once", () =>
+    Effect.gen(function*() {
+      let encoding = Effect.void as Effect.Effect<void>
+      const schema = Schema.transformOrFail(Schema.Any, Token, {
+        strict: true,
+        decode: (is): Effect.Effect<Token> => Effect.succeed(is as Token),
+        encode: (is) => Effect.as(encoding, is)
+      }) as never
+      const { join, server } = yield* makeFleet({ schema, lease: "3 seconds", takes: 0 })
+      const [one, other] = [yield* join(), yield* join()]
+      yield* all([one.current, other.current])
+      encoding = Effect.sleep("4500 millis")
+      const renewing = yield* Effect.fork(inTime(renewed(one)))
+      yield* settle
+      const adopting = yield* Effect.fork(Effect.exit(renewed(other)))
+      assert.strictEqual(nameOf(valueOf(yield* Fiber.join(renewing))), "0.1")
+      assert.strictEqual(nameOf(valueOf(yield* Fiber.join(adopting))), "0.1")
+      assert.deepStrictEqual(server.state.calls, ["sign in", "renew 0.0"])
+    }))
+
   it.scoped("while a new value is encoded: it is revoked, and not served even if its commit is answered late", () =>
     Effect.gen(function*() {
       const { faults, join, row, server } = yield* makeFleet({ takes: 0 })

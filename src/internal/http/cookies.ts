@@ -11,6 +11,7 @@ import * as Clock from "effect/Clock"
 import * as Effect from "effect/Effect"
 import * as Predicate from "effect/Predicate"
 import type * as Tough from "tough-cookie"
+import { sourceOf } from "./redirect.js"
 
 export interface CookieJar {
   /** The `Cookie` header for a request to this URL; `undefined` if no cookie matches. */
@@ -159,14 +160,9 @@ const setCookieLines = (response: HttpClientResponse.HttpClientResponse): Readon
   return lines.length >= Object.keys(cookies).length ? lines : HttpCookies.toSetCookieHeaders(response.cookies)
 }
 
-/** The private part of platform's responses in which the client's own response is. */
-interface Parts {
-  readonly original?: { readonly source?: { readonly headers?: unknown } }
-}
-
 /** The lines as `fetch` (`Headers.getSetCookie`), undici and node:http (an array) give them. */
 const ownLines = (response: HttpClientResponse.HttpClientResponse): ReadonlyArray<string> | undefined => {
-  const headers = (response as Parts).original?.source?.headers
+  const headers = sourceOf(response)?.headers
   if (typeof Headers === "function" && headers instanceof Headers) return headers.getSetCookie()
   const lines = Predicate.hasProperty(headers, "set-cookie") ? headers["set-cookie"] : undefined
   return Array.isArray(lines) ? lines : undefined

@@ -25,5 +25,19 @@ export const cannotDecode = (
     cause
   })
 
+/** The error if the client has followed a redirect that the session was to follow. */
+export const followed = (
+  request: HttpClientRequest.HttpClientRequest,
+  response: HttpClientResponse.HttpClientResponse
+) =>
+  new HttpClientError.ResponseError({
+    request,
+    response: answering(request, response),
+    reason: "Decode",
+    description:
+      "`fetch` has followed a redirect by itself: a `RequestInit` or `Fetch` that is provided to the wrapped " +
+      "client replaces the session's. Give it `redirect: \"manual\"`, or provide it to the requests"
+  })
+
 export const noUrl = (request: HttpClientRequest.HttpClientRequest, description: string) =>
   new HttpClientError.RequestError({ request, reason: "InvalidUrl", description })

@@ -141,6 +141,22 @@ export const urlOf = (request: Request): Either.Either<URL, HttpClientError.Requ
     Either.mapLeft((cause) => new HttpClientError.RequestError({ request, reason: "InvalidUrl", cause }))
   )
 
+/** The private part of platform's responses in which the client's own response is, also beneath a scope. */
+interface Parts {
+  readonly original?: Parts
+  readonly source?: { readonly headers?: unknown; readonly redirected?: unknown }
+}
+
+/** What the client itself gave: the `Response` of `fetch`, or what undici and node:http have. */
+export const sourceOf = (response: HttpClientResponse.HttpClientResponse): Parts["source"] => {
+  const { original, source } = response as Parts
+  return source ?? original?.source
+}
+
+/** Whether `fetch` has followed a redirect by itself. */
+export const isFollowed = (response: HttpClientResponse.HttpClientResponse): boolean =>
+  sourceOf(response)?.redirected === true
+
 interface Globals {
   readonly process?: { readonly type?: string; readonly versions?: { readonly node?: string } }
 }

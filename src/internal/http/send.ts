@@ -18,13 +18,33 @@ import * as Check from "../check.js"
 import * as Inside from "../session/inside.js"
 import { afterCallback, answering, errorAnswering, failureAnswering, isFiltered, judged, withBody } from "./answer.js"
 import { abandon, discardBody, whileDiscarded, whileRead } from "./discard.js"
-import { cannotDecode, cannotEncode, noUrl } from "./errors.js"
+import { cannotDecode, cannotEncode, followed, noUrl } from "./errors.js"
 import { holding } from "./hold.js"
 import * as Redirect from "./redirect.js"
 import { isReplayable } from "./replayable.js"
 
 type Request = HttpClientRequest.HttpClientRequest
 type Response = HttpClientResponse.HttpClientResponse
+
+/**
+ * Executes a request whose redirects the session itself follows. A client whose `fetch` has followed one nevertheless
+ * may have sent the session's value anywhere: its answer is an error.
+ */
+export const withoutFollowing = <E, R>(
+  execute: (request: Request) => Effect.Effect<Response, E, R>
+) =>
+(request: Request): Effect.Effect<Response, E | HttpClientError.ResponseError, R> =>
+  Effect.matchEffect(Redirect.withRedirectsShown(execute(request)), {
+    onSuccess: (response): Effect.Effect<Response, HttpClientError.ResponseError> =>
+      refusedIfFollowed(request, response) ?? Effect.succeed(response),
+    onFailure: (error): Effect.Effect<Response, E | HttpClientError.ResponseError> =>
+      (isFiltered(error) ? refusedIfFollowed(request, error.response) : undefined) ?? Effect.fail(error)
+  })
+
+const refusedIfFollowed = (request: Request, response: Response) =>
+  Redirect.isFollowed(response) && !Redirect.isBrowser()
+    ? Effect.zipRight(abandon(response), Effect.fail(followed(request, response)))
+    : undefined
 
 /** A refusal, which is visible only to `Sender` and its makers. */
 export class Refused extends Data.TaggedClass("Refused")<{
@@ -40,7 +60,13 @@ const mostRepeats = 10
 /** How requests are sent with a session's value, and what their caller gets. */
 export interface Settings<in A, E0, E1, R> extends RefusalOptions {
   /** Sends a request once: with the value at home, without it at another origin. */
-  readonly execute: (request: Request, value: A, isHome: boolean) => Effect.Effect<Response, E0, R>
+  readonly execute: (
+    request: Request,
+    value: A,
+    isHome: boolean,
+    /** Called with the URL that the request goes to, if that is another one. */
+    onMoved: (url: URL) => void
+  ) => Effect.Effect<Response, E0, R>
   /** The first hop of a request. Default: at home, and no redirect of it is followed. */
   readonly start?: ((request: Request) => Either.Either<Redirect.Hop, E1 | InvalidOptions>) | undefined
   /** Whether a hop to this URL is at home if the hop before was. Default: if both have the same origin. */
@@ -134,7 +160,11 @@ export class Sender<A, E0, E1, R> {
 
   private attempt(attempt: Attempt<A>): Effect.Effect<Response, E1 | Refused, R> {
     const { clientError, execute } = this.settings
-    return Effect.matchCauseEffect(execute(attempt.hop.request, attempt.value, attempt.hop.isHome), {
+    // A redirect is relative to the URL that was really requested.
+    const onMoved = (url: URL) => {
+      if (attempt.hop.url !== undefined) attempt = { ...attempt, hop: { ...attempt.hop, url } }
+    }
+    return Effect.matchCauseEffect(execute(attempt.hop.request, attempt.value, attempt.hop.isHome, onMoved), {
       onSuccess: (response) => this.received(attempt, response, undefined),
       onFailure: (cause) => {
         const failure = Option.getOrUndefined(Cause.failureOption(cause))

@@ -193,7 +193,7 @@ const formOf = (text: string): Body | undefined =>
 const text = (member: unknown): string | undefined =>
   typeof member === "string" && member.trim() !== "" ? member.trim() : undefined
 
-/** A server that sends a number larger than any timestamp means "never". */
+/** A server that sends a number as large as this means "never". */
 const mostSeconds = 8_640_000_000_000
 
 const seconds = (member: unknown): number | undefined => {

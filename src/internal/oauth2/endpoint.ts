@@ -15,7 +15,7 @@ import * as Predicate from "effect/Predicate"
 import * as Stream from "effect/Stream"
 import * as Oauth from "oauth4webapi"
 import * as Backoff from "../../Backoff.js"
-import { withRedirectsShown } from "../http/redirect.js"
+import { isFollowed, withRedirectsShown } from "../http/redirect.js"
 import { type Answer, asksForNonce } from "./answer.js"
 import * as Dpop from "./dpop.js"
 import { OAuth2Error } from "./errors.js"
@@ -304,9 +304,7 @@ const unreachable = (error: HttpClientError.HttpClientError): OAuth2Error =>
  * address.
  */
 const isFrom = (url: URL, response: HttpClientResponse.HttpClientResponse): boolean => {
-  if (Predicate.hasProperty(response, "source") && Predicate.hasProperty(response.source, "redirected")) {
-    if (response.source.redirected === true) return false
-  }
+  if (isFollowed(response)) return false
   const found = Either.try(() => new URL(response.request.url))
   return Either.isRight(found) && found.right.origin === url.origin && found.right.pathname === url.pathname
 }

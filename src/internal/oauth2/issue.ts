@@ -45,10 +45,13 @@ export const tokens = (
       refreshToken: refreshToken === undefined ? former?.refreshToken : Redacted.make(refreshToken),
       idToken: idToken === undefined ? former?.idToken : Redacted.make(idToken),
       scope: scope === undefined ? former?.scope ?? new Set(rules.scope) : new Set(scope),
-      expiresAt: expiresIn === undefined ? undefined : sentAt + expiresIn * 1000,
+      expiresAt: expiresIn === undefined ? undefined : dateOf(sentAt + expiresIn * 1000),
       claims
     }
   })
+
+/** The time in epoch milliseconds; `undefined`, for never, if no `Date` can hold it. */
+const dateOf = (millis: number): number | undefined => millis <= 8.64e15 ? millis : undefined
 
 /** In seconds, the longest that can be counted. */
 const anyTime = Duration.seconds(Number.MAX_SAFE_INTEGER / 1000)

@@ -149,7 +149,7 @@ export class Refreshing<A, E, R> {
     const { chain, cooldown, telemetry, times } = this.settings
     return Effect.suspend(() =>
       chain.isDetached(link) ? Effect.void : Effect.flatMap(
-        Effect.interruptible(cooldown.next(cause, times.monotonic())),
+        cooldown.next(cause, times.monotonic()),
         (millis) => {
           const waiters = chain.fail(link, renewal, Exit.failCause(cause), millis)
           return waiters === undefined

@@ -18,10 +18,7 @@ export interface Codec<in out A> {
   readonly decode: (text: string) => Effect.Effect<A, Unreadable>
 }
 
-/**
- * How long a schema may take to encode or decode a value, in milliseconds: less than a lease lasts by default, since
- * the token that was presented for the value is spent, and must not be presented by another process.
- */
+/** How long a schema may take to encode or decode a value, in milliseconds. */
 const longestStep = 5000
 
 export const make = <A, I, R>(

@@ -53,15 +53,16 @@ export class Holding<A, E> {
 
   /**
    * Obtains a value, and keeps it in the step in which it arrives: the token that was presented for it is spent.
-   * `undefined` if the lease was lost, and nothing was presented.
+   * `undefined` if the lease was lost, and nothing was presented. The lease is extended until the value is encoded, or
+   * the failure is written: a schema may take its time.
    */
   readonly obtain: Effect.Effect<Pending<A> | undefined, E | Trouble> = Effect.uninterruptibleMask((restore) =>
-    Effect.flatMap(Effect.exit(restore(this.whileExtending(this.tries))), (exit) => {
+    this.whileExtending(Effect.flatMap(Effect.exit(restore(this.tries)), (exit) => {
       // An interruption may come between the value's arrival and the end of the effect.
       const kept = this.arrived === undefined ? undefined : this.keep(this.arrived)
       if (Exit.isSuccess(exit)) return kept ?? Effect.succeed(undefined)
       return Effect.zipRight(kept ?? this.giveBack(exit.cause), Effect.failCause(exit.cause))
-    })
+    }))
   )
 
   private arrived: { readonly value: A; readonly goodUntil: number } | undefined
