@@ -15,7 +15,15 @@ describe("a renewal that ends at any of its steps, under every interleaving", as
   const ends = {
     "in failure": [Effect.fail(failure), (cause) => failsWith(cause) === failure],
     "by a defect": [Effect.die(defect), (cause) => Option.getOrUndefined(Cause.dieOption(cause)) === defect],
-    "by interruption": [Effect.interrupt, (cause) => failsWith(cause)?._tag === "RefreshInterrupted"]
+    "by interruption": [Effect.interrupt, (cause) => failsWith(cause)?._tag === "RefreshInterrupted"],
+    // The interruption is still pending when the session answers.
+    "by its own fiber's interruption": [
+      Effect.withFiberRuntime((fiber) => {
+        fiber.unsafeInterruptAsFork(fiber.id())
+        return Effect.never
+      }),
+      (cause) => failsWith(cause)?._tag === "RefreshInterrupted"
+    ]
   } satisfies Record<
     string,
     readonly [
