@@ -200,7 +200,8 @@ export type ConnectionFailure = DialError | ConnectionClosed | ConnectionLost
 export class WebSocketDialer extends Context.Tag("effect-holdfast/WebSocketDialer")<WebSocketDialer, {
   /**
    * Opens a connection, which is terminated when the scope closes; call its `close` before that to send a close frame.
-   * A dial has no time limit: interrupt it, or use `Effect.timeout`.
+   * A dial has no time limit: interrupt it, or use `Effect.timeout`. A dialer of your own must let its dial be
+   * interrupted, because a socket that is closed waits for the end of its dial.
    */
   readonly dial: (request: DialRequest) => Effect.Effect<Connection, DialError, Scope.Scope>
   /** The longest message, in bytes, that this dialer's connections accept if the request does not set a limit. */

@@ -21,12 +21,12 @@ import type { Link } from "./chain.js"
 export type Outcome = "success" | "late" | Cause.Cause<unknown>
 
 const refreshes = Metric.counter("holdfast_session_refreshes_total", {
-  description: "Refreshes by outcome: success, late (after a timeout), failure, timeout, interrupted, defect",
+  description: "Refreshes by outcome",
   incremental: true
 })
 
 const waitersOfLast = Metric.gauge("holdfast_session_waiters", {
-  description: "Callers that waited for the last refresh of a session"
+  description: "Callers that waited for the last refresh"
 })
 
 const durations = Metric.histogram(
@@ -36,7 +36,7 @@ const durations = Metric.histogram(
 )
 
 const expiry = Metric.gauge("holdfast_session_expiry_timestamp_seconds", {
-  description: "When the first current value expires; 0 if none does"
+  description: "When the first value expires; 0 if none does"
 })
 
 /** How many refreshes a row in an Inspector shows. */
@@ -241,15 +241,13 @@ const rowOf = (
 export const reasonOf = (cause: Cause.Cause<unknown>): string =>
   Option.match(Cause.failureOption(cause), {
     onNone: () => Cause.isInterruptedOnly(cause) ? "interrupted" : nameOf(Cause.squash(cause)),
-    onSome: (error) =>
-      Predicate.isTagged(error, "RefreshTimeout") && "cause" in error
-        ? `${reasonOfError(error)} after ${reasonOfError(error.cause)}`
-        : reasonOfError(error)
+    onSome: reasonOfError
   })
 
 const reasonOfError = (error: unknown): string => {
-  const { error: code, reason } = Object(error) as { readonly error?: unknown; readonly reason?: unknown }
   const name = nameOf(error)
+  const { cause, error: code, reason } = Object(error) as Readonly<Record<string, unknown>>
+  if (name === "RefreshTimeout" && cause !== undefined) return `${name} after ${reasonOfError(cause)}`
   return isCode(code) ? `${name}, ${code}` : isCode(reason) ? `${name}, ${reason}` : name
 }
 
