@@ -6,6 +6,7 @@ import * as HashMap from "effect/HashMap"
 import * as Logger from "effect/Logger"
 import * as LogLevel from "effect/LogLevel"
 import * as Option from "effect/Option"
+import * as Schedule from "effect/Schedule"
 import * as TestClock from "effect/TestClock"
 import { sumOf } from "../support/metrics.js"
 import { Refused, upstream } from "../support/sessions.js"
@@ -70,6 +71,22 @@ describe("logs", () => {
           "WARN | api: refresh ended in failure (Refused) after 0 ms, 1 waited for it | api",
           "WARN | api: refresh ended in defect (TypeError) after 0 ms, 1 waited for it | api",
           "WARN | api: refresh ended in interrupted (RefreshInterrupted) after 0 ms, 1 waited for it | api"
+        ])
+      })
+    ))
+
+  it.scoped("name the error of the last attempt of a refresh that has timed out", () =>
+    logging((lines) =>
+      Effect.gen(function*() {
+        const session = yield* Session.make({
+          acquire: Effect.fail(new Refused("secret")),
+          retry: Schedule.spaced("1 minute"),
+          name: "api"
+        })
+        yield* Effect.fork(Effect.exit(session.current))
+        yield* TestClock.adjust("30 seconds")
+        assert.deepStrictEqual(lines, [
+          "WARN | api: refresh ended in timeout (RefreshTimeout after Refused) after 30000 ms, 1 waited for it | api"
         ])
       })
     ))
