@@ -409,6 +409,20 @@ describe("D1: no defect", () => {
   }
 
   for (const [what, response] of Object.entries(unsendable)) {
+    it.scopedLive(`is not a response with ${what}, with the boundary as a middleware`, () =>
+      withLogs((logs) =>
+        Effect.gen(function*() {
+          const server = yield* listening
+          yield* server.serve(Effect.succeed(response), DefectBoundary.isolate)
+          const counts = yield* counted(Effect.map(request(portOf(server), "/"), ({ body, status }) => {
+            assert.strictEqual(status, 500)
+            assert.isString((JSON.parse(body) as { incident?: string }).incident)
+          }))
+          assert.deepStrictEqual(counts, { handler: 1 })
+          assert.lengthOf(errorsIn(logs), 1)
+        })
+      ))
+
     for (
       const [where, app] of [
         ["of the app", Effect.succeed(response)],

@@ -149,9 +149,9 @@ class Isolation {
     HttpApp.currentPreResponseHandlers,
     (handlers) =>
       Option.some(Option.match(handlers, {
-        onNone: (): HttpApp.PreResponseHandler => (_, response) => Effect.succeed(this.answeredByPlatform(response)),
+        onNone: (): HttpApp.PreResponseHandler => (_, response) => Effect.sync(() => this.answeredByPlatform(response)),
         onSome: (next): HttpApp.PreResponseHandler => (request, response) =>
-          next(request, this.answeredByPlatform(response))
+          Effect.suspend(() => next(request, this.answeredByPlatform(response)))
       }))
   )
 
@@ -162,7 +162,10 @@ class Isolation {
    */
   private answeredByPlatform(response: Response): Response {
     if (!this.isInside) return response
-    if (response !== platformError) return this.watchingStream(response)
+    if (response !== platformError) {
+      throwUnlessSendable(this.request, response)
+      return this.watchingStream(response)
+    }
     this.early = newIncident()
     return incidentResponse(this.early)
   }
