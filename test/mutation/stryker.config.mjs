@@ -13,7 +13,7 @@ export default {
   testRunner: "vitest",
   vitest: { configFile: "test/mutation/vitest.config.ts" },
   mutate: shard.mutate,
-  ignorePatterns: ["dist", "bench"],
+  ignorePatterns: ["dist"],
   plugins: ["@stryker-mutator/vitest-runner"],
   coverageAnalysis: "perTest",
   ignoreStatic: true,
