@@ -61,9 +61,9 @@ export const throwUnlessSendable = (
   if (body._tag === "Raw" && !isRawBody(body.body)) throw new TypeError("the response has a body that cannot be sent")
 }
 
+/** Node sends an empty body for `null`, `false` and the like. */
 const isRawBody = (body: unknown): boolean =>
-  body === undefined || body === null || typeof body === "string" || body instanceof Uint8Array ||
-  Predicate.hasProperty(body, "pipe")
+  !body || typeof body === "string" || body instanceof Uint8Array || Predicate.hasProperty(body, "pipe")
 
 export const serverOf = (socket: NodeSocket | undefined): NodeServer | undefined => {
   const server = socket?.server
