@@ -405,6 +405,7 @@ describe("D1: no defect", () => {
     "a header that has no name": HttpServerResponse.setHeader(ok, "", "a"),
     "a header without a value": HttpServerResponse.setHeader(ok, "x-user", undefined as never),
     "a status that is no status": HttpServerResponse.text("ok", { status: 1000 }),
+    "a status that is too small": HttpServerResponse.text("ok", { status: 99 }),
     "a body that is an object": HttpServerResponse.raw({ name: "a" })
   }
 
@@ -446,6 +447,16 @@ describe("D1: no defect", () => {
         ))
     }
   }
+
+  it.effect("is a body that only a handler for web requests can send", () =>
+    Effect.gen(function*() {
+      const { handler } = HttpApp.toWebHandlerLayer(
+        DefectBoundary.isolate(Effect.succeed(HttpServerResponse.raw(new Blob(["text"])))),
+        Layer.empty
+      )
+      const response = yield* Effect.promise(() => handler(new Request("http://localhost/")))
+      assert.deepStrictEqual([response.status, yield* Effect.promise(() => response.text())], [200, "text"])
+    }))
 
   for (
     const body of [null, "text", new Uint8Array([116]), Readable.from(["text"])] as const

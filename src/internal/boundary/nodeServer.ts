@@ -2,7 +2,6 @@
  * The abilities of Node's servers that the platform's `HttpServer` does not have: to accept no more connections, and to
  * close connections whose requests or clients hang. On other platforms draining a server only waits for its requests.
  */
-import * as Cookies from "@effect/platform/Cookies"
 import type * as HttpServer from "@effect/platform/HttpServer"
 import type * as HttpServerRequest from "@effect/platform/HttpServerRequest"
 import type * as HttpServerResponse from "@effect/platform/HttpServerResponse"
@@ -43,12 +42,12 @@ export const responseOf = (request: HttpServerRequest.HttpServerRequest): NodeRe
 
 /**
  * Throws what Node would throw when the platform sends the response: a status that is no status, a character that a
- * header cannot carry, a body that is neither text nor bytes nor a stream. Once the platform has begun to send, it
- * would answer with an empty 500, or not at all, and nobody would learn why.
+ * header cannot carry, a body that is neither text nor bytes nor a stream. (The platform itself checks cookies.) Once
+ * the platform has begun to send, it would answer with an empty 500, or not at all, and nobody would learn why.
  */
 export const throwUnlessSendable = (
   { source }: HttpServerRequest.HttpServerRequest,
-  { body, cookies, headers, status }: HttpServerResponse.HttpServerResponse
+  { body, headers, status }: HttpServerResponse.HttpServerResponse
 ): void => {
   const http = globalThis.process?.getBuiltinModule?.("node:http")
   if (http === undefined || !(source instanceof http.IncomingMessage)) return
@@ -57,7 +56,6 @@ export const throwUnlessSendable = (
     http.validateHeaderName(name)
     http.validateHeaderValue(name, headers[name]!)
   }
-  for (const cookie of Cookies.toSetCookieHeaders(cookies)) http.validateHeaderValue("set-cookie", cookie)
   if (body._tag === "Raw" && !isRawBody(body.body)) throw new TypeError("the response has a body that cannot be sent")
 }
 
