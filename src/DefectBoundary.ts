@@ -183,7 +183,8 @@ const makeWith = (options: Options = {}, connections?: Connections): Effect.Effe
       const { defects, within } = limits
       Deferred.unsafeDone(exceeded, Exit.fail(new DefectLimitExceeded({ defects, within, incident })))
     })
-    const isolate: Parts["isolate"] = (app) => isolated(app, (incident, now) => requests.onDefect(incident, now))
+    const onDefect = (incident: string, now: number): void => requests.onDefect(incident, now)
+    const isolate: Parts["isolate"] = (app) => isolated(app, onDefect)
     return {
       isolate,
       apply: (app) =>

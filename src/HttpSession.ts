@@ -62,7 +62,7 @@ import * as Predicate from "effect/Predicate"
 import type * as Scope from "effect/Scope"
 import type * as Types from "effect/Types"
 import * as Check from "./internal/check.js"
-import { answering, isFiltered, judged } from "./internal/http/answer.js"
+import { answering, failureAnswering, isFiltered, judged } from "./internal/http/answer.js"
 import { checkHeaders } from "./internal/http/attached.js"
 import * as CookieJar from "./internal/http/cookies.js"
 import { abandon, discardBody, readBeforehand } from "./internal/http/discard.js"
@@ -420,7 +420,10 @@ const stateOf = (identity: Identity, client: HttpClient.HttpClient, jar: CookieJ
               onSuccess: (response) =>
                 Effect.as(jar.store(href, response), answering(request, response)),
               onFailure: (error) =>
-                Effect.zipRight(isFiltered(error) ? jar.store(href, error.response) : Effect.void, Effect.fail(error))
+                Effect.zipRight(
+                  isFiltered(error) ? jar.store(href, error.response) : Effect.void,
+                  Effect.fail(failureAnswering(request, error))
+                )
             })
           ))
     )

@@ -431,7 +431,7 @@ const attaching = <E0, R, A>(
       const url = Either.getOrUndefined(Redirect.urlOf(attached))
       const refusal = isAllowed && movedAway(own, url, isAllowed)
       if (refusal !== undefined) return Effect.fail(refusal)
-      if (url !== undefined) onMoved(url)
+      if (url !== undefined && url.origin !== originOf(own)) onMoved(withoutUser(url))
     }
     return sendAttached(own, inScopeOf(own, attached), execute)
   }
@@ -452,6 +452,16 @@ const attaching = <E0, R, A>(
       return Effect.fail(cannotEncode(request, "attach", cause))
     }
   }
+}
+
+const originOf = (request: HttpClientRequest.HttpClientRequest): string | undefined =>
+  Either.getOrUndefined(Either.map(Redirect.urlOf(request), ({ origin }) => origin))
+
+/** `attach` may put the value into the user and password of a URL, which a redirect of that origin would keep. */
+const withoutUser = (url: URL): URL => {
+  const bare = new URL(url)
+  bare.username = bare.password = ""
+  return bare
 }
 
 /** Why a request that `attach` has given another URL must not be sent there. */

@@ -150,6 +150,9 @@ export class InvariantViolated extends Data.TaggedError("InvariantViolated")<{ r
   }
 }
 
+/** What an error of `retryDeadlock` is recognised by: another copy of this module has the same. */
+const RefusalId = Symbol.for("effect-holdfast/TransactionalRef/Refusal")
+
 /**
  * The transaction asked for a ref that another transaction holds, and that transaction waits, directly or through
  * further transactions, for a ref that this one holds: `cycle` names the refs. (Waits with a time limit, or of a
@@ -167,6 +170,10 @@ export class TransactionDeadlock
   override get message(): string {
     return `transactions wait for each other: ${this.cycle.join(", ")}`
   }
+  /** @internal */
+  get [RefusalId](): true {
+    return true
+  }
 }
 
 /**
@@ -180,6 +187,10 @@ export class TransactionDeadlock
 export class TransactionConflict extends Data.TaggedError("TransactionConflict")<{ readonly name: string }> {
   override get message(): string {
     return `the transaction around the one on ${this.name} has ended before it`
+  }
+  /** @internal */
+  get [RefusalId](): true {
+    return true
   }
 }
 
@@ -602,8 +613,7 @@ const pauses = Backoff.exponential({ initial: "1 millis", max: "1 second" })
 
 type Refusal = TransactionDeadlock | TransactionConflict
 
-const isRefusal = (error: unknown): error is Refusal =>
-  Predicate.isTagged(error, "TransactionDeadlock") || Predicate.isTagged(error, "TransactionConflict")
+const isRefusal = (error: unknown): error is Refusal => Predicate.hasProperty(error, RefusalId)
 
 /** The only refusal in a cause; `undefined` if the cause also has a defect, since then it is not tried again. */
 const refusalIn = (cause: Cause.Cause<unknown>): Refusal | undefined => {

@@ -31,6 +31,7 @@ import * as Stream from "effect/Stream"
 import * as TestClock from "effect/TestClock"
 import * as TestServices from "effect/TestServices"
 import { spawn } from "node:child_process"
+import { createReadStream } from "node:fs"
 import * as Http from "node:http"
 import * as Net from "node:net"
 import { Readable } from "node:stream"
@@ -448,6 +449,23 @@ describe("D1: no defect", () => {
     }
   }
 
+  it.scopedLive("is not a file with a header that cannot be sent, and does not stay open", () =>
+    withLogs(() =>
+      Effect.gen(function*() {
+        const file = createReadStream(import.meta.filename)
+        const response = HttpServerResponse.raw(file, { headers: { "content-disposition": "filename=5€.txt" } })
+        const port = yield* serving(DefectBoundary.isolate(Effect.succeed(response)))
+        assert.strictEqual((yield* request(port, "/")).status, 500)
+        assert.isTrue(file.destroyed)
+      })
+    ))
+
+  it.scopedLive("is a body that is not sent, in answer to HEAD", () =>
+    Effect.gen(function*() {
+      const port = yield* serving(DefectBoundary.isolate(Effect.succeed(HttpServerResponse.raw({ name: "a" }))))
+      assert.strictEqual((yield* request(port, "/", { method: "HEAD" })).status, 200)
+    }))
+
   it.effect("is a body that only a handler for web requests can send", () =>
     Effect.gen(function*() {
       const { handler } = HttpApp.toWebHandlerLayer(
@@ -715,6 +733,36 @@ describe("a boundary, besides the response", () => {
           errorsIn(logs).map(({ annotations }) => annotations["incident"]),
           [(JSON.parse(reply.body) as { incident: string }).incident]
         )
+      })
+    ))
+
+  it.scopedLive("D3: counts each of several defects that are the same text", () =>
+    withLogs((logs) =>
+      Effect.gen(function*() {
+        const dying = Effect.forkScoped(Effect.suspend(() => Effect.die("unknown state")))
+        const app = Effect.forEach([dying, dying, dying], Effect.flatMap(Fiber.await))
+        const port = yield* serving(DefectBoundary.isolate(Effect.zipRight(app, ok)))
+        assert.deepStrictEqual(yield* counted(request(port, "/")), { fiber: 3 })
+        assert.strictEqual(new Set(errorsIn(logs).map(({ annotations }) => annotations["incident"])).size, 3)
+        const joined = Effect.flatMap(dying, Fiber.join)
+        const other = yield* serving(DefectBoundary.isolate(Effect.zipRight(joined, ok)))
+        assert.deepStrictEqual(yield* counted(request(other, "/")), { fiber: 1 })
+      })
+    ))
+
+  it.scopedLive("D3: is recorded in the request's span, though the fiber was forked in another span", () =>
+    withLogs((logs) =>
+      Effect.gen(function*() {
+        let attributes: ReadonlyMap<string, unknown> | undefined
+        const dying = Effect.withSpan(Effect.forkScoped(Effect.die("broken")), "start the worker")
+        const port = yield* serving(Effect.zipLeft(
+          DefectBoundary.isolate(Effect.zipRight(Effect.flatMap(dying, Fiber.await), ok)),
+          Effect.map(Effect.currentSpan, (span) => {
+            attributes = span.attributes
+          })
+        ))
+        yield* request(port, "/")
+        assert.strictEqual(attributes?.get("incident"), errorsIn(logs)[0]!.annotations["incident"])
       })
     ))
 

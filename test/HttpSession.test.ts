@@ -1130,6 +1130,29 @@ describe("J2: cookies of one generation", () => {
 })
 
 describe("J5: a redirect that `fetch` follows by itself", () => {
+  it.scopedLive("is an error of the probe, which does not print the identity", () =>
+    Effect.gen(function*() {
+      const server = yield* serve(({ path }) => path === "/" ? { status: 302, headers: { location: "/b" } } : {})
+      const following = HttpClient.transformResponse(
+        yield* HttpClient.HttpClient,
+        Effect.provideService(FetchHttpClient.RequestInit, { cache: "no-store" })
+      )
+      const identity = Effect.succeed({ headers: Headers.fromInput({ "x-id": "tok-SECRET" }) })
+      const { session } = yield* HttpSession.make({ identity, probe: server.url }).pipe(
+        Effect.provideService(HttpClient.HttpClient, following)
+      )
+      const error = failedWith(yield* Effect.exit(session.current), HttpClientError.ResponseError)
+      assert.notInclude(printsOf(error), "SECRET")
+    }).pipe(Effect.provide(FetchHttpClient.layer)))
+
+  it.scopedLive("is not the only error of a probe that does not print the identity", () =>
+    Effect.gen(function*() {
+      const identity = Effect.succeed({ headers: Headers.fromInput({ "x-id": "tok-SECRET" }) })
+      const { session } = yield* HttpSession.make({ identity, probe: "http://127.0.0.1:1" })
+      const error = failedWith(yield* Effect.exit(session.current), HttpClientError.RequestError)
+      assert.notInclude(printsOf(error), "SECRET")
+    }).pipe(Effect.provide(FetchHttpClient.layer)))
+
   it.scopedLive("is an error, and sets no cookies", () =>
     Effect.gen(function*() {
       const elsewhere = yield* serve(() => ({ headers: { "set-cookie": "sid=foreign" } }))

@@ -13,10 +13,12 @@ import * as Chunk from "effect/Chunk"
 import * as Deferred from "effect/Deferred"
 import * as Effect from "effect/Effect"
 import * as Either from "effect/Either"
+import * as Exit from "effect/Exit"
 import * as Fiber from "effect/Fiber"
 import * as Layer from "effect/Layer"
+import * as Option from "effect/Option"
 import * as Redacted from "effect/Redacted"
-import type * as Scope from "effect/Scope"
+import * as Scope from "effect/Scope"
 import * as TestClock from "effect/TestClock"
 import { setFlagsFromString } from "node:v8"
 import { runInNewContext } from "node:vm"
@@ -370,6 +372,58 @@ describe("the numbers", () => {
       assert.strictEqual(sumOf("holdfast_session_refreshes_total", { session: name }), 3)
     }))
 
+  inspected(
+    "N2: of a socket that has dialed before it had a name are those of its metrics",
+    () =>
+      Effect.gen(function*() {
+        const unknown = () => sumOf("holdfast_socket_dials_total", { socket: "unknown" })
+        const before = unknown()
+        const server = yield* serving
+        let isAway = true
+        yield* ReconnectingSocket.make({
+          dial: Effect.suspend(() =>
+            isAway ? Effect.fail("no token yet") : Effect.succeed({ url: "ws://later.example" })
+          ),
+          backoff: steady,
+          retryable: () => true
+        })
+        yield* settle
+        isAway = false
+        yield* pass(1_000)
+        yield* server.open
+        const { gone, sockets } = yield* Inspector.snapshot
+        assert.deepStrictEqual(sockets.map(({ dials, name }) => [name, dials]), [["later.example", { success: 1 }]])
+        assert.deepStrictEqual(
+          gone.sockets.map(({ dials, name, things }) => [
+            name,
+            things,
+            Object.values(dials).reduce((sum, count) => sum + count, 0)
+          ]),
+          [["unknown", 0, unknown() - before]]
+        )
+      })
+  )
+
+  inspected(
+    "N2: of tickets include what a connection reports after its cache's scope has closed",
+    () =>
+      Effect.gen(function*() {
+        const name = newName("cache")
+        const scope = yield* Scope.make()
+        const cache = yield* Scope.extend(TicketCache.make({ name }), scope)
+        yield* TicketCache.put(cache, key, ticket)
+        const taken = Option.getOrThrow(yield* TicketCache.take(cache, key))
+        yield* Scope.close(scope, Exit.void)
+        yield* TicketCache.reject(cache, key, taken)
+        yield* TicketCache.put(cache, key, ticket)
+        const [row] = (yield* Inspector.snapshot).gone.tickets
+        for (const count of ["offered", "refused", "dropped"] as const) {
+          assert.strictEqual(row![count], sumOf(`holdfast_tickets_${count}_total`, { cache: name }), count)
+        }
+        assert.deepStrictEqual([row!.things, row!.refused, row!.dropped], [1, 1, 1])
+      })
+  )
+
   inspected("N2: of refs that nobody has any more are kept, and the refs are not", () =>
     Effect.gen(function*() {
       setFlagsFromString("--expose-gc")
@@ -386,7 +440,10 @@ describe("the numbers", () => {
           void setImmediate(() => resume(Effect.void))
         )
         collect()
-        return (yield* Inspector.snapshot).gone.refs.find((row) => row.name === name)?.things ?? 0
+        const { gone: { refs: left }, refs } = yield* Inspector.snapshot
+        const mine = [...left, ...refs].filter((row) => row.name === name)
+        assert.strictEqual(mine.reduce((sum, row) => sum + row.commits, 0), 10)
+        return left.find((row) => row.name === name)?.things ?? 0
       })
       yield* Effect.repeat(gone, { until: (things) => things >= 9 })
       const { gone: { refs: left }, refs } = yield* Inspector.snapshot

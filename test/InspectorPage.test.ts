@@ -191,6 +191,15 @@ describe("NodeInspector", () => {
       }
     }).pipe(Effect.provide(environment)))
 
+  it.scopedLive("listens on an IPv6 address, with the brackets of a URL or without", () =>
+    Effect.gen(function*() {
+      for (const host of ["::1", "[::1]"]) {
+        const { url } = yield* NodeInspector.serve({ host })
+        assert.match(url, /^http:\/\/\[::1\]:\d+\/$/)
+        assert.strictEqual((yield* answer(url, "/snapshot", {})).status, 200)
+      }
+    }).pipe(Effect.provide(environment)))
+
   it.scopedLive("gives the layer of both, and refuses an address beyond the loopback without a token", () =>
     Effect.gen(function*() {
       const logged: Array<string> = []
@@ -217,6 +226,9 @@ describe("NodeInspector", () => {
           Either.isLeft(refused) && refused.left._tag === "InvalidOptions" && refused.left.option === option
         )
       }
+      const beyond = { host: "0.0.0.0", token: Redacted.make("t") }
+      const unnamed = yield* Effect.either(Effect.provide(Effect.void, NodeInspector.layer(beyond)))
+      assert.isTrue(Either.isLeft(unnamed) && unnamed.left._tag === "InvalidOptions" && unnamed.left.option === "hosts")
       const refused = yield* Effect.either(Effect.provide(Effect.void, NodeInspector.layer({ port: 70_000 })))
       assert.isTrue(Either.isLeft(refused) && refused.left._tag === "InvalidOptions" && refused.left.option === "port")
     }))
@@ -361,6 +373,49 @@ describe.runIf(browser)("the page", () => {
         yield* Effect.promise(() => page.fill("#filter", "BILL"))
         assert.deepStrictEqual((yield* tableOf(page, "sessions")).rows.map(([name]) => name), ["billing"])
         assert.deepStrictEqual(problems, [])
+      }).pipe(Effect.provide(environment)),
+    90_000
+  )
+
+  it.scopedLive(
+    "N3: takes any token from the address, and asks for another one if it cannot be one",
+    () =>
+      Effect.gen(function*() {
+        yield* things
+        const { url } = yield* NodeInspector.serve({ token: Redacted.make("q8Zk+Jw/3c&0mYg==") })
+        const { page } = yield* opened(`${url}#token=q8Zk+Jw/3c&0mYg==`)
+        yield* live(page)
+        const { page: other } = yield* opened(`${url}#token=…`)
+        yield* Effect.promise(() => other.waitForSelector("#ask:not([hidden])"))
+        yield* Effect.promise(() => other.locator("#link", { hasText: "the token is wrong" }).waitFor())
+      }).pipe(Effect.provide(environment)),
+    90_000
+  )
+
+  it.scopedLive(
+    "N1: shows 200 rows at most, also of what has gone, and grows by nothing while it is paused",
+    () =>
+      Effect.gen(function*() {
+        const stock = yield* things
+        yield* Effect.forEach(Array.from({ length: 250 }, (_, n) => n), (n) =>
+          Effect.scoped(Session.make({ name: `gone ${n}`, acquire: Effect.succeed(n) })))
+        const { url } = yield* NodeInspector.serve()
+        const { page } = yield* opened(url)
+        yield* live(page)
+        assert.lengthOf((yield* tableOf(page, "sessions")).rows, 200)
+        yield* Effect.promise(() =>
+          page.locator("#sessions", { hasText: "Showing 200 of 253" }).waitFor()
+        )
+        const marks = Effect.promise(() => page.evaluate(() => document.querySelectorAll("#lanes svg *").length))
+        yield* Effect.promise(() => page.click("#pause"))
+        const before = yield* marks
+        const fail = Effect.exit(TransactionalRef.updateEffect(stock, () => Effect.fail(canary)))
+        yield* Effect.repeatN(fail, 9)
+        // For longer than the time from one snapshot to the next.
+        yield* Effect.promise(() => page.waitForResponse(() => true, { timeout: 1_200 }).catch(() => undefined))
+        assert.strictEqual(yield* marks, before)
+        yield* Effect.promise(() => page.click("#pause"))
+        yield* eventually(Effect.map(marks, (count) => count >= before + 10))
       }).pipe(Effect.provide(environment)),
     90_000
   )

@@ -913,12 +913,20 @@ describe("T10: a transaction that a deadlock has ended", () => {
 })
 
 describe("T10: retryDeadlock", () => {
-  it.live("tries again after the errors of another copy of the module", () =>
+  it.live("tries again after the errors of another copy of the module, and not after others with the same tag", () =>
     Effect.gen(function*() {
-      class TransactionDeadlock extends Data.TaggedError("TransactionDeadlock") {}
+      const other: typeof TransactionalRef = yield* Effect.promise(() =>
+        import(/* @vite-ignore */ "../src/TransactionalRef.ts?another-copy" as string)
+      )
+      assert.notStrictEqual(other.TransactionDeadlock, TransactionalRef.TransactionDeadlock)
       let runs = 0
-      const refused = Effect.suspend(() => ++runs < 3 ? Effect.fail(new TransactionDeadlock()) : Effect.succeed(runs))
+      const refused = Effect.suspend(() =>
+        ++runs < 3 ? Effect.fail(new other.TransactionDeadlock({ cycle: [] })) : Effect.succeed(runs)
+      )
       assert.strictEqual(yield* TransactionalRef.retryDeadlock(refused), 3)
+      class TransactionConflict extends Data.TaggedError("TransactionConflict")<{ readonly payment: string }> {}
+      const own = new TransactionConflict({ payment: "p-1" })
+      assert.strictEqual(yield* Effect.flip(TransactionalRef.retryDeadlock(Effect.fail(own))), own)
     }))
 
   /** Two transactions that always deadlock in the first attempt: each waits until the other holds its ref. */

@@ -34,6 +34,8 @@ export interface Registered {
   readonly now: () => number
   /** Called when the thing has gone. */
   readonly leave: () => void
+  /** Adds to the sums of a name: numbers that the thing counted before it had its name, or after it has gone. */
+  readonly addToGone: (name: string, counts: Counts) => void
 }
 
 export interface Registry {

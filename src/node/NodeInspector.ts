@@ -108,10 +108,14 @@ export const serve = (
   })
 
 const validate = (options: Options) => {
-  const { host = "127.0.0.1", port = 0, ...access } = Check.object("options", options)
-  Check.name("host", host)
+  const { host: given = "127.0.0.1", port = 0, ...access } = Check.object("options", options)
+  // Node takes an IPv6 address without the brackets of a URL.
+  const host = Check.name("host", given).replace(/^\[(.*)\]$/, "$1")
   if (access.token === undefined && !Access.isLoopback(host)) {
     throw new InvalidOptions({ option: "host", value: host, reason: "must be a loopback address if there is no token" })
+  }
+  if (access.hosts === undefined && !Access.isLoopback(host)) {
+    throw new InvalidOptions({ option: "hosts", value: undefined, reason: "must be given if `host` is not a loopback" })
   }
   // The address of the page's own URL, which may be another one of the loopback, such as 127.0.0.2.
   const hosts = access.hosts ?? [...Access.loopback, ...Access.isLoopback(host) && host !== "::1" ? [host] : []]

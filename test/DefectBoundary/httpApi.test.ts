@@ -131,6 +131,36 @@ describe("D5: an HttpApi", () => {
       assert.notInclude(text, secret)
     }))
 
+  it.scopedLive("counts one defect of a response's stream once for its policy", () =>
+    Effect.gen(function*() {
+      class Api extends HttpApi.make("Api").add(
+        HttpApiGroup.make("group")
+          .add(HttpApiEndpoint.get("file", "/file").addSuccess(Schema.String))
+          .add(HttpApiEndpoint.get("ok", "/ok").addSuccess(Schema.String))
+      ) {}
+      const file = HttpServerResponse.stream(Stream.concat(chunk, Stream.die("broken")))
+      const api = HttpApiBuilder.api(Api).pipe(Layer.provide(
+        HttpApiBuilder.group(Api, "group", (handlers) =>
+          handlers.handleRaw("file", () =>
+            Effect.succeed(file)).handle("ok", () => Effect.succeed("ok")))
+      ))
+      const policy = { terminateAfter: { defects: 2, within: "1 minute" } } as const
+      const server = Layer.provide(DefectBoundary.layerHttpApi({ policy }), api)
+      const context = yield* Layer.build(Layer.provideMerge(server, node))
+      const url = HttpServer.formatAddress(Context.get(context, HttpServer.HttpServer).address)
+      // `fetch` would send a request again whose connection was cut before the answer.
+      const statusOf = (path: string) =>
+        Effect.async<number | undefined>((resume) => {
+          const end = (status: number | undefined) =>
+            resume(Effect.succeed(status))
+          Http.get(url + path, { agent: false }, (response) => {
+            response.on("error", () => end(undefined)).on("end", () => end(response.statusCode)).resume()
+          }).on("error", () => end(undefined))
+        })
+      assert.deepStrictEqual([yield* statusOf("/file"), yield* statusOf("/ok")], [undefined, 200])
+      assert.deepStrictEqual([yield* statusOf("/file"), yield* statusOf("/ok")], [undefined, undefined])
+    }))
+
   it.scopedLive("with wrong options is not served", () =>
     Effect.gen(function*() {
       const server = Layer.provide(DefectBoundary.layerHttpApi({ grace: -1 }), ordersApi)

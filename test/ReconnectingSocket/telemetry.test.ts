@@ -101,6 +101,17 @@ describe("logs", () => {
       })
     ))
 
+  test("have no line break and no control character of a peer", () =>
+    logging((lines) =>
+      Effect.gen(function*() {
+        const { peer } = yield* opened()
+        yield* peer.close(4000, "bye\ntimestamp=2026 level=ERROR \u001b[31m\u0085\u2028")
+        yield* settle
+        const [, text] = lines.find(([, text]) => String(text).includes("4000"))!
+        assert.include(text as string, "bye\\u000atimestamp=2026 level=ERROR \\u001b[31m\\u0085\\u2028")
+      })
+    ))
+
   test("W8: a logger that throws does not disturb the socket", () =>
     Effect.gen(function*() {
       const { peer, socket } = yield* opened()

@@ -101,6 +101,40 @@ describe.each(clients)("H10: over %s", (name, layer) => {
       assert.strictEqual(signIns(), 1)
     }).pipe(Effect.provide(layer)))
 
+  it.scopedLive("a value that `attach` puts into the URL stays out of redirects and errors", () =>
+    Effect.gen(function*() {
+      const { session } = yield* tokens
+      const site = yield* twoSites(({ path }) =>
+        path === "/api/a" ? to("/public/b") : path === "/api/c" ? to("ftp://elsewhere/") : {}
+      )
+      const client = yield* SessionHttpClient.make(session, {
+        attach: (request, token) => HttpClientRequest.setUrl(request, request.url.replace("://", `://user:${token}@`)),
+        origins: (url) => url.pathname.startsWith("/api/"),
+        followRedirects: 3
+      })
+      // `fetch` refuses a URL with a password, in an error that shows it.
+      if (name === "fetch") return
+      assert.strictEqual((yield* client.get(`${site.home}/api/a`)).status, 200)
+      assert.deepStrictEqual(site.received.map(({ path }) => path), ["/api/a", "/public/b"])
+      assert.isUndefined(site.received[1]!.headers.authorization)
+      const error = failedWith(yield* Effect.exit(client.get(`${site.home}/api/c`)), HttpClientError.RequestError)
+      assert.notInclude(printsOf(error), "token-0")
+    }).pipe(Effect.provide(layer)))
+
+  it.scopedLive("a path that `attach` adds is not added twice to a redirect", () =>
+    Effect.gen(function*() {
+      const { session } = yield* tokens
+      const site = yield* twoSites(({ path }) => path.endsWith("/items") ? to("items/") : {})
+      const client = yield* SessionHttpClient.make(session, {
+        attach: (request, token) =>
+          HttpClientRequest.setUrl(request, request.url.replace(site.home, `${site.home}/${token}`)),
+        origins: [site.home],
+        followRedirects: 3
+      })
+      assert.strictEqual((yield* client.get(`${site.home}/items`)).status, 200)
+      assert.deepStrictEqual(site.received.map(({ path }) => path), ["/token-0/items", "/token-0/items/"])
+    }).pipe(Effect.provide(layer)))
+
   it.scopedLive("the value is sent only to its origins, and nothing is acquired for a request to another", () =>
     Effect.gen(function*() {
       const { session, signIns } = yield* tokens

@@ -644,6 +644,15 @@ describe("F10: end", () => {
       assert.deepStrictEqual(server.state.revoked, ["0.0", "0.1"])
     }))
 
+  it.scoped("S14: a refresh that times out says with what its last attempt failed", () =>
+    Effect.gen(function*() {
+      const { join } = yield* makeFleet()
+      const refused = new Refused({ why: "down" })
+      const session = yield* join({ acquire: Effect.fail(refused), retry: Schedule.spaced("7 seconds") })
+      const error = failureOf(yield* inTime(session.current))
+      assert.isTrue(Predicate.isTagged(error, "RefreshTimeout") && "cause" in error && error.cause === refused)
+    }))
+
   it.scoped("F3: an encoding that takes longer than the lease loses nothing, and the token is presented once", () =>
     Effect.gen(function*() {
       let encoding = Effect.void as Effect.Effect<void>

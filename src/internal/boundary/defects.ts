@@ -7,17 +7,26 @@ import * as Predicate from "effect/Predicate"
 import { isUnwinding } from "../transaction/unwinding.js"
 import { problem } from "./problem.js"
 
+/** A defect, and the part of the cause that has it. */
+export interface Defect {
+  readonly defect: unknown
+  readonly part: Cause.Die
+}
+
 /**
  * The defects of a cause that are faults of the handler. Three kinds are not: a defect with a response of its own (a
  * handler answers by it), a defect that is the client's fault, and a defect that unwinds the body of a transaction
  * which a deadlock has ended.
  */
-export const defectsOf = (cause: Cause.Cause<unknown>): ReadonlyArray<unknown> =>
-  // A span wraps each error that is raised in it in a proxy.
-  Array.from(Cause.defects(cause), Cause.originalError).filter((defect) =>
-    !HttpServerResponse.isServerResponse(defect) && !HttpServerRespondable.isRespondable(defect) &&
-    statusOf(defect) === undefined && !isUnwinding(defect)
-  )
+export const defectsOf = (cause: Cause.Cause<unknown>): ReadonlyArray<Defect> =>
+  Cause.reduce<ReadonlyArray<Defect>, unknown>(cause, [], (all, part) => {
+    if (part._tag !== "Die") return Option.none()
+    // A span wraps each error that is raised in it in a proxy.
+    const defect = Cause.originalError(part.defect)
+    const isFault = !HttpServerResponse.isServerResponse(defect) && !HttpServerRespondable.isRespondable(defect) &&
+      statusOf(defect) === undefined && !isUnwinding(defect)
+    return isFault ? Option.some([...all, { defect, part }]) : Option.none()
+  })
 
 /** The error or defect by whose own response the platform answers a cause: the last one of the cause. */
 export const respondableIn = (cause: Cause.Cause<unknown>): HttpServerRespondable.Respondable | undefined => {

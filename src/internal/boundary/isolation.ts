@@ -16,11 +16,13 @@ import type * as Fiber from "effect/Fiber"
 import * as FiberRef from "effect/FiberRef"
 import * as Metric from "effect/Metric"
 import * as Option from "effect/Option"
+import * as Predicate from "effect/Predicate"
 import * as Runtime from "effect/Runtime"
 import * as Scope from "effect/Scope"
 import * as Stream from "effect/Stream"
+import * as Tracer from "effect/Tracer"
 import { ScopeWatch } from "../scopeWatch.js"
-import { clientFault, defectsOf, respondableIn } from "./defects.js"
+import { clientFault, type Defect, defectsOf, respondableIn } from "./defects.js"
 import { responseOf, socketOf, throwUnlessSendable } from "./nodeServer.js"
 import { monotonicMillis } from "./policy.js"
 import { problem } from "./problem.js"
@@ -36,14 +38,17 @@ export const isolated = <E, R>(app: HttpApp.Default<E, R>, onDefect: OnDefect): 
   Effect.withFiberRuntime((fiber) => {
     const request = Context.unsafeGet(fiber.currentContext, HttpServerRequest.HttpServerRequest)
     const scope = Context.getOption(fiber.currentContext as Context.Context<Scope.Scope>, Scope.Scope)
-    return new Isolation(request, onDefect).around(app, scope)
+    const span = Context.getOption(fiber.currentContext as Context.Context<Tracer.ParentSpan>, Tracer.ParentSpan)
+    return new Isolation(request, onDefect, span).around(app, scope)
   })
 
 class Isolation {
   private readonly request: Request
   private readonly onDefect: OnDefect
-  /** The incidents that this boundary has counted. */
-  private readonly counted = new Set<string>()
+  /** The incidents that were counted for this policy, by this isolation or by another one around the same request. */
+  private readonly counted: Set<string>
+  /** The request's own span, if there is a tracer. */
+  private readonly span: Option.Option<Tracer.AnySpan>
   /** Errors with which the stream of a response has failed. The platform turns them into defects. */
   private readonly streamErrors = new Set<unknown>()
   /** The incident of the platform's own answer, if that came before the cause: see `answeredByPlatform`. */
@@ -55,9 +60,11 @@ class Isolation {
   /** Whether the app is running. */
   private isInside = true
 
-  constructor(request: Request, onDefect: OnDefect) {
+  constructor(request: Request, onDefect: OnDefect, span: Option.Option<Tracer.AnySpan>) {
     this.request = request
     this.onDefect = onDefect
+    this.span = span
+    this.counted = countedBy(onDefect, request)
   }
 
   around<E, R>(app: HttpApp.Default<E, R>, scope: Option.Option<Scope.Scope>): HttpApp.Default<E, R> {
@@ -108,6 +115,17 @@ class Isolation {
     if (given !== platformError || this.responding === undefined) return Effect.succeed(given)
     const { cause, response } = this.responding
     return Effect.catchAllCause(response, (why) => this.notMade(cause, Cause.squash(why)))
+  }
+
+  private checkSendable(response: Response): void {
+    try {
+      throwUnlessSendable(this.request, response)
+    } catch (defect) {
+      const body = response.body._tag === "Raw" ? response.body.body : undefined
+      // A file would stay open.
+      if (Predicate.hasProperty(body, "destroy") && Predicate.isFunction(body.destroy)) body.destroy()
+      throw defect
+    }
   }
 
   /** Fibers that the app forks in the request's scope. */
@@ -163,7 +181,7 @@ class Isolation {
   private answeredByPlatform(response: Response): Response {
     if (!this.isInside) return response
     if (response !== platformError) {
-      throwUnlessSendable(this.request, response)
+      this.checkSendable(response)
       return this.watchingStream(response)
     }
     this.early = newIncident()
@@ -180,7 +198,7 @@ class Isolation {
           Effect.map(
             Effect.suspend(() => handler(request, given)),
             (response) => {
-              throwUnlessSendable(this.request, response)
+              this.checkSendable(response)
               return response.body === given.body ? response : this.watchingStream(response)
             }
           )))
@@ -192,13 +210,13 @@ class Isolation {
   // incidents
   // ---------------------------------------------------------------------------
 
-  private defectsIn(cause: Cause.Cause<unknown>): ReadonlyArray<unknown> {
-    return defectsOf(cause).filter((defect) => !this.streamErrors.has(defect))
+  private defectsIn(cause: Cause.Cause<unknown>): ReadonlyArray<Defect> {
+    return defectsOf(cause).filter(({ defect }) => !this.streamErrors.has(defect))
   }
 
   /** Records the incident in this step; the returned effect reports it. */
   private report(cause: Cause.Cause<unknown>, place: Place): Effect.Effect<string> {
-    const defects = this.defectsIn(cause)
+    const defects = this.defectsIn(cause).map((defect) => identityOf(defect, place))
     const incidents = incidentsOf(this.request)
     const known = defects.map((defect) => incidents.get(defect)).find((incident) => incident !== undefined)
     const incident = known ?? this.early ?? newIncident()
@@ -217,8 +235,8 @@ class Isolation {
   }
 
   private logged(incident: string, message: string, cause: Cause.Cause<unknown>): Effect.Effect<void> {
+    if (Option.isSome(this.span) && this.span.value._tag === "Span") this.span.value.attribute("incident", incident)
     return Effect.logError(message, cause).pipe(
-      Effect.zipRight(Effect.annotateCurrentSpan({ incident })),
       Effect.annotateLogs({ incident, "http.method": this.request.method, "http.url": pathOf(this.request) }),
       // A logger may be broken too.
       Effect.catchAllCause(() => Effect.void)
@@ -240,6 +258,13 @@ const withFailures = <A, E>(
   }))
 
 /**
+ * What a defect is recognised by when it is seen again. Two defects may be the same text, so a primitive is recognised
+ * by its part of the cause; in a stream, which makes the cause anew, by itself.
+ */
+const identityOf = ({ defect, part }: Defect, place: Place): unknown =>
+  Predicate.isObject(defect) || place === "stream" ? defect : part
+
+/**
  * The incidents of a request, by their defect: the same defect can be seen in a fiber and again where that fiber is
  * joined, and by each of several boundaries around one app.
  */
@@ -253,6 +278,17 @@ const incidentsOf = (request: Request): Map<unknown, string> => {
 }
 
 const allIncidents = new WeakMap<object, Map<unknown, string>>()
+
+/** The incidents of a request that were counted for one policy: there may be several isolations around one app. */
+const countedBy = (onDefect: OnDefect, { source }: Request): Set<string> => {
+  const requests = allCounted.get(onDefect) ?? new WeakMap<object, Set<string>>()
+  allCounted.set(onDefect, requests)
+  const counted = requests.get(source as object) ?? new Set<string>()
+  requests.set(source as object, counted)
+  return counted
+}
+
+const allCounted = new WeakMap<OnDefect, WeakMap<object, Set<string>>>()
 
 /** Not taken from `Random`: an application that seeds `Random` would have the same incidents in each run. */
 const newIncident = (): string => crypto.randomUUID()

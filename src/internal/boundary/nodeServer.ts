@@ -46,22 +46,25 @@ export const responseOf = (request: HttpServerRequest.HttpServerRequest): NodeRe
  * the platform has begun to send, it would answer with an empty 500, or not at all, and nobody would learn why.
  */
 export const throwUnlessSendable = (
-  { source }: HttpServerRequest.HttpServerRequest,
+  { method, source }: HttpServerRequest.HttpServerRequest,
   { body, headers, status }: HttpServerResponse.HttpServerResponse
 ): void => {
   const http = globalThis.process?.getBuiltinModule?.("node:http")
   if (http === undefined || !(source instanceof http.IncomingMessage)) return
-  if (!(status >= 100 && status <= 999)) throw new RangeError(`the response has the status ${status}`)
+  if (!(status >= 100 && status < 1000)) throw new RangeError(`the response has the status ${status}`)
   for (const name in headers) {
     http.validateHeaderName(name)
     http.validateHeaderValue(name, headers[name]!)
   }
-  if (body._tag === "Raw" && !isRawBody(body.body)) throw new TypeError("the response has a body that cannot be sent")
+  if (body._tag === "Raw" && method !== "HEAD" && !isRawBody(body.body)) {
+    throw new TypeError("the response has a body that cannot be sent")
+  }
 }
 
 /** Node sends an empty body for `null`, `false` and the like. */
 const isRawBody = (body: unknown): boolean =>
-  !body || typeof body === "string" || body instanceof Uint8Array || Predicate.hasProperty(body, "pipe")
+  !body || typeof body === "string" || body instanceof Uint8Array ||
+  Predicate.hasProperty(body, "pipe") && typeof body.pipe === "function"
 
 export const serverOf = (socket: NodeSocket | undefined): NodeServer | undefined => {
   const server = socket?.server

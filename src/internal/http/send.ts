@@ -64,7 +64,7 @@ export interface Settings<in A, E0, E1, R> extends RefusalOptions {
     request: Request,
     value: A,
     isHome: boolean,
-    /** Called with the URL that the request goes to, if that is another one. */
+    /** Called with the URL that the request goes to, without the value, if that is one of another origin. */
     onMoved: (url: URL) => void
   ) => Effect.Effect<Response, E0, R>
   /** The first hop of a request. Default: at home, and no redirect of it is followed. */
@@ -160,27 +160,28 @@ export class Sender<A, E0, E1, R> {
 
   private attempt(attempt: Attempt<A>): Effect.Effect<Response, E1 | Refused, R> {
     const { clientError, execute } = this.settings
-    // A redirect is relative to the URL that was really requested.
-    const onMoved = (url: URL) => {
-      if (attempt.hop.url !== undefined) attempt = { ...attempt, hop: { ...attempt.hop, url } }
+    let { url } = attempt.hop
+    const onMoved = (moved: URL) => {
+      if (url !== undefined) url = moved
     }
     return Effect.matchCauseEffect(execute(attempt.hop.request, attempt.value, attempt.hop.isHome, onMoved), {
-      onSuccess: (response) => this.received(attempt, response, undefined),
+      onSuccess: (response) => this.received(attempt, url, response, undefined),
       onFailure: (cause) => {
         const failure = Option.getOrUndefined(Cause.failureOption(cause))
         return isFiltered(failure)
-          ? this.received(attempt, failure.response, failure)
+          ? this.received(attempt, url, failure.response, failure)
           : Effect.failCause(Cause.map(cause, (error) => clientError(failureAnswering(attempt.request, error))))
       }
     })
   }
 
   /**
-   * Follows a redirect, and distinguishes a refusal from an answer. `error` is what a status filter made of the
-   * response.
+   * Follows a redirect from the URL that was really requested, and distinguishes a refusal from an answer. `error` is
+   * what a status filter made of the response.
    */
   private received(
     attempt: Attempt<A>,
+    url: URL | undefined,
     response: Response,
     error: HttpClientError.ResponseError | undefined
   ): Effect.Effect<Response, E1 | Refused, R> {
@@ -188,7 +189,7 @@ export class Sender<A, E0, E1, R> {
     const { hop, request, retain } = attempt
     let next: ReturnType<typeof Redirect.next>
     try {
-      next = Redirect.next(hop, response, isHome)
+      next = Redirect.next(url === hop.url ? hop : { ...hop, url }, response, isHome)
     } catch (cause) {
       return Effect.zipRight(abandon(response), this.fail(cannotEncode(request, "origins", cause)))
     }
@@ -196,7 +197,7 @@ export class Sender<A, E0, E1, R> {
       return Effect.zipRight(discardBody(response), this.attempt({ ...attempt, hop: next }))
     }
     if (next === "no url") {
-      const failure = noUrl(hop.request, "the Location of a redirect is no http or https URL")
+      const failure = noUrl(request, "the Location of a redirect is no http or https URL")
       return Effect.zipRight(abandon(response), this.fail(failure))
     }
     const held = holding(request, response, retain)

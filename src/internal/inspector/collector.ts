@@ -53,10 +53,14 @@ export class Collector implements Registry {
     return {
       note: (event, detail, millis) => this.note({ kind, id: living.id, name: entry.name(), event, detail, millis }),
       now: () => this.clock.unsafeCurrentTimeMillis(),
-      leave: () => {
-        if (this.living[kind].delete(living)) this.addToGone(kind, entry.name(), entry.counts())
-      }
+      leave: () => this.leave(living),
+      addToGone: (name, counts) => this.addToGone(kind, name, { things: 0, ...counts })
     }
+  }
+
+  private leave(living: Living): void {
+    const { counts, kind, name } = living.entry
+    if (this.living[kind as Kind].delete(living)) this.addToGone(kind, name(), { things: 1, ...counts() })
   }
 
   private note(event: Omit<InspectorEvent, "at" | "number">): void {
@@ -64,11 +68,11 @@ export class Collector implements Registry {
     this.events[number % eventLimit] = { number, at: this.clock.unsafeCurrentTimeMillis(), ...event }
   }
 
-  private addToGone(kind: Kind, name: string, counts: Counts): void {
+  private addToGone(kind: Kind, name: string, counts: Counts & { readonly things: number }): void {
     const all = this.gone[kind]
     const key = all.has(name) || all.size < goneLimit ? name : otherNames
     const before = all.get(key)
-    all.set(key, { ...sum(before ?? {}, { things: 1, ...counts }) as unknown as Gone<Counts>, name: key })
+    all.set(key, { ...sum(before ?? {}, counts) as unknown as Gone<Counts>, name: key })
   }
 
   /** The kept events from this number on. */
@@ -83,9 +87,12 @@ export class Collector implements Registry {
     const now = this.clock.unsafeCurrentTimeMillis()
     const rows = <K extends Kind>(kind: K): ReadonlyArray<RowOf<K>> => {
       const all: Array<RowOf<K>> = []
-      for (const { entry, id } of this.living[kind]) {
+      for (const living of this.living[kind]) {
+        const { entry, id } = living
         const row = entry.read(now)
         if (row !== undefined) all.push({ id, name: entry.name(), ...row } as RowOf<K>)
+        // It has been collected, and its finalizer has not run yet.
+        else this.leave(living)
       }
       return all
     }

@@ -126,6 +126,8 @@ const clock = (at) => new Date(at).toLocaleTimeString("en-GB") + "." + String(at
 
 const rowLimit = 200, eventLimit = 2000, windowMillis = 120000
 let latest, offset = 0, isPaused = false, events = []
+// Events that came while the page was paused, and are not on the timeline yet.
+let missed = []
 const lastEvent = new Map()
 const now = () => Date.now() + offset
 
@@ -231,10 +233,11 @@ const showTable = (table, rows, gone, at) => {
   table.scroll.hidden = isEmpty
   table.none.hidden = !isEmpty
   setText(table.none, wanted && rows.length + gone.length > 0 ? "No name matches the filter." : nothing[table.kind])
-  table.more.hidden = shown.length <= rowLimit
-  setText(table.more, "Showing " + rowLimit + " of " + number(shown.length) + ". The sums are of all; filter by name.")
+  const matching = [...shown, ...left], ordered = matching.slice(0, rowLimit)
+  table.more.hidden = matching.length <= rowLimit
+  setText(table.more, "Showing " + rowLimit + " of " + number(matching.length) +
+    ". The sums are of all; filter by name.")
 
-  const ordered = [...shown.slice(0, rowLimit), ...left]
   const kept = new Set()
   ordered.forEach((row, index) => {
     const key = table.kind === "events" ? "event " + row.number : row.id === undefined ? "gone " + row.name : row.id
@@ -474,6 +477,7 @@ const render = () => {
 // After a lost connection the process may be a new one, whose numbers begin again.
 const startAgain = () => {
   events = []
+  missed = []
   lastEvent.clear()
   for (const lane of lanes.values()) lane.element.remove()
   lanes.clear()
@@ -489,12 +493,14 @@ const take = (snapshot, isFirst) => {
   for (const event of fresh) {
     lastEvent.set(event.kind + " " + event.id,
       (words[event.event] || event.event) + (event.detail === undefined ? "" : ", " + event.detail))
-    mark(event)
   }
+  missed = [...missed, ...fresh].slice(-eventLimit)
   const ids = new Set(snapshot.sockets.map((row) => "sockets " + row.id))
   for (const key of lastEvent.keys()) if (!ids.has(key)) lastEvent.delete(key)
-  showActivity(snapshot)
   if (isPaused) return
+  missed.forEach(mark)
+  missed = []
+  showActivity(snapshot)
   latest = { ...snapshot, kept: events.slice(-rowLimit) }
   render()
 }
@@ -503,7 +509,15 @@ const say = (tone, text) => {
   byId("link").dataset.tone = tone
   setText(byId("link"), text)
 }
-const fromFragment = () => new URLSearchParams(location.hash.slice(1)).get("token") || ""
+// Everything after "token=" is the token, which may have "+" and "&". The browser encodes what no URL may have.
+const fromFragment = () => {
+  const [, text = ""] = /^#token=(.*)$/.exec(location.hash) || []
+  try {
+    return decodeURIComponent(text)
+  } catch (_) {
+    return text
+  }
+}
 let token = fromFragment(), following
 
 const follow = async () => {
@@ -511,6 +525,10 @@ const follow = async () => {
   const mine = following = new AbortController()
   for (let delay = 500; !mine.signal.aborted; delay = Math.min(8000, delay * 2)) {
     try {
+      if (token && !/^[\x21-\x7e]+$/.test(token)) {
+        byId("ask").hidden = false
+        return say("bad", "the token is wrong")
+      }
       const headers = token ? { authorization: "Bearer " + token } : {}
       const response = await fetch(base + "/events", { headers, cache: "no-store", signal: mine.signal })
       byId("ask").hidden = response.status !== 401

@@ -78,6 +78,7 @@ export class Holding<A, E> {
         return Effect.flatMap(next(error), (delay) => {
           if (delay === undefined) return Effect.fail(error)
           this.stage.set("pausing")
+          this.stage.failed(Cause.originalError(error))
           return Effect.zipRight(
             Effect.sleep(delay),
             Effect.suspend(() => this.stage.isLate() ? Effect.fail(error) : again)

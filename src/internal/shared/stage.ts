@@ -7,6 +7,8 @@ import * as Renewal from "../session/renewal.js"
 export interface Stage {
   /** While the stage is `trying`, a request is in flight. At its timeout a renewal that is `pausing` is interrupted. */
   readonly set: (stage: "pausing" | "trying") => void
+  /** Called with the error of a try that another one follows. */
+  readonly failed: (error: unknown) => void
   /** Whether the renewal has timed out, so that no further try may begin. */
   readonly isLate: () => boolean
   /** Whether the renewal's outcome would become current. */
@@ -21,6 +23,9 @@ export const of = <A, E>(session: Pick<Inside<A, E>, "isAwaited">): Effect.Effec
       isAwaited: () => work !== undefined && session.isAwaited(work),
       set: (stage) => {
         if (work !== undefined) work.stage = stage
+      },
+      failed: (error) => {
+        if (work !== undefined) work.lastError = error
       },
       isLate: () => work?.renewal.hasFailed === true
     })

@@ -10,14 +10,7 @@ type Mutable<T> = { -readonly [K in keyof T]: T[K] extends object ? Record<strin
 
 export class Inspected {
   private readonly registered: Registered
-  private readonly counts: Mutable<SocketCounts> = {
-    dials: {},
-    opened: 0,
-    lost: {},
-    rejected: {},
-    dropped: {},
-    roundTrips: 0
-  }
+  private counts = noCounts()
   private state: SocketRow["state"] = "Dialing"
   private since: number
   private attempt = 0
@@ -61,6 +54,13 @@ export class Inspected {
   showState(state: SocketRow["state"]): void {
     this.state = state
     this.since = this.registered.now()
+  }
+
+  /** Called when the socket gets its name. Its metrics so far have the former one. */
+  named(former: string): void {
+    if (Object.keys(this.counts.dials).length === 0) return
+    this.registered.addToGone(former, this.counts)
+    this.counts = noCounts()
   }
 
   dialed(outcome: string): void {
@@ -110,6 +110,15 @@ export class Inspected {
     this.registered.leave()
   }
 }
+
+const noCounts = (): Mutable<SocketCounts> => ({
+  dials: {},
+  opened: 0,
+  lost: {},
+  rejected: {},
+  dropped: {},
+  roundTrips: 0
+})
 
 const increment = (counts: Record<string, number>, label: string): void => {
   counts[label] = (counts[label] ?? 0) + 1

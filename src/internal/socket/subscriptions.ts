@@ -247,8 +247,8 @@ export class Subscriptions<Out, In> {
         })
       }
       // The combined messages may contain subscriptions that have ended meanwhile: these are closed.
-      for (const [{ close }, { isEnded }] of left) {
-        if (isEnded && close !== undefined) this.sendClose(live, close, false)
+      for (const [{ close }, { isEnded, isRefused }] of left) {
+        if (isEnded && !isRefused && close !== undefined) this.sendClose(live, close, false)
       }
     })
   }

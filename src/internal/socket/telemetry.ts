@@ -134,6 +134,7 @@ export class Telemetry implements Held {
   }
 
   private join(name: string): void {
+    this.inspected?.named(this.socket)
     this.name = name
     const named = byName.get(name) ?? new Named(name)
     byName.set(name, named)
@@ -243,9 +244,13 @@ export class Telemetry implements Held {
 
   /** Logs in this step. An error that a logger throws is not caught. */
   private log(level: LogLevel.LogLevel, message: string): void {
-    const logged = Effect.annotateLogs(Effect.logWithLevel(level, message), "socket", this.socket)
+    const logged = Effect.annotateLogs(Effect.logWithLevel(level, oneLine(message)), "socket", this.socket)
     Runtime.runSyncExit(this.runtime)(logged)
   }
 }
+
+/** A peer's text, such as the reason of a close, must neither begin a line of the log nor control a terminal. */
+const oneLine = (text: string): string =>
+  text.replace(/[\p{Cc}\u2028\u2029]/gu, (char) => `\\u${char.charCodeAt(0).toString(16).padStart(4, "0")}`)
 
 const outcomes = { Refused: "refused", Timeout: "timeout", Transport: "transport", InvalidRequest: "invalid" } as const

@@ -34,6 +34,8 @@ type Count = "offered" | "resumed" | "refused" | "expired" | "dropped"
 const counter = (name: Count, description: string) =>
   Metric.counter(`holdfast_tickets_${name}_total`, { description, incremental: true })
 
+const noCounts: { readonly [K in Count]: number } = { offered: 0, resumed: 0, refused: 0, expired: 0, dropped: 0 }
+
 const counters: { readonly [K in Count]: Metric.Metric.Counter<number> } = {
   offered: counter("offered", "TLS tickets that were taken, each for one connection"),
   resumed: counter("resumed", "TLS tickets that resumed a session"),
@@ -56,18 +58,22 @@ export class TicketStore extends Inspectable.Class {
   #last: Server | undefined
   /** Servers that gave no new ticket to a resumed connection, which was logged. */
   private readonly unreplenished = new Set<string>()
-  private readonly counts = { offered: 0, resumed: 0, refused: 0, expired: 0, dropped: 0 }
+  private readonly name: string
+  private readonly counts = { ...noCounts }
   private tickets = 0
   private bytes = 0
   private isClosed = false
+  /** A connection may outlive its cache's scope. What it counts then belongs to the sums over gone caches. */
+  private hasLeft = false
 
   constructor(limits: Limits, name: string | undefined, registry: Registry | undefined) {
     super()
     this.limits = limits
     this.labels = name === undefined ? [] : [MetricLabel.make("cache", name)]
+    this.name = name ?? "tickets"
     this.registered = registry?.add({
       kind: "tickets",
-      name: () => name ?? "tickets",
+      name: () => this.name,
       read: (now) => this.stats(now),
       counts: () => this.counts
     })
@@ -165,11 +171,13 @@ export class TicketStore extends Inspectable.Class {
     this.isClosed = true
     this.clear(() => true)
     this.registered?.leave()
+    this.hasLeft = true
   }
 
   count(name: Count): void {
     this.counts[name]++
     counters[name].unsafeUpdate(1, this.labels)
+    if (this.hasLeft) this.registered?.addToGone(this.name, { ...noCounts, [name]: 1 })
     if (name === "refused") this.registered?.note("Refused")
   }
 
