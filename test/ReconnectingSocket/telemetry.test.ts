@@ -4,6 +4,7 @@ import * as ReconnectingSocket from "effect-holdfast/ReconnectingSocket"
 import * as WebSocketDialer from "effect-holdfast/WebSocketDialer"
 import * as Clock from "effect/Clock"
 import * as Effect from "effect/Effect"
+import * as Either from "effect/Either"
 import * as Exit from "effect/Exit"
 import * as HashMap from "effect/HashMap"
 import * as Logger from "effect/Logger"
@@ -98,6 +99,28 @@ describe("logs", () => {
           ["WARN", "the callback `retryable` of the socket has thrown", "host.example"],
           ["WARN", "the socket has failed: ws://host.example/path refused the upgrade with 403", "host.example"]
         ])
+      })
+    ))
+
+  test("warn of a subscription that was left out, by its error's tag; it is counted", () =>
+    logging((lines) =>
+      Effect.gen(function*() {
+        const name = newName()
+        const { peer, server, socket } = yield* opened({ name })
+        let isRefused = false
+        const confirmed = () => isRefused ? Option.some(Either.left({ _tag: "Denied" })) : Option.some(Either.void)
+        yield* Effect.forkScoped(socket.subscribe({ open: "+", confirmed }))
+        yield* settle
+        yield* peer.send("yes")
+        yield* settle
+        isRefused = true
+        yield* peer.reset
+        yield* pass(1_000)
+        const next = yield* server.open
+        yield* next.send("no")
+        yield* settle
+        assert.deepInclude(lines, ["WARN", "a subscription was left out: Denied", name])
+        assert.strictEqual(valueOf("subscriptions_failed_total", { socket: name }), 1)
       })
     ))
 

@@ -118,6 +118,7 @@ const nothing = {
 const words = {
   RolledBack: "rolled back", Refreshed: "refreshed", Opened: "opened", Lost: "lost", Waiting: "waiting",
   Dialing: "dialing", Closed: "closed", Rejected: "callback threw", Ended: "ended", Adopted: "adopted from outside",
+  SubscriptionFailed: "subscription left out",
   GaveUp: "gave its credential up", OverBudget: "over its budget", Refused: "ticket refused"
 }
 const clock = (at) => new Date(at).toLocaleTimeString("en-GB") + "." + String(at % 1000).padStart(3, "0").slice(0, 1)
@@ -372,6 +373,7 @@ const become = (lane, state, at) => {
 }
 const stateAfter = { Opened: "Open", Lost: "Dialing", Dialing: "Dialing", Waiting: "Waiting", Closed: "Closed" }
 
+const warned = new Set(["RolledBack", "Refused", "Rejected", "SubscriptionFailed"])
 const mark = (event) => {
   const lane = laneOf(event.kind, event.id, event.name), { at } = event
   if (event.kind === "sockets" && stateAfter[event.event]) become(lane, stateAfter[event.event], at)
@@ -380,9 +382,7 @@ const mark = (event) => {
     bar(lane, at - event.millis, at, good ? "good" : "bad", good ? 10 : 4)
     if (!good) point(lane, at, "bad")
   } else if (event.event === "Lost" || event.event === "GaveUp" || event.event === "OverBudget") point(lane, at, "bad")
-  else if (event.event === "RolledBack" || event.event === "Refused" || event.event === "Rejected") {
-    point(lane, at, "warn")
-  }
+  else if (warned.has(event.event)) point(lane, at, "warn")
 }
 
 // Counters of things that happen too often to be events.

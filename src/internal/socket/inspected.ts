@@ -96,6 +96,8 @@ export class Inspected {
       case "Rejected":
         increment(counts.rejected, event.callback)
         return registered.note("Rejected", event.callback)
+      case "SubscriptionFailed":
+        return registered.note("SubscriptionFailed")
       // A full outbox may drop thousands of messages, whose events would push out all others.
       case "Dropped":
         return increment(counts.dropped, event.reason)

@@ -12,6 +12,7 @@ import * as Metric from "effect/Metric"
 import * as MetricBoundaries from "effect/MetricBoundaries"
 import * as MetricLabel from "effect/MetricLabel"
 import * as Option from "effect/Option"
+import * as Predicate from "effect/Predicate"
 import * as Runtime from "effect/Runtime"
 import type { ConnectionState, SocketEvent } from "../../ReconnectingSocket.js"
 import type { DialError } from "../../WebSocketDialer.js"
@@ -28,6 +29,10 @@ const gauge = (name: string, description: string) => Metric.gauge(`holdfast_sock
 const dials = counter("dials", "Dials of reconnecting sockets, by outcome")
 const opened = counter("opened", "Connections of reconnecting sockets that became ready")
 const lost = counter("lost", "Connections of reconnecting sockets that were lost, by reason")
+const subscriptionsFailed = counter(
+  "subscriptions_failed",
+  "Subscriptions of reconnecting sockets that were left out on a new connection"
+)
 const rejected = counter("rejected", "Callbacks of reconnecting sockets that threw, by callback")
 const dropped = counter("messages_dropped", "Messages that reconnecting sockets gave up, by reason")
 const states = gauge("state", "Reconnecting sockets, by state")
@@ -221,6 +226,9 @@ export class Telemetry implements Held {
       case "Rejected":
         rejected.unsafeUpdate(1, this.labelsWith("callback", event.callback))
         return this.log(LogLevel.Warning, `the callback \`${event.callback}\` of the socket has thrown`)
+      case "SubscriptionFailed":
+        subscriptionsFailed.unsafeUpdate(1, this.labels)
+        return this.log(LogLevel.Warning, `a subscription was left out: ${nameOf(event.error)}`)
       case "Dropped":
         return dropped.unsafeUpdate(1, this.labelsWith("reason", event.reason))
       case "Expired":
@@ -248,6 +256,10 @@ export class Telemetry implements Held {
     Runtime.runSyncExit(this.runtime)(logged)
   }
 }
+
+/** Never the message of an error, which may quote the peer. */
+const nameOf = (error: unknown): string =>
+  Predicate.hasProperty(error, "_tag") ? String(error._tag) : error instanceof Error ? error.name : typeof error
 
 /** A peer's text, such as the reason of a close, must neither begin a line of the log nor control a terminal. */
 const oneLine = (text: string): string =>
