@@ -150,7 +150,7 @@ export class InvariantViolated extends Data.TaggedError("InvariantViolated")<{ r
   }
 }
 
-/** What an error of `retryDeadlock` is recognised by: another copy of this module has the same. */
+/** Marks the errors that `retryDeadlock` tries again, also those of another copy of this module. */
 const RefusalId = Symbol.for("effect-holdfast/TransactionalRef/Refusal")
 
 /**

@@ -1145,7 +1145,7 @@ describe("J5: a redirect that `fetch` follows by itself", () => {
       assert.notInclude(printsOf(error), "SECRET")
     }).pipe(Effect.provide(FetchHttpClient.layer)))
 
-  it.scopedLive("is not the only error of a probe that does not print the identity", () =>
+  it.scopedLive("is printed without the identity, like a probe that reaches no server", () =>
     Effect.gen(function*() {
       const identity = Effect.succeed({ headers: Headers.fromInput({ "x-id": "tok-SECRET" }) })
       const { session } = yield* HttpSession.make({ identity, probe: "http://127.0.0.1:1" })

@@ -258,8 +258,8 @@ const withFailures = <A, E>(
   }))
 
 /**
- * What a defect is recognised by when it is seen again. Two defects may be the same text, so a primitive is recognised
- * by its part of the cause; in a stream, which makes the cause anew, by itself.
+ * The key by which a defect is recognised when it is seen again. Two defects may be the same text, so a primitive is
+ * recognised by its part of the cause; in a stream, which makes the cause anew, by itself.
  */
 const identityOf = ({ defect, part }: Defect, place: Place): unknown =>
   Predicate.isObject(defect) || place === "stream" ? defect : part

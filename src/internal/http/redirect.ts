@@ -147,7 +147,7 @@ interface Parts {
   readonly source?: { readonly headers?: unknown; readonly redirected?: unknown }
 }
 
-/** What the client itself gave: the `Response` of `fetch`, or what undici and node:http have. */
+/** The client's own response: the `Response` of `fetch`, or the one of undici or node:http. */
 export const sourceOf = (response: HttpClientResponse.HttpClientResponse): Parts["source"] => {
   const { original, source } = response as Parts
   return source ?? original?.source

@@ -91,7 +91,7 @@ export class Collector implements Registry {
         const { entry, id } = living
         const row = entry.read(now)
         if (row !== undefined) all.push({ id, name: entry.name(), ...row } as RowOf<K>)
-        // It has been collected, and its finalizer has not run yet.
+        // The thing has been collected, and its finalizer has not run yet.
         else this.leave(living)
       }
       return all
