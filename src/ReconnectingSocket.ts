@@ -553,7 +553,10 @@ export interface Options<Out, In, E = never, R = never, E2 = never, R2 = never, 
    * cannot be paused (browsers) ends with `InboxOverflow` instead, and the socket reconnects.
    */
   readonly inbox?: { readonly capacity?: number | undefined } | undefined
-  /** How long a write, of up to a `window`, may take before the connection ends. Default: 10 seconds. */
+  /**
+   * How long a write, of up to a `window`, may take before the connection ends. Default: 10 seconds. If the peer sends
+   * nothing meanwhile, the heartbeat ends the connection after its `interval` and `timeout`, however long this is.
+   */
   readonly writeTimeout?: Duration.DurationInput | undefined
   /**
    * Replaces a connection by a new one at this age (up to a tenth earlier, at random): for servers that cut connections

@@ -61,4 +61,13 @@ describe("the answers that a connection awaits", () => {
       giveUp()
       yield* Fiber.join(waiting)
     }))
+
+  it("W14: 400,000 answers in the order of their requests take linear time", () => {
+    const list = new Awaiting<number>()
+    for (let n = 0; n < 400_000; n++) list.add((message) => message === n)
+    const since = performance.now()
+    for (let n = 0; n < 400_000; n++) list.take(n, "")
+    assert.isTrue(list.isEmpty)
+    assert.isBelow(performance.now() - since, 8_000)
+  })
 })

@@ -1,20 +1,22 @@
 import { assert, describe, it } from "@effect/vitest"
 import * as Effect from "effect/Effect"
 import * as Fiber from "effect/Fiber"
-import { Outbox, type QueuedMessage, queuedMessage } from "../../src/internal/socket/outbox.js"
+import { type Limits, Outbox, type QueuedMessage, queuedMessage } from "../../src/internal/socket/outbox.js"
 
 const queued = (message: string, only?: object) => queuedMessage(message, message, { id: message, ...only && { only } })
 
-const outboxOf = (inFlight: number, { capacity = 10, isCumulative = true, keeps = true } = {}) =>
-  new Outbox<string>({
+const outboxOf = (inFlight: number, given: Partial<Limits> = {}) => {
+  const { capacity = 10, isCumulative = true, keeps = true, overflow = "fail" } = given
+  return new Outbox<string>({
     capacity,
     bytes: 1_000_000_000,
-    overflow: "fail",
+    overflow,
     keeps,
     isCumulative,
     inFlight,
     maxResends: Infinity
   }, { now: () => 0, onChanged: () => {}, onUndelivered: () => {}, resent: () => undefined })
+}
 
 const connection = { wakeWriter: () => {} }
 
@@ -99,4 +101,50 @@ describe("a full outbox", () => {
       assert.isBelow(performance.now() - since, 8_000)
       assert.strictEqual(yield* Fiber.join(flushing), "Done")
     }))
+
+  const many = 400_000
+
+  const oneByOne: Record<string, () => void> = {
+    "taken one by one": () => {
+      const outbox = outboxOf(many, { capacity: many, keeps: false })
+      for (let n = 0; n < many; n++) outbox.offer(queuedMessage("", "x"))
+      while (outbox.hasWork) outbox.settle(outbox.take(1), true)
+    },
+    "that a full window does not block, taken one by one": () => {
+      const outbox = outboxOf(1, { capacity: many })
+      outbox.offer(queued("kept"))
+      for (let n = 1; n < many; n++) outbox.offer(queuedMessage("", "x"))
+      while (outbox.hasWork) outbox.settle(outbox.take(1), true)
+    },
+    "whose senders wait for room": () => {
+      const outbox = outboxOf(1, { capacity: 1, keeps: false, overflow: "suspend" })
+      for (let n = 0; n < many; n++) outbox.offer(queuedMessage("", "x"))
+      while (outbox.hasWork) outbox.settle(outbox.take(1), true)
+    },
+    "that drop the oldest": () => {
+      const outbox = outboxOf(1, { capacity: many / 2, keeps: false, overflow: "dropOldest" })
+      for (let n = 0; n < many; n++) outbox.offer(queuedMessage("", "x"))
+    },
+    "that drop the oldest, behind messages to be sent again": () => {
+      const outbox = outboxOf(many, { capacity: many / 2, overflow: "dropOldest" })
+      for (let n = 0; n < many / 4; n++) outbox.offer(queued(String(n)))
+      outbox.drainTo(connection)
+      outbox.take(many)
+      outbox.release(connection, true)
+      for (let n = many / 4; n < many; n++) outbox.offer(queued(String(n)))
+    },
+    "that expire one by one": () => {
+      const outbox = outboxOf(many, { capacity: many, keeps: false })
+      for (let n = 0; n < many; n++) outbox.offer(queuedMessage("", "x", { expiresAt: n }))
+      for (let now = 0; now <= many; now++) outbox.expire(Math.min(now, outbox.nextExpiry ?? many))
+      assert.isUndefined(outbox.nextExpiry)
+    }
+  }
+  for (const [which, empty] of Object.entries(oneByOne)) {
+    it(`of 400,000 messages needs linear time: messages ${which}`, () => {
+      const since = performance.now()
+      empty()
+      assert.isBelow(performance.now() - since, 8_000)
+    })
+  }
 })

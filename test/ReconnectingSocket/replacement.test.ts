@@ -95,9 +95,14 @@ describe("a replacement", () => {
             yield* opened === undefined ? attempt.refuse(503) : opened.reset
             yield* pass(1000)
             assert.lengthOf(server.times, 3)
-            return assert.deepStrictEqual(ofTag(events, "Lost").map(({ failure }) => failure._tag), [
-              "ConnectionClosed"
-            ])
+            // As with any connection: its loss is told, and its failure is what the next dial and the state are told.
+            const tag = opened === undefined ? "DialError" : "ConnectionLost"
+            assert.strictEqual(Option.getOrThrow(contexts[2]!.previous)._tag, tag)
+            assert.strictEqual(ofTag(events, "Waiting")[0]!.failure._tag, tag)
+            return assert.deepStrictEqual(
+              ofTag(events, "Lost").map(({ failure }) => failure._tag),
+              opened === undefined ? ["ConnectionClosed"] : ["ConnectionClosed", "ConnectionLost"]
+            )
           }
           const second = opened ?? (yield* Effect.flatMap(attempt.open(), heard))
           yield* second.send("welcome")

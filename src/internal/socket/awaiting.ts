@@ -7,6 +7,7 @@
 import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
 import type { Message } from "../../WebSocketDialer.js"
+import { LinkedSet } from "../linkedSet.js"
 import { Waiters } from "../waiters.js"
 
 /**
@@ -21,7 +22,7 @@ interface Awaited<in In> {
 
 export class Awaiting<In> {
   /** The awaited answers, the oldest first. Made when first needed, since most connections await nothing. */
-  private all: Set<Awaited<In>> | undefined
+  private all: LinkedSet<Awaited<In>> | undefined
   private whenAnswered: Waiters | undefined
 
   get isEmpty(): boolean {
@@ -31,7 +32,7 @@ export class Awaiting<In> {
   /** Awaits one more answer, after the others. Returns a function that stops awaiting it. */
   add(takes: TakesAnswer<In>): () => void {
     const awaited: Awaited<In> = { takes }
-    ;(this.all ??= new Set()).add(awaited)
+    ;(this.all ??= new LinkedSet()).add(awaited)
     return () => this.remove(awaited)
   }
 

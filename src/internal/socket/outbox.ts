@@ -18,6 +18,7 @@ import * as Exit from "effect/Exit"
 import * as MutableHashMap from "effect/MutableHashMap"
 import * as Option from "effect/Option"
 import type { Message } from "../../WebSocketDialer.js"
+import { LinkedSet } from "../linkedSet.js"
 import { Waiters } from "../waiters.js"
 import { byteLength } from "./codec.js"
 import type { LiveConnection } from "./connection.js"
@@ -118,14 +119,16 @@ export interface OutboxCallbacks<Out> {
 }
 
 export class Outbox<Out> {
-  /** The queued messages, in the order of their places. No message is both queued and sent. */
-  private queued = new Set<QueuedMessage<Out>>()
+  /** The queued messages that no connection was handed yet, in the order of their places. */
+  private readonly queued = new LinkedSet<QueuedMessage<Out>>()
+  /** The queued messages that are to be sent again, in the order of their places. They come before the others. */
+  private again = new LinkedSet<QueuedMessage<Out>>()
   /** The messages that were handed to the connection to which the outbox drains. */
   private readonly sent = new Set<QueuedMessage<Out>>()
   /** Messages for which there is no room yet. They are accepted one by one, in order: the first blocks the others. */
-  private readonly waiting = new Set<QueuedMessage<Out>>()
+  private readonly waiting = new LinkedSet<QueuedMessage<Out>>()
   /** If the outbox `keeps`: the queued messages that are not kept, which a full window does not block. */
-  private readonly passing = new Set<QueuedMessage<Out>>()
+  private readonly passing = new LinkedSet<QueuedMessage<Out>>()
   /** The messages that are queued or sent, by their places. */
   private readonly held = new Map<number, QueuedMessage<Out>>()
   /** No message has a lower place. */
@@ -197,7 +200,7 @@ export class Outbox<Out> {
   /** Removes the message, unless it has ever been handed to a connection. */
   takeBack(message: QueuedMessage<Out>): void {
     if (this.waiting.delete(message)) this.admit()
-    else if (this.queued.has(message) && message.times === 0) this.remove(message, "TakenBack")
+    else if (this.queued.has(message)) this.remove(message, "TakenBack")
     this.notifyChange()
   }
 
@@ -224,7 +227,7 @@ export class Outbox<Out> {
     const isEnough = () => count < this.limits.capacity && bytes + message.bytes <= this.limits.bytes
     for (const queued of this.queued) {
       if (isEnough()) break
-      if (queued.times > 0 || queued.only !== undefined) continue
+      if (queued.only !== undefined) continue
       oldest.push(queued)
       count--
       bytes -= queued.bytes
@@ -266,7 +269,12 @@ export class Outbox<Out> {
   }
 
   isDrainingTo(connection: Drain): boolean {
-    return this.drain === connection && !this.isStopped
+    return this.isFor(connection) && !this.isStopped
+  }
+
+  /** Whether messages are taken out by this connection only, also if none are taken out for now. */
+  isFor(connection: Drain): boolean {
+    return this.drain === connection
   }
 
   /** Takes no message out until the next `drainTo`. Messages that were handed to the connection stay with it. */
@@ -284,8 +292,12 @@ export class Outbox<Out> {
     const handed = [...this.sent]
     this.sent.clear()
     this.keptSent = 0
-    this.queued = new Set([...handed, ...this.queued])
-    for (const message of this.queued) if (message.only === connection) this.remove(message, "Lost")
+    const { again } = this
+    this.again = new LinkedSet()
+    for (const messages of [handed, again]) for (const message of messages) this.again.add(message)
+    for (const messages of [this.again, this.queued]) {
+      for (const message of messages) if (message.only === connection) this.remove(message, "Lost")
+    }
     const oldest = handed.find(({ isKept }) => isKept)
     if (!isLost || oldest === undefined) return
     if (oldest === this.suspect || !this.hasAcknowledged) this.blame(oldest)
@@ -301,7 +313,7 @@ export class Outbox<Out> {
   }
 
   get hasWork(): boolean {
-    return this.isWindowFull ? this.passing.size > 0 : this.queued.size > 0
+    return this.isWindowFull ? this.passing.size > 0 : this.again.size + this.queued.size > 0
   }
 
   /** Whether a message has been sent and not yet acknowledged. */
@@ -317,11 +329,13 @@ export class Outbox<Out> {
   take(bytes: number): ReadonlyArray<QueuedMessage<Out>> {
     const batch: Array<QueuedMessage<Out>> = []
     let left = bytes
-    for (const message of this.queued) {
-      if (this.isWindowFull) break
-      if (batch.length > 0 && message.bytes > left) return batch
-      left -= this.hand(message)
-      batch.push(message)
+    for (const messages of [this.again, this.queued]) {
+      for (const message of messages) {
+        if (this.isWindowFull) break
+        if (batch.length > 0 && message.bytes > left) return batch
+        left -= this.hand(message)
+        batch.push(message)
+      }
     }
     if (!this.isWindowFull) return batch
     // A full window does not block these: the server may need them before it acknowledges anything.
@@ -335,8 +349,7 @@ export class Outbox<Out> {
 
   /** Gives the number of bytes to send. */
   private hand(message: QueuedMessage<Out>): number {
-    this.queued.delete(message)
-    this.passing.delete(message)
+    this.dequeue(message)
     this.sent.add(message)
     if (message.isKept) {
       this.keptSent++
@@ -400,7 +413,7 @@ export class Outbox<Out> {
 
   /** When the next message expires, by the monotonic clock. A message that a connection was handed never expires. */
   get nextExpiry(): number | undefined {
-    for (const message of this.queued) if (message.times === 0 && message.only === undefined) return message.expiresAt
+    for (const { expiresAt, only } of this.queued) if (only === undefined) return expiresAt
     return undefined
   }
 
@@ -408,7 +421,7 @@ export class Outbox<Out> {
   expire(now: number): void {
     const before = this.count
     for (const message of this.queued) {
-      if (message.times > 0 || message.only !== undefined) continue
+      if (message.only !== undefined) continue
       if (message.expiresAt > now) break
       this.remove(message, "Expired")
     }
@@ -450,7 +463,9 @@ export class Outbox<Out> {
     this.refuse()
     this.isClosed = true
     this.whenGone.notify()
-    for (const messages of [this.sent, this.queued]) for (const message of messages) this.remove(message, "Closed")
+    for (const messages of [this.sent, this.again, this.queued]) {
+      for (const message of messages) this.remove(message, "Closed")
+    }
     this.notifyChange()
   }
 
@@ -468,11 +483,18 @@ export class Outbox<Out> {
     return Infinity
   }
 
+  /** Gives whether the message was queued. */
+  private dequeue(message: QueuedMessage<Out>): boolean {
+    if (!this.queued.delete(message)) return this.again.delete(message)
+    this.passing.delete(message)
+    return true
+  }
+
   private remove(message: QueuedMessage<Out>, outcome: Outcome): void {
-    const wasQueued = this.queued.delete(message)
-    if (wasQueued) this.passing.delete(message)
-    else if (!this.sent.delete(message)) return
-    else if (message.isKept) this.keptSent--
+    if (!this.dequeue(message)) {
+      if (!this.sent.delete(message)) return
+      if (message.isKept) this.keptSent--
+    }
     this.held.delete(message.place)
     if (message.only !== undefined) {
       message.onDone?.(outcome)

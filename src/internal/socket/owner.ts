@@ -45,7 +45,7 @@ import { Outbox, type Outcome, type QueuedMessage } from "./outbox.js"
 import { move, type Phase, type PhaseEvent, stateOf } from "./phase.js"
 import * as Policy from "./policy.js"
 import { Reader } from "./reader.js"
-import { Replacements } from "./replacement.js"
+import { type Ended, Replacements } from "./replacement.js"
 import { Retries } from "./retries.js"
 import { mebi } from "./settings.js"
 import { type Subscription, Subscriptions } from "./subscriptions.js"
@@ -180,7 +180,7 @@ export class Owner<Out, In, R> {
     const since = monotonic(clock)
     return Effect.flatMap(
       this.stay(opened),
-      (line) => this.endRound(line, line.live?.failure, monotonic(clock) - since)
+      ({ failure, line }) => this.endRound(line, failure, monotonic(clock) - since)
     )
   }
 
@@ -401,9 +401,9 @@ export class Owner<Out, In, R> {
 
   /**
    * Ends when the connection has ended, or an order has come. Gives the line that is current by then, which may be a
-   * replacement, even one that is not ready yet.
+   * replacement, even one that is not ready yet, or has failed.
    */
-  private stay(opened: Line<In>): Effect.Effect<Line<In>, never, R> {
+  private stay(opened: Line<In>): Effect.Effect<Ended<In>, never, R> {
     const { renewAfter } = this.wiring.settings
     return Effect.gen(this, function*() {
       let line = opened
@@ -418,9 +418,10 @@ export class Owner<Out, In, R> {
         }
         const replacement = this.replacements.ready
         if (this.wiring.orders.isOrdered || replacement === undefined) {
-          const current = this.phase._tag === "Open" ? undefined : this.replacements.takeOpening()
+          const opening = this.phase._tag === "Open" ? undefined : this.replacements.takeOpening()
           if (renewing !== undefined) yield* Fiber.interrupt(renewing)
-          return current ?? line
+          const current = opening ?? line
+          return this.replacements.takeFailed() ?? { line: current, failure: current.live?.failure }
         }
         this.replacements.ready = undefined
         isFirst = yield* this.replace(line, replacement)
@@ -443,8 +444,7 @@ export class Owner<Out, In, R> {
       this.publishLoss(line, line.live!.failure!)
       this.move({ _tag: "Dial", attempt: 0 })
       if (opening.live !== undefined) this.move({ _tag: "Dialed", connection: opening.live })
-      const isOver = () => this.replacements.opening === undefined || orders.isOrdered
-      yield* Waiters.until(() => isOver() ? Exit.void : undefined, this.replacements.whenChanged, orders.whenOrdered)
+      yield* this.replacements.untilOpened
     })
   }
 
@@ -493,6 +493,7 @@ export class Owner<Out, In, R> {
       }
       this.wiring.outbox.release(live, false)
       this.becomeOpen(replacement)
+      this.subscriptions.replaced(live)
       yield* this.replacements.retire(line)
       return true
     })
@@ -598,7 +599,7 @@ export class Owner<Out, In, R> {
   }
 
   leave(subscription: Subscription<Out, In>): void {
-    this.subscriptions.leave(subscription, this.lines.connections, this.openConnection)
+    this.subscriptions.leave(subscription, this.lines.connections)
   }
 
   private get openConnection(): LiveConnection<In> | undefined {

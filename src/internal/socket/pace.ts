@@ -7,6 +7,7 @@
  */
 import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
+import { LinkedSet } from "../linkedSet.js"
 import { Waiters } from "../waiters.js"
 
 export interface Rate {
@@ -25,7 +26,7 @@ export class Pace {
   private readonly now: () => number
   private readonly fork: (effect: Effect.Effect<void>) => void
   /** The waiting turns, in the order in which they are granted. */
-  private readonly waiting = new Set<Turn>()
+  private readonly waiting = new LinkedSet<Turn>()
   private granted = 0
   /** When the messages of the last `interval` were written, the oldest first. */
   private written: Array<number> = []

@@ -26,6 +26,12 @@ interface Parts<in out In, R> {
   readonly discard: (line: Line<In>) => Effect.Effect<void>
 }
 
+/** A line that is over, and why. Without a failure an order has ended it. */
+export interface Ended<in out In> {
+  readonly line: Line<In>
+  readonly failure: ConnectionFailure | undefined
+}
+
 export class Replacements<in out In, R> {
   /** A replacement that is being made ready. */
   opening: Line<In> | undefined
@@ -33,6 +39,10 @@ export class Replacements<in out In, R> {
   ready: Line<In> | undefined
   /** Notified when `opening` or `ready` changes. */
   readonly whenChanged = new Waiters()
+  /** The line whose failure is the owner's, because the connection that it was to replace is lost. */
+  private awaited: Line<In> | undefined
+  /** The awaited line, if it has failed. */
+  private failed: Ended<In> | undefined
   /** Connections that have been replaced and are still closing. */
   private readonly replaced = new Set<Line<In>>()
   private readonly parts: Parts<In, R>
@@ -82,11 +92,19 @@ export class Replacements<in out In, R> {
         // The owner has taken the line over.
         if (this.opening !== line) return Option.none()
         this.opening = undefined
-        if (Exit.isSuccess(opened)) this.ready = line
-        this.whenChanged.notify()
-        if (Exit.isSuccess(opened)) return Option.none()
-        yield* discard(line)
+        if (Exit.isSuccess(opened)) {
+          this.ready = line
+          this.whenChanged.notify()
+          return Option.none()
+        }
         const failure = Policy.lossOf(Cause.squash(opened.cause))
+        if (this.awaited === line) {
+          this.failed = { line, failure }
+          this.whenChanged.notify()
+          return Option.none()
+        }
+        this.whenChanged.notify()
+        yield* discard(line)
         if (!Exit.isInterrupted(opened)) {
           // The message alone: a failure has the answer's headers and the messages that could not be decoded.
           yield* Effect.logWarning(`a socket could not replace its connection: ${failure.message}`)
@@ -102,6 +120,23 @@ export class Replacements<in out In, R> {
     const { opening } = this
     this.opening = undefined
     return opening
+  }
+
+  /** Waits until the replacement that is being made ready is ready or has failed, or an order has come. */
+  get untilOpened(): Effect.Effect<void> {
+    const { orders } = this.parts.wiring
+    return Effect.suspend(() => {
+      this.awaited = this.opening
+      const isOver = () => this.opening === undefined || orders.isOrdered
+      return Waiters.until(() => isOver() ? Exit.void : undefined, this.whenChanged, orders.whenOrdered)
+    })
+  }
+
+  /** The replacement that the owner has waited for, if it has failed: the owner ends it. */
+  takeFailed(): Ended<In> | undefined {
+    const { failed } = this
+    this.failed = undefined
+    return failed
   }
 
   /** Drops the ready replacement, if there is one. */

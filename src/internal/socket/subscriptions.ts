@@ -46,6 +46,8 @@ class Shown<In> {
   readonly live: LiveConnection<In>
   isSent = false
   isWritten = false
+  /** Whether the subscription is not sent on this connection any more, since another one has replaced it before. */
+  isDropped = false
   /** Whether the peer has refused the subscription, so that there is nothing to close. */
   isRefused = false
   /** Whether the last user has left. */
@@ -104,8 +106,7 @@ export class Subscriptions<Out, In> {
   /** Removes a user. When the last user leaves, the subscription is closed on each connection on which it was sent. */
   leave(
     subscription: Subscription<Out, In>,
-    connections: Iterable<LiveConnection<In>>,
-    open: LiveConnection<In> | undefined
+    connections: Iterable<LiveConnection<In>>
   ): void {
     if (--subscription.users > 0) return
     this.all.delete(subscription)
@@ -117,7 +118,7 @@ export class Subscriptions<Out, In> {
       shown.isEnded = true
       this.settle(subscription, shown, Exit.void)
       if (shown.isSent && !shown.isRefused && subscription.close !== undefined && live.failure === undefined) {
-        this.sendClose(live, subscription.close, live === open)
+        this.sendClose(live, subscription.close)
       }
     }
   }
@@ -141,7 +142,7 @@ export class Subscriptions<Out, In> {
     const known = open.shown?.get(subscription)
     // A subscription that has failed on this connection is tried again.
     const shown = known === undefined || known.outcome !== undefined && Exit.isFailure(known.outcome)
-      ? this.start(subscription, open, true)
+      ? this.start(subscription, open)
       : known
     if (shown.outcome !== undefined) return shown.outcome
     if (!Effect.isEffect(subscription.open) && subscription.confirmed === undefined) return Effect.void
@@ -176,7 +177,7 @@ export class Subscriptions<Out, In> {
       if (missing.length === 0) return Effect.void
       const { combine } = this.wiring.options.subscriptions ?? {}
       const started = missing.map((subscription) => [subscription, this.shownOn(subscription, live)] as const)
-      const each = Effect.forEach(started, ([subscription, shown]) => this.showing(subscription, shown, false), {
+      const each = Effect.forEach(started, ([subscription, shown]) => this.showing(subscription, shown), {
         discard: true
       })
       const isPlain = this.pace === undefined && missing.every(({ open }) => !Effect.isEffect(open))
@@ -185,7 +186,7 @@ export class Subscriptions<Out, In> {
         : isPlain
         ? Effect.sync(() => {
           for (const [subscription, shown] of started) {
-            this.hand(subscription, shown, (subscription.open as { readonly data: Message }).data, undefined, false)
+            this.hand(subscription, shown, (subscription.open as { readonly data: Message }).data, undefined)
           }
         })
         : each
@@ -207,8 +208,21 @@ export class Subscriptions<Out, In> {
   /** Shows subscriptions that were added at the last moment, in the step in which the connection becomes open. */
   showMissing(live: LiveConnection<In>): void {
     for (const subscription of this.all) {
-      if (live.shown?.has(subscription) !== true) this.start(subscription, live, false)
+      if (live.shown?.has(subscription) !== true) this.start(subscription, live)
     }
+  }
+
+  /** Called when another connection has replaced this one: subscriptions that it was not sent are shown there only. */
+  replaced(live: LiveConnection<In>): void {
+    for (const [subscription, shown] of live.shown ?? []) {
+      if (!shown.isSent) this.drop(subscription as Subscription<Out, In>, shown)
+    }
+  }
+
+  private drop(subscription: Subscription<Out, In>, shown: Shown<In>): void {
+    shown.isSent = false
+    shown.isDropped = true
+    this.settle(subscription, shown, Exit.void)
   }
 
   /** Shows several subscriptions with as few messages as the user's `combine` makes of them. */
@@ -227,7 +241,7 @@ export class Subscriptions<Out, In> {
       const combined = left.length < 2 ? undefined : this.combinedOf(left.map(([, , message]) => message))
       if (combined === undefined) {
         for (const [subscription, shown, , data] of left) {
-          yield* this.inTurn(live, (turn) => !shown.isEnded && this.hand(subscription, shown, data, turn, false))
+          yield* this.inTurn(live, (turn) => !shown.isEnded && this.hand(subscription, shown, data, turn))
         }
         return
       }
@@ -236,19 +250,21 @@ export class Subscriptions<Out, In> {
       for (const [at, data] of combined.entries()) {
         yield* this.inTurn(live, (turn) => {
           if (at === 0) { for (const [subscription, shown] of left) this.awaitAnswer(subscription, shown) }
-          if (at < combined.length - 1) return this.send(live, data, turn, false, () => {})
+          if (at < combined.length - 1) return this.send(live, data, turn)
           for (const [subscription, shown] of left) {
             this.limitAnswer(subscription, shown)
             this.sent(subscription, shown)
           }
-          return this.send(live, data, turn, false, () => {
-            for (const [, shown] of left) written(shown)
+          return this.send(live, data, turn, {
+            onWritten: () => {
+              for (const [, shown] of left) written(shown)
+            }
           })
         })
       }
       // The combined messages may contain subscriptions that have ended meanwhile: these are closed.
       for (const [{ close }, { isEnded, isRefused }] of left) {
-        if (isEnded && !isRefused && close !== undefined) this.sendClose(live, close, false)
+        if (isEnded && !isRefused && close !== undefined) this.sendClose(live, close)
       }
     })
   }
@@ -274,27 +290,27 @@ export class Subscriptions<Out, In> {
   }
 
   /** Sends the subscription in this step if possible, otherwise in a fiber of the connection. */
-  private start(subscription: Subscription<Out, In>, live: LiveConnection<In>, isQueued: boolean): Shown<In> {
+  private start(subscription: Subscription<Out, In>, live: LiveConnection<In>): Shown<In> {
     const shown = this.shownOn(subscription, live)
     const { open } = subscription
     const turn = Effect.isEffect(open) ? undefined : this.pace?.tryTake()
     if (!Effect.isEffect(open) && (this.pace === undefined || turn !== undefined)) {
-      this.hand(subscription, shown, open.data, turn, isQueued)
+      this.hand(subscription, shown, open.data, turn)
       return shown
     }
-    this.fork(live, this.showing(subscription, shown, isQueued))
+    this.fork(live, this.showing(subscription, shown))
     return shown
   }
 
-  private showing(subscription: Subscription<Out, In>, shown: Shown<In>, isQueued: boolean): Effect.Effect<void> {
+  private showing(subscription: Subscription<Out, In>, shown: Shown<In>): Effect.Effect<void> {
     const { live } = shown
-    const isOver = () => shown.isEnded || live.failure !== undefined
+    const isOver = () => shown.isEnded || shown.isDropped || live.failure !== undefined
     return this.inTurn(
       live,
       (turn) =>
         isOver() ? Effect.succeed(false) : Effect.map(this.opened(subscription), (opened) => {
           if (isOver()) return false
-          if (Exit.isSuccess(opened)) return this.hand(subscription, shown, opened.value.data, turn, isQueued)
+          if (Exit.isSuccess(opened)) return this.hand(subscription, shown, opened.value.data, turn)
           this.settle(subscription, shown, opened)
           return false
         })
@@ -352,17 +368,18 @@ export class Subscriptions<Out, In> {
     subscription: Subscription<Out, In>,
     shown: Shown<In>,
     data: Message,
-    turn: Turn | undefined,
-    isQueued: boolean
+    turn: Turn | undefined
   ): true {
-    const awaitAnswer = () => {
-      this.awaitAnswer(subscription, shown)
-      this.limitAnswer(subscription, shown)
-    }
-    // A queued message may wait behind a request, whose answer comes first.
-    if (!isQueued) awaitAnswer()
     this.sent(subscription, shown)
-    return this.send(shown.live, data, turn, isQueued, () => written(shown), awaitAnswer)
+    return this.send(shown.live, data, turn, {
+      // Not before: the message may wait behind a request, whose answer comes first.
+      onHanded: () => {
+        this.awaitAnswer(subscription, shown)
+        this.limitAnswer(subscription, shown)
+      },
+      onWritten: () => written(shown),
+      onDropped: () => this.drop(subscription, shown)
+    })
   }
 
   private sent(subscription: Subscription<Out, In>, shown: Shown<In>): void {
@@ -408,40 +425,49 @@ export class Subscriptions<Out, In> {
     shown.whenSettled.notify()
   }
 
-  private sendClose(live: LiveConnection<In>, data: Message, isQueued: boolean): void {
+  private sendClose(live: LiveConnection<In>, data: Message): void {
     const { pace } = this
     const turn = pace?.tryTake()
-    if (pace === undefined || turn !== undefined) this.send(live, data, turn, isQueued, () => {})
-    else this.fork(live, this.inTurn(live, (turn) => this.send(live, data, turn, isQueued, () => {})))
+    if (pace === undefined || turn !== undefined) this.send(live, data, turn)
+    else this.fork(live, this.inTurn(live, (turn) => this.send(live, data, turn)))
   }
 
   /**
-   * Queues the message behind earlier messages, for this connection only: it is dropped if the connection is lost.
-   * While a connection opens or is being replaced, the message is sent directly. `onHanded` is called when a queued
-   * message is handed to the connection.
+   * Queues the message behind earlier messages, for this connection only: it is dropped if the connection is lost or
+   * replaced meanwhile. While a connection opens, or after it was replaced, the message is sent directly.
    */
   private send(
     live: LiveConnection<In>,
     data: Message,
     turn: Turn | undefined,
-    isQueued: boolean,
-    onWritten: () => void,
-    onHanded?: () => void
+    { onDropped, onHanded, onWritten }: {
+      /** Called before the message is written. */
+      readonly onHanded?: () => void
+      readonly onWritten?: () => void
+      readonly onDropped?: () => void
+    } = {}
   ): true {
+    const { outbox } = this.wiring
     const forget = turn && live.onceLost(() => this.pace?.end(turn, true))
-    const onDone = () => {
+    const endTurn = (isUsed: boolean) => {
       forget?.()
-      if (turn !== undefined) this.pace?.end(turn, true)
-      onWritten()
+      if (turn !== undefined) this.pace?.end(turn, isUsed)
     }
-    if (isQueued) {
+    const onDone = () => {
+      endTurn(true)
+      onWritten?.()
+    }
+    if (outbox.isFor(live)) {
       const queued = queuedMessage(undefined as Out, data, { only: live })
       queued.onHanded = onHanded
       queued.onDone = (outcome) => {
-        if (outcome === "Done") onDone()
+        if (outcome === "Done") return onDone()
+        endTurn(false)
+        onDropped?.()
       }
-      this.wiring.outbox.offer(queued)
+      outbox.offer(queued)
     } else {
+      onHanded?.()
       live.send(data, onDone)
     }
     return true
