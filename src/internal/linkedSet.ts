@@ -52,7 +52,7 @@ export class LinkedSet<A> implements Iterable<A> {
     for (const member of this) this.delete(member)
   }
 
-  /** Members may leave meanwhile, also the current one. Whether members that join meanwhile are met is not specified. */
+  /** Members may leave meanwhile, also the current one. A member that joins meanwhile may be met or not. */
   *[Symbol.iterator](): Iterator<A, undefined> {
     for (let node = this.first; node !== undefined; node = node.after) {
       if (!node.isGone) yield node.member

@@ -281,8 +281,8 @@ export const canaries = {
     fault: "a message whose write failed is queued behind waiting messages",
     edits: [edit(
       "internal/socket/outbox.ts",
-      "new Set([...handed, ...this.queued])",
-      "new Set([...this.queued, ...handed])"
+      "this.again.add(message)",
+      "this.queued.add(message)"
     )]
   },
   "kept-though-lost": {
