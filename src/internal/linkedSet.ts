@@ -12,33 +12,34 @@ interface Node<A> {
 }
 
 export class LinkedSet<A> implements Iterable<A> {
-  private readonly nodes = new Map<A, Node<A>>()
+  /** Made when first needed, since many sets stay empty. */
+  private nodes: Map<A, Node<A>> | undefined
   private first: Node<A> | undefined
   private last: Node<A> | undefined
 
   get size(): number {
-    return this.nodes.size
+    return this.nodes?.size ?? 0
   }
 
   has(member: A): boolean {
-    return this.nodes.has(member)
+    return this.nodes?.has(member) === true
   }
 
   /** Adds the member behind the others, unless it is a member already. */
   add(member: A): void {
-    if (this.nodes.has(member)) return
+    if (this.has(member)) return
     const node: Node<A> = { member, before: this.last, after: undefined, isGone: false }
     if (this.last === undefined) this.first = node
     else this.last.after = node
     this.last = node
-    this.nodes.set(member, node)
+    ;(this.nodes ??= new Map()).set(member, node)
   }
 
   /** Gives whether it was a member. */
   delete(member: A): boolean {
-    const node = this.nodes.get(member)
+    const node = this.nodes?.get(member)
     if (node === undefined) return false
-    this.nodes.delete(member)
+    this.nodes?.delete(member)
     const { after, before } = node
     if (before === undefined) this.first = after
     else before.after = after
