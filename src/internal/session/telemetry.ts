@@ -11,9 +11,9 @@ import * as Metric from "effect/Metric"
 import * as MetricBoundaries from "effect/MetricBoundaries"
 import * as MetricLabel from "effect/MetricLabel"
 import * as Option from "effect/Option"
-import * as Predicate from "effect/Predicate"
 import type { Refresh, SessionRow } from "../../Inspector.js"
 import type { SessionStatus } from "../../Session.js"
+import { nameOf } from "../nameOf.js"
 import type { Registered, Registry } from "../registry.js"
 import type { Link } from "./chain.js"
 
@@ -252,8 +252,3 @@ const reasonOfError = (error: unknown): string => {
 }
 
 const isCode = (value: unknown): value is string => typeof value === "string" && /^[A-Za-z_]{1,40}$/.test(value)
-
-const nameOf = (error: unknown): string => {
-  const name = Predicate.hasProperty(error, "_tag") ? error._tag : error instanceof Error ? error.name : undefined
-  return typeof name === "string" && name.length <= 80 ? name : typeof error
-}

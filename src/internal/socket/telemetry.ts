@@ -12,10 +12,10 @@ import * as Metric from "effect/Metric"
 import * as MetricBoundaries from "effect/MetricBoundaries"
 import * as MetricLabel from "effect/MetricLabel"
 import * as Option from "effect/Option"
-import * as Predicate from "effect/Predicate"
 import * as Runtime from "effect/Runtime"
 import type { ConnectionState, SocketEvent } from "../../ReconnectingSocket.js"
 import type { DialError } from "../../WebSocketDialer.js"
+import { nameOf } from "../nameOf.js"
 import { CurrentRegistry } from "../registry.js"
 import { shown } from "./dialers.js"
 import { Inspected } from "./inspected.js"
@@ -256,10 +256,6 @@ export class Telemetry implements Held {
     Runtime.runSyncExit(this.runtime)(logged)
   }
 }
-
-/** Never the message of an error, which may quote the peer. */
-const nameOf = (error: unknown): string =>
-  Predicate.hasProperty(error, "_tag") ? String(error._tag) : error instanceof Error ? error.name : typeof error
 
 /** A peer's text, such as the reason of a close, must neither begin a line of the log nor control a terminal. */
 const oneLine = (text: string): string =>
