@@ -68,10 +68,15 @@ describe("as a platform's socket", () => {
   it.scoped("W12: made while a connection opens, it gives each run the messages of that run's connection", () => {
     const wires = [new Wire({ pause: false }), new Wire({ pause: false })] as const
     return Effect.gen(function*() {
-      const { socket } = yield* onWires(wires, { backoff: steady })
+      const former = new Wire()
+      const { socket } = yield* onWires([former, ...wires], { backoff: steady })
       const isOk = (message: Message) => message === "ok" ? Option.some(Either.void) : Option.none()
       yield* Effect.forkScoped(socket.subscribe({ open: "+", confirmed: isOk }))
       yield* settle
+      former.say("ok")
+      former.reset()
+      yield* pass(1000)
+      assert.strictEqual((yield* socket.state)._tag, "Opening")
       wires[0].say("a")
       const made = ReconnectingSocket.toSocket(socket)
       const first = yield* runs(made)
@@ -82,7 +87,7 @@ describe("as a platform's socket", () => {
       yield* settle
       assert.isTrue(yield* isDone(first.fiber))
       const second = yield* runs(made)
-      yield* pass(1000)
+      yield* pass(2000)
       wires[1].say("c")
       wires[1].say("ok")
       yield* settle

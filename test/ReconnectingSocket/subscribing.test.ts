@@ -581,6 +581,27 @@ describe("combined subscriptions", () => {
       assert.deepStrictEqual(next.got, ["+1", "+2", "-1"])
     }))
 
+  test("W9a: one that is refused between two of the messages, and then left, is not closed", () =>
+    Effect.gen(function*() {
+      const { events, peer, server, socket } = yield* opened({
+        subscriptions: { combine: (opens) => [...opens], rate: { limit: 1, interval: "1 seconds" } }
+      })
+      const first = yield* subscribing(socket, { ...gold, close: "-gold" })
+      yield* peer.send("ok gold")
+      yield* Fiber.join(first.fiber)
+      yield* pass(1_000)
+      yield* socket.subscribe({ open: "+2" })
+      yield* peer.reset
+      yield* pass(1_000)
+      const next = yield* server.open
+      yield* next.send("no gold")
+      yield* settle
+      assert.lengthOf(ofTag(events, "SubscriptionFailed"), 1)
+      yield* first.close
+      yield* pass(5_000)
+      assert.deepStrictEqual(next.got, ["+gold", "+2"])
+    }))
+
   test("W9a: have the time for their answers from the last of the messages, which wait for their turns", () =>
     Effect.gen(function*() {
       const { events, peer, server, socket } = yield* opened({
