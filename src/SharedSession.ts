@@ -454,7 +454,10 @@ export const layer = <
   R4 = never,
   R5 = never
 >(
-  tag: Context.Tag<Id, S> & (SharedSessionError extends Session.ErrorOf<S> ? unknown : never),
+  tag:
+    & Context.Tag<Id, S>
+    & (SharedSessionError extends Session.ErrorOf<S> ? unknown
+      : { readonly "the tag's session cannot fail with SharedSessionError": never }),
   options: Options<Session.ValueOf<S>, I, Session.ErrorOf<S>, R, Session.ErrorOf<S>, R2, Session.ErrorOf<S>, R3, R4, R5>
 ): Layer.Layer<
   Id,
