@@ -195,7 +195,8 @@ export interface RequestOptions<in In, out B> {
  *   first one's options are used, and all its users share its confirmation.
  * - `confirmed` recognizes the peer's answer, a confirmation or a refusal, which does not go to `messages`. A message
  *   answers the oldest request or subscription that accepts it. If there is no connection, or it is lost meanwhile,
- *   `subscribe` succeeds, and the answer is awaited on the next connection, before that counts as open.
+ *   `subscribe` succeeds, and the answer is awaited on the next connection, before that counts as open. If a
+ *   connection is replaced meanwhile (`renewAfter`), `subscribe` waits for the answer on the next one.
  * - `timeout` (default: 10 seconds) is how long the answer may take, from when `open` was sent.
  *
  * If these options are not valid, `subscribe` fails with `EncodeError`, whose `cause` is the `InvalidOptions`.
@@ -563,7 +564,8 @@ export interface Options<Out, In, E = never, R = never, E2 = never, R2 = never, 
    * at a known age. The replacement is dialed and made ready while the current connection is in use, and the current
    * write is finished; no message is lost. Incoming messages may repeat while both are open. A replacement that fails
    * is logged, and tried again with the backoff. If the current connection is lost while the replacement opens (which
-   * may be the reason, if a server allows one login only), the socket waits for the replacement. Default: never.
+   * may be the reason, if a server allows one login only), the socket waits for the replacement; if this one fails, the
+   * failures of both decide what follows. Default: never.
    */
   readonly renewAfter?: Duration.DurationInput | undefined
   /**

@@ -23,6 +23,19 @@ const connection = { wakeWriter: () => {} }
 const messagesOf = (all: ReadonlyArray<QueuedMessage<string>>) => all.map(({ message }) => message)
 
 describe("an outbox whose window is full", () => {
+  it("drops, with messages that expire, those that get their room and have expired as well", () => {
+    const outbox = outboxOf(1, { capacity: 1, keeps: false, overflow: "suspend" })
+    const expired: Array<string> = []
+    for (const [message, expiresAt] of [["0", 5], ["1", 5], ["2", 20], ["3", 5]] as const) {
+      const queued = queuedMessage(message, message, { expiresAt })
+      queued.onDone = (outcome) => expired.push(`${message} ${outcome}`)
+      outbox.offer(queued)
+    }
+    outbox.expire(10)
+    assert.deepStrictEqual(expired, ["0 Expired", "1 Expired"])
+    assert.deepStrictEqual(messagesOf(outbox.take(100)), ["2"])
+  })
+
   it.effect("is not flushed while a queued message has been overtaken by one for its connection only", () =>
     Effect.gen(function*() {
       const outbox = outboxOf(1)
@@ -132,6 +145,11 @@ describe("a full outbox", () => {
       outbox.take(many)
       outbox.release(connection, true)
       for (let n = many / 4; n < many; n++) outbox.offer(queued(String(n)))
+    },
+    "behind subscriptions that are queued": () => {
+      const outbox = outboxOf(many, { capacity: many, keeps: false })
+      for (let n = 0; n < many / 2; n++) outbox.offer(queuedMessage("", "x", { only: connection }))
+      for (let n = 0; n < many / 2; n++) outbox.offer(queuedMessage("", "x"))
     },
     "that expire one by one": () => {
       const outbox = outboxOf(many, { capacity: many, keeps: false })

@@ -10,6 +10,7 @@ import * as Scope from "effect/Scope"
 import * as Stream from "effect/Stream"
 import {
   acknowledge,
+  failureOf,
   isDone,
   type Message,
   ofTag,
@@ -22,8 +23,7 @@ import {
   Wire
 } from "../support/reconnectingSockets.js"
 
-/** No connection of these tests answers a subscription, so only its end can end a `subscribe`. */
-const unanswered = { confirmed: () => Option.none(), timeout: "1 hours" } as const
+const confirmed = (message: Message) => message === "gold" ? Option.some(Either.void) : Option.none()
 
 describe("a subscription of a connection that is replaced", () => {
   const renewing = { renewAfter: "10 seconds" } as const
@@ -66,11 +66,10 @@ describe("a subscription of a connection that is replaced", () => {
       yield* settle
       const second = yield* server.open
       // The current connection is kept until it has acknowledged, so this one is for both.
-      const subscribing = yield* Effect.forkScoped(socket.subscribe({ open: "+tin", ...unanswered }))
+      yield* socket.subscribe({ open: "+tin" })
       yield* settle
       yield* peer.send("ack 0")
       yield* pass(1_000)
-      assert.isTrue(yield* isDone(subscribing))
       yield* pass(20_000)
       assert.deepStrictEqual([peer.got, second.got], [["+gold", "0", "ask"], ["+tin"]])
     }))
@@ -92,6 +91,45 @@ describe("a subscription of a connection that is replaced", () => {
       assert.deepStrictEqual(tagsOf(ofTag(events, "Lost")), [])
     }))
 
+  test("W14: that is not answered there, but on the next connection, is confirmed, and stays", () =>
+    Effect.gen(function*() {
+      const { events, peer, server, socket } = yield* opened(renewing)
+      yield* awaitReply(socket)
+      yield* pass(8_900)
+      const scope = yield* Scope.make()
+      const subscribing = yield* Effect.forkScoped(
+        Scope.extend(socket.subscribe({ open: "+gold", close: "-gold", confirmed, timeout: "1200 millis" }), scope)
+      )
+      yield* pass(1_100)
+      const second = yield* server.open
+      yield* second.send("gold")
+      yield* settle
+      assert.isTrue(yield* isDone(subscribing))
+      yield* pass(1_900)
+      yield* Fiber.join(subscribing)
+      assert.deepStrictEqual([peer.got, second.got], [["ask", "+gold"], ["+gold"]])
+      assert.deepStrictEqual(ofTag(events, "SubscriptionFailed"), [])
+    }))
+
+  test("W14: whose effect fails on the next connection fails with that, if it was not opened before", () =>
+    Effect.gen(function*() {
+      const { peer, server, socket } = yield* opened({ ...renewing, acknowledge, openTimeout: "1 hours" })
+      yield* socket.send("0")
+      yield* pass(10_000)
+      yield* server.open
+      let opens = 0
+      const refusal = yield* Deferred.make<never, string>()
+      const subscribing = yield* Effect.forkScoped(Effect.scoped(
+        socket.subscribe({ open: Effect.suspend(() => opens++ === 0 ? Effect.never : Deferred.await(refusal)) })
+      ))
+      yield* settle
+      yield* peer.send("ack 0")
+      yield* settle
+      assert.isFalse(yield* isDone(subscribing))
+      yield* Deferred.fail(refusal, "refused")
+      assert.strictEqual(failureOf(yield* Fiber.await(subscribing)), "refused")
+    }))
+
   describe("while the current connection still waits for acknowledgements", () => {
     const waiting = Effect.gen(function*() {
       const { events, peer, server, socket } = yield* opened({ ...renewing, acknowledge })
@@ -100,7 +138,6 @@ describe("a subscription of a connection that is replaced", () => {
       yield* settle
       const second = yield* server.open
       const scope = yield* Scope.make()
-      const confirmed = (message: Message) => message === "gold" ? Option.some(Either.void) : Option.none()
       const subscribing = yield* Effect.forkScoped(
         Scope.extend(socket.subscribe({ open: "+gold", close: "-gold", confirmed, timeout: "1 hours" }), scope)
       )
@@ -109,11 +146,14 @@ describe("a subscription of a connection that is replaced", () => {
       return { events, peer, second, server, socket, subscribing, scope }
     })
 
-    test("W15: is opened on the next connection, and its `subscribe` ends", () =>
+    test("W15: is opened on the next connection, whose answer its `subscribe` waits for", () =>
       Effect.gen(function*() {
         const { peer, scope, second, subscribing } = yield* waiting
         yield* pass(2_000)
         assert.deepStrictEqual([peer.got, second.got], [["0"], ["+gold", "0"]])
+        assert.isFalse(yield* isDone(subscribing))
+        yield* second.send("gold")
+        yield* settle
         assert.isTrue(yield* isDone(subscribing))
         yield* Scope.close(scope, Exit.void)
         yield* settle
@@ -147,12 +187,13 @@ describe("a subscription of a connection that is replaced", () => {
         for (const message of ["a", "b"]) wires[0]!.say(message)
         const read: Array<Message> = []
         yield* Effect.forkScoped(Effect.zipRight(
-          socket.subscribe({ open: "+gold", ...unanswered }),
+          socket.subscribe({ open: "+gold", confirmed, timeout: "1 hours" }),
           Stream.runForEach(socket.messages, (message) => Effect.sync(() => read.push(message)))
         ))
         yield* pass(2_000)
         // The replaced connection does not answer its close frame, and has more to say than the inbox takes.
         wires[1]!.say("ack 0")
+        wires[1]!.say("gold")
         for (const message of ["c", "d"]) wires[0]!.say(message)
         yield* pass(2_000)
         assert.deepStrictEqual(read, ["a", "b", "c", "d"])

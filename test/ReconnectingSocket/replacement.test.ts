@@ -117,6 +117,106 @@ describe("a replacement", () => {
     }
   }
 
+  const rotating = Effect.suspend(() => {
+    let tokens = 0
+    const next = Effect.sync(() => `token${++tokens}`)
+    return Session.make({ acquire: next, renew: () => next })
+  })
+  const attach = (request: WebSocketDialer.DialRequest, token: string) => ({ ...request, url: `ws://test/${token}` })
+
+  test("W11: that fails after a close 4401 of the connection: the next dial is immediate, and has a fresh value", () =>
+    Effect.gen(function*() {
+      const session = yield* rotating
+      const { events, peer, server } = yield* connected(
+        ReconnectingSocket.make({ ...renewing, session: { session, attach } })
+      )
+      yield* begin
+      const attempt = yield* server.next
+      yield* peer.close(4401, "expired")
+      yield* settle
+      yield* attempt.refuse(503)
+      yield* settle
+      const { request } = yield* server.next
+      assert.deepStrictEqual([attempt.request.url, request.url], ["ws://test/token1", "ws://test/token2"])
+      assert.deepStrictEqual(ofTag(events, "Waiting"), [])
+    }))
+
+  test("W6: that fails after a final close of the connection ends the socket with that close", () =>
+    Effect.gen(function*() {
+      const { peer, server, socket } = yield* connected(ReconnectingSocket.make(renewing))
+      yield* begin
+      const attempt = yield* server.next
+      yield* peer.close(1008, "policy")
+      yield* settle
+      yield* attempt.refuse(503)
+      yield* settle
+      const state = yield* socket.state
+      assert.deepInclude(state, { _tag: "Closed" })
+      assert.deepInclude((state as { readonly info: ReconnectingSocket.CloseInfo }).info, { code: 1008 })
+      assert.lengthOf(server.times, 2)
+    }))
+
+  for (const steps of [0, 1, 2, 3, 4, 5, 6, 7, 8, 10, 12, 16, 20, 30]) {
+    for (const acknowledging of [false, true]) {
+      const what = `${steps} steps${acknowledging ? ", with acknowledgements" : ""}`
+      const readyInstead = Effect.gen(function*() {
+        const wires = [new Wire(), new Wire()] as const
+        const made = yield* onWires<string, string, never, never, WebSocketDialer.ConnectionFailure>(wires, {
+          renewAfter: "5 seconds",
+          heartbeat: false,
+          backoff: steady,
+          onOpen: ({ receive }) => receive,
+          ...acknowledging ? { acknowledge } : {}
+        })
+        yield* settle
+        wires[0].say("welcome")
+        yield* pass(5_000)
+        wires[0].reset()
+        yield* settle
+        assert.strictEqual((yield* made.socket.state)._tag, "Opening")
+        wires[1].say("welcome")
+        yield* Effect.repeatN(Effect.yieldNow(), steps)
+        return { ...made, wires }
+      })
+
+      it.scoped(`W6: that became the connection, and is closed for good when it is ready, ends all (${what})`, () =>
+        Effect.gen(function*() {
+          const { events, socket, wires } = yield* readyInstead
+          wires[1].over(new WebSocketDialer.ConnectionClosed({ code: 1008, reason: "no" }))
+          yield* settle
+          assert.strictEqual((yield* socket.state)._tag, "Closed")
+          assert.deepStrictEqual(ofTag(events, "Lost").map(({ failure }) => failure._tag), [
+            "ConnectionLost",
+            "ConnectionClosed"
+          ])
+        }))
+
+      it.scoped(`W7: that became the connection is closed with a close frame when it is ready (${what})`, () =>
+        Effect.gen(function*() {
+          const { socket, wires } = yield* readyInstead
+          yield* socket.close(4001, "bye")
+          assert.deepStrictEqual(wires[1].closed, [4001, "bye"])
+        }))
+    }
+  }
+
+  test("W3: for which a lost connection waits does not make that connection a stable one", () =>
+    Effect.gen(function*() {
+      let { events, peer, server } = yield* connected(
+        ReconnectingSocket.make({ ...renewing, stableAfter: "15 seconds", heartbeat: false })
+      )
+      for (let round = 0; round < 3; round++) {
+        yield* begin
+        const attempt = yield* server.next
+        yield* peer.reset
+        yield* pass(8_000)
+        yield* attempt.refuse(503)
+        yield* pass(10_000)
+        peer = yield* server.open
+      }
+      assert.deepStrictEqual(ofTag(events, "Waiting").map(({ attempt }) => attempt), [1, 2, 3])
+    }))
+
   test("takes over when it is ready: no Lost, and the old connection is closed with 1000", () =>
     Effect.gen(function*() {
       const { events, peer, server, socket } = yield* connected(ReconnectingSocket.make({
@@ -493,6 +593,50 @@ describe("a replacement", () => {
       assert.lengthOf(server.unanswered, 1)
       assert.lengthOf(ofTag(events, "Lost"), 0)
     }))
+
+  test("W3: that ends just as it is ready, again and again, is tried after longer and longer delays", () =>
+    Effect.gen(function*() {
+      const { server, socket } = yield* connected(
+        ReconnectingSocket.make({ ...renewing, heartbeat: false, renewAfter: "100 seconds", acknowledge })
+      )
+      yield* socket.send("0")
+      yield* pass(100_000)
+      for (const delay of [1_000, 2_000, 4_000, 8_000]) {
+        yield* Effect.flatMap(server.open, ({ reset }) => reset)
+        yield* pass(delay - 1)
+        assert.lengthOf(server.unanswered, 0)
+        yield* pass(1)
+        assert.lengthOf(server.unanswered, 1)
+      }
+    }))
+
+  test("that ends while it waits to take over does not hold the messages of the current connection", () =>
+    Effect.gen(function*() {
+      const { peer, server, socket } = yield* connected(ReconnectingSocket.make({ ...renewing, acknowledge }))
+      yield* socket.send("0")
+      yield* begin
+      const second = yield* server.open
+      yield* socket.send("1")
+      yield* settle
+      assert.deepStrictEqual(peer.got, ["0"])
+      yield* second.reset
+      yield* settle
+      assert.deepStrictEqual(peer.got, ["0", "1"])
+    }))
+
+  it.scoped("W7: that waits to take over when the socket closes is closed with a close frame, too", () => {
+    const wires = [new Wire(), new Wire()] as const
+    return Effect.gen(function*() {
+      const { socket } = yield* onWires<string, string>(wires, { renewAfter: "5 seconds", acknowledge })
+      yield* pass(4_000)
+      yield* socket.send("0")
+      yield* pass(1_000)
+      const closing = yield* Effect.fork(socket.close(4001, "bye"))
+      yield* pass(2_000)
+      yield* Fiber.join(closing)
+      assert.deepStrictEqual(wires.map(({ closed }) => closed), [[4001, "bye"], [4001, "bye"]])
+    })
+  })
 
   test("that is ready takes over immediately if the current connection is lost", () =>
     Effect.gen(function*() {

@@ -528,6 +528,41 @@ describe("paced subscriptions", () => {
       assert.deepStrictEqual(lossesOf(events), ["Reset"])
     }))
 
+  const slow = {
+    heartbeat: false,
+    writeTimeout: "1 hours",
+    subscriptions: { rate: { limit: 1, interval: "1 hours" } }
+  } as const
+
+  it.scoped("W9a: that were being written when the connection was lost count, since they may have arrived", () => {
+    const wires = Array.from({ length: 5 }, () => new Wire({ isHeld: true }))
+    return Effect.gen(function*() {
+      const { socket } = yield* onWires<string, string>(wires, { ...slow, backoff: steady })
+      yield* settle
+      yield* socket.subscribe({ open: "+gold" })
+      for (const wire of wires) {
+        yield* settle
+        wire.reset()
+        yield* pass(60_000)
+      }
+      assert.deepStrictEqual(wires.map(({ batches }) => batches.length), [1, 0, 0, 0, 0])
+    })
+  })
+
+  it.scoped("W9a: that were still queued when the connection was lost do not count", () => {
+    const wires = [new Wire({ isHeld: true }), new Wire()]
+    return Effect.gen(function*() {
+      const { socket } = yield* onWires<string, string>(wires, { ...slow, backoff: steady })
+      yield* settle
+      yield* socket.send("0")
+      yield* socket.subscribe({ open: "+gold" })
+      yield* settle
+      wires[0]!.reset()
+      yield* pass(1_000)
+      assert.deepStrictEqual([wires[0]!.batches, wires[1]!.taken], [[["0"]], ["+gold"]])
+    })
+  })
+
   test("W9a: that a transport holds back count until they are written", () =>
     Effect.gen(function*() {
       const { peer, server, socket } = yield* opened({ ...paced, writeTimeout: "5 seconds" })

@@ -58,6 +58,8 @@ export class LiveConnection<In> {
   maxPayload = Infinity
   /** Whether a `CloseEvent` has closed the connection: its close code then says nothing about the server. */
   isClosedHere = false
+  /** Whether another connection has replaced this one, which is closing. */
+  isReplaced = false
   /** Whether the `Lost` event of this connection has been published. */
   isLossPublished = false
   /** Epoch milliseconds. */

@@ -133,6 +133,8 @@ export class Outbox<Out> {
   private readonly held = new Map<number, QueuedMessage<Out>>()
   /** No message has a lower place. */
   private low = 0
+  /** No message that is not for one connection only has a lower place. */
+  private lowOwn = 0
   /** If the outbox `keeps`: the kept messages, each of them queued or sent. */
   private readonly byId: MutableHashMap.MutableHashMap<unknown, QueuedMessage<Out>> | undefined
   private readonly whenGone = new Waiters()
@@ -419,13 +421,22 @@ export class Outbox<Out> {
 
   /** `now` is the time on the monotonic clock. */
   expire(now: number): void {
-    const before = this.count
+    let isChanged = false
+    // The room of a message that expires goes to one whose sender has waited for it, and which may expire as well.
+    while (this.expireQueued(now)) isChanged = true
+    if (isChanged) this.notifyChange()
+  }
+
+  /** Gives whether a message has expired. */
+  private expireQueued(now: number): boolean {
+    let hasExpired = false
     for (const message of this.queued) {
       if (message.only !== undefined) continue
       if (message.expiresAt > now) break
       this.remove(message, "Expired")
+      hasExpired = true
     }
-    if (this.count !== before) this.notifyChange()
+    return hasExpired
   }
 
   /** Waits until every message that was accepted so far has left. */
@@ -477,9 +488,10 @@ export class Outbox<Out> {
 
   /** When the oldest message was accepted, without messages for one connection only. */
   private get oldest(): number {
-    const { lowest } = this
-    if (lowest?.only === undefined) return lowest?.acceptedAt ?? Infinity
-    for (const { acceptedAt, only } of this.held.values()) if (only === undefined) return acceptedAt
+    for (; this.lowOwn < this.places; this.lowOwn++) {
+      const message = this.held.get(this.lowOwn)
+      if (message !== undefined && message.only === undefined) return message.acceptedAt
+    }
     return Infinity
   }
 

@@ -45,7 +45,7 @@ import { Outbox, type Outcome, type QueuedMessage } from "./outbox.js"
 import { move, type Phase, type PhaseEvent, stateOf } from "./phase.js"
 import * as Policy from "./policy.js"
 import { Reader } from "./reader.js"
-import { type Ended, Replacements } from "./replacement.js"
+import { type Failed, Replacements } from "./replacement.js"
 import { Retries } from "./retries.js"
 import { mebi } from "./settings.js"
 import { type Subscription, Subscriptions } from "./subscriptions.js"
@@ -58,7 +58,18 @@ type RoundEnd<In> =
   | { readonly _tag: "Closing" }
   | { readonly _tag: "Ordered" }
   | { readonly _tag: "Paced"; readonly failure: ConnectionFailure }
-  | { readonly _tag: "Refused" | "Lost"; readonly failure: ConnectionFailure; readonly line: Line<In> }
+  /** `all` has the line that has failed, after the one before it that was lost while this one opened, if any. */
+  | { readonly _tag: "Refused" | "Lost"; readonly failure: ConnectionFailure; readonly all: ReadonlyArray<Failed<In>> }
+
+/** The last line of a round, and why it is over. Without a failure an order has ended it. */
+interface Ended<in out In> {
+  readonly line: Line<In>
+  readonly failure: ConnectionFailure | undefined
+  /** How many milliseconds the socket was open; negative if it was not. */
+  readonly openFor: number
+  /** The connection that was lost while this line was being opened as its replacement. */
+  readonly before?: Failed<In>
+}
 
 export class Owner<Out, In, R> {
   readonly wiring: Wiring<Out, In, R>
@@ -138,9 +149,12 @@ export class Owner<Out, In, R> {
             return yield* this.conclude(Policy.closeInfoOf(ended.failure))
           case "Refused":
           case "Lost": {
-            if (this.dialing.isToRefresh(ended.failure, ended.line)) break
-            if (this.retries.isRetryable(ended.failure) && (yield* this.waitAfter(ended.failure))) break
-            return yield* this.conclude(Policy.closeInfoOf(ended.failure))
+            const { all, failure } = ended
+            const toRefresh = all.filter(({ failure, line }) => this.dialing.isToRefresh(failure, line))
+            if (toRefresh.length > 0) break
+            const final = all.find(({ failure }) => !this.retries.isRetryable(failure))
+            if (final === undefined && (yield* this.waitAfter(failure))) break
+            return yield* this.conclude(Policy.closeInfoOf(final?.failure ?? failure))
           }
         }
       }
@@ -167,7 +181,7 @@ export class Owner<Out, In, R> {
         this.lines.make({ attempt: this.attempt, previous: this.previous }),
         (line) =>
           Effect.matchEffect(this.open(line, true), {
-            onFailure: (failure) => this.endRound(line, failure, -1),
+            onFailure: (failure) => this.endRound({ line, failure, openFor: -1 }),
             onSuccess: () => this.beOpen(line)
           })
       )
@@ -176,31 +190,25 @@ export class Owner<Out, In, R> {
 
   private beOpen(opened: Line<In>): Effect.Effect<RoundEnd<In>, never, R> {
     this.becomeOpen(opened)
-    const { clock } = this.wiring
-    const since = monotonic(clock)
-    return Effect.flatMap(
-      this.stay(opened),
-      ({ failure, line }) => this.endRound(line, failure, monotonic(clock) - since)
-    )
+    return Effect.flatMap(this.stay(opened), (ended) => this.endRound(ended))
   }
 
-  /** `openFor`: how many milliseconds the connection was open; negative if there was none. */
-  private endRound(
-    line: Line<In>,
-    failure: ConnectionFailure | undefined,
-    openFor: number
-  ): Effect.Effect<RoundEnd<In>> {
+  private endRound({ before, failure, line, openFor }: Ended<In>): Effect.Effect<RoundEnd<In>> {
     return Effect.gen(this, function*() {
       const { closing } = this.wiring.orders
       if (closing !== undefined) {
         const isOpen = this.phase._tag === "Open"
+        const replacement = yield* Effect.forkIn(
+          this.replacements.close(closing.code, closing.reason),
+          this.wiring.scope
+        )
         yield* this.lines.close(
           line,
           closing.code,
           closing.reason,
           isOpen ? Effect.asVoid(this.wiring.outbox.flushed) : Effect.void
         )
-        yield* this.replacements.drop
+        yield* Fiber.await(replacement)
         return { _tag: "Closing" as const }
       }
       const order = this.wiring.orders.takeReconnect()
@@ -222,8 +230,9 @@ export class Owner<Out, In, R> {
         const isPaced = order.backoff ?? !isStable
         return isPaced ? { _tag: "Paced" as const, failure: reason } : { _tag: "Ordered" as const }
       }
-      this.retries.note(reason)
-      return { _tag: line.live === undefined ? "Refused" as const : "Lost" as const, failure: reason, line }
+      const all = [...before === undefined ? [] : [before], { line, failure: reason }]
+      for (const { failure } of all) this.retries.note(failure)
+      return { _tag: line.live === undefined ? "Refused" as const : "Lost" as const, failure: reason, all }
     })
   }
 
@@ -399,58 +408,77 @@ export class Owner<Out, In, R> {
   // being open
   // ---------------------------------------------------------------------------
 
-  /**
-   * Ends when the connection has ended, or an order has come. Gives the line that is current by then, which may be a
-   * replacement, even one that is not ready yet, or has failed.
-   */
+  /** Ends when the connection, or the last one that has taken its place, is over. */
   private stay(opened: Line<In>): Effect.Effect<Ended<In>, never, R> {
-    const { renewAfter } = this.wiring.settings
+    const { clock, orders, settings: { renewAfter } } = this.wiring
     return Effect.gen(this, function*() {
       let line = opened
+      let since = monotonic(clock)
       let isFirst = true
       for (;;) {
+        const live = line.live!
         const renewing = renewAfter === undefined
-          ? undefined
-          : yield* Effect.forkIn(this.replacements.make(renewAfter, isFirst), this.wiring.scope)
-        yield* this.untilReplaceable(line.live!)
-        if (line.live!.failure !== undefined && this.replacements.opening !== undefined) {
-          yield* this.untilOpenedInstead(line)
+          ? Effect.void
+          : Fiber.interrupt(yield* Effect.forkIn(this.replacements.make(renewAfter, isFirst), this.wiring.scope))
+        yield* this.untilReplaceable(live)
+        const { ready } = this.replacements
+        if (live.failure === undefined && ready !== undefined && !orders.isOrdered) {
+          isFirst = yield* this.replace(line, ready)
+          if (isFirst) line = ready
+          continue
         }
-        const replacement = this.replacements.ready
-        if (this.wiring.orders.isOrdered || replacement === undefined) {
-          const opening = this.phase._tag === "Open" ? undefined : this.replacements.takeOpening()
-          if (renewing !== undefined) yield* Fiber.interrupt(renewing)
-          const current = opening ?? line
-          return this.replacements.takeFailed() ?? { line: current, failure: current.live?.failure }
+        const openFor = monotonic(clock) - since
+        if (live.failure === undefined) {
+          yield* renewing
+          return { line, failure: undefined, openFor }
         }
-        this.replacements.ready = undefined
-        isFirst = yield* this.replace(line, replacement)
-        if (isFirst) line = replacement
-        else yield* this.discard(replacement)
+        const next = yield* this.insteadOf({ line, failure: live.failure }, openFor)
+        yield* renewing
+        if (Either.isLeft(next)) return next.left
+        line = next.right
+        since = monotonic(clock)
+        isFirst = true
       }
     })
   }
 
   /**
-   * Called if the connection is lost while its replacement opens. The replacement may be the reason, since some servers
-   * allow only one login, so it is kept. Ends when the replacement is ready or has failed, or an order has come.
+   * Called when the connection is lost. Its replacement takes over if it is ready, and is waited for if it is being
+   * opened: it may be the reason for the loss, since some servers allow only one login. Gives the line that is open
+   * now, or the one that is over.
    */
-  private untilOpenedInstead(line: Line<In>): Effect.Effect<void> {
-    const { orders } = this.wiring
+  private insteadOf(lost: Failed<In>, openFor: number): Effect.Effect<Either.Either<Line<In>, Ended<In>>> {
+    const { replacements, wiring: { orders } } = this
     return Effect.gen(this, function*() {
-      yield* this.lines.drop(line)
-      const { opening } = this.replacements
-      if (opening === undefined || orders.isOrdered) return
-      this.publishLoss(line, line.live!.failure!)
-      this.move({ _tag: "Dial", attempt: 0 })
-      if (opening.live !== undefined) this.move({ _tag: "Dialed", connection: opening.live })
-      yield* this.replacements.untilOpened
+      yield* this.lines.drop(lost.line)
+      const { opening } = replacements
+      if (orders.isOrdered || opening === undefined && replacements.ready === undefined) {
+        return Either.left({ ...lost, openFor })
+      }
+      this.publishLoss(lost.line, lost.failure)
+      if (opening !== undefined) {
+        this.move({ _tag: "Dial", attempt: 0 })
+        if (opening.live !== undefined) this.move({ _tag: "Dialed", connection: opening.live })
+        yield* replacements.untilOpened
+      }
+      const failed = replacements.takeFailed()
+      if (failed !== undefined) return Either.left({ ...failed, openFor, before: lost })
+      const ordered = replacements.takeOpening()
+      if (ordered !== undefined) {
+        return Either.left({ line: ordered, failure: ordered.live?.failure, openFor, before: lost })
+      }
+      const ready = replacements.ready!
+      const { failure } = ready.live!
+      if (failure === undefined && !orders.isOrdered) {
+        replacements.ready = undefined
+        this.becomeOpen(ready)
+        return Either.right(ready)
+      }
+      // One that was never waited for was never the connection.
+      if (opening === undefined) return Either.left({ ...lost, openFor })
+      replacements.ready = undefined
+      return Either.left({ line: ready, failure, openFor, before: lost })
     })
-  }
-
-  private untilLostOrOrdered(live: LiveConnection<In>): Effect.Effect<void> {
-    const isOver = () => live.failure !== undefined || this.wiring.orders.isOrdered
-    return Waiters.until(() => isOver() ? Exit.void : undefined, live.whenLost, this.wiring.orders.whenOrdered)
   }
 
   private untilReplaceable(live: LiveConnection<In>): Effect.Effect<void> {
@@ -468,30 +496,26 @@ export class Owner<Out, In, R> {
   // replacing
   // ---------------------------------------------------------------------------
 
-  /** Replaces the connection, unless the replacement has ended or an order has come. Gives whether it was replaced. */
+  /** Replaces the connection, unless one of the two is lost or an order has come. Gives whether it was replaced. */
   private replace(line: Line<In>, replacement: Line<In>): Effect.Effect<boolean> {
+    const { orders, outbox, settings } = this.wiring
+    const live = line.live!
+    const next = replacement.live!
+    const isOff = () => live.failure !== undefined || next.failure !== undefined || orders.isOrdered
+    const off = Waiters.until(() => isOff() ? Exit.void : undefined, live.whenLost, next.whenLost, orders.whenOrdered)
     return Effect.gen(this, function*() {
-      const live = line.live!
-      this.wiring.outbox.stopDraining()
-      yield* first(live.idle, this.untilLostOrOrdered(live))
-      if (this.wiring.settings.limits.keeps) {
-        yield* within(
-          first(this.wiring.outbox.handedGone, this.untilLostOrOrdered(live)),
-          closeGrace,
-          () => Effect.void
-        )
-      }
-      if (replacement.live?.failure !== undefined || this.wiring.orders.isOrdered) {
-        this.wiring.outbox.drainTo(live)
+      outbox.stopDraining()
+      yield* first(live.idle, off)
+      if (settings.limits.keeps) yield* within(first(outbox.handedGone, off), closeGrace, () => Effect.void)
+      if (isOff()) {
+        outbox.drainTo(live)
+        if (next.failure === undefined) return false
+        this.replacements.ready = undefined
+        yield* this.discard(replacement)
         return false
       }
-      if (live.failure !== undefined) {
-        yield* this.lines.drop(line)
-        this.publishLoss(line, live.failure)
-        this.becomeOpen(replacement)
-        return true
-      }
-      this.wiring.outbox.release(live, false)
+      this.replacements.ready = undefined
+      outbox.release(live, false)
       this.becomeOpen(replacement)
       this.subscriptions.replaced(live)
       yield* this.replacements.retire(line)
@@ -581,20 +605,31 @@ export class Owner<Out, In, R> {
   }
 
   /**
-   * Waits until the subscription is settled on the open connection, if there is one. If the connection is being
-   * replaced, or was lost meanwhile, a refusal on the next connection counts, too.
+   * Waits until the subscription is settled on the open connection, if there is one. If the connection is replaced
+   * meanwhile, this waits for the next one instead. If it is being replaced, or was lost, a refusal on the next
+   * connection counts, too.
    */
   show(subscription: Subscription<Out, In>): Effect.Effect<void, unknown> {
     return Effect.suspend(() => {
       const open = this.openConnection
-      return Effect.flatMap(this.subscriptions.show(subscription, open), () => {
-        const { opening, ready } = this.replacements
-        for (const live of [this.openConnection, ready?.live, opening?.live]) {
-          const outcome = live === open ? undefined : live?.shown?.get(subscription)?.outcome
-          if (outcome !== undefined && Exit.isFailure(outcome)) return outcome
-        }
-        return Effect.void
-      })
+      return Effect.flatMap(this.subscriptions.show(subscription, open), () => this.shown(subscription, open))
+    })
+  }
+
+  /** Called when the subscription is settled on the connection `former`, or that one is lost or replaced. */
+  private shown(
+    subscription: Subscription<Out, In>,
+    former: LiveConnection<In> | undefined
+  ): Effect.Effect<void, unknown> {
+    return Effect.suspend(() => {
+      const { openConnection: open, replacements: { opening, ready } } = this
+      for (const live of [open, ready?.live, opening?.live]) {
+        const outcome = live === former ? undefined : live?.shown?.get(subscription)?.outcome
+        if (outcome !== undefined && Exit.isFailure(outcome)) return outcome
+      }
+      if (former?.isReplaced !== true || open === undefined) return Effect.void
+      const next = this.subscriptions.showInstead(subscription, former, open)
+      return next === undefined ? Effect.void : Effect.flatMap(next, () => this.shown(subscription, open))
     })
   }
 

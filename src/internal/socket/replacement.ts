@@ -26,10 +26,10 @@ interface Parts<in out In, R> {
   readonly discard: (line: Line<In>) => Effect.Effect<void>
 }
 
-/** A line that is over, and why. Without a failure an order has ended it. */
-export interface Ended<in out In> {
+/** A line that has failed. */
+export interface Failed<in out In> {
   readonly line: Line<In>
-  readonly failure: ConnectionFailure | undefined
+  readonly failure: ConnectionFailure
 }
 
 export class Replacements<in out In, R> {
@@ -42,7 +42,9 @@ export class Replacements<in out In, R> {
   /** The line whose failure is the owner's, because the connection that it was to replace is lost. */
   private awaited: Line<In> | undefined
   /** The awaited line, if it has failed. */
-  private failed: Ended<In> | undefined
+  private failed: Failed<In> | undefined
+  /** The backoff of the replacements of the current connection. */
+  private retries: Retries | undefined
   /** Connections that have been replaced and are still closing. */
   private readonly replaced = new Set<Line<In>>()
   private readonly parts: Parts<In, R>
@@ -59,7 +61,8 @@ export class Replacements<in out In, R> {
   make(renewAfter: number, isFirst: boolean): Effect.Effect<void, never, R> {
     return Effect.gen(this, function*() {
       // The replacement has a backoff of its own.
-      const retries = this.parts.retries.fresh()
+      if (isFirst) this.retries = undefined
+      const retries = this.retries ??= this.parts.retries.fresh()
       if (isFirst) {
         const early = yield* Random.nextRange(0.9, 1)
         do yield* Effect.sleep(renewAfter * early)
@@ -133,7 +136,7 @@ export class Replacements<in out In, R> {
   }
 
   /** The replacement that the owner has waited for, if it has failed: the owner ends it. */
-  takeFailed(): Ended<In> | undefined {
+  takeFailed(): Failed<In> | undefined {
     const { failed } = this
     this.failed = undefined
     return failed
@@ -145,6 +148,15 @@ export class Replacements<in out In, R> {
       const { ready } = this
       this.ready = undefined
       return ready === undefined ? Effect.void : this.parts.discard(ready)
+    })
+  }
+
+  /** Closes the ready replacement, if there is one, with a close frame. */
+  close(code: number, reason: string): Effect.Effect<void> {
+    return Effect.suspend(() => {
+      const { ready } = this
+      this.ready = undefined
+      return ready === undefined ? Effect.void : this.parts.lines.close(ready, code, reason, Effect.void)
     })
   }
 

@@ -46,8 +46,6 @@ class Shown<In> {
   readonly live: LiveConnection<In>
   isSent = false
   isWritten = false
-  /** Whether the subscription is not sent on this connection any more, since another one has replaced it before. */
-  isDropped = false
   /** Whether the peer has refused the subscription, so that there is nothing to close. */
   isRefused = false
   /** Whether the last user has left. */
@@ -135,7 +133,7 @@ export class Subscriptions<Out, In> {
 
   /**
    * Shows the subscription on the open connection, unless that was done already, and waits until it is settled if it
-   * can fail. If the connection is lost meanwhile, this ends: the next connection shows the subscription anyway.
+   * can fail. If the connection is lost or replaced meanwhile, this ends: the next one shows the subscription anyway.
    */
   show(subscription: Subscription<Out, In>, open: LiveConnection<In> | undefined): Effect.Effect<void, unknown> {
     if (open === undefined) return Effect.void
@@ -145,11 +143,30 @@ export class Subscriptions<Out, In> {
       ? this.start(subscription, open)
       : known
     if (shown.outcome !== undefined) return shown.outcome
-    if (!Effect.isEffect(subscription.open) && subscription.confirmed === undefined) return Effect.void
+    return this.settled(subscription, shown)
+  }
+
+  /**
+   * Waits for the outcome on a connection that has replaced `former`, if there was none on `former`. Gives nothing if
+   * there is nothing to wait for.
+   */
+  showInstead(
+    subscription: Subscription<Out, In>,
+    former: LiveConnection<In>,
+    open: LiveConnection<In>
+  ): Effect.Effect<void, unknown> | undefined {
+    const [before, now] = [former, open].map((live) => live.shown?.get(subscription))
+    if (before === undefined || before.isSent && before.outcome !== undefined || now === undefined) return undefined
+    return this.settled(subscription, now)
+  }
+
+  private settled({ confirmed, open }: Subscription<Out, In>, shown: Shown<In>): Effect.Effect<void, unknown> {
+    const { live } = shown
+    if (!Effect.isEffect(open) && confirmed === undefined) return Effect.void
     return Waiters.until(
-      () => shown.outcome ?? (open.failure === undefined ? undefined : Exit.void),
+      () => shown.outcome ?? (live.failure === undefined && !live.isReplaced ? undefined : Exit.void),
       shown.whenSettled,
-      open.whenLost
+      live.whenLost
     )
   }
 
@@ -212,17 +229,13 @@ export class Subscriptions<Out, In> {
     }
   }
 
-  /** Called when another connection has replaced this one: subscriptions that it was not sent are shown there only. */
+  /**
+   * Called when another connection has replaced this one. What was not sent on this one is sent there only, and what
+   * was not answered here counts as it is answered there.
+   */
   replaced(live: LiveConnection<In>): void {
-    for (const [subscription, shown] of live.shown ?? []) {
-      if (!shown.isSent) this.drop(subscription as Subscription<Out, In>, shown)
-    }
-  }
-
-  private drop(subscription: Subscription<Out, In>, shown: Shown<In>): void {
-    shown.isSent = false
-    shown.isDropped = true
-    this.settle(subscription, shown, Exit.void)
+    live.isReplaced = true
+    for (const { whenSettled } of live.shown?.values() ?? []) whenSettled.notify()
   }
 
   /** Shows several subscriptions with as few messages as the user's `combine` makes of them. */
@@ -304,7 +317,7 @@ export class Subscriptions<Out, In> {
 
   private showing(subscription: Subscription<Out, In>, shown: Shown<In>): Effect.Effect<void> {
     const { live } = shown
-    const isOver = () => shown.isEnded || shown.isDropped || live.failure !== undefined
+    const isOver = () => shown.isEnded || live.isReplaced || live.failure !== undefined
     return this.inTurn(
       live,
       (turn) =>
@@ -378,7 +391,10 @@ export class Subscriptions<Out, In> {
         this.limitAnswer(subscription, shown)
       },
       onWritten: () => written(shown),
-      onDropped: () => this.drop(subscription, shown)
+      onDropped: () => {
+        shown.isSent = false
+        this.settle(subscription, shown, Exit.void)
+      }
     })
   }
 
@@ -418,7 +434,7 @@ export class Subscriptions<Out, In> {
     if (shown.outcome !== undefined) return
     shown.outcome = outcome
     shown.giveUp?.()
-    if (Exit.isFailure(outcome) && subscription.holders > 0) {
+    if (Exit.isFailure(outcome) && subscription.holders > 0 && !shown.live.isReplaced) {
       const error = Cause.squash(outcome.cause)
       this.wiring.events.publish({ _tag: "SubscriptionFailed", key: subscription.key, error })
     }
@@ -448,27 +464,27 @@ export class Subscriptions<Out, In> {
     } = {}
   ): true {
     const { outbox } = this.wiring
-    const forget = turn && live.onceLost(() => this.pace?.end(turn, true))
     const endTurn = (isUsed: boolean) => {
-      forget?.()
       if (turn !== undefined) this.pace?.end(turn, isUsed)
-    }
-    const onDone = () => {
-      endTurn(true)
-      onWritten?.()
     }
     if (outbox.isFor(live)) {
       const queued = queuedMessage(undefined as Out, data, { only: live })
       queued.onHanded = onHanded
       queued.onDone = (outcome) => {
-        if (outcome === "Done") return onDone()
-        endTurn(false)
-        onDropped?.()
+        // A message that was handed to a lost connection may have arrived.
+        endTurn(queued.times > 0)
+        if (outcome === "Done") onWritten?.()
+        else onDropped?.()
       }
       outbox.offer(queued)
     } else {
       onHanded?.()
-      live.send(data, onDone)
+      const forget = turn && live.onceLost(() => endTurn(true))
+      live.send(data, () => {
+        forget?.()
+        endTurn(true)
+        onWritten?.()
+      })
     }
     return true
   }
