@@ -417,7 +417,8 @@ export class Owner<Out, In, R> {
       let isFirst = true
       for (;;) {
         const live = line.live!
-        const renewing = renewAfter === undefined
+        // A replacement that is ready is left if an order has come, or the connection was lost, before it took over.
+        const renewing = renewAfter === undefined || this.replacements.ready !== undefined
           ? Effect.void
           : Fiber.interrupt(yield* Effect.forkIn(this.replacements.make(renewAfter, isFirst), this.wiring.scope))
         yield* this.untilReplaceable(live)
