@@ -95,6 +95,31 @@ describe("as a platform's socket", () => {
     })
   })
 
+  it.scoped("W3: the code of a `CloseEvent` says nothing of the server, also if a replacement opens and fails", () => {
+    const wires = [new Wire(), new Wire()] as const
+    return Effect.gen(function*() {
+      let logins = 0
+      const { events, socket } = yield* onWires<Message, Message>(wires, {
+        renewAfter: "5 seconds",
+        backoff: steady,
+        onOpen: () => logins++ === 0 ? Effect.void : Effect.never
+      })
+      const made = ReconnectingSocket.toSocket(socket)
+      yield* runs(made)
+      yield* pass(5_000)
+      const write = yield* made.writer
+      yield* write(new Socket.CloseEvent(1008, "mine"))
+      yield* settle
+      wires[1].reset()
+      yield* settle
+      assert.strictEqual((yield* socket.state)._tag, "Waiting")
+      assert.deepStrictEqual(ofTag(events, "Lost").map(({ failure }) => failure._tag), [
+        "ConnectionLost",
+        "ConnectionLost"
+      ])
+    })
+  })
+
   for (const how of ["reset", "close"] as const) {
     test(`W3: runs that are repeated leave the delay after each loss (${how}) to the backoff`, () =>
       Effect.gen(function*() {

@@ -6,6 +6,7 @@ import * as Deferred from "effect/Deferred"
 import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
 import * as Fiber from "effect/Fiber"
+import * as Layer from "effect/Layer"
 import * as Logger from "effect/Logger"
 import * as Option from "effect/Option"
 import * as Scope from "effect/Scope"
@@ -13,6 +14,7 @@ import {
   acknowledge,
   connected,
   dial,
+  dialing,
   heard,
   isDone,
   ofTag,
@@ -155,6 +157,101 @@ describe("a replacement", () => {
       assert.deepInclude((state as { readonly info: ReconnectingSocket.CloseInfo }).info, { code: 1008 })
       assert.lengthOf(server.times, 2)
     }))
+
+  test("W6: that is refused with 401 after a final close of the connection ends the socket with that close", () =>
+    Effect.gen(function*() {
+      const session = yield* rotating
+      const { peer, server, socket } = yield* connected(
+        ReconnectingSocket.make({ ...renewing, session: { session, attach } })
+      )
+      yield* begin
+      const attempt = yield* server.next
+      yield* peer.close(1008, "policy")
+      yield* settle
+      yield* attempt.refuse(401)
+      yield* settle
+      assert.deepInclude(yield* socket.state, { _tag: "Closed" })
+      assert.lengthOf(server.times, 2)
+    }))
+
+  test("W11: that is closed with 4401 while it waits to take over: the next one has a fresh value", () =>
+    Effect.gen(function*() {
+      const session = yield* rotating
+      const { server, socket } = yield* connected(
+        ReconnectingSocket.make({ ...renewing, session: { session, attach }, acknowledge })
+      )
+      yield* socket.send("0")
+      yield* begin
+      const attempt = yield* server.next
+      const second = yield* attempt.open()
+      yield* settle
+      yield* second.close(4401, "expired")
+      yield* pass(1_000)
+      const { request } = yield* server.next
+      assert.deepStrictEqual([attempt.request.url, request.url], ["ws://test/token1", "ws://test/token2"])
+    }))
+
+  test("W3: that takes over from a stable connection that was lost: the next delay is the first one again", () =>
+    Effect.gen(function*() {
+      const session = yield* rotating
+      const { events, server } = yield* dialing(ReconnectingSocket.make({
+        ...renewing,
+        renewAfter: "1 minute",
+        session: { session, attach },
+        heartbeat: false
+      }))
+      yield* server.refuse(401)
+      for (const delay of [1_000, 2_000, 4_000]) {
+        yield* server.refuse(503)
+        yield* pass(delay)
+      }
+      const first = yield* server.open
+      yield* pass(60_000)
+      const attempt = yield* server.next
+      yield* first.reset
+      yield* settle
+      const second = yield* attempt.open()
+      yield* pass(1_000)
+      // The refusal is the first one since a stable connection, so the answer is immediate.
+      yield* second.close(4401, "expired")
+      yield* settle
+      const third = yield* server.open
+      yield* third.reset
+      yield* settle
+      assert.deepStrictEqual(ofTag(events, "Waiting").map(({ attempt }) => attempt), [1, 2, 3, 1])
+    }))
+
+  it.scoped("that is ready takes over, and no other is dialed, while the lost connection is being released", () => {
+    const wires = [new Wire(), new Wire()] as const
+    let dials = 0
+    const dialer = Layer.succeed(WebSocketDialer.WebSocketDialer, {
+      dial: () =>
+        Effect.suspend(() => {
+          const wire = wires[dials++]
+          if (wire === undefined) return Effect.never
+          const slowly = wire === wires[0] ? Effect.sleep("1500 millis") : Effect.void
+          return Effect.acquireRelease(
+            Effect.succeed(wire.connection),
+            ({ terminate }) => Effect.zipRight(slowly, terminate)
+          )
+        })
+    })
+    return Effect.gen(function*() {
+      const socket = yield* ReconnectingSocket.make<string, string>({
+        ...renewing,
+        renewAfter: "5 seconds",
+        heartbeat: false,
+        acknowledge
+      })
+      yield* pass(4_000)
+      yield* socket.send("0")
+      yield* pass(1_000)
+      wires[0].reset()
+      yield* pass(1_600)
+      assert.deepStrictEqual([dials, (yield* socket.state)._tag, wires[1].taken], [2, "Open", ["0"]])
+      wires[1].reset()
+    }).pipe(Effect.provide(dialer))
+  })
 
   for (const steps of [0, 1, 2, 3, 4, 5, 6, 7, 8, 10, 12, 16, 20, 30]) {
     for (const acknowledging of [false, true]) {

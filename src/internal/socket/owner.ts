@@ -149,12 +149,9 @@ export class Owner<Out, In, R> {
             return yield* this.conclude(Policy.closeInfoOf(ended.failure))
           case "Refused":
           case "Lost": {
-            const { all, failure } = ended
-            const toRefresh = all.filter(({ failure, line }) => this.dialing.isToRefresh(failure, line))
-            if (toRefresh.length > 0) break
-            const final = all.find(({ failure }) => !this.retries.isRetryable(failure))
-            if (final === undefined && (yield* this.waitAfter(failure))) break
-            return yield* this.conclude(Policy.closeInfoOf(final?.failure ?? failure))
+            const answer = this.answerTo(ended.all)
+            if (answer === "refresh" || answer === "retry" && (yield* this.waitAfter(ended.failure))) break
+            return yield* this.conclude(Policy.closeInfoOf(typeof answer === "object" ? answer : ended.failure))
           }
         }
       }
@@ -215,17 +212,10 @@ export class Owner<Out, In, R> {
       if (order?.code !== undefined) yield* this.lines.sendClose(line, order.code, order.reason)
       yield* this.discard(line)
       yield* this.replacements.drop
-      const reason = line.live?.isClosedHere === true
-        ? new ConnectionLost({ reason: "Reset", cause: "closed by a CloseEvent" })
-        : failure ?? new ConnectionLost({ reason: "Reset", cause: "reconnect" })
+      const reason = told(line.live, failure) ?? new ConnectionLost({ reason: "Reset", cause: "reconnect" })
       this.previous = Option.some(reason)
       this.publishLoss(line, reason)
-      const isStable = openFor >= this.wiring.settings.stableAfter
-      if (isStable) {
-        this.retries.reset()
-        this.dialing.reset()
-        this.attempt = 0
-      }
+      const isStable = this.noteOpenFor(openFor)
       if (order !== undefined) {
         const isPaced = order.backoff ?? !isStable
         return isPaced ? { _tag: "Paced" as const, failure: reason } : { _tag: "Ordered" as const }
@@ -234,6 +224,26 @@ export class Owner<Out, In, R> {
       for (const { failure } of all) this.retries.note(failure)
       return { _tag: line.live === undefined ? "Refused" as const : "Lost" as const, failure: reason, all }
     })
+  }
+
+  /** Gives the failure if it is final. Of several failures the first that is not just retried decides. */
+  private answerTo(all: ReadonlyArray<Failed<In>>): "refresh" | "retry" | ConnectionFailure {
+    for (const { failure, line } of all) {
+      if (this.dialing.isToRefresh(failure, line)) return "refresh"
+      if (!this.retries.isRetryable(failure)) return failure
+    }
+    return "retry"
+  }
+
+  /** If the socket was open for long enough, the next failure is again the first one. Gives whether it was. */
+  private noteOpenFor(millis: number): boolean {
+    const isStable = millis >= this.wiring.settings.stableAfter
+    if (isStable) {
+      this.retries.reset()
+      this.dialing.reset()
+      this.attempt = 0
+    }
+    return isStable
   }
 
   private publishLoss({ live }: Line<In>, failure: ConnectionFailure): void {
@@ -433,9 +443,10 @@ export class Owner<Out, In, R> {
           yield* renewing
           return { line, failure: undefined, openFor }
         }
-        const next = yield* this.insteadOf({ line, failure: live.failure }, openFor)
+        const next = yield* this.insteadOf({ line, failure: told(live, live.failure) }, openFor)
         yield* renewing
         if (Either.isLeft(next)) return next.left
+        this.noteOpenFor(openFor)
         line = next.right
         since = monotonic(clock)
         isFirst = true
@@ -476,7 +487,10 @@ export class Owner<Out, In, R> {
         return Either.right(ready)
       }
       // One that was never waited for was never the connection.
-      if (opening === undefined) return Either.left({ ...lost, openFor })
+      if (opening === undefined) {
+        if (failure !== undefined) this.dialing.noteRejection(failure, ready)
+        return Either.left({ ...lost, openFor })
+      }
       replacements.ready = undefined
       return Either.left({ line: ready, failure, openFor, before: lost })
     })
@@ -512,6 +526,7 @@ export class Owner<Out, In, R> {
         outbox.drainTo(live)
         if (next.failure === undefined) return false
         this.replacements.ready = undefined
+        this.dialing.noteRejection(next.failure, replacement)
         yield* this.discard(replacement)
         return false
       }
@@ -702,6 +717,13 @@ export class Owner<Out, In, R> {
 }
 
 const calledOff = Exit.fail(undefined)
+
+/** The code of a close that a `CloseEvent` has ordered says nothing about the server. */
+const told = <Failure extends ConnectionFailure | undefined>(
+  live: LiveConnection<any> | undefined,
+  failure: Failure
+): Failure | ConnectionLost =>
+  live?.isClosedHere === true ? new ConnectionLost({ reason: "Reset", cause: "closed by a CloseEvent" }) : failure
 
 /** No delay. */
 const immediately = Exit.succeed(Option.some(0))
