@@ -319,11 +319,11 @@ export const canaries = {
   },
   "restarted-backoff": {
     fault: "the backoff starts again in the middle of an outage",
-    edits: [edit("internal/socket/owner.ts", "openFor >= this.wiring.settings.stableAfter", "openFor >= 0")]
+    edits: [edit("internal/socket/owner.ts", "millis >= this.wiring.settings.stableAfter", "millis >= 0")]
   },
   "unreset-backoff": {
     fault: "the backoff never starts again",
-    edits: [edit("internal/socket/owner.ts", "        this.retries.reset()\n", "\n")]
+    edits: [edit("internal/socket/owner.ts", "      this.retries.reset()\n", "\n")]
   },
   "deaf-to-the-end": {
     fault: "the reader goes on after a close frame",
