@@ -6,7 +6,6 @@ import * as Deferred from "effect/Deferred"
 import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
 import * as Fiber from "effect/Fiber"
-import * as Layer from "effect/Layer"
 import * as Logger from "effect/Logger"
 import * as Option from "effect/Option"
 import * as Scope from "effect/Scope"
@@ -119,19 +118,22 @@ describe("a replacement", () => {
     }
   }
 
-  const rotating = Effect.suspend(() => {
+  /** Options with a session whose values are `token1`, `token2`, …, each a part of the URL. */
+  const withTokens = Effect.suspend(() => {
     let tokens = 0
     const next = Effect.sync(() => `token${++tokens}`)
-    return Session.make({ acquire: next, renew: () => next })
+    return Effect.map(Session.make({ acquire: next, renew: () => next }), (session) => ({
+      ...renewing,
+      session: {
+        session,
+        attach: (request: WebSocketDialer.DialRequest, token: string) => ({ ...request, url: `ws://test/${token}` })
+      }
+    }))
   })
-  const attach = (request: WebSocketDialer.DialRequest, token: string) => ({ ...request, url: `ws://test/${token}` })
 
   test("W11: that fails after a close 4401 of the connection: the next dial is immediate, and has a fresh value", () =>
     Effect.gen(function*() {
-      const session = yield* rotating
-      const { events, peer, server } = yield* connected(
-        ReconnectingSocket.make({ ...renewing, session: { session, attach } })
-      )
+      const { events, peer, server } = yield* connected(Effect.flatMap(withTokens, ReconnectingSocket.make))
       yield* begin
       const attempt = yield* server.next
       yield* peer.close(4401, "expired")
@@ -160,10 +162,7 @@ describe("a replacement", () => {
 
   test("W6: that is refused with 401 after a final close of the connection ends the socket with that close", () =>
     Effect.gen(function*() {
-      const session = yield* rotating
-      const { peer, server, socket } = yield* connected(
-        ReconnectingSocket.make({ ...renewing, session: { session, attach } })
-      )
+      const { peer, server, socket } = yield* connected(Effect.flatMap(withTokens, ReconnectingSocket.make))
       yield* begin
       const attempt = yield* server.next
       yield* peer.close(1008, "policy")
@@ -176,10 +175,8 @@ describe("a replacement", () => {
 
   test("W11: that is closed with 4401 while it waits to take over: the next one has a fresh value", () =>
     Effect.gen(function*() {
-      const session = yield* rotating
-      const { server, socket } = yield* connected(
-        ReconnectingSocket.make({ ...renewing, session: { session, attach }, acknowledge })
-      )
+      const options = yield* withTokens
+      const { server, socket } = yield* connected(ReconnectingSocket.make({ ...options, acknowledge }))
       yield* socket.send("0")
       yield* begin
       const attempt = yield* server.next
@@ -193,13 +190,10 @@ describe("a replacement", () => {
 
   test("W3: that takes over from a stable connection that was lost: the next delay is the first one again", () =>
     Effect.gen(function*() {
-      const session = yield* rotating
-      const { events, server } = yield* dialing(ReconnectingSocket.make({
-        ...renewing,
-        renewAfter: "1 minute",
-        session: { session, attach },
-        heartbeat: false
-      }))
+      const options = yield* withTokens
+      const { events, server } = yield* dialing(
+        ReconnectingSocket.make({ ...options, renewAfter: "1 minute", heartbeat: false })
+      )
       yield* server.refuse(401)
       for (const delay of [1_000, 2_000, 4_000]) {
         yield* server.refuse(503)
@@ -221,36 +215,54 @@ describe("a replacement", () => {
       assert.deepStrictEqual(ofTag(events, "Waiting").map(({ attempt }) => attempt), [1, 2, 3, 1])
     }))
 
-  it.scoped("that is ready takes over, and no other is dialed, while the lost connection is being released", () => {
-    const wires = [new Wire(), new Wire()] as const
-    let dials = 0
-    const dialer = Layer.succeed(WebSocketDialer.WebSocketDialer, {
-      dial: () =>
-        Effect.suspend(() => {
-          const wire = wires[dials++]
-          if (wire === undefined) return Effect.never
-          const slowly = wire === wires[0] ? Effect.sleep("1500 millis") : Effect.void
-          return Effect.acquireRelease(
-            Effect.succeed(wire.connection),
-            ({ terminate }) => Effect.zipRight(slowly, terminate)
-          )
-        })
-    })
-    return Effect.gen(function*() {
-      const socket = yield* ReconnectingSocket.make<string, string>({
-        ...renewing,
-        renewAfter: "5 seconds",
-        heartbeat: false,
-        acknowledge
+  describe("that is ready while the lost connection is still being released", () => {
+    const releasing = Effect.gen(function*() {
+      const wires = [new Wire(), new Wire()] as const
+      const urls: Array<string> = []
+      const dialer = WebSocketDialer.WebSocketDialer.of({
+        dial: ({ url }) =>
+          Effect.suspend(() => {
+            const wire = wires[urls.push(String(url)) - 1]
+            if (wire === undefined) return Effect.never
+            const slowly = wire === wires[0] ? Effect.sleep("1500 millis") : Effect.void
+            return Effect.acquireRelease(
+              Effect.succeed(wire.connection),
+              ({ terminate }) => Effect.zipRight(slowly, terminate)
+            )
+          })
       })
+      const options = yield* withTokens
+      const socket = yield* Effect.provideService(
+        ReconnectingSocket.make({ ...options, renewAfter: "5 seconds", heartbeat: false, acknowledge }),
+        WebSocketDialer.WebSocketDialer,
+        dialer
+      )
+      yield* Effect.addFinalizer(() => Effect.sync(() => wires.forEach((wire) => wire.reset())))
+      const events = yield* recorded(socket.events)
       yield* pass(4_000)
       yield* socket.send("0")
       yield* pass(1_000)
       wires[0].reset()
-      yield* pass(1_600)
-      assert.deepStrictEqual([dials, (yield* socket.state)._tag, wires[1].taken], [2, "Open", ["0"]])
-      wires[1].reset()
-    }).pipe(Effect.provide(dialer))
+      yield* settle
+      return { events: events.all, socket, urls, wires }
+    })
+
+    it.scoped("takes over, and no other is dialed", () =>
+      Effect.gen(function*() {
+        const { socket, urls, wires } = yield* releasing
+        yield* pass(1_600)
+        assert.deepStrictEqual([urls.length, (yield* socket.state)._tag, wires[1].taken], [2, "Open", ["0"]])
+      }))
+
+    it.scoped("W11: and is closed with 4401 meanwhile: the next dial has a fresh value", () =>
+      Effect.gen(function*() {
+        const { events, urls, wires } = yield* releasing
+        wires[1].over(new WebSocketDialer.ConnectionClosed({ code: 4401, reason: "expired" }))
+        yield* pass(1_600)
+        yield* pass(1_000)
+        assert.deepStrictEqual(urls, ["ws://test/token1", "ws://test/token1", "ws://test/token2"])
+        assert.lengthOf(ofTag(events, "Lost"), 1)
+      }))
   })
 
   for (const steps of [0, 1, 2, 3, 4, 5, 6, 7, 8, 10, 12, 16, 20, 30]) {

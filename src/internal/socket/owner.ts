@@ -428,7 +428,7 @@ export class Owner<Out, In, R> {
       for (;;) {
         const live = line.live!
         // A replacement that is ready is left if an order has come, or the connection was lost, before it took over.
-        const renewing = renewAfter === undefined || this.replacements.ready !== undefined
+        const stopRenewing = renewAfter === undefined || this.replacements.ready !== undefined
           ? Effect.void
           : Fiber.interrupt(yield* Effect.forkIn(this.replacements.make(renewAfter, isFirst), this.wiring.scope))
         yield* this.untilReplaceable(live)
@@ -440,11 +440,11 @@ export class Owner<Out, In, R> {
         }
         const openFor = monotonic(clock) - since
         if (live.failure === undefined) {
-          yield* renewing
+          yield* stopRenewing
           return { line, failure: undefined, openFor }
         }
         const next = yield* this.insteadOf({ line, failure: told(live, live.failure) }, openFor)
-        yield* renewing
+        yield* stopRenewing
         if (Either.isLeft(next)) return next.left
         this.noteOpenFor(openFor)
         line = next.right
@@ -486,7 +486,7 @@ export class Owner<Out, In, R> {
         this.becomeOpen(ready)
         return Either.right(ready)
       }
-      // One that was never waited for was never the connection.
+      // A replacement that was never waited for was never the connection.
       if (opening === undefined) {
         if (failure !== undefined) this.dialing.noteRejection(failure, ready)
         return Either.left({ ...lost, openFor })

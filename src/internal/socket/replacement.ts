@@ -95,18 +95,12 @@ export class Replacements<in out In, R> {
         // The owner has taken the line over.
         if (this.opening !== line) return Option.none()
         this.opening = undefined
-        if (Exit.isSuccess(opened)) {
-          this.ready = line
-          this.whenChanged.notify()
-          return Option.none()
-        }
-        const failure = Policy.lossOf(Cause.squash(opened.cause))
-        if (this.awaited === line) {
-          this.failed = { line, failure }
-          this.whenChanged.notify()
-          return Option.none()
-        }
+        const failure = Exit.isSuccess(opened) ? undefined : Policy.lossOf(Cause.squash(opened.cause))
+        const isAwaited = this.awaited === line
+        if (failure === undefined) this.ready = line
+        else if (isAwaited) this.failed = { line, failure }
         this.whenChanged.notify()
+        if (failure === undefined || isAwaited) return Option.none()
         yield* discard(line)
         if (!Exit.isInterrupted(opened)) {
           // The message alone: a failure has the answer's headers and the messages that could not be decoded.

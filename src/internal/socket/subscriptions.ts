@@ -102,10 +102,7 @@ export class Subscriptions<Out, In> {
   }
 
   /** Removes a user. When the last user leaves, the subscription is closed on each connection on which it was sent. */
-  leave(
-    subscription: Subscription<Out, In>,
-    connections: Iterable<LiveConnection<In>>
-  ): void {
+  leave(subscription: Subscription<Out, In>, connections: Iterable<LiveConnection<In>>): void {
     if (--subscription.users > 0) return
     this.all.delete(subscription)
     this.forgetKey(subscription)
