@@ -315,6 +315,24 @@ describe("a failure that is not retryable", () => {
       assert.lengthOf(server.times, 4)
     }))
 
+  test("W17: a message over the limit counts also if a replacement was being opened, and was then refused", () =>
+    Effect.gen(function*() {
+      let { peer, server, socket } = yield* connected(
+        ReconnectingSocket.make({ dial, backoff: steady, heartbeat: false, maxPayload: 10, renewAfter: "10 seconds" })
+      )
+      for (let row = 1;; row++) {
+        yield* pass(10_000)
+        const attempt = yield* server.next
+        yield* tooLong(peer)
+        yield* attempt.refuse(503)
+        yield* settle
+        assert.strictEqual((yield* socket.state)._tag, row === 3 ? "Closed" : "Waiting")
+        if (row === 3) break
+        yield* pass(4_000)
+        peer = yield* server.open
+      }
+    }))
+
   for (
     const [what, between] of [
       ["another loss", (peer: WebSocketDialer.Peer) => Effect.zipRight(peer.reset, settle)],

@@ -10,7 +10,6 @@ import * as Scope from "effect/Scope"
 import * as Stream from "effect/Stream"
 import {
   acknowledge,
-  failureOf,
   isDone,
   type Message,
   ofTag,
@@ -111,24 +110,27 @@ describe("a subscription of a connection that is replaced", () => {
       assert.deepStrictEqual(ofTag(events, "SubscriptionFailed"), [])
     }))
 
-  test("W14: whose effect fails on the next connection fails with that, if it was not opened before", () =>
-    Effect.gen(function*() {
-      const { peer, server, socket } = yield* opened({ ...renewing, acknowledge, openTimeout: "1 hours" })
-      yield* socket.send("0")
-      yield* pass(10_000)
-      yield* server.open
-      let opens = 0
-      const refusal = yield* Deferred.make<never, string>()
-      const subscribing = yield* Effect.forkScoped(Effect.scoped(
-        socket.subscribe({ open: Effect.suspend(() => opens++ === 0 ? Effect.never : Deferred.await(refusal)) })
-      ))
-      yield* settle
-      yield* peer.send("ack 0")
-      yield* settle
-      assert.isFalse(yield* isDone(subscribing))
-      yield* Deferred.fail(refusal, "refused")
-      assert.strictEqual(failureOf(yield* Fiber.await(subscribing)), "refused")
-    }))
+  for (const how of ["fails", "dies"] as const) {
+    test(`W14: whose effect ${how} on the next connection ends with that, if it was not opened before`, () =>
+      Effect.gen(function*() {
+        const { peer, server, socket } = yield* opened({ ...renewing, acknowledge, openTimeout: "1 hours" })
+        yield* socket.send("0")
+        yield* pass(10_000)
+        yield* server.open
+        let opens = 0
+        const refusal = yield* Deferred.make<never, string>()
+        const subscribing = yield* Effect.forkScoped(Effect.scoped(
+          socket.subscribe({ open: Effect.suspend(() => opens++ === 0 ? Effect.never : Deferred.await(refusal)) })
+        ))
+        yield* settle
+        yield* peer.send("ack 0")
+        yield* settle
+        assert.isFalse(yield* isDone(subscribing))
+        yield* how === "fails" ? Deferred.fail(refusal, "refused") : Deferred.die(refusal, "refused")
+        const exit = yield* Fiber.await(subscribing)
+        assert.deepStrictEqual(exit, how === "fails" ? Exit.fail("refused") : Exit.die("refused"))
+      }))
+  }
 
   describe("while the current connection still waits for acknowledgements", () => {
     const waiting = Effect.gen(function*() {
@@ -156,6 +158,15 @@ describe("a subscription of a connection that is replaced", () => {
         yield* settle
         assert.isTrue(yield* isDone(subscribing))
         yield* Scope.close(scope, Exit.void)
+        yield* settle
+        assert.deepStrictEqual([peer.got, second.got], [["0"], ["+gold", "0", "-gold"]])
+      }))
+
+    test("W15: is closed on the next connection if its `subscribe` is interrupted while it waits for that answer", () =>
+      Effect.gen(function*() {
+        const { peer, second, subscribing } = yield* waiting
+        yield* pass(2_000)
+        yield* Fiber.interrupt(subscribing)
         yield* settle
         assert.deepStrictEqual([peer.got, second.got], [["0"], ["+gold", "0", "-gold"]])
       }))

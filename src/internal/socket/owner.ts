@@ -644,8 +644,7 @@ export class Owner<Out, In, R> {
         if (outcome !== undefined && Exit.isFailure(outcome)) return outcome
       }
       if (former?.isReplaced !== true || open === undefined) return Effect.void
-      const next = this.subscriptions.showInstead(subscription, former, open)
-      return next === undefined ? Effect.void : Effect.flatMap(next, () => this.shown(subscription, open))
+      return Effect.flatMap(this.subscriptions.settledOn(subscription, open), () => this.shown(subscription, open))
     })
   }
 

@@ -143,18 +143,10 @@ export class Subscriptions<Out, In> {
     return this.settled(subscription, shown)
   }
 
-  /**
-   * Waits for the outcome on a connection that has replaced `former`, if there was none on `former`. Gives nothing if
-   * there is nothing to wait for.
-   */
-  showInstead(
-    subscription: Subscription<Out, In>,
-    former: LiveConnection<In>,
-    open: LiveConnection<In>
-  ): Effect.Effect<void, unknown> | undefined {
-    const [before, now] = [former, open].map((live) => live.shown?.get(subscription))
-    if (before === undefined || before.isSent && before.outcome !== undefined || now === undefined) return undefined
-    return this.settled(subscription, now)
+  /** Waits until the subscription is settled on a connection on which it is shown already. */
+  settledOn(subscription: Subscription<Out, In>, live: LiveConnection<In>): Effect.Effect<void, unknown> {
+    const shown = live.shown?.get(subscription)
+    return shown === undefined ? Effect.void : this.settled(subscription, shown)
   }
 
   private settled({ confirmed, open }: Subscription<Out, In>, shown: Shown<In>): Effect.Effect<void, unknown> {
