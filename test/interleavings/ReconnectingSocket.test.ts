@@ -106,6 +106,11 @@ describe("a reconnecting socket with a known fault is caught", () => {
     strategy: "pct",
     within: 1_000
   })
+  canaryOf(
+    "late-claim",
+    "a replacement that fails as its connection is lost is followed by another connection",
+    { strategy: "sweep", within: 2_000 }
+  )
   canaryOf("late-share", "a socket whose `make` is interrupted leaves no value in a gauge", {
     strategy: "interrupt",
     within: 1_000

@@ -325,6 +325,20 @@ export const canaries = {
     fault: "the backoff never starts again",
     edits: [edit("internal/socket/owner.ts", "      this.retries.reset()\n", "\n")]
   },
+  "late-claim": {
+    fault: "the failure of a replacement is nobody's, in the step between its connection's loss and the wait for it",
+    edits: [
+      edit("internal/socket/replacement.ts", "    this.awaited = this.opening\n", ""),
+      edit(
+        "internal/socket/replacement.ts",
+        "Waiters.until(() => isOver() ? Exit.void : undefined, this.whenChanged, orders.whenOrdered)",
+        `Effect.suspend(() => {
+      this.awaited = this.opening
+      return Waiters.until(() => isOver() ? Exit.void : undefined, this.whenChanged, orders.whenOrdered)
+    })`
+      )
+    ]
+  },
   "deaf-to-the-end": {
     fault: "the reader goes on after a close frame",
     edits: [

@@ -471,7 +471,7 @@ export class Owner<Out, In, R> {
       if (opening !== undefined) {
         this.move({ _tag: "Dial", attempt: 0 })
         if (opening.live !== undefined) this.move({ _tag: "Dialed", connection: opening.live })
-        yield* replacements.untilOpened
+        yield* replacements.untilOpened()
       }
       const failed = replacements.takeFailed()
       if (failed !== undefined) return Either.left({ ...failed, openFor, before: lost })

@@ -119,14 +119,15 @@ export class Replacements<in out In, R> {
     return opening
   }
 
-  /** Waits until the replacement that is being made ready is ready or has failed, or an order has come. */
-  get untilOpened(): Effect.Effect<void> {
+  /**
+   * Waits until the replacement that is being made ready is ready or has failed, or an order has come. Its failure is
+   * the owner's from this call on, not from when the effect runs: it may fail in between.
+   */
+  untilOpened(): Effect.Effect<void> {
     const { orders } = this.parts.wiring
-    return Effect.suspend(() => {
-      this.awaited = this.opening
-      const isOver = () => this.opening === undefined || orders.isOrdered
-      return Waiters.until(() => isOver() ? Exit.void : undefined, this.whenChanged, orders.whenOrdered)
-    })
+    this.awaited = this.opening
+    const isOver = () => this.opening === undefined || orders.isOrdered
+    return Waiters.until(() => isOver() ? Exit.void : undefined, this.whenChanged, orders.whenOrdered)
   }
 
   /** The replacement that the owner has waited for, if it has failed: the owner ends it. */

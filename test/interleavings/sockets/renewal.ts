@@ -160,6 +160,29 @@ export const renewal = (modules: Modules) => {
       { most: 2 }
     ),
 
+    "a replacement that fails as its connection is lost is followed by another connection": inWorld(
+      modules,
+      (world) =>
+        Effect.gen(function*() {
+          const socket = yield* ReconnectingSocket.make({
+            ...base,
+            renewAfter: "1 minute",
+            onOpen: ({ receive, send }) => Effect.zipRight(send("login"), receive)
+          })
+          const seen = yield* eventsOf(socket)
+          yield* world.serve((wire) =>
+            wire.number === 1
+              ? Effect.zipRight(Effect.fork(world.wires[0]!.peer.reset), Effect.fork(wire.peer.reset))
+              : wire.peer.send("welcome")
+          )
+          yield* Effect.sleep("62 seconds")
+          assert.deepEqual([(yield* socket.state)._tag, world.dials(), countOf(seen, "Opened")], ["Open", 3, 2])
+          yield* socket.close()
+          yield* isOver(world, socket, seen)
+        }),
+      { most: 2 }
+    ),
+
     "a subscription that ends during a replacement is not left open": inWorld(
       modules,
       (world) =>
