@@ -1,7 +1,9 @@
-import { assert, describe } from "@effect/vitest"
+import { assert, describe, it } from "@effect/vitest"
 import * as ReconnectingSocket from "effect-holdfast/ReconnectingSocket"
+import * as Session from "effect-holdfast/Session"
 import * as WebSocketDialer from "effect-holdfast/WebSocketDialer"
 import * as Effect from "effect/Effect"
+import * as Fiber from "effect/Fiber"
 import * as Schedule from "effect/Schedule"
 import {
   acknowledge,
@@ -9,10 +11,13 @@ import {
   dial,
   dialing,
   ofTag,
+  onWires,
   pass,
+  recorded,
   settle,
   steady,
-  test
+  test,
+  Wire
 } from "../support/reconnectingSockets.js"
 
 describe("reconnect", () => {
@@ -62,6 +67,116 @@ describe("reconnect", () => {
       assert.deepStrictEqual(ofTag(events, "Lost").map(({ failure }) => failure._tag), ["ConnectionLost"])
       assert.strictEqual((yield* socket.state)._tag, "Open")
     }))
+
+  describe("from an open connection", () => {
+    const wires = () => [new Wire(), new Wire()] as const
+
+    it.scoped("that is called again while that connection is released dials now, once", () =>
+      Effect.gen(function*() {
+        const [former, next] = wires()
+        let dials = 0
+        const dialer = WebSocketDialer.WebSocketDialer.of({
+          dial: () =>
+            Effect.suspend(() =>
+              dials++ > 0
+                ? Effect.succeed(next.connection)
+                : Effect.acquireRelease(Effect.succeed(former.connection), () => Effect.sleep("1 second"))
+            )
+        })
+        const socket = yield* Effect.provideService(
+          ReconnectingSocket.make({ dial, backoff: steady, heartbeat: false }),
+          WebSocketDialer.WebSocketDialer,
+          dialer
+        )
+        const events = yield* recorded(socket.events)
+        yield* pass(60_000)
+        yield* socket.reconnect()
+        yield* settle
+        yield* socket.reconnect()
+        yield* pass(1_000)
+        assert.deepStrictEqual([(yield* socket.state)._tag, dials, ofTag(events.all, "Waiting")], ["Open", 2, []])
+      }))
+
+    it.scoped("leaves what is sent while that connection is closed to the next one", () =>
+      Effect.gen(function*() {
+        const [former, next] = wires()
+        Object.assign(former.connection, { close: () => Effect.sleep("1 second") })
+        const { events, socket } = yield* onWires<string, string>([former, next], { heartbeat: false })
+        yield* settle
+        yield* socket.reconnect({ backoff: false, code: 4000 })
+        yield* settle
+        yield* socket.send("a")
+        yield* pass(1_000)
+        assert.deepStrictEqual([former.taken, next.taken, ofTag(events, "Dropped")], [[], ["a"], []])
+      }))
+
+    it.scoped("that is closed with `close` meanwhile still sends what it holds", () =>
+      Effect.gen(function*() {
+        const [former, next] = wires()
+        const { socket } = yield* onWires<string, string>([former, next], {
+          heartbeat: false,
+          renewAfter: "5 seconds",
+          acknowledge: { ...acknowledge, id: (message) => message === "b" ? undefined : Number(message) }
+        })
+        yield* pass(4_000)
+        yield* socket.send("1")
+        // The replacement waits for the acknowledgement.
+        yield* pass(1_000)
+        yield* socket.send("b")
+        const closing = yield* Effect.fork(Effect.zipRight(socket.reconnect(), socket.close()))
+        yield* settle
+        former.say("ack 1")
+        yield* settle
+        yield* Fiber.join(closing)
+        assert.deepStrictEqual([former.taken, next.taken], [["1", "b"], []])
+      }))
+
+    it.scoped("W15: while its replacement waits to take over drops no message that was not handed over", () =>
+      Effect.gen(function*() {
+        const all = [...wires(), new Wire()]
+        const { events, socket } = yield* onWires<string, string>(all, {
+          heartbeat: false,
+          renewAfter: "5 seconds",
+          acknowledge: { ...acknowledge, id: (message) => message === "b" ? undefined : message }
+        })
+        yield* pass(4_000)
+        yield* socket.send("a")
+        // The replacement waits for the acknowledgement.
+        yield* pass(1_000)
+        all[0]!.isHeld = true
+        yield* socket.send("b")
+        yield* socket.reconnect({ backoff: false })
+        yield* settle
+        assert.deepStrictEqual([all.map(({ taken }) => taken), ofTag(events, "Dropped")], [[["a"], [], ["a", "b"]], []])
+      }))
+
+    it.scoped("W11: that is closed with 4401 in the same step: the next dial has a fresh value", () =>
+      Effect.gen(function*() {
+        const [former, next] = wires()
+        const urls: Array<string> = []
+        const dialer = WebSocketDialer.WebSocketDialer.of({
+          dial: ({ url }) => Effect.sync(() => (urls.push(String(url)) === 1 ? former : next).connection)
+        })
+        let tokens = 0
+        const token = Effect.sync(() => `token${++tokens}`)
+        const session = yield* Session.make({ acquire: token, renew: () => token })
+        const socket = yield* Effect.provideService(
+          ReconnectingSocket.make({
+            dial,
+            backoff: steady,
+            heartbeat: false,
+            session: { session, attach: (request, token) => ({ ...request, url: `ws://test/${token}` }) }
+          }),
+          WebSocketDialer.WebSocketDialer,
+          dialer
+        )
+        yield* settle
+        former.over(new WebSocketDialer.ConnectionClosed({ code: 4401, reason: "expired" }))
+        yield* socket.reconnect({ backoff: false })
+        yield* settle
+        assert.deepStrictEqual(urls, ["ws://test/token1", "ws://test/token2"])
+      }))
+  })
 
   test("while the socket waits dials now", () =>
     Effect.gen(function*() {

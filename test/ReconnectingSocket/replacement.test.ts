@@ -747,6 +747,25 @@ describe("a replacement", () => {
     })
   })
 
+  it.scoped("W7: a replaced connection whose answers are awaited is closed with a close frame when the socket closes", () => {
+    const wires = [new Wire(), new Wire()] as const
+    return Effect.gen(function*() {
+      const { socket } = yield* onWires<string, string>(wires, { renewAfter: "5 seconds" })
+      yield* pass(4_000)
+      const reply = () => Option.none<string>()
+      const asking = yield* Effect.fork(Effect.exit(socket.request("ask", { reply })))
+      yield* pass(1_000)
+      assert.deepStrictEqual(wires.map(({ closed, end }) => [closed, end]), [[undefined, undefined], [
+        undefined,
+        undefined
+      ]])
+      yield* socket.close(4001, "bye")
+      const closed = (code: number, reason: string) => new WebSocketDialer.ConnectionClosed({ code, reason })
+      assert.deepStrictEqual(wires.map(({ end }) => end), [closed(1000, ""), closed(4001, "bye")])
+      assert.isTrue(Exit.isFailure(yield* Fiber.join(asking)))
+    })
+  })
+
   test("that is ready takes over immediately if the current connection is lost", () =>
     Effect.gen(function*() {
       const { events, peer, server, socket } = yield* connected(ReconnectingSocket.make({ ...renewing, acknowledge }))

@@ -40,6 +40,11 @@ export class Orders {
     return reconnecting
   }
 
+  /** Called when a dial begins, which is what a `reconnect` has ordered, unless that is to wait for the backoff. */
+  answerByDial(): void {
+    if (this.reconnecting?.backoff !== true) this.reconnecting = undefined
+  }
+
   /** From now on orders have no effect. */
   end(): void {
     this.isEnded = true

@@ -178,8 +178,8 @@ export class OwnedSocket<Out, In> implements ReconnectingSocket<Out, In> {
         if (Either.isLeft(joined)) return joined
         const subscription = joined.right
         const left = Effect.sync(() => this.owner.leave(subscription))
-        return Effect.onError(restore(this.shown(subscription)), () => left).pipe(
-          Effect.zipRight(Effect.sync(() => subscription.holders++)),
+        const held = Effect.zipRight(restore(this.shown(subscription)), this.owner.hold(subscription))
+        return Effect.onError(held, () => left).pipe(
           Effect.zipRight(Effect.addFinalizer(() => Effect.zipRight(Effect.sync(() => subscription.holders--), left)))
         )
       })

@@ -172,6 +172,7 @@ export class Owner<Out, In, R> {
     return Effect.suspend(() => {
       const { events, orders } = this.wiring
       if (orders.closing !== undefined) return Effect.succeed<RoundEnd<In>>({ _tag: "Closing" })
+      orders.answerByDial()
       this.move({ _tag: "Dial", attempt: this.attempt })
       events.publish({ _tag: "Dialing", attempt: this.attempt })
       return Effect.flatMap(
@@ -192,9 +193,11 @@ export class Owner<Out, In, R> {
 
   private endRound({ before, failure, line, openFor }: Ended<In>): Effect.Effect<RoundEnd<In>> {
     return Effect.gen(this, function*() {
-      const { closing } = this.wiring.orders
+      const { orders, outbox } = this.wiring
+      const { closing } = orders
       if (closing !== undefined) {
         const isOpen = this.phase._tag === "Open"
+        if (isOpen) outbox.drainTo(line.live!)
         const replacement = yield* Effect.forkIn(
           this.replacements.close(closing.code, closing.reason),
           this.wiring.scope
@@ -203,24 +206,28 @@ export class Owner<Out, In, R> {
           line,
           closing.code,
           closing.reason,
-          isOpen ? Effect.asVoid(this.wiring.outbox.flushed) : Effect.void
+          isOpen ? Effect.asVoid(outbox.flushed) : Effect.void
         )
         yield* Fiber.await(replacement)
         return { _tag: "Closing" as const }
       }
-      const order = this.wiring.orders.takeReconnect()
+      const order = orders.takeReconnect()
+      // What is sent while this connection is being closed waits for the next one.
+      if (order !== undefined) outbox.stopDraining()
       if (order?.code !== undefined) yield* this.lines.sendClose(line, order.code, order.reason)
       yield* this.discard(line)
       yield* this.replacements.drop
-      const reason = told(line.live, failure) ?? new ConnectionLost({ reason: "Reset", cause: "reconnect" })
+      const own = told(line.live, failure)
+      const reason = own ?? new ConnectionLost({ reason: "Reset", cause: "reconnect" })
       this.previous = Option.some(reason)
       this.publishLoss(line, reason)
       const isStable = this.noteOpenFor(openFor)
+      const all = [...before === undefined ? [] : [before], ...own === undefined ? [] : [{ line, failure: own }]]
       if (order !== undefined) {
+        for (const { failure, line } of all) this.dialing.noteRejection(failure, line)
         const isPaced = order.backoff ?? !isStable
         return isPaced ? { _tag: "Paced" as const, failure: reason } : { _tag: "Ordered" as const }
       }
-      const all = [...before === undefined ? [] : [before], { line, failure: reason }]
       for (const { failure } of all) this.retries.note(failure)
       return { _tag: line.live === undefined ? "Refused" as const : "Lost" as const, failure: reason, all }
     })
@@ -523,7 +530,7 @@ export class Owner<Out, In, R> {
       yield* first(live.idle, off)
       if (settings.limits.keeps) yield* within(first(outbox.handedGone, off), closeGrace, () => Effect.void)
       if (isOff()) {
-        outbox.drainTo(live)
+        if (!orders.isOrdered) outbox.drainTo(live)
         if (next.failure === undefined) return false
         this.replacements.ready = undefined
         this.dialing.noteRejection(next.failure, replacement)
@@ -623,7 +630,7 @@ export class Owner<Out, In, R> {
   /**
    * Waits until the subscription is settled on the open connection, if there is one. If the connection is replaced
    * meanwhile, this waits for the next one instead. If it is being replaced, or was lost, a refusal on the next
-   * connection counts, too.
+   * connection counts, too. After this, the user calls `hold`.
    */
   show(subscription: Subscription<Out, In>): Effect.Effect<void, unknown> {
     return Effect.suspend(() => {
@@ -638,14 +645,35 @@ export class Owner<Out, In, R> {
     former: LiveConnection<In> | undefined
   ): Effect.Effect<void, unknown> {
     return Effect.suspend(() => {
-      const { openConnection: open, replacements: { opening, ready } } = this
-      for (const live of [open, ready?.live, opening?.live]) {
-        const outcome = live === former ? undefined : live?.shown?.get(subscription)?.outcome
-        if (outcome !== undefined && Exit.isFailure(outcome)) return outcome
-      }
+      const { openConnection: open } = this
+      const refusal = this.refusalOf(subscription)
+      if (refusal !== undefined) return refusal
       if (former?.isReplaced !== true || open === undefined) return Effect.void
       return Effect.flatMap(this.subscriptions.settledOn(subscription, open), () => this.shown(subscription, open))
     })
+  }
+
+  /**
+   * From now on a user of the subscription learns of its failures by events. Fails if the subscription has failed just
+   * now: each failure is told by one of the two.
+   */
+  hold(subscription: Subscription<Out, In>): Effect.Effect<void, unknown> {
+    return Effect.suspend(() => {
+      const refusal = this.refusalOf(subscription)
+      if (refusal === undefined) subscription.holders++
+      return refusal ?? Effect.void
+    })
+  }
+
+  /** How the subscription has failed on a connection that is open or being opened. */
+  private refusalOf(subscription: Subscription<Out, In>): Exit.Exit<void, unknown> | undefined {
+    const { phase, replacements: { opening, ready } } = this
+    const connecting = phase._tag === "Opening" ? phase.connection : undefined
+    for (const live of [this.openConnection, connecting, ready?.live, opening?.live]) {
+      const outcome = live?.shown?.get(subscription)?.outcome
+      if (outcome !== undefined && Exit.isFailure(outcome)) return outcome
+    }
+    return undefined
   }
 
   leave(subscription: Subscription<Out, In>): void {

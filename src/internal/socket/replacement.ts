@@ -8,6 +8,7 @@ import * as Exit from "effect/Exit"
 import * as Option from "effect/Option"
 import * as Random from "effect/Random"
 import { type ConnectionFailure, ConnectionLost } from "../../WebSocketDialer.js"
+import { first } from "../first.js"
 import { Waiters } from "../waiters.js"
 import type { Dialing } from "./dialing.js"
 import type { Line, Lines } from "./lines.js"
@@ -155,12 +156,17 @@ export class Replacements<in out In, R> {
     })
   }
 
-  /** Closes a connection that has been replaced, in the background: its awaited answers may still come. */
+  /**
+   * Closes a connection that has been replaced, in the background: its awaited answers may still come, until the socket
+   * closes.
+   */
   retire(line: Line<In>): Effect.Effect<void> {
     const { lines, wiring } = this.parts
+    const { orders } = wiring
+    const closing = Waiters.until(() => orders.closing && Exit.void, orders.whenOrdered)
     return Effect.suspend(() => {
       this.replaced.add(line)
-      return lines.close(line, 1000, "", line.live?.awaiting.answered ?? Effect.void).pipe(
+      return lines.close(line, 1000, "", first(line.live?.awaiting.answered ?? Effect.void, closing)).pipe(
         Effect.ensuring(Effect.sync(() => this.replaced.delete(line))),
         Effect.forkIn(wiring.scope),
         Effect.asVoid

@@ -192,6 +192,7 @@ export class Subscriptions<Out, In> {
         : isPlain
         ? Effect.sync(() => {
           for (const [subscription, shown] of started) {
+            if (shown.isEnded) continue
             this.hand(subscription, shown, (subscription.open as { readonly data: Message }).data, undefined)
           }
         })
@@ -255,7 +256,7 @@ export class Subscriptions<Out, In> {
           if (at < combined.length - 1) return this.send(live, data, turn)
           for (const [subscription, shown] of left) {
             this.limitAnswer(subscription, shown)
-            this.sent(subscription, shown)
+            if (!shown.isEnded) this.sent(subscription, shown)
           }
           return this.send(live, data, turn, {
             onWritten: () => {
@@ -264,9 +265,9 @@ export class Subscriptions<Out, In> {
           })
         })
       }
-      // The combined messages may contain subscriptions that have ended meanwhile: these are closed.
-      for (const [{ close }, { isEnded, isRefused }] of left) {
-        if (isEnded && !isRefused && close !== undefined) this.sendClose(live, close)
+      // The combined messages may contain subscriptions that ended before they were sent: these are closed.
+      for (const [{ close }, { isEnded, isRefused, isSent }] of left) {
+        if (isEnded && !isSent && !isRefused && close !== undefined) this.sendClose(live, close)
       }
     })
   }

@@ -1,9 +1,12 @@
 /** The guarantees of a reconnecting socket about application protocols. */
 import type * as ReconnectingSocketModule from "effect-holdfast/ReconnectingSocket"
+import * as Deferred from "effect/Deferred"
 import * as Effect from "effect/Effect"
 import * as Either from "effect/Either"
+import * as Exit from "effect/Exit"
 import * as Fiber from "effect/Fiber"
 import * as Option from "effect/Option"
+import * as Scope from "effect/Scope"
 import * as assert from "node:assert/strict"
 import {
   acknowledge,
@@ -240,6 +243,79 @@ export const protocols = (modules: Modules) => {
           assert.equal(countOf(seen, "SubscriptionFailed"), 0)
           yield* socket.close()
           yield* isOver(world, socket, seen)
+        })
+    ),
+
+    "a refused subscription is told to its subscriber or by an event": inWorld(
+      modules,
+      (world) =>
+        Effect.gen(function*() {
+          const socket = yield* ReconnectingSocket.make({ ...base, onOpen: ({ receive }) => receive })
+          const seen = yield* eventsOf(socket)
+          yield* world.serve(
+            ({ peer }, message) => message === "open" ? peer.send("refused") : Effect.void,
+            ({ peer }) => peer.send("welcome")
+          )
+          const subscribed = yield* Effect.either(socket.subscribe({
+            open: "open",
+            confirmed: (message) => message === "refused" ? Option.some(Either.left(message)) : Option.none()
+          }))
+          yield* socket.awaitOpen
+          yield* settled
+          const events = countOf(seen, "SubscriptionFailed")
+          assert.deepEqual([Either.isLeft(subscribed), events], Either.isLeft(subscribed) ? [true, 0] : [false, 1])
+          yield* socket.close()
+        })
+    ),
+
+    "a subscription that ends as it is sent is closed, or was not sent": inWorld(
+      modules,
+      (world) =>
+        Effect.gen(function*() {
+          const ending = yield* Deferred.make<void>()
+          const socket = yield* ReconnectingSocket.make({
+            ...base,
+            onOpen: () => Effect.asVoid(Deferred.succeed(ending, undefined))
+          })
+          const scope = yield* Scope.make()
+          yield* Scope.extend(socket.subscribe({ open: "open", close: "close" }), scope)
+          yield* world.serve(ignored)
+          yield* Deferred.await(ending)
+          // Until the subscription is about to be sent.
+          yield* Effect.repeatN(Effect.yieldNow(), 4)
+          yield* Scope.close(scope, Exit.void)
+          yield* socket.awaitOpen
+          yield* socket.send("a")
+          yield* socket.flush
+          yield* settled
+          assert.ok(["a", "open,close,a"].includes(String(received(world))), String(received(world)))
+          yield* socket.close()
+        })
+    ),
+
+    "a subscription that ends as it is sent with another one is closed once": inWorld(
+      modules,
+      (world) =>
+        Effect.gen(function*() {
+          const ending = yield* Deferred.make<void>()
+          const socket = yield* ReconnectingSocket.make<Message, Message>({
+            ...base,
+            subscriptions: { combine: (opens) => [opens.join()] }
+          })
+          const scope = yield* Scope.make()
+          yield* Scope.extend(socket.subscribe({ open: "open x", close: "close x" }), scope)
+          yield* socket.subscribe({ open: "open y" })
+          yield* world.serve((_, message) =>
+            message.startsWith("open") ? Deferred.succeed(ending, undefined) : Effect.void
+          )
+          yield* Deferred.await(ending)
+          yield* Scope.close(scope, Exit.void)
+          yield* socket.awaitOpen
+          yield* socket.send("a")
+          yield* socket.flush
+          yield* settled
+          assert.deepEqual(received(world), ["open x,open y", "close x", "a"])
+          yield* socket.close()
         })
     ),
 
