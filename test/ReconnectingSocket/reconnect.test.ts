@@ -71,31 +71,39 @@ describe("reconnect", () => {
   describe("from an open connection", () => {
     const wires = () => [new Wire(), new Wire()] as const
 
-    it.scoped("that is called again while that connection is released dials now, once", () =>
-      Effect.gen(function*() {
-        const [former, next] = wires()
-        let dials = 0
-        const dialer = WebSocketDialer.WebSocketDialer.of({
-          dial: () =>
-            Effect.suspend(() =>
-              dials++ > 0
-                ? Effect.succeed(next.connection)
-                : Effect.acquireRelease(Effect.succeed(former.connection), () => Effect.sleep("1 second"))
-            )
-        })
-        const socket = yield* Effect.provideService(
-          ReconnectingSocket.make({ dial, backoff: steady, heartbeat: false }),
-          WebSocketDialer.WebSocketDialer,
-          dialer
-        )
-        const events = yield* recorded(socket.events)
-        yield* pass(60_000)
-        yield* socket.reconnect()
-        yield* settle
-        yield* socket.reconnect()
-        yield* pass(1_000)
-        assert.deepStrictEqual([(yield* socket.state)._tag, dials, ofTag(events.all, "Waiting")], ["Open", 2, []])
-      }))
+    for (
+      const { expected, how, openFor } of [
+        { how: "dials now, once", openFor: 60_000, expected: ["Open", 2, 0] },
+        { how: "W15: waits for the backoff if it was not stable", openFor: 1_000, expected: ["Waiting", 1, 1] }
+      ]
+    ) {
+      it.scoped(`that is called again while that connection is released: ${how}`, () =>
+        Effect.gen(function*() {
+          const [former, next] = wires()
+          let dials = 0
+          const dialer = WebSocketDialer.WebSocketDialer.of({
+            dial: () =>
+              Effect.suspend(() =>
+                dials++ > 0
+                  ? Effect.succeed(next.connection)
+                  : Effect.acquireRelease(Effect.succeed(former.connection), () => Effect.sleep("1 second"))
+              )
+          })
+          const socket = yield* Effect.provideService(
+            ReconnectingSocket.make({ dial, backoff: steady, heartbeat: false }),
+            WebSocketDialer.WebSocketDialer,
+            dialer
+          )
+          const events = yield* recorded(socket.events)
+          yield* pass(openFor)
+          yield* socket.reconnect()
+          yield* settle
+          yield* socket.reconnect()
+          yield* pass(1_000)
+          const waits = ofTag(events.all, "Waiting").length
+          assert.deepStrictEqual<Array<unknown>>([(yield* socket.state)._tag, dials, waits], expected)
+        }))
+    }
 
     it.scoped("leaves what is sent while that connection is closed to the next one", () =>
       Effect.gen(function*() {

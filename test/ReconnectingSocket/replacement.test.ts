@@ -747,7 +747,7 @@ describe("a replacement", () => {
     })
   })
 
-  it.scoped("W7: leaves a connection that still awaits answers, which gets a close frame when the socket closes", () => {
+  it.scoped("W7: leaves a connection that still awaits answers: it gets a close frame when the socket closes", () => {
     const wires = [new Wire(), new Wire()] as const
     return Effect.gen(function*() {
       const { socket } = yield* onWires<string, string>(wires, { renewAfter: "5 seconds" })

@@ -225,7 +225,9 @@ export class Owner<Out, In, R> {
       const all = [...before === undefined ? [] : [before], ...own === undefined ? [] : [{ line, failure: own }]]
       if (order !== undefined) {
         for (const { failure, line } of all) this.dialing.noteRejection(failure, line)
-        const isPaced = order.backoff ?? !isStable
+        // An order that came while the connection was closed and released is one with the order that ended it.
+        const { backoff } = orders.takeReconnect() ?? order
+        const isPaced = backoff ?? !isStable
         return isPaced ? { _tag: "Paced" as const, failure: reason } : { _tag: "Ordered" as const }
       }
       for (const { failure } of all) this.retries.note(failure)
