@@ -183,6 +183,10 @@ describe("reconnect", () => {
         yield* socket.reconnect({ backoff: false })
         yield* settle
         assert.deepStrictEqual(urls, ["ws://test/token1", "ws://test/token2"])
+        // A second refusal waits for the backoff.
+        next.over(new WebSocketDialer.ConnectionClosed({ code: 4401, reason: "expired" }))
+        yield* settle
+        assert.deepStrictEqual([urls.length, (yield* socket.state)._tag], [2, "Waiting"])
       }))
   })
 

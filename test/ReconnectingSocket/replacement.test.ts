@@ -747,6 +747,27 @@ describe("a replacement", () => {
     })
   })
 
+  it.scoped("leaves a connection whose awaited answer still comes while the socket closes", () => {
+    const wires = [new Wire(), new Wire()] as const
+    return Effect.gen(function*() {
+      const { socket } = yield* onWires<string, string>(wires, { renewAfter: "5 seconds", heartbeat: false })
+      yield* pass(4_000)
+      const asking = yield* Effect.fork(socket.request("ask", { reply: Option.some }))
+      yield* pass(1_000)
+      wires[1].isHeld = true
+      yield* socket.send("0")
+      const closing = yield* Effect.fork(socket.close())
+      yield* settle
+      wires[0].say("answer")
+      yield* settle
+      wires[1].isHeld = false
+      wires[1].take()
+      yield* settle
+      yield* Fiber.join(closing)
+      assert.strictEqual(yield* Fiber.join(asking), "answer")
+    })
+  })
+
   it.scoped("W7: leaves a connection that still awaits answers: it gets a close frame when the socket closes", () => {
     const wires = [new Wire(), new Wire()] as const
     return Effect.gen(function*() {

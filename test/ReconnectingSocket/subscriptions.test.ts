@@ -1,8 +1,11 @@
 import { assert, describe, it } from "@effect/vitest"
 import * as ReconnectingSocket from "effect-holdfast/ReconnectingSocket"
+import * as WebSocketDialer from "effect-holdfast/WebSocketDialer"
 import * as Deferred from "effect/Deferred"
 import * as Effect from "effect/Effect"
+import * as Either from "effect/Either"
 import * as Exit from "effect/Exit"
+import * as Option from "effect/Option"
 import * as Schedule from "effect/Schedule"
 import * as Scope from "effect/Scope"
 import {
@@ -12,6 +15,7 @@ import {
   ofTag,
   onWires,
   pass,
+  recorded,
   settle,
   steady,
   test,
@@ -50,6 +54,60 @@ describe("a subscription", () => {
       yield* settle
       assert.deepStrictEqual(peer.got, ["before", "+gold", "within", "-gold", "after"])
     }))
+
+  for (const isLost of [false, true]) {
+    const when = isLost ? "and that connection is being released" : "and that connection still opens"
+    it.scoped(`W13: whose refusal was told by an event, ${when}: another user of its key returns immediately`, () =>
+      Effect.gen(function*() {
+        const wires = [new Wire(), new Wire()] as const
+        let dials = 0
+        const dialer = WebSocketDialer.WebSocketDialer.of({
+          dial: () =>
+            Effect.suspend(() => {
+              const wire = wires[dials++]
+              if (wire === undefined) return Effect.never
+              const slowly = isLost && wire === wires[1] ? Effect.sleep("1 second") : Effect.void
+              return Effect.acquireRelease(Effect.succeed(wire.connection), () => slowly)
+            })
+        })
+        const socket = yield* Effect.provideService(
+          ReconnectingSocket.make<string, string>({ dial, backoff: steady, heartbeat: false }),
+          WebSocketDialer.WebSocketDialer,
+          dialer
+        )
+        const events = yield* recorded(socket.events)
+        yield* settle
+        const subscribe = (key: string) =>
+          socket.subscribe({
+            open: key,
+            key,
+            confirmed: (message) =>
+              message === `yes ${key}`
+                ? Option.some(Either.void)
+                : message === `no ${key}`
+                ? Option.some(Either.left(message))
+                : Option.none()
+          })
+        for (const key of ["gold", "silver"]) {
+          const subscribing = yield* Effect.fork(Effect.scoped(Effect.zipRight(subscribe(key), Effect.never)))
+          yield* settle
+          wires[0].say(`yes ${key}`)
+          yield* settle
+          assert.isNull(subscribing.unsafePoll())
+        }
+        wires[0].reset()
+        yield* pass(1000)
+        wires[1].say("no gold")
+        if (isLost) wires[1].reset()
+        yield* settle
+        assert.strictEqual((yield* socket.state)._tag, "Opening")
+        assert.lengthOf(ofTag(events.all, "SubscriptionFailed"), 1)
+        const other = yield* Effect.fork(Effect.exit(subscribe("gold")))
+        yield* settle
+        assert.deepStrictEqual(other.unsafePoll(), Exit.succeed(Exit.void))
+        yield* pass(1000)
+      }))
+  }
 
   test("W13: while there is no connection returns immediately, and is sent with the next one", () =>
     Effect.gen(function*() {

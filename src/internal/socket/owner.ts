@@ -224,7 +224,7 @@ export class Owner<Out, In, R> {
       const isStable = this.noteOpenFor(openFor)
       const all = [...before === undefined ? [] : [before], ...own === undefined ? [] : [{ line, failure: own }]]
       if (order !== undefined) {
-        for (const { failure, line } of all) this.dialing.noteRejection(failure, line)
+        for (const { failure, line } of all) this.dialing.isToRefresh(failure, line)
         // An order that came while the connection was closed and released is one with the order that ended it.
         const { backoff } = orders.takeReconnect() ?? order
         const isPaced = backoff ?? !isStable
@@ -667,10 +667,13 @@ export class Owner<Out, In, R> {
     })
   }
 
-  /** How the subscription has failed on a connection that is open or being opened. */
+  /**
+   * How the subscription has failed on a connection that is open or being opened. On the first connection after a loss,
+   * a failure counts only if no other user of the subscription has learnt of it.
+   */
   private refusalOf(subscription: Subscription<Out, In>): Exit.Exit<void, unknown> | undefined {
     const { phase, replacements: { opening, ready } } = this
-    const connecting = phase._tag === "Opening" ? phase.connection : undefined
+    const connecting = phase._tag === "Opening" && subscription.holders === 0 ? phase.connection : undefined
     for (const live of [this.openConnection, connecting, ready?.live, opening?.live]) {
       const outcome = live?.shown?.get(subscription)?.outcome
       if (outcome !== undefined && Exit.isFailure(outcome)) return outcome

@@ -156,17 +156,12 @@ export class Replacements<in out In, R> {
     })
   }
 
-  /**
-   * Closes a connection that has been replaced, in the background: its awaited answers may still come, until the socket
-   * closes.
-   */
+  /** Closes a connection that has been replaced, in the background: its awaited answers may still come. */
   retire(line: Line<In>): Effect.Effect<void> {
     const { lines, wiring } = this.parts
-    const { orders } = wiring
-    const closing = Waiters.until(() => orders.closing && Exit.void, orders.whenOrdered)
     return Effect.suspend(() => {
       this.replaced.add(line)
-      return lines.close(line, 1000, "", first(line.live?.awaiting.answered ?? Effect.void, closing)).pipe(
+      return lines.close(line, 1000, "", line.live?.awaiting.answered ?? Effect.void).pipe(
         Effect.ensuring(Effect.sync(() => this.replaced.delete(line))),
         Effect.forkIn(wiring.scope),
         Effect.asVoid
@@ -174,10 +169,15 @@ export class Replacements<in out In, R> {
     })
   }
 
-  /** Drops the connections that have been replaced and are still closing. */
+  /** Drops the connections that have been replaced and are still closing. A close frame gets one turn to be sent. */
   get dropReplaced(): Effect.Effect<void> {
+    const { lines } = this.parts
     return Effect.suspend(() =>
-      Effect.forEach([...this.replaced], (line) => this.parts.lines.drop(line), { discard: true })
+      Effect.forEach(
+        [...this.replaced],
+        (line) => Effect.zipRight(first(lines.sendClose(line, 1000), Effect.yieldNow()), lines.drop(line)),
+        { discard: true }
+      )
     )
   }
 }
