@@ -1,6 +1,5 @@
 import { assert, describe, it } from "@effect/vitest"
 import * as ReconnectingSocket from "effect-holdfast/ReconnectingSocket"
-import * as WebSocketDialer from "effect-holdfast/WebSocketDialer"
 import * as Deferred from "effect/Deferred"
 import * as Effect from "effect/Effect"
 import * as Either from "effect/Either"
@@ -15,7 +14,6 @@ import {
   ofTag,
   onWires,
   pass,
-  recorded,
   settle,
   steady,
   test,
@@ -59,23 +57,9 @@ describe("a subscription", () => {
     const when = isLost ? "and that connection is being released" : "and that connection still opens"
     it.scoped(`W13: whose refusal was told by an event, ${when}: another user of its key returns immediately`, () =>
       Effect.gen(function*() {
-        const wires = [new Wire(), new Wire()] as const
-        let dials = 0
-        const dialer = WebSocketDialer.WebSocketDialer.of({
-          dial: () =>
-            Effect.suspend(() => {
-              const wire = wires[dials++]
-              if (wire === undefined) return Effect.never
-              const slowly = isLost && wire === wires[1] ? Effect.sleep("1 second") : Effect.void
-              return Effect.acquireRelease(Effect.succeed(wire.connection), () => slowly)
-            })
-        })
-        const socket = yield* Effect.provideService(
-          ReconnectingSocket.make<string, string>({ dial, backoff: steady, heartbeat: false }),
-          WebSocketDialer.WebSocketDialer,
-          dialer
-        )
-        const events = yield* recorded(socket.events)
+        const released = isLost ? Effect.sleep("1 second") : Effect.void
+        const wires = [new Wire(), new Wire({ released })] as const
+        const { events, socket } = yield* onWires<string, string>(wires, { backoff: steady, heartbeat: false })
         yield* settle
         const subscribe = (key: string) =>
           socket.subscribe({
@@ -101,7 +85,7 @@ describe("a subscription", () => {
         if (isLost) wires[1].reset()
         yield* settle
         assert.strictEqual((yield* socket.state)._tag, "Opening")
-        assert.lengthOf(ofTag(events.all, "SubscriptionFailed"), 1)
+        assert.lengthOf(ofTag(events, "SubscriptionFailed"), 1)
         const other = yield* Effect.fork(Effect.exit(subscribe("gold")))
         yield* settle
         assert.deepStrictEqual(other.unsafePoll(), Exit.succeed(Exit.void))

@@ -133,8 +133,19 @@ export class Wire {
   listener: WebSocketDialer.Listener | undefined
   private readonly onTake = new Set<() => void>()
 
-  constructor(can: { readonly ping?: boolean; readonly pause?: boolean; readonly isHeld?: boolean } = {}) {
+  /** What the end of the connection's scope waits for. */
+  readonly released: Effect.Effect<void>
+
+  constructor(
+    can: {
+      readonly ping?: boolean
+      readonly pause?: boolean
+      readonly isHeld?: boolean
+      readonly released?: Effect.Effect<void>
+    } = {}
+  ) {
     this.isHeld = can.isHeld ?? false
+    this.released = can.released ?? Effect.void
     this.connection = {
       protocol: "",
       listen: (listener) =>
@@ -218,7 +229,10 @@ export const wired = (...wires: ReadonlyArray<Wire>) => {
         const wire = left.shift()
         return wire === undefined
           ? Effect.never
-          : Effect.acquireRelease(Effect.succeed(wire.connection), ({ terminate }) => terminate)
+          : Effect.acquireRelease(
+            Effect.succeed(wire.connection),
+            ({ terminate }) => Effect.zipRight(wire.released, terminate)
+          )
       })
   })
 }

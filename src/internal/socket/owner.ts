@@ -212,7 +212,7 @@ export class Owner<Out, In, R> {
         return { _tag: "Closing" as const }
       }
       const order = orders.takeReconnect()
-      // What is sent while this connection is being closed waits for the next one.
+      // Messages that come while this connection is being closed wait for the next one.
       if (order !== undefined) outbox.stopDraining()
       if (order?.code !== undefined) yield* this.lines.sendClose(line, order.code, order.reason)
       yield* this.discard(line)

@@ -22,6 +22,7 @@ import {
   isOnce,
   isOver,
   type Modules,
+  ownerOf,
   reading,
   received,
   resettingAfter,
@@ -269,6 +270,24 @@ export const connections = (modules: Modules) => {
           yield* isOver(world, socket)
         }),
       { most: 2 }
+    ),
+
+    "`reconnect`, called again as it ends a wait, causes no other wait": inWorld(
+      modules,
+      (world) =>
+        Effect.gen(function*() {
+          const socket = yield* ReconnectingSocket.make({ ...base, backoff: Schedule.spaced("10 seconds") })
+          const owner = ownerOf(socket)
+          yield* Effect.flatMap(world.attempt, ({ refuse }) => refuse(503))
+          yield* settled
+          yield* world.serve(ignored)
+          // The state is looked at in the step of the order: an order that comes while the socket dials is another one.
+          const again = Effect.sync(() => owner.state._tag === "Waiting" ? owner.reconnect({}) : undefined)
+          yield* Effect.repeatN(Effect.zipRight(again, Effect.yieldNow()), 10)
+          yield* Effect.sleep("1 second")
+          assert.deepEqual([(yield* socket.state)._tag, world.dials()], ["Open", 2])
+          yield* socket.close()
+        })
     ),
 
     "`reconnect` takes effect immediately, even if the connection breaks meanwhile": inWorld(

@@ -69,6 +69,8 @@ export interface World {
 
 /** The internal state of a socket that the scenarios look at. */
 interface Owner {
+  readonly state: ReconnectingSocketModule.ConnectionState
+  readonly reconnect: (options: ReconnectingSocketModule.ReconnectOptions) => void
   readonly whenMoved: { readonly size: number }
   readonly wiring: {
     readonly orders: { readonly isClosing: boolean; readonly whenOrdered: { readonly size: number } }
